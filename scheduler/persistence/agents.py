@@ -1,51 +1,44 @@
 """Agents: the templates of interviews."""
 
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Select, insert, select, update
 
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
+from scheduler.domain.agent import Agent
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import agents, phone_numbers
 
+_agent = partial(from_row, Agent)
 
-class Agents:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
+class Agents(Store):
     def add(self, agent: Agent) -> None:
-        self._connection.execute(
-            insert(agents).values(
-                id=agent.id, company_id=agent.company_id, created_at=agent.created_at, **_changeable(agent)
-            )
-        )
+        self._connection.execute(insert(agents).values(**as_columns(agent, without={"caller_number"})))
 
     def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Return the agent with its caller id, if it is this company's and not deleted."""
-        row = self._connection.execute(_of_company(company_id).where(agents.c.id == agent_id)).one_or_none()
-        return _agent(row) if row else None
+        return self._one(_agent, _of_company(company_id).where(agents.c.id == agent_id))
 
     def lock(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Lock the agent, if it is this company's and not deleted."""
-        row = self._connection.execute(
-            _of_company(company_id).where(agents.c.id == agent_id).with_for_update(key_share=True, of=agents)
-        ).one_or_none()
-        return _agent(row) if row else None
+        query = _of_company(company_id).where(agents.c.id == agent_id).with_for_update(key_share=True, of=agents)
+        return self._one(_agent, query)
 
     def page(self, company_id: UUID, requested: Slice) -> Listed[Agent]:
-        return listed(self._connection, _of_company(company_id), agents, requested, _agent)
+        return self._page(_agent, _of_company(company_id), agents, requested)
 
     def first(self, company_id: UUID) -> Agent | None:
-        row = self._connection.execute(
-            _of_company(company_id).order_by(agents.c.created_at, agents.c.id).limit(1)
-        ).one_or_none()
-        return _agent(row) if row else None
+        query = _of_company(company_id).order_by(agents.c.created_at, agents.c.id).limit(1)
+        return self._one(_agent, query)
 
     def save(self, agent: Agent) -> None:
         """Write the mutable fields of an agent that the caller has locked."""
-        self._connection.execute(update(agents).where(agents.c.id == agent.id).values(**_changeable(agent)))
+        changeable = as_columns(agent, without={"id", "company_id", "caller_number", "created_at"})
+        self._connection.execute(update(agents).where(agents.c.id == agent.id).values(**changeable))
 
     def delete(self, agent_id: UUID, now: datetime) -> None:
         """Delete the agent's texts and hide it. The row stays for its interviews."""
@@ -61,36 +54,4 @@ def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
         select(agents, phone_numbers.c.number.label("caller_number"))
         .outerjoin(phone_numbers, phone_numbers.c.id == agents.c.phone_number_id)
         .where(agents.c.company_id == company_id, agents.c.deleted_at.is_(None))
-    )
-
-
-def _changeable(agent: Agent) -> dict[str, object]:
-    return {
-        "name": agent.name,
-        "type": agent.type.value,
-        "focus": agent.focus.value,
-        "language": agent.language,
-        "duration": agent.duration,
-        "phone_number_id": agent.phone_number_id,
-        "details": agent.details,
-        "metadata": agent.metadata,
-        "updated_at": agent.updated_at,
-    }
-
-
-def _agent(row: Row[tuple[object, ...]]) -> Agent:
-    return Agent(
-        id=row.id,
-        company_id=row.company_id,
-        name=row.name,
-        type=AgentType(row.type),
-        focus=AgentFocus(row.focus),
-        language=row.language,
-        duration=row.duration,
-        phone_number_id=row.phone_number_id,
-        caller_number=row.caller_number,
-        details=row.details,
-        metadata=row.metadata,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
     )

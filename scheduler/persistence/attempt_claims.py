@@ -6,17 +6,19 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+from sqlalchemy import Row, bindparam, insert, select, text, update
 
 from scheduler.domain.attempt import Attempt, Claimed
-from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.state_machine import arrow_of, evolve
-from scheduler.persistence.attempts import attempt_of, columns_of, detail_of, history_row
-from scheduler.persistence.backoffs import MATCHES, breaker_of
-from scheduler.persistence.json_columns import settings_from_json
+from scheduler.lifecycle.state_machine import evolve
+from scheduler.persistence.attempts import attempt_of, columns_of, history_row
+from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.json_columns import settings_of
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts
 
 
@@ -59,10 +61,7 @@ class LastLookRow:
     database_clock: datetime
 
 
-class AttemptClaims:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class AttemptClaims(Store):
     def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
         """Claim one attempt, as `claim_all` does."""
         [moved] = self.claim_all([(attempt, event)], account_id, actor, now)
@@ -78,7 +77,6 @@ class AttemptClaims:
         """
         ids = [attempt.interview_id for attempt, _ in claims]
         numbers = {row.id: row.phone_number for row in self._connection.execute(_NUMBERS_TO_CALL, {"ids": ids})}
-        arrows = [arrow_of(attempt, event) for attempt, event in claims]
         moved = [
             evolve(replace(attempt, called_number=numbers[attempt.interview_id]), event, now)
             for attempt, event in claims
@@ -89,10 +87,7 @@ class AttemptClaims:
         )
         self._connection.execute(
             insert(attempt_history),
-            [
-                history_row(each, event.name, attempt.state, arrow.target, arrow.reason, actor, detail_of(event))
-                for each, arrow, (attempt, event) in zip(moved, arrows, claims, strict=True)
-            ],
+            [history_row(attempt, each, event, actor) for each, (attempt, event) in zip(moved, claims, strict=True)],
         )
         self._connection.execute(
             insert(attempt_tokens),
@@ -140,27 +135,14 @@ class AttemptClaims:
         row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
         if row is None:
             return None
-        limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
-        return LastLookRow(
+        return from_row(
+            LastLookRow,
+            row,
             attempt=attempt_of(row),
-            phone_number=row.phone_number,
             timezone=row.candidate_timezone,
-            gdpr_expiry_date=row.gdpr_expiry_date,
-            caller_number=row.caller_number,
-            interview_duration=row.interview_duration,
-            settings=settings_from_json(row.settings, limits),
-            line_holder=row.line_holder,
-            line_interview=row.line_interview,
-            line_free_at=row.line_free_at,
-            interview_over=row.interview_over,
-            command_waiting=row.command_waiting,
-            account_paused=row.account_paused,
-            company_paused=row.company_paused,
-            company_deleted=row.company_deleted,
-            breaker=breaker_of(row, "breaker_"),
+            settings=settings_of(row),
+            breaker=from_row(Breaker, row, "breaker_"),
             backoff=_backoff(row),
-            max_calls=row.max_calls,
-            database_clock=row.database_clock,
         )
 
 
@@ -259,7 +241,4 @@ def _backoff(row: Row[Any]) -> Backoff | None:
     """Without the caller of its scope, which no reader needs."""
     if row.backoff_cause is None:
         return None
-    return Backoff(
-        scope=Scope(country=row.backoff_country, company_id=row.backoff_company_id),
-        breaker=breaker_of(row, "backoff_"),
-    )
+    return Backoff(scope=from_row(Scope, row, "backoff_", caller=None), breaker=from_row(Breaker, row, "backoff_"))

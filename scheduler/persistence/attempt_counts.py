@@ -4,25 +4,22 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Row, func, select, text
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle.policy import SEND_SPAN
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
 
 
-class AttemptCounts:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class AttemptCounts(Store):
     def calls_of_company(self, company_id: UUID) -> int:
         """Count the company's calls in progress."""
-        count: int = self._connection.execute(
+        return self._count(
             select(func.count())
             .select_from(attempts)
             .where(attempts.c.company_id == company_id, attempts.c.state == AttemptState.IN_PROGRESS.value)
-        ).scalar_one()
-        return count
+        )
 
     def counts(self, now: datetime, undecided_before: datetime) -> list[Row[Any]]:
         """Count the attempts of each company: due, late, waiting, in progress, unknown, failed without a known cause.

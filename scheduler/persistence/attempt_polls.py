@@ -5,46 +5,41 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Select, exists, func, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.persistence.attempts import attempt_of
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, inbox, interviews
 
 
-class AttemptPolls:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class AttemptPolls(Store):
     def lapsed_leases(self, now: datetime, limit: int) -> list[Attempt]:
         """Return attempts whose lease has ended without a record of an outcome, except locked ones."""
-        rows = self._connection.execute(
+        query = (
             _with_free_interview()
             .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.lease_until <= now)
             .order_by(attempts.c.lease_until)
             .limit(limit)
         )
-        return [attempt_of(row) for row in rows]
+        return self._all(attempt_of, query)
 
     def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
         """Return pending attempts whose interview has expired, except locked ones.
 
         A command that was received before the expiry is applied first.
         """
-        rows = self._connection.execute(
-            _with_free_interview().where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
-        )
-        return [attempt_of(row) for row in rows]
+        query = _with_free_interview().where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
+        return self._all(attempt_of, query)
 
     def is_to_expire(self, attempt_id: UUID, now: datetime) -> bool:
         """Return True if this attempt should expire now, like `to_expire`. The caller has locked the interview."""
         query = select(attempts.c.id).where(attempts.c.id == attempt_id, *_is_to_expire(now))
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
         """Return attempts whose poll is due. No other process polls for them until `hold_until`."""
-        rows = self._connection.execute(_TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
-        return [attempt_of(row) for row in rows]
+        return self._all(attempt_of, _TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
 
     def reschedule_poll(
         self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None
@@ -78,8 +73,7 @@ class AttemptPolls:
 
         No other process searches for them until `hold_until`.
         """
-        rows = self._connection.execute(_TAKE_SEARCHES, {"now": now, "hold_until": hold_until, "limit": limit})
-        return [attempt_of(row) for row in rows]
+        return self._all(attempt_of, _TAKE_SEARCHES, {"now": now, "hold_until": hold_until, "limit": limit})
 
     def reschedule_search(
         self, attempt_id: UUID, epoch: int, search_at: datetime | None, listed_at: datetime | None
@@ -114,7 +108,7 @@ class AttemptPolls:
 
     def pending_to(self, number_hash: bytes, caller: str) -> Attempt | None:
         """Return the earliest due pending attempt between these two numbers."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .join(interviews, interviews.c.id == attempts.c.interview_id)
             .where(
@@ -124,8 +118,8 @@ class AttemptPolls:
             )
             .order_by(attempts.c.due_at, attempts.c.id)
             .limit(1)
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def bound_sids(self, call_sids: Iterable[str]) -> frozenset[str]:
         """Return the carrier's calls that belong to an attempt, or did."""

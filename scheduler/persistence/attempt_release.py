@@ -3,20 +3,18 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, text, update
+from sqlalchemy import text, update
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
 
 
-class AttemptRelease:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class AttemptRelease(Store):
     def release(
         self,
         now: datetime,
@@ -69,9 +67,7 @@ class AttemptRelease:
 
     def released(self, now: datetime) -> int:
         """Count the attempts that are released and not yet claimed. A release from the future is not counted."""
-        values = {"now": now, "latest": bounds.latest_release(now)}
-        count: int = self._connection.execute(_COUNT_RELEASED, values).scalar_one()
-        return count
+        return self._count(_COUNT_RELEASED, {"now": now, "latest": bounds.latest_release(now)})
 
     def next_due(self, after: datetime) -> datetime | None:
         """Return the instant at which the next pending attempt becomes due."""

@@ -1,20 +1,21 @@
 """Attempts: created, read, changed and saved together with their history."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, and_, any_, func, insert, or_, select, text, update
+from sqlalchemy import Row, Select, and_, any_, func, insert, or_, select, text, update
 
-from scheduler.domain.attempt import Attempt, AttemptState, Event, HangUpCause, NeverDialled, Phase, Reason
-from scheduler.domain.call import AnsweredBy, CallProgress
-from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
+from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of, evolve
-from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_from_json
+from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews, stray_calls
 
 MAY_BE_RINGING = or_(
@@ -29,6 +30,8 @@ That is while it is in progress, while a stray call of it is open, and after its
 carrier's list has been read, or while its call was seen alive.
 """
 
+_OLDEST_FIRST = select(attempts).order_by(attempts.c.created_at, attempts.c.id)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalleeRow:
@@ -41,61 +44,41 @@ class CalleeRow:
     company_deleted: bool
 
 
-class Attempts:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Attempts(Store):
     def add(self, attempt: Attempt, event: Event, actor: str) -> None:
         """Insert a new attempt with the first row of its history."""
         self._connection.execute(insert(attempts).values(**columns_of(attempt)))
-        arrow = arrow_of(None, event)
-        self._write_history(attempt, event.name, None, arrow.target, arrow.reason, actor, {})
+        self._connection.execute(insert(attempt_history).values(**history_row(None, attempt, event, actor)))
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return the attempts of an interview that were not deleted, oldest first."""
-        rows = self._connection.execute(
-            select(attempts)
-            .where(
-                attempts.c.company_id == company_id,
-                attempts.c.interview_id == interview_id,
-                attempts.c.deleted_at.is_(None),
-            )
-            .order_by(attempts.c.created_at, attempts.c.id)
+        query = _OLDEST_FIRST.where(
+            attempts.c.company_id == company_id,
+            attempts.c.interview_id == interview_id,
+            attempts.c.deleted_at.is_(None),
         )
-        return tuple(attempt_of(row) for row in rows)
+        return tuple(self._all(attempt_of, query))
 
     def of_interviews(self, interview_ids: Sequence[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
         """Return the attempts of each interview, like `of_interview`, in one query."""
-        rows = self._connection.execute(
-            select(attempts)
-            .where(attempts.c.interview_id.in_(interview_ids), attempts.c.deleted_at.is_(None))
-            .order_by(attempts.c.created_at, attempts.c.id)
-        )
+        query = _OLDEST_FIRST.where(attempts.c.interview_id.in_(interview_ids), attempts.c.deleted_at.is_(None))
         by_interview: dict[UUID, list[Attempt]] = {interview_id: [] for interview_id in interview_ids}
-        for row in rows:
-            by_interview[row.interview_id].append(attempt_of(row))
+        for attempt in self._all(attempt_of, query):
+            by_interview[attempt.interview_id].append(attempt)
         return {interview_id: tuple(each) for interview_id, each in by_interview.items()}
 
     def of_chain(self, chain_id: UUID) -> tuple[Attempt, ...]:
         """Return all attempts of a chain of retries. Deleted attempts still count as tries."""
-        rows = self._connection.execute(
-            select(attempts).where(attempts.c.chain_id == chain_id).order_by(attempts.c.retry_number)
-        )
-        return tuple(attempt_of(row) for row in rows)
+        query = select(attempts).where(attempts.c.chain_id == chain_id).order_by(attempts.c.retry_number)
+        return tuple(self._all(attempt_of, query))
 
     def find(self, attempt_id: UUID) -> Attempt | None:
         """Return the attempt of any company, for operators."""
-        row = self._connection.execute(select(attempts).where(attempts.c.id == attempt_id)).one_or_none()
-        return attempt_of(row) if row else None
+        return self._one(attempt_of, select(attempts).where(attempts.c.id == attempt_id))
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return all attempts of an interview of any company, also deleted attempts, oldest first, for operators."""
-        rows = self._connection.execute(
-            select(attempts)
-            .where(attempts.c.interview_id == interview_id)
-            .order_by(attempts.c.created_at, attempts.c.id)
-        )
-        return tuple(attempt_of(row) for row in rows)
+        return tuple(self._all(attempt_of, _OLDEST_FIRST.where(attempts.c.interview_id == interview_id)))
 
     def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
         """Return the events of the attempt, oldest first."""
@@ -103,29 +86,14 @@ class Attempts:
             select(attempt_history).where(attempt_history.c.attempt_id == attempt_id).order_by(attempt_history.c.id)
         )
         return tuple(
-            HistoryEntry(
-                at=row.at,
-                event=row.event,
-                from_state=row.from_state or None,
-                to_state=row.to_state,
-                reason=row.reason or None,
-                actor=row.actor,
-                detail=row.detail,
-            )
+            from_row(HistoryEntry, row, from_state=row.from_state or None, reason=row.reason or None, key_name=None)
             for row in rows
         )
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Return the person whom the interview calls, with their current data."""
         row = self._connection.execute(_CALLEE, {"id": interview_id}).one()
-        limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
-        return CalleeRow(
-            phone_number=row.phone_number,
-            timezone=row.timezone,
-            gdpr_expiry_date=row.gdpr_expiry_date,
-            settings=settings_from_json(row.settings, limits),
-            company_deleted=row.company_deleted,
-        )
+        return from_row(CalleeRow, row, settings=settings_of(row))
 
     def interview_of(self, attempt_id: UUID) -> UUID | None:
         """Return the id of the interview, which must be locked before the attempt."""
@@ -143,7 +111,7 @@ class Attempts:
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt of the interview, unless it was deleted."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.id == attempt_id,
@@ -151,20 +119,20 @@ class Attempts:
                 attempts.c.deleted_at.is_(None),
             )
             .with_for_update(key_share=True)
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.interview_id == interview_id,
                 attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
             )
             .with_for_update(key_share=True)  # guard: acceptance
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
         """Return True if the interview has that attempt and it was not deleted."""
@@ -173,7 +141,7 @@ class Attempts:
             attempts.c.interview_id == interview_id,
             attempts.c.deleted_at.is_(None),
         )
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
     def forget_candidate(self, candidate_id: UUID) -> None:
         """Delete the called number of the candidate's finished attempts: the previous version kept it there."""
@@ -194,11 +162,11 @@ class Attempts:
             attempts.c.interview_id == interview_id,
             attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
         )
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
     def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.interview_id == interview_id,
@@ -208,8 +176,8 @@ class Attempts:
             .order_by(attempts.c.created_at.desc())
             .limit(1)
             .with_for_update(key_share=True)
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def pending_of(self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int) -> list[Attempt]:
         """Return up to `limit` pending attempts of a company, or of one of its candidates, with ids above `after`."""
@@ -222,11 +190,11 @@ class Attempts:
             )
         if after is not None:
             query = query.where(attempts.c.id > after)
-        return [attempt_of(row) for row in self._connection.execute(query.order_by(attempts.c.id).limit(limit))]
+        return self._all(attempt_of, query.order_by(attempts.c.id).limit(limit))
 
     def has_older_zone_data(self, version: str) -> bool:
         """Return True if a pending attempt was resolved with zone data older than `version`."""
-        return self._connection.execute(_older_zone_data(version).limit(1)).first() is not None
+        return self._is_any(_older_zone_data(version).limit(1))
 
     def lock_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
         """Lock up to `limit` pending attempts that were resolved with zone data older than `version`.
@@ -236,8 +204,7 @@ class Attempts:
         older = _older_zone_data(version).join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
         free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
         ids = self._connection.execute(free).scalars().all()
-        rows = self._connection.execute(select(attempts).where(attempts.c.id.in_(ids)))
-        return [attempt_of(row) for row in rows]
+        return self._all(attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
 
     def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
         """Record that these pending attempts were checked against zone data of `version`."""
@@ -258,53 +225,38 @@ class Attempts:
 
     def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
         """Lock the attempt if nothing has happened to it since the caller read it. None: the caller writes nothing."""
-        row = self._connection.execute(
+        query = (
             select(attempts)
             .where(
                 attempts.c.id == attempt_id,
                 attempts.c.epoch == epoch,  # guard: epoch
             )
             .with_for_update(key_share=True)
-        ).one_or_none()
-        return attempt_of(row) if row else None
+        )
+        return self._one(attempt_of, query)
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
         """Apply `event` to an attempt that the caller has locked, and save it with its history row.
 
         Raises NoSuchArrow if the event cannot happen to it.
         """
-        arrow = arrow_of(attempt, event)
         moved = evolve(attempt, event, now)
         self._connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(**columns_of(moved)))
-        self._write_history(moved, event.name, attempt.state, arrow.target, arrow.reason, actor, detail_of(event))
+        self._connection.execute(insert(attempt_history).values(**history_row(attempt, moved, event, actor)))
         if isinstance(event, NeverDialled):
             self._connection.execute(
                 update(attempt_tokens).where(attempt_tokens.c.token == attempt.token).values(closed_sid=event.call_sid)
             )
         return moved
 
-    def _write_history(
-        self,
-        attempt: Attempt,
-        event: str,
-        source: AttemptState | None,
-        target: AttemptState,
-        reason: Reason | None,
-        actor: str,
-        detail: dict[str, Any],
-    ) -> None:
-        row = history_row(attempt, event, source, target, reason, actor, detail)
-        self._connection.execute(insert(attempt_history).values(**row))
-
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
         """Return open attempts of a deleted company: pending, or with a call whose end was not yet ordered."""
-        rows = self._connection.execute(_TO_STOP, {"company_id": company_id, "limit": limit})
-        return [attempt_of(row) for row in rows]
+        return self._all(attempt_of, _TO_STOP, {"company_id": company_id, "limit": limit})
 
     def is_calling(self, company_id: UUID) -> bool:
         """Return True if a phone may be ringing for the company."""
         query = select(attempts.c.id).where(attempts.c.company_id == company_id, MAY_BE_RINGING).limit(1)
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
 
 _zone_data = attempts.c.schedule["tzdata_version"].astext
@@ -349,14 +301,11 @@ _NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings"})
 """Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column."""
 
 
-def detail_of(event: Event) -> dict[str, Any]:
-    assert hasattr(event, "__dataclass_fields__")
+def _detail_of(event: Event) -> dict[str, Any]:
     schedule = getattr(event, "schedule", None)
     moved_to = {} if schedule is None else {"due_at": schedule.due_at.isoformat()}
     return moved_to | {
-        field.name: _plain(getattr(event, field.name))
-        for field in fields(event)  # type: ignore[arg-type]
-        if field.name not in _NOT_IN_DETAIL and getattr(event, field.name) is not None
+        name: _plain(value) for name, value in vars(event).items() if name not in _NOT_IN_DETAIL and value is not None
     }
 
 
@@ -368,75 +317,36 @@ def _plain(value: object) -> object:
     return value
 
 
-def history_row(
-    attempt: Attempt,
-    event: str,
-    source: AttemptState | None,
-    target: AttemptState,
-    reason: Reason | None,
-    actor: str,
-    detail: dict[str, Any],
-) -> dict[str, Any]:
+def history_row(before: Attempt | None, after: Attempt, event: Event, actor: str) -> dict[str, Any]:
+    """Return the history row of an event that has moved an attempt. `before` is None for a new attempt."""
+    arrow = arrow_of(before, event)
     return {
-        "attempt_id": attempt.id,
-        "at": attempt.updated_at,
-        "event": event,
-        "from_state": source.value if source else "",
-        "to_state": target.value,
-        "reason": reason.value if reason else "",
-        "epoch": attempt.epoch,
+        "attempt_id": after.id,
+        "at": after.updated_at,
+        "event": event.name,
+        "from_state": before.state.value if before else "",
+        "to_state": arrow.target.value,
+        "reason": arrow.reason.value if arrow.reason else "",
+        "epoch": after.epoch,
         "actor": actor,
-        "detail": detail,
+        "detail": _detail_of(event),
     }
 
 
 def columns_of(attempt: Attempt) -> dict[str, Any]:
-    values = {field.name: getattr(attempt, field.name) for field in fields(attempt)}
-    values["schedule"] = schedule_as_json(attempt.schedule)
-    values["warnings"] = [warning.value for warning in attempt.warnings]
-    values["heard_rank"] = int(attempt.heard_rank)
-    for name in ("state", "phase", "reason", "answered_by", "hang_up"):
-        values[name] = None if values[name] is None else values[name].value
-    return values
+    return as_columns(
+        attempt,
+        schedule=schedule_as_json(attempt.schedule),
+        warnings=[warning.value for warning in attempt.warnings],
+    )
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
     """Return the attempt in a row of `attempts`."""
-    return Attempt(
-        id=row.id,
-        interview_id=row.interview_id,
-        company_id=row.company_id,
-        chain_id=row.chain_id,
-        retry_number=row.retry_number,
-        manual=row.manual,
-        state=AttemptState(row.state),
+    return from_row(
+        Attempt,
+        row,
         schedule=schedule_from_json(row.schedule),
-        due_at=row.due_at,
-        expires_at=row.expires_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        number_hash=row.number_hash,
         warnings=tuple(ScheduleWarning(warning) for warning in row.warnings),
-        phase=None if row.phase is None else Phase(row.phase),
-        reason=None if row.reason is None else Reason(row.reason),
-        released_until=row.released_until,
-        epoch=row.epoch,
-        token=row.token,
-        claimed_at=row.claimed_at,
-        lease_until=row.lease_until,
-        call_sid=row.call_sid,
-        heard_rank=CallProgress(row.heard_rank),
-        unknown_at=row.unknown_at,
-        look_at=row.look_at,
         cause_is_lost=bool(row.cause_is_lost),
-        listed_at=row.listed_at,
-        search_at=row.search_at,
-        looks=row.looks,
-        not_placed=row.not_placed,
-        answered_by=None if row.answered_by is None else AnsweredBy(row.answered_by),
-        duration=row.duration,
-        ended_at=row.ended_at,
-        called_number=row.called_number,
-        hang_up=None if row.hang_up is None else HangUpCause(row.hang_up),
-        deleted_at=row.deleted_at,
     )

@@ -3,16 +3,18 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, insert, select, text
+from sqlalchemy import delete, insert, select, text
 
 from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.sql_any import among
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import carrier_backoffs as table
 
 MATCHES = """
@@ -36,10 +38,10 @@ class Ends:
     """None until a worker has determined it."""
 
 
-class CarrierBackoffs:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+_ends = partial(from_row, Ends)
 
+
+class CarrierBackoffs(Store):
     def of(self, account_id: int) -> Backoffs:
         """Return the back-offs of an account, by scope."""
         return {each.scope: each for _, each in self._rows(account_id)}
@@ -47,16 +49,7 @@ class CarrierBackoffs:
     def _rows(self, account_id: int) -> list[tuple[int, Backoff]]:
         rows = self._connection.execute(select(table).where(table.c.account_id == account_id).order_by(table.c.id))
         return [
-            (
-                row.id,
-                Backoff(
-                    scope=Scope(country=row.country, company_id=row.company_id, caller=row.caller),
-                    breaker=breaker_of(row),
-                    is_asked=row.is_asked,
-                    others_work=row.others_work,
-                ),
-            )
-            for row in rows
+            (row.id, from_row(Backoff, row, scope=from_row(Scope, row), breaker=from_row(Breaker, row))) for row in rows
         ]
 
     def waiting(self) -> list[Backoff]:
@@ -64,26 +57,13 @@ class CarrierBackoffs:
 
         Reads only columns that the counting role may read.
         """
+        columns = table.c["country", "company_id", "failures", "down_until", "answered_at", "cause", "trials"]
         rows = self._connection.execute(
-            select(
-                table.c.country,
-                table.c.company_id,
-                table.c.failures,
-                table.c.down_until,
-                table.c.answered_at,
-                table.c.cause,
-                table.c.trials,
-            )
+            select(*columns)
             .where(table.c.down_until.is_not(None))
             .order_by(table.c.country, table.c.company_id, table.c.id)
         )
-        return [
-            Backoff(
-                scope=Scope(country=row.country, company_id=row.company_id),
-                breaker=breaker_of(row),
-            )
-            for row in rows
-        ]
+        return [Backoff(scope=from_row(Scope, row, caller=None), breaker=from_row(Breaker, row)) for row in rows]
 
     def save(self, account_id: int, after: Backoffs, now: datetime) -> None:
         """Replace the back-offs of an account that the caller has locked."""
@@ -109,17 +89,15 @@ class CarrierBackoffs:
 
     def ends_of(self, attempt_ids: Collection[UUID]) -> list[Ends]:
         """Return the numbers of these attempts, except those of deleted companies."""
-        rows = self._connection.execute(_ENDS, {"ids": list(attempt_ids)})
-        return [_ends(row) for row in rows]
+        return self._all(_ends, _ENDS, {"ids": list(attempt_ids)})
 
     def ends_being_placed(self, account_id: int) -> list[Ends]:
         """Return the numbers of orders that are claimed and have no answer yet."""
-        rows = self._connection.execute(_ENDS_BEING_PLACED, {"phase": Phase.DIALLING.value, "account_id": account_id})
-        return [_ends(row) for row in rows]
+        return self._all(_ends, _ENDS_BEING_PLACED, {"phase": Phase.DIALLING.value, "account_id": account_id})
 
     def due_without_a_country(self, now: datetime, limit: int) -> list[Ends]:
         """Return the numbers of attempts, due or claimed and not yet sent, whose country is not determined yet."""
-        return [_ends(row) for row in self._connection.execute(_WITHOUT_A_COUNTRY, {"now": now, "limit": limit})]
+        return self._all(_ends, _WITHOUT_A_COUNTRY, {"now": now, "limit": limit})
 
     def know_countries(self, countries: Sequence[tuple[bytes, str]]) -> None:
         """Write the countries of lines. A line that another transaction has locked is skipped."""
@@ -143,38 +121,15 @@ class CarrierBackoffs:
         self._connection.execute(_HOLD, {"ids": list(attempt_ids)})
 
 
-def breaker_of(row: object, prefix: str = "") -> Breaker:
-    """Return the breaker in the columns `failures`, `down_until`, `answered_at`, `cause` and `trials`."""
-    names = ("failures", "down_until", "answered_at", "cause", "trials")
-    return Breaker(**{name: getattr(row, prefix + name) for name in names})
-
-
 def _columns(account_id: int, each: Backoff, now: datetime) -> dict[str, object]:
-    return {
-        "account_id": account_id,
-        "company_id": each.scope.company_id,
-        "caller": each.scope.caller,
-        "country": each.scope.country,
-        "failures": each.breaker.failures,
-        "trials": each.breaker.trials,
-        "down_until": each.breaker.down_until,
-        "answered_at": each.breaker.answered_at,
-        "cause": each.cause,
-        "is_asked": each.is_asked,
-        "others_work": each.others_work,
-        "created_at": now,
-        "updated_at": now,
-    }
-
-
-def _ends(row: Row[Any]) -> Ends:
-    return Ends(
-        attempt_id=row.attempt_id,
-        company_id=row.company_id,
-        caller=row.caller,
-        called=row.called,
-        number_hash=row.number_hash,
-        country=row.country,
+    return as_columns(
+        each,
+        without={"scope", "breaker"},
+        account_id=account_id,
+        **as_columns(each.scope),
+        **as_columns(each.breaker, cause=each.cause),
+        created_at=now,
+        updated_at=now,
     )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ARRAY, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.candidate import Candidate, CandidateStatus
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed, matching
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import assignments, candidates, interviews
 
 _JOB_IDS = (
@@ -30,28 +31,18 @@ _INTERVIEW_COUNT = (
     .scalar_subquery()
     .label("interview_count")
 )
+_FROM_OTHER_TABLES = frozenset({"job_ids", "interview_count"})
 
 
-class Candidates:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Candidates(Store):
     def add(self, candidate: Candidate) -> None:
-        self._connection.execute(
-            insert(candidates).values(
-                id=candidate.id,
-                company_id=candidate.company_id,
-                created_at=candidate.created_at,
-                **_changeable(candidate),
-            )
-        )
+        self._connection.execute(insert(candidates).values(**as_columns(candidate, without=_FROM_OTHER_TABLES)))
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
         """Write the mutable fields, except the jobs, of a candidate that the caller has locked."""
-        self._connection.execute(
-            update(candidates).where(candidates.c.id == candidate.id).values(**_changeable(candidate))
-        )
+        changeable = as_columns(candidate, without={*_FROM_OTHER_TABLES, "id", "company_id", "created_at"})
+        self._connection.execute(update(candidates).where(candidates.c.id == candidate.id).values(**changeable))
 
     def save_jobs(self, candidate: Candidate) -> None:
         """Replace the candidate's jobs by those in `candidate`. The caller has locked candidate and jobs."""
@@ -65,26 +56,13 @@ class Candidates:
     def assign(self, candidate: Candidate, job_ids: Sequence[UUID], now: datetime) -> None:
         """Assign the candidate to these jobs too. Existing assignments stay as they are."""
         if job_ids:
-            self._connection.execute(
-                upsert(assignments)
-                .values(
-                    [
-                        {
-                            "candidate_id": candidate.id,
-                            "job_id": job_id,
-                            "company_id": candidate.company_id,
-                            "created_at": now,
-                        }
-                        for job_id in job_ids
-                    ]
-                )
-                .on_conflict_do_nothing()
-            )
+            of_candidate = {"candidate_id": candidate.id, "company_id": candidate.company_id, "created_at": now}
+            new = [{**of_candidate, "job_id": job_id} for job_id in job_ids]
+            self._connection.execute(upsert(assignments).values(new).on_conflict_do_nothing())
 
     def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
         """Return the candidate, if it is this company's and not erased."""
-        row = self._connection.execute(_of_company(company_id).where(candidates.c.id == candidate_id)).one_or_none()
-        return _candidate(row) if row else None
+        return self._one(_candidate, _of_company(company_id).where(candidates.c.id == candidate_id))
 
     def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
         """Lock the candidate, if it is this company's and not erased.
@@ -108,7 +86,7 @@ class Candidates:
         status: CandidateStatus | None,
         search: str | None,
     ) -> Listed[Candidate]:
-        """Return a page of the company's candidates. `search`: part of a name or e-mail address, in any case."""
+        """Return a page of the candidates. `search`: literal part of a name or e-mail address, in any case."""
         query = _of_company(company_id)
         if job_id is not None:
             assigned = select(assignments.c.candidate_id).where(assignments.c.job_id == job_id)
@@ -117,8 +95,9 @@ class Candidates:
             query = query.where(candidates.c.status == status.value)
         if search is not None:
             name = candidates.c.first_name + " " + candidates.c.last_name
-            query = query.where(or_(matching(name, search), matching(candidates.c.email, search)))
-        return listed(self._connection, query, candidates, requested, _candidate)
+            found = (each.icontains(search, autoescape=True) for each in (name, candidates.c.email))
+            query = query.where(or_(*found))
+        return self._page(_candidate, query, candidates, requested)
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
         """Delete name, number, address, metadata and assignments. The row stays for its interviews."""
@@ -145,34 +124,5 @@ def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     )
 
 
-def _changeable(candidate: Candidate) -> dict[str, object]:
-    return {
-        "first_name": candidate.first_name,
-        "last_name": candidate.last_name,
-        "email": candidate.email,
-        "phone_number": candidate.phone_number,
-        "timezone": candidate.timezone,
-        "gdpr_expiry_date": candidate.gdpr_expiry_date,
-        "status": candidate.status.value,
-        "metadata": candidate.metadata,
-        "updated_at": candidate.updated_at,
-    }
-
-
 def _candidate(row: Row[tuple[object, ...]]) -> Candidate:
-    return Candidate(
-        id=row.id,
-        company_id=row.company_id,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        email=row.email,
-        phone_number=row.phone_number,
-        timezone=row.timezone,
-        gdpr_expiry_date=row.gdpr_expiry_date,
-        status=CandidateStatus(row.status),
-        job_ids=tuple(row.job_ids),
-        interview_count=row.interview_count,
-        metadata=row.metadata,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    return from_row(Candidate, row, job_ids=tuple(row.job_ids))

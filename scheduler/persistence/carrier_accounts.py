@@ -3,13 +3,15 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, case, cast, func, select, text, update
+from sqlalchemy import case, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence.backoffs import CarrierBackoffs, breaker_of
+from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
 
 _DATABASE_NOW = text("""
@@ -76,10 +78,7 @@ class CarrierAccount:
         return any(each.is_to_be_asked(now) for each in self.backoffs.values())
 
 
-class CarrierAccounts:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class CarrierAccounts(Store):
     def as_set(self, account_sid: str, calls_per_second: float, max_calls: int) -> int | None:
         """Return the id of the account if it exists with exactly these limits."""
         account_id: int | None = self._connection.execute(
@@ -93,9 +92,8 @@ class CarrierAccounts:
 
     def ensure(self, account_sid: str, calls_per_second: float, max_calls: int, now: datetime) -> int:
         """Create the account, or update its limits, and return its id."""
-        account_id: int | None = self._connection.execute(
-            select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
-        ).scalar_one_or_none()
+        id_of_account = select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
+        account_id: int | None = self._connection.execute(id_of_account).scalar_one_or_none()
         limits = {"calls_per_second": calls_per_second, "max_calls": max_calls, "updated_at": now}
         if account_id is not None:
             self._connection.execute(
@@ -109,37 +107,22 @@ class CarrierAccounts:
             )
             return account_id
         present = self.database_now()
+        new = {
+            "account_sid": account_sid,
+            "calls_per_second": calls_per_second,
+            "max_calls": max_calls,
+            "next_slot_at": now,
+            "claimed_on": present.server,
+            "claimed_copy": present.copy,
+            "created_at": now,
+            "updated_at": now,
+        }
+        next_id = func.coalesce(func.max(carrier_accounts.c.id), 0) + 1
+        typed = (cast(value, carrier_accounts.c[name].type) for name, value in new.items())
         self._connection.execute(
-            insert(carrier_accounts)
-            .from_select(
-                [
-                    "id",
-                    "account_sid",
-                    "calls_per_second",
-                    "max_calls",
-                    "next_slot_at",
-                    "claimed_on",
-                    "claimed_copy",
-                    "created_at",
-                    "updated_at",
-                ],
-                select(
-                    func.coalesce(func.max(carrier_accounts.c.id), 0) + 1,
-                    cast(account_sid, carrier_accounts.c.account_sid.type),
-                    cast(calls_per_second, carrier_accounts.c.calls_per_second.type),
-                    cast(max_calls, carrier_accounts.c.max_calls.type),
-                    cast(now, carrier_accounts.c.next_slot_at.type),
-                    cast(present.server, carrier_accounts.c.claimed_on.type),
-                    cast(present.copy, carrier_accounts.c.claimed_copy.type),
-                    cast(now, carrier_accounts.c.created_at.type),
-                    cast(now, carrier_accounts.c.updated_at.type),
-                ),
-            )
-            .on_conflict_do_nothing()
+            insert(carrier_accounts).from_select(["id", *new], select(next_id, *typed)).on_conflict_do_nothing()
         )
-        new_id: int = self._connection.execute(
-            select(carrier_accounts.c.id).where(carrier_accounts.c.account_sid == account_sid)
-        ).scalar_one()
+        new_id: int = self._connection.execute(id_of_account).scalar_one()
         return new_id
 
     def get(self, account_id: int) -> CarrierAccount:
@@ -157,16 +140,12 @@ class CarrierAccounts:
         columns = (carrier_accounts, carrier_accounts.c.down_cause.label("cause"))
         query = select(*columns).where(carrier_accounts.c.id == account_id)
         row = self._connection.execute(query.with_for_update(key_share=True) if lock else query).one()
-        return CarrierAccount(
-            id=row.id,
+        return from_row(
+            CarrierAccount,
+            row,
             calls_per_second=float(row.calls_per_second),
-            max_calls=row.max_calls,
-            next_slot_at=row.next_slot_at,
-            pause_reason=row.pause_reason,
-            breaker=breaker_of(row),
+            breaker=from_row(Breaker, row),
             backoffs={},
-            claimed_on=row.claimed_on,
-            claimed_copy=row.claimed_copy,
         )
 
     def database_now(self) -> DatabaseName:
@@ -174,8 +153,7 @@ class CarrierAccounts:
 
         The timeline comes from the current WAL file: the control file shows it only after the next checkpoint.
         """
-        row = self._connection.execute(_DATABASE_NOW).one()
-        return DatabaseName(server=row.server, copy=row.copy)
+        return from_row(DatabaseName, self._connection.execute(_DATABASE_NOW).one())
 
     def has_claimed_here(self) -> bool:
         """Return True if this copy of the database made one of its newest claims itself.
@@ -195,21 +173,19 @@ class CarrierAccounts:
 
     def calls_at_once(self, account_id: int) -> int:
         """Count the calls in progress, from the attempts, so that an outcome never touches the account's row."""
-        count: int = self._connection.execute(
+        return self._count(
             select(func.count())
             .select_from(attempts)
             .where(attempts.c.state == AttemptState.IN_PROGRESS.value, attempts.c.account_id == account_id)
-        ).scalar_one()
-        return count
+        )
 
     def calls_being_placed(self, account_id: int) -> int:
         """Count the calls that are claimed and have no answer yet."""
-        count: int = self._connection.execute(
+        return self._count(
             select(func.count())
             .select_from(attempts)
             .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.account_id == account_id)
-        ).scalar_one()
-        return count
+        )
 
     def set_breaker(self, account_id: int, breaker: Breaker, now: datetime) -> None:
         """Save the breaker. The account counts as changed only when the breaker opens, waits again or closes.
@@ -220,11 +196,8 @@ class CarrierAccounts:
             update(carrier_accounts)
             .where(carrier_accounts.c.id == account_id)
             .values(
-                failures=breaker.failures,
-                down_until=breaker.down_until,
-                answered_at=breaker.answered_at,
+                **as_columns(breaker, without={"cause"}),
                 down_cause=breaker.cause,
-                trials=breaker.trials,
                 updated_at=case(
                     (carrier_accounts.c.down_until.is_distinct_from(breaker.down_until), now),
                     else_=carrier_accounts.c.updated_at,

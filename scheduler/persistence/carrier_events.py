@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, func, select, update
+from sqlalchemy import and_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.redelivery import due_hints, has_waited
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
 
@@ -29,23 +32,13 @@ class ClaimOfToken:
     """The call of that claim, when it was proven never to have been dialled."""
 
 
-class CarrierEvents:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class CarrierEvents(Store):
     def add(self, event: CarrierEvent, fingerprint: bytes) -> bool:
         """Store the event. False if an identical one exists."""
         return (
             self._connection.execute(
                 insert(carrier_events)
-                .values(
-                    id=event.id,
-                    token=event.token,
-                    fingerprint=fingerprint,
-                    raw=event.raw,
-                    received_at=event.received_at,
-                    rung_at=event.received_at,
-                )
+                .values(**as_columns(event, fingerprint=fingerprint, rung_at=event.received_at))
                 # No RETURNING: the API role may insert events and not read them. SQLAlchemy keeps an INSERT's row count
                 # only with this option.
                 .on_conflict_do_nothing(),
@@ -66,13 +59,11 @@ class CarrierEvents:
             .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
             .where(attempt_tokens.c.token == token)
         ).one_or_none()
-        if row is None:
-            return None
-        return ClaimOfToken(attempt_id=row.id, interview_id=row.interview_id, closed_sid=row.closed_sid)
+        return None if row is None else from_row(ClaimOfToken, row, attempt_id=row.id)
 
     def lock_unheard(self, event_id: UUID) -> CarrierEvent | None:
         """Lock the event, unless it was processed, is locked by another worker or is in quarantine."""
-        row = self._connection.execute(
+        query = (
             select(carrier_events)
             .where(
                 carrier_events.c.id == event_id,
@@ -80,10 +71,8 @@ class CarrierEvents:
                 carrier_events.c.quarantined_at.is_(None),
             )
             .with_for_update(skip_locked=True)
-        ).one_or_none()
-        if row is None:
-            return None
-        return CarrierEvent(id=row.id, token=row.token, raw=row.raw, received_at=row.received_at)
+        )
+        return self._one(partial(from_row, CarrierEvent), query)
 
     def heard(self, event_id: UUID, now: datetime) -> None:
         """Mark the event as processed and delete its form, which contains the person's number."""
@@ -122,17 +111,14 @@ class CarrierEvents:
 
     def is_one_unheard(self, token: str) -> bool:
         """Return True if an event with this token is stored and not yet processed."""
-        return (
-            self._connection.execute(
-                select(carrier_events.c.id)
-                .where(
-                    carrier_events.c.token == token,
-                    carrier_events.c.heard_at.is_(None),
-                    carrier_events.c.quarantined_at.is_(None),
-                )
-                .limit(1)
-            ).one_or_none()
-            is not None
+        return self._is_any(
+            select(carrier_events.c.id)
+            .where(
+                carrier_events.c.token == token,
+                carrier_events.c.heard_at.is_(None),
+                carrier_events.c.quarantined_at.is_(None),
+            )
+            .limit(1)
         )
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:

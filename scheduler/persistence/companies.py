@@ -5,16 +5,17 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, text, update
 
-from scheduler.domain.company import CallLimits, Company
+from scheduler.domain.company import Company
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.logs import log
-from scheduler.persistence.json_columns import settings_as_json, settings_from_json
+from scheduler.persistence.json_columns import settings_as_json, settings_of
 from scheduler.persistence.owners import email_of_owner_or_invited
-from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies
 
 _log = log(__name__)
@@ -30,40 +31,27 @@ _LOCK_HOLDER = text("""
 """)
 
 
-class Companies:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Companies(Store):
     def add(self, company: Company) -> None:
         self._connection.execute(
             insert(companies).values(
                 id=company.id,
-                name=company.name,
-                settings=settings_as_json(company.settings),
-                profile=company.profile,
-                metadata=company.metadata,
                 ats_principal_id=company.ats_principal_id,
-                calls_per_second=company.settings.limits.calls_per_second,
-                concurrent_calls=company.settings.limits.concurrent_calls,
-                next_slot_at=company.created_at,
                 created_at=company.created_at,
-                updated_at=company.updated_at,
+                next_slot_at=company.created_at,
+                **_changeable(company),
             )
         )
 
     def get(self, company_id: UUID) -> Company | None:
         """Return the company, unless it was deleted."""
-        row = self._connection.execute(
-            _WITH_OWNER.where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        ).one_or_none()
-        return _with_owner(row) if row else None
+        query = _WITH_OWNER.where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+        return self._one(_with_owner, query)
 
     def first(self) -> Company | None:
         """Return the oldest company, with which a development installation was seeded."""
-        row = self._connection.execute(
-            select(companies).where(companies.c.deleted_at.is_(None)).order_by(companies.c.created_at).limit(1)
-        ).one_or_none()
-        return _company(row) if row else None
+        query = select(companies).where(companies.c.deleted_at.is_(None)).order_by(companies.c.created_at).limit(1)
+        return self._one(_company, query)
 
     def lock_for_claim(self, company_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
         """Lock the companies that may place calls, in the order of their ids. Return them with their next slot.
@@ -154,23 +142,22 @@ class Companies:
     def hold(self, company_id: UUID) -> bool:
         """Block the company's deletion until we commit, but not claims or changes. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._connection.execute(query.with_for_update(read=True, key_share=True)).first() is not None
+        return self._is_any(query.with_for_update(read=True, key_share=True))
 
     def lock_to_delete(self, company_id: UUID) -> bool:
         """Wait for all transactions of the company and block new ones until we commit. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._connection.execute(query.with_for_update()).first() is not None
+        return self._is_any(query.with_for_update())
 
     def count_up_to(self, maximum: int) -> int:
         """Count the companies that were not deleted; `maximum` means that many or more."""
         some = select(companies.c.id).where(companies.c.deleted_at.is_(None)).limit(maximum).subquery()
-        count: int = self._connection.execute(select(func.count()).select_from(some)).scalar_one()
-        return count
+        return self._count(select(func.count()).select_from(some))
 
     def is_there(self, company_id: UUID) -> bool:
         """Return True if the company exists and was not deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._connection.execute(query).first() is not None
+        return self._is_any(query)
 
     def delete(self, company_id: UUID, now: datetime) -> None:
         """End its claims and disable its keys once committed. Only after `lock_to_delete`."""
@@ -181,23 +168,11 @@ class Companies:
     def page(self, principal: Principal, requested: Slice) -> Listed[Company]:
         """Return a page of the companies that the principal can access."""
         query = _WITH_OWNER.where(companies.c.deleted_at.is_(None), reached_by(principal))
-        return listed(self._connection, query, companies, requested, _with_owner)
+        return self._page(_with_owner, query, companies, requested)
 
     def save(self, company: Company) -> None:
         """Write the mutable fields of a company that the caller has locked; `use_cases.owners` saves its owner."""
-        self._connection.execute(
-            update(companies)
-            .where(companies.c.id == company.id)
-            .values(
-                name=company.name,
-                profile=company.profile,
-                metadata=company.metadata,
-                settings=settings_as_json(company.settings),
-                calls_per_second=company.settings.limits.calls_per_second,
-                concurrent_calls=company.settings.limits.concurrent_calls,
-                updated_at=company.updated_at,
-            )
-        )
+        self._connection.execute(update(companies).where(companies.c.id == company.id).values(**_changeable(company)))
 
 
 def reached_by(principal: Principal) -> ColumnElement[bool]:
@@ -207,22 +182,21 @@ def reached_by(principal: Principal) -> ColumnElement[bool]:
     return companies.c.ats_principal_id == principal.id
 
 
+def _changeable(company: Company) -> dict[str, object]:
+    return {
+        "name": company.name,
+        "profile": company.profile,
+        "metadata": company.metadata,
+        "settings": settings_as_json(company.settings),
+        "updated_at": company.updated_at,
+        **as_columns(company.settings.limits),
+    }
+
+
 def _with_owner(row: Row[tuple[object, ...]]) -> Company:
     return replace(_company(row), owner_email=row.owner_email)
 
 
 def _company(row: Row[tuple[object, ...]]) -> Company:
     """Without the owner, which the dialler does not need."""
-    limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second))
-    return Company(
-        id=row.id,
-        name=row.name,
-        settings=settings_from_json(row.settings, limits),
-        profile=row.profile,
-        metadata=row.metadata,
-        ats_principal_id=row.ats_principal_id,
-        paused_at=row.paused_at,
-        deleted_at=row.deleted_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    return from_row(Company, row, settings=settings_of(row), owner_email=None)

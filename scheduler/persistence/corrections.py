@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle.bounds import CallBounds
 from scheduler.persistence.attempts import attempt_of
+from scheduler.persistence.rows import as_columns
+from scheduler.persistence.store import Store
 
 _LOCK_LEASED = text("""
     SELECT * FROM attempts
@@ -75,44 +77,26 @@ _SHORTEN_RESTS = text("""
 """)
 
 
-class Corrections:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Corrections(Store):
     def lock_impossible_calls(self, bounds: CallBounds, limit: int) -> list[Attempt]:
         """Lock up to `limit` attempts of each kind with an instant beyond its bound, except rows in use."""
-        values = {name: getattr(bounds, name) for name in bounds.__dataclass_fields__} | {"limit": limit}
-        impossible = {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_LEASED, values)}
-        impossible |= {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_LOOKED_AT, values)}
-        impossible |= {row.id: attempt_of(row) for row in self._connection.execute(_LOCK_SEARCHED, values)}
-        return list(impossible.values())
+        values = as_columns(bounds, limit=limit)
+        found = [
+            *self._all(attempt_of, _LOCK_LEASED, values),
+            *self._all(attempt_of, _LOCK_LOOKED_AT, values),
+            *self._all(attempt_of, _LOCK_SEARCHED, values),
+        ]
+        return list({each.id: each for each in found}.values())
 
     def save_calls(self, corrected: Sequence[Attempt]) -> None:
         """Write the fields that `bounds.call_corrected` changes. The caller has locked the rows."""
-        self._connection.execute(
-            _SAVE_CALLS,
-            {
-                "ids": [each.id for each in corrected],
-                **{
-                    name: [getattr(each, name) for each in corrected]
-                    for name in (
-                        "claimed_at",
-                        "unknown_at",
-                        "lease_until",
-                        "look_at",
-                        "search_at",
-                        "listed_at",
-                        "updated_at",
-                    )
-                },
-            },
-        )
+        names = ("claimed_at", "unknown_at", "lease_until", "look_at", "search_at", "listed_at", "updated_at")
+        instants = {name: [getattr(each, name) for each in corrected] for name in names}
+        self._connection.execute(_SAVE_CALLS, {"ids": [each.id for each in corrected], **instants})
 
     def lock_impossible_pending(self, written: datetime, limit: int) -> list[Attempt]:
         """Lock up to `limit` pending attempts that were last written after `written`, except rows in use."""
-        return [
-            attempt_of(row) for row in self._connection.execute(_LOCK_PENDING, {"written": written, "limit": limit})
-        ]
+        return self._all(attempt_of, _LOCK_PENDING, {"written": written, "limit": limit})
 
     def written_now(self, attempt_ids: Sequence[UUID], now: datetime) -> None:
         """Replace the future instant at which these rows were written. The caller has locked them."""

@@ -137,7 +137,7 @@ class Database:
                 if not is_right and not corrected:
                     raise ClockWrong  # guard: clock
                 _introduce(connection, principal, commit)
-                yield Stores.of(connection, clock)
+                yield Stores(connection, clock)
                 # After the deadline the client has received a 503, so nothing may change.
                 _must_be_in_time()  # guard: deadline
                 if commit is not None:
@@ -157,7 +157,7 @@ class Database:
             _must_be_in_time()
             connection.exec_driver_sql(_BEGIN_READING)
             _introduce(connection, principal, None)
-            yield Stores.of(connection, None)
+            yield Stores(connection, None)
 
     @contextmanager
     def statement(self) -> Iterator[Stores]:
@@ -166,7 +166,7 @@ class Database:
         The pool has tested the connection before this returns, so that a caller can time the statement alone.
         """
         with _translated(), self._engine.connect() as connection:
-            yield Stores.of(connection, None)
+            yield Stores(connection, None)
 
     def outcome_of(self, transaction_id: str) -> Outcome:
         """Look up the end of a transaction that had a `Commit`. Raises DatabaseAway.

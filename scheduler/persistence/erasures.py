@@ -6,17 +6,20 @@ A company's usage stays, which names no person, and its row here: the certificat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, literal, or_, select, update
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.redelivery import due_hints, is_from_the_future
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.sql_any import among
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import (
     agents,
     api_keys,
@@ -49,10 +52,7 @@ class Erasure:
     erased: Counts
 
 
-class Erasures:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Erasures(Store):
     def ask(self, company_id: UUID, now: datetime) -> None:
         """Request the erasure of the company by adding its certificate."""
         self._connection.execute(
@@ -77,12 +77,12 @@ class Erasures:
 
     def lock_open(self, company_id: UUID) -> Erasure | None:
         """Lock the erasure, unless it is finished or another worker has locked it."""
-        row = self._connection.execute(
+        query = (
             select(erasures.c.company_id, erasures.c.erased)
             .where(erasures.c.company_id == company_id, erasures.c.finished_at.is_(None))
             .with_for_update(skip_locked=True)
-        ).one_or_none()
-        return None if row is None else Erasure(company_id=row.company_id, erased=row.erased)
+        )
+        return self._one(partial(from_row, Erasure), query)
 
     def count_open(self) -> tuple[int, datetime | None]:
         """Count the unfinished erasures, and return the instant of the oldest request."""

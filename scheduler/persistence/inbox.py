@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, Connection, Row, Uuid, and_, cast, func, null, select, update
+from sqlalchemy import ARRAY, Row, Uuid, and_, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
@@ -14,6 +14,8 @@ from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.redelivery import due_hints, has_waited
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import inbox
 
 
@@ -21,10 +23,7 @@ class StillRunning(Exception):
     """A request with the same idempotency key has not been answered yet."""
 
 
-class Inbox:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Inbox(Store):
     def add(self, command: Command) -> bool:
         """Store the command, accepted or already refused.
 
@@ -33,20 +32,14 @@ class Inbox:
         row = self._connection.execute(
             insert(inbox)
             .values(
-                id=command.id,
-                principal_id=command.principal_id,
-                key_id=command.key_id,
-                company_id=command.company_id,
-                idempotency_key=command.idempotency_key,
-                request_hash=command.request_hash,
-                kind=command.kind.value,
-                body=null() if command.body is None else command.body,
-                interview_id=command.interview_id,
-                received_at=command.received_at,
-                rung_at=command.received_at,
-                applied_at=command.applied_at,
-                answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
-                failures=0,
+                **as_columns(
+                    command,
+                    without={"quarantined_at"},
+                    body=null() if command.body is None else command.body,
+                    answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
+                    failures=0,
+                    rung_at=command.received_at,
+                )
             )
             .on_conflict_do_nothing(
                 index_elements=["principal_id", "idempotency_key"],
@@ -57,19 +50,15 @@ class Inbox:
         return row is not None
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
-        row = self._connection.execute(
-            select(inbox).where(
-                inbox.c.principal_id == principal_id,  # guard: own_key
-                inbox.c.idempotency_key == idempotency_key,
-            )
-        ).one_or_none()
-        return _command(row) if row else None
+        query = select(inbox).where(
+            inbox.c.principal_id == principal_id,  # guard: own_key
+            inbox.c.idempotency_key == idempotency_key,
+        )
+        return self._one(_command, query)
 
     def get(self, principal_id: UUID, command_id: UUID) -> Command | None:
-        row = self._connection.execute(
-            select(inbox).where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
-        ).one_or_none()
-        return _command(row) if row else None
+        query = select(inbox).where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
+        return self._one(_command, query)
 
     def which_answered(self, command_ids: Sequence[UUID]) -> Sequence[UUID]:
         """Return which of the commands, of any principals, are no longer waiting.
@@ -82,7 +71,7 @@ class Inbox:
     def lock_next(self, command_id: UUID) -> Command | None:
         """Lock the command if it waits, no other worker has locked it, and no older one of its interview waits."""
         older = inbox.alias("older")
-        row = self._connection.execute(
+        query = (
             select(inbox)
             .where(
                 inbox.c.id == command_id,
@@ -99,8 +88,8 @@ class Inbox:
                 .exists(),
             )
             .with_for_update(skip_locked=True)
-        ).one_or_none()
-        return _command(row) if row else None
+        )
+        return self._one(_command, query)
 
     def next_of(self, interview_id: UUID) -> UUID | None:
         """Return an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
@@ -152,24 +141,21 @@ class Inbox:
 
     def quarantined(self) -> Sequence[Command]:
         """Return the quarantined commands of all companies, oldest first."""
-        rows = self._connection.execute(select(inbox).where(*_QUARANTINED).order_by(inbox.c.seq))
-        return [_command(row) for row in rows]
+        return self._all(_command, select(inbox).where(*_QUARANTINED).order_by(inbox.c.seq))
 
     def lock_quarantined(self, command_id: UUID) -> Command | None:
-        row = self._connection.execute(
-            select(inbox).where(inbox.c.id == command_id, *_QUARANTINED).with_for_update()
-        ).one_or_none()
-        return _command(row) if row else None
+        query = select(inbox).where(inbox.c.id == command_id, *_QUARANTINED).with_for_update()
+        return self._one(_command, query)
 
     def lock_forgotten(self, before: datetime, limit: int) -> Sequence[Command]:
         """Lock commands in quarantine since before then that block no interview."""
-        rows = self._connection.execute(
+        query = (
             select(inbox)
             .where(*_QUARANTINED, inbox.c.quarantined_at < before, inbox.c.interview_id.is_(None))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return [_command(row) for row in rows]
+        return self._all(_command, query)
 
     def requeue(self, command_id: UUID) -> None:
         """Take the command out of quarantine, as if its hint was only sent when it was received."""
@@ -214,19 +200,4 @@ _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:
-    return Command(
-        id=row.id,
-        kind=CommandKind(row.kind),
-        principal_id=row.principal_id,
-        key_id=row.key_id,
-        company_id=row.company_id,
-        idempotency_key=row.idempotency_key,
-        request_hash=row.request_hash,
-        received_at=row.received_at,
-        body=row.body,
-        interview_id=row.interview_id,
-        applied_at=row.applied_at,
-        answer=None if row.answer is None else ANSWER.validate_python(row.answer),
-        failures=row.failures,
-        quarantined_at=row.quarantined_at,
-    )
+    return from_row(Command, row, answer=None if row.answer is None else ANSWER.validate_python(row.answer))

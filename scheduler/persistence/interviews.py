@@ -2,50 +2,28 @@
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, insert, select, update
 
-from scheduler.domain.agent import AgentFocus, AgentType
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, interviews
 
+_interview = partial(from_row, Interview)
 
-class Interviews:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
+class Interviews(Store):
     def add(self, interview: Interview) -> None:
-        self._connection.execute(
-            insert(interviews).values(
-                id=interview.id,
-                company_id=interview.company_id,
-                candidate_id=interview.candidate_id,
-                agent_id=interview.agent_id,
-                job_id=interview.job_id,
-                type=interview.type.value,
-                focus=interview.focus.value,
-                duration=interview.duration,
-                caller_number=interview.caller_number,
-                status=interview.status.value,
-                is_test=interview.is_test,
-                metadata=interview.metadata,
-                expires_at=interview.expires_at,
-                expires_by_default=interview.expires_by_default,
-                scheduled_at=interview.scheduled_at,
-                finished_at=interview.finished_at,
-                created_at=interview.created_at,
-                updated_at=interview.updated_at,
-            )
-        )
+        self._connection.execute(insert(interviews).values(**as_columns(interview, without={"deleted_at"})))
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
         """Return the interview, if it is this company's and not deleted."""
-        row = self._connection.execute(_of_company(company_id).where(interviews.c.id == interview_id)).one_or_none()
-        return _interview(row) if row else None
+        return self._one(_interview, _of_company(company_id).where(interviews.c.id == interview_id))
 
     def page(self, company_id: UUID, requested: Slice, filters: InterviewFilter) -> Listed[Interview]:
         """Return a page of the company's interviews, also those whose candidate, agent or job was deleted."""
@@ -59,7 +37,7 @@ class Interviews:
                 query = query.where(column == value)
         if filters.status is not None:
             query = query.where(_is_shown_as(filters.status))
-        return listed(self._connection, query, interviews, requested, _interview)
+        return self._page(_interview, query, interviews, requested)
 
     def lock(self, interview_id: UUID) -> Interview:
         """Lock the interview, deleted or not: no other transaction may change it or end its attempts."""
@@ -103,17 +81,14 @@ class Interviews:
 
     def open_of_candidate(self, candidate_id: UUID) -> bool:
         """Return True if the candidate has an interview for which calls may still follow."""
-        return (
-            self._connection.execute(
-                select(interviews.c.id)
-                .where(
-                    interviews.c.candidate_id == candidate_id,
-                    interviews.c.status == InterviewStatus.SCHEDULED.value,
-                    interviews.c.deleted_at.is_(None),
-                )
-                .limit(1)
-            ).one_or_none()
-            is not None
+        return self._is_any(
+            select(interviews.c.id)
+            .where(
+                interviews.c.candidate_id == candidate_id,
+                interviews.c.status == InterviewStatus.SCHEDULED.value,
+                interviews.c.deleted_at.is_(None),
+            )
+            .limit(1)
         )
 
 
@@ -134,27 +109,3 @@ def _is_shown_as(status: InterviewStatus) -> ColumnElement[bool]:
     if status is InterviewStatus.IN_PROGRESS:
         return in_progress
     return and_(interviews.c.status == status.value, ~in_progress)
-
-
-def _interview(row: Row[tuple[object, ...]]) -> Interview:
-    return Interview(
-        id=row.id,
-        company_id=row.company_id,
-        candidate_id=row.candidate_id,
-        agent_id=row.agent_id,
-        job_id=row.job_id,
-        type=AgentType(row.type),
-        focus=AgentFocus(row.focus),
-        duration=row.duration,
-        caller_number=row.caller_number,
-        status=InterviewStatus(row.status),
-        is_test=row.is_test,
-        metadata=row.metadata,
-        expires_at=row.expires_at,
-        expires_by_default=row.expires_by_default,
-        scheduled_at=row.scheduled_at,
-        finished_at=row.finished_at,
-        deleted_at=row.deleted_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

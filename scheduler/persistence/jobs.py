@@ -2,53 +2,47 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, delete, insert, null, select, update
+from sqlalchemy import Select, delete, insert, null, select, update
 
 from scheduler.domain.job import Job, JobStatus
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import assignments, jobs
 
+_job = partial(from_row, Job)
 
-class Jobs:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
+class Jobs(Store):
     def add(self, job: Job) -> None:
-        self._connection.execute(
-            insert(jobs).values(id=job.id, company_id=job.company_id, created_at=job.created_at, **_changeable(job))
-        )
+        self._connection.execute(insert(jobs).values(**as_columns(job)))
 
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Return the job, if it is this company's and not deleted."""
-        row = self._connection.execute(_of_company(company_id).where(jobs.c.id == job_id)).one_or_none()
-        return _job(row) if row else None
+        return self._one(_job, _of_company(company_id).where(jobs.c.id == job_id))
 
     def lock(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Lock the job, if it is this company's and not deleted."""
-        row = self._connection.execute(
-            _of_company(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
-        ).one_or_none()
-        return _job(row) if row else None
+        query = _of_company(company_id).where(jobs.c.id == job_id).with_for_update(key_share=True)
+        return self._one(_job, query)
 
     def lock_shared(self, company_id: UUID, job_ids: Sequence[UUID]) -> tuple[Job, ...]:
         """Lock the company's jobs among these, so that they are not deleted until we commit."""
-        rows = self._connection.execute(
-            _of_company(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
-        )
-        return tuple(_job(row) for row in rows)
+        query = _of_company(company_id).where(jobs.c.id.in_(job_ids)).order_by(jobs.c.id).with_for_update(read=True)
+        return tuple(self._all(_job, query))
 
     def of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
         """Return the jobs of a candidate, oldest assignment first."""
-        rows = self._connection.execute(
+        query = (
             _of_company(company_id)
             .join(assignments, assignments.c.job_id == jobs.c.id)
             .where(assignments.c.candidate_id == candidate_id)
             .order_by(assignments.c.created_at, jobs.c.id)
         )
-        return tuple(_job(row) for row in rows)
+        return tuple(self._all(_job, query))
 
     def titles(self, company_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
         """Return the titles of the company's jobs among these that were not deleted."""
@@ -61,11 +55,12 @@ class Jobs:
         query = _of_company(company_id)
         if status is not None:
             query = query.where(jobs.c.status == status.value)
-        return listed(self._connection, query, jobs, requested, _job)
+        return self._page(_job, query, jobs, requested)
 
     def save(self, job: Job) -> None:
         """Write the mutable fields of a job that the caller has locked."""
-        self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**_changeable(job)))
+        changeable = as_columns(job, without={"id", "company_id", "created_at"})
+        self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**changeable))
 
     def delete(self, job_id: UUID, now: datetime) -> None:
         """Delete the job's assignments and texts and hide it. The row stays for its interviews."""
@@ -79,28 +74,3 @@ class Jobs:
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(jobs).where(jobs.c.company_id == company_id, jobs.c.deleted_at.is_(None))
-
-
-def _changeable(job: Job) -> dict[str, object]:
-    return {
-        "title": job.title,
-        "description": job.description,
-        "status": job.status.value,
-        "details": job.details,
-        "metadata": job.metadata,
-        "updated_at": job.updated_at,
-    }
-
-
-def _job(row: Row[tuple[object, ...]]) -> Job:
-    return Job(
-        id=row.id,
-        company_id=row.company_id,
-        title=row.title,
-        description=row.description,
-        status=JobStatus(row.status),
-        details=row.details,
-        metadata=row.metadata,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

@@ -5,39 +5,24 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
+from sqlalchemy import Row
 
 from scheduler.domain.agent import Agent
 from scheduler.domain.candidate import Candidate
-from scheduler.domain.command import (
-    Answer,
-    CommandKind,
-    CreateInterview,
-    DeleteAttempt,
-    DeleteInterview,
-    InvokeAttempt,
-    Request,
-    RescheduleAttempt,
-    UpdateInterview,
-)
+from scheduler.domain.command import KIND_OF, Answer, CommandKind, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
 from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.persistence.rows import from_row
 from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 
 ANSWER = TypeAdapter(Answer)
 STORY = TypeAdapter(InterviewStory)
 
-_REQUESTS: dict[CommandKind, TypeAdapter[Any]] = {
-    CommandKind.CREATE_INTERVIEW: TypeAdapter(CreateInterview),
-    CommandKind.UPDATE_INTERVIEW: TypeAdapter(UpdateInterview),
-    CommandKind.DELETE_INTERVIEW: TypeAdapter(DeleteInterview),
-    CommandKind.INVOKE_ATTEMPT: TypeAdapter(InvokeAttempt),
-    CommandKind.RESCHEDULE_ATTEMPT: TypeAdapter(RescheduleAttempt),
-    CommandKind.DELETE_ATTEMPT: TypeAdapter(DeleteAttempt),
-}
+_REQUESTS: Mapping[CommandKind, TypeAdapter[Any]] = {kind: TypeAdapter(form) for form, kind in KIND_OF.items()}
 
 _RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
     Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings", "owner_email"})),
@@ -116,18 +101,20 @@ def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
         "retryPolicy": retry_policy_as_json(settings.retry_policy),
         "machineDetection": settings.machine_detection,
         "offsetMustMatchNumber": settings.offset_must_match_number,
-        "allowedCountries": (None if settings.allowed_countries is None else sorted(settings.allowed_countries)),
+        "allowedCountries": None if settings.allowed_countries is None else sorted(settings.allowed_countries),
     }
 
 
-def settings_from_json(form: dict[str, Any], limits: CallLimits) -> CompanySettings:
+def settings_of(row: Row[Any]) -> CompanySettings:
+    """Return the settings in the columns `settings`, `concurrent_calls` and `calls_per_second` of a company."""
+    form = row.settings
     allowed = form["allowedCountries"]
     return CompanySettings(
         timezone=form["timezone"],
         locale=form["locale"],
         intervals=read_intervals(form["callTimeIntervals"]),
         retry_policy=read_retry_policy(form["retryPolicy"]) if "retryPolicy" in form else RetryPolicy(),
-        limits=limits,
+        limits=from_row(CallLimits, row, calls_per_second=float(row.calls_per_second)),
         machine_detection=form["machineDetection"],
         offset_must_match_number=form["offsetMustMatchNumber"],
         allowed_countries=None if allowed is None else frozenset(allowed),

@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, or_, select, text, update
+from sqlalchemy import Row, insert, or_, select, text, update
 
 from scheduler.domain.key import Key
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import Principal
 from scheduler.persistence.companies import reached_by
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import api_keys, companies
 
 USED_EVERY = timedelta(minutes=1)
@@ -32,10 +35,7 @@ class NamedKey:
     name: str
 
 
-class Keys:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Keys(Store):
     def add(self, key: Key, key_hash: bytes) -> None:
         principal = key.principal
         self._connection.execute(
@@ -57,24 +57,18 @@ class Keys:
 
     def lock(self, key_id: UUID) -> Key | None:
         """Lock the key."""
-        row = self._connection.execute(
-            _SELECT.where(api_keys.c.id == key_id).with_for_update(key_share=True)
-        ).one_or_none()
-        return _key(row) if row else None
+        query = _SELECT.where(api_keys.c.id == key_id).with_for_update(key_share=True)
+        return self._one(_key, query)
 
     def lock_of_principal(self, principal_id: UUID) -> Sequence[Key]:
         """Lock a principal's key and its rotations, oldest first."""
-        rows = self._connection.execute(
-            _SELECT.where(api_keys.c.principal_id == principal_id)
-            .order_by(api_keys.c.created_at, api_keys.c.id)
-            .with_for_update(key_share=True)
-        )
-        return [_key(row) for row in rows]
+        query = _OLDEST_FIRST.where(api_keys.c.principal_id == principal_id).with_for_update(key_share=True)
+        return self._all(_key, query)
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
         """Return every key, or the keys of one company, oldest first."""
-        query = _SELECT if company_id is None else _SELECT.where(api_keys.c.company_id == company_id)
-        return [_key(row) for row in self._connection.execute(query.order_by(api_keys.c.created_at, api_keys.c.id))]
+        query = _OLDEST_FIRST if company_id is None else _OLDEST_FIRST.where(api_keys.c.company_id == company_id)
+        return self._all(_key, query)
 
     def suspend(self, key_id: UUID, reason: str | None, now: datetime) -> None:
         self._change(key_id, now, suspended_at=now, suspend_reason=reason)
@@ -110,16 +104,15 @@ class Keys:
 
     def by_hash(self, key_hash: bytes) -> Found | None:
         """Return the key of a hash. PostgreSQL lets a request without a principal read nothing else of keys."""
-        row = self._connection.execute(_BY_HASH, {"hash": key_hash}).one_or_none()
-        return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
+        return self._one(_found, _BY_HASH, {"hash": key_hash})
 
     def by_id(self, key_id: UUID) -> Found | None:
-        row = self._connection.execute(
+        query = (
             _SELECT.add_columns(companies.c.deleted_at.is_not(None).label("company_deleted"))
             .outerjoin_from(api_keys, companies, companies.c.id == api_keys.c.company_id)
             .where(api_keys.c.id == key_id)
-        ).one_or_none()
-        return None if row is None else Found(key=_key(row), company_deleted=row.company_deleted)
+        )
+        return self._one(_found, query)
 
     def named(self, ids: Iterable[UUID], company_id: UUID, reader: Principal | None) -> list[NamedKey]:
         """Return the keys whose own id or whose principal's id is one of these, oldest first.
@@ -135,8 +128,7 @@ class Keys:
         )
         if reader is not None:
             query = query.where((api_keys.c.principal_id == reader.id) | (api_keys.c.company_id == company_id))
-        rows = self._connection.execute(query)
-        return [NamedKey(id=row.id, principal_id=row.principal_id, name=row.name) for row in rows]
+        return self._all(partial(from_row, NamedKey), query)
 
     def reach(self, principal: Principal, company_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Return which of the companies this principal can access and are not deleted."""
@@ -149,25 +141,14 @@ class Keys:
 
 
 _SELECT = select(*(column for column in api_keys.c if column.name != "key_hash"))
+_OLDEST_FIRST = _SELECT.order_by(api_keys.c.created_at, api_keys.c.id)
 _BY_HASH = text("SELECT (found.key).*, found.company_deleted FROM key_of_hash(:hash) AS found")
 
 
 def _key(row: Row[Any]) -> Key:
-    return Key(
-        principal=Principal(
-            id=row.principal_id,
-            kind=KeyKind(row.kind),
-            key_id=row.id,
-            scopes=frozenset(row.scopes),
-            company_id=row.company_id,
-        ),
-        name=row.name,
-        per_minute=row.per_minute,
-        per_hour=row.per_hour,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        suspended_at=row.suspended_at,
-        suspend_reason=row.suspend_reason,
-        revoked_at=row.revoked_at,
-        last_used_at=row.last_used_at,
-    )
+    principal = from_row(Principal, row, id=row.principal_id, key_id=row.id, scopes=frozenset(row.scopes))
+    return from_row(Key, row, principal=principal)
+
+
+def _found(row: Row[Any]) -> Found:
+    return from_row(Found, row, key=_key(row))

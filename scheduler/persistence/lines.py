@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, cast, delete, func, or_, select, text, update
+from sqlalchemy import and_, case, cast, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.persistence.sql_any import among
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, lines
 
 _ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,10 +22,7 @@ _ASSIGN_ALL = text("""
 """)
 
 
-class Lines:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Lines(Store):
     def ensure(self, number_hash: bytes) -> None:
         """Create a free line for this number unless it exists, and keep it from being deleted until we commit."""
         line = select(lines.c.number_hash).where(lines.c.number_hash == number_hash)

@@ -5,20 +5,22 @@ A transaction that writes a membership or ends an invitation locks the company f
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.owner import Invitation, Mails, Role, User
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies, invitation_tokens, invitations, memberships, users
 from scheduler.rules.invitation_timing import latest_try
 
+_invitation = partial(from_row, Invitation)
 
-class Users:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
+class Users(Store):
     def id_of(self, email: str) -> UUID | None:
         """Return the id of the user with that address, of any company. Nothing else of the user is readable here."""
         user_id: UUID | None = self._connection.execute(select(func.user_of_email(email))).scalar_one()
@@ -27,13 +29,13 @@ class Users:
     def get(self, user_id: UUID) -> User:
         """Return a user of a company that the caller can access."""
         row = self._connection.execute(select(users).where(users.c.id == user_id)).one()
-        return User(id=row.id, email=row.email, name=row.name)
+        return from_row(User, row)
 
     def add(self, user: User, now: datetime) -> UUID:
         """Add the user, or return the id of the existing one with that address, even if it was created concurrently."""
         self._connection.execute(
             insert(users)
-            .values(id=user.id, email=user.email, name=user.name, created_at=now, updated_at=now)
+            .values(**as_columns(user, created_at=now, updated_at=now))
             # No constraint is named: for that PostgreSQL would need to read the row, which the caller may not see yet.
             .on_conflict_do_nothing()
         )
@@ -42,10 +44,7 @@ class Users:
         return known
 
 
-class Memberships:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Memberships(Store):
     def demote_owner(self, company_id: UUID, now: datetime) -> None:
         """Make the owner of the company an admin."""
         self._connection.execute(
@@ -65,31 +64,16 @@ class Memberships:
         )
 
 
-class Invitations:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Invitations(Store):
     def add(self, invitation: Invitation, now: datetime) -> None:
         """Store the invitation. Its mail is due at once."""
-        self._connection.execute(
-            insert(invitations).values(
-                id=invitation.id,
-                company_id=invitation.company_id,
-                email=invitation.email,
-                expires_at=invitation.expires_at,
-                tries=invitation.tries,
-                send_at=now,
-                created_at=now,
-                updated_at=now,
-            )
-        )
+        started = as_columns(invitation, without={"accepted_at", "revoked_at"})
+        self._connection.execute(insert(invitations).values(**started, send_at=now, created_at=now, updated_at=now))
 
     def standing_of(self, company_id: UUID) -> Invitation | None:
         """Return the company's invitation that was neither accepted nor revoked. It may have expired."""
-        row = self._connection.execute(
-            select(invitations).where(invitations.c.company_id == company_id, _NOT_ENDED)
-        ).one_or_none()
-        return None if row is None else _invitation(row)
+        query = select(invitations).where(invitations.c.company_id == company_id, _NOT_ENDED)
+        return self._one(_invitation, query)
 
     def company_of(self, token_hash: bytes) -> UUID | None:
         """Return the company of the token's invitation. Lock it before reading the invitation."""
@@ -97,12 +81,12 @@ class Invitations:
         return company_id
 
     def by_token(self, token_hash: bytes) -> Invitation | None:
-        row = self._connection.execute(
+        query = (
             select(invitations)
             .join(invitation_tokens, invitation_tokens.c.invitation_id == invitations.c.id)
             .where(invitation_tokens.c.token_hash == token_hash)
-        ).one_or_none()
-        return None if row is None else _invitation(row)
+        )
+        return self._one(_invitation, query)
 
     def revoke(self, company_id: UUID, now: datetime) -> None:
         """End the company's open invitation, if there is one. Its mail is no longer sent."""
@@ -131,13 +115,13 @@ class Invitations:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        row = self._connection.execute(
+        query = (
             update(invitations)
             .where(invitations.c.id == oldest.scalar_subquery())
             .values(tries=invitations.c.tries + 1, send_at=until, updated_at=now)
             .returning(*invitations.c)
-        ).one_or_none()
-        return None if row is None else _invitation(row)
+        )
+        return self._one(_invitation, query)
 
     def add_token(self, invitation_id: UUID, token_hash: bytes, now: datetime) -> None:
         """Store a token before the mail with it is sent."""
@@ -172,7 +156,7 @@ class Invitations:
             .where(_NOT_ENDED, invitations.c.sent_at.is_(None), invitations.c.expires_at > now, _COMPANY_LIVES)
             .order_by(invitations.c.company_id)
         )
-        return [Mails(company_id=row.company_id, tries=row.tries, try_at=row.send_at) for row in rows]
+        return [from_row(Mails, row, try_at=row.send_at) for row in rows]
 
 
 _NOT_ENDED = and_(invitations.c.accepted_at.is_(None), invitations.c.revoked_at.is_(None))
@@ -201,15 +185,3 @@ def email_of_owner_or_invited(company_id: ColumnElement[UUID]) -> ColumnElement[
         select(invitations.c.email).where(invitations.c.company_id == company_id, _NOT_ENDED).scalar_subquery()
     )
     return func.coalesce(owner, invited)
-
-
-def _invitation(row: Row[tuple[object, ...]]) -> Invitation:
-    return Invitation(
-        id=row.id,
-        company_id=row.company_id,
-        email=row.email,
-        expires_at=row.expires_at,
-        accepted_at=row.accepted_at,
-        revoked_at=row.revoked_at,
-        tries=row.tries,
-    )

@@ -1,21 +1,22 @@
 """The numbers that companies call from."""
 
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Select, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.agent import PhoneNumber
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.pagination import listed
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import phone_numbers
 
+_phone_number = partial(from_row, PhoneNumber)
 
-class PhoneNumbers:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
+class PhoneNumbers(Store):
     def add(self, number_id: UUID, company_id: UUID, number: str, now: datetime) -> UUID:
         """Add the number to the company, unless it has it, and return its id."""
         self._connection.execute(
@@ -30,11 +31,10 @@ class PhoneNumbers:
 
     def get(self, company_id: UUID, number_id: UUID) -> PhoneNumber | None:
         """Return the number, if it is this company's."""
-        row = self._connection.execute(_of_company(company_id).where(phone_numbers.c.id == number_id)).one_or_none()
-        return _phone_number(row) if row else None
+        return self._one(_phone_number, _of_company(company_id).where(phone_numbers.c.id == number_id))
 
     def page(self, company_id: UUID, requested: Slice) -> Listed[PhoneNumber]:
-        return listed(self._connection, _of_company(company_id), phone_numbers, requested, _phone_number)
+        return self._page(_phone_number, _of_company(company_id), phone_numbers, requested)
 
     def first(self, company_id: UUID) -> UUID | None:
         number_id: UUID | None = self._connection.execute(
@@ -48,19 +48,3 @@ class PhoneNumbers:
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     return select(phone_numbers).where(phone_numbers.c.company_id == company_id)
-
-
-def _phone_number(row: Row[tuple[object, ...]]) -> PhoneNumber:
-    return PhoneNumber(
-        id=row.id,
-        company_id=row.company_id,
-        number=row.number,
-        number_type=row.number_type,
-        provider=row.provider,
-        status=row.status,
-        capabilities=row.capabilities,
-        custom=row.custom,
-        location=row.location,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )

@@ -2,16 +2,14 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import delete, or_, select
 
 from scheduler.persistence.sql_any import among
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, carrier_events, inbox, invitations
 
 
-class Retention:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Retention(Store):
     def forget_answers(self, before: datetime, limit: int) -> int:
         """Delete commands that were answered before then. Unanswered commands stay, however old they are."""
         old = select(inbox.c.id).where(inbox.c.applied_at < before).order_by(inbox.c.applied_at).limit(limit)

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, any_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, any_, delete, func, insert, or_, select, update
 
 from scheduler.lifecycle import bounds
 from scheduler.persistence.redelivery import is_from_the_future
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import reresolutions
 
 
@@ -24,10 +27,7 @@ class Reresolution:
     is_last_pass: bool
 
 
-class ScheduleRecomputations:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class ScheduleRecomputations(Store):
     def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
         """Have pending attempts of a company, or of one of its candidates, resolved again.
 
@@ -67,23 +67,14 @@ class ScheduleRecomputations:
 
     def lock_next(self, now: datetime) -> Reresolution | None:
         """Lock the change that has waited longest, among due changes that no other worker has locked."""
-        row = self._connection.execute(
+        query = (
             select(reresolutions)
             .where(_may_begin(now))
             .order_by(reresolutions.c.not_before, reresolutions.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
-        ).one_or_none()
-        if row is None:
-            return None
-        return Reresolution(
-            id=row.id,
-            company_id=row.company_id,
-            candidate_id=row.candidate_id,
-            after_id=row.after_id,
-            asked_at=row.asked_at,
-            is_last_pass=row.is_last_pass,
         )
+        return self._one(partial(from_row, Reresolution), query)
 
     def came_to(self, reresolution_id: int, after_id: UUID, now: datetime) -> None:
         """Record that attempts up to that id are done. The change then comes after those of other companies."""

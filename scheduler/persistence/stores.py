@@ -1,6 +1,6 @@
 """The stores of one transaction, and its clock."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -68,72 +68,39 @@ class CheckedClock:
         return self.comparison.ahead(self.machine(), monotonic())
 
 
-@dataclass(frozen=True, kw_only=True)
 class Stores:
     """The stores of one transaction, one a noun."""
 
-    connection: Connection
-    clock: CheckedClock | None = field(repr=False)
-    """None in a transaction that only reads."""
-    agents: Agents
-    attempt_release: AttemptRelease
-    attempt_claims: AttemptClaims
-    attempt_polls: AttemptPolls
-    attempt_counts: AttemptCounts
-    attempts: Attempts
-    backoffs: CarrierBackoffs
-    candidates: Candidates
-    carrier_accounts: CarrierAccounts
-    carrier_events: CarrierEvents
-    companies: Companies
-    corrections: Corrections
-    erasures: Erasures
-    inbox: Inbox
-    interviews: Interviews
-    invitations: Invitations
-    jobs: Jobs
-    keys: Keys
-    lines: Lines
-    memberships: Memberships
-    phone_numbers: PhoneNumbers
-    reresolutions: ScheduleRecomputations
-    retention: Retention
-    stray_calls: StrayCalls
-    usage: Usage
-    users: Users
-
-    @classmethod
-    def of(cls, connection: Connection, clock: CheckedClock | None) -> "Stores":
-        return cls(
-            connection=connection,
-            clock=clock,
-            agents=Agents(connection),
-            attempt_release=AttemptRelease(connection),
-            attempt_claims=AttemptClaims(connection),
-            attempt_polls=AttemptPolls(connection),
-            attempt_counts=AttemptCounts(connection),
-            attempts=Attempts(connection),
-            backoffs=CarrierBackoffs(connection),
-            candidates=Candidates(connection),
-            carrier_accounts=CarrierAccounts(connection),
-            carrier_events=CarrierEvents(connection),
-            companies=Companies(connection),
-            corrections=Corrections(connection),
-            erasures=Erasures(connection),
-            inbox=Inbox(connection),
-            interviews=Interviews(connection),
-            invitations=Invitations(connection),
-            jobs=Jobs(connection),
-            keys=Keys(connection),
-            lines=Lines(connection),
-            memberships=Memberships(connection),
-            phone_numbers=PhoneNumbers(connection),
-            reresolutions=ScheduleRecomputations(connection),
-            retention=Retention(connection),
-            stray_calls=StrayCalls(connection),
-            usage=Usage(connection),
-            users=Users(connection),
-        )
+    def __init__(self, connection: Connection, clock: CheckedClock | None) -> None:
+        """`clock` is None in a transaction that only reads."""
+        self.connection = connection
+        self.clock = clock
+        self.agents = Agents(connection)
+        self.attempt_release = AttemptRelease(connection)
+        self.attempt_claims = AttemptClaims(connection)
+        self.attempt_polls = AttemptPolls(connection)
+        self.attempt_counts = AttemptCounts(connection)
+        self.attempts = Attempts(connection)
+        self.backoffs = CarrierBackoffs(connection)
+        self.candidates = Candidates(connection)
+        self.carrier_accounts = CarrierAccounts(connection)
+        self.carrier_events = CarrierEvents(connection)
+        self.companies = Companies(connection)
+        self.corrections = Corrections(connection)
+        self.erasures = Erasures(connection)
+        self.inbox = Inbox(connection)
+        self.interviews = Interviews(connection)
+        self.invitations = Invitations(connection)
+        self.jobs = Jobs(connection)
+        self.keys = Keys(connection)
+        self.lines = Lines(connection)
+        self.memberships = Memberships(connection)
+        self.phone_numbers = PhoneNumbers(connection)
+        self.reresolutions = ScheduleRecomputations(connection)
+        self.retention = Retention(connection)
+        self.stray_calls = StrayCalls(connection)
+        self.usage = Usage(connection)
+        self.users = Users(connection)
 
     def instant(self, now: Now) -> datetime:
         """Read `now` for this transaction to write. Its clock was compared with the database's.

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, any_, func, or_, select, update
+from sqlalchemy import any_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle import bounds
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import stray_calls
 
 
@@ -18,17 +20,13 @@ class StrayCall:
     seen_at: datetime
 
 
-class StrayCalls:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class StrayCalls(Store):
     def add(self, stray: StrayCall) -> None:
         """Add a call that is to be ended. A known one becomes due again."""
-        now = stray.seen_at
         self._connection.execute(
             insert(stray_calls)
-            .values(call_sid=stray.call_sid, attempt_id=stray.attempt_id, seen_at=now, look_at=now)
-            .on_conflict_do_update(index_elements=["call_sid"], set_={"look_at": now})
+            .values(**as_columns(stray, look_at=stray.seen_at))
+            .on_conflict_do_update(index_elements=["call_sid"], set_={"look_at": stray.seen_at})
         )
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
@@ -47,7 +45,7 @@ class StrayCalls:
             .values(look_at=hold_until)
             .returning(stray_calls.c.call_sid, stray_calls.c.attempt_id, stray_calls.c.seen_at)
         )
-        return [StrayCall(call_sid=row.call_sid, attempt_id=row.attempt_id, seen_at=row.seen_at) for row in rows]
+        return [from_row(StrayCall, row) for row in rows]
 
     def reschedule_poll(self, call_sid: str, look_at: datetime) -> None:
         """Poll the carrier again at `look_at`: the call has not provably ended."""

@@ -1,12 +1,11 @@
 """Usage: booked when a call ends, summed by company and unit, and kept after the company was erased."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, func, select, true, update
+from sqlalchemy import ColumnElement, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.principal import KeyKind, Principal
@@ -14,16 +13,15 @@ from scheduler.domain.refusals import Refused
 from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, CompanyUsage, PriceList
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies, usage
 from scheduler.rules.pricing import prices_as_json, read_prices
 
 _log = log(__name__)
 
 
-class Usage:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
+class Usage(Store):
     def billing_of(self, company_id: UUID) -> Billing:
         """Return the billing settings of the company, also while it is being erased. Raises NoResultFound without one.
 
@@ -56,10 +54,9 @@ class Usage:
 
     def book(self, booking: Booking) -> None:
         """Book the call of an attempt once. Repetitions change nothing."""
-        values = {field.name: getattr(booking, field.name) for field in fields(booking) if field.name != "system"}
         self._connection.execute(
             insert(usage)
-            .values(billing_system=booking.system.value, **values)
+            .values(**as_columns(booking, without={"system"}, billing_system=booking.system.value))
             .on_conflict_do_nothing(index_elements=["attempt_id"])
         )
 
@@ -108,13 +105,8 @@ class Usage:
         booked: dict[UUID, dict[BillingSystem, tuple[Bucket, ...]]] = {}
         for row in rows:
             system = BillingSystem(row.billing_system)
-            bucket = Bucket(
-                system=system,
-                cost_key=row.cost_key,
-                events=row.events,
-                interviews=row.interviews,
-                talked=row.talked or timedelta(0),
-                credits=row.credits or Decimal(0),
+            bucket = from_row(
+                Bucket, row, system=system, talked=row.talked or timedelta(0), credits=row.credits or Decimal(0)
             )
             by_unit = booked.setdefault(row.company_id, {})
             by_unit[system] = (*by_unit.get(system, ()), bucket)

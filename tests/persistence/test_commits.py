@@ -84,33 +84,25 @@ def test_commit_cannot_be_given_up_once_it_was_sent(database: Database, seeded: 
     assert job_exists(database, job_id)
 
 
-@guards("commit_in_doubt")
+@pytest.mark.parametrize(
+    ("lost", "outcome"),
+    [
+        pytest.param("cut_after", Outcome.COMMITTED, marks=guards("commit_in_doubt"), id="it arrived"),
+        pytest.param("cut_before", Outcome.ABORTED, id="it never arrived"),
+    ],
+)
 def test_commit_without_an_answer_is_in_doubt(
-    over_wire: tuple[Wire, Database], database: Database, seeded: Seeded
+    over_wire: tuple[Wire, Database], database: Database, seeded: Seeded, lost: str, outcome: Outcome
 ) -> None:
     wire, cut = over_wire
     commit = Commit()
-    wire.cut_after = is_commit
+    setattr(wire, lost, is_commit)
     with pytest.raises(CommitInDoubt), cut.transaction(commit=commit) as stores:
         job_id = write(stores, seeded)
     assert commit.transaction_id is not None
     wait_until(lambda: settled(database, commit), says="PostgreSQL has finished it")
-    assert database.outcome_of(commit.transaction_id) is Outcome.COMMITTED
-    assert job_exists(database, job_id)
-
-
-def test_commit_that_never_arrived_is_found_aborted(
-    over_wire: tuple[Wire, Database], database: Database, seeded: Seeded
-) -> None:
-    wire, cut = over_wire
-    commit = Commit()
-    wire.cut_before = is_commit
-    with pytest.raises(CommitInDoubt), cut.transaction(commit=commit) as stores:
-        job_id = write(stores, seeded)
-    wait_until(lambda: settled(database, commit), says="PostgreSQL has finished it")
-    assert commit.transaction_id is not None
-    assert database.outcome_of(commit.transaction_id) is Outcome.ABORTED
-    assert not job_exists(database, job_id)
+    assert database.outcome_of(commit.transaction_id) is outcome
+    assert job_exists(database, job_id) is (outcome is Outcome.COMMITTED)
 
 
 def test_error_before_the_commit_leaves_no_doubt(

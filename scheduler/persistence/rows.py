@@ -1,0 +1,54 @@
+"""Rows and dataclasses: each field has the column of its name."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import Field, fields
+from enum import Enum
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, get_type_hints
+
+from sqlalchemy import Row
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+D = TypeVar("D", bound=_Dataclass)
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+"""A row with any columns."""
+
+
+def from_row(cls: type[D], row: AnyRow, prefix: str = "", **given: object) -> D:
+    """Build a dataclass from the columns named like its fields, after `prefix`. Enums are built from their values.
+
+    Fields that need any other conversion are `given`. Raises AttributeError if the row lacks the column of a field.
+    """
+    values = {name: _read(getattr(row, prefix + name), enum) for name, enum in _enums(cls).items() if name not in given}
+    return cls(**values, **given)
+
+
+def as_columns(instance: _Dataclass, *, without: Collection[str] = (), **given: object) -> dict[str, Any]:
+    """Return the fields of a dataclass as values of the columns named like them, enums as their values.
+
+    `given` are the values of further columns, and of fields that need any other conversion.
+    """
+    values = {each.name: getattr(instance, each.name) for each in fields(instance) if each.name not in without}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()} | given
+
+
+def _read(value: object, enum: type[Enum] | None) -> object:
+    return value if enum is None or value is None else enum(value)
+
+
+@cache
+def _enums(cls: type[_Dataclass]) -> Mapping[str, type[Enum] | None]:
+    """Return the enum of each field. None for a field of another type."""
+    types = get_type_hints(cls)
+    return {each.name: _enum_in(types[each.name]) for each in fields(cls)}
+
+
+def _enum_in(declared: object) -> type[Enum] | None:
+    """Return the enum in a type like `Phase` or `Phase | None`."""
+    choices = get_args(declared) if isinstance(declared, UnionType) else (declared,)
+    return next((each for each in choices if isinstance(each, type) and issubclass(each, Enum)), None)
