@@ -29,4 +29,4 @@ async def list_phone_numbers(
 ) -> JSONResponse:
     context = app_context(request)
     listed = await context.ask(context.use_cases.agents.numbers, reader.principal, reader.company_id, page)
-    return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))
+    return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.view_of))

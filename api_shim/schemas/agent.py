@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from api_shim.schemas.cefr import CefrLevel
 from api_shim.schemas.envelope import Answer, Page
-from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent, PhoneNumber
+from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
 from scheduler.wire.field_types import Metadata, Strict, left_out, named
@@ -156,22 +156,14 @@ class AgentView(Wire):
     @classmethod
     def of(cls, agent: Agent) -> Self:
         details = _AgentDetails.model_validate(dict(agent.details))
-        return cls(
-            id=agent.id,
-            company_id=agent.company_id,
-            name=agent.name,
-            type=agent.type,
-            focus=agent.focus,
-            language=agent.language,
+        return cls.view_of(
+            agent,
             duration=agent.duration // timedelta(minutes=1),
             company_phone_number_id=agent.phone_number_id,
             questions=details.questions or [],
             instructions=details.instructions,
             voice_id=details.voice_id,
             cefr_level=details.cefr_level,
-            metadata=agent.metadata,
-            created_at=agent.created_at,
-            updated_at=agent.updated_at,
         )
 
 
@@ -201,22 +193,6 @@ class PhoneNumberView(Wire):
     location: str | None
     created_at: datetime
     updated_at: datetime
-
-    @classmethod
-    def of(cls, number: PhoneNumber) -> Self:
-        return cls(
-            id=number.id,
-            company_id=number.company_id,
-            number=number.number,
-            number_type=number.number_type,
-            provider=number.provider,
-            status=number.status,
-            capabilities=number.capabilities,
-            custom=number.custom,
-            location=number.location,
-            created_at=number.created_at,
-            updated_at=number.updated_at,
-        )
 
 
 class PhoneNumberPage(Page[PhoneNumberView]):

@@ -58,14 +58,11 @@ class CallTimeView(Wire):
     @classmethod
     def of(cls, answer: CallTimeAnswer) -> Self:
         refusal, schedule = answer.refusal, answer.schedule
-        return cls(
+        return cls.view_of(
+            answer,
             allowed=refusal is None,
-            refusal=None
-            if refusal is None
-            else ErrorView(code=refusal.code, message=refusal.message, details=refusal.details or None),
+            refusal=None if refusal is None else ErrorView.of(refusal),
             schedule=None if schedule is None else ScheduleView.of(schedule, schedule.due_at),
-            warnings=list(answer.warnings),
-            next_possible_at=answer.next_possible_at,
         )
 
 

@@ -134,23 +134,10 @@ class CandidateView(Wire):
 
     @classmethod
     def of(cls, candidate: Candidate) -> Self:
-        return cls(
-            id=candidate.id,
-            company_id=candidate.company_id,
-            first_name=candidate.first_name,
-            last_name=candidate.last_name,
-            email=candidate.email,
-            phone_number=candidate.phone_number,
-            timezone=candidate.timezone,
-            gdpr_expiry_date=candidate.gdpr_expiry_date,
-            status=candidate.status,
+        return cls.view_of(
+            candidate,
             job_id=candidate.job_ids[0] if candidate.job_ids else None,
-            job_ids=list(candidate.job_ids),
-            interview_count=candidate.interview_count,
             links=Links(interviews=f"/interviews?candidateId={candidate.id}"),
-            metadata=candidate.metadata,
-            created_at=candidate.created_at,
-            updated_at=candidate.updated_at,
         )
 
 

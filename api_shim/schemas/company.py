@@ -216,19 +216,11 @@ class SettingsView(Wire):
     @classmethod
     def of(cls, settings: CompanySettings) -> Self:
         countries = settings.allowed_countries
-        return cls(
-            timezone=settings.timezone,
-            locale=settings.locale,
+        return cls.view_of(
+            settings,
             call_time_intervals=intervals_as_json(settings.intervals),
             retry_policy=retry_policy_as_json(settings.retry_policy),
-            limits=Limits.model_validate(
-                {
-                    "concurrentCalls": settings.limits.concurrent_calls,
-                    "callsPerSecond": settings.limits.calls_per_second,
-                }
-            ),
-            machine_detection=settings.machine_detection,
-            offset_must_match_number=settings.offset_must_match_number,
+            limits=Limits.view_of(settings.limits),
             allowed_countries=None if countries is None else sorted(countries),
         )
 
@@ -252,14 +244,9 @@ class CompanyView(Wire):
     @classmethod
     def of(cls, company: Company) -> Self:
         profile = _Profile.model_validate(dict(company.profile))
-        return cls(
-            id=company.id,
-            name=company.name,
+        return cls.view_of(
+            company,
             settings=SettingsView.of(company.settings),
-            metadata=company.metadata,
-            owner_email=company.owner_email,
-            created_at=company.created_at,
-            updated_at=company.updated_at,
             **{name: getattr(profile, name) for name in _PROFILE},
         )
 

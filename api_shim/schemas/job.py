@@ -184,17 +184,7 @@ class JobView(Wire):
     @classmethod
     def of(cls, job: Job) -> Self:
         details = _JobDetails.model_validate(dict(job.details))
-        return cls(
-            id=job.id,
-            company_id=job.company_id,
-            title=job.title,
-            description=job.description,
-            status=job.status,
-            metadata=job.metadata,
-            created_at=job.created_at,
-            updated_at=job.updated_at,
-            **{name: getattr(details, name) for name in _DETAILS},
-        )
+        return cls.view_of(job, **{name: getattr(details, name) for name in _DETAILS})
 
 
 class JobAnswer(Answer[JobView]):
