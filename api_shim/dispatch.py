@@ -34,12 +34,10 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandDispatcher:
-    """Sends commands and writes for one request: its client, company and options."""
+class CommandDispatcher(Client):
+    """Sends the command or the write of one request."""
 
     request: Request
-    principal: Principal
-    company_id: UUID | None
     asked: RequestOptions
 
     async def command(
@@ -74,7 +72,6 @@ class CommandDispatcher:
         **kwargs: P.kwargs,
     ) -> Response:
         """Run a write in this process and return the response. `raw` is the body as it was sent."""
-        context = app_context(self.request)
         sent = WriteRequest(
             kind=kind,
             principal=self.principal,
@@ -88,23 +85,22 @@ class CommandDispatcher:
             commit = Commit()
             sent = replace(sent, commit=commit)
             try:
-                written = await context.write(commit, partial(verb, sent, *args, **kwargs))
+                written = await self.context.write(commit, partial(verb, sent, *args, **kwargs))
                 break
             except StillRunning as earlier:
                 # The database ends each wait for a lock after 2 s, but the request may wait longer.
                 if not may_wait_again():
                     raise IdempotencyInProgress from earlier
             except CommitInDoubt as doubt:
-                written = await certain(context, commit, doubt, partial(self._write_unknown, sent))
+                written = await certain(self.context, commit, doubt, partial(self._write_unknown, sent))
                 break
         return responses.written(self.request, kind, written)
 
     async def _submit(
         self, requested: commands.Request, request_hash: bytes, command_id: UUID, commit: Commit
     ) -> Accepted:
-        context = app_context(self.request)
         submit = partial(
-            context.use_cases.submit.command,
+            self.use_cases.submit.command,
             self.principal,
             self.company_id,
             requested,
@@ -113,21 +109,17 @@ class CommandDispatcher:
             command_id=command_id,
             commit=commit,
         )
-        return await context.write(commit, submit)
+        return await self.context.write(commit, submit)
 
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
         """Return 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""
-        context = app_context(self.request)
-
-        def unknown() -> CommitUnknown:
-            return self._acceptance_unknown(command_id)
-
-        await certain(context, commit, doubt, unknown)
+        unknown = partial(self._acceptance_unknown, command_id)
+        await certain(self.context, commit, doubt, unknown)
         try:
             with deadline_in(DOUBT_S):
                 command = await run_in_thread(
-                    context.threads.lookups,
-                    context.use_cases.command_lookup.accepted,
+                    self.context.threads.lookups,
+                    self.use_cases.command_lookup.accepted,
                     self.principal,
                     command_id,
                     self.asked.idempotency_key,
@@ -179,14 +171,13 @@ class CommandDispatcher:
         raise invalid_fields(stale)
 
     async def _answer(self, accepted: Accepted, metadata: dict[str, Any] | None) -> Response:
-        context = app_context(self.request)
         reference = str(accepted.command.id)
 
         async def look() -> Command:
             with deadline_in(MAX_S):
                 return await self._find(reference)
 
-        command = await context.waiter.answer_to(accepted.command, look, self.asked.wait_s)
+        command = await self.context.waiter.answer_to(accepted.command, look, self.asked.wait_s)
         set_deadline(MAX_S)  # the command is accepted, so the response gets a deadline of its own
         headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
         if command.state is CommandState.APPLIED:
@@ -198,13 +189,12 @@ class CommandDispatcher:
                 return responses.still_waiting(self.request, command, headers)
             return responses.applied(self.request, command, metadata, headers)
         is_waiting = command.state is CommandState.WAITING
-        if accepted.replayed and is_waiting and not self.asked.respond_async and not context.waiter.keeps_nobody:
+        if accepted.replayed and is_waiting and not self.asked.respond_async and not self.context.waiter.keeps_nobody:
             raise IdempotencyInProgress(commandId=reference)
         return responses.still_waiting(self.request, command, headers)
 
     async def _find(self, reference: str) -> Command:
-        context = app_context(self.request)
-        return await context.ask(context.use_cases.submit.find, self.principal, reference)
+        return await self.context.ask(self.use_cases.submit.find, self.principal, reference)
 
     def _hash_of(self, raw: dict[str, Any]) -> bytes:
         """Return a hash that distinguishes this request from others with the same Idempotency-Key."""
@@ -239,14 +229,21 @@ async def sender(
     request: Request, client: Annotated[Client, Depends(authenticated_client)], asked: HowAsked
 ) -> CommandDispatcher:
     """Build the sender of a request. The route names the required scope."""
-    return CommandDispatcher(request=request, principal=client.principal, company_id=client.company_id, asked=asked)
+    return CommandDispatcher(
+        request=request,
+        context=client.context,
+        principal=client.principal,
+        company_id=client.company_id,
+        asked=asked,
+    )
 
 
 async def sender_of_companies(
     request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked
 ) -> CommandDispatcher:
     """Build the sender for company routes, where the path names the company or the company does not exist yet."""
-    return CommandDispatcher(request=request, principal=principal, company_id=None, asked=asked)
+    context = app_context(request)
+    return CommandDispatcher(request=request, context=context, principal=principal, company_id=None, asked=asked)
 
 
 InterviewWriter = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_INTERVIEWS])]

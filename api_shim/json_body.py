@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
+from fastapi import Depends
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -63,6 +64,11 @@ async def read_nothing(request: Request) -> dict[str, Any]:
     if value:
         raise invalid_fields([unknown_field(name) for name in value])
     return value
+
+
+RawBody = Annotated[dict[str, Any], Depends(read)]
+OptionalRawBody = Annotated[dict[str, Any], Depends(read_if_any)]
+NoBody = Annotated[dict[str, Any], Depends(read_nothing)]
 
 
 def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
