@@ -115,7 +115,7 @@ _NOT_REFUSED = (
     (
         HTTPStatus.SERVICE_UNAVAILABLE,
         "DATABASE_AWAY",
-        "The database is unavailable. Nothing was changed.",
+        "The database is unavailable, or another change holds the data. Nothing was changed.",
         "any request",
     ),
     (HTTPStatus.SERVICE_UNAVAILABLE, "SCHEMA_NOT_READY", "The database needs `duecall db upgrade`.", "`GET /readyz`"),
