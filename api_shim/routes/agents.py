@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Client, authenticated_client
-from api_shim.dispatch import CommandDispatcher, sender
+from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import error_answers, links, written_answers
 from api_shim.parameters import AgentId, PageQuery
 from api_shim.schemas.agent import (
@@ -30,8 +30,8 @@ _ONE = _ALL + "/{agentId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["agents"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_AGENTS])]
-Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_AGENTS])]
-Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_AGENTS])]
+Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_AGENTS])]
 
 
 @router.get(

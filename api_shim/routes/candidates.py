@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Client, authenticated_client
-from api_shim.dispatch import CommandDispatcher, sender
+from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
 from api_shim.parameters import CandidateId, PageQuery
 from api_shim.schemas.candidate import (
@@ -34,8 +34,8 @@ _ONE = _ALL + "/{candidateId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_CANDIDATES])]
-Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_CANDIDATES])]
-Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_CANDIDATES])]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_CANDIDATES])]
+Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_CANDIDATES])]
 
 
 @router.get(

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Client, authenticated_client
-from api_shim.dispatch import CommandDispatcher, sender
+from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
 from api_shim.parameters import JobId, PageQuery
 from api_shim.schemas.envelope import DoneAnswer
@@ -21,8 +21,8 @@ _ONE = _ALL + "/{jobId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_JOBS])]
-Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_JOBS])]
-Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_JOBS])]
+Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_JOBS])]
 
 
 @router.get(
