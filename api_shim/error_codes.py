@@ -123,11 +123,11 @@ _NOT_REFUSED = (
 """Errors without a refusal: status, code, meaning, cause."""
 FIELD_CODES: Mapping[str, str] = {
     "CONFLICTING_FIELDS": "Two fields exclude each other.",
-    "CONTACT_REQUIRED": "A candidate needs an email address or a phone number.",
+    "CONTACT_REQUIRED": "A candidate needs an e-mail address or a phone number.",
     "INVALID_CHARACTER": "The text contains NUL or half of a surrogate pair.",
     "INVALID_COUNTRY": "The value is not a two-letter country code (ISO 3166).",
     "INVALID_DATE": "The value is not a date, for example 2030-01-31.",
-    "INVALID_EMAIL": "The value is not an email address.",
+    "INVALID_EMAIL": "The value is not an e-mail address.",
     "INVALID_IDEMPOTENCY_KEY": "The header must have 1 to 255 printable ASCII characters and be sent once.",
     "INVALID_IF_MATCH": "The header must be `*` or ETags in quotes.",
     "INVALID_UUID": "The value is not a UUID.",

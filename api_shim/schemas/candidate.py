@@ -21,7 +21,7 @@ JobIds = Annotated[list[UUID], Field(min_length=1, max_length=MAX_JOBS)]
 
 
 class CandidateRequest(Strict):
-    """A person who may be called. At least one of email and phoneNumber is required."""
+    """A person who may be called. At least one of `email` and `phoneNumber` is required."""
 
     first_name: Name = Field(examples=["Jana"], repr=False)
     last_name: Name = Field(examples=["Nováková"], repr=False)
@@ -38,7 +38,7 @@ class CandidateRequest(Strict):
 
     def contradictions(self, today: date) -> Iterator[FieldError]:
         if self.email is None and self.phone_number is None:
-            message = "A candidate needs an email or a phoneNumber."
+            message = "A candidate needs an e-mail address (email) or a phone number (phoneNumber)."
             yield FieldError(field="email", code="CONTACT_REQUIRED", message=message)
         yield from _not_in_future(self.gdpr_expiry_date, today)
 

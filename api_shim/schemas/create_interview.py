@@ -17,7 +17,7 @@ from scheduler.wire.interviews import InterviewTerms
 
 
 class InlineCandidate(Strict):
-    """A new candidate. At least one of email and phoneNumber is required."""
+    """A new candidate. At least one of `email` and `phoneNumber` is required."""
 
     first_name: Name = Field(examples=["Jana"], repr=False)
     last_name: Name = Field(examples=["Nováková"], repr=False)
@@ -61,7 +61,7 @@ class InterviewRequest(InterviewTerms):
     def contradictions(self) -> Iterator[FieldError]:
         yield from self._named_twice_or_not_at_all()
         if self.candidate is not None and not (self.candidate.email or self.candidate.phone_number):
-            message = "A candidate needs an email or a phoneNumber."
+            message = "A candidate needs an e-mail address (email) or a phone number (phoneNumber)."
             yield FieldError(field="candidate", code="CONTACT_REQUIRED", message=message)
         if self.job is not None:
             skills = (self.job.required_skills or []) + (self.job.nice_to_have_skills or [])

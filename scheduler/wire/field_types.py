@@ -36,7 +36,7 @@ def _e164(number: str) -> str:
 
 def _email(address: str) -> str:
     if not _EMAIL.fullmatch(address):
-        raise _error("invalid_email", "This must be an email address, such as name@example.com.")
+        raise _error("invalid_email", "This must be an e-mail address, such as name@example.com.")
     return address
 
 
@@ -45,7 +45,7 @@ def _canonical(address: str) -> str:
         return email_addresses.canonical(address)
     except email_addresses.NotAnAddress:
         raise _error(
-            "invalid_email", "This must be one email address that can receive mail, such as name@example.com."
+            "invalid_email", "This must be one e-mail address that can receive mail, such as name@example.com."
         ) from None
 
 
