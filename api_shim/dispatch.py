@@ -152,12 +152,7 @@ class CommandSender(Sender):
                 return responses.still_waiting(self.request, command, headers)
             return responses.applied(self.request, command, metadata, headers)
         is_waiting = command.state is CommandState.WAITING
-        if (
-            accepted.replayed
-            and is_waiting
-            and not self.preferred.respond_async
-            and not self.context.waiter.keeps_nobody
-        ):
+        if accepted.replayed and is_waiting and not self.preferred.respond_async and not self.context.waiter.is_off:
             raise IdempotencyInProgress(commandId=reference)
         return responses.still_waiting(self.request, command, headers)
 

@@ -68,7 +68,7 @@ async def read_nothing(request: Request) -> dict[str, Any]:
 
 RawBody = Annotated[dict[str, Any], Depends(read)]
 OptionalRawBody = Annotated[dict[str, Any], Depends(read_if_any)]
-NoBody = Annotated[dict[str, Any], Depends(read_nothing)]
+EmptyBody = Annotated[dict[str, Any], Depends(read_nothing)]
 
 
 def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON

@@ -103,7 +103,7 @@ async def update_agent(
     description="New interviews can no longer use the agent. Its existing interviews continue.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The agent was deleted."),
 )
-async def delete_agent(sender: Deleter, agent_id: AgentId, raw: json_body.NoBody) -> Response:
+async def delete_agent(sender: Deleter, agent_id: AgentId, raw: json_body.EmptyBody) -> Response:
     return await sender.write(
         CommandKind.DELETE_AGENT, sender.use_cases.agents.delete, raw, sender.company_id, agent_id
     )

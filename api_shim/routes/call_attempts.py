@@ -135,7 +135,11 @@ async def reschedule_call_attempt(
     ),
 )
 async def delete_call_attempt(
-    sender: InterviewWriter, interview_id: InterviewId, attempt_id: AttemptId, if_match: IfMatch, raw: json_body.NoBody
+    sender: InterviewWriter,
+    interview_id: InterviewId,
+    attempt_id: AttemptId,
+    if_match: IfMatch,
+    raw: json_body.EmptyBody,
 ) -> Response:
     return await sender.command(DeleteAttempt(interview_id=interview_id, attempt_id=attempt_id, if_match=if_match), raw)
 

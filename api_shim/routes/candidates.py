@@ -134,7 +134,7 @@ async def update_candidate(
     " interrupted. Interviews are kept without the personal data.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The candidate was erased."),
 )
-async def delete_candidate(sender: Deleter, candidate_id: CandidateId, raw: json_body.NoBody) -> Response:
+async def delete_candidate(sender: Deleter, candidate_id: CandidateId, raw: json_body.EmptyBody) -> Response:
     return await sender.write(
         CommandKind.DELETE_CANDIDATE, sender.use_cases.candidates.delete, raw, sender.company_id, candidate_id
     )

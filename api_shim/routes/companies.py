@@ -115,5 +115,5 @@ async def update_company(
         " calls in progress have been ended.",
     ),
 )
-async def delete_company(sender: Deleter, company_id: CompanyId, raw: json_body.NoBody) -> Response:
+async def delete_company(sender: Deleter, company_id: CompanyId, raw: json_body.EmptyBody) -> Response:
     return await sender.write(CommandKind.DELETE_COMPANY, sender.use_cases.companies.delete, raw, company_id)

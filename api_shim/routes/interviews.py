@@ -132,5 +132,5 @@ async def update_interview(
     description="Cancels a pending call. A call in progress is not interrupted. The interview can no longer be read.",
     responses=command_answers(HTTPStatus.OK, DoneAnswer, "The interview was deleted."),
 )
-async def delete_interview(sender: InterviewDeleter, interview_id: InterviewId, raw: json_body.NoBody) -> Response:
+async def delete_interview(sender: InterviewDeleter, interview_id: InterviewId, raw: json_body.EmptyBody) -> Response:
     return await sender.command(DeleteInterview(interview_id=interview_id), raw)

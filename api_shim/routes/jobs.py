@@ -95,5 +95,5 @@ async def update_job(
     description="Candidates are no longer assigned to the job. Its interviews are kept.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The job was deleted."),
 )
-async def delete_job(sender: Deleter, job_id: JobId, raw: json_body.NoBody) -> Response:
+async def delete_job(sender: Deleter, job_id: JobId, raw: json_body.EmptyBody) -> Response:
     return await sender.write(CommandKind.DELETE_JOB, sender.use_cases.jobs.delete, raw, sender.company_id, job_id)
