@@ -13,9 +13,7 @@ from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_types import Metadata, Strict, left_out, named
-
-_DETAILS = ("questions", "instructions", "voice_id", "cefr_level")
+from scheduler.wire.field_types import Metadata, Strict, left_out, named, without_nulls
 
 AgentName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=100)]
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
@@ -83,7 +81,7 @@ class _AgentDetails(Strict):
     @property
     def details(self) -> dict[str, Any]:
         """The fields that were sent, in their wire form."""
-        sent = set(_DETAILS) & self.model_fields_set
+        sent = _AgentDetails.model_fields.keys() & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
@@ -101,7 +99,6 @@ class AgentRequest(_AgentDetails):
     metadata: Metadata = Field(default_factory=dict)
 
     def to_new_agent(self) -> NewAgent:
-        details = {name: value for name, value in self.details.items() if value is not None}
         return NewAgent(
             name=self.name,
             type=self.type,
@@ -109,7 +106,7 @@ class AgentRequest(_AgentDetails):
             language=self.language.value,
             duration=timedelta(minutes=self.duration),
             phone_number_id=self.company_phone_number_id,
-            details=details,
+            details=without_nulls(self.details),
             metadata=self.metadata,
         )
 
@@ -156,15 +153,9 @@ class AgentView(Wire):
     @classmethod
     def of(cls, agent: Agent) -> Self:
         details = _AgentDetails.model_validate(dict(agent.details))
-        return cls.view_of(
-            agent,
-            duration=agent.duration // timedelta(minutes=1),
-            company_phone_number_id=agent.phone_number_id,
-            questions=details.questions or [],
-            instructions=details.instructions,
-            voice_id=details.voice_id,
-            cefr_level=details.cefr_level,
-        )
+        minutes = agent.duration // timedelta(minutes=1)
+        given = {**dict(details), "questions": details.questions or []}
+        return cls.view_of(agent, duration=minutes, company_phone_number_id=agent.phone_number_id, **given)
 
 
 class AgentAnswer(Answer[AgentView]):

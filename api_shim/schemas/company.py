@@ -14,10 +14,18 @@ from scheduler.domain.resource import Changes
 from scheduler.rules.retry_policy_json import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_types import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
+from scheduler.wire.field_types import (
+    CountryCode,
+    MailAddress,
+    Metadata,
+    Strict,
+    ZoneName,
+    left_out,
+    named,
+    without_nulls,
+)
 from scheduler.wire.named_fields import within
 
-_PROFILE = ("description", "website", "industry", "size", "location")
 _OWNER = (
     "E-mail address of the owner, in any case. A known user becomes the owner immediately. Anyone else receives an"
     " invitation by e-mail and becomes the owner on accepting it. The response is the same for both."
@@ -158,7 +166,7 @@ class _Profile(Strict):
     @property
     def profile(self) -> dict[str, Any]:
         """The fields that were sent, in their wire form."""
-        sent = set(_PROFILE) & self.model_fields_set
+        sent = _Profile.model_fields.keys() & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
@@ -172,11 +180,10 @@ class CompanyRequest(_Profile):
 
     def to_new_company(self) -> NewCompany:
         """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
-        profile = {name: value for name, value in self.profile.items() if value is not None}
         settings = CompanySettings() if self.settings is None else CompanySettings(**self.settings.to_settings())
         return NewCompany(
             name=self.name,
-            profile=profile,
+            profile=without_nulls(self.profile),
             settings=settings,
             metadata=self.metadata,
             owner_email=self.owner_email,
@@ -244,11 +251,7 @@ class CompanyView(Wire):
     @classmethod
     def of(cls, company: Company) -> Self:
         profile = _Profile.model_validate(dict(company.profile))
-        return cls.view_of(
-            company,
-            settings=SettingsView.of(company.settings),
-            **{name: getattr(profile, name) for name in _PROFILE},
-        )
+        return cls.view_of(company, settings=SettingsView.of(company.settings), **dict(profile))
 
 
 class CompanyAnswer(Answer[CompanyView]):

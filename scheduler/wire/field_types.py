@@ -129,6 +129,11 @@ def named(body: Strict, *fields: str) -> Changes:
     return {name: getattr(body, name) for name in fields if name in body.model_fields_set}
 
 
+def without_nulls(details: dict[str, Any]) -> dict[str, Any]:
+    """Return the details of a new resource, in which null means absent."""
+    return {name: value for name, value in details.items() if value is not None}
+
+
 class MayNameATime(Strict):
     """A request with an optional time, under either of two names."""
 

@@ -119,21 +119,7 @@ def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: date
 
     Raises PhoneNumberInvalid, InvalidTimezone, UnknownJobs.
     """
-    candidate = Candidate(
-        id=uuid4(),
-        company_id=company.id,
-        first_name=new.first_name,
-        last_name=new.last_name,
-        email=new.email,
-        phone_number=new.phone_number,
-        timezone=new.timezone,
-        gdpr_expiry_date=new.gdpr_expiry_date,
-        status=new.status,
-        job_ids=new.job_ids,
-        metadata=new.metadata,
-        created_at=now,
-        updated_at=now,
-    )
+    candidate = Candidate(id=uuid4(), company_id=company.id, created_at=now, updated_at=now, **vars(new))
     candidate = _normalised(stores, candidate, None, is_rung=is_rung)
     stores.candidates.add(candidate)
     return candidate
