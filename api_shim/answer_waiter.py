@@ -155,10 +155,7 @@ class AnswerWaiter:
     async def _listen(self) -> None:
         """Receive notifications until the connection breaks. The library must not retry: requests must be released."""
         redis = Redis.from_url(
-            self._redis_url,
-            socket_connect_timeout=_SILENCE_S,
-            socket_timeout=_SILENCE_S,
-            retry=Retry(NoBackoff(), 0),
+            self._redis_url, socket_connect_timeout=_SILENCE_S, socket_timeout=_SILENCE_S, retry=Retry(NoBackoff(), 0)
         )
         async with redis, redis.pubsub() as subscription:
             await subscription.subscribe(self._channel)

@@ -70,15 +70,6 @@ class CommandSender(Sender):
         if stale:
             return await self._answer(await self._earlier(request_hash, stale), metadata)
         command_id, commit = uuid4(), Commit()
-        try:
-            accepted = await self._submit(requested, request_hash, command_id, commit)
-        except CommitInDoubt as doubt:
-            return await self._answer_doubt(command_id, commit, doubt)
-        return await self._answer(accepted, metadata)
-
-    async def _submit(
-        self, requested: commands.Request, request_hash: bytes, command_id: UUID, commit: Commit
-    ) -> Accepted:
         submit = partial(
             self.use_cases.submit.command,
             self.principal,
@@ -89,7 +80,11 @@ class CommandSender(Sender):
             command_id=command_id,
             commit=commit,
         )
-        return await self.context.write(commit, submit)
+        try:
+            accepted = await self.context.write(commit, submit)
+        except CommitInDoubt as doubt:
+            return await self._answer_doubt(command_id, commit, doubt)
+        return await self._answer(accepted, metadata)
 
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
         """Return 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""

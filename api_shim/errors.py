@@ -194,7 +194,5 @@ def _answer(
         trace_id=request.state.trace_id,
     )
     return JSONResponse(
-        content.model_dump(mode="json", by_alias=True),
-        status,
-        headers=None if headers is None else dict(headers),
+        content.model_dump(mode="json", by_alias=True), status, headers=None if headers is None else dict(headers)
     )

@@ -111,10 +111,7 @@ class _OnlyOurs(Exception):
 
 def _malformed(reason: str, position: int, **more: int) -> MalformedJson:
     return MalformedJson(
-        f"The body is not valid JSON: {reason} (position {position}).",
-        reason=reason,
-        position=position,
-        **more,
+        f"The body is not valid JSON: {reason} (position {position}).", reason=reason, position=position, **more
     )
 
 

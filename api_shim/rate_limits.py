@@ -63,10 +63,7 @@ class RateLimits:
 
     def __init__(self, redis_url: str, now: Now, redis_is_away: Callable[[], bool]) -> None:
         self._pool = ConnectionPool.from_url(
-            redis_url,
-            socket_timeout=_PATIENCE_S,
-            socket_connect_timeout=_PATIENCE_S,
-            retry=Retry(NoBackoff(), 0),
+            redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=Retry(NoBackoff(), 0)
         )
         # The scheme only selects the client library. The pool knows the address.
         self._storage = RedisStorage(

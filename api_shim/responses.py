@@ -32,12 +32,7 @@ from scheduler.persistence.json_columns import STORY
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
 
 MAKING = frozenset(
-    {
-        CommandKind.CREATE_COMPANY,
-        CommandKind.CREATE_JOB,
-        CommandKind.CREATE_CANDIDATE,
-        CommandKind.CREATE_AGENT,
-    }
+    {CommandKind.CREATE_COMPANY, CommandKind.CREATE_JOB, CommandKind.CREATE_CANDIDATE, CommandKind.CREATE_AGENT}
 )
 _RETURNS_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
 

@@ -36,12 +36,7 @@ class CallTimeRequest(Strict):
             yield FieldError(field="candidateId", code="CONFLICTING_FIELDS", message=message)
 
     def to_question(self) -> CallTimeQuestion:
-        return CallTimeQuestion(
-            candidate_id=self.candidate_id,
-            phone_number=self.phone_number,
-            timezone=self.timezone,
-            scheduled_at=self.scheduled_at,
-        )
+        return CallTimeQuestion(**dict(self))
 
 
 class CallTimeView(Wire):

@@ -276,7 +276,7 @@ COMPANIES: dict[str, Example] = {
                 "callTimeIntervals": [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "09:00", "end": "18:00"}],
             },
         },
-    },
+    }
 }
 COMPANY_CHANGES: dict[str, Example] = {
     "another owner": {
@@ -285,8 +285,6 @@ COMPANY_CHANGES: dict[str, Example] = {
     },
     "other hours": {
         "summary": "Other calling hours. Pending calls outside them are rescheduled",
-        "value": {
-            "settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]},
-        },
+        "value": {"settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]}},
     },
 }

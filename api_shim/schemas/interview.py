@@ -24,8 +24,7 @@ class ScheduleView(Wire):
 
     requested: str | None = Field(description="The time as it was sent. Null if none was sent.")
     timezone: str | None = Field(
-        description="IANA name, or several separated by commas. Null for an offset.",
-        examples=["Europe/Bratislava"],
+        description="IANA name, or several separated by commas. Null for an offset.", examples=["Europe/Bratislava"]
     )
     timezone_source: TimezoneSource
     utc_offset: str | None = Field(examples=["+10:30"])
