@@ -92,9 +92,8 @@ class RateLimits:
         if self._redis_is_away() or monotonic() < self._try_again_at:
             return _untouched(minute, hour)
         if self._is_away:
-            self._try_again_at = (
-                monotonic() + _TRY_AGAIN_AFTER_S
-            )  # only this request tries Redis, the others do not wait
+            # Only this request tries Redis. The others do not wait.
+            self._try_again_at = monotonic() + _TRY_AGAIN_AFTER_S
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 this_minute = await self._storage.incr(minute.key, minute.seconds)
