@@ -196,8 +196,7 @@ class WriteSender(Sender):
         url = self.request.url
         written: WriteResult | None = None if sent.commit is None else sent.commit.result
         record = None if written is None else written.record
-        is_new = record is not None and sent.kind in responses.MAKING
-        path = f"{url.path}/{record.id}" if is_new and record is not None else url.path
+        path = url.path if record is None or sent.kind not in responses.MAKING else f"{url.path}/{record.id}"
         check = path + (f"?{url.query}" if url.query else "")
         names = {} if sent.idempotency_key is None else {"commandId": str(sent.command_id)}
         return CommitUnknown(
