@@ -33,7 +33,7 @@ _REMEMBERED = 4096
 class AnswerWaiter:
     """One subscription and one periodic query for all waiting requests of a process. Belongs to one event loop.
 
-    `bell_is_away`: whether Redis was unavailable for hints, so that workers do not know of the command.
+    `hints_are_away`: whether Redis was unavailable for hints, so that workers do not know of the command.
     `which_answered`: returns the commands that are no longer waiting, in one query. May raise DatabaseAway.
     """
 
@@ -41,12 +41,12 @@ class AnswerWaiter:
         self,
         redis_url: str,
         channel: str,
-        bell_is_away: Callable[[], bool],
+        hints_are_away: Callable[[], bool],
         which_answered: Callable[[Sequence[UUID]], Awaitable[Collection[UUID]]],
     ) -> None:
         self._redis_url = redis_url
         self._channel = channel
-        self._bell_is_away = bell_is_away
+        self._hints_are_away = hints_are_away
         self._which_answered = which_answered
         self._subscribed = asyncio.Event()
         self._query_now = asyncio.Event()
@@ -57,10 +57,10 @@ class AnswerWaiter:
     @property
     def is_away(self) -> bool:
         """True if Redis cannot deliver hints or notifications, so that waiting is useless."""
-        return self._bell_is_away() or not self._subscribed.is_set()
+        return self._hints_are_away() or not self._subscribed.is_set()
 
     @property
-    def keeps_nobody(self) -> bool:
+    def is_off(self) -> bool:
         """True if requests are answered immediately instead of waiting."""
         return self._stops or self.is_away
 
@@ -95,7 +95,7 @@ class AnswerWaiter:
         with self._waiting_for(command.id) as notified:
             while command.state is CommandState.WAITING:
                 remaining = ends - monotonic()
-                if remaining <= 0 or self.keeps_nobody:
+                if remaining <= 0 or self.is_off:
                     break
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(notified.wait(), remaining)
@@ -126,7 +126,7 @@ class AnswerWaiter:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._query_now.wait(), _CHECK_EVERY_S)
-            if not (self._query_now.is_set() or self.keeps_nobody or monotonic() - queried_at >= _QUERY_EVERY_S):
+            if not (self._query_now.is_set() or self.is_off or monotonic() - queried_at >= _QUERY_EVERY_S):
                 continue
             self._query_now.clear()
             queried_at = monotonic()
@@ -138,7 +138,7 @@ class AnswerWaiter:
                 pass
             except Exception as error:  # noqa: BLE001 - the next query may succeed
                 _log.warning("look_failed: The commands of waiting requests could not be queried.", exc_info=error)
-            if self.keeps_nobody:
+            if self.is_off:
                 self._wake_all()
 
     async def _keep_listening(self) -> None:
@@ -155,10 +155,7 @@ class AnswerWaiter:
     async def _listen(self) -> None:
         """Receive notifications until the connection breaks. The library must not retry: requests must be released."""
         redis = Redis.from_url(
-            self._redis_url,
-            socket_connect_timeout=_SILENCE_S,
-            socket_timeout=_SILENCE_S,
-            retry=Retry(NoBackoff(), 0),
+            self._redis_url, socket_connect_timeout=_SILENCE_S, socket_timeout=_SILENCE_S, retry=Retry(NoBackoff(), 0)
         )
         async with redis, redis.pubsub() as subscription:
             await subscription.subscribe(self._channel)

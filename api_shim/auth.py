@@ -1,20 +1,25 @@
 """Authentication and authorization. The API key is checked before anything else of a request."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from api_shim.context import app_context, run_in_thread
+from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import too_often
 from api_shim.openapi_responses import IfSent
 from api_shim.queries import check_query
+from scheduler.assembly import ApiUseCases
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
 from scheduler.use_cases.resources.keys import must_have
 from scheduler.wire.field_errors import FieldError, invalid_fields
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 READ_INTERVIEWS = "read:interviews"
 WRITE_INTERVIEWS = "write:interviews"
@@ -76,13 +81,26 @@ def _ignored(request: Request, principal: Principal) -> frozenset[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """The client and the company of a request. None: the company of a regular key."""
+    """The client and the company of a request."""
 
+    context: AppContext
     principal: Principal
     company_id: UUID | None
+    """None: the company of a regular key."""
+
+    @property
+    def use_cases(self) -> ApiUseCases:
+        return self.context.use_cases
+
+    async def ask(
+        self, verb: Callable[Concatenate[Principal, UUID | None, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a use case that changes nothing for this client and company. See `AppContext.ask`."""
+        return await self.context.ask(verb, self.principal, self.company_id, *args, **kwargs)
 
 
 async def authenticated_client(
+    request: Request,
     principal: Annotated[Principal, Depends(principal)],
     company_id: Annotated[
         IfSent[str],
@@ -93,7 +111,8 @@ async def authenticated_client(
         ),
     ] = None,
 ) -> Client:
-    return Client(principal=principal, company_id=named_company(principal, company_id))
+    company = named_company(principal, company_id)
+    return Client(context=app_context(request), principal=principal, company_id=company)
 
 
 InterviewReader = Annotated[Client, Security(authenticated_client, scopes=[READ_INTERVIEWS])]

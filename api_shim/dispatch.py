@@ -1,4 +1,4 @@
-"""Sends a request as a command or a write, waits for its result and builds the response, for every route."""
+"""Senders: send the command of a request and wait for its result, or carry out its write, and build the response."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from api_shim import auth, responses
 from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Client, authenticated_client
 from api_shim.context import DOUBT_S, MAX_S, AppContext, app_context, run_in_thread
 from api_shim.errors import CommitUnknown, IdempotencyInProgress
-from api_shim.request_headers import HowAsked, RequestOptions
+from api_shim.request_headers import HowAsked, Preferences, Preferred, RequestOptions
 from scheduler.deadline import deadline_in, set_deadline
 from scheduler.domain import command as commands
 from scheduler.domain.command import Command, CommandKind, CommandState
@@ -34,13 +34,24 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandDispatcher:
-    """Sends commands and writes for one request: its client, company and options."""
+class Sender(Client):
+    """The client of a request that changes something."""
 
     request: Request
-    principal: Principal
-    company_id: UUID | None
     asked: RequestOptions
+
+    def hash_of(self, raw: dict[str, Any]) -> bytes:
+        """Return a hash that distinguishes this request from others with the same Idempotency-Key."""
+        method, url = self.request.method, self.request.url
+        path = f"{url.path}?{url.query}"
+        return fingerprint(method.encode(), path.encode(), canonical(raw), self.asked.if_match)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSender(Sender):
+    """Sends the command of one request to the workers."""
+
+    preferred: Preferences
 
     async def command(
         self,
@@ -55,56 +66,12 @@ class CommandDispatcher:
         `raw` is the body as it was sent. `metadata` is the metadata of the interview in the response, if it is known
         without a query. `stale` are errors in fields that may have been valid when this request was first sent.
         """
-        request_hash = self._hash_of(raw)
+        request_hash = self.hash_of(raw)
         if stale:
             return await self._answer(await self._earlier(request_hash, stale), metadata)
         command_id, commit = uuid4(), Commit()
-        try:
-            accepted = await self._submit(requested, request_hash, command_id, commit)
-        except CommitInDoubt as doubt:
-            return await self._answer_doubt(command_id, commit, doubt)
-        return await self._answer(accepted, metadata)
-
-    async def write(
-        self,
-        kind: CommandKind,
-        verb: Callable[Concatenate[WriteRequest, P], WriteResult],
-        raw: dict[str, Any],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Response:
-        """Run a write in this process and return the response. `raw` is the body as it was sent."""
-        context = app_context(self.request)
-        sent = WriteRequest(
-            kind=kind,
-            principal=self.principal,
-            idempotency_key=self.asked.idempotency_key,
-            request_hash=self._hash_of(raw),
-            fields=of_write(kind, raw),
-            command_id=uuid4(),
-        )
-        while True:
-            # A Commit belongs to one transaction, so each try needs a new one.
-            commit = Commit()
-            sent = replace(sent, commit=commit)
-            try:
-                written = await context.write(commit, partial(verb, sent, *args, **kwargs))
-                break
-            except StillRunning as earlier:
-                # The database ends each wait for a lock after 2 s, but the request may wait longer.
-                if not may_wait_again():
-                    raise IdempotencyInProgress from earlier
-            except CommitInDoubt as doubt:
-                written = await certain(context, commit, doubt, partial(self._write_unknown, sent))
-                break
-        return responses.written(self.request, kind, written)
-
-    async def _submit(
-        self, requested: commands.Request, request_hash: bytes, command_id: UUID, commit: Commit
-    ) -> Accepted:
-        context = app_context(self.request)
         submit = partial(
-            context.use_cases.submit.command,
+            self.use_cases.submit.command,
             self.principal,
             self.company_id,
             requested,
@@ -113,21 +80,21 @@ class CommandDispatcher:
             command_id=command_id,
             commit=commit,
         )
-        return await context.write(commit, submit)
+        try:
+            accepted = await self.context.write(commit, submit)
+        except CommitInDoubt as doubt:
+            return await self._answer_doubt(command_id, commit, doubt)
+        return await self._answer(accepted, metadata)
 
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
         """Return 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""
-        context = app_context(self.request)
-
-        def unknown() -> CommitUnknown:
-            return self._acceptance_unknown(command_id)
-
-        await certain(context, commit, doubt, unknown)
+        unknown = partial(self._acceptance_unknown, command_id)
+        await certain(self.context, commit, doubt, unknown)
         try:
             with deadline_in(DOUBT_S):
                 command = await run_in_thread(
-                    context.threads.lookups,
-                    context.use_cases.command_lookup.accepted,
+                    self.context.threads.lookups,
+                    self.use_cases.command_lookup.accepted,
                     self.principal,
                     command_id,
                     self.asked.idempotency_key,
@@ -149,23 +116,6 @@ class CommandDispatcher:
             check=check,
         )
 
-    def _write_unknown(self, sent: WriteRequest) -> CommitUnknown:
-        url = self.request.url
-        written: WriteResult | None = None if sent.commit is None else sent.commit.result
-        record = None if written is None else written.record
-        is_new = record is not None and sent.kind in responses.MAKING
-        path = f"{url.path}/{record.id}" if is_new and record is not None else url.path
-        check = path + (f"?{url.query}" if url.query else "")
-        names = {} if sent.idempotency_key is None else {"commandId": str(sent.command_id)}
-        return CommitUnknown(
-            "The database connection was lost, so the change may have been applied. Send"
-            f" GET {check} to find out. After {_CERTAIN_AFTER_S} s its response is final."
-            + (_DO_NOT_SEND_AGAIN if sent.idempotency_key is None else _SEND_AGAIN),
-            may_send_again=sent.idempotency_key is not None,
-            check=check,
-            **names,
-        )
-
     async def _earlier(self, request_hash: bytes, stale: Sequence[FieldError]) -> Accepted:
         """Return the command that the same request created while its fields were valid. Raises InvalidFields."""
         if self.asked.idempotency_key is not None:
@@ -179,14 +129,13 @@ class CommandDispatcher:
         raise invalid_fields(stale)
 
     async def _answer(self, accepted: Accepted, metadata: dict[str, Any] | None) -> Response:
-        context = app_context(self.request)
         reference = str(accepted.command.id)
 
         async def look() -> Command:
             with deadline_in(MAX_S):
                 return await self._find(reference)
 
-        command = await context.waiter.answer_to(accepted.command, look, self.asked.wait_s)
+        command = await self.context.waiter.answer_to(accepted.command, look, self.preferred.wait_s)
         set_deadline(MAX_S)  # the command is accepted, so the response gets a deadline of its own
         headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
         if command.state is CommandState.APPLIED:
@@ -198,19 +147,66 @@ class CommandDispatcher:
                 return responses.still_waiting(self.request, command, headers)
             return responses.applied(self.request, command, metadata, headers)
         is_waiting = command.state is CommandState.WAITING
-        if accepted.replayed and is_waiting and not self.asked.respond_async and not context.waiter.keeps_nobody:
+        if accepted.replayed and is_waiting and not self.preferred.respond_async and not self.context.waiter.is_off:
             raise IdempotencyInProgress(commandId=reference)
         return responses.still_waiting(self.request, command, headers)
 
     async def _find(self, reference: str) -> Command:
-        context = app_context(self.request)
-        return await context.ask(context.use_cases.submit.find, self.principal, reference)
+        return await self.context.ask(self.use_cases.submit.find, self.principal, reference)
 
-    def _hash_of(self, raw: dict[str, Any]) -> bytes:
-        """Return a hash that distinguishes this request from others with the same Idempotency-Key."""
-        method, url = self.request.method, self.request.url
-        path = f"{url.path}?{url.query}"
-        return fingerprint(method.encode(), path.encode(), canonical(raw), self.asked.if_match)
+
+@dataclass(frozen=True, kw_only=True)
+class WriteSender(Sender):
+    """Carries out the write of one request in this process."""
+
+    async def write(
+        self,
+        kind: CommandKind,
+        verb: Callable[Concatenate[WriteRequest, P], WriteResult],
+        raw: dict[str, Any],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Response:
+        """Run a write in this process and return the response. `raw` is the body as it was sent."""
+        sent = WriteRequest(
+            kind=kind,
+            principal=self.principal,
+            idempotency_key=self.asked.idempotency_key,
+            request_hash=self.hash_of(raw),
+            fields=of_write(kind, raw),
+            command_id=uuid4(),
+        )
+        while True:
+            # A Commit belongs to one transaction, so each try needs a new one.
+            commit = Commit()
+            sent = replace(sent, commit=commit)
+            try:
+                written = await self.context.write(commit, partial(verb, sent, *args, **kwargs))
+                break
+            except StillRunning as earlier:
+                # The database ends each wait for a lock after 2 s, but the request may wait longer.
+                if not may_wait_again():
+                    raise IdempotencyInProgress from earlier
+            except CommitInDoubt as doubt:
+                written = await certain(self.context, commit, doubt, partial(self._write_unknown, sent))
+                break
+        return responses.written(self.request, kind, written)
+
+    def _write_unknown(self, sent: WriteRequest) -> CommitUnknown:
+        url = self.request.url
+        written: WriteResult | None = None if sent.commit is None else sent.commit.result
+        record = None if written is None else written.record
+        path = url.path if record is None or sent.kind not in responses.MAKING else f"{url.path}/{record.id}"
+        check = path + (f"?{url.query}" if url.query else "")
+        names = {} if sent.idempotency_key is None else {"commandId": str(sent.command_id)}
+        return CommitUnknown(
+            "The database connection was lost, so the change may have been applied. Send"
+            f" GET {check} to find out. After {_CERTAIN_AFTER_S} s its response is final."
+            + (_DO_NOT_SEND_AGAIN if sent.idempotency_key is None else _SEND_AGAIN),
+            may_send_again=sent.idempotency_key is not None,
+            check=check,
+            **names,
+        )
 
 
 _CERTAIN_AFTER_S = 30
@@ -235,19 +231,27 @@ async def certain(
             raise unknown() from doubt
 
 
-async def sender(
+async def command_sender(
+    request: Request, client: Annotated[Client, Depends(authenticated_client)], asked: HowAsked, preferred: Preferred
+) -> CommandSender:
+    """Build the sender of a command. The route names the required scope."""
+    return CommandSender(**vars(client), request=request, asked=asked, preferred=preferred)
+
+
+async def write_sender(
     request: Request, client: Annotated[Client, Depends(authenticated_client)], asked: HowAsked
-) -> CommandDispatcher:
-    """Build the sender of a request. The route names the required scope."""
-    return CommandDispatcher(request=request, principal=client.principal, company_id=client.company_id, asked=asked)
+) -> WriteSender:
+    """Build the sender of a write. The route names the required scope."""
+    return WriteSender(**vars(client), request=request, asked=asked)
 
 
 async def sender_of_companies(
     request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked
-) -> CommandDispatcher:
+) -> WriteSender:
     """Build the sender for company routes, where the path names the company or the company does not exist yet."""
-    return CommandDispatcher(request=request, principal=principal, company_id=None, asked=asked)
+    context = app_context(request)
+    return WriteSender(request=request, context=context, principal=principal, company_id=None, asked=asked)
 
 
-InterviewWriter = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_INTERVIEWS])]
-InterviewDeleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_INTERVIEWS])]
+InterviewWriter = Annotated[CommandSender, Security(command_sender, scopes=[WRITE_INTERVIEWS])]
+InterviewDeleter = Annotated[CommandSender, Security(command_sender, scopes=[DELETE_INTERVIEWS])]

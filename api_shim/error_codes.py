@@ -85,18 +85,18 @@ _CAUSES: Mapping[str, str] = {
 }
 _OF_OPERATORS = frozenset(
     {
-        *(
-            "EXPIRY_IN_PAST",
-            "KEY_NAME_INVALID",
-            "KEY_REVOKED",
-            "KEY_SUSPENDED",
-            "PAUSE_REASON_INVALID",
-            "PRICE_INVALID",
-        ),
-        *("SCOPES_UNKNOWN", "TOO_MANY_LIVE_KEYS"),
+        "EXPIRY_IN_PAST",
+        "KEY_NAME_INVALID",
+        "KEY_REVOKED",
+        "KEY_SUSPENDED",
+        "PAUSE_REASON_INVALID",
+        "PRICE_INVALID",
+        "SCOPES_UNKNOWN",
+        "TOO_MANY_LIVE_KEYS",
     }
 )
 """Refusals of the command line, which no request returns."""
+_AWAY = HTTPStatus.SERVICE_UNAVAILABLE
 _NOT_REFUSED = (
     (
         HTTPStatus.FORBIDDEN,
@@ -105,29 +105,24 @@ _NOT_REFUSED = (
         "`POST /carrier/twilio/…`",
     ),
     (HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "Unexpected error. Report the `traceId`.", "any request"),
-    (HTTPStatus.SERVICE_UNAVAILABLE, "CLOCK_WRONG", "The server's clock is wrong. Nothing was changed.", "any write"),
+    (_AWAY, "CLOCK_WRONG", "The server's clock is wrong. Nothing was changed.", "any write"),
+    (_AWAY, "COMMIT_UNKNOWN", "The request may have been carried out, see below.", "any write"),
     (
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "COMMIT_UNKNOWN",
-        "The request may have been carried out, see below.",
-        "any write",
-    ),
-    (
-        HTTPStatus.SERVICE_UNAVAILABLE,
+        _AWAY,
         "DATABASE_AWAY",
-        "The database is unavailable. Nothing was changed.",
+        "The database is unavailable, or another change holds the data. Nothing was changed.",
         "any request",
     ),
-    (HTTPStatus.SERVICE_UNAVAILABLE, "SCHEMA_NOT_READY", "The database needs `duecall db upgrade`.", "`GET /readyz`"),
+    (_AWAY, "SCHEMA_NOT_READY", "The database needs `duecall db upgrade`.", "`GET /readyz`"),
 )
 """Errors without a refusal: status, code, meaning, cause."""
 FIELD_CODES: Mapping[str, str] = {
     "CONFLICTING_FIELDS": "Two fields exclude each other.",
-    "CONTACT_REQUIRED": "A candidate needs an email address or a phone number.",
+    "CONTACT_REQUIRED": "A candidate needs an e-mail address or a phone number.",
     "INVALID_CHARACTER": "The text contains NUL or half of a surrogate pair.",
     "INVALID_COUNTRY": "The value is not a two-letter country code (ISO 3166).",
     "INVALID_DATE": "The value is not a date, for example 2030-01-31.",
-    "INVALID_EMAIL": "The value is not an email address.",
+    "INVALID_EMAIL": "The value is not an e-mail address.",
     "INVALID_IDEMPOTENCY_KEY": "The header must have 1 to 255 printable ASCII characters and be sent once.",
     "INVALID_IF_MATCH": "The header must be `*` or ETags in quotes.",
     "INVALID_UUID": "The value is not a UUID.",

@@ -20,7 +20,7 @@ from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
 from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
-from scheduler.persistence.errors import ClockWrong, CommitInDoubt, DatabaseAway
+from scheduler.persistence.errors import ClockWrong, CommitInDoubt, DatabaseAway, LockTaken
 from scheduler.wire.field_errors import field_errors, invalid_fields
 
 STATUS_OF: Mapping[str, HTTPStatus] = {
@@ -131,7 +131,8 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
             return _answer(request, _NOT_READY, "COMMIT_UNKNOWN", message, headers={"Retry-After": "1"})
         case DatabaseAway():
             # True for every error that gets here: a commit in doubt is another case.
-            message = "The database is unavailable. Nothing was changed. Send the request again."
+            cause = "Another change holds the data" if isinstance(error, LockTaken) else "The database is unavailable"
+            message = f"{cause}. Nothing was changed. Send the request again."
             return _answer(request, _NOT_READY, "DATABASE_AWAY", message, headers={"Retry-After": "1"})
         case SchemaNotReady():
             message = "The database does not have the schema of this version: run `duecall db upgrade`."
@@ -193,7 +194,5 @@ def _answer(
         trace_id=request.state.trace_id,
     )
     return JSONResponse(
-        content.model_dump(mode="json", by_alias=True),
-        status,
-        headers=None if headers is None else dict(headers),
+        content.model_dump(mode="json", by_alias=True), status, headers=None if headers is None else dict(headers)
     )

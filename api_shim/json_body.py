@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
+from fastapi import Depends
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -65,6 +66,11 @@ async def read_nothing(request: Request) -> dict[str, Any]:
     return value
 
 
+RawBody = Annotated[dict[str, Any], Depends(read)]
+OptionalRawBody = Annotated[dict[str, Any], Depends(read_if_any)]
+EmptyBody = Annotated[dict[str, Any], Depends(read_nothing)]
+
+
 def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
     """Parse JSON (RFC 8259) in UTF-8, without duplicate names and with at most MOST_LEVELS levels.
 
@@ -105,10 +111,7 @@ class _OnlyOurs(Exception):
 
 def _malformed(reason: str, position: int, **more: int) -> MalformedJson:
     return MalformedJson(
-        f"The body is not valid JSON: {reason} (position {position}).",
-        reason=reason,
-        position=position,
-        **more,
+        f"The body is not valid JSON: {reason} (position {position}).", reason=reason, position=position, **more
     )
 
 

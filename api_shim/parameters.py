@@ -16,8 +16,7 @@ AttemptId = Annotated[UUID, Path(alias="attemptId")]
 
 
 async def page_query(
-    page: Annotated[int, Query(ge=1, le=10_000)] = 1,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    page: Annotated[int, Query(ge=1, le=10_000)] = 1, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> Slice:
     return Slice(page=page, limit=limit)
 

@@ -63,10 +63,7 @@ class RateLimits:
 
     def __init__(self, redis_url: str, now: Now, redis_is_away: Callable[[], bool]) -> None:
         self._pool = ConnectionPool.from_url(
-            redis_url,
-            socket_timeout=_PATIENCE_S,
-            socket_connect_timeout=_PATIENCE_S,
-            retry=Retry(NoBackoff(), 0),
+            redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=Retry(NoBackoff(), 0)
         )
         # The scheme only selects the client library. The pool knows the address.
         self._storage = RedisStorage(
@@ -95,9 +92,8 @@ class RateLimits:
         if self._redis_is_away() or monotonic() < self._try_again_at:
             return _untouched(minute, hour)
         if self._is_away:
-            self._try_again_at = (
-                monotonic() + _TRY_AGAIN_AFTER_S
-            )  # only this request tries Redis, the others do not wait
+            # Only this request tries Redis. The others do not wait.
+            self._try_again_at = monotonic() + _TRY_AGAIN_AFTER_S
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 this_minute = await self._storage.incr(minute.key, minute.seconds)

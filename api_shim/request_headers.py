@@ -19,9 +19,13 @@ _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?', re.ASCII | re.IGNORECASE)
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
     idempotency_key: str | None
+    if_match: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
     wait_s: float
     respond_async: bool
-    if_match: bytes
 
 
 async def asked(
@@ -35,6 +39,16 @@ async def asked(
             json_schema_extra={"pattern": r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"},
         ),
     ] = None,
+) -> RequestOptions:
+    """Read the headers of every write. Raises InvalidFields for an invalid Idempotency-Key."""
+    return RequestOptions(
+        idempotency_key=_parse_idempotency_key(request.headers.getlist("idempotency-key")),
+        if_match=", ".join(request.headers.getlist("if-match")).encode("latin-1"),
+    )
+
+
+async def preferences(
+    request: Request,
     _prefer: Annotated[
         IfSent[str],
         Header(
@@ -43,24 +57,17 @@ async def asked(
             examples=["wait=10"],
         ),
     ] = None,
-) -> RequestOptions:
-    """Read the headers. Raises InvalidFields for an invalid Idempotency-Key.
-
-    Unknown preferences are ignored (RFC 7240 section 2).
-    """
-    preferences = [each.strip() for header in request.headers.getlist("prefer") for each in re.split("[,;]", header)]
-    respond_async = any(each.lower() == "respond-async" for each in preferences)
-    waits = [float(match[1]) for each in preferences if (match := _WAIT.fullmatch(each))]
+) -> Preferences:
+    """Read the preferences of a command. Unknown ones are ignored (RFC 7240 section 2)."""
+    sent = [each.strip() for header in request.headers.getlist("prefer") for each in re.split("[,;]", header)]
+    respond_async = any(each.lower() == "respond-async" for each in sent)
+    waits = [float(match[1]) for each in sent if (match := _WAIT.fullmatch(each))]
     wait_s = min(waits[0], MAX_WAIT_S) if waits else DEFAULT_WAIT_S
-    return RequestOptions(
-        idempotency_key=_parse_idempotency_key(request.headers.getlist("idempotency-key")),
-        wait_s=0.0 if respond_async else wait_s,
-        respond_async=respond_async,
-        if_match=", ".join(request.headers.getlist("if-match")).encode("latin-1"),
-    )
+    return Preferences(wait_s=0.0 if respond_async else wait_s, respond_async=respond_async)
 
 
 HowAsked = Annotated[RequestOptions, Depends(asked)]
+Preferred = Annotated[Preferences, Depends(preferences)]
 
 
 async def if_match(

@@ -32,12 +32,7 @@ from scheduler.persistence.json_columns import STORY
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
 
 MAKING = frozenset(
-    {
-        CommandKind.CREATE_COMPANY,
-        CommandKind.CREATE_JOB,
-        CommandKind.CREATE_CANDIDATE,
-        CommandKind.CREATE_AGENT,
-    }
+    {CommandKind.CREATE_COMPANY, CommandKind.CREATE_JOB, CommandKind.CREATE_CANDIDATE, CommandKind.CREATE_AGENT}
 )
 _RETURNS_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
 
@@ -107,12 +102,9 @@ def _record_view(record: Resource) -> BaseModel:
 
 def command_view(request: Request, command: Command, metadata: dict[str, Any]) -> CommandView:
     status, data = _outcome(request, command, metadata)
-    return CommandView(
-        id=command.id,
-        kind=command.kind,
+    return CommandView.view_of(
+        command,
         status=command.state,
-        received_at=command.received_at,
-        applied_at=command.applied_at,
         status_code=status,
         result=data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
     )
@@ -158,8 +150,7 @@ def _outcome(
     refusal = command.answer.refusal
     if refusal is None:
         return _done(request, command, metadata)
-    error = ErrorView(code=refusal.code, message=refusal.message, details=refusal.details or None)
-    return errors.STATUS_OF[refusal.family], error
+    return errors.STATUS_OF[refusal.family], ErrorView.of(refusal)
 
 
 def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple[HTTPStatus, BaseModel | bool | None]:

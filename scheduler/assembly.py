@@ -82,9 +82,18 @@ class WorkerUseCases:
     erase: Erase
 
 
+def context_of(settings: Settings, database: Database) -> Context:
+    """Build what the use cases on this database share."""
+    return Context(
+        database=database,
+        hasher=Hasher(settings.key_pepper.get_secret_value()),
+        policy=settings.policy,
+        now=clock(settings.duecall_clock_offset_s),
+    )
+
+
 def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
     """Build the use cases of an API process. Raises MissingSetting."""
-    now = clock(settings.duecall_clock_offset_s)
     failpoints.arm(settings.duecall_failpoint)
 
     def connected(pool_size: int) -> Database:
@@ -93,8 +102,8 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         return Database(settings.database("api"), pool_size=pool_size, bound=bound)
 
     database, for_keys, for_callbacks, for_health, for_lookups = map(connected, (8, 2, 3, 1, 2))
-    hasher = Hasher(settings.key_pepper.get_secret_value())
-    context = Context(database=database, hasher=hasher, policy=settings.policy, now=now)
+    context = context_of(settings, database)
+    hasher, now = context.hasher, context.now
     writes = IdempotentWrites(database, now)
     return ApiUseCases(
         database=database,
@@ -119,12 +128,8 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
 
 def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
     """Build the use cases of a worker or the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
-    must_name_a_carrier(settings)
-    now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"), bound=False)
-    failpoints.arm(settings.duecall_failpoint)
-    hasher = Hasher(settings.key_pepper.get_secret_value())
-    context = Context(database=database, hasher=hasher, policy=settings.policy, now=now)
+    context = _worker_context(settings)
+    database, hasher, now = context.database, context.hasher, context.now
     account = carrier(settings)
     own_account_id = account_id(settings, database, now)
     return WorkerUseCases(
@@ -133,7 +138,7 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         messages=Messages(Keys(database, hasher, now), Submit(database, hints, now)),
         apply=Apply(context, hints),
         hear=Hear(context, hints, TwilioCallbacks(account)),
-        settle=Settle(context, TwilioQueries(account, settings.policy), own_account_id),
+        settle=Settle(context, TwilioQueries(account, context.policy), own_account_id),
         release=Release(context, hints, own_account_id),
         records=ScheduleRecomputer(context, hints),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
@@ -144,25 +149,24 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
 
 def dialler(settings: Settings) -> Dialler:
     """Build the dialler of a dial worker. Raises MissingSetting, WrongRole, DatabaseAway."""
-    must_name_a_carrier(settings)
-    now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"), bound=False)
-    policy = settings.policy
-    failpoints.arm(settings.duecall_failpoint)
-    hasher = Hasher(settings.key_pepper.get_secret_value())
-    context = Context(database=database, hasher=hasher, policy=policy, now=now)
-    dial = Dial(context, account_id(settings, database, now))
+    context = _worker_context(settings)
+    policy, now = context.policy, context.now
+    dial = Dial(context, account_id(settings, context.database, now))
     return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
 
 
 def reconcile(settings: Settings, database: Database) -> Reconcile:
     """Build the use case of an operator's command. Raises MissingSetting, DatabaseAway."""
     must_name_a_carrier(settings)
-    now = clock(settings.duecall_clock_offset_s)
-    policy = settings.policy
-    hasher = Hasher(settings.key_pepper.get_secret_value())
-    context = Context(database=database, hasher=hasher, policy=policy, now=now)
-    return Reconcile(context, TwilioQueries(carrier(settings), policy), account_id(settings, database, now))
+    context = context_of(settings, database)
+    queries = TwilioQueries(carrier(settings), context.policy)
+    return Reconcile(context, queries, account_id(settings, database, context.now))
+
+
+def _worker_context(settings: Settings) -> Context:
+    must_name_a_carrier(settings)
+    failpoints.arm(settings.duecall_failpoint)
+    return context_of(settings, Database(settings.database("worker"), bound=False))
 
 
 def must_name_a_carrier(settings: Settings) -> None:

@@ -1,5 +1,7 @@
 """The Celery application: broker, queues, routes, and each setting's reason. It declares no task."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
@@ -8,6 +10,7 @@ from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongRole
 from scheduler.settings import Settings, WrongSettings, settings
 from scheduler.use_cases.shared.hints import QUEUES
 
@@ -22,20 +25,30 @@ TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_trans
 app = Celery("duecall", backend=None, include=["workers.tasks"])
 
 
-def process_settings() -> Settings:
-    """Return our settings. Ends the process in one line if they are wrong: Celery would show a traceback."""
+@contextmanager
+def starting() -> Iterator[None]:
+    """End the process in one line if it cannot start.
+
+    Celery would show a traceback, or only log the error and keep taking hints without dialling.
+    """
     try:
+        yield
+    except (ClockWrong, WrongRole, WrongSettings) as error:
+        raise SystemExit(str(error)) from None
+    except DatabaseAway as away:
+        raise SystemExit(f"the database cannot be reached: {away}") from None
+
+
+def process_settings() -> Settings:
+    """Return our settings. Ends the process if they are wrong."""
+    with starting():
         return settings()
-    except WrongSettings as wrong:
-        raise SystemExit(str(wrong)) from None
 
 
 def _configuration() -> dict[str, Any]:
     """Return Celery's settings. Called when one is first used, so that importing this module reads no environment."""
-    try:
-        return configuration(process_settings().redis)
-    except WrongSettings as wrong:  # REDIS_URL is missing
-        raise SystemExit(str(wrong)) from None
+    with starting():
+        return configuration(settings().redis)
 
 
 def configuration(redis_url: str) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.logs import log
 from scheduler.persistence.database import FINDS_OUT
-from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongRole
+from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import DUE_CHANNEL
-from scheduler.settings import MissingSetting, settings
-from workers.app import app
+from scheduler.settings import settings
+from workers.app import app, starting
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 
@@ -52,14 +52,8 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._hints = RedisHintPublisher(app, chosen.redis)
         self._hints.start()
         self._presence = Presence(chosen.redis)
-        try:
+        with starting():
             self._release = assembly.worker_use_cases(chosen, self._hints).release
-        except ClockWrong as wrong:
-            raise SystemExit(str(wrong)) from None
-        except DatabaseAway as away:
-            raise SystemExit(f"the database cannot be reached: {away}") from None
-        except (MissingSetting, WrongRole) as error:
-            raise SystemExit(str(error)) from None
         self._sweep_every = chosen.policy.sweep.total_seconds()
 
     def setup_schedule(self) -> None:

@@ -59,10 +59,7 @@ class Presence:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = Redis.from_url(
-            redis_url,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
+            redis_url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
 
     def announce(self, process: Announcement) -> None:
@@ -121,10 +118,7 @@ def degraded_by(live: Collection[Announcement], own_tzdata: str = TZDATA_VERSION
     """
     served = {queue for each in live for queue in each.queues}
     versions = {own_tzdata, *(each.tzdata for each in live)}
-    is_degraded: dict[Degraded, bool] = {
-        "workers": not served.issuperset(QUEUES.values()),
-        "tzdata": len(versions) > 1,
-    }
+    is_degraded: dict[Degraded, bool] = {"workers": not served.issuperset(QUEUES.values()), "tzdata": len(versions) > 1}
     return [name for name, applies in is_degraded.items() if applies]
 
 

@@ -14,13 +14,13 @@ from celery.worker.request import Request
 from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
 from scheduler.logs import log
-from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken, WrongRole
-from scheduler.settings import MissingSetting, settings
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken
+from scheduler.settings import settings
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
 from workers import liveness
-from workers.app import app
+from workers.app import app, starting
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import Announcement
 
@@ -166,7 +166,9 @@ def heard() -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
-    _must_name_a_carrier()
+    with starting():
+        assembly.must_name_a_carrier(settings())
+        assembly.must_see_every_row(settings())
     queues = set(sender.app.amqp.queues.consume_from)
     process = Announcement(queues=frozenset(queues), times=settings().times)
     liveness.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)
@@ -174,23 +176,9 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
         return
     if queues != {"dial"} or "solo" not in str(sender.pool_cls):
         raise SystemExit("a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo")
-    try:
+    with starting():
         _Dialler.one = assembly.dialler(settings())
-    except ClockWrong as wrong:
-        raise SystemExit(str(wrong)) from None
-    except DatabaseAway as away:
-        # Celery only logs an error of a signal's receiver: the worker would keep taking hints without dialling.
-        raise SystemExit(f"the database cannot be reached: {away}") from None
     _Dialler.one.start()
-
-
-def _must_name_a_carrier() -> None:
-    """Exit now with one line, rather than fail at every task."""
-    try:
-        assembly.must_name_a_carrier(settings())
-        assembly.must_see_every_row(settings())
-    except (MissingSetting, WrongRole) as error:
-        raise SystemExit(str(error)) from None
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

@@ -1,15 +1,14 @@
 """HTTP routes for agents."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request, Security
+from fastapi import APIRouter, Body, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Client, authenticated_client
-from api_shim.context import app_context
-from api_shim.dispatch import CommandDispatcher, sender
+from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import error_answers, links, written_answers
 from api_shim.parameters import AgentId, PageQuery
 from api_shim.schemas.agent import (
@@ -31,8 +30,8 @@ _ONE = _ALL + "/{agentId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["agents"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_AGENTS])]
-Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_AGENTS])]
-Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_AGENTS])]
+Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_AGENTS])]
 
 
 @router.get(
@@ -43,8 +42,7 @@ Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_AGENTS])]
     responses={200: {"model": AgentsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_agents(request: Request, reader: Reader, page: PageQuery) -> JSONResponse:
-    context = app_context(request)
-    listed = await context.ask(context.use_cases.agents.page, reader.principal, reader.company_id, page)
+    listed = await reader.ask(reader.use_cases.agents.page, page)
     return responses.answered(request, AgentPage.of(listed, AgentView.of))
 
 
@@ -63,15 +61,10 @@ async def list_agents(request: Request, reader: Reader, page: PageQuery) -> JSON
     ),
 )
 async def create_agent(
-    request: Request,
-    sender: Writer,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
-    body: Annotated[AgentRequest, Body(openapi_examples=AGENTS)],
+    sender: Writer, raw: json_body.RawBody, body: Annotated[AgentRequest, Body(openapi_examples=AGENTS)]
 ) -> Response:
     new = body.to_new_agent()
-    return await sender.write(
-        CommandKind.CREATE_AGENT, app_context(request).use_cases.agents.create, raw, sender.company_id, new
-    )
+    return await sender.write(CommandKind.CREATE_AGENT, sender.use_cases.agents.create, raw, sender.company_id, new)
 
 
 @router.get(
@@ -81,8 +74,7 @@ async def create_agent(
     responses={200: {"model": AgentAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_agent(request: Request, reader: Reader, agent_id: AgentId) -> JSONResponse:
-    context = app_context(request)
-    agent = await context.ask(context.use_cases.agents.get, reader.principal, reader.company_id, agent_id)
+    agent = await reader.ask(reader.use_cases.agents.get, agent_id)
     return responses.answered(request, AgentView.of(agent))
 
 
@@ -94,20 +86,13 @@ async def get_agent(request: Request, reader: Reader, agent_id: AgentId) -> JSON
     responses=written_answers(HTTPStatus.OK, AgentAnswer, "The updated agent.", refusals.AgentNumberRequired),
 )
 async def update_agent(
-    request: Request,
     sender: Writer,
     agent_id: AgentId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    raw: json_body.RawBody,
     body: Annotated[AgentChange, Body(openapi_examples=AGENT_CHANGES)],
 ) -> Response:
-    changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_AGENT,
-        app_context(request).use_cases.agents.change,
-        raw,
-        sender.company_id,
-        agent_id,
-        changes,
+        CommandKind.UPDATE_AGENT, sender.use_cases.agents.change, raw, sender.company_id, agent_id, body.to_changes()
     )
 
 
@@ -118,12 +103,7 @@ async def update_agent(
     description="New interviews can no longer use the agent. Its existing interviews continue.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The agent was deleted."),
 )
-async def delete_agent(
-    request: Request,
-    sender: Deleter,
-    agent_id: AgentId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
-) -> Response:
+async def delete_agent(sender: Deleter, agent_id: AgentId, raw: json_body.EmptyBody) -> Response:
     return await sender.write(
-        CommandKind.DELETE_AGENT, app_context(request).use_cases.agents.delete, raw, sender.company_id, agent_id
+        CommandKind.DELETE_AGENT, sender.use_cases.agents.delete, raw, sender.company_id, agent_id
     )

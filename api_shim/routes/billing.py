@@ -40,8 +40,7 @@ async def get_usage(
         _Bound, Query(description=f"Start (inclusive). {_BOUND_FORMAT} Default: 30 days before `end`.")
     ] = None,
     end: Annotated[
-        _Bound,
-        Query(description=f"End (exclusive), at most 366 days after `start`. {_BOUND_FORMAT} Default: now."),
+        _Bound, Query(description=f"End (exclusive), at most 366 days after `start`. {_BOUND_FORMAT} Default: now.")
     ] = None,
     company_id: Annotated[
         IfSent[str],

@@ -1,14 +1,13 @@
 """HTTP routes for the call attempts of an interview."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.context import app_context
 from api_shim.dispatch import InterviewWriter
 from api_shim.openapi_responses import ETAG, command_answers, error_answers, links
 from api_shim.parameters import AttemptId, InterviewId, PageQuery
@@ -37,14 +36,10 @@ _AS_SOON_AS_ALLOWED = CallRequest()
     responses={200: {"model": AttemptsAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def list_call_attempts(
-    request: Request,
-    reader: InterviewReader,
-    interview_id: InterviewId,
-    page: PageQuery,
+    request: Request, reader: InterviewReader, interview_id: InterviewId, page: PageQuery
 ) -> JSONResponse:
-    context = app_context(request)
-    story = await context.ask(context.use_cases.explain.interview, reader.principal, reader.company_id, interview_id)
-    return responses.answered(request, attempt_page(story, page, context.use_cases.now()))
+    story = await reader.ask(reader.use_cases.explain.interview, interview_id)
+    return responses.answered(request, attempt_page(story, page, reader.use_cases.now()))
 
 
 @router.post(
@@ -74,7 +69,7 @@ async def list_call_attempts(
 async def create_call_attempt(
     sender: InterviewWriter,
     interview_id: InterviewId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read_if_any)],
+    raw: json_body.OptionalRawBody,
     body: Annotated[CallRequest, Body(openapi_examples=CALLS)] = _AS_SOON_AS_ALLOWED,
 ) -> Response:
     refuse_any(body.contradictions())
@@ -88,18 +83,12 @@ async def create_call_attempt(
     responses={200: {"model": AttemptAnswer, "headers": ETAG}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_call_attempt(
-    request: Request,
-    reader: InterviewReader,
-    interview_id: InterviewId,
-    attempt_id: AttemptId,
+    request: Request, reader: InterviewReader, interview_id: InterviewId, attempt_id: AttemptId
 ) -> JSONResponse:
-    context = app_context(request)
-    attempt = await context.ask(
-        context.use_cases.explain.attempt, reader.principal, reader.company_id, interview_id, attempt_id
-    )
+    attempt = await reader.ask(reader.use_cases.explain.attempt, interview_id, attempt_id)
     # Never 304: `waitingFor` changes with the clock, and the ETag does not.
     return responses.answered(
-        request, AttemptView.of(attempt, context.use_cases.now()), headers={"ETag": etag_of(attempt)}
+        request, AttemptView.of(attempt, reader.use_cases.now()), headers={"ETag": etag_of(attempt)}
     )
 
 
@@ -125,7 +114,7 @@ async def reschedule_call_attempt(
     interview_id: InterviewId,
     attempt_id: AttemptId,
     if_match: IfMatch,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    raw: json_body.RawBody,
     body: Annotated[CallMove, Body(openapi_examples=MOVES)],
 ) -> Response:
     return await sender.command(body.to_command(interview_id, attempt_id, if_match), raw)
@@ -150,7 +139,7 @@ async def delete_call_attempt(
     interview_id: InterviewId,
     attempt_id: AttemptId,
     if_match: IfMatch,
-    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
+    raw: json_body.EmptyBody,
 ) -> Response:
     return await sender.command(DeleteAttempt(interview_id=interview_id, attempt_id=attempt_id, if_match=if_match), raw)
 
@@ -163,13 +152,7 @@ async def delete_call_attempt(
     responses={200: {"model": ExplanationAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def explain_call_attempt(
-    request: Request,
-    reader: InterviewReader,
-    interview_id: InterviewId,
-    attempt_id: AttemptId,
+    request: Request, reader: InterviewReader, interview_id: InterviewId, attempt_id: AttemptId
 ) -> JSONResponse:
-    context = app_context(request)
-    explanation = await context.ask(
-        context.use_cases.explain.explanation, reader.principal, reader.company_id, interview_id, attempt_id
-    )
+    explanation = await reader.ask(reader.use_cases.explain.explanation, interview_id, attempt_id)
     return responses.answered(request, ExplanationView.of(explanation))

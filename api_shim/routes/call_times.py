@@ -1,13 +1,12 @@
 """HTTP route that checks when a person may be called."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse
 
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
 from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
 from scheduler.wire.field_errors import refuse_any
@@ -26,12 +25,9 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
 async def preview_call_time(
     request: Request,
     reader: InterviewReader,
-    _raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    _raw: json_body.RawBody,
     body: Annotated[CallTimeRequest, Body(openapi_examples=QUESTIONS)],
 ) -> JSONResponse:
     refuse_any(body.contradictions())
-    context = app_context(request)
-    answer = await context.ask(
-        context.use_cases.explain.preview, reader.principal, reader.company_id, body.to_question()
-    )
+    answer = await reader.ask(reader.use_cases.explain.preview, body.to_question())
     return responses.answered(request, CallTimeView.of(answer))

@@ -1,16 +1,15 @@
 """HTTP routes for candidates."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Security
+from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Client, authenticated_client
-from api_shim.context import app_context
-from api_shim.dispatch import CommandDispatcher, sender
+from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
 from api_shim.parameters import CandidateId, PageQuery
 from api_shim.schemas.candidate import (
@@ -35,8 +34,8 @@ _ONE = _ALL + "/{candidateId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_CANDIDATES])]
-Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_CANDIDATES])]
-Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_CANDIDATES])]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_CANDIDATES])]
+Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_CANDIDATES])]
 
 
 @router.get(
@@ -54,16 +53,7 @@ async def list_candidates(
     status: Annotated[IfSent[CandidateStatus], Query()] = None,
     search: Annotated[IfSent[SearchedText], Query(description="Part of a name or e-mail address.")] = None,
 ) -> JSONResponse:
-    context = app_context(request)
-    listed = await context.ask(
-        context.use_cases.candidates.page,
-        reader.principal,
-        reader.company_id,
-        page,
-        job_id=job_id,
-        status=status,
-        search=search,
-    )
+    listed = await reader.ask(reader.use_cases.candidates.page, page, job_id=job_id, status=status, search=search)
     return responses.answered(request, CandidatePage.of(listed, CandidateView.of))
 
 
@@ -83,15 +73,12 @@ async def list_candidates(
     ),
 )
 async def create_candidate(
-    request: Request,
-    sender: Writer,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
-    body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)],
+    sender: Writer, raw: json_body.RawBody, body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)]
 ) -> Response:
-    refuse_any(body.contradictions(app_context(request).use_cases.now().date()))
+    refuse_any(body.contradictions(sender.use_cases.now().date()))
     new = body.to_new_candidate()
     return await sender.write(
-        CommandKind.CREATE_CANDIDATE, app_context(request).use_cases.candidates.create, raw, sender.company_id, new
+        CommandKind.CREATE_CANDIDATE, sender.use_cases.candidates.create, raw, sender.company_id, new
     )
 
 
@@ -102,8 +89,7 @@ async def create_candidate(
     responses={200: {"model": CandidateAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_candidate(request: Request, reader: Reader, candidate_id: CandidateId) -> JSONResponse:
-    context = app_context(request)
-    candidate = await context.ask(context.use_cases.candidates.get, reader.principal, reader.company_id, candidate_id)
+    candidate = await reader.ask(reader.use_cases.candidates.get, candidate_id)
     return responses.answered(request, CandidateView.of(candidate))
 
 
@@ -124,21 +110,19 @@ async def get_candidate(request: Request, reader: Reader, candidate_id: Candidat
     ),
 )
 async def update_candidate(
-    request: Request,
     sender: Writer,
     candidate_id: CandidateId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    raw: json_body.RawBody,
     body: Annotated[CandidateChange, Body(openapi_examples=CANDIDATE_CHANGES)],
 ) -> Response:
-    refuse_any(body.contradictions(app_context(request).use_cases.now().date()))
-    changes = body.to_changes()
+    refuse_any(body.contradictions(sender.use_cases.now().date()))
     return await sender.write(
         CommandKind.UPDATE_CANDIDATE,
-        app_context(request).use_cases.candidates.change,
+        sender.use_cases.candidates.change,
         raw,
         sender.company_id,
         candidate_id,
-        changes,
+        body.to_changes(),
     )
 
 
@@ -150,16 +134,7 @@ async def update_candidate(
     " interrupted. Interviews are kept without the personal data.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The candidate was erased."),
 )
-async def delete_candidate(
-    request: Request,
-    sender: Deleter,
-    candidate_id: CandidateId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
-) -> Response:
+async def delete_candidate(sender: Deleter, candidate_id: CandidateId, raw: json_body.EmptyBody) -> Response:
     return await sender.write(
-        CommandKind.DELETE_CANDIDATE,
-        app_context(request).use_cases.candidates.delete,
-        raw,
-        sender.company_id,
-        candidate_id,
+        CommandKind.DELETE_CANDIDATE, sender.use_cases.candidates.delete, raw, sender.company_id, candidate_id
     )

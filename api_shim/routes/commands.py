@@ -51,9 +51,7 @@ READS: Mapping[CommandKind, str] = {
     responses={200: {"model": CommandAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_command(
-    request: Request,
-    principal: Annotated[Principal, Security(auth.principal)],
-    reference: str,
+    request: Request, principal: Annotated[Principal, Security(auth.principal)], reference: str
 ) -> JSONResponse:
     context = app_context(request)
     command = await context.ask(context.use_cases.submit.find, principal, reference)

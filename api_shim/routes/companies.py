@@ -1,15 +1,15 @@
 """HTTP routes for companies."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request, Security
+from fastapi import APIRouter, Body, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import auth, json_body, responses
 from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
 from api_shim.context import app_context
-from api_shim.dispatch import CommandDispatcher, sender_of_companies
+from api_shim.dispatch import WriteSender, sender_of_companies
 from api_shim.openapi_responses import error_answers, links, written_answers
 from api_shim.parameters import CompanyId, PageQuery
 from api_shim.schemas.company import (
@@ -33,8 +33,8 @@ _SETTINGS = (refusals.InvalidTimezone, refusals.InvalidInterval, refusals.NeverO
 router = APIRouter(route_class=json_body.JsonRoute, tags=["companies"])
 
 Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
-Deleter = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
-Writer = Annotated[CommandDispatcher, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
+Deleter = Annotated[WriteSender, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
+Writer = Annotated[WriteSender, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
 
 
 @router.get(
@@ -67,13 +67,10 @@ async def list_companies(request: Request, principal: Reader, page: PageQuery) -
     ),
 )
 async def create_company(
-    request: Request,
-    sender: Writer,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
-    body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)],
+    sender: Writer, raw: json_body.RawBody, body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)]
 ) -> Response:
     new = body.to_new_company()
-    return await sender.write(CommandKind.CREATE_COMPANY, app_context(request).use_cases.companies.create, raw, new)
+    return await sender.write(CommandKind.CREATE_COMPANY, sender.use_cases.companies.create, raw, new)
 
 
 @router.get(
@@ -96,15 +93,13 @@ async def get_company(request: Request, principal: Reader, company_id: CompanyId
     responses=written_answers(HTTPStatus.OK, CompanyAnswer, "The updated company.", *_SETTINGS),
 )
 async def update_company(
-    request: Request,
     sender: Writer,
     company_id: CompanyId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    raw: json_body.RawBody,
     body: Annotated[CompanyChange, Body(openapi_examples=COMPANY_CHANGES)],
 ) -> Response:
-    changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_COMPANY, app_context(request).use_cases.companies.change, raw, company_id, changes
+        CommandKind.UPDATE_COMPANY, sender.use_cases.companies.change, raw, company_id, body.to_changes()
     )
 
 
@@ -120,12 +115,5 @@ async def update_company(
         " calls in progress have been ended.",
     ),
 )
-async def delete_company(
-    request: Request,
-    sender: Deleter,
-    company_id: CompanyId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
-) -> Response:
-    return await sender.write(
-        CommandKind.DELETE_COMPANY, app_context(request).use_cases.companies.delete, raw, company_id
-    )
+async def delete_company(sender: Deleter, company_id: CompanyId, raw: json_body.EmptyBody) -> Response:
+    return await sender.write(CommandKind.DELETE_COMPANY, sender.use_cases.companies.delete, raw, company_id)

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -22,6 +23,8 @@ from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
 from scheduler.wire.camel_model import Wire
 from workers.presence import Degraded, degraded_by
+
+R = TypeVar("R")
 
 router = APIRouter(tags=["health"], dependencies=[Depends(refuse_wrong_query)])
 
@@ -99,7 +102,10 @@ async def get_metrics(request: Request) -> Response:
     return Response(metrics, media_type=CONTENT_TYPE_LATEST)
 
 
-_GAUGES: tuple[tuple[str, str, Callable[[Waiting], int]], ...] = (
+_Gauges = tuple[tuple[str, str, Callable[[R], float]], ...]
+"""Name, documentation, and the value of a row."""
+
+_ATTEMPT_GAUGES: _Gauges[Waiting] = (
     ("waiting", "Pending attempts that are not due yet.", lambda row: row.waiting),
     ("due", "Pending attempts that are due.", lambda row: row.due),
     ("due_for_commands", "Due attempts that wait for a command to be applied.", lambda row: row.for_commands),
@@ -120,24 +126,24 @@ _GAUGES: tuple[tuple[str, str, Callable[[Waiting], int]], ...] = (
     ("unknown", "Attempts that ended with an unknown outcome; an operator decides.", lambda row: row.unknown),
     ("cause_lost", "Failed attempts whose final callback was lost. Not retried.", lambda row: row.cause_lost),
 )
-
-
-_CARRIER_GAUGES: tuple[tuple[str, str, Callable[[Carrier], int]], ...] = (
-    ("paused", "1 while all calls are paused.", lambda carrier: carrier.pause_reason is not None),
-    ("down", "1 while the carrier accepts no calls and none is tried.", lambda carrier: carrier.is_down),
-    ("on_trial", "1 while the carrier is tested with one call at a time.", lambda carrier: carrier.on_trial),
-    ("calls_in_progress", "Calls in progress on the account.", lambda carrier: carrier.in_progress),
-    ("calls_limit", "Maximum number of calls in progress on the account.", lambda carrier: carrier.max_calls),
-)
-
-
-_COMMAND_GAUGES: tuple[tuple[str, str, Callable[[Commands], float]], ...] = (
-    ("waiting", "Accepted commands that are not applied yet.", lambda row: row.waiting),
+_COMPANY_GAUGES: _Gauges[Waiting] = (
     (
-        "oldest_seconds",
-        "Age of the oldest waiting command.",
-        lambda row: 0 if row.oldest is None else row.oldest.total_seconds(),
+        "late_seconds",
+        "Longest wait of an attempt that could be called now: not blocked by any rule and within the call rate.",
+        lambda row: _seconds(row.late),
     ),
+    ("paused", "1 while the company's calls are paused.", lambda row: row.paused),
+)
+_CARRIER_GAUGES: _Gauges[Carrier] = (
+    ("paused", "1 while all calls are paused.", lambda row: row.pause_reason is not None),
+    ("down", "1 while the carrier accepts no calls and none is tried.", lambda row: row.is_down),
+    ("on_trial", "1 while the carrier is tested with one call at a time.", lambda row: row.on_trial),
+    ("calls_in_progress", "Calls in progress on the account.", lambda row: row.in_progress),
+    ("calls_limit", "Maximum number of calls in progress on the account.", lambda row: row.max_calls),
+)
+_COMMAND_GAUGES: _Gauges[Commands] = (
+    ("waiting", "Accepted commands that are not applied yet.", lambda row: row.waiting),
+    ("oldest_seconds", "Age of the oldest waiting command.", lambda row: _seconds(row.oldest)),
     ("quarantined", "Commands that failed five times; an engineer decides.", lambda row: row.quarantined),
 )
 
@@ -153,47 +159,32 @@ def _metrics(
 ) -> bytes:
     """Render the metrics. Labels are company ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
-    _add_attempts(registry, counted)
-    _add_carriers(registry, carriers, backoffs)
-    for name, documentation, number_of in _COMMAND_GAUGES:
-        gauge = Gauge(f"duecall_commands_{name}", documentation, ["company_id"], registry=registry)
-        # Also export zero: dashboards keep the last value of a gauge that disappears.
-        for company_id in {*commands, *(row.company_id for row in counted)}:
-            gauge.labels(str(company_id)).set(number_of(commands.get(company_id, Commands())))
-    Gauge("duecall_erasures_open", "Deleted companies that are not fully erased yet.", registry=registry).set(
-        erasures.count
-    )
-    Gauge("duecall_erasures_oldest_seconds", "Time since the oldest of them was deleted.", registry=registry).set(
-        0 if erasures.oldest is None else erasures.oldest.total_seconds()
-    )
-    Gauge("duecall_redis_away", "1 while requests cannot wait for results over Redis.", registry=registry).set(
-        redis_is_away
-    )
+    by_company = {row.company_id: row for row in counted}
+    _add(registry, "attempts_", _ATTEMPT_GAUGES, "company_id", by_company)
+    _add(registry, "", _COMPANY_GAUGES, "company_id", by_company)
+    _add(registry, "carrier_", _CARRIER_GAUGES, "account", dict(enumerate(carriers, start=1)))
+    _add_backoffs(registry, backoffs)
+    # Also export zero: dashboards keep the last value of a gauge that disappears.
+    of_company = {company_id: commands.get(company_id, Commands()) for company_id in {*commands, *by_company}}
+    _add(registry, "commands_", _COMMAND_GAUGES, "company_id", of_company)
+    for name, documentation, value in (
+        ("erasures_open", "Deleted companies that are not fully erased yet.", erasures.count),
+        ("erasures_oldest_seconds", "Time since the oldest of them was deleted.", _seconds(erasures.oldest)),
+        ("redis_away", "1 while requests cannot wait for results over Redis.", redis_is_away),
+    ):
+        Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
     return generate_latest(registry)
 
 
-def _add_attempts(registry: CollectorRegistry, counted: Sequence[Waiting]) -> None:
-    for name, documentation, number in _GAUGES:
-        gauge = Gauge(f"duecall_attempts_{name}", documentation, ["company_id"], registry=registry)
-        for row in counted:
-            gauge.labels(str(row.company_id)).set(number(row))
-    late = Gauge(
-        "duecall_late_seconds",
-        "Longest wait of an attempt that could be called now: not blocked by any rule and within the call rate.",
-        ["company_id"],
-        registry=registry,
-    )
-    paused = Gauge("duecall_paused", "1 while the company's calls are paused.", ["company_id"], registry=registry)
-    for row in counted:
-        late.labels(str(row.company_id)).set(0 if row.late is None else row.late.total_seconds())
-        paused.labels(str(row.company_id)).set(row.paused)
+def _add(registry: CollectorRegistry, prefix: str, gauges: _Gauges[R], label: str, rows: Mapping[Any, R]) -> None:
+    """Add gauges with a value for each row, labelled by its key."""
+    for name, documentation, value_of in gauges:
+        gauge = Gauge(f"duecall_{prefix}{name}", documentation, [label], registry=registry)
+        for key, row in rows.items():
+            gauge.labels(str(key)).set(value_of(row))
 
 
-def _add_carriers(registry: CollectorRegistry, carriers: Sequence[Carrier], backoffs: Sequence[Backoff]) -> None:
-    for name, documentation, state in _CARRIER_GAUGES:
-        gauge = Gauge(f"duecall_carrier_{name}", documentation, ["account"], registry=registry)
-        for position, carrier in enumerate(carriers, start=1):
-            gauge.labels(str(position)).set(state(carrier))
+def _add_backoffs(registry: CollectorRegistry, backoffs: Sequence[Backoff]) -> None:
     waits = Gauge(
         "duecall_carrier_backoffs",
         "Countries and caller numbers whose calls wait because the carrier refuses or fails them.",
@@ -203,3 +194,7 @@ def _add_carriers(registry: CollectorRegistry, carriers: Sequence[Carrier], back
     by_kind = Counter("caller" if each.scope.country is None else "country" for each in backoffs)
     for kind in ("country", "caller"):
         waits.labels(kind).set(by_kind[kind])
+
+
+def _seconds(span: timedelta | None) -> float:
+    return 0 if span is None else span.total_seconds()

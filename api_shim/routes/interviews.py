@@ -1,7 +1,7 @@
 """HTTP routes for interviews."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Query, Request
@@ -9,7 +9,6 @@ from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
-from api_shim.context import app_context
 from api_shim.dispatch import InterviewDeleter, InterviewWriter
 from api_shim.openapi_responses import IfSent, command_answers, error_answers, links
 from api_shim.parameters import InterviewId, PageQuery
@@ -49,9 +48,8 @@ async def _filters(
 async def list_interviews(
     request: Request, reader: InterviewReader, page: PageQuery, filters: Annotated[InterviewFilter, Depends(_filters)]
 ) -> JSONResponse:
-    context = app_context(request)
-    listed = await context.ask(context.use_cases.explain.interviews, reader.principal, reader.company_id, page, filters)
-    now = context.use_cases.now()
+    listed = await reader.ask(reader.use_cases.explain.interviews, page, filters)
+    now = reader.use_cases.now()
     view = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
     return responses.answered(request, view)
 
@@ -83,13 +81,10 @@ async def list_interviews(
     ),
 )
 async def create_interview(
-    request: Request,
-    sender: InterviewWriter,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
-    body: Annotated[InterviewRequest, Body(openapi_examples=EXAMPLES)],
+    sender: InterviewWriter, raw: json_body.RawBody, body: Annotated[InterviewRequest, Body(openapi_examples=EXAMPLES)]
 ) -> Response:
     refuse_any(body.contradictions())
-    stale = list(body.stale(app_context(request).use_cases.now().date()))
+    stale = list(body.stale(sender.use_cases.now().date()))
     return await sender.command(body.to_command(), raw, metadata=body.metadata, stale=stale)
 
 
@@ -99,14 +94,9 @@ async def create_interview(
     summary="Get an interview with its call attempts",
     responses={200: {"model": InterviewAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
-async def get_interview(
-    request: Request,
-    reader: InterviewReader,
-    interview_id: InterviewId,
-) -> JSONResponse:
-    context = app_context(request)
-    story = await context.ask(context.use_cases.explain.interview, reader.principal, reader.company_id, interview_id)
-    return responses.answered(request, InterviewView.of(story, story.interview.metadata, context.use_cases.now()))
+async def get_interview(request: Request, reader: InterviewReader, interview_id: InterviewId) -> JSONResponse:
+    story = await reader.ask(reader.use_cases.explain.interview, interview_id)
+    return responses.answered(request, InterviewView.of(story, story.interview.metadata, reader.use_cases.now()))
 
 
 @router.patch(
@@ -128,7 +118,7 @@ async def get_interview(
 async def update_interview(
     sender: InterviewWriter,
     interview_id: InterviewId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    raw: json_body.RawBody,
     body: Annotated[InterviewChange, Body(openapi_examples=CHANGES)],
 ) -> Response:
     refuse_any(body.contradictions())
@@ -142,9 +132,5 @@ async def update_interview(
     description="Cancels a pending call. A call in progress is not interrupted. The interview can no longer be read.",
     responses=command_answers(HTTPStatus.OK, DoneAnswer, "The interview was deleted."),
 )
-async def delete_interview(
-    sender: InterviewDeleter,
-    interview_id: InterviewId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
-) -> Response:
+async def delete_interview(sender: InterviewDeleter, interview_id: InterviewId, raw: json_body.EmptyBody) -> Response:
     return await sender.command(DeleteInterview(interview_id=interview_id), raw)

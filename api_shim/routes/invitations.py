@@ -1,7 +1,7 @@
 """HTTP route that accepts an invitation. Opening the link in the e-mail changes nothing."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
@@ -32,9 +32,7 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], depend
     },
 )
 async def accept_invitation(
-    request: Request,
-    _: Annotated[dict[str, Any], Depends(json_body.read)],
-    body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)],
+    request: Request, _: json_body.RawBody, body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)]
 ) -> JSONResponse:
     context = app_context(request)
     commit = Commit()

@@ -1,15 +1,14 @@
 """HTTP routes for jobs."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Security
+from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Client, authenticated_client
-from api_shim.context import app_context
-from api_shim.dispatch import CommandDispatcher, sender
+from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
 from api_shim.parameters import JobId, PageQuery
 from api_shim.schemas.envelope import DoneAnswer
@@ -22,8 +21,8 @@ _ONE = _ALL + "/{jobId}"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_JOBS])]
-Writer = Annotated[CommandDispatcher, Security(sender, scopes=[WRITE_JOBS])]
-Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_JOBS])]
+Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_JOBS])]
 
 
 @router.get(
@@ -36,8 +35,7 @@ Deleter = Annotated[CommandDispatcher, Security(sender, scopes=[DELETE_JOBS])]
 async def list_jobs(
     request: Request, reader: Reader, page: PageQuery, status: Annotated[IfSent[JobStatus], Query()] = None
 ) -> JSONResponse:
-    context = app_context(request)
-    listed = await context.ask(context.use_cases.jobs.page, reader.principal, reader.company_id, page, status=status)
+    listed = await reader.ask(reader.use_cases.jobs.page, page, status=status)
     return responses.answered(request, JobPage.of(listed, JobView.of))
 
 
@@ -55,15 +53,10 @@ async def list_jobs(
     ),
 )
 async def create_job(
-    request: Request,
-    sender: Writer,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
-    body: Annotated[JobRequest, Body(openapi_examples=JOBS)],
+    sender: Writer, raw: json_body.RawBody, body: Annotated[JobRequest, Body(openapi_examples=JOBS)]
 ) -> Response:
     new = body.to_new_job()
-    return await sender.write(
-        CommandKind.CREATE_JOB, app_context(request).use_cases.jobs.create, raw, sender.company_id, new
-    )
+    return await sender.write(CommandKind.CREATE_JOB, sender.use_cases.jobs.create, raw, sender.company_id, new)
 
 
 @router.get(
@@ -73,8 +66,7 @@ async def create_job(
     responses={200: {"model": JobAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_job(request: Request, reader: Reader, job_id: JobId) -> JSONResponse:
-    context = app_context(request)
-    job = await context.ask(context.use_cases.jobs.get, reader.principal, reader.company_id, job_id)
+    job = await reader.ask(reader.use_cases.jobs.get, job_id)
     return responses.answered(request, JobView.of(job))
 
 
@@ -86,15 +78,13 @@ async def get_job(request: Request, reader: Reader, job_id: JobId) -> JSONRespon
     responses=written_answers(HTTPStatus.OK, JobAnswer, "The updated job."),
 )
 async def update_job(
-    request: Request,
     sender: Writer,
     job_id: JobId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read)],
+    raw: json_body.RawBody,
     body: Annotated[JobChange, Body(openapi_examples=JOB_CHANGES)],
 ) -> Response:
-    changes = body.to_changes()
     return await sender.write(
-        CommandKind.UPDATE_JOB, app_context(request).use_cases.jobs.change, raw, sender.company_id, job_id, changes
+        CommandKind.UPDATE_JOB, sender.use_cases.jobs.change, raw, sender.company_id, job_id, body.to_changes()
     )
 
 
@@ -105,12 +95,5 @@ async def update_job(
     description="Candidates are no longer assigned to the job. Its interviews are kept.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The job was deleted."),
 )
-async def delete_job(
-    request: Request,
-    sender: Deleter,
-    job_id: JobId,
-    raw: Annotated[dict[str, Any], Depends(json_body.read_nothing)],
-) -> Response:
-    return await sender.write(
-        CommandKind.DELETE_JOB, app_context(request).use_cases.jobs.delete, raw, sender.company_id, job_id
-    )
+async def delete_job(sender: Deleter, job_id: JobId, raw: json_body.EmptyBody) -> Response:
+    return await sender.write(CommandKind.DELETE_JOB, sender.use_cases.jobs.delete, raw, sender.company_id, job_id)

@@ -7,7 +7,6 @@ from fastapi.responses import JSONResponse
 
 from api_shim import responses
 from api_shim.auth import READ_PHONE_NUMBERS, Client, authenticated_client
-from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
 from api_shim.parameters import PageQuery
 from api_shim.schemas.agent import PhoneNumberPage, PhoneNumbersAnswer, PhoneNumberView
@@ -27,6 +26,5 @@ async def list_phone_numbers(
     reader: Annotated[Client, Security(authenticated_client, scopes=[READ_PHONE_NUMBERS])],
     page: PageQuery,
 ) -> JSONResponse:
-    context = app_context(request)
-    listed = await context.ask(context.use_cases.agents.numbers, reader.principal, reader.company_id, page)
-    return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.of))
+    listed = await reader.ask(reader.use_cases.agents.numbers, page)
+    return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.view_of))

@@ -10,12 +10,10 @@ from pydantic import Field, StringConstraints
 
 from api_shim.schemas.cefr import CefrLevel
 from api_shim.schemas.envelope import Answer, Page
-from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent, PhoneNumber
+from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_types import Metadata, Strict, left_out, named
-
-_DETAILS = ("questions", "instructions", "voice_id", "cefr_level")
+from scheduler.wire.field_types import Metadata, Strict, left_out, named, without_nulls
 
 AgentName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=100)]
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
@@ -83,7 +81,7 @@ class _AgentDetails(Strict):
     @property
     def details(self) -> dict[str, Any]:
         """The fields that were sent, in their wire form."""
-        sent = set(_DETAILS) & self.model_fields_set
+        sent = _AgentDetails.model_fields.keys() & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
@@ -101,7 +99,6 @@ class AgentRequest(_AgentDetails):
     metadata: Metadata = Field(default_factory=dict)
 
     def to_new_agent(self) -> NewAgent:
-        details = {name: value for name, value in self.details.items() if value is not None}
         return NewAgent(
             name=self.name,
             type=self.type,
@@ -109,7 +106,7 @@ class AgentRequest(_AgentDetails):
             language=self.language.value,
             duration=timedelta(minutes=self.duration),
             phone_number_id=self.company_phone_number_id,
-            details=details,
+            details=without_nulls(self.details),
             metadata=self.metadata,
         )
 
@@ -156,23 +153,9 @@ class AgentView(Wire):
     @classmethod
     def of(cls, agent: Agent) -> Self:
         details = _AgentDetails.model_validate(dict(agent.details))
-        return cls(
-            id=agent.id,
-            company_id=agent.company_id,
-            name=agent.name,
-            type=agent.type,
-            focus=agent.focus,
-            language=agent.language,
-            duration=agent.duration // timedelta(minutes=1),
-            company_phone_number_id=agent.phone_number_id,
-            questions=details.questions or [],
-            instructions=details.instructions,
-            voice_id=details.voice_id,
-            cefr_level=details.cefr_level,
-            metadata=agent.metadata,
-            created_at=agent.created_at,
-            updated_at=agent.updated_at,
-        )
+        minutes = agent.duration // timedelta(minutes=1)
+        given = {**dict(details), "questions": details.questions or []}
+        return cls.view_of(agent, duration=minutes, company_phone_number_id=agent.phone_number_id, **given)
 
 
 class AgentAnswer(Answer[AgentView]):
@@ -201,22 +184,6 @@ class PhoneNumberView(Wire):
     location: str | None
     created_at: datetime
     updated_at: datetime
-
-    @classmethod
-    def of(cls, number: PhoneNumber) -> Self:
-        return cls(
-            id=number.id,
-            company_id=number.company_id,
-            number=number.number,
-            number_type=number.number_type,
-            provider=number.provider,
-            status=number.status,
-            capabilities=number.capabilities,
-            custom=number.custom,
-            location=number.location,
-            created_at=number.created_at,
-            updated_at=number.updated_at,
-        )
 
 
 class PhoneNumberPage(Page[PhoneNumberView]):

@@ -36,12 +36,7 @@ class CallTimeRequest(Strict):
             yield FieldError(field="candidateId", code="CONFLICTING_FIELDS", message=message)
 
     def to_question(self) -> CallTimeQuestion:
-        return CallTimeQuestion(
-            candidate_id=self.candidate_id,
-            phone_number=self.phone_number,
-            timezone=self.timezone,
-            scheduled_at=self.scheduled_at,
-        )
+        return CallTimeQuestion(**dict(self))
 
 
 class CallTimeView(Wire):
@@ -58,14 +53,11 @@ class CallTimeView(Wire):
     @classmethod
     def of(cls, answer: CallTimeAnswer) -> Self:
         refusal, schedule = answer.refusal, answer.schedule
-        return cls(
+        return cls.view_of(
+            answer,
             allowed=refusal is None,
-            refusal=None
-            if refusal is None
-            else ErrorView(code=refusal.code, message=refusal.message, details=refusal.details or None),
+            refusal=None if refusal is None else ErrorView.of(refusal),
             schedule=None if schedule is None else ScheduleView.of(schedule, schedule.due_at),
-            warnings=list(answer.warnings),
-            next_possible_at=answer.next_possible_at,
         )
 
 

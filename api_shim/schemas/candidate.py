@@ -1,6 +1,7 @@
 """Request and response schemas for candidates."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -20,8 +21,8 @@ _ZONE = "IANA name. Overrides the time zones of the phone number."
 JobIds = Annotated[list[UUID], Field(min_length=1, max_length=MAX_JOBS)]
 
 
-class CandidateRequest(Strict):
-    """A person who may be called. At least one of email and phoneNumber is required."""
+class Person(Strict):
+    """The person in every request that creates a candidate."""
 
     first_name: Name = Field(examples=["Jana"], repr=False)
     last_name: Name = Field(examples=["Nováková"], repr=False)
@@ -29,18 +30,6 @@ class CandidateRequest(Strict):
     email: Email | None = Field(None, examples=["jana@example.com"], repr=False)
     phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
     timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description=_ZONE)
-    job_ids: JobIds | None = Field(None, description="The jobs that the candidate is assigned to.")
-    job_id: UUID | None = Field(
-        None, description="A single job. Ignored if `jobIds` is sent.", json_schema_extra={"deprecated": True}
-    )
-    status: CandidateStatus = CandidateStatus.APPLIED
-    metadata: Metadata = Field(default_factory=dict)
-
-    def contradictions(self, today: date) -> Iterator[FieldError]:
-        if self.email is None and self.phone_number is None:
-            message = "A candidate needs an email or a phoneNumber."
-            yield FieldError(field="email", code="CONTACT_REQUIRED", message=message)
-        yield from _not_in_future(self.gdpr_expiry_date, today)
 
     def to_new_candidate(self) -> NewCandidate:
         return NewCandidate(
@@ -50,6 +39,28 @@ class CandidateRequest(Strict):
             email=self.email,
             phone_number=self.phone_number,
             timezone=self.timezone,
+        )
+
+
+class CandidateRequest(Person):
+    """A person who may be called. At least one of `email` and `phoneNumber` is required."""
+
+    job_ids: JobIds | None = Field(None, description="The jobs that the candidate is assigned to.")
+    job_id: UUID | None = Field(
+        None, description="A single job. Ignored if `jobIds` is sent.", json_schema_extra={"deprecated": True}
+    )
+    status: CandidateStatus = CandidateStatus.APPLIED
+    metadata: Metadata = Field(default_factory=dict)
+
+    def contradictions(self, today: date) -> Iterator[FieldError]:
+        if self.email is None and self.phone_number is None:
+            message = "A candidate needs an e-mail address (email) or a phone number (phoneNumber)."
+            yield FieldError(field="email", code="CONTACT_REQUIRED", message=message)
+        yield from not_in_future(self.gdpr_expiry_date, today)
+
+    def to_new_candidate(self) -> NewCandidate:
+        return replace(
+            super().to_new_candidate(),
             status=self.status,
             job_ids=_jobs(self.job_ids, self.job_id),
             metadata=self.metadata,
@@ -76,7 +87,7 @@ class CandidateChange(Strict):
 
     def contradictions(self, today: date) -> Iterator[FieldError]:
         if "gdpr_expiry_date" in self.model_fields_set:
-            yield from _not_in_future(self.gdpr_expiry_date, today)
+            yield from not_in_future(self.gdpr_expiry_date, today)
 
     def to_changes(self) -> Changes:
         changes = named(
@@ -95,10 +106,11 @@ class CandidateChange(Strict):
         return {**changes, "job_ids": _jobs(self.job_ids, self.job_id)}
 
 
-def _not_in_future(day: date, today: date) -> Iterator[FieldError]:
+def not_in_future(day: date, today: date, field: str = "gdprExpiryDate") -> Iterator[FieldError]:
+    """Yield an error if consent has ended."""
     if day <= today:
         message = "gdprExpiryDate must be in the future, for example 2030-01-31."
-        yield FieldError(field="gdprExpiryDate", code="NOT_IN_FUTURE", message=message)
+        yield FieldError(field=field, code="NOT_IN_FUTURE", message=message)
 
 
 def _jobs(several: list[UUID] | None, one: UUID | None) -> tuple[UUID, ...]:
@@ -134,23 +146,10 @@ class CandidateView(Wire):
 
     @classmethod
     def of(cls, candidate: Candidate) -> Self:
-        return cls(
-            id=candidate.id,
-            company_id=candidate.company_id,
-            first_name=candidate.first_name,
-            last_name=candidate.last_name,
-            email=candidate.email,
-            phone_number=candidate.phone_number,
-            timezone=candidate.timezone,
-            gdpr_expiry_date=candidate.gdpr_expiry_date,
-            status=candidate.status,
+        return cls.view_of(
+            candidate,
             job_id=candidate.job_ids[0] if candidate.job_ids else None,
-            job_ids=list(candidate.job_ids),
-            interview_count=candidate.interview_count,
             links=Links(interviews=f"/interviews?candidateId={candidate.id}"),
-            metadata=candidate.metadata,
-            created_at=candidate.created_at,
-            updated_at=candidate.updated_at,
         )
 
 

@@ -14,10 +14,18 @@ from scheduler.domain.resource import Changes
 from scheduler.rules.retry_policy_json import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_types import CountryCode, MailAddress, Metadata, Strict, ZoneName, left_out, named
+from scheduler.wire.field_types import (
+    CountryCode,
+    MailAddress,
+    Metadata,
+    Strict,
+    ZoneName,
+    left_out,
+    named,
+    without_nulls,
+)
 from scheduler.wire.named_fields import within
 
-_PROFILE = ("description", "website", "industry", "size", "location")
 _OWNER = (
     "E-mail address of the owner, in any case. A known user becomes the owner immediately. Anyone else receives an"
     " invitation by e-mail and becomes the owner on accepting it. The response is the same for both."
@@ -158,7 +166,7 @@ class _Profile(Strict):
     @property
     def profile(self) -> dict[str, Any]:
         """The fields that were sent, in their wire form."""
-        sent = set(_PROFILE) & self.model_fields_set
+        sent = _Profile.model_fields.keys() & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
@@ -172,11 +180,10 @@ class CompanyRequest(_Profile):
 
     def to_new_company(self) -> NewCompany:
         """Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
-        profile = {name: value for name, value in self.profile.items() if value is not None}
         settings = CompanySettings() if self.settings is None else CompanySettings(**self.settings.to_settings())
         return NewCompany(
             name=self.name,
-            profile=profile,
+            profile=without_nulls(self.profile),
             settings=settings,
             metadata=self.metadata,
             owner_email=self.owner_email,
@@ -216,19 +223,11 @@ class SettingsView(Wire):
     @classmethod
     def of(cls, settings: CompanySettings) -> Self:
         countries = settings.allowed_countries
-        return cls(
-            timezone=settings.timezone,
-            locale=settings.locale,
+        return cls.view_of(
+            settings,
             call_time_intervals=intervals_as_json(settings.intervals),
             retry_policy=retry_policy_as_json(settings.retry_policy),
-            limits=Limits.model_validate(
-                {
-                    "concurrentCalls": settings.limits.concurrent_calls,
-                    "callsPerSecond": settings.limits.calls_per_second,
-                }
-            ),
-            machine_detection=settings.machine_detection,
-            offset_must_match_number=settings.offset_must_match_number,
+            limits=Limits.view_of(settings.limits),
             allowed_countries=None if countries is None else sorted(countries),
         )
 
@@ -252,16 +251,7 @@ class CompanyView(Wire):
     @classmethod
     def of(cls, company: Company) -> Self:
         profile = _Profile.model_validate(dict(company.profile))
-        return cls(
-            id=company.id,
-            name=company.name,
-            settings=SettingsView.of(company.settings),
-            metadata=company.metadata,
-            owner_email=company.owner_email,
-            created_at=company.created_at,
-            updated_at=company.updated_at,
-            **{name: getattr(profile, name) for name in _PROFILE},
-        )
+        return cls.view_of(company, settings=SettingsView.of(company.settings), **dict(profile))
 
 
 class CompanyAnswer(Answer[CompanyView]):
@@ -286,7 +276,7 @@ COMPANIES: dict[str, Example] = {
                 "callTimeIntervals": [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "09:00", "end": "18:00"}],
             },
         },
-    },
+    }
 }
 COMPANY_CHANGES: dict[str, Example] = {
     "another owner": {
@@ -295,8 +285,6 @@ COMPANY_CHANGES: dict[str, Example] = {
     },
     "other hours": {
         "summary": "Other calling hours. Pending calls outside them are rescheduled",
-        "value": {
-            "settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]},
-        },
+        "value": {"settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]}},
     },
 }

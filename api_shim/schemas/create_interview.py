@@ -8,38 +8,17 @@ from fastapi.openapi.models import Example
 from pydantic import Field
 
 from api_shim.schemas.agent import AgentRequest
+from api_shim.schemas.candidate import Person, not_in_future
 from api_shim.schemas.job import MAX_SKILLS, JobRequest
-from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
 from scheduler.wire.field_errors import FieldError
-from scheduler.wire.field_types import Day, Email, Name, PhoneNumber, Strict, ZoneName
 from scheduler.wire.interviews import InterviewTerms
 
 
-class InlineCandidate(Strict):
-    """A new candidate. At least one of email and phoneNumber is required."""
+class InlineCandidate(Person):
+    """A new candidate. At least one of `email` and `phoneNumber` is required."""
 
-    first_name: Name = Field(examples=["Jana"], repr=False)
-    last_name: Name = Field(examples=["Nováková"], repr=False)
-    gdpr_expiry_date: Day = Field(
-        examples=["2030-12-31"], description="The last day on which this person may be called. Must be in the future."
-    )
-    email: Email | None = Field(None, examples=["jana@example.com"], repr=False)
-    phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
-    timezone: ZoneName | None = Field(
-        None, examples=["Europe/Bratislava"], description="IANA name. Overrides the time zones of the phone number."
-    )
     job_id: UUID | None = Field(None, description="Same as `jobId` of the request. Send only one of them.")
-
-    def to_new_candidate(self) -> NewCandidate:
-        return NewCandidate(
-            first_name=self.first_name,
-            last_name=self.last_name,
-            gdpr_expiry_date=self.gdpr_expiry_date,
-            email=self.email,
-            phone_number=self.phone_number,
-            timezone=self.timezone,
-        )
 
 
 class InterviewRequest(InterviewTerms):
@@ -61,7 +40,7 @@ class InterviewRequest(InterviewTerms):
     def contradictions(self) -> Iterator[FieldError]:
         yield from self._named_twice_or_not_at_all()
         if self.candidate is not None and not (self.candidate.email or self.candidate.phone_number):
-            message = "A candidate needs an email or a phoneNumber."
+            message = "A candidate needs an e-mail address (email) or a phone number (phoneNumber)."
             yield FieldError(field="candidate", code="CONTACT_REQUIRED", message=message)
         if self.job is not None:
             skills = (self.job.required_skills or []) + (self.job.nice_to_have_skills or [])
@@ -88,9 +67,8 @@ class InterviewRequest(InterviewTerms):
 
     def stale(self, today: date) -> Iterator[FieldError]:
         """Yield errors in fields that were valid on an earlier day."""
-        if self.candidate is not None and self.candidate.gdpr_expiry_date <= today:
-            message = "gdprExpiryDate must be in the future, for example 2030-01-31."
-            yield FieldError(field="candidate.gdprExpiryDate", code="NOT_IN_FUTURE", message=message)
+        if self.candidate is not None:
+            yield from not_in_future(self.candidate.gdpr_expiry_date, today, field="candidate.gdprExpiryDate")
 
     def to_command(self) -> CreateInterview:
         job_of_candidate = None if self.candidate is None else self.candidate.job_id

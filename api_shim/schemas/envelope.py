@@ -6,6 +6,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
+from scheduler.domain.command import Refusal
 from scheduler.domain.pagination import Listed
 from scheduler.wire.camel_model import Wire
 
@@ -17,6 +18,10 @@ class ErrorView(Wire):
     code: str = Field(examples=["VALIDATION_ERROR"])
     message: str
     details: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> Self:
+        return cls.view_of(refusal, details=refusal.details or None)
 
 
 TraceId = Annotated[
@@ -69,9 +74,8 @@ class Page(Wire, Generic[T]):
         total_pages = -(-total // part.limit)
         return cls(
             items=[view(each) for each in listed.items],
-            pagination=Pagination(
-                page=part.page,
-                limit=part.limit,
+            pagination=Pagination.view_of(
+                part,
                 total=total,
                 total_pages=total_pages,
                 has_next_page=part.page < total_pages,

@@ -11,7 +11,7 @@ from api_shim.schemas.envelope import Answer
 from api_shim.schemas.interview import ScheduleView
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.call import CallProgress
-from scheduler.domain.explanation import Block, Explanation, HistoryEntry, Rule
+from scheduler.domain.explanation import Explanation, HistoryEntry, Rule
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.wire.camel_model import Wire
 
@@ -22,10 +22,6 @@ class BlockView(Wire):
     rule: Rule
     until: datetime | None = Field(description="Null if the end is unknown.")
     detail: str
-
-    @classmethod
-    def of(cls, block: Block) -> Self:
-        return cls(rule=block.rule, until=block.until, detail=block.detail)
 
 
 class HappeningView(Wire):
@@ -47,14 +43,10 @@ class HappeningView(Wire):
 
     @classmethod
     def of(cls, happening: HistoryEntry) -> Self:
-        return cls(
-            at=happening.at,
-            event=happening.event,
-            from_state=happening.from_state,
-            to_state=happening.to_state,
+        return cls.view_of(
+            happening,
             reason_code=happening.reason,
             by=happening.actor,
-            key_name=happening.key_name,
             detail={to_camel(name): _on_the_wire(name, value) for name, value in happening.detail.items()},
         )
 
@@ -80,15 +72,15 @@ class ExplanationView(Wire):
     @classmethod
     def of(cls, explanation: Explanation) -> Self:
         attempt = explanation.attempt
-        return cls(
+        return cls.view_of(
+            explanation,
             attempt_id=attempt.id,
             status=attempt.state,
             reason_code=attempt.reason,
             waiting_for=explanation.waits_for or None,
-            next_possible_at=explanation.next_possible_at,
-            blocks=[BlockView.of(each) for each in explanation.blocks],
+            blocks=[BlockView.view_of(each) for each in explanation.blocks],
             schedule=ScheduleView.of(attempt.schedule, attempt.due_at),
-            warnings=list(attempt.warnings),
+            warnings=attempt.warnings,
             expires_at=attempt.expires_at,
             history=[HappeningView.of(each) for each in explanation.happenings],
         )

@@ -24,8 +24,7 @@ class ScheduleView(Wire):
 
     requested: str | None = Field(description="The time as it was sent. Null if none was sent.")
     timezone: str | None = Field(
-        description="IANA name, or several separated by commas. Null for an offset.",
-        examples=["Europe/Bratislava"],
+        description="IANA name, or several separated by commas. Null for an offset.", examples=["Europe/Bratislava"]
     )
     timezone_source: TimezoneSource
     utc_offset: str | None = Field(examples=["+10:30"])
@@ -43,13 +42,12 @@ class ScheduleView(Wire):
             offsets = [offset_text(each) for each in call_windows.utc_offsets(clock, due_at)]
         except TimezoneUnknown:  # the zone was known when the attempt was scheduled, and is not now
             local = offsets = []
-        return cls(
-            requested=schedule.requested,
+        return cls.view_of(
+            schedule,
             timezone=", ".join(clock.zones) or None,
             timezone_source=clock.source,
             utc_offset=together(offsets) if offsets else None,
             local_time=together(local) if local else None,
-            tzdata_version=schedule.tzdata_version,
         )
 
 
@@ -74,21 +72,15 @@ class AttemptView(Wire):
 
     @classmethod
     def of(cls, attempt: Attempt, now: datetime) -> Self:
-        return cls(
-            id=attempt.id,
-            interview_id=attempt.interview_id,
+        return cls.view_of(
+            attempt,
             status=attempt.state,
             reason_code=attempt.reason,
-            retry_number=attempt.retry_number,
             scheduled_at=attempt.due_at,
             called_at=attempt.claimed_at,
             duration=None if attempt.duration is None else attempt.duration.total_seconds(),
-            ended_at=attempt.ended_at,
             schedule=ScheduleView.of(attempt.schedule, attempt.due_at),
-            warnings=list(attempt.warnings),
             waiting_for=waits_for(attempt, now) or None,
-            created_at=attempt.created_at,
-            updated_at=attempt.updated_at,
         )
 
 
@@ -116,23 +108,14 @@ class InterviewView(Wire):
     @classmethod
     def of(cls, story: InterviewStory, metadata: dict[str, Any], now: datetime) -> Self:
         interview = story.interview
-        return cls(
-            id=interview.id,
-            company_id=interview.company_id,
-            candidate_id=interview.candidate_id,
-            agent_id=interview.agent_id,
-            job_id=interview.job_id,
-            type=interview.type,
+        return cls.view_of(
+            interview,
             status=story.status,
             scheduled_at=_scheduled_at(story),
-            expires_at=interview.expires_at,
-            is_test=interview.is_test,
             metadata=metadata,
             duration_minutes=_minutes_talked(story),
             finished_date=interview.finished_at,
             call_attempts=[AttemptView.of(attempt, now) for attempt in story.attempts],
-            created_at=interview.created_at,
-            updated_at=interview.updated_at,
         )
 
 

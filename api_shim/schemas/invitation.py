@@ -31,13 +31,7 @@ class OwnerView(Wire):
 
     @classmethod
     def of(cls, owner: Owner) -> Self:
-        return cls(
-            user_id=owner.user.id,
-            name=owner.user.name,
-            email=owner.user.email,
-            company_id=owner.company_id,
-            company_name=owner.company_name,
-        )
+        return cls.view_of(owner, user_id=owner.user.id, name=owner.user.name, email=owner.user.email)
 
 
 class OwnerAnswer(Answer[OwnerView]):

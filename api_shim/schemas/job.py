@@ -13,22 +13,9 @@ from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.job import Job, JobStatus, NewJob
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_types import CountryCode, Metadata, Strict, left_out, named
+from scheduler.wire.field_types import CountryCode, Metadata, Strict, left_out, named, without_nulls
 
 MAX_SKILLS = 10
-_DETAILS = (
-    "job_url",
-    "description_url",
-    "benefits",
-    "required_skills",
-    "nice_to_have_skills",
-    "language_requirements",
-    "education",
-    "experience",
-    "contract_type",
-    "location",
-    "salary",
-)
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=5, max_length=200)]
 Description = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10, max_length=5000)]
@@ -119,7 +106,7 @@ class _JobDetails(Strict):
     @property
     def details(self) -> dict[str, Any]:
         """The fields that were sent, in their wire form."""
-        sent = set(_DETAILS) & self.model_fields_set
+        sent = _JobDetails.model_fields.keys() & self.model_fields_set
         return self.model_dump(mode="json", by_alias=True, include=sent, exclude_unset=True)
 
 
@@ -132,9 +119,12 @@ class JobRequest(_JobDetails):
     metadata: Metadata = Field(default_factory=dict)
 
     def to_new_job(self) -> NewJob:
-        details = {name: value for name, value in self.details.items() if value is not None}
         return NewJob(
-            title=self.title, description=self.description, status=self.status, details=details, metadata=self.metadata
+            title=self.title,
+            description=self.description,
+            status=self.status,
+            details=without_nulls(self.details),
+            metadata=self.metadata,
         )
 
 
@@ -184,17 +174,7 @@ class JobView(Wire):
     @classmethod
     def of(cls, job: Job) -> Self:
         details = _JobDetails.model_validate(dict(job.details))
-        return cls(
-            id=job.id,
-            company_id=job.company_id,
-            title=job.title,
-            description=job.description,
-            status=job.status,
-            metadata=job.metadata,
-            created_at=job.created_at,
-            updated_at=job.updated_at,
-            **{name: getattr(details, name) for name in _DETAILS},
-        )
+        return cls.view_of(job, **dict(details))
 
 
 class JobAnswer(Answer[JobView]):

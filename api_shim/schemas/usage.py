@@ -79,21 +79,19 @@ class UsageView(Wire):
 
 def _company(used: CompanyUsage) -> MinutesUsage | CreditsUsage:
     fields: dict[str, Any] = {
-        "company_id": used.company_id,
-        "company_name": used.company_name,
         "billing_system": used.system,
         "total_interviews": _interviews(used.buckets),
         "breakdown_by_cost_key": [_bucket(each) for each in used.buckets],
         _total_name(used.system): _total(used.system, used.buckets),
     }
-    return MinutesUsage(**fields) if used.system is BillingSystem.MINUTES else CreditsUsage(**fields)
+    return (MinutesUsage if used.system is BillingSystem.MINUTES else CreditsUsage).view_of(used, **fields)
 
 
 def _bucket(bucket: Bucket) -> MinutesBucket | CreditsBucket:
     used = _total(bucket.system, [bucket])
     if bucket.system is BillingSystem.MINUTES:
-        return MinutesBucket(cost_key=bucket.cost_key, events=bucket.events, minutes_used=used)
-    return CreditsBucket(cost_key=bucket.cost_key, events=bucket.events, credits_used=used)
+        return MinutesBucket.view_of(bucket, minutes_used=used)
+    return CreditsBucket.view_of(bucket, credits_used=used)
 
 
 def _total_name(system: BillingSystem) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from scheduler import assembly
 from scheduler.cli.output import fail, print_error, print_note
-from scheduler.clock import Now, clock
+from scheduler.clock import Now
 from scheduler.domain.refusals import NotFound
-from scheduler.hashing import Hasher
 from scheduler.local.errors import CannotRun
 from scheduler.local.run_file import RunningSystem, running_in
 from scheduler.persistence.database import Database
@@ -23,7 +23,6 @@ from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.shared.context import Context
 from workers.presence import TimesUnknown, times_of
 
 HOME: ContextVar[Path | None] = ContextVar("HOME", default=None)
@@ -67,15 +66,15 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
     if computes and HOME.get() is None and chosen_settings().database_url is not None:
         chosen = _with_announced_times(chosen)
     database = Database(chosen.database("worker"), pool_size=1, bound=False)
-    now = clock(chosen.duecall_clock_offset_s)
-    hasher = Hasher(chosen.key_pepper.get_secret_value())
+    context = assembly.context_of(chosen, database)
+    now = context.now
     try:
         if database.schema_revision() is None:
             fail("The database has no schema yet. Create it with: duecall db upgrade")
         yield OperatorSession(
             database=database,
-            keys=Keys(database, hasher, now),
-            explain=Explain(Context(database=database, hasher=hasher, policy=chosen.policy, now=now)),
+            keys=Keys(database, context.hasher, now),
+            explain=Explain(context),
             backlog=Backlog(database, now),
             quarantine=Quarantine(database, now),
             pauses=Pauses(database, now),

@@ -113,16 +113,10 @@ class DemoClient:
     def first_company(self) -> Company:
         """Return the installation's first company, with a short retry delay for busy lines."""
         running = self._running
+        company = Company(company_id=UUID(running.companyId), agent_id=UUID(running.agentId), key=running.companyKey)
         changes = {"settings": {"retryPolicy": {"delays": {"BUSY": [BUSY_RETRY_AFTER // timedelta(seconds=1)]}}}}
-        answer = self._session.patch(
-            f"{running.apiUrl}/company/{running.companyId}",
-            json=changes,
-            headers={"Authorization": f"Bearer {running.companyKey}"},
-            timeout=10,
-        )
-        answer.raise_for_status()
-        company_id = UUID(running.companyId)
-        return Company(company_id=company_id, agent_id=UUID(self._running.agentId), key=self._running.companyKey)
+        self._api("PATCH", company, f"/company/{company.company_id}", json=changes).raise_for_status()
+        return company
 
     def second_company(self) -> Company:
         """Create another company with its own agent and key."""
@@ -156,7 +150,7 @@ class DemoClient:
         }
         if call.scheduled_at is not None:
             body["scheduledAt"] = call.scheduled_at
-        answer = self._api("POST", call, "/interviews", json=body).json()
+        answer = self._api("POST", call.company, "/interviews", json=body).json()
         if answer["success"]:
             call.interview_id = answer["data"]["id"]
             call.attempts = answer["data"]["callAttempts"]
@@ -169,10 +163,10 @@ class DemoClient:
         if call.sample.then is Then.MOVED and call.scheduled_at is not None:
             call.moved_to = moved_to(call.scheduled_at)
             call.not_before = datetime.fromisoformat(call.moved_to)
-            answer = self._api("PATCH", call, path, json={"scheduledAt": call.moved_to})
+            answer = self._api("PATCH", call.company, path, json={"scheduledAt": call.moved_to})
         elif call.sample.then is Then.DELETED and call.scheduled_at is not None:
             call.due_at = datetime.fromisoformat(call.scheduled_at)
-            answer = self._api("DELETE", call, path)
+            answer = self._api("DELETE", call.company, path)
             call.deleted = answer.ok
         else:
             return
@@ -184,7 +178,7 @@ class DemoClient:
         if call.interview_id is None or call.deleted:
             return
         try:
-            answer = self._api("GET", call, f"/interviews/{call.interview_id}").json()
+            answer = self._api("GET", call.company, f"/interviews/{call.interview_id}").json()
             if answer["success"]:
                 call.attempts = answer["data"]["callAttempts"]
             call.block = self._block(call) if call.newest.get("status") == "PENDING" else None
@@ -193,14 +187,14 @@ class DemoClient:
 
     def _block(self, call: DemoCall) -> str | None:
         path = f"/interviews/{call.interview_id}/call-attempts/{call.newest['id']}/explanation"
-        answer = self._api("GET", call, path).json()
+        answer = self._api("GET", call.company, path).json()
         if not answer["success"] or not answer["data"]["blocks"]:
             return None
         rule: str = answer["data"]["blocks"][0]["rule"]
         return rule
 
-    def _api(self, method: str, call: DemoCall, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON
-        headers = {"Authorization": f"Bearer {call.company.key}"}
+    def _api(self, method: str, client: Company, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON
+        headers = {"Authorization": f"Bearer {client.key}"}
         return self._session.request(method, f"{self._running.apiUrl}{path}", headers=headers, timeout=35, **options)
 
     # ---- the carrier

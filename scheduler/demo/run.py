@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from scheduler.assembly import context_of
 from scheduler.clock import clock, monotonic
 from scheduler.demo.client import DemoCall, DemoClient
 from scheduler.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
@@ -23,7 +24,6 @@ from scheduler.persistence.database import Database
 from scheduler.settings import Settings
 from scheduler.terminal.explanation import explanation_page
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.shared.context import Context
 
 _ENDS_WITHIN_S = 60.0
 _REFRESH_EVERY_S = 0.5
@@ -112,20 +112,15 @@ def _print_result(console: Console, system: System, calls: list[DemoCall], viola
 def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_up: bool) -> None:
     """Print the explanation of a waiting call, and commands to paste. Each command names the demo's folder."""
     duecall = f"{_duecall()} --home {shlex.quote(str(home))}"
-    now = clock(chosen.duecall_clock_offset_s)
     database = Database(running.databaseUrl, pool_size=1)
     console = terminal()
     try:
         attempt = _waiting_attempt(database)
         if attempt is None:
             return
-        explain = Explain(
-            Context(
-                database=database, hasher=Hasher(chosen.key_pepper.get_secret_value()), policy=chosen.policy, now=now
-            )
-        )
+        context = context_of(chosen, database)
         console.print(f"\n$ {duecall} explain {attempt.id}", style="bold", soft_wrap=True)
-        console.print(explanation_page(explain.explanation_of(attempt.id), now()))
+        console.print(explanation_page(Explain(context).explanation_of(attempt.id), context.now()))
     finally:
         database.close()
     if stays_up:

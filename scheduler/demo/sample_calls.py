@@ -19,10 +19,7 @@ VARIABLES = {
     "RING_TIMEOUT_S": "10",
 }
 
-CARRIERS: dict[str, dict[str, Any] | None] = {
-    "usual": None,
-    "refuse": {"outcome": "answered", "fault": "refuse"},
-}
+CARRIERS: dict[str, dict[str, Any] | None] = {"usual": None, "refuse": {"outcome": "answered", "fault": "refuse"}}
 """Behaviours of the simulated carrier: the plans of the sample calls, or one plan for all."""
 
 BUSY_RETRY_AFTER = timedelta(seconds=2)
@@ -60,9 +57,9 @@ class SampleCall:
     label: str
     number: str
     country: str
-    expected: str
+    expected: str = "COMPLETED ANSWERED"
     """Expected result, as in `DemoCall.result`."""
-    carrier_calls: int
+    carrier_calls: int = 1
     """Expected number of calls in the carrier's ledger."""
     scheduled_at: Callable[[datetime], str | None] = _as_soon_as_allowed
     """Returns the text of scheduledAt, from the time of sending."""
@@ -97,7 +94,6 @@ def _instant(instant: datetime) -> str:
 
 
 _TALK = {"outcome": "answered", "ring_s": 1.5, "talk_s": 3}
-_ANSWERED = "COMPLETED ANSWERED"
 
 CALLS = (
     SampleCall(
@@ -106,25 +102,10 @@ CALLS = (
         number="+61872001234",
         scheduled_at=_in_adelaide,
         plans=(_TALK,),
-        expected=_ANSWERED,
-        carrier_calls=1,
     ),
+    SampleCall(label="Australian mobile", country="Australia", number="+61491570006", plans=(_TALK,)),
     SampleCall(
-        label="Australian mobile",
-        country="Australia",
-        number="+61491570006",
-        plans=(_TALK,),
-        expected=_ANSWERED,
-        carrier_calls=1,
-    ),
-    SampleCall(
-        label="Slovak mobile, by a Z",
-        country="Slovakia",
-        number="+421915123456",
-        scheduled_at=_soon,
-        plans=(_TALK,),
-        expected=_ANSWERED,
-        carrier_calls=1,
+        label="Slovak mobile, by a Z", country="Slovakia", number="+421915123456", scheduled_at=_soon, plans=(_TALK,)
     ),
     SampleCall(
         label="New York, for 08:00",
@@ -163,23 +144,14 @@ CALLS = (
         number="+4930123456",
         plans=({"outcome": "no_answer", "ring_s": 3},),
         expected="FAILED NO_ANSWER, then PENDING again",
-        carrier_calls=1,
     ),
     SampleCall(
         label="Warsaw, answer lost",
         country="Poland",
         number="+48221234567",
         plans=(
-            {
-                "outcome": "answered",
-                "fault": "accept_and_silence",
-                "callbacks": "none",
-                "ring_s": 0.5,
-                "talk_s": 0.5,
-            },
+            {"outcome": "answered", "fault": "accept_and_silence", "callbacks": "none", "ring_s": 0.5, "talk_s": 0.5},
         ),
-        expected=_ANSWERED,
-        carrier_calls=1,
     ),
     SampleCall(
         label="Tokyo, moved",
@@ -188,8 +160,6 @@ CALLS = (
         scheduled_at=_to_be_changed,
         plans=({"outcome": "answered", "ring_s": 0.5, "talk_s": 1},),
         then=Then.MOVED,
-        expected=_ANSWERED,
-        carrier_calls=1,
     ),
     SampleCall(
         label="London, cancelled",
@@ -206,7 +176,5 @@ CALLS = (
         number="+4930123457",
         plans=({"outcome": "answered", "ring_s": 0.5, "talk_s": 1},),
         then=Then.PAUSED,
-        expected=_ANSWERED,
-        carrier_calls=1,
     ),
 )

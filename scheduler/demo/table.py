@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import compress
 from typing import Any
 
 from rich.console import Console
@@ -45,6 +46,8 @@ _CALLING = {
     "the call's end": "calling",
     "proof of what became of it": "asking the carrier",
 }
+_COLUMNS = (("call", 0), ("requested", WIDE), ("clock", 0), ("", WIDE), ("local time", 0), ("state", 0), ("", 0))
+"""Headings, and the width from which on each column is shown."""
 
 
 def terminal() -> Console:
@@ -55,7 +58,7 @@ def terminal() -> Console:
 
 def table(console: Console, calls: Sequence[DemoCall], now: datetime, *, over: bool = False) -> Table:
     """Return a table with one line per call, so that all fit a terminal of 80 by 24."""
-    wide = console.width >= WIDE
+    shown = [console.width >= width for _, width in _COLUMNS]
     countries = len({call.sample.country for call in calls})
     grid = Table(
         title=f"Duecall: {len(calls)} calls in {countries} countries, each on its own clock",
@@ -65,27 +68,20 @@ def table(console: Console, calls: Sequence[DemoCall], now: datetime, *, over: b
         pad_edge=False,
         header_style="dim",
     )
-    for heading in (
-        "call",
-        *(["requested"] if wide else []),
-        "clock",
-        *([""] if wide else []),
-        "local time",
-        "state",
-    ):
+    for heading, _ in compress(_COLUMNS, shown):
         grid.add_column(heading, no_wrap=True)
-    grid.add_column("", no_wrap=True)
     for call in calls:
         clock, source, local = _clock(call, now)
-        grid.add_row(
+        cells: tuple[str | Text, ...] = (
             call.sample.label,
-            *([Text(_requested(call), "dim")] if wide else []),
+            Text(_requested(call), "dim"),
             clock,
-            *([Text(source, "dim")] if wide else []),
+            Text(source, "dim"),
             local,
             _state(call, now),
             _mark(console, call, over=over),
         )
+        grid.add_row(*compress(cells, shown))
     return grid
 
 

@@ -37,7 +37,7 @@ class Candidate:
     id: UUID
     company_id: UUID
     first_name: str | None = field(repr=False)
-    """None after the person was erased, like last name, email, number and time zone."""
+    """None after the person was erased, like last name, e-mail address, number and time zone."""
     last_name: str | None = field(repr=False)
     gdpr_expiry_date: date
     """The last day on which this person may be called. It ends at midnight on the callee's clock."""

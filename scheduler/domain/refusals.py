@@ -162,7 +162,7 @@ class TooManyJobs(InvalidRequest):
 
 
 class ContactRequired(InvalidRequest):
-    """A candidate needs an email or a phone number. Keep at least one of them."""
+    """A candidate needs an e-mail address or a phone number. Keep at least one of them."""
 
     code = "CONTACT_REQUIRED"
 

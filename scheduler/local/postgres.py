@@ -91,9 +91,9 @@ class EmbeddedPostgres(PrivateServer):
             yield Identity(kind="user", uid=owner.st_uid, gid=owner.st_gid, owner=owner.st_uid)
             return
         with suppress(KeyError):
-            nobody = pwd.getpwnam("nobody")
-            yield Identity(kind="namespace", uid=nobody.pw_uid, gid=nobody.pw_gid, owner=0)
-            yield Identity(kind="user", uid=nobody.pw_uid, gid=nobody.pw_gid, owner=nobody.pw_uid)
+            account = pwd.getpwnam("nobody")
+            yield Identity(kind="namespace", uid=account.pw_uid, gid=account.pw_gid, owner=0)
+            yield Identity(kind="user", uid=account.pw_uid, gid=account.pw_gid, owner=account.pw_uid)
 
     def _identity(self) -> Identity:
         return self._runs_as

@@ -14,9 +14,9 @@ from typing import IO, Any, ClassVar, Self
 import requests
 
 from scheduler import redis_health
-from scheduler.clock import clock, monotonic
+from scheduler.assembly import context_of
+from scheduler.clock import monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
-from scheduler.hashing import Hasher
 from scheduler.local.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
 from scheduler.local.ports import ReservedPorts, why_not_free
 from scheduler.local.postgres import EmbeddedPostgres
@@ -352,11 +352,11 @@ def _roles_of(url: str) -> dict[str, str]:
 
 
 def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
-    now = clock(settings.duecall_clock_offset_s)
     database = Database(database_url, pool_size=1, bound=False)
+    context = context_of(settings, database)
     try:
-        keys = Keys(database, Hasher(settings.key_pepper.get_secret_value()), now)
-        return Installation(database, keys, now).seed(caller_id)
+        keys = Keys(database, context.hasher, context.now)
+        return Installation(database, keys, context.now).seed(caller_id)
     finally:
         database.close()
 

@@ -1,5 +1,7 @@
 """Base model of everything on the wire: camelCase names in JSON."""
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -10,3 +12,9 @@ class Wire(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
+
+    @classmethod
+    def view_of(cls, instance: object, **given: object) -> Self:
+        """Fill each field from `given`, or from the attribute of the same name. Raises ValidationError."""
+        same = {name: getattr(instance, name) for name in cls.model_fields if hasattr(instance, name)}
+        return cls.model_validate({**same, **given}, by_name=True)

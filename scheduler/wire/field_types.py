@@ -36,7 +36,7 @@ def _e164(number: str) -> str:
 
 def _email(address: str) -> str:
     if not _EMAIL.fullmatch(address):
-        raise _error("invalid_email", "This must be an email address, such as name@example.com.")
+        raise _error("invalid_email", "This must be an e-mail address, such as name@example.com.")
     return address
 
 
@@ -45,7 +45,7 @@ def _canonical(address: str) -> str:
         return email_addresses.canonical(address)
     except email_addresses.NotAnAddress:
         raise _error(
-            "invalid_email", "This must be one email address that can receive mail, such as name@example.com."
+            "invalid_email", "This must be one e-mail address that can receive mail, such as name@example.com."
         ) from None
 
 
@@ -127,6 +127,11 @@ def left_out() -> Any:  # noqa: ANN401 - it may be any field of a change
 def named(body: Strict, *fields: str) -> Changes:
     """Return the values of the fields that were sent, nulls included."""
     return {name: getattr(body, name) for name in fields if name in body.model_fields_set}
+
+
+def without_nulls(details: dict[str, Any]) -> dict[str, Any]:
+    """Return the details of a new resource, in which null means absent."""
+    return {name: value for name, value in details.items() if value is not None}
 
 
 class MayNameATime(Strict):

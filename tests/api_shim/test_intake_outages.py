@@ -24,11 +24,13 @@ from tests.api_shim.intake import (
     a_call,
     a_worker,
     an_intake,
+    data,
     environment_of,
     meanwhile,
     settings_for,
     taking_less_than,
 )
+from tests.api_shim.test_intake_records import JOB
 from tests.conftest import NOON, Seeded, seed, wait_until
 
 PATIENT = {"Prefer": "wait=30"}
@@ -117,6 +119,18 @@ def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own
     assert on_own_postgres.count("inbox") == 0
     with a_worker(on_own_postgres.settings):
         assert on_own_postgres.create(headers=PATIENT).status_code == 201
+
+
+def test_503_after_a_lock_timeout_names_another_change(intake: Intake) -> None:
+    job = f"/jobs/{data(intake.send('POST', '/jobs', json=JOB), 201)['id']}"
+    with intake.database.transaction() as stores:
+        stores.connection.execute(text("SELECT FROM jobs FOR UPDATE"))
+        answer = intake.send("PATCH", job, json={"status": "CLOSED"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    error = answer.json()["error"]
+    assert error["code"] == "DATABASE_AWAY"
+    assert error["message"] == "Another change holds the data. Nothing was changed. Send the request again."
+    assert data(intake.get(job))["status"] == "OPEN"
 
 
 def test_a_callback_while_postgres_is_away_is_asked_for_again(

@@ -3,7 +3,10 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -13,6 +16,12 @@ from scheduler.carriers import twilio_calls
 from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.cli import main as cli
 from scheduler.lifecycle import breaker
+from scheduler.lifecycle.backoffs import Backoff, Scope
+from scheduler.lifecycle.breaker import Breaker
+from scheduler.terminal.status import status_page
+from scheduler.terminal.text import system_line, terminal
+from scheduler.use_cases.explain import Carrier, Waiting
+from scheduler.use_cases.operations.backlog import OpenErasures
 from tests.architecture.test_code_rules import PRODUCT, ROOT
 
 PAGE = ROOT / "docs" / "operations.md"
@@ -61,6 +70,51 @@ def section(title: str) -> str:
 def test_alarms_and_headings_match() -> None:
     told = {alarm for line in re.findall(r"^### (.*)$", section("Alarms"), re.MULTILINE) for alarm in line.split(" · ")}
     assert told == alarms()
+
+
+def test_every_alarm_says_whether_to_page() -> None:
+    for alarm in re.split(r"^### ", section("Alarms"), flags=re.MULTILINE)[1:]:
+        assert re.match(r".*\nPage: (yes|no)\b", alarm), alarm
+
+
+def test_sample_of_status_is_real_output(capsys: pytest.CaptureFixture[str]) -> None:
+    now = datetime(2026, 4, 2, 7, tzinfo=UTC)
+    carrier = Carrier(pause_reason=None, down_until=None, down_cause=None, on_trial=False, in_progress=4, max_calls=50)
+    backoff = Backoff(
+        scope=Scope(country="BG"),
+        breaker=Breaker(failures=4, down_until=now + timedelta(minutes=1), cause="COUNTRY_REFUSED"),
+    )
+    runs = Waiting(
+        company_id=UUID("0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55"),
+        pause_reason=None,
+        waiting=120,
+        next_due_at=now + timedelta(seconds=150),
+        due=9,
+        late=timedelta(seconds=64),
+        for_commands=0,
+        for_numbers=2,
+        for_places=7,
+        in_progress=4,
+        concurrent_calls=10,
+        asked_for=1,
+        undecided=0,
+        unknown=1,
+        cause_lost=0,
+    )
+    paused = replace(
+        runs,
+        company_id=UUID("7c2a4b1d-6e0f-4f4e-8d3a-2b9c5e1f0a22"),
+        pause_reason="they asked for silence until Monday",
+        next_due_at=None,
+        late=None,
+        in_progress=0,
+        asked_for=0,
+        unknown=0,
+    )
+    terminal().print(system_line("the system of DATABASE_WORKER_URL, database duecall at postgres:5432"))
+    terminal().print(status_page([carrier], [backoff], [runs, paused], {}, [], OpenErasures(), now))
+    printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    assert f"```text\n{printed}\n```" in TEXT
 
 
 def test_causes_of_the_carrier_are_documented() -> None:

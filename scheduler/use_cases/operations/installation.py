@@ -51,14 +51,12 @@ class Installation:
             stores.keys.revoke_named(_KEY_NAME, now)
         ats_principal = company.ats_principal_id
         assert ats_principal is not None
-        company_key = self._key(KeyKind.REGULAR, company.id, company.id)
-        ats_key = self._key(KeyKind.ATS, ats_principal, None)
         return Seeded(
             company_id=company.id,
             agent_id=agent.id,
             phone_number_id=number_id,
-            company_key=company_key,
-            ats_key=ats_key,
+            company_key=self._key(KeyKind.REGULAR, company.id, company.id),
+            ats_key=self._key(KeyKind.ATS, ats_principal, None),
         )
 
     def _key(self, kind: KeyKind, principal_id: UUID, company_id: UUID | None) -> str:

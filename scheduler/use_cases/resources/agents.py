@@ -71,21 +71,8 @@ class Agents:
 
 def add_agent(stores: Stores, company_id: UUID, new: NewAgent, now: datetime) -> Agent:
     """Create an agent of the company. Raises AgentNumberRequired, NotFound."""
-    agent = Agent(
-        id=uuid4(),
-        company_id=company_id,
-        name=new.name,
-        type=new.type,
-        focus=new.focus,
-        language=new.language,
-        duration=new.duration,
-        phone_number_id=new.phone_number_id,
-        caller_number=_caller_number(stores, company_id, new.type, new.phone_number_id),
-        details=new.details,
-        metadata=new.metadata,
-        created_at=now,
-        updated_at=now,
-    )
+    caller = _caller_number(stores, company_id, new.type, new.phone_number_id)
+    agent = Agent(id=uuid4(), company_id=company_id, caller_number=caller, created_at=now, updated_at=now, **vars(new))
     stores.agents.add(agent)
     return agent
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID, uuid4
 
 from scheduler.domain.attempt import AttemptState, Cancelled, Reason
@@ -22,6 +23,9 @@ from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, Wr
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import authorized_company, require
+
+_CALL_RULES = attrgetter("phone_number", "timezone", "gdpr_expiry_date")
+"""The fields that determine when, or whether, a candidate is called."""
 
 
 class Candidates:
@@ -86,7 +90,7 @@ class Candidates:
             stores.candidates.save(after)
             if after.job_ids != before.job_ids:  # otherwise a job deleted in the meantime would come back
                 stores.candidates.save_jobs(after)
-            rings = _contact_changed(before, after)
+            rings = _CALL_RULES(before) != _CALL_RULES(after)
             if rings:
                 stores.reresolutions.ask(company_id, candidate_id, now)
             return after
@@ -119,21 +123,7 @@ def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: date
 
     Raises PhoneNumberInvalid, InvalidTimezone, UnknownJobs.
     """
-    candidate = Candidate(
-        id=uuid4(),
-        company_id=company.id,
-        first_name=new.first_name,
-        last_name=new.last_name,
-        email=new.email,
-        phone_number=new.phone_number,
-        timezone=new.timezone,
-        gdpr_expiry_date=new.gdpr_expiry_date,
-        status=new.status,
-        job_ids=new.job_ids,
-        metadata=new.metadata,
-        created_at=now,
-        updated_at=now,
-    )
+    candidate = Candidate(id=uuid4(), company_id=company.id, created_at=now, updated_at=now, **vars(new))
     candidate = _normalised(stores, candidate, None, is_rung=is_rung)
     stores.candidates.add(candidate)
     return candidate
@@ -188,14 +178,6 @@ def _check_allowed(candidate: Candidate, company: Company) -> None:
     if candidate.phone_number is not None:
         number = callee_zones.read_number(candidate.phone_number)
         callee_zones.check_allowed(number, company.settings.allowed_countries)
-
-
-def _contact_changed(before: Candidate, after: Candidate) -> bool:
-    return (before.phone_number, before.timezone, before.gdpr_expiry_date) != (
-        after.phone_number,
-        after.timezone,
-        after.gdpr_expiry_date,
-    )
 
 
 def _cancel_interview(stores: Stores, interview_id: UUID, actor: str, now: datetime) -> None:

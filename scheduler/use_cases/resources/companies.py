@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID, uuid4
 
 from scheduler.domain.company import Company, CompanySettings, NewCompany
@@ -18,6 +19,9 @@ from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, Wr
 from scheduler.use_cases.resources.owners import name_owner
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
+
+_CALL_RULES = attrgetter("intervals", "timezone", "allowed_countries")
+"""The settings that determine when, or whether, candidates are called."""
 
 
 class Companies:
@@ -81,7 +85,7 @@ class Companies:
             settings = _normalised(replace(before.settings, **changes.get("settings", {})))
             after = replace(changed(before, others), settings=settings, updated_at=now)
             stores.companies.save(after)
-            rings = _call_rules_changed(before.settings, settings)
+            rings = _CALL_RULES(before.settings) != _CALL_RULES(settings)
             if rings:
                 stores.reresolutions.ask(company_id, None, now)
             invites = "owner_email" in changes
@@ -139,12 +143,3 @@ def _normalised(settings: CompanySettings) -> CompanySettings:
     """Return the settings with a normalised time zone. Raises InvalidTimezone."""
     zone = settings.timezone
     return settings if zone is None else replace(settings, timezone=callee_zones.check_zone(zone))
-
-
-def _call_rules_changed(before: CompanySettings, after: CompanySettings) -> bool:
-    """Return True if the change may affect when, or whether, candidates are called."""
-    return (before.intervals, before.timezone, before.allowed_countries) != (
-        after.intervals,
-        after.timezone,
-        after.allowed_countries,
-    )

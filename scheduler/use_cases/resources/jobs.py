@@ -68,17 +68,7 @@ class Jobs:
 
 def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:
     """Create a job of the company."""
-    job = Job(
-        id=uuid4(),
-        company_id=company_id,
-        title=new.title,
-        description=new.description,
-        status=new.status,
-        details=new.details,
-        metadata=new.metadata,
-        created_at=now,
-        updated_at=now,
-    )
+    job = Job(id=uuid4(), company_id=company_id, created_at=now, updated_at=now, **vars(new))
     stores.jobs.add(job)
     return job
 
