@@ -35,10 +35,7 @@ def _asked_for(whole: WholeSystem, number: str, **more: object) -> tuple[str, st
 def _asked_for_by(whole: WholeSystem, company: Company, number: str) -> None:
     body = {**whole.client.interview(number), "agentId": str(company.agent_id)}
     answer = whole.client.session.post(
-        f"{whole.running.apiUrl}/interviews",
-        json=body,
-        headers={"Authorization": f"Bearer {company.key}"},
-        timeout=40,
+        f"{whole.running.apiUrl}/interviews", json=body, headers={"Authorization": f"Bearer {company.key}"}, timeout=40
     )
     assert answer.status_code == 201, answer.text
 

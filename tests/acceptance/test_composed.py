@@ -221,7 +221,4 @@ def call_somebody(composition: Composition, place: str) -> None:
             "phoneNumber": NUMBER,
             "gdprExpiryDate": "2099-01-01",
         }
-        sent(
-            f"/interviews{mine}",
-            {"agent": {**agent, "companyPhoneNumberId": number["id"]}, "candidate": candidate},
-        )
+        sent(f"/interviews{mine}", {"agent": {**agent, "companyPhoneNumberId": number["id"]}, "candidate": candidate})

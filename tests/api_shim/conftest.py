@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from scheduler.domain.command import Command
+from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import PEPPER, Intake, SharedApi, Worker, a_worker, settings_for
+from tests.api_shim.interview_requests import Desk
+from tests.api_shim.waiting_commands import a_waiting_command
 from tests.conftest import Seeded
 from tests.support.builders import Tenant, a_house
 
@@ -40,6 +44,22 @@ def worker(intake: Intake) -> Iterator[Worker]:
 def tenant(intake: Intake) -> Tenant:
     """The company of the intake, with its clock."""
     return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
+
+
+@pytest.fixture
+def desk(intake: Intake) -> Desk:
+    return Desk(intake)
+
+
+@pytest.fixture
+def ats(intake: Intake) -> Intake:
+    """A client with an ATS key that has no company yet."""
+    return intake.with_new_key(kind=KeyKind.ATS)
+
+
+@pytest.fixture
+def waiting() -> Command:
+    return a_waiting_command()
 
 
 @pytest.fixture

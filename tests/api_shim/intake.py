@@ -20,7 +20,7 @@ from api_shim.app import create_app
 from api_shim.context import AppContext
 from scheduler.clock import clock, machine_now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.attempt import Attempt
+from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
@@ -32,7 +32,8 @@ from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from scheduler.use_cases.shared.context import Context
-from tests.conftest import NOON, Seeded, wait_until
+from tests.conftest import NOON, Seeded, seed, wait_until
+from tests.support.builders import Tenant, a_placed_attempt
 from tests.support.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
 from workers.app import app as celery
 from workers.hint_publisher import RedisHintPublisher
@@ -42,8 +43,12 @@ PEPPER = "a pepper for tests"
 FIRST_NAME, LAST_NAME, EMAIL, NUMBER = "Zuzana", "Tajomná", "zuzana@example.com", "+421915123456"
 PLENTY = 1_000_000
 ASYNC = {"Prefer": "respond-async"}
+TOLL_FREE = "+18004633339"
+"""A number of many time zones."""
 TOMORROW, AN_HOUR_LATER = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
 """Nine and ten in the morning in Bratislava."""
+JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
+ONLINE_AGENT = {"name": "Web interviewer", "type": "ONLINE", "focus": "GENERIC", "language": "EN", "duration": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +71,44 @@ class Intake:
     def with_new_key(self, *scopes: str, kind: KeyKind = KeyKind.REGULAR) -> "Intake":
         return self.with_key(self.new_key(*scopes, kind=kind)[1])
 
-    def new_key(self, *scopes: str, kind: KeyKind = KeyKind.REGULAR) -> tuple[Principal, str]:
-        company_id = self.seeded.company_id if kind is KeyKind.REGULAR else None
-        keys = Keys(self.database, Hasher(PEPPER), self.now)
-        return keys.create(
+    def with_key_of_another_company(self) -> "Intake":
+        return replace(self, seeded=seed(self.database, self.now())).with_new_key()
+
+    def with_key_of_its_ats(self) -> "Intake":
+        """A client with a new ATS key, made the creator of this company."""
+        principal, key = self.new_key(kind=KeyKind.ATS)
+        self.adopt(principal)
+        return self.with_key(key)
+
+    def adopt(self, principal: Principal) -> None:
+        """Make an ATS key the creator of this company."""
+        change = "UPDATE companies SET ats_principal_id = :id WHERE id = :company_id"
+        self.change(change, id=principal.id, company_id=self.seeded.company_id)
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.database, Hasher(PEPPER), self.now)
+
+    def new_key(
+        self, *scopes: str, kind: KeyKind = KeyKind.REGULAR, per_minute: int = PLENTY, per_hour: int = PLENTY
+    ) -> tuple[Principal, str]:
+        return self.keys.create(
             kind=kind,
             name="a test",
-            company_id=company_id,
+            company_id=self.seeded.company_id if kind is KeyKind.REGULAR else None,
             scopes=frozenset(scopes) or ALL_SCOPES,
-            per_minute=PLENTY,
-            per_hour=PLENTY,
+            per_minute=per_minute,
+            per_hour=per_hour,
         )
+
+    @property
+    def company(self) -> str:
+        """The path of its company."""
+        return f"/company/{self.seeded.company_id}"
+
+    def set_up(self, **settings: Any) -> httpx.Response:
+        """Change settings of its company."""
+        return self.patch(self.company, {"settings": settings})
 
     def send(self, method: str, path: str, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
@@ -84,6 +116,19 @@ class Intake:
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         return self.send("GET", path, params=params)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return self.send("POST", path, json=body, **more)
+
+    def patch(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return self.send("PATCH", path, json=body, **more)
+
+    def delete(self, path: str, **more: Any) -> httpx.Response:
+        return self.send("DELETE", path, **more)
+
+    def made(self, path: str, body: Any, **more: Any) -> Any:
+        """Create a resource and return it."""
+        return data(self.post(path, body, **more), 201)
 
     def create(
         self,
@@ -169,6 +214,12 @@ def an_online_agent(intake: Intake) -> UUID:
     with intake.database.transaction() as stores:
         stores.agents.add(agent)
     return agent.id
+
+
+def talk(tenant: Tenant, seconds: int = 90) -> Attempt:
+    """Complete a call in which a person talks for this many seconds."""
+    ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=seconds))
+    return tenant.take(a_placed_attempt(tenant), ended)
 
 
 def candidate(**changes: Any) -> dict[str, Any]:
@@ -355,6 +406,30 @@ def data(answer: httpx.Response, status: int = 200) -> Any:
     return answer.json()["data"]
 
 
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Return the status and the error code of a refused request."""
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Return the error of a request that was refused with this status and code."""
+    assert refusal(answer) == (status, code), answer.text
+    return dict(answer.json()["error"])
+
+
+def wrong_fields(answer: httpx.Response) -> list[tuple[str, str]]:
+    """Return the name and the code of each field or parameter that a refusal lists."""
+    fields = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
+    return [(each["field"], each["code"]) for each in fields]
+
+
+def pagination(total: int, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
+    """Return the expected `pagination` of a list."""
+    pages = -(-total // limit)
+    content = {"page": page, "limit": limit, "total": total, "totalPages": pages}
+    return {**content, "hasNextPage": page < pages, "hasPreviousPage": page > 1}
+
+
 def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
     """An interview without the `waitingFor` of its attempts, which depends on the current time."""
     return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}
@@ -378,6 +453,21 @@ def meanwhile(act: Callable[[], httpx.Response]) -> Iterator[Callable[[], httpx.
     thread.start()
     yield lambda: wait_until(lambda: answers, says="the response arrives")[0]
     thread.join(30)
+
+
+@contextmanager
+def slow_acceptance(intake: Intake) -> Iterator[None]:
+    """Make each insert into the inbox take four seconds."""
+    intake.change(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN PERFORM pg_sleep_for('4 s'); RETURN NEW; END $$"
+    )
+    intake.change("CREATE TRIGGER slowly BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION slowly()")
+    try:
+        yield
+    finally:
+        intake.change("DROP TRIGGER slowly ON inbox")
+        intake.change("DROP FUNCTION slowly()")
 
 
 @contextmanager

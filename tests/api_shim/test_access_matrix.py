@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.use_cases.resources.keys import ALL_SCOPES
+from tests.api_shim.document_operations import documented, example_of
 from tests.api_shim.intake import PEPPER, TOMORROW, Intake, Worker, candidate
 from tests.conftest import CALLER
 
@@ -54,28 +54,19 @@ class Operation:
 
 
 def _operations() -> Iterator[Operation]:
-    for path, operations in create_app().openapi()["paths"].items():
-        for method, spec in operations.items():
-            security = spec.get("security")
-            if "{" not in path or security is None:
-                continue
-            [scopes] = security
-            yield Operation(
-                name=spec["operationId"],
-                method=method.upper(),
-                path=path,
-                scope=next(iter(scopes["apiKey"]), None),
-                body=BODIES.get(spec["operationId"], _example(spec)),
-                takes_company_id="companyId" in {each["name"] for each in spec["parameters"] if each["in"] == "query"},
-            )
-
-
-def _example(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if "requestBody" not in spec:
-        return None
-    examples = spec["requestBody"]["content"]["application/json"]["examples"]
-    value: Mapping[str, Any] = next(iter(examples.values()))["value"]
-    return value
+    for method, path, spec in documented():
+        security = spec.get("security")
+        if "{" not in path or security is None:
+            continue
+        [scopes] = security
+        yield Operation(
+            name=spec["operationId"],
+            method=method,
+            path=path,
+            scope=next(iter(scopes["apiKey"]), None),
+            body=BODIES.get(spec["operationId"], example_of(spec)),
+            takes_company_id="companyId" in {each["name"] for each in spec["parameters"] if each["in"] == "query"},
+        )
 
 
 OPERATIONS = list(_operations())
@@ -122,7 +113,7 @@ def world(intake: Intake, worker: Worker) -> World:
 
 
 def _company(ats: Intake) -> str:
-    company: str = _data(ats.send("POST", "/company", json={"name": "Acme"}))["id"]
+    company: str = _data(ats.post("/company", {"name": "Acme"}))["id"]
     return company
 
 
@@ -136,7 +127,7 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
     params = {"companyId": company}
 
     def make(path: str, body: Mapping[str, Any], **headers: str) -> Any:
-        return _data(ats.send("POST", path, json=dict(body), params=params, headers=headers))
+        return _data(ats.post(path, dict(body), params=params, headers=headers))
 
     with ats.database.transaction() as stores:
         number = stores.phone_numbers.add(uuid4(), UUID(company), CALLER, ats.now())

@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
+from tests.api_shim.document_operations import DOCUMENT
 from tests.api_shim.intake import Intake, Worker, a_worker, candidate, data
-from tests.api_shim.test_document import DOCUMENT
-from tests.api_shim.test_intake_owners import deliver
+from tests.api_shim.owners import deliver
 from tests.conftest import CALLER
 from tests.support.servers import serving
 from tests.support.smtp_server import a_post_office
@@ -222,7 +222,7 @@ def _a_house_of_plenty(ats: Intake) -> dict[str, Any]:
     """A company with several of each resource, and companies to delete, in the form of `fuzz_hooks`."""
 
     def make(path: str, body: dict[str, Any], **params: str) -> Any:
-        return data(ats.send("POST", path, json=body, params=params), 201)
+        return ats.made(path, body, params=params)
 
     all_day = [{"days": EVERY_DAY, "start": "00:00", "end": "24:00"}]
     settings = {"callTimeIntervals": all_day, "timezone": "Europe/Bratislava"}
@@ -292,7 +292,7 @@ def _tokens(ats: Intake) -> list[str]:
     with a_post_office() as office:
         for number in range(10):
             body = {"name": "With an owner", "ownerEmail": f"owner{number}@example.com"}
-            data(ats.send("POST", "/company", json=body), 201)
+            ats.made("/company", body)
         deliver(ats, office)
         return [each.token for each in office.mails]
 

@@ -23,9 +23,9 @@ from tests.api_shim.intake import (
     a_worker,
     applied,
     call_of,
+    data,
 )
 from tests.architecture.rules import does, does_not
-from tests.conftest import NOON, seed
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
@@ -78,11 +78,10 @@ def test_an_attempt_is_shown_in_every_state(
 ) -> None:
     call = call_of(make(tenant))
     answer = intake.get(call.attempt)
-    assert answer.status_code == 200
-    attempt = answer.json()["data"]
+    attempt = data(answer)
     assert (attempt["id"], attempt["interviewId"]) == (str(call.attempt_id), str(call.interview_id))
     assert attempt["status"] == status
-    assert attempt in intake.get(call.attempts).json()["data"]["items"]
+    assert attempt in data(intake.get(call.attempts))["items"]
 
 
 @does_not("F4-2")
@@ -116,13 +115,13 @@ def test_attempt_is_deleted_unless_its_phone_may_be_ringing(
     invoke: Any,
 ) -> None:
     call = call_of(make(tenant))
-    answer = intake.send("DELETE", call.attempt)
+    answer = intake.delete(call.attempt)
     assert_answered(answer, delete)
     gone = answer.status_code == 204
     assert (intake.get(call.attempt).status_code == 404) is gone
     assert (intake.get(call.explanation).status_code == 404) is gone
-    assert (intake.get(call.attempts).json()["data"]["items"] == []) is gone
-    assert (intake.get(call.interview).json()["data"]["callAttempts"] == []) is gone
+    assert (data(intake.get(call.attempts))["items"] == []) is gone
+    assert (data(intake.get(call.interview))["callAttempts"] == []) is gone
 
 
 @does_not("F4-1", "F4-5")
@@ -140,37 +139,34 @@ def test_invoke_creates_an_attempt_unless_one_is_in_progress(
     call = call_of(make(tenant))
     answer = invoked(intake, call, {"scheduledAt": TOMORROW})
     assert_answered(answer, invoke)
-    listed = intake.get(call.attempts).json()["data"]["items"]
+    listed = data(intake.get(call.attempts))["items"]
     assert len(listed) == (2 if answer.status_code == 201 else 1)
 
 
 @does("F4-3")
 def test_deleted_attempt_is_not_shown_moved_or_deleted_again(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    assert intake.send("DELETE", call.attempt).status_code == 204
+    assert intake.delete(call.attempt).status_code == 204
     for answer in (
         intake.get(call.attempt),
         intake.get(call.explanation),
         moved(intake, call, AN_HOUR_LATER),
-        intake.send("DELETE", call.attempt),
+        intake.delete(call.attempt),
     ):
         assert_answered(answer, "RESOURCE_NOT_FOUND")
-        assert answer.json()["error"]["details"] == {
-            "resourceType": "callAttempt",
-            "resourceId": str(call.attempt_id),
-        }
+        assert answer.json()["error"]["details"] == {"resourceType": "callAttempt", "resourceId": str(call.attempt_id)}
 
 
 @does_not("F4-3")
 def test_deleting_an_attempt_leaves_the_others_and_the_interview(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     second = invoked(intake, call, {"scheduledAt": AN_HOUR_LATER}).json()["data"]
-    assert intake.send("DELETE", call.attempt).status_code == 204
-    interview = intake.get(call.interview).json()["data"]
+    assert intake.delete(call.attempt).status_code == 204
+    interview = data(intake.get(call.interview))
     assert [(each["id"], each["status"]) for each in interview["callAttempts"]] == [(second["id"], "PENDING")]
     assert interview["status"] == "SCHEDULED"
-    assert intake.send("DELETE", f"{call.attempts}/{second['id']}").status_code == 204
-    empty = intake.get(call.interview).json()["data"]
+    assert intake.delete(f"{call.attempts}/{second['id']}").status_code == 204
+    empty = data(intake.get(call.interview))
     assert (empty["callAttempts"], empty["scheduledAt"], empty["status"]) == ([], None, "SCHEDULED")
     assert_answered(invoked(intake, call), 201)
 
@@ -186,19 +182,19 @@ def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, tenant: T
         for answer in everything(intake, call):
             assert_answered(answer, "RESOURCE_NOT_FOUND")
             assert answer.json()["error"]["details"]["resourceType"] == "callAttempt"
-    assert intake.get(mine.attempt).json()["data"]["status"] == "PENDING"
+    assert data(intake.get(mine.attempt))["status"] == "PENDING"
 
 
 def test_foreign_and_missing_attempt_get_the_same_404(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = call_of(waiting(tenant))
-    stranger = Intake(**{**vars(intake), "seeded": seed(intake.database, NOON)}).with_new_key()
+    stranger = intake.with_key_of_another_company()
     nobodys = Call(interview_id=uuid4(), attempt_id=uuid4())
-    theirs = [*everything(stranger, call), invoked(stranger, call), stranger.send("DELETE", call.interview)]
-    missing = [*everything(stranger, nobodys), invoked(stranger, nobodys), stranger.send("DELETE", nobodys.interview)]
+    theirs = [*everything(stranger, call), invoked(stranger, call), stranger.delete(call.interview)]
+    missing = [*everything(stranger, nobodys), invoked(stranger, nobodys), stranger.delete(nobodys.interview)]
     for foreign, none in zip(theirs, missing, strict=True):
         assert foreign.status_code == none.status_code == 404
         assert without_id(foreign) == without_id(none)
-    assert intake.get(call.attempt).json()["data"]["status"] == "PENDING"
+    assert data(intake.get(call.attempt))["status"] == "PENDING"
 
 
 def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Tenant) -> None:
@@ -208,7 +204,7 @@ def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Ten
     for path in (call.attempt, call.explanation, call.attempts):
         assert_answered(ats.get(path), "COMPANY_ID_REQUIRED")
         assert ats.get(path, companyId=mine).status_code == 403
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    intake.adopt(principal)
     for path in (call.attempt, call.explanation, call.attempts):
         assert ats.get(path, companyId=mine).status_code == 200
 
@@ -235,9 +231,8 @@ def test_attempt_contains_no_number(intake: Intake, worker: Worker) -> None:
 )
 def test_call_without_a_time_rings_as_soon_as_allowed(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
     call = a_call(intake)
-    answer = intake.send("POST", call.attempts, **more)
-    assert answer.status_code == 201, answer.text
-    attempt = answer.json()["data"]
+    answer = intake.post(call.attempts, **more)
+    attempt = data(answer, 201)
     assert attempt["id"] != str(call.attempt_id)
     assert attempt["schedule"]["requested"] is None
     assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
@@ -251,18 +246,18 @@ def test_new_call_replaces_the_pending_attempt(intake: Intake, worker: Worker, n
     attempt = answer.json()["data"]
     assert (attempt["status"], attempt["retryNumber"]) == ("PENDING", 0)
     assert attempt["scheduledAt"] == attempt["schedule"]["requested"] == AN_HOUR_LATER
-    newest, oldest = intake.get(call.attempts).json()["data"]["items"]
+    newest, oldest = data(intake.get(call.attempts))["items"]
     assert newest["id"] == attempt["id"]
     assert (oldest["status"], oldest["reasonCode"]) == ("CANCELLED", "REPLACED")
-    assert intake.get(call.interview).json()["data"]["scheduledAt"] == AN_HOUR_LATER
+    assert data(intake.get(call.interview))["scheduledAt"] == AN_HOUR_LATER
 
 
 @does("F4-5")
 def test_failed_interview_is_scheduled_when_called_again(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = call_of(ended(tenant, Reason.DECLINED))
-    assert intake.get(call.interview).json()["data"]["status"] == "FAILED"
+    assert data(intake.get(call.interview))["status"] == "FAILED"
     assert_answered(invoked(intake, call), 201)
-    assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
+    assert data(intake.get(call.interview))["status"] == "SCHEDULED"
 
 
 def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant: Tenant) -> None:
@@ -271,12 +266,12 @@ def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant:
         [(call.attempts, IN_PROGRESS), (nowhere.attempts, "RESOURCE_NOT_FOUND")], start=1
     ):
         key = {"Idempotency-Key": f"k{number}", "Prefer": "wait=0"}
-        first, second = intake.send("POST", path, headers=key), intake.send("POST", path, headers=key)
+        first, second = intake.post(path, headers=key), intake.post(path, headers=key)
         assert_answered(first, code)
         assert first.json()["error"] == second.json()["error"]
         assert "Idempotent-Replayed" not in first.headers
         assert second.headers["Idempotent-Replayed"] == "true"
-        command = intake.get(f"/commands/k{number}").json()["data"]
+        command = data(intake.get(f"/commands/k{number}"))
         assert (command["status"], command["statusCode"]) == ("APPLIED", first.status_code)
         assert command["result"] == first.json()["error"]
         assert intake.count("inbox") == number
@@ -288,19 +283,19 @@ def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant:
 @does("F4-2", "F2-3")
 def test_a_moved_attempt_is_the_same_attempt(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    before = intake.get(call.attempt).json()["data"]
+    before = data(intake.get(call.attempt))
     answer = moved(intake, call, "2026-04-03T10:00:00+10:30")
     assert answer.status_code == 204
     assert answer.content == b""
     assert "Content-Type" not in answer.headers
     assert answer.headers["X-Trace-Id"]
-    after = intake.get(call.attempt).json()["data"]
+    after = data(intake.get(call.attempt))
     assert after["id"] == before["id"]
     assert after["scheduledAt"] == "2026-04-02T23:30:00Z"
     assert after["schedule"]["timezoneSource"] == "OFFSET"
     assert after["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
     assert after["createdAt"] == before["createdAt"]
-    assert len(intake.get(call.attempts).json()["data"]["items"]) == 1
+    assert len(data(intake.get(call.attempts))["items"]) == 1
 
 
 TIMES = [
@@ -335,13 +330,13 @@ def test_invalid_time_is_refused_with_the_reason(
     intake: Intake, worker: Worker, method: str, text: str, code: str, details: set[str]
 ) -> None:
     call = a_call(intake)
-    before = intake.get(call.attempts).json()["data"]
+    before = data(intake.get(call.attempts))
     path = call.attempts if method == "POST" else call.attempt
     answer = intake.send(method, path, json={"scheduledAt": text})
     assert_answered(answer, code)
     assert answer.status_code == 400
     assert set(answer.json()["error"]["details"]) == {"field", *details}
-    assert intake.get(call.attempts).json()["data"] == before
+    assert data(intake.get(call.attempts)) == before
 
 
 @does_not("F2-6")
@@ -372,14 +367,14 @@ def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, work
 def test_moving_an_attempt_returns_its_new_etag(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     key = {"Idempotency-Key": "k"}
-    first = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
+    first = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=key)
     assert (first.status_code, first.content) == (204, b"")
     assert first.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
     condition = {"If-Match": first.headers["ETag"]}
-    second = intake.send("PATCH", call.attempt, json={"scheduledAt": TOMORROW}, headers=condition)
+    second = intake.patch(call.attempt, {"scheduledAt": TOMORROW}, headers=condition)
     assert second.status_code == 204
     assert second.headers["ETag"] == intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
-    replayed = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
+    replayed = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=key)
     assert (replayed.status_code, replayed.headers["Idempotent-Replayed"]) == (204, "true")
     assert replayed.headers["ETag"] == first.headers["ETag"], "the ETag after that move"
 
@@ -389,18 +384,14 @@ def test_refused_deleted_or_unapplied_change_has_no_new_etag(intake: Intake) -> 
     with a_worker(intake.settings):
         call = a_call(intake)
         assert "ETag" not in moved(intake, call, "2026-04-03T03:00:00").headers
-    later = intake.send(
-        "PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={**ASYNC, "Idempotency-Key": "k"}
-    )
+    later = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers={**ASYNC, "Idempotency-Key": "k"})
     assert later.status_code == 202
     assert "ETag" not in later.headers
     with a_worker(intake.settings):
         applied(intake, later)
-        content = intake.send(
-            "PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={"Idempotency-Key": "k"}
-        )
+        content = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers={"Idempotency-Key": "k"})
         assert content.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
-        assert "ETag" not in intake.send("DELETE", call.attempt).headers
+        assert "ETag" not in intake.delete(call.attempt).headers
 
 
 MATCHING = [
@@ -442,7 +433,7 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
         call = a_call(intake)
     headers = {**ASYNC, "If-Match": intake.get(call.attempt).headers["ETag"]}
     accepted = [
-        intake.send("PATCH", call.attempt, json={"scheduledAt": text}, headers=headers)
+        intake.patch(call.attempt, {"scheduledAt": text}, headers=headers)
         for text in (AN_HOUR_LATER, "2026-04-03T09:00:00Z")
     ]
     assert [answer.status_code for answer in accepted] == [202, 202]
@@ -450,7 +441,7 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
         first, second = [applied(intake, answer) for answer in accepted]
     assert (first["statusCode"], first["result"]) == (204, None)
     assert (second["statusCode"], second["result"]["code"]) == (412, "PRECONDITION_FAILED")
-    assert intake.get(call.attempt).json()["data"]["scheduledAt"] == AN_HOUR_LATER
+    assert data(intake.get(call.attempt))["scheduledAt"] == AN_HOUR_LATER
 
 
 @pytest.mark.parametrize(
@@ -463,7 +454,7 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
 )
 def test_a_delete_needs_no_body(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
     call = a_call(intake)
-    answer = intake.send("DELETE", call.attempt, **more)
+    answer = intake.delete(call.attempt, **more)
     assert (answer.status_code, answer.content) == (204, b"")
 
 
@@ -471,18 +462,18 @@ def test_every_path_of_an_attempt_works_under_v1(intake: Intake, worker: Worker)
     call = a_call(intake)
     assert intake.get(f"/v1{call.attempt}").status_code == 200
     assert intake.get(f"/v1{call.explanation}").status_code == 200
-    assert intake.send("DELETE", f"/v1{call.attempt}").status_code == 204
+    assert intake.delete(f"/v1{call.attempt}").status_code == 204
 
 
 # ---- helpers
 
 
 def moved(intake: Intake, call: Call, text: str) -> httpx.Response:
-    return intake.send("PATCH", call.attempt, json={"scheduledAt": text})
+    return intake.patch(call.attempt, {"scheduledAt": text})
 
 
 def invoked(intake: Intake, call: Call, body: dict[str, Any] | None = None) -> httpx.Response:
-    return intake.send("POST", call.attempts, json=body or {})
+    return intake.post(call.attempts, body or {})
 
 
 def everything(intake: Intake, call: Call) -> list[httpx.Response]:
@@ -491,7 +482,7 @@ def everything(intake: Intake, call: Call) -> list[httpx.Response]:
         intake.get(call.attempt),
         intake.get(call.explanation),
         moved(intake, call, AN_HOUR_LATER),
-        intake.send("DELETE", call.attempt),
+        intake.delete(call.attempt),
     ]
 
 

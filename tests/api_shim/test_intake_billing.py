@@ -10,13 +10,13 @@ import pytest
 
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.agent import AgentFocus
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, ProofMissing, Proven, Reason
+from scheduler.domain.attempt import AttemptState, Ended, ProofMissing, Proven, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.usage import BillingSystem, Price, PriceList
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.resources.usage import Usage
-from tests.api_shim.intake import PUBLIC_URL, Intake, Worker, an_online_agent
-from tests.api_shim.test_intake_carrier import FORM, call_back
+from tests.api_shim.carrier_callbacks import FORM, call_back
+from tests.api_shim.intake import PUBLIC_URL, Intake, Worker, an_online_agent, data, talk
 from tests.architecture.rules import does, does_not
 from tests.conftest import Seeded, seed
 from tests.support.builders import (
@@ -46,12 +46,6 @@ def usage(intake: Intake, **params: str) -> Any:
 def refusal(intake: Intake, **params: str) -> tuple[int, str]:
     answer = intake.get("/billing/usage", **params)
     return answer.status_code, answer.json()["error"]["code"]
-
-
-def talk(tenant: Tenant, seconds: int = SECONDS) -> Attempt:
-    """Complete a call in which a person talks for this many seconds."""
-    ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=seconds))
-    return tenant.take(a_placed_attempt(tenant), ended)
 
 
 def bill(intake: Intake, system: BillingSystem, prices: PriceList | None = None) -> None:
@@ -95,7 +89,7 @@ def test_f5_1_regular_key_gets_usage_of_its_own_company(intake: Intake, tenant: 
         "breakdownByCostKey": [{"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5}],
         "totalMinutesUsed": 1.5,
     }
-    assert intake.get("/v1/billing/usage").json()["data"] == report
+    assert data(intake.get("/v1/billing/usage")) == report
 
 
 @does("F5-1")
@@ -108,10 +102,7 @@ def test_f5_1_ats_key_gets_usage_of_its_own_companies_only(intake: Intake, tenan
     report = usage(intake.with_key(key))
     nothing = in_minutes(unused.company_id, "Unused", 0.0, events=0) | {"breakdownByCostKey": []}
     by_id = {each["companyId"]: each for each in report["companies"]}
-    assert by_id == {
-        str(used.company_id): in_minutes(used.company_id, "Used", 1.5),
-        str(unused.company_id): nothing,
-    }
+    assert by_id == {str(used.company_id): in_minutes(used.company_id, "Used", 1.5), str(unused.company_id): nothing}
     assert (report["totalInterviews"], report["totalMinutesUsed"]) == (1, 1.5)
     assert usage(intake.with_new_key(kind=KeyKind.ATS)) == {
         "companies": [],
@@ -141,7 +132,7 @@ def test_usage_of_an_inaccessible_company_is_refused(intake: Intake, tenant: Ten
     for nowhere in (str(intake.seeded.company_id), str(uuid4())):
         assert refusal(ats, companyId=nowhere) == (403, "RESOURCE_ACCESS_DENIED")
     gone = str(an_ats_company(intake, principal.id, "Gone").company_id)
-    assert ats.send("DELETE", f"/company/{gone}").status_code == 200
+    assert ats.delete(f"/company/{gone}").status_code == 200
     assert refusal(ats, companyId=gone) == (403, "RESOURCE_ACCESS_DENIED")
     for misspelt in ("acme", ""):
         assert refusal(ats, companyId=misspelt) == (400, "VALIDATION_ERROR")
@@ -265,8 +256,7 @@ def test_f5_3_answered_call_is_booked_with_the_carriers_end(
 def test_f5_3_unanswered_call_is_not_booked(intake: Intake, tenant: Tenant) -> None:
     for reason in (Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.DECLINED, Reason.CARRIER_ERROR):
         tenant.take(
-            a_placed_attempt(tenant),
-            Ended(reason=reason, ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)),
+            a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now(), duration=timedelta(seconds=SECONDS))
         )
     tenant.take(an_unknown_attempt(tenant), ProofMissing())
     assert intake.count("usage") == 0
@@ -288,7 +278,7 @@ def test_f5_3_late_proof_of_an_answer_is_booked_when_it_arrives(intake: Intake, 
 @does("F5-3", "F4-8")
 def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     placed = a_placed_attempt(tenant)
-    assert intake.send("DELETE", f"/interviews/{placed.interview_id}").status_code == 200
+    assert intake.delete(f"/interviews/{placed.interview_id}").status_code == 200
     tenant.take(
         tenant.attempt(placed.id),
         Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)),
@@ -300,7 +290,7 @@ def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, ten
 def test_f5_3_test_and_online_interviews_are_not_booked(intake: Intake, worker: Worker) -> None:
     assert intake.create(intake.body(isTest=True)).json()["data"]["status"] == "COMPLETED"
     online = intake.create(intake.body(agentId=str(an_online_agent(intake)))).json()["data"]["id"]
-    assert intake.send("PATCH", f"/interviews/{online}", json={"status": "COMPLETED"}).status_code == 200
+    assert intake.patch(f"/interviews/{online}", {"status": "COMPLETED"}).status_code == 200
     assert usage(intake)["totalInterviews"] == 0
 
 
@@ -346,10 +336,7 @@ def test_f5_4_usage_of_a_deleted_company_stays_without_its_name(intake: Intake, 
         talk(of_company(tenant, each))
     intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
     report = usage(ats)
-    assert report["companies"] == [
-        in_minutes(stays.company_id, "Stays", 1.5),
-        in_minutes(gone.company_id, None, 1.5),
-    ]
+    assert report["companies"] == [in_minutes(stays.company_id, "Stays", 1.5), in_minutes(gone.company_id, None, 1.5)]
     assert (report["totalInterviews"], report["totalMinutesUsed"]) == (2, 3.0)
 
 

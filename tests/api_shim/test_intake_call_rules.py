@@ -17,19 +17,8 @@ from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, Ended, ProofMissing, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.use_cases.hear import Hear
-from tests.api_shim.intake import (
-    PUBLIC_URL,
-    TOMORROW,
-    Call,
-    Intake,
-    Worker,
-    a_call,
-    call_of,
-    candidate,
-    data,
-)
-from tests.api_shim.test_intake_carrier import FORM, call_back
-from tests.api_shim.test_intake_interview_rules import refused
+from tests.api_shim.carrier_callbacks import FORM, call_back
+from tests.api_shim.intake import PUBLIC_URL, TOMORROW, Call, Intake, Worker, a_call, call_of, candidate, data, refused
 from tests.architecture.rules import does, does_not
 from tests.support.builders import RecordingHints, Tenant, a_number, a_placed_attempt, a_sid
 from tests.support.servers import SimulatedCarrier, serving
@@ -71,14 +60,14 @@ def attempts(intake: Intake, call: Call) -> list[dict[str, Any]]:
 
 
 def invoked(intake: Intake, call: Call, **body: Any) -> Call:
-    attempt = data(intake.send("POST", call.attempts, json=body), 201)
+    attempt = intake.made(call.attempts, body)
     return Call(interview_id=call.interview_id, attempt_id=attempt["id"])
 
 
 def retries(intake: Intake, most: int = 3, **delays: list[int]) -> None:
     policy = {"maxRetries": most, "delays": delays}
     address = f"/company/{intake.seeded.company_id}"
-    assert intake.send("PATCH", address, json={"settings": {"retryPolicy": policy}}).status_code == 200
+    assert intake.patch(address, {"settings": {"retryPolicy": policy}}).status_code == 200
 
 
 # ---- F4-3: no phone rings after the 204
@@ -87,7 +76,7 @@ def retries(intake: Intake, most: int = 3, **delays: list[int]) -> None:
 @does("F4-3")
 def test_deleted_attempt_is_not_claimed(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = a_call(intake, scheduledAt=NOW)
-    assert intake.send("DELETE", call.attempt).status_code == 204
+    assert intake.delete(call.attempt).status_code == 204
     assert dialled(tenant, call) is None
     assert attempts(intake, call) == []
     again = invoked(intake, call)
@@ -100,7 +89,7 @@ def test_deleted_attempt_still_counts_and_deletes_no_other(intake: Intake, tenan
     call = a_call(intake, scheduledAt=NOW)
     ended(tenant, call, Reason.BUSY)
     _, retry = attempts(intake, call)
-    assert intake.send("DELETE", call.attempt).status_code == 204
+    assert intake.delete(call.attempt).status_code == 204
     assert [each["id"] for each in attempts(intake, call)] == [retry["id"]]
     of_retry = Call(interview_id=call.interview_id, attempt_id=retry["id"])
     intake.change("UPDATE attempts SET due_at = :at WHERE state = 'PENDING'", at=intake.now())
@@ -237,7 +226,7 @@ def test_live_call_of_a_deleted_interview_ends_without_follow_up(
     retries(intake, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
     attempt = ringing(tenant, call)
-    assert data(intake.send("DELETE", call.interview)) is True
+    assert data(intake.delete(call.interview)) is True
     over = tenant.take(attempt, Ended(reason=Reason.BUSY, ended_at=tenant.now()))
     assert over.reason is Reason.BUSY
     assert intake.count("attempts") == 1
@@ -275,7 +264,7 @@ def test_machine_detection_is_off_where_the_company_disables_it(
     intake: Intake, tenant: Tenant, worker: Worker, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
     address = f"/company/{intake.seeded.company_id}"
-    assert intake.send("PATCH", address, json={"settings": {"machineDetection": False}}).status_code == 200
+    assert intake.patch(address, {"settings": {"machineDetection": False}}).status_code == 200
     _, form = sent(intake, tenant, orders)
     assert "MachineDetection" not in form
     assert form["TimeLimit"] == "720"

@@ -1,25 +1,12 @@
 """Carrier callbacks are stored once, and only with a valid signature."""
 
-from urllib.parse import urlencode
-
-import httpx
 import pytest
-from twilio.request_validator import RequestValidator
 
 from scheduler.hashing import Hasher
-from tests.api_shim.intake import PUBLIC_URL, Intake
+from tests.api_shim.carrier_callbacks import FORM, call_back, changed, path_of, sign
+from tests.api_shim.intake import Intake, refusal
 from tests.conftest import TestClock
-from tests.support.builders import a_claimed_attempt, a_house, a_sid
-from tests.support.servers import ACCOUNT_SID, PRIMARY
-
-FORM = [
-    ("CallSid", a_sid()),
-    ("AccountSid", ACCOUNT_SID),
-    ("CallStatus", "ringing"),
-    ("To", "+421915123456"),
-    ("FromCity", ""),
-    ("SequenceNumber", "1"),
-]
+from tests.support.builders import a_claimed_attempt, a_house
 
 
 @pytest.fixture
@@ -54,8 +41,7 @@ def test_signature_covers_the_raw_path_and_query(intake: Intake, token: str) -> 
 @pytest.mark.parametrize("signature", [None, "", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
 def test_unsigned_callback_is_rejected(intake: Intake, token: str, signature: str | None) -> None:
     answer = call_back(intake, token, signature=signature)
-    assert answer.status_code == 403
-    assert answer.json()["error"]["code"] == "NOT_A_CALLBACK"
+    assert refusal(answer) == (403, "NOT_A_CALLBACK")
     assert intake.count("carrier_events") == 0
 
 
@@ -94,34 +80,3 @@ def test_callback_with_an_unknown_token_is_not_stored(intake: Intake) -> None:
 def test_callback_that_is_not_a_form_is_rejected(intake: Intake, token: str, content: bytes) -> None:
     answer = intake.client.post(path_of(token), content=content, headers={"X-Twilio-Signature": "x"})
     assert answer.status_code == 403
-
-
-def call_back(
-    intake: Intake,
-    token: str,
-    form: list[tuple[str, str]] = FORM,
-    *,
-    path: str | None = None,
-    signed: str | None = None,
-    signature: str | None = "right",
-) -> httpx.Response:
-    """Send a callback like Twilio. `signed` is the path that the signature covers, by default the path in use."""
-    path = path or path_of(token)
-    if signature == "right":
-        signature = sign(signed or path, form)
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    if signature is not None:
-        headers["X-Twilio-Signature"] = signature
-    return intake.client.post(path, content=urlencode(form), headers=headers)
-
-
-def path_of(token: str) -> str:
-    return f"/carrier/twilio/{token}"
-
-
-def sign(path: str, form: list[tuple[str, str]]) -> str:
-    return str(RequestValidator(PRIMARY).compute_signature(PUBLIC_URL + path, dict(form)))
-
-
-def changed(**fields: str) -> list[tuple[str, str]]:
-    return list({**dict(FORM), **fields}.items())

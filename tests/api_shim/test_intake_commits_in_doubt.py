@@ -9,14 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
 
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, settings_for
-from tests.api_shim.test_intake_owners import UNKNOWN, accept, make, roles
+from tests.api_shim.carrier_callbacks import call_back
+from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, data, refusal, settings_for, slow_acceptance
+from tests.api_shim.owners import UNKNOWN, accept, make, roles
 from tests.conftest import Seeded, wait_until
 from tests.support.builders import a_house, a_placed_attempt
 from tests.support.servers import Wire, wired
@@ -74,7 +74,7 @@ def test_command_with_a_lost_commit_is_answered_202(wire: Wire, cut: Intake, hea
     wire.cut_after = NextCommit(b"inbox")
     answer = cut.create(headers={**headers, **ASYNC})
     assert answer.status_code == 202, answer.text
-    assert cut.get(answer.headers["Location"]).json()["data"]["status"] == "WAITING"
+    assert data(cut.get(answer.headers["Location"]))["status"] == "WAITING"
     assert cut.count("inbox") == 1
     assert "Idempotent-Replayed" not in answer.headers
 
@@ -131,24 +131,24 @@ def test_command_whose_commit_is_in_flight_is_uncertain(wire: Wire, cut: Intake)
 @pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
 def test_write_with_a_lost_commit_is_answered_as_done(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
     wire.cut_after = NextCommit(b"jobs")
-    made = cut.send("POST", "/jobs", json=JOB, headers=headers)
+    made = cut.post("/jobs", JOB, headers=headers)
     assert made.status_code == 201, made.text
     assert cut.count("jobs") == 1
-    assert cut.get(f"/jobs/{made.json()['data']['id']}").json()["data"]["title"] == "Baker"
-    assert cut.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
+    assert data(cut.get(f"/jobs/{made.json()['data']['id']}"))["title"] == "Baker"
+    assert cut.post("/jobs", JOB, headers=headers).status_code == 201
     assert cut.count("jobs") == (1 if headers else 2)
 
 
 def test_write_whose_commit_is_not_answered_in_time_is_done(wire: Wire, cut: Intake) -> None:
     wire.mute_after = NextCommit(b"jobs")
-    made = cut.send("POST", "/jobs", json=JOB)
+    made = cut.post("/jobs", JOB)
     assert made.status_code == 201, made.text
     assert cut.count("jobs") == 1
 
 
 def test_write_whose_commit_never_arrived_is_refused(wire: Wire, cut: Intake) -> None:
     wire.cut_before = NextCommit(b"jobs")
-    nothing_was_changed(cut.send("POST", "/jobs", json=JOB), cut, table="jobs")
+    nothing_was_changed(cut.post("/jobs", JOB), cut, table="jobs")
 
 
 @pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
@@ -156,7 +156,7 @@ def test_write_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake, 
     commit = NextCommit(b"jobs")
     wire.cut_after = commit
     with lost(wire, commit):
-        answer = cut.send("POST", "/jobs", json=JOB, headers=headers)
+        answer = cut.post("/jobs", JOB, headers=headers)
     details = uncertain(answer)
     assert ("Retry-After" in answer.headers) is ("commandId" in details) is bool(headers)
     wait_until(
@@ -164,7 +164,7 @@ def test_write_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake, 
         says="the uncertain result is found at the URL in the response",
     )
     if headers:
-        assert cut.get(f"/commands/{details['commandId']}").json()["data"]["status"] == "APPLIED"
+        assert data(cut.get(f"/commands/{details['commandId']}"))["status"] == "APPLIED"
 
 
 def test_change_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake) -> None:
@@ -172,10 +172,10 @@ def test_change_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake)
     commit = NextCommit(b"jobs")
     wire.cut_after = commit
     with lost(wire, commit):
-        answer = cut.send("PATCH", job, json={"title": "Pastry cook"})
+        answer = cut.patch(job, {"title": "Pastry cook"})
     assert uncertain(answer)["check"] == job
     wait_until(lambda: cut.get(job).status_code == 200)
-    assert cut.get(job).json()["data"]["title"] == "Pastry cook"
+    assert data(cut.get(job))["title"] == "Pastry cook"
 
 
 def test_acceptance_with_a_lost_commit_is_answered_as_done(wire: Wire, cut: Intake) -> None:
@@ -211,8 +211,6 @@ def test_acceptance_is_uncertain_while_the_database_is_away(wire: Wire, cut: Int
 
 
 def test_callback_with_a_lost_commit_is_asked_for_again(wire: Wire, cut: Intake, hasher: Hasher) -> None:
-    from tests.api_shim.test_intake_carrier import call_back  # noqa: PLC0415 - one caller
-
     attempt_token = a_placed_attempt(a_house(cut.database, cut.seeded, hasher, cut.now)).token
     assert attempt_token is not None
     wire.cut_after = NextCommit(b"carrier_events")
@@ -224,12 +222,12 @@ def test_callback_with_a_lost_commit_is_asked_for_again(wire: Wire, cut: Intake,
 def test_read_with_a_lost_commit_changes_nothing(wire: Wire, cut: Intake) -> None:
     wire.cut_after = lambda sent: b"SELECT" in sent and b"FROM jobs" in sent
     answer = cut.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "DATABASE_AWAY")
+    assert refusal(answer) == (503, "DATABASE_AWAY")
 
 
 def test_late_command_is_not_accepted_afterwards(intake: Intake) -> None:
     """More slow requests than threads: the last one gets a thread after half of its time."""
-    with slow_acceptance(intake.database, "4 s"), ThreadPoolExecutor(9) as clients:
+    with slow_acceptance(intake), ThreadPoolExecutor(9) as clients:
         answers = list(clients.map(lambda _: intake.create(headers=ASYNC), range(9)))
         refused = [each for each in answers if each.status_code == 503]
         assert refused
@@ -241,27 +239,6 @@ def test_late_command_is_not_accepted_afterwards(intake: Intake) -> None:
 _AT_WORK = """
     SELECT 1 FROM pg_stat_activity WHERE usename = 'api' AND state <> 'idle' AND pid <> pg_backend_pid()
 """
-
-
-@contextmanager
-def slow_acceptance(database: Database, takes: str) -> Iterator[None]:
-    """Make each insert into the inbox take this long."""
-    change(
-        database,
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
-        f" BEGIN PERFORM pg_sleep_for('{takes}'); RETURN NEW; END $$",
-    )
-    change(database, "CREATE TRIGGER slowly BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION slowly()")
-    try:
-        yield
-    finally:
-        change(database, "DROP TRIGGER slowly ON inbox")
-        change(database, "DROP FUNCTION slowly()")
-
-
-def change(database: Database, statement: str) -> None:
-    with database.transaction() as stores:
-        stores.connection.execute(text(statement))
 
 
 @contextmanager

@@ -15,9 +15,8 @@ from scheduler.domain.attempt import AttemptState, HangUpCause, Reason
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.shared import hints as tasks
-from tests.api_shim.intake import ASYNC, TOMORROW, Intake, Worker, a_call, candidate
-from tests.api_shim.test_intake_carrier import call_back, changed
-from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, code, data, of_another_company
+from tests.api_shim.carrier_callbacks import call_back, changed
+from tests.api_shim.intake import ASYNC, JOB, ONLINE_AGENT, TOMORROW, Intake, Worker, a_call, candidate, data, refusal
 from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
 from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_sid
@@ -33,17 +32,12 @@ def erase(tenant: Tenant) -> Callable[[UUID], None]:
     return Erase(tenant.context, RecordingHints()).company
 
 
-@pytest.fixture
-def ats(intake: Intake) -> Intake:
-    return intake.with_new_key(kind=KeyKind.ATS)
-
-
 def delete(intake: Intake, company_id: object, **headers: str) -> httpx.Response:
-    return intake.send("DELETE", f"/company/{company_id}", headers=headers)
+    return intake.delete(f"/company/{company_id}", headers=headers)
 
 
 def a_company(ats: Intake, **headers: str) -> str:
-    return str(data(ats.send("POST", "/company", json={"name": "Canary"}, headers=headers), 201)["id"])
+    return str(ats.made("/company", {"name": "Canary"}, headers=headers)["id"])
 
 
 def is_deleted(intake: Intake, company_id: object) -> bool:
@@ -63,7 +57,7 @@ def test_f6_1_a_regular_key_deletes_its_own_company(intake: Intake) -> None:
 @does("F6-1")
 def test_f6_1_ats_key_deletes_a_company_that_it_created(ats: Intake) -> None:
     company_id, other = a_company(ats), a_company(ats)
-    assert data(ats.send("DELETE", f"/v1/company/{company_id}")) is True
+    assert data(ats.delete(f"/v1/company/{company_id}")) is True
     assert is_deleted(ats, company_id)
     assert not is_deleted(ats, other)
 
@@ -71,10 +65,10 @@ def test_f6_1_ats_key_deletes_a_company_that_it_created(ats: Intake) -> None:
 @does_not("F6-1")
 def test_f6_1_foreign_or_missing_company_is_not_deleted(intake: Intake, ats: Intake) -> None:
     company_id = a_company(ats)
-    for stranger in (intake, of_another_company(intake), intake.with_new_key(kind=KeyKind.ATS)):
+    for stranger in (intake, intake.with_key_of_another_company(), intake.with_new_key(kind=KeyKind.ATS)):
         for which in (company_id, uuid4()):
-            assert code(delete(stranger, which)) == (403, "RESOURCE_ACCESS_DENIED")
-    assert code(delete(ats, intake.seeded.company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+            assert refusal(delete(stranger, which)) == (403, "RESOURCE_ACCESS_DENIED")
+    assert refusal(delete(ats, intake.seeded.company_id)) == (403, "RESOURCE_ACCESS_DENIED")
     assert not is_deleted(intake, company_id)
     assert not is_deleted(intake, intake.seeded.company_id)
 
@@ -82,7 +76,7 @@ def test_f6_1_foreign_or_missing_company_is_not_deleted(intake: Intake, ats: Int
 @does_not("F6-1")
 def test_f6_1_deletion_requires_the_scope(intake: Intake) -> None:
     writer = intake.with_new_key("write:companies", "read:companies", "delete:jobs")
-    assert code(delete(writer, intake.seeded.company_id)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(delete(writer, intake.seeded.company_id)) == (403, "INSUFFICIENT_PERMISSIONS")
     assert not is_deleted(intake, intake.seeded.company_id)
     assert data(delete(intake.with_new_key("delete:companies"), intake.seeded.company_id)) is True
 
@@ -106,7 +100,7 @@ def test_f6_1_repeated_deletion_is_answered_after_the_erasure(ats: Intake, erase
         erase(UUID(company_id))
     assert ats.count("erasures") == 1
     other = a_company(ats)
-    assert code(delete(ats, other, **DELETE_KEY)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert refusal(delete(ats, other, **DELETE_KEY)) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert not is_deleted(ats, other)
 
 
@@ -115,9 +109,9 @@ def test_f6_1_repeated_deletion_without_its_key_gets_403(ats: Intake, erase: Cal
     company_id = a_company(ats)
     assert data(delete(ats, company_id)) is True
     for headers in ({}, DELETE_KEY):
-        assert code(delete(ats, company_id, **headers)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(delete(ats, company_id, **headers)) == (403, "RESOURCE_ACCESS_DENIED")
     erase(UUID(company_id))
-    assert code(delete(ats, company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+    assert refusal(delete(ats, company_id)) == (403, "RESOURCE_ACCESS_DENIED")
 
 
 # ---- F6-2: after the answer
@@ -125,12 +119,12 @@ def test_f6_1_repeated_deletion_without_its_key_gets_403(ats: Intake, erase: Cal
 
 @does("F6-2")
 def test_f6_2_only_the_keys_of_the_deleted_company_are_dead(intake: Intake, erase: Callable[[UUID], None]) -> None:
-    second, stranger = intake.with_new_key(), of_another_company(intake)
+    second, stranger = intake.with_new_key(), intake.with_key_of_another_company()
     assert data(delete(intake, intake.seeded.company_id, **DELETE_KEY)) is True
     for _ in range(2):
         for key in (intake, second):
-            assert code(key.get("/jobs")) == (401, "INVALID_API_KEY")
-            assert code(delete(key, intake.seeded.company_id, **DELETE_KEY)) == (401, "INVALID_API_KEY")
+            assert refusal(key.get("/jobs")) == (401, "INVALID_API_KEY")
+            assert refusal(delete(key, intake.seeded.company_id, **DELETE_KEY)) == (401, "INVALID_API_KEY")
         assert stranger.get("/jobs").status_code == 200
         erase(intake.seeded.company_id)
     assert stranger.get("/jobs").status_code == 200
@@ -145,10 +139,10 @@ def test_f6_2_deleted_company_can_no_longer_be_read_or_written(
     company_id = str(intake.seeded.company_id)
     params = {"companyId": company_id}
     made = {
-        path: data(ats.send("POST", path, json=body, params=params), 201)["id"]
+        path: ats.made(path, body, params=params)["id"]
         for path, body in (("/jobs", JOB), ("/candidates", candidate()), ("/agents", ONLINE_AGENT))
     }
-    accepted = ats.send("POST", "/interviews", json=ats.body(), params=params, headers=ASYNC)
+    accepted = ats.post("/interviews", ats.body(), params=params, headers=ASYNC)
     call = a_call(intake, scheduledAt=TOMORROW)
     stays = a_company(ats)
     paths = ["/phone-numbers", *made, call.interview, call.attempts, call.attempt, call.explanation]
@@ -158,14 +152,11 @@ def test_f6_2_deleted_company_can_no_longer_be_read_or_written(
     assert data(delete(ats, company_id)) is True
     for _ in range(2):
         for path in paths:
-            assert code(ats.get(path, **params)) == (403, "RESOURCE_ACCESS_DENIED"), path
-        assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
-        assert code(ats.send("PATCH", f"/company/{company_id}", json={"name": "Back"})) == (
-            403,
-            "RESOURCE_ACCESS_DENIED",
-        )
-        assert code(ats.send("POST", "/jobs", json=JOB, params=params)) == (403, "RESOURCE_ACCESS_DENIED")
-        assert code(ats.create(companyId=company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+            assert refusal(ats.get(path, **params)) == (403, "RESOURCE_ACCESS_DENIED"), path
+        assert refusal(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.patch(f"/company/{company_id}", {"name": "Back"})) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.post("/jobs", JOB, params=params)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.create(companyId=company_id)) == (403, "RESOURCE_ACCESS_DENIED")
         assert [each["id"] for each in data(ats.get("/company"))["items"]] == [stays]
         assert ats.get(accepted.headers["Location"]).status_code in {403, 404}
         erase(UUID(company_id))
@@ -220,7 +211,7 @@ def test_f6_2_write_that_meets_the_deletion_is_refused(
             answer = pool.submit(intake.send, method, address, json=body, headers=headers)
             wait_until(lambda: waits_for_a_lock(intake), says="the write waits for the company")
             stores.companies.delete(company_id, intake.now())
-        assert code(answer.result()) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(answer.result()) == (403, "RESOURCE_ACCESS_DENIED")
     assert rows(intake) == before
 
 
@@ -240,7 +231,7 @@ def test_f6_2_write_before_the_deletion_is_completed_first(intake: Intake) -> No
 
 def one_of_each(intake: Intake) -> dict[str, str]:
     made = {"jobs": JOB, "candidates": candidate(), "agents": ONLINE_AGENT}
-    ids = {kind: data(intake.send("POST", f"/{kind}", json=body), 201)["id"] for kind, body in made.items()}
+    ids = {kind: intake.made(f"/{kind}", body)["id"] for kind, body in made.items()}
     return {"company": str(intake.seeded.company_id), **ids}
 
 
@@ -288,7 +279,7 @@ def test_f6_3_everything_is_erased_but_certificate_and_usage(
 
 @does_not("F6-3")
 def test_f6_3_rows_of_another_company_are_kept(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
-    stranger = of_another_company(intake)
+    stranger = intake.with_key_of_another_company()
     call = a_call(stranger)
     assert data(delete(intake, intake.seeded.company_id)) is True
     erase(intake.seeded.company_id)
@@ -323,16 +314,16 @@ def test_f6_3_repeated_requests_restore_nothing(intake: Intake, worker: Worker, 
     company_id = a_company(ats, **headers)
     params: Any = {"companyId": company_id}
     job = {"headers": {"Idempotency-Key": "a job"}, "json": JOB, "params": params}
-    assert ats.send("POST", "/jobs", **job).status_code == 201
+    assert ats.post("/jobs", **job).status_code == 201
     assert data(delete(ats, company_id)) is True
     for _ in range(2):
-        content = ats.send("POST", "/company", json={"name": "Canary"}, headers=headers)
-        assert code(content) == (410, "COMPANY_DELETED")
+        content = ats.post("/company", {"name": "Canary"}, headers=headers)
+        assert refusal(content) == (410, "COMPANY_DELETED")
         assert content.headers["Idempotent-Replayed"] == "true"
         assert "Canary" not in content.text
         assert "settings" not in content.text
-        assert code(ats.send("POST", "/jobs", **job)) == (403, "RESOURCE_ACCESS_DENIED")
-        assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.post("/jobs", **job)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
         erase(UUID(company_id))
     assert ats.ask("SELECT count(*) FROM companies WHERE id = :id", id=company_id) == [(0,)]
     assert ats.count("jobs") == 0

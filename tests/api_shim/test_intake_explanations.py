@@ -11,12 +11,12 @@ from scheduler.domain.call import CallProgress
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from scheduler.use_cases.resources.keys import Keys
 from tests.api_shim.intake import (
     AN_HOUR_LATER,
     ASYNC,
     NUMBER,
     PEPPER,
+    TOLL_FREE,
     TOMORROW,
     Intake,
     Worker,
@@ -24,13 +24,13 @@ from tests.api_shim.intake import (
     a_worker,
     call_of,
     candidate,
+    data,
 )
 from tests.architecture.rules import does
 from tests.conftest import NOON, seed
 from tests.support.builders import Tenant, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
 
 EVENINGS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=20), end=timedelta(hours=22)),)
-TOLL_FREE = "+18004633339"
 
 
 def explained(intake: Intake, attempt: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def rules(content: dict[str, Any]) -> list[str]:
 
 def test_attempt_before_its_time_explains_the_time_and_the_clock(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    content = intake.get(call.explanation).json()["data"]
+    content = data(intake.get(call.explanation))
     assert content["attemptId"] == str(call.attempt_id)
     assert (content["status"], content["reasonCode"]) == ("PENDING", None)
     assert content["waitingFor"]
@@ -58,7 +58,7 @@ def test_attempt_before_its_time_explains_the_time_and_the_clock(intake: Intake,
     assert content["blocks"][0]["rule"] == "NOT_DUE"
     assert content["blocks"][0]["until"] == TOMORROW
     assert content["blocks"][0]["detail"]
-    assert content["schedule"] == intake.get(call.attempt).json()["data"]["schedule"]
+    assert content["schedule"] == data(intake.get(call.attempt))["schedule"]
     assert content["warnings"] == []
     [created] = content["history"]
     assert set(created) == {"at", "event", "from", "to", "reasonCode", "by", "keyName", "detail"}
@@ -113,7 +113,7 @@ def test_recently_called_number_explains_how_long_it_is_blocked(intake: Intake, 
 
 def test_waiting_command_blocks_its_interview(intake: Intake, tenant: Tenant) -> None:
     attempt, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
-    accepted = intake.send("DELETE", call_of(attempt).attempt, headers=ASYNC)
+    accepted = intake.delete(call_of(attempt).attempt, headers=ASYNC)
     assert accepted.status_code == 202
     assert rules(explained(intake, attempt)) == ["COMMAND_WAITING"]
     assert rules(explained(intake, other)) == []
@@ -142,8 +142,8 @@ def test_finished_attempt_waits_for_nothing(intake: Intake, tenant: Tenant) -> N
 
 def test_history_names_the_key_that_moved_the_attempt(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    assert intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}).status_code == 204
-    history = intake.get(call.explanation).json()["data"]["history"]
+    assert intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}).status_code == 204
+    history = data(intake.get(call.explanation))["history"]
     assert [each["event"] for each in history] == ["created", "rescheduled"]
     assert history[0]["by"] == history[1]["by"]
     assert (history[1]["from"], history[1]["to"]) == ("PENDING", "PENDING")
@@ -163,16 +163,16 @@ def test_progress_of_a_call_is_shown_as_a_word(intake: Intake, tenant: Tenant) -
 
 def test_each_key_is_shown_by_its_own_id_and_name(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    first = intake.get(call.explanation).json()["data"]["history"][0]
-    principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
+    first = data(intake.get(call.explanation))["history"][0]
+    principal, secret = intake.keys.create(
         kind=KeyKind.REGULAR,
         name="the night shift",
         company_id=intake.seeded.company_id,
         principal_id=intake.seeded.company_id,
     )
     rotated = intake.with_key(secret)
-    assert rotated.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}).status_code == 204
-    moved = intake.get(call.explanation).json()["data"]["history"][1]
+    assert rotated.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}).status_code == 204
+    moved = data(intake.get(call.explanation))["history"][1]
     assert (moved["by"], moved["keyName"]) == (f"key:{principal.key_id}", "the night shift")
     assert first["by"] not in {moved["by"], f"key:{intake.seeded.company_id}"}
     assert first["keyName"] == intake.ask("SELECT name FROM api_keys ORDER BY created_at, id")[0][0]
@@ -182,7 +182,7 @@ def test_key_name_with_control_characters_is_harmless(intake: Intake, worker: Wo
     call = a_call(intake)
     for kept, shown in (("night\r\n\x1b[31mshift", "night [31mshift"), ("n" * 101, "n" * 99 + "…")):
         intake.change("UPDATE api_keys SET name = :name", name=kept)
-        assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == shown
+        assert data(intake.get(call.explanation))["history"][0]["keyName"] == shown
 
 
 def test_command_of_the_previous_version_names_the_first_key(intake: Intake, worker: Worker) -> None:
@@ -193,20 +193,18 @@ def test_command_of_the_previous_version_names_the_first_key(intake: Intake, wor
         actor=f"key:{principal.id}",
         id=call.attempt_id,
     )
-    assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == "a test"
+    assert data(intake.get(call.explanation))["history"][0]["keyName"] == "a test"
 
 
 def test_key_of_another_tenant_is_named_only_to_its_own_tenant(intake: Intake, worker: Worker) -> None:
-    principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
-        kind=KeyKind.ATS, name="a secret partner"
-    )
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    principal, secret = intake.keys.create(kind=KeyKind.ATS, name="a secret partner")
+    intake.adopt(principal)
     ats, company = intake.with_key(secret), {"companyId": str(intake.seeded.company_id)}
     call = a_call(intake)
-    moved = ats.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, params=company)
+    moved = ats.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, params=company)
     assert moved.status_code == 204
-    by_the_company = intake.get(call.explanation).json()["data"]["history"]
-    by_the_ats = ats.get(call.explanation, **company).json()["data"]["history"]
+    by_the_company = data(intake.get(call.explanation))["history"]
+    by_the_ats = data(ats.get(call.explanation, **company))["history"]
     assert [each["by"] for each in by_the_company] == [each["by"] for each in by_the_ats]
     assert by_the_company[1]["keyName"] is None
     assert by_the_company[0]["keyName"] == by_the_ats[0]["keyName"] is not None
@@ -217,7 +215,7 @@ def test_key_of_another_tenant_is_named_only_to_its_own_tenant(intake: Intake, w
 
 
 def preview(intake: Intake, **question: Any) -> Any:
-    return intake.send("POST", "/call-times/preview", json=question)
+    return intake.post("/call-times/preview", question)
 
 
 def test_allowed_time_is_previewed_as_it_would_be_scheduled(intake: Intake, worker: Worker) -> None:
@@ -263,8 +261,7 @@ def test_rejected_request_is_previewed_with_the_same_refusal(
 ) -> None:
     question = {"phoneNumber": NUMBER, **question}
     answer = preview(intake, **question)
-    assert answer.status_code == 200
-    content = answer.json()["data"]
+    content = data(answer)
     assert (content["allowed"], content["schedule"]) == (False, None)
     assert content["refusal"]["code"] == code
     person = candidate(phoneNumber=question["phoneNumber"], timezone=question.get("timezone"))
@@ -299,7 +296,7 @@ def test_a_candidate_is_previewed_by_their_number(intake: Intake, tenant: Tenant
 
 
 def test_preview_warns_of_an_open_interview_like_a_request(intake: Intake, worker: Worker) -> None:
-    known = intake.get(a_call(intake).interview).json()["data"]["candidateId"]
+    known = data(intake.get(a_call(intake).interview))["candidateId"]
     content = preview(intake, candidateId=known, scheduledAt=TOMORROW).json()["data"]
     body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
     [attempt] = intake.create(body).json()["data"]["callAttempts"]
@@ -318,9 +315,7 @@ def test_unknown_and_foreign_candidate_get_the_same_404(intake: Intake) -> None:
 def test_preview_creates_nothing_and_stores_no_key(intake: Intake) -> None:
     headers = {"Idempotency-Key": "k"}
     for at in (TOMORROW, AN_HOUR_LATER, "2026-04-03T02:00:00Z"):
-        answer = intake.send(
-            "POST", "/call-times/preview", json={"phoneNumber": NUMBER, "scheduledAt": at}, headers=headers
-        )
+        answer = intake.post("/call-times/preview", {"phoneNumber": NUMBER, "scheduledAt": at}, headers=headers)
         assert answer.status_code == 200
         assert "Idempotent-Replayed" not in answer.headers
     assert intake.is_untouched()
@@ -329,25 +324,23 @@ def test_preview_creates_nothing_and_stores_no_key(intake: Intake) -> None:
 
 
 def test_an_ats_key_names_the_company_whose_hours_are_asked_for(intake: Intake) -> None:
-    principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats = intake.with_key(key)
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    ats = intake.with_key_of_its_ats()
     question = {"phoneNumber": NUMBER}
-    mine = ats.send("POST", "/call-times/preview", json=question, params={"companyId": str(intake.seeded.company_id)})
+    mine = ats.post("/call-times/preview", question, params={"companyId": str(intake.seeded.company_id)})
     assert mine.json()["data"]["allowed"] is True
     assert preview(ats, **question).json()["error"]["code"] == "COMPANY_ID_REQUIRED"
-    foreign = ats.send("POST", "/call-times/preview", json=question, params={"companyId": str(uuid4())})
+    foreign = ats.post("/call-times/preview", question, params={"companyId": str(uuid4())})
     assert foreign.json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
 
 
 def test_previewed_time_is_accepted_when_requested(intake: Intake) -> None:
     with a_worker(intake.settings):
         call = a_call(intake)
-        known = intake.get(call.interview).json()["data"]["candidateId"]
+        known = data(intake.get(call.interview))["candidateId"]
         content = preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00").json()["data"]
-        moved = intake.send("PATCH", call.attempt, json={"scheduledAt": "2026-04-03T19:00:00"})
+        moved = intake.patch(call.attempt, {"scheduledAt": "2026-04-03T19:00:00"})
         assert moved.status_code == 204
-        assert intake.get(call.attempt).json()["data"]["schedule"] == content["schedule"]
+        assert data(intake.get(call.attempt))["schedule"] == content["schedule"]
 
 
 def without_instants(error: dict[str, Any]) -> dict[str, Any]:

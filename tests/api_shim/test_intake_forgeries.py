@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import pytest
 
 from scheduler.hashing import Hasher
+from tests.api_shim.carrier_callbacks import FORM, call_back, path_of
 from tests.api_shim.intake import PUBLIC_URL, Intake
-from tests.api_shim.test_intake_carrier import FORM, call_back, path_of
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_sid
 from tests.support.servers import ACCOUNT_SID, PRIMARY

@@ -1,17 +1,16 @@
 """The rules F1 over HTTP: candidate, agent and job of an interview, and refusals, which leave no rows."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 
 from tests.api_shim.intake import (
     EMAIL,
     FIRST_NAME,
+    JOB,
     LAST_NAME,
     NUMBER,
     TOMORROW,
@@ -19,86 +18,12 @@ from tests.api_shim.intake import (
     Worker,
     candidate,
     data,
+    refused,
     without_now,
 )
+from tests.api_shim.interview_requests import AGENT_NAME, AT_NIGHT, Ask, Desk, all_new, known, new, online
 from tests.architecture.rules import does, does_as_named, does_not, does_not_as_named
-from tests.conftest import CALLER, seed, wait_until
-
-AT_NIGHT = "2026-04-03T01:00:00Z"
-JOB_TITLE, AGENT_NAME = "Keeper of secret bees", "Confidential interviewer"
-JOB: dict[str, Any] = {"title": JOB_TITLE, "description": "Knows where each of them lives."}
-AGENT: dict[str, Any] = {
-    "name": AGENT_NAME,
-    "type": "PHONE",
-    "focus": "SCREENING",
-    "language": "SK",
-    "duration": 15,
-}
-MADE_WITH_IT = ("candidates", "agents", "jobs", "assignments", "interviews", "attempts", "attempt_history", "lines")
-
-
-@dataclass(frozen=True)
-class Desk:
-    """Prepares requests: each method creates one resource over HTTP and returns its id."""
-
-    intake: Intake
-
-    def job(self, **changes: Any) -> str:
-        return self._made("/jobs", JOB | changes)
-
-    def person(self, *job_ids: str, **changes: Any) -> str:
-        return self._made("/candidates", candidate(**({"jobIds": list(job_ids)} if job_ids else {}), **changes))
-
-    def agent(self, focus: str = "SCREENING", **changes: Any) -> str:
-        return self._made("/agents", self.an_agent(focus=focus) | changes)
-
-    def an_agent(self, **changes: Any) -> dict[str, Any]:
-        """An agent as a request describes it. `...` omits a field."""
-        agent = AGENT | {"companyPhoneNumberId": str(self.intake.seeded.phone_number_id)} | changes
-        return {name: value for name, value in agent.items() if value is not ...}
-
-    def stranger(self) -> "Desk":
-        """A desk of another company."""
-        other = seed(self.intake.database, self.intake.now())
-        return Desk(Intake(**{**vars(self.intake), "seeded": other}).with_new_key())
-
-    def rows(self) -> dict[str, int]:
-        """Count the rows that a request may create, outside the inbox."""
-        return {table: self.intake.count(table) for table in MADE_WITH_IT}
-
-    def _made(self, path: str, body: dict[str, Any]) -> str:
-        made: str = data(self.intake.send("POST", path, json=body), 201)["id"]
-        return made
-
-
-@pytest.fixture
-def desk(intake: Intake) -> Desk:
-    return Desk(intake)
-
-
-Ask = Callable[[Desk], dict[str, Any]]
-"""Returns the body of a request, after creating the resources that it needs."""
-
-
-def known(desk: Desk, *job_ids: str, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
-    """With a candidate who is assigned to these jobs, by an agent of this focus."""
-    return {"candidateId": desk.person(*job_ids), "agentId": desk.agent(focus), **more}
-
-
-def new(desk: Desk, *, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
-    """With a new candidate."""
-    return {"candidate": candidate(), "agentId": desk.agent(focus), **more}
-
-
-def all_new(desk: Desk, **more: Any) -> dict[str, Any]:
-    return {"candidate": candidate(), "agent": desk.an_agent(), "job": JOB, **more}
-
-
-def online(desk: Desk, **more: Any) -> dict[str, Any]:
-    """By an agent who talks over the web, with a candidate without a number."""
-    agent = desk.an_agent(type="ONLINE", focus="GENERIC", companyPhoneNumberId=...)
-    return {"candidate": candidate(phoneNumber=...), "agent": agent, **more}
-
+from tests.conftest import CALLER, wait_until
 
 # ---- created resources
 
@@ -237,10 +162,10 @@ def test_f1_6_online_interview_at_night_stays_scheduled(intake: Intake, worker: 
     interview = data(intake.create(online(desk, scheduledAt=AT_NIGHT)), 201)
     address = f"/interviews/{interview['id']}"
     assert (interview["scheduledAt"], interview["status"]) == (AT_NIGHT, "SCHEDULED")
-    refused(intake.send("POST", f"{address}/call-attempts"), 400, "CALL_ATTEMPTS_NOT_SUPPORTED")
+    refused(intake.post(f"{address}/call-attempts"), 400, "CALL_ATTEMPTS_NOT_SUPPORTED")
     assert data(intake.get(f"{address}/call-attempts"))["items"] == []
-    assert data(intake.send("PATCH", address, json={"status": "COMPLETED"}))["status"] == "COMPLETED"
-    refused(intake.send("PATCH", address, json={"status": "CANCELLED"}), 409, "INTERVIEW_FINISHED")
+    assert data(intake.patch(address, {"status": "COMPLETED"}))["status"] == "COMPLETED"
+    refused(intake.patch(address, {"status": "CANCELLED"}), 409, "INTERVIEW_FINISHED")
 
 
 NOBODYS = "+421000000000"
@@ -254,9 +179,9 @@ def test_f1_6_online_interview_does_not_validate_the_number(intake: Intake, work
     assert data(intake.get(person))["phoneNumber"] == NOBODYS
     again = online(desk, candidate=..., candidateId=interview["candidateId"], scheduledAt=AT_NIGHT)
     again = data(intake.create({name: value for name, value in again.items() if value is not ...}), 201)
-    moved = intake.send("PATCH", f"/interviews/{again['id']}", json={"scheduledAt": TOMORROW})
+    moved = intake.patch(f"/interviews/{again['id']}", {"scheduledAt": TOMORROW})
     assert data(moved)["scheduledAt"] == TOMORROW
-    assert data(intake.send("PATCH", person, json={"status": "IN_PROCESS"}))["phoneNumber"] == NOBODYS
+    assert data(intake.patch(person, {"status": "IN_PROCESS"}))["phoneNumber"] == NOBODYS
 
 
 @does_not("F1-6")
@@ -268,12 +193,12 @@ def test_f1_6_candidate_with_an_invalid_number_is_not_called(intake: Intake, wor
     assert desk.rows() == before
     person = f"/candidates/{interview['candidateId']}"
     other = "+421000000001"
-    assert data(intake.send("PATCH", person, json={"phoneNumber": other}))["phoneNumber"] == other
+    assert data(intake.patch(person, {"phoneNumber": other}))["phoneNumber"] == other
     refused(intake.create(by_phone), 400, "PHONE_NUMBER_INVALID")
-    assert data(intake.send("PATCH", person, json={"phoneNumber": NUMBER}))["phoneNumber"] == NUMBER
+    assert data(intake.patch(person, {"phoneNumber": NUMBER}))["phoneNumber"] == NUMBER
     assert data(intake.create(by_phone), 201)["type"] == "PHONE"
     for uncallable, code in ((other, "PHONE_NUMBER_INVALID"), ("+19002345678", "NUMBER_NOT_ALLOWED")):
-        content = refused(intake.send("PATCH", person, json={"phoneNumber": uncallable}), 400, code)
+        content = refused(intake.patch(person, {"phoneNumber": uncallable}), 400, code)
         assert content["details"]["field"] == "phoneNumber"
     assert data(intake.get(person))["phoneNumber"] == NUMBER, "a pending call would use it"
 
@@ -294,10 +219,10 @@ def test_candidate_keeps_any_number_until_a_call_is_asked_for(
     intake: Intake, worker: Worker, desk: Desk, number: str, code: str
 ) -> None:
     _allowing_only(desk, "SK", "US", "GB")
-    made = data(intake.send("POST", "/candidates", json=candidate(phoneNumber=number)), 201)
+    made = intake.made("/candidates", candidate(phoneNumber=number))
     assert made["phoneNumber"] == number
     changed = f"/candidates/{desk.person()}"
-    assert data(intake.send("PATCH", changed, json={"phoneNumber": number}))["phoneNumber"] == number
+    assert data(intake.patch(changed, {"phoneNumber": number}))["phoneNumber"] == number
     agent = desk.an_agent(type="ONLINE", focus="GENERIC", companyPhoneNumberId=...)
     web = data(intake.create({"candidateId": made["id"], "agent": agent}), 201)
     assert (web["type"], web["callAttempts"]) == ("ONLINE", [])
@@ -309,7 +234,7 @@ def test_candidate_keeps_any_number_until_a_call_is_asked_for(
     "number", ["0915123456", "+0421915123456", "+4219151234567890", "+421 915 123 456", "+42191x", ""]
 )
 def test_candidate_with_a_number_not_in_e164_is_refused(intake: Intake, number: str) -> None:
-    answer = intake.send("POST", "/candidates", json=candidate(phoneNumber=number))
+    answer = intake.post("/candidates", candidate(phoneNumber=number))
     [field] = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
     assert (field["field"], field["code"]) == ("phoneNumber", "NOT_E164")
 
@@ -377,20 +302,20 @@ def _named_not_assigned(desk: Desk, focus: str) -> dict[str, Any]:
 def _named_deleted(desk: Desk) -> dict[str, Any]:
     job = desk.job()
     body = known(desk, job, jobId=job)
-    assert desk.intake.send("DELETE", f"/jobs/{job}").status_code == 200
+    assert desk.intake.delete(f"/jobs/{job}").status_code == 200
     return body
 
 
 def _only_one_deleted(desk: Desk) -> dict[str, Any]:
     job = desk.job()
     body = known(desk, job)
-    assert desk.intake.send("DELETE", f"/jobs/{job}").status_code == 200
+    assert desk.intake.delete(f"/jobs/{job}").status_code == 200
     return body
 
 
 def _allowing_only(desk: Desk, *countries: str) -> Desk:
     settings = {"settings": {"allowedCountries": list(countries)}}
-    answer = desk.intake.send("PATCH", f"/company/{desk.intake.seeded.company_id}", json=settings)
+    answer = desk.intake.patch(f"/company/{desk.intake.seeded.company_id}", settings)
     assert answer.status_code == 200
     return desk
 
@@ -607,12 +532,6 @@ def test_refused_interview_leaves_rows_only_in_the_inbox(
     assert [row[0] for row in bodies] in ([], [None])
 
 
-def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    error: dict[str, Any] = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (status, code), error
-    return error
-
-
 # ---- titles are not stored
 
 
@@ -627,8 +546,8 @@ def test_f1_4_jobs_to_choose_from_have_their_current_titles(intake: Intake, work
     assert "jobId" in error["message"]
     assert "Beekeeper" not in kept(intake)
     assert data(intake.get("/commands/a key"))["result"]["details"] == error["details"]
-    assert intake.send("PATCH", f"/jobs/{jobs[0]}", json={"title": "Farrier"}).status_code == 200
-    assert intake.send("DELETE", f"/jobs/{jobs[1]}").status_code == 200
+    assert intake.patch(f"/jobs/{jobs[0]}", {"title": "Farrier"}).status_code == 200
+    assert intake.delete(f"/jobs/{jobs[1]}").status_code == 200
     again = intake.create(body, headers=key)
     assert again.headers["Idempotent-Replayed"] == "true"
     error = refused(again, 400, "JOB_AMBIGUOUS")
@@ -640,11 +559,11 @@ def test_answer_repeated_after_an_erasure_names_no_candidate(intake: Intake, wor
     body = all_new(desk, scheduledAt=TOMORROW)
     first = data(intake.create(body, headers=key), 201)
     for path in (f"/candidates/{first['candidateId']}", f"/agents/{first['agentId']}", f"/jobs/{first['jobId']}"):
-        assert data(intake.send("DELETE", path)) is True
+        assert data(intake.delete(path)) is True
     again = intake.create(body, headers=key)
     assert without_now(data(again, 201)) == without_now(first)
     everything = kept(intake) + again.text + intake.get("/commands/a key").text
-    for secret in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER, JOB_TITLE, AGENT_NAME, CALLER):
+    for secret in (FIRST_NAME, LAST_NAME, EMAIL, NUMBER, JOB["title"], AGENT_NAME, CALLER):
         assert secret not in everything
 
 
@@ -676,8 +595,7 @@ def test_fifty_requests_without_a_key_create_fifty(intake: Intake, worker: Worke
         answers = list(
             pool.map(
                 lambda _: intake.create(
-                    {"candidate": candidate(), "agentId": agent, "scheduledAt": TOMORROW},
-                    headers={"Prefer": "wait=30"},
+                    {"candidate": candidate(), "agentId": agent, "scheduledAt": TOMORROW}, headers={"Prefer": "wait=30"}
                 ),
                 range(50),
             )

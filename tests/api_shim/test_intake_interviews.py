@@ -9,15 +9,26 @@ import pytest
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from tests.api_shim.intake import AN_HOUR_LATER, ASYNC, NUMBER, TOMORROW, Intake, Worker, candidate, without_now
-from tests.conftest import NOON, TestClock, seed
+from tests.api_shim.intake import (
+    AN_HOUR_LATER,
+    ASYNC,
+    NUMBER,
+    TOMORROW,
+    Intake,
+    Worker,
+    candidate,
+    data,
+    pagination,
+    refusal,
+    without_now,
+)
+from tests.conftest import TestClock
 from tests.support.builders import a_house, a_pending_attempt
 
 
 def test_an_interview_is_answered_with_its_first_attempt(intake: Intake, worker: Worker) -> None:
     answer = intake.create(intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": "A-17"}))
-    assert answer.status_code == 201
-    interview = answer.json()["data"]
+    interview = data(answer, 201)
     assert interview["status"] == "SCHEDULED"
     assert interview["type"] == "PHONE"
     assert interview["companyId"] == str(intake.seeded.company_id)
@@ -63,7 +74,7 @@ def test_consent_in_the_far_future_is_accepted_and_explained(intake: Intake, wor
     [attempt] = answer.json()["data"]["callAttempts"]
     address = f"/interviews/{attempt['interviewId']}/call-attempts"
     assert intake.get(f"{address}/{attempt['id']}/explanation").status_code == 200
-    assert intake.send("POST", address, json={"scheduledAt": AN_HOUR_LATER}).status_code == 201
+    assert intake.post(address, {"scheduledAt": AN_HOUR_LATER}).status_code == 201
 
 
 def test_without_a_time_it_is_due_now(intake: Intake, worker: Worker) -> None:
@@ -119,17 +130,10 @@ def test_attempts_are_listed_newest_first(intake: Intake, hasher: Hasher, now: T
     now.move(timedelta(hours=1))
     a_pending_attempt(tenant, interview_id=first.interview_id)
     path = f"/interviews/{first.interview_id}/call-attempts"
-    both = intake.get(path).json()["data"]
+    both = data(intake.get(path))
     assert [each["status"] for each in both["items"]] == ["PENDING", "CANCELLED"]
-    assert both["pagination"] == {
-        "page": 1,
-        "limit": 20,
-        "total": 2,
-        "totalPages": 1,
-        "hasNextPage": False,
-        "hasPreviousPage": False,
-    }
-    second = intake.get(path, page=2, limit=1).json()["data"]
+    assert both["pagination"] == pagination(2)
+    second = data(intake.get(path, page=2, limit=1))
     assert [each["status"] for each in second["items"]] == ["CANCELLED"]
     assert second["pagination"]["hasPreviousPage"] is True
     assert second["pagination"]["hasNextPage"] is False
@@ -145,8 +149,7 @@ def test_invalid_page_is_refused(intake: Intake, query: dict[str, Any]) -> None:
 
 def test_unknown_and_foreign_interview_get_the_same_404(intake: Intake, worker: Worker) -> None:
     made = intake.create().json()["data"]
-    other = seed(intake.database, NOON)
-    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    stranger = intake.with_key_of_another_company()
     for path in ("/interviews/{}", "/interviews/{}/call-attempts"):
         theirs = stranger.get(path.format(made["id"]))
         nobodys = stranger.get(path.format(uuid4()))
@@ -157,8 +160,7 @@ def test_unknown_and_foreign_interview_get_the_same_404(intake: Intake, worker: 
 
 def test_agent_and_candidate_of_another_company_are_not_found(intake: Intake, worker: Worker) -> None:
     made = intake.create().json()["data"]
-    other = seed(intake.database, NOON)
-    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    stranger = intake.with_key_of_another_company()
     foreign = stranger.create(stranger.body(agentId=str(intake.seeded.agent_id)))
     nobodys = stranger.create(stranger.body(agentId=str(uuid4())))
     assert foreign.status_code == nobodys.status_code == 404
@@ -170,17 +172,14 @@ def test_agent_and_candidate_of_another_company_are_not_found(intake: Intake, wo
 
 
 def test_an_ats_key_names_the_company(intake: Intake, worker: Worker) -> None:
-    principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats = intake.with_key(key)
+    ats = intake.with_key_of_its_ats()
     mine = str(intake.seeded.company_id)
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
     answer = ats.create(companyId=mine)
     assert answer.status_code == 201
     made = answer.json()["data"]["id"]
     assert ats.get(f"/interviews/{made}", companyId=mine).status_code == 200
     for unnamed in (ats.create(), ats.get(f"/interviews/{made}")):
-        assert unnamed.status_code == 400
-        assert unnamed.json()["error"]["code"] == "COMPANY_ID_REQUIRED"
+        assert refusal(unnamed) == (400, "COMPANY_ID_REQUIRED")
     misspelt = ats.create(companyId="acme")
     assert misspelt.status_code == 400
     assert misspelt.json()["error"]["details"]["fields"][0]["field"] == "companyId"
@@ -218,7 +217,7 @@ def test_a_command_is_found_by_its_id_and_by_its_key(intake: Intake, worker: Wor
     command_id = accepted.json()["data"]["id"]
     replayed = intake.create(intake.body(metadata={"ref": 1}), headers={"Idempotency-Key": "order/17 a"})
     for reference in (command_id, "order/17%20a", "order%2F17%20a"):
-        command = intake.get(f"/commands/{reference}").json()["data"]
+        command = data(intake.get(f"/commands/{reference}"))
         assert command["id"] == command_id
         assert command["kind"] == "create_interview"
         assert command["status"] == "APPLIED"
@@ -230,7 +229,7 @@ def test_a_command_is_found_by_its_id_and_by_its_key(intake: Intake, worker: Wor
 def test_refused_command_contains_the_reason(intake: Intake, worker: Worker) -> None:
     refused = intake.create(intake.body(scheduledAt="tomorrow"), headers={"Idempotency-Key": "k"})
     assert refused.status_code == 400
-    command = intake.get("/commands/k").json()["data"]
+    command = data(intake.get("/commands/k"))
     assert command["status"] == "APPLIED"
     assert command["statusCode"] == 400
     assert command["result"] == refused.json()["error"]
@@ -241,14 +240,12 @@ def test_command_of_another_key_is_not_found(intake: Intake) -> None:
     stranger = intake.with_new_key()
     for reference in (command_id, "k", str(uuid4())):
         answer = stranger.get(f"/commands/{reference}")
-        assert answer.status_code == 404
-        assert answer.json()["error"]["code"] == "RESOURCE_NOT_FOUND"
+        assert refusal(answer) == (404, "RESOURCE_NOT_FOUND")
 
 
 def test_interview_of_a_candidate_without_a_number_is_refused(intake: Intake, worker: Worker) -> None:
     answer = intake.create(intake.body(candidate=candidate(phoneNumber=...)))
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "PHONE_NUMBER_REQUIRED"
+    assert refusal(answer) == (400, "PHONE_NUMBER_REQUIRED")
     assert intake.is_untouched()
 
 

@@ -9,9 +9,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from scheduler.hashing import Hasher
-from scheduler.use_cases.resources.keys import Keys, new_secret
-from tests.api_shim.intake import PEPPER, Intake, Worker, taking_less_than
+from scheduler.use_cases.resources.keys import new_secret
+from tests.api_shim.intake import Intake, Worker, refusal, taking_less_than
 from tests.conftest import NOON, wait_until
 
 INTERVIEW = f"/interviews/{uuid4()}"
@@ -48,8 +47,7 @@ def test_request_without_a_valid_key_is_rejected(
 ) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     answer = intake.client.request(method, path, headers=headers, content=b"not even JSON")
-    assert answer.status_code == 401
-    assert answer.json()["error"]["code"] == "INVALID_API_KEY"
+    assert refusal(answer) == (401, "INVALID_API_KEY")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert intake.count("inbox") == 0
 
@@ -65,16 +63,15 @@ def test_request_without_a_valid_key_is_rejected(
 def test_stopped_key_is_rejected(intake: Intake, change: str, code: str) -> None:
     intake.change(f"UPDATE api_keys SET {change}", now=NOON)
     answer = intake.create()
-    assert answer.status_code == 401
-    assert answer.json()["error"]["code"] == code
+    assert refusal(answer) == (401, code)
 
 
 def test_suspended_key_gets_the_time_and_the_reason(intake: Intake) -> None:
     principal, secret = intake.new_key()
-    theirs, keys = intake.with_key(secret), Keys(intake.database, Hasher(PEPPER), intake.now)
+    theirs, keys = intake.with_key(secret), intake.keys
     keys.suspend(principal.key_id, "the invoice of March")
     answer = theirs.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "API_KEY_SUSPENDED")
+    assert refusal(answer) == (401, "API_KEY_SUSPENDED")
     assert answer.json()["error"]["details"]["reason"] == "the invoice of March"
     suspended_at = answer.json()["error"]["details"]["suspendedAt"]
     assert re.fullmatch(r"2026-04-02T12:[0-9:.]+Z", suspended_at), suspended_at
@@ -82,7 +79,7 @@ def test_suspended_key_gets_the_time_and_the_reason(intake: Intake) -> None:
     assert theirs.get("/jobs").status_code == 200
     keys.revoke(principal.key_id)
     answer = theirs.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
+    assert refusal(answer) == (401, "INVALID_API_KEY")
 
 
 def test_key_is_valid_until_it_expires(intake: Intake) -> None:
@@ -90,19 +87,19 @@ def test_key_is_valid_until_it_expires(intake: Intake) -> None:
     assert intake.get("/jobs").status_code == 200
     intake.change("UPDATE api_keys SET expires_at = :just, suspended_at = :just", just=intake.now())
     answer = intake.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
+    assert refusal(answer) == (401, "INVALID_API_KEY")
 
 
 def test_two_keys_of_one_principal_work_and_share_commands(intake: Intake) -> None:
     principal, secret = intake.new_key()
-    keys = Keys(intake.database, Hasher(PEPPER), intake.now)
+    keys = intake.keys
     second, new_secret_ = keys.rotate(principal.key_id, {})
     assert second == replace(principal, key_id=second.key_id)
     old, new = intake.with_key(secret), intake.with_key(new_secret_)
     job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
-    made = old.send("POST", "/jobs", json=job, headers=once)
+    made = old.post("/jobs", job, headers=once)
     assert made.status_code == 201
-    again = new.send("POST", "/jobs", json=job, headers=once)
+    again = new.post("/jobs", job, headers=once)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.json()["data"]["id"] == made.json()["data"]["id"]
     keys.revoke(principal.key_id)
@@ -112,7 +109,7 @@ def test_two_keys_of_one_principal_work_and_share_commands(intake: Intake) -> No
 
 def test_another_key_of_the_same_company_is_another_principal(intake: Intake) -> None:
     job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
-    made = [intake.with_new_key().send("POST", "/jobs", json=job, headers=once).json()["data"]["id"] for _ in range(2)]
+    made = [intake.with_new_key().post("/jobs", job, headers=once).json()["data"]["id"] for _ in range(2)]
     assert len(set(made)) == 2
 
 
@@ -161,8 +158,7 @@ def test_key_without_the_scope_gets_its_name(intake: Intake, method: str, path: 
     missing = SCOPES[method, path]
     others = {"read:interviews", "write:interviews", "delete:interviews", "read:candidates"} - {missing}
     answer = intake.with_new_key(*others).send(method, path, content=b"not even JSON")
-    assert answer.status_code == 403
-    assert answer.json()["error"]["code"] == "INSUFFICIENT_PERMISSIONS"
+    assert refusal(answer) == (403, "INSUFFICIENT_PERMISSIONS")
     assert answer.json()["error"]["details"] == {"missingScopes": [missing]}
 
 

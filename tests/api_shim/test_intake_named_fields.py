@@ -1,28 +1,29 @@
 """Each refusal with its own code names the field, under the name by which it was sent."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import ASYNC, NUMBER, TOMORROW, Intake, Worker, a_call, applied, candidate, data
-from tests.api_shim.test_intake_interview_rules import (  # noqa: F401 - a fixture
-    AT_NIGHT,
+from tests.api_shim.intake import (
+    ASYNC,
     JOB,
-    Desk,
-    all_new,
-    desk,
-    known,
-    new,
-    online,
+    NUMBER,
+    TOLL_FREE,
+    TOMORROW,
+    Intake,
+    Worker,
+    a_call,
+    applied,
+    candidate,
+    data,
 )
+from tests.api_shim.interview_requests import AT_NIGHT, Ask, Desk, all_new, known, new, online
 
-# ruff: noqa: F811 - a fixture is requested by its name
-
-PREMIUM, NO_NUMBER, OF_NO_COUNTRY, TOLL_FREE = "+19002345678", "+421000000000", "+80012345678", "+18004633339"
+PREMIUM, NO_NUMBER, OF_NO_COUNTRY = "+19002345678", "+421000000000", "+80012345678"
 AN_HOUR_AGO, IN_TWO_MONTHS = "2026-04-02T11:00:00Z", "2026-06-01T09:00:00Z"
 MORNINGS = [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "08:00", "end": "09:00"}]
 METADATA = {"metadata": {"a": "x" * 10_225}}
@@ -57,17 +58,17 @@ def test_refused_time_is_named_as_sent(intake: Intake, worker: Worker, desk: Des
     for code, text in OF_A_CALL:
         body = {name: text}
         refused(intake.create(intake.body(**body)), code, name)
-        refused(intake.send("POST", call.attempts, json=body), code, name)
-        refused(intake.send("PATCH", call.interview, json=body), code, name)
+        refused(intake.post(call.attempts, body), code, name)
+        refused(intake.patch(call.interview, body), code, name)
     for code, text in TIMES:
         refused(intake.create(online(desk, **{name: text})), code, name)
-        refused(intake.send("PATCH", f"/interviews/{web}", json={name: text}), code, name)
+        refused(intake.patch(f"/interviews/{web}", {name: text}), code, name)
 
 
 def test_refused_time_of_a_moved_call_is_named(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     for code, text in OF_A_CALL:
-        refused(intake.send("PATCH", call.attempt, json={"scheduledAt": text}), code, "scheduledAt")
+        refused(intake.patch(call.attempt, {"scheduledAt": text}), code, "scheduledAt")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,9 +97,9 @@ def test_character_that_cannot_be_stored_is_a_bad_date(intake: Intake) -> None:
     refused(intake.create(intake.body(expiresAt="\x00")), "INVALID_DATE_FORMAT", "expiresAt")
     half_of_a_pair = json.dumps(intake.body(scheduleTime="2026-04-03T09\ud800"))
     headers = {"Content-Type": "application/json"}
-    answer = intake.send("POST", "/interviews", content=half_of_a_pair, headers=headers)
+    answer = intake.post("/interviews", content=half_of_a_pair, headers=headers)
     refused(answer, "INVALID_DATE_FORMAT", "scheduleTime")
-    answer = intake.send("POST", "/call-times/preview", json={"phoneNumber": NUMBER, "scheduledAt": "\x00"})
+    answer = intake.post("/call-times/preview", {"phoneNumber": NUMBER, "scheduledAt": "\x00"})
     refused(answer, "INVALID_DATE_FORMAT", "scheduledAt")
 
 
@@ -111,9 +112,6 @@ def test_character_that_cannot_be_stored_is_named_elsewhere(intake: Intake) -> N
 # ---- other fields of an interview
 
 
-Ask = Callable[[Desk], dict[str, Any]]
-
-
 def _person(desk: Desk, **changes: Any) -> dict[str, Any]:
     return {"candidateId": desk.person(**changes), "agentId": desk.agent("GENERIC")}
 
@@ -124,7 +122,7 @@ def _new_person(desk: Desk, **changes: Any) -> dict[str, Any]:
 
 def _with_settings(desk: Desk, body: dict[str, Any], **settings: Any) -> dict[str, Any]:
     company = f"/company/{desk.intake.seeded.company_id}"
-    assert desk.intake.send("PATCH", company, json={"settings": settings}).status_code == 200
+    assert desk.intake.patch(company, {"settings": settings}).status_code == 200
     return body
 
 
@@ -153,9 +151,7 @@ def _of_interviews() -> Iterator[Any]:
             "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
             "scheduledAt",
             lambda desk: _with_settings(
-                desk,
-                {**_new_person(desk), "scheduledAt": "2026-04-03T09:00:00+10:30"},
-                offsetMustMatchNumber=True,
+                desk, {**_new_person(desk), "scheduledAt": "2026-04-03T09:00:00+10:30"}, offsetMustMatchNumber=True
             ),
         ),
         (
@@ -213,11 +209,11 @@ def test_refused_change_of_an_interview_names_the_field(intake: Intake, worker: 
         ("NO_OPENING_BEFORE_EXPIRY", "expiresAt", {"expiresAt": "2026-04-02T12:30:00Z"}),
         ("INVALID_DATE_FORMAT", "expiresAt", {"expiresAt": "never"}),
     ):
-        refused(intake.send("PATCH", call.interview, json=body), code, field)
-    data(intake.send("PATCH", call.interview, json={"expiresAt": "2026-04-03T07:30:00Z"}))
+        refused(intake.patch(call.interview, body), code, field)
+    data(intake.patch(call.interview, {"expiresAt": "2026-04-03T07:30:00Z"}))
     for name in NAMES:
         later = {name: "2026-04-03T08:00:00Z"}
-        refused(intake.send("PATCH", call.interview, json=later), "NO_OPENING_BEFORE_EXPIRY", name)
+        refused(intake.patch(call.interview, later), "NO_OPENING_BEFORE_EXPIRY", name)
 
 
 # ---- previews
@@ -234,7 +230,7 @@ def test_previewed_refusal_names_the_field(intake: Intake, worker: Worker, desk:
         ("SCHEDULE_IN_PAST", "scheduledAt", {"phoneNumber": NUMBER, "scheduledAt": AN_HOUR_AGO}),
         ("INVALID_DATE_FORMAT", "scheduledAt", {"phoneNumber": NUMBER, "scheduledAt": "tomorrow"}),
     ):
-        refusal = data(intake.send("POST", "/call-times/preview", json=body))["refusal"]
+        refusal = data(intake.post("/call-times/preview", body))["refusal"]
         assert (refusal["code"], refusal["details"]["field"]) == (code, field)
 
 
@@ -258,9 +254,9 @@ COMPANY = [
 @pytest.mark.parametrize(("code", "field", "settings"), COMPANY)
 def test_refused_setting_of_a_company_is_named(intake: Intake, code: str, field: str, settings: Any) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
-    refused(ats.send("POST", "/company", json={"name": "Acme", "settings": settings}), code, field)
+    refused(ats.post("/company", {"name": "Acme", "settings": settings}), code, field)
     address = f"/company/{intake.seeded.company_id}"
-    refused(intake.send("PATCH", address, json={"settings": settings}), code, field)
+    refused(intake.patch(address, {"settings": settings}), code, field)
 
 
 def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
@@ -269,7 +265,7 @@ def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
     person, job, agent = (f"/candidates/{desk.person()}", f"/jobs/{desk.job()}", f"/agents/{desk.agent()}")
     phone, mail = (f"/candidates/{desk.person(**{each: ...})}" for each in ("email", "phoneNumber"))
     for address in (person, job, agent, f"/company/{desk.intake.seeded.company_id}"):
-        desk.intake.send("PATCH", address, json={"metadata": {"b": "x" * 100}})
+        desk.intake.patch(address, {"metadata": {"b": "x" * 100}})
         yield "PATCH", address, METADATA, "METADATA_TOO_LARGE", "metadata"
     for method, address, rest in (("POST", "/candidates", candidate()), ("PATCH", person, {})):
         yield method, address, {**rest, "timezone": "Etc/GMT-1"}, "TIMEZONE_INVALID", "timezone"
@@ -293,7 +289,7 @@ def test_refused_write_names_the_field(intake: Intake, desk: Desk) -> None:
 def test_missing_company_of_an_ats_key_is_named(intake: Intake) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
     refused(ats.get("/jobs"), "COMPANY_ID_REQUIRED", "companyId")
-    refused(ats.send("POST", "/jobs", json=JOB), "COMPANY_ID_REQUIRED", "companyId")
+    refused(ats.post("/jobs", JOB), "COMPANY_ID_REQUIRED", "companyId")
     refused(ats.create(), "COMPANY_ID_REQUIRED", "companyId")
 
 

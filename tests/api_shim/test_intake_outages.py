@@ -19,13 +19,16 @@ from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from tests.api_shim.carrier_callbacks import call_back
 from tests.api_shim.intake import (
     Intake,
     a_call,
     a_worker,
     an_intake,
+    data,
     environment_of,
     meanwhile,
+    refusal,
     settings_for,
     taking_less_than,
 )
@@ -109,8 +112,7 @@ def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own
         assert answer.status_code == 503
     with taking_less_than(5):
         answer = on_own_postgres.create()
-    assert answer.status_code == 503
-    assert answer.json()["error"]["code"] == "DATABASE_AWAY"
+    assert refusal(answer) == (503, "DATABASE_AWAY")
     assert answer.headers["Retry-After"] == "1"
     assert on_own_postgres.client.get("/healthz").status_code == 200
     own_postgres.start()
@@ -122,8 +124,6 @@ def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own
 def test_a_callback_while_postgres_is_away_is_asked_for_again(
     on_own_postgres: Intake, own_postgres: EmbeddedPostgres
 ) -> None:
-    from tests.api_shim.test_intake_carrier import call_back  # noqa: PLC0415 - one caller
-
     own_postgres.stop()
     assert call_back(on_own_postgres, "a-token").status_code == 503
 
@@ -146,16 +146,16 @@ def test_applied_command_is_never_reported_as_not_applied(intake: Intake) -> Non
     change = {"metadata": {"ref": "A-18"}}
     with a_worker(intake.settings):
         call = a_call(intake)
-        assert intake.send("PATCH", call.interview, json=change).status_code == 200
+        assert intake.patch(call.interview, change).status_code == 200
     patient = {**PATIENT, "Idempotency-Key": "k"}
-    with meanwhile(lambda: intake.send("PATCH", call.interview, json=change, headers=patient)) as answer:
+    with meanwhile(lambda: intake.patch(call.interview, change, headers=patient)) as answer:
         wait_until(lambda: intake.count("inbox") == 3)
         with intake.database.transaction() as stores:
             stores.connection.execute(text("LOCK TABLE interviews IN ACCESS EXCLUSIVE MODE"))
             intake.change(_AS_THE_ONE_BEFORE, now=NOON)
             done = answer()
     assert (done.status_code, done.json()["data"]["status"]) == (202, "APPLIED")
-    command = intake.get(done.headers["Location"]).json()["data"]
+    command = data(intake.get(done.headers["Location"]))
     assert (command["statusCode"], command["result"]["metadata"]) == (200, {"ref": "A-18"})
 
 

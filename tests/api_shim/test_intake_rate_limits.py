@@ -14,9 +14,9 @@ from api_shim.rate_limits import RateLimits, RateLimitState
 from scheduler.domain.key import Key
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
+from scheduler.use_cases.resources.keys import ALL_SCOPES
+from tests.api_shim.document_operations import OPERATIONS, address_of_nothing
 from tests.api_shim.intake import PEPPER, Intake, taking_less_than
-from tests.api_shim.test_intake_envelope import OPERATIONS
 from tests.conftest import NOON, TestClock, wait_until
 from tests.support.servers import a_closed_port, a_door, address_of
 
@@ -30,7 +30,7 @@ ASKED = [
 def with_limits(
     intake: Intake, *, per_minute: int, per_hour: int = 2000, scopes: frozenset[str] = ALL_SCOPES
 ) -> Intake:
-    _, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
+    _, secret = intake.keys.create(
         kind=KeyKind.REGULAR,
         name="a test",
         company_id=intake.seeded.company_id,
@@ -56,7 +56,7 @@ def counted(answer: httpx.Response) -> httpx.Response | None:
 def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, method: str, path: str) -> None:
     """Most of these requests are refused for other reasons, and count anyway."""
     asking = with_limits(intake, per_minute=60)
-    path = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
+    path = address_of_nothing(path)
     for remaining in (59, 58):
         # While Redis is slow, no request is limited or counted.
         answer = wait_until(
@@ -78,7 +78,7 @@ def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, met
 def test_too_large_body_and_missing_scope_are_counted(intake: Intake) -> None:
     asking = with_limits(intake, per_minute=60, scopes=frozenset({"read:jobs"}))
     assert limits_of(asking.get("/candidates"))["Remaining-Minute"] == 59
-    assert limits_of(asking.send("POST", "/interviews", json={}))["Remaining-Minute"] == 58
+    assert limits_of(asking.post("/interviews", {}))["Remaining-Minute"] == 58
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer sk_live_mistyped"])
@@ -128,10 +128,10 @@ def test_rate_limited_request_is_not_stored_for_its_key(intake: Intake) -> None:
     asking.get("/jobs")
     title = {"title": "A job", "description": "For somebody"}
     headers = {"Idempotency-Key": "once"}
-    assert asking.send("POST", "/jobs", json=title, headers=headers).status_code == 429
+    assert asking.post("/jobs", title, headers=headers).status_code == 429
     assert intake.count("inbox") == 0
     intake.change("UPDATE api_keys SET per_minute = 100")
-    assert asking.send("POST", "/jobs", json=title, headers=headers).status_code == 201
+    assert asking.post("/jobs", title, headers=headers).status_code == 201
 
 
 def test_redis_gets_only_the_id_of_a_key(intake: Intake, redis_url: str) -> None:

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api_shim.intake import NUMBER, Intake
+from tests.api_shim.intake import NUMBER, Intake, refusal, wrong_fields
 
 INTERVIEW = f"/interviews/{uuid4()}"
 ATTEMPTS = f"{INTERVIEW}/call-attempts"
@@ -110,12 +110,12 @@ def test_a_field_that_is_wrong_is_named(
 
 
 def test_delete_names_every_unknown_field(intake: Intake) -> None:
-    answer = intake.send("DELETE", ATTEMPT, json={"a": 1, "body": 2})
+    answer = intake.delete(ATTEMPT, json={"a": 1, "body": 2})
     assert [each["field"] for each in answer.json()["error"]["details"]["fields"]] == ["a", "body"]
 
 
 def test_invalid_status_is_answered_with_the_valid_ones(intake: Intake) -> None:
-    [field] = intake.send("PATCH", INTERVIEW, json={"status": "FAILED"}).json()["error"]["details"]["fields"]
+    [field] = intake.patch(INTERVIEW, {"status": "FAILED"}).json()["error"]["details"]["fields"]
     assert "COMPLETED" in field["message"]
     assert "CANCELLED" in field["message"]
     assert "FAILED" not in field["message"]
@@ -145,16 +145,14 @@ def test_unreadable_body_is_refused(
     intake: Intake, method: str, path: str, content: bytes, content_type: str, code: str
 ) -> None:
     answer = intake.send(method, path, content=content, headers={"Content-Type": content_type})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == code
+    assert refusal(answer) == (400, code)
     assert intake.count("inbox") == 0
 
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", ATTEMPT), ("PATCH", INTERVIEW), ("POST", PREVIEW)])
 def test_missing_body_is_refused(intake: Intake, method: str, path: str) -> None:
     answer = intake.send(method, path)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "MALFORMED_JSON"
+    assert refusal(answer) == (400, "MALFORMED_JSON")
 
 
 CONDITIONS = [
@@ -176,9 +174,7 @@ CONDITIONS = [
 def test_invalid_condition_is_refused(intake: Intake, method: str, condition: str) -> None:
     body = {"json": {"scheduledAt": NINE}} if method == "PATCH" else {}
     answer = intake.send(method, ATTEMPT, headers={"If-Match": condition}, **body)
-    assert answer.status_code == 400
-    [field] = answer.json()["error"]["details"]["fields"]
-    assert (field["field"], field["code"]) == ("If-Match", "INVALID_IF_MATCH")
+    assert wrong_fields(answer) == [("If-Match", "INVALID_IF_MATCH")]
     assert intake.count("inbox") == 0
 
 
@@ -193,6 +189,4 @@ def test_invalid_condition_is_refused(intake: Intake, method: str, condition: st
 )
 def test_invalid_id_in_the_path_is_named(intake: Intake, path: str, field: str) -> None:
     answer = intake.get(path)
-    assert answer.status_code == 400
-    [field_error] = answer.json()["error"]["details"]["fields"]
-    assert (field_error["field"], field_error["code"]) == (field, "INVALID_UUID")
+    assert wrong_fields(answer) == [(field, "INVALID_UUID")]

@@ -13,9 +13,7 @@ from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.call import Accepted, CallOrder
 from scheduler.use_cases.settle import Settle
-from tests.api_shim.intake import NUMBER, TOMORROW, Call, Intake, Worker, a_call, candidate, data
-from tests.api_shim.test_intake_explanations import TOLL_FREE
-from tests.api_shim.test_intake_interview_rules import refused
+from tests.api_shim.intake import NUMBER, TOLL_FREE, TOMORROW, Call, Intake, Worker, a_call, candidate, data, refused
 from tests.architecture.rules import does, does_not
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid
 from tests.support.servers import SimulatedCarrier, a_closed_port
@@ -44,7 +42,7 @@ def booked(answer: httpx.Response) -> dict[str, Any]:
 
 
 def set_up(intake: Intake, **settings: Any) -> httpx.Response:
-    return intake.send("PATCH", f"/company/{intake.seeded.company_id}", json={"settings": settings})
+    return intake.patch(intake.company, {"settings": settings})
 
 
 def open_at(intake: Intake, *intervals: dict[str, Any]) -> None:
@@ -140,13 +138,7 @@ CLOCKS = [
 @does("F2-2")
 @pytest.mark.parametrize(("text", "person", "source", "zone", "offset"), CLOCKS)
 def test_first_source_of_a_time_zone_decides(
-    intake: Intake,
-    worker: Worker,
-    text: str,
-    person: dict[str, Any],
-    source: str,
-    zone: str | None,
-    offset: str,
+    intake: Intake, worker: Worker, text: str, person: dict[str, Any], source: str, zone: str | None, offset: str
 ) -> None:
     assert set_up(intake, timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, text, **person))
@@ -347,7 +339,7 @@ def test_without_a_time_the_call_is_due_now_or_at_next_opening(intake: Intake, w
     waits = data(ask(intake), 201)
     assert (waits["scheduledAt"], waits["expiresAt"]) == ("2026-04-02T18:00:00Z", "2026-04-09T18:00:00Z")
     call = call_of(waits["callAttempts"][0])
-    again = data(intake.send("POST", call.attempts, json={"scheduledAt": "2026-04-04T20:00:00"}), 201)
+    again = intake.made(call.attempts, {"scheduledAt": "2026-04-04T20:00:00"})
     assert again["scheduledAt"] == "2026-04-04T18:00:00Z"
     assert data(intake.get(call.interview))["expiresAt"] == "2026-04-11T18:00:00Z", "again with each request"
 
@@ -495,7 +487,7 @@ def test_call_after_the_consent_is_refused(intake: Intake, worker: Worker, tenan
     assert intake.is_untouched()
     call = a_call(intake, scheduledAt="2026-04-05T10:00:00Z")
     person = data(intake.get(call.interview))["candidateId"]
-    changed = intake.send("PATCH", f"/candidates/{person}", json={"gdprExpiryDate": "2026-04-03"})
+    changed = intake.patch(f"/candidates/{person}", {"gdprExpiryDate": "2026-04-03"})
     assert changed.status_code == 200
     attempt = data(intake.get(call.attempt))
     assert dialled(later(tenant, timedelta(days=3)), attempt) is None

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,24 +9,21 @@ from redis.asyncio import Redis
 
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.request_headers import DEFAULT_WAIT_S
-from scheduler.domain.command import Answer, Command, CommandKind
-from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, candidate, meanwhile, taking_less_than
+from scheduler.domain.command import Command
+from tests.api_shim.intake import (
+    ASYNC,
+    Intake,
+    Worker,
+    a_worker,
+    an_intake,
+    candidate,
+    data,
+    meanwhile,
+    refusal,
+    taking_less_than,
+)
+from tests.api_shim.waiting_commands import CHANNEL, done
 from tests.conftest import NOON, wait_until
-
-CHANNEL = "a test:answered"
-
-
-@pytest.fixture
-def waiting() -> Command:
-    return Command(
-        id=uuid4(),
-        kind=CommandKind.CREATE_INTERVIEW,
-        principal_id=uuid4(),
-        company_id=uuid4(),
-        idempotency_key=None,
-        request_hash=b"hash",
-        received_at=NOON,
-    )
 
 
 def test_respond_async_gets_the_location_of_the_command(intake: Intake) -> None:
@@ -37,12 +33,12 @@ def test_respond_async_gets_the_location_of_the_command(intake: Intake) -> None:
     command_id = answer.json()["data"]["id"]
     assert answer.json()["data"] == {"id": command_id, "status": "WAITING"}
     assert answer.headers["Location"] == f"/commands/{command_id}"
-    waiting = intake.get(answer.headers["Location"]).json()["data"]
+    waiting = data(intake.get(answer.headers["Location"]))
     assert waiting["status"] == "WAITING"
     assert waiting["result"] is waiting["statusCode"] is waiting["appliedAt"] is None
     with a_worker(intake.settings):
-        wait_until(lambda: intake.get(answer.headers["Location"]).json()["data"]["status"] == "APPLIED")
-    applied = intake.get(answer.headers["Location"]).json()["data"]
+        wait_until(lambda: data(intake.get(answer.headers["Location"]))["status"] == "APPLIED")
+    applied = data(intake.get(answer.headers["Location"]))
     assert applied["statusCode"] == 201
     assert applied["result"]["callAttempts"][0]["status"] == "PENDING"
 
@@ -124,8 +120,7 @@ def test_another_request_with_the_same_key_is_refused(intake: Intake, worker: Wo
         intake.create(headers=key, companyId=str(uuid4())),
         intake.create(headers={**key, "If-Match": '"1"'}),
     ):
-        assert other.status_code == 422
-        assert other.json()["error"]["code"] == "IDEMPOTENCY_KEY_REUSED"
+        assert refusal(other) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert intake.count("interviews") == 1
 
 
@@ -142,7 +137,7 @@ def test_repeat_waits_for_the_running_request(intake: Intake) -> None:
     repeat = meanwhile(lambda: intake.create(headers={**key, "Prefer": "wait=30"}))
     with repeat as answer, a_worker(intake.settings):
         assert answer().status_code == 201
-    command = intake.get(accepted.headers["Location"]).json()["data"]
+    command = data(intake.get(accepted.headers["Location"]))
     assert command["result"]["id"] == answer().json()["data"]["id"]
     assert intake.count("inbox") == 1
 
@@ -151,8 +146,7 @@ def test_repeat_whose_wait_ends_first_gets_in_progress(intake: Intake) -> None:
     key = {"Idempotency-Key": "k"}
     accepted = intake.create(headers={**key, **ASYNC})
     answer = intake.create(headers={**key, "Prefer": "wait=0"})
-    assert answer.status_code == 409
-    assert answer.json()["error"]["code"] == "IDEMPOTENCY_IN_PROGRESS"
+    assert refusal(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
     assert answer.json()["error"]["details"] == {"commandId": accepted.json()["data"]["id"]}
 
 
@@ -224,10 +218,6 @@ async def test_request_does_not_wait_while_hints_cannot_be_sent(redis_url: str, 
     waiter = AnswerWaiter(redis_url, CHANNEL, lambda: True, none_answered)
     async with waiter.listening():
         assert await waiter.answer_to(waiting, never, 20) is waiting
-
-
-def done(command: Command) -> Command:
-    return replace(command, applied_at=NOON, answer=Answer())
 
 
 async def none_answered(_: Sequence[UUID]) -> Sequence[UUID]:

@@ -1,0 +1,50 @@
+"""Carrier callbacks, signed and sent like Twilio's."""
+
+from urllib.parse import urlencode
+
+import httpx
+from twilio.request_validator import RequestValidator
+
+from tests.api_shim.intake import PUBLIC_URL, Intake
+from tests.support.builders import a_sid
+from tests.support.servers import ACCOUNT_SID, PRIMARY
+
+FORM = [
+    ("CallSid", a_sid()),
+    ("AccountSid", ACCOUNT_SID),
+    ("CallStatus", "ringing"),
+    ("To", "+421915123456"),
+    ("FromCity", ""),
+    ("SequenceNumber", "1"),
+]
+
+
+def call_back(
+    intake: Intake,
+    token: str,
+    form: list[tuple[str, str]] = FORM,
+    *,
+    path: str | None = None,
+    signed: str | None = None,
+    signature: str | None = "right",
+) -> httpx.Response:
+    """Send a callback like Twilio. `signed` is the path that the signature covers, by default the path in use."""
+    path = path or path_of(token)
+    if signature == "right":
+        signature = sign(signed or path, form)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    if signature is not None:
+        headers["X-Twilio-Signature"] = signature
+    return intake.client.post(path, content=urlencode(form), headers=headers)
+
+
+def path_of(token: str) -> str:
+    return f"/carrier/twilio/{token}"
+
+
+def sign(path: str, form: list[tuple[str, str]]) -> str:
+    return str(RequestValidator(PRIMARY).compute_signature(PUBLIC_URL + path, dict(form)))
+
+
+def changed(**fields: str) -> list[tuple[str, str]]:
+    return list({**dict(FORM), **fields}.items())
