@@ -13,8 +13,9 @@ from scheduler.hashing import Hasher
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import PEPPER, Intake, SharedApi, Worker, a_worker, settings_for
-from tests.api_shim.interview_requests import Desk
+from tests.api_shim.intake import PEPPER, Intake, Worker, a_worker, settings_for
+from tests.api_shim.interview_requests import Resources
+from tests.api_shim.shared_api import SharedApi
 from tests.api_shim.waiting_commands import a_waiting_command
 from tests.conftest import Seeded
 from tests.support.builders import Tenant, a_house
@@ -47,8 +48,8 @@ def tenant(intake: Intake) -> Tenant:
 
 
 @pytest.fixture
-def desk(intake: Intake) -> Desk:
-    return Desk(intake)
+def api(intake: Intake) -> Resources:
+    return Resources(intake)
 
 
 @pytest.fixture

@@ -1,30 +1,24 @@
-"""The real API over HTTP, and a worker that applies accepted commands in the tests that need one."""
+"""A client of the real API, and a worker that applies accepted commands in the tests that need one."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, cast
-from uuid import UUID, uuid4
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import SecretStr
-from sqlalchemy import QueuePool, text
+from sqlalchemy import text
 
 from api_shim.app import create_app
-from api_shim.context import AppContext
 from scheduler.clock import clock, machine_now
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
-from scheduler.logs import configure
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.schema import Logins
@@ -32,23 +26,17 @@ from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from scheduler.use_cases.shared.context import Context
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import candidate
 from tests.conftest import NOON, Seeded, seed, wait_until
-from tests.support.builders import Tenant, a_placed_attempt
-from tests.support.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
+from tests.support.servers import ACCOUNT_SID, PRIMARY, serving
 from workers.app import app as celery
 from workers.hint_publisher import RedisHintPublisher
 
 PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
-FIRST_NAME, LAST_NAME, EMAIL, NUMBER = "Zuzana", "Tajomná", "zuzana@example.com", "+421915123456"
 PLENTY = 1_000_000
 ASYNC = {"Prefer": "respond-async"}
-TOLL_FREE = "+18004633339"
-"""A number of many time zones."""
-TOMORROW, AN_HOUR_LATER = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
-"""Nine and ten in the morning in Bratislava."""
-JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
-ONLINE_AGENT = {"name": "Web interviewer", "type": "ONLINE", "focus": "GENERIC", "language": "EN", "duration": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,78 +149,6 @@ class Intake:
             stores.connection.execute(text(statement), parameters)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """URLs of one attempt and its interview."""
-
-    interview_id: UUID
-    attempt_id: UUID
-
-    @property
-    def interview(self) -> str:
-        return f"/interviews/{self.interview_id}"
-
-    @property
-    def attempts(self) -> str:
-        return f"{self.interview}/call-attempts"
-
-    @property
-    def attempt(self) -> str:
-        return f"{self.attempts}/{self.attempt_id}"
-
-    @property
-    def explanation(self) -> str:
-        return f"{self.attempt}/explanation"
-
-
-def call_of(attempt: Attempt) -> Call:
-    return Call(interview_id=attempt.interview_id, attempt_id=attempt.id)
-
-
-def a_call(intake: Intake, **changes: Any) -> Call:
-    """A call for tomorrow morning, requested over HTTP. A worker must apply it."""
-    answer = intake.create(intake.body(**{"scheduledAt": TOMORROW, **changes}))
-    assert answer.status_code == 201, answer.text
-    [attempt] = answer.json()["data"]["callAttempts"]
-    return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
-
-
-def an_online_agent(intake: Intake) -> UUID:
-    """An agent that talks over the web and makes no calls."""
-    now = intake.now()
-    agent = Agent(
-        id=uuid4(),
-        company_id=intake.seeded.company_id,
-        name="Online",
-        type=AgentType.ONLINE,
-        focus=AgentFocus.GENERIC,
-        language="EN",
-        duration=timedelta(minutes=10),
-        created_at=now,
-        updated_at=now,
-    )
-    with intake.database.transaction() as stores:
-        stores.agents.add(agent)
-    return agent.id
-
-
-def talk(tenant: Tenant, seconds: int = 90) -> Attempt:
-    """Complete a call in which a person talks for this many seconds."""
-    ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=seconds))
-    return tenant.take(a_placed_attempt(tenant), ended)
-
-
-def candidate(**changes: Any) -> dict[str, Any]:
-    usual = {
-        "firstName": FIRST_NAME,
-        "lastName": LAST_NAME,
-        "gdprExpiryDate": "2030-12-31",
-        "email": EMAIL,
-        "phoneNumber": NUMBER,
-    }
-    return {name: value for name, value in (usual | changes).items() if value is not ...}
-
-
 def settings_for(logins: Logins, redis_url: str) -> Settings:
     """Settings of an API whose clock starts at noon of a Thursday."""
     return Settings(
@@ -263,89 +179,11 @@ def environment_of(intake: Intake) -> dict[str, str]:
 @contextmanager
 def an_intake(settings: Settings, database: Database, seeded: Seeded) -> Iterator[Intake]:
     with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield _with_a_key(client, database, seeded, settings)
+        yield with_a_key(client, database, seeded, settings)
 
 
-def _with_a_key(client: httpx.Client, database: Database, seeded: Seeded, settings: Settings) -> Intake:
+def with_a_key(client: httpx.Client, database: Database, seeded: Seeded, settings: Settings) -> Intake:
     return Intake(client=client, database=database, seeded=seeded, settings=settings, key="").with_new_key()
-
-
-class SharedApi:
-    """One running API for many consecutive tests, because starting it takes longer than most of them.
-
-    Each test finds it as if it had just been started. Its state is stored by key or command id, and each test creates
-    its own ids. It is restarted if its clock is past noon or it found Redis unavailable. Nothing of the previous test
-    continues: no request, no database query, no unsent hint.
-    """
-
-    def __init__(self, settings: Callable[[], Settings]) -> None:
-        self._settings = settings
-        self._open = contextlib.ExitStack()
-        self._served: _Served | None = None
-
-    @contextmanager
-    def intake(self, database: Database, seeded: Seeded) -> Iterator[Intake]:
-        configure()  # like every start
-        served = self._at_noon()
-        yield _with_a_key(served.client, database, seeded, served.settings)
-        try:
-            wait_until(served.is_quiet, says="the work of the test ends")
-            served.hear_its_bell()
-        except BaseException:
-            self.close()
-            raise
-        if served.misses_redis:
-            self.close()
-
-    def close(self) -> None:
-        self._served = None
-        self._open.close()
-
-    def _at_noon(self) -> "_Served":
-        if self._served is None or self._served.past_noon > _NOON_LASTS:
-            self.close()
-            self._served = self._open.enter_context(_serve(self._settings()))
-        return self._served
-
-
-_NOON_LASTS = timedelta(seconds=20)
-"""Less than a minute: a test that counts requests per minute has most of it left."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Served:
-    settings: Settings
-    client: httpx.Client
-    server: uvicorn.Server
-    app_context: AppContext
-
-    @property
-    def past_noon(self) -> timedelta:
-        return self.app_context.use_cases.now() - NOON
-
-    def is_quiet(self) -> bool:
-        """Return whether no request, no background write and no query is running."""
-        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.use_cases.databases)
-        return not self.server.server_state.tasks and not self.app_context.notes and out == 0
-
-    def hear_its_bell(self) -> None:
-        """Wait for a last hint. Hints are sent in order, so all earlier ones have been sent."""
-        last = uuid4()
-        self.app_context.use_cases.submit._hints.answered(last)
-        wait_until(lambda: self.misses_redis or last in self.app_context.waiter._answered, says="the last hint arrives")
-
-    @property
-    def misses_redis(self) -> bool:
-        """True while it works without Redis because Redis was unavailable or slow."""
-        limits = self.app_context.rate_limits
-        return self.app_context.waiter.is_away or limits._is_away or time.monotonic() < limits._try_again_at
-
-
-@contextmanager
-def _serve(settings: Settings) -> Iterator[_Served]:
-    app, door = create_app(settings), a_door()
-    with a_server(app, door) as server, httpx.Client(base_url=address_of(door), timeout=60) as client:
-        yield _Served(settings=settings, client=client, server=server, app_context=app.state.app_context)
 
 
 @dataclass
@@ -398,41 +236,6 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
         hints.stop()
         database.close()
     assert not worker.errors, worker.errors
-
-
-def data(answer: httpx.Response, status: int = 200) -> Any:
-    """Return the `data` of a response with this status."""
-    assert answer.status_code == status, answer.text
-    return answer.json()["data"]
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str]:
-    """Return the status and the error code of a refused request."""
-    return answer.status_code, answer.json()["error"]["code"]
-
-
-def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Return the error of a request that was refused with this status and code."""
-    assert refusal(answer) == (status, code), answer.text
-    return dict(answer.json()["error"])
-
-
-def wrong_fields(answer: httpx.Response) -> list[tuple[str, str]]:
-    """Return the name and the code of each field or parameter that a refusal lists."""
-    fields = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
-    return [(each["field"], each["code"]) for each in fields]
-
-
-def pagination(total: int, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
-    """Return the expected `pagination` of a list."""
-    pages = -(-total // limit)
-    content = {"page": page, "limit": limit, "total": total, "totalPages": pages}
-    return {**content, "hasNextPage": page < pages, "hasPreviousPage": page > 1}
-
-
-def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
-    """An interview without the `waitingFor` of its attempts, which depends on the current time."""
-    return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}
 
 
 def applied(intake: Intake, accepted: httpx.Response) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.api_shim.intake import JOB, Intake, candidate
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import JOB, candidate
+from tests.api_shim.intake import Intake
 
 AT_NIGHT = "2026-04-03T01:00:00Z"
 AGENT_NAME = "Confidential interviewer"
@@ -13,13 +15,17 @@ MADE_WITH_IT = ("candidates", "agents", "jobs", "assignments", "interviews", "at
 
 
 @dataclass(frozen=True)
-class Desk:
+class Resources:
     """Prepares requests: each method creates one resource over HTTP and returns its id."""
 
     intake: Intake
 
     def job(self, **changes: Any) -> str:
         return self._made("/jobs", JOB | changes)
+
+    def closed(self, job_id: str) -> str:
+        """Close this job."""
+        return str(data(self.intake.patch(f"/jobs/{job_id}", {"status": "CLOSED"}))["id"])
 
     def person(self, *job_ids: str, **changes: Any) -> str:
         return self._made("/candidates", candidate(**({"jobIds": list(job_ids)} if job_ids else {}), **changes))
@@ -32,9 +38,9 @@ class Desk:
         agent = AGENT | {"companyPhoneNumberId": str(self.intake.seeded.phone_number_id)} | changes
         return {name: value for name, value in agent.items() if value is not ...}
 
-    def stranger(self) -> "Desk":
-        """A desk of another company."""
-        return Desk(self.intake.with_key_of_another_company())
+    def stranger(self) -> "Resources":
+        """Resources of another company."""
+        return Resources(self.intake.with_key_of_another_company())
 
     def rows(self) -> dict[str, int]:
         """Count the rows that a request may create, outside the inbox."""
@@ -44,25 +50,25 @@ class Desk:
         return str(self.intake.made(path, body)["id"])
 
 
-Ask = Callable[[Desk], dict[str, Any]]
+Ask = Callable[[Resources], dict[str, Any]]
 """Returns the body of a request, after creating the resources that it needs."""
 
 
-def known(desk: Desk, *job_ids: str, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
+def known(api: Resources, *job_ids: str, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
     """With a candidate who is assigned to these jobs, by an agent of this focus."""
-    return {"candidateId": desk.person(*job_ids), "agentId": desk.agent(focus), **more}
+    return {"candidateId": api.person(*job_ids), "agentId": api.agent(focus), **more}
 
 
-def new(desk: Desk, *, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
+def new(api: Resources, *, focus: str = "SCREENING", **more: Any) -> dict[str, Any]:
     """With a new candidate."""
-    return {"candidate": candidate(), "agentId": desk.agent(focus), **more}
+    return {"candidate": candidate(), "agentId": api.agent(focus), **more}
 
 
-def all_new(desk: Desk, **more: Any) -> dict[str, Any]:
-    return {"candidate": candidate(), "agent": desk.an_agent(), "job": JOB, **more}
+def all_new(api: Resources, **more: Any) -> dict[str, Any]:
+    return {"candidate": candidate(), "agent": api.an_agent(), "job": JOB, **more}
 
 
-def online(desk: Desk, **more: Any) -> dict[str, Any]:
+def online(api: Resources, **more: Any) -> dict[str, Any]:
     """By an agent who talks over the web, with a candidate without a number."""
-    agent = desk.an_agent(type="ONLINE", focus="GENERIC", companyPhoneNumberId=...)
+    agent = api.an_agent(type="ONLINE", focus="GENERIC", companyPhoneNumberId=...)
     return {"candidate": candidate(phoneNumber=...), "agent": agent, **more}

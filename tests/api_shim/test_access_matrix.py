@@ -15,8 +15,9 @@ import pytest
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.use_cases.resources.keys import ALL_SCOPES
+from tests.api_shim.bodies import TOMORROW, candidate
 from tests.api_shim.document_operations import documented, example_of
-from tests.api_shim.intake import PEPPER, TOMORROW, Intake, Worker, candidate
+from tests.api_shim.intake import PEPPER, Intake, Worker
 from tests.conftest import CALLER
 
 ANOTHER_TIME = "2026-04-03T09:00:00Z"

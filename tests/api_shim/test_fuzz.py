@@ -25,8 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import candidate
 from tests.api_shim.document_operations import DOCUMENT
-from tests.api_shim.intake import Intake, Worker, a_worker, candidate, data
+from tests.api_shim.intake import Intake, Worker, a_worker
 from tests.api_shim.owners import deliver
 from tests.conftest import CALLER
 from tests.support.servers import serving

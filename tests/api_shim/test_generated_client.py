@@ -12,8 +12,9 @@ from openapi_python_client import generate
 from openapi_python_client.config import Config, ConfigFile, MetaType
 
 from scheduler.domain.principal import KeyKind
+from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, NUMBER, TOMORROW
 from tests.api_shim.document_operations import DOCUMENT
-from tests.api_shim.intake import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, NUMBER, TOMORROW, Intake, Worker
+from tests.api_shim.intake import Intake, Worker
 from tests.conftest import CALLER
 
 PACKAGE = "a_generated_client"

@@ -11,20 +11,10 @@ import pytest
 from scheduler.domain.attempt import Attempt, Cancelled, Ended, LegSeen, Reason
 from scheduler.domain.call import CallProgress
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    ASYNC,
-    NUMBER,
-    TOMORROW,
-    Call,
-    Intake,
-    Worker,
-    a_call,
-    a_worker,
-    applied,
-    call_of,
-    data,
-)
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW
+from tests.api_shim.calls import Call, a_call, call_of
+from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, applied
 from tests.architecture.rules import does, does_not
 from tests.support.builders import (
     Tenant,

@@ -15,8 +15,10 @@ from scheduler.domain.principal import KeyKind
 from scheduler.domain.usage import BillingSystem, Price, PriceList
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.resources.usage import Usage
+from tests.api_shim.answers import data
+from tests.api_shim.calls import an_online_agent, talk
 from tests.api_shim.carrier_callbacks import FORM, call_back
-from tests.api_shim.intake import PUBLIC_URL, Intake, Worker, an_online_agent, data, talk
+from tests.api_shim.intake import PUBLIC_URL, Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.conftest import Seeded, seed
 from tests.support.builders import (

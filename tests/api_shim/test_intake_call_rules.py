@@ -17,8 +17,11 @@ from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, Ended, ProofMissing, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.use_cases.hear import Hear
+from tests.api_shim.answers import data, refused
+from tests.api_shim.bodies import TOMORROW, candidate
+from tests.api_shim.calls import Call, a_call, call_of
 from tests.api_shim.carrier_callbacks import FORM, call_back
-from tests.api_shim.intake import PUBLIC_URL, TOMORROW, Call, Intake, Worker, a_call, call_of, candidate, data, refused
+from tests.api_shim.intake import PUBLIC_URL, Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.support.builders import RecordingHints, Tenant, a_number, a_placed_attempt, a_sid
 from tests.support.servers import SimulatedCarrier, serving

@@ -3,8 +3,9 @@
 import pytest
 
 from scheduler.hashing import Hasher
+from tests.api_shim.answers import refusal
 from tests.api_shim.carrier_callbacks import FORM, call_back, changed, path_of, sign
-from tests.api_shim.intake import Intake, refusal
+from tests.api_shim.intake import Intake
 from tests.conftest import TestClock
 from tests.support.builders import a_claimed_attempt, a_house
 

@@ -6,20 +6,10 @@ from typing import Any
 import pytest
 
 from scheduler.domain.attempt import Ended, Reason
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    TOMORROW,
-    Call,
-    Intake,
-    Worker,
-    a_call,
-    a_worker,
-    an_online_agent,
-    call_of,
-    candidate,
-    data,
-    refusal,
-)
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import AN_HOUR_LATER, TOMORROW, candidate
+from tests.api_shim.calls import Call, a_call, an_online_agent, call_of
+from tests.api_shim.intake import Intake, Worker, a_worker
 from tests.architecture.rules import does, does_not
 from tests.support.builders import Tenant, a_pending_attempt, a_placed_attempt, a_waiting_command
 

@@ -12,24 +12,10 @@ from api_shim.routes.commands import READS
 from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import KeyKind
 from scheduler.use_cases.resources.keys import ALL_SCOPES
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    ASYNC,
-    EMAIL,
-    FIRST_NAME,
-    NUMBER,
-    TOMORROW,
-    Call,
-    Intake,
-    Worker,
-    a_call,
-    a_worker,
-    an_intake,
-    applied,
-    call_of,
-    data,
-    refusal,
-)
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, NUMBER, TOMORROW
+from tests.api_shim.calls import Call, a_call, call_of
+from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, applied
 from tests.conftest import NOON
 from tests.support.builders import Tenant, a_number, a_placed_attempt
 

@@ -14,8 +14,9 @@ from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from tests.api_shim.answers import data, refusal
 from tests.api_shim.carrier_callbacks import call_back
-from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, data, refusal, settings_for, slow_acceptance
+from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, settings_for, slow_acceptance
 from tests.api_shim.owners import UNKNOWN, accept, make, roles
 from tests.conftest import Seeded, wait_until
 from tests.support.builders import a_house, a_placed_attempt

@@ -15,8 +15,11 @@ from scheduler.domain.attempt import AttemptState, HangUpCause, Reason
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.shared import hints as tasks
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import JOB, ONLINE_AGENT, TOMORROW, candidate
+from tests.api_shim.calls import a_call
 from tests.api_shim.carrier_callbacks import call_back, changed
-from tests.api_shim.intake import ASYNC, JOB, ONLINE_AGENT, TOMORROW, Intake, Worker, a_call, candidate, data, refusal
+from tests.api_shim.intake import ASYNC, Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
 from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_sid

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import JOB, ONLINE_AGENT, TOMORROW, Intake, Worker, a_call, candidate, data, talk
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import JOB, ONLINE_AGENT, TOMORROW, candidate
+from tests.api_shim.calls import a_call, talk
+from tests.api_shim.intake import Intake, Worker
 from tests.support.builders import Tenant
 
 DOCUMENTED: Mapping[str, str] = {

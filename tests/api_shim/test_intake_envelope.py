@@ -11,8 +11,10 @@ from api_shim.app import create_app
 from api_shim.errors import STATUS_OF
 from scheduler.domain.refusals import Refused
 from scheduler.hashing import Hasher
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import EMAIL, FIRST_NAME, LAST_NAME, NUMBER
 from tests.api_shim.document_operations import OPERATIONS
-from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, Worker, data, refusal
+from tests.api_shim.intake import Intake, Worker
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import a_house, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
 

@@ -11,21 +11,10 @@ from scheduler.domain.call import CallProgress
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    ASYNC,
-    NUMBER,
-    PEPPER,
-    TOLL_FREE,
-    TOMORROW,
-    Intake,
-    Worker,
-    a_call,
-    a_worker,
-    call_of,
-    candidate,
-    data,
-)
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOLL_FREE, TOMORROW, candidate
+from tests.api_shim.calls import a_call, call_of
+from tests.api_shim.intake import ASYNC, PEPPER, Intake, Worker, a_worker
 from tests.architecture.rules import does
 from tests.conftest import NOON, seed
 from tests.support.builders import Tenant, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt

@@ -10,19 +10,10 @@ from sqlalchemy import Engine, event
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import (
-    TOMORROW,
-    Intake,
-    Worker,
-    a_call,
-    an_online_agent,
-    candidate,
-    data,
-    pagination,
-    refusal,
-    without_now,
-    wrong_fields,
-)
+from tests.api_shim.answers import data, pagination, refusal, without_now, wrong_fields
+from tests.api_shim.bodies import TOMORROW, candidate
+from tests.api_shim.calls import a_call, an_online_agent
+from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does_not
 from tests.support.builders import (
     Tenant,

@@ -9,19 +9,9 @@ import pytest
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    ASYNC,
-    NUMBER,
-    TOMORROW,
-    Intake,
-    Worker,
-    candidate,
-    data,
-    pagination,
-    refusal,
-    without_now,
-)
+from tests.api_shim.answers import data, pagination, refusal, without_now
+from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW, candidate
+from tests.api_shim.intake import ASYNC, Intake, Worker
 from tests.conftest import TestClock
 from tests.support.builders import a_house, a_pending_attempt
 

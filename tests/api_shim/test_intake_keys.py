@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.use_cases.resources.keys import new_secret
-from tests.api_shim.intake import Intake, Worker, refusal, taking_less_than
+from tests.api_shim.answers import refusal
+from tests.api_shim.intake import Intake, Worker, taking_less_than
 from tests.conftest import NOON, wait_until
 
 INTERVIEW = f"/interviews/{uuid4()}"

@@ -8,20 +8,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import (
-    ASYNC,
-    JOB,
-    NUMBER,
-    TOLL_FREE,
-    TOMORROW,
-    Intake,
-    Worker,
-    a_call,
-    applied,
-    candidate,
-    data,
-)
-from tests.api_shim.interview_requests import AT_NIGHT, Ask, Desk, all_new, known, new, online
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import JOB, NUMBER, TOLL_FREE, TOMORROW, candidate
+from tests.api_shim.calls import a_call
+from tests.api_shim.intake import ASYNC, Intake, Worker, applied
+from tests.api_shim.interview_requests import AT_NIGHT, Ask, Resources, all_new, known, new, online
 
 PREMIUM, NO_NUMBER, OF_NO_COUNTRY = "+19002345678", "+421000000000", "+80012345678"
 AN_HOUR_AGO, IN_TWO_MONTHS = "2026-04-02T11:00:00Z", "2026-06-01T09:00:00Z"
@@ -52,16 +43,16 @@ def refused(answer: Any, code: str, field: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_refused_time_is_named_as_sent(intake: Intake, worker: Worker, desk: Desk, name: str) -> None:
+def test_refused_time_is_named_as_sent(intake: Intake, worker: Worker, api: Resources, name: str) -> None:
     call = a_call(intake)
-    web = data(intake.create(online(desk)), 201)["id"]
+    web = data(intake.create(online(api)), 201)["id"]
     for code, text in OF_A_CALL:
         body = {name: text}
         refused(intake.create(intake.body(**body)), code, name)
         refused(intake.post(call.attempts, body), code, name)
         refused(intake.patch(call.interview, body), code, name)
     for code, text in TIMES:
-        refused(intake.create(online(desk, **{name: text})), code, name)
+        refused(intake.create(online(api, **{name: text})), code, name)
         refused(intake.patch(f"/interviews/{web}", {name: text}), code, name)
 
 
@@ -112,82 +103,82 @@ def test_character_that_cannot_be_stored_is_named_elsewhere(intake: Intake) -> N
 # ---- other fields of an interview
 
 
-def _person(desk: Desk, **changes: Any) -> dict[str, Any]:
-    return {"candidateId": desk.person(**changes), "agentId": desk.agent("GENERIC")}
+def _person(api: Resources, **changes: Any) -> dict[str, Any]:
+    return {"candidateId": api.person(**changes), "agentId": api.agent("GENERIC")}
 
 
-def _new_person(desk: Desk, **changes: Any) -> dict[str, Any]:
-    return {"candidate": candidate(**changes), "agentId": desk.agent("GENERIC")}
+def _new_person(api: Resources, **changes: Any) -> dict[str, Any]:
+    return {"candidate": candidate(**changes), "agentId": api.agent("GENERIC")}
 
 
-def _with_settings(desk: Desk, body: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    company = f"/company/{desk.intake.seeded.company_id}"
-    assert desk.intake.patch(company, {"settings": settings}).status_code == 200
+def _with_settings(api: Resources, body: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    company = f"/company/{api.intake.seeded.company_id}"
+    assert api.intake.patch(company, {"settings": settings}).status_code == 200
     return body
 
 
 def _of_interviews() -> Iterator[Any]:
     cases: list[tuple[str, str, Ask]] = [
-        ("PHONE_NUMBER_REQUIRED", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=...)),
-        ("PHONE_NUMBER_REQUIRED", "candidateId", lambda desk: _person(desk, phoneNumber=...)),
-        ("PHONE_NUMBER_INVALID", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=NO_NUMBER)),
-        ("PHONE_NUMBER_INVALID", "candidateId", lambda desk: _person(desk, phoneNumber=NO_NUMBER)),
-        ("NUMBER_NOT_ALLOWED", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=PREMIUM)),
-        ("NUMBER_NOT_ALLOWED", "candidateId", lambda desk: _person(desk, phoneNumber=PREMIUM)),
-        ("TIMEZONE_INVALID", "candidate.timezone", lambda desk: _new_person(desk, timezone="Mars/Olympus")),
-        ("TIMEZONE_UNKNOWN", "candidate.timezone", lambda desk: _new_person(desk, phoneNumber=OF_NO_COUNTRY)),
-        ("TIMEZONE_UNKNOWN", "candidateId", lambda desk: _person(desk, phoneNumber=OF_NO_COUNTRY)),
+        ("PHONE_NUMBER_REQUIRED", "candidate.phoneNumber", lambda api: _new_person(api, phoneNumber=...)),
+        ("PHONE_NUMBER_REQUIRED", "candidateId", lambda api: _person(api, phoneNumber=...)),
+        ("PHONE_NUMBER_INVALID", "candidate.phoneNumber", lambda api: _new_person(api, phoneNumber=NO_NUMBER)),
+        ("PHONE_NUMBER_INVALID", "candidateId", lambda api: _person(api, phoneNumber=NO_NUMBER)),
+        ("NUMBER_NOT_ALLOWED", "candidate.phoneNumber", lambda api: _new_person(api, phoneNumber=PREMIUM)),
+        ("NUMBER_NOT_ALLOWED", "candidateId", lambda api: _person(api, phoneNumber=PREMIUM)),
+        ("TIMEZONE_INVALID", "candidate.timezone", lambda api: _new_person(api, timezone="Mars/Olympus")),
+        ("TIMEZONE_UNKNOWN", "candidate.timezone", lambda api: _new_person(api, phoneNumber=OF_NO_COUNTRY)),
+        ("TIMEZONE_UNKNOWN", "candidateId", lambda api: _person(api, phoneNumber=OF_NO_COUNTRY)),
         (
             "TIMEZONE_UNKNOWN",
             "scheduleTime",
-            lambda desk: {**_person(desk, phoneNumber=OF_NO_COUNTRY), "scheduleTime": TOMORROW},
+            lambda api: {**_person(api, phoneNumber=OF_NO_COUNTRY), "scheduleTime": TOMORROW},
         ),
         (
             "TIMEZONE_AMBIGUOUS",
             "scheduledAt",
-            lambda desk: {**_new_person(desk, phoneNumber=TOLL_FREE), "scheduledAt": "2026-04-03T12:00:00"},
+            lambda api: {**_new_person(api, phoneNumber=TOLL_FREE), "scheduledAt": "2026-04-03T12:00:00"},
         ),
         (
             "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
             "scheduledAt",
-            lambda desk: _with_settings(
-                desk, {**_new_person(desk), "scheduledAt": "2026-04-03T09:00:00+10:30"}, offsetMustMatchNumber=True
+            lambda api: _with_settings(
+                api, {**_new_person(api), "scheduledAt": "2026-04-03T09:00:00+10:30"}, offsetMustMatchNumber=True
             ),
         ),
         (
             "NO_COMMON_OPENING",
             "candidate.timezone",
-            lambda desk: _with_settings(desk, _new_person(desk, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
+            lambda api: _with_settings(api, _new_person(api, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
         ),
         (
             "NO_COMMON_OPENING",
             "candidateId",
-            lambda desk: _with_settings(desk, _person(desk, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
+            lambda api: _with_settings(api, _person(api, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
         ),
         (
             "CONSENT_EXPIRED",
             "scheduledAt",
-            lambda desk: {**_new_person(desk, gdprExpiryDate="2026-04-04"), "scheduledAt": "2026-04-06T09:00:00Z"},
+            lambda api: {**_new_person(api, gdprExpiryDate="2026-04-04"), "scheduledAt": "2026-04-06T09:00:00Z"},
         ),
         (
             "NO_OPENING_BEFORE_EXPIRY",
             "expiresAt",
-            lambda desk: {**_new_person(desk), "expiresAt": "2026-04-02T12:00:20Z"},
+            lambda api: {**_new_person(api), "expiresAt": "2026-04-02T12:00:20Z"},
         ),
-        ("INVALID_DATE_FORMAT", "expiresAt", lambda desk: {**_new_person(desk), "expiresAt": "never"}),
+        ("INVALID_DATE_FORMAT", "expiresAt", lambda api: {**_new_person(api), "expiresAt": "never"}),
         (
             "TIMEZONE_UNKNOWN",
             "expiresAt",
-            lambda desk: online(desk, candidate=candidate(phoneNumber=...), expiresAt="2026-04-05T12:00:00"),
+            lambda api: online(api, candidate=candidate(phoneNumber=...), expiresAt="2026-04-05T12:00:00"),
         ),
         ("JOB_REQUIRED", "jobId", new),
-        ("JOB_AMBIGUOUS", "jobId", lambda desk: known(desk, desk.job(), desk.job())),
-        ("JOB_NOT_ASSIGNED", "jobId", lambda desk: known(desk, desk.job(), jobId=desk.job())),
-        ("TOO_MANY_JOBS", "job", lambda desk: {**known(desk, *(desk.job() for _ in range(50))), "job": JOB}),
+        ("JOB_AMBIGUOUS", "jobId", lambda api: known(api, api.job(), api.job())),
+        ("JOB_NOT_ASSIGNED", "jobId", lambda api: known(api, api.job(), jobId=api.job())),
+        ("TOO_MANY_JOBS", "job", lambda api: {**known(api, *(api.job() for _ in range(50))), "job": JOB}),
         (
             "COMPANY_PHONE_NUMBER_REQUIRED",
             "agent.companyPhoneNumberId",
-            lambda desk: all_new(desk, agent=desk.an_agent(companyPhoneNumberId=...)),
+            lambda api: all_new(api, agent=api.an_agent(companyPhoneNumberId=...)),
         ),
     ]
     for code, field, ask in cases:
@@ -196,9 +187,9 @@ def _of_interviews() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("code", "field", "ask"), list(_of_interviews()))
 def test_refused_interview_names_the_field(
-    intake: Intake, worker: Worker, desk: Desk, code: str, field: str, ask: Ask
+    intake: Intake, worker: Worker, api: Resources, code: str, field: str, ask: Ask
 ) -> None:
-    refused(intake.create(ask(desk)), code, field)
+    refused(intake.create(ask(api)), code, field)
 
 
 def test_refused_change_of_an_interview_names_the_field(intake: Intake, worker: Worker) -> None:
@@ -219,12 +210,12 @@ def test_refused_change_of_an_interview_names_the_field(intake: Intake, worker: 
 # ---- previews
 
 
-def test_previewed_refusal_names_the_field(intake: Intake, worker: Worker, desk: Desk) -> None:
+def test_previewed_refusal_names_the_field(intake: Intake, worker: Worker, api: Resources) -> None:
     for code, field, body in (
         ("PHONE_NUMBER_INVALID", "phoneNumber", {"phoneNumber": NO_NUMBER}),
         ("NUMBER_NOT_ALLOWED", "phoneNumber", {"phoneNumber": PREMIUM}),
-        ("NUMBER_NOT_ALLOWED", "candidateId", {"candidateId": desk.person(phoneNumber=PREMIUM)}),
-        ("PHONE_NUMBER_REQUIRED", "candidateId", {"candidateId": desk.person(phoneNumber=...)}),
+        ("NUMBER_NOT_ALLOWED", "candidateId", {"candidateId": api.person(phoneNumber=PREMIUM)}),
+        ("PHONE_NUMBER_REQUIRED", "candidateId", {"candidateId": api.person(phoneNumber=...)}),
         ("TIMEZONE_INVALID", "timezone", {"phoneNumber": NUMBER, "timezone": "Mars/Olympus"}),
         ("TIMEZONE_UNKNOWN", "phoneNumber", {"phoneNumber": OF_NO_COUNTRY}),
         ("SCHEDULE_IN_PAST", "scheduledAt", {"phoneNumber": NUMBER, "scheduledAt": AN_HOUR_AGO}),
@@ -259,13 +250,13 @@ def test_refused_setting_of_a_company_is_named(intake: Intake, code: str, field:
     refused(intake.patch(address, {"settings": settings}), code, field)
 
 
-def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
+def _records(api: Resources) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
     """Requests with their bodies, and the code and field of their refusals."""
     stranger = str(UUID(int=7))
-    person, job, agent = (f"/candidates/{desk.person()}", f"/jobs/{desk.job()}", f"/agents/{desk.agent()}")
-    phone, mail = (f"/candidates/{desk.person(**{each: ...})}" for each in ("email", "phoneNumber"))
-    for address in (person, job, agent, f"/company/{desk.intake.seeded.company_id}"):
-        desk.intake.patch(address, {"metadata": {"b": "x" * 100}})
+    person, job, agent = (f"/candidates/{api.person()}", f"/jobs/{api.job()}", f"/agents/{api.agent()}")
+    phone, mail = (f"/candidates/{api.person(**{each: ...})}" for each in ("email", "phoneNumber"))
+    for address in (person, job, agent, f"/company/{api.intake.seeded.company_id}"):
+        api.intake.patch(address, {"metadata": {"b": "x" * 100}})
         yield "PATCH", address, METADATA, "METADATA_TOO_LARGE", "metadata"
     for method, address, rest in (("POST", "/candidates", candidate()), ("PATCH", person, {})):
         yield method, address, {**rest, "timezone": "Etc/GMT-1"}, "TIMEZONE_INVALID", "timezone"
@@ -274,14 +265,14 @@ def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
         yield method, address, {**rest, "jobId": stranger, "jobIds": None}, "JOB_NOT_FOUND", "jobId"
     yield "PATCH", phone, {"phoneNumber": None}, "CONTACT_REQUIRED", "phoneNumber"
     yield "PATCH", mail, {"email": None}, "CONTACT_REQUIRED", "email"
-    without = desk.an_agent(companyPhoneNumberId=...)
+    without = api.an_agent(companyPhoneNumberId=...)
     needed = "COMPANY_PHONE_NUMBER_REQUIRED"
     yield "POST", "/agents", without, needed, "companyPhoneNumberId"
     yield "PATCH", agent, {"companyPhoneNumberId": None}, needed, "companyPhoneNumberId"
 
 
-def test_refused_write_names_the_field(intake: Intake, desk: Desk) -> None:
-    for method, address, body, code, field in _records(desk):
+def test_refused_write_names_the_field(intake: Intake, api: Resources) -> None:
+    for method, address, body, code, field in _records(api):
         for key in ({}, {"Idempotency-Key": str(uuid4())}):
             refused(intake.send(method, address, json=body, headers=key), code, field)
 

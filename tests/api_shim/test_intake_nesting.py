@@ -7,8 +7,9 @@ import pytest
 
 from api_shim.json_body import parse
 from scheduler.wire.json_values import MAX_LEVELS, unstorable
+from tests.api_shim.answers import refusal
 from tests.api_shim.document_operations import address_of_nothing, documented
-from tests.api_shim.intake import Intake, Worker, refusal
+from tests.api_shim.intake import Intake, Worker
 
 DEPTHS = (MAX_LEVELS + 1, 200, 479, 480, 600, 800, 970, 989, 990, 1_200, 10_000, 32_000)
 

@@ -12,7 +12,8 @@ import pytest
 
 from scheduler.domain.owner import User
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import Intake, data, refusal, taking_less_than, wrong_fields
+from tests.api_shim.answers import data, refusal, wrong_fields
+from tests.api_shim.intake import Intake, taking_less_than
 from tests.api_shim.owners import accept, deliver, make, roles
 from tests.architecture.rules import does, does_not
 from tests.support.smtp_server import PostOffice, a_closed_door, a_post_office

@@ -7,9 +7,11 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.principal import KeyKind
+from tests.api_shim.answers import data, wrong_fields
+from tests.api_shim.bodies import JOB, TOMORROW
 from tests.api_shim.carrier_callbacks import call_back, path_of
 from tests.api_shim.document_operations import address_of_nothing, documented, example_of
-from tests.api_shim.intake import JOB, TOMORROW, Intake, Worker, data, wrong_fields
+from tests.api_shim.intake import Intake, Worker
 
 LISTS = (
     "/company",

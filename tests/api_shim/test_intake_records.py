@@ -14,21 +14,10 @@ from sqlalchemy import text
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.use_cases.resources.keys import ALL_SCOPES
-from tests.api_shim.intake import (
-    EMAIL,
-    FIRST_NAME,
-    JOB,
-    NUMBER,
-    ONLINE_AGENT,
-    TOMORROW,
-    Intake,
-    Worker,
-    a_call,
-    candidate,
-    data,
-    pagination,
-    refusal,
-)
+from tests.api_shim.answers import data, pagination, refusal
+from tests.api_shim.bodies import EMAIL, FIRST_NAME, JOB, NUMBER, ONLINE_AGENT, TOMORROW, candidate
+from tests.api_shim.calls import a_call
+from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
 from tests.support.builders import ApiWriter, RecordingHints, Tenant

@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, Intake, Worker, candidate, refusal, wrong_fields
+from tests.api_shim.answers import refusal, wrong_fields
+from tests.api_shim.bodies import EMAIL, FIRST_NAME, LAST_NAME, candidate
+from tests.api_shim.intake import Intake, Worker
 
 
 def person(**changes: Any) -> dict[str, Any]:

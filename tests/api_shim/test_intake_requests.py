@@ -5,7 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api_shim.intake import NUMBER, Intake, refusal, wrong_fields
+from tests.api_shim.answers import refusal, wrong_fields
+from tests.api_shim.bodies import NUMBER
+from tests.api_shim.intake import Intake
 
 INTERVIEW = f"/interviews/{uuid4()}"
 ATTEMPTS = f"{INTERVIEW}/call-attempts"

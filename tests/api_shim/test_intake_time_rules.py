@@ -13,7 +13,10 @@ from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.call import Accepted, CallOrder
 from scheduler.use_cases.settle import Settle
-from tests.api_shim.intake import NUMBER, TOLL_FREE, TOMORROW, Call, Intake, Worker, a_call, candidate, data, refused
+from tests.api_shim.answers import data, refused
+from tests.api_shim.bodies import NUMBER, TOLL_FREE, TOMORROW, candidate
+from tests.api_shim.calls import Call, a_call
+from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid
 from tests.support.servers import SimulatedCarrier, a_closed_port
@@ -505,9 +508,9 @@ def later(tenant: Tenant, span: timedelta) -> Tenant:
 
 def settle(tenant: Tenant) -> None:
     """Settle without a carrier: no call is in progress, so it is not polled."""
-    desk = TwilioQueries(SimulatedCarrier(url=a_closed_port()).account(), tenant.policy)
-    Settle(tenant.context, desk, tenant.account_id).round()
-    desk._client.http_client.session.close()
+    queries = TwilioQueries(SimulatedCarrier(url=a_closed_port()).account(), tenant.policy)
+    Settle(tenant.context, queries, tenant.account_id).round()
+    queries._client.http_client.session.close()
 
 
 def retries(intake: Intake, **delays: list[int]) -> None:

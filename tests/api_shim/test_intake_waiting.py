@@ -10,18 +10,9 @@ from redis.asyncio import Redis
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.request_headers import DEFAULT_WAIT_S
 from scheduler.domain.command import Command
-from tests.api_shim.intake import (
-    ASYNC,
-    Intake,
-    Worker,
-    a_worker,
-    an_intake,
-    candidate,
-    data,
-    meanwhile,
-    refusal,
-    taking_less_than,
-)
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import candidate
+from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, meanwhile, taking_less_than
 from tests.api_shim.waiting_commands import CHANNEL, done
 from tests.conftest import NOON, wait_until
 

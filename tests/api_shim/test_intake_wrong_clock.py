@@ -5,8 +5,9 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from tests.api_shim.answers import refusal
 from tests.api_shim.carrier_callbacks import call_back
-from tests.api_shim.intake import ASYNC, Intake, refusal
+from tests.api_shim.intake import ASYNC, Intake
 from tests.support.builders import Tenant, a_placed_attempt
 from tests.verification.crash.wrong_clock import set_wrong
 
