@@ -37,6 +37,7 @@ PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
 PLENTY = 1_000_000
 ASYNC = {"Prefer": "respond-async"}
+KEY = {"Idempotency-Key": "k"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +106,11 @@ class Intake:
     def get(self, path: str, **params: Any) -> httpx.Response:
         return self.send("GET", path, params=params)
 
-    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
-        return self.send("POST", path, json=body, **more)
+    def post(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        return self.send("POST", path, json=json, **more)
 
-    def patch(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
-        return self.send("PATCH", path, json=body, **more)
+    def patch(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        return self.send("PATCH", path, json=json, **more)
 
     def delete(self, path: str, **more: Any) -> httpx.Response:
         return self.send("DELETE", path, **more)

@@ -124,8 +124,7 @@ def test_generated_client_schedules_moves_and_deletes_a_call(models: Any, ats: I
     assert done(ask("call_times.preview_call_time", body=question, **of_company), models.CallTimeAnswered).allowed
 
     assert ask("call_attempts.delete_call_attempt", *this, **of_company).status_code == 204
-    gone = ask("call_attempts.get_call_attempt", *this, **of_company)
-    assert refused(gone, models, 404) == "RESOURCE_NOT_FOUND"
+    assert refused(ask("call_attempts.get_call_attempt", *this, **of_company), models, 404) == "RESOURCE_NOT_FOUND"
 
     used = done(ask("billing.get_usage"), models.UsageAnswer)
     assert used.total_interviews == 0

@@ -14,7 +14,7 @@ from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW
 from tests.api_shim.calls import Call, a_call, call_of
-from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, applied
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, applied
 from tests.architecture.rules import does, does_not
 from tests.support.builders import (
     Tenant,
@@ -67,8 +67,7 @@ def test_an_attempt_is_shown_in_every_state(
     intake: Intake, tenant: Tenant, make: Callable[[Tenant], Attempt], status: str, move: Any, delete: Any, invoke: Any
 ) -> None:
     call = call_of(make(tenant))
-    answer = intake.get(call.attempt)
-    attempt = data(answer)
+    attempt = data(intake.get(call.attempt))
     assert (attempt["id"], attempt["interviewId"]) == (str(call.attempt_id), str(call.interview_id))
     assert attempt["status"] == status
     assert attempt in data(intake.get(call.attempts))["items"]
@@ -221,8 +220,7 @@ def test_attempt_contains_no_number(intake: Intake, worker: Worker) -> None:
 )
 def test_call_without_a_time_rings_as_soon_as_allowed(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
     call = a_call(intake)
-    answer = intake.post(call.attempts, **more)
-    attempt = data(answer, 201)
+    attempt = data(intake.post(call.attempts, **more), 201)
     assert attempt["id"] != str(call.attempt_id)
     assert attempt["schedule"]["requested"] is None
     assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
@@ -356,15 +354,14 @@ def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, work
 @does("F4-2")
 def test_moving_an_attempt_returns_its_new_etag(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    key = {"Idempotency-Key": "k"}
-    first = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=key)
+    first = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=KEY)
     assert (first.status_code, first.content) == (204, b"")
     assert first.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
     condition = {"If-Match": first.headers["ETag"]}
     second = intake.patch(call.attempt, {"scheduledAt": TOMORROW}, headers=condition)
     assert second.status_code == 204
     assert second.headers["ETag"] == intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
-    replayed = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=key)
+    replayed = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=KEY)
     assert (replayed.status_code, replayed.headers["Idempotent-Replayed"]) == (204, "true")
     assert replayed.headers["ETag"] == first.headers["ETag"], "the ETag after that move"
 
@@ -374,12 +371,12 @@ def test_refused_deleted_or_unapplied_change_has_no_new_etag(intake: Intake) -> 
     with a_worker(intake.settings):
         call = a_call(intake)
         assert "ETag" not in moved(intake, call, "2026-04-03T03:00:00").headers
-    later = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers={**ASYNC, "Idempotency-Key": "k"})
+    later = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers={**ASYNC, **KEY})
     assert later.status_code == 202
     assert "ETag" not in later.headers
     with a_worker(intake.settings):
         applied(intake, later)
-        content = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers={"Idempotency-Key": "k"})
+        content = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=KEY)
         assert content.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
         assert "ETag" not in intake.delete(call.attempt).headers
 

@@ -41,8 +41,7 @@ def test_signature_covers_the_raw_path_and_query(intake: Intake, token: str) -> 
 
 @pytest.mark.parametrize("signature", [None, "", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
 def test_unsigned_callback_is_rejected(intake: Intake, token: str, signature: str | None) -> None:
-    answer = call_back(intake, token, signature=signature)
-    assert refusal(answer) == (403, "NOT_A_CALLBACK")
+    assert refusal(call_back(intake, token, signature=signature)) == (403, "NOT_A_CALLBACK")
     assert intake.count("carrier_events") == 0
 
 

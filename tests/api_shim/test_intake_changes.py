@@ -25,8 +25,7 @@ def change(intake: Intake, call: Call, **fields: Any) -> Any:
 @pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
 def test_moving_an_interview_moves_its_pending_attempt(intake: Intake, worker: Worker, name: str) -> None:
     call = a_call(intake)
-    answer = change(intake, call, **{name: AN_HOUR_LATER})
-    interview = data(answer)
+    interview = data(change(intake, call, **{name: AN_HOUR_LATER}))
     assert interview["scheduledAt"] == AN_HOUR_LATER
     assert interview["expiresAt"] == "2026-04-10T08:00:00Z"
     [attempt] = interview["callAttempts"]
@@ -72,8 +71,7 @@ def test_metadata_is_merged_and_null_takes_a_key_away(intake: Intake, worker: Wo
 
 def test_merged_metadata_that_is_too_large_is_refused(intake: Intake, worker: Worker) -> None:
     call = a_call(intake, metadata={str(number): 0 for number in range(50)})
-    answer = change(intake, call, metadata={"one more": 0})
-    assert answer.status_code == 400
+    assert change(intake, call, metadata={"one more": 0}).status_code == 400
     assert change(intake, call, metadata={"0": None, "one more": 0}).status_code == 200
 
 

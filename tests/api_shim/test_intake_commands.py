@@ -15,11 +15,9 @@ from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, NUMBER, TOMORROW
 from tests.api_shim.calls import Call, a_call, call_of
-from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, applied
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, an_intake, applied
 from tests.conftest import NOON
 from tests.support.builders import Tenant, a_number, a_placed_attempt
-
-KEY = {"Idempotency-Key": "k"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +123,8 @@ def test_command_without_a_worker_is_accepted_and_found_later(intake: Intake, ca
 
 @each_kind
 def test_a_command_is_accepted_when_the_wait_ends_first(intake: Intake, call: Call, kind: Kind) -> None:
-    answer = kind.send(intake, call, {**KEY, "Prefer": "wait=0"})
-    assert answer.status_code == 202
-    again = kind.send(intake, call, {**KEY, "Prefer": "wait=0"})
-    assert refusal(again) == (409, "IDEMPOTENCY_IN_PROGRESS")
+    assert kind.send(intake, call, {**KEY, "Prefer": "wait=0"}).status_code == 202
+    assert refusal(kind.send(intake, call, {**KEY, "Prefer": "wait=0"})) == (409, "IDEMPOTENCY_IN_PROGRESS")
     assert intake.count("inbox") == 2  # and the command that created the interview
 
 
@@ -235,8 +231,7 @@ def test_an_ats_key_names_the_company(intake: Intake, call: Call, worker: Worker
     foreign = kind.send(ats, call, {}, params={"companyId": str(intake.seeded.company_id)})
     assert refusal(foreign) == (403, "RESOURCE_ACCESS_DENIED")
     intake.adopt(principal)
-    unnamed = kind.send(ats, call, {})
-    assert refusal(unnamed) == (400, "COMPANY_ID_REQUIRED")
+    assert refusal(kind.send(ats, call, {})) == (400, "COMPANY_ID_REQUIRED")
     answer = kind.send(ats, call, {}, params={"companyId": str(intake.seeded.company_id)})
     assert answer.status_code == kind.status, answer.text
     assert kind.tells(data_of(answer))

@@ -16,14 +16,13 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.carrier_callbacks import call_back
-from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, settings_for, slow_acceptance
+from tests.api_shim.intake import ASYNC, KEY, PEPPER, Intake, an_intake, settings_for, slow_acceptance
 from tests.api_shim.owners import UNKNOWN, accept, make, roles
 from tests.conftest import Seeded, wait_until
 from tests.support.builders import a_house, a_placed_attempt
 from tests.support.servers import Wire, wired
 
 JOB = {"title": "Baker", "description": "Bakes bread at night."}
-KEY = {"Idempotency-Key": "k"}
 
 
 @dataclass
@@ -222,8 +221,7 @@ def test_callback_with_a_lost_commit_is_asked_for_again(wire: Wire, cut: Intake,
 
 def test_read_with_a_lost_commit_changes_nothing(wire: Wire, cut: Intake) -> None:
     wire.cut_after = lambda sent: b"SELECT" in sent and b"FROM jobs" in sent
-    answer = cut.get("/jobs")
-    assert refusal(answer) == (503, "DATABASE_AWAY")
+    assert refusal(cut.get("/jobs")) == (503, "DATABASE_AWAY")
 
 
 def test_late_command_is_not_accepted_afterwards(intake: Intake) -> None:

@@ -48,8 +48,7 @@ def test_every_answer_has_the_envelope_and_a_trace_id_of_its_own(intake: Intake,
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/interviews/", "/v1", "/v1/nothing", "/openapi.yaml"])
 def test_unknown_url_gets_404(intake: Intake, path: str) -> None:
-    answer = intake.get(path)
-    assert refusal(answer) == (404, "ROUTE_NOT_FOUND")
+    assert refusal(intake.get(path)) == (404, "ROUTE_NOT_FOUND")
 
 
 @pytest.mark.parametrize(
@@ -74,14 +73,12 @@ def test_unsupported_method_gets_405_with_the_supported_ones(
 
 @pytest.mark.parametrize("path", ["/interviews", "/carrier/twilio/t", "/nothing"])
 def test_a_body_over_64_kib_is_refused_by_its_announced_length(intake: Intake, path: str) -> None:
-    answer = intake.post(path, content=b" " * (64 * 1024 + 1))
-    assert refusal(answer) == (413, "BODY_TOO_LARGE")
+    assert refusal(intake.post(path, content=b" " * (64 * 1024 + 1))) == (413, "BODY_TOO_LARGE")
 
 
 @pytest.mark.parametrize("path", ["/interviews", "/carrier/twilio/t"])
 def test_a_body_over_64_kib_is_refused_by_its_bytes(intake: Intake, path: str) -> None:
-    answer = intake.post(path, content=chunks(65))
-    assert refusal(answer) == (413, "BODY_TOO_LARGE")
+    assert refusal(intake.post(path, content=chunks(65))) == (413, "BODY_TOO_LARGE")
 
 
 def test_large_body_is_drained_before_it_is_refused(intake: Intake) -> None:
@@ -168,8 +165,7 @@ def test_readyz_requires_the_schema_of_this_version(intake: Intake) -> None:
     [[revision]] = intake.ask("SELECT version_num FROM alembic_version")
     intake.change("UPDATE alembic_version SET version_num = 'another'")
     try:
-        answer = intake.client.get("/readyz")
-        assert refusal(answer) == (503, "SCHEMA_NOT_READY")
+        assert refusal(intake.client.get("/readyz")) == (503, "SCHEMA_NOT_READY")
         assert intake.client.get("/healthz").status_code == 200
     finally:
         intake.change("UPDATE alembic_version SET version_num = :revision", revision=revision)

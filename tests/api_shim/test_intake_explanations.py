@@ -14,7 +14,7 @@ from scheduler.hashing import Hasher
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOLL_FREE, TOMORROW, candidate
 from tests.api_shim.calls import a_call, call_of
-from tests.api_shim.intake import ASYNC, PEPPER, Intake, Worker, a_worker
+from tests.api_shim.intake import ASYNC, KEY, PEPPER, Intake, Worker, a_worker
 from tests.architecture.rules import does
 from tests.conftest import NOON, seed
 from tests.support.builders import Tenant, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
@@ -102,8 +102,7 @@ def test_recently_called_number_explains_how_long_it_is_blocked(intake: Intake, 
 
 def test_waiting_command_blocks_its_interview(intake: Intake, tenant: Tenant) -> None:
     attempt, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
-    accepted = intake.delete(call_of(attempt).attempt, headers=ASYNC)
-    assert accepted.status_code == 202
+    assert intake.delete(call_of(attempt).attempt, headers=ASYNC).status_code == 202
     assert rules(explained(intake, attempt)) == ["COMMAND_WAITING"]
     assert rules(explained(intake, other)) == []
 
@@ -190,8 +189,7 @@ def test_key_of_another_tenant_is_named_only_to_its_own_tenant(intake: Intake, w
     intake.adopt(principal)
     ats, company = intake.with_key(secret), {"companyId": str(intake.seeded.company_id)}
     call = a_call(intake)
-    moved = ats.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, params=company)
-    assert moved.status_code == 204
+    assert ats.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, params=company).status_code == 204
     by_the_company = data(intake.get(call.explanation))["history"]
     by_the_ats = data(ats.get(call.explanation, **company))["history"]
     assert [each["by"] for each in by_the_company] == [each["by"] for each in by_the_ats]
@@ -249,8 +247,7 @@ def test_rejected_request_is_previewed_with_the_same_refusal(
     intake: Intake, worker: Worker, question: dict[str, Any], code: str
 ) -> None:
     question = {"phoneNumber": NUMBER, **question}
-    answer = preview(intake, **question)
-    content = data(answer)
+    content = data(preview(intake, **question))
     assert (content["allowed"], content["schedule"]) == (False, None)
     assert content["refusal"]["code"] == code
     person = candidate(phoneNumber=question["phoneNumber"], timezone=question.get("timezone"))
@@ -302,9 +299,8 @@ def test_unknown_and_foreign_candidate_get_the_same_404(intake: Intake) -> None:
 
 
 def test_preview_creates_nothing_and_stores_no_key(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "k"}
     for at in (TOMORROW, AN_HOUR_LATER, "2026-04-03T02:00:00Z"):
-        answer = intake.post("/call-times/preview", {"phoneNumber": NUMBER, "scheduledAt": at}, headers=headers)
+        answer = intake.post("/call-times/preview", {"phoneNumber": NUMBER, "scheduledAt": at}, headers=KEY)
         assert answer.status_code == 200
         assert "Idempotent-Replayed" not in answer.headers
     assert intake.is_untouched()
@@ -327,8 +323,7 @@ def test_previewed_time_is_accepted_when_requested(intake: Intake) -> None:
         call = a_call(intake)
         known = data(intake.get(call.interview))["candidateId"]
         content = preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00").json()["data"]
-        moved = intake.patch(call.attempt, {"scheduledAt": "2026-04-03T19:00:00"})
-        assert moved.status_code == 204
+        assert intake.patch(call.attempt, {"scheduledAt": "2026-04-03T19:00:00"}).status_code == 204
         assert data(intake.get(call.attempt))["schedule"] == content["schedule"]
 
 

@@ -106,8 +106,7 @@ def test_interviews_are_filtered_by_their_shown_status(intake: Intake, worker: W
     ],
 )
 def test_invalid_filter_is_named(intake: Intake, asked: dict[str, Any], field: str, code: str) -> None:
-    answer = intake.get("/interviews", **asked)
-    assert wrong_fields(answer) == [(field, code)]
+    assert wrong_fields(intake.get("/interviews", **asked)) == [(field, code)]
 
 
 def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake, worker: Worker) -> None:
@@ -153,8 +152,7 @@ def test_ats_key_must_name_the_company_to_list_interviews(intake: Intake, worker
 
 
 def test_key_without_the_scope_lists_no_interviews(intake: Intake) -> None:
-    answer = intake.with_new_key("read:candidates").get("/interviews")
-    assert refusal(answer) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(intake.with_new_key("read:candidates").get("/interviews")) == (403, "INSUFFICIENT_PERMISSIONS")
 
 
 def test_long_list_needs_no_more_queries_than_a_short_one(intake: Intake, tenant: Tenant) -> None:

@@ -11,7 +11,7 @@ from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from tests.api_shim.answers import data, pagination, refusal, without_now
 from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW, candidate
-from tests.api_shim.intake import ASYNC, Intake, Worker
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker
 from tests.conftest import TestClock
 from tests.support.builders import a_house, a_pending_attempt
 
@@ -217,7 +217,7 @@ def test_a_command_is_found_by_its_id_and_by_its_key(intake: Intake, worker: Wor
 
 
 def test_refused_command_contains_the_reason(intake: Intake, worker: Worker) -> None:
-    refused = intake.create(intake.body(scheduledAt="tomorrow"), headers={"Idempotency-Key": "k"})
+    refused = intake.create(intake.body(scheduledAt="tomorrow"), headers=KEY)
     assert refused.status_code == 400
     command = data(intake.get("/commands/k"))
     assert command["status"] == "APPLIED"
@@ -226,16 +226,14 @@ def test_refused_command_contains_the_reason(intake: Intake, worker: Worker) -> 
 
 
 def test_command_of_another_key_is_not_found(intake: Intake) -> None:
-    command_id = intake.create(headers={**ASYNC, "Idempotency-Key": "k"}).json()["data"]["id"]
+    command_id = intake.create(headers={**ASYNC, **KEY}).json()["data"]["id"]
     stranger = intake.with_new_key()
     for reference in (command_id, "k", str(uuid4())):
-        answer = stranger.get(f"/commands/{reference}")
-        assert refusal(answer) == (404, "RESOURCE_NOT_FOUND")
+        assert refusal(stranger.get(f"/commands/{reference}")) == (404, "RESOURCE_NOT_FOUND")
 
 
 def test_interview_of_a_candidate_without_a_number_is_refused(intake: Intake, worker: Worker) -> None:
-    answer = intake.create(intake.body(candidate=candidate(phoneNumber=...)))
-    assert refusal(answer) == (400, "PHONE_NUMBER_REQUIRED")
+    assert refusal(intake.create(intake.body(candidate=candidate(phoneNumber=...)))) == (400, "PHONE_NUMBER_REQUIRED")
     assert intake.is_untouched()
 
 

@@ -63,8 +63,7 @@ def test_request_without_a_valid_key_is_rejected(
 )
 def test_stopped_key_is_rejected(intake: Intake, change: str, code: str) -> None:
     intake.change(f"UPDATE api_keys SET {change}", now=NOON)
-    answer = intake.create()
-    assert refusal(answer) == (401, code)
+    assert refusal(intake.create()) == (401, code)
 
 
 def test_suspended_key_gets_the_time_and_the_reason(intake: Intake) -> None:
@@ -87,8 +86,7 @@ def test_key_is_valid_until_it_expires(intake: Intake) -> None:
     intake.change("UPDATE api_keys SET expires_at = :soon", soon=intake.now() + timedelta(minutes=10))
     assert intake.get("/jobs").status_code == 200
     intake.change("UPDATE api_keys SET expires_at = :just, suspended_at = :just", just=intake.now())
-    answer = intake.get("/jobs")
-    assert refusal(answer) == (401, "INVALID_API_KEY")
+    assert refusal(intake.get("/jobs")) == (401, "INVALID_API_KEY")
 
 
 def test_two_keys_of_one_principal_work_and_share_commands(intake: Intake) -> None:

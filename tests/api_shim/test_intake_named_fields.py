@@ -11,7 +11,7 @@ from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import JOB, NUMBER, TOLL_FREE, TOMORROW, candidate
 from tests.api_shim.calls import a_call
-from tests.api_shim.intake import ASYNC, Intake, Worker, applied
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, applied
 from tests.api_shim.interview_requests import AT_NIGHT, Ask, Resources, all_new, known, new, online
 
 PREMIUM, NO_NUMBER, OF_NO_COUNTRY = "+19002345678", "+421000000000", "+80012345678"
@@ -75,9 +75,8 @@ def test_command_applied_later_names_the_field_as_sent(intake: Intake, worker: W
 
 
 def test_replayed_refusal_names_the_same_field(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "a key"}
     for _ in range(2):
-        refused(intake.create(intake.body(scheduleTime=AT_NIGHT), headers=key), "OUTSIDE_CALL_TIME_INTERVAL", NAMES[1])
+        refused(intake.create(intake.body(scheduleTime=AT_NIGHT), headers=KEY), "OUTSIDE_CALL_TIME_INTERVAL", NAMES[1])
 
 
 def test_character_that_cannot_be_stored_is_a_bad_date(intake: Intake) -> None:

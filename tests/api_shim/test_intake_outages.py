@@ -22,7 +22,16 @@ from scheduler.persistence.schema import Logins
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.calls import a_call
 from tests.api_shim.carrier_callbacks import call_back
-from tests.api_shim.intake import Intake, a_worker, an_intake, environment_of, meanwhile, settings_for, taking_less_than
+from tests.api_shim.intake import (
+    KEY,
+    Intake,
+    a_worker,
+    an_intake,
+    environment_of,
+    meanwhile,
+    settings_for,
+    taking_less_than,
+)
 from tests.conftest import NOON, Seeded, seed, wait_until
 
 PATIENT = {"Prefer": "wait=30"}
@@ -88,7 +97,7 @@ def test_when_redis_is_back_commands_are_waited_for_again(on_own_valkey: Intake,
 def test_repeat_while_redis_is_away_gets_202_like_the_first(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
     own_valkey.stop()
     wait_until(lambda: degraded(on_own_valkey) == ["redis"])
-    first, second = (on_own_valkey.create(headers={"Idempotency-Key": "k"}) for _ in range(2))
+    first, second = (on_own_valkey.create(headers=KEY) for _ in range(2))
     assert second.status_code == 202
     assert second.headers["Location"] == first.headers["Location"]
     assert on_own_valkey.count("inbox") == 1
@@ -138,7 +147,7 @@ def test_applied_command_is_never_reported_as_not_applied(intake: Intake) -> Non
     with a_worker(intake.settings):
         call = a_call(intake)
         assert intake.patch(call.interview, change).status_code == 200
-    patient = {**PATIENT, "Idempotency-Key": "k"}
+    patient = {**PATIENT, **KEY}
     with meanwhile(lambda: intake.patch(call.interview, change, headers=patient)) as answer:
         wait_until(lambda: intake.count("inbox") == 3)
         with intake.database.transaction() as stores:

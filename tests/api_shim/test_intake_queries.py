@@ -11,7 +11,7 @@ from tests.api_shim.answers import data, wrong_fields
 from tests.api_shim.bodies import JOB, TOMORROW
 from tests.api_shim.carrier_callbacks import call_back, path_of
 from tests.api_shim.document_operations import address_of_nothing, documented, example_of
-from tests.api_shim.intake import Intake, Worker
+from tests.api_shim.intake import KEY, Intake, Worker
 
 LISTS = (
     "/company",
@@ -64,9 +64,8 @@ def test_misspelt_filter_does_not_return_everything(intake: Intake) -> None:
 
 
 def test_unknown_parameter_is_not_stored_as_an_answer(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert wrong_fields(intake.post("/jobs?dryRun=true", JOB, headers=headers))
-    assert intake.made("/jobs", JOB, headers=headers)
+    assert wrong_fields(intake.post("/jobs?dryRun=true", JOB, headers=KEY))
+    assert intake.made("/jobs", JOB, headers=KEY)
     assert intake.count("jobs") == 1
 
 

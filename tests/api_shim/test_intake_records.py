@@ -17,7 +17,7 @@ from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.answers import data, pagination, refusal
 from tests.api_shim.bodies import EMAIL, FIRST_NAME, JOB, NUMBER, ONLINE_AGENT, TOMORROW, candidate
 from tests.api_shim.calls import a_call
-from tests.api_shim.intake import Intake, Worker
+from tests.api_shim.intake import KEY, Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
 from tests.support.builders import ApiWriter, RecordingHints, Tenant
@@ -137,22 +137,21 @@ def test_key_without_the_scope_is_refused(intake: Intake, noun: Noun) -> None:
 
 @each_noun
 def test_the_same_key_and_request_get_the_same_answer_once(intake: Intake, noun: Noun) -> None:
-    key = {"Idempotency-Key": "a key"}
-    first = made(intake, noun, **key)
-    again = made(intake, noun, **key)
+    first = made(intake, noun, **KEY)
+    again = made(intake, noun, **KEY)
     assert again.status_code == 201
     assert again.headers["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first.headers
     assert data(again, 201) == data(first, 201)
-    other = intake.post(noun.path, {**noun.body, "metadata": {"x": 1}}, headers=key)
+    other = intake.post(noun.path, {**noun.body, "metadata": {"x": 1}}, headers=KEY)
     assert refusal(other) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
 @each_noun
 def test_replay_after_the_deletion_has_no_personal_data(intake: Intake, noun: Noun) -> None:
-    one = data(made(intake, noun, **{"Idempotency-Key": "a key"}), 201)
+    one = data(made(intake, noun, **KEY), 201)
     assert intake.delete(f"{noun.path}/{one['id']}").status_code == 200
-    created = made(intake, noun, **{"Idempotency-Key": "a key"})
+    created = made(intake, noun, **KEY)
     again = data(created, 201)
     assert (again["id"], again["createdAt"]) == (one["id"], one["createdAt"])
     kept = "".join(str(row[0]) for row in intake.ask("SELECT answer::text || coalesce(body::text, '') FROM inbox"))
@@ -165,7 +164,7 @@ def test_replay_after_the_deletion_has_no_personal_data(intake: Intake, noun: No
 def test_fifty_requests_with_one_key_create_one_resource(intake: Intake, noun: Noun) -> None:
     before = data(intake.get(noun.path))["pagination"]["total"]
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: made(intake, noun, **{"Idempotency-Key": "a key"}), range(50)))
+        answers = list(pool.map(lambda _: made(intake, noun, **KEY), range(50)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({str(answer.json()["data"]) for answer in answers}) == 1
     assert data(intake.get(noun.path))["pagination"]["total"] == before + 1
@@ -173,8 +172,7 @@ def test_fifty_requests_with_one_key_create_one_resource(intake: Intake, noun: N
 
 def test_refusal_by_a_rule_is_repeated_unchanged(intake: Intake) -> None:
     unknown = {**candidate(), "jobIds": [str(uuid4())]}
-    headers = {"Idempotency-Key": "a key"}
-    first, again = (intake.post("/candidates", unknown, headers=headers) for _ in range(2))
+    first, again = (intake.post("/candidates", unknown, headers=KEY) for _ in range(2))
     assert refusal(first) == refusal(again) == (400, "JOB_NOT_FOUND")
     assert again.headers["Idempotent-Replayed"] == "true"
     assert intake.count("candidates") == 0
@@ -182,18 +180,16 @@ def test_refusal_by_a_rule_is_repeated_unchanged(intake: Intake) -> None:
 
 def test_answer_to_an_unauthorized_request_is_not_stored(intake: Intake) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
-    headers = {"Idempotency-Key": "a key"}
     for _ in range(2):
-        denied = ats.post("/jobs", JOB, headers=headers, params={"companyId": str(uuid4())})
+        denied = ats.post("/jobs", JOB, headers=KEY, params={"companyId": str(uuid4())})
         assert refusal(denied) == (403, "RESOURCE_ACCESS_DENIED")
-        assert refusal(ats.post("/jobs", JOB, headers=headers)) == (400, "COMPANY_ID_REQUIRED")
+        assert refusal(ats.post("/jobs", JOB, headers=KEY)) == (400, "COMPANY_ID_REQUIRED")
     assert intake.count("inbox") == 0
 
 
 def test_one_key_for_two_kinds_of_request_is_reused(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert intake.post("/jobs", JOB, headers=headers).status_code == 201
-    assert refusal(intake.post("/agents", ONLINE_AGENT, headers=headers)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
+    assert refusal(intake.post("/agents", ONLINE_AGENT, headers=KEY)) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
 @each_noun
@@ -250,19 +246,17 @@ def rotated(intake: Intake, principal: Principal, *scopes: str) -> Intake:
 
 
 def test_running_write_is_waited_for_and_then_in_progress(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert intake.post("/jobs", JOB, headers=headers).status_code == 201
-    with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
-        answer = intake.post("/jobs", JOB, headers=headers)
+    assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
+    with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'k'"):
+        answer = intake.post("/jobs", JOB, headers=KEY)
     assert refusal(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
 
 
 def test_request_waits_for_its_key_beyond_one_lock_timeout(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert intake.post("/jobs", JOB, headers=headers).status_code == 201
+    assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
     with ThreadPoolExecutor(1) as pool:
-        with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
-            again = pool.submit(intake.send, "POST", "/jobs", json=JOB, headers=headers)
+        with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'k'"):
+            again = pool.submit(intake.send, "POST", "/jobs", json=JOB, headers=KEY)
             first = wait_until(lambda: _waiting_transactions(intake), says="the request waits for its key")
             wait_until(
                 lambda: again.done() or _waiting_transactions(intake) - first, says="it waits in another transaction"
@@ -326,8 +320,7 @@ def test_deleted_job_has_no_candidates(intake: Intake) -> None:
     assert person["jobIds"] == [job["id"]]
     intake.delete(f"/jobs/{job['id']}")
     assert data(intake.get(f"/candidates/{person['id']}"))["jobIds"] == []
-    late = intake.patch(f"/candidates/{person['id']}", {"jobIds": [job["id"]]})
-    assert refusal(late) == (400, "JOB_NOT_FOUND")
+    assert refusal(intake.patch(f"/candidates/{person['id']}", {"jobIds": [job["id"]]})) == (400, "JOB_NOT_FOUND")
 
 
 # ---- candidates

@@ -143,8 +143,7 @@ REFUSED_WHEN_APPLIED = [
 def test_refusal_by_a_rule_leaves_rows_only_in_the_inbox(
     intake: Intake, worker: Worker, changes: dict[str, Any], code: str
 ) -> None:
-    answer = intake.create(intake.body(**changes))
-    assert refusal(answer) == (400, code)
+    assert refusal(intake.create(intake.body(**changes))) == (400, code)
     assert intake.count("inbox") == 1
     assert intake.is_untouched()
 
@@ -175,8 +174,7 @@ def test_malformed_json_is_refused_with_the_position(intake: Intake, content: by
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])
 def test_body_that_is_not_an_object_is_refused(intake: Intake, content: bytes) -> None:
-    answer = send(intake, content)
-    assert refusal(answer) == (400, "VALIDATION_ERROR")
+    assert refusal(send(intake, content)) == (400, "VALIDATION_ERROR")
 
 
 def test_a_number_beyond_every_number_is_refused(intake: Intake) -> None:
@@ -187,8 +185,7 @@ def test_a_number_beyond_every_number_is_refused(intake: Intake) -> None:
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_body_without_a_json_content_type_is_refused(intake: Intake, content_type: str) -> None:
-    answer = send(intake, json.dumps(intake.body()).encode(), content_type)
-    assert refusal(answer) == (400, "CONTENT_TYPE_NOT_JSON")
+    assert refusal(send(intake, json.dumps(intake.body()).encode(), content_type)) == (400, "CONTENT_TYPE_NOT_JSON")
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.acme+json"])
@@ -206,8 +203,7 @@ def test_invalid_idempotency_key_is_refused(intake: Intake, key: bytes) -> None:
 
 def test_two_idempotency_keys_are_refused(intake: Intake) -> None:
     both = [("Idempotency-Key", "a"), ("Idempotency-Key", "b"), ("Authorization", f"Bearer {intake.key}")]
-    answer = intake.client.post("/interviews", json=intake.body(), headers=both)
-    assert answer.status_code == 400
+    assert intake.client.post("/interviews", json=intake.body(), headers=both).status_code == 400
 
 
 def send(intake: Intake, content: bytes, content_type: str = "application/json") -> Any:

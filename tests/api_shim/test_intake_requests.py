@@ -153,8 +153,7 @@ def test_unreadable_body_is_refused(
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", ATTEMPT), ("PATCH", INTERVIEW), ("POST", PREVIEW)])
 def test_missing_body_is_refused(intake: Intake, method: str, path: str) -> None:
-    answer = intake.send(method, path)
-    assert refusal(answer) == (400, "MALFORMED_JSON")
+    assert refusal(intake.send(method, path)) == (400, "MALFORMED_JSON")
 
 
 CONDITIONS = [
@@ -190,5 +189,4 @@ def test_invalid_condition_is_refused(intake: Intake, method: str, condition: st
     ],
 )
 def test_invalid_id_in_the_path_is_named(intake: Intake, path: str, field: str) -> None:
-    answer = intake.get(path)
-    assert wrong_fields(answer) == [(field, "INVALID_UUID")]
+    assert wrong_fields(intake.get(path)) == [(field, "INVALID_UUID")]

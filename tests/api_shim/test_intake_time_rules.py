@@ -490,8 +490,7 @@ def test_call_after_the_consent_is_refused(intake: Intake, worker: Worker, tenan
     assert intake.is_untouched()
     call = a_call(intake, scheduledAt="2026-04-05T10:00:00Z")
     person = data(intake.get(call.interview))["candidateId"]
-    changed = intake.patch(f"/candidates/{person}", {"gdprExpiryDate": "2026-04-03"})
-    assert changed.status_code == 200
+    assert intake.patch(f"/candidates/{person}", {"gdprExpiryDate": "2026-04-03"}).status_code == 200
     attempt = data(intake.get(call.attempt))
     assert dialled(later(tenant, timedelta(days=3)), attempt) is None
     ended = shown(intake, attempt)

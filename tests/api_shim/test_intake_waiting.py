@@ -12,7 +12,7 @@ from api_shim.request_headers import DEFAULT_WAIT_S
 from scheduler.domain.command import Command
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import candidate
-from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, meanwhile, taking_less_than
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, an_intake, meanwhile, taking_less_than
 from tests.api_shim.waiting_commands import CHANNEL, done
 from tests.conftest import NOON, wait_until
 
@@ -42,8 +42,7 @@ def test_wait_of_zero_does_not_wait(intake: Intake, prefer: str) -> None:
 
 
 def test_request_is_accepted_when_the_wait_ends_first(intake: Intake) -> None:
-    answer = intake.create(headers={"Prefer": "wait=1"})
-    assert answer.status_code == 202
+    assert intake.create(headers={"Prefer": "wait=1"}).status_code == 202
     assert intake.count("inbox") == 1
 
 
@@ -60,8 +59,7 @@ def test_waiting_request_is_answered_when_it_is_applied(intake: Intake) -> None:
 
 
 def test_request_is_accepted_once_for_one_key(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    first, second = intake.create(headers=key), intake.create(headers=key)
+    first, second = intake.create(headers=KEY), intake.create(headers=KEY)
     assert first.status_code == second.status_code == 201
     assert "Idempotent-Replayed" not in first.headers
     assert second.headers["Idempotent-Replayed"] == "true"
@@ -76,19 +74,17 @@ def test_request_without_a_key_is_always_a_new_one(intake: Intake, worker: Worke
 
 
 def test_replay_shows_the_stored_answer_with_current_metadata(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
     body = intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": 1})
-    first = intake.create(body, headers=key).json()["data"]
+    first = intake.create(body, headers=KEY).json()["data"]
     intake.change(
         """UPDATE interviews SET status = 'CANCELLED', finished_at = :now, metadata = '{"ref": 2}'""", now=NOON
     )
-    assert intake.create(body, headers=key).json()["data"] == {**first, "metadata": {"ref": 2}}
+    assert intake.create(body, headers=KEY).json()["data"] == {**first, "metadata": {"ref": 2}}
 
 
 def test_refusal_is_replayed_unchanged(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
     body = intake.body(scheduledAt="2026-04-02T11:00:00Z")
-    first, second = intake.create(body, headers=key), intake.create(body, headers=key)
+    first, second = intake.create(body, headers=KEY), intake.create(body, headers=KEY)
     assert first.status_code == second.status_code == 400
     assert second.json()["error"] == first.json()["error"]
     assert second.headers["Idempotent-Replayed"] == "true"
@@ -96,36 +92,32 @@ def test_refusal_is_replayed_unchanged(intake: Intake, worker: Worker) -> None:
 
 
 def test_field_order_and_v1_prefix_make_no_new_request(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    first = intake.create(headers=key)
+    first = intake.create(headers=KEY)
     turned = dict(reversed(intake.body().items()))
-    second = intake.create(turned, path="/v1/interviews", headers=key)
+    second = intake.create(turned, path="/v1/interviews", headers=KEY)
     assert second.json()["data"]["id"] == first.json()["data"]["id"]
 
 
 def test_another_request_with_the_same_key_is_refused(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    assert intake.create(headers=key).status_code == 201
+    assert intake.create(headers=KEY).status_code == 201
     for other in (
-        intake.create(intake.body(isTest=True), headers=key),
-        intake.create(headers=key, companyId=str(uuid4())),
-        intake.create(headers={**key, "If-Match": '"1"'}),
+        intake.create(intake.body(isTest=True), headers=KEY),
+        intake.create(headers=KEY, companyId=str(uuid4())),
+        intake.create(headers={**KEY, "If-Match": '"1"'}),
     ):
         assert refusal(other) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert intake.count("interviews") == 1
 
 
 def test_a_key_is_its_principals_own(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    first, theirs = intake.create(headers=key), intake.with_new_key().create(headers=key)
+    first, theirs = intake.create(headers=KEY), intake.with_new_key().create(headers=KEY)
     assert theirs.status_code == 201
     assert theirs.json()["data"]["id"] != first.json()["data"]["id"]
 
 
 def test_repeat_waits_for_the_running_request(intake: Intake) -> None:
-    key = {"Idempotency-Key": "k"}
-    accepted = intake.create(headers={**key, **ASYNC})
-    repeat = meanwhile(lambda: intake.create(headers={**key, "Prefer": "wait=30"}))
+    accepted = intake.create(headers={**KEY, **ASYNC})
+    repeat = meanwhile(lambda: intake.create(headers={**KEY, "Prefer": "wait=30"}))
     with repeat as answer, a_worker(intake.settings):
         assert answer().status_code == 201
     command = data(intake.get(accepted.headers["Location"]))
@@ -134,15 +126,14 @@ def test_repeat_waits_for_the_running_request(intake: Intake) -> None:
 
 
 def test_repeat_whose_wait_ends_first_gets_in_progress(intake: Intake) -> None:
-    key = {"Idempotency-Key": "k"}
-    accepted = intake.create(headers={**key, **ASYNC})
-    answer = intake.create(headers={**key, "Prefer": "wait=0"})
+    accepted = intake.create(headers={**KEY, **ASYNC})
+    answer = intake.create(headers={**KEY, "Prefer": "wait=0"})
     assert refusal(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
     assert answer.json()["error"]["details"] == {"commandId": accepted.json()["data"]["id"]}
 
 
 def test_repeat_with_respond_async_gets_202_like_the_first(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "k", **ASYNC}
+    headers = {**KEY, **ASYNC}
     first, second = intake.create(headers=headers), intake.create(headers=headers)
     assert second.status_code == 202
     assert second.headers["Location"] == first.headers["Location"]
@@ -151,13 +142,12 @@ def test_repeat_with_respond_async_gets_202_like_the_first(intake: Intake) -> No
 
 def test_accepted_request_is_replayed_after_the_consent_ends(intake: Intake, worker: Worker) -> None:
     body = intake.body(candidate=candidate(gdprExpiryDate="2026-04-03"))
-    key = {"Idempotency-Key": "k"}
-    first = intake.create(body, headers=key)
+    first = intake.create(body, headers=KEY)
     assert first.status_code == 201
     with a_day_later(intake) as later:
-        assert later.create(body, headers=key).json()["data"]["id"] == first.json()["data"]["id"]
+        assert later.create(body, headers=KEY).json()["data"]["id"] == first.json()["data"]["id"]
         assert later.create(body, headers={"Idempotency-Key": "other"}).status_code == 400
-        assert later.create({**body, "isTest": True}, headers=key).status_code == 400
+        assert later.create({**body, "isTest": True}, headers=KEY).status_code == 400
 
 
 async def test_early_notification_is_not_missed(redis_url: str, waiting: Command) -> None:
