@@ -8,6 +8,7 @@ TOLL_FREE = "+18004633339"
 """A number of many time zones."""
 TOMORROW, AN_HOUR_LATER = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
 """Nine and ten in the morning in Bratislava."""
+EVERY_DAY = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
 ONLINE_AGENT = {"name": "Web interviewer", "type": "ONLINE", "focus": "GENERIC", "language": "EN", "duration": 30}
 

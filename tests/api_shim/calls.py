@@ -1,5 +1,6 @@
 """Calls over HTTP, with the paths of their attempts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from uuid import UUID, uuid4
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, Ended, Reason
+from tests.api_shim.answers import data
 from tests.api_shim.bodies import TOMORROW
 from tests.api_shim.intake import Intake
 from tests.support.builders import Tenant, a_placed_attempt
@@ -40,12 +42,15 @@ def call_of(attempt: Attempt) -> Call:
     return Call(interview_id=attempt.interview_id, attempt_id=attempt.id)
 
 
+def call_to(attempt: Mapping[str, Any]) -> Call:
+    """The call of an attempt that a response shows."""
+    return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
+
+
 def a_call(intake: Intake, **changes: Any) -> Call:
     """A call for tomorrow morning, requested over HTTP. A worker must apply it."""
-    answer = intake.create(intake.body(**{"scheduledAt": TOMORROW, **changes}))
-    assert answer.status_code == 201, answer.text
-    [attempt] = answer.json()["data"]["callAttempts"]
-    return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
+    [attempt] = data(intake.create(intake.body(**{"scheduledAt": TOMORROW, **changes})), 201)["callAttempts"]
+    return call_to(attempt)
 
 
 def an_online_agent(intake: Intake) -> UUID:

@@ -115,6 +115,10 @@ class Intake:
     def delete(self, path: str, **more: Any) -> httpx.Response:
         return self.send("DELETE", path, **more)
 
+    def ids(self, path: str, **params: Any) -> list[str]:
+        """Return the ids of the resources that a list shows."""
+        return [each["id"] for each in data(self.get(path, **params))["items"]]
+
     def made(self, path: str, body: Any, **more: Any) -> Any:
         """Create a resource and return it."""
         return data(self.post(path, body, **more), 201)

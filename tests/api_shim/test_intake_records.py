@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.use_cases.resources.keys import ALL_SCOPES
-from tests.api_shim.answers import data, pagination, refusal
-from tests.api_shim.bodies import EMAIL, FIRST_NAME, JOB, NUMBER, ONLINE_AGENT, TOMORROW, candidate
+from tests.api_shim.answers import data, pagination, refusal, refused, wrong_fields
+from tests.api_shim.bodies import EMAIL, EVERY_DAY, FIRST_NAME, JOB, NUMBER, ONLINE_AGENT, TOMORROW, candidate
 from tests.api_shim.calls import a_call
 from tests.api_shim.intake import KEY, Intake, Worker
 from tests.architecture.rules import does, does_not
@@ -54,14 +54,13 @@ def test_resource_is_created_found_listed_changed_and_deleted(intake: Intake, no
     one = data(made(intake, noun), 201)
     address = f"{noun.path}/{one['id']}"
     assert data(intake.get(address)) == one
-    listed = data(intake.get(noun.path))
-    assert listed["items"][0] == one
+    assert data(intake.get(noun.path))["items"][0] == one
     changed = data(intake.patch(address, dict(noun.change)))
     assert changed == one | dict(noun.change) | {"updatedAt": changed["updatedAt"]}
     assert data(intake.get(address)) == changed
     assert data(intake.delete(address)) is True
     assert refusal(intake.get(address)) == (404, "RESOURCE_NOT_FOUND")
-    assert one["id"] not in {each["id"] for each in data(intake.get(noun.path))["items"]}
+    assert one["id"] not in intake.ids(noun.path)
     for method, more in (("PATCH", {"json": dict(noun.change)}), ("DELETE", {})):
         assert refusal(intake.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
 
@@ -70,11 +69,9 @@ def test_resource_is_created_found_listed_changed_and_deleted(intake: Intake, no
 def test_invalid_field_is_refused_by_name_and_nothing_is_created(intake: Intake, noun: Noun) -> None:
     before = data(intake.get(noun.path))["pagination"]["total"]
     for wrong, field_code in ((noun.refused, None), ({"titel": 1}, "UNKNOWN_FIELD")):
-        answer = intake.post(noun.path, {**noun.body, **wrong})
-        assert refusal(answer) == (400, "VALIDATION_ERROR")
-        [named] = answer.json()["error"]["details"]["fields"]
-        assert named["field"] == next(iter(wrong))
-        assert field_code in {None, named["code"]}
+        [(name, code)] = wrong_fields(intake.post(noun.path, {**noun.body, **wrong}))
+        assert name == next(iter(wrong))
+        assert field_code in {None, code}
     assert data(intake.get(noun.path))["pagination"]["total"] == before
 
 
@@ -89,22 +86,19 @@ def test_required_field_of_a_change_may_be_omitted_but_not_null(intake: Intake, 
 @each_noun
 def test_metadata_is_merged_and_null_removes_a_key(intake: Intake, noun: Noun) -> None:
     one = intake.made(noun.path, {**noun.body, "metadata": {"a": 1, "b": {"c": 2}}})
-    change = {"metadata": {"a": None, "b": {"d": 3}}}
-    changed = data(intake.patch(f"{noun.path}/{one['id']}", change))
-    assert changed["metadata"] == {"b": {"c": 2, "d": 3}}
-    too_much = {"metadata": {"e": "x" * 10_225}}
-    assert refusal(intake.patch(f"{noun.path}/{one['id']}", too_much)) == (400, "METADATA_TOO_LARGE")
-    assert data(intake.get(f"{noun.path}/{one['id']}"))["metadata"] == {"b": {"c": 2, "d": 3}}
+    address, merged = f"{noun.path}/{one['id']}", {"b": {"c": 2, "d": 3}}
+    assert data(intake.patch(address, {"metadata": {"a": None, "b": {"d": 3}}}))["metadata"] == merged
+    assert refusal(intake.patch(address, {"metadata": {"e": "x" * 10_225}})) == (400, "METADATA_TOO_LARGE")
+    assert data(intake.get(address))["metadata"] == merged
 
 
 @each_noun
 def test_a_list_has_pages_newest_first(intake: Intake, noun: Noun) -> None:
     there = data(intake.get(noun.path))["pagination"]["total"]
     ids = [data(made(intake, noun), 201)["id"] for _ in range(3)]
-    first, second = (data(intake.get(noun.path, page=page, limit=2)) for page in (1, 2))
-    assert [each["id"] for each in (*first["items"], *second["items"])][:3] == ids[::-1]
-    total = there + 3
-    assert first["pagination"] == pagination(total, limit=2)
+    first, second = (intake.ids(noun.path, page=page, limit=2) for page in (1, 2))
+    assert [*first, *second][:3] == ids[::-1]
+    assert data(intake.get(noun.path, limit=2))["pagination"] == pagination(there + 3, limit=2)
     assert data(intake.get(noun.path, page=9999))["items"] == []
     for wrong in ({"page": 0}, {"page": 10_001}, {"limit": 0}, {"limit": 101}, {"limit": "x"}):
         assert refusal(intake.get(noun.path, **wrong)) == (400, "VALIDATION_ERROR")
@@ -117,7 +111,7 @@ def test_resource_of_another_company_is_not_found(intake: Intake, noun: Noun) ->
     address = f"{noun.path}/{one['id']}"
     for method, more in (("GET", {}), ("PATCH", {"json": dict(noun.change)}), ("DELETE", {})):
         assert refusal(stranger.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
-    assert one["id"] not in {each["id"] for each in data(stranger.get(noun.path))["items"]}
+    assert one["id"] not in stranger.ids(noun.path)
     assert data(intake.get(address)) == one
 
 
@@ -137,9 +131,7 @@ def test_key_without_the_scope_is_refused(intake: Intake, noun: Noun) -> None:
 
 @each_noun
 def test_the_same_key_and_request_get_the_same_answer_once(intake: Intake, noun: Noun) -> None:
-    first = made(intake, noun, **KEY)
-    again = made(intake, noun, **KEY)
-    assert again.status_code == 201
+    first, again = made(intake, noun, **KEY), made(intake, noun, **KEY)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first.headers
     assert data(again, 201) == data(first, 201)
@@ -178,8 +170,7 @@ def test_refusal_by_a_rule_is_repeated_unchanged(intake: Intake) -> None:
     assert intake.count("candidates") == 0
 
 
-def test_answer_to_an_unauthorized_request_is_not_stored(intake: Intake) -> None:
-    ats = intake.with_new_key(kind=KeyKind.ATS)
+def test_answer_to_an_unauthorized_request_is_not_stored(intake: Intake, ats: Intake) -> None:
     for _ in range(2):
         denied = ats.post("/jobs", JOB, headers=KEY, params={"companyId": str(uuid4())})
         assert refusal(denied) == (403, "RESOURCE_ACCESS_DENIED")
@@ -198,10 +189,9 @@ def test_result_of_a_write_is_readable_with_the_read_scope(intake: Intake, noun:
     writer = intake.with_key(secret)
     one = data(made(writer, noun, **{"Idempotency-Key": "made"}), 201)
     address = f"{noun.path}/{one['id']}"
-    changed = writer.patch(address, dict(noun.change), headers={"Idempotency-Key": "changed"})
-    assert changed.status_code == 200
-    refused = {**noun.body, **noun.refused}
-    assert writer.post(noun.path, refused, headers={"Idempotency-Key": "wrong"}).status_code == 400
+    assert writer.patch(address, dict(noun.change), headers={"Idempotency-Key": "changed"}).status_code == 200
+    wrong = {**noun.body, **noun.refused}
+    assert writer.post(noun.path, wrong, headers={"Idempotency-Key": "wrong"}).status_code == 400
     assert writer.delete(address, headers={"Idempotency-Key": "deleted"}).status_code == 200
     missing = writer.delete(address, headers={"Idempotency-Key": "missing"})
     ids = {"id": one["id"], "companyId": str(intake.seeded.company_id)}
@@ -224,8 +214,7 @@ def test_result_of_a_write_is_hidden_without_the_read_scope(intake: Intake, noun
     data(made(intake.with_key(secret), noun, **{"Idempotency-Key": "made"}), 201)
     scope = f"read:{noun.path.strip('/')}"
     answer = rotated(intake, principal, *ALL_SCOPES - {scope}).get("/commands/made")
-    assert refusal(answer) == (403, "INSUFFICIENT_PERMISSIONS")
-    assert answer.json()["error"]["details"] == {"missingScopes": [scope]}
+    assert refused(answer, 403, "INSUFFICIENT_PERMISSIONS")["details"] == {"missingScopes": [scope]}
 
 
 def test_result_of_a_company_write_contains_its_id(intake: Intake) -> None:
@@ -241,13 +230,12 @@ def test_result_of_a_company_write_contains_its_id(intake: Intake) -> None:
 
 def rotated(intake: Intake, principal: Principal, *scopes: str) -> Intake:
     """A key of this principal with only these scopes."""
-    keys = intake.keys
-    return intake.with_key(keys.rotate(principal.key_id, {"scopes": frozenset(scopes)})[1])
+    return intake.with_key(intake.keys.rotate(principal.key_id, {"scopes": frozenset(scopes)})[1])
 
 
 def test_running_write_is_waited_for_and_then_in_progress(intake: Intake) -> None:
     assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
-    with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'k'"):
+    with _holding_the_key(intake):
         answer = intake.post("/jobs", JOB, headers=KEY)
     assert refusal(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
 
@@ -255,7 +243,7 @@ def test_running_write_is_waited_for_and_then_in_progress(intake: Intake) -> Non
 def test_request_waits_for_its_key_beyond_one_lock_timeout(intake: Intake) -> None:
     assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
     with ThreadPoolExecutor(1) as pool:
-        with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'k'"):
+        with _holding_the_key(intake):
             again = pool.submit(intake.send, "POST", "/jobs", json=JOB, headers=KEY)
             first = wait_until(lambda: _waiting_transactions(intake), says="the request waits for its key")
             wait_until(
@@ -265,8 +253,7 @@ def test_request_waits_for_its_key_beyond_one_lock_timeout(intake: Intake) -> No
 
 
 def _waiting_transactions(intake: Intake) -> set[str]:
-    rows = intake.ask("SELECT virtualtransaction FROM pg_locks WHERE NOT granted")
-    return {str(row[0]) for row in rows}
+    return {str(row[0]) for row in intake.ask("SELECT virtualtransaction FROM pg_locks WHERE NOT granted")}
 
 
 # ---- jobs
@@ -307,10 +294,9 @@ def test_every_documented_field_of_a_job_is_kept_and_shown(intake: Intake) -> No
 
 
 def test_jobs_are_listed_by_status(intake: Intake) -> None:
-    open_job = intake.made("/jobs", JOB)
-    closed = intake.made("/jobs", JOB | {"status": "CLOSED"})
+    open_job, closed = intake.made("/jobs", JOB), intake.made("/jobs", JOB | {"status": "CLOSED"})
     for status, one in (("OPEN", open_job), ("CLOSED", closed)):
-        assert [each["id"] for each in data(intake.get("/jobs", status=status))["items"]] == [one["id"]]
+        assert intake.ids("/jobs", status=status) == [one["id"]]
     assert refusal(intake.get("/jobs", status="UNDEFINED")) == (400, "VALIDATION_ERROR")
 
 
@@ -333,11 +319,9 @@ def test_jobs_of_a_candidate_are_replaced_and_must_exist(intake: Intake) -> None
     address = f"/candidates/{person['id']}"
     changed = data(intake.patch(address, {"jobIds": jobs[1:], "jobId": jobs[0]}))
     assert set(changed["jobIds"]) == set(jobs[1:]), "jobIds win if both are sent"
-    stranger = intake.with_key_of_another_company()
-    theirs = stranger.made("/jobs", JOB)["id"]
-    refused = intake.patch(address, {"jobIds": [theirs]})
-    assert refusal(refused) == (400, "JOB_NOT_FOUND")
-    assert refused.json()["error"]["details"] == {"jobIds": [theirs], "field": "jobIds"}
+    theirs = intake.with_key_of_another_company().made("/jobs", JOB)["id"]
+    error = refused(intake.patch(address, {"jobIds": [theirs]}), 400, "JOB_NOT_FOUND")
+    assert error["details"] == {"jobIds": [theirs], "field": "jobIds"}
     assert data(intake.get(address)) == changed
     assert data(intake.patch(address, {"jobIds": []}))["jobIds"] == []
 
@@ -357,7 +341,7 @@ def test_candidates_are_found_by_job_status_name_and_address(intake: Intake) -> 
         ({"search": "example", "status": "APPLIED"}, [zuzana]),
         ({"jobId": str(uuid4())}, []),
     ):
-        assert [each["id"] for each in data(intake.get("/candidates", **filters))["items"]] == expected, filters
+        assert intake.ids("/candidates", **filters) == expected, filters
 
 
 def test_a_candidate_keeps_a_way_to_be_reached(intake: Intake) -> None:
@@ -415,8 +399,7 @@ def test_a_phone_agent_needs_a_number_of_its_company(intake: Intake) -> None:
     assert (number["number"], number["provider"], number["capabilities"]) == ("+421221020001", "TWILIO", "OUTBOUND")
     agent = intake.made("/agents", phone | {"companyPhoneNumberId": number["id"]})
     assert agent["companyPhoneNumberId"] == number["id"]
-    stranger = intake.with_key_of_another_company()
-    borrowed = stranger.post("/agents", phone | {"companyPhoneNumberId": number["id"]})
+    borrowed = intake.with_key_of_another_company().post("/agents", phone | {"companyPhoneNumberId": number["id"]})
     assert refusal(borrowed) == (404, "RESOURCE_NOT_FOUND")
     taken_away = intake.patch(f"/agents/{agent['id']}", {"companyPhoneNumberId": None})
     assert refusal(taken_away) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
@@ -425,13 +408,8 @@ def test_a_phone_agent_needs_a_number_of_its_company(intake: Intake) -> None:
 
 
 def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) -> None:
-    details: dict[str, Any] = {
-        "questions": ["Why us?"],
-        "instructions": "Be kind.",
-        "voiceId": "EVA",
-        "cefrLevel": "B2",
-        "metadata": {"ref": "A-1"},
-    }
+    details: dict[str, Any] = {"questions": ["Why us?"], "instructions": "Be kind.", "voiceId": "EVA"}
+    details |= {"cefrLevel": "B2", "metadata": {"ref": "A-1"}}
     agent = intake.made("/agents", ONLINE_AGENT | details)
     assert {name: agent[name] for name in details | ONLINE_AGENT} == ONLINE_AGENT | details
     address = f"/agents/{agent['id']}"
@@ -452,9 +430,9 @@ def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) ->
 @does_not("F4-8")
 def test_changed_or_deleted_agent_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    agent = str(intake.seeded.agent_id)
-    assert intake.patch(f"/agents/{agent}", {"duration": 90}).status_code == 200
-    assert intake.delete(f"/agents/{agent}").status_code == 200
+    agent = f"/agents/{intake.seeded.agent_id}"
+    assert intake.patch(agent, {"duration": 90}).status_code == 200
+    assert intake.delete(agent).status_code == 200
     assert data(intake.get(call.interview))["callAttempts"][0]["status"] == "PENDING"
     assert intake.ask("SELECT duration FROM interviews")[0][0] == timedelta(minutes=10)
     assert refusal(intake.create())[0] == 404, "it is no longer used for interviews"
@@ -476,14 +454,11 @@ def test_an_ats_key_makes_companies_and_reaches_them_alone(intake: Intake) -> No
         "settings": {"timezone": "Europe/Bratislava", "locale": "sk-SK"},
     }
     company = ats.made("/company", body)
-    shown = {name: company[name] for name in body if name != "settings"}
-    assert shown == {name: value for name, value in body.items() if name != "settings"}
+    assert {**company, **body, "settings": company["settings"]} == company
     assert company["settings"] == {
         "timezone": "Europe/Bratislava",
         "locale": "sk-SK",
-        "callTimeIntervals": [
-            {"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "08:00", "end": "20:00"}
-        ],
+        "callTimeIntervals": [{"days": EVERY_DAY, "start": "08:00", "end": "20:00"}],
         "retryPolicy": {
             "maxRetries": 3,
             "delays": {"BUSY": [900], "NO_ANSWER": [7200, "NEXT_DAY"], "VOICEMAIL": [14400], "CARRIER_ERROR": [300]},
@@ -493,18 +468,16 @@ def test_an_ats_key_makes_companies_and_reaches_them_alone(intake: Intake) -> No
         "offsetMustMatchNumber": False,
         "allowedCountries": None,
     }
-    address = f"/company/{company['id']}"
+    address, nowhere = f"/company/{company['id']}", f"/company/{uuid4()}"
     assert data(ats.get(address)) == company
     assert data(ats.get(f"/v1{address}")) == company
-    assert [each["id"] for each in data(ats.get("/company"))["items"]] == [company["id"]]
+    assert ats.ids("/company") == [company["id"]]
     assert data(other.get("/company"))["items"] == []
     for stranger in (other, intake):
         for method, more in (("GET", {}), ("PATCH", {"json": {"name": "Mine now"}})):
             assert refusal(stranger.send(method, address, **more)) == (403, "RESOURCE_ACCESS_DENIED")
-            nowhere = f"/company/{uuid4()}"
             assert refusal(stranger.send(method, nowhere, **more)) == (403, "RESOURCE_ACCESS_DENIED")
-    params = {"companyId": company["id"]}
-    assert ats.made("/jobs", JOB, params=params)["companyId"] == company["id"]
+    assert ats.made("/jobs", JOB, params={"companyId": company["id"]})["companyId"] == company["id"]
 
 
 def test_regular_key_sees_its_own_company_and_creates_none(intake: Intake) -> None:
@@ -515,7 +488,6 @@ def test_regular_key_sees_its_own_company_and_creates_none(intake: Intake) -> No
 
 
 def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) -> None:
-    address = f"/company/{intake.seeded.company_id}"
     intervals = [{"days": ["MON"], "start": "22:00", "end": "02:00"}]
     changed = {
         "callTimeIntervals": intervals,
@@ -525,18 +497,18 @@ def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) 
         "machineDetection": False,
         "offsetMustMatchNumber": True,
     }
-    settings = data(intake.patch(address, {"settings": changed}))["settings"]
+    settings = data(intake.set_up(**changed))["settings"]
     assert settings["callTimeIntervals"] == intervals
     assert settings["retryPolicy"]["delays"]["BUSY"] == ["NEXT_DAY"]
     assert settings["retryPolicy"]["delays"]["VOICEMAIL"] == [14400]
     assert settings["limits"] == {"concurrentCalls": 3, "callsPerSecond": 1.0}
     assert settings["allowedCountries"] == ["AU", "SK"]
     assert (settings["machineDetection"], settings["offsetMustMatchNumber"]) == (False, True)
-    back = data(intake.patch(address, {"settings": dict.fromkeys(changed)}))["settings"]
+    back = data(intake.set_up(**dict.fromkeys(changed)))["settings"]
     assert back["limits"]["concurrentCalls"] == 10
     assert back["allowedCountries"] is None
     assert (back["machineDetection"], back["offsetMustMatchNumber"]) == (True, False)
-    assert data(intake.patch(address, {"settings": {"locale": "en"}}))["settings"] == back | {"locale": "en"}
+    assert data(intake.set_up(locale="en"))["settings"] == back | {"locale": "en"}
 
 
 @pytest.mark.parametrize(
@@ -555,18 +527,16 @@ def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) 
     ],
 )
 def test_invalid_settings_are_refused_with_the_reason(intake: Intake, settings: dict[str, Any], code: str) -> None:
-    address = f"/company/{intake.seeded.company_id}"
-    before = data(intake.get(address))
-    assert refusal(intake.patch(address, {"settings": settings, "name": "Other"})) == (400, code)
-    assert data(intake.get(address)) == before
+    before = data(intake.get(intake.company))
+    assert refusal(intake.patch(intake.company, {"settings": settings, "name": "Other"})) == (400, code)
+    assert data(intake.get(intake.company)) == before
 
 
 @does("F2-11")
 def test_pending_call_outside_new_hours_is_rescheduled(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     call = a_call(intake)
-    hours = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "12:00", "end": "20:00"}]
-    address = f"/company/{intake.seeded.company_id}"
-    assert intake.patch(address, {"settings": {"callTimeIntervals": hours}}).status_code == 200
+    hours = [{"days": EVERY_DAY, "start": "12:00", "end": "20:00"}]
+    assert intake.set_up(callTimeIntervals=hours).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     attempt = data(intake.get(call.attempt))
     assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"before, it was {TOMORROW}, 09:00 local time"
@@ -574,8 +544,8 @@ def test_pending_call_outside_new_hours_is_rescheduled(intake: Intake, worker: W
 
 
 @contextmanager
-def _holding(intake: Intake, statement: str) -> Iterator[None]:
-    """Hold an uncommitted change of the row in another transaction."""
+def _holding_the_key(intake: Intake) -> Iterator[None]:
+    """Hold an uncommitted change of the key in another transaction."""
     with intake.database.transaction() as stores:
-        stores.connection.execute(text(statement))
+        stores.connection.execute(text("UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'k'"))
         yield
