@@ -5,9 +5,11 @@ from urllib.parse import urlencode
 import httpx
 from twilio.request_validator import RequestValidator
 
+from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.use_cases.hear import Hear
 from tests.api_shim.intake import PUBLIC_URL, Intake
-from tests.support.builders import a_sid
-from tests.support.servers import ACCOUNT_SID, PRIMARY
+from tests.support.builders import RecordingHints, Tenant, a_sid
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
 
 FORM = [
     ("CallSid", a_sid()),
@@ -48,3 +50,11 @@ def sign(path: str, form: list[tuple[str, str]]) -> str:
 
 def changed(**fields: str) -> list[tuple[str, str]]:
     return list({**dict(FORM), **fields}.items())
+
+
+def hear_all(intake: Intake, tenant: Tenant) -> None:
+    """Evaluate the stored callbacks, as a worker does."""
+    callbacks = TwilioCallbacks(SimulatedCarrier(url="http://carrier.example").account(public_url=PUBLIC_URL))
+    hear = Hear(tenant.context, RecordingHints(), callbacks)
+    for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
+        hear.event(event_id)

@@ -38,6 +38,11 @@ class Resources:
         agent = AGENT | {"companyPhoneNumberId": str(self.intake.seeded.phone_number_id)} | changes
         return {name: value for name, value in agent.items() if value is not ...}
 
+    def with_settings(self, **settings: Any) -> "Resources":
+        """The same resources after a change of the company's settings."""
+        assert self.intake.set_up(**settings).status_code == 200
+        return self
+
     def stranger(self) -> "Resources":
         """Resources of another company."""
         return Resources(self.intake.with_key_of_another_company())

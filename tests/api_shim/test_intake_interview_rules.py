@@ -185,7 +185,7 @@ UNCALLABLE = [
 def test_candidate_keeps_any_number_until_a_call_is_asked_for(
     intake: Intake, worker: Worker, api: Resources, number: str, code: str
 ) -> None:
-    _allowing_only(api, "SK", "US", "GB")
+    api.with_settings(allowedCountries=["SK", "US", "GB"])
     made = intake.made("/candidates", candidate(phoneNumber=number))
     assert made["phoneNumber"] == number
     changed = f"/candidates/{api.person()}"
@@ -274,11 +274,6 @@ def _deleted(api: Resources, *, named: bool) -> dict[str, Any]:
     body = known(api, job, **({"jobId": job} if named else {}))
     assert api.intake.delete(f"/jobs/{job}").status_code == 200
     return body
-
-
-def _allowing_only(api: Resources, *countries: str) -> Resources:
-    assert api.intake.set_up(allowedCountries=list(countries)).status_code == 200
-    return api
 
 
 def called_at(api: Resources, number: Any) -> dict[str, Any]:
@@ -403,7 +398,11 @@ _REFUSED: list[tuple[str, No, Ask]] = [
     ("F1-6 a premium number", NUMBER_NOT_ALLOWED, lambda api: called_at(api, "+19002345678")),
     ("F1-6 a shared-cost number", NUMBER_NOT_ALLOWED, lambda api: called_at(api, "+448431234567")),
     ("F1-6 a satellite number", NUMBER_NOT_ALLOWED, lambda api: called_at(api, "+881612345678")),
-    ("F1-6 a country that is not allowed", NUMBER_NOT_ALLOWED, lambda api: all_new(_allowing_only(api, "CZ", "GB"))),
+    (
+        "F1-6 a country that is not allowed",
+        NUMBER_NOT_ALLOWED,
+        lambda api: all_new(api.with_settings(allowedCountries=["CZ", "GB"])),
+    ),
     (
         "F1-6 a new agent without a number",
         at("COMPANY_PHONE_NUMBER_REQUIRED", "agent.companyPhoneNumberId"),
