@@ -6,6 +6,7 @@ import httpx
 from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.domain.attempt import Attempt
 from scheduler.use_cases.hear import Hear
 from tests.api_shim.intake import PUBLIC_URL, Intake
 from tests.support.builders import RecordingHints, Tenant, a_sid
@@ -38,6 +39,12 @@ def call_back(
     if signature is not None:
         headers["X-Twilio-Signature"] = signature
     return intake.client.post(path, content=urlencode(form), headers=headers)
+
+
+def token_of(attempt: Attempt) -> str:
+    """Return the token that names a claimed attempt to the carrier."""
+    assert attempt.token is not None
+    return attempt.token
 
 
 def path_of(token: str) -> str:

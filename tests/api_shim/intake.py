@@ -133,6 +133,10 @@ class Intake:
     ) -> httpx.Response:
         return self.send("POST", path, json=body or self.body(), headers=headers or {}, params=params)
 
+    def interview(self, **changes: Any) -> dict[str, Any]:
+        """Create an interview with a new candidate and return it. A worker must apply the command."""
+        return dict(data(self.create(self.body(**changes)), 201))
+
     def body(self, **changes: Any) -> dict[str, Any]:
         """Return a valid request. `changes` replace fields, or remove them with `...`."""
         usual = {"agentId": str(self.seeded.agent_id), "candidate": candidate()}

@@ -15,7 +15,7 @@ from scheduler.domain.usage import BillingSystem, Price, PriceList
 from scheduler.use_cases.resources.usage import Usage
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.calls import an_online_agent, talk
-from tests.api_shim.carrier_callbacks import FORM, call_back, hear_all
+from tests.api_shim.carrier_callbacks import FORM, call_back, hear_all, token_of
 from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.conftest import Seeded, seed
@@ -222,11 +222,10 @@ def test_f5_2_company_with_changed_unit_has_a_row_for_each_unit(intake: Intake, 
 @does("F5-3")
 def test_f5_3_answered_call_is_booked_with_the_carriers_end(intake: Intake, tenant: Tenant) -> None:
     claimed = a_claimed_attempt(tenant)
-    assert claimed.token is not None
     form = [("CallSid", a_sid()), *FORM[1:]]
     over = {**dict(form), "CallStatus": "completed", "CallDuration": "63", "SequenceNumber": "3"}
     for report in (form, list(over.items()), list(over.items()), [*over.items(), ("Again", "1")]):
-        assert call_back(intake, claimed.token, report).status_code == 204
+        assert call_back(intake, token_of(claimed), report).status_code == 204
         hear_all(intake, tenant)
     assert tenant.attempt(claimed.id).state is AttemptState.COMPLETED
     assert usage(intake)["companies"] == [in_minutes(tenant.company_id, "Acme", 1.1)]
@@ -261,8 +260,8 @@ def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, ten
 
 @does_not("F5-3", "F1-8")
 def test_f5_3_test_and_online_interviews_are_not_booked(intake: Intake, worker: Worker) -> None:
-    assert intake.create(intake.body(isTest=True)).json()["data"]["status"] == "COMPLETED"
-    online = intake.create(intake.body(agentId=str(an_online_agent(intake)))).json()["data"]["id"]
+    assert intake.interview(isTest=True)["status"] == "COMPLETED"
+    online = intake.interview(agentId=str(an_online_agent(intake)))["id"]
     assert intake.patch(f"/interviews/{online}", {"status": "COMPLETED"}).status_code == 200
     assert usage(intake)["totalInterviews"] == 0
 

@@ -17,7 +17,7 @@ from scheduler.domain.call import Accepted, AnswerUnknown
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import TOMORROW, candidate
 from tests.api_shim.calls import Call, a_call, call_of
-from tests.api_shim.carrier_callbacks import FORM, call_back, hear_all
+from tests.api_shim.carrier_callbacks import call_back, changed, hear_all, token_of
 from tests.api_shim.intake import Intake
 from tests.architecture.rules import does, does_not
 from tests.support.builders import Tenant, a_number, a_placed_attempt, a_sid
@@ -291,11 +291,9 @@ def test_machine_does_not_count_as_a_person(intake: Intake, tenant: Tenant, hear
 def outcome_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:
     """Return how an attempt ends when the carrier reports over HTTP who answered."""
     placed = a_placed_attempt(tenant)
-    assert placed.token is not None
     assert placed.call_sid is not None
-    form = {**dict(FORM), "CallSid": placed.call_sid, "CallStatus": "completed", "CallDuration": "20"}
-    over = [*form.items(), ("AnsweredBy", answered_by)]
-    assert call_back(intake, placed.token, over).status_code == 204
+    over = changed(CallSid=placed.call_sid, CallStatus="completed", CallDuration="20", AnsweredBy=answered_by)
+    assert call_back(intake, token_of(placed), over).status_code == 204
     hear_all(intake, tenant)
     attempt = data(intake.get(call_of(placed).attempt))
     return attempt["status"], attempt["reasonCode"]

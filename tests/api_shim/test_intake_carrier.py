@@ -2,20 +2,16 @@
 
 import pytest
 
-from scheduler.hashing import Hasher
 from tests.api_shim.answers import refusal
-from tests.api_shim.carrier_callbacks import FORM, call_back, changed, path_of, sign
+from tests.api_shim.carrier_callbacks import FORM, call_back, changed, path_of, sign, token_of
 from tests.api_shim.intake import Intake
-from tests.conftest import TestClock
-from tests.support.builders import a_claimed_attempt, a_house
+from tests.support.builders import Tenant, a_claimed_attempt
 
 
 @pytest.fixture
-def token(intake: Intake, hasher: Hasher, now: TestClock) -> str:
+def token(tenant: Tenant) -> str:
     """The token that names an attempt to the carrier."""
-    claimed = a_claimed_attempt(a_house(intake.database, intake.seeded, hasher, now))
-    assert claimed.token is not None
-    return claimed.token
+    return token_of(a_claimed_attempt(tenant))
 
 
 def test_a_genuine_callback_is_stored_once(intake: Intake, token: str) -> None:

@@ -10,13 +10,12 @@ import pytest
 from api_shim.app import create_app
 from api_shim.errors import STATUS_OF
 from scheduler.domain.refusals import Refused
-from scheduler.hashing import Hasher
 from tests.api_shim.answers import data, refusal, refused
 from tests.api_shim.bodies import EMAIL, FIRST_NAME, LAST_NAME, NUMBER
 from tests.api_shim.document_operations import OPERATIONS
 from tests.api_shim.intake import Intake, Worker
-from tests.conftest import TestClock, wait_until
-from tests.support.builders import a_house, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
+from tests.conftest import wait_until
+from tests.support.builders import Tenant, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
 
 ERRORS_OF_A_COMMAND = {"400", "401", "403", "404", "409", "413", "422", "429", "500", "503"}
 
@@ -94,7 +93,7 @@ def test_a_body_of_64_kib_is_read(intake: Intake, worker: Worker) -> None:
 
 
 def test_unexpected_error_does_not_reveal_its_message(intake: Intake, worker: Worker) -> None:
-    made = intake.create().json()["data"]["id"]
+    made = intake.interview()["id"]
     intake.change("UPDATE attempts SET schedule = '{}'")
     message = "An unexpected error occurred. It is logged under this traceId."
     error = refused(intake.get(f"/interviews/{made}"), 500, "INTERNAL_ERROR")
@@ -139,8 +138,7 @@ def test_every_family_of_refusals_has_a_status() -> None:
     assert {family.__name__ for family in Refused.__subclasses__()} == set(STATUS_OF)
 
 
-def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestClock) -> None:
-    tenant = a_house(intake.database, intake.seeded, hasher, now)
+def test_metrics_count_per_company(intake: Intake, tenant: Tenant) -> None:
     a_pending_attempt(tenant)
     an_attempt_of_unknown_outcome(tenant)
     a_waiting_command(tenant, None)

@@ -209,7 +209,7 @@ def test_allowed_time_is_previewed_as_it_would_be_scheduled(intake: Intake, work
     content = preview(intake, phoneNumber=NUMBER, scheduledAt=TOMORROW).json()["data"]
     assert (content["allowed"], content["refusal"], content["warnings"]) == (True, None, [])
     assert content["nextPossibleAt"] == TOMORROW
-    [attempt] = intake.create(intake.body(scheduledAt=TOMORROW)).json()["data"]["callAttempts"]
+    [attempt] = intake.interview(scheduledAt=TOMORROW)["callAttempts"]
     assert content["schedule"] == attempt["schedule"]
 
 

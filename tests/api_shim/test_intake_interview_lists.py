@@ -56,9 +56,9 @@ def test_interviews_list_their_attempts_oldest_first(intake: Intake, tenant: Ten
 
 def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker: Worker) -> None:
     plain = a_call(intake)
-    about_a_job = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    about_a_job = intake.interview(scheduledAt=TOMORROW, job=JOB)
     agent = str(an_online_agent(intake))
-    online = data(intake.create(intake.body(agentId=agent, candidate=..., candidateId=about_a_job["candidateId"])), 201)
+    online = intake.interview(agentId=agent, candidate=..., candidateId=about_a_job["candidateId"])
     person = data(intake.get(plain.interview))["candidateId"]
     for asked, expected in (
         ({"candidateId": person}, [str(plain.interview_id)]),
@@ -76,8 +76,8 @@ def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker:
 def test_interviews_are_filtered_by_their_shown_status(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     waits, claimed, placed = a_pending_attempt(tenant), a_claimed_attempt(tenant), a_placed_attempt(tenant)
     unknown = an_attempt_of_unknown_outcome(tenant)
-    over = data(intake.create(intake.body(isTest=True)), 201)["id"]
-    ended = data(intake.create(intake.body(agentId=str(an_online_agent(intake)))), 201)["id"]
+    over = intake.interview(isTest=True)["id"]
+    ended = intake.interview(agentId=str(an_online_agent(intake)))["id"]
     assert intake.patch(f"/interviews/{ended}", {"status": "CANCELLED"}).status_code == 200
     by_status = {
         "SCHEDULED": {str(waits.interview_id)},
@@ -110,7 +110,7 @@ def test_invalid_filter_is_named(intake: Intake, asked: dict[str, Any], field: s
 
 
 def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake, worker: Worker) -> None:
-    one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    one = intake.interview(scheduledAt=TOMORROW, job=JOB)
     for path in (f"/candidates/{one['candidateId']}", f"/agents/{one['agentId']}", f"/jobs/{one['jobId']}"):
         assert data(intake.delete(path)) is True
     for name in ("candidateId", "agentId", "jobId"):
@@ -126,7 +126,7 @@ def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake,
 
 @does_not("F4-8")
 def test_the_end_of_a_job_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
-    one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    one = intake.interview(scheduledAt=TOMORROW, job=JOB)
     assert data(intake.delete(f"/jobs/{one['jobId']}")) is True
     shown = data(intake.get(f"/interviews/{one['id']}"))
     assert without_now(shown) == without_now(one)
@@ -134,7 +134,7 @@ def test_the_end_of_a_job_leaves_its_interviews_alone(intake: Intake, worker: Wo
 
 
 def test_interviews_of_another_company_are_not_listed(intake: Intake, worker: Worker) -> None:
-    mine = data(intake.create(intake.body(scheduledAt=TOMORROW)), 201)
+    mine = intake.interview(scheduledAt=TOMORROW)
     stranger = intake.with_key_of_another_company()
     assert listed(stranger) == []
     assert listed(stranger, candidateId=mine["candidateId"]) == []

@@ -17,13 +17,12 @@ from sqlalchemy import Engine, event
 from api_shim.answer_waiter import AnswerWaiter, end_task
 from api_shim.app import create_app
 from scheduler.domain.command import Command
-from scheduler.hashing import Hasher
 from scheduler.use_cases.resources.keys import new_secret
-from tests.api_shim.carrier_callbacks import call_back
+from tests.api_shim.carrier_callbacks import call_back, token_of
 from tests.api_shim.intake import ASYNC, Intake, a_worker, meanwhile, slow_acceptance
 from tests.api_shim.waiting_commands import CHANNEL, done
 from tests.conftest import wait_until
-from tests.support.builders import a_house, a_placed_attempt
+from tests.support.builders import Tenant, a_placed_attempt
 from tests.support.servers import a_door, a_server, address_of
 
 MANY, WAVE, THOUSAND = 100, 25, 1000
@@ -217,10 +216,8 @@ def crowded(intake: Intake) -> Iterator[Intake]:
 _SLEEPING = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
-def test_callback_is_stored_while_every_thread_is_busy(crowded: Intake, hasher: Hasher) -> None:
-    token = a_placed_attempt(a_house(crowded.database, crowded.seeded, hasher, crowded.now)).token
-    assert token is not None
-    assert call_back(crowded, token).status_code == 204
+def test_callback_is_stored_while_every_thread_is_busy(crowded: Intake, tenant: Tenant) -> None:
+    assert call_back(crowded, token_of(a_placed_attempt(tenant))).status_code == 204
 
 
 def test_health_is_answered_while_every_thread_is_busy(crowded: Intake) -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.api_shim.answers import refusal
-from tests.api_shim.carrier_callbacks import call_back
+from tests.api_shim.carrier_callbacks import call_back, token_of
 from tests.api_shim.intake import ASYNC, Intake
 from tests.support.builders import Tenant, a_placed_attempt
 from tests.verification.crash.wrong_clock import set_wrong
@@ -30,8 +30,7 @@ def test_write_on_a_wrong_clock_is_refused_by_name(intake: Intake, span: timedel
 
 
 def test_callback_on_a_wrong_clock_is_asked_for_again(intake: Intake, tenant: Tenant) -> None:
-    token = a_placed_attempt(tenant).token
-    assert token is not None
+    token = token_of(a_placed_attempt(tenant))
     with set_wrong(AN_HOUR):
         assert is_refused(call_back(intake, token))
     assert intake.count("carrier_events") == 0
