@@ -8,10 +8,11 @@ from uuid import UUID, uuid4
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, Ended, Reason
+from scheduler.hashing import Hasher
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import TOMORROW
-from tests.api_shim.intake import Intake
-from tests.support.builders import Tenant, a_placed_attempt
+from tests.api_shim.intake import PEPPER, Intake
+from tests.support.builders import Tenant, a_house, a_placed_attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,11 @@ def an_online_agent(intake: Intake) -> UUID:
     with intake.database.transaction() as stores:
         stores.agents.add(agent)
     return agent.id
+
+
+def tenant_of(intake: Intake) -> Tenant:
+    """The company of this client, with its clock."""
+    return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
 
 
 def talk(tenant: Tenant, seconds: int = 90) -> Attempt:
