@@ -32,8 +32,9 @@ def without_ids(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
 
 
 def wrong_fields(answer: httpx.Response) -> list[tuple[str, str]]:
-    """Return the name and the code of each field or parameter that a refusal lists."""
+    """Return the name and the code of each field or parameter that a refusal lists, each with a message."""
     fields = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
+    assert all(each["message"] for each in fields)
     return [(each["field"], each["code"]) for each in fields]
 
 
