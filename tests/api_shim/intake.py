@@ -145,6 +145,10 @@ class Intake:
     def count(self, table: str) -> int:
         return int(self.ask(f"SELECT count(*) FROM {table}")[0][0])
 
+    def degraded(self) -> list[str]:
+        """Return what `/readyz` reports as degraded."""
+        return list(data(self.client.get("/readyz"))["degraded"])
+
     def is_untouched(self) -> bool:
         """Return whether there are no rows outside the inbox."""
         return not any(self.count(table) for table in ("candidates", "interviews", "attempts", "lines"))

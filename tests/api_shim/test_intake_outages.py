@@ -67,14 +67,18 @@ def on_own_postgres(broker: None, own_postgres: EmbeddedPostgres, redis_url: str
     database.close()
 
 
-def test_while_redis_is_away_a_command_is_accepted_at_once(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
+@pytest.fixture
+def without_redis(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> Intake:
     own_valkey.stop()
-    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
+    wait_until(lambda: on_own_valkey.degraded() == ["redis"])
+    return on_own_valkey
+
+
+def test_while_redis_is_away_a_command_is_accepted_at_once(without_redis: Intake) -> None:
     with taking_less_than(20):
-        answer = on_own_valkey.create(headers=PATIENT)
-    assert answer.status_code == 202
-    assert on_own_valkey.count("inbox") == 1
-    assert "duecall_redis_away 1.0" in on_own_valkey.client.get("/metrics").text
+        assert without_redis.create(headers=PATIENT).status_code == 202
+    assert without_redis.count("inbox") == 1
+    assert "duecall_redis_away 1.0" in without_redis.client.get("/metrics").text
 
 
 def test_waiting_request_is_released_when_redis_goes_away(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
@@ -85,31 +89,25 @@ def test_waiting_request_is_released_when_redis_goes_away(on_own_valkey: Intake,
             assert answer().status_code == 202
 
 
-def test_when_redis_is_back_commands_are_waited_for_again(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
-    own_valkey.stop()
-    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
+def test_when_redis_is_back_commands_are_waited_for_again(without_redis: Intake, own_valkey: EmbeddedValkey) -> None:
     own_valkey.start()
-    wait_until(lambda: degraded(on_own_valkey) == ["workers"], says="Redis is back, and no worker runs here")
-    with a_worker(on_own_valkey.settings):
-        assert on_own_valkey.create(headers=PATIENT).status_code == 201
+    wait_until(lambda: without_redis.degraded() == ["workers"], says="Redis is back, and no worker runs here")
+    with a_worker(without_redis.settings):
+        assert without_redis.create(headers=PATIENT).status_code == 201
 
 
-def test_repeat_while_redis_is_away_gets_202_like_the_first(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
-    own_valkey.stop()
-    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
-    first, second = (on_own_valkey.create(headers=KEY) for _ in range(2))
+def test_repeat_while_redis_is_away_gets_202_like_the_first(without_redis: Intake) -> None:
+    first, second = (without_redis.create(headers=KEY) for _ in range(2))
     assert second.status_code == 202
     assert second.headers["Location"] == first.headers["Location"]
-    assert on_own_valkey.count("inbox") == 1
+    assert without_redis.count("inbox") == 1
 
 
 def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
     assert on_own_postgres.client.get("/readyz").status_code == 200
     own_postgres.stop()
-    for answer in map(
-        on_own_postgres.client.get, ("/readyz", "/metrics", "/readyz")
-    ):  # the pool's old connections are found broken when they are used
-        assert answer.status_code == 503
+    for path in ("/readyz", "/metrics", "/readyz"):  # the pool's old connections are found broken when they are used
+        assert on_own_postgres.client.get(path).status_code == 503
     with taking_less_than(5):
         answer = on_own_postgres.create()
     assert refusal(answer) == (503, "DATABASE_AWAY")
@@ -205,8 +203,3 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/readyz").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def degraded(intake: Intake) -> list[str]:
-    found: list[str] = intake.client.get("/readyz").json()["data"]["degraded"]
-    return found

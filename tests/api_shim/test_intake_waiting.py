@@ -20,9 +20,8 @@ from tests.conftest import NOON, wait_until
 def test_respond_async_gets_the_location_of_the_command(intake: Intake) -> None:
     with taking_less_than(20):
         answer = intake.create(headers={"Prefer": "respond-async, wait=30"})
-    assert answer.status_code == 202
-    command_id = answer.json()["data"]["id"]
-    assert answer.json()["data"] == {"id": command_id, "status": "WAITING"}
+    command_id = data(answer, 202)["id"]
+    assert data(answer, 202) == {"id": command_id, "status": "WAITING"}
     assert answer.headers["Location"] == f"/commands/{command_id}"
     waiting = data(intake.get(answer.headers["Location"]))
     assert waiting["status"] == "WAITING"
@@ -60,16 +59,14 @@ def test_waiting_request_is_answered_when_it_is_applied(intake: Intake) -> None:
 
 def test_request_is_accepted_once_for_one_key(intake: Intake, worker: Worker) -> None:
     first, second = intake.create(headers=KEY), intake.create(headers=KEY)
-    assert first.status_code == second.status_code == 201
     assert "Idempotent-Replayed" not in first.headers
     assert second.headers["Idempotent-Replayed"] == "true"
-    assert second.json()["data"]["id"] == first.json()["data"]["id"]
+    assert data(second, 201)["id"] == data(first, 201)["id"]
     assert intake.count("inbox") == intake.count("interviews") == 1
 
 
 def test_request_without_a_key_is_always_a_new_one(intake: Intake, worker: Worker) -> None:
-    first, second = intake.create(), intake.create()
-    assert second.json()["data"]["id"] != first.json()["data"]["id"]
+    assert intake.interview()["id"] != intake.interview()["id"]
     assert intake.count("interviews") == 2
 
 
@@ -111,8 +108,7 @@ def test_another_request_with_the_same_key_is_refused(intake: Intake, worker: Wo
 
 def test_a_key_is_its_principals_own(intake: Intake, worker: Worker) -> None:
     first, theirs = intake.create(headers=KEY), intake.with_new_key().create(headers=KEY)
-    assert theirs.status_code == 201
-    assert theirs.json()["data"]["id"] != first.json()["data"]["id"]
+    assert data(theirs, 201)["id"] != data(first, 201)["id"]
 
 
 def test_repeat_waits_for_the_running_request(intake: Intake) -> None:
@@ -129,7 +125,7 @@ def test_repeat_whose_wait_ends_first_gets_in_progress(intake: Intake) -> None:
     accepted = intake.create(headers={**KEY, **ASYNC})
     answer = intake.create(headers={**KEY, "Prefer": "wait=0"})
     assert refusal(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
-    assert answer.json()["error"]["details"] == {"commandId": accepted.json()["data"]["id"]}
+    assert answer.json()["error"]["details"] == {"commandId": data(accepted, 202)["id"]}
 
 
 def test_repeat_with_respond_async_gets_202_like_the_first(intake: Intake) -> None:
