@@ -12,7 +12,8 @@ from openapi_python_client import generate
 from openapi_python_client.config import Config, ConfigFile, MetaType
 
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, NUMBER, TOMORROW
+from tests.api_shim import bodies
+from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, TOMORROW
 from tests.api_shim.document_operations import DOCUMENT
 from tests.api_shim.intake import Intake, Worker
 from tests.conftest import CALLER
@@ -85,15 +86,7 @@ def test_generated_client_schedules_moves_and_deletes_a_call(models: Any, ats: I
         company_phone_number_id=number.id,
     )
     agent_id = done(ask("agents.create_agent", body=agent, **of_company), models.AgentAnswer, 201).id
-    person = models.CandidateRequest.from_dict(
-        {
-            "firstName": FIRST_NAME,
-            "lastName": LAST_NAME,
-            "gdprExpiryDate": "2030-12-31",
-            "email": EMAIL,
-            "phoneNumber": NUMBER,
-        }
-    )
+    person = models.CandidateRequest.from_dict(bodies.candidate())
     candidate = done(ask("candidates.create_candidate", body=person, **of_company), models.CandidateAnswer, 201)
     assert candidate.first_name == FIRST_NAME
 

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.use_cases.resources.keys import new_secret
-from tests.api_shim.answers import refusal
-from tests.api_shim.intake import Intake, Worker, taking_less_than
+from tests.api_shim.answers import data, refusal, refused
+from tests.api_shim.bodies import JOB
+from tests.api_shim.intake import KEY, Intake, Worker, taking_less_than
 from tests.conftest import NOON, wait_until
 
 INTERVIEW = f"/interviews/{uuid4()}"
@@ -68,18 +69,15 @@ def test_stopped_key_is_rejected(intake: Intake, change: str, code: str) -> None
 
 def test_suspended_key_gets_the_time_and_the_reason(intake: Intake) -> None:
     principal, secret = intake.new_key()
-    theirs, keys = intake.with_key(secret), intake.keys
-    keys.suspend(principal.key_id, "the invoice of March")
-    answer = theirs.get("/jobs")
-    assert refusal(answer) == (401, "API_KEY_SUSPENDED")
-    assert answer.json()["error"]["details"]["reason"] == "the invoice of March"
-    suspended_at = answer.json()["error"]["details"]["suspendedAt"]
-    assert re.fullmatch(r"2026-04-02T12:[0-9:.]+Z", suspended_at), suspended_at
-    keys.resume(principal.key_id)
+    theirs = intake.with_key(secret)
+    intake.keys.suspend(principal.key_id, "the invoice of March")
+    details = refused(theirs.get("/jobs"), 401, "API_KEY_SUSPENDED")["details"]
+    assert details["reason"] == "the invoice of March"
+    assert re.fullmatch(r"2026-04-02T12:[0-9:.]+Z", details["suspendedAt"]), details
+    intake.keys.resume(principal.key_id)
     assert theirs.get("/jobs").status_code == 200
-    keys.revoke(principal.key_id)
-    answer = theirs.get("/jobs")
-    assert refusal(answer) == (401, "INVALID_API_KEY")
+    intake.keys.revoke(principal.key_id)
+    assert refusal(theirs.get("/jobs")) == (401, "INVALID_API_KEY")
 
 
 def test_key_is_valid_until_it_expires(intake: Intake) -> None:
@@ -91,24 +89,19 @@ def test_key_is_valid_until_it_expires(intake: Intake) -> None:
 
 def test_two_keys_of_one_principal_work_and_share_commands(intake: Intake) -> None:
     principal, secret = intake.new_key()
-    keys = intake.keys
-    second, new_secret_ = keys.rotate(principal.key_id, {})
+    second, new_secret_ = intake.keys.rotate(principal.key_id, {})
     assert second == replace(principal, key_id=second.key_id)
     old, new = intake.with_key(secret), intake.with_key(new_secret_)
-    job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
-    made = old.post("/jobs", job, headers=once)
-    assert made.status_code == 201
-    again = new.post("/jobs", job, headers=once)
+    made, again = old.made("/jobs", JOB, headers=KEY), new.post("/jobs", JOB, headers=KEY)
     assert again.headers["Idempotent-Replayed"] == "true"
-    assert again.json()["data"]["id"] == made.json()["data"]["id"]
-    keys.revoke(principal.key_id)
+    assert data(again, 201)["id"] == made["id"]
+    intake.keys.revoke(principal.key_id)
     assert old.get("/jobs").status_code == 401
     assert new.get("/jobs").status_code == 200
 
 
 def test_another_key_of_the_same_company_is_another_principal(intake: Intake) -> None:
-    job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
-    made = [intake.with_new_key().post("/jobs", job, headers=once).json()["data"]["id"] for _ in range(2)]
+    made = [intake.with_new_key().made("/jobs", JOB, headers=KEY)["id"] for _ in range(2)]
     assert len(set(made)) == 2
 
 
@@ -157,15 +150,12 @@ def test_key_without_the_scope_gets_its_name(intake: Intake, method: str, path: 
     missing = SCOPES[method, path]
     others = {"read:interviews", "write:interviews", "delete:interviews", "read:candidates"} - {missing}
     answer = intake.with_new_key(*others).send(method, path, content=b"not even JSON")
-    assert refusal(answer) == (403, "INSUFFICIENT_PERMISSIONS")
-    assert answer.json()["error"]["details"] == {"missingScopes": [missing]}
+    assert refused(answer, 403, "INSUFFICIENT_PERMISSIONS")["details"] == {"missingScopes": [missing]}
 
 
 def test_key_with_only_the_scope_is_accepted(intake: Intake, worker: Worker) -> None:
-    made = intake.with_new_key("write:interviews").create()
-    assert made.status_code == 201
-    reader = intake.with_new_key("read:interviews")
-    assert reader.get(f"/interviews/{made.json()['data']['id']}").status_code == 200
+    made = intake.with_new_key("write:interviews").interview()
+    assert intake.with_new_key("read:interviews").get(f"/interviews/{made['id']}").status_code == 200
 
 
 def test_health_needs_no_key(intake: Intake) -> None:

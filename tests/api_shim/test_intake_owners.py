@@ -83,11 +83,9 @@ def test_regular_key_cannot_name_an_owner_by_creating_a_company(intake: Intake) 
 def test_invalid_address_is_refused_by_name_and_not_quoted(ats: Intake) -> None:
     for address in (*BAD_ADDRESSES[1:], f"{'a' * 243}@example.com", "", 7, ["owner@example.com"], {}):
         for method, path in (("POST", "/company"), ("PATCH", f"/company/{make(ats)['id']}")):
-            refused = ats.send(method, path, json={"name": "Acme", "ownerEmail": address})
-            assert refused.status_code == 400, address
-            [field] = refused.json()["error"]["details"]["fields"]
-            assert (field["field"], field["code"]) == ("ownerEmail", _code_for(address)), address
-            assert "victim" not in refused.text
+            answer = ats.send(method, path, json={"name": "Acme", "ownerEmail": address})
+            assert wrong_fields(answer) == [("ownerEmail", _code_for(address))], address
+            assert "victim" not in answer.text
     assert ats.count("invitations") == 0
 
 
