@@ -14,14 +14,12 @@ from scheduler.domain.owner import User
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data, refusal, wrong_fields
 from tests.api_shim.intake import KEY, Intake, taking_less_than
-from tests.api_shim.owners import accept, deliver, make, roles
+from tests.api_shim.owners import ACCEPT, NAME, UNKNOWN, accept, deliver, make, roles
 from tests.architecture.rules import does, does_not
 from tests.support.smtp_server import PostOffice, a_closed_door, a_post_office
 from tests.test_mail import BAD_ADDRESSES, HEADERS, HOSTILE_NAMES
 
-KNOWN, UNKNOWN, OTHER = "known@example.com", "unknown@example.com", "other@example.com"
-NAME = "Jana Nováková"
-ACCEPT = "/invitations/accept"
+KNOWN, OTHER = "known@example.com", "other@example.com"
 GONE = {
     "code": "INVITATION_GONE",
     "message": "This invitation cannot be accepted: it was used or withdrawn, has expired, or never existed.",
@@ -43,8 +41,14 @@ def office(post: PostOffice) -> PostOffice:
 
 
 def change(asking: Intake, company: dict[str, Any], email: str | None) -> dict[str, Any]:
-    changed: dict[str, Any] = data(asking.patch(f"/company/{company['id']}", {"ownerEmail": email}))
-    return changed
+    return dict(data(asking.patch(f"/company/{company['id']}", {"ownerEmail": email})))
+
+
+def invite(ats: Intake, office: PostOffice, email: str = UNKNOWN) -> tuple[dict[str, Any], str]:
+    """Create a company with an owner who is unknown. Return it with the token of the mail."""
+    company = make(ats, ownerEmail=email)
+    deliver(ats, office)
+    return company, office.mails[-1].token
 
 
 def know(intake: Intake, email: str) -> None:
@@ -176,15 +180,14 @@ def test_unavailable_mail_server_fails_and_slows_no_request(intake: Intake, ats:
 
 @does_not("F3-3")
 def test_same_address_again_changes_and_sends_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    company = make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
+    company, token = invite(ats, office)
     before = intake.ask("SELECT * FROM invitations")
     for spelling in (UNKNOWN, UNKNOWN.upper()):
         assert change(ats, company, spelling)["ownerEmail"] == UNKNOWN
     deliver(intake, office)
     assert intake.ask("SELECT * FROM invitations") == before
     assert len(office.mails) == 1
-    accept(intake, office.mails[0].token)
+    accept(intake, token)
     memberships = intake.ask("SELECT * FROM memberships")
     change(ats, company, UNKNOWN)
     deliver(intake, office)
@@ -228,8 +231,8 @@ def test_null_clears_the_owner_and_omission_does_not(intake: Intake, ats: Intake
 @does_not("F3-3")
 def test_refused_change_names_no_owner(intake: Intake, ats: Intake) -> None:
     company = make(ats)
-    refused = ats.patch(f"/company/{company['id']}", {"ownerEmail": OTHER, "settings": {"timezone": "Europe/Atlantis"}})
-    assert refused.status_code == 400
+    answer = ats.patch(f"/company/{company['id']}", {"ownerEmail": OTHER, "settings": {"timezone": "Europe/Atlantis"}})
+    assert answer.status_code == 400
     assert intake.count("invitations") == 0
     stranger = intake.with_new_key(kind=KeyKind.ATS)
     assert stranger.patch(f"/company/{company['id']}", {"ownerEmail": OTHER}).status_code == 403
@@ -241,9 +244,8 @@ def test_refused_change_names_no_owner(intake: Intake, ats: Intake) -> None:
 
 @does("F3-4")
 def test_accepting_creates_the_user_and_the_owner(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    company = make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    owner = data(accept(intake, office.mails[0].token, f"  {NAME} "))
+    company, token = invite(ats, office)
+    owner = data(accept(intake, token, f"  {NAME} "))
     [user] = intake.ask("SELECT id, email, name FROM users")
     assert (user.email, user.name) == (UNKNOWN, NAME)
     assert owner == {
@@ -263,9 +265,7 @@ def test_accepting_creates_the_user_and_the_owner(intake: Intake, ats: Intake, o
 @does_not("F3-4")
 def test_opening_the_link_consumes_no_invitation(intake: Intake, ats: Intake, office: PostOffice) -> None:
     """Mail scanners open links."""
-    make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    token = office.mails[0].token
+    _, token = invite(ats, office)
     for _ in range(3):
         for method in ("GET", "HEAD", "OPTIONS"):
             assert intake.client.request(method, ACCEPT, params={"token": token}).status_code == 405
@@ -286,9 +286,7 @@ def test_all_unusable_tokens_get_the_same_answer(intake: Intake, ats: Intake, of
     }
     responses = [accept(intake, token) for token in ("", "x", "x" * 43, "x" * 5000, "ž", "../../etc")]
     for place, end in enumerate(ends.values()):
-        company = make(ats, ownerEmail=f"unknown{place}@example.com")
-        deliver(intake, office)
-        token = office.mails[-1].token
+        company, token = invite(ats, office, f"unknown{place}@example.com")
         end(company, token)
         responses.append(accept(intake, token))
     assert [each.status_code for each in responses] == [410] * 10
@@ -300,9 +298,8 @@ def test_all_unusable_tokens_get_the_same_answer(intake: Intake, ats: Intake, of
 @does_not("F3-4")
 def test_acceptance_ignores_the_idempotency_key(intake: Intake, ats: Intake, office: PostOffice) -> None:
     """A used token always gets 410."""
-    make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    body = {"token": office.mails[0].token, "name": NAME}
+    _, token = invite(ats, office)
+    body = {"token": token, "name": NAME}
     kept = intake.count("inbox")
     responses = [intake.client.post(ACCEPT, json=body, headers=KEY) for _ in range(2)]
     assert [each.status_code for each in responses] == [200, 410]
@@ -312,15 +309,13 @@ def test_acceptance_ignores_the_idempotency_key(intake: Intake, ats: Intake, off
 @does("F3-4")
 def test_concurrent_acceptances_succeed_once(intake: Intake, ats: Intake, office: PostOffice) -> None:
     for place in range(5):
-        company = make(ats, ownerEmail=f"unknown{place}@example.com")
-        deliver(intake, office)
-        token = office.mails[-1].token
+        company, token = invite(ats, office, f"unknown{place}@example.com")
         with ThreadPoolExecutor(8) as several:
             responses = list(several.map(lambda each, token=token: accept(intake, token, f"Name {each}"), range(8)))
         assert sorted(each.status_code for each in responses) == [200] + [410] * 7
         [accepted] = [each for each in responses if each.status_code == 200]
         [user] = intake.ask("SELECT name FROM users WHERE email = :email", email=f"unknown{place}@example.com")
-        assert accepted.json()["data"]["name"] == user.name
+        assert data(accepted)["name"] == user.name
         assert roles(intake, company) == {f"unknown{place}@example.com": "OWNER"}
 
 
@@ -342,9 +337,7 @@ def test_acceptance_during_a_move_leaves_one_owner_or_invitation(
     know(intake, KNOWN)
     for place in range(8):
         email = f"unknown{place}@example.com"
-        company = make(ats, ownerEmail=email)
-        deliver(intake, office)
-        token = office.mails[-1].token
+        company, token = invite(ats, office, email)
         with ThreadPoolExecutor(2) as both:
             accepted = both.submit(accept, intake, token)
             both.submit(change, ats, company, KNOWN).result()
@@ -373,9 +366,7 @@ def test_acceptance_during_a_move_leaves_one_owner_or_invitation(
 def test_invalid_acceptance_consumes_no_invitation(
     intake: Intake, ats: Intake, office: PostOffice, body: dict[str, Any], field: str, code: str
 ) -> None:
-    make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    token = office.mails[0].token
+    _, token = invite(ats, office)
     refused = intake.client.post(ACCEPT, json=body | ({"token": token} if body.get("token") == "t" else {}))
     assert wrong_fields(refused) == [(field, code)]
     assert accept(intake, token, "x" * 100).status_code == 200

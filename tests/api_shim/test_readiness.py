@@ -26,8 +26,8 @@ from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
 from tests.api_shim.answers import data
 from tests.api_shim.intake import Intake, environment_of, settings_for
-from tests.architecture.test_code_rules import ROOT
 from tests.conftest import wait_until
+from tests.support.compose import ROOT
 from tests.support.servers import a_door, a_server, address_of
 from workers.presence import Presence
 
