@@ -87,7 +87,7 @@ def test_number_that_is_not_plain_digits_is_named(intake: Intake, name: str, tex
 @pytest.mark.parametrize(
     "query", ["page=0", "page=10001", "limit=0", "limit=101", "page=" + "9" * 5_000, "limit=" + "1" * 400]
 )
-def test_page_and_limit_out_of_range_are_wrong_fields(intake: Intake, query: str) -> None:
+def test_page_and_limit_out_of_range_are_named(intake: Intake, query: str) -> None:
     name = query.partition("=")[0]
     for path in LISTS:
         assert [field for field, _ in wrong_fields(intake.send("GET", f"{path}?{query}"))] == [name], path
@@ -99,7 +99,7 @@ def test_page_and_limit_in_range_are_read(intake: Intake, query: str) -> None:
         assert intake.send("GET", f"{path}?{query}").status_code == 200, path
 
 
-def test_repeated_parameter_is_wrong_fields(intake: Intake) -> None:
+def test_repeated_parameter_is_named(intake: Intake) -> None:
     assert wrong_fields(intake.send("GET", "/jobs?status=OPEN&page=1&status=CLOSED")) == [
         ("status", "REPEATED_PARAMETER")
     ]
