@@ -78,6 +78,11 @@ def tenant_of(intake: Intake) -> Tenant:
     return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
 
 
+def ended(tenant: Tenant, reason: Reason) -> Attempt:
+    """Place a call and let it end with this reason."""
+    return tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now()))
+
+
 def talk(tenant: Tenant, seconds: int = 90) -> Attempt:
     """Complete a call in which a person talks for this many seconds."""
     ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=seconds))

@@ -16,7 +16,7 @@ from tests.api_shim.calls import tenant_of
 from tests.api_shim.intake import Intake, Worker, a_worker, settings_for
 from tests.api_shim.interview_requests import Resources
 from tests.api_shim.shared_api import SharedApi
-from tests.api_shim.waiting_commands import a_waiting_command
+from tests.api_shim.waiting_commands import a_command
 from tests.conftest import Seeded
 from tests.support.builders import Tenant
 
@@ -59,7 +59,7 @@ def ats(intake: Intake) -> Intake:
 
 @pytest.fixture
 def waiting() -> Command:
-    return a_waiting_command()
+    return a_command()
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from scheduler.domain.attempt import Attempt, Cancelled, Ended, LegSeen, Reason
+from scheduler.domain.attempt import Attempt, Cancelled, LegSeen, Reason
 from scheduler.domain.call import CallProgress
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data, refused, without_ids
 from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW
-from tests.api_shim.calls import Call, a_call, call_of, talk
+from tests.api_shim.calls import Call, a_call, call_of, ended, talk
 from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, applied
 from tests.architecture.rules import does, does_not
 from tests.support.builders import (
@@ -35,7 +35,7 @@ def waiting(tenant: Tenant) -> Attempt:
 
 
 def declined(tenant: Tenant) -> Attempt:
-    return tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now()))
+    return ended(tenant, Reason.DECLINED)
 
 
 def cancelled(tenant: Tenant) -> Attempt:
@@ -55,7 +55,7 @@ Answer = int | str
 
 @dataclass(frozen=True)
 class State:
-    """How to make an attempt in a state, how it is shown, and how three operations on it are answered."""
+    """A builder of an attempt in one state, its shown status, and the answers to three operations on it."""
 
     make: Callable[[Tenant], Attempt]
     status: str

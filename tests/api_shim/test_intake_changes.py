@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from scheduler.domain.attempt import Ended, Reason
+from scheduler.domain.attempt import Reason
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import AN_HOUR_LATER, TOMORROW, candidate
-from tests.api_shim.calls import Call, a_call, an_online_agent, call_of
+from tests.api_shim.calls import Call, a_call, an_online_agent, call_of, ended
 from tests.api_shim.intake import Intake, Worker, a_worker
 from tests.architecture.rules import does, does_not
 from tests.support.builders import Tenant, a_pending_attempt, a_placed_attempt, a_waiting_command
@@ -37,7 +37,7 @@ def test_moving_an_interview_moves_its_pending_attempt(intake: Intake, worker: W
 def test_interview_without_a_pending_attempt_is_not_moved(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     placed = call_of(a_placed_attempt(tenant))
     assert refusal(change(intake, placed, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_IN_PROGRESS")
-    over = call_of(tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now())))
+    over = call_of(ended(tenant, Reason.DECLINED))
     assert refusal(change(intake, over, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_NOT_PENDING")
 
 
@@ -64,9 +64,9 @@ def test_refused_change_of_an_interview_changes_nothing(
 @does("F4-10")
 def test_metadata_is_merged_and_null_takes_a_key_away(intake: Intake, worker: Worker) -> None:
     call = a_call(intake, metadata={"a": 1, "b": {"c": 1, "d": 2}, "e": [1, 2]})
-    answer = change(intake, call, metadata={"a": None, "b": {"c": 3}, "e": [3], "f": "new", "absent": None})
-    assert answer.json()["data"]["metadata"] == {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
-    assert change(intake, call, metadata={}).json()["data"]["metadata"] == {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
+    merged = {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
+    for metadata in ({"a": None, "b": {"c": 3}, "e": [3], "f": "new", "absent": None}, {}):
+        assert data(change(intake, call, metadata=metadata))["metadata"] == merged
 
 
 def test_merged_metadata_that_is_too_large_is_refused(intake: Intake, worker: Worker) -> None:
@@ -108,10 +108,7 @@ def test_the_status_of_a_phone_interview_cannot_be_set(intake: Intake, worker: W
 
 def an_online_interview(intake: Intake, **changes: Any) -> dict[str, Any]:
     body = intake.body(agentId=str(an_online_agent(intake)), candidate=candidate(phoneNumber=...), **changes)
-    answer = intake.create(body)
-    assert answer.status_code == 201, answer.text
-    interview: dict[str, Any] = answer.json()["data"]
-    return interview
+    return dict(data(intake.create(body), 201))
 
 
 @does("F1-6")
@@ -140,10 +137,9 @@ def test_an_online_interview_is_moved_and_ended_by_a_change(intake: Intake, work
     path = f"/interviews/{an_online_interview(intake, scheduledAt=TOMORROW)['id']}"
     moved = intake.patch(path, {"scheduledAt": AN_HOUR_LATER}).json()["data"]
     assert (moved["scheduledAt"], moved["status"]) == (AN_HOUR_LATER, "SCHEDULED")
-    ended = intake.patch(path, {"status": "COMPLETED"})
-    assert ended.status_code == 200
-    assert ended.json()["data"]["status"] == "COMPLETED"
-    assert ended.json()["data"]["finishedDate"] is not None
+    over = data(intake.patch(path, {"status": "COMPLETED"}))
+    assert over["status"] == "COMPLETED"
+    assert over["finishedDate"] is not None
     assert refusal(intake.patch(path, {"status": "CANCELLED"})) == (409, "INTERVIEW_FINISHED")
     assert intake.patch(path, {"metadata": {"late": 1}}).status_code == 200
 
@@ -161,18 +157,9 @@ def test_an_online_interview_is_never_called(intake: Intake, worker: Worker) -> 
 @does("F4-8")
 def test_deleted_interview_can_no_longer_be_read(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    answer = intake.delete(call.interview)
-    assert answer.status_code == 200
-    assert answer.json()["data"] is True
-    for method, path in [
-        ("GET", call.interview),
-        ("GET", call.attempts),
-        ("GET", call.attempt),
-        ("GET", call.explanation),
-        ("POST", call.attempts),
-        ("DELETE", call.attempt),
-        ("DELETE", call.interview),
-    ]:
+    assert data(intake.delete(call.interview)) is True
+    read = [("GET", path) for path in (call.interview, call.attempts, call.attempt, call.explanation)]
+    for method, path in (*read, ("POST", call.attempts), ("DELETE", call.attempt), ("DELETE", call.interview)):
         assert refusal(intake.send(method, path)) == (404, "RESOURCE_NOT_FOUND"), (method, path)
     assert refusal(change(intake, call, metadata={"a": 1})) == (404, "RESOURCE_NOT_FOUND")
     [[state, reason]] = intake.ask("SELECT state, reason FROM attempts")
@@ -200,8 +187,7 @@ def test_write_scope_does_not_allow_deletion(intake: Intake, worker: Worker) -> 
     writer = intake.with_new_key("read:interviews", "write:interviews")
     assert refusal(writer.delete(call.interview)) == (403, "INSUFFICIENT_PERMISSIONS")
     assert writer.delete(call.attempt).status_code == 204
-    deleter = intake.with_new_key("delete:interviews")
-    assert deleter.delete(call.interview).status_code == 200
+    assert intake.with_new_key("delete:interviews").delete(call.interview).status_code == 200
 
 
 def test_command_blocks_only_its_own_interview(intake: Intake, tenant: Tenant) -> None:

@@ -14,7 +14,7 @@ from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data, refusal, refused
 from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOLL_FREE, TOMORROW, candidate
-from tests.api_shim.calls import a_call, call_of, tenant_of
+from tests.api_shim.calls import a_call, call_of, ended, tenant_of
 from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker
 from tests.architecture.rules import does
 from tests.conftest import NOON, seed
@@ -115,8 +115,7 @@ def test_call_in_progress_waits_for_its_end_and_shows_history(intake: Intake, te
 
 
 def test_finished_attempt_waits_for_nothing(intake: Intake, tenant: Tenant) -> None:
-    over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now()))
-    content = explained(intake, over)
+    content = explained(intake, ended(tenant, Reason.DECLINED))
     assert (content["status"], content["reasonCode"]) == ("FAILED", "DECLINED")
     assert content["waitingFor"] is content["nextPossibleAt"] is None
     assert content["blocks"] == []

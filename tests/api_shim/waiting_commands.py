@@ -9,7 +9,7 @@ from tests.conftest import NOON
 CHANNEL = "a test:answered"
 
 
-def a_waiting_command() -> Command:
+def a_command() -> Command:
     return Command(
         id=uuid4(),
         kind=CommandKind.CREATE_INTERVIEW,
