@@ -95,7 +95,7 @@ class Intake:
         """The path of its company."""
         return f"/company/{self.seeded.company_id}"
 
-    def set_up(self, **settings: Any) -> httpx.Response:
+    def set_settings(self, **settings: Any) -> httpx.Response:
         """Change settings of its company."""
         return self.patch(self.company, {"settings": settings})
 

@@ -40,7 +40,7 @@ class Resources:
 
     def with_settings(self, **settings: Any) -> "Resources":
         """The same resources after a change of the company's settings."""
-        assert self.intake.set_up(**settings).status_code == 200
+        assert self.intake.set_settings(**settings).status_code == 200
         return self
 
     def stranger(self) -> "Resources":

@@ -66,7 +66,7 @@ def invoked(intake: Intake, call: Call, **body: Any) -> Call:
 
 
 def retries(intake: Intake, most: int = 3, **delays: list[int]) -> None:
-    assert intake.set_up(retryPolicy={"maxRetries": most, "delays": delays}).status_code == 200
+    assert intake.set_settings(retryPolicy={"maxRetries": most, "delays": delays}).status_code == 200
 
 
 # ---- F4-3: no phone rings after the 204
@@ -252,7 +252,7 @@ def test_call_lasts_two_minutes_longer_than_its_agent(
 def test_machine_detection_is_off_where_the_company_disables_it(
     intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
-    assert intake.set_up(machineDetection=False).status_code == 200
+    assert intake.set_settings(machineDetection=False).status_code == 200
     _, form = sent(intake, tenant, orders)
     assert "MachineDetection" not in form
     assert form["TimeLimit"] == "720"

@@ -217,7 +217,7 @@ def test_refused_setting_of_a_company_is_named(
     intake: Intake, ats: Intake, code: str, field: str, settings: Any
 ) -> None:
     refused(ats.post("/company", {"name": "Acme", "settings": settings}), code, field)
-    refused(intake.set_up(**settings), code, field)
+    refused(intake.set_settings(**settings), code, field)
 
 
 def _records(api: Resources) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:

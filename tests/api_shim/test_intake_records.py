@@ -497,18 +497,18 @@ def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) 
         "machineDetection": False,
         "offsetMustMatchNumber": True,
     }
-    settings = data(intake.set_up(**changed))["settings"]
+    settings = data(intake.set_settings(**changed))["settings"]
     assert settings["callTimeIntervals"] == intervals
     assert settings["retryPolicy"]["delays"]["BUSY"] == ["NEXT_DAY"]
     assert settings["retryPolicy"]["delays"]["VOICEMAIL"] == [14400]
     assert settings["limits"] == {"concurrentCalls": 3, "callsPerSecond": 1.0}
     assert settings["allowedCountries"] == ["AU", "SK"]
     assert (settings["machineDetection"], settings["offsetMustMatchNumber"]) == (False, True)
-    back = data(intake.set_up(**dict.fromkeys(changed)))["settings"]
+    back = data(intake.set_settings(**dict.fromkeys(changed)))["settings"]
     assert back["limits"]["concurrentCalls"] == 10
     assert back["allowedCountries"] is None
     assert (back["machineDetection"], back["offsetMustMatchNumber"]) == (True, False)
-    assert data(intake.set_up(locale="en"))["settings"] == back | {"locale": "en"}
+    assert data(intake.set_settings(locale="en"))["settings"] == back | {"locale": "en"}
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_invalid_settings_are_refused_with_the_reason(intake: Intake, settings: 
 def test_pending_call_outside_new_hours_is_rescheduled(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     call = a_call(intake)
     hours = [{"days": EVERY_DAY, "start": "12:00", "end": "20:00"}]
-    assert intake.set_up(callTimeIntervals=hours).status_code == 200
+    assert intake.set_settings(callTimeIntervals=hours).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     attempt = data(intake.get(call.attempt))
     assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"before, it was {TOMORROW}, 09:00 local time"

@@ -44,7 +44,7 @@ def booked(answer: httpx.Response) -> dict[str, Any]:
 
 
 def open_at(intake: Intake, *intervals: dict[str, Any]) -> None:
-    assert intake.set_up(callTimeIntervals=list(intervals)).status_code == 200
+    assert intake.set_settings(callTimeIntervals=list(intervals)).status_code == 200
 
 
 def shown(intake: Intake, attempt: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ CLOCKS = [
 def test_first_source_of_a_time_zone_decides(
     intake: Intake, worker: Worker, text: str, person: dict[str, Any], source: str, zone: str | None, offset: str
 ) -> None:
-    assert intake.set_up(timezone="Europe/Athens").status_code == 200
+    assert intake.set_settings(timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, text, **person))
     schedule = attempt["schedule"]
     assert (schedule["timezoneSource"], schedule["timezone"], schedule["utcOffset"]) == (source, zone, offset)
@@ -153,9 +153,9 @@ def test_call_without_any_time_zone_is_refused(intake: Intake, worker: Worker) -
 
 @does_not("F2-2")
 def test_call_whose_zone_becomes_unknown_is_held(intake: Intake, worker: Worker, tenant: Tenant) -> None:
-    assert intake.set_up(timezone="Europe/Athens").status_code == 200
+    assert intake.set_settings(timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, phoneNumber=NOWHERE))
-    assert intake.set_up(timezone=None).status_code == 200
+    assert intake.set_settings(timezone=None).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     assert dialled(tenant, attempt) is None
     content = explained(intake, attempt)
@@ -179,7 +179,7 @@ def test_offset_is_refused_where_it_must_match_the_number(intake: Intake, worker
     details = refused(ask(intake, "2026-04-03T07:59:00+05:30"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
     assert (details["timezone"], details["nextAllowedAt"]) == ("+05:30", "2026-04-03T02:30:00Z")
     assert booked(ask(intake, details["nextAllowedScheduledAt"]))["scheduledAt"] == details["nextAllowedAt"]
-    assert intake.set_up(offsetMustMatchNumber=True).status_code == 200
+    assert intake.set_settings(offsetMustMatchNumber=True).status_code == 200
     details = refused(ask(intake, "2026-04-03T08:00:00+05:30"), 400, "OFFSET_DIFFERS_FROM_PHONE_NUMBER")["details"]
     assert details == {"field": "scheduledAt", "zones": ["Europe/Bratislava"]}
     assert booked(ask(intake, "2026-04-03T09:00:00+02:00"))["schedule"]["timezoneSource"] == "OFFSET"
@@ -279,7 +279,7 @@ def test_invalid_intervals_are_refused_and_change_nothing(
     intake: Intake, intervals: list[dict[str, Any]], code: str
 ) -> None:
     before = data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"]
-    content = refused(intake.set_up(callTimeIntervals=intervals), 400, code)
+    content = refused(intake.set_settings(callTimeIntervals=intervals), 400, code)
     assert code == "NEVER_OPEN" or content["details"]["reason"]
     assert data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"] == before
 
@@ -453,7 +453,7 @@ def test_change_reschedules_only_affected_calls(intake: Intake, worker: Worker, 
         booked(ask(intake, TOMORROW, timezone="Europe/Prague")),
     )
     before = [shown(intake, each) for each in (named, own)]
-    assert intake.set_up(timezone="America/New_York", locale="en").status_code == 200
+    assert intake.set_settings(timezone="America/New_York", locale="en").status_code == 200
     open_at(intake, {"days": EVERY_DAY, "start": "09:00", "end": "20:00"})
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     assert [shown(intake, each) for each in (named, own)] == before
@@ -501,7 +501,7 @@ def settle(tenant: Tenant) -> None:
 
 
 def retries(intake: Intake, **delays: list[int]) -> None:
-    assert intake.set_up(retryPolicy={"maxRetries": 3, "delays": delays}).status_code == 200
+    assert intake.set_settings(retryPolicy={"maxRetries": 3, "delays": delays}).status_code == 200
 
 
 def busy(tenant: Tenant, attempt: dict[str, Any]) -> Attempt:
