@@ -39,7 +39,7 @@ class Resources:
         return {name: value for name, value in agent.items() if value is not ...}
 
     def with_settings(self, **settings: Any) -> "Resources":
-        """The same resources after a change of the company's settings."""
+        """Change settings of the company. Returns these resources."""
         assert self.intake.set_settings(**settings).status_code == 200
         return self
 
