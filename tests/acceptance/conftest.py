@@ -119,7 +119,7 @@ class WholeSystem:
 
         wait_until(looked, seconds=seconds, says=says)
 
-    def signal(self, name: str, signum: signal.Signals = signal.SIGKILL) -> int:
+    def send_signal(self, name: str, signum: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a process and return its pid. Its supervisor starts a killed one again."""
         pid = self.system.supervisor.pid(name)
         assert pid is not None

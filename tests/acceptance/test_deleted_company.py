@@ -75,7 +75,7 @@ def status(whole: WholeSystem, number: str) -> str | None:
 
 def kill(whole: WholeSystem, name: str) -> None:
     """Kill the process by SIGKILL. Its supervisor starts it again."""
-    victim = whole.signal(name)
+    victim = whole.send_signal(name)
     whole.wait_until(
         lambda: whole.system.supervisor.pid(name) not in {None, victim}, seconds=20, says="it is started again"
     )

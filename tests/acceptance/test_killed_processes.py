@@ -49,7 +49,7 @@ def test_each_process_may_be_killed_once_and_everything_finishes(whole: WholeSys
     for name in PROCESSES:
         for _ in range(3):
             platform.post_one()
-        whole.signal(name)
+        whole.send_signal(name)
         for _ in range(2):
             platform.post_one()
     for server in (whole.system.valkey, whole.system.postgres):
@@ -86,7 +86,7 @@ def test_a_dial_worker_that_is_told_to_stop_leaves_no_unknown(whole: WholeSystem
     whole.wait_until(
         lambda: whole.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING'"), seconds=20, says="a POST is under way"
     )
-    whole.signal("dial", signal.SIGTERM)
+    whole.send_signal("dial", signal.SIGTERM)
     for _ in range(3):
         platform.post_one()
     whole.wait_until(

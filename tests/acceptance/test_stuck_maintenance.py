@@ -43,13 +43,13 @@ def set_hours(whole: WholeSystem, start: str) -> None:
 def test_endless_recomputation_does_not_stop_leases_or_expiry(whole: WholeSystem) -> None:
     """Stop the maintenance process, which then looks like one whose threads are all busy."""
     waiting = booked(whole, WAITING, scheduledAt=whole.in_seconds(3600))
-    maintenance = whole.signal("maintenance", signal.SIGSTOP)
+    maintenance = whole.send_signal("maintenance", signal.SIGSTOP)
     try:
         set_hours(whole, "08:30")
         whole.client.plan(to=UNHEARD, fault="accept_and_silence", ring_s=0.2, talk_s=0.2, callbacks="none")
         unheard = booked(whole, UNHEARD)
         whole.wait_until(lambda: whole.client.rings_of(UNHEARD), seconds=30, says="the carrier took the call")
-        whole.signal("dial")
+        whole.send_signal("dial")
         whole.wait_until(
             lambda: whole.client.newest(unheard)["status"] == "COMPLETED",
             seconds=60,
