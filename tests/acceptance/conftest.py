@@ -1,5 +1,7 @@
 """The whole system, as `duecall up` runs it: every process, real servers, the simulated carrier."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +17,10 @@ import pytest
 import requests
 
 from scheduler.clock import clock
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.run_file import Running
 from scheduler.local.system import Options, System
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, environment
 from tests.conftest import wait_until
@@ -58,40 +62,42 @@ class Client:
     def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
         return self.session.request(method, f"{self.running.apiUrl}{path}", json=body, timeout=40)
 
+    def created(self, number: str, *, headers: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+        """Create an interview with a new candidate and return it."""
+        answer = self.post(self.interview(number, **more), **(headers or {}))
+        assert answer.status_code == requests.codes.created, answer.text
+        return dict(answer.json()["data"])
+
+    def shown(self, interview_id: str) -> dict[str, Any]:
+        return dict(self.get(f"/interviews/{interview_id}").json()["data"])
+
+    def newest(self, interview_id: str) -> dict[str, Any]:
+        """Return the newest attempt of an interview."""
+        return self.attempts(interview_id)[-1]
+
     def attempts(self, interview_id: str) -> list[dict[str, Any]]:
         """Return all attempts of an interview, oldest first."""
-        attempts: list[dict[str, Any]] = self.get(f"/interviews/{interview_id}").json()["data"]["callAttempts"]
-        return attempts
+        return list(self.shown(interview_id)["callAttempts"])
 
     def interview(self, number: str, **more: object) -> dict[str, Any]:
         """Return the body of a POST /interviews with a new candidate."""
-        return {
-            "agentId": self.running.agentId,
-            "candidate": {
-                "firstName": "Ferdinand",
-                "lastName": "Canary",
-                "phoneNumber": number,
-                "gdprExpiryDate": "2030-01-01",
-            },
-            **more,
-        }
+        person = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2030-01-01"}
+        return {"agentId": self.running.agentId, "candidate": {**person, "phoneNumber": number}, **more}
 
     def plan(self, **plan: object) -> None:
         self.session.post(f"{self.running.simulatorUrl}/plans", json=plan, timeout=5).raise_for_status()
 
     def rings_of(self, number: str) -> list[dict[str, Any]]:
         """Return all calls to this number that the carrier accepted, oldest first."""
-        taken: list[dict[str, Any]] = self.session.get(
-            f"{self.running.simulatorUrl}/ledger", params={"to": number}, timeout=5
-        ).json()["rings"]
-        return taken
+        return self._ledger(to=number)
 
     def rings(self) -> list[dict[str, Any]]:
         """Return all rings of the carrier."""
-        ledger: list[dict[str, Any]] = self.session.get(f"{self.running.simulatorUrl}/ledger", timeout=5).json()[
-            "rings"
-        ]
-        return [ring for ring in ledger if ring["rang_at"]]
+        return [ring for ring in self._ledger() if ring["rang_at"]]
+
+    def _ledger(self, **params: str) -> list[dict[str, Any]]:
+        answer = self.session.get(f"{self.running.simulatorUrl}/ledger", params=params, timeout=5)
+        return list(answer.json()["rings"])
 
 
 class WholeSystem:
@@ -112,6 +118,13 @@ class WholeSystem:
             return what()
 
         wait_until(looked, seconds=seconds, says=says)
+
+    def send_signal(self, name: str, signum: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to a process and return its pid. Its supervisor starts a killed one again."""
+        pid = self.system.supervisor.pid(name)
+        assert pid is not None
+        os.kill(pid, signum)
+        return pid
 
     def duecall(self, *words: str) -> str:
         """Run `duecall` in this system's folder and return its standard output."""
@@ -149,6 +162,12 @@ class WholeSystem:
     def raise_limits(self) -> None:
         """Raise the company's limits, which these tests do not cover."""
         self.change("UPDATE companies SET calls_per_second = 100, concurrent_calls = 1000")
+
+
+def kill_server(server: EmbeddedPostgres | EmbeddedValkey | None) -> None:
+    assert server is not None
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -17,9 +17,7 @@ def ask_for(whole: WholeSystem, numbers: Sequence[str], **outage: object) -> lis
     for number in numbers:
         whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=0.3)
     whole.client.session.post(f"{whole.running.simulatorUrl}/outage", json=outage, timeout=5).raise_for_status()
-    interviews = [
-        whole.client.post(whole.client.interview(number), Prefer="wait=20").json()["data"]["id"] for number in numbers
-    ]
+    interviews = [whole.client.created(number, headers={"Prefer": "wait=20"})["id"] for number in numbers]
     whole.wait_until(
         lambda: whole.rows("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"),
         seconds=20,

@@ -24,32 +24,23 @@ def second(whole: WholeSystem) -> Company:
     return company
 
 
-def _asked_for(whole: WholeSystem, number: str, **more: object) -> tuple[str, str]:
+def _asked_for(whole: WholeSystem, number: str, **more: Any) -> tuple[str, str]:
     """Return the new interview and its first attempt."""
-    answer = whole.client.post(whole.client.interview(number, **more))
-    assert answer.status_code == 201, answer.text
-    interview = answer.json()["data"]
+    interview = whole.client.created(number, **more)
     return interview["id"], interview["callAttempts"][0]["id"]
 
 
 def _asked_for_by(whole: WholeSystem, company: Company, number: str) -> None:
     body = {**whole.client.interview(number), "agentId": str(company.agent_id)}
-    answer = whole.client.session.post(
-        f"{whole.running.apiUrl}/interviews",
-        json=body,
-        headers={"Authorization": f"Bearer {company.key}"},
-        timeout=40,
-    )
+    answer = whole.client.post(body, Authorization=f"Bearer {company.key}")
     assert answer.status_code == 201, answer.text
-
-
-def _newest(whole: WholeSystem, interview_id: str) -> dict[str, Any]:
-    return whole.client.attempts(interview_id)[-1]
 
 
 def _completed(whole: WholeSystem, interview_id: str) -> None:
     whole.wait_until(
-        lambda: _newest(whole, interview_id)["status"] == "COMPLETED", seconds=40, says="the newest attempt is answered"
+        lambda: whole.client.newest(interview_id)["status"] == "COMPLETED",
+        seconds=40,
+        says="the newest attempt is answered",
     )
 
 
@@ -67,7 +58,7 @@ def test_invoked_call_rings_again_and_replaces_the_retry(whole: WholeSystem) -> 
     answer = whole.client.send("POST", f"/interviews/{interview_id}/call-attempts")
     assert answer.status_code == 201
     _completed(whole, interview_id)
-    assert _newest(whole, interview_id)["id"] == answer.json()["data"]["id"]
+    assert whole.client.newest(interview_id)["id"] == answer.json()["data"]["id"]
     reasons = [attempt["reasonCode"] for attempt in whole.client.attempts(interview_id)]
     assert reasons == ["NO_ANSWER", "REPLACED", "ANSWERED"]
     assert len(whole.client.rings_of(number)) == 2
@@ -95,7 +86,7 @@ def test_a_deleted_attempt_never_rings(whole: WholeSystem) -> None:
     _completed(whole, marker)
     assert whole.client.rings_of(deleted) == []
     assert whole.client.attempts(interview_id) == []
-    assert whole.client.get(f"/interviews/{interview_id}").json()["data"]["status"] == "SCHEDULED"
+    assert whole.client.shown(interview_id)["status"] == "SCHEDULED"
 
 
 @does("F4-2")
@@ -104,10 +95,8 @@ def test_moved_attempt_keeps_its_id_and_rings_at_its_new_time(whole: WholeSystem
     whole.client.plan(to=number, **TALK)
     interview_id, attempt_id = _asked_for(whole, number, scheduledAt=whole.in_seconds(4))
     moved_to = whole.in_seconds(8)
-    answer = whole.client.send(
-        "PATCH", f"/interviews/{interview_id}/call-attempts/{attempt_id}", {"scheduledAt": moved_to}
-    )
-    assert answer.status_code == 204
+    path = f"/interviews/{interview_id}/call-attempts/{attempt_id}"
+    assert whole.client.send("PATCH", path, {"scheduledAt": moved_to}).status_code == 204
     _completed(whole, interview_id)
     assert [attempt["id"] for attempt in whole.client.attempts(interview_id)] == [attempt_id]
     (ring,) = whole.client.rings_of(number)
@@ -122,7 +111,7 @@ def test_call_in_progress_cannot_be_moved_or_deleted(whole: WholeSystem) -> None
     interview_id, attempt_id = _asked_for(whole, number)
     path = f"/interviews/{interview_id}/call-attempts"
     whole.wait_until(
-        lambda: _newest(whole, interview_id)["status"] == "IN_PROGRESS", seconds=20, says="it is in progress"
+        lambda: whole.client.newest(interview_id)["status"] == "IN_PROGRESS", seconds=20, says="it is in progress"
     )
     for method, where, body in (
         ("PATCH", f"{path}/{attempt_id}", {"scheduledAt": whole.in_seconds(60)}),
@@ -156,9 +145,7 @@ def test_interview_fails_after_its_last_retry(whole: WholeSystem) -> None:
     whole.client.plan(to=later, **TALK)
     interview_id, _ = _asked_for(whole, number)
     whole.wait_until(
-        lambda: whole.client.get(f"/interviews/{interview_id}").json()["data"]["status"] == "FAILED",
-        seconds=40,
-        says="the interview has failed",
+        lambda: whole.client.shown(interview_id)["status"] == "FAILED", seconds=40, says="the interview has failed"
     )
     marker, _ = _asked_for(whole, later, scheduledAt=whole.in_seconds(3))
     _completed(whole, marker)

@@ -215,13 +215,9 @@ def call_somebody(composition: Composition, place: str) -> None:
         mine = f"?companyId={company['id']}"
         [number] = session.get(f"{place}/phone-numbers{mine}", timeout=40).json()["data"]["items"]
         agent = {"name": "Screening", "type": "PHONE", "focus": "GENERIC", "language": "SK", "duration": 15}
-        candidate = {
-            "firstName": "Ferdinand",
-            "lastName": "Canary",
-            "phoneNumber": NUMBER,
-            "gdprExpiryDate": "2099-01-01",
+        candidate = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2099-01-01"}
+        body = {
+            "agent": agent | {"companyPhoneNumberId": number["id"]},
+            "candidate": candidate | {"phoneNumber": NUMBER},
         }
-        sent(
-            f"/interviews{mine}",
-            {"agent": {**agent, "companyPhoneNumberId": number["id"]}, "candidate": candidate},
-        )
+        sent(f"/interviews{mine}", body)

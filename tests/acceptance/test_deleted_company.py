@@ -1,7 +1,5 @@
 """Deletion of a company during its calls, through every process, with a kill of the erasing worker (F6)."""
 
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,9 +75,7 @@ def status(whole: WholeSystem, number: str) -> str | None:
 
 def kill(whole: WholeSystem, name: str) -> None:
     """Kill the process by SIGKILL. Its supervisor starts it again."""
-    victim = whole.system.supervisor.pid(name)
-    assert victim is not None
-    os.kill(victim, signal.SIGKILL)
+    victim = whole.send_signal(name)
     whole.wait_until(
         lambda: whole.system.supervisor.pid(name) not in {None, victim}, seconds=20, says="it is started again"
     )

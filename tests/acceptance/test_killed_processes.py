@@ -1,6 +1,5 @@
 """Each process is killed once during a run. All work still finishes and no phone rings twice."""
 
-import os
 import signal
 from collections.abc import Iterator
 from uuid import uuid4
@@ -8,7 +7,7 @@ from uuid import uuid4
 import pytest
 import requests
 
-from tests.acceptance.conftest import WholeSystem, running_system
+from tests.acceptance.conftest import WholeSystem, kill_server, running_system
 
 PROCESSES = ("simulator", "api", "clock", "dial", "intake", "callbacks", "settle", "maintenance", "flower")
 
@@ -50,16 +49,12 @@ def test_each_process_may_be_killed_once_and_everything_finishes(whole: WholeSys
     for name in PROCESSES:
         for _ in range(3):
             platform.post_one()
-        victim = whole.system.supervisor.pid(name)
-        assert victim is not None
-        os.kill(victim, signal.SIGKILL)
+        whole.send_signal(name)
         for _ in range(2):
             platform.post_one()
     for server in (whole.system.valkey, whole.system.postgres):
-        assert server is not None
-        assert server.pid is not None
         platform.post_one()
-        os.kill(server.pid, signal.SIGKILL)
+        kill_server(server)
         platform.post_one()
 
     def all_over() -> bool:
@@ -91,9 +86,7 @@ def test_a_dial_worker_that_is_told_to_stop_leaves_no_unknown(whole: WholeSystem
     whole.wait_until(
         lambda: whole.rows("SELECT 1 FROM attempts WHERE phase = 'DIALLING'"), seconds=20, says="a POST is under way"
     )
-    victim = whole.system.supervisor.pid("dial")
-    assert victim is not None
-    os.kill(victim, signal.SIGTERM)
+    whole.send_signal("dial", signal.SIGTERM)
     for _ in range(3):
         platform.post_one()
     whole.wait_until(
@@ -108,10 +101,7 @@ def test_a_dial_worker_that_is_told_to_stop_leaves_no_unknown(whole: WholeSystem
 
 
 def test_command_is_accepted_without_redis_and_rings_later(whole: WholeSystem) -> None:
-    valkey = whole.system.valkey
-    assert valkey is not None
-    assert valkey.pid is not None
-    os.kill(valkey.pid, signal.SIGKILL)  # no supervisor restarts it before `wait_until` does
+    kill_server(whole.system.valkey)  # no supervisor restarts it before `wait_until` does
     number = "+421915200001"
     answer = whole.client.post_impatiently(whole.client.interview(number))
     assert answer.status_code == 202
@@ -125,8 +115,7 @@ def test_command_is_accepted_without_redis_and_rings_later(whole: WholeSystem) -
 def test_request_without_postgresql_gets_503_and_has_no_effect(whole: WholeSystem) -> None:
     postgres = whole.system.postgres
     assert postgres is not None
-    assert postgres.pid is not None
-    os.kill(postgres.pid, signal.SIGKILL)
+    kill_server(postgres)
     answer = whole.client.post_impatiently(whole.client.interview("+421915200002"))
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "DATABASE_AWAY"

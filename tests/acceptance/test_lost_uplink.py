@@ -26,10 +26,6 @@ def legs(whole: WholeSystem) -> list[dict[str, Any]]:
     return whole.client.rings_of(NUMBER)
 
 
-def attempt(whole: WholeSystem, interview_id: str) -> dict[str, Any]:
-    return whole.client.attempts(interview_id)[-1]
-
-
 def hang_up(whole: WholeSystem, sid: str) -> None:
     """Hang up, as the callee."""
     [(account_sid,)] = whole.rows("SELECT account_sid FROM carrier_accounts")
@@ -42,24 +38,26 @@ def test_number_is_not_called_twice_while_the_uplink_is_lost(whole: WholeSystem)
     outage = f"{whole.running.simulatorUrl}/outage"
     whole.client.plan(to=NUMBER, ring_s=0.1, talk_s=7200)
     requests.post(outage, json={"kind": "uplink"}, timeout=5).raise_for_status()
-    first = whole.client.post(whole.client.interview(NUMBER)).json()["data"]["id"]
+    first = whole.client.created(NUMBER)["id"]
     whole.wait_until(
         lambda: [leg["status"] for leg in legs(whole)] == ["in-progress"], seconds=20, says="a person has answered"
     )
-    second = whole.client.post(whole.client.interview(NUMBER)).json()["data"]["id"]
+    second = whole.client.created(NUMBER)["id"]
     # Polls run at once and after ten seconds. SETTLE_S and the gap are over by then.
     asked = f"SELECT FROM attempts WHERE interview_id = '{first}' AND (looks >= 2 OR reason IS NOT NULL)"
     whole.wait_until(lambda: whole.rows(asked), seconds=60, says="the carrier was polled repeatedly without an answer")
     requests.delete(outage, timeout=5).raise_for_status()
     whole.wait_until(
-        lambda: attempt(whole, first)["waitingFor"] == "the call's end" or len(legs(whole)) > 1,
+        lambda: whole.client.newest(first)["waitingFor"] == "the call's end" or len(legs(whole)) > 1,
         seconds=60,
         says="the call is found, or another call rings there",
     )
     assert len(legs(whole)) == 1, "the first call is still in progress"
-    assert attempt(whole, second)["status"] == "PENDING"
+    assert whole.client.newest(second)["status"] == "PENDING"
     hang_up(whole, legs(whole)[0]["sid"])
-    whole.wait_until(lambda: attempt(whole, first)["status"] == "COMPLETED", seconds=90, says="the first call is over")
+    whole.wait_until(
+        lambda: whole.client.newest(first)["status"] == "COMPLETED", seconds=90, says="the first call is over"
+    )
     whole.wait_until(lambda: len(legs(whole)) == 2 and legs(whole)[1]["rang_at"], seconds=60, says="then the second")
     over, rings = (datetime.fromisoformat(at) for at in (legs(whole)[0]["ended_at"], legs(whole)[1]["rang_at"]))
     assert (rings - over).total_seconds() >= GAP_S

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import WholeSystem, running_system
+from tests.api_shim.bodies import EVERY_DAY
 
 UNHEARD, WAITING = "+421915780001", "+421915780002"
 
@@ -29,19 +30,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, silent_mail_server: socket.s
         yield whole
 
 
-def booked(whole: WholeSystem, number: str, **more: object) -> str:
-    answer = whole.client.post(whole.client.interview(number, **more), Prefer="wait=20")
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["data"]["id"])
-
-
-def last_attempt(whole: WholeSystem, interview_id: str) -> dict[str, Any]:
-    return whole.client.attempts(interview_id)[-1]
+def booked(whole: WholeSystem, number: str, **more: Any) -> str:
+    return str(whole.client.created(number, headers={"Prefer": "wait=20"}, **more)["id"])
 
 
 def set_hours(whole: WholeSystem, start: str) -> None:
-    every_day = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
-    settings = {"callTimeIntervals": [{"days": every_day, "start": start, "end": "20:00"}]}
+    settings = {"callTimeIntervals": [{"days": EVERY_DAY, "start": start, "end": "20:00"}]}
     answer = whole.client.send("PATCH", f"/company/{whole.running.companyId}", {"settings": settings})
     assert answer.status_code == 200, answer.text
 
@@ -49,25 +43,21 @@ def set_hours(whole: WholeSystem, start: str) -> None:
 def test_endless_recomputation_does_not_stop_leases_or_expiry(whole: WholeSystem) -> None:
     """Stop the maintenance process, which then looks like one whose threads are all busy."""
     waiting = booked(whole, WAITING, scheduledAt=whole.in_seconds(3600))
-    maintenance = whole.system.supervisor.pid("maintenance")
-    assert maintenance is not None
-    os.kill(maintenance, signal.SIGSTOP)
+    maintenance = whole.send_signal("maintenance", signal.SIGSTOP)
     try:
         set_hours(whole, "08:30")
         whole.client.plan(to=UNHEARD, fault="accept_and_silence", ring_s=0.2, talk_s=0.2, callbacks="none")
         unheard = booked(whole, UNHEARD)
         whole.wait_until(lambda: whole.client.rings_of(UNHEARD), seconds=30, says="the carrier took the call")
-        dialler = whole.system.supervisor.pid("dial")
-        assert dialler is not None
-        os.kill(dialler, signal.SIGKILL)
+        whole.send_signal("dial")
         whole.wait_until(
-            lambda: last_attempt(whole, unheard)["status"] == "COMPLETED",
+            lambda: whole.client.newest(unheard)["status"] == "COMPLETED",
             seconds=60,
             says="its lease lapsed, it is found",
         )
         whole.change("UPDATE attempts SET expires_at = created_at WHERE state = 'PENDING'")
         whole.wait_until(
-            lambda: last_attempt(whole, waiting)["reasonCode"] == "EXPIRED", seconds=30, says="it has expired"
+            lambda: whole.client.newest(waiting)["reasonCode"] == "EXPIRED", seconds=30, says="it has expired"
         )
         whole.change(
             f"UPDATE carrier_accounts SET failures = 1, down_cause = 'NEVER_CONNECTED', down_until = '{whole.now()}'"
@@ -93,8 +83,8 @@ def test_silent_mail_server_does_not_stop_a_change_of_hours(
     with connection:
         set_hours(whole, "16:00")
         whole.wait_until(
-            lambda: "MOVED_BY_SETTINGS" in last_attempt(whole, waiting)["warnings"],
+            lambda: "MOVED_BY_SETTINGS" in whole.client.newest(waiting)["warnings"],
             seconds=30,
             says="the call is moved while the mail hangs",
         )
-        assert last_attempt(whole, waiting)["scheduledAt"] == f"{today}T14:00:00Z"
+        assert whole.client.newest(waiting)["scheduledAt"] == f"{today}T14:00:00Z"

@@ -1,8 +1,6 @@
 """Commands as Celery messages, sent as the documentation shows, with the Redis users that it defines."""
 
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from pydantic import SecretStr
 
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
-from tests.acceptance.conftest import WholeSystem, running_system
+from tests.acceptance.conftest import WholeSystem, kill_server, running_system
 from tests.conftest import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,8 +172,7 @@ def test_neither_flower_nor_a_log_shows_what_a_message_holds(
 def test_message_is_applied_once_the_database_is_back(whole: WholeSystem, sender: Sender) -> None:
     postgres = whole.system.postgres
     assert postgres is not None
-    assert postgres.pid is not None
-    os.kill(postgres.pid, signal.SIGKILL)
+    kill_server(postgres)
     reference = sender.send("delete_interview", {"interviewId": str(uuid4())})
 
     def taken() -> bool:

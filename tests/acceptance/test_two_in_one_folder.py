@@ -23,4 +23,4 @@ def test_second_system_is_refused_and_the_first_keeps_running(whole: WholeSystem
         pytest.fail("two run in one folder")
     assert json.loads((home / "run.json").read_text()) == before
     assert whole.client.get("/readyz").status_code == 200
-    assert whole.client.post(whole.client.interview("+421915300001")).status_code == 201
+    assert whole.client.created("+421915300001")

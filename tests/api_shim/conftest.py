@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
-from scheduler.hashing import Hasher
+from scheduler.domain.command import Command
+from scheduler.domain.principal import KeyKind
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import PEPPER, Intake, SharedApi, Worker, a_worker, settings_for
+from tests.api_shim.calls import tenant_of
+from tests.api_shim.intake import Intake, Worker, a_worker, settings_for
+from tests.api_shim.interview_requests import Resources
+from tests.api_shim.shared_api import SharedApi
+from tests.api_shim.waiting_commands import a_command
 from tests.conftest import Seeded
-from tests.support.builders import Tenant, a_house
+from tests.support.builders import Tenant
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +43,23 @@ def worker(intake: Intake) -> Iterator[Worker]:
 
 @pytest.fixture
 def tenant(intake: Intake) -> Tenant:
-    """The company of the intake, with its clock."""
-    return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
+    return tenant_of(intake)
+
+
+@pytest.fixture
+def api(intake: Intake) -> Resources:
+    return Resources(intake)
+
+
+@pytest.fixture
+def ats(intake: Intake) -> Intake:
+    """A client with an ATS key that has no company yet."""
+    return intake.with_new_key(kind=KeyKind.ATS)
+
+
+@pytest.fixture
+def waiting() -> Command:
+    return a_command()
 
 
 @pytest.fixture

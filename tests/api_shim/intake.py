@@ -1,30 +1,24 @@
-"""The real API over HTTP, and a worker that applies accepted commands in the tests that need one."""
+"""A client of the real API, and a worker that applies accepted commands in the tests that need one."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, cast
-from uuid import UUID, uuid4
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import SecretStr
-from sqlalchemy import QueuePool, text
+from sqlalchemy import text
 
 from api_shim.app import create_app
-from api_shim.context import AppContext
 from scheduler.clock import clock, machine_now
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.attempt import Attempt
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
-from scheduler.logs import configure
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.schema import Logins
@@ -32,18 +26,18 @@ from scheduler.settings import Settings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from scheduler.use_cases.shared.context import Context
-from tests.conftest import NOON, Seeded, wait_until
-from tests.support.servers import ACCOUNT_SID, PRIMARY, a_door, a_server, address_of, serving
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import candidate
+from tests.conftest import NOON, Seeded, seed, wait_until
+from tests.support.servers import ACCOUNT_SID, PRIMARY, serving
 from workers.app import app as celery
 from workers.hint_publisher import RedisHintPublisher
 
 PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"
-FIRST_NAME, LAST_NAME, EMAIL, NUMBER = "Zuzana", "Tajomná", "zuzana@example.com", "+421915123456"
 PLENTY = 1_000_000
 ASYNC = {"Prefer": "respond-async"}
-TOMORROW, AN_HOUR_LATER = "2026-04-03T07:00:00Z", "2026-04-03T08:00:00Z"
-"""Nine and ten in the morning in Bratislava."""
+KEY = {"Idempotency-Key": "k"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +60,44 @@ class Intake:
     def with_new_key(self, *scopes: str, kind: KeyKind = KeyKind.REGULAR) -> "Intake":
         return self.with_key(self.new_key(*scopes, kind=kind)[1])
 
-    def new_key(self, *scopes: str, kind: KeyKind = KeyKind.REGULAR) -> tuple[Principal, str]:
-        company_id = self.seeded.company_id if kind is KeyKind.REGULAR else None
-        keys = Keys(self.database, Hasher(PEPPER), self.now)
-        return keys.create(
+    def with_key_of_another_company(self) -> "Intake":
+        return replace(self, seeded=seed(self.database, self.now())).with_new_key()
+
+    def with_key_of_its_ats(self) -> "Intake":
+        """A client with a new ATS key, made the creator of this company."""
+        principal, key = self.new_key(kind=KeyKind.ATS)
+        self.adopt(principal)
+        return self.with_key(key)
+
+    def adopt(self, principal: Principal) -> None:
+        """Make an ATS key the creator of this company."""
+        change = "UPDATE companies SET ats_principal_id = :id WHERE id = :company_id"
+        self.change(change, id=principal.id, company_id=self.seeded.company_id)
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.database, Hasher(PEPPER), self.now)
+
+    def new_key(
+        self, *scopes: str, kind: KeyKind = KeyKind.REGULAR, per_minute: int = PLENTY, per_hour: int = PLENTY
+    ) -> tuple[Principal, str]:
+        return self.keys.create(
             kind=kind,
             name="a test",
-            company_id=company_id,
+            company_id=self.seeded.company_id if kind is KeyKind.REGULAR else None,
             scopes=frozenset(scopes) or ALL_SCOPES,
-            per_minute=PLENTY,
-            per_hour=PLENTY,
+            per_minute=per_minute,
+            per_hour=per_hour,
         )
+
+    @property
+    def company(self) -> str:
+        """The path of its company."""
+        return f"/company/{self.seeded.company_id}"
+
+    def set_settings(self, **settings: Any) -> httpx.Response:
+        """Change settings of its company."""
+        return self.patch(self.company, {"settings": settings})
 
     def send(self, method: str, path: str, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
@@ -84,6 +105,23 @@ class Intake:
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         return self.send("GET", path, params=params)
+
+    def post(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        return self.send("POST", path, json=json, **more)
+
+    def patch(self, path: str, json: Any = None, **more: Any) -> httpx.Response:
+        return self.send("PATCH", path, json=json, **more)
+
+    def delete(self, path: str, **more: Any) -> httpx.Response:
+        return self.send("DELETE", path, **more)
+
+    def ids(self, path: str, **params: Any) -> list[str]:
+        """Return the ids of the resources that a list shows."""
+        return [each["id"] for each in data(self.get(path, **params))["items"]]
+
+    def made(self, path: str, body: Any, **more: Any) -> Any:
+        """Create a resource and return it."""
+        return data(self.post(path, body, **more), 201)
 
     def create(
         self,
@@ -95,6 +133,10 @@ class Intake:
     ) -> httpx.Response:
         return self.send("POST", path, json=body or self.body(), headers=headers or {}, params=params)
 
+    def interview(self, **changes: Any) -> dict[str, Any]:
+        """Create an interview with a new candidate and return it. A worker must apply the command."""
+        return dict(data(self.create(self.body(**changes)), 201))
+
     def body(self, **changes: Any) -> dict[str, Any]:
         """Return a valid request. `changes` replace fields, or remove them with `...`."""
         usual = {"agentId": str(self.seeded.agent_id), "candidate": candidate()}
@@ -102,6 +144,10 @@ class Intake:
 
     def count(self, table: str) -> int:
         return int(self.ask(f"SELECT count(*) FROM {table}")[0][0])
+
+    def degraded(self) -> list[str]:
+        """Return what `/readyz` reports as degraded."""
+        return list(data(self.client.get("/readyz"))["degraded"])
 
     def is_untouched(self) -> bool:
         """Return whether there are no rows outside the inbox."""
@@ -114,72 +160,6 @@ class Intake:
     def change(self, statement: str, **parameters: Any) -> None:
         with self.database.transaction() as stores:
             stores.connection.execute(text(statement), parameters)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """URLs of one attempt and its interview."""
-
-    interview_id: UUID
-    attempt_id: UUID
-
-    @property
-    def interview(self) -> str:
-        return f"/interviews/{self.interview_id}"
-
-    @property
-    def attempts(self) -> str:
-        return f"{self.interview}/call-attempts"
-
-    @property
-    def attempt(self) -> str:
-        return f"{self.attempts}/{self.attempt_id}"
-
-    @property
-    def explanation(self) -> str:
-        return f"{self.attempt}/explanation"
-
-
-def call_of(attempt: Attempt) -> Call:
-    return Call(interview_id=attempt.interview_id, attempt_id=attempt.id)
-
-
-def a_call(intake: Intake, **changes: Any) -> Call:
-    """A call for tomorrow morning, requested over HTTP. A worker must apply it."""
-    answer = intake.create(intake.body(**{"scheduledAt": TOMORROW, **changes}))
-    assert answer.status_code == 201, answer.text
-    [attempt] = answer.json()["data"]["callAttempts"]
-    return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
-
-
-def an_online_agent(intake: Intake) -> UUID:
-    """An agent that talks over the web and makes no calls."""
-    now = intake.now()
-    agent = Agent(
-        id=uuid4(),
-        company_id=intake.seeded.company_id,
-        name="Online",
-        type=AgentType.ONLINE,
-        focus=AgentFocus.GENERIC,
-        language="EN",
-        duration=timedelta(minutes=10),
-        created_at=now,
-        updated_at=now,
-    )
-    with intake.database.transaction() as stores:
-        stores.agents.add(agent)
-    return agent.id
-
-
-def candidate(**changes: Any) -> dict[str, Any]:
-    usual = {
-        "firstName": FIRST_NAME,
-        "lastName": LAST_NAME,
-        "gdprExpiryDate": "2030-12-31",
-        "email": EMAIL,
-        "phoneNumber": NUMBER,
-    }
-    return {name: value for name, value in (usual | changes).items() if value is not ...}
 
 
 def settings_for(logins: Logins, redis_url: str) -> Settings:
@@ -212,89 +192,11 @@ def environment_of(intake: Intake) -> dict[str, str]:
 @contextmanager
 def an_intake(settings: Settings, database: Database, seeded: Seeded) -> Iterator[Intake]:
     with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
-        yield _with_a_key(client, database, seeded, settings)
+        yield with_a_key(client, database, seeded, settings)
 
 
-def _with_a_key(client: httpx.Client, database: Database, seeded: Seeded, settings: Settings) -> Intake:
+def with_a_key(client: httpx.Client, database: Database, seeded: Seeded, settings: Settings) -> Intake:
     return Intake(client=client, database=database, seeded=seeded, settings=settings, key="").with_new_key()
-
-
-class SharedApi:
-    """One running API for many consecutive tests, because starting it takes longer than most of them.
-
-    Each test finds it as if it had just been started. Its state is stored by key or command id, and each test creates
-    its own ids. It is restarted if its clock is past noon or it found Redis unavailable. Nothing of the previous test
-    continues: no request, no database query, no unsent hint.
-    """
-
-    def __init__(self, settings: Callable[[], Settings]) -> None:
-        self._settings = settings
-        self._open = contextlib.ExitStack()
-        self._served: _Served | None = None
-
-    @contextmanager
-    def intake(self, database: Database, seeded: Seeded) -> Iterator[Intake]:
-        configure()  # like every start
-        served = self._at_noon()
-        yield _with_a_key(served.client, database, seeded, served.settings)
-        try:
-            wait_until(served.is_quiet, says="the work of the test ends")
-            served.hear_its_bell()
-        except BaseException:
-            self.close()
-            raise
-        if served.misses_redis:
-            self.close()
-
-    def close(self) -> None:
-        self._served = None
-        self._open.close()
-
-    def _at_noon(self) -> "_Served":
-        if self._served is None or self._served.past_noon > _NOON_LASTS:
-            self.close()
-            self._served = self._open.enter_context(_serve(self._settings()))
-        return self._served
-
-
-_NOON_LASTS = timedelta(seconds=20)
-"""Less than a minute: a test that counts requests per minute has most of it left."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Served:
-    settings: Settings
-    client: httpx.Client
-    server: uvicorn.Server
-    app_context: AppContext
-
-    @property
-    def past_noon(self) -> timedelta:
-        return self.app_context.use_cases.now() - NOON
-
-    def is_quiet(self) -> bool:
-        """Return whether no request, no background write and no query is running."""
-        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.use_cases.databases)
-        return not self.server.server_state.tasks and not self.app_context.notes and out == 0
-
-    def hear_its_bell(self) -> None:
-        """Wait for a last hint. Hints are sent in order, so all earlier ones have been sent."""
-        last = uuid4()
-        self.app_context.use_cases.submit._hints.answered(last)
-        wait_until(lambda: self.misses_redis or last in self.app_context.waiter._answered, says="the last hint arrives")
-
-    @property
-    def misses_redis(self) -> bool:
-        """True while it works without Redis because Redis was unavailable or slow."""
-        limits = self.app_context.rate_limits
-        return self.app_context.waiter.is_away or limits._is_away or time.monotonic() < limits._try_again_at
-
-
-@contextmanager
-def _serve(settings: Settings) -> Iterator[_Served]:
-    app, door = create_app(settings), a_door()
-    with a_server(app, door) as server, httpx.Client(base_url=address_of(door), timeout=60) as client:
-        yield _Served(settings=settings, client=client, server=server, app_context=app.state.app_context)
 
 
 @dataclass
@@ -349,17 +251,6 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
     assert not worker.errors, worker.errors
 
 
-def data(answer: httpx.Response, status: int = 200) -> Any:
-    """Return the `data` of a response with this status."""
-    assert answer.status_code == status, answer.text
-    return answer.json()["data"]
-
-
-def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
-    """An interview without the `waitingFor` of its attempts, which depends on the current time."""
-    return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}
-
-
 def applied(intake: Intake, accepted: httpx.Response) -> dict[str, Any]:
     """Return the accepted command after a worker has applied it."""
 
@@ -378,6 +269,21 @@ def meanwhile(act: Callable[[], httpx.Response]) -> Iterator[Callable[[], httpx.
     thread.start()
     yield lambda: wait_until(lambda: answers, says="the response arrives")[0]
     thread.join(30)
+
+
+@contextmanager
+def slow_acceptance(intake: Intake) -> Iterator[None]:
+    """Make each insert into the inbox take four seconds."""
+    intake.change(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN PERFORM pg_sleep_for('4 s'); RETURN NEW; END $$"
+    )
+    intake.change("CREATE TRIGGER slowly BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION slowly()")
+    try:
+        yield
+    finally:
+        intake.change("DROP TRIGGER slowly ON inbox")
+        intake.change("DROP FUNCTION slowly()")
 
 
 @contextmanager

@@ -11,8 +11,7 @@ import pytest
 from api_shim import openapi_file
 from api_shim.app import create_app
 from api_shim.openapi_file import DocumentDiffers
-
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
+from tests.api_shim.document_operations import DOCUMENT
 
 
 def changed(document: str, old: str, new: str) -> str:

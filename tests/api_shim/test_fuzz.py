@@ -25,9 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import Intake, Worker, a_worker, candidate, data
-from tests.api_shim.test_document import DOCUMENT
-from tests.api_shim.test_intake_owners import deliver
+from tests.api_shim.bodies import EVERY_DAY, JOB, candidate
+from tests.api_shim.document_operations import DOCUMENT
+from tests.api_shim.intake import Intake, Worker, a_worker
+from tests.api_shim.owners import deliver
 from tests.conftest import CALLER
 from tests.support.servers import serving
 from tests.support.smtp_server import a_post_office
@@ -45,7 +46,6 @@ CHECKS = (
     "use_after_free",
 )
 HOOKS = Path(__file__).parent / "fuzz_hooks.py"
-EVERY_DAY = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,41 +221,26 @@ def _failed(scenario: dict[str, Any]) -> Iterator[str]:
 def _a_house_of_plenty(ats: Intake) -> dict[str, Any]:
     """A company with several of each resource, and companies to delete, in the form of `fuzz_hooks`."""
 
-    def make(path: str, body: dict[str, Any], **params: str) -> Any:
-        return data(ats.send("POST", path, json=body, params=params), 201)
-
     all_day = [{"days": EVERY_DAY, "start": "00:00", "end": "24:00"}]
     settings = {"callTimeIntervals": all_day, "timezone": "Europe/Bratislava"}
-    home: str = make("/company", {"name": "Home", "settings": settings})["id"]
+    home: str = ats.made("/company", {"name": "Home", "settings": settings})["id"]
+    here = {"companyId": home}
     with ats.database.transaction() as stores:
         number = str(stores.phone_numbers.add(uuid4(), UUID(home), CALLER, ats.now()))
-
-    def make_here(path: str, body: dict[str, Any]) -> Any:
-        return make(path, body, companyId=home)
-
     agent = {"name": "Ann", "focus": "GENERIC", "language": "EN", "duration": 10, "companyPhoneNumberId": number}
-    job = {"title": "Some job", "description": "Something to do."}
     numbers = [f"+42191512345{digit}" for digit in range(10)]
 
     def several(path: str, *bodies: dict[str, Any]) -> list[str]:
-        return [make_here(path, body)["id"] for body in bodies]
+        return [ats.made(path, body, params=here)["id"] for body in bodies]
+
+    def a_call(candidate_id: str) -> Any:
+        body, key = {"agentId": agents[0], "candidateId": candidate_id}, f"the interview with {candidate_id}"
+        return ats.made("/interviews", body, params=here, headers={"Idempotency-Key": key})
 
     agents = several("/agents", *({**agent, "type": each} for each in ("PHONE", "PHONE", "ONLINE")))
-    jobs = several("/jobs", job, job)
+    jobs = several("/jobs", JOB, JOB)
     people = several("/candidates", *(candidate(phoneNumber=each, jobIds=jobs[:1]) for each in numbers))
-    calls = [
-        data(
-            ats.send(
-                "POST",
-                "/interviews",
-                json={"agentId": agents[0], "candidateId": each},
-                params={"companyId": home},
-                headers={"Idempotency-Key": f"the interview with {each}"},
-            ),
-            201,
-        )
-        for each in people
-    ]
+    calls = [a_call(each) for each in people]
     return {
         "home": home,
         "tokens": _tokens(ats),
@@ -276,9 +261,9 @@ def _a_house_of_plenty(ats: Intake) -> dict[str, Any]:
             "expiresAt": [_in_hours(ats, 600)],
         },
         "there": {
-            "companyId": [[make("/company", {"name": "Another"})["id"]] for _ in range(5)],
+            "companyId": [[ats.made("/company", {"name": "Another"})["id"]] for _ in range(5)],
             "agentId": [[each] for each in several("/agents", *[{**agent, "type": "ONLINE"}] * 3)],
-            "jobId": [[each] for each in several("/jobs", job, job)],
+            "jobId": [[each] for each in several("/jobs", JOB, JOB)],
             "candidateId": [[each] for each in several("/candidates", *[candidate()] * 3)],
             "reference": [[f"the interview with {each}"] for each in people],
             "interviewId": [[each["id"]] for each in calls],
@@ -291,8 +276,7 @@ def _tokens(ats: Intake) -> list[str]:
     """Tokens of invitations that are still open."""
     with a_post_office() as office:
         for number in range(10):
-            body = {"name": "With an owner", "ownerEmail": f"owner{number}@example.com"}
-            data(ats.send("POST", "/company", json=body), 201)
+            ats.made("/company", {"name": "With an owner", "ownerEmail": f"owner{number}@example.com"})
         deliver(ats, office)
         return [each.token for each in office.mails]
 

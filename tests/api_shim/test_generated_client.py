@@ -12,8 +12,10 @@ from openapi_python_client import generate
 from openapi_python_client.config import Config, ConfigFile, MetaType
 
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, NUMBER, TOMORROW, Intake, Worker
-from tests.api_shim.test_document import DOCUMENT
+from tests.api_shim import bodies
+from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, TOMORROW
+from tests.api_shim.document_operations import DOCUMENT
+from tests.api_shim.intake import Intake, Worker
 from tests.conftest import CALLER
 
 PACKAGE = "a_generated_client"
@@ -84,15 +86,7 @@ def test_generated_client_schedules_moves_and_deletes_a_call(models: Any, ats: I
         company_phone_number_id=number.id,
     )
     agent_id = done(ask("agents.create_agent", body=agent, **of_company), models.AgentAnswer, 201).id
-    person = models.CandidateRequest.from_dict(
-        {
-            "firstName": FIRST_NAME,
-            "lastName": LAST_NAME,
-            "gdprExpiryDate": "2030-12-31",
-            "email": EMAIL,
-            "phoneNumber": NUMBER,
-        }
-    )
+    person = models.CandidateRequest.from_dict(bodies.candidate())
     candidate = done(ask("candidates.create_candidate", body=person, **of_company), models.CandidateAnswer, 201)
     assert candidate.first_name == FIRST_NAME
 
@@ -123,8 +117,7 @@ def test_generated_client_schedules_moves_and_deletes_a_call(models: Any, ats: I
     assert done(ask("call_times.preview_call_time", body=question, **of_company), models.CallTimeAnswered).allowed
 
     assert ask("call_attempts.delete_call_attempt", *this, **of_company).status_code == 204
-    gone = ask("call_attempts.get_call_attempt", *this, **of_company)
-    assert refused(gone, models, 404) == "RESOURCE_NOT_FOUND"
+    assert refused(ask("call_attempts.get_call_attempt", *this, **of_company), models, 404) == "RESOURCE_NOT_FOUND"
 
     used = done(ask("billing.get_usage"), models.UsageAnswer)
     assert used.total_interviews == 0

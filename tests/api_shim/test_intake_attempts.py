@@ -1,6 +1,7 @@
 """Call attempts over HTTP: shown, created, moved and deleted, as their state allows."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -8,24 +9,14 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from scheduler.domain.attempt import Attempt, Cancelled, Ended, LegSeen, Reason
+from scheduler.domain.attempt import Attempt, Cancelled, LegSeen, Reason
 from scheduler.domain.call import CallProgress
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    ASYNC,
-    NUMBER,
-    TOMORROW,
-    Call,
-    Intake,
-    Worker,
-    a_call,
-    a_worker,
-    applied,
-    call_of,
-)
+from tests.api_shim.answers import data, refused, without_ids
+from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW
+from tests.api_shim.calls import Call, a_call, call_of, ended, talk
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, applied
 from tests.architecture.rules import does, does_not
-from tests.conftest import NOON, seed
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
@@ -43,8 +34,8 @@ def waiting(tenant: Tenant) -> Attempt:
     return a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20))
 
 
-def ended(tenant: Tenant, reason: Reason) -> Attempt:
-    return tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now()))
+def declined(tenant: Tenant) -> Attempt:
+    return ended(tenant, Reason.DECLINED)
 
 
 def cancelled(tenant: Tenant) -> Attempt:
@@ -58,119 +49,100 @@ def seen_to_be_live(tenant: Tenant) -> Attempt:
 
 
 IN_PROGRESS, NOT_PENDING, FINISHED = "CALL_ATTEMPT_IN_PROGRESS", "CALL_ATTEMPT_NOT_PENDING", "INTERVIEW_FINISHED"
-STATES: list[Any] = [
-    pytest.param(waiting, "PENDING", 204, 204, 201, id="pending"),
-    pytest.param(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="being dialled"),
-    pytest.param(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="ringing"),
-    pytest.param(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS, id="the answer was lost"),
-    pytest.param(lambda tenant: ended(tenant, Reason.ANSWERED), "COMPLETED", NOT_PENDING, 204, FINISHED, id="answered"),
-    pytest.param(lambda tenant: ended(tenant, Reason.DECLINED), "FAILED", NOT_PENDING, 204, 201, id="declined"),
-    pytest.param(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201, id="its outcome is unknown"),
-    pytest.param(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS, id="given up, but ringing"),
-    pytest.param(cancelled, "CANCELLED", NOT_PENDING, 204, 201, id="cancelled"),
+Answer = int | str
+"""The status of a success, or the code of a refusal."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A builder of an attempt in one state, its shown status, and the answers to three operations on it."""
+
+    make: Callable[[Tenant], Attempt]
+    status: str
+    move: Answer
+    delete: Answer
+    invoke: Answer
+
+
+STATES = [
+    pytest.param(State(waiting, "PENDING", 204, 204, 201), id="pending"),
+    pytest.param(State(a_claimed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS), id="being dialled"),
+    pytest.param(State(a_placed_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS), id="ringing"),
+    pytest.param(
+        State(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS), id="the answer was lost"
+    ),
+    pytest.param(State(talk, "COMPLETED", NOT_PENDING, 204, FINISHED), id="answered"),
+    pytest.param(State(declined, "FAILED", NOT_PENDING, 204, 201), id="declined"),
+    pytest.param(State(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201), id="its outcome is unknown"),
+    pytest.param(State(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS), id="given up, but ringing"),
+    pytest.param(State(cancelled, "CANCELLED", NOT_PENDING, 204, 201), id="cancelled"),
 ]
-made_by_state = pytest.mark.parametrize(("make", "status", "move", "delete", "invoke"), STATES)
+in_each_state = pytest.mark.parametrize("state", STATES)
 
 
-@made_by_state
-def test_an_attempt_is_shown_in_every_state(
-    intake: Intake, tenant: Tenant, make: Callable[[Tenant], Attempt], status: str, move: Any, delete: Any, invoke: Any
-) -> None:
-    call = call_of(make(tenant))
-    answer = intake.get(call.attempt)
-    assert answer.status_code == 200
-    attempt = answer.json()["data"]
+@in_each_state
+def test_an_attempt_is_shown_in_every_state(intake: Intake, tenant: Tenant, state: State) -> None:
+    call = call_of(state.make(tenant))
+    attempt = data(intake.get(call.attempt))
     assert (attempt["id"], attempt["interviewId"]) == (str(call.attempt_id), str(call.interview_id))
-    assert attempt["status"] == status
-    assert attempt in intake.get(call.attempts).json()["data"]["items"]
+    assert attempt["status"] == state.status
+    assert attempt in data(intake.get(call.attempts))["items"]
 
 
 @does_not("F4-2")
-@made_by_state
-def test_only_a_pending_attempt_is_moved(
-    intake: Intake,
-    tenant: Tenant,
-    worker: Worker,
-    make: Callable[[Tenant], Attempt],
-    status: str,
-    move: Any,
-    delete: Any,
-    invoke: Any,
-) -> None:
-    attempt = make(tenant)
+@in_each_state
+def test_only_a_pending_attempt_is_moved(intake: Intake, tenant: Tenant, worker: Worker, state: State) -> None:
+    attempt = state.make(tenant)
     answer = moved(intake, call_of(attempt), AN_HOUR_LATER)
-    assert_answered(answer, move)
+    assert_answered(answer, state.move)
     assert (tenant.attempt(attempt.id).due_at != attempt.due_at) is (answer.status_code == 204)
 
 
 @does("F4-3")
-@made_by_state
+@in_each_state
 def test_attempt_is_deleted_unless_its_phone_may_be_ringing(
-    intake: Intake,
-    tenant: Tenant,
-    worker: Worker,
-    make: Callable[[Tenant], Attempt],
-    status: str,
-    move: Any,
-    delete: Any,
-    invoke: Any,
+    intake: Intake, tenant: Tenant, worker: Worker, state: State
 ) -> None:
-    call = call_of(make(tenant))
-    answer = intake.send("DELETE", call.attempt)
-    assert_answered(answer, delete)
+    call = call_of(state.make(tenant))
+    answer = intake.delete(call.attempt)
+    assert_answered(answer, state.delete)
     gone = answer.status_code == 204
     assert (intake.get(call.attempt).status_code == 404) is gone
     assert (intake.get(call.explanation).status_code == 404) is gone
-    assert (intake.get(call.attempts).json()["data"]["items"] == []) is gone
-    assert (intake.get(call.interview).json()["data"]["callAttempts"] == []) is gone
+    assert (data(intake.get(call.attempts))["items"] == []) is gone
+    assert (data(intake.get(call.interview))["callAttempts"] == []) is gone
 
 
 @does_not("F4-1", "F4-5")
-@made_by_state
+@in_each_state
 def test_invoke_creates_an_attempt_unless_one_is_in_progress(
-    intake: Intake,
-    tenant: Tenant,
-    worker: Worker,
-    make: Callable[[Tenant], Attempt],
-    status: str,
-    move: Any,
-    delete: Any,
-    invoke: Any,
+    intake: Intake, tenant: Tenant, worker: Worker, state: State
 ) -> None:
-    call = call_of(make(tenant))
+    call = call_of(state.make(tenant))
     answer = invoked(intake, call, {"scheduledAt": TOMORROW})
-    assert_answered(answer, invoke)
-    listed = intake.get(call.attempts).json()["data"]["items"]
-    assert len(listed) == (2 if answer.status_code == 201 else 1)
+    assert_answered(answer, state.invoke)
+    assert len(data(intake.get(call.attempts))["items"]) == (2 if answer.status_code == 201 else 1)
 
 
 @does("F4-3")
 def test_deleted_attempt_is_not_shown_moved_or_deleted_again(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    assert intake.send("DELETE", call.attempt).status_code == 204
-    for answer in (
-        intake.get(call.attempt),
-        intake.get(call.explanation),
-        moved(intake, call, AN_HOUR_LATER),
-        intake.send("DELETE", call.attempt),
-    ):
+    assert intake.delete(call.attempt).status_code == 204
+    for answer in everything(intake, call):
         assert_answered(answer, "RESOURCE_NOT_FOUND")
-        assert answer.json()["error"]["details"] == {
-            "resourceType": "callAttempt",
-            "resourceId": str(call.attempt_id),
-        }
+        assert answer.json()["error"]["details"] == {"resourceType": "callAttempt", "resourceId": str(call.attempt_id)}
 
 
 @does_not("F4-3")
 def test_deleting_an_attempt_leaves_the_others_and_the_interview(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     second = invoked(intake, call, {"scheduledAt": AN_HOUR_LATER}).json()["data"]
-    assert intake.send("DELETE", call.attempt).status_code == 204
-    interview = intake.get(call.interview).json()["data"]
+    assert intake.delete(call.attempt).status_code == 204
+    interview = data(intake.get(call.interview))
     assert [(each["id"], each["status"]) for each in interview["callAttempts"]] == [(second["id"], "PENDING")]
     assert interview["status"] == "SCHEDULED"
-    assert intake.send("DELETE", f"{call.attempts}/{second['id']}").status_code == 204
-    empty = intake.get(call.interview).json()["data"]
+    assert intake.delete(f"{call.attempts}/{second['id']}").status_code == 204
+    empty = data(intake.get(call.interview))
     assert (empty["callAttempts"], empty["scheduledAt"], empty["status"]) == ([], None, "SCHEDULED")
     assert_answered(invoked(intake, call), 201)
 
@@ -186,19 +158,19 @@ def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, tenant: T
         for answer in everything(intake, call):
             assert_answered(answer, "RESOURCE_NOT_FOUND")
             assert answer.json()["error"]["details"]["resourceType"] == "callAttempt"
-    assert intake.get(mine.attempt).json()["data"]["status"] == "PENDING"
+    assert data(intake.get(mine.attempt))["status"] == "PENDING"
 
 
 def test_foreign_and_missing_attempt_get_the_same_404(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = call_of(waiting(tenant))
-    stranger = Intake(**{**vars(intake), "seeded": seed(intake.database, NOON)}).with_new_key()
+    stranger = intake.with_key_of_another_company()
     nobodys = Call(interview_id=uuid4(), attempt_id=uuid4())
-    theirs = [*everything(stranger, call), invoked(stranger, call), stranger.send("DELETE", call.interview)]
-    missing = [*everything(stranger, nobodys), invoked(stranger, nobodys), stranger.send("DELETE", nobodys.interview)]
+    theirs = [*everything(stranger, call), invoked(stranger, call), stranger.delete(call.interview)]
+    missing = [*everything(stranger, nobodys), invoked(stranger, nobodys), stranger.delete(nobodys.interview)]
     for foreign, none in zip(theirs, missing, strict=True):
-        assert foreign.status_code == none.status_code == 404
-        assert without_id(foreign) == without_id(none)
-    assert intake.get(call.attempt).json()["data"]["status"] == "PENDING"
+        assert none.status_code == 404
+        assert without_ids(foreign) == without_ids(none)
+    assert data(intake.get(call.attempt))["status"] == "PENDING"
 
 
 def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Tenant) -> None:
@@ -208,7 +180,7 @@ def test_an_ats_key_names_the_company_of_the_attempt(intake: Intake, tenant: Ten
     for path in (call.attempt, call.explanation, call.attempts):
         assert_answered(ats.get(path), "COMPANY_ID_REQUIRED")
         assert ats.get(path, companyId=mine).status_code == 403
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    intake.adopt(principal)
     for path in (call.attempt, call.explanation, call.attempts):
         assert ats.get(path, companyId=mine).status_code == 200
 
@@ -235,9 +207,7 @@ def test_attempt_contains_no_number(intake: Intake, worker: Worker) -> None:
 )
 def test_call_without_a_time_rings_as_soon_as_allowed(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
     call = a_call(intake)
-    answer = intake.send("POST", call.attempts, **more)
-    assert answer.status_code == 201, answer.text
-    attempt = answer.json()["data"]
+    attempt = data(intake.post(call.attempts, **more), 201)
     assert attempt["id"] != str(call.attempt_id)
     assert attempt["schedule"]["requested"] is None
     assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
@@ -247,36 +217,33 @@ def test_call_without_a_time_rings_as_soon_as_allowed(intake: Intake, worker: Wo
 @pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
 def test_new_call_replaces_the_pending_attempt(intake: Intake, worker: Worker, name: str) -> None:
     call = a_call(intake)
-    answer = invoked(intake, call, {name: AN_HOUR_LATER})
-    attempt = answer.json()["data"]
+    attempt = data(invoked(intake, call, {name: AN_HOUR_LATER}), 201)
     assert (attempt["status"], attempt["retryNumber"]) == ("PENDING", 0)
     assert attempt["scheduledAt"] == attempt["schedule"]["requested"] == AN_HOUR_LATER
-    newest, oldest = intake.get(call.attempts).json()["data"]["items"]
+    newest, oldest = data(intake.get(call.attempts))["items"]
     assert newest["id"] == attempt["id"]
     assert (oldest["status"], oldest["reasonCode"]) == ("CANCELLED", "REPLACED")
-    assert intake.get(call.interview).json()["data"]["scheduledAt"] == AN_HOUR_LATER
+    assert data(intake.get(call.interview))["scheduledAt"] == AN_HOUR_LATER
 
 
 @does("F4-5")
 def test_failed_interview_is_scheduled_when_called_again(intake: Intake, tenant: Tenant, worker: Worker) -> None:
-    call = call_of(ended(tenant, Reason.DECLINED))
-    assert intake.get(call.interview).json()["data"]["status"] == "FAILED"
+    call = call_of(declined(tenant))
+    assert data(intake.get(call.interview))["status"] == "FAILED"
     assert_answered(invoked(intake, call), 201)
-    assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
+    assert data(intake.get(call.interview))["status"] == "SCHEDULED"
 
 
 def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant: Tenant) -> None:
     call, nowhere = call_of(a_placed_attempt(tenant)), Call(interview_id=uuid4(), attempt_id=uuid4())
-    for number, (path, code) in enumerate(
-        [(call.attempts, IN_PROGRESS), (nowhere.attempts, "RESOURCE_NOT_FOUND")], start=1
-    ):
+    for number, (path, code) in enumerate(((call.attempts, IN_PROGRESS), (nowhere.attempts, "RESOURCE_NOT_FOUND")), 1):
         key = {"Idempotency-Key": f"k{number}", "Prefer": "wait=0"}
-        first, second = intake.send("POST", path, headers=key), intake.send("POST", path, headers=key)
+        first, second = intake.post(path, headers=key), intake.post(path, headers=key)
         assert_answered(first, code)
         assert first.json()["error"] == second.json()["error"]
         assert "Idempotent-Replayed" not in first.headers
         assert second.headers["Idempotent-Replayed"] == "true"
-        command = intake.get(f"/commands/k{number}").json()["data"]
+        command = data(intake.get(f"/commands/k{number}"))
         assert (command["status"], command["statusCode"]) == ("APPLIED", first.status_code)
         assert command["result"] == first.json()["error"]
         assert intake.count("inbox") == number
@@ -288,43 +255,31 @@ def test_immediate_refusal_needs_no_worker_and_is_stored(intake: Intake, tenant:
 @does("F4-2", "F2-3")
 def test_a_moved_attempt_is_the_same_attempt(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    before = intake.get(call.attempt).json()["data"]
+    before = data(intake.get(call.attempt))
     answer = moved(intake, call, "2026-04-03T10:00:00+10:30")
-    assert answer.status_code == 204
-    assert answer.content == b""
+    assert (answer.status_code, answer.content) == (204, b"")
     assert "Content-Type" not in answer.headers
     assert answer.headers["X-Trace-Id"]
-    after = intake.get(call.attempt).json()["data"]
+    after = data(intake.get(call.attempt))
     assert after["id"] == before["id"]
     assert after["scheduledAt"] == "2026-04-02T23:30:00Z"
     assert after["schedule"]["timezoneSource"] == "OFFSET"
     assert after["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
     assert after["createdAt"] == before["createdAt"]
-    assert len(intake.get(call.attempts).json()["data"]["items"]) == 1
+    assert len(data(intake.get(call.attempts))["items"]) == 1
 
 
+UNREADABLE = {"field", "value", "reason", "position"}
+CLOSED = {"field", "localTime", "timezone", "timezoneSource", "callTimeIntervals"}
+CLOSED |= {"nextAllowedAt", "nextAllowedScheduledAt", "reason"}
 TIMES = [
-    pytest.param("", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="nothing"),
-    pytest.param("tomorrow", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="no date"),
-    pytest.param(
-        "2026-13-01T09:00:00Z", "INVALID_DATE_FORMAT", {"field", "value", "reason", "position"}, id="month 13"
-    ),
-    pytest.param("2026-04-02T11:00:00Z", "SCHEDULE_IN_PAST", {"scheduledAt", "receivedAt"}, id="an hour ago"),
-    pytest.param("2026-06-01T09:00:00Z", "SCHEDULE_TOO_FAR", {"scheduledAt", "latest"}, id="in two months"),
-    pytest.param(
-        "2026-04-03T02:00:00Z",
-        "OUTSIDE_CALL_TIME_INTERVAL",
-        {"localTime", "timezone", "timezoneSource", "callTimeIntervals"}
-        | {"nextAllowedAt", "nextAllowedScheduledAt", "reason"},
-        id="at four in the morning",
-    ),
-    pytest.param(
-        "2026-04-03T19:59:50+02:00",
-        "OUTSIDE_CALL_TIME_INTERVAL",
-        {"localTime", "timezone", "timezoneSource", "callTimeIntervals"}
-        | {"nextAllowedAt", "nextAllowedScheduledAt", "reason"},
-        id="ten seconds before closing",
-    ),
+    pytest.param("", "INVALID_DATE_FORMAT", UNREADABLE, id="nothing"),
+    pytest.param("tomorrow", "INVALID_DATE_FORMAT", UNREADABLE, id="no date"),
+    pytest.param("2026-13-01T09:00:00Z", "INVALID_DATE_FORMAT", UNREADABLE, id="month 13"),
+    pytest.param("2026-04-02T11:00:00Z", "SCHEDULE_IN_PAST", {"field", "scheduledAt", "receivedAt"}, id="an hour ago"),
+    pytest.param("2026-06-01T09:00:00Z", "SCHEDULE_TOO_FAR", {"field", "scheduledAt", "latest"}, id="in two months"),
+    pytest.param("2026-04-03T02:00:00Z", "OUTSIDE_CALL_TIME_INTERVAL", CLOSED, id="at four in the morning"),
+    pytest.param("2026-04-03T19:59:50+02:00", "OUTSIDE_CALL_TIME_INTERVAL", CLOSED, id="ten seconds before closing"),
 ]
 
 
@@ -335,20 +290,17 @@ def test_invalid_time_is_refused_with_the_reason(
     intake: Intake, worker: Worker, method: str, text: str, code: str, details: set[str]
 ) -> None:
     call = a_call(intake)
-    before = intake.get(call.attempts).json()["data"]
+    before = data(intake.get(call.attempts))
     path = call.attempts if method == "POST" else call.attempt
-    answer = intake.send(method, path, json={"scheduledAt": text})
-    assert_answered(answer, code)
-    assert answer.status_code == 400
-    assert set(answer.json()["error"]["details"]) == {"field", *details}
-    assert intake.get(call.attempts).json()["data"] == before
+    error = refused(intake.send(method, path, json={"scheduledAt": text}), 400, code)
+    assert set(error["details"]) == details
+    assert data(intake.get(call.attempts)) == before
 
 
 @does_not("F2-6")
 def test_time_outside_the_hours_is_refused_with_the_next_time(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    refused = moved(intake, call, "2026-04-03T21:00:00")
-    details = refused.json()["error"]["details"]
+    details = moved(intake, call, "2026-04-03T21:00:00").json()["error"]["details"]
     assert details["localTime"] == "2026-04-03T21:00:00"
     assert (details["timezone"], details["timezoneSource"]) == ("Europe/Bratislava", "PHONE_NUMBER")
     assert details["nextAllowedAt"] == "2026-04-04T06:00:00Z"
@@ -371,15 +323,14 @@ def test_the_etag_changes_with_the_attempt_and_only_with_it(intake: Intake, work
 @does("F4-2")
 def test_moving_an_attempt_returns_its_new_etag(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    key = {"Idempotency-Key": "k"}
-    first = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
+    first = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=KEY)
     assert (first.status_code, first.content) == (204, b"")
     assert first.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
     condition = {"If-Match": first.headers["ETag"]}
-    second = intake.send("PATCH", call.attempt, json={"scheduledAt": TOMORROW}, headers=condition)
+    second = intake.patch(call.attempt, {"scheduledAt": TOMORROW}, headers=condition)
     assert second.status_code == 204
     assert second.headers["ETag"] == intake.get(call.attempt).headers["ETag"] != first.headers["ETag"]
-    replayed = intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers=key)
+    replayed = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=KEY)
     assert (replayed.status_code, replayed.headers["Idempotent-Replayed"]) == (204, "true")
     assert replayed.headers["ETag"] == first.headers["ETag"], "the ETag after that move"
 
@@ -389,18 +340,14 @@ def test_refused_deleted_or_unapplied_change_has_no_new_etag(intake: Intake) -> 
     with a_worker(intake.settings):
         call = a_call(intake)
         assert "ETag" not in moved(intake, call, "2026-04-03T03:00:00").headers
-    later = intake.send(
-        "PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={**ASYNC, "Idempotency-Key": "k"}
-    )
+    later = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers={**ASYNC, **KEY})
     assert later.status_code == 202
     assert "ETag" not in later.headers
     with a_worker(intake.settings):
         applied(intake, later)
-        content = intake.send(
-            "PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, headers={"Idempotency-Key": "k"}
-        )
+        content = intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, headers=KEY)
         assert content.headers["ETag"] == intake.get(call.attempt).headers["ETag"]
-        assert "ETag" not in intake.send("DELETE", call.attempt).headers
+        assert "ETag" not in intake.delete(call.attempt).headers
 
 
 MATCHING = [
@@ -431,9 +378,7 @@ def test_if_match_is_honoured(
         method, call.attempt, headers=[("Authorization", f"Bearer {intake.key}"), *headers], **body
     )
     assert_answered(answer, 204 if matches else "PRECONDITION_FAILED")
-    if not matches:
-        assert answer.status_code == 412
-        assert intake.get(call.attempt).headers["ETag"] == etag
+    assert matches or intake.get(call.attempt).headers["ETag"] == etag
 
 
 @does_not("F4-2")
@@ -442,7 +387,7 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
         call = a_call(intake)
     headers = {**ASYNC, "If-Match": intake.get(call.attempt).headers["ETag"]}
     accepted = [
-        intake.send("PATCH", call.attempt, json={"scheduledAt": text}, headers=headers)
+        intake.patch(call.attempt, {"scheduledAt": text}, headers=headers)
         for text in (AN_HOUR_LATER, "2026-04-03T09:00:00Z")
     ]
     assert [answer.status_code for answer in accepted] == [202, 202]
@@ -450,7 +395,7 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
         first, second = [applied(intake, answer) for answer in accepted]
     assert (first["statusCode"], first["result"]) == (204, None)
     assert (second["statusCode"], second["result"]["code"]) == (412, "PRECONDITION_FAILED")
-    assert intake.get(call.attempt).json()["data"]["scheduledAt"] == AN_HOUR_LATER
+    assert data(intake.get(call.attempt))["scheduledAt"] == AN_HOUR_LATER
 
 
 @pytest.mark.parametrize(
@@ -463,7 +408,7 @@ def test_a_condition_is_judged_when_the_command_is_applied(intake: Intake) -> No
 )
 def test_a_delete_needs_no_body(intake: Intake, worker: Worker, more: dict[str, Any]) -> None:
     call = a_call(intake)
-    answer = intake.send("DELETE", call.attempt, **more)
+    answer = intake.delete(call.attempt, **more)
     assert (answer.status_code, answer.content) == (204, b"")
 
 
@@ -471,18 +416,18 @@ def test_every_path_of_an_attempt_works_under_v1(intake: Intake, worker: Worker)
     call = a_call(intake)
     assert intake.get(f"/v1{call.attempt}").status_code == 200
     assert intake.get(f"/v1{call.explanation}").status_code == 200
-    assert intake.send("DELETE", f"/v1{call.attempt}").status_code == 204
+    assert intake.delete(f"/v1{call.attempt}").status_code == 204
 
 
 # ---- helpers
 
 
 def moved(intake: Intake, call: Call, text: str) -> httpx.Response:
-    return intake.send("PATCH", call.attempt, json={"scheduledAt": text})
+    return intake.patch(call.attempt, {"scheduledAt": text})
 
 
 def invoked(intake: Intake, call: Call, body: dict[str, Any] | None = None) -> httpx.Response:
-    return intake.send("POST", call.attempts, json=body or {})
+    return intake.post(call.attempts, body or {})
 
 
 def everything(intake: Intake, call: Call) -> list[httpx.Response]:
@@ -491,7 +436,7 @@ def everything(intake: Intake, call: Call) -> list[httpx.Response]:
         intake.get(call.attempt),
         intake.get(call.explanation),
         moved(intake, call, AN_HOUR_LATER),
-        intake.send("DELETE", call.attempt),
+        intake.delete(call.attempt),
     ]
 
 
@@ -504,9 +449,3 @@ def assert_answered(answer: httpx.Response, what: int | str) -> None:
     expected = {"RESOURCE_NOT_FOUND": 404, "PRECONDITION_FAILED": 412}
     conflicts = dict.fromkeys((IN_PROGRESS, NOT_PENDING, FINISHED), 409)
     assert answer.status_code == (expected | conflicts).get(what, 400)
-
-
-def without_id(answer: httpx.Response) -> dict[str, Any]:
-    content = answer.json()["error"]
-    details = {name: value for name, value in content["details"].items() if name != "resourceId"}
-    return {**content, "details": details}

@@ -8,19 +8,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.agent import AgentFocus
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, ProofMissing, Proven, Reason
+from scheduler.domain.attempt import AttemptState, Ended, ProofMissing, Proven, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.usage import BillingSystem, Price, PriceList
-from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.resources.usage import Usage
-from tests.api_shim.intake import PUBLIC_URL, Intake, Worker, an_online_agent
-from tests.api_shim.test_intake_carrier import FORM, call_back
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.calls import an_online_agent, talk
+from tests.api_shim.carrier_callbacks import FORM, call_back, hear_all, token_of
+from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.conftest import Seeded, seed
 from tests.support.builders import (
-    RecordingHints,
     Tenant,
     a_claimed_attempt,
     a_placed_attempt,
@@ -29,29 +28,19 @@ from tests.support.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.support.servers import SimulatedCarrier
 
-SECONDS = 90
+NINETY_SECONDS = timedelta(seconds=90)
 PRICES: PriceList = {
     AgentFocus.GENERIC: Price(base_cost=Decimal(1), cost_per_minute=Decimal("0.5"), included_minutes=Decimal(1))
 }
 
 
 def usage(intake: Intake, **params: str) -> Any:
-    answer = intake.get("/billing/usage", **params)
-    assert answer.status_code == 200, answer.text
-    return answer.json()["data"]
+    return data(intake.get("/billing/usage", **params))
 
 
-def refusal(intake: Intake, **params: str) -> tuple[int, str]:
-    answer = intake.get("/billing/usage", **params)
-    return answer.status_code, answer.json()["error"]["code"]
-
-
-def talk(tenant: Tenant, seconds: int = SECONDS) -> Attempt:
-    """Complete a call in which a person talks for this many seconds."""
-    ended = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=seconds))
-    return tenant.take(a_placed_attempt(tenant), ended)
+def refused_usage(intake: Intake, **params: str) -> tuple[int, str]:
+    return refusal(intake.get("/billing/usage", **params))
 
 
 def bill(intake: Intake, system: BillingSystem, prices: PriceList | None = None) -> None:
@@ -60,12 +49,8 @@ def bill(intake: Intake, system: BillingSystem, prices: PriceList | None = None)
 
 def an_ats_company(intake: Intake, principal_id: UUID, name: str) -> Seeded:
     made = seed(intake.database, intake.now())
-    intake.change(
-        "UPDATE companies SET ats_principal_id = :ats, name = :name WHERE id = :id",
-        ats=principal_id,
-        name=name,
-        id=made.company_id,
-    )
+    change = "UPDATE companies SET ats_principal_id = :ats, name = :name WHERE id = :id"
+    intake.change(change, ats=principal_id, name=name, id=made.company_id)
     return made
 
 
@@ -95,7 +80,7 @@ def test_f5_1_regular_key_gets_usage_of_its_own_company(intake: Intake, tenant: 
         "breakdownByCostKey": [{"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5}],
         "totalMinutesUsed": 1.5,
     }
-    assert intake.get("/v1/billing/usage").json()["data"] == report
+    assert data(intake.get("/v1/billing/usage")) == report
 
 
 @does("F5-1")
@@ -108,16 +93,10 @@ def test_f5_1_ats_key_gets_usage_of_its_own_companies_only(intake: Intake, tenan
     report = usage(intake.with_key(key))
     nothing = in_minutes(unused.company_id, "Unused", 0.0, events=0) | {"breakdownByCostKey": []}
     by_id = {each["companyId"]: each for each in report["companies"]}
-    assert by_id == {
-        str(used.company_id): in_minutes(used.company_id, "Used", 1.5),
-        str(unused.company_id): nothing,
-    }
+    assert by_id == {str(used.company_id): in_minutes(used.company_id, "Used", 1.5), str(unused.company_id): nothing}
     assert (report["totalInterviews"], report["totalMinutesUsed"]) == (1, 1.5)
-    assert usage(intake.with_new_key(kind=KeyKind.ATS)) == {
-        "companies": [],
-        "totalInterviews": 0,
-        "breakdownByCostKey": [],
-    }
+    nothing_at_all = {"companies": [], "totalInterviews": 0, "breakdownByCostKey": []}
+    assert usage(intake.with_new_key(kind=KeyKind.ATS)) == nothing_at_all
 
 
 @does("F5-1")
@@ -139,21 +118,20 @@ def test_usage_of_an_inaccessible_company_is_refused(intake: Intake, tenant: Ten
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats = intake.with_key(key)
     for nowhere in (str(intake.seeded.company_id), str(uuid4())):
-        assert refusal(ats, companyId=nowhere) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refused_usage(ats, companyId=nowhere) == (403, "RESOURCE_ACCESS_DENIED")
     gone = str(an_ats_company(intake, principal.id, "Gone").company_id)
-    assert ats.send("DELETE", f"/company/{gone}").status_code == 200
-    assert refusal(ats, companyId=gone) == (403, "RESOURCE_ACCESS_DENIED")
+    assert ats.delete(f"/company/{gone}").status_code == 200
+    assert refused_usage(ats, companyId=gone) == (403, "RESOURCE_ACCESS_DENIED")
     for misspelt in ("acme", ""):
-        assert refusal(ats, companyId=misspelt) == (400, "VALIDATION_ERROR")
+        assert refused_usage(ats, companyId=misspelt) == (400, "VALIDATION_ERROR")
 
 
 @does("F5-1")
 def test_f5_1_period_is_half_open_utc_and_defaults_to_30_days(intake: Intake, tenant: Tenant) -> None:
     for booked_at in ("2026-03-03T11:00Z", "2026-03-31T23:59:59.999Z", "2026-04-01T00:00Z", "2026-04-02T00:00Z"):
         attempt = talk(tenant)
-        intake.change(
-            "UPDATE usage SET booked_at = :at WHERE attempt_id = :id", at=booked_at.replace("Z", "+00"), id=attempt.id
-        )
+        change = "UPDATE usage SET booked_at = :at WHERE attempt_id = :id"
+        intake.change(change, at=booked_at.replace("Z", "+00"), id=attempt.id)
     for start, end, events in (
         (None, None, 3),
         ("2026-04-01", "2026-04-02", 1),
@@ -186,7 +164,7 @@ def test_f5_1_period_is_half_open_utc_and_defaults_to_30_days(intake: Intake, te
     ],
 )
 def test_f5_1_invalid_period_is_refused(intake: Intake, params: dict[str, str], code: str) -> None:
-    assert refusal(intake, **params) == (400, code)
+    assert refused_usage(intake, **params) == (400, code)
 
 
 @does("F5-1")
@@ -196,7 +174,7 @@ def test_f5_1_366_days_can_be_asked_for(intake: Intake) -> None:
 
 @does_not("F5-1")
 def test_f5_1_usage_requires_the_scope(intake: Intake) -> None:
-    assert refusal(intake.with_new_key("read:companies")) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refused_usage(intake.with_new_key("read:companies")) == (403, "INSUFFICIENT_PERMISSIONS")
     assert usage(intake.with_new_key("read:billing"))["companies"]
 
 
@@ -229,10 +207,8 @@ def test_f5_2_company_with_changed_unit_has_a_row_for_each_unit(intake: Intake, 
     talk(tenant)
     talk(tenant)
     report = usage(intake)
-    assert [(each["billingSystem"], each["totalInterviews"]) for each in report["companies"]] == [
-        ("minutes", 1),
-        ("credits", 2),
-    ]
+    rows = [(each["billingSystem"], each["totalInterviews"]) for each in report["companies"]]
+    assert rows == [("minutes", 1), ("credits", 2)]
     assert (report["totalInterviews"], report["totalMinutesUsed"], report["totalCreditsUsed"]) == (3, 1.5, 2.5)
     assert report["breakdownByCostKey"] == [
         {"costKey": "interview_minutes", "events": 1, "minutesUsed": 1.5},
@@ -244,19 +220,13 @@ def test_f5_2_company_with_changed_unit_has_a_row_for_each_unit(intake: Intake, 
 
 
 @does("F5-3")
-def test_f5_3_answered_call_is_booked_with_the_carriers_end(
-    intake: Intake, tenant: Tenant, the_carrier: SimulatedCarrier
-) -> None:
+def test_f5_3_answered_call_is_booked_with_the_carriers_end(intake: Intake, tenant: Tenant) -> None:
     claimed = a_claimed_attempt(tenant)
-    assert claimed.token is not None
     form = [("CallSid", a_sid()), *FORM[1:]]
     over = {**dict(form), "CallStatus": "completed", "CallDuration": "63", "SequenceNumber": "3"}
-    callbacks = TwilioCallbacks(the_carrier.account(public_url=PUBLIC_URL))
-    hear = Hear(replace(tenant.context, database=intake.database), RecordingHints(), callbacks)
     for report in (form, list(over.items()), list(over.items()), [*over.items(), ("Again", "1")]):
-        assert call_back(intake, claimed.token, report).status_code == 204
-        for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
-            hear.event(event_id)
+        assert call_back(intake, token_of(claimed), report).status_code == 204
+        hear_all(intake, tenant)
     assert tenant.attempt(claimed.id).state is AttemptState.COMPLETED
     assert usage(intake)["companies"] == [in_minutes(tenant.company_id, "Acme", 1.1)]
 
@@ -264,10 +234,7 @@ def test_f5_3_answered_call_is_booked_with_the_carriers_end(
 @does_not("F5-3")
 def test_f5_3_unanswered_call_is_not_booked(intake: Intake, tenant: Tenant) -> None:
     for reason in (Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.DECLINED, Reason.CARRIER_ERROR):
-        tenant.take(
-            a_placed_attempt(tenant),
-            Ended(reason=reason, ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)),
-        )
+        tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now(), duration=NINETY_SECONDS))
     tenant.take(an_unknown_attempt(tenant), ProofMissing())
     assert intake.count("usage") == 0
     assert usage(intake)["totalInterviews"] == 0
@@ -275,9 +242,7 @@ def test_f5_3_unanswered_call_is_not_booked(intake: Intake, tenant: Tenant) -> N
 
 @does("F5-3")
 def test_f5_3_late_proof_of_an_answer_is_booked_when_it_arrives(intake: Intake, tenant: Tenant) -> None:
-    proven = Proven(
-        reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)
-    )
+    proven = Proven(reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=tenant.now(), duration=NINETY_SECONDS)
     busy = replace(proven, reason=Reason.BUSY, call_sid=a_sid())
     tenant.take(an_attempt_of_unknown_outcome(tenant), busy)
     assert intake.count("usage") == 0
@@ -288,19 +253,16 @@ def test_f5_3_late_proof_of_an_answer_is_booked_when_it_arrives(intake: Intake, 
 @does("F5-3", "F4-8")
 def test_f5_3_the_live_call_of_a_deleted_interview_is_booked(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     placed = a_placed_attempt(tenant)
-    assert intake.send("DELETE", f"/interviews/{placed.interview_id}").status_code == 200
-    tenant.take(
-        tenant.attempt(placed.id),
-        Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(seconds=SECONDS)),
-    )
+    assert intake.delete(f"/interviews/{placed.interview_id}").status_code == 200
+    tenant.take(placed, Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=NINETY_SECONDS))
     assert usage(intake)["companies"] == [in_minutes(tenant.company_id, "Acme", 1.5)]
 
 
 @does_not("F5-3", "F1-8")
 def test_f5_3_test_and_online_interviews_are_not_booked(intake: Intake, worker: Worker) -> None:
-    assert intake.create(intake.body(isTest=True)).json()["data"]["status"] == "COMPLETED"
-    online = intake.create(intake.body(agentId=str(an_online_agent(intake)))).json()["data"]["id"]
-    assert intake.send("PATCH", f"/interviews/{online}", json={"status": "COMPLETED"}).status_code == 200
+    assert intake.interview(isTest=True)["status"] == "COMPLETED"
+    online = intake.interview(agentId=str(an_online_agent(intake)))["id"]
+    assert intake.patch(f"/interviews/{online}", {"status": "COMPLETED"}).status_code == 200
     assert usage(intake)["totalInterviews"] == 0
 
 
@@ -346,10 +308,7 @@ def test_f5_4_usage_of_a_deleted_company_stays_without_its_name(intake: Intake, 
         talk(of_company(tenant, each))
     intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
     report = usage(ats)
-    assert report["companies"] == [
-        in_minutes(stays.company_id, "Stays", 1.5),
-        in_minutes(gone.company_id, None, 1.5),
-    ]
+    assert report["companies"] == [in_minutes(stays.company_id, "Stays", 1.5), in_minutes(gone.company_id, None, 1.5)]
     assert (report["totalInterviews"], report["totalMinutesUsed"]) == (2, 3.0)
 
 
@@ -361,9 +320,3 @@ def test_f5_4_usage_of_a_deleted_company_is_hidden_from_others(intake: Intake, t
     intake.change("UPDATE companies SET deleted_at = :at WHERE id = :id", at=intake.now(), id=gone.company_id)
     for stranger in (intake, intake.with_new_key(kind=KeyKind.ATS)):
         assert str(gone.company_id) not in stranger.get("/billing/usage").text
-
-
-@pytest.fixture
-def the_carrier() -> SimulatedCarrier:
-    """Its account alone is asked for."""
-    return SimulatedCarrier(url="http://carrier.example")

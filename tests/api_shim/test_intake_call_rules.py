@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,28 +11,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, Ended, ProofMissing, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown
-from scheduler.use_cases.hear import Hear
-from tests.api_shim.intake import (
-    PUBLIC_URL,
-    TOMORROW,
-    Call,
-    Intake,
-    Worker,
-    a_call,
-    call_of,
-    candidate,
-    data,
-)
-from tests.api_shim.test_intake_carrier import FORM, call_back
-from tests.api_shim.test_intake_interview_rules import refused
+from tests.api_shim.answers import data, refused
+from tests.api_shim.bodies import TOMORROW, candidate
+from tests.api_shim.calls import Call, a_call, call_of
+from tests.api_shim.carrier_callbacks import call_back, changed, hear_all, token_of
+from tests.api_shim.intake import Intake
 from tests.architecture.rules import does, does_not
-from tests.support.builders import RecordingHints, Tenant, a_number, a_placed_attempt, a_sid
+from tests.support.builders import Tenant, a_number, a_placed_attempt, a_sid
 from tests.support.servers import SimulatedCarrier, serving
 
+pytestmark = pytest.mark.usefixtures("worker")
 NOW = None
 """No time is requested: as soon as allowed."""
 
@@ -71,23 +61,21 @@ def attempts(intake: Intake, call: Call) -> list[dict[str, Any]]:
 
 
 def invoked(intake: Intake, call: Call, **body: Any) -> Call:
-    attempt = data(intake.send("POST", call.attempts, json=body), 201)
+    attempt = intake.made(call.attempts, body)
     return Call(interview_id=call.interview_id, attempt_id=attempt["id"])
 
 
 def retries(intake: Intake, most: int = 3, **delays: list[int]) -> None:
-    policy = {"maxRetries": most, "delays": delays}
-    address = f"/company/{intake.seeded.company_id}"
-    assert intake.send("PATCH", address, json={"settings": {"retryPolicy": policy}}).status_code == 200
+    assert intake.set_settings(retryPolicy={"maxRetries": most, "delays": delays}).status_code == 200
 
 
 # ---- F4-3: no phone rings after the 204
 
 
 @does("F4-3")
-def test_deleted_attempt_is_not_claimed(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_deleted_attempt_is_not_claimed(intake: Intake, tenant: Tenant) -> None:
     call = a_call(intake, scheduledAt=NOW)
-    assert intake.send("DELETE", call.attempt).status_code == 204
+    assert intake.delete(call.attempt).status_code == 204
     assert dialled(tenant, call) is None
     assert attempts(intake, call) == []
     again = invoked(intake, call)
@@ -95,12 +83,12 @@ def test_deleted_attempt_is_not_claimed(intake: Intake, tenant: Tenant, worker: 
 
 
 @does_not("F4-3")
-def test_deleted_attempt_still_counts_and_deletes_no_other(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_deleted_attempt_still_counts_and_deletes_no_other(intake: Intake, tenant: Tenant) -> None:
     retries(intake, most=1, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
     ended(tenant, call, Reason.BUSY)
     _, retry = attempts(intake, call)
-    assert intake.send("DELETE", call.attempt).status_code == 204
+    assert intake.delete(call.attempt).status_code == 204
     assert [each["id"] for each in attempts(intake, call)] == [retry["id"]]
     of_retry = Call(interview_id=call.interview_id, attempt_id=retry["id"])
     intake.change("UPDATE attempts SET due_at = :at WHERE state = 'PENDING'", at=intake.now())
@@ -113,7 +101,7 @@ def test_deleted_attempt_still_counts_and_deletes_no_other(intake: Intake, tenan
 
 
 @does_not("F4-4")
-def test_call_in_progress_is_not_moved_deleted_or_doubled(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_call_in_progress_is_not_moved_deleted_or_doubled(intake: Intake, tenant: Tenant) -> None:
     call = a_call(intake, scheduledAt=NOW)
     attempt = dialled(tenant, call)
     assert attempt is not None
@@ -130,9 +118,7 @@ def test_call_in_progress_is_not_moved_deleted_or_doubled(intake: Intake, tenant
 
 @does("F4-4")
 @pytest.mark.parametrize("verb", ["DELETE", "POST"])
-def test_finished_attempt_is_deleted_and_another_is_created(
-    intake: Intake, tenant: Tenant, worker: Worker, verb: str
-) -> None:
+def test_finished_attempt_is_deleted_and_another_is_created(intake: Intake, tenant: Tenant, verb: str) -> None:
     call = a_call(intake, scheduledAt=NOW)
     ended(tenant, call, Reason.DECLINED)
     path, status = (call.attempt, 204) if verb == "DELETE" else (call.attempts, 201)
@@ -143,9 +129,7 @@ def test_finished_attempt_is_deleted_and_another_is_created(
 
 
 @does("F4-6")
-def test_next_call_to_a_number_waits_for_the_gap_after_the_first(
-    intake: Intake, tenant: Tenant, worker: Worker
-) -> None:
+def test_next_call_to_a_number_waits_for_the_gap_after_the_first(intake: Intake, tenant: Tenant) -> None:
     number = a_number()
     first, second = (a_call(intake, scheduledAt=NOW, candidate=candidate(phoneNumber=number)) for _ in range(2))
     attempt = ringing(tenant, first)
@@ -162,7 +146,7 @@ def test_next_call_to_a_number_waits_for_the_gap_after_the_first(
 
 
 @does_not("F4-6")
-def test_same_interview_waits_only_after_an_unknown_outcome(intake: Intake, tenant: Tenant, worker: Worker) -> None:
+def test_same_interview_waits_only_after_an_unknown_outcome(intake: Intake, tenant: Tenant) -> None:
     call = a_call(intake, scheduledAt=NOW)
     ended(tenant, call, Reason.DECLINED)
     again = invoked(intake, call)
@@ -174,7 +158,7 @@ def test_same_interview_waits_only_after_an_unknown_outcome(intake: Intake, tena
 
 
 @does("F4-6")
-def test_open_interview_of_the_candidate_causes_a_warning(intake: Intake, worker: Worker) -> None:
+def test_open_interview_of_the_candidate_causes_a_warning(intake: Intake) -> None:
     known = data(intake.get(a_call(intake).interview))["candidateId"]
     body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
     [second] = data(intake.create(body), 201)["callAttempts"]
@@ -193,9 +177,7 @@ def blocks(intake: Intake, call: Call) -> list[str]:
 
 @does("F4-7")
 @pytest.mark.parametrize("reason", ["BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"])
-def test_temporary_failure_is_retried_as_the_policy_says(
-    intake: Intake, tenant: Tenant, worker: Worker, reason: str
-) -> None:
+def test_temporary_failure_is_retried_as_the_policy_says(intake: Intake, tenant: Tenant, reason: str) -> None:
     retries(intake, most=2, **{reason: [60, 3600]})
     call = a_call(intake, scheduledAt=NOW)
     for number, delay in ((1, 60), (2, 3600)):
@@ -215,9 +197,7 @@ def test_temporary_failure_is_retried_as_the_policy_says(
 
 @does_not("F4-7")
 @pytest.mark.parametrize("reason", ["DECLINED", "INVALID_NUMBER", "CANCELLED_AT_CARRIER", "OUTCOME_UNKNOWN"])
-def test_permanent_failure_is_never_retried_automatically(
-    intake: Intake, tenant: Tenant, worker: Worker, reason: str
-) -> None:
+def test_permanent_failure_is_never_retried_automatically(intake: Intake, tenant: Tenant, reason: str) -> None:
     retries(intake, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
     over = given_up(tenant, call) if reason == "OUTCOME_UNKNOWN" else ended(tenant, call, Reason(reason))
@@ -231,13 +211,11 @@ def test_permanent_failure_is_never_retried_automatically(
 
 
 @does_not("F4-8")
-def test_live_call_of_a_deleted_interview_ends_without_follow_up(
-    intake: Intake, tenant: Tenant, worker: Worker
-) -> None:
+def test_live_call_of_a_deleted_interview_ends_without_follow_up(intake: Intake, tenant: Tenant) -> None:
     retries(intake, BUSY=[60])
     call = a_call(intake, scheduledAt=NOW)
     attempt = ringing(tenant, call)
-    assert data(intake.send("DELETE", call.interview)) is True
+    assert data(intake.delete(call.interview)) is True
     over = tenant.take(attempt, Ended(reason=Reason.BUSY, ended_at=tenant.now()))
     assert over.reason is Reason.BUSY
     assert intake.count("attempts") == 1
@@ -262,7 +240,7 @@ def orders() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 @does("F4-9")
 def test_call_lasts_two_minutes_longer_than_its_agent(
-    intake: Intake, tenant: Tenant, worker: Worker, orders: tuple[str, list[dict[str, str]]]
+    intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
     attempt, form = sent(intake, tenant, orders)
     assert form["TimeLimit"] == "720", "ten minutes and two"
@@ -272,10 +250,9 @@ def test_call_lasts_two_minutes_longer_than_its_agent(
 
 @does_not("F4-9")
 def test_machine_detection_is_off_where_the_company_disables_it(
-    intake: Intake, tenant: Tenant, worker: Worker, orders: tuple[str, list[dict[str, str]]]
+    intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]]
 ) -> None:
-    address = f"/company/{intake.seeded.company_id}"
-    assert intake.send("PATCH", address, json={"settings": {"machineDetection": False}}).status_code == 200
+    assert intake.set_settings(machineDetection=False).status_code == 200
     _, form = sent(intake, tenant, orders)
     assert "MachineDetection" not in form
     assert form["TimeLimit"] == "720"
@@ -301,27 +278,22 @@ def sent(intake: Intake, tenant: Tenant, orders: tuple[str, list[dict[str, str]]
 
 @does("F4-9")
 @pytest.mark.parametrize("heard", ["human", "unknown"])
-def test_possible_person_counts_as_a_person(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
+def test_possible_person_counts_as_a_person(intake: Intake, tenant: Tenant, heard: str) -> None:
     assert outcome_of(intake, tenant, heard) == ("COMPLETED", "ANSWERED")
 
 
 @does_not("F4-9")
 @pytest.mark.parametrize("heard", ["machine_start", "fax"])
-def test_machine_does_not_count_as_a_person(intake: Intake, tenant: Tenant, worker: Worker, heard: str) -> None:
+def test_machine_does_not_count_as_a_person(intake: Intake, tenant: Tenant, heard: str) -> None:
     assert outcome_of(intake, tenant, heard) == ("FAILED", "VOICEMAIL")
 
 
 def outcome_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:
     """Return how an attempt ends when the carrier reports over HTTP who answered."""
     placed = a_placed_attempt(tenant)
-    assert placed.token is not None
     assert placed.call_sid is not None
-    form = {**dict(FORM), "CallSid": placed.call_sid, "CallStatus": "completed", "CallDuration": "20"}
-    over = [*form.items(), ("AnsweredBy", answered_by)]
-    assert call_back(intake, placed.token, over).status_code == 204
-    callbacks = TwilioCallbacks(SimulatedCarrier(url="http://carrier.example").account(public_url=PUBLIC_URL))
-    hear = Hear(replace(tenant.context, database=intake.database), RecordingHints(), callbacks)
-    for (event_id,) in intake.ask("SELECT id FROM carrier_events WHERE heard_at IS NULL"):
-        hear.event(event_id)
+    over = changed(CallSid=placed.call_sid, CallStatus="completed", CallDuration="20", AnsweredBy=answered_by)
+    assert call_back(intake, token_of(placed), over).status_code == 204
+    hear_all(intake, tenant)
     attempt = data(intake.get(call_of(placed).attempt))
     return attempt["status"], attempt["reasonCode"]

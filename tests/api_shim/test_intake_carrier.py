@@ -1,33 +1,17 @@
 """Carrier callbacks are stored once, and only with a valid signature."""
 
-from urllib.parse import urlencode
-
-import httpx
 import pytest
-from twilio.request_validator import RequestValidator
 
-from scheduler.hashing import Hasher
-from tests.api_shim.intake import PUBLIC_URL, Intake
-from tests.conftest import TestClock
-from tests.support.builders import a_claimed_attempt, a_house, a_sid
-from tests.support.servers import ACCOUNT_SID, PRIMARY
-
-FORM = [
-    ("CallSid", a_sid()),
-    ("AccountSid", ACCOUNT_SID),
-    ("CallStatus", "ringing"),
-    ("To", "+421915123456"),
-    ("FromCity", ""),
-    ("SequenceNumber", "1"),
-]
+from tests.api_shim.answers import refusal
+from tests.api_shim.carrier_callbacks import FORM, call_back, changed, path_of, sign, token_of
+from tests.api_shim.intake import Intake
+from tests.support.builders import Tenant, a_claimed_attempt
 
 
 @pytest.fixture
-def token(intake: Intake, hasher: Hasher, now: TestClock) -> str:
+def token(tenant: Tenant) -> str:
     """The token that names an attempt to the carrier."""
-    claimed = a_claimed_attempt(a_house(intake.database, intake.seeded, hasher, now))
-    assert claimed.token is not None
-    return claimed.token
+    return token_of(a_claimed_attempt(tenant))
 
 
 def test_a_genuine_callback_is_stored_once(intake: Intake, token: str) -> None:
@@ -53,9 +37,7 @@ def test_signature_covers_the_raw_path_and_query(intake: Intake, token: str) -> 
 
 @pytest.mark.parametrize("signature", [None, "", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
 def test_unsigned_callback_is_rejected(intake: Intake, token: str, signature: str | None) -> None:
-    answer = call_back(intake, token, signature=signature)
-    assert answer.status_code == 403
-    assert answer.json()["error"]["code"] == "NOT_A_CALLBACK"
+    assert refusal(call_back(intake, token, signature=signature)) == (403, "NOT_A_CALLBACK")
     assert intake.count("carrier_events") == 0
 
 
@@ -94,34 +76,3 @@ def test_callback_with_an_unknown_token_is_not_stored(intake: Intake) -> None:
 def test_callback_that_is_not_a_form_is_rejected(intake: Intake, token: str, content: bytes) -> None:
     answer = intake.client.post(path_of(token), content=content, headers={"X-Twilio-Signature": "x"})
     assert answer.status_code == 403
-
-
-def call_back(
-    intake: Intake,
-    token: str,
-    form: list[tuple[str, str]] = FORM,
-    *,
-    path: str | None = None,
-    signed: str | None = None,
-    signature: str | None = "right",
-) -> httpx.Response:
-    """Send a callback like Twilio. `signed` is the path that the signature covers, by default the path in use."""
-    path = path or path_of(token)
-    if signature == "right":
-        signature = sign(signed or path, form)
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    if signature is not None:
-        headers["X-Twilio-Signature"] = signature
-    return intake.client.post(path, content=urlencode(form), headers=headers)
-
-
-def path_of(token: str) -> str:
-    return f"/carrier/twilio/{token}"
-
-
-def sign(path: str, form: list[tuple[str, str]]) -> str:
-    return str(RequestValidator(PRIMARY).compute_signature(PUBLIC_URL + path, dict(form)))
-
-
-def changed(**fields: str) -> list[tuple[str, str]]:
-    return list({**dict(FORM), **fields}.items())

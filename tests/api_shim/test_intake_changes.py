@@ -5,29 +5,17 @@ from typing import Any
 
 import pytest
 
-from scheduler.domain.attempt import Ended, Reason
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    TOMORROW,
-    Call,
-    Intake,
-    Worker,
-    a_call,
-    a_worker,
-    an_online_agent,
-    call_of,
-    candidate,
-)
+from scheduler.domain.attempt import Reason
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import AN_HOUR_LATER, TOMORROW, candidate
+from tests.api_shim.calls import Call, a_call, an_online_agent, call_of, ended
+from tests.api_shim.intake import Intake, Worker, a_worker
 from tests.architecture.rules import does, does_not
 from tests.support.builders import Tenant, a_pending_attempt, a_placed_attempt, a_waiting_command
 
 
 def change(intake: Intake, call: Call, **fields: Any) -> Any:
-    return intake.send("PATCH", call.interview, json=fields)
-
-
-def code(answer: Any) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
+    return intake.patch(call.interview, fields)
 
 
 # ---- PHONE
@@ -37,22 +25,20 @@ def code(answer: Any) -> tuple[int, str]:
 @pytest.mark.parametrize("name", ["scheduledAt", "scheduleTime"])
 def test_moving_an_interview_moves_its_pending_attempt(intake: Intake, worker: Worker, name: str) -> None:
     call = a_call(intake)
-    answer = change(intake, call, **{name: AN_HOUR_LATER})
-    assert answer.status_code == 200
-    interview = answer.json()["data"]
+    interview = data(change(intake, call, **{name: AN_HOUR_LATER}))
     assert interview["scheduledAt"] == AN_HOUR_LATER
     assert interview["expiresAt"] == "2026-04-10T08:00:00Z"
     [attempt] = interview["callAttempts"]
     assert (attempt["id"], attempt["scheduledAt"]) == (str(call.attempt_id), AN_HOUR_LATER)
-    assert intake.get(call.interview).json()["data"] == interview
+    assert data(intake.get(call.interview)) == interview
 
 
 @does_not("F4-10")
 def test_interview_without_a_pending_attempt_is_not_moved(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     placed = call_of(a_placed_attempt(tenant))
-    assert code(change(intake, placed, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_IN_PROGRESS")
-    over = call_of(tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now())))
-    assert code(change(intake, over, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_NOT_PENDING")
+    assert refusal(change(intake, placed, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_IN_PROGRESS")
+    over = call_of(ended(tenant, Reason.DECLINED))
+    assert refusal(change(intake, over, scheduledAt=TOMORROW)) == (409, "CALL_ATTEMPT_NOT_PENDING")
 
 
 TIMES = [
@@ -70,23 +56,22 @@ def test_refused_change_of_an_interview_changes_nothing(
     intake: Intake, worker: Worker, text: str, refused: str
 ) -> None:
     call = a_call(intake, metadata={"ref": 1})
-    before = intake.get(call.interview).json()["data"]
-    assert code(change(intake, call, scheduledAt=text, metadata={"ref": 2})) == (400, refused)
-    assert intake.get(call.interview).json()["data"] == before
+    before = data(intake.get(call.interview))
+    assert refusal(change(intake, call, scheduledAt=text, metadata={"ref": 2})) == (400, refused)
+    assert data(intake.get(call.interview)) == before
 
 
 @does("F4-10")
 def test_metadata_is_merged_and_null_takes_a_key_away(intake: Intake, worker: Worker) -> None:
     call = a_call(intake, metadata={"a": 1, "b": {"c": 1, "d": 2}, "e": [1, 2]})
-    answer = change(intake, call, metadata={"a": None, "b": {"c": 3}, "e": [3], "f": "new", "absent": None})
-    assert answer.json()["data"]["metadata"] == {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
-    assert change(intake, call, metadata={}).json()["data"]["metadata"] == {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
+    merged = {"b": {"c": 3, "d": 2}, "e": [3], "f": "new"}
+    for metadata in ({"a": None, "b": {"c": 3}, "e": [3], "f": "new", "absent": None}, {}):
+        assert data(change(intake, call, metadata=metadata))["metadata"] == merged
 
 
 def test_merged_metadata_that_is_too_large_is_refused(intake: Intake, worker: Worker) -> None:
     call = a_call(intake, metadata={str(number): 0 for number in range(50)})
-    answer = change(intake, call, metadata={"one more": 0})
-    assert answer.status_code == 400
+    assert change(intake, call, metadata={"one more": 0}).status_code == 400
     assert change(intake, call, metadata={"0": None, "one more": 0}).status_code == 200
 
 
@@ -95,7 +80,7 @@ def test_the_end_of_an_interview_is_moved_with_its_attempt(intake: Intake, worke
     call = a_call(intake)
     answer = change(intake, call, expiresAt="2026-04-04T12:00:00Z")
     assert answer.json()["data"]["expiresAt"] == "2026-04-04T12:00:00Z"
-    assert intake.get(call.explanation).json()["data"]["expiresAt"] == "2026-04-04T12:00:00Z"
+    assert data(intake.get(call.explanation))["expiresAt"] == "2026-04-04T12:00:00Z"
     moved = change(intake, call, scheduledAt=AN_HOUR_LATER).json()["data"]
     assert moved["expiresAt"] == "2026-04-04T12:00:00Z", "an explicit expiry does not move with the first call"
 
@@ -103,10 +88,10 @@ def test_the_end_of_an_interview_is_moved_with_its_attempt(intake: Intake, worke
 @does_not("F2-7", "F4-10")
 def test_an_end_before_the_call_is_refused(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    assert code(change(intake, call, expiresAt=TOMORROW)) == (400, "NO_OPENING_BEFORE_EXPIRY")
+    assert refusal(change(intake, call, expiresAt=TOMORROW)) == (400, "NO_OPENING_BEFORE_EXPIRY")
     for text in ("", "never"):
         invalid = change(intake, call, expiresAt=text)
-        assert code(invalid) == (400, "INVALID_DATE_FORMAT")
+        assert refusal(invalid) == (400, "INVALID_DATE_FORMAT")
         assert invalid.json()["error"]["details"]["field"] == "expiresAt"
 
 
@@ -114,8 +99,8 @@ def test_an_end_before_the_call_is_refused(intake: Intake, worker: Worker) -> No
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
 def test_the_status_of_a_phone_interview_cannot_be_set(intake: Intake, worker: Worker, status: str) -> None:
     call = a_call(intake)
-    assert code(change(intake, call, status=status)) == (400, "STATUS_NOT_SETTABLE")
-    assert intake.get(call.interview).json()["data"]["status"] == "SCHEDULED"
+    assert refusal(change(intake, call, status=status)) == (400, "STATUS_NOT_SETTABLE")
+    assert data(intake.get(call.interview))["status"] == "SCHEDULED"
 
 
 # ---- ONLINE
@@ -123,10 +108,7 @@ def test_the_status_of_a_phone_interview_cannot_be_set(intake: Intake, worker: W
 
 def an_online_interview(intake: Intake, **changes: Any) -> dict[str, Any]:
     body = intake.body(agentId=str(an_online_agent(intake)), candidate=candidate(phoneNumber=...), **changes)
-    answer = intake.create(body)
-    assert answer.status_code == 201, answer.text
-    interview: dict[str, Any] = answer.json()["data"]
-    return interview
+    return dict(data(intake.create(body), 201))
 
 
 @does("F1-6")
@@ -136,8 +118,8 @@ def test_online_interview_needs_no_number_and_has_no_attempts(intake: Intake, wo
     assert (interview["type"], interview["status"]) == ("ONLINE", "SCHEDULED")
     assert interview["scheduledAt"] == at_night, "no phone rings, so hours do not matter"
     assert interview["callAttempts"] == []
-    assert intake.get(f"/interviews/{interview['id']}").json()["data"] == interview
-    assert intake.get(f"/interviews/{interview['id']}/call-attempts").json()["data"]["items"] == []
+    assert data(intake.get(f"/interviews/{interview['id']}")) == interview
+    assert data(intake.get(f"/interviews/{interview['id']}/call-attempts"))["items"] == []
 
 
 @does_not("F1-6")
@@ -146,27 +128,26 @@ def test_online_interview_at_an_invalid_time_is_refused(
     intake: Intake, worker: Worker, text: str, refused: str
 ) -> None:
     path = f"/interviews/{an_online_interview(intake)['id']}"
-    assert code(intake.send("PATCH", path, json={"scheduledAt": text})) == (400, refused)
-    assert code(intake.create(intake.body(agentId=str(an_online_agent(intake)), scheduledAt=text))) == (400, refused)
+    assert refusal(intake.patch(path, {"scheduledAt": text})) == (400, refused)
+    assert refusal(intake.create(intake.body(agentId=str(an_online_agent(intake)), scheduledAt=text))) == (400, refused)
 
 
 @does("F4-10")
 def test_an_online_interview_is_moved_and_ended_by_a_change(intake: Intake, worker: Worker) -> None:
     path = f"/interviews/{an_online_interview(intake, scheduledAt=TOMORROW)['id']}"
-    moved = intake.send("PATCH", path, json={"scheduledAt": AN_HOUR_LATER}).json()["data"]
+    moved = intake.patch(path, {"scheduledAt": AN_HOUR_LATER}).json()["data"]
     assert (moved["scheduledAt"], moved["status"]) == (AN_HOUR_LATER, "SCHEDULED")
-    ended = intake.send("PATCH", path, json={"status": "COMPLETED"})
-    assert ended.status_code == 200
-    assert ended.json()["data"]["status"] == "COMPLETED"
-    assert ended.json()["data"]["finishedDate"] is not None
-    assert code(intake.send("PATCH", path, json={"status": "CANCELLED"})) == (409, "INTERVIEW_FINISHED")
-    assert intake.send("PATCH", path, json={"metadata": {"late": 1}}).status_code == 200
+    over = data(intake.patch(path, {"status": "COMPLETED"}))
+    assert over["status"] == "COMPLETED"
+    assert over["finishedDate"] is not None
+    assert refusal(intake.patch(path, {"status": "CANCELLED"})) == (409, "INTERVIEW_FINISHED")
+    assert intake.patch(path, {"metadata": {"late": 1}}).status_code == 200
 
 
 @does_not("F4-5")
 def test_an_online_interview_is_never_called(intake: Intake, worker: Worker) -> None:
     path = f"/interviews/{an_online_interview(intake)['id']}/call-attempts"
-    assert code(intake.send("POST", path)) == (400, "CALL_ATTEMPTS_NOT_SUPPORTED")
+    assert refusal(intake.post(path)) == (400, "CALL_ATTEMPTS_NOT_SUPPORTED")
     assert intake.count("attempts") == 0
 
 
@@ -176,20 +157,11 @@ def test_an_online_interview_is_never_called(intake: Intake, worker: Worker) -> 
 @does("F4-8")
 def test_deleted_interview_can_no_longer_be_read(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    answer = intake.send("DELETE", call.interview)
-    assert answer.status_code == 200
-    assert answer.json()["data"] is True
-    for method, path in [
-        ("GET", call.interview),
-        ("GET", call.attempts),
-        ("GET", call.attempt),
-        ("GET", call.explanation),
-        ("POST", call.attempts),
-        ("DELETE", call.attempt),
-        ("DELETE", call.interview),
-    ]:
-        assert code(intake.send(method, path)) == (404, "RESOURCE_NOT_FOUND"), (method, path)
-    assert code(change(intake, call, metadata={"a": 1})) == (404, "RESOURCE_NOT_FOUND")
+    assert data(intake.delete(call.interview)) is True
+    read = [("GET", path) for path in (call.interview, call.attempts, call.attempt, call.explanation)]
+    for method, path in (*read, ("POST", call.attempts), ("DELETE", call.attempt), ("DELETE", call.interview)):
+        assert refusal(intake.send(method, path)) == (404, "RESOURCE_NOT_FOUND"), (method, path)
+    assert refusal(change(intake, call, metadata={"a": 1})) == (404, "RESOURCE_NOT_FOUND")
     [[state, reason]] = intake.ask("SELECT state, reason FROM attempts")
     assert (state, reason) == ("CANCELLED", "INTERVIEW_DELETED")
 
@@ -198,7 +170,7 @@ def test_deleted_interview_can_no_longer_be_read(intake: Intake, worker: Worker)
 def test_deleting_an_interview_does_not_end_its_ringing_call(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     attempt = a_placed_attempt(tenant)
     call = call_of(attempt)
-    assert intake.send("DELETE", call.interview).status_code == 200
+    assert intake.delete(call.interview).status_code == 200
     assert intake.get(call.interview).status_code == 404
     assert tenant.attempt(attempt.id).state == attempt.state
 
@@ -206,17 +178,16 @@ def test_deleting_an_interview_does_not_end_its_ringing_call(intake: Intake, ten
 @does_not("F4-8")
 def test_deleting_one_interview_leaves_the_others(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call, other = a_call(intake), call_of(a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20)))
-    assert intake.send("DELETE", call.interview).status_code == 200
-    assert intake.get(other.attempt).json()["data"]["status"] == "PENDING"
+    assert intake.delete(call.interview).status_code == 200
+    assert data(intake.get(other.attempt))["status"] == "PENDING"
 
 
 def test_write_scope_does_not_allow_deletion(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     writer = intake.with_new_key("read:interviews", "write:interviews")
-    assert code(writer.send("DELETE", call.interview)) == (403, "INSUFFICIENT_PERMISSIONS")
-    assert writer.send("DELETE", call.attempt).status_code == 204
-    deleter = intake.with_new_key("delete:interviews")
-    assert deleter.send("DELETE", call.interview).status_code == 200
+    assert refusal(writer.delete(call.interview)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert writer.delete(call.attempt).status_code == 204
+    assert intake.with_new_key("delete:interviews").delete(call.interview).status_code == 200
 
 
 def test_command_blocks_only_its_own_interview(intake: Intake, tenant: Tenant) -> None:
@@ -226,5 +197,5 @@ def test_command_blocks_only_its_own_interview(intake: Intake, tenant: Tenant) -
     intake.change("UPDATE inbox SET quarantined_at = received_at WHERE id = :id", id=stuck.id)
     with a_worker(intake.settings):
         assert change(intake, a_call(intake), metadata={"a": 1}).status_code == 200
-        waiting = intake.send("PATCH", held.interview, json={"metadata": {"a": 1}}, headers={"Prefer": "wait=1"})
+        waiting = intake.patch(held.interview, {"metadata": {"a": 1}}, headers={"Prefer": "wait=1"})
         assert waiting.status_code == 202

@@ -9,20 +9,21 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
 
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from tests.api_shim.intake import ASYNC, PEPPER, Intake, an_intake, settings_for
-from tests.api_shim.test_intake_owners import UNKNOWN, accept, make, roles
+from tests.api_shim.answers import data, refusal, refused
+from tests.api_shim.bodies import JOB
+from tests.api_shim.carrier_callbacks import call_back, token_of
+from tests.api_shim.intake import ASYNC, KEY, PEPPER, Intake, an_intake, settings_for, slow_acceptance
+from tests.api_shim.owners import UNKNOWN, accept, make, roles
 from tests.conftest import Seeded, wait_until
 from tests.support.builders import a_house, a_placed_attempt
 from tests.support.servers import Wire, wired
 
-JOB = {"title": "Baker", "description": "Bakes bread at night."}
-KEY = {"Idempotency-Key": "k"}
+with_and_without_a_key = pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
 
 
 @dataclass
@@ -69,12 +70,12 @@ def cut(wire_and_intake: tuple[Wire, Intake]) -> Intake:
     return wire_and_intake[1]
 
 
-@pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
+@with_and_without_a_key
 def test_command_with_a_lost_commit_is_answered_202(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
     wire.cut_after = NextCommit(b"inbox")
     answer = cut.create(headers={**headers, **ASYNC})
     assert answer.status_code == 202, answer.text
-    assert cut.get(answer.headers["Location"]).json()["data"]["status"] == "WAITING"
+    assert data(cut.get(answer.headers["Location"]))["status"] == "WAITING"
     assert cut.count("inbox") == 1
     assert "Idempotent-Replayed" not in answer.headers
 
@@ -103,20 +104,15 @@ def test_command_whose_commit_is_not_answered_in_time_is_202(wire: Wire, cut: In
     assert cut.count("inbox") == 1
 
 
-@pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
+@with_and_without_a_key
 def test_command_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
-    commit = NextCommit(b"inbox")
-    wire.cut_after = commit
-    with lost(wire, commit):
+    with lost(wire, NextCommit(b"inbox")):
         answer = cut.create(headers=headers)
     details = uncertain(answer)
     assert details["check"] == f"/commands/{details['commandId']}"
     assert f"GET {details['check']}" in answer.json()["error"]["message"]
     assert ("Retry-After" in answer.headers) is bool(headers)
-    wait_until(
-        lambda: cut.get(details["check"]).status_code == 200,
-        says="the uncertain result is found at the URL in the response",
-    )
+    wait_until(lambda: cut.get(details["check"]).status_code == 200, says="the result is found at the URL")
     assert cut.count("inbox") == 1
     if headers:
         again = cut.create(headers={**headers, **ASYNC})
@@ -128,61 +124,51 @@ def test_command_whose_commit_is_in_flight_is_uncertain(wire: Wire, cut: Intake)
     uncertain(cut.create())
 
 
-@pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
+@with_and_without_a_key
 def test_write_with_a_lost_commit_is_answered_as_done(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
     wire.cut_after = NextCommit(b"jobs")
-    made = cut.send("POST", "/jobs", json=JOB, headers=headers)
-    assert made.status_code == 201, made.text
+    made = cut.made("/jobs", JOB, headers=headers)
     assert cut.count("jobs") == 1
-    assert cut.get(f"/jobs/{made.json()['data']['id']}").json()["data"]["title"] == "Baker"
-    assert cut.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
+    assert data(cut.get(f"/jobs/{made['id']}"))["title"] == JOB["title"]
+    assert cut.post("/jobs", JOB, headers=headers).status_code == 201
     assert cut.count("jobs") == (1 if headers else 2)
 
 
 def test_write_whose_commit_is_not_answered_in_time_is_done(wire: Wire, cut: Intake) -> None:
     wire.mute_after = NextCommit(b"jobs")
-    made = cut.send("POST", "/jobs", json=JOB)
-    assert made.status_code == 201, made.text
+    cut.made("/jobs", JOB)
     assert cut.count("jobs") == 1
 
 
 def test_write_whose_commit_never_arrived_is_refused(wire: Wire, cut: Intake) -> None:
     wire.cut_before = NextCommit(b"jobs")
-    nothing_was_changed(cut.send("POST", "/jobs", json=JOB), cut, table="jobs")
+    nothing_was_changed(cut.post("/jobs", JOB), cut, table="jobs")
 
 
-@pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
+@with_and_without_a_key
 def test_write_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake, headers: dict[str, str]) -> None:
-    commit = NextCommit(b"jobs")
-    wire.cut_after = commit
-    with lost(wire, commit):
-        answer = cut.send("POST", "/jobs", json=JOB, headers=headers)
+    with lost(wire, NextCommit(b"jobs")):
+        answer = cut.post("/jobs", JOB, headers=headers)
     details = uncertain(answer)
     assert ("Retry-After" in answer.headers) is ("commandId" in details) is bool(headers)
-    wait_until(
-        lambda: cut.get(details["check"]).status_code == 200,
-        says="the uncertain result is found at the URL in the response",
-    )
+    wait_until(lambda: cut.get(details["check"]).status_code == 200, says="the result is found at the URL")
     if headers:
-        assert cut.get(f"/commands/{details['commandId']}").json()["data"]["status"] == "APPLIED"
+        assert data(cut.get(f"/commands/{details['commandId']}"))["status"] == "APPLIED"
 
 
 def test_change_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake) -> None:
-    job = f"/jobs/{cut.send('POST', '/jobs', json=JOB).json()['data']['id']}"
-    commit = NextCommit(b"jobs")
-    wire.cut_after = commit
-    with lost(wire, commit):
-        answer = cut.send("PATCH", job, json={"title": "Pastry cook"})
+    job = f"/jobs/{cut.made('/jobs', JOB)['id']}"
+    with lost(wire, NextCommit(b"jobs")):
+        answer = cut.patch(job, {"title": "Pastry cook"})
     assert uncertain(answer)["check"] == job
     wait_until(lambda: cut.get(job).status_code == 200)
-    assert cut.get(job).json()["data"]["title"] == "Pastry cook"
+    assert data(cut.get(job))["title"] == "Pastry cook"
 
 
 def test_acceptance_with_a_lost_commit_is_answered_as_done(wire: Wire, cut: Intake) -> None:
     token, company = an_invitation(cut)
     wire.cut_after = NextCommit(b"memberships")
-    accepted = accept(cut, token)
-    assert accepted.status_code == 200, accepted.text
+    data(accept(cut, token))
     assert roles(cut, company) == {UNKNOWN: "OWNER"}
     assert accept(cut, token).status_code == 410, "it was used once"
 
@@ -197,12 +183,9 @@ def test_acceptance_whose_commit_never_arrived_is_refused(wire: Wire, cut: Intak
 
 def test_acceptance_is_uncertain_while_the_database_is_away(wire: Wire, cut: Intake) -> None:
     token, company = an_invitation(cut)
-    commit = NextCommit(b"memberships")
-    wire.cut_after = commit
-    with lost(wire, commit):
+    with lost(wire, NextCommit(b"memberships")):
         answer = accept(cut, token)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (503, "COMMIT_UNKNOWN"), answer.text
+    error = refused(answer, 503, "COMMIT_UNKNOWN")
     assert "may have been accepted" in error["message"]
     assert answer.headers["Retry-After"] == "1"
     again = wait_until(lambda: answered(accept(cut, token)), says="the database is back")
@@ -211,69 +194,37 @@ def test_acceptance_is_uncertain_while_the_database_is_away(wire: Wire, cut: Int
 
 
 def test_callback_with_a_lost_commit_is_asked_for_again(wire: Wire, cut: Intake, hasher: Hasher) -> None:
-    from tests.api_shim.test_intake_carrier import call_back  # noqa: PLC0415 - one caller
-
-    attempt_token = a_placed_attempt(a_house(cut.database, cut.seeded, hasher, cut.now)).token
-    assert attempt_token is not None
+    token = token_of(a_placed_attempt(a_house(cut.database, cut.seeded, hasher, cut.now)))
     wire.cut_after = NextCommit(b"carrier_events")
-    assert call_back(cut, attempt_token).json()["error"]["code"] == "COMMIT_UNKNOWN"
-    assert call_back(cut, attempt_token).status_code == 204
+    assert call_back(cut, token).json()["error"]["code"] == "COMMIT_UNKNOWN"
+    assert call_back(cut, token).status_code == 204
     assert cut.count("carrier_events") == 1
 
 
 def test_read_with_a_lost_commit_changes_nothing(wire: Wire, cut: Intake) -> None:
     wire.cut_after = lambda sent: b"SELECT" in sent and b"FROM jobs" in sent
-    answer = cut.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "DATABASE_AWAY")
+    assert refusal(cut.get("/jobs")) == (503, "DATABASE_AWAY")
 
 
 def test_late_command_is_not_accepted_afterwards(intake: Intake) -> None:
     """More slow requests than threads: the last one gets a thread after half of its time."""
-    with slow_acceptance(intake.database, "4 s"), ThreadPoolExecutor(9) as clients:
+    with slow_acceptance(intake), ThreadPoolExecutor(9) as clients:
         answers = list(clients.map(lambda _: intake.create(headers=ASYNC), range(9)))
-        refused = [each for each in answers if each.status_code == 503]
-        assert refused
-        assert {each.json()["error"]["code"] for each in refused} == {"DATABASE_AWAY"}
+        late = [each for each in answers if each.status_code == 503]
+        assert {refusal(each) for each in late} == {(503, "DATABASE_AWAY")}
         wait_until(lambda: not intake.ask(_AT_WORK), seconds=30, says="all work has ended")
-        assert intake.count("inbox") == len(answers) - len(refused)
+        assert intake.count("inbox") == len(answers) - len(late)
 
 
-_AT_WORK = """
-    SELECT 1 FROM pg_stat_activity WHERE usename = 'api' AND state <> 'idle' AND pid <> pg_backend_pid()
-"""
-
-
-@contextmanager
-def slow_acceptance(database: Database, takes: str) -> Iterator[None]:
-    """Make each insert into the inbox take this long."""
-    change(
-        database,
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
-        f" BEGIN PERFORM pg_sleep_for('{takes}'); RETURN NEW; END $$",
-    )
-    change(database, "CREATE TRIGGER slowly BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION slowly()")
-    try:
-        yield
-    finally:
-        change(database, "DROP TRIGGER slowly ON inbox")
-        change(database, "DROP FUNCTION slowly()")
-
-
-def change(database: Database, statement: str) -> None:
-    with database.transaction() as stores:
-        stores.connection.execute(text(statement))
+_AT_WORK = "SELECT 1 FROM pg_stat_activity WHERE usename = 'api' AND state <> 'idle' AND pid <> pg_backend_pid()"
 
 
 @contextmanager
 def lost(wire: Wire, commit: NextCommit) -> Iterator[None]:
     """Drop all traffic after that COMMIT was sent, also on new connections."""
-    wire.cut_before = commit.everything_after
+    wire.cut_after, wire.cut_before = commit, commit.everything_after
     yield
-    wire.cut_before = wire.cut_after = nothing
-
-
-def nothing(_: bytes) -> bool:
-    return False
+    wire.cut_before = wire.cut_after = lambda _: False
 
 
 def an_invitation(intake: Intake) -> tuple[str, dict[str, Any]]:
@@ -292,17 +243,14 @@ def answered(answer: httpx.Response) -> httpx.Response | None:
 
 def uncertain(answer: httpx.Response) -> dict[str, Any]:
     """Return the details of a COMMIT_UNKNOWN response."""
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (503, "COMMIT_UNKNOWN"), answer.text
+    error = refused(answer, 503, "COMMIT_UNKNOWN")
     assert re.search(r"may have been (accepted|applied)", error["message"])
     assert "Nothing was changed" not in error["message"]
-    details: dict[str, Any] = error["details"]
-    return details
+    return dict(error["details"])
 
 
 def nothing_was_changed(answer: httpx.Response, intake: Intake, table: str = "inbox") -> None:
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (503, "DATABASE_AWAY"), answer.text
+    error = refused(answer, 503, "DATABASE_AWAY")
     assert "Nothing was changed" in error["message"]
     assert answer.headers["Retry-After"] == "1"
     assert intake.count(table) == 0

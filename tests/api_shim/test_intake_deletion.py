@@ -12,38 +12,36 @@ import pytest
 import redis
 
 from scheduler.domain.attempt import AttemptState, HangUpCause, Reason
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import KeyKind
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.shared import hints as tasks
-from tests.api_shim.intake import ASYNC, TOMORROW, Intake, Worker, a_call, candidate
-from tests.api_shim.test_intake_carrier import call_back, changed
-from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, code, data, of_another_company
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import JOB, ONLINE_AGENT, TOMORROW, candidate
+from tests.api_shim.calls import a_call
+from tests.api_shim.carrier_callbacks import call_back, changed, token_of
+from tests.api_shim.intake import ASYNC, Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
 from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_sid
 
 MAINTENANCE = "duecall:maintenance"
 """The queue in which erasures wait, as Redis has it."""
+Erasure = Callable[[UUID], None]
 DELETE_KEY = {"Idempotency-Key": "a deletion"}
 
 
 @pytest.fixture
-def erase(tenant: Tenant) -> Callable[[UUID], None]:
+def erase(tenant: Tenant) -> Erasure:
     """Erase as a worker does after a hint."""
     return Erase(tenant.context, RecordingHints()).company
 
 
-@pytest.fixture
-def ats(intake: Intake) -> Intake:
-    return intake.with_new_key(kind=KeyKind.ATS)
-
-
 def delete(intake: Intake, company_id: object, **headers: str) -> httpx.Response:
-    return intake.send("DELETE", f"/company/{company_id}", headers=headers)
+    return intake.delete(f"/company/{company_id}", headers=headers)
 
 
 def a_company(ats: Intake, **headers: str) -> str:
-    return str(data(ats.send("POST", "/company", json={"name": "Canary"}, headers=headers), 201)["id"])
+    return str(ats.made("/company", {"name": "Canary"}, headers=headers)["id"])
 
 
 def is_deleted(intake: Intake, company_id: object) -> bool:
@@ -63,7 +61,7 @@ def test_f6_1_a_regular_key_deletes_its_own_company(intake: Intake) -> None:
 @does("F6-1")
 def test_f6_1_ats_key_deletes_a_company_that_it_created(ats: Intake) -> None:
     company_id, other = a_company(ats), a_company(ats)
-    assert data(ats.send("DELETE", f"/v1/company/{company_id}")) is True
+    assert data(ats.delete(f"/v1/company/{company_id}")) is True
     assert is_deleted(ats, company_id)
     assert not is_deleted(ats, other)
 
@@ -71,10 +69,10 @@ def test_f6_1_ats_key_deletes_a_company_that_it_created(ats: Intake) -> None:
 @does_not("F6-1")
 def test_f6_1_foreign_or_missing_company_is_not_deleted(intake: Intake, ats: Intake) -> None:
     company_id = a_company(ats)
-    for stranger in (intake, of_another_company(intake), intake.with_new_key(kind=KeyKind.ATS)):
+    for stranger in (intake, intake.with_key_of_another_company(), intake.with_new_key(kind=KeyKind.ATS)):
         for which in (company_id, uuid4()):
-            assert code(delete(stranger, which)) == (403, "RESOURCE_ACCESS_DENIED")
-    assert code(delete(ats, intake.seeded.company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+            assert refusal(delete(stranger, which)) == (403, "RESOURCE_ACCESS_DENIED")
+    assert refusal(delete(ats, intake.seeded.company_id)) == (403, "RESOURCE_ACCESS_DENIED")
     assert not is_deleted(intake, company_id)
     assert not is_deleted(intake, intake.seeded.company_id)
 
@@ -82,7 +80,7 @@ def test_f6_1_foreign_or_missing_company_is_not_deleted(intake: Intake, ats: Int
 @does_not("F6-1")
 def test_f6_1_deletion_requires_the_scope(intake: Intake) -> None:
     writer = intake.with_new_key("write:companies", "read:companies", "delete:jobs")
-    assert code(delete(writer, intake.seeded.company_id)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(delete(writer, intake.seeded.company_id)) == (403, "INSUFFICIENT_PERMISSIONS")
     assert not is_deleted(intake, intake.seeded.company_id)
     assert data(delete(intake.with_new_key("delete:companies"), intake.seeded.company_id)) is True
 
@@ -96,7 +94,7 @@ def test_f6_1_deletion_is_written_by_the_api_and_never_gets_202(ats: Intake) -> 
 
 
 @does("F6-1")
-def test_f6_1_repeated_deletion_is_answered_after_the_erasure(ats: Intake, erase: Callable[[UUID], None]) -> None:
+def test_f6_1_repeated_deletion_is_answered_after_the_erasure(ats: Intake, erase: Erasure) -> None:
     company_id = a_company(ats)
     assert data(delete(ats, company_id, **DELETE_KEY)) is True
     for _ in range(2):
@@ -106,49 +104,46 @@ def test_f6_1_repeated_deletion_is_answered_after_the_erasure(ats: Intake, erase
         erase(UUID(company_id))
     assert ats.count("erasures") == 1
     other = a_company(ats)
-    assert code(delete(ats, other, **DELETE_KEY)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert refusal(delete(ats, other, **DELETE_KEY)) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert not is_deleted(ats, other)
 
 
 @does_not("F6-1")
-def test_f6_1_repeated_deletion_without_its_key_gets_403(ats: Intake, erase: Callable[[UUID], None]) -> None:
+def test_f6_1_repeated_deletion_without_its_key_gets_403(ats: Intake, erase: Erasure) -> None:
     company_id = a_company(ats)
     assert data(delete(ats, company_id)) is True
     for headers in ({}, DELETE_KEY):
-        assert code(delete(ats, company_id, **headers)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(delete(ats, company_id, **headers)) == (403, "RESOURCE_ACCESS_DENIED")
     erase(UUID(company_id))
-    assert code(delete(ats, company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+    assert refusal(delete(ats, company_id)) == (403, "RESOURCE_ACCESS_DENIED")
 
 
 # ---- F6-2: after the answer
 
 
 @does("F6-2")
-def test_f6_2_only_the_keys_of_the_deleted_company_are_dead(intake: Intake, erase: Callable[[UUID], None]) -> None:
-    second, stranger = intake.with_new_key(), of_another_company(intake)
+def test_f6_2_only_the_keys_of_the_deleted_company_are_dead(intake: Intake, erase: Erasure) -> None:
+    second, stranger = intake.with_new_key(), intake.with_key_of_another_company()
     assert data(delete(intake, intake.seeded.company_id, **DELETE_KEY)) is True
     for _ in range(2):
         for key in (intake, second):
-            assert code(key.get("/jobs")) == (401, "INVALID_API_KEY")
-            assert code(delete(key, intake.seeded.company_id, **DELETE_KEY)) == (401, "INVALID_API_KEY")
+            assert refusal(key.get("/jobs")) == (401, "INVALID_API_KEY")
+            assert refusal(delete(key, intake.seeded.company_id, **DELETE_KEY)) == (401, "INVALID_API_KEY")
         assert stranger.get("/jobs").status_code == 200
         erase(intake.seeded.company_id)
     assert stranger.get("/jobs").status_code == 200
 
 
 @does_not("F6-2")
-def test_f6_2_deleted_company_can_no_longer_be_read_or_written(
-    intake: Intake, worker: Worker, erase: Callable[[UUID], None]
-) -> None:
-    principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats = adopted(intake, principal, key)
+def test_f6_2_deleted_company_can_no_longer_be_read_or_written(intake: Intake, worker: Worker, erase: Erasure) -> None:
+    ats = intake.with_key_of_its_ats()
     company_id = str(intake.seeded.company_id)
     params = {"companyId": company_id}
     made = {
-        path: data(ats.send("POST", path, json=body, params=params), 201)["id"]
+        path: ats.made(path, body, params=params)["id"]
         for path, body in (("/jobs", JOB), ("/candidates", candidate()), ("/agents", ONLINE_AGENT))
     }
-    accepted = ats.send("POST", "/interviews", json=ats.body(), params=params, headers=ASYNC)
+    accepted = ats.post("/interviews", ats.body(), params=params, headers=ASYNC)
     call = a_call(intake, scheduledAt=TOMORROW)
     stays = a_company(ats)
     paths = ["/phone-numbers", *made, call.interview, call.attempts, call.attempt, call.explanation]
@@ -158,15 +153,12 @@ def test_f6_2_deleted_company_can_no_longer_be_read_or_written(
     assert data(delete(ats, company_id)) is True
     for _ in range(2):
         for path in paths:
-            assert code(ats.get(path, **params)) == (403, "RESOURCE_ACCESS_DENIED"), path
-        assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
-        assert code(ats.send("PATCH", f"/company/{company_id}", json={"name": "Back"})) == (
-            403,
-            "RESOURCE_ACCESS_DENIED",
-        )
-        assert code(ats.send("POST", "/jobs", json=JOB, params=params)) == (403, "RESOURCE_ACCESS_DENIED")
-        assert code(ats.create(companyId=company_id)) == (403, "RESOURCE_ACCESS_DENIED")
-        assert [each["id"] for each in data(ats.get("/company"))["items"]] == [stays]
+            assert refusal(ats.get(path, **params)) == (403, "RESOURCE_ACCESS_DENIED"), path
+        assert refusal(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.patch(f"/company/{company_id}", {"name": "Back"})) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.post("/jobs", JOB, params=params)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.create(companyId=company_id)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert ats.ids("/company") == [stays]
         assert ats.get(accepted.headers["Location"]).status_code in {403, 404}
         erase(UUID(company_id))
     assert ats.get(f"/company/{stays}").status_code == 200
@@ -174,7 +166,7 @@ def test_f6_2_deleted_company_can_no_longer_be_read_or_written(
 
 @does("F6-2")
 def test_f6_2_deletion_stops_claims_and_hangs_up_live_calls(
-    intake: Intake, tenant: Tenant, worker: Worker, erase: Callable[[UUID], None]
+    intake: Intake, tenant: Tenant, worker: Worker, erase: Erasure
 ) -> None:
     placed, waiting = a_placed_attempt(tenant), a_call(intake)
     assert data(delete(intake, tenant.company_id)) is True
@@ -220,7 +212,7 @@ def test_f6_2_write_that_meets_the_deletion_is_refused(
             answer = pool.submit(intake.send, method, address, json=body, headers=headers)
             wait_until(lambda: waits_for_a_lock(intake), says="the write waits for the company")
             stores.companies.delete(company_id, intake.now())
-        assert code(answer.result()) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(answer.result()) == (403, "RESOURCE_ACCESS_DENIED")
     assert rows(intake) == before
 
 
@@ -240,7 +232,7 @@ def test_f6_2_write_before_the_deletion_is_completed_first(intake: Intake) -> No
 
 def one_of_each(intake: Intake) -> dict[str, str]:
     made = {"jobs": JOB, "candidates": candidate(), "agents": ONLINE_AGENT}
-    ids = {kind: data(intake.send("POST", f"/{kind}", json=body), 201)["id"] for kind, body in made.items()}
+    ids = {kind: intake.made(f"/{kind}", body)["id"] for kind, body in made.items()}
     return {"company": str(intake.seeded.company_id), **ids}
 
 
@@ -269,11 +261,8 @@ def test_f6_2_hint_for_the_worker_contains_only_the_id(intake: Intake) -> None:
 
 
 @does("F6-3")
-def test_f6_3_everything_is_erased_but_certificate_and_usage(
-    intake: Intake, worker: Worker, erase: Callable[[UUID], None]
-) -> None:
-    principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats = adopted(intake, principal, key)
+def test_f6_3_everything_is_erased_but_certificate_and_usage(intake: Intake, worker: Worker, erase: Erasure) -> None:
+    ats = intake.with_key_of_its_ats()
     a_call(intake)
     company_id = intake.seeded.company_id
     assert data(delete(ats, company_id)) is True
@@ -287,8 +276,8 @@ def test_f6_3_everything_is_erased_but_certificate_and_usage(
 
 
 @does_not("F6-3")
-def test_f6_3_rows_of_another_company_are_kept(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
-    stranger = of_another_company(intake)
+def test_f6_3_rows_of_another_company_are_kept(intake: Intake, worker: Worker, erase: Erasure) -> None:
+    stranger = intake.with_key_of_another_company()
     call = a_call(stranger)
     assert data(delete(intake, intake.seeded.company_id)) is True
     erase(intake.seeded.company_id)
@@ -296,14 +285,12 @@ def test_f6_3_rows_of_another_company_are_kept(intake: Intake, worker: Worker, e
 
 
 @does_not("F6-3")
-def test_f6_3_late_callback_belongs_to_no_attempt(
-    intake: Intake, tenant: Tenant, erase: Callable[[UUID], None]
-) -> None:
+def test_f6_3_late_callback_belongs_to_no_attempt(intake: Intake, tenant: Tenant, erase: Erasure) -> None:
     placed = a_placed_attempt(tenant)
-    assert placed.token is not None
+    token = token_of(placed)
     form = changed(CallSid=placed.call_sid or a_sid(), CallStatus="completed")
     assert data(delete(intake, tenant.company_id)) is True
-    assert call_back(intake, placed.token, form).status_code == 204
+    assert call_back(intake, token, form).status_code == 204
     assert intake.count("carrier_events") == 1, "it is accepted while it may still end a call"
     intake.change(
         "UPDATE attempts SET state = 'FAILED', reason = 'BUSY', phase = NULL, look_at = NULL, ended_at = :at",
@@ -312,27 +299,24 @@ def test_f6_3_late_callback_belongs_to_no_attempt(
     intake.change("UPDATE lines SET attempt_id = NULL")
     erase(tenant.company_id)
     assert intake.count("carrier_events") == 0
-    assert call_back(intake, placed.token, form).status_code == 204
+    assert call_back(intake, token, form).status_code == 204
     assert intake.count("carrier_events") == 0
 
 
 @does_not("F6-3")
-def test_f6_3_repeated_requests_restore_nothing(intake: Intake, worker: Worker, erase: Callable[[UUID], None]) -> None:
-    ats = intake.with_new_key(kind=KeyKind.ATS)
+def test_f6_3_repeated_requests_restore_nothing(ats: Intake, worker: Worker, erase: Erasure) -> None:
     headers = {"Idempotency-Key": "a company"}
     company_id = a_company(ats, **headers)
-    params: Any = {"companyId": company_id}
-    job = {"headers": {"Idempotency-Key": "a job"}, "json": JOB, "params": params}
-    assert ats.send("POST", "/jobs", **job).status_code == 201
+    job: Any = {"headers": {"Idempotency-Key": "a job"}, "json": JOB, "params": {"companyId": company_id}}
+    assert ats.post("/jobs", **job).status_code == 201
     assert data(delete(ats, company_id)) is True
     for _ in range(2):
-        content = ats.send("POST", "/company", json={"name": "Canary"}, headers=headers)
-        assert code(content) == (410, "COMPANY_DELETED")
+        content = ats.post("/company", {"name": "Canary"}, headers=headers)
+        assert refusal(content) == (410, "COMPANY_DELETED")
         assert content.headers["Idempotent-Replayed"] == "true"
-        assert "Canary" not in content.text
-        assert "settings" not in content.text
-        assert code(ats.send("POST", "/jobs", **job)) == (403, "RESOURCE_ACCESS_DENIED")
-        assert code(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
+        assert not [each for each in ("Canary", "settings") if each in content.text]
+        assert refusal(ats.post("/jobs", **job)) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.get(f"/company/{company_id}")) == (403, "RESOURCE_ACCESS_DENIED")
         erase(UUID(company_id))
     assert ats.ask("SELECT count(*) FROM companies WHERE id = :id", id=company_id) == [(0,)]
     assert ats.count("jobs") == 0
@@ -341,13 +325,3 @@ def test_f6_3_repeated_requests_restore_nothing(intake: Intake, worker: Worker, 
 TABLES = (
     "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('arrows', 'alembic_version')"
 )
-
-
-def adopted(intake: Intake, principal: Principal, key: str) -> Intake:
-    """Make this ATS key the creator of the company of the intake."""
-    intake.change(
-        "UPDATE companies SET ats_principal_id = :id WHERE id = :company_id",
-        id=principal.id,
-        company_id=intake.seeded.company_id,
-    )
-    return intake.with_key(key)

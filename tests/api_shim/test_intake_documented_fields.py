@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, candidate
-from tests.api_shim.test_intake_billing import talk
-from tests.api_shim.test_intake_records import JOB, ONLINE_AGENT, data
+from tests.api_shim.answers import data
+from tests.api_shim.bodies import JOB, ONLINE_AGENT, TOMORROW, candidate
+from tests.api_shim.calls import a_call, talk
+from tests.api_shim.intake import Intake, Worker
 from tests.support.builders import Tenant
 
 DOCUMENTED: Mapping[str, str] = {
@@ -37,10 +38,10 @@ def shown(intake: Intake, worker: Worker, tenant: Tenant) -> Mapping[str, Any]:
     talk(tenant)
     usage = data(intake.get("/billing/usage"))
     return {
-        "company": data(ats.send("POST", "/company", json={"name": "Acme"}), 201),
-        "job": data(intake.send("POST", "/jobs", json=JOB), 201),
-        "candidate": data(intake.send("POST", "/candidates", json=candidate()), 201),
-        "agent": data(intake.send("POST", "/agents", json=ONLINE_AGENT), 201),
+        "company": ats.made("/company", {"name": "Acme"}),
+        "job": intake.made("/jobs", JOB),
+        "candidate": intake.made("/candidates", candidate()),
+        "agent": intake.made("/agents", ONLINE_AGENT),
         "phone number": data(intake.get("/phone-numbers"))["items"][0],
         "interview": interview,
         "call attempt": interview["callAttempts"][0],

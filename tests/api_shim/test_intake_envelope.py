@@ -10,10 +10,12 @@ import pytest
 from api_shim.app import create_app
 from api_shim.errors import STATUS_OF
 from scheduler.domain.refusals import Refused
-from scheduler.hashing import Hasher
-from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, NUMBER, Intake, Worker
-from tests.conftest import TestClock, wait_until
-from tests.support.builders import a_house, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
+from tests.api_shim.answers import data, refusal, refused
+from tests.api_shim.bodies import EMAIL, FIRST_NAME, LAST_NAME, NUMBER
+from tests.api_shim.document_operations import OPERATIONS
+from tests.api_shim.intake import Intake, Worker
+from tests.conftest import wait_until
+from tests.support.builders import Tenant, a_pending_attempt, a_waiting_command, an_attempt_of_unknown_outcome
 
 ERRORS_OF_A_COMMAND = {"400", "401", "403", "404", "409", "413", "422", "429", "500", "503"}
 
@@ -26,8 +28,8 @@ def test_every_answer_has_the_envelope_and_a_trace_id_of_its_own(intake: Intake,
         intake.create(intake.body(agentId="7")),
         intake.get(f"/interviews/{made.json()['data']['id']}"),
         intake.get("/nothing/here"),
-        intake.send("DELETE", "/interviews"),
-        intake.send("POST", "/interviews", content=b"x" * 70_000),
+        intake.delete("/interviews"),
+        intake.post("/interviews", content=b"x" * 70_000),
         intake.client.get("/healthz"),
         intake.client.get("/readyz"),
     ]
@@ -45,9 +47,7 @@ def test_every_answer_has_the_envelope_and_a_trace_id_of_its_own(intake: Intake,
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/interviews/", "/v1", "/v1/nothing", "/openapi.yaml"])
 def test_unknown_url_gets_404(intake: Intake, path: str) -> None:
-    answer = intake.get(path)
-    assert answer.status_code == 404
-    assert answer.json()["error"]["code"] == "ROUTE_NOT_FOUND"
+    assert refusal(intake.get(path)) == (404, "ROUTE_NOT_FOUND")
 
 
 @pytest.mark.parametrize(
@@ -66,47 +66,38 @@ def test_unsupported_method_gets_405_with_the_supported_ones(
     intake: Intake, method: str, path: str, allowed: str
 ) -> None:
     answer = intake.send(method, path)
-    assert answer.status_code == 405
-    assert answer.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
+    assert refusal(answer) == (405, "METHOD_NOT_ALLOWED")
     assert answer.headers["Allow"] == allowed
 
 
 @pytest.mark.parametrize("path", ["/interviews", "/carrier/twilio/t", "/nothing"])
 def test_a_body_over_64_kib_is_refused_by_its_announced_length(intake: Intake, path: str) -> None:
-    answer = intake.send("POST", path, content=b" " * (64 * 1024 + 1))
-    assert answer.status_code == 413
-    assert answer.json()["error"]["code"] == "BODY_TOO_LARGE"
+    assert refusal(intake.post(path, content=b" " * (64 * 1024 + 1))) == (413, "BODY_TOO_LARGE")
 
 
 @pytest.mark.parametrize("path", ["/interviews", "/carrier/twilio/t"])
 def test_a_body_over_64_kib_is_refused_by_its_bytes(intake: Intake, path: str) -> None:
-    answer = intake.send("POST", path, content=chunks(65))
-    assert answer.status_code == 413
-    assert answer.json()["error"]["code"] == "BODY_TOO_LARGE"
+    assert refusal(intake.post(path, content=chunks(65))) == (413, "BODY_TOO_LARGE")
 
 
 def test_large_body_is_drained_before_it_is_refused(intake: Intake) -> None:
-    assert intake.send("POST", "/interviews", content=b" " * 900_000).status_code == 413
-    assert intake.send("POST", "/interviews", content=chunks(800)).status_code == 413
+    assert intake.post("/interviews", content=b" " * 900_000).status_code == 413
+    assert intake.post("/interviews", content=chunks(800)).status_code == 413
 
 
 def test_a_body_of_64_kib_is_read(intake: Intake, worker: Worker) -> None:
     content = json.dumps(intake.body()).encode()
     padded = content + b" " * (64 * 1024 - len(content))
-    answer = intake.send("POST", "/interviews", content=padded, headers={"Content-Type": "application/json"})
+    answer = intake.post("/interviews", content=padded, headers={"Content-Type": "application/json"})
     assert answer.status_code == 201
 
 
 def test_unexpected_error_does_not_reveal_its_message(intake: Intake, worker: Worker) -> None:
-    made = intake.create().json()["data"]["id"]
+    made = intake.interview()["id"]
     intake.change("UPDATE attempts SET schedule = '{}'")
-    answer = intake.get(f"/interviews/{made}")
-    assert answer.status_code == 500
-    assert answer.json()["error"] == {
-        "code": "INTERNAL_ERROR",
-        "message": "An unexpected error occurred. It is logged under this traceId.",
-        "details": None,
-    }
+    message = "An unexpected error occurred. It is logged under this traceId."
+    error = refused(intake.get(f"/interviews/{made}"), 500, "INTERNAL_ERROR")
+    assert error == {"code": "INTERNAL_ERROR", "message": message, "details": None}
     assert intake.client.get("/healthz").status_code == 200
 
 
@@ -116,10 +107,10 @@ def test_request_logs_one_line_without_personal_data(
     intake.create(headers={"Idempotency-Key": EMAIL})
     intake.create(intake.body(scheduledAt=FIRST_NAME))
     intake.create(intake.body(extra=NUMBER, agentId=EMAIL))
-    intake.send("POST", "/interviews", content=f'{{"candidate": "{LAST_NAME}'.encode())
-    intake.send("POST", "/call-times/preview", json={"phoneNumber": NUMBER})
-    intake.send("POST", "/call-times/preview", json={"phoneNumber": f"{NUMBER}x"})
-    made = intake.get(f"/commands/{EMAIL}").json()["data"]["result"]["id"]
+    intake.post("/interviews", content=f'{{"candidate": "{LAST_NAME}'.encode())
+    intake.post("/call-times/preview", {"phoneNumber": NUMBER})
+    intake.post("/call-times/preview", {"phoneNumber": f"{NUMBER}x"})
+    made = data(intake.get(f"/commands/{EMAIL}"))["result"]["id"]
     intake.get(f"/interviews/{made}", name=NUMBER)
     intake.get(f"/nothing/{NUMBER}")
     intake.change("UPDATE attempts SET schedule = '{}'")
@@ -147,8 +138,7 @@ def test_every_family_of_refusals_has_a_status() -> None:
     assert {family.__name__ for family in Refused.__subclasses__()} == set(STATUS_OF)
 
 
-def test_metrics_count_per_company(intake: Intake, hasher: Hasher, now: TestClock) -> None:
-    tenant = a_house(intake.database, intake.seeded, hasher, now)
+def test_metrics_count_per_company(intake: Intake, tenant: Tenant) -> None:
     a_pending_attempt(tenant)
     an_attempt_of_unknown_outcome(tenant)
     a_waiting_command(tenant, None)
@@ -169,87 +159,30 @@ def test_readyz_requires_the_schema_of_this_version(intake: Intake) -> None:
     [[revision]] = intake.ask("SELECT version_num FROM alembic_version")
     intake.change("UPDATE alembic_version SET version_num = 'another'")
     try:
-        answer = intake.client.get("/readyz")
-        assert answer.status_code == 503
-        assert answer.json()["error"]["code"] == "SCHEMA_NOT_READY"
+        assert refusal(intake.client.get("/readyz")) == (503, "SCHEMA_NOT_READY")
         assert intake.client.get("/healthz").status_code == 200
     finally:
         intake.change("UPDATE alembic_version SET version_num = :revision", revision=revision)
 
 
-OPERATIONS = {
-    "listCompanies": ("GET", "/company", "read:companies", {"200"}),
-    "createCompany": ("POST", "/company", "write:companies", {"201", "410"}),
-    "getCompany": ("GET", "/company/{companyId}", "read:companies", {"200"}),
-    "updateCompany": ("PATCH", "/company/{companyId}", "write:companies", {"200"}),
-    "deleteCompany": ("DELETE", "/company/{companyId}", "delete:companies", {"200"}),
-    **{
-        f"{verb}{Noun}{'s' if verb == 'list' else ''}": (
-            method,
-            f"/{Noun.lower()}s" + ("" if verb in {"list", "create"} else f"/{{{Noun.lower()}Id}}"),
-            f"{scope}:{Noun.lower()}s",
-            {"201" if verb == "create" else "200"},
-        )
-        for Noun in ("Job", "Candidate", "Agent")
-        for verb, method, scope in (
-            ("list", "GET", "read"),
-            ("create", "POST", "write"),
-            ("get", "GET", "read"),
-            ("update", "PATCH", "write"),
-            ("delete", "DELETE", "delete"),
-        )
-    },
-    "getUsage": ("GET", "/billing/usage", "read:billing", {"200"}),
-    "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
-    "listInterviews": ("GET", "/interviews", "read:interviews", {"200"}),
-    "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),
-    "getInterview": ("GET", "/interviews/{interviewId}", "read:interviews", {"200"}),
-    "updateInterview": ("PATCH", "/interviews/{interviewId}", "write:interviews", {"200"}),
-    "deleteInterview": ("DELETE", "/interviews/{interviewId}", "delete:interviews", {"200"}),
-    "listCallAttempts": ("GET", "/interviews/{interviewId}/call-attempts", "read:interviews", {"200"}),
-    "createCallAttempt": ("POST", "/interviews/{interviewId}/call-attempts", "write:interviews", {"201"}),
-    "getCallAttempt": ("GET", "/interviews/{interviewId}/call-attempts/{attemptId}", "read:interviews", {"200"}),
-    "rescheduleCallAttempt": (
-        "PATCH",
-        "/interviews/{interviewId}/call-attempts/{attemptId}",
-        "write:interviews",
-        {"204", "412"},
-    ),
-    "deleteCallAttempt": (
-        "DELETE",
-        "/interviews/{interviewId}/call-attempts/{attemptId}",
-        "write:interviews",
-        {"204", "412"},
-    ),
-    "explainCallAttempt": (
-        "GET",
-        "/interviews/{interviewId}/call-attempts/{attemptId}/explanation",
-        "read:interviews",
-        {"200"},
-    ),
-    "previewCallTime": ("POST", "/call-times/preview", "read:interviews", {"200", "413"}),
-    # The required scope depends on the command, as the description explains.
-    "getCommand": ("GET", "/commands/{reference}", "", {"200"}),
-    "acceptInvitation": ("POST", "/invitations/accept", None, {"200", "410"}),
-    "isAlive": ("GET", "/healthz", None, {"200"}),
-    "isReady": ("GET", "/readyz", None, {"200"}),
-    "getMetrics": ("GET", "/metrics", None, {"200"}),
-}
-COMMANDS = [
-    "createInterview",
-    "updateInterview",
-    "deleteInterview",
-    "createCallAttempt",
-    "rescheduleCallAttempt",
-    "deleteCallAttempt",
-]
+COMMANDS = {"createInterview", "updateInterview", "deleteInterview"}
+COMMANDS |= {"createCallAttempt", "rescheduleCallAttempt", "deleteCallAttempt"}
+
+
+def operation(document: dict[str, Any], name: str) -> dict[str, Any]:
+    method, path, *_ = OPERATIONS[name]
+    return dict(document["paths"][path][method.lower()])
+
+
+def parameters(operation: dict[str, Any]) -> set[str]:
+    return {each["name"] for each in operation.get("parameters", ())}
 
 
 def test_document_lists_every_operation_with_its_scopes(document: dict[str, Any]) -> None:
     documented = {
-        operation["operationId"]: (method.upper(), path, operation.get("security"))
+        spec["operationId"]: (method.upper(), path, spec.get("security"))
         for path, operations in document["paths"].items()
-        for method, operation in operations.items()
+        for method, spec in operations.items()
     }
     assert documented == {
         name: (method, path, None if scope is None else [{"apiKey": [scope] if scope else []}])
@@ -258,14 +191,13 @@ def test_document_lists_every_operation_with_its_scopes(document: dict[str, Any]
     assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_document_lists_every_answer_of_a_command(document: dict[str, Any], name: str) -> None:
-    method, path, _, own = OPERATIONS[name]
-    operation = document["paths"][path][method.lower()]
-    assert set(operation["responses"]) == {"202", "default"} | ERRORS_OF_A_COMMAND | own
-    assert {"Idempotency-Key", "Prefer"} <= {each["name"] for each in operation["parameters"]}
-    assert "Location" in operation["responses"]["202"]["headers"]
-    for status, answer in operation["responses"].items():
+    command, (*_, own) = operation(document, name), OPERATIONS[name]
+    assert set(command["responses"]) == {"202", "default"} | ERRORS_OF_A_COMMAND | own
+    assert {"Idempotency-Key", "Prefer"} <= parameters(command)
+    assert "Location" in command["responses"]["202"]["headers"]
+    for status, answer in command["responses"].items():
         if status.isdigit() and int(status) >= 400:
             content = answer["content"]["application/json"]
             assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
@@ -274,42 +206,35 @@ def test_document_lists_every_answer_of_a_command(document: dict[str, Any], name
                 assert example["value"]["error"]["code"] == code
 
 
-WRITES = [
-    name
-    for name, (method, path, *_) in OPERATIONS.items()
-    if method in {"POST", "PATCH", "DELETE"} and name not in {*COMMANDS, "previewCallTime", "acceptInvitation"}
-]
+OTHERS = {*COMMANDS, "previewCallTime", "acceptInvitation"}
+WRITES = [name for name, (method, *_) in OPERATIONS.items() if method != "GET" and name not in OTHERS]
 
 
 @pytest.mark.parametrize("name", WRITES)
 def test_document_lists_every_answer_of_a_write_but_no_202(document: dict[str, Any], name: str) -> None:
-    method, path, _, own = OPERATIONS[name]
-    operation = document["paths"][path][method.lower()]
-    assert set(operation["responses"]) == {"default"} | ERRORS_OF_A_COMMAND | own
-    assert "Idempotency-Key" in {each["name"] for each in operation["parameters"]}
+    write, (*_, own) = operation(document, name), OPERATIONS[name]
+    assert set(write["responses"]) == {"default"} | ERRORS_OF_A_COMMAND | own
+    assert "Idempotency-Key" in parameters(write)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_document_has_an_example_of_every_body_but_of_no_delete(document: dict[str, Any], name: str) -> None:
-    method, path, *_ = OPERATIONS[name]
-    operation = document["paths"][path][method.lower()]
-    assert ("requestBody" in operation) is (method in {"POST", "PATCH"})
-    if "requestBody" in operation:
-        [content] = operation["requestBody"]["content"].values()
+    body = operation(document, name).get("requestBody")
+    assert (body is not None) is (OPERATIONS[name][0] in {"POST", "PATCH"})
+    if body is not None:
+        [content] = body["content"].values()
         assert content["examples"]
         assert set(content["schema"]) <= {"$ref", "default"}
 
 
 def test_document_lists_if_match_where_it_is_checked(document: dict[str, Any]) -> None:
-    for name, (method, path, *_) in OPERATIONS.items():
-        operation = document["paths"][path][method.lower()]
-        conditional = name in {"rescheduleCallAttempt", "deleteCallAttempt"}
-        assert ("If-Match" in {each["name"] for each in operation.get("parameters", ())}) is conditional
-        assert ("412" in operation["responses"]) is conditional
-        assert ("ETag" in operation["responses"].get("200", {}).get("headers", {})) is (name == "getCallAttempt")
-        moves = name == "rescheduleCallAttempt"
-        assert ("ETag" in operation["responses"].get("204", {}).get("headers", {})) is moves
-        assert "content" not in operation["responses"].get("204", {})
+    for name in OPERATIONS:
+        this = operation(document, name)
+        responses, conditional = this["responses"], name in {"rescheduleCallAttempt", "deleteCallAttempt"}
+        assert ("If-Match" in parameters(this)) is ("412" in responses) is conditional
+        assert ("ETag" in responses.get("200", {}).get("headers", {})) is (name == "getCallAttempt")
+        assert ("ETag" in responses.get("204", {}).get("headers", {})) is (name == "rescheduleCallAttempt")
+        assert "content" not in responses.get("204", {})
 
 
 @pytest.mark.parametrize(
@@ -322,8 +247,7 @@ def test_document_lists_if_match_where_it_is_checked(document: dict[str, Any]) -
     ],
 )
 def test_document_names_the_conflicts_of_a_route(document: dict[str, Any], name: str, codes: set[str]) -> None:
-    method, path, *_ = OPERATIONS[name]
-    conflicts = document["paths"][path][method.lower()]["responses"]["409"]["content"]["application/json"]
+    conflicts = operation(document, name)["responses"]["409"]["content"]["application/json"]
     assert set(conflicts["examples"]) == {"IDEMPOTENCY_IN_PROGRESS"} | codes
 
 
@@ -331,16 +255,8 @@ def test_document_does_not_offer_rejected_values(document: dict[str, Any]) -> No
     request = document["components"]["schemas"]["InterviewRequest"]
     assert {"candidate", "agent", "job", "candidateId", "agentId", "jobId"} <= set(request["properties"])
     assert not {"agent_id", "companyId", "status"} & set(request["properties"])
-    for name in (
-        "InterviewRequest",
-        "InlineCandidate",
-        "AgentRequest",
-        "JobRequest",
-        "InterviewChange",
-        "CallRequest",
-        "CallMove",
-        "CallTimeRequest",
-    ):
+    bodies = "InterviewRequest InlineCandidate AgentRequest JobRequest InterviewChange CallRequest CallMove"
+    for name in (*bodies.split(), "CallTimeRequest"):
         assert document["components"]["schemas"][name]["additionalProperties"] is False
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
@@ -352,8 +268,7 @@ def test_application_can_be_created_without_settings() -> None:
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     """The document that is served as /openapi.json."""
-    served: dict[str, Any] = json.loads(json.dumps(create_app().openapi()))
-    return served
+    return dict(json.loads(json.dumps(create_app().openapi())))
 
 
 def test_the_document_is_served(intake: Intake, document: dict[str, Any]) -> None:

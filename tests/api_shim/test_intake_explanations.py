@@ -1,43 +1,30 @@
 """Explanations and previews over HTTP, by the rules that the dialler applies."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from scheduler.domain.attempt import Ended, Progressed, Reason
 from scheduler.domain.call import CallProgress
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
-from scheduler.hashing import Hasher
-from scheduler.use_cases.resources.keys import Keys
-from tests.api_shim.intake import (
-    AN_HOUR_LATER,
-    ASYNC,
-    NUMBER,
-    PEPPER,
-    TOMORROW,
-    Intake,
-    Worker,
-    a_call,
-    a_worker,
-    call_of,
-    candidate,
-)
+from tests.api_shim.answers import data, refusal, refused
+from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOLL_FREE, TOMORROW, candidate
+from tests.api_shim.calls import a_call, call_of, ended, tenant_of
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker
 from tests.architecture.rules import does
 from tests.conftest import NOON, seed
-from tests.support.builders import Tenant, a_candidate, a_house, a_number, a_pending_attempt, a_placed_attempt
+from tests.support.builders import Tenant, a_candidate, a_number, a_pending_attempt, a_placed_attempt
 
 EVENINGS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=20), end=timedelta(hours=22)),)
-TOLL_FREE = "+18004633339"
 
 
 def explained(intake: Intake, attempt: Any) -> dict[str, Any]:
-    answer = intake.get(call_of(attempt).explanation)
-    assert answer.status_code == 200, answer.text
-    content: dict[str, Any] = answer.json()["data"]
-    return content
+    return dict(data(intake.get(call_of(attempt).explanation)))
 
 
 def rules(content: dict[str, Any]) -> list[str]:
@@ -49,16 +36,15 @@ def rules(content: dict[str, Any]) -> list[str]:
 
 def test_attempt_before_its_time_explains_the_time_and_the_clock(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    content = intake.get(call.explanation).json()["data"]
+    content = data(intake.get(call.explanation))
     assert content["attemptId"] == str(call.attempt_id)
     assert (content["status"], content["reasonCode"]) == ("PENDING", None)
     assert content["waitingFor"]
-    assert content["nextPossibleAt"] == TOMORROW
-    assert content["expiresAt"] == "2026-04-10T07:00:00Z"
-    assert content["blocks"][0]["rule"] == "NOT_DUE"
-    assert content["blocks"][0]["until"] == TOMORROW
-    assert content["blocks"][0]["detail"]
-    assert content["schedule"] == intake.get(call.attempt).json()["data"]["schedule"]
+    assert (content["nextPossibleAt"], content["expiresAt"]) == (TOMORROW, "2026-04-10T07:00:00Z")
+    block = content["blocks"][0]
+    assert (block["rule"], block["until"]) == ("NOT_DUE", TOMORROW)
+    assert block["detail"]
+    assert content["schedule"] == data(intake.get(call.attempt))["schedule"]
     assert content["warnings"] == []
     [created] = content["history"]
     assert set(created) == {"at", "event", "from", "to", "reasonCode", "by", "keyName", "detail"}
@@ -84,10 +70,8 @@ def test_a_paused_company_is_named_with_the_reason(intake: Intake, tenant: Tenan
 
 
 def test_closed_window_explains_when_it_opens(intake: Intake) -> None:
-    other = seed(intake.database, NOON, intervals=EVENINGS)
-    evening = Intake(**{**vars(intake), "seeded": other}).with_new_key()
-    attempt = a_pending_attempt(a_house(intake.database, other, Hasher(PEPPER), intake.now))
-    content = explained(evening, attempt)
+    evening = replace(intake, seeded=seed(intake.database, NOON, intervals=EVENINGS)).with_new_key()
+    content = explained(evening, a_pending_attempt(tenant_of(evening)))
     assert rules(content) == ["WINDOW_CLOSED"]
     assert content["blocks"][0]["until"] == content["nextPossibleAt"] == "2026-04-02T18:00:00Z"
 
@@ -113,8 +97,7 @@ def test_recently_called_number_explains_how_long_it_is_blocked(intake: Intake, 
 
 def test_waiting_command_blocks_its_interview(intake: Intake, tenant: Tenant) -> None:
     attempt, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
-    accepted = intake.send("DELETE", call_of(attempt).attempt, headers=ASYNC)
-    assert accepted.status_code == 202
+    assert intake.delete(call_of(attempt).attempt, headers=ASYNC).status_code == 202
     assert rules(explained(intake, attempt)) == ["COMMAND_WAITING"]
     assert rules(explained(intake, other)) == []
 
@@ -132,8 +115,7 @@ def test_call_in_progress_waits_for_its_end_and_shows_history(intake: Intake, te
 
 
 def test_finished_attempt_waits_for_nothing(intake: Intake, tenant: Tenant) -> None:
-    over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.DECLINED, ended_at=tenant.now()))
-    content = explained(intake, over)
+    content = explained(intake, ended(tenant, Reason.DECLINED))
     assert (content["status"], content["reasonCode"]) == ("FAILED", "DECLINED")
     assert content["waitingFor"] is content["nextPossibleAt"] is None
     assert content["blocks"] == []
@@ -142,8 +124,8 @@ def test_finished_attempt_waits_for_nothing(intake: Intake, tenant: Tenant) -> N
 
 def test_history_names_the_key_that_moved_the_attempt(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    assert intake.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}).status_code == 204
-    history = intake.get(call.explanation).json()["data"]["history"]
+    assert intake.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}).status_code == 204
+    history = data(intake.get(call.explanation))["history"]
     assert [each["event"] for each in history] == ["created", "rescheduled"]
     assert history[0]["by"] == history[1]["by"]
     assert (history[1]["from"], history[1]["to"]) == ("PENDING", "PENDING")
@@ -154,27 +136,21 @@ def test_progress_of_a_call_is_shown_as_a_word(intake: Intake, tenant: Tenant) -
     for rank in (CallProgress.DIALLED, CallProgress.RINGING, CallProgress.ANSWERED):
         placed = tenant.take(placed, Progressed(rank=rank))
     history = explained(intake, placed)["history"]
-    assert [each["detail"]["rank"] for each in history if each["event"] == "progressed"] == [
-        "DIALLED",
-        "RINGING",
-        "ANSWERED",
-    ]
+    ranks = [each["detail"]["rank"] for each in history if each["event"] == "progressed"]
+    assert ranks == ["DIALLED", "RINGING", "ANSWERED"]
 
 
 def test_each_key_is_shown_by_its_own_id_and_name(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    first = intake.get(call.explanation).json()["data"]["history"][0]
-    principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
-        kind=KeyKind.REGULAR,
-        name="the night shift",
-        company_id=intake.seeded.company_id,
-        principal_id=intake.seeded.company_id,
+    first = data(intake.get(call.explanation))["history"][0]
+    company_id = intake.seeded.company_id
+    principal, secret = intake.keys.create(
+        kind=KeyKind.REGULAR, name="the night shift", company_id=company_id, principal_id=company_id
     )
-    rotated = intake.with_key(secret)
-    assert rotated.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}).status_code == 204
-    moved = intake.get(call.explanation).json()["data"]["history"][1]
+    assert intake.with_key(secret).patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}).status_code == 204
+    moved = data(intake.get(call.explanation))["history"][1]
     assert (moved["by"], moved["keyName"]) == (f"key:{principal.key_id}", "the night shift")
-    assert first["by"] not in {moved["by"], f"key:{intake.seeded.company_id}"}
+    assert first["by"] not in {moved["by"], f"key:{company_id}"}
     assert first["keyName"] == intake.ask("SELECT name FROM api_keys ORDER BY created_at, id")[0][0]
 
 
@@ -182,31 +158,25 @@ def test_key_name_with_control_characters_is_harmless(intake: Intake, worker: Wo
     call = a_call(intake)
     for kept, shown in (("night\r\n\x1b[31mshift", "night [31mshift"), ("n" * 101, "n" * 99 + "…")):
         intake.change("UPDATE api_keys SET name = :name", name=kept)
-        assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == shown
+        assert data(intake.get(call.explanation))["history"][0]["keyName"] == shown
 
 
 def test_command_of_the_previous_version_names_the_first_key(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     principal, _ = intake.new_key()
-    intake.change(
-        "UPDATE attempt_history SET actor = :actor WHERE attempt_id = :id",
-        actor=f"key:{principal.id}",
-        id=call.attempt_id,
-    )
-    assert intake.get(call.explanation).json()["data"]["history"][0]["keyName"] == "a test"
+    change = "UPDATE attempt_history SET actor = :actor WHERE attempt_id = :id"
+    intake.change(change, actor=f"key:{principal.id}", id=call.attempt_id)
+    assert data(intake.get(call.explanation))["history"][0]["keyName"] == "a test"
 
 
 def test_key_of_another_tenant_is_named_only_to_its_own_tenant(intake: Intake, worker: Worker) -> None:
-    principal, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
-        kind=KeyKind.ATS, name="a secret partner"
-    )
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    principal, secret = intake.keys.create(kind=KeyKind.ATS, name="a secret partner")
+    intake.adopt(principal)
     ats, company = intake.with_key(secret), {"companyId": str(intake.seeded.company_id)}
     call = a_call(intake)
-    moved = ats.send("PATCH", call.attempt, json={"scheduledAt": AN_HOUR_LATER}, params=company)
-    assert moved.status_code == 204
-    by_the_company = intake.get(call.explanation).json()["data"]["history"]
-    by_the_ats = ats.get(call.explanation, **company).json()["data"]["history"]
+    assert ats.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, params=company).status_code == 204
+    by_the_company = data(intake.get(call.explanation))["history"]
+    by_the_ats = data(ats.get(call.explanation, **company))["history"]
     assert [each["by"] for each in by_the_company] == [each["by"] for each in by_the_ats]
     assert by_the_company[1]["keyName"] is None
     assert by_the_company[0]["keyName"] == by_the_ats[0]["keyName"] is not None
@@ -216,41 +186,38 @@ def test_key_of_another_tenant_is_named_only_to_its_own_tenant(intake: Intake, w
 # ---- preview
 
 
-def preview(intake: Intake, **question: Any) -> Any:
-    return intake.send("POST", "/call-times/preview", json=question)
+def preview(intake: Intake, **question: Any) -> httpx.Response:
+    return intake.post("/call-times/preview", question)
 
 
 def test_allowed_time_is_previewed_as_it_would_be_scheduled(intake: Intake, worker: Worker) -> None:
-    content = preview(intake, phoneNumber=NUMBER, scheduledAt=TOMORROW).json()["data"]
+    content = data(preview(intake, phoneNumber=NUMBER, scheduledAt=TOMORROW))
     assert (content["allowed"], content["refusal"], content["warnings"]) == (True, None, [])
     assert content["nextPossibleAt"] == TOMORROW
-    [attempt] = intake.create(intake.body(scheduledAt=TOMORROW)).json()["data"]["callAttempts"]
+    [attempt] = intake.interview(scheduledAt=TOMORROW)["callAttempts"]
     assert content["schedule"] == attempt["schedule"]
 
 
 def test_without_a_time_it_is_previewed_as_soon_as_allowed(intake: Intake) -> None:
-    content = preview(intake, phoneNumber=NUMBER).json()["data"]
+    content = data(preview(intake, phoneNumber=NUMBER))
     assert content["allowed"] is True
     assert content["nextPossibleAt"].startswith("2026-04-02T12:")
 
 
 def test_offset_that_differs_from_the_number_is_warned_of(intake: Intake) -> None:
-    content = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T09:00:00+10:30").json()["data"]
+    content = data(preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T09:00:00+10:30"))
     assert content["allowed"] is True
     assert content["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
     assert content["schedule"]["utcOffset"] == "+10:30"
 
 
+NOON_OF_A_CONTINENT = {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"}
 REFUSED = [
     pytest.param({"scheduledAt": "2026-04-03T21:00:00"}, "OUTSIDE_CALL_TIME_INTERVAL", id="in the evening"),
     pytest.param({"scheduledAt": "2026-04-02T11:00:00Z"}, "SCHEDULE_IN_PAST", id="an hour ago"),
     pytest.param({"scheduledAt": "2026-06-01T09:00:00Z"}, "SCHEDULE_TOO_FAR", id="in two months"),
     pytest.param({"scheduledAt": "tomorrow"}, "INVALID_DATE_FORMAT", id="no date"),
-    pytest.param(
-        {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"},
-        "TIMEZONE_AMBIGUOUS",
-        id="noon on the clocks of a continent",
-    ),
+    pytest.param(NOON_OF_A_CONTINENT, "TIMEZONE_AMBIGUOUS", id="noon on the clocks of a continent"),
     pytest.param({"phoneNumber": "+421000000000"}, "PHONE_NUMBER_INVALID", id="no such number"),
     pytest.param({"phoneNumber": "+19002345678"}, "NUMBER_NOT_ALLOWED", id="a premium number"),
     pytest.param({"timezone": "Mars/Olympus"}, "TIMEZONE_INVALID", id="no such zone"),
@@ -262,28 +229,24 @@ def test_rejected_request_is_previewed_with_the_same_refusal(
     intake: Intake, worker: Worker, question: dict[str, Any], code: str
 ) -> None:
     question = {"phoneNumber": NUMBER, **question}
-    answer = preview(intake, **question)
-    assert answer.status_code == 200
-    content = answer.json()["data"]
-    assert (content["allowed"], content["schedule"]) == (False, None)
-    assert content["refusal"]["code"] == code
+    content = data(preview(intake, **question))
+    assert (content["allowed"], content["schedule"], content["refusal"]["code"]) == (False, None, code)
     person = candidate(phoneNumber=question["phoneNumber"], timezone=question.get("timezone"))
-    refused = intake.create(intake.body(candidate=person, scheduledAt=question.get("scheduledAt"))).json()["error"]
-    place = refused["details"].pop("field")
+    error = refused(intake.create(intake.body(candidate=person, scheduledAt=question.get("scheduledAt"))), 400, code)
+    place = error["details"].pop("field")
     assert content["refusal"]["details"].pop("field") == place.removeprefix("candidate.")
-    assert without_instants(content["refusal"]) == without_instants(refused)
+    assert without_instants(content["refusal"]) == without_instants(error)
 
 
 def test_rejected_time_is_previewed_with_the_next_allowed_time(intake: Intake) -> None:
-    content = preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T21:00:00").json()["data"]
+    content = data(preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T21:00:00"))
     assert content["nextPossibleAt"] == content["refusal"]["details"]["nextAllowedAt"] == "2026-04-04T06:00:00Z"
-    assert preview(intake, phoneNumber=NUMBER, scheduledAt=content["nextPossibleAt"]).json()["data"]["allowed"] is True
+    assert data(preview(intake, phoneNumber=NUMBER, scheduledAt=content["nextPossibleAt"]))["allowed"] is True
 
 
 @does("F2-2")
 def test_time_zone_resolves_an_ambiguous_number(intake: Intake) -> None:
-    question = {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"}
-    content = preview(intake, **question, timezone="America/New_York").json()["data"]
+    content = data(preview(intake, **NOON_OF_A_CONTINENT, timezone="America/New_York"))
     assert content["allowed"] is True
     assert content["schedule"]["timezoneSource"] == "CANDIDATE"
     assert content["nextPossibleAt"] == "2026-04-03T16:00:00Z"
@@ -291,7 +254,7 @@ def test_time_zone_resolves_an_ambiguous_number(intake: Intake) -> None:
 
 def test_a_candidate_is_previewed_by_their_number(intake: Intake, tenant: Tenant) -> None:
     known = a_candidate(tenant)
-    content = preview(intake, candidateId=str(known.id), scheduledAt="2026-04-03T09:00:00").json()["data"]
+    content = data(preview(intake, candidateId=str(known.id), scheduledAt="2026-04-03T09:00:00"))
     assert (content["allowed"], content["nextPossibleAt"]) == (True, TOMORROW)
     assert content["schedule"]["timezone"] == "Europe/Bratislava"
     assert known.phone_number is not None
@@ -299,28 +262,22 @@ def test_a_candidate_is_previewed_by_their_number(intake: Intake, tenant: Tenant
 
 
 def test_preview_warns_of_an_open_interview_like_a_request(intake: Intake, worker: Worker) -> None:
-    known = intake.get(a_call(intake).interview).json()["data"]["candidateId"]
-    content = preview(intake, candidateId=known, scheduledAt=TOMORROW).json()["data"]
-    body = intake.body(candidate=..., candidateId=known, scheduledAt=TOMORROW)
-    [attempt] = intake.create(body).json()["data"]["callAttempts"]
+    known = data(intake.get(a_call(intake).interview))["candidateId"]
+    content = data(preview(intake, candidateId=known, scheduledAt=TOMORROW))
+    [attempt] = intake.interview(candidate=..., candidateId=known, scheduledAt=TOMORROW)["callAttempts"]
     assert content["warnings"] == attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
 
 
 def test_unknown_and_foreign_candidate_get_the_same_404(intake: Intake) -> None:
-    other = seed(intake.database, NOON)
-    theirs = a_candidate(a_house(intake.database, other, Hasher(PEPPER), intake.now))
+    theirs = a_candidate(tenant_of(intake.with_key_of_another_company()))
     for unknown in (theirs.id, uuid4()):
-        answer = preview(intake, candidateId=str(unknown))
-        assert answer.status_code == 404
-        assert answer.json()["error"]["details"] == {"resourceType": "candidate", "resourceId": str(unknown)}
+        error = refused(preview(intake, candidateId=str(unknown)), 404, "RESOURCE_NOT_FOUND")
+        assert error["details"] == {"resourceType": "candidate", "resourceId": str(unknown)}
 
 
 def test_preview_creates_nothing_and_stores_no_key(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "k"}
     for at in (TOMORROW, AN_HOUR_LATER, "2026-04-03T02:00:00Z"):
-        answer = intake.send(
-            "POST", "/call-times/preview", json={"phoneNumber": NUMBER, "scheduledAt": at}, headers=headers
-        )
+        answer = intake.post("/call-times/preview", {"phoneNumber": NUMBER, "scheduledAt": at}, headers=KEY)
         assert answer.status_code == 200
         assert "Idempotent-Replayed" not in answer.headers
     assert intake.is_untouched()
@@ -329,25 +286,21 @@ def test_preview_creates_nothing_and_stores_no_key(intake: Intake) -> None:
 
 
 def test_an_ats_key_names_the_company_whose_hours_are_asked_for(intake: Intake) -> None:
-    principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats = intake.with_key(key)
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
-    question = {"phoneNumber": NUMBER}
-    mine = ats.send("POST", "/call-times/preview", json=question, params={"companyId": str(intake.seeded.company_id)})
-    assert mine.json()["data"]["allowed"] is True
-    assert preview(ats, **question).json()["error"]["code"] == "COMPANY_ID_REQUIRED"
-    foreign = ats.send("POST", "/call-times/preview", json=question, params={"companyId": str(uuid4())})
-    assert foreign.json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
+    ats, question = intake.with_key_of_its_ats(), {"phoneNumber": NUMBER}
+    mine = ats.post("/call-times/preview", question, params={"companyId": str(intake.seeded.company_id)})
+    assert data(mine)["allowed"] is True
+    assert refusal(preview(ats, **question)) == (400, "COMPANY_ID_REQUIRED")
+    foreign = ats.post("/call-times/preview", question, params={"companyId": str(uuid4())})
+    assert refusal(foreign) == (403, "RESOURCE_ACCESS_DENIED")
 
 
 def test_previewed_time_is_accepted_when_requested(intake: Intake) -> None:
     with a_worker(intake.settings):
         call = a_call(intake)
-        known = intake.get(call.interview).json()["data"]["candidateId"]
-        content = preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00").json()["data"]
-        moved = intake.send("PATCH", call.attempt, json={"scheduledAt": "2026-04-03T19:00:00"})
-        assert moved.status_code == 204
-        assert intake.get(call.attempt).json()["data"]["schedule"] == content["schedule"]
+        known = data(intake.get(call.interview))["candidateId"]
+        content = data(preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00"))
+        assert intake.patch(call.attempt, {"scheduledAt": "2026-04-03T19:00:00"}).status_code == 204
+        assert data(intake.get(call.attempt))["schedule"] == content["schedule"]
 
 
 def without_instants(error: dict[str, Any]) -> dict[str, Any]:

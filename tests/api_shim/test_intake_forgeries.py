@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-import pytest
-
-from scheduler.hashing import Hasher
+from tests.api_shim.carrier_callbacks import FORM, call_back, path_of, token_of
 from tests.api_shim.intake import PUBLIC_URL, Intake
-from tests.api_shim.test_intake_carrier import FORM, call_back, path_of
-from tests.conftest import TestClock
-from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_sid
+from tests.support.builders import Tenant, a_claimed_attempt, a_sid
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 
 AT_LEAST = 200
@@ -146,16 +142,10 @@ def altered(**fields: str) -> Form:
     return list({**dict(FORM), **fields}.items())
 
 
-@pytest.fixture
-def tenant(intake: Intake, hasher: Hasher, now: TestClock) -> Tenant:
-    return a_house(intake.database, intake.seeded, hasher, now)
-
-
 def test_our_way_of_signing_is_the_carriers(intake: Intake, tenant: Tenant) -> None:
-    claimed = a_claimed_attempt(tenant)
-    assert claimed.token is not None
-    path = path_of(claimed.token)
-    assert call_back(intake, claimed.token, signature=signed(path, FORM)).status_code == 204
+    token = token_of(a_claimed_attempt(tenant))
+    path = path_of(token)
+    assert call_back(intake, token, signature=signed(path, FORM)).status_code == 204
     assert intake.count("carrier_events") == 1
 
 
@@ -163,9 +153,7 @@ def test_forged_callback_and_replayed_callback_change_nothing(
     intake: Intake, tenant: Tenant, aloud: Callable[[str], None]
 ) -> None:
     victim, other = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
-    assert victim.token is not None
-    assert other.token is not None
-    path, other_path = path_of(victim.token), path_of(other.token)
+    path, other_path = path_of(token_of(victim)), path_of(token_of(other))
     made = Forger(path, other_path).all()
     wrong = [each.is_called for each in made if send(intake, each) not in each.may_be]
     assert wrong == []

@@ -10,9 +10,11 @@ from sqlalchemy import Engine, event
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import TOMORROW, Intake, Worker, a_call, an_online_agent, candidate, data, without_now
+from tests.api_shim.answers import data, pagination, refusal, without_now, wrong_fields
+from tests.api_shim.bodies import TOMORROW, candidate
+from tests.api_shim.calls import a_call, an_online_agent
+from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does_not
-from tests.conftest import seed
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
@@ -34,14 +36,7 @@ def test_interviews_are_listed_newest_first_page_by_page(intake: Intake, worker:
     assert [each["id"] for each in whole["items"]] == ids
     for each in whole["items"]:
         assert without_now(each) == without_now(data(intake.get(f"/interviews/{each['id']}")))
-    assert whole["pagination"] == {
-        "page": 1,
-        "limit": 20,
-        "total": 3,
-        "totalPages": 1,
-        "hasNextPage": False,
-        "hasPreviousPage": False,
-    }
+    assert whole["pagination"] == pagination(3)
     assert listed(intake, limit=2) == ids[:2]
     assert listed(intake, limit=2, page=2) == ids[2:]
     assert listed(intake, page=9) == []
@@ -61,9 +56,9 @@ def test_interviews_list_their_attempts_oldest_first(intake: Intake, tenant: Ten
 
 def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker: Worker) -> None:
     plain = a_call(intake)
-    about_a_job = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    about_a_job = intake.interview(scheduledAt=TOMORROW, job=JOB)
     agent = str(an_online_agent(intake))
-    online = data(intake.create(intake.body(agentId=agent, candidate=..., candidateId=about_a_job["candidateId"])), 201)
+    online = intake.interview(agentId=agent, candidate=..., candidateId=about_a_job["candidateId"])
     person = data(intake.get(plain.interview))["candidateId"]
     for asked, expected in (
         ({"candidateId": person}, [str(plain.interview_id)]),
@@ -81,9 +76,9 @@ def test_interviews_are_found_by_candidate_agent_and_job(intake: Intake, worker:
 def test_interviews_are_filtered_by_their_shown_status(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     waits, claimed, placed = a_pending_attempt(tenant), a_claimed_attempt(tenant), a_placed_attempt(tenant)
     unknown = an_attempt_of_unknown_outcome(tenant)
-    over = data(intake.create(intake.body(isTest=True)), 201)["id"]
-    ended = data(intake.create(intake.body(agentId=str(an_online_agent(intake)))), 201)["id"]
-    assert intake.send("PATCH", f"/interviews/{ended}", json={"status": "CANCELLED"}).status_code == 200
+    over = intake.interview(isTest=True)["id"]
+    ended = intake.interview(agentId=str(an_online_agent(intake)))["id"]
+    assert intake.patch(f"/interviews/{ended}", {"status": "CANCELLED"}).status_code == 200
     by_status = {
         "SCHEDULED": {str(waits.interview_id)},
         "IN_PROGRESS": {str(claimed.interview_id), str(placed.interview_id)},
@@ -111,16 +106,13 @@ def test_interviews_are_filtered_by_their_shown_status(intake: Intake, worker: W
     ],
 )
 def test_invalid_filter_is_named(intake: Intake, asked: dict[str, Any], field: str, code: str) -> None:
-    answer = intake.get("/interviews", **asked)
-    assert answer.status_code == 400
-    [content] = answer.json()["error"]["details"]["fields"]
-    assert (content["field"], content["code"]) == (field, code)
+    assert wrong_fields(intake.get("/interviews", **asked)) == [(field, code)]
 
 
 def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake, worker: Worker) -> None:
-    one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
+    one = intake.interview(scheduledAt=TOMORROW, job=JOB)
     for path in (f"/candidates/{one['candidateId']}", f"/agents/{one['agentId']}", f"/jobs/{one['jobId']}"):
-        assert data(intake.send("DELETE", path)) is True
+        assert data(intake.delete(path)) is True
     for name in ("candidateId", "agentId", "jobId"):
         [content] = data(intake.get("/interviews", **{name: one[name]}))["items"]
         assert content["id"] == one["id"]
@@ -128,23 +120,22 @@ def test_interviews_of_deleted_candidates_agents_and_jobs_remain(intake: Intake,
         assert {each: content[each] for each in ("candidateId", "agentId", "jobId")} == {
             each: one[each] for each in ("candidateId", "agentId", "jobId")
         }
-    assert data(intake.send("DELETE", f"/interviews/{one['id']}")) is True
+    assert data(intake.delete(f"/interviews/{one['id']}")) is True
     assert listed(intake) == []
 
 
 @does_not("F4-8")
 def test_the_end_of_a_job_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
-    one = data(intake.create(intake.body(scheduledAt=TOMORROW, job=JOB)), 201)
-    assert data(intake.send("DELETE", f"/jobs/{one['jobId']}")) is True
+    one = intake.interview(scheduledAt=TOMORROW, job=JOB)
+    assert data(intake.delete(f"/jobs/{one['jobId']}")) is True
     shown = data(intake.get(f"/interviews/{one['id']}"))
     assert without_now(shown) == without_now(one)
     assert data(intake.get(f"/candidates/{one['candidateId']}"))["jobIds"] == []
 
 
 def test_interviews_of_another_company_are_not_listed(intake: Intake, worker: Worker) -> None:
-    mine = data(intake.create(intake.body(scheduledAt=TOMORROW)), 201)
-    other = seed(intake.database, intake.now())
-    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    mine = intake.interview(scheduledAt=TOMORROW)
+    stranger = intake.with_key_of_another_company()
     assert listed(stranger) == []
     assert listed(stranger, candidateId=mine["candidateId"]) == []
     assert listed(intake) == [mine["id"]]
@@ -155,14 +146,13 @@ def test_ats_key_must_name_the_company_to_list_interviews(intake: Intake, worker
     principal, key = intake.new_key(kind=KeyKind.ATS)
     ats, mine = intake.with_key(key), str(intake.seeded.company_id)
     assert ats.get("/interviews", companyId=mine).json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
+    intake.adopt(principal)
     assert ats.get("/interviews").json()["error"]["code"] == "COMPANY_ID_REQUIRED"
     assert len(listed(ats, companyId=mine)) == 1
 
 
 def test_key_without_the_scope_lists_no_interviews(intake: Intake) -> None:
-    answer = intake.with_new_key("read:candidates").get("/interviews")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(intake.with_new_key("read:candidates").get("/interviews")) == (403, "INSUFFICIENT_PERMISSIONS")
 
 
 def test_long_list_needs_no_more_queries_than_a_short_one(intake: Intake, tenant: Tenant) -> None:

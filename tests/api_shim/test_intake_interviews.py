@@ -7,37 +7,26 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.attempt import Cancelled, Reason
-from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from tests.api_shim.intake import AN_HOUR_LATER, ASYNC, NUMBER, TOMORROW, Intake, Worker, candidate, without_now
-from tests.conftest import NOON, TestClock, seed
+from tests.api_shim.answers import data, pagination, refusal, refused, without_ids, without_now, wrong_fields
+from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW, candidate
+from tests.api_shim.calls import a_call
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker
+from tests.conftest import TestClock
 from tests.support.builders import a_house, a_pending_attempt
 
 
 def test_an_interview_is_answered_with_its_first_attempt(intake: Intake, worker: Worker) -> None:
-    answer = intake.create(intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": "A-17"}))
-    assert answer.status_code == 201
-    interview = answer.json()["data"]
-    assert interview["status"] == "SCHEDULED"
-    assert interview["type"] == "PHONE"
-    assert interview["companyId"] == str(intake.seeded.company_id)
-    assert interview["agentId"] == str(intake.seeded.agent_id)
-    assert interview["scheduledAt"] == "2026-04-03T07:00:00Z"
-    assert interview["expiresAt"] == "2026-04-10T07:00:00Z"
-    assert interview["metadata"] == {"ref": "A-17"}
-    assert interview["isTest"] is False
-    assert interview["durationMinutes"] is None
-    assert interview["finishedDate"] is None
+    interview = intake.interview(scheduledAt=TOMORROW, metadata={"ref": "A-17"})
+    ids = {"companyId": str(intake.seeded.company_id), "agentId": str(intake.seeded.agent_id)}
+    times = {"scheduledAt": TOMORROW, "expiresAt": "2026-04-10T07:00:00Z", "finishedDate": None}
+    kind = {"status": "SCHEDULED", "type": "PHONE", "isTest": False, "durationMinutes": None}
+    assert interview == interview | ids | times | kind | {"metadata": {"ref": "A-17"}}
     [attempt] = interview["callAttempts"]
-    assert attempt["interviewId"] == interview["id"]
-    assert attempt["status"] == "PENDING"
-    assert attempt["direction"] == "OUTBOUND"
-    assert attempt["reasonCode"] is None
-    assert attempt["retryNumber"] == 0
-    assert attempt["calledAt"] is None
-    assert attempt["waitingFor"] == "its time"
+    state = {"status": "PENDING", "reasonCode": None, "retryNumber": 0, "calledAt": None, "waitingFor": "its time"}
+    assert attempt == attempt | state | {"interviewId": interview["id"], "direction": "OUTBOUND"}
     assert attempt["schedule"] == {
-        "requested": "2026-04-03T07:00:00Z",
+        "requested": TOMORROW,
         "timezone": "Europe/Bratislava",
         "timezoneSource": "PHONE_NUMBER",
         "utcOffset": "+02:00",
@@ -47,33 +36,27 @@ def test_an_interview_is_answered_with_its_first_attempt(intake: Intake, worker:
 
 
 def test_an_offset_decides_and_has_no_zone(intake: Intake, worker: Worker) -> None:
-    answer = intake.create(intake.body(scheduledAt="2026-04-03T09:00:00+10:30"))
-    [attempt] = answer.json()["data"]["callAttempts"]
+    [attempt] = intake.interview(scheduledAt="2026-04-03T09:00:00+10:30")["callAttempts"]
     assert attempt["scheduledAt"] == "2026-04-02T22:30:00Z"
-    assert attempt["schedule"]["timezone"] is None
-    assert attempt["schedule"]["timezoneSource"] == "OFFSET"
-    assert attempt["schedule"]["utcOffset"] == "+10:30"
-    assert attempt["schedule"]["localTime"] == "2026-04-03T09:00:00"
+    decided = {"timezone": None, "timezoneSource": "OFFSET", "utcOffset": "+10:30", "localTime": "2026-04-03T09:00:00"}
+    assert attempt["schedule"] == attempt["schedule"] | decided
     assert attempt["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
 
 
 def test_consent_in_the_far_future_is_accepted_and_explained(intake: Intake, worker: Worker) -> None:
-    answer = intake.create(intake.body(candidate=candidate(gdprExpiryDate="9999-12-31"), scheduledAt=TOMORROW))
-    assert answer.status_code == 201, answer.text
-    [attempt] = answer.json()["data"]["callAttempts"]
-    address = f"/interviews/{attempt['interviewId']}/call-attempts"
-    assert intake.get(f"{address}/{attempt['id']}/explanation").status_code == 200
-    assert intake.send("POST", address, json={"scheduledAt": AN_HOUR_LATER}).status_code == 201
+    call = a_call(intake, candidate=candidate(gdprExpiryDate="9999-12-31"))
+    assert intake.get(call.explanation).status_code == 200
+    assert intake.post(call.attempts, {"scheduledAt": AN_HOUR_LATER}).status_code == 201
 
 
 def test_without_a_time_it_is_due_now(intake: Intake, worker: Worker) -> None:
-    [attempt] = intake.create().json()["data"]["callAttempts"]
+    [attempt] = intake.interview()["callAttempts"]
     assert attempt["schedule"]["requested"] is None
     assert attempt["scheduledAt"].startswith("2026-04-02T12:0")
 
 
 def test_test_interview_is_completed_without_a_call(intake: Intake, worker: Worker) -> None:
-    interview = intake.create(intake.body(isTest=True)).json()["data"]
+    interview = intake.interview(isTest=True)
     assert interview["status"] == "COMPLETED"
     assert interview["finishedDate"] is not None
     [attempt] = interview["callAttempts"]
@@ -83,31 +66,26 @@ def test_test_interview_is_completed_without_a_call(intake: Intake, worker: Work
 
 
 def test_schedule_time_is_an_alias_of_scheduled_at(intake: Intake, worker: Worker) -> None:
-    same = "2026-04-03T07:00:00Z"
-    assert intake.create(intake.body(scheduleTime=same)).json()["data"]["scheduledAt"] == same
-    both = intake.create(intake.body(scheduleTime=same, scheduledAt=same))
-    assert both.json()["data"]["scheduledAt"] == same
+    for times in ({"scheduleTime": TOMORROW}, {"scheduleTime": TOMORROW, "scheduledAt": TOMORROW}):
+        assert intake.interview(**times)["scheduledAt"] == TOMORROW
 
 
 def test_existing_candidate_is_named_by_id(intake: Intake, worker: Worker) -> None:
-    first = intake.create().json()["data"]
-    answer = intake.create(intake.body(candidate=..., candidateId=first["candidateId"]))
-    assert answer.status_code == 201
-    assert answer.json()["data"]["candidateId"] == first["candidateId"]
-    [attempt] = answer.json()["data"]["callAttempts"]
+    first = intake.interview()
+    interview = intake.interview(candidate=..., candidateId=first["candidateId"])
+    assert interview["candidateId"] == first["candidateId"]
+    [attempt] = interview["callAttempts"]
     assert attempt["warnings"] == ["CANDIDATE_HAS_OPEN_INTERVIEW"]
     assert intake.count("candidates") == 1
 
 
 def test_get_returns_the_created_interview(intake: Intake, worker: Worker) -> None:
-    made = intake.create(intake.body(metadata={"a": [1, {"b": None}]})).json()["data"]
-    shown = intake.get(f"/interviews/{made['id']}")
-    assert shown.status_code == 200
-    assert without_now(shown.json()["data"]) == without_now(made)
+    made = intake.interview(metadata={"a": [1, {"b": None}]})
+    assert without_now(data(intake.get(f"/interviews/{made['id']}"))) == without_now(made)
 
 
 def test_get_interview_contains_no_personal_data(intake: Intake, worker: Worker) -> None:
-    made = intake.create().json()["data"]
+    made = intake.interview()
     shown = intake.get(f"/interviews/{made['id']}").text
     assert not [each for each in ("Zuzana", "Tajomn", "zuzana@", NUMBER[1:]) if each in shown]
 
@@ -119,140 +97,99 @@ def test_attempts_are_listed_newest_first(intake: Intake, hasher: Hasher, now: T
     now.move(timedelta(hours=1))
     a_pending_attempt(tenant, interview_id=first.interview_id)
     path = f"/interviews/{first.interview_id}/call-attempts"
-    both = intake.get(path).json()["data"]
+    both = data(intake.get(path))
     assert [each["status"] for each in both["items"]] == ["PENDING", "CANCELLED"]
-    assert both["pagination"] == {
-        "page": 1,
-        "limit": 20,
-        "total": 2,
-        "totalPages": 1,
-        "hasNextPage": False,
-        "hasPreviousPage": False,
-    }
-    second = intake.get(path, page=2, limit=1).json()["data"]
+    assert both["pagination"] == pagination(2)
+    second = data(intake.get(path, page=2, limit=1))
     assert [each["status"] for each in second["items"]] == ["CANCELLED"]
-    assert second["pagination"]["hasPreviousPage"] is True
-    assert second["pagination"]["hasNextPage"] is False
+    assert second["pagination"] == pagination(2, page=2, limit=1)
 
 
 @pytest.mark.parametrize("query", [{"page": 0}, {"page": 10_001}, {"limit": 0}, {"limit": 101}, {"page": "x"}])
 def test_invalid_page_is_refused(intake: Intake, query: dict[str, Any]) -> None:
     answer = intake.get(f"/interviews/{uuid4()}/call-attempts", **query)
-    assert answer.status_code == 400
-    [field] = answer.json()["error"]["details"]["fields"]
-    assert field["field"] == next(iter(query))
+    assert [name for name, _ in wrong_fields(answer)] == list(query)
 
 
 def test_unknown_and_foreign_interview_get_the_same_404(intake: Intake, worker: Worker) -> None:
-    made = intake.create().json()["data"]
-    other = seed(intake.database, NOON)
-    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    made = intake.interview()
+    stranger = intake.with_key_of_another_company()
     for path in ("/interviews/{}", "/interviews/{}/call-attempts"):
-        theirs = stranger.get(path.format(made["id"]))
-        nobodys = stranger.get(path.format(uuid4()))
-        assert theirs.status_code == nobodys.status_code == 404
-        assert anonymous(theirs.json()) == anonymous(nobodys.json())
+        theirs, nobodys = stranger.get(path.format(made["id"])), stranger.get(path.format(uuid4()))
+        assert nobodys.status_code == 404
+        assert without_ids(theirs) == without_ids(nobodys)
     assert intake.get(f"/interviews/{made['id']}").status_code == 200
 
 
 def test_agent_and_candidate_of_another_company_are_not_found(intake: Intake, worker: Worker) -> None:
-    made = intake.create().json()["data"]
-    other = seed(intake.database, NOON)
-    stranger = Intake(**{**vars(intake), "seeded": other}).with_new_key()
+    made = intake.interview()
+    stranger = intake.with_key_of_another_company()
     foreign = stranger.create(stranger.body(agentId=str(intake.seeded.agent_id)))
     nobodys = stranger.create(stranger.body(agentId=str(uuid4())))
-    assert foreign.status_code == nobodys.status_code == 404
-    assert anonymous(foreign.json()) == anonymous(nobodys.json())
+    assert nobodys.status_code == 404
+    assert without_ids(foreign) == without_ids(nobodys)
     candidates = stranger.create(stranger.body(candidate=..., candidateId=made["candidateId"]))
-    assert candidates.status_code == 404
-    assert candidates.json()["error"]["details"]["resourceType"] == "candidate"
+    assert refused(candidates, 404, "RESOURCE_NOT_FOUND")["details"]["resourceType"] == "candidate"
     assert intake.count("interviews") == 1
 
 
 def test_an_ats_key_names_the_company(intake: Intake, worker: Worker) -> None:
-    principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats = intake.with_key(key)
+    ats = intake.with_key_of_its_ats()
     mine = str(intake.seeded.company_id)
-    intake.change("UPDATE companies SET ats_principal_id = :id", id=principal.id)
-    answer = ats.create(companyId=mine)
-    assert answer.status_code == 201
-    made = answer.json()["data"]["id"]
+    made = data(ats.create(companyId=mine), 201)["id"]
     assert ats.get(f"/interviews/{made}", companyId=mine).status_code == 200
     for unnamed in (ats.create(), ats.get(f"/interviews/{made}")):
-        assert unnamed.status_code == 400
-        assert unnamed.json()["error"]["code"] == "COMPANY_ID_REQUIRED"
-    misspelt = ats.create(companyId="acme")
-    assert misspelt.status_code == 400
-    assert misspelt.json()["error"]["details"]["fields"][0]["field"] == "companyId"
+        assert refusal(unnamed) == (400, "COMPANY_ID_REQUIRED")
+    assert [name for name, _ in wrong_fields(ats.create(companyId="acme"))] == ["companyId"]
     assert intake.count("inbox") == 1
 
 
-def test_inaccessible_company_gets_403_whether_or_not_it_exists(intake: Intake) -> None:
-    ats = intake.with_new_key(kind=KeyKind.ATS)
+def test_inaccessible_company_gets_403_whether_or_not_it_exists(intake: Intake, ats: Intake) -> None:
     foreign = ats.create(companyId=str(intake.seeded.company_id))
     nobodys = ats.create(companyId=str(uuid4()))
-    assert foreign.status_code == nobodys.status_code == 403
+    assert refusal(foreign) == refusal(nobodys) == (403, "RESOURCE_ACCESS_DENIED")
     assert foreign.json()["error"] == nobodys.json()["error"]
-    assert foreign.json()["error"]["code"] == "RESOURCE_ACCESS_DENIED"
     assert intake.count("inbox") == 0
 
 
 def test_company_id_of_a_regular_key_is_ignored(intake: Intake, worker: Worker) -> None:
     for company_id in (str(uuid4()), "not even an id"):
-        answer = intake.create(companyId=company_id)
-        assert answer.status_code == 201
-        assert answer.json()["data"]["companyId"] == str(intake.seeded.company_id)
+        interview = data(intake.create(companyId=company_id), 201)
+        assert interview["companyId"] == str(intake.seeded.company_id)
 
 
 def test_every_path_works_under_v1(intake: Intake, worker: Worker) -> None:
-    answer = intake.create(path="/v1/interviews")
-    assert answer.status_code == 201
-    assert intake.get(f"/v1/interviews/{answer.json()['data']['id']}").status_code == 200
-    assert intake.get("/v1/v1/healthz").status_code == 404
-    assert intake.get("/v1healthz").status_code == 404
+    made = data(intake.create(path="/v1/interviews"), 201)
+    assert intake.get(f"/v1/interviews/{made['id']}").status_code == 200
+    for nowhere in ("/v1/v1/healthz", "/v1healthz"):
+        assert intake.get(nowhere).status_code == 404
 
 
 def test_a_command_is_found_by_its_id_and_by_its_key(intake: Intake, worker: Worker) -> None:
     accepted = intake.create(intake.body(metadata={"ref": 1}), headers={**ASYNC, "Idempotency-Key": "order/17 a"})
-    assert accepted.status_code == 202
-    command_id = accepted.json()["data"]["id"]
+    command_id = data(accepted, 202)["id"]
     replayed = intake.create(intake.body(metadata={"ref": 1}), headers={"Idempotency-Key": "order/17 a"})
     for reference in (command_id, "order/17%20a", "order%2F17%20a"):
-        command = intake.get(f"/commands/{reference}").json()["data"]
-        assert command["id"] == command_id
-        assert command["kind"] == "create_interview"
-        assert command["status"] == "APPLIED"
-        assert command["statusCode"] == 201
+        command = data(intake.get(f"/commands/{reference}"))
+        assert (command["id"], command["kind"]) == (command_id, "create_interview")
+        assert (command["status"], command["statusCode"]) == ("APPLIED", 201)
         assert without_now(command["result"]) == without_now(replayed.json()["data"])
         assert command["receivedAt"] <= command["appliedAt"]
 
 
 def test_refused_command_contains_the_reason(intake: Intake, worker: Worker) -> None:
-    refused = intake.create(intake.body(scheduledAt="tomorrow"), headers={"Idempotency-Key": "k"})
-    assert refused.status_code == 400
-    command = intake.get("/commands/k").json()["data"]
-    assert command["status"] == "APPLIED"
-    assert command["statusCode"] == 400
-    assert command["result"] == refused.json()["error"]
+    error = refused(intake.create(intake.body(scheduledAt="tomorrow"), headers=KEY), 400, "INVALID_DATE_FORMAT")
+    command = data(intake.get("/commands/k"))
+    assert (command["status"], command["statusCode"], command["result"]) == ("APPLIED", 400, error)
 
 
 def test_command_of_another_key_is_not_found(intake: Intake) -> None:
-    command_id = intake.create(headers={**ASYNC, "Idempotency-Key": "k"}).json()["data"]["id"]
+    command_id = intake.create(headers={**ASYNC, **KEY}).json()["data"]["id"]
     stranger = intake.with_new_key()
     for reference in (command_id, "k", str(uuid4())):
-        answer = stranger.get(f"/commands/{reference}")
-        assert answer.status_code == 404
-        assert answer.json()["error"]["code"] == "RESOURCE_NOT_FOUND"
+        assert refusal(stranger.get(f"/commands/{reference}")) == (404, "RESOURCE_NOT_FOUND")
 
 
 def test_interview_of_a_candidate_without_a_number_is_refused(intake: Intake, worker: Worker) -> None:
-    answer = intake.create(intake.body(candidate=candidate(phoneNumber=...)))
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "PHONE_NUMBER_REQUIRED"
+    assert refusal(intake.create(intake.body(candidate=candidate(phoneNumber=...)))) == (400, "PHONE_NUMBER_REQUIRED")
     assert intake.is_untouched()
-
-
-def anonymous(answer: dict[str, Any]) -> dict[str, Any]:
-    """An error without the values that differ between requests."""
-    details = {name: value for name, value in answer["error"]["details"].items() if name != "resourceId"}
-    return {**answer, "timestamp": "", "traceId": "", "error": {**answer["error"], "details": details}}

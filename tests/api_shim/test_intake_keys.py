@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from scheduler.hashing import Hasher
-from scheduler.use_cases.resources.keys import Keys, new_secret
-from tests.api_shim.intake import PEPPER, Intake, Worker, taking_less_than
+from scheduler.use_cases.resources.keys import new_secret
+from tests.api_shim.answers import data, refusal, refused
+from tests.api_shim.bodies import JOB
+from tests.api_shim.intake import KEY, Intake, Worker, taking_less_than
 from tests.conftest import NOON, wait_until
 
 INTERVIEW = f"/interviews/{uuid4()}"
@@ -48,8 +49,7 @@ def test_request_without_a_valid_key_is_rejected(
 ) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     answer = intake.client.request(method, path, headers=headers, content=b"not even JSON")
-    assert answer.status_code == 401
-    assert answer.json()["error"]["code"] == "INVALID_API_KEY"
+    assert refusal(answer) == (401, "INVALID_API_KEY")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert intake.count("inbox") == 0
 
@@ -64,55 +64,44 @@ def test_request_without_a_valid_key_is_rejected(
 )
 def test_stopped_key_is_rejected(intake: Intake, change: str, code: str) -> None:
     intake.change(f"UPDATE api_keys SET {change}", now=NOON)
-    answer = intake.create()
-    assert answer.status_code == 401
-    assert answer.json()["error"]["code"] == code
+    assert refusal(intake.create()) == (401, code)
 
 
 def test_suspended_key_gets_the_time_and_the_reason(intake: Intake) -> None:
     principal, secret = intake.new_key()
-    theirs, keys = intake.with_key(secret), Keys(intake.database, Hasher(PEPPER), intake.now)
-    keys.suspend(principal.key_id, "the invoice of March")
-    answer = theirs.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "API_KEY_SUSPENDED")
-    assert answer.json()["error"]["details"]["reason"] == "the invoice of March"
-    suspended_at = answer.json()["error"]["details"]["suspendedAt"]
-    assert re.fullmatch(r"2026-04-02T12:[0-9:.]+Z", suspended_at), suspended_at
-    keys.resume(principal.key_id)
+    theirs = intake.with_key(secret)
+    intake.keys.suspend(principal.key_id, "the invoice of March")
+    details = refused(theirs.get("/jobs"), 401, "API_KEY_SUSPENDED")["details"]
+    assert details["reason"] == "the invoice of March"
+    assert re.fullmatch(r"2026-04-02T12:[0-9:.]+Z", details["suspendedAt"]), details
+    intake.keys.resume(principal.key_id)
     assert theirs.get("/jobs").status_code == 200
-    keys.revoke(principal.key_id)
-    answer = theirs.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
+    intake.keys.revoke(principal.key_id)
+    assert refusal(theirs.get("/jobs")) == (401, "INVALID_API_KEY")
 
 
 def test_key_is_valid_until_it_expires(intake: Intake) -> None:
     intake.change("UPDATE api_keys SET expires_at = :soon", soon=intake.now() + timedelta(minutes=10))
     assert intake.get("/jobs").status_code == 200
     intake.change("UPDATE api_keys SET expires_at = :just, suspended_at = :just", just=intake.now())
-    answer = intake.get("/jobs")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "INVALID_API_KEY")
+    assert refusal(intake.get("/jobs")) == (401, "INVALID_API_KEY")
 
 
 def test_two_keys_of_one_principal_work_and_share_commands(intake: Intake) -> None:
     principal, secret = intake.new_key()
-    keys = Keys(intake.database, Hasher(PEPPER), intake.now)
-    second, new_secret_ = keys.rotate(principal.key_id, {})
+    second, new_secret_ = intake.keys.rotate(principal.key_id, {})
     assert second == replace(principal, key_id=second.key_id)
     old, new = intake.with_key(secret), intake.with_key(new_secret_)
-    job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
-    made = old.send("POST", "/jobs", json=job, headers=once)
-    assert made.status_code == 201
-    again = new.send("POST", "/jobs", json=job, headers=once)
+    made, again = old.made("/jobs", JOB, headers=KEY), new.post("/jobs", JOB, headers=KEY)
     assert again.headers["Idempotent-Replayed"] == "true"
-    assert again.json()["data"]["id"] == made.json()["data"]["id"]
-    keys.revoke(principal.key_id)
+    assert data(again, 201)["id"] == made["id"]
+    intake.keys.revoke(principal.key_id)
     assert old.get("/jobs").status_code == 401
     assert new.get("/jobs").status_code == 200
 
 
 def test_another_key_of_the_same_company_is_another_principal(intake: Intake) -> None:
-    job, once = {"title": "A job", "description": "For somebody"}, {"Idempotency-Key": "once"}
-    made = [intake.with_new_key().send("POST", "/jobs", json=job, headers=once).json()["data"]["id"] for _ in range(2)]
+    made = [intake.with_new_key().made("/jobs", JOB, headers=KEY)["id"] for _ in range(2)]
     assert len(set(made)) == 2
 
 
@@ -161,16 +150,12 @@ def test_key_without_the_scope_gets_its_name(intake: Intake, method: str, path: 
     missing = SCOPES[method, path]
     others = {"read:interviews", "write:interviews", "delete:interviews", "read:candidates"} - {missing}
     answer = intake.with_new_key(*others).send(method, path, content=b"not even JSON")
-    assert answer.status_code == 403
-    assert answer.json()["error"]["code"] == "INSUFFICIENT_PERMISSIONS"
-    assert answer.json()["error"]["details"] == {"missingScopes": [missing]}
+    assert refused(answer, 403, "INSUFFICIENT_PERMISSIONS")["details"] == {"missingScopes": [missing]}
 
 
 def test_key_with_only_the_scope_is_accepted(intake: Intake, worker: Worker) -> None:
-    made = intake.with_new_key("write:interviews").create()
-    assert made.status_code == 201
-    reader = intake.with_new_key("read:interviews")
-    assert reader.get(f"/interviews/{made.json()['data']['id']}").status_code == 200
+    made = intake.with_new_key("write:interviews").interview()
+    assert intake.with_new_key("read:interviews").get(f"/interviews/{made['id']}").status_code == 200
 
 
 def test_health_needs_no_key(intake: Intake) -> None:

@@ -17,14 +17,12 @@ from sqlalchemy import Engine, event
 from api_shim.answer_waiter import AnswerWaiter, end_task
 from api_shim.app import create_app
 from scheduler.domain.command import Command
-from scheduler.hashing import Hasher
 from scheduler.use_cases.resources.keys import new_secret
-from tests.api_shim.intake import ASYNC, Intake, a_worker, meanwhile
-from tests.api_shim.test_intake_carrier import call_back
-from tests.api_shim.test_intake_commits_in_doubt import slow_acceptance
-from tests.api_shim.test_intake_waiting import CHANNEL, done, waiting  # noqa: F401 - a fixture
+from tests.api_shim.carrier_callbacks import call_back, token_of
+from tests.api_shim.intake import ASYNC, Intake, a_worker, meanwhile, slow_acceptance
+from tests.api_shim.waiting_commands import CHANNEL, done
 from tests.conftest import wait_until
-from tests.support.builders import a_house, a_placed_attempt
+from tests.support.builders import Tenant, a_placed_attempt
 from tests.support.servers import a_door, a_server, address_of
 
 MANY, WAVE, THOUSAND = 100, 25, 1000
@@ -114,7 +112,7 @@ def test_waiting_requests_share_one_query(intake: Intake) -> None:
     assert set(statuses) == {202}
 
 
-async def test_thousand_waiting_requests_share_each_query(redis_url: str, waiting: Command) -> None:  # noqa: F811
+async def test_thousand_waiting_requests_share_each_query(redis_url: str, waiting: Command) -> None:
     commands = [replace(waiting, id=UUID(int=n)) for n in range(THOUSAND)]
     looks: list[Sequence[UUID]] = []
     is_looked_up = asyncio.Event()
@@ -154,7 +152,7 @@ def test_answer_wakes_its_own_request_alone(intake: Intake) -> None:
     assert statements.naming({UUID(each) for each in others}) == 0
 
 
-async def test_lost_subscription_is_followed_by_one_query_for_all(redis_url: str, waiting: Command) -> None:  # noqa: F811
+async def test_lost_subscription_is_followed_by_one_query_for_all(redis_url: str, waiting: Command) -> None:
     commands = [replace(waiting, id=UUID(int=n)) for n in range(50)]
     looks: list[Sequence[UUID]] = []
 
@@ -206,7 +204,7 @@ async def test_task_ends_although_a_cancellation_was_swallowed() -> None:
 @pytest.fixture
 def crowded(intake: Intake) -> Iterator[Intake]:
     """Requests with a valid key occupy all their threads and connections."""
-    with slow_acceptance(intake.database, "4 s"), ThreadPoolExecutor(24) as clients:
+    with slow_acceptance(intake), ThreadPoolExecutor(24) as clients:
         for _ in range(24):
             clients.submit(intake.create, headers=ASYNC)
         wait_until(lambda: len(intake.ask(_SLEEPING)) >= 8, says="every thread is busy")
@@ -218,10 +216,8 @@ def crowded(intake: Intake) -> Iterator[Intake]:
 _SLEEPING = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
-def test_callback_is_stored_while_every_thread_is_busy(crowded: Intake, hasher: Hasher) -> None:
-    token = a_placed_attempt(a_house(crowded.database, crowded.seeded, hasher, crowded.now)).token
-    assert token is not None
-    assert call_back(crowded, token).status_code == 204
+def test_callback_is_stored_while_every_thread_is_busy(crowded: Intake, tenant: Tenant) -> None:
+    assert call_back(crowded, token_of(a_placed_attempt(tenant))).status_code == 204
 
 
 def test_health_is_answered_while_every_thread_is_busy(crowded: Intake) -> None:

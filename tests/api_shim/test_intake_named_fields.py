@@ -1,28 +1,20 @@
 """Each refusal with its own code names the field, under the name by which it was sent."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import ASYNC, NUMBER, TOMORROW, Intake, Worker, a_call, applied, candidate, data
-from tests.api_shim.test_intake_interview_rules import (  # noqa: F401 - a fixture
-    AT_NIGHT,
-    JOB,
-    Desk,
-    all_new,
-    desk,
-    known,
-    new,
-    online,
-)
+from tests.api_shim import answers
+from tests.api_shim.answers import data, wrong_fields
+from tests.api_shim.bodies import AN_HOUR_LATER, JOB, NUMBER, TOLL_FREE, TOMORROW, candidate
+from tests.api_shim.calls import a_call
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, applied
+from tests.api_shim.interview_requests import AT_NIGHT, Ask, Resources, all_new, known, new, online
 
-# ruff: noqa: F811 - a fixture is requested by its name
-
-PREMIUM, NO_NUMBER, OF_NO_COUNTRY, TOLL_FREE = "+19002345678", "+421000000000", "+80012345678", "+18004633339"
+PREMIUM, NO_NUMBER, NOWHERE = "+19002345678", "+421000000000", "+80012345678"
 AN_HOUR_AGO, IN_TWO_MONTHS = "2026-04-02T11:00:00Z", "2026-06-01T09:00:00Z"
 MORNINGS = [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "08:00", "end": "09:00"}]
 METADATA = {"metadata": {"a": "x" * 10_225}}
@@ -41,33 +33,32 @@ NAMES = ("scheduledAt", "scheduleTime")
 
 def refused(answer: Any, code: str, field: str) -> dict[str, Any]:
     """Return the details of a refusal that names this field."""
-    error: dict[str, Any] = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (400, code), answer.text
-    assert error["details"]["field"] == field, error
-    return dict(error["details"])
+    details: dict[str, Any] = answers.refused(answer, 400, code)["details"]
+    assert details["field"] == field, details
+    return details
 
 
 # ---- the time, under either of its names
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_refused_time_is_named_as_sent(intake: Intake, worker: Worker, desk: Desk, name: str) -> None:
+def test_refused_time_is_named_as_sent(intake: Intake, worker: Worker, api: Resources, name: str) -> None:
     call = a_call(intake)
-    web = data(intake.create(online(desk)), 201)["id"]
+    web = data(intake.create(online(api)), 201)["id"]
     for code, text in OF_A_CALL:
         body = {name: text}
         refused(intake.create(intake.body(**body)), code, name)
-        refused(intake.send("POST", call.attempts, json=body), code, name)
-        refused(intake.send("PATCH", call.interview, json=body), code, name)
+        refused(intake.post(call.attempts, body), code, name)
+        refused(intake.patch(call.interview, body), code, name)
     for code, text in TIMES:
-        refused(intake.create(online(desk, **{name: text})), code, name)
-        refused(intake.send("PATCH", f"/interviews/{web}", json={name: text}), code, name)
+        refused(intake.create(online(api, **{name: text})), code, name)
+        refused(intake.patch(f"/interviews/{web}", {name: text}), code, name)
 
 
 def test_refused_time_of_a_moved_call_is_named(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
     for code, text in OF_A_CALL:
-        refused(intake.send("PATCH", call.attempt, json={"scheduledAt": text}), code, "scheduledAt")
+        refused(intake.patch(call.attempt, {"scheduledAt": text}), code, "scheduledAt")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,9 +74,8 @@ def test_command_applied_later_names_the_field_as_sent(intake: Intake, worker: W
 
 
 def test_replayed_refusal_names_the_same_field(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "a key"}
     for _ in range(2):
-        refused(intake.create(intake.body(scheduleTime=AT_NIGHT), headers=key), "OUTSIDE_CALL_TIME_INTERVAL", NAMES[1])
+        refused(intake.create(intake.body(scheduleTime=AT_NIGHT), headers=KEY), "OUTSIDE_CALL_TIME_INTERVAL", NAMES[1])
 
 
 def test_character_that_cannot_be_stored_is_a_bad_date(intake: Intake) -> None:
@@ -96,113 +86,84 @@ def test_character_that_cannot_be_stored_is_a_bad_date(intake: Intake) -> None:
     refused(intake.create(intake.body(expiresAt="\x00")), "INVALID_DATE_FORMAT", "expiresAt")
     half_of_a_pair = json.dumps(intake.body(scheduleTime="2026-04-03T09\ud800"))
     headers = {"Content-Type": "application/json"}
-    answer = intake.send("POST", "/interviews", content=half_of_a_pair, headers=headers)
+    answer = intake.post("/interviews", content=half_of_a_pair, headers=headers)
     refused(answer, "INVALID_DATE_FORMAT", "scheduleTime")
-    answer = intake.send("POST", "/call-times/preview", json={"phoneNumber": NUMBER, "scheduledAt": "\x00"})
-    refused(answer, "INVALID_DATE_FORMAT", "scheduledAt")
+    previewed = intake.post("/call-times/preview", {"phoneNumber": NUMBER, "scheduledAt": "\x00"})
+    refused(previewed, "INVALID_DATE_FORMAT", "scheduledAt")
 
 
 def test_character_that_cannot_be_stored_is_named_elsewhere(intake: Intake) -> None:
-    answer = intake.create(intake.body(metadata={"scheduledAt": "\x00"}))
-    assert answer.json()["error"]["code"] == "VALIDATION_ERROR"
-    assert answer.json()["error"]["details"]["fields"][0]["field"] == "metadata.scheduledAt"
+    [(name, _)] = wrong_fields(intake.create(intake.body(metadata={"scheduledAt": "\x00"})))
+    assert name == "metadata.scheduledAt"
 
 
 # ---- other fields of an interview
 
 
-Ask = Callable[[Desk], dict[str, Any]]
+def _person(api: Resources, **changes: Any) -> dict[str, Any]:
+    return {"candidateId": api.person(**changes), "agentId": api.agent("GENERIC")}
 
 
-def _person(desk: Desk, **changes: Any) -> dict[str, Any]:
-    return {"candidateId": desk.person(**changes), "agentId": desk.agent("GENERIC")}
+def _new_person(api: Resources, **changes: Any) -> dict[str, Any]:
+    return {"candidate": candidate(**changes), "agentId": api.agent("GENERIC")}
 
 
-def _new_person(desk: Desk, **changes: Any) -> dict[str, Any]:
-    return {"candidate": candidate(**changes), "agentId": desk.agent("GENERIC")}
+AT_NOON, LATE = {"scheduledAt": "2026-04-03T12:00:00"}, {"scheduledAt": "2026-04-06T09:00:00Z"}
+WITH_AN_OFFSET = {"scheduledAt": "2026-04-03T09:00:00+10:30"}
+OF_INTERVIEWS: list[tuple[str, str, Ask]] = [
+    ("PHONE_NUMBER_REQUIRED", "candidate.phoneNumber", lambda api: _new_person(api, phoneNumber=...)),
+    ("PHONE_NUMBER_REQUIRED", "candidateId", lambda api: _person(api, phoneNumber=...)),
+    ("PHONE_NUMBER_INVALID", "candidate.phoneNumber", lambda api: _new_person(api, phoneNumber=NO_NUMBER)),
+    ("PHONE_NUMBER_INVALID", "candidateId", lambda api: _person(api, phoneNumber=NO_NUMBER)),
+    ("NUMBER_NOT_ALLOWED", "candidate.phoneNumber", lambda api: _new_person(api, phoneNumber=PREMIUM)),
+    ("NUMBER_NOT_ALLOWED", "candidateId", lambda api: _person(api, phoneNumber=PREMIUM)),
+    ("TIMEZONE_INVALID", "candidate.timezone", lambda api: _new_person(api, timezone="Mars/Olympus")),
+    ("TIMEZONE_UNKNOWN", "candidate.timezone", lambda api: _new_person(api, phoneNumber=NOWHERE)),
+    ("TIMEZONE_UNKNOWN", "candidateId", lambda api: _person(api, phoneNumber=NOWHERE)),
+    ("TIMEZONE_UNKNOWN", "scheduleTime", lambda api: _person(api, phoneNumber=NOWHERE) | {"scheduleTime": TOMORROW}),
+    ("TIMEZONE_AMBIGUOUS", "scheduledAt", lambda api: _new_person(api, phoneNumber=TOLL_FREE) | AT_NOON),
+    (
+        "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
+        "scheduledAt",
+        lambda api: _new_person(api.with_settings(offsetMustMatchNumber=True)) | WITH_AN_OFFSET,
+    ),
+    (
+        "NO_COMMON_OPENING",
+        "candidate.timezone",
+        lambda api: _new_person(api.with_settings(callTimeIntervals=MORNINGS), phoneNumber=TOLL_FREE),
+    ),
+    (
+        "NO_COMMON_OPENING",
+        "candidateId",
+        lambda api: _person(api.with_settings(callTimeIntervals=MORNINGS), phoneNumber=TOLL_FREE),
+    ),
+    ("CONSENT_EXPIRED", "scheduledAt", lambda api: _new_person(api, gdprExpiryDate="2026-04-04") | LATE),
+    ("NO_OPENING_BEFORE_EXPIRY", "expiresAt", lambda api: _new_person(api) | {"expiresAt": "2026-04-02T12:00:20Z"}),
+    ("INVALID_DATE_FORMAT", "expiresAt", lambda api: _new_person(api) | {"expiresAt": "never"}),
+    (
+        "TIMEZONE_UNKNOWN",
+        "expiresAt",
+        lambda api: online(api, candidate=candidate(phoneNumber=...), expiresAt="2026-04-05T12:00:00"),
+    ),
+    ("JOB_REQUIRED", "jobId", new),
+    ("JOB_AMBIGUOUS", "jobId", lambda api: known(api, api.job(), api.job())),
+    ("JOB_NOT_ASSIGNED", "jobId", lambda api: known(api, api.job(), jobId=api.job())),
+    ("TOO_MANY_JOBS", "job", lambda api: known(api, *(api.job() for _ in range(50))) | {"job": JOB}),
+    (
+        "COMPANY_PHONE_NUMBER_REQUIRED",
+        "agent.companyPhoneNumberId",
+        lambda api: all_new(api, agent=api.an_agent(companyPhoneNumberId=...)),
+    ),
+]
 
 
-def _with_settings(desk: Desk, body: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    company = f"/company/{desk.intake.seeded.company_id}"
-    assert desk.intake.send("PATCH", company, json={"settings": settings}).status_code == 200
-    return body
-
-
-def _of_interviews() -> Iterator[Any]:
-    cases: list[tuple[str, str, Ask]] = [
-        ("PHONE_NUMBER_REQUIRED", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=...)),
-        ("PHONE_NUMBER_REQUIRED", "candidateId", lambda desk: _person(desk, phoneNumber=...)),
-        ("PHONE_NUMBER_INVALID", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=NO_NUMBER)),
-        ("PHONE_NUMBER_INVALID", "candidateId", lambda desk: _person(desk, phoneNumber=NO_NUMBER)),
-        ("NUMBER_NOT_ALLOWED", "candidate.phoneNumber", lambda desk: _new_person(desk, phoneNumber=PREMIUM)),
-        ("NUMBER_NOT_ALLOWED", "candidateId", lambda desk: _person(desk, phoneNumber=PREMIUM)),
-        ("TIMEZONE_INVALID", "candidate.timezone", lambda desk: _new_person(desk, timezone="Mars/Olympus")),
-        ("TIMEZONE_UNKNOWN", "candidate.timezone", lambda desk: _new_person(desk, phoneNumber=OF_NO_COUNTRY)),
-        ("TIMEZONE_UNKNOWN", "candidateId", lambda desk: _person(desk, phoneNumber=OF_NO_COUNTRY)),
-        (
-            "TIMEZONE_UNKNOWN",
-            "scheduleTime",
-            lambda desk: {**_person(desk, phoneNumber=OF_NO_COUNTRY), "scheduleTime": TOMORROW},
-        ),
-        (
-            "TIMEZONE_AMBIGUOUS",
-            "scheduledAt",
-            lambda desk: {**_new_person(desk, phoneNumber=TOLL_FREE), "scheduledAt": "2026-04-03T12:00:00"},
-        ),
-        (
-            "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
-            "scheduledAt",
-            lambda desk: _with_settings(
-                desk,
-                {**_new_person(desk), "scheduledAt": "2026-04-03T09:00:00+10:30"},
-                offsetMustMatchNumber=True,
-            ),
-        ),
-        (
-            "NO_COMMON_OPENING",
-            "candidate.timezone",
-            lambda desk: _with_settings(desk, _new_person(desk, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
-        ),
-        (
-            "NO_COMMON_OPENING",
-            "candidateId",
-            lambda desk: _with_settings(desk, _person(desk, phoneNumber=TOLL_FREE), callTimeIntervals=MORNINGS),
-        ),
-        (
-            "CONSENT_EXPIRED",
-            "scheduledAt",
-            lambda desk: {**_new_person(desk, gdprExpiryDate="2026-04-04"), "scheduledAt": "2026-04-06T09:00:00Z"},
-        ),
-        (
-            "NO_OPENING_BEFORE_EXPIRY",
-            "expiresAt",
-            lambda desk: {**_new_person(desk), "expiresAt": "2026-04-02T12:00:20Z"},
-        ),
-        ("INVALID_DATE_FORMAT", "expiresAt", lambda desk: {**_new_person(desk), "expiresAt": "never"}),
-        (
-            "TIMEZONE_UNKNOWN",
-            "expiresAt",
-            lambda desk: online(desk, candidate=candidate(phoneNumber=...), expiresAt="2026-04-05T12:00:00"),
-        ),
-        ("JOB_REQUIRED", "jobId", new),
-        ("JOB_AMBIGUOUS", "jobId", lambda desk: known(desk, desk.job(), desk.job())),
-        ("JOB_NOT_ASSIGNED", "jobId", lambda desk: known(desk, desk.job(), jobId=desk.job())),
-        ("TOO_MANY_JOBS", "job", lambda desk: {**known(desk, *(desk.job() for _ in range(50))), "job": JOB}),
-        (
-            "COMPANY_PHONE_NUMBER_REQUIRED",
-            "agent.companyPhoneNumberId",
-            lambda desk: all_new(desk, agent=desk.an_agent(companyPhoneNumberId=...)),
-        ),
-    ]
-    for code, field, ask in cases:
-        yield pytest.param(code, field, ask, id=f"{code} {field}")
-
-
-@pytest.mark.parametrize(("code", "field", "ask"), list(_of_interviews()))
+@pytest.mark.parametrize(
+    ("code", "field", "ask"), OF_INTERVIEWS, ids=[f"{code} {field}" for code, field, _ in OF_INTERVIEWS]
+)
 def test_refused_interview_names_the_field(
-    intake: Intake, worker: Worker, desk: Desk, code: str, field: str, ask: Ask
+    intake: Intake, worker: Worker, api: Resources, code: str, field: str, ask: Ask
 ) -> None:
-    refused(intake.create(ask(desk)), code, field)
+    refused(intake.create(ask(api)), code, field)
 
 
 def test_refused_change_of_an_interview_names_the_field(intake: Intake, worker: Worker) -> None:
@@ -213,63 +174,59 @@ def test_refused_change_of_an_interview_names_the_field(intake: Intake, worker: 
         ("NO_OPENING_BEFORE_EXPIRY", "expiresAt", {"expiresAt": "2026-04-02T12:30:00Z"}),
         ("INVALID_DATE_FORMAT", "expiresAt", {"expiresAt": "never"}),
     ):
-        refused(intake.send("PATCH", call.interview, json=body), code, field)
-    data(intake.send("PATCH", call.interview, json={"expiresAt": "2026-04-03T07:30:00Z"}))
+        refused(intake.patch(call.interview, body), code, field)
+    data(intake.patch(call.interview, {"expiresAt": "2026-04-03T07:30:00Z"}))
     for name in NAMES:
-        later = {name: "2026-04-03T08:00:00Z"}
-        refused(intake.send("PATCH", call.interview, json=later), "NO_OPENING_BEFORE_EXPIRY", name)
+        refused(intake.patch(call.interview, {name: AN_HOUR_LATER}), "NO_OPENING_BEFORE_EXPIRY", name)
 
 
 # ---- previews
 
 
-def test_previewed_refusal_names_the_field(intake: Intake, worker: Worker, desk: Desk) -> None:
+def test_previewed_refusal_names_the_field(intake: Intake, worker: Worker, api: Resources) -> None:
     for code, field, body in (
         ("PHONE_NUMBER_INVALID", "phoneNumber", {"phoneNumber": NO_NUMBER}),
         ("NUMBER_NOT_ALLOWED", "phoneNumber", {"phoneNumber": PREMIUM}),
-        ("NUMBER_NOT_ALLOWED", "candidateId", {"candidateId": desk.person(phoneNumber=PREMIUM)}),
-        ("PHONE_NUMBER_REQUIRED", "candidateId", {"candidateId": desk.person(phoneNumber=...)}),
+        ("NUMBER_NOT_ALLOWED", "candidateId", {"candidateId": api.person(phoneNumber=PREMIUM)}),
+        ("PHONE_NUMBER_REQUIRED", "candidateId", {"candidateId": api.person(phoneNumber=...)}),
         ("TIMEZONE_INVALID", "timezone", {"phoneNumber": NUMBER, "timezone": "Mars/Olympus"}),
-        ("TIMEZONE_UNKNOWN", "phoneNumber", {"phoneNumber": OF_NO_COUNTRY}),
+        ("TIMEZONE_UNKNOWN", "phoneNumber", {"phoneNumber": NOWHERE}),
         ("SCHEDULE_IN_PAST", "scheduledAt", {"phoneNumber": NUMBER, "scheduledAt": AN_HOUR_AGO}),
         ("INVALID_DATE_FORMAT", "scheduledAt", {"phoneNumber": NUMBER, "scheduledAt": "tomorrow"}),
     ):
-        refusal = data(intake.send("POST", "/call-times/preview", json=body))["refusal"]
+        refusal = data(intake.post("/call-times/preview", body))["refusal"]
         assert (refusal["code"], refusal["details"]["field"]) == (code, field)
 
 
 # ---- writes of the API itself
 
 
+AT_NINE = {"days": ["MON"], "start": "9", "end": "10:00"}
 COMPANY = [
     ("TIMEZONE_INVALID", "settings.timezone", {"timezone": "Europe/Atlantis"}),
     ("NEVER_OPEN", "settings.callTimeIntervals", {"callTimeIntervals": []}),
     ("CALL_TIME_INTERVALS_INVALID", "settings.callTimeIntervals", {"callTimeIntervals": "always"}),
-    (
-        "CALL_TIME_INTERVALS_INVALID",
-        "settings.callTimeIntervals[0].start",
-        {"callTimeIntervals": [{"days": ["MON"], "start": "9", "end": "10:00"}]},
-    ),
+    ("CALL_TIME_INTERVALS_INVALID", "settings.callTimeIntervals[0].start", {"callTimeIntervals": [AT_NINE]}),
     ("RETRY_POLICY_INVALID", "settings.retryPolicy.maxRetries", {"retryPolicy": {"maxRetries": 11}}),
     ("RETRY_POLICY_INVALID", "settings.retryPolicy.delays.BUSY[0]", {"retryPolicy": {"delays": {"BUSY": [0]}}}),
 ]
 
 
 @pytest.mark.parametrize(("code", "field", "settings"), COMPANY)
-def test_refused_setting_of_a_company_is_named(intake: Intake, code: str, field: str, settings: Any) -> None:
-    ats = intake.with_new_key(kind=KeyKind.ATS)
-    refused(ats.send("POST", "/company", json={"name": "Acme", "settings": settings}), code, field)
-    address = f"/company/{intake.seeded.company_id}"
-    refused(intake.send("PATCH", address, json={"settings": settings}), code, field)
+def test_refused_setting_of_a_company_is_named(
+    intake: Intake, ats: Intake, code: str, field: str, settings: Any
+) -> None:
+    refused(ats.post("/company", {"name": "Acme", "settings": settings}), code, field)
+    refused(intake.set_settings(**settings), code, field)
 
 
-def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
+def _records(api: Resources) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
     """Requests with their bodies, and the code and field of their refusals."""
     stranger = str(UUID(int=7))
-    person, job, agent = (f"/candidates/{desk.person()}", f"/jobs/{desk.job()}", f"/agents/{desk.agent()}")
-    phone, mail = (f"/candidates/{desk.person(**{each: ...})}" for each in ("email", "phoneNumber"))
-    for address in (person, job, agent, f"/company/{desk.intake.seeded.company_id}"):
-        desk.intake.send("PATCH", address, json={"metadata": {"b": "x" * 100}})
+    person, job, agent = (f"/candidates/{api.person()}", f"/jobs/{api.job()}", f"/agents/{api.agent()}")
+    phone, mail = (f"/candidates/{api.person(**{each: ...})}" for each in ("email", "phoneNumber"))
+    for address in (person, job, agent, f"/company/{api.intake.seeded.company_id}"):
+        api.intake.patch(address, {"metadata": {"b": "x" * 100}})
         yield "PATCH", address, METADATA, "METADATA_TOO_LARGE", "metadata"
     for method, address, rest in (("POST", "/candidates", candidate()), ("PATCH", person, {})):
         yield method, address, {**rest, "timezone": "Etc/GMT-1"}, "TIMEZONE_INVALID", "timezone"
@@ -278,22 +235,21 @@ def _records(desk: Desk) -> Iterator[tuple[str, str, dict[str, Any], str, str]]:
         yield method, address, {**rest, "jobId": stranger, "jobIds": None}, "JOB_NOT_FOUND", "jobId"
     yield "PATCH", phone, {"phoneNumber": None}, "CONTACT_REQUIRED", "phoneNumber"
     yield "PATCH", mail, {"email": None}, "CONTACT_REQUIRED", "email"
-    without = desk.an_agent(companyPhoneNumberId=...)
+    without = api.an_agent(companyPhoneNumberId=...)
     needed = "COMPANY_PHONE_NUMBER_REQUIRED"
     yield "POST", "/agents", without, needed, "companyPhoneNumberId"
     yield "PATCH", agent, {"companyPhoneNumberId": None}, needed, "companyPhoneNumberId"
 
 
-def test_refused_write_names_the_field(intake: Intake, desk: Desk) -> None:
-    for method, address, body, code, field in _records(desk):
+def test_refused_write_names_the_field(intake: Intake, api: Resources) -> None:
+    for method, address, body, code, field in _records(api):
         for key in ({}, {"Idempotency-Key": str(uuid4())}):
             refused(intake.send(method, address, json=body, headers=key), code, field)
 
 
-def test_missing_company_of_an_ats_key_is_named(intake: Intake) -> None:
-    ats = intake.with_new_key(kind=KeyKind.ATS)
+def test_missing_company_of_an_ats_key_is_named(ats: Intake) -> None:
     refused(ats.get("/jobs"), "COMPANY_ID_REQUIRED", "companyId")
-    refused(ats.send("POST", "/jobs", json=JOB), "COMPANY_ID_REQUIRED", "companyId")
+    refused(ats.post("/jobs", JOB), "COMPANY_ID_REQUIRED", "companyId")
     refused(ats.create(), "COMPANY_ID_REQUIRED", "companyId")
 
 

@@ -2,24 +2,22 @@
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from api_shim.app import create_app
 from api_shim.json_body import parse
 from scheduler.wire.json_values import MAX_LEVELS, unstorable
+from tests.api_shim.answers import refusal
+from tests.api_shim.document_operations import address_of_nothing, documented
 from tests.api_shim.intake import Intake, Worker
-from tests.api_shim.test_intake_records import code
 
 DEPTHS = (MAX_LEVELS + 1, 200, 479, 480, 600, 800, 970, 989, 990, 1_200, 10_000, 32_000)
 
 
 def _operations() -> Iterator[Any]:
-    for path, operations in create_app().openapi()["paths"].items():
-        for method, operation in operations.items():
-            if method != "get":
-                yield pytest.param(method.upper(), path, "security" in operation, id=operation["operationId"])
+    for method, path, operation in documented():
+        if method != "GET":
+            yield pytest.param(method, path, "security" in operation, id=operation["operationId"])
 
 
 def nested(levels: int, *, inside: str = "[]", name: str | None = "metadata") -> bytes:
@@ -33,11 +31,11 @@ def nested(levels: int, *, inside: str = "[]", name: str | None = "metadata") ->
 
 @pytest.mark.parametrize(("method", "path", "is_keyed"), list(_operations()))
 def test_deep_json_is_rejected_by_every_operation(intake: Intake, method: str, path: str, is_keyed: bool) -> None:
-    address = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
+    address = address_of_nothing(path)
     headers = {"Content-Type": "application/json"}
     for levels in DEPTHS:
         answer = intake.send(method, address, content=nested(levels), headers=headers)
-        assert code(answer) == (400, "MALFORMED_JSON"), (levels, answer.text)
+        assert refusal(answer) == (400, "MALFORMED_JSON"), (levels, answer.text)
         assert answer.json()["error"]["details"]["reason"] == f"it is nested more than {MAX_LEVELS} levels deep"
         stranger = intake.client.request(method, address, content=nested(levels), headers=headers)
         assert stranger.status_code == (401 if is_keyed else 400), (levels, stranger.text)
@@ -49,8 +47,8 @@ def test_deep_json_is_rejected_by_every_operation(intake: Intake, method: str, p
 def test_levels_are_counted_in_lists_and_objects(intake: Intake, inside: str, name: str | None) -> None:
     for levels, found in ((MAX_LEVELS, False), (MAX_LEVELS + 1, True)):
         content = nested(levels, inside=inside, name=name)
-        answer = intake.send("POST", "/jobs", content=content, headers={"Content-Type": "application/json"})
-        assert code(answer) == (400, "MALFORMED_JSON" if found else "VALIDATION_ERROR"), answer.text
+        answer = intake.post("/jobs", content=content, headers={"Content-Type": "application/json"})
+        assert refusal(answer) == (400, "MALFORMED_JSON" if found else "VALIDATION_ERROR"), answer.text
 
 
 def test_many_levels_beside_each_other_are_not_deep(intake: Intake, worker: Worker) -> None:

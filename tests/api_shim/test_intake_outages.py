@@ -19,9 +19,12 @@ from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.calls import a_call
+from tests.api_shim.carrier_callbacks import call_back
 from tests.api_shim.intake import (
+    KEY,
     Intake,
-    a_call,
     a_worker,
     an_intake,
     data,
@@ -66,14 +69,18 @@ def on_own_postgres(broker: None, own_postgres: EmbeddedPostgres, redis_url: str
     database.close()
 
 
-def test_while_redis_is_away_a_command_is_accepted_at_once(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
+@pytest.fixture
+def without_redis(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> Intake:
     own_valkey.stop()
-    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
+    wait_until(lambda: on_own_valkey.degraded() == ["redis"])
+    return on_own_valkey
+
+
+def test_while_redis_is_away_a_command_is_accepted_at_once(without_redis: Intake) -> None:
     with taking_less_than(20):
-        answer = on_own_valkey.create(headers=PATIENT)
-    assert answer.status_code == 202
-    assert on_own_valkey.count("inbox") == 1
-    assert "duecall_redis_away 1.0" in on_own_valkey.client.get("/metrics").text
+        assert without_redis.create(headers=PATIENT).status_code == 202
+    assert without_redis.count("inbox") == 1
+    assert "duecall_redis_away 1.0" in without_redis.client.get("/metrics").text
 
 
 def test_waiting_request_is_released_when_redis_goes_away(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
@@ -84,35 +91,28 @@ def test_waiting_request_is_released_when_redis_goes_away(on_own_valkey: Intake,
             assert answer().status_code == 202
 
 
-def test_when_redis_is_back_commands_are_waited_for_again(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
-    own_valkey.stop()
-    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
+def test_when_redis_is_back_commands_are_waited_for_again(without_redis: Intake, own_valkey: EmbeddedValkey) -> None:
     own_valkey.start()
-    wait_until(lambda: degraded(on_own_valkey) == ["workers"], says="Redis is back, and no worker runs here")
-    with a_worker(on_own_valkey.settings):
-        assert on_own_valkey.create(headers=PATIENT).status_code == 201
+    wait_until(lambda: without_redis.degraded() == ["workers"], says="Redis is back, and no worker runs here")
+    with a_worker(without_redis.settings):
+        assert without_redis.create(headers=PATIENT).status_code == 201
 
 
-def test_repeat_while_redis_is_away_gets_202_like_the_first(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
-    own_valkey.stop()
-    wait_until(lambda: degraded(on_own_valkey) == ["redis"])
-    first, second = (on_own_valkey.create(headers={"Idempotency-Key": "k"}) for _ in range(2))
+def test_repeat_while_redis_is_away_gets_202_like_the_first(without_redis: Intake) -> None:
+    first, second = (without_redis.create(headers=KEY) for _ in range(2))
     assert second.status_code == 202
     assert second.headers["Location"] == first.headers["Location"]
-    assert on_own_valkey.count("inbox") == 1
+    assert without_redis.count("inbox") == 1
 
 
 def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
     assert on_own_postgres.client.get("/readyz").status_code == 200
     own_postgres.stop()
-    for answer in map(
-        on_own_postgres.client.get, ("/readyz", "/metrics", "/readyz")
-    ):  # the pool's old connections are found broken when they are used
-        assert answer.status_code == 503
+    for path in ("/readyz", "/metrics", "/readyz"):  # the pool's old connections are found broken when they are used
+        assert on_own_postgres.client.get(path).status_code == 503
     with taking_less_than(5):
         answer = on_own_postgres.create()
-    assert answer.status_code == 503
-    assert answer.json()["error"]["code"] == "DATABASE_AWAY"
+    assert refusal(answer) == (503, "DATABASE_AWAY")
     assert answer.headers["Retry-After"] == "1"
     assert on_own_postgres.client.get("/healthz").status_code == 200
     own_postgres.start()
@@ -136,8 +136,6 @@ def test_503_after_a_lock_timeout_names_another_change(intake: Intake) -> None:
 def test_a_callback_while_postgres_is_away_is_asked_for_again(
     on_own_postgres: Intake, own_postgres: EmbeddedPostgres
 ) -> None:
-    from tests.api_shim.test_intake_carrier import call_back  # noqa: PLC0415 - one caller
-
     own_postgres.stop()
     assert call_back(on_own_postgres, "a-token").status_code == 503
 
@@ -160,16 +158,16 @@ def test_applied_command_is_never_reported_as_not_applied(intake: Intake) -> Non
     change = {"metadata": {"ref": "A-18"}}
     with a_worker(intake.settings):
         call = a_call(intake)
-        assert intake.send("PATCH", call.interview, json=change).status_code == 200
-    patient = {**PATIENT, "Idempotency-Key": "k"}
-    with meanwhile(lambda: intake.send("PATCH", call.interview, json=change, headers=patient)) as answer:
+        assert intake.patch(call.interview, change).status_code == 200
+    patient = {**PATIENT, **KEY}
+    with meanwhile(lambda: intake.patch(call.interview, change, headers=patient)) as answer:
         wait_until(lambda: intake.count("inbox") == 3)
         with intake.database.transaction() as stores:
             stores.connection.execute(text("LOCK TABLE interviews IN ACCESS EXCLUSIVE MODE"))
             intake.change(_AS_THE_ONE_BEFORE, now=NOON)
             done = answer()
     assert (done.status_code, done.json()["data"]["status"]) == (202, "APPLIED")
-    command = intake.get(done.headers["Location"]).json()["data"]
+    command = data(intake.get(done.headers["Location"]))
     assert (command["statusCode"], command["result"]["metadata"]) == (200, {"ref": "A-18"})
 
 
@@ -219,8 +217,3 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/readyz").status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def degraded(intake: Intake) -> list[str]:
-    found: list[str] = intake.client.get("/readyz").json()["data"]["degraded"]
-    return found

@@ -12,17 +12,14 @@ import pytest
 
 from scheduler.domain.owner import User
 from scheduler.domain.principal import KeyKind
-from scheduler.hashing import Hasher
-from scheduler.mail import MailSender, SmtpMailer, SmtpServer
-from scheduler.use_cases.resources.owners import Invitations
-from tests.api_shim.intake import PEPPER, Intake, taking_less_than
+from tests.api_shim.answers import data, refusal, wrong_fields
+from tests.api_shim.intake import KEY, Intake, taking_less_than
+from tests.api_shim.owners import ACCEPT, NAME, UNKNOWN, accept, deliver, make, roles
 from tests.architecture.rules import does, does_not
 from tests.support.smtp_server import PostOffice, a_closed_door, a_post_office
 from tests.test_mail import BAD_ADDRESSES, HEADERS, HOSTILE_NAMES
 
-KNOWN, UNKNOWN, OTHER = "known@example.com", "unknown@example.com", "other@example.com"
-NAME = "Jana Nováková"
-ACCEPT = "/invitations/accept"
+KNOWN, OTHER = "known@example.com", "other@example.com"
 GONE = {
     "code": "INVITATION_GONE",
     "message": "This invitation cannot be accepted: it was used or withdrawn, has expired, or never existed.",
@@ -43,47 +40,20 @@ def office(post: PostOffice) -> PostOffice:
     return post
 
 
-@pytest.fixture
-def ats(intake: Intake) -> Intake:
-    return intake.with_new_key(kind=KeyKind.ATS)
-
-
-def data(answer: httpx.Response, status: int = 200) -> Any:
-    assert answer.status_code == status, answer.text
-    return answer.json()["data"]
-
-
-def make(ats: Intake, **fields: Any) -> dict[str, Any]:
-    made: dict[str, Any] = data(ats.send("POST", "/company", json={"name": "Acme", **fields}), 201)
-    return made
-
-
 def change(asking: Intake, company: dict[str, Any], email: str | None) -> dict[str, Any]:
-    changed: dict[str, Any] = data(asking.send("PATCH", f"/company/{company['id']}", json={"ownerEmail": email}))
-    return changed
+    return dict(data(asking.patch(f"/company/{company['id']}", {"ownerEmail": email})))
 
 
-def deliver(intake: Intake, office: PostOffice) -> None:
-    """Send the mails, as the maintenance worker does after a hint."""
-    mailer = SmtpMailer(SmtpServer.of(office.url), MailSender(name="Duecall", address="mail@duecall.example"))
-    Invitations(intake.database, Hasher(PEPPER), mailer, "https://app.example.com", intake.now).send()
-
-
-def accept(intake: Intake, token: str, name: str = NAME) -> httpx.Response:
-    return intake.client.post(ACCEPT, json={"token": token, "name": name})
+def invite(ats: Intake, office: PostOffice, email: str = UNKNOWN) -> tuple[dict[str, Any], str]:
+    """Create a company with an owner who is unknown. Return it with the token of the mail."""
+    company = make(ats, ownerEmail=email)
+    deliver(ats, office)
+    return company, office.mails[-1].token
 
 
 def know(intake: Intake, email: str) -> None:
     with intake.database.transaction() as stores:
         stores.users.add(User(id=uuid4(), email=email, name="Known"), intake.now())
-
-
-def roles(intake: Intake, company: dict[str, Any]) -> dict[str, str]:
-    rows = intake.ask(
-        "SELECT u.email, m.role FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.company_id = :id",
-        id=UUID(company["id"]),
-    )
-    return {row.email: row.role for row in rows}
 
 
 # ---- F3-1
@@ -109,8 +79,7 @@ def test_both_kinds_of_keys_may_change_the_owner(intake: Intake, ats: Intake) ->
 
 @does_not("F3-1")
 def test_regular_key_cannot_name_an_owner_by_creating_a_company(intake: Intake) -> None:
-    refused = intake.send("POST", "/company", json={"name": "Acme", "ownerEmail": OTHER})
-    assert refused.status_code == 403
+    assert intake.post("/company", {"name": "Acme", "ownerEmail": OTHER}).status_code == 403
     assert (intake.count("companies"), intake.count("invitations")) == (1, 0)
 
 
@@ -118,11 +87,9 @@ def test_regular_key_cannot_name_an_owner_by_creating_a_company(intake: Intake) 
 def test_invalid_address_is_refused_by_name_and_not_quoted(ats: Intake) -> None:
     for address in (*BAD_ADDRESSES[1:], f"{'a' * 243}@example.com", "", 7, ["owner@example.com"], {}):
         for method, path in (("POST", "/company"), ("PATCH", f"/company/{make(ats)['id']}")):
-            refused = ats.send(method, path, json={"name": "Acme", "ownerEmail": address})
-            assert refused.status_code == 400, address
-            [field] = refused.json()["error"]["details"]["fields"]
-            assert (field["field"], field["code"]) == ("ownerEmail", _code_for(address)), address
-            assert "victim" not in refused.text
+            answer = ats.send(method, path, json={"name": "Acme", "ownerEmail": address})
+            assert wrong_fields(answer) == [("ownerEmail", _code_for(address))], address
+            assert "victim" not in answer.text
     assert ats.count("invitations") == 0
 
 
@@ -159,19 +126,19 @@ def test_answer_does_not_reveal_known_users(intake: Intake, office: PostOffice) 
         ats = intake.with_new_key(kind=KeyKind.ATS)
         key = {"Idempotency-Key": str(uuid4())}
         body = {"name": "Acme", "ownerEmail": email}
-        made = ats.send("POST", "/company", json=body, headers=key)
+        made = ats.post("/company", body, headers=key)
         address = f"/company/{made.json()['data']['id']}"
-        again = ats.send("POST", "/company", json=body, headers=key)
+        again = ats.post("/company", body, headers=key)
         looked = ats.get(address)
-        same = ats.send("PATCH", address, json={"ownerEmail": email.upper()})
+        same = ats.patch(address, {"ownerEmail": email.upper()})
         listed = ats.get("/company", limit=1)
         deliver(intake, office)
         after = ats.get(address)
         intake.change("UPDATE invitations SET expires_at = created_at")
         long_after = ats.get(address)
-        moved = ats.send("PATCH", address, json={"ownerEmail": OTHER})
-        back = ats.send("PATCH", address, json={"ownerEmail": email})
-        cleared = ats.send("PATCH", address, json={"ownerEmail": None})
+        moved = ats.patch(address, {"ownerEmail": OTHER})
+        back = ats.patch(address, {"ownerEmail": email})
+        cleared = ats.patch(address, {"ownerEmail": None})
         answers = (made, again, looked, same, listed, after, long_after, moved, back, cleared)
         return [_without_what_differs_anyway(each, email) for each in answers]
 
@@ -213,15 +180,14 @@ def test_unavailable_mail_server_fails_and_slows_no_request(intake: Intake, ats:
 
 @does_not("F3-3")
 def test_same_address_again_changes_and_sends_nothing(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    company = make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
+    company, token = invite(ats, office)
     before = intake.ask("SELECT * FROM invitations")
     for spelling in (UNKNOWN, UNKNOWN.upper()):
         assert change(ats, company, spelling)["ownerEmail"] == UNKNOWN
     deliver(intake, office)
     assert intake.ask("SELECT * FROM invitations") == before
     assert len(office.mails) == 1
-    accept(intake, office.mails[0].token)
+    accept(intake, token)
     memberships = intake.ask("SELECT * FROM memberships")
     change(ats, company, UNKNOWN)
     deliver(intake, office)
@@ -252,7 +218,7 @@ def test_new_address_moves_ownership_and_revokes_the_invitation(
 def test_null_clears_the_owner_and_omission_does_not(intake: Intake, ats: Intake, office: PostOffice) -> None:
     know(intake, KNOWN)
     company = make(ats, ownerEmail=KNOWN)
-    kept = data(ats.send("PATCH", f"/company/{company['id']}", json={"name": "Other name"}))
+    kept = data(ats.patch(f"/company/{company['id']}", {"name": "Other name"}))
     assert (kept["ownerEmail"], roles(intake, company)) == (KNOWN, {KNOWN: "OWNER"})
     assert change(ats, company, None)["ownerEmail"] is None
     assert roles(intake, company) == {KNOWN: "ADMIN"}
@@ -265,13 +231,11 @@ def test_null_clears_the_owner_and_omission_does_not(intake: Intake, ats: Intake
 @does_not("F3-3")
 def test_refused_change_names_no_owner(intake: Intake, ats: Intake) -> None:
     company = make(ats)
-    refused = ats.send(
-        "PATCH", f"/company/{company['id']}", json={"ownerEmail": OTHER, "settings": {"timezone": "Europe/Atlantis"}}
-    )
-    assert refused.status_code == 400
+    answer = ats.patch(f"/company/{company['id']}", {"ownerEmail": OTHER, "settings": {"timezone": "Europe/Atlantis"}})
+    assert answer.status_code == 400
     assert intake.count("invitations") == 0
     stranger = intake.with_new_key(kind=KeyKind.ATS)
-    assert stranger.send("PATCH", f"/company/{company['id']}", json={"ownerEmail": OTHER}).status_code == 403
+    assert stranger.patch(f"/company/{company['id']}", {"ownerEmail": OTHER}).status_code == 403
     assert intake.count("invitations") == 0
 
 
@@ -280,9 +244,8 @@ def test_refused_change_names_no_owner(intake: Intake, ats: Intake) -> None:
 
 @does("F3-4")
 def test_accepting_creates_the_user_and_the_owner(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    company = make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    owner = data(accept(intake, office.mails[0].token, f"  {NAME} "))
+    company, token = invite(ats, office)
+    owner = data(accept(intake, token, f"  {NAME} "))
     [user] = intake.ask("SELECT id, email, name FROM users")
     assert (user.email, user.name) == (UNKNOWN, NAME)
     assert owner == {
@@ -302,9 +265,7 @@ def test_accepting_creates_the_user_and_the_owner(intake: Intake, ats: Intake, o
 @does_not("F3-4")
 def test_opening_the_link_consumes_no_invitation(intake: Intake, ats: Intake, office: PostOffice) -> None:
     """Mail scanners open links."""
-    make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    token = office.mails[0].token
+    _, token = invite(ats, office)
     for _ in range(3):
         for method in ("GET", "HEAD", "OPTIONS"):
             assert intake.client.request(method, ACCEPT, params={"token": token}).status_code == 405
@@ -325,9 +286,7 @@ def test_all_unusable_tokens_get_the_same_answer(intake: Intake, ats: Intake, of
     }
     responses = [accept(intake, token) for token in ("", "x", "x" * 43, "x" * 5000, "ž", "../../etc")]
     for place, end in enumerate(ends.values()):
-        company = make(ats, ownerEmail=f"unknown{place}@example.com")
-        deliver(intake, office)
-        token = office.mails[-1].token
+        company, token = invite(ats, office, f"unknown{place}@example.com")
         end(company, token)
         responses.append(accept(intake, token))
     assert [each.status_code for each in responses] == [410] * 10
@@ -339,11 +298,10 @@ def test_all_unusable_tokens_get_the_same_answer(intake: Intake, ats: Intake, of
 @does_not("F3-4")
 def test_acceptance_ignores_the_idempotency_key(intake: Intake, ats: Intake, office: PostOffice) -> None:
     """A used token always gets 410."""
-    make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    body = {"token": office.mails[0].token, "name": NAME}
+    _, token = invite(ats, office)
+    body = {"token": token, "name": NAME}
     kept = intake.count("inbox")
-    responses = [intake.client.post(ACCEPT, json=body, headers={"Idempotency-Key": "a key"}) for _ in range(2)]
+    responses = [intake.client.post(ACCEPT, json=body, headers=KEY) for _ in range(2)]
     assert [each.status_code for each in responses] == [200, 410]
     assert intake.count("inbox") == kept
 
@@ -351,15 +309,13 @@ def test_acceptance_ignores_the_idempotency_key(intake: Intake, ats: Intake, off
 @does("F3-4")
 def test_concurrent_acceptances_succeed_once(intake: Intake, ats: Intake, office: PostOffice) -> None:
     for place in range(5):
-        company = make(ats, ownerEmail=f"unknown{place}@example.com")
-        deliver(intake, office)
-        token = office.mails[-1].token
+        company, token = invite(ats, office, f"unknown{place}@example.com")
         with ThreadPoolExecutor(8) as several:
             responses = list(several.map(lambda each, token=token: accept(intake, token, f"Name {each}"), range(8)))
         assert sorted(each.status_code for each in responses) == [200] + [410] * 7
         [accepted] = [each for each in responses if each.status_code == 200]
         [user] = intake.ask("SELECT name FROM users WHERE email = :email", email=f"unknown{place}@example.com")
-        assert accepted.json()["data"]["name"] == user.name
+        assert data(accepted)["name"] == user.name
         assert roles(intake, company) == {f"unknown{place}@example.com": "OWNER"}
 
 
@@ -381,9 +337,7 @@ def test_acceptance_during_a_move_leaves_one_owner_or_invitation(
     know(intake, KNOWN)
     for place in range(8):
         email = f"unknown{place}@example.com"
-        company = make(ats, ownerEmail=email)
-        deliver(intake, office)
-        token = office.mails[-1].token
+        company, token = invite(ats, office, email)
         with ThreadPoolExecutor(2) as both:
             accepted = both.submit(accept, intake, token)
             both.submit(change, ats, company, KNOWN).result()
@@ -412,13 +366,9 @@ def test_acceptance_during_a_move_leaves_one_owner_or_invitation(
 def test_invalid_acceptance_consumes_no_invitation(
     intake: Intake, ats: Intake, office: PostOffice, body: dict[str, Any], field: str, code: str
 ) -> None:
-    make(ats, ownerEmail=UNKNOWN)
-    deliver(intake, office)
-    token = office.mails[0].token
+    _, token = invite(ats, office)
     refused = intake.client.post(ACCEPT, json=body | ({"token": token} if body.get("token") == "t" else {}))
-    assert refused.status_code == 400
-    [named] = refused.json()["error"]["details"]["fields"]
-    assert (named["field"], named["code"]) == (field, code)
+    assert wrong_fields(refused) == [(field, code)]
     assert accept(intake, token, "x" * 100).status_code == 200
 
 
@@ -431,7 +381,7 @@ def test_no_name_of_a_company_adds_a_header_or_a_recipient(intake: Intake, ats: 
     accepted = []
     for place, name in enumerate(HOSTILE_NAMES):
         email = f"owner{place}@example.com"
-        answer = ats.send("POST", "/company", json={"name": name, "ownerEmail": email})
+        answer = ats.post("/company", {"name": name, "ownerEmail": email})
         if answer.status_code == 201:
             accepted.append(email)
         else:  # too short, too long, or with a character that cannot be stored
@@ -460,18 +410,18 @@ def test_harmless_company_name_is_in_the_mail(intake: Intake, ats: Intake, offic
 def test_stored_answer_has_no_address_and_shows_the_current_one(intake: Intake, ats: Intake) -> None:
     body = {"name": "Acme", "ownerEmail": UNKNOWN}
     key = {"Idempotency-Key": "once"}
-    made = data(ats.send("POST", "/company", json=body, headers=key), 201)
+    made = ats.made("/company", body, headers=key)
     kept = intake.ask("SELECT body::text, answer::text FROM inbox")
     assert len(kept) == 1
     assert UNKNOWN not in str(kept)
-    replayed = ats.send("POST", "/company", json=body, headers=key)
+    replayed = ats.post("/company", body, headers=key)
     assert (data(replayed, 201), replayed.headers["Idempotent-Replayed"]) == (made, "true")
     change(ats, made, OTHER)
-    assert data(ats.send("POST", "/company", json=body, headers=key), 201)["ownerEmail"] == OTHER
+    assert ats.made("/company", body, headers=key)["ownerEmail"] == OTHER
     assert intake.ask("SELECT count(*) FROM invitations")[0][0] == 2, "a repetition sends no invitation"
     intake.change("UPDATE companies SET deleted_at = updated_at WHERE id = :id", id=UUID(made["id"]))
-    responses = ats.send("POST", "/company", json=body, headers=key)
-    assert (responses.status_code, responses.json()["error"]["code"]) == (410, "COMPANY_DELETED")
+    responses = ats.post("/company", body, headers=key)
+    assert refusal(responses) == (410, "COMPANY_DELETED")
     assert not [each for each in (UNKNOWN, OTHER) if each in responses.text]
 
 
@@ -483,7 +433,7 @@ def test_no_log_line_names_an_owner_or_a_token(
         company = make(ats, ownerEmail=OTHER)
         deliver(intake, office)
     token = office.mails[0].token
-    ats.send("PATCH", f"/company/{company['id']}", json={"ownerEmail": f"{OTHER}, {UNKNOWN}"})
+    ats.patch(f"/company/{company['id']}", {"ownerEmail": f"{OTHER}, {UNKNOWN}"})
     accept(intake, token, "x\ny")
     accept(intake, token)
     accept(intake, token)

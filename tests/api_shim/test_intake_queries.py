@@ -6,11 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.intake import TOMORROW, Intake, Worker
-from tests.api_shim.test_intake_carrier import call_back, path_of
-from tests.api_shim.test_intake_records import JOB, code, data
+from tests.api_shim.answers import data, wrong_fields
+from tests.api_shim.bodies import JOB, TOMORROW
+from tests.api_shim.carrier_callbacks import call_back, path_of
+from tests.api_shim.document_operations import address_of_nothing, documented, example_of
+from tests.api_shim.intake import KEY, Intake, Worker
 
 LISTS = (
     "/company",
@@ -24,12 +25,8 @@ LISTS = (
 
 
 def _operations() -> Iterator[Any]:
-    for path, operations in create_app().openapi()["paths"].items():
-        for method, operation in operations.items():
-            body = operation.get("requestBody")
-            examples = body and body["content"]["application/json"]["examples"]
-            example = examples and next(iter(examples.values()))["value"]
-            yield pytest.param(method.upper(), path, example, "security" in operation, id=operation["operationId"])
+    for method, path, operation in documented():
+        yield pytest.param(method, path, example_of(operation), "security" in operation, id=operation["operationId"])
 
 
 each_operation = pytest.mark.parametrize(("method", "path", "body", "is_keyed"), list(_operations()))
@@ -37,13 +34,7 @@ each_operation = pytest.mark.parametrize(("method", "path", "body", "is_keyed"),
 
 def ask(intake: Intake, method: str, path: str, body: Any, query: str) -> Any:
     """Send one request to an operation of the document, with ids of missing resources in its path."""
-    address = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
-    return intake.send(method, f"{address}?{query}", **({} if body is None else {"json": body}))
-
-
-def named(answer: Any) -> list[tuple[str, str]]:
-    assert code(answer) == (400, "VALIDATION_ERROR"), answer.text
-    return [(each["field"], each["code"]) for each in answer.json()["error"]["details"]["fields"]]
+    return intake.send(method, f"{address_of_nothing(path)}?{query}", json=body)
 
 
 @each_operation
@@ -51,7 +42,7 @@ def test_unknown_parameter_is_named_by_every_operation(
     intake: Intake, method: str, path: str, body: Any, is_keyed: bool
 ) -> None:
     answer = ask(intake, method, path, body, "candidatId=7&statuss=")
-    assert named(answer) == [("candidatId", "UNKNOWN_PARAMETER"), ("statuss", "UNKNOWN_PARAMETER")]
+    assert wrong_fields(answer) == [("candidatId", "UNKNOWN_PARAMETER"), ("statuss", "UNKNOWN_PARAMETER")]
     assert answer.json()["success"] is False
     assert intake.count("inbox") == 0
 
@@ -65,22 +56,21 @@ def test_unknown_parameter_reveals_nothing_without_a_key(
 
 
 def test_misspelt_filter_does_not_return_everything(intake: Intake) -> None:
-    data(intake.send("POST", "/jobs", json=JOB), 201)
+    intake.made("/jobs", JOB)
     answer = intake.get("/jobs", Status="CLOSED")
-    assert named(answer) == [("Status", "UNKNOWN_PARAMETER")]
+    assert wrong_fields(answer) == [("Status", "UNKNOWN_PARAMETER")]
     assert "status" in answer.json()["error"]["details"]["fields"][0]["message"]
     assert data(intake.get("/jobs", status="CLOSED"))["items"] == []
 
 
 def test_unknown_parameter_is_not_stored_as_an_answer(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert named(intake.send("POST", "/jobs?dryRun=true", json=JOB, headers=headers))
-    assert data(intake.send("POST", "/jobs", json=JOB, headers=headers), 201)
+    assert wrong_fields(intake.post("/jobs?dryRun=true", JOB, headers=KEY))
+    assert intake.made("/jobs", JOB, headers=KEY)
     assert intake.count("jobs") == 1
 
 
 def test_alias_v1_rejects_an_unknown_parameter(intake: Intake) -> None:
-    assert named(intake.get("/v1/jobs", foo="1")) == [("foo", "UNKNOWN_PARAMETER")]
+    assert wrong_fields(intake.get("/v1/jobs", foo="1")) == [("foo", "UNKNOWN_PARAMETER")]
 
 
 NUMBERS = ("1_0", "%2B1", "+1", "%201", "1%20", "1.0", "1e1", "0x1", "-1", "", "%D9%A1", "%EF%BC%91", "1%00", "true")
@@ -91,7 +81,7 @@ NUMBERS = ("1_0", "%2B1", "+1", "%201", "1%20", "1.0", "1e1", "0x1", "-1", "", "
 def test_number_that_is_not_plain_digits_is_named(intake: Intake, name: str, text: str) -> None:
     for path in LISTS:
         answer = intake.send("GET", f"{path}?{name}={text}")
-        assert [field for field, _ in named(answer)] == [name], path
+        assert [field for field, _ in wrong_fields(answer)] == [name], path
 
 
 @pytest.mark.parametrize(
@@ -100,7 +90,7 @@ def test_number_that_is_not_plain_digits_is_named(intake: Intake, name: str, tex
 def test_page_and_limit_out_of_range_are_named(intake: Intake, query: str) -> None:
     name = query.partition("=")[0]
     for path in LISTS:
-        assert [field for field, _ in named(intake.send("GET", f"{path}?{query}"))] == [name], path
+        assert [field for field, _ in wrong_fields(intake.send("GET", f"{path}?{query}"))] == [name], path
 
 
 @pytest.mark.parametrize("query", ["page=10000", "limit=100", "page=1&limit=1", "page=007"])
@@ -110,7 +100,9 @@ def test_page_and_limit_in_range_are_read(intake: Intake, query: str) -> None:
 
 
 def test_repeated_parameter_is_named(intake: Intake) -> None:
-    assert named(intake.send("GET", "/jobs?status=OPEN&page=1&status=CLOSED")) == [("status", "REPEATED_PARAMETER")]
+    assert wrong_fields(intake.send("GET", "/jobs?status=OPEN&page=1&status=CLOSED")) == [
+        ("status", "REPEATED_PARAMETER")
+    ]
 
 
 # ---- companyId
@@ -127,11 +119,11 @@ def test_company_of_a_regular_key_is_ignored_everywhere(intake: Intake, worker: 
 
 def test_ats_key_may_repeat_the_company_of_the_path(intake: Intake) -> None:
     ats = intake.with_new_key(kind=KeyKind.ATS)
-    company = data(ats.send("POST", "/company", json={"name": "Acme"}), 201)["id"]
+    company = ats.made("/company", {"name": "Acme"})["id"]
     assert ats.get(f"/company/{company}", companyId=company.upper()).status_code == 200
-    assert named(ats.get(f"/company/{company}", companyId=str(uuid4()))) == [("companyId", "UNKNOWN_PARAMETER")]
-    assert named(ats.get("/company", companyId=company)) == [("companyId", "UNKNOWN_PARAMETER")]
-    assert named(ats.get("/company", companyId="")) == [("companyId", "UNKNOWN_PARAMETER")]
+    assert wrong_fields(ats.get(f"/company/{company}", companyId=str(uuid4()))) == [("companyId", "UNKNOWN_PARAMETER")]
+    assert wrong_fields(ats.get("/company", companyId=company)) == [("companyId", "UNKNOWN_PARAMETER")]
+    assert wrong_fields(ats.get("/company", companyId="")) == [("companyId", "UNKNOWN_PARAMETER")]
 
 
 # ---- routes outside the document

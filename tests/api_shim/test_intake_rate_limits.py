@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -14,9 +14,10 @@ from api_shim.rate_limits import RateLimits, RateLimitState
 from scheduler.domain.key import Key
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
-from tests.api_shim.intake import PEPPER, Intake, taking_less_than
-from tests.api_shim.test_intake_envelope import OPERATIONS
+from tests.api_shim.answers import refused
+from tests.api_shim.bodies import JOB
+from tests.api_shim.document_operations import OPERATIONS, address_of_nothing
+from tests.api_shim.intake import KEY, PEPPER, Intake, taking_less_than
 from tests.conftest import NOON, TestClock, wait_until
 from tests.support.servers import a_closed_port, a_door, address_of
 
@@ -27,18 +28,8 @@ ASKED = [
 ]
 
 
-def with_limits(
-    intake: Intake, *, per_minute: int, per_hour: int = 2000, scopes: frozenset[str] = ALL_SCOPES
-) -> Intake:
-    _, secret = Keys(intake.database, Hasher(PEPPER), intake.now).create(
-        kind=KeyKind.REGULAR,
-        name="a test",
-        company_id=intake.seeded.company_id,
-        scopes=scopes,
-        per_minute=per_minute,
-        per_hour=per_hour,
-    )
-    return intake.with_key(secret)
+def with_limits(intake: Intake, *scopes: str, per_minute: int, per_hour: int = 2000) -> Intake:
+    return intake.with_key(intake.new_key(*scopes, per_minute=per_minute, per_hour=per_hour)[1])
 
 
 def limits_of(answer: httpx.Response) -> dict[str, int]:
@@ -56,7 +47,7 @@ def counted(answer: httpx.Response) -> httpx.Response | None:
 def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, method: str, path: str) -> None:
     """Most of these requests are refused for other reasons, and count anyway."""
     asking = with_limits(intake, per_minute=60)
-    path = "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))
+    path = address_of_nothing(path)
     for remaining in (59, 58):
         # While Redis is slow, no request is limited or counted.
         answer = wait_until(
@@ -64,10 +55,8 @@ def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, met
             says="it is counted",
         )
         limits = limits_of(answer)
-        assert limits["Limit-Minute"] == 60
-        assert limits["Limit-Hour"] == 2000
-        assert limits["Remaining-Minute"] == remaining
-        assert limits["Remaining-Hour"] == 1940 + remaining
+        assert (limits["Limit-Minute"], limits["Limit-Hour"]) == (60, 2000)
+        assert (limits["Remaining-Minute"], limits["Remaining-Hour"]) == (remaining, 1940 + remaining)
         now = math.floor(intake.now().timestamp())
         assert now < limits["Reset-Minute"] + 1 <= now + 61
         assert limits["Reset-Minute"] % 60 == 0
@@ -76,9 +65,9 @@ def test_response_to_a_valid_key_shows_limits_and_counts_one(intake: Intake, met
 
 
 def test_too_large_body_and_missing_scope_are_counted(intake: Intake) -> None:
-    asking = with_limits(intake, per_minute=60, scopes=frozenset({"read:jobs"}))
+    asking = with_limits(intake, "read:jobs", per_minute=60)
     assert limits_of(asking.get("/candidates"))["Remaining-Minute"] == 59
-    assert limits_of(asking.send("POST", "/interviews", json={}))["Remaining-Minute"] == 58
+    assert limits_of(asking.post("/interviews", {}))["Remaining-Minute"] == 58
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer sk_live_mistyped"])
@@ -96,15 +85,14 @@ def test_request_above_the_minute_limit_gets_429_and_retry_after(intake: Intake)
     if answers[0].headers["X-RateLimit-Reset-Minute"] != answers[-1].headers["X-RateLimit-Reset-Minute"]:
         answers = [asking.get("/jobs") for _ in range(4)]  # a new minute has just begun
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
-    refused = answers[-1]
-    error = refused.json()["error"]
-    assert error["code"] == "RATE_LIMIT_EXCEEDED"
-    wait, reset = int(refused.headers["Retry-After"]), limits_of(refused)["Reset-Minute"]
+    last = answers[-1]
+    error = refused(last, 429, "RATE_LIMIT_EXCEEDED")
+    wait, reset = int(last.headers["Retry-After"]), limits_of(last)["Reset-Minute"]
     assert error["details"] == {"limit": 2, "per": "MINUTE", "reset": reset, "retryAfter": wait}
     assert 0 <= reset - intake.now().timestamp() <= wait <= 60
-    assert limits_of(refused)["Remaining-Minute"] == 0
+    assert limits_of(last)["Remaining-Minute"] == 0
     # A request above the minute limit does not count for the hour.
-    assert limits_of(refused)["Remaining-Hour"] == 1998
+    assert limits_of(last)["Remaining-Hour"] == 1998
 
 
 def test_request_above_the_hour_limit_gets_429(intake: Intake) -> None:
@@ -126,12 +114,10 @@ def test_a_key_is_limited_by_itself_and_so_is_its_rotation(intake: Intake) -> No
 def test_rate_limited_request_is_not_stored_for_its_key(intake: Intake) -> None:
     asking = with_limits(intake, per_minute=1)
     asking.get("/jobs")
-    title = {"title": "A job", "description": "For somebody"}
-    headers = {"Idempotency-Key": "once"}
-    assert asking.send("POST", "/jobs", json=title, headers=headers).status_code == 429
+    assert asking.post("/jobs", JOB, headers=KEY).status_code == 429
     assert intake.count("inbox") == 0
     intake.change("UPDATE api_keys SET per_minute = 100")
-    assert asking.send("POST", "/jobs", json=title, headers=headers).status_code == 201
+    assert asking.post("/jobs", JOB, headers=KEY).status_code == 201
 
 
 def test_redis_gets_only_the_id_of_a_key(intake: Intake, redis_url: str) -> None:
@@ -150,7 +136,7 @@ def test_redis_gets_only_the_id_of_a_key(intake: Intake, redis_url: str) -> None
 
 
 def a_key(per_minute: int = 2, per_hour: int = 3) -> Key:
-    key_id: UUID = uuid4()
+    key_id = uuid4()
     principal = Principal(id=key_id, kind=KeyKind.ATS, key_id=key_id, scopes=frozenset())
     return Key(principal=principal, name="a test", per_minute=per_minute, per_hour=per_hour, created_at=NOON)
 
@@ -193,7 +179,6 @@ async def test_no_request_is_limited_while_redis_is_away(redis_url: str, at: Tes
 
 
 async def test_hanging_redis_costs_a_quarter_of_a_second_once(at: TestClock) -> None:
-
     with a_door() as door:
         async with RateLimits(address_of(door).replace("http", "redis"), at, lambda: False).counting() as limits:
             with taking_less_than(0.9):

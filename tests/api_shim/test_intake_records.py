@@ -13,21 +13,14 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.hashing import Hasher
-from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
-from tests.api_shim.intake import EMAIL, FIRST_NAME, NUMBER, PEPPER, TOMORROW, Intake, Worker, a_call, candidate
+from scheduler.use_cases.resources.keys import ALL_SCOPES
+from tests.api_shim.answers import data, pagination, refusal, refused, wrong_fields
+from tests.api_shim.bodies import EMAIL, EVERY_DAY, FIRST_NAME, JOB, NUMBER, ONLINE_AGENT, TOMORROW, candidate
+from tests.api_shim.calls import a_call
+from tests.api_shim.intake import KEY, Intake, Worker
 from tests.architecture.rules import does, does_not
-from tests.conftest import seed, wait_until
+from tests.conftest import wait_until
 from tests.support.builders import ApiWriter, RecordingHints, Tenant
-
-JOB: dict[str, Any] = {"title": "Warehouse operator", "description": "Picks and packs, in three shifts."}
-ONLINE_AGENT: dict[str, Any] = {
-    "name": "Web interviewer",
-    "type": "ONLINE",
-    "focus": "GENERIC",
-    "language": "EN",
-    "duration": 30,
-}
 
 
 @dataclass(frozen=True)
@@ -50,16 +43,7 @@ each_noun = pytest.mark.parametrize("noun", NOUNS)
 
 
 def made(intake: Intake, noun: Noun, **headers: str) -> httpx.Response:
-    return intake.send("POST", noun.path, json=dict(noun.body), headers=headers)
-
-
-def data(answer: httpx.Response, status: int = 200) -> Any:
-    assert answer.status_code == status, answer.text
-    return answer.json()["data"]
-
-
-def code(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
+    return intake.post(noun.path, dict(noun.body), headers=headers)
 
 
 # ---- the five verbs
@@ -70,27 +54,24 @@ def test_resource_is_created_found_listed_changed_and_deleted(intake: Intake, no
     one = data(made(intake, noun), 201)
     address = f"{noun.path}/{one['id']}"
     assert data(intake.get(address)) == one
-    listed = data(intake.get(noun.path))
-    assert listed["items"][0] == one
-    changed = data(intake.send("PATCH", address, json=dict(noun.change)))
+    assert data(intake.get(noun.path))["items"][0] == one
+    changed = data(intake.patch(address, dict(noun.change)))
     assert changed == one | dict(noun.change) | {"updatedAt": changed["updatedAt"]}
     assert data(intake.get(address)) == changed
-    assert data(intake.send("DELETE", address)) is True
-    assert code(intake.get(address)) == (404, "RESOURCE_NOT_FOUND")
-    assert one["id"] not in {each["id"] for each in data(intake.get(noun.path))["items"]}
+    assert data(intake.delete(address)) is True
+    assert refusal(intake.get(address)) == (404, "RESOURCE_NOT_FOUND")
+    assert one["id"] not in intake.ids(noun.path)
     for method, more in (("PATCH", {"json": dict(noun.change)}), ("DELETE", {})):
-        assert code(intake.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
+        assert refusal(intake.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
 
 
 @each_noun
 def test_invalid_field_is_refused_by_name_and_nothing_is_created(intake: Intake, noun: Noun) -> None:
     before = data(intake.get(noun.path))["pagination"]["total"]
     for wrong, field_code in ((noun.refused, None), ({"titel": 1}, "UNKNOWN_FIELD")):
-        answer = intake.send("POST", noun.path, json={**noun.body, **wrong})
-        assert code(answer) == (400, "VALIDATION_ERROR")
-        [named] = answer.json()["error"]["details"]["fields"]
-        assert named["field"] == next(iter(wrong))
-        assert field_code in {None, named["code"]}
+        [(name, code)] = wrong_fields(intake.post(noun.path, {**noun.body, **wrong}))
+        assert name == next(iter(wrong))
+        assert field_code in {None, code}
     assert data(intake.get(noun.path))["pagination"]["total"] == before
 
 
@@ -98,49 +79,39 @@ def test_invalid_field_is_refused_by_name_and_nothing_is_created(intake: Intake,
 def test_required_field_of_a_change_may_be_omitted_but_not_null(intake: Intake, noun: Noun) -> None:
     address = f"{noun.path}/{data(made(intake, noun), 201)['id']}"
     required = next(iter(noun.body))
-    assert code(intake.send("PATCH", address, json={required: None})) == (400, "VALIDATION_ERROR")
-    assert intake.send("PATCH", address, json={}).status_code == 200
+    assert refusal(intake.patch(address, {required: None})) == (400, "VALIDATION_ERROR")
+    assert intake.patch(address, {}).status_code == 200
 
 
 @each_noun
 def test_metadata_is_merged_and_null_removes_a_key(intake: Intake, noun: Noun) -> None:
-    one = data(intake.send("POST", noun.path, json={**noun.body, "metadata": {"a": 1, "b": {"c": 2}}}), 201)
-    change = {"metadata": {"a": None, "b": {"d": 3}}}
-    changed = data(intake.send("PATCH", f"{noun.path}/{one['id']}", json=change))
-    assert changed["metadata"] == {"b": {"c": 2, "d": 3}}
-    too_much = {"metadata": {"e": "x" * 10_225}}
-    assert code(intake.send("PATCH", f"{noun.path}/{one['id']}", json=too_much)) == (400, "METADATA_TOO_LARGE")
-    assert data(intake.get(f"{noun.path}/{one['id']}"))["metadata"] == {"b": {"c": 2, "d": 3}}
+    one = intake.made(noun.path, {**noun.body, "metadata": {"a": 1, "b": {"c": 2}}})
+    address, merged = f"{noun.path}/{one['id']}", {"b": {"c": 2, "d": 3}}
+    assert data(intake.patch(address, {"metadata": {"a": None, "b": {"d": 3}}}))["metadata"] == merged
+    assert refusal(intake.patch(address, {"metadata": {"e": "x" * 10_225}})) == (400, "METADATA_TOO_LARGE")
+    assert data(intake.get(address))["metadata"] == merged
 
 
 @each_noun
 def test_a_list_has_pages_newest_first(intake: Intake, noun: Noun) -> None:
     there = data(intake.get(noun.path))["pagination"]["total"]
     ids = [data(made(intake, noun), 201)["id"] for _ in range(3)]
-    first, second = (data(intake.get(noun.path, page=page, limit=2)) for page in (1, 2))
-    assert [each["id"] for each in (*first["items"], *second["items"])][:3] == ids[::-1]
-    total = there + 3
-    assert first["pagination"] == {
-        "page": 1,
-        "limit": 2,
-        "total": total,
-        "totalPages": -(-total // 2),
-        "hasNextPage": True,
-        "hasPreviousPage": False,
-    }
+    first, second = (intake.ids(noun.path, page=page, limit=2) for page in (1, 2))
+    assert [*first, *second][:3] == ids[::-1]
+    assert data(intake.get(noun.path, limit=2))["pagination"] == pagination(there + 3, limit=2)
     assert data(intake.get(noun.path, page=9999))["items"] == []
     for wrong in ({"page": 0}, {"page": 10_001}, {"limit": 0}, {"limit": 101}, {"limit": "x"}):
-        assert code(intake.get(noun.path, **wrong)) == (400, "VALIDATION_ERROR")
+        assert refusal(intake.get(noun.path, **wrong)) == (400, "VALIDATION_ERROR")
 
 
 @each_noun
 def test_resource_of_another_company_is_not_found(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun), 201)
-    stranger = of_another_company(intake)
+    stranger = intake.with_key_of_another_company()
     address = f"{noun.path}/{one['id']}"
     for method, more in (("GET", {}), ("PATCH", {"json": dict(noun.change)}), ("DELETE", {})):
-        assert code(stranger.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
-    assert one["id"] not in {each["id"] for each in data(stranger.get(noun.path))["items"]}
+        assert refusal(stranger.send(method, address, **more)) == (404, "RESOURCE_NOT_FOUND")
+    assert one["id"] not in stranger.ids(noun.path)
     assert data(intake.get(address)) == one
 
 
@@ -150,9 +121,9 @@ def test_key_without_the_scope_is_refused(intake: Intake, noun: Noun) -> None:
     address, scope = f"{noun.path}/{one['id']}", noun.path.strip("/")
     reader, nobody = intake.with_new_key(f"read:{scope}"), intake.with_new_key("read:billing")
     assert reader.get(address).status_code == 200
-    assert code(nobody.get(address)) == (403, "INSUFFICIENT_PERMISSIONS")
-    assert code(made(reader, noun)) == (403, "INSUFFICIENT_PERMISSIONS")
-    assert code(reader.send("DELETE", address)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(nobody.get(address)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(made(reader, noun)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(reader.delete(address)) == (403, "INSUFFICIENT_PERMISSIONS")
 
 
 # ---- once for an idempotency key
@@ -160,22 +131,19 @@ def test_key_without_the_scope_is_refused(intake: Intake, noun: Noun) -> None:
 
 @each_noun
 def test_the_same_key_and_request_get_the_same_answer_once(intake: Intake, noun: Noun) -> None:
-    key = {"Idempotency-Key": "a key"}
-    first = made(intake, noun, **key)
-    again = made(intake, noun, **key)
-    assert again.status_code == 201
+    first, again = made(intake, noun, **KEY), made(intake, noun, **KEY)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first.headers
     assert data(again, 201) == data(first, 201)
-    other = intake.send("POST", noun.path, json={**noun.body, "metadata": {"x": 1}}, headers=key)
-    assert code(other) == (422, "IDEMPOTENCY_KEY_REUSED")
+    other = intake.post(noun.path, {**noun.body, "metadata": {"x": 1}}, headers=KEY)
+    assert refusal(other) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
 @each_noun
 def test_replay_after_the_deletion_has_no_personal_data(intake: Intake, noun: Noun) -> None:
-    one = data(made(intake, noun, **{"Idempotency-Key": "a key"}), 201)
-    assert intake.send("DELETE", f"{noun.path}/{one['id']}").status_code == 200
-    created = made(intake, noun, **{"Idempotency-Key": "a key"})
+    one = data(made(intake, noun, **KEY), 201)
+    assert intake.delete(f"{noun.path}/{one['id']}").status_code == 200
+    created = made(intake, noun, **KEY)
     again = data(created, 201)
     assert (again["id"], again["createdAt"]) == (one["id"], one["createdAt"])
     kept = "".join(str(row[0]) for row in intake.ask("SELECT answer::text || coalesce(body::text, '') FROM inbox"))
@@ -188,7 +156,7 @@ def test_replay_after_the_deletion_has_no_personal_data(intake: Intake, noun: No
 def test_fifty_requests_with_one_key_create_one_resource(intake: Intake, noun: Noun) -> None:
     before = data(intake.get(noun.path))["pagination"]["total"]
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: made(intake, noun, **{"Idempotency-Key": "a key"}), range(50)))
+        answers = list(pool.map(lambda _: made(intake, noun, **KEY), range(50)))
     assert {answer.status_code for answer in answers} == {201}
     assert len({str(answer.json()["data"]) for answer in answers}) == 1
     assert data(intake.get(noun.path))["pagination"]["total"] == before + 1
@@ -196,27 +164,23 @@ def test_fifty_requests_with_one_key_create_one_resource(intake: Intake, noun: N
 
 def test_refusal_by_a_rule_is_repeated_unchanged(intake: Intake) -> None:
     unknown = {**candidate(), "jobIds": [str(uuid4())]}
-    headers = {"Idempotency-Key": "a key"}
-    first, again = (intake.send("POST", "/candidates", json=unknown, headers=headers) for _ in range(2))
-    assert code(first) == code(again) == (400, "JOB_NOT_FOUND")
+    first, again = (intake.post("/candidates", unknown, headers=KEY) for _ in range(2))
+    assert refusal(first) == refusal(again) == (400, "JOB_NOT_FOUND")
     assert again.headers["Idempotent-Replayed"] == "true"
     assert intake.count("candidates") == 0
 
 
-def test_answer_to_an_unauthorized_request_is_not_stored(intake: Intake) -> None:
-    ats = intake.with_new_key(kind=KeyKind.ATS)
-    headers = {"Idempotency-Key": "a key"}
+def test_answer_to_an_unauthorized_request_is_not_stored(intake: Intake, ats: Intake) -> None:
     for _ in range(2):
-        denied = ats.send("POST", "/jobs", json=JOB, headers=headers, params={"companyId": str(uuid4())})
-        assert code(denied) == (403, "RESOURCE_ACCESS_DENIED")
-        assert code(ats.send("POST", "/jobs", json=JOB, headers=headers)) == (400, "COMPANY_ID_REQUIRED")
+        denied = ats.post("/jobs", JOB, headers=KEY, params={"companyId": str(uuid4())})
+        assert refusal(denied) == (403, "RESOURCE_ACCESS_DENIED")
+        assert refusal(ats.post("/jobs", JOB, headers=KEY)) == (400, "COMPANY_ID_REQUIRED")
     assert intake.count("inbox") == 0
 
 
 def test_one_key_for_two_kinds_of_request_is_reused(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
-    assert code(intake.send("POST", "/agents", json=ONLINE_AGENT, headers=headers)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
+    assert refusal(intake.post("/agents", ONLINE_AGENT, headers=KEY)) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
 @each_noun
@@ -225,12 +189,11 @@ def test_result_of_a_write_is_readable_with_the_read_scope(intake: Intake, noun:
     writer = intake.with_key(secret)
     one = data(made(writer, noun, **{"Idempotency-Key": "made"}), 201)
     address = f"{noun.path}/{one['id']}"
-    changed = writer.send("PATCH", address, json=dict(noun.change), headers={"Idempotency-Key": "changed"})
-    assert changed.status_code == 200
-    refused = {**noun.body, **noun.refused}
-    assert writer.send("POST", noun.path, json=refused, headers={"Idempotency-Key": "wrong"}).status_code == 400
-    assert writer.send("DELETE", address, headers={"Idempotency-Key": "deleted"}).status_code == 200
-    missing = writer.send("DELETE", address, headers={"Idempotency-Key": "missing"})
+    assert writer.patch(address, dict(noun.change), headers={"Idempotency-Key": "changed"}).status_code == 200
+    wrong = {**noun.body, **noun.refused}
+    assert writer.post(noun.path, wrong, headers={"Idempotency-Key": "wrong"}).status_code == 400
+    assert writer.delete(address, headers={"Idempotency-Key": "deleted"}).status_code == 200
+    missing = writer.delete(address, headers={"Idempotency-Key": "missing"})
     ids = {"id": one["id"], "companyId": str(intake.seeded.company_id)}
     reader = rotated(intake, principal, f"read:{noun.path.strip('/')}")
     for key, status, result in (
@@ -242,7 +205,7 @@ def test_result_of_a_write_is_readable_with_the_read_scope(intake: Intake, noun:
         command = data(reader.get(f"/commands/{key}"))
         assert (command["status"], command["statusCode"], command["result"]) == ("APPLIED", status, result)
         assert data(reader.get(f"/commands/{command['id']}")) == command
-    assert code(reader.get("/commands/wrong")) == (404, "RESOURCE_NOT_FOUND"), "unauthorized requests are not stored"
+    assert refusal(reader.get("/commands/wrong")) == (404, "RESOURCE_NOT_FOUND"), "unauthorized requests are not stored"
 
 
 @each_noun
@@ -251,41 +214,37 @@ def test_result_of_a_write_is_hidden_without_the_read_scope(intake: Intake, noun
     data(made(intake.with_key(secret), noun, **{"Idempotency-Key": "made"}), 201)
     scope = f"read:{noun.path.strip('/')}"
     answer = rotated(intake, principal, *ALL_SCOPES - {scope}).get("/commands/made")
-    assert code(answer) == (403, "INSUFFICIENT_PERMISSIONS")
-    assert answer.json()["error"]["details"] == {"missingScopes": [scope]}
+    assert refused(answer, 403, "INSUFFICIENT_PERMISSIONS")["details"] == {"missingScopes": [scope]}
 
 
 def test_result_of_a_company_write_contains_its_id(intake: Intake) -> None:
     principal, secret = intake.new_key(kind=KeyKind.ATS)
     ats, reader = intake.with_key(secret), rotated(intake, principal, "read:companies")
-    company = data(ats.send("POST", "/company", json={"name": "Acme"}, headers={"Idempotency-Key": "made"}), 201)
+    company = ats.made("/company", {"name": "Acme"}, headers={"Idempotency-Key": "made"})
     assert data(reader.get("/commands/made"))["result"] == {"id": company["id"], "companyId": None}
     address = f"/company/{company['id']}"
-    assert ats.send("DELETE", address, headers={"Idempotency-Key": "gone"}).status_code == 200
+    assert ats.delete(address, headers={"Idempotency-Key": "gone"}).status_code == 200
     assert data(reader.get("/commands/gone"))["result"] is True
     assert data(reader.get("/commands/made"))["result"] == {"id": company["id"], "companyId": None}
 
 
 def rotated(intake: Intake, principal: Principal, *scopes: str) -> Intake:
     """A key of this principal with only these scopes."""
-    keys = Keys(intake.database, Hasher(PEPPER), intake.now)
-    return intake.with_key(keys.rotate(principal.key_id, {"scopes": frozenset(scopes)})[1])
+    return intake.with_key(intake.keys.rotate(principal.key_id, {"scopes": frozenset(scopes)})[1])
 
 
 def test_running_write_is_waited_for_and_then_in_progress(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
-    with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
-        answer = intake.send("POST", "/jobs", json=JOB, headers=headers)
-    assert code(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
+    assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
+    with _holding_the_key(intake):
+        answer = intake.post("/jobs", JOB, headers=KEY)
+    assert refusal(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
 
 
 def test_request_waits_for_its_key_beyond_one_lock_timeout(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "a key"}
-    assert intake.send("POST", "/jobs", json=JOB, headers=headers).status_code == 201
+    assert intake.post("/jobs", JOB, headers=KEY).status_code == 201
     with ThreadPoolExecutor(1) as pool:
-        with _holding(intake, "UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'a key'"):
-            again = pool.submit(intake.send, "POST", "/jobs", json=JOB, headers=headers)
+        with _holding_the_key(intake):
+            again = pool.submit(intake.send, "POST", "/jobs", json=JOB, headers=KEY)
             first = wait_until(lambda: _waiting_transactions(intake), says="the request waits for its key")
             wait_until(
                 lambda: again.done() or _waiting_transactions(intake) - first, says="it waits in another transaction"
@@ -294,8 +253,7 @@ def test_request_waits_for_its_key_beyond_one_lock_timeout(intake: Intake) -> No
 
 
 def _waiting_transactions(intake: Intake) -> set[str]:
-    rows = intake.ask("SELECT virtualtransaction FROM pg_locks WHERE NOT granted")
-    return {str(row[0]) for row in rows}
+    return {str(row[0]) for row in intake.ask("SELECT virtualtransaction FROM pg_locks WHERE NOT granted")}
 
 
 # ---- jobs
@@ -316,11 +274,11 @@ def test_every_documented_field_of_a_job_is_kept_and_shown(intake: Intake) -> No
         "salary": {"min": 1200.0, "max": 1500.0, "currency": "EUR", "period": "MONTHLY"},
         "metadata": {"ref": "J-1"},
     }
-    job = data(intake.send("POST", "/jobs", json=JOB | details), 201)
+    job = intake.made("/jobs", JOB | details)
     assert {name: job[name] for name in details} == details
     assert job["status"] == "OPEN"
     address = f"/jobs/{job['id']}"
-    changed = data(intake.send("PATCH", address, json={"workMode": "REMOTE", "benefits": None}))
+    changed = data(intake.patch(address, {"workMode": "REMOTE", "benefits": None}))
     assert changed["location"] == details["location"] | {"workMode": "REMOTE"}
     assert changed["benefits"] is None
     for wrong in (
@@ -332,51 +290,47 @@ def test_every_documented_field_of_a_job_is_kept_and_shown(intake: Intake) -> No
         {"description": "too short"},
         {"jobUrl": "javascript:alert(1)"},
     ):
-        assert code(intake.send("PATCH", address, json=wrong)) == (400, "VALIDATION_ERROR"), wrong
+        assert refusal(intake.patch(address, wrong)) == (400, "VALIDATION_ERROR"), wrong
 
 
 def test_jobs_are_listed_by_status(intake: Intake) -> None:
-    open_job = data(intake.send("POST", "/jobs", json=JOB), 201)
-    closed = data(intake.send("POST", "/jobs", json=JOB | {"status": "CLOSED"}), 201)
+    open_job, closed = intake.made("/jobs", JOB), intake.made("/jobs", JOB | {"status": "CLOSED"})
     for status, one in (("OPEN", open_job), ("CLOSED", closed)):
-        assert [each["id"] for each in data(intake.get("/jobs", status=status))["items"]] == [one["id"]]
-    assert code(intake.get("/jobs", status="UNDEFINED")) == (400, "VALIDATION_ERROR")
+        assert intake.ids("/jobs", status=status) == [one["id"]]
+    assert refusal(intake.get("/jobs", status="UNDEFINED")) == (400, "VALIDATION_ERROR")
 
 
 def test_deleted_job_has_no_candidates(intake: Intake) -> None:
-    job = data(intake.send("POST", "/jobs", json=JOB), 201)
-    person = data(intake.send("POST", "/candidates", json=candidate(jobIds=[job["id"]])), 201)
+    job = intake.made("/jobs", JOB)
+    person = intake.made("/candidates", candidate(jobIds=[job["id"]]))
     assert person["jobIds"] == [job["id"]]
-    intake.send("DELETE", f"/jobs/{job['id']}")
+    intake.delete(f"/jobs/{job['id']}")
     assert data(intake.get(f"/candidates/{person['id']}"))["jobIds"] == []
-    late = intake.send("PATCH", f"/candidates/{person['id']}", json={"jobIds": [job["id"]]})
-    assert code(late) == (400, "JOB_NOT_FOUND")
+    assert refusal(intake.patch(f"/candidates/{person['id']}", {"jobIds": [job["id"]]})) == (400, "JOB_NOT_FOUND")
 
 
 # ---- candidates
 
 
 def test_jobs_of_a_candidate_are_replaced_and_must_exist(intake: Intake) -> None:
-    jobs = [data(intake.send("POST", "/jobs", json=JOB), 201)["id"] for _ in range(3)]
-    person = data(intake.send("POST", "/candidates", json=candidate(jobId=jobs[0])), 201)
+    jobs = [intake.made("/jobs", JOB)["id"] for _ in range(3)]
+    person = intake.made("/candidates", candidate(jobId=jobs[0]))
     assert (person["jobIds"], person["jobId"], person["status"]) == ([jobs[0]], jobs[0], "APPLIED")
     address = f"/candidates/{person['id']}"
-    changed = data(intake.send("PATCH", address, json={"jobIds": jobs[1:], "jobId": jobs[0]}))
+    changed = data(intake.patch(address, {"jobIds": jobs[1:], "jobId": jobs[0]}))
     assert set(changed["jobIds"]) == set(jobs[1:]), "jobIds win if both are sent"
-    stranger = of_another_company(intake)
-    theirs = data(stranger.send("POST", "/jobs", json=JOB), 201)["id"]
-    refused = intake.send("PATCH", address, json={"jobIds": [theirs]})
-    assert code(refused) == (400, "JOB_NOT_FOUND")
-    assert refused.json()["error"]["details"] == {"jobIds": [theirs], "field": "jobIds"}
+    theirs = intake.with_key_of_another_company().made("/jobs", JOB)["id"]
+    error = refused(intake.patch(address, {"jobIds": [theirs]}), 400, "JOB_NOT_FOUND")
+    assert error["details"] == {"jobIds": [theirs], "field": "jobIds"}
     assert data(intake.get(address)) == changed
-    assert data(intake.send("PATCH", address, json={"jobIds": []}))["jobIds"] == []
+    assert data(intake.patch(address, {"jobIds": []}))["jobIds"] == []
 
 
 def test_candidates_are_found_by_job_status_name_and_address(intake: Intake) -> None:
-    job = data(intake.send("POST", "/jobs", json=JOB), 201)["id"]
-    zuzana = data(intake.send("POST", "/candidates", json=candidate(jobId=job)), 201)["id"]
+    job = intake.made("/jobs", JOB)["id"]
+    zuzana = intake.made("/candidates", candidate(jobId=job))["id"]
     other = candidate(firstName="Percy", lastName="100%_x", email="PERCY@example.org", status="REJECTED")
-    percy = data(intake.send("POST", "/candidates", json=other), 201)["id"]
+    percy = intake.made("/candidates", other)["id"]
     for filters, expected in (
         ({"jobId": job}, [zuzana]),
         ({"status": "REJECTED"}, [percy]),
@@ -387,15 +341,15 @@ def test_candidates_are_found_by_job_status_name_and_address(intake: Intake) -> 
         ({"search": "example", "status": "APPLIED"}, [zuzana]),
         ({"jobId": str(uuid4())}, []),
     ):
-        assert [each["id"] for each in data(intake.get("/candidates", **filters))["items"]] == expected, filters
+        assert intake.ids("/candidates", **filters) == expected, filters
 
 
 def test_a_candidate_keeps_a_way_to_be_reached(intake: Intake) -> None:
-    person = data(intake.send("POST", "/candidates", json=candidate()), 201)
+    person = intake.made("/candidates", candidate())
     address = f"/candidates/{person['id']}"
-    assert data(intake.send("PATCH", address, json={"email": None}))["email"] is None
-    assert code(intake.send("PATCH", address, json={"phoneNumber": None})) == (400, "CONTACT_REQUIRED")
-    assert code(intake.send("POST", "/candidates", json=candidate(email=..., phoneNumber=...)))[0] == 400
+    assert data(intake.patch(address, {"email": None}))["email"] is None
+    assert refusal(intake.patch(address, {"phoneNumber": None})) == (400, "CONTACT_REQUIRED")
+    assert refusal(intake.post("/candidates", candidate(email=..., phoneNumber=...)))[0] == 400
     for wrong in (
         {"gdprExpiryDate": "2020-01-01"},
         {"timezone": "Europe/Atlantis"},
@@ -403,7 +357,7 @@ def test_a_candidate_keeps_a_way_to_be_reached(intake: Intake) -> None:
         {"phoneNumber": "0915123456"},
         {"status": "UNDEFINED"},
     ):
-        assert code(intake.send("PATCH", address, json=wrong))[0] == 400, wrong
+        assert refusal(intake.patch(address, wrong))[0] == 400, wrong
     assert data(intake.get(address))["phoneNumber"] == NUMBER
 
 
@@ -412,7 +366,7 @@ def test_a_new_number_moves_the_pending_call_to_its_clock(intake: Intake, worker
     call = a_call(intake)
     person = data(intake.get(call.interview))["candidateId"]
     in_adelaide = {"phoneNumber": "+61870701234", "timezone": None}
-    assert intake.send("PATCH", f"/candidates/{person}", json=in_adelaide).status_code == 200
+    assert intake.patch(f"/candidates/{person}", in_adelaide).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     attempt = data(intake.get(call.attempt))
     assert attempt["schedule"]["timezone"] == "Australia/Adelaide, Australia/Perth"
@@ -424,7 +378,7 @@ def test_deleted_candidate_is_not_called_and_interviews_remain(intake: Intake, w
     call = a_call(intake)
     person = data(intake.get(call.interview))["candidateId"]
     assert data(intake.get(f"/candidates/{person}"))["interviewCount"] == 1
-    assert data(intake.send("DELETE", f"/candidates/{person}")) is True
+    assert data(intake.delete(f"/candidates/{person}")) is True
     interview = data(intake.get(call.interview))
     assert (interview["status"], interview["candidateId"]) == ("CANCELLED", person)
     [attempt] = interview["callAttempts"]
@@ -432,7 +386,7 @@ def test_deleted_candidate_is_not_called_and_interviews_remain(intake: Intake, w
     rows = intake.ask("SELECT first_name, last_name, email, phone_number, timezone FROM candidates")
     assert [tuple(row) for row in rows] == [(None,) * 5]
     assert not tenant.dial.claim([call.attempt_id]).claimed
-    assert code(intake.create(intake.body(candidate=..., candidateId=person)))[0] == 404
+    assert refusal(intake.create(intake.body(candidate=..., candidateId=person)))[0] == 404
 
 
 # ---- agents and numbers
@@ -440,35 +394,26 @@ def test_deleted_candidate_is_not_called_and_interviews_remain(intake: Intake, w
 
 def test_a_phone_agent_needs_a_number_of_its_company(intake: Intake) -> None:
     phone = ONLINE_AGENT | {"type": "PHONE"}
-    assert code(intake.send("POST", "/agents", json=phone)) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
+    assert refusal(intake.post("/agents", phone)) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
     [number] = data(intake.get("/phone-numbers"))["items"]
     assert (number["number"], number["provider"], number["capabilities"]) == ("+421221020001", "TWILIO", "OUTBOUND")
-    agent = data(intake.send("POST", "/agents", json=phone | {"companyPhoneNumberId": number["id"]}), 201)
+    agent = intake.made("/agents", phone | {"companyPhoneNumberId": number["id"]})
     assert agent["companyPhoneNumberId"] == number["id"]
-    stranger = of_another_company(intake)
-    borrowed = stranger.send("POST", "/agents", json=phone | {"companyPhoneNumberId": number["id"]})
-    assert code(borrowed) == (404, "RESOURCE_NOT_FOUND")
-    taken_away = intake.send("PATCH", f"/agents/{agent['id']}", json={"companyPhoneNumberId": None})
-    assert code(taken_away) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
-    online = data(intake.send("POST", "/agents", json=ONLINE_AGENT), 201)["id"]
-    assert code(intake.send("PATCH", f"/agents/{online}", json={"type": "PHONE"})) == (
-        400,
-        "COMPANY_PHONE_NUMBER_REQUIRED",
-    )
+    borrowed = intake.with_key_of_another_company().post("/agents", phone | {"companyPhoneNumberId": number["id"]})
+    assert refusal(borrowed) == (404, "RESOURCE_NOT_FOUND")
+    taken_away = intake.patch(f"/agents/{agent['id']}", {"companyPhoneNumberId": None})
+    assert refusal(taken_away) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
+    online = intake.made("/agents", ONLINE_AGENT)["id"]
+    assert refusal(intake.patch(f"/agents/{online}", {"type": "PHONE"})) == (400, "COMPANY_PHONE_NUMBER_REQUIRED")
 
 
 def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) -> None:
-    details: dict[str, Any] = {
-        "questions": ["Why us?"],
-        "instructions": "Be kind.",
-        "voiceId": "EVA",
-        "cefrLevel": "B2",
-        "metadata": {"ref": "A-1"},
-    }
-    agent = data(intake.send("POST", "/agents", json=ONLINE_AGENT | details), 201)
+    details: dict[str, Any] = {"questions": ["Why us?"], "instructions": "Be kind.", "voiceId": "EVA"}
+    details |= {"cefrLevel": "B2", "metadata": {"ref": "A-1"}}
+    agent = intake.made("/agents", ONLINE_AGENT | details)
     assert {name: agent[name] for name in details | ONLINE_AGENT} == ONLINE_AGENT | details
     address = f"/agents/{agent['id']}"
-    assert data(intake.send("PATCH", address, json={"voiceId": None}))["voiceId"] is None
+    assert data(intake.patch(address, {"voiceId": None}))["voiceId"] is None
     for wrong in (
         {"language": "XX"},
         {"type": "UNDEFINED"},
@@ -479,18 +424,18 @@ def test_every_documented_field_of_an_agent_is_kept_and_shown(intake: Intake) ->
         {"cefrLevel": "D1"},
         {"name": "x"},
     ):
-        assert code(intake.send("PATCH", address, json=wrong)) == (400, "VALIDATION_ERROR"), wrong
+        assert refusal(intake.patch(address, wrong)) == (400, "VALIDATION_ERROR"), wrong
 
 
 @does_not("F4-8")
 def test_changed_or_deleted_agent_leaves_its_interviews_alone(intake: Intake, worker: Worker) -> None:
     call = a_call(intake)
-    agent = str(intake.seeded.agent_id)
-    assert intake.send("PATCH", f"/agents/{agent}", json={"duration": 90}).status_code == 200
-    assert intake.send("DELETE", f"/agents/{agent}").status_code == 200
+    agent = f"/agents/{intake.seeded.agent_id}"
+    assert intake.patch(agent, {"duration": 90}).status_code == 200
+    assert intake.delete(agent).status_code == 200
     assert data(intake.get(call.interview))["callAttempts"][0]["status"] == "PENDING"
     assert intake.ask("SELECT duration FROM interviews")[0][0] == timedelta(minutes=10)
-    assert code(intake.create())[0] == 404, "it is no longer used for interviews"
+    assert refusal(intake.create())[0] == 404, "it is no longer used for interviews"
 
 
 # ---- companies
@@ -508,52 +453,41 @@ def test_an_ats_key_makes_companies_and_reaches_them_alone(intake: Intake) -> No
         "metadata": {"ref": "C-1"},
         "settings": {"timezone": "Europe/Bratislava", "locale": "sk-SK"},
     }
-    company = data(ats.send("POST", "/company", json=body), 201)
-    shown = {name: company[name] for name in body if name != "settings"}
-    assert shown == {name: value for name, value in body.items() if name != "settings"}
+    company = ats.made("/company", body)
+    assert {**company, **body, "settings": company["settings"]} == company
     assert company["settings"] == {
         "timezone": "Europe/Bratislava",
         "locale": "sk-SK",
-        "callTimeIntervals": [
-            {"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "08:00", "end": "20:00"}
-        ],
+        "callTimeIntervals": [{"days": EVERY_DAY, "start": "08:00", "end": "20:00"}],
         "retryPolicy": {
             "maxRetries": 3,
-            "delays": {
-                "BUSY": [900],
-                "NO_ANSWER": [7200, "NEXT_DAY"],
-                "VOICEMAIL": [14400],
-                "CARRIER_ERROR": [300],
-            },
+            "delays": {"BUSY": [900], "NO_ANSWER": [7200, "NEXT_DAY"], "VOICEMAIL": [14400], "CARRIER_ERROR": [300]},
         },
         "limits": {"concurrentCalls": 10, "callsPerSecond": 1.0},
         "machineDetection": True,
         "offsetMustMatchNumber": False,
         "allowedCountries": None,
     }
-    address = f"/company/{company['id']}"
+    address, nowhere = f"/company/{company['id']}", f"/company/{uuid4()}"
     assert data(ats.get(address)) == company
     assert data(ats.get(f"/v1{address}")) == company
-    assert [each["id"] for each in data(ats.get("/company"))["items"]] == [company["id"]]
+    assert ats.ids("/company") == [company["id"]]
     assert data(other.get("/company"))["items"] == []
     for stranger in (other, intake):
         for method, more in (("GET", {}), ("PATCH", {"json": {"name": "Mine now"}})):
-            assert code(stranger.send(method, address, **more)) == (403, "RESOURCE_ACCESS_DENIED")
-            nowhere = f"/company/{uuid4()}"
-            assert code(stranger.send(method, nowhere, **more)) == (403, "RESOURCE_ACCESS_DENIED")
-    params = {"companyId": company["id"]}
-    assert data(ats.send("POST", "/jobs", json=JOB, params=params), 201)["companyId"] == company["id"]
+            assert refusal(stranger.send(method, address, **more)) == (403, "RESOURCE_ACCESS_DENIED")
+            assert refusal(stranger.send(method, nowhere, **more)) == (403, "RESOURCE_ACCESS_DENIED")
+    assert ats.made("/jobs", JOB, params={"companyId": company["id"]})["companyId"] == company["id"]
 
 
 def test_regular_key_sees_its_own_company_and_creates_none(intake: Intake) -> None:
     [own] = data(intake.get("/company"))["items"]
     assert own["id"] == str(intake.seeded.company_id)
-    assert code(intake.send("POST", "/company", json={"name": "Acme"})) == (403, "INSUFFICIENT_PERMISSIONS")
-    assert data(intake.send("PATCH", f"/company/{own['id']}", json={"name": "New name"}))["name"] == "New name"
+    assert refusal(intake.post("/company", {"name": "Acme"})) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert data(intake.patch(f"/company/{own['id']}", {"name": "New name"}))["name"] == "New name"
 
 
 def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) -> None:
-    address = f"/company/{intake.seeded.company_id}"
     intervals = [{"days": ["MON"], "start": "22:00", "end": "02:00"}]
     changed = {
         "callTimeIntervals": intervals,
@@ -563,24 +497,22 @@ def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) 
         "machineDetection": False,
         "offsetMustMatchNumber": True,
     }
-    settings = data(intake.send("PATCH", address, json={"settings": changed}))["settings"]
+    settings = data(intake.set_settings(**changed))["settings"]
     assert settings["callTimeIntervals"] == intervals
     assert settings["retryPolicy"]["delays"]["BUSY"] == ["NEXT_DAY"]
     assert settings["retryPolicy"]["delays"]["VOICEMAIL"] == [14400]
     assert settings["limits"] == {"concurrentCalls": 3, "callsPerSecond": 1.0}
     assert settings["allowedCountries"] == ["AU", "SK"]
     assert (settings["machineDetection"], settings["offsetMustMatchNumber"]) == (False, True)
-    back = data(intake.send("PATCH", address, json={"settings": dict.fromkeys(changed)}))["settings"]
+    back = data(intake.set_settings(**dict.fromkeys(changed)))["settings"]
     assert back["limits"]["concurrentCalls"] == 10
     assert back["allowedCountries"] is None
     assert (back["machineDetection"], back["offsetMustMatchNumber"]) == (True, False)
-    assert data(intake.send("PATCH", address, json={"settings": {"locale": "en"}}))["settings"] == back | {
-        "locale": "en"
-    }
+    assert data(intake.set_settings(locale="en"))["settings"] == back | {"locale": "en"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "refusal"),
+    ("settings", "code"),
     [
         ({"callTimeIntervals": []}, "NEVER_OPEN"),
         ({"callTimeIntervals": [{"days": ["MON"], "start": "9", "end": "10:00"}]}, "CALL_TIME_INTERVALS_INVALID"),
@@ -594,37 +526,26 @@ def test_sent_setting_is_replaced_and_null_restores_the_default(intake: Intake) 
         ({"callTimeInterval": []}, "VALIDATION_ERROR"),
     ],
 )
-def test_invalid_settings_are_refused_with_the_reason(intake: Intake, settings: dict[str, Any], refusal: str) -> None:
-    address = f"/company/{intake.seeded.company_id}"
-    before = data(intake.get(address))
-    assert code(intake.send("PATCH", address, json={"settings": settings, "name": "Other"})) == (400, refusal)
-    assert data(intake.get(address)) == before
+def test_invalid_settings_are_refused_with_the_reason(intake: Intake, settings: dict[str, Any], code: str) -> None:
+    before = data(intake.get(intake.company))
+    assert refusal(intake.patch(intake.company, {"settings": settings, "name": "Other"})) == (400, code)
+    assert data(intake.get(intake.company)) == before
 
 
 @does("F2-11")
 def test_pending_call_outside_new_hours_is_rescheduled(intake: Intake, worker: Worker, tenant: Tenant) -> None:
     call = a_call(intake)
-    hours = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "12:00", "end": "20:00"}]
-    address = f"/company/{intake.seeded.company_id}"
-    assert intake.send("PATCH", address, json={"settings": {"callTimeIntervals": hours}}).status_code == 200
+    hours = [{"days": EVERY_DAY, "start": "12:00", "end": "20:00"}]
+    assert intake.set_settings(callTimeIntervals=hours).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     attempt = data(intake.get(call.attempt))
     assert attempt["scheduledAt"] == "2026-04-03T10:00:00Z", f"before, it was {TOMORROW}, 09:00 local time"
     assert attempt["warnings"] == ["MOVED_BY_SETTINGS"]
 
 
-def of_another_company(intake: Intake) -> Intake:
-    """A client with a regular key of another company."""
-    other = seed(intake.database, intake.now())
-    mine = Intake(
-        client=intake.client, database=intake.database, seeded=other, settings=intake.settings, key=intake.key
-    )
-    return mine.with_new_key()
-
-
 @contextmanager
-def _holding(intake: Intake, statement: str) -> Iterator[None]:
-    """Hold an uncommitted change of the row in another transaction."""
+def _holding_the_key(intake: Intake) -> Iterator[None]:
+    """Hold an uncommitted change of the key in another transaction."""
     with intake.database.transaction() as stores:
-        stores.connection.execute(text(statement))
+        stores.connection.execute(text("UPDATE inbox SET idempotency_key = 'another' WHERE idempotency_key = 'k'"))
         yield

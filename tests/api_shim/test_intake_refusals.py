@@ -6,13 +6,25 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api_shim.intake import EMAIL, FIRST_NAME, LAST_NAME, Intake, Worker, candidate
+from tests.api_shim.answers import refusal, refused, wrong_fields
+from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, TOMORROW, candidate
+from tests.api_shim.intake import Intake, Worker
 
 
 def person(**changes: Any) -> dict[str, Any]:
     return {"candidate": candidate(**changes)}
 
 
+def consent(until: Any) -> dict[str, Any]:
+    return person(gdprExpiryDate=until)
+
+
+def with_keys(count: int) -> dict[str, Any]:
+    return {"metadata": {str(number): 0 for number in range(count)}}
+
+
+TWO_TIMES = {"scheduledAt": TOMORROW, "scheduleTime": AN_HOUR_LATER}
+LATE = {"scheduledAt": "2026-04-06T09:00:00Z"}
 DEEP: dict[str, Any] = {"a": {"b": {"c": {"d": {"e": {}}}}}}
 BAD_FIELDS = [
     pytest.param(person(firstName=...), "candidate.firstName", "MISSING_FIELD", id="no first name"),
@@ -23,18 +35,12 @@ BAD_FIELDS = [
     pytest.param(person(lastName=...), "candidate.lastName", "MISSING_FIELD", id="no last name"),
     pytest.param(person(lastName="x" * 101), "candidate.lastName", "TOO_LONG", id="a long last name"),
     pytest.param(person(firstName="a\x00b"), "candidate.firstName", "INVALID_CHARACTER", id="a NUL in a name"),
-    pytest.param(person(gdprExpiryDate=...), "candidate.gdprExpiryDate", "MISSING_FIELD", id="no consent date"),
-    pytest.param(
-        person(gdprExpiryDate="2026-04-02"), "candidate.gdprExpiryDate", "NOT_IN_FUTURE", id="consent ends today"
-    ),
-    pytest.param(
-        person(gdprExpiryDate="2020-01-01"), "candidate.gdprExpiryDate", "NOT_IN_FUTURE", id="consent is over"
-    ),
-    pytest.param(person(gdprExpiryDate="31.12.2030"), "candidate.gdprExpiryDate", "INVALID_DATE", id="no ISO date"),
-    pytest.param(
-        person(gdprExpiryDate="2030-02-30"), "candidate.gdprExpiryDate", "INVALID_DATE", id="no day of a calendar"
-    ),
-    pytest.param(person(gdprExpiryDate=1924905600), "candidate.gdprExpiryDate", "INVALID_DATE", id="seconds"),
+    pytest.param(consent(...), "candidate.gdprExpiryDate", "MISSING_FIELD", id="no consent date"),
+    pytest.param(consent("2026-04-02"), "candidate.gdprExpiryDate", "NOT_IN_FUTURE", id="consent ends today"),
+    pytest.param(consent("2020-01-01"), "candidate.gdprExpiryDate", "NOT_IN_FUTURE", id="consent is over"),
+    pytest.param(consent("31.12.2030"), "candidate.gdprExpiryDate", "INVALID_DATE", id="no ISO date"),
+    pytest.param(consent("2030-02-30"), "candidate.gdprExpiryDate", "INVALID_DATE", id="no day of a calendar"),
+    pytest.param(consent(1924905600), "candidate.gdprExpiryDate", "INVALID_DATE", id="seconds"),
     pytest.param(person(phoneNumber="0915 123 456"), "candidate.phoneNumber", "NOT_E164", id="a local number"),
     pytest.param(person(phoneNumber="+0915123456"), "candidate.phoneNumber", "NOT_E164", id="country code 0"),
     pytest.param(person(phoneNumber="+421 915123456"), "candidate.phoneNumber", "NOT_E164", id="a space in it"),
@@ -60,19 +66,12 @@ BAD_FIELDS = [
     pytest.param({"agent_id": str(uuid4())}, "agent_id", "UNKNOWN_FIELD", id="a field in snake case"),
     pytest.param({"scheduledAt": 1775200000}, "scheduledAt", "WRONG_TYPE", id="seconds for a time"),
     pytest.param({"expiresAt": 1775200000}, "expiresAt", "WRONG_TYPE", id="seconds for an end"),
-    pytest.param(
-        {"scheduledAt": "2026-04-03T07:00:00Z", "scheduleTime": "2026-04-03T08:00:00Z"},
-        "scheduleTime",
-        "CONFLICTING_FIELDS",
-        id="two times",
-    ),
+    pytest.param(TWO_TIMES, "scheduleTime", "CONFLICTING_FIELDS", id="two times"),
     pytest.param({"isTest": "true"}, "isTest", "WRONG_TYPE", id="a truth that is text"),
     pytest.param({"isTest": 1}, "isTest", "WRONG_TYPE", id="a truth that is a number"),
     pytest.param({"metadata": []}, "metadata", "WRONG_TYPE", id="metadata that is a list"),
     pytest.param({"metadata": DEEP}, "metadata", "METADATA_TOO_DEEP", id="metadata of six levels"),
-    pytest.param(
-        {"metadata": {str(number): 0 for number in range(51)}}, "metadata", "METADATA_TOO_MANY_KEYS", id="51 keys"
-    ),
+    pytest.param(with_keys(51), "metadata", "METADATA_TOO_MANY_KEYS", id="51 keys"),
     pytest.param({"metadata": {"a": "x" * 10_240}}, "metadata", "METADATA_TOO_LARGE", id="metadata over 10 KB"),
     pytest.param({"metadata": {"a": ["\x00"]}}, "metadata.a.0", "INVALID_CHARACTER", id="a NUL in metadata"),
 ]
@@ -80,20 +79,14 @@ BAD_FIELDS = [
 
 @pytest.mark.parametrize(("changes", "field", "code"), BAD_FIELDS)
 def test_a_field_that_is_wrong_is_named(intake: Intake, changes: dict[str, Any], field: str, code: str) -> None:
-    answer = intake.create(intake.body(**changes))
-    assert answer.status_code == 400
-    error = answer.json()["error"]
-    assert error["code"] == "VALIDATION_ERROR"
-    named = [(each["field"], each["code"]) for each in error["details"]["fields"]]
-    assert named == [(field, code)]
-    assert all(each["message"] for each in error["details"]["fields"])
+    assert wrong_fields(intake.create(intake.body(**changes))) == [(field, code)]
     assert intake.count("inbox") == 0
     assert intake.is_untouched()
 
 
 def test_all_invalid_fields_are_named_at_once(intake: Intake) -> None:
     answer = intake.create(intake.body(agentId="7", extra=1, **person(firstName="", phoneNumber="0915")))
-    fields = {each["field"] for each in answer.json()["error"]["details"]["fields"]}
+    fields = {field for field, _ in wrong_fields(answer)}
     assert fields == {"agentId", "extra", "candidate.firstName", "candidate.phoneNumber"}
 
 
@@ -105,7 +98,7 @@ def test_refusal_never_quotes_the_rejected_value(intake: Intake) -> None:
 
 ACCEPTED = [
     pytest.param({"metadata": {"a": {"b": {"c": {"d": {}}}}}}, id="metadata of five levels"),
-    pytest.param({"metadata": {str(number): 0 for number in range(50)}}, id="50 keys"),
+    pytest.param(with_keys(50), id="50 keys"),
     pytest.param({"metadata": {"a": "x" * (10_240 - 8)}}, id="metadata of 10 KB"),
     pytest.param({"scheduledAt": None, "expiresAt": None, "candidateId": None}, id="nulls for omitted fields"),
     pytest.param(person(email=...), id="a number and no address"),
@@ -129,11 +122,7 @@ REFUSED_WHEN_APPLIED = [
     pytest.param({"expiresAt": "2026-04-02T12:00:01Z"}, "NO_OPENING_BEFORE_EXPIRY", id="expires at once"),
     pytest.param(person(phoneNumber="+421000000000"), "PHONE_NUMBER_INVALID", id="no such number"),
     pytest.param(person(timezone="Mars/Olympus"), "TIMEZONE_INVALID", id="no such zone"),
-    pytest.param(
-        {"scheduledAt": "2026-04-06T09:00:00Z", **person(gdprExpiryDate="2026-04-04")},
-        "CONSENT_EXPIRED",
-        id="consent ends before the call",
-    ),
+    pytest.param(LATE | person(gdprExpiryDate="2026-04-04"), "CONSENT_EXPIRED", id="consent ends before the call"),
 ]
 
 
@@ -141,9 +130,7 @@ REFUSED_WHEN_APPLIED = [
 def test_refusal_by_a_rule_leaves_rows_only_in_the_inbox(
     intake: Intake, worker: Worker, changes: dict[str, Any], code: str
 ) -> None:
-    answer = intake.create(intake.body(**changes))
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == code
+    assert refusal(intake.create(intake.body(**changes))) == (400, code)
     assert intake.count("inbox") == 1
     assert intake.is_untouched()
 
@@ -163,33 +150,25 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("content", "position"), MALFORMED)
 def test_malformed_json_is_refused_with_the_position(intake: Intake, content: bytes, position: int) -> None:
-    answer = send(intake, content)
-    assert answer.status_code == 400
-    error = answer.json()["error"]
-    assert error["code"] == "MALFORMED_JSON"
-    assert error["details"]["position"] == position
-    assert error["details"]["reason"]
+    details = refused(send(intake, content), 400, "MALFORMED_JSON")["details"]
+    assert details["position"] == position
+    assert details["reason"]
     assert intake.count("inbox") == 0
 
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])
 def test_body_that_is_not_an_object_is_refused(intake: Intake, content: bytes) -> None:
-    answer = send(intake, content)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "VALIDATION_ERROR"
+    assert refusal(send(intake, content)) == (400, "VALIDATION_ERROR")
 
 
 def test_a_number_beyond_every_number_is_refused(intake: Intake) -> None:
     answer = send(intake, json.dumps(intake.body(metadata={"x": 7})).replace("7}", "1e999}").encode())
-    assert answer.status_code == 400
-    assert answer.json()["error"]["details"]["fields"][0]["field"] == "metadata.x"
+    assert wrong_fields(answer)[0][0] == "metadata.x"
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_body_without_a_json_content_type_is_refused(intake: Intake, content_type: str) -> None:
-    answer = send(intake, json.dumps(intake.body()).encode(), content_type)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "CONTENT_TYPE_NOT_JSON"
+    assert refusal(send(intake, json.dumps(intake.body()).encode(), content_type)) == (400, "CONTENT_TYPE_NOT_JSON")
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.acme+json"])
@@ -201,21 +180,18 @@ def test_body_of_any_json_content_type_is_read(intake: Intake, worker: Worker, c
 def test_invalid_idempotency_key_is_refused(intake: Intake, key: bytes) -> None:
     headers = [(b"Idempotency-Key", key), (b"Authorization", b"Bearer " + intake.key.encode())]
     answer = intake.client.post("/interviews", json=intake.body(), headers=headers)
-    assert answer.status_code == 400
-    [field] = answer.json()["error"]["details"]["fields"]
-    assert (field["field"], field["code"]) == ("Idempotency-Key", "INVALID_IDEMPOTENCY_KEY")
+    assert wrong_fields(answer) == [("Idempotency-Key", "INVALID_IDEMPOTENCY_KEY")]
     assert intake.count("inbox") == 0
 
 
 def test_two_idempotency_keys_are_refused(intake: Intake) -> None:
     both = [("Idempotency-Key", "a"), ("Idempotency-Key", "b"), ("Authorization", f"Bearer {intake.key}")]
-    answer = intake.client.post("/interviews", json=intake.body(), headers=both)
-    assert answer.status_code == 400
+    assert intake.client.post("/interviews", json=intake.body(), headers=both).status_code == 400
 
 
 def send(intake: Intake, content: bytes, content_type: str = "application/json") -> Any:
     headers = {"Content-Type": content_type} if content_type else {}
-    return intake.send("POST", "/interviews", content=content, headers=headers)
+    return intake.post("/interviews", content=content, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -232,9 +208,7 @@ def send(intake: Intake, content: bytes, content_type: str = "application/json")
 def test_invalid_query_is_refused_once_by_name_with_valid_values(
     intake: Intake, address: str, field: str, code: str, words: str
 ) -> None:
-    answer = intake.send("GET", address)
-    assert answer.status_code == 400
-    [wrong] = answer.json()["error"]["details"]["fields"]
+    [wrong] = refused(intake.send("GET", address), 400, "VALIDATION_ERROR")["details"]["fields"]
     assert (wrong["field"], wrong["code"]) == (field, code)
     assert words in wrong["message"]
 

@@ -13,9 +13,10 @@ from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.call import Accepted, CallOrder
 from scheduler.use_cases.settle import Settle
-from tests.api_shim.intake import NUMBER, TOMORROW, Call, Intake, Worker, a_call, candidate, data
-from tests.api_shim.test_intake_explanations import TOLL_FREE
-from tests.api_shim.test_intake_interview_rules import refused
+from tests.api_shim.answers import data, refused
+from tests.api_shim.bodies import EVERY_DAY, NUMBER, TOLL_FREE, TOMORROW, candidate
+from tests.api_shim.calls import a_call, call_to
+from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does, does_not
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_sid
 from tests.support.servers import SimulatedCarrier, a_closed_port
@@ -25,7 +26,6 @@ NOWHERE = "+80012345678"
 ON_MOBILES = "+61412345678"
 """A mobile anywhere between Perth and Sydney; Lord Howe, Cocos and Christmas Island do not count."""
 IN_PERTH_OR_ADELAIDE = "+61870701234"
-EVERY_DAY = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 ALWAYS = {"days": EVERY_DAY, "start": "00:00", "end": "24:00"}
 CAIRO, SYDNEY = "Africa/Cairo", "Australia/Sydney"
 
@@ -43,25 +43,17 @@ def booked(answer: httpx.Response) -> dict[str, Any]:
     return dict(attempt)
 
 
-def set_up(intake: Intake, **settings: Any) -> httpx.Response:
-    return intake.send("PATCH", f"/company/{intake.seeded.company_id}", json={"settings": settings})
-
-
 def open_at(intake: Intake, *intervals: dict[str, Any]) -> None:
-    assert set_up(intake, callTimeIntervals=list(intervals)).status_code == 200
-
-
-def call_of(attempt: dict[str, Any]) -> Call:
-    return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
+    assert intake.set_settings(callTimeIntervals=list(intervals)).status_code == 200
 
 
 def shown(intake: Intake, attempt: dict[str, Any]) -> dict[str, Any]:
     """The attempt as it is now."""
-    return dict(data(intake.get(call_of(attempt).attempt)))
+    return dict(data(intake.get(call_to(attempt).attempt)))
 
 
 def explained(intake: Intake, attempt: dict[str, Any]) -> dict[str, Any]:
-    return dict(data(intake.get(call_of(attempt).explanation)))
+    return dict(data(intake.get(call_to(attempt).explanation)))
 
 
 def dialled(tenant: Tenant, attempt: dict[str, Any]) -> CallOrder | None:
@@ -140,15 +132,9 @@ CLOCKS = [
 @does("F2-2")
 @pytest.mark.parametrize(("text", "person", "source", "zone", "offset"), CLOCKS)
 def test_first_source_of_a_time_zone_decides(
-    intake: Intake,
-    worker: Worker,
-    text: str,
-    person: dict[str, Any],
-    source: str,
-    zone: str | None,
-    offset: str,
+    intake: Intake, worker: Worker, text: str, person: dict[str, Any], source: str, zone: str | None, offset: str
 ) -> None:
-    assert set_up(intake, timezone="Europe/Athens").status_code == 200
+    assert intake.set_settings(timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, text, **person))
     schedule = attempt["schedule"]
     assert (schedule["timezoneSource"], schedule["timezone"], schedule["utcOffset"]) == (source, zone, offset)
@@ -167,9 +153,9 @@ def test_call_without_any_time_zone_is_refused(intake: Intake, worker: Worker) -
 
 @does_not("F2-2")
 def test_call_whose_zone_becomes_unknown_is_held(intake: Intake, worker: Worker, tenant: Tenant) -> None:
-    assert set_up(intake, timezone="Europe/Athens").status_code == 200
+    assert intake.set_settings(timezone="Europe/Athens").status_code == 200
     attempt = booked(ask(intake, phoneNumber=NOWHERE))
-    assert set_up(intake, timezone=None).status_code == 200
+    assert intake.set_settings(timezone=None).status_code == 200
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     assert dialled(tenant, attempt) is None
     content = explained(intake, attempt)
@@ -183,10 +169,8 @@ def test_call_whose_zone_becomes_unknown_is_held(intake: Intake, worker: Worker,
 @does("F2-3")
 def test_offset_decides_exactly_and_warns_if_the_number_differs(intake: Intake, worker: Worker) -> None:
     attempt = booked(ask(intake, "2026-04-03T08:00:00+05:30"))
-    assert (attempt["scheduledAt"], attempt["warnings"]) == (
-        "2026-04-03T02:30:00Z",
-        ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"],
-    )
+    assert attempt["scheduledAt"] == "2026-04-03T02:30:00Z"
+    assert attempt["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
     assert booked(ask(intake, "2026-04-03T09:00:00+02:00"))["warnings"] == [], "the number's own"
 
 
@@ -195,7 +179,7 @@ def test_offset_is_refused_where_it_must_match_the_number(intake: Intake, worker
     details = refused(ask(intake, "2026-04-03T07:59:00+05:30"), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
     assert (details["timezone"], details["nextAllowedAt"]) == ("+05:30", "2026-04-03T02:30:00Z")
     assert booked(ask(intake, details["nextAllowedScheduledAt"]))["scheduledAt"] == details["nextAllowedAt"]
-    assert set_up(intake, offsetMustMatchNumber=True).status_code == 200
+    assert intake.set_settings(offsetMustMatchNumber=True).status_code == 200
     details = refused(ask(intake, "2026-04-03T08:00:00+05:30"), 400, "OFFSET_DIFFERS_FROM_PHONE_NUMBER")["details"]
     assert details == {"field": "scheduledAt", "zones": ["Europe/Bratislava"]}
     assert booked(ask(intake, "2026-04-03T09:00:00+02:00"))["schedule"]["timezoneSource"] == "OFFSET"
@@ -240,6 +224,7 @@ SHIFTS = (
     {"days": ["SUN"], "start": "20:00", "end": "24:00"},
 )
 """In Bratislava; 3 April 2026 is a Friday."""
+Hours = tuple[dict[str, Any], ...] | None
 WITHIN = [
     pytest.param(None, "2026-04-03T08:00:00", id="by default from eight"),
     pytest.param(None, "2026-04-03T19:59:00", id="by default until twenty"),
@@ -260,9 +245,7 @@ WITHOUT = [
 
 @does("F2-5")
 @pytest.mark.parametrize(("hours", "text"), WITHIN)
-def test_call_within_an_interval_is_accepted(
-    intake: Intake, worker: Worker, hours: tuple[dict[str, Any], ...] | None, text: str
-) -> None:
+def test_call_within_an_interval_is_accepted(intake: Intake, worker: Worker, hours: Hours, text: str) -> None:
     if hours is not None:
         open_at(intake, *hours)
     assert booked(ask(intake, text))["schedule"]["localTime"] == text
@@ -271,7 +254,7 @@ def test_call_within_an_interval_is_accepted(
 @does_not("F2-5")
 @pytest.mark.parametrize(("hours", "text", "next_at"), WITHOUT)
 def test_call_outside_every_interval_is_refused(
-    intake: Intake, worker: Worker, hours: tuple[dict[str, Any], ...] | None, text: str, next_at: str
+    intake: Intake, worker: Worker, hours: Hours, text: str, next_at: str
 ) -> None:
     if hours is not None:
         open_at(intake, *hours)
@@ -296,7 +279,7 @@ def test_invalid_intervals_are_refused_and_change_nothing(
     intake: Intake, intervals: list[dict[str, Any]], code: str
 ) -> None:
     before = data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"]
-    content = refused(set_up(intake, callTimeIntervals=intervals), 400, code)
+    content = refused(intake.set_settings(callTimeIntervals=intervals), 400, code)
     assert code == "NEVER_OPEN" or content["details"]["reason"]
     assert data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"] == before
 
@@ -346,8 +329,8 @@ def test_without_a_time_the_call_is_due_now_or_at_next_opening(intake: Intake, w
     open_at(intake, {"days": EVERY_DAY, "start": "20:00", "end": "22:00"})
     waits = data(ask(intake), 201)
     assert (waits["scheduledAt"], waits["expiresAt"]) == ("2026-04-02T18:00:00Z", "2026-04-09T18:00:00Z")
-    call = call_of(waits["callAttempts"][0])
-    again = data(intake.send("POST", call.attempts, json={"scheduledAt": "2026-04-04T20:00:00"}), 201)
+    call = call_to(waits["callAttempts"][0])
+    again = intake.made(call.attempts, {"scheduledAt": "2026-04-04T20:00:00"})
     assert again["scheduledAt"] == "2026-04-04T18:00:00Z"
     assert data(intake.get(call.interview))["expiresAt"] == "2026-04-11T18:00:00Z", "again with each request"
 
@@ -362,7 +345,7 @@ def test_change_that_would_ring_after_the_expiry_is_refused(intake: Intake, work
     settle(later(tenant, timedelta(hours=8)))
     ended = shown(intake, waits)
     assert (ended["status"], ended["reasonCode"]) == ("FAILED", "EXPIRED")
-    assert data(intake.get(call_of(waits).interview))["status"] == "FAILED"
+    assert data(intake.get(call_to(waits).interview))["status"] == "FAILED"
 
 
 @does_not("F2-7")
@@ -371,7 +354,7 @@ def test_retry_after_the_expiry_is_not_created(intake: Intake, worker: Worker, t
     for expires_at, statuses in (("2026-04-02T12:59:00Z", ["FAILED"]), ("2026-04-02T14:00:00Z", ["FAILED", "PENDING"])):
         waits = booked(ask(intake, expires_at=expires_at, phoneNumber=f"+4219151{expires_at[11:16].replace(':', '')}0"))
         assert busy(tenant, waits).reason is Reason.BUSY
-        interview = data(intake.get(call_of(waits).interview))
+        interview = data(intake.get(call_to(waits).interview))
         assert [each["status"] for each in interview["callAttempts"]] == statuses
         assert interview["status"] == ("FAILED" if statuses == ["FAILED"] else "SCHEDULED")
 
@@ -397,7 +380,7 @@ def test_call_outside_changed_hours_waits_and_uses_no_attempt(intake: Intake, wo
     assert (waits["status"], waits["scheduledAt"], waits["retryNumber"]) == ("PENDING", "2026-04-02T18:00:00Z", 0)
     history = explained(intake, attempt)["history"]
     assert [each["event"] for each in history] == ["created", "claimed", "deferred"]
-    assert len(data(intake.get(call_of(attempt).attempts))["items"]) == 1
+    assert len(data(intake.get(call_to(attempt).attempts))["items"]) == 1
 
 
 # ---- F2-9: decisions are shown and kept
@@ -470,7 +453,7 @@ def test_change_reschedules_only_affected_calls(intake: Intake, worker: Worker, 
         booked(ask(intake, TOMORROW, timezone="Europe/Prague")),
     )
     before = [shown(intake, each) for each in (named, own)]
-    assert set_up(intake, timezone="America/New_York", locale="en").status_code == 200
+    assert intake.set_settings(timezone="America/New_York", locale="en").status_code == 200
     open_at(intake, {"days": EVERY_DAY, "start": "09:00", "end": "20:00"})
     ApiWriter(tenant=tenant, hints=RecordingHints()).reresolve()
     assert [shown(intake, each) for each in (named, own)] == before
@@ -495,8 +478,7 @@ def test_call_after_the_consent_is_refused(intake: Intake, worker: Worker, tenan
     assert intake.is_untouched()
     call = a_call(intake, scheduledAt="2026-04-05T10:00:00Z")
     person = data(intake.get(call.interview))["candidateId"]
-    changed = intake.send("PATCH", f"/candidates/{person}", json={"gdprExpiryDate": "2026-04-03"})
-    assert changed.status_code == 200
+    assert intake.patch(f"/candidates/{person}", {"gdprExpiryDate": "2026-04-03"}).status_code == 200
     attempt = data(intake.get(call.attempt))
     assert dialled(later(tenant, timedelta(days=3)), attempt) is None
     ended = shown(intake, attempt)
@@ -513,13 +495,13 @@ def later(tenant: Tenant, span: timedelta) -> Tenant:
 
 def settle(tenant: Tenant) -> None:
     """Settle without a carrier: no call is in progress, so it is not polled."""
-    desk = TwilioQueries(SimulatedCarrier(url=a_closed_port()).account(), tenant.policy)
-    Settle(tenant.context, desk, tenant.account_id).round()
-    desk._client.http_client.session.close()
+    queries = TwilioQueries(SimulatedCarrier(url=a_closed_port()).account(), tenant.policy)
+    Settle(tenant.context, queries, tenant.account_id).round()
+    queries._client.http_client.session.close()
 
 
 def retries(intake: Intake, **delays: list[int]) -> None:
-    assert set_up(intake, retryPolicy={"maxRetries": 3, "delays": delays}).status_code == 200
+    assert intake.set_settings(retryPolicy={"maxRetries": 3, "delays": delays}).status_code == 200
 
 
 def busy(tenant: Tenant, attempt: dict[str, Any]) -> Attempt:
@@ -531,6 +513,6 @@ def busy(tenant: Tenant, attempt: dict[str, Any]) -> Attempt:
 
 def retry_of(intake: Intake, tenant: Tenant, attempt: dict[str, Any]) -> dict[str, Any]:
     busy(tenant, attempt)
-    _, retry = data(intake.get(call_of(attempt).interview))["callAttempts"]
+    _, retry = data(intake.get(call_to(attempt).interview))["callAttempts"]
     assert (retry["status"], retry["retryNumber"]) == ("PENDING", 1)
     return dict(retry)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,39 +9,26 @@ from redis.asyncio import Redis
 
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.request_headers import DEFAULT_WAIT_S
-from scheduler.domain.command import Answer, Command, CommandKind
-from tests.api_shim.intake import ASYNC, Intake, Worker, a_worker, an_intake, candidate, meanwhile, taking_less_than
+from scheduler.domain.command import Command
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import candidate
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, an_intake, meanwhile, taking_less_than
+from tests.api_shim.waiting_commands import CHANNEL, done
 from tests.conftest import NOON, wait_until
-
-CHANNEL = "a test:answered"
-
-
-@pytest.fixture
-def waiting() -> Command:
-    return Command(
-        id=uuid4(),
-        kind=CommandKind.CREATE_INTERVIEW,
-        principal_id=uuid4(),
-        company_id=uuid4(),
-        idempotency_key=None,
-        request_hash=b"hash",
-        received_at=NOON,
-    )
 
 
 def test_respond_async_gets_the_location_of_the_command(intake: Intake) -> None:
     with taking_less_than(20):
         answer = intake.create(headers={"Prefer": "respond-async, wait=30"})
-    assert answer.status_code == 202
-    command_id = answer.json()["data"]["id"]
-    assert answer.json()["data"] == {"id": command_id, "status": "WAITING"}
+    command_id = data(answer, 202)["id"]
+    assert data(answer, 202) == {"id": command_id, "status": "WAITING"}
     assert answer.headers["Location"] == f"/commands/{command_id}"
-    waiting = intake.get(answer.headers["Location"]).json()["data"]
+    waiting = data(intake.get(answer.headers["Location"]))
     assert waiting["status"] == "WAITING"
     assert waiting["result"] is waiting["statusCode"] is waiting["appliedAt"] is None
     with a_worker(intake.settings):
-        wait_until(lambda: intake.get(answer.headers["Location"]).json()["data"]["status"] == "APPLIED")
-    applied = intake.get(answer.headers["Location"]).json()["data"]
+        wait_until(lambda: data(intake.get(answer.headers["Location"]))["status"] == "APPLIED")
+    applied = data(intake.get(answer.headers["Location"]))
     assert applied["statusCode"] == 201
     assert applied["result"]["callAttempts"][0]["status"] == "PENDING"
 
@@ -55,8 +41,7 @@ def test_wait_of_zero_does_not_wait(intake: Intake, prefer: str) -> None:
 
 
 def test_request_is_accepted_when_the_wait_ends_first(intake: Intake) -> None:
-    answer = intake.create(headers={"Prefer": "wait=1"})
-    assert answer.status_code == 202
+    assert intake.create(headers={"Prefer": "wait=1"}).status_code == 202
     assert intake.count("inbox") == 1
 
 
@@ -73,35 +58,30 @@ def test_waiting_request_is_answered_when_it_is_applied(intake: Intake) -> None:
 
 
 def test_request_is_accepted_once_for_one_key(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    first, second = intake.create(headers=key), intake.create(headers=key)
-    assert first.status_code == second.status_code == 201
+    first, second = intake.create(headers=KEY), intake.create(headers=KEY)
     assert "Idempotent-Replayed" not in first.headers
     assert second.headers["Idempotent-Replayed"] == "true"
-    assert second.json()["data"]["id"] == first.json()["data"]["id"]
+    assert data(second, 201)["id"] == data(first, 201)["id"]
     assert intake.count("inbox") == intake.count("interviews") == 1
 
 
 def test_request_without_a_key_is_always_a_new_one(intake: Intake, worker: Worker) -> None:
-    first, second = intake.create(), intake.create()
-    assert second.json()["data"]["id"] != first.json()["data"]["id"]
+    assert intake.interview()["id"] != intake.interview()["id"]
     assert intake.count("interviews") == 2
 
 
 def test_replay_shows_the_stored_answer_with_current_metadata(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
     body = intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": 1})
-    first = intake.create(body, headers=key).json()["data"]
+    first = intake.create(body, headers=KEY).json()["data"]
     intake.change(
         """UPDATE interviews SET status = 'CANCELLED', finished_at = :now, metadata = '{"ref": 2}'""", now=NOON
     )
-    assert intake.create(body, headers=key).json()["data"] == {**first, "metadata": {"ref": 2}}
+    assert intake.create(body, headers=KEY).json()["data"] == {**first, "metadata": {"ref": 2}}
 
 
 def test_refusal_is_replayed_unchanged(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
     body = intake.body(scheduledAt="2026-04-02T11:00:00Z")
-    first, second = intake.create(body, headers=key), intake.create(body, headers=key)
+    first, second = intake.create(body, headers=KEY), intake.create(body, headers=KEY)
     assert first.status_code == second.status_code == 400
     assert second.json()["error"] == first.json()["error"]
     assert second.headers["Idempotent-Replayed"] == "true"
@@ -109,55 +89,47 @@ def test_refusal_is_replayed_unchanged(intake: Intake, worker: Worker) -> None:
 
 
 def test_field_order_and_v1_prefix_make_no_new_request(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    first = intake.create(headers=key)
+    first = intake.create(headers=KEY)
     turned = dict(reversed(intake.body().items()))
-    second = intake.create(turned, path="/v1/interviews", headers=key)
+    second = intake.create(turned, path="/v1/interviews", headers=KEY)
     assert second.json()["data"]["id"] == first.json()["data"]["id"]
 
 
 def test_another_request_with_the_same_key_is_refused(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    assert intake.create(headers=key).status_code == 201
+    assert intake.create(headers=KEY).status_code == 201
     for other in (
-        intake.create(intake.body(isTest=True), headers=key),
-        intake.create(headers=key, companyId=str(uuid4())),
-        intake.create(headers={**key, "If-Match": '"1"'}),
+        intake.create(intake.body(isTest=True), headers=KEY),
+        intake.create(headers=KEY, companyId=str(uuid4())),
+        intake.create(headers={**KEY, "If-Match": '"1"'}),
     ):
-        assert other.status_code == 422
-        assert other.json()["error"]["code"] == "IDEMPOTENCY_KEY_REUSED"
+        assert refusal(other) == (422, "IDEMPOTENCY_KEY_REUSED")
     assert intake.count("interviews") == 1
 
 
 def test_a_key_is_its_principals_own(intake: Intake, worker: Worker) -> None:
-    key = {"Idempotency-Key": "k"}
-    first, theirs = intake.create(headers=key), intake.with_new_key().create(headers=key)
-    assert theirs.status_code == 201
-    assert theirs.json()["data"]["id"] != first.json()["data"]["id"]
+    first, theirs = intake.create(headers=KEY), intake.with_new_key().create(headers=KEY)
+    assert data(theirs, 201)["id"] != data(first, 201)["id"]
 
 
 def test_repeat_waits_for_the_running_request(intake: Intake) -> None:
-    key = {"Idempotency-Key": "k"}
-    accepted = intake.create(headers={**key, **ASYNC})
-    repeat = meanwhile(lambda: intake.create(headers={**key, "Prefer": "wait=30"}))
+    accepted = intake.create(headers={**KEY, **ASYNC})
+    repeat = meanwhile(lambda: intake.create(headers={**KEY, "Prefer": "wait=30"}))
     with repeat as answer, a_worker(intake.settings):
         assert answer().status_code == 201
-    command = intake.get(accepted.headers["Location"]).json()["data"]
+    command = data(intake.get(accepted.headers["Location"]))
     assert command["result"]["id"] == answer().json()["data"]["id"]
     assert intake.count("inbox") == 1
 
 
 def test_repeat_whose_wait_ends_first_gets_in_progress(intake: Intake) -> None:
-    key = {"Idempotency-Key": "k"}
-    accepted = intake.create(headers={**key, **ASYNC})
-    answer = intake.create(headers={**key, "Prefer": "wait=0"})
-    assert answer.status_code == 409
-    assert answer.json()["error"]["code"] == "IDEMPOTENCY_IN_PROGRESS"
-    assert answer.json()["error"]["details"] == {"commandId": accepted.json()["data"]["id"]}
+    accepted = intake.create(headers={**KEY, **ASYNC})
+    answer = intake.create(headers={**KEY, "Prefer": "wait=0"})
+    assert refusal(answer) == (409, "IDEMPOTENCY_IN_PROGRESS")
+    assert answer.json()["error"]["details"] == {"commandId": data(accepted, 202)["id"]}
 
 
 def test_repeat_with_respond_async_gets_202_like_the_first(intake: Intake) -> None:
-    headers = {"Idempotency-Key": "k", **ASYNC}
+    headers = {**KEY, **ASYNC}
     first, second = intake.create(headers=headers), intake.create(headers=headers)
     assert second.status_code == 202
     assert second.headers["Location"] == first.headers["Location"]
@@ -166,13 +138,12 @@ def test_repeat_with_respond_async_gets_202_like_the_first(intake: Intake) -> No
 
 def test_accepted_request_is_replayed_after_the_consent_ends(intake: Intake, worker: Worker) -> None:
     body = intake.body(candidate=candidate(gdprExpiryDate="2026-04-03"))
-    key = {"Idempotency-Key": "k"}
-    first = intake.create(body, headers=key)
+    first = intake.create(body, headers=KEY)
     assert first.status_code == 201
     with a_day_later(intake) as later:
-        assert later.create(body, headers=key).json()["data"]["id"] == first.json()["data"]["id"]
+        assert later.create(body, headers=KEY).json()["data"]["id"] == first.json()["data"]["id"]
         assert later.create(body, headers={"Idempotency-Key": "other"}).status_code == 400
-        assert later.create({**body, "isTest": True}, headers=key).status_code == 400
+        assert later.create({**body, "isTest": True}, headers=KEY).status_code == 400
 
 
 async def test_early_notification_is_not_missed(redis_url: str, waiting: Command) -> None:
@@ -224,10 +195,6 @@ async def test_request_does_not_wait_while_hints_cannot_be_sent(redis_url: str, 
     waiter = AnswerWaiter(redis_url, CHANNEL, lambda: True, none_answered)
     async with waiter.listening():
         assert await waiter.answer_to(waiting, never, 20) is waiting
-
-
-def done(command: Command) -> Command:
-    return replace(command, applied_at=NOON, answer=Answer())
 
 
 async def none_answered(_: Sequence[UUID]) -> Sequence[UUID]:

@@ -5,8 +5,9 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from tests.api_shim.answers import refusal
+from tests.api_shim.carrier_callbacks import call_back, token_of
 from tests.api_shim.intake import ASYNC, Intake
-from tests.api_shim.test_intake_carrier import call_back
 from tests.support.builders import Tenant, a_placed_attempt
 from tests.verification.crash.wrong_clock import set_wrong
 
@@ -17,7 +18,7 @@ AN_HOUR = timedelta(hours=1)
 @pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=["ahead", "behind"])
 def test_write_on_a_wrong_clock_is_refused_by_name(intake: Intake, span: timedelta) -> None:
     with set_wrong(span):
-        answers = [intake.create(headers=ASYNC), intake.send("POST", "/jobs", json=JOB)]
+        answers = [intake.create(headers=ASYNC), intake.post("/jobs", JOB)]
         read = intake.get("/jobs")
     for answer in answers:
         assert is_refused(answer)
@@ -29,8 +30,7 @@ def test_write_on_a_wrong_clock_is_refused_by_name(intake: Intake, span: timedel
 
 
 def test_callback_on_a_wrong_clock_is_asked_for_again(intake: Intake, tenant: Tenant) -> None:
-    token = a_placed_attempt(tenant).token
-    assert token is not None
+    token = token_of(a_placed_attempt(tenant))
     with set_wrong(AN_HOUR):
         assert is_refused(call_back(intake, token))
     assert intake.count("carrier_events") == 0
@@ -38,4 +38,4 @@ def test_callback_on_a_wrong_clock_is_asked_for_again(intake: Intake, tenant: Te
 
 
 def is_refused(answer: httpx.Response) -> bool:
-    return (answer.status_code, answer.json()["error"]["code"]) == (503, "CLOCK_WRONG")
+    return refusal(answer) == (503, "CLOCK_WRONG")

@@ -116,11 +116,7 @@ def test_api_under_a_memory_limit_never_hangs(api: Supervised, intake: Intake) -
 
 @pytest.mark.parametrize(
     "error",
-    [
-        MemoryError(),
-        RuntimeError("can't start new thread"),
-        ExceptionGroup("several", [ValueError(), MemoryError()]),
-    ],
+    [MemoryError(), RuntimeError("can't start new thread"), ExceptionGroup("several", [ValueError(), MemoryError()])],
 )
 def test_error_without_memory_is_recognised(error: Exception) -> None:
     outer = ValueError()

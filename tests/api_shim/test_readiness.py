@@ -16,16 +16,18 @@ import pytest
 from redis import Redis
 
 from api_shim.app import create_app
+from api_shim.context import AppContext
 from scheduler.clock import machine_now
 from scheduler.local.processes import commands
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.settings import environment
+from scheduler.settings import Settings, environment
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
+from tests.api_shim.answers import data
 from tests.api_shim.intake import Intake, environment_of, settings_for
-from tests.architecture.test_code_rules import ROOT
 from tests.conftest import wait_until
+from tests.support.compose import ROOT
 from tests.support.servers import a_door, a_server, address_of
 from workers.presence import Presence
 
@@ -38,103 +40,102 @@ OLD = "2001a"
 @pytest.mark.parametrize(("seconds", "wrong"), [(0, False), (-1, False), (5, True), (-5, True)], ids=str)
 @pytest.mark.usefixtures("broker", "postgres_url")
 def test_readyz_reports_a_wrong_clock(logins: Logins, redis_url: str, seconds: int, *, wrong: bool) -> None:
-    settings = settings_for(logins, redis_url)
-    app, door = create_app(settings), a_door()
-    off = timedelta(seconds=seconds)
+    settings, off = settings_for(logins, redis_url), timedelta(seconds=seconds)
     database = Database(settings.database("api"), machine=lambda: machine_now() + off)
-    with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
-        app_context = app.state.app_context
-        app.state.app_context = replace(app_context, use_cases=replace(app_context.use_cases, health=database))
-        answer = client.get("/readyz")
-        app.state.app_context = app_context
+    found = degraded_with(
+        settings, lambda context: replace(context, use_cases=replace(context.use_cases, health=database))
+    )
     database.close()
-    assert answer.status_code == httpx.codes.OK
-    assert ("clock" in answer.json()["data"]["degraded"]) is wrong
+    assert ("clock" in found) is wrong
 
 
 @pytest.mark.usefixtures("broker", "postgres_url")
 def test_readyz_reports_redis_that_fails_its_query(logins: Logins, redis_url: str) -> None:
     """The subscription notices a lost Redis only a second or two later."""
-    app, door = create_app(settings_for(logins, redis_url)), a_door()
     unreachable = Presence("redis://127.0.0.1:9/0")
+    found = degraded_with(settings_for(logins, redis_url), lambda context: replace(context, presence=unreachable))
+    unreachable.close()
+    assert found == ["redis"]
+
+
+def degraded_with(settings: Settings, changed: Callable[[AppContext], AppContext]) -> list[str]:
+    """Return what an API with a changed context reports as degraded."""
+    app, door = create_app(settings), a_door()
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
         app_context = app.state.app_context
-        app.state.app_context = replace(app_context, presence=unreachable)
+        app.state.app_context = changed(app_context)
         answer = client.get("/readyz")
         app.state.app_context = app_context
-    unreachable.close()
-    assert answer.json()["data"]["degraded"] == ["redis"]
+    return list(data(answer)["degraded"])
 
 
 def test_readyz_reports_workers_while_none_runs(intake: Intake) -> None:
-    answer = intake.client.get("/readyz")
-    assert answer.status_code == httpx.codes.OK, "commands are still accepted"
-    assert answer.json()["data"]["degraded"] == ["workers"]
+    assert intake.degraded() == ["workers"], "commands are still accepted"
 
 
 @pytest.mark.parametrize("missing", ALL_QUEUES)
 def test_readyz_reports_workers_for_one_unserved_queue(intake: Intake, valkey_client: Redis, missing: str) -> None:
     announce(valkey_client, queues=[each for each in ALL_QUEUES if each != missing])
-    assert degraded(intake) == ["workers"]
+    assert intake.degraded() == ["workers"]
 
 
 def test_readyz_reports_nothing_while_all_is_served(intake: Intake, valkey_client: Redis) -> None:
     for queue in ALL_QUEUES:
         announce(valkey_client, queues=[queue])
     announce(valkey_client, queues=[])  # a clock
-    assert degraded(intake) == []
+    assert intake.degraded() == []
 
 
 @pytest.mark.parametrize("age_s", [55, -55], ids=["old", "from the future"])
 def test_readyz_ignores_announcements_of_another_time(intake: Intake, valkey_client: Redis, age_s: float) -> None:
     announce(valkey_client, queues=ALL_QUEUES, age_s=age_s)
-    assert degraded(intake) == ["workers"]
+    assert intake.degraded() == ["workers"]
 
 
 def test_readyz_ignores_malformed_announcements(intake: Intake, valkey_client: Redis) -> None:
     announce(valkey_client, queues=ALL_QUEUES)
     valkey_client.zadd(PROCESSES, dict.fromkeys(("no json", "[]", "{}", "7"), valkey_client.time()[0]))
-    assert degraded(intake) == []
+    assert intake.degraded() == []
     forged = {"token": "x", "queues": [], "tzdata": ["no", "version"]}
     valkey_client.zadd(PROCESSES, {json.dumps(forged): valkey_client.time()[0]})
-    assert degraded(intake) == ["tzdata"]
+    assert intake.degraded() == ["tzdata"]
 
 
 @pytest.mark.parametrize("queues", [["dial"], []], ids=["a worker", "a clock"])
 def test_readyz_reports_different_tzdata(intake: Intake, valkey_client: Redis, queues: list[str]) -> None:
     announce(valkey_client, queues=ALL_QUEUES)
     announce(valkey_client, queues=queues, tzdata=OLD)
-    assert degraded(intake) == ["tzdata"]
+    assert intake.degraded() == ["tzdata"]
 
 
 def test_readyz_compares_its_own_tzdata(intake: Intake, valkey_client: Redis) -> None:
     announce(valkey_client, queues=ALL_QUEUES, tzdata=OLD)
-    assert degraded(intake) == ["tzdata"]
+    assert intake.degraded() == ["tzdata"]
 
 
 @pytest.mark.timeout(180)
 def test_real_worker_is_reported_until_it_ends(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
     announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"])
-    assert degraded(intake) == ["workers"]
+    assert intake.degraded() == ["workers"]
     with a_process("callbacks", intake, tmp_path) as worker:
-        wait_until(lambda: degraded(intake) == [], seconds=90, says="the worker serves the last queue")
+        wait_until(lambda: intake.degraded() == [], seconds=90, says="the worker serves the last queue")
         worker.terminate()
         worker.wait(60)
-    assert degraded(intake) == ["workers"], "it has withdrawn itself"
+    assert intake.degraded() == ["workers"], "it has withdrawn itself"
 
 
 @pytest.mark.timeout(180)
 def test_killed_worker_is_reported_after_a_while(intake: Intake, valkey_client: Redis, tmp_path: Path) -> None:
     announce(valkey_client, queues=[each for each in ALL_QUEUES if each != "callbacks"])
     with a_process("callbacks", intake, tmp_path, RING_TIMEOUT_S="31") as worker:
-        wait_until(lambda: degraded(intake) == [], seconds=90, says="the worker serves the last queue")
+        wait_until(lambda: intake.degraded() == [], seconds=90, says="the worker serves the last queue")
         worker.kill()
         worker.wait(60)
     [member] = [each for each in announced(valkey_client) if json.loads(each)["queues"] == ["callbacks"]]
     assert json.loads(member)["times"]["RING_TIMEOUT_S"] == 31, "it has announced the times of its dial protocol"
     # As if 55 s had passed.
     valkey_client.zincrby(PROCESSES, -55, member)
-    assert degraded(intake) == ["workers"]
+    assert intake.degraded() == ["workers"]
 
 
 @pytest.mark.timeout(180)
@@ -143,12 +144,12 @@ def test_real_process_with_older_tzdata_is_reported(
     intake: Intake, valkey_client: Redis, tmp_path: Path, name: str
 ) -> None:
     announce(valkey_client, queues=ALL_QUEUES)
-    assert degraded(intake) == []
+    assert intake.degraded() == []
     with a_process(name, intake, tmp_path, PYTHONPATH=str(older_tzdata(tmp_path))) as process:
-        wait_until(lambda: degraded(intake) == ["tzdata"], seconds=90, says="its older data are reported")
+        wait_until(lambda: intake.degraded() == ["tzdata"], seconds=90, says="its older data are reported")
         process.terminate()
         process.wait(60)
-    assert degraded(intake) == [], "it has withdrawn itself"
+    assert intake.degraded() == [], "it has withdrawn itself"
 
 
 @contextmanager
@@ -187,8 +188,3 @@ def announce(client: Redis, *, queues: Sequence[str], tzdata: str = TZDATA_VERSI
 
 def announced(client: Redis) -> list[str]:
     return [cast("bytes", each).decode() for each in client.zrange(PROCESSES, 0, -1)]
-
-
-def degraded(intake: Intake) -> list[str]:
-    found: list[str] = intake.client.get("/readyz").json()["data"]["degraded"]
-    return found

@@ -1,0 +1,50 @@
+"""Responses of the API: their data, their refusals, and their fields that do not depend on the time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+
+def data(answer: httpx.Response, status: int = 200) -> Any:
+    """Return the `data` of a response with this status."""
+    assert answer.status_code == status, answer.text
+    return answer.json()["data"]
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    """Return the status and the error code of a refused request."""
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Return the error of a request that was refused with this status and code."""
+    assert refusal(answer) == (status, code), answer.text
+    return dict(answer.json()["error"])
+
+
+def without_ids(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
+    """Return the status and content of a refusal, without the values that differ between requests."""
+    content = answer.json()
+    details = {name: value for name, value in content["error"]["details"].items() if name != "resourceId"}
+    error = {**content["error"], "details": details}
+    return answer.status_code, {**content, "timestamp": "", "traceId": "", "error": error}
+
+
+def wrong_fields(answer: httpx.Response) -> list[tuple[str, str]]:
+    """Return the name and the code of each field or parameter that a refusal lists, each with a message."""
+    fields = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
+    assert all(each["message"] for each in fields)
+    return [(each["field"], each["code"]) for each in fields]
+
+
+def pagination(total: int, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
+    """Return the expected `pagination` of a list."""
+    pages = -(-total // limit)
+    content = {"page": page, "limit": limit, "total": total, "totalPages": pages}
+    return {**content, "hasNextPage": page < pages, "hasPreviousPage": page > 1}
+
+
+def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
+    """An interview without the `waitingFor` of its attempts, which depends on the current time."""
+    return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}

@@ -1,0 +1,77 @@
+"""The operations of the public document: expected, and as the API documents them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from api_shim.app import create_app
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
+INTERVIEW = "/interviews/{interviewId}"
+ATTEMPTS = f"{INTERVIEW}/call-attempts"
+ATTEMPT = f"{ATTEMPTS}/{{attemptId}}"
+OPERATIONS = {
+    "listCompanies": ("GET", "/company", "read:companies", {"200"}),
+    "createCompany": ("POST", "/company", "write:companies", {"201", "410"}),
+    "getCompany": ("GET", "/company/{companyId}", "read:companies", {"200"}),
+    "updateCompany": ("PATCH", "/company/{companyId}", "write:companies", {"200"}),
+    "deleteCompany": ("DELETE", "/company/{companyId}", "delete:companies", {"200"}),
+    **{
+        f"{verb}{Noun}{'s' if verb == 'list' else ''}": (
+            method,
+            f"/{Noun.lower()}s" + ("" if verb in {"list", "create"} else f"/{{{Noun.lower()}Id}}"),
+            f"{scope}:{Noun.lower()}s",
+            {"201" if verb == "create" else "200"},
+        )
+        for Noun in ("Job", "Candidate", "Agent")
+        for verb, method, scope in (
+            ("list", "GET", "read"),
+            ("create", "POST", "write"),
+            ("get", "GET", "read"),
+            ("update", "PATCH", "write"),
+            ("delete", "DELETE", "delete"),
+        )
+    },
+    "getUsage": ("GET", "/billing/usage", "read:billing", {"200"}),
+    "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
+    "listInterviews": ("GET", "/interviews", "read:interviews", {"200"}),
+    "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),
+    "getInterview": ("GET", INTERVIEW, "read:interviews", {"200"}),
+    "updateInterview": ("PATCH", INTERVIEW, "write:interviews", {"200"}),
+    "deleteInterview": ("DELETE", INTERVIEW, "delete:interviews", {"200"}),
+    "listCallAttempts": ("GET", ATTEMPTS, "read:interviews", {"200"}),
+    "createCallAttempt": ("POST", ATTEMPTS, "write:interviews", {"201"}),
+    "getCallAttempt": ("GET", ATTEMPT, "read:interviews", {"200"}),
+    "rescheduleCallAttempt": ("PATCH", ATTEMPT, "write:interviews", {"204", "412"}),
+    "deleteCallAttempt": ("DELETE", ATTEMPT, "write:interviews", {"204", "412"}),
+    "explainCallAttempt": ("GET", f"{ATTEMPT}/explanation", "read:interviews", {"200"}),
+    "previewCallTime": ("POST", "/call-times/preview", "read:interviews", {"200", "413"}),
+    # The required scope depends on the command, as the description explains.
+    "getCommand": ("GET", "/commands/{reference}", "", {"200"}),
+    "acceptInvitation": ("POST", "/invitations/accept", None, {"200", "410"}),
+    "isAlive": ("GET", "/healthz", None, {"200"}),
+    "isReady": ("GET", "/readyz", None, {"200"}),
+    "getMetrics": ("GET", "/metrics", None, {"200"}),
+}
+"""Method, path, scope and own statuses by name. The scope is None if no key is required."""
+
+
+def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Return method, path and description of each operation."""
+    for path, operations in create_app().openapi()["paths"].items():
+        for method, operation in operations.items():
+            yield method.upper(), path, operation
+
+
+def example_of(operation: Mapping[str, Any]) -> Any:
+    """Return the first example of a body, or None for an operation without a body."""
+    if "requestBody" not in operation:
+        return None
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    return next(iter(examples.values()))["value"]
+
+
+def address_of_nothing(path: str) -> str:
+    """Return the path with ids of missing resources."""
+    return "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))

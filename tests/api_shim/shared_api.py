@@ -1,0 +1,101 @@
+"""One running API for many tests."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+from uuid import uuid4
+
+import httpx
+import uvicorn
+from sqlalchemy import QueuePool
+
+from api_shim.app import create_app
+from api_shim.context import AppContext
+from scheduler.logs import configure
+from scheduler.persistence.database import Database
+from scheduler.settings import Settings
+from tests.api_shim.intake import Intake, with_a_key
+from tests.conftest import NOON, Seeded, wait_until
+from tests.support.servers import a_door, a_server, address_of
+
+
+class SharedApi:
+    """One running API for many consecutive tests, because starting it takes longer than most of them.
+
+    Each test finds it as if it had just been started. Its state is stored by key or command id, and each test creates
+    its own ids. It is restarted if its clock is past noon or it found Redis unavailable. Nothing of the previous test
+    continues: no request, no database query, no unsent hint.
+    """
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._open = contextlib.ExitStack()
+        self._served: _Served | None = None
+
+    @contextmanager
+    def intake(self, database: Database, seeded: Seeded) -> Iterator[Intake]:
+        configure()  # like every start
+        served = self._at_noon()
+        yield with_a_key(served.client, database, seeded, served.settings)
+        try:
+            wait_until(served.is_quiet, says="the work of the test ends")
+            served.hear_its_bell()
+        except BaseException:
+            self.close()
+            raise
+        if served.misses_redis:
+            self.close()
+
+    def close(self) -> None:
+        self._served = None
+        self._open.close()
+
+    def _at_noon(self) -> "_Served":
+        if self._served is None or self._served.past_noon > _NOON_LASTS:
+            self.close()
+            self._served = self._open.enter_context(_serve(self._settings()))
+        return self._served
+
+
+_NOON_LASTS = timedelta(seconds=20)
+"""Less than a minute: a test that counts requests per minute has most of it left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Served:
+    settings: Settings
+    client: httpx.Client
+    server: uvicorn.Server
+    app_context: AppContext
+
+    @property
+    def past_noon(self) -> timedelta:
+        return self.app_context.use_cases.now() - NOON
+
+    def is_quiet(self) -> bool:
+        """Return whether no request, no background write and no query is running."""
+        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.use_cases.databases)
+        return not self.server.server_state.tasks and not self.app_context.notes and out == 0
+
+    def hear_its_bell(self) -> None:
+        """Wait for a last hint. Hints are sent in order, so all earlier ones have been sent."""
+        last = uuid4()
+        self.app_context.use_cases.submit._hints.answered(last)
+        wait_until(lambda: self.misses_redis or last in self.app_context.waiter._answered, says="the last hint arrives")
+
+    @property
+    def misses_redis(self) -> bool:
+        """True while it works without Redis because Redis was unavailable or slow."""
+        limits = self.app_context.rate_limits
+        return self.app_context.waiter.is_away or limits._is_away or time.monotonic() < limits._try_again_at
+
+
+@contextmanager
+def _serve(settings: Settings) -> Iterator[_Served]:
+    app, door = create_app(settings), a_door()
+    with a_server(app, door) as server, httpx.Client(base_url=address_of(door), timeout=60) as client:
+        yield _Served(settings=settings, client=client, server=server, app_context=app.state.app_context)
