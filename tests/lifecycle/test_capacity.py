@@ -25,10 +25,7 @@ def attempts(*companies: UUID) -> list[tuple[UUID, UUID]]:
 
 
 def given_places(
-    wanted: list[tuple[UUID, UUID]],
-    *,
-    account: Pace | None = None,
-    companies: dict[UUID, Pace] | None = None,
+    wanted: list[tuple[UUID, UUID]], *, account: Pace | None = None, companies: dict[UUID, Pace] | None = None
 ) -> Allotment:
     return allot(wanted, account or a_pace(), companies or {A: a_pace(), B: a_pace()}, NOW, A_SECOND)
 
