@@ -289,8 +289,7 @@ def test_around_the_clock_is_always_open(instant: datetime, name: str, room: tim
 
 
 @pytest.mark.parametrize(
-    "instant",
-    [datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 9, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)],
+    "instant", [datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 9, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)]
 )
 @pytest.mark.parametrize("clock", [in_zones("Asia/Tokyo", "America/Adak"), at_offset(18), at_offset(-18)])
 def test_ends_of_the_calendar_cause_no_error(clock: CalleeClock, instant: datetime) -> None:
@@ -363,17 +362,11 @@ def test_unknown_clock_closes_the_window_of_the_others() -> None:
     [
         pytest.param(in_zones("Europe/London"), "2026-01-05T00:00", timedelta(hours=84), id="one zone, a week"),
         pytest.param(
-            in_zones("Europe/London", "Europe/Bratislava"),
-            "2026-01-05T00:00",
-            timedelta(hours=77),
-            id="two zones",
+            in_zones("Europe/London", "Europe/Bratislava"), "2026-01-05T00:00", timedelta(hours=77), id="two zones"
         ),
         pytest.param(in_zones("Europe/London"), "2026-01-05T12:00", timedelta(hours=84), id="from noon to noon"),
         pytest.param(
-            in_zones("Asia/Tokyo", "America/Los_Angeles"),
-            "2026-01-05T00:00",
-            timedelta(hours=35),
-            id="far apart",
+            in_zones("Asia/Tokyo", "America/Los_Angeles"), "2026-01-05T00:00", timedelta(hours=35), id="far apart"
         ),
         pytest.param(
             in_zones(*callee_zones.read_number("+18005551234").zones),
@@ -482,21 +475,13 @@ def an_interval(**changed: Any) -> dict[str, Any]:
 
 
 def test_intervals_are_read_from_json() -> None:
-    read = call_windows.read_intervals(
-        [
-            an_interval(),
-            {"days": ["SUN"], "start": "22:00", "end": "02:00"},
-            an_interval(start="12:30", end="24:00"),
-        ]
-    )
+    sunday = an_interval(days=["SUN"], start="22:00", end="02:00")
+    read = call_windows.read_intervals([an_interval(), sunday, an_interval(start="12:30", end="24:00")])
+    monday_and_tuesday = frozenset({Weekday.MON, Weekday.TUE})
     assert read == (
-        CallTimeInterval(
-            days=frozenset({Weekday.MON, Weekday.TUE}), start=timedelta(hours=9), end=timedelta(hours=12.5)
-        ),
+        CallTimeInterval(days=monday_and_tuesday, start=timedelta(hours=9), end=timedelta(hours=12.5)),
         CallTimeInterval(days=frozenset({Weekday.SUN}), start=timedelta(hours=22), end=timedelta(hours=26)),
-        CallTimeInterval(
-            days=frozenset({Weekday.MON, Weekday.TUE}), start=timedelta(hours=12.5), end=timedelta(hours=24)
-        ),
+        CallTimeInterval(days=monday_and_tuesday, start=timedelta(hours=12.5), end=timedelta(hours=24)),
     )
 
 
@@ -531,10 +516,7 @@ DAY_RULE = "must only contain days of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param([an_interval()] * 51, "", "must have at most 50 intervals, got 51", id="too many"),
         pytest.param(["MON"], "[0]", "must be an object with days, start and end", id="a text for an interval"),
         pytest.param(
-            [an_interval(zone="CET")],
-            "[0]",
-            "must have no fields other than days, start and end",
-            id="another field",
+            [an_interval(zone="CET")], "[0]", "must have no fields other than days, start and end", id="another field"
         ),
         pytest.param([{"days": ["MON"], "start": "09:00"}], "[0].end", "is missing", id="no end"),
         pytest.param([an_interval(days=[])], "[0].days", "must be a list of at least one day", id="no day"),
@@ -552,10 +534,7 @@ DAY_RULE = "must only contain days of MON, TUE, WED, THU, FRI, SAT, SUN"
         pytest.param([an_interval(end=1230)], "[0].end", TIME_RULE, id="a number for a time"),
         pytest.param([an_interval(end="24:01")], "[0].end", "must not be later than 24:00", id="past midnight"),
         pytest.param(
-            [an_interval(start="24:00")],
-            "[0].start",
-            "must be before 24:00; a day begins at 00:00",
-            id="from 24:00",
+            [an_interval(start="24:00")], "[0].start", "must be before 24:00; a day begins at 00:00", id="from 24:00"
         ),
         pytest.param(
             [an_interval(end="09:00")],
@@ -611,18 +590,10 @@ def test_any_json_is_read_or_refused(value: object) -> None:
 
 
 def test_closing_time_of_an_opening_crosses_midnight_and_week() -> None:
-    thursday = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
-    london = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
-
-    def span(opens: int, closes: int, *days: Weekday) -> CallTimeInterval:
-        return CallTimeInterval(
-            days=frozenset(days or Weekday), start=timedelta(hours=opens), end=timedelta(hours=closes)
-        )
-
-    assert call_windows.closes_at(london, [span(8, 20)], thursday) == thursday.replace(hour=19)
-    assert call_windows.closes_at(london, [span(8, 13)], thursday) == thursday, "a closed window closes now"
-    night = [span(8, 24), span(0, 2)]
-    assert call_windows.closes_at(london, night, thursday) == datetime(2026, 4, 3, 1, 0, tzinfo=UTC)
-    over_the_week = [span(22, 26, Weekday.SUN)]
-    sunday_night = datetime(2026, 4, 5, 22, 30, tzinfo=UTC)
-    assert call_windows.closes_at(london, over_the_week, sunday_night) == datetime(2026, 4, 6, 1, 0, tzinfo=UTC)
+    london, thursday, sunday_night = in_zones("Europe/London"), utc("2026-04-02T12:00"), utc("2026-04-05T22:30")
+    assert call_windows.closes_at(london, hours("daily", "08:00", "20:00"), thursday) == utc("2026-04-02T19:00")
+    closed = hours("daily", "08:00", "13:00")
+    assert call_windows.closes_at(london, closed, thursday) == thursday, "a closed window closes now"
+    night = hours("daily", "08:00", "24:00") + hours("daily", "00:00", "02:00")
+    assert call_windows.closes_at(london, night, thursday) == utc("2026-04-03T01:00")
+    assert call_windows.closes_at(london, hours("SUN", "22:00", "02:00"), sunday_night) == utc("2026-04-06T01:00")

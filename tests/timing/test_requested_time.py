@@ -43,11 +43,7 @@ def hours(number: float) -> timedelta:
         pytest.param("2026-04-02 07:00", SEVEN, id="a space instead of the T"),
         pytest.param("20260402T070000", SEVEN, id="the basic form"),
         pytest.param("20260402T0700Z", replace(SEVEN, is_instant=True), id="the basic form without seconds"),
-        pytest.param(
-            "2026-04-02T07:00:00.5",
-            replace(SEVEN, wall=wall("2026-04-02T07:00:00.500000")),
-            id="a fraction",
-        ),
+        pytest.param("2026-04-02T07:00:00.5", replace(SEVEN, wall=wall("2026-04-02T07:00:00.500000")), id="a fraction"),
         pytest.param(
             "2026-04-02T07:00:00,123456789",
             replace(SEVEN, wall=wall("2026-04-02T07:00:00.123456")),
@@ -68,9 +64,7 @@ def hours(number: float) -> timedelta:
             id="an instant and a zone",
         ),
         pytest.param(
-            "2026-04-02T07:00[!Europe/Bratislava]",
-            replace(SEVEN, zone="Europe/Bratislava"),
-            id="critical zone",
+            "2026-04-02T07:00[!Europe/Bratislava]", replace(SEVEN, zone="Europe/Bratislava"), id="critical zone"
         ),
         pytest.param("2026-04-02T07:00[Asia/Calcutta]", replace(SEVEN, zone="Asia/Kolkata"), id="an old zone name"),
         pytest.param(
@@ -147,17 +141,11 @@ NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
         pytest.param("2026-04-02T07:00:", 17, "second must be 2 digits, got the end", id="a colon at the end"),
         pytest.param("2026-04-02T07:00:61", 17, "second must be 0..59, got 61", id="second 61"),
         pytest.param(
-            "2016-12-31T23:59:60Z",
-            17,
-            "second must be 0..59, got 60; leap seconds are not supported",
-            id="leap second",
+            "2016-12-31T23:59:60Z", 17, "second must be 0..59, got 60; leap seconds are not supported", id="leap second"
         ),
         pytest.param("2026-04-02T07:00:00.Z", 20, "expected the digits of a fraction, got 'Z'", id="no fraction"),
         pytest.param(
-            "2026-04-02T07:00:00.1234567890",
-            29,
-            "a fraction has at most 9 digits",
-            id="a fraction of ten digits",
+            "2026-04-02T07:00:00.1234567890", 29, "a fraction has at most 9 digits", id="a fraction of ten digits"
         ),
         pytest.param("2026-04-02T07:00.5", 16, NEEDS_OFFSET + "'.'", id="a fraction of a minute"),
         pytest.param("2026-04-02T07:00 PM", 16, NEEDS_OFFSET + "' '; a '+' in a URL is written %2B", id="PM"),
@@ -171,10 +159,7 @@ NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
             id="a minus that is not ASCII",
         ),
         pytest.param(
-            "2026\u201304-02T07:00",
-            4,
-            "expected '-' after the year, got U+2013 EN DASH; write '-'",
-            id="en dash",
+            "2026\u201304-02T07:00", 4, "expected '-' after the year, got U+2013 EN DASH; write '-'", id="en dash"
         ),
         pytest.param(
             "202\u0666-04-02T07:00",
@@ -194,10 +179,7 @@ NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
             id="an offset with seconds",
         ),
         pytest.param(
-            "2026-04-02T07:00Z+01:00",
-            17,
-            "expected the end, or a zone in brackets, got '+'",
-            id="two offsets",
+            "2026-04-02T07:00Z+01:00", 17, "expected the end, or a zone in brackets, got '+'", id="two offsets"
         ),
         pytest.param("2026-04-02T07:00[Asia/Tokyo", 16, "the bracket is not closed", id="an open bracket"),
         pytest.param(
@@ -210,10 +192,7 @@ NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
             "2026-04-02T07:00[Mars/Olympus]", 17, "not a time zone: the zone does not exist", id="no such zone"
         ),
         pytest.param(
-            "2026-04-02T07:00[asia/tokyo]",
-            17,
-            "not a time zone: it must be written Asia/Tokyo",
-            id="zone, lower case",
+            "2026-04-02T07:00[asia/tokyo]", 17, "not a time zone: it must be written Asia/Tokyo", id="zone, lower case"
         ),
         pytest.param(
             "2026-04-02T07:00[CET]",
@@ -231,10 +210,7 @@ NEEDS_OFFSET = "expected Z, an offset such as +10:30, or the end, got "
             "2026-04-02T07:00[Asia/Tokyo][Asia/Seoul]", 29, "a zone comes first and only once", id="two zones"
         ),
         pytest.param(
-            "2026-04-02T07:00[u-ca=hebrew][Asia/Seoul]",
-            30,
-            "a zone comes first and only once",
-            id="a late zone",
+            "2026-04-02T07:00[u-ca=hebrew][Asia/Seoul]", 30, "a zone comes first and only once", id="a late zone"
         ),
         pytest.param(
             "2026-04-02T07:00[Asia/Tokyo][!u-ca=hebrew]",
@@ -293,7 +269,7 @@ def test_invalid_time_is_refused_with_position_and_reason(text: str, position: i
     ("text", "shown"),
     [
         pytest.param("\x00\ud800" + "9" * 100, "\ufffd\u2026", id="characters that cannot be stored"),
-        pytest.param("Zuzana Tajomna +421915123456", "Z\u2026", id="somebody"),
+        pytest.param("Zuzana Tajomna +421915123456", "Z\u2026", id="a person"),
         pytest.param("421915123456", "42191\u2026", id="a number"),
         pytest.param("2026-13-01T07:00:00Z", "2026-1\u2026", id="an invalid month"),
         pytest.param("2026-04-02", "2026-04-02", id="no time of day"),

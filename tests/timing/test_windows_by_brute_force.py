@@ -137,18 +137,12 @@ def first_by_walking(
 
 def clocks_of(kept: Sequence[str | int], dice: random.Random) -> tuple[CalleeClock, ...]:
     """Convert to the form of the code: each offset is one clock, zones are one clock or several."""
-    offsets = [
-        CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(minutes=each))
-        for each in kept
-        if isinstance(each, int)
-    ]
+    minutes = [timedelta(minutes=each) for each in kept if isinstance(each, int)]
+    offsets = [CalleeClock(source=TimezoneSource.OFFSET, offset=each) for each in minutes]
     zones = [each for each in kept if isinstance(each, str)]
     cut = dice.randint(0, len(zones))
-    named = [
-        CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=tuple(sorted(part)))
-        for part in (zones[:cut], zones[cut:])
-        if part
-    ]
+    parts = [tuple(sorted(part)) for part in (zones[:cut], zones[cut:]) if part]
+    named = [CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=part) for part in parts]
     return (*named, *offsets)
 
 
