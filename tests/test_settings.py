@@ -52,12 +52,10 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
         ),
         pytest.param({"SETTLE_S": "60"}, "Set SETTLE_S to more than 60", id="given up as soon as the lease is over"),
         pytest.param({"LINE_GAP_S": "0"}, "LINE_GAP_S must be greater than or equal to 1", id="no gap on a line"),
-        pytest.param({"SETTLE_S": "inf"}, "SETTLE_S must be a finite number", id="for ever"),
+        pytest.param({"SETTLE_S": "inf"}, "SETTLE_S must be a finite number", id="endless"),
         pytest.param({"SWEEP_S": "1e300"}, "SWEEP_S must be less than", id="for aeons"),
         pytest.param({"TWILIO_CPS": "nan"}, "TWILIO_CPS must be a finite number", id="no number"),
-        pytest.param(
-            {"TWILIO_CPS": "0.0001"}, "TWILIO_CPS must be greater than or equal to 0.001", id="a pace of none"
-        ),
+        pytest.param({"TWILIO_CPS": "0.0001"}, "TWILIO_CPS must be greater than or equal to 0.001", id="a pace of 0"),
         pytest.param({"TWILIO_CPS": "10001"}, "TWILIO_CPS must be less than or equal to 10000", id="too fast a pace"),
         pytest.param({"TWILIO_MAX_CALLS": "2147483648"}, "TWILIO_MAX_CALLS must be less than", id="too many calls"),
         pytest.param(
@@ -131,7 +129,7 @@ WEAK = [
     ("FLOWER_BASIC_AUTH", DEVELOPMENT_FLOWER_AUTH),
     ("FLOWER_BASIC_AUTH", "operator"),
     ("FLOWER_BASIC_AUTH", "operator:short"),
-    ("FLOWER_BASIC_AUTH", ":long enough, nobody"),
+    ("FLOWER_BASIC_AUTH", ":long enough, and no user"),
     ("DATABASE_URL", ""),
     ("REDIS_URL", ""),
     ("REDIS_URL", "redis://r"),
@@ -177,13 +175,8 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_times_that_are_safe_together_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {
-        "CARRIER_CONNECT_TIMEOUT_S": "0.5",
-        "CARRIER_TOTAL_TIMEOUT_S": "1.5",
-        "DIAL_LEASE_S": "2.5",
-        "SETTLE_S": "3",
-        "LINE_GAP_S": "1",
-    }.items():
+    times = {"CARRIER_CONNECT_TIMEOUT_S": "0.5", "CARRIER_TOTAL_TIMEOUT_S": "1.5", "DIAL_LEASE_S": "2.5"}
+    for name, seconds in (times | {"SETTLE_S": "3", "LINE_GAP_S": "1"}).items():
         monkeypatch.setenv(name, seconds)
     assert Settings().policy.lease.total_seconds() == 2.5
 
