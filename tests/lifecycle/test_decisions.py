@@ -103,36 +103,26 @@ def test_a_time_that_is_allowed_is_when_it_is_due(text: str, due_at: datetime) -
 CLOSES = "2026-04-02T20:00:00"
 
 
-@pytest.mark.parametrize(
-    ("text", "fields", "code"),
-    [
-        pytest.param("soon", {}, "INVALID_DATE_FORMAT", id="no date"),
-        pytest.param("2026-04-02T11:58:59Z", {}, "SCHEDULE_IN_PAST", id="more than a minute ago"),
-        pytest.param("2026-05-02T12:00:01Z", {}, "SCHEDULE_TOO_FAR", id="more than thirty days ahead"),
-        pytest.param("2026-04-03T07:59:59", {}, "OUTSIDE_CALL_TIME_INTERVAL", id="before opening"),
-        pytest.param(CLOSES, {}, "OUTSIDE_CALL_TIME_INTERVAL", id="at closing"),
-        pytest.param("2026-04-02T15:00:00", {"number": None}, "TIMEZONE_UNKNOWN", id="no clock at all"),
-        pytest.param(
-            None,
-            {"number": TOLL_FREE, "intervals": daily("09:00", "10:00")},
-            "NO_COMMON_OPENING",
-            id="never open together",
-        ),
-        pytest.param("2026-04-02T15:00:00", {"number": TOLL_FREE}, "TIMEZONE_AMBIGUOUS", id="on too many clocks"),
-        pytest.param(
-            None, {"intervals": daily("09:00", "09:00:35")}, "NO_OPENING_BEFORE_EXPIRY", id="too short to ring"
-        ),
-        pytest.param(
-            "2026-04-02T15:00:00", {"consent_until": date(2026, 4, 1)}, "CONSENT_EXPIRED", id="consent is over"
-        ),
-        pytest.param(
-            "2026-04-03T09:00:00+10:30",
-            {"offset_must_match_number": True},
-            "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
-            id="an offset that the number lacks",
-        ),
-    ],
-)
+REFUSED = {
+    "no date": ("soon", {}, "INVALID_DATE_FORMAT"),
+    "more than a minute ago": ("2026-04-02T11:58:59Z", {}, "SCHEDULE_IN_PAST"),
+    "more than thirty days ahead": ("2026-05-02T12:00:01Z", {}, "SCHEDULE_TOO_FAR"),
+    "before opening": ("2026-04-03T07:59:59", {}, "OUTSIDE_CALL_TIME_INTERVAL"),
+    "at closing": (CLOSES, {}, "OUTSIDE_CALL_TIME_INTERVAL"),
+    "no clock at all": ("2026-04-02T15:00:00", {"number": None}, "TIMEZONE_UNKNOWN"),
+    "never open together": (None, {"number": TOLL_FREE, "intervals": daily("09:00", "10:00")}, "NO_COMMON_OPENING"),
+    "on too many clocks": ("2026-04-02T15:00:00", {"number": TOLL_FREE}, "TIMEZONE_AMBIGUOUS"),
+    "too short to ring": (None, {"intervals": daily("09:00", "09:00:35")}, "NO_OPENING_BEFORE_EXPIRY"),
+    "consent is over": ("2026-04-02T15:00:00", {"consent_until": date(2026, 4, 1)}, "CONSENT_EXPIRED"),
+    "an offset that the number lacks": (
+        "2026-04-03T09:00:00+10:30",
+        {"offset_must_match_number": True},
+        "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "fields", "code"), REFUSED.values(), ids=REFUSED)
 def test_a_time_that_is_not_allowed_is_refused_as(text: str | None, fields: dict[str, Any], code: str) -> None:
     assert refusal(text, **fields).code == code
 
@@ -390,23 +380,18 @@ def test_retry_after_an_offset_rings_when_both_clocks_are_open() -> None:
 # ---- answers to the POST
 
 
-@pytest.mark.parametrize(
-    ("answer", "event"),
-    [
-        pytest.param(
-            Accepted(call_sid="CA1", queue_time=timedelta(seconds=3)),
-            Placed(call_sid="CA1", look_at=NOON + timedelta(seconds=3 + 30 + 15)),
-            id="accepted",
-        ),
-        pytest.param(
-            NeverTaken(cause="THROTTLED"),
-            NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED"),
-            id="never taken",
-        ),
-        pytest.param(NumberRefused(cause="X"), Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON), id="number refused"),
-        pytest.param(AnswerUnknown(cause="X"), AnswerLost(look_at=NOON, cause="X"), id="unknown"),
-    ],
-)
+ANSWERED = {
+    "accepted": (
+        Accepted(call_sid="CA1", queue_time=timedelta(seconds=3)),
+        Placed(call_sid="CA1", look_at=NOON + timedelta(seconds=3 + 30 + 15)),
+    ),
+    "never taken": (NeverTaken(cause="THROTTLED"), NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED")),
+    "number refused": (NumberRefused(cause="X"), Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON)),
+    "unknown": (AnswerUnknown(cause="X"), AnswerLost(look_at=NOON, cause="X")),
+}
+
+
+@pytest.mark.parametrize(("answer", "event"), ANSWERED.values(), ids=ANSWERED)
 def test_an_answer_becomes(answer: CarrierAnswer, event: Event) -> None:
     assert decisions.on_answer(an_attempt(), answer, None, NOON, POLICY) == (event,)
 
@@ -524,22 +509,19 @@ def test_an_unknown_outcome_is_proven_by_an_end_alone() -> None:
     assert heard(given_up, news(CallStatus.COMPLETED)).state is AttemptState.COMPLETED
 
 
-@pytest.mark.parametrize(
-    ("attempt", "told", "cause"),
-    [
-        pytest.param(
-            an_attempt(), news(CallStatus.RINGING, token="an old one"), "NEWS_FOR_AN_OLD_TOKEN", id="an old token"
-        ),
-        pytest.param(RINGING, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN", id="a second call"),
-        pytest.param(BUSY, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN", id="a second call after the end"),
-        pytest.param(
-            evolve(an_attempt(), NotPlaced(due_at=NOON, cause="X"), NOON),
-            news(CallStatus.RINGING),
-            "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
-            id="a call that was never accepted",
-        ),
-    ],
-)
+ALARMING = {
+    "an old token": (an_attempt(), news(CallStatus.RINGING, token="an old one"), "NEWS_FOR_AN_OLD_TOKEN"),
+    "a second call": (RINGING, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN"),
+    "a second call after the end": (BUSY, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN"),
+    "a call that was never accepted": (
+        evolve(an_attempt(), NotPlaced(due_at=NOON, cause="X"), NOON),
+        news(CallStatus.RINGING),
+        "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
+    ),
+}
+
+
+@pytest.mark.parametrize(("attempt", "told", "cause"), ALARMING.values(), ids=ALARMING)
 def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
     alarm = decisions.on_news(attempt, told, None, NOON, POLICY)
     assert isinstance(alarm, Alarm)

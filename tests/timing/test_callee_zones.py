@@ -31,45 +31,35 @@ AMERICAN_TOLL_FREE = "+18005551234"
 UNIVERSAL_TOLL_FREE = "+80012345678"
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "region", "zones"),
-    [
-        pytest.param(SLOVAK_MOBILE, NumberKind.MOBILE, "SK", ("Europe/Bratislava",), id="one zone"),
-        pytest.param(
-            AUSTRALIAN_MOBILE,
-            NumberKind.MOBILE,
-            "AU",
-            (
-                *("Australia/Adelaide", "Australia/Brisbane", "Australia/Broken_Hill", "Australia/Darwin"),
-                *("Australia/Hobart", "Australia/Melbourne", "Australia/Perth", "Australia/Sydney"),
-            ),
-            id="a nationwide mobile is in each zone where more than a few people live",
+ZONES = {
+    "one zone": (SLOVAK_MOBILE, NumberKind.MOBILE, "SK", ("Europe/Bratislava",)),
+    "a nationwide mobile is in each zone where more than a few people live": (
+        AUSTRALIAN_MOBILE,
+        NumberKind.MOBILE,
+        "AU",
+        (
+            *("Australia/Adelaide", "Australia/Brisbane", "Australia/Broken_Hill", "Australia/Darwin"),
+            *("Australia/Hobart", "Australia/Melbourne", "Australia/Perth", "Australia/Sydney"),
         ),
-        pytest.param("+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",), id="not on the Chathams"),
-        pytest.param(
-            "+59322345678",
-            NumberKind.FIXED_LINE,
-            "EC",
-            ("America/Guayaquil",),
-            id="a fixed line is where its area code is",
-        ),
-        pytest.param("+672322123", NumberKind.FIXED_LINE, "NF", ("Pacific/Norfolk",), id="a fixed line on Norfolk"),
-        pytest.param(
-            "+672381234",
-            NumberKind.MOBILE,
-            "NF",
-            ("Pacific/Norfolk",),
-            id="a mobile that can only be where few people live is there",
-        ),
-        pytest.param("+919876543210", NumberKind.MOBILE, "IN", ("Asia/Kolkata",), id="an old zone name is replaced"),
-        pytest.param(
-            "+12125551234", NumberKind.FIXED_OR_MOBILE, "US", ("America/New_York",), id="an American area code"
-        ),
-        pytest.param("+16135550123", NumberKind.FIXED_OR_MOBILE, "CA", ("America/Toronto",), id="a Canadian one"),
-        pytest.param(UNIVERSAL_TOLL_FREE, NumberKind.TOLL_FREE, None, (), id="a number of no country has no zone"),
-        pytest.param("+442071234567", NumberKind.FIXED_LINE, "GB", ("Europe/London",), id="London"),
-    ],
-)
+    ),
+    "not on the Chathams": ("+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",)),
+    "a fixed line is where its area code is": ("+59322345678", NumberKind.FIXED_LINE, "EC", ("America/Guayaquil",)),
+    "a fixed line on Norfolk": ("+672322123", NumberKind.FIXED_LINE, "NF", ("Pacific/Norfolk",)),
+    "a mobile that can only be where few people live is there": (
+        "+672381234",
+        NumberKind.MOBILE,
+        "NF",
+        ("Pacific/Norfolk",),
+    ),
+    "an old zone name is replaced": ("+919876543210", NumberKind.MOBILE, "IN", ("Asia/Kolkata",)),
+    "an American area code": ("+12125551234", NumberKind.FIXED_OR_MOBILE, "US", ("America/New_York",)),
+    "a Canadian one": ("+16135550123", NumberKind.FIXED_OR_MOBILE, "CA", ("America/Toronto",)),
+    "a number of no country has no zone": (UNIVERSAL_TOLL_FREE, NumberKind.TOLL_FREE, None, ()),
+    "London": ("+442071234567", NumberKind.FIXED_LINE, "GB", ("Europe/London",)),
+}
+
+
+@pytest.mark.parametrize(("text", "kind", "region", "zones"), ZONES.values(), ids=ZONES)
 def test_a_number_has_these_zones(text: str, kind: NumberKind, region: str | None, zones: tuple[str, ...]) -> None:
     number = callee_zones.read_number(text)
     assert (number.e164, number.kind, number.region, number.zones) == (text, kind, region, zones)
@@ -305,25 +295,22 @@ def test_each_zone_of_the_table_is_a_place_and_nearly_empty() -> None:
 EASTER_ISLAND_IS_TWO_HOURS_BEHIND = "+56961234567"
 
 
+ANYWHERE = {
+    "Chile": (
+        EASTER_ISLAND_IS_TWO_HOURS_BEHIND,
+        {"America/Santiago", "America/Punta_Arenas", "America/Coyhaique", "Pacific/Easter"},
+    ),
+    "Indonesia": ("+62812345678", {"Asia/Jakarta", "Asia/Pontianak", "Asia/Makassar", "Asia/Jayapura"}),
+    "Papua New Guinea": ("+67570123456", {"Pacific/Port_Moresby", "Pacific/Bougainville"}),
+    "China": ("+8613123456789", {"Asia/Shanghai", "Asia/Urumqi"}),
+    "Ukraine": ("+380501234567", {"Europe/Kyiv", "Europe/Simferopol"}),
+    "toll-free in Chile": ("+56800123456", {"America/Santiago", "Pacific/Easter"}),
+    "VoIP in Australia": ("+61147101234", {"Australia/Darwin", "Australia/Perth"}),
+}
+
+
 @guards("whole_country")
-@pytest.mark.parametrize(
-    ("text", "zones"),
-    [
-        pytest.param(
-            EASTER_ISLAND_IS_TWO_HOURS_BEHIND,
-            {"America/Santiago", "America/Punta_Arenas", "America/Coyhaique", "Pacific/Easter"},
-            id="Chile",
-        ),
-        pytest.param(
-            "+62812345678", {"Asia/Jakarta", "Asia/Pontianak", "Asia/Makassar", "Asia/Jayapura"}, id="Indonesia"
-        ),
-        pytest.param("+67570123456", {"Pacific/Port_Moresby", "Pacific/Bougainville"}, id="Papua New Guinea"),
-        pytest.param("+8613123456789", {"Asia/Shanghai", "Asia/Urumqi"}, id="China"),
-        pytest.param("+380501234567", {"Europe/Kyiv", "Europe/Simferopol"}, id="Ukraine"),
-        pytest.param("+56800123456", {"America/Santiago", "Pacific/Easter"}, id="toll-free in Chile"),
-        pytest.param("+61147101234", {"Australia/Darwin", "Australia/Perth"}, id="VoIP in Australia"),
-    ],
-)
+@pytest.mark.parametrize(("text", "zones"), ANYWHERE.values(), ids=ANYWHERE)
 def test_number_of_no_area_may_be_anywhere_in_its_country(text: str, zones: set[str]) -> None:
     assert zones <= set(callee_zones.read_number(text).zones)
 
@@ -428,34 +415,30 @@ NONE: dict[str, Any] = {"candidate_zone": None, "number": None, "company_zone": 
 ALL = {"candidate_zone": "Asia/Tokyo", "number": NUMBER, "company_zone": "Asia/Seoul"}
 
 
-@pytest.mark.parametrize(
-    ("text", "known", "source", "zone"),
-    [
-        pytest.param(OFFSET + "[Australia/Adelaide]", ALL, "ZONE", "Australia/Adelaide", id="a zone in the text"),
-        pytest.param("2026-04-02T07:00Z[Australia/Adelaide]", ALL, "ZONE", "Australia/Adelaide", id="zone and instant"),
-        pytest.param(OFFSET, ALL, "OFFSET", None, id="an offset"),
-        pytest.param("2026-04-02T07:00+00:00", ALL, "OFFSET", None, id="+00:00"),
-        pytest.param(INSTANT, ALL, "CANDIDATE", "Asia/Tokyo", id="Z names no clock, so the candidate's"),
-        pytest.param(
-            "2026-04-02T07:00-00:00",
-            ALL | {"candidate_zone": None},
-            "PHONE_NUMBER",
-            "Europe/Bratislava",
-            id="nor does -00:00, so the number's",
-        ),
-        pytest.param(
-            "2026-04-02T07:00",
-            ALL | {"candidate_zone": None, "number": NOWHERE},
-            "COMPANY",
-            "Asia/Seoul",
-            id="a number without zones leaves it to the company",
-        ),
-        pytest.param(
-            None, NONE | {"candidate_zone": "Asia/Calcutta"}, "CANDIDATE", "Asia/Kolkata", id="no time was asked for"
-        ),
-        pytest.param(None, NONE | {"company_zone": "Asia/Seoul"}, "COMPANY", "Asia/Seoul", id="no number"),
-    ],
-)
+DECIDING = {
+    "a zone in the text, also with an offset": (OFFSET + "[Australia/Adelaide]", ALL, "ZONE", "Australia/Adelaide"),
+    "a zone with an instant": ("2026-04-02T07:00Z[Australia/Adelaide]", ALL, "ZONE", "Australia/Adelaide"),
+    "an offset": (OFFSET, ALL, "OFFSET", None),
+    "+00:00": ("2026-04-02T07:00+00:00", ALL, "OFFSET", None),
+    "Z names no clock, so the candidate's": (INSTANT, ALL, "CANDIDATE", "Asia/Tokyo"),
+    "nor does -00:00, so the number's": (
+        "2026-04-02T07:00-00:00",
+        ALL | {"candidate_zone": None},
+        "PHONE_NUMBER",
+        "Europe/Bratislava",
+    ),
+    "a number without zones leaves it to the company": (
+        "2026-04-02T07:00",
+        ALL | {"candidate_zone": None, "number": NOWHERE},
+        "COMPANY",
+        "Asia/Seoul",
+    ),
+    "no time was asked for": (None, NONE | {"candidate_zone": "Asia/Calcutta"}, "CANDIDATE", "Asia/Kolkata"),
+    "no number": (None, NONE | {"company_zone": "Asia/Seoul"}, "COMPANY", "Asia/Seoul"),
+}
+
+
+@pytest.mark.parametrize(("text", "known", "source", "zone"), DECIDING.values(), ids=DECIDING)
 def test_the_most_exact_clock_decides(text: str | None, known: dict[str, Any], source: str, zone: str | None) -> None:
     requested = None if text is None else requested_time.read(text)
     offset = requested.offset if requested is not None and source == "OFFSET" else None
