@@ -620,10 +620,12 @@ def test_queued_call_can_be_ended_and_has_no_start_time(carrier: Carrier, inbox:
     assert ring["ended_at"]
 
 
-def test_ringing_call_that_is_hung_up_is_canceled(carrier: Carrier) -> None:
+@pytest.mark.parametrize("status", ["canceled", "completed"])
+def test_ringing_call_that_is_ended_is_canceled(carrier: Carrier, inbox: Inbox, status: str) -> None:
     carrier.plan(ring_s=FOR_HOURS)
-    call = carrier.ring(timeout=600, until="ringing")
-    assert carrier.update(call, status="completed").status == "canceled"
+    call = carrier.ring(timeout=600, until="ringing", **subscribed(inbox))
+    assert carrier.update(call, status=status).status == "canceled"
+    assert wait_until(inbox.the_end)["CallStatus"] == "canceled"
     [ring] = carrier.rings()
     assert (ring["answered_at"], ring["cancelled_by"]) == (None, "caller")
     assert ring["rang_at"]
@@ -674,14 +676,6 @@ def test_time_limit_of_an_unanswered_call_can_be_changed(carrier: Carrier) -> No
     call = carrier.ring()
     carrier.update(call, time_limit=3)
     assert 3 <= int(carrier.ended(call).duration) < FOR_HOURS
-
-
-def test_a_ringing_call_can_be_canceled(carrier: Carrier, inbox: Inbox) -> None:
-    carrier.plan(ring_s=FOR_HOURS)
-    call = carrier.ring(timeout=600, until="ringing", **subscribed(inbox))
-    assert carrier.update(call, status="canceled").status == "canceled"
-    assert wait_until(inbox.the_end)["CallStatus"] == "canceled"
-    assert carrier.rings()[0]["answered_at"] is None
 
 
 def test_a_queued_call_that_is_canceled_never_rings(start_carrier: StartCarrier) -> None:

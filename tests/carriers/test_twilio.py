@@ -227,64 +227,44 @@ async def test_gate_is_not_checked_for_a_cancellation(carrier: SimulatedCarrier)
 
 # ---- answers
 
+Answers = list[tuple[int, object]]
+
+
+def coded(status: int, *codes: int) -> Answers:
+    """Return answers with this HTTP status, one with each error code."""
+    return [(status, {"code": code}) for code in codes]
+
+
+MEANINGS: list[tuple[CarrierAnswer, Answers]] = [
+    (
+        Accepted(call_sid=SID),
+        [(201, {"sid": SID} | queued) for queued in ({}, {"queue_time": "0"}, {"queue_time": "soon"})],
+    ),
+    (Accepted(call_sid=SID, queue_time=timedelta(seconds=2.5)), [(201, {"sid": SID, "queue_time": "2500"})]),
+    (
+        AnswerUnknown(cause="CREATED_WITHOUT_A_NAME"),
+        [(201, answer) for answer in ({"sid": "CA1"}, {"sid": f"CA{'A' * 32}"}, {"sid": 7}, {}, [SID], None)],
+    ),
+    *((NumberRefused(cause=f"TWILIO_{code}"), coded(400, code)) for code in (21211, 21214, 21217, 13224, 21202)),
+    (NeverTaken(cause="COUNTRY_REFUSED"), coded(400, 21215, 21216, 21203, 13227) + coded(403, 21215, 32205)),
+    (NeverTaken(cause="CREDENTIALS"), [*coded(400, 20003), *coded(401, 20003), (401, None), *coded(403, 20403)]),
+    (NeverTaken(cause="ACCOUNT_NOT_ACTIVE"), coded(400, 20005) + coded(403, 20005)),
+    (NeverTaken(cause="ORDER_REFUSED"), coded(400, 21208) + coded(403, 20006)),
+    (NeverTaken(cause="CALLER_REFUSED"), coded(400, 21210, 21212)),
+    (NeverTaken(cause="ACCOUNT_LIMITED"), coded(400, 21219)),
+    (NeverTaken(cause="QUEUE_FULL"), coded(400, 22005)),
+    (NeverTaken(cause="THROTTLED"), [*coded(400, 10004), *coded(429, 20429), (429, None)]),
+]
+UNKNOWN: Answers = [
+    *[(200, {"sid": SID}), (302, {}), (407, {}), (408, {}), (409, {}), (502, None), (503, {})],
+    *[*coded(400, 21220, True, 99999), (400, {"code": "21211"}), (400, {})],
+    *[*coded(403, 99999), (403, {}), (403, None), *coded(404, 20404)],
+    *coded(500, 21215, 22005, 20003, 21211),
+    *coded(503, 20429),
+]
 CLASSIFIED: list[tuple[int, object, CarrierAnswer]] = [
-    (201, {"sid": SID, "queue_time": "0"}, Accepted(call_sid=SID)),
-    (201, {"sid": SID, "queue_time": "2500"}, Accepted(call_sid=SID, queue_time=timedelta(seconds=2.5))),
-    (201, {"sid": SID}, Accepted(call_sid=SID)),
-    (201, {"sid": SID, "queue_time": "soon"}, Accepted(call_sid=SID)),
-    (201, {"sid": "CA1"}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, {"sid": f"CA{'A' * 32}"}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, {"sid": 7}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, {}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, [SID], AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, None, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (200, {"sid": SID}, AnswerUnknown(cause="HTTP_200")),
-    (302, {}, AnswerUnknown(cause="HTTP_302")),
-    (400, {"code": 21211}, NumberRefused(cause="TWILIO_21211")),
-    (400, {"code": 21214}, NumberRefused(cause="TWILIO_21214")),
-    (400, {"code": 21217}, NumberRefused(cause="TWILIO_21217")),
-    (400, {"code": 13224}, NumberRefused(cause="TWILIO_13224")),
-    (400, {"code": 21202}, NumberRefused(cause="TWILIO_21202")),
-    (400, {"code": 21215}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (403, {"code": 21215}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (400, {"code": 21216}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (400, {"code": 21203}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (400, {"code": 13227}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (403, {"code": 32205}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (500, {"code": 21215}, AnswerUnknown(cause="HTTP_500")),
-    (400, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
-    (400, {"code": 20005}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE")),
-    (400, {"code": 21208}, NeverTaken(cause="ORDER_REFUSED")),
-    (400, {"code": 21210}, NeverTaken(cause="CALLER_REFUSED")),
-    (400, {"code": 21212}, NeverTaken(cause="CALLER_REFUSED")),
-    (400, {"code": 21219}, NeverTaken(cause="ACCOUNT_LIMITED")),
-    (400, {"code": 22005}, NeverTaken(cause="QUEUE_FULL")),
-    (400, {"code": 10004}, NeverTaken(cause="THROTTLED")),
-    (400, {"code": 21220}, AnswerUnknown(cause="HTTP_400")),
-    (400, {"code": True}, AnswerUnknown(cause="HTTP_400")),
-    (400, {"code": "21211"}, AnswerUnknown(cause="HTTP_400")),
-    (400, {"code": 99999}, AnswerUnknown(cause="HTTP_400")),
-    (400, {}, AnswerUnknown(cause="HTTP_400")),
-    (401, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
-    (401, None, NeverTaken(cause="CREDENTIALS")),
-    (403, {"code": 20005}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE")),
-    (403, {"code": 20403}, NeverTaken(cause="CREDENTIALS")),
-    (403, {"code": 20006}, NeverTaken(cause="ORDER_REFUSED")),
-    (403, {"code": 99999}, AnswerUnknown(cause="HTTP_403")),
-    (403, {}, AnswerUnknown(cause="HTTP_403")),
-    (403, None, AnswerUnknown(cause="HTTP_403")),
-    (407, {}, AnswerUnknown(cause="HTTP_407")),
-    (404, {"code": 20404}, AnswerUnknown(cause="HTTP_404")),
-    (408, {}, AnswerUnknown(cause="HTTP_408")),
-    (409, {}, AnswerUnknown(cause="HTTP_409")),
-    (429, {"code": 20429}, NeverTaken(cause="THROTTLED")),
-    (429, None, NeverTaken(cause="THROTTLED")),
-    (500, {"code": 22005}, AnswerUnknown(cause="HTTP_500")),
-    (500, {"code": 20003}, AnswerUnknown(cause="HTTP_500")),
-    (503, {"code": 20429}, AnswerUnknown(cause="HTTP_503")),
-    (500, {"code": 21211}, AnswerUnknown(cause="HTTP_500")),
-    (502, None, AnswerUnknown(cause="HTTP_502")),
-    (503, {}, AnswerUnknown(cause="HTTP_503")),
+    *((status, answer, meaning) for meaning, answers in MEANINGS for status, answer in answers),
+    *((status, answer, AnswerUnknown(cause=f"HTTP_{status}")) for status, answer in UNKNOWN),
 ]
 
 
