@@ -114,11 +114,6 @@ def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -
 
 
 @pytest.fixture
-def explain(tenant: Tenant, hasher: Hasher) -> Explain:
-    return Explain(replace(tenant.context, hasher=hasher))
-
-
-@pytest.fixture
 def pauses(tenant: Tenant) -> Pauses:
     return Pauses(tenant.database, tenant.now)
 
@@ -532,9 +527,9 @@ def test_status_counts_unfinished_erasures_and_oldest_age(duecall: Duecall, tena
     assert "rasures" not in duecall("status").told
 
 
-def test_metrics_equal_the_numbers_of_status(tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock) -> None:
+def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now: TestClock) -> None:
     _in_every_way(tenant)
-    backlog = Backlog(tenant.database, now)
+    explain, backlog = Explain(tenant.context), Backlog(tenant.database, now)
     _delete_company(tenant, since=NOON - timedelta(minutes=3))
     pauses.pause(None, "a drill")
     _set_breaker(tenant, DOWN)

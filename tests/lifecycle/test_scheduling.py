@@ -36,39 +36,37 @@ def scheduled(text: str | None, *, now: datetime = NOON) -> Attempt:
 # ---- which clocks decide
 
 
+BY_OFFSET = scheduled("2026-04-03T09:00:00+09:00")
+"""02:00 in Bratislava."""
+RETRY_OF_OFFSET = replace(BY_OFFSET, retry_number=1, schedule=replace(BY_OFFSET.schedule, requested=None))
+WALL_TIME = scheduled("2026-04-03T09:00:00")
+
+
 def test_offset_alone_decides_within_the_requested_opening() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")  # 02:00 in Bratislava
-    for now in (asked.due_at, asked.due_at + timedelta(hours=10, minutes=59)):
-        assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO,)
+    for now in (BY_OFFSET.due_at, BY_OFFSET.due_at + timedelta(hours=10, minutes=59)):
+        assert scheduling.deciding_clocks(BY_OFFSET, a_callee(), now) == (TOKYO,)
 
 
 def test_numbers_zones_must_be_open_in_another_opening() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    closing = asked.due_at + timedelta(hours=11)
-    for now in (closing, asked.due_at + A_DAY):
-        assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO, ITS_OWN)
+    closing = BY_OFFSET.due_at + timedelta(hours=11)
+    for now in (closing, BY_OFFSET.due_at + A_DAY):
+        assert scheduling.deciding_clocks(BY_OFFSET, a_callee(), now) == (TOKYO, ITS_OWN)
 
 
 def test_a_retry_is_never_by_the_offset_alone() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
-    assert scheduling.deciding_clocks(retry, a_callee(), retry.due_at) == (TOKYO, ITS_OWN)
+    assert scheduling.deciding_clocks(RETRY_OF_OFFSET, a_callee(), RETRY_OF_OFFSET.due_at) == (TOKYO, ITS_OWN)
 
 
 @guards("own_clock")
 def test_retry_of_an_offset_prefers_the_candidates_zone() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
     lisbon = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/Lisbon",))
-    callee = a_callee(timezone="Europe/Lisbon")
-    assert scheduling.deciding_clocks(retry, callee, retry.due_at) == (TOKYO, lisbon)
-    assert scheduling.deciding_clocks(retry, replace(callee, number=None), retry.due_at) == (TOKYO, lisbon)
+    for callee in (a_callee(timezone="Europe/Lisbon"), a_callee(timezone="Europe/Lisbon", number=None)):
+        assert scheduling.deciding_clocks(RETRY_OF_OFFSET, callee, RETRY_OF_OFFSET.due_at) == (TOKYO, lisbon)
 
 
 def test_retry_of_an_offset_waits_if_the_zone_is_unknown() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
     with pytest.raises(TimezoneUnknown):
-        scheduling.deciding_clocks(asked, a_callee(timezone="Europe/Atlantis"), asked.due_at + A_DAY)
+        scheduling.deciding_clocks(BY_OFFSET, a_callee(timezone="Europe/Atlantis"), BY_OFFSET.due_at + A_DAY)
 
 
 def test_a_zone_decides_alone_however_often_it_is_put_off() -> None:
@@ -78,8 +76,7 @@ def test_a_zone_decides_alone_however_often_it_is_put_off() -> None:
 
 
 def test_a_number_without_zones_adds_none() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    assert scheduling.deciding_clocks(asked, a_callee(number=None), asked.due_at + A_DAY) == (TOKYO,)
+    assert scheduling.deciding_clocks(BY_OFFSET, a_callee(number=None), BY_OFFSET.due_at + A_DAY) == (TOKYO,)
 
 
 # ---- what a change of settings moves
@@ -101,25 +98,23 @@ def test_attempt_that_may_ring_as_before_is_not_moved() -> None:
 
 
 def test_hours_that_begin_later_move_it_later() -> None:
-    asked = scheduled("2026-04-03T09:00:00")
-    assert moved(asked, intervals=daily("10:00", "20:00")).due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
+    assert moved(WALL_TIME, intervals=daily("10:00", "20:00")).due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
 
 
 def test_earlier_hours_do_not_move_a_requested_time() -> None:
     night = datetime(2026, 4, 2, 3, 0, tzinfo=UTC)
     earlier = moved(scheduled(None, now=night), now=night, intervals=daily("06:00", "20:00"))
     assert earlier.due_at == datetime(2026, 4, 2, 4, 0, tzinfo=UTC)
-    assert anew(scheduled("2026-04-03T09:00:00"), intervals=daily("06:00", "20:00")) is None
+    assert anew(WALL_TIME, intervals=daily("06:00", "20:00")) is None
 
 
 def test_attempt_moved_by_hours_returns_with_the_old_hours() -> None:
-    asked = scheduled("2026-04-03T09:00:00")
-    later = moved(asked, intervals=daily("10:00", "20:00"))
-    assert moved(replace(asked, schedule=later, due_at=later.due_at)).due_at == asked.due_at
+    later = moved(WALL_TIME, intervals=daily("10:00", "20:00"))
+    assert moved(replace(WALL_TIME, schedule=later, due_at=later.due_at)).due_at == WALL_TIME.due_at
 
 
 def test_new_candidate_zone_moves_a_wall_time_but_no_instant() -> None:
-    wall_time = moved(scheduled("2026-04-03T09:00:00"), timezone="Europe/London")
+    wall_time = moved(WALL_TIME, timezone="Europe/London")
     assert wall_time.clock == CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
     assert wall_time.due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
     instant = moved(scheduled("2026-04-03T09:00:00Z"), timezone="Europe/London")
@@ -132,9 +127,8 @@ def test_a_clock_from_the_request_itself_stays() -> None:
 
 
 def test_lost_clock_or_hours_move_no_attempt() -> None:
-    asked = scheduled("2026-04-03T09:00:00")
-    assert anew(asked, number=None) is None
-    assert anew(asked, intervals=()) is None
+    assert anew(WALL_TIME, number=None) is None
+    assert anew(WALL_TIME, intervals=()) is None
 
 
 def test_attempt_refused_by_the_carrier_keeps_its_due_time() -> None:
@@ -143,8 +137,7 @@ def test_attempt_refused_by_the_carrier_keeps_its_due_time() -> None:
 
 
 def test_due_attempt_that_may_ring_is_not_marked_as_moved() -> None:
-    asked = scheduled(None)
-    assert anew(asked, now=NOON + timedelta(hours=1), intervals=daily("07:00", "21:00")) is None
+    assert anew(scheduled(None), now=NOON + timedelta(hours=1), intervals=daily("07:00", "21:00")) is None
 
 
 # ---- expiry

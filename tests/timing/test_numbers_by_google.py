@@ -6,7 +6,7 @@ changed since are listed here with the release of the change. The results of Goo
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import phonenumbers
 import pytest
@@ -230,7 +230,7 @@ def with_what_is_added(number: CalleeNumber, wanted: tuple[str, ...]) -> tuple[t
     return by_our_rules(tuple(named), number.kind), added
 
 
-def test_the_numbers_are_of_all_regions_kinds_and_prefixes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_numbers_are_of_all_regions_kinds_and_prefixes(aloud: Callable[[str], None]) -> None:
     numbers = [callee_zones.read_number(number) for number in GOOGLES]
     assert len(numbers) >= 2_000
     # Western Sahara and Saint-Martin share every prefix with Morocco and Saint-Barthélemy, which come first.
@@ -238,8 +238,7 @@ def test_the_numbers_are_of_all_regions_kinds_and_prefixes(capsys: pytest.Captur
     assert {number.kind for number in numbers} == set(NumberKind)
     met = {prefix for prefix in TIMEZONE_DATA if any(number.startswith(f"+{prefix}") for number in GOOGLES)}
     assert len(met) >= 0.99 * len(TIMEZONE_DATA)
-    with capsys.disabled():
-        print(f"\n  {len(numbers)} numbers compared with {RELEASE}, {len(met)} of {len(TIMEZONE_DATA)} prefixes")
+    aloud(f"  {len(numbers)} numbers compared with {RELEASE}, {len(met)} of {len(TIMEZONE_DATA)} prefixes")
 
 
 def test_number_has_googles_zones_except_for_listed_differences() -> None:
