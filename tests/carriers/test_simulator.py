@@ -28,9 +28,9 @@ from twilio.rest.api.v2010.account.call.notification import NotificationInstance
 
 from scheduler.carriers.simulator.app import create_app
 from tests.conftest import wait_until
+from tests.support.servers import ACCOUNT_SID as ACCOUNT
+from tests.support.servers import PRIMARY, SECONDARY, a_door, address_of
 
-ACCOUNT = "AC" + "0123456789abcdef" * 2
-PRIMARY, SECONDARY = "the-primary-token", "the-secondary-token"
 CALLS = f"/2010-04-01/Accounts/{ACCOUNT}/Calls.json"
 OURS, THEIRS, ANOTHER = "+421233000000", "+421915123456", "+420601123456"
 INSTRUCTIONS = "https://example.com/voice"
@@ -113,16 +113,6 @@ def sdk_for(url: str, *, sid: str = ACCOUNT, token: str = PRIMARY, timeout: floa
         yield Client(sid, token, http_client=transport)
 
 
-def a_door() -> tuple[socket.socket, str]:
-    """A listening socket and its address."""
-    # With TCP named explicitly. Otherwise asyncio leaves Nagle's algorithm on, and each answer takes 40 ms longer.
-    door = socket.socket(proto=socket.IPPROTO_TCP)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    door.bind(("127.0.0.1", 0))
-    door.listen()
-    return door, f"http://127.0.0.1:{door.getsockname()[1]}"
-
-
 @contextmanager
 def carrier_in_thread(leaving: list[threading.Thread], **settings: Any) -> Iterator[Carrier]:
     usual: dict[str, Any] = {
@@ -136,13 +126,13 @@ def carrier_in_thread(leaving: list[threading.Thread], **settings: Any) -> Itera
     app = create_app(**(usual | settings))
     config = uvicorn.Config(app, loop="asyncio", log_level="warning", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    door, url = a_door()
+    door = a_door()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
     try:
         wait_until(lambda: server.started)
-        with sdk_for(url) as sdk:
-            yield Carrier(url=url, sdk=sdk)
+        with sdk_for(address_of(door)) as sdk:
+            yield Carrier(url=address_of(door), sdk=sdk)
     finally:
         server.should_exit = True
         leaving.append(thread)
@@ -1317,9 +1307,9 @@ uvicorn.Server(uvicorn.Config(app, loop="asyncio", log_level="warning")).run(soc
 
 
 @contextmanager
-def carrier_process(door: socket.socket, url: str, state: Path) -> Iterator[Carrier]:
+def carrier_process(door: socket.socket, state: Path) -> Iterator[Carrier]:
     """A carrier in its own process, on a socket that stays open; killed at the end."""
-    number = str(door.fileno())
+    number, url = str(door.fileno()), address_of(door)
     process = subprocess.Popen(
         [sys.executable, "-c", PROCESS, number, str(state), ACCOUNT, PRIMARY],
         pass_fds=[door.fileno()],
@@ -1337,32 +1327,30 @@ def carrier_process(door: socket.socket, url: str, state: Path) -> Iterator[Carr
 
 def test_killed_carrier_keeps_all_calls_and_requests(tmp_path: Path) -> None:
     state = tmp_path / "carrier.jsonl"
-    door, url = a_door()
-    with door:
-        with carrier_process(door, url, state) as carrier:
+    with a_door() as door:
+        with carrier_process(door, state) as carrier:
             carrier.plan(ring_s=FOR_HOURS, times=5)
             call = carrier.ring(timeout=600, until="ringing")
             before = carrier.rings(), carrier.requests(), carrier.get("/plans")
         with state.open("a") as file:
             file.write('{"kind":"call","key":"a line that was cut sho')
-        with carrier_process(door, url, state) as carrier:
+        with carrier_process(door, state) as carrier:
             assert (carrier.rings(), carrier.requests(), carrier.get("/plans")) == before
             assert [found.sid for found in carrier.sdk.calls.list(to=THEIRS)] == [call.sid]
             assert carrier.update(call, status="canceled").status == "canceled"
             carrier.ring()
-        with carrier_process(door, url, state) as carrier:
+        with carrier_process(door, state) as carrier:
             assert [ring["attempt_of_number"] for ring in carrier.rings()] == [1, 2]
             assert carrier.is_in(call, "canceled")
 
 
 def test_call_continues_after_a_kill_and_rings_once(tmp_path: Path) -> None:
-    door, url = a_door()
-    with door:
-        with carrier_process(door, url, tmp_path / "carrier.jsonl") as carrier:
+    with a_door() as door:
+        with carrier_process(door, tmp_path / "carrier.jsonl") as carrier:
             carrier.plan(ring_s=10)
             call = carrier.ring(until="ringing")
             [before] = carrier.rings()
-        with carrier_process(door, url, tmp_path / "carrier.jsonl") as carrier:
+        with carrier_process(door, tmp_path / "carrier.jsonl") as carrier:
             assert carrier.ended(call).status == "completed"
             [after] = carrier.rings()
             assert after["rang_at"] == before["rang_at"]

@@ -49,6 +49,8 @@ from tests.support.servers import (
     SimulatedCarrier,
     a_carrier,
     a_closed_port,
+    a_crowded_door,
+    address_of,
     serving,
     wired,
 )
@@ -381,19 +383,8 @@ async def test_refused_connection_is_never_taken(carrier: SimulatedCarrier) -> N
 
 
 async def test_connection_timeout_is_never_taken(carrier: SimulatedCarrier) -> None:
-    full = socket.socket()
-    full.bind(("127.0.0.1", 0))
-    full.listen(0)
-    address = full.getsockname()
-    waiting = []
-    for _ in range(3):  # fill the queue of connections that are not accepted
-        other = socket.socket()
-        other.setblocking(False)
-        other.connect_ex(address)
-        waiting.append(other)
-    answer = await placed(carrier, an_order(a_number()), url=f"http://127.0.0.1:{address[1]}")
-    for each in (*waiting, full):
-        each.close()
+    with a_crowded_door() as door:
+        answer = await placed(carrier, an_order(a_number()), url=address_of(door))
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
