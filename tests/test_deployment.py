@@ -50,7 +50,10 @@ def test_compose_runs_the_procfiles_processes_and_no_others(services: dict[str, 
     assert set(services) == set(procfile()) | SERVERS | ONCE
 
 
-@pytest.mark.parametrize("name", list(procfile()))
+each_process = pytest.mark.parametrize("name", list(procfile()))
+
+
+@each_process
 def test_a_service_runs_the_procfiles_line_word_for_word(services: dict[str, Any], name: str) -> None:
     shell, flag, line = services[name]["command"]
     assert (shell, flag) == ("sh", "-c")
@@ -69,9 +72,8 @@ def test_image_uses_the_hashed_lock_without_root_or_compiler() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     build, last = (part for part in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:])
     assert "--require-hashes -r requirements.lock" in build
-    assert all(
-        "--no-index" in line or "--require-hashes" in line for line in build.splitlines() if "pip install" in line
-    )
+    installs = [line for line in build.splitlines() if "pip install" in line]
+    assert all("--no-index" in line or "--require-hashes" in line for line in installs)
     assert re.search(r"^USER [1-9]\d*$", last, re.MULTILINE)
     assert "pip install" not in last
     assert "apt-get" not in text
@@ -83,13 +85,13 @@ def test_image_uses_the_hashed_lock_without_root_or_compiler() -> None:
     assert all((ROOT / word).exists() for word in copied)
 
 
-@pytest.mark.parametrize("name", list(procfile()))
+@each_process
 def test_every_variable_of_a_service_is_a_setting(services: dict[str, Any], name: str) -> None:
     said = set(services[name]["environment"])
     assert said <= {field.upper() for field in Settings.model_fields} | OF_THE_SHELL
 
 
-@pytest.mark.parametrize("name", list(procfile()))
+@each_process
 def test_what_a_service_is_told_is_good_enough_for_production(
     services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -105,12 +107,8 @@ def test_secrets_and_addresses_are_required_without_defaults(name: str) -> None:
 
 
 def test_only_what_may_be_unset_has_a_default_and_it_is_empty() -> None:
-    assert {name for name, must in variables_of_compose().items() if not must} == {
-        "DEFAULT_CALLER_ID",
-        "TWILIO_API_URL",
-        "TWILIO_CPS",
-        "TWILIO_MAX_CALLS",
-    }
+    optional = {name for name, must in variables_of_compose().items() if not must}
+    assert optional == {"DEFAULT_CALLER_ID", "TWILIO_API_URL", "TWILIO_CPS", "TWILIO_MAX_CALLS"}
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     assert not re.findall(r"(?<!\$)\$\{\w+:-[^}]", text)
     assert not any(weak in text for weak in (DEVELOPMENT_PEPPER, DEVELOPMENT_FLOWER_AUTH, "duecall:duecall"))
@@ -124,7 +122,7 @@ def test_env_example_lists_all_variables_without_secrets() -> None:
     assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
 
 
-def test_nobody_but_who_migrates_knows_the_owners_password(services: dict[str, Any]) -> None:
+def test_owners_password_is_given_only_to_the_migration(services: dict[str, Any]) -> None:
     for name in procfile():
         assert FILLED["POSTGRES_PASSWORD"] not in yaml.safe_dump(services[name]), name
     assert FILLED["WORKER_PASSWORD"] not in yaml.safe_dump(services["api"])
@@ -138,7 +136,7 @@ def test_ports_are_on_loopback_alone(services: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for each in ports.values() for port in each)
 
 
-@pytest.mark.parametrize("name", list(procfile()))
+@each_process
 def test_processes_start_after_the_schema_and_restart(services: dict[str, Any], name: str) -> None:
     service = services[name]
     assert service["restart"] == "unless-stopped"
@@ -151,13 +149,13 @@ def test_processes_start_after_the_schema_and_restart(services: dict[str, Any], 
     assert services["migrate"]["restart"] == "no"
 
 
-@pytest.mark.parametrize("name", list(procfile()))
+@each_process
 def test_who_is_told_to_stop_has_time_to_finish(services: dict[str, Any], name: str) -> None:
     seconds = int(services[name]["stop_grace_period"].removesuffix("s"))
     assert seconds >= (10 if name == "flower" else DRAIN_S + 10)
 
 
-@pytest.mark.parametrize("name", list(procfile()))
+@each_process
 def test_a_process_may_do_no_more_than_it_must(services: dict[str, Any], name: str) -> None:
     service = services[name]
     assert service["read_only"] is True
@@ -168,11 +166,9 @@ def test_a_process_may_do_no_more_than_it_must(services: dict[str, Any], name: s
 
 def test_the_servers_are_set_as_the_private_ones_are(services: dict[str, Any]) -> None:
     said = [each for each in services["postgres"]["command"] if each != "-c"][1:]
-    ours = _POSTGRES_SETTINGS
     own_affairs = {"listen_addresses", "unix_socket_directories", "log_timezone", "log_checkpoints"}
-    assert dict(each.split("=", 1) for each in said) == {
-        name: value for name, value in ours.items() if name not in own_affairs
-    }
+    ours = {name: value for name, value in _POSTGRES_SETTINGS.items() if name not in own_affairs}
+    assert dict(each.split("=", 1) for each in said) == ours
     flags = services["valkey"]["command"][1:]
     said_to_valkey = dict(zip((each.removeprefix("--") for each in flags[::2]), flags[1::2], strict=True))
     kept = ("appendonly", "appendfsync", "maxmemory-policy")
@@ -204,9 +200,8 @@ def test_flower_needs_a_read_only_user_in_production(services: dict[str, Any]) -
     told = dict(services["flower"]["environment"])
     del told["FLOWER_REDIS_URL"]
     words = [sys.executable, *as_run_by_default(procfile()["flower"])[1:]]
-    ended = subprocess.run(
-        words, cwd=ROOT, env=environment(**told), capture_output=True, text=True, timeout=60, check=False
-    )
+    env = environment(**told)
+    ended = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode != 0
     assert ended.stderr.strip().splitlines()[-1].startswith("FLOWER_REDIS_URL is not set.")
 

@@ -34,43 +34,37 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     return said
 
 
-@pytest.mark.parametrize(
-    ("variables", "says"),
-    [
-        pytest.param(
-            {"DIAL_LEASE_S": "1"},
-            "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13: a POST must end before its lease,"
-            " even if it is sent at the end of a claim's second. Set DIAL_LEASE_S to at least 14, or reduce"
-            " CARRIER_TOTAL_TIMEOUT_S.",
-            id="the POST outlives the lease",
+INVALID = {
+    "the POST outlives the lease": (
+        {"DIAL_LEASE_S": "1"},
+        (
+            "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13: a POST must end before its lease, even if it"
+            " is sent at the end of a claim's second. Set DIAL_LEASE_S to at least 14, or reduce"
+            " CARRIER_TOTAL_TIMEOUT_S."
         ),
-        pytest.param({"DIAL_LEASE_S": "13.5"}, "Set DIAL_LEASE_S to at least 14", id="no second is left to send in"),
-        pytest.param(
-            {"CARRIER_CONNECT_TIMEOUT_S": "13"},
-            "Set CARRIER_TOTAL_TIMEOUT_S to more than 13, or reduce CARRIER_CONNECT_TIMEOUT_S.",
-            id="connecting takes all the time",
-        ),
-        pytest.param({"SETTLE_S": "60"}, "Set SETTLE_S to more than 60", id="given up as soon as the lease is over"),
-        pytest.param({"LINE_GAP_S": "0"}, "LINE_GAP_S must be greater than or equal to 1", id="no gap on a line"),
-        pytest.param({"SETTLE_S": "inf"}, "SETTLE_S must be a finite number", id="for ever"),
-        pytest.param({"SWEEP_S": "1e300"}, "SWEEP_S must be less than", id="for aeons"),
-        pytest.param({"TWILIO_CPS": "nan"}, "TWILIO_CPS must be a finite number", id="no number"),
-        pytest.param(
-            {"TWILIO_CPS": "0.0001"}, "TWILIO_CPS must be greater than or equal to 0.001", id="a pace of none"
-        ),
-        pytest.param({"TWILIO_CPS": "10001"}, "TWILIO_CPS must be less than or equal to 10000", id="too fast a pace"),
-        pytest.param({"TWILIO_MAX_CALLS": "2147483648"}, "TWILIO_MAX_CALLS must be less than", id="too many calls"),
-        pytest.param(
-            {"TWILIO_API_URL": "https://a.example/x?y=1"}, "TWILIO_API_URL must not have a query", id="a query"
-        ),
-        pytest.param({"PUBLIC_URL": "https://a.example/#x"}, "PUBLIC_URL must not have a query", id="a fragment"),
-        pytest.param(
-            {"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be", id="several errors together"
-        ),
-        pytest.param({"DUECALL_ENV": "prod"}, "DUECALL_ENV must be 'development' or 'production'", id="an environment"),
-        pytest.param({"PUBLIC_URL": "duecall.example.com"}, "PUBLIC_URL must be a URL that begins", id="no scheme"),
-    ],
-)
+    ),
+    "no second is left to send in": ({"DIAL_LEASE_S": "13.5"}, "Set DIAL_LEASE_S to at least 14"),
+    "connecting takes all the time": (
+        {"CARRIER_CONNECT_TIMEOUT_S": "13"},
+        "Set CARRIER_TOTAL_TIMEOUT_S to more than 13, or reduce CARRIER_CONNECT_TIMEOUT_S.",
+    ),
+    "given up as soon as the lease is over": ({"SETTLE_S": "60"}, "Set SETTLE_S to more than 60"),
+    "no gap on a line": ({"LINE_GAP_S": "0"}, "LINE_GAP_S must be greater than or equal to 1"),
+    "endless": ({"SETTLE_S": "inf"}, "SETTLE_S must be a finite number"),
+    "for aeons": ({"SWEEP_S": "1e300"}, "SWEEP_S must be less than"),
+    "no number": ({"TWILIO_CPS": "nan"}, "TWILIO_CPS must be a finite number"),
+    "a pace of 0": ({"TWILIO_CPS": "0.0001"}, "TWILIO_CPS must be greater than or equal to 0.001"),
+    "too fast a pace": ({"TWILIO_CPS": "10001"}, "TWILIO_CPS must be less than or equal to 10000"),
+    "too many calls": ({"TWILIO_MAX_CALLS": "2147483648"}, "TWILIO_MAX_CALLS must be less than"),
+    "a query": ({"TWILIO_API_URL": "https://a.example/x?y=1"}, "TWILIO_API_URL must not have a query"),
+    "a fragment": ({"PUBLIC_URL": "https://a.example/#x"}, "PUBLIC_URL must not have a query"),
+    "several errors together": ({"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be"),
+    "an environment": ({"DUECALL_ENV": "prod"}, "DUECALL_ENV must be 'development' or 'production'"),
+    "no scheme": ({"PUBLIC_URL": "duecall.example.com"}, "PUBLIC_URL must be a URL that begins"),
+}
+
+
+@pytest.mark.parametrize(("variables", "says"), INVALID.values(), ids=INVALID)
 def test_invalid_setting_is_refused_by_its_variable_name(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], says: str
 ) -> None:
@@ -131,7 +125,7 @@ WEAK = [
     ("FLOWER_BASIC_AUTH", DEVELOPMENT_FLOWER_AUTH),
     ("FLOWER_BASIC_AUTH", "operator"),
     ("FLOWER_BASIC_AUTH", "operator:short"),
-    ("FLOWER_BASIC_AUTH", ":long enough, nobody"),
+    ("FLOWER_BASIC_AUTH", ":long enough, and no user"),
     ("DATABASE_URL", ""),
     ("REDIS_URL", ""),
     ("REDIS_URL", "redis://r"),
@@ -177,13 +171,8 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_times_that_are_safe_together_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {
-        "CARRIER_CONNECT_TIMEOUT_S": "0.5",
-        "CARRIER_TOTAL_TIMEOUT_S": "1.5",
-        "DIAL_LEASE_S": "2.5",
-        "SETTLE_S": "3",
-        "LINE_GAP_S": "1",
-    }.items():
+    times = {"CARRIER_CONNECT_TIMEOUT_S": "0.5", "CARRIER_TOTAL_TIMEOUT_S": "1.5", "DIAL_LEASE_S": "2.5"}
+    for name, seconds in (times | {"SETTLE_S": "3", "LINE_GAP_S": "1"}).items():
         monkeypatch.setenv(name, seconds)
     assert Settings().policy.lease.total_seconds() == 2.5
 

@@ -48,7 +48,7 @@ def test_production_wants_mail_to_go_somewhere(name: str, value: str | None, mon
     [
         ("smtp_url", "http://u:secret@mail.example.com"),
         ("smtp_url", "smtp://u:secret@mail.example.com?starttls=perhaps"),
-        ("mail_from", "nobody"),
+        ("mail_from", "Duecall"),
         ("mail_from", "Duecall <mail@example.com>, <secret@example.com>"),
         ("mail_from", "Duecall\r\nBcc: secret@example.com <mail@example.com>"),
         ("app_url", "app.example.com"),

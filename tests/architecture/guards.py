@@ -53,15 +53,11 @@ guards = pytest.mark.guards
 """Mark a test that must fail when any of the named guards is removed."""
 
 
-def all_guards() -> tuple[Guard, ...]:
-    return tuple(_found(ROOT))
-
-
-def _found(tree: Path) -> Iterator[Guard]:
-    for path in sorted((tree / "scheduler").rglob("*.py")):
+def all_guards() -> Iterator[Guard]:
+    for path in sorted((ROOT / "scheduler").rglob("*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if found := _GUARD.search(line):
-                yield Guard(name=found[1], path=path.relative_to(tree), line=number)
+                yield Guard(name=found[1], path=path.relative_to(ROOT), line=number)
 
 
 def without(text: str, line: int) -> str:

@@ -26,15 +26,17 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _calls(path: Path) -> Iterator[str]:
-    """Yield every dotted name that a module calls or reads, as written."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute | ast.Name):
-            yield ast.unparse(node)
+def _nodes(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def _calls(path: Path) -> set[str]:
+    """Return every dotted name that a module calls or reads, as written."""
+    return {ast.unparse(node) for node in _nodes(path) if isinstance(node, ast.Attribute | ast.Name)}
 
 
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -42,43 +44,32 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-CLOCK = re.compile(r"(datetime|date)\.(now|utcnow|today)|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter)")
-POWERS = [
-    pytest.param(CLOCK, {"scheduler/clock.py"}, id="reading the clock"),
-    pytest.param(re.compile(r"os\.(environ|getenv)"), {"scheduler/settings.py"}, id="reading the environment"),
-    pytest.param(re.compile(r"app\.task|shared_task"), {"workers/tasks.py"}, id="declaring a task"),
-    pytest.param(
-        re.compile(r"Celery"), {"workers/app.py", "workers/hint_publisher.py"}, id="making a Celery application"
-    ),
-    pytest.param(
-        re.compile(r"HTTPException"),
-        {"api_shim/errors.py", "scheduler/carriers/simulator/app.py"},
-        id="mapping errors to HTTP",
-    ),
-    pytest.param(
-        re.compile(r"create_engine"),
+CLOCK = r"(datetime|date)\.(now|utcnow|today)|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter)"
+POWERS = {
+    "reading the clock": (CLOCK, {"scheduler/clock.py"}),
+    "reading the environment": (r"os\.(environ|getenv)", {"scheduler/settings.py"}),
+    "declaring a task": (r"app\.task|shared_task", {"workers/tasks.py"}),
+    "making a Celery application": ("Celery", {"workers/app.py", "workers/hint_publisher.py"}),
+    "mapping errors to HTTP": ("HTTPException", {"api_shim/errors.py", "scheduler/carriers/simulator/app.py"}),
+    "opening a transaction": (
+        "create_engine",
         {"scheduler/persistence/database.py", "scheduler/persistence/schema.py"},
-        id="opening a transaction",
     ),
-    pytest.param(
-        re.compile(r"psycopg\.connect"),
+    "a connection of one's own: to see whether a server is up, and to listen": (
+        r"psycopg\.connect",
         {"scheduler/local/postgres.py", "workers/clock.py"},
-        id="a connection of one's own: to see whether a server is up, and to listen",
     ),
-    pytest.param(
-        re.compile(r"aiohttp\.ClientSession"),
+    "the async client": (
+        r"aiohttp\.ClientSession",
         {"scheduler/carriers/twilio_calls.py", "scheduler/carriers/simulator/callbacks.py"},
-        id="the async client",
     ),
-    pytest.param(
-        re.compile(r"(zoneinfo\.)?reset_tzpath"), {"scheduler/timing/__init__.py"}, id="choosing time zone data"
-    ),
-]
+    "choosing time zone data": (r"(zoneinfo\.)?reset_tzpath", {"scheduler/timing/__init__.py"}),
+}
 
 
-@pytest.mark.parametrize(("power", "homes"), POWERS)
-def test_a_power_has_its_home_and_no_other(power: re.Pattern[str], homes: set[str]) -> None:
-    found = {_name(path) for path in PRODUCT if any(power.fullmatch(call) for call in _calls(path))}
+@pytest.mark.parametrize(("power", "homes"), POWERS.values(), ids=POWERS)
+def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
+    found = {_name(path) for path in PRODUCT if any(re.fullmatch(power, call) for call in _calls(path))}
     assert found <= homes
     assert found, "it is unused, so the rule checks nothing"
 
@@ -100,11 +91,7 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
 
 
 SPEAKERS = {
-    "requests": {
-        "scheduler/carriers/twilio_queries.py",
-        "scheduler/local/system.py",
-        "scheduler/demo/client.py",
-    },
+    "requests": {"scheduler/carriers/twilio_queries.py", "scheduler/local/system.py", "scheduler/demo/client.py"},
     "aiohttp": {"scheduler/carriers/twilio_calls.py", "scheduler/carriers/simulator/callbacks.py"},
     "socket": {
         "scheduler/local/ports.py",
@@ -152,7 +139,7 @@ def test_only_two_statements_compare_the_databases_clock() -> None:
 
 def _instants_of_own(path: Path) -> Iterator[str]:
     """Yield the functions that open a writing transaction and read the clock themselves."""
-    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for function in _nodes(path):
         if isinstance(function, ast.FunctionDef):
             called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
             if "self._database.transaction" in called and called & {"self._now", "self.now"}:
@@ -167,7 +154,7 @@ def test_instants_in_a_transaction_are_those_of_its_clock() -> None:
 def test_messages_carry_no_time_and_broker_retries_nothing() -> None:
     forbidden = {"countdown", "eta", "task_always_eager", "expires"}
     for path in PRODUCT:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _nodes(path):
             if isinstance(node, ast.keyword) and node.arg in forbidden and path.parts[-2] == "workers":
                 pytest.fail(f"{_name(path)} says {node.arg}=")
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".retry", ".apply_async", ".delay")):
@@ -186,16 +173,15 @@ def test_a_module_says_what_it_is_about(path: Path) -> None:
 
 def _said_in_logs(path: Path) -> Iterator[str]:
     """Yield every field that a module passes to its log."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _nodes(path):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
             yield from (keyword.arg for keyword in node.keywords if keyword.arg)
 
 
 def test_log_fields_are_on_the_allowed_list() -> None:
     said = {(field, _name(path)) for path in PRODUCT for field in _said_in_logs(path)}
-    assert {field for field, _ in said} >= {"alarm", "until", "attempt_id"}, (
-        "no field was found, so the rule checks nothing"
-    )
+    found = {field for field, _ in said}
+    assert found >= {"alarm", "until", "attempt_id"}, "no field was found, so the rule checks nothing"
     own = {"exc_info"}  # logged as `error`, with kind and place
     assert not [each for each in said if each[0] not in ALLOWED | own]
 
@@ -217,9 +203,8 @@ def test_the_procfile_runs_what_duecall_up_runs() -> None:
 
 
 def test_nothing_names_an_index_host_or_a_machine() -> None:
-    hosts = re.compile(
-        "|".join(("python" + "hosted", "pypi" + r"\.org", "registry" + r"\.npm", "/wo" + "rk/", "/ro" + "ot/"))
-    )
+    names = ("python" + "hosted", "pypi" + r"\.org", "registry" + r"\.npm", "/wo" + "rk/", "/ro" + "ot/")
+    hosts = re.compile("|".join(names))
     kept = [*ROOT.glob("*"), *(ROOT / "docs").rglob("*"), *PRODUCT, *(ROOT / "tests").rglob("*.py")]
     found = [
         _name(path)

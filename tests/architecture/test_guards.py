@@ -9,7 +9,7 @@ import pytest
 from tests.architecture.guards import ROOT, Guard, Outcome, Run, all_guards, without
 from tests.verification.crash.guards import run, wrong_with
 
-ALL = all_guards()
+ALL = tuple(all_guards())
 
 
 def test_each_guard_has_a_test_and_each_test_names_a_guard() -> None:

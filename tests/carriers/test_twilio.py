@@ -23,7 +23,7 @@ from twilio.request_validator import RequestValidator
 from scheduler import assembly
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
 from scheduler.carriers.simulator.app import create_app
-from scheduler.carriers.twilio import callback_path
+from scheduler.carriers.twilio import TwilioAccount, callback_path
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer, classify, is_stopped
 from scheduler.carriers.twilio_queries import TwilioQueries
@@ -49,6 +49,8 @@ from tests.support.servers import (
     SimulatedCarrier,
     a_carrier,
     a_closed_port,
+    a_crowded_door,
+    address_of,
     serving,
     wired,
 )
@@ -63,6 +65,7 @@ POLICY = Policy(
     lease=timedelta(seconds=3),
     settle=timedelta(seconds=5),
 )
+PATIENT = replace(POLICY, total_timeout=timedelta(seconds=2))
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +86,27 @@ def an_order(number: str, **fields: Any) -> CallOrder:
     return CallOrder(**(usual | fields))
 
 
+@asynccontextmanager
+async def a_placer(account: TwilioAccount, policy: Policy = POLICY) -> AsyncIterator[TwilioCallPlacer]:
+    placer = TwilioCallPlacer(account, policy)
+    try:
+        yield placer
+    finally:
+        await placer.close()
+
+
 async def placed(
     carrier: SimulatedCarrier, order: CallOrder, *, url: str | None = None, **account: Any
 ) -> CarrierAnswer:
     """Place a call with its only POST, and return the answer."""
-    line = TwilioCallPlacer(replace(carrier.account(url=url), **account), POLICY)
-    try:
-        return await line.place(order)
-    finally:
-        await line.close()
+    async with a_placer(replace(carrier.account(url=url), **account)) as placer:
+        return await placer.place(order)
+
+
+async def accepted(carrier: SimulatedCarrier, order: CallOrder) -> Accepted:
+    answer = await placed(carrier, order)
+    assert isinstance(answer, Accepted)
+    return answer
 
 
 # ---- the gate before the POST
@@ -127,11 +142,8 @@ async def gated(carrier: SimulatedCarrier, number: str, gate: NotedGate) -> tupl
 
     with wired(carrier.url) as (wire, url):
         wire.dead = note
-        line = TwilioCallPlacer(carrier.account(url=url), POLICY)
-        try:
-            return await line.place(an_order(number), gate), b"".join(arrived)
-        finally:
-            await line.close()
+        async with a_placer(carrier.account(url=url)) as placer:
+            return await placer.place(an_order(number), gate), b"".join(arrived)
 
 
 async def test_gate_is_checked_once_connected_and_before_the_bytes(carrier: SimulatedCarrier) -> None:
@@ -158,6 +170,13 @@ async def test_call_that_the_gate_refuses_sends_no_byte(
     assert arrived == b""
     assert carrier.requests(number) == []
     assert gate.asked == asked
+
+
+def of_our_certificate() -> ssl.SSLContext:
+    """Return the TLS context of a server with the certificate of the tests."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    return context
 
 
 @contextmanager
@@ -190,11 +209,7 @@ def a_carrier_that_does_not_read(trust: ssl.SSLContext | None) -> Iterator[tuple
 @pytest.mark.parametrize("secret", [False, True], ids=["in the clear", "over TLS"])
 async def test_bytes_that_the_kernel_does_not_take_are_never_sent(carrier: SimulatedCarrier, secret: bool) -> None:
     """They would be sent whenever the other side reads again, long after the permit."""
-    trust = None
-    if secret:
-        trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        trust.load_cert_chain(CERTIFICATE)
-    with a_carrier_that_does_not_read(trust) as (port, read):
+    with a_carrier_that_does_not_read(of_our_certificate() if secret else None) as (port, read):
         url = f"http{'s' if secret else ''}://127.0.0.1:{port}"
         form = {"voice_url": f"https://example.com/{'x' * 60_000}", "ca_file": CERTIFICATE}
         answer = await placed(carrier, an_order(a_number()), url=url, **form)
@@ -205,76 +220,53 @@ async def test_bytes_that_the_kernel_does_not_take_are_never_sent(carrier: Simul
 
 async def test_gate_is_not_checked_for_a_cancellation(carrier: SimulatedCarrier) -> None:
     gate = NotedGate()
-    line = TwilioCallPlacer(carrier.account(), POLICY)
-    try:
-        accepted = await line.place(an_order(a_number()), gate)
-        assert isinstance(accepted, Accepted)
-        assert await line.cancel(accepted.call_sid)
-    finally:
-        await line.close()
+    async with a_placer(carrier.account()) as placer:
+        answer = await placer.place(an_order(a_number()), gate)
+        assert isinstance(answer, Accepted)
+        assert await placer.cancel(answer.call_sid)
     assert gate.asked == ["connected", "may_leave", "left"]
 
 
 # ---- answers
 
+Answers = list[tuple[int, object]]
+
+
+def coded(status: int, *codes: int) -> Answers:
+    """Return answers with this HTTP status, one with each error code."""
+    return [(status, {"code": code}) for code in codes]
+
+
+MEANINGS: list[tuple[CarrierAnswer, Answers]] = [
+    (
+        Accepted(call_sid=SID),
+        [(201, {"sid": SID} | queued) for queued in ({}, {"queue_time": "0"}, {"queue_time": "soon"})],
+    ),
+    (Accepted(call_sid=SID, queue_time=timedelta(seconds=2.5)), [(201, {"sid": SID, "queue_time": "2500"})]),
+    (
+        AnswerUnknown(cause="CREATED_WITHOUT_A_NAME"),
+        [(201, answer) for answer in ({"sid": "CA1"}, {"sid": f"CA{'A' * 32}"}, {"sid": 7}, {}, [SID], None)],
+    ),
+    *((NumberRefused(cause=f"TWILIO_{code}"), coded(400, code)) for code in (21211, 21214, 21217, 13224, 21202)),
+    (NeverTaken(cause="COUNTRY_REFUSED"), coded(400, 21215, 21216, 21203, 13227) + coded(403, 21215, 32205)),
+    (NeverTaken(cause="CREDENTIALS"), [*coded(400, 20003), *coded(401, 20003), (401, None), *coded(403, 20403)]),
+    (NeverTaken(cause="ACCOUNT_NOT_ACTIVE"), coded(400, 20005) + coded(403, 20005)),
+    (NeverTaken(cause="ORDER_REFUSED"), coded(400, 21208) + coded(403, 20006)),
+    (NeverTaken(cause="CALLER_REFUSED"), coded(400, 21210, 21212)),
+    (NeverTaken(cause="ACCOUNT_LIMITED"), coded(400, 21219)),
+    (NeverTaken(cause="QUEUE_FULL"), coded(400, 22005)),
+    (NeverTaken(cause="THROTTLED"), [*coded(400, 10004), *coded(429, 20429), (429, None)]),
+]
+UNKNOWN: Answers = [
+    *[(200, {"sid": SID}), (302, {}), (407, {}), (408, {}), (409, {}), (502, None), (503, {})],
+    *[*coded(400, 21220, True, 99999), (400, {"code": "21211"}), (400, {})],
+    *[*coded(403, 99999), (403, {}), (403, None), *coded(404, 20404)],
+    *coded(500, 21215, 22005, 20003, 21211),
+    *coded(503, 20429),
+]
 CLASSIFIED: list[tuple[int, object, CarrierAnswer]] = [
-    (201, {"sid": SID, "queue_time": "0"}, Accepted(call_sid=SID)),
-    (201, {"sid": SID, "queue_time": "2500"}, Accepted(call_sid=SID, queue_time=timedelta(seconds=2.5))),
-    (201, {"sid": SID}, Accepted(call_sid=SID)),
-    (201, {"sid": SID, "queue_time": "soon"}, Accepted(call_sid=SID)),
-    (201, {"sid": "CA1"}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, {"sid": f"CA{'A' * 32}"}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, {"sid": 7}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, {}, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, [SID], AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (201, None, AnswerUnknown(cause="CREATED_WITHOUT_A_NAME")),
-    (200, {"sid": SID}, AnswerUnknown(cause="HTTP_200")),
-    (302, {}, AnswerUnknown(cause="HTTP_302")),
-    (400, {"code": 21211}, NumberRefused(cause="TWILIO_21211")),
-    (400, {"code": 21214}, NumberRefused(cause="TWILIO_21214")),
-    (400, {"code": 21217}, NumberRefused(cause="TWILIO_21217")),
-    (400, {"code": 13224}, NumberRefused(cause="TWILIO_13224")),
-    (400, {"code": 21202}, NumberRefused(cause="TWILIO_21202")),
-    (400, {"code": 21215}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (403, {"code": 21215}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (400, {"code": 21216}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (400, {"code": 21203}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (400, {"code": 13227}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (403, {"code": 32205}, NeverTaken(cause="COUNTRY_REFUSED")),
-    (500, {"code": 21215}, AnswerUnknown(cause="HTTP_500")),
-    (400, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
-    (400, {"code": 20005}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE")),
-    (400, {"code": 21208}, NeverTaken(cause="ORDER_REFUSED")),
-    (400, {"code": 21210}, NeverTaken(cause="CALLER_REFUSED")),
-    (400, {"code": 21212}, NeverTaken(cause="CALLER_REFUSED")),
-    (400, {"code": 21219}, NeverTaken(cause="ACCOUNT_LIMITED")),
-    (400, {"code": 22005}, NeverTaken(cause="QUEUE_FULL")),
-    (400, {"code": 10004}, NeverTaken(cause="THROTTLED")),
-    (400, {"code": 21220}, AnswerUnknown(cause="HTTP_400")),
-    (400, {"code": True}, AnswerUnknown(cause="HTTP_400")),
-    (400, {"code": "21211"}, AnswerUnknown(cause="HTTP_400")),
-    (400, {"code": 99999}, AnswerUnknown(cause="HTTP_400")),
-    (400, {}, AnswerUnknown(cause="HTTP_400")),
-    (401, {"code": 20003}, NeverTaken(cause="CREDENTIALS")),
-    (401, None, NeverTaken(cause="CREDENTIALS")),
-    (403, {"code": 20005}, NeverTaken(cause="ACCOUNT_NOT_ACTIVE")),
-    (403, {"code": 20403}, NeverTaken(cause="CREDENTIALS")),
-    (403, {"code": 20006}, NeverTaken(cause="ORDER_REFUSED")),
-    (403, {"code": 99999}, AnswerUnknown(cause="HTTP_403")),
-    (403, {}, AnswerUnknown(cause="HTTP_403")),
-    (403, None, AnswerUnknown(cause="HTTP_403")),
-    (407, {}, AnswerUnknown(cause="HTTP_407")),
-    (404, {"code": 20404}, AnswerUnknown(cause="HTTP_404")),
-    (408, {}, AnswerUnknown(cause="HTTP_408")),
-    (409, {}, AnswerUnknown(cause="HTTP_409")),
-    (429, {"code": 20429}, NeverTaken(cause="THROTTLED")),
-    (429, None, NeverTaken(cause="THROTTLED")),
-    (500, {"code": 22005}, AnswerUnknown(cause="HTTP_500")),
-    (500, {"code": 20003}, AnswerUnknown(cause="HTTP_500")),
-    (503, {"code": 20429}, AnswerUnknown(cause="HTTP_503")),
-    (500, {"code": 21211}, AnswerUnknown(cause="HTTP_500")),
-    (502, None, AnswerUnknown(cause="HTTP_502")),
-    (503, {}, AnswerUnknown(cause="HTTP_503")),
+    *((status, answer, meaning) for meaning, answers in MEANINGS for status, answer in answers),
+    *((status, answer, AnswerUnknown(cause=f"HTTP_{status}")) for status, answer in UNKNOWN),
 ]
 
 
@@ -324,32 +316,26 @@ async def test_accepted_call_has_a_sid_and_all_ordered_fields(carrier: Simulated
     ],
 )
 async def test_form_orders_callbacks_with_retries(carrier: SimulatedCarrier, voice_url: str, url: str) -> None:
-    asked = []
-
-    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(parse_qs((await request_read(reader)).split(b"\r\n\r\n", 1)[1].decode()))
-        writer.write(HEAD + BODY)
-        await writer.drain()
-
-    async with a_server_that(answers) as there:
+    asked: list[bytes] = []
+    async with a_server_that(answers(HEAD + BODY, asked)) as there:
         order = an_order(a_number(), token="mine")
         assert isinstance(await placed(carrier, order, url=there, voice_url=voice_url), Accepted)
-    [form] = asked
+    [request] = asked
+    form = parse_qs(request.split(b"\r\n\r\n", 1)[1].decode())
     assert form["Url"] == [url]
     assert form["StatusCallback"] == ["http://127.0.0.1:9/carrier/twilio/mine#rc=5&rp=5xx,ct,rt"]
     assert form["StatusCallbackEvent"] == ["initiated", "ringing", "answered", "completed"]
 
 
-async def test_queued_call_has_its_queue_time_and_no_start(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_queued_call_has_its_queue_time_and_no_start(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     number = a_number()
     carrier.plan(to=number, queue_s=90.5)
-    answer = await placed(carrier, an_order(number))
-    assert isinstance(answer, Accepted)
+    answer = await accepted(carrier, an_order(number))
     assert answer.queue_time == timedelta(seconds=90.5)
-    news = desk.fetch(answer.call_sid)
+    news = queries.fetch(answer.call_sid)
     assert (news.status, news.started, news.to) == (CallStatus.QUEUED, False, number)
-    desk.cancel(answer.call_sid)
-    news = desk.fetch(answer.call_sid)
+    queries.cancel(answer.call_sid)
+    news = queries.fetch(answer.call_sid)
     assert (news.status, news.started) == (CallStatus.CANCELLED, False)
     assert carrier.rings(number)[0]["rang_at"] is None
 
@@ -357,7 +343,7 @@ async def test_queued_call_has_its_queue_time_and_no_start(carrier: SimulatedCar
 async def test_call_to_a_busy_callee_is_accepted(carrier: SimulatedCarrier) -> None:
     number = a_number()
     carrier.plan(to=number, outcome="busy")
-    assert isinstance(await placed(carrier, an_order(number)), Accepted)
+    await accepted(carrier, an_order(number))
 
 
 ANSWERS: list[tuple[dict[str, Any], CarrierAnswer, int]] = [
@@ -397,24 +383,13 @@ async def test_refused_connection_is_never_taken(carrier: SimulatedCarrier) -> N
 
 
 async def test_connection_timeout_is_never_taken(carrier: SimulatedCarrier) -> None:
-    full = socket.socket()
-    full.bind(("127.0.0.1", 0))
-    full.listen(0)
-    address = full.getsockname()
-    waiting = []
-    for _ in range(3):  # fill the queue of connections that are not accepted
-        other = socket.socket()
-        other.setblocking(False)
-        other.connect_ex(address)
-        waiting.append(other)
-    answer = await placed(carrier, an_order(a_number()), url=f"http://127.0.0.1:{address[1]}")
-    for each in (*waiting, full):
-        each.close()
+    with a_crowded_door() as door:
+        answer = await placed(carrier, an_order(a_number()), url=address_of(door))
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
 async def test_unknown_host_is_never_taken(carrier: SimulatedCarrier) -> None:
-    answer = await placed(carrier, an_order(a_number()), url="http://nobody.invalid:80")
+    answer = await placed(carrier, an_order(a_number()), url="http://unknown.invalid:80")
     assert answer == NeverTaken(cause="NEVER_CONNECTED")
 
 
@@ -447,11 +422,10 @@ async def test_wrong_auth_token_is_never_taken(carrier: SimulatedCarrier) -> Non
 
 async def test_calls_share_kept_alive_connections(carrier: SimulatedCarrier) -> None:
     numbers = [a_number() for _ in range(20)]
-    line = TwilioCallPlacer(carrier.account(), POLICY)
-    for batch in (numbers[:10], numbers[10:]):
-        answers = await asyncio.gather(*(line.place(an_order(number)) for number in batch))
-        assert all(isinstance(answer, Accepted) for answer in answers)
-    await line.close()
+    async with a_placer(carrier.account()) as placer:
+        for batch in (numbers[:10], numbers[10:]):
+            placings = await asyncio.gather(*(placer.place(an_order(number)) for number in batch))
+            assert all(isinstance(answer, Accepted) for answer in placings)
     assert [len(carrier.requests(number)) for number in numbers] == [1] * 20
 
 
@@ -484,6 +458,19 @@ async def request_read(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(length)
 
 
+def answers(answer: bytes, asked: list[bytes] | None = None) -> Talks:
+    """Make a server that reads one request, adds it to `asked`, sends the answer and closes the connection."""
+
+    async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await request_read(reader)
+        if asked is not None:
+            asked.append(request)
+        writer.write(answer)
+        await writer.drain()
+
+    return talks
+
+
 BODY = json.dumps({"sid": SID, "queue_time": "0"}).encode()
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 
@@ -501,13 +488,9 @@ async def test_answer_in_several_pieces_is_read_completely(carrier: SimulatedCar
         assert await placed(carrier, an_order(a_number()), url=url) == Accepted(call_sid=SID)
 
 
-async def test_truncated_answer_is_unknown(carrier: SimulatedCarrier) -> None:
-    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request_read(reader)
-        writer.write(HEAD + BODY[:10])
-        await writer.drain()
-
-    async with a_server_that(half) as url:
+@pytest.mark.parametrize("answer", [HEAD + BODY[:10], b"\x00\x01\x02 not HTTP\r\n\r\n"], ids=["truncated", "malformed"])
+async def test_truncated_or_malformed_answer_is_unknown(carrier: SimulatedCarrier, answer: bytes) -> None:
+    async with a_server_that(answers(answer)) as url:
         assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
 
 
@@ -540,28 +523,14 @@ async def test_endless_answer_is_unknown_within_the_deadline(carrier: SimulatedC
         assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
 
 
-async def test_malformed_answer_is_unknown(carrier: SimulatedCarrier) -> None:
-    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request_read(reader)
-        writer.write(b"\x00\x01\x02 not HTTP\r\n\r\n")
-        await writer.drain()
-
-    async with a_server_that(nonsense) as url:
-        assert isinstance(await placed(carrier, an_order(a_number()), url=url), AnswerUnknown)
-
-
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @guards("redirect")
 async def test_no_redirect_is_followed(carrier: SimulatedCarrier, status: int) -> None:
-    number, asked = a_number(), []
-
-    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await request_read(reader))
-        there = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json"
-        writer.write(f"HTTP/1.1 {status} Go\r\nLocation: {there}\r\nContent-Length: 0\r\n\r\n".encode())
-        await writer.drain()
-
-    async with a_server_that(elsewhere) as url:
+    number = a_number()
+    asked: list[bytes] = []
+    there = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json"
+    redirect = f"HTTP/1.1 {status} Go\r\nLocation: {there}\r\nContent-Length: 0\r\n\r\n".encode()
+    async with a_server_that(answers(redirect, asked)) as url:
         assert await placed(carrier, an_order(number), url=url) == AnswerUnknown(cause=f"HTTP_{status}")
     assert len(asked) == 1
     assert carrier.requests(number) == []
@@ -574,13 +543,7 @@ async def test_no_proxy_from_the_environment_is_used(
         monkeypatch.setenv(name, a_closed_port())
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-
-    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request_read(reader)
-        writer.write(HEAD + BODY)
-        await writer.drain()
-
-    async with a_server_that(answers) as url:
+    async with a_server_that(answers(HEAD + BODY)) as url:
         assert await placed(carrier, an_order(a_number()), url=url) == Accepted(call_sid=SID)
 
 
@@ -593,13 +556,10 @@ async def test_closed_kept_alive_connection_repeats_no_request(carrier: Simulate
         await writer.drain()
         asked.append(await request_read(reader))  # read, and the connection closed without an answer
 
-    line = TwilioCallPlacer(carrier.account(), POLICY)
-    async with a_server_that(once) as url:
-        line = TwilioCallPlacer(carrier.account(url=url), POLICY)
-        assert isinstance(await line.place(an_order(a_number())), Accepted)
-        assert isinstance(await line.place(an_order(a_number())), AnswerUnknown)
+    async with a_server_that(once) as url, a_placer(carrier.account(url=url)) as placer:
+        assert isinstance(await placer.place(an_order(a_number())), Accepted)
+        assert isinstance(await placer.place(an_order(a_number())), AnswerUnknown)
         assert len(asked) == 2
-        await line.close()
 
 
 DOWN: list[tuple[str, CarrierAnswer]] = [
@@ -614,7 +574,7 @@ DOWN: list[tuple[str, CarrierAnswer]] = [
 
 @pytest.mark.parametrize(("kind", "meaning"), DOWN, ids=[kind for kind, _ in DOWN])
 async def test_post_during_an_outage_returns(
-    carrier: SimulatedCarrier, desk: TwilioQueries, kind: str, meaning: CarrierAnswer
+    carrier: SimulatedCarrier, queries: TwilioQueries, kind: str, meaning: CarrierAnswer
 ) -> None:
     _, sid = await a_call(carrier, "rang_at", **RINGING)
     number = a_number()
@@ -622,7 +582,7 @@ async def test_post_during_an_outage_returns(
     try:
         assert await placed(carrier, an_order(number)) == meaning
         assert not await cancelled(carrier, sid)
-        for ask in (desk.fetch, desk.cancel, desk.hang_up):
+        for ask in (queries.fetch, queries.cancel, queries.hang_up):
             with pytest.raises(CarrierUnavailable):
                 ask(sid)
     finally:
@@ -642,43 +602,47 @@ def is_up(carrier: SimulatedCarrier) -> bool:
 # ---- querying calls
 
 
+@contextmanager
+def queries_of(account: TwilioAccount) -> Iterator[TwilioQueries]:
+    queries = TwilioQueries(account, POLICY)
+    yield queries
+    queries._client.http_client.session.close()
+
+
 @pytest.fixture
-def desk(carrier: SimulatedCarrier) -> Iterator[TwilioQueries]:
-    yield from a_desk(carrier.account())
+def queries(carrier: SimulatedCarrier) -> Iterator[TwilioQueries]:
+    with queries_of(carrier.account()) as queries:
+        yield queries
 
 
-def a_desk(account: Any) -> Iterator[TwilioQueries]:
-    desk = TwilioQueries(account, POLICY)
-    yield desk
-    desk._client.http_client.session.close()
-
-
-def listed(desk: TwilioQueries, number: str, *, caller: str = OURS, around: datetime | None = None) -> Sequence[str]:
+def listed(queries: TwilioQueries, number: str, *, caller: str = OURS, around: datetime | None = None) -> Sequence[str]:
     now = around or real_now()
     span = timedelta(seconds=30)
-    calls = desk.listed(to=number, caller=caller, created_from=now - span, created_until=now + span)
+    calls = queries.listed(to=number, caller=caller, created_from=now - span, created_until=now + span)
     return [call.news.call_sid for call in calls]
 
 
-async def test_list_finds_a_call_that_was_accepted_in_silence(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_list_finds_a_call_that_was_accepted_in_silence(
+    carrier: SimulatedCarrier, queries: TwilioQueries
+) -> None:
     number = a_number()
     carrier.plan(to=number, fault="accept_and_silence")
     await placed(carrier, an_order(number))
     [ring] = carrier.rings(number)
-    assert listed(desk, number) == [ring["sid"]]
+    assert listed(queries, number) == [ring["sid"]]
 
 
-async def test_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_list_shows_no_other_numbers_callers_or_times(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     number = a_number()
     await placed(carrier, an_order(number))
-    assert len(listed(desk, number)) == 1
-    assert listed(desk, a_number()) == []
-    assert listed(desk, number, caller="+421221020002") == []
-    assert listed(desk, number, around=real_now() - timedelta(minutes=5)) == []
-    assert listed(desk, number, around=real_now() + timedelta(minutes=5)) == []
+    assert len(listed(queries, number)) == 1
+    assert listed(queries, a_number()) == []
+    assert listed(queries, number, caller="+421221020002") == []
+    assert listed(queries, number, around=real_now() - timedelta(minutes=5)) == []
+    assert listed(queries, number, around=real_now() + timedelta(minutes=5)) == []
 
 
-async def test_the_span_is_half_open_in_whole_seconds(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_the_span_is_half_open_in_whole_seconds(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     number, noon = a_number(), datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
     carrier.clock = lambda: noon + timedelta(seconds=0.9)
     try:
@@ -686,18 +650,17 @@ async def test_the_span_is_half_open_in_whole_seconds(carrier: SimulatedCarrier,
     finally:
         carrier.clock = real_now
     second = timedelta(seconds=1)
-    assert len(desk.listed(to=number, caller=OURS, created_from=noon, created_until=noon + second)) == 1
-    assert desk.listed(to=number, caller=OURS, created_from=noon - second, created_until=noon) == []
-    assert desk.listed(to=number, caller=OURS, created_from=noon + second, created_until=noon + 2 * second) == []
+    assert len(queries.listed(to=number, caller=OURS, created_from=noon, created_until=noon + second)) == 1
+    assert queries.listed(to=number, caller=OURS, created_from=noon - second, created_until=noon) == []
+    assert queries.listed(to=number, caller=OURS, created_from=noon + second, created_until=noon + 2 * second) == []
 
 
-async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_the_list_is_read_past_its_first_page(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     number = a_number()
-    line = TwilioCallPlacer(carrier.account(), replace(POLICY, total_timeout=timedelta(seconds=2)))
-    for _ in range(53):
-        await line.place(an_order(number))
-    await line.close()
-    assert len(listed(desk, number)) == 53
+    async with a_placer(carrier.account(), PATIENT) as placer:
+        for _ in range(53):
+            await placer.place(an_order(number))
+    assert len(listed(queries, number)) == 53
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -706,17 +669,15 @@ async def test_every_request_uses_the_path_of_the_api_url(slash: str) -> None:
     number, below = a_number(), "/twilio/eu"
     with a_carrier_below(below) as carrier:
         url = Settings(twilio_api_url=f"{carrier.url}{below}{slash}").twilio_api_url
-        account = carrier.account(url=url)
-        line = TwilioCallPlacer(account, replace(POLICY, total_timeout=timedelta(seconds=2)))
-        answers = [await line.place(an_order(number)) for _ in range(53)]
-        assert all(isinstance(answer, Accepted) for answer in answers)
-        await line.close()
-        for desk in a_desk(account):
-            desk.probe()
-            assert len(listed(desk, number)) == 53
-            assert isinstance(answers[0], Accepted)
-            assert desk.fetch(answers[0].call_sid).to == number
-            desk.hang_up(answers[0].call_sid)
+        async with a_placer(carrier.account(url=url), PATIENT) as placer:
+            placings = [await placer.place(an_order(number)) for _ in range(53)]
+        assert all(isinstance(answer, Accepted) for answer in placings)
+        with queries_of(carrier.account(url=url)) as queries:
+            queries.probe()
+            assert len(listed(queries, number)) == 53
+            assert isinstance(placings[0], Accepted)
+            assert queries.fetch(placings[0].call_sid).to == number
+            queries.hang_up(placings[0].call_sid)
 
 
 @contextmanager
@@ -736,69 +697,66 @@ def a_carrier_below(path: str) -> Iterator[SimulatedCarrier]:
         yield carrier
 
 
-async def test_call_is_fetched_by_its_sid(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_call_is_fetched_by_its_sid(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     number = a_number()
     carrier.plan(to=number, outcome="voicemail", ring_s=0, talk_s=0)
-    answer = await placed(carrier, an_order(number))
-    assert isinstance(answer, Accepted)
+    answer = await accepted(carrier, an_order(number))
     wait_until(lambda: carrier.rings(number)[0]["ended_at"], says="it is over")
-    news = desk.fetch(answer.call_sid)
+    news = queries.fetch(answer.call_sid)
     assert (news.status, news.answered_by, news.token) == (CallStatus.COMPLETED, AnsweredBy.MACHINE, None)
     assert (news.started, news.to) == (True, number)
 
 
-def test_unknown_call_cannot_be_fetched(desk: TwilioQueries) -> None:
-    with pytest.raises(CarrierUnavailable):
-        desk.fetch(SID)
-
-
-def test_unknown_call_does_not_mean_that_the_carrier_is_away(desk: TwilioQueries) -> None:
+def test_unknown_call_does_not_mean_that_the_carrier_is_away(queries: TwilioQueries) -> None:
     with pytest.raises(CarrierUnavailable) as unavailable:
-        desk.fetch(SID)
+        queries.fetch(SID)
     assert not isinstance(unavailable.value, CarrierAway)
 
 
-def all_queries(desk: TwilioQueries) -> list[Callable[[], object]]:
+def with_a_wrong_token(carrier: SimulatedCarrier) -> TwilioAccount:
+    return replace(carrier.account(), auth_tokens=("a wrong one",))
+
+
+def all_queries(queries: TwilioQueries) -> list[Callable[[], object]]:
     return [
-        desk.probe,
-        lambda: listed(desk, a_number()),
-        lambda: desk.fetch(SID),
-        lambda: desk.cancel(SID),
-        lambda: desk.hang_up(SID),
+        queries.probe,
+        lambda: listed(queries, a_number()),
+        lambda: queries.fetch(SID),
+        lambda: queries.cancel(SID),
+        lambda: queries.hang_up(SID),
     ]
 
 
 def test_refused_connection_means_that_the_carrier_is_away(carrier: SimulatedCarrier) -> None:
-    for desk in a_desk(carrier.account(url=a_closed_port())):
-        for ask in all_queries(desk):
+    with queries_of(carrier.account(url=a_closed_port())) as queries:
+        for ask in all_queries(queries):
             with pytest.raises(CarrierAway):
                 ask()
 
 
 @pytest.mark.parametrize("kind", ["503", "429", "401", "drop", "hang"])
 def test_carrier_in_an_outage_is_away_for_every_query(
-    carrier: SimulatedCarrier, desk: TwilioQueries, kind: str
+    carrier: SimulatedCarrier, queries: TwilioQueries, kind: str
 ) -> None:
     carrier.down(kind)
     try:
-        for ask in all_queries(desk):
+        for ask in all_queries(queries):
             with pytest.raises(CarrierAway):
                 ask()
     finally:
         carrier.up()
-    desk.probe()
+    queries.probe()
 
 
 def test_carrier_is_away_for_wrong_credentials(carrier: SimulatedCarrier) -> None:
-    for desk in a_desk(replace(carrier.account(), auth_tokens=("another's token",))):
-        with pytest.raises(CarrierAway):
-            desk.probe()
+    with queries_of(with_a_wrong_token(carrier)) as stranger, pytest.raises(CarrierAway):
+        stranger.probe()
 
 
-async def test_probe_reads_one_call_and_does_not_ring(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_probe_reads_one_call_and_does_not_ring(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     await a_call(carrier, "rang_at", **RINGING)
     rung, ordered = carrier.rings(), carrier.requests()
-    desk.probe()
+    queries.probe()
     assert (carrier.rings(), carrier.requests()) == (rung, ordered)
 
 
@@ -814,19 +772,15 @@ async def a_call(carrier: SimulatedCarrier, until: str, **plan: Any) -> tuple[st
     """Place a call, wait for the state `until`, and return its number and SID."""
     number = a_number()
     carrier.plan(to=number, **plan)
-    answer = await placed(carrier, an_order(number))
-    assert isinstance(answer, Accepted)
+    answer = await accepted(carrier, an_order(number))
     wait_until(lambda: carrier.rings(number)[0][until], says=f"it has its {until}")
     return number, answer.call_sid
 
 
 async def cancelled(carrier: SimulatedCarrier, call_sid: str, *, url: str | None = None, **account: Any) -> bool:
     """Cancel a call, and return the result."""
-    line = TwilioCallPlacer(replace(carrier.account(url=url), **account), POLICY)
-    try:
-        return await line.cancel(call_sid)
-    finally:
-        await line.close()
+    async with a_placer(replace(carrier.account(url=url), **account)) as placer:
+        return await placer.cancel(call_sid)
 
 
 IS_STOPPED: list[tuple[int, object, bool]] = [
@@ -854,65 +808,63 @@ def test_answer_to_a_cancellation_means(status: int, answer: object, stopped: bo
     assert is_stopped(status, json.dumps(answer).encode()) is stopped
 
 
-@pytest.mark.parametrize("way", ["line", "cancel", "hang_up"])
+@pytest.mark.parametrize("way", ["placer", "cancel", "hang_up"])
 async def test_repeated_cancellations_stop_a_ringing_call_once(
-    carrier: SimulatedCarrier, desk: TwilioQueries, way: str
+    carrier: SimulatedCarrier, queries: TwilioQueries, way: str
 ) -> None:
     number, sid = await a_call(carrier, "rang_at", **RINGING)
     for _ in range(2):
-        if way == "line":
+        if way == "placer":
             assert await cancelled(carrier, sid)
         else:
-            getattr(desk, way)(sid)
+            getattr(queries, way)(sid)
     [ring] = carrier.rings(number)
     assert (ring["status"], ring["answered_at"]) == ("canceled", None)
     assert ring["ended_at"]
-    news = desk.fetch(sid)
+    news = queries.fetch(sid)
     assert (news.status, news.started) == (CallStatus.CANCELLED, True)
 
 
-async def test_cancellation_does_not_end_an_answered_call(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_cancellation_does_not_end_an_answered_call(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     number, sid = await a_call(carrier, "answered_at", **ANSWERED)
     assert await cancelled(carrier, sid)
-    desk.cancel(sid)
+    queries.cancel(sid)
     assert carrier.rings(number)[0]["status"] == "in-progress"
-    desk.hang_up(sid)
+    queries.hang_up(sid)
     assert carrier.rings(number)[0]["status"] == "completed"
 
 
-async def test_finished_call_keeps_its_end(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_finished_call_keeps_its_end(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     number, sid = await a_call(carrier, "ended_at", **OVER)
     before = carrier.rings(number)
     assert await cancelled(carrier, sid)
-    desk.cancel(sid)
-    desk.hang_up(sid)
+    queries.cancel(sid)
+    queries.hang_up(sid)
     assert carrier.rings(number) == before
 
 
-async def test_call_unknown_to_the_carrier_counts_as_stopped(carrier: SimulatedCarrier, desk: TwilioQueries) -> None:
+async def test_call_unknown_to_the_carrier_counts_as_stopped(carrier: SimulatedCarrier, queries: TwilioQueries) -> None:
     assert await cancelled(carrier, SID)
-    desk.cancel(SID)
-    desk.hang_up(SID)
+    queries.cancel(SID)
+    queries.hang_up(SID)
 
 
 async def test_cancellation_with_wrong_credentials_is_unknown(carrier: SimulatedCarrier) -> None:
     number, sid = await a_call(carrier, "rang_at", **RINGING)
     assert not await cancelled(carrier, sid, auth_tokens=("a wrong one",))
-    for stranger in a_desk(replace(carrier.account(), auth_tokens=("a wrong one",))):
-        with pytest.raises(CarrierUnavailable):
-            stranger.cancel(sid)
-        with pytest.raises(CarrierUnavailable):
-            stranger.hang_up(sid)
+    with queries_of(with_a_wrong_token(carrier)) as stranger:
+        for stop in (stranger.cancel, stranger.hang_up):
+            with pytest.raises(CarrierUnavailable):
+                stop(sid)
     assert carrier.rings(number)[0]["status"] == "ringing"
 
 
 async def test_cancellation_without_a_carrier_is_unknown(carrier: SimulatedCarrier) -> None:
     assert not await cancelled(carrier, SID, url=a_closed_port())
-    for desk in a_desk(carrier.account(url=a_closed_port())):
-        with pytest.raises(CarrierUnavailable):
-            desk.cancel(SID)
-        with pytest.raises(CarrierUnavailable):
-            desk.hang_up(SID)
+    with queries_of(carrier.account(url=a_closed_port())) as queries:
+        for stop in (queries.cancel, queries.hang_up):
+            with pytest.raises(CarrierUnavailable):
+                stop(SID)
 
 
 @pytest.mark.parametrize(
@@ -927,15 +879,10 @@ async def test_cancellation_without_a_carrier_is_unknown(carrier: SimulatedCarri
     ],
 )
 async def test_undocumented_answer_to_a_cancellation_is_unknown(carrier: SimulatedCarrier, answer: bytes) -> None:
-    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await request_read(reader)
-        writer.write(answer)
-        await writer.drain()
-
-    async with a_server_that(answers) as url:
+    async with a_server_that(answers(answer)) as url:
         assert not await cancelled(carrier, SID, url=url)
-        for desk in a_desk(carrier.account(url=url)):
-            for stop in (desk.cancel, desk.hang_up):
+        with queries_of(carrier.account(url=url)) as queries:
+            for stop in (queries.cancel, queries.hang_up):
                 with pytest.raises(CarrierUnavailable):
                     await asyncio.to_thread(stop, SID)
 
@@ -1106,46 +1053,33 @@ async def _answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         writer.write(HEAD + BODY)
     else:
         body = json.dumps({"calls": [], "page": 0, "page_size": 1, "next_page_uri": None}).encode()
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        )
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
     await writer.drain()
 
 
 @asynccontextmanager
 async def a_carrier_of_a_private_ca() -> AsyncIterator[str]:
-    trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trust.load_cert_chain(CERTIFICATE)
-    server = await asyncio.start_server(_answers, "127.0.0.1", 0, ssl=trust)
+    server = await asyncio.start_server(_answers, "127.0.0.1", 0, ssl=of_our_certificate())
     try:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
 
 
-async def test_ssl_cert_file_is_trusted_for_queries(carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ssl_cert_file_is_trusted_for_queries_and_dialling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     async with a_carrier_of_a_private_ca() as url:
-        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
         account = assembly.carrier(Settings(twilio_api_url=url, twilio_account_sid=ACCOUNT_SID))
-        for desk in a_desk(replace(account, auth_tokens=(PRIMARY,))):
-            await asyncio.to_thread(desk.probe)
-
-
-async def test_ssl_cert_file_is_trusted_for_dialling(
-    carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_carrier_of_a_private_ca() as url:
-        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-        account = assembly.carrier(Settings(twilio_api_url=url, twilio_account_sid=ACCOUNT_SID))
-        line = TwilioCallPlacer(replace(account, auth_tokens=(PRIMARY,)), POLICY)
-        assert await line.place(an_order(a_number())) == Accepted(call_sid=SID)
-        await line.close()
+        account = replace(account, auth_tokens=(PRIMARY,))
+        with queries_of(account) as queries:
+            await asyncio.to_thread(queries.probe)
+        async with a_placer(account) as placer:
+            assert await placer.place(an_order(a_number())) == Accepted(call_sid=SID)
 
 
 async def test_private_ca_is_not_trusted_without_ssl_cert_file(carrier: SimulatedCarrier) -> None:
     async with a_carrier_of_a_private_ca() as url:
-        account = carrier.account(url=url)
         assert await placed(carrier, an_order(a_number()), url=url) == NeverTaken(cause="NEVER_CONNECTED")
-        for desk in a_desk(account):
-            with pytest.raises(CarrierAway):
-                await asyncio.to_thread(desk.probe)
+        with queries_of(carrier.account(url=url)) as queries, pytest.raises(CarrierAway):
+            await asyncio.to_thread(queries.probe)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -55,6 +56,8 @@ from workers.presence import Announcement, Presence
 
 NUMBER = "+421915777888"
 AUSTRALIAN_MOBILE = "+61412345678"
+NO_DATABASE = "postgresql://user@127.0.0.1:1/nothing"
+DOWN = Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,14 @@ class CliResult:
     def told(self) -> str:
         """All of it, its lines joined as if the terminal were wide enough."""
         return " ".join((self.out + self.err).split())
+
+    @property
+    def data(self) -> Any:
+        """The output of `--json`."""
+        return json.loads(self.out)
+
+    def is_one_error_line(self, code: int = 1) -> bool:
+        return (self.out, self.err.count("\n"), self.code) == ("", 1, code)
 
 
 Duecall = Callable[[str], CliResult]
@@ -100,11 +111,6 @@ def duecall(
 @pytest.fixture
 def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
     return a_house(database, seeded, hasher, now)
-
-
-@pytest.fixture
-def explain(tenant: Tenant, hasher: Hasher) -> Explain:
-    return Explain(replace(tenant.context, hasher=hasher))
 
 
 @pytest.fixture
@@ -207,10 +213,7 @@ def test_explain_of_finished_attempt_shows_no_time_and_no_blocks(duecall: Duecal
             id="an offset",
         ),
         pytest.param(
-            CalleeClock(
-                source=TimezoneSource.PHONE_NUMBER,
-                zones=callee_zones.read_number(AUSTRALIAN_MOBILE).zones,
-            ),
+            CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=callee_zones.read_number(AUSTRALIAN_MOBILE).zones),
             AUSTRALIAN_MOBILE,
             [
                 "8 time zones",
@@ -232,8 +235,7 @@ def test_explain_names_the_deciding_clock_and_its_source(
 ) -> None:
     attempt = a_pending_attempt(tenant, number, clock=clock)
     page = duecall(f"explain {attempt.id}").told
-    for each in told:
-        assert each in page
+    assert [each for each in told if each not in page] == []
 
 
 def test_explain_of_interview_explains_its_newest_attempt(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
@@ -257,7 +259,7 @@ def test_explain_of_unknown_id_prints_one_error_line(duecall: Duecall, tenant: T
 
 def test_explain_prints_the_json_of_the_api(duecall: Duecall, tenant: Tenant) -> None:
     attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=3))
-    told = json.loads(duecall(f"explain {attempt.id} --json").out)
+    told = duecall(f"explain {attempt.id} --json").data
     assert told["attemptId"] == str(attempt.id)
     assert told["nextPossibleAt"] == "2026-04-02T15:00:00Z"
     assert [block["rule"] for block in told["blocks"]] == ["NOT_DUE"]
@@ -322,7 +324,7 @@ def test_status_ranks_pause_and_outage_before_other_reasons(duecall: Duecall, te
     _in_every_way(tenant)
     pauses.pause(tenant.company_id, "they asked for silence")
     assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
-    _set_breaker(tenant, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    _set_breaker(tenant, DOWN)
     assert "waiting 1 for their time, 3 for the carrier" in duecall("status").told
     pauses.pause(None, "a drill")
     assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
@@ -345,7 +347,7 @@ def _set_breaker(tenant: Tenant, breaker: Breaker) -> None:
 
 
 def test_status_shows_carrier_outage_first_with_cause(duecall: Duecall, tenant: Tenant) -> None:
-    _set_breaker(tenant, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    _set_breaker(tenant, DOWN)
     a_pending_attempt(tenant)
     told = duecall("status").told
     assert "Carrier DOWN (NOT_CONNECTED), next probe 2026-04-02 12:05:00 UTC, in 4 min" in told
@@ -353,13 +355,13 @@ def test_status_shows_carrier_outage_first_with_cause(duecall: Duecall, tenant: 
 
 
 def test_status_shows_unprobed_carrier_as_down(duecall: Duecall, tenant: Tenant) -> None:
-    _set_breaker(tenant, Breaker(failures=5, down_until=NOON - timedelta(minutes=5), cause="NOT_CONNECTED"))
+    _set_breaker(tenant, replace(DOWN, down_until=NOON - timedelta(minutes=5)))
     assert "Carrier DOWN (NOT_CONNECTED), next probe now" in duecall("status").told
 
 
 def test_status_shows_answering_carrier_on_trial(duecall: Duecall, tenant: Tenant) -> None:
     since = NOON - timedelta(minutes=5)
-    _set_breaker(tenant, Breaker(failures=5, down_until=since, answered_at=since, cause="NOT_CONNECTED"))
+    _set_breaker(tenant, replace(DOWN, down_until=since, answered_at=since))
     told = duecall("status").told
     assert "ON TRIAL, one call at a time" in told
     assert "DOWN" not in told
@@ -386,39 +388,24 @@ def _back_off_in_every_way(tenant: Tenant) -> None:
 def test_status_shows_back_offs_without_numbers(duecall: Duecall, tenant: Tenant) -> None:
     before = duecall("status")
     assert "Back-off" not in before.out
-    assert json.loads(duecall("status --json").out)["carrierBackoffs"] == []
+    assert duecall("status --json").data["carrierBackoffs"] == []
     _back_off_in_every_way(tenant)
     said = duecall("status")
     assert "Back-off calls to AT WAIT (COUNTRY_REFUSED), next trial 2026-04-02 12:05:00 UTC, in 4 min" in said.told
     assert "Back-off calls to SK: ON TRIAL, one at a time (COUNTRY_REFUSED)" in said.told
-    whose = f"Back-off calls of company {tenant.company_id} from one of its numbers WAIT (HTTP_500), next trial once"
+    company = str(tenant.company_id)
+    whose = f"Back-off calls of company {company} from one of its numbers WAIT (HTTP_500), next trial once"
     assert whose in said.told
     assert said.told.count("Back-off") == 3
     scripts = duecall("status --json")
-    assert json.loads(scripts.out)["carrierBackoffs"] == [
-        {
-            "country": "AT",
-            "companyId": None,
-            "cause": "COUNTRY_REFUSED",
-            "onTrial": False,
-            "triedAt": "2026-04-02T12:05:00Z",
-        },
-        {
-            "country": "SK",
-            "companyId": None,
-            "cause": "COUNTRY_REFUSED",
-            "onTrial": True,
-            "triedAt": "2026-04-02T12:00:00Z",
-        },
-        {
-            "country": None,
-            "companyId": str(tenant.company_id),
-            "cause": "HTTP_500",
-            "onTrial": False,
-            "triedAt": "2026-04-02T11:59:00Z",
-        },
+    names = ("country", "companyId", "cause", "onTrial", "triedAt")
+    expected = [
+        ("AT", None, "COUNTRY_REFUSED", False, "2026-04-02T12:05:00Z"),
+        ("SK", None, "COUNTRY_REFUSED", True, "2026-04-02T12:00:00Z"),
+        (None, company, "HTTP_500", False, "2026-04-02T11:59:00Z"),
     ]
-    assert json.loads(duecall("carrier list --json").out) == json.loads(scripts.out)["carrierBackoffs"]
+    assert scripts.data["carrierBackoffs"] == [dict(zip(names, values, strict=True)) for values in expected]
+    assert duecall("carrier list --json").data == scripts.data["carrierBackoffs"]
     assert "+1202555" not in said.out + scripts.out
 
 
@@ -439,12 +426,11 @@ def test_status_shows_only_unsent_invitations(duecall: Duecall, tenant: Tenant) 
     assert "invitation not sent yet, tries: 1; next try in 59 min" in duecall("status").told
     with tenant.database.transaction() as stores:
         stores.invitations.not_sent(taken, None, now)
-    told = duecall("status")
-    assert "invitation the mail server rejected it permanently" in told.told
-    assert "owner@example.com" not in told.out
-    assert json.loads(duecall("status --json").out)["unsentInvitations"] == [
-        {"companyId": str(tenant.company_id), "tries": 1, "tryAt": None}
-    ]
+    said = duecall("status")
+    assert "invitation the mail server rejected it permanently" in said.told
+    assert "owner@example.com" not in said.out
+    rejected = {"companyId": str(tenant.company_id), "tries": 1, "tryAt": None}
+    assert duecall("status --json").data["unsentInvitations"] == [rejected]
     with tenant.database.transaction() as stores:
         stores.invitations.sent(taken, now)
     assert "invitation" not in duecall("status").told
@@ -452,7 +438,7 @@ def test_status_shows_only_unsent_invitations(duecall: Duecall, tenant: Tenant) 
 
 def test_status_json_has_the_same_counts(duecall: Duecall, tenant: Tenant) -> None:
     _in_every_way(tenant)
-    told = json.loads(duecall("status --json").out)
+    told = duecall("status --json").data
     (company,) = told["companies"]
     assert company["companyId"] == str(tenant.company_id)
     counted = ("waiting", "due", "forCommands", "forNumbers", "forPlaces", "inProgress", "askedFor", "unknown")
@@ -460,14 +446,7 @@ def test_status_json_has_the_same_counts(duecall: Duecall, tenant: Tenant) -> No
     assert company["nextDueAt"] == "2026-04-02T13:00:00Z"
     assert 0 <= company["lateSeconds"] < 60
     assert told["carriers"] == [
-        {
-            "pauseReason": None,
-            "downUntil": None,
-            "downCause": None,
-            "onTrial": False,
-            "inProgress": 2,
-            "maxCalls": 1000,
-        }
+        {"pauseReason": None, "downUntil": None, "downCause": None, "onTrial": False, "inProgress": 2, "maxCalls": 1000}
     ]
 
 
@@ -484,7 +463,7 @@ def test_status_counts_unapplied_commands_and_oldest_age(duecall: Duecall, tenan
     assert "commands 2 accepted and not applied yet, the oldest for 3 min" in told
     assert "commands 1 accepted and not applied yet, the oldest for 1 min" in told
     assert "quarantine" not in told
-    scripts = json.loads(duecall("status --json").out)
+    scripts = duecall("status --json").data
     assert scripts["commands"]["waiting"] == 3
     assert 180 <= scripts["commands"]["oldestSeconds"] < 240
     by_company = {each["companyId"]: each["commands"]["waiting"] for each in scripts["companies"]}
@@ -499,20 +478,15 @@ def test_status_counts_quarantined_commands_separately(duecall: Duecall, tenant:
     told = duecall("status").told
     assert "Commands 1 in quarantine" in told
     assert "not applied yet" not in told
-    assert json.loads(duecall("status --json").out)["commands"] == {
-        "waiting": 0,
-        "oldestSeconds": None,
-        "quarantined": 1,
-    }
+    counted = duecall("status --json").data["commands"]
+    assert counted == {"waiting": 0, "oldestSeconds": None, "quarantined": 1}
 
 
 def test_quarantined_command_is_listed_dropped_or_retried(duecall: Duecall, tenant: Tenant) -> None:
     dropped, retried = a_waiting_command(tenant, None), a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
-    assert [each["commandId"] for each in json.loads(duecall("commands list --json").out)] == [
-        str(dropped.id),
-        str(retried.id),
-    ]
+    listed = [each["commandId"] for each in duecall("commands list --json").data]
+    assert listed == [str(dropped.id), str(retried.id)]
     assert str(dropped.id) in duecall("commands list").out
     assert "was dropped and had no effect" in duecall(f"commands drop {dropped.id}").err
     assert "is retried within seconds" in duecall(f"commands retry {retried.id}").err
@@ -540,41 +514,35 @@ def _delete_company(tenant: Tenant, since: datetime) -> UUID:
 
 def test_status_counts_unfinished_erasures_and_oldest_age(duecall: Duecall, tenant: Tenant, now: TestClock) -> None:
     assert "rasures" not in duecall("status").told
-    assert json.loads(duecall("status --json").out)["erasures"] == {"count": 0, "oldestSeconds": None}
+    assert duecall("status --json").data["erasures"] == {"count": 0, "oldestSeconds": None}
     first = _delete_company(tenant, since=NOON - timedelta(minutes=3))
     _delete_company(tenant, since=NOON - timedelta(minutes=1))
     told = duecall("status").told
     assert "Erasures 2 deleted companies not erased yet, the oldest for 3 min" in told
     assert str(first) not in told
-    counted = json.loads(duecall("status --json").out)["erasures"]
+    counted = duecall("status --json").data["erasures"]
     assert counted["count"] == 2
     assert 180 <= counted["oldestSeconds"] < 240
     tenant.change("UPDATE erasures SET finished_at = :now", now=now())
     assert "rasures" not in duecall("status").told
 
 
-def test_metrics_equal_the_numbers_of_status(tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock) -> None:
+def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now: TestClock) -> None:
     _in_every_way(tenant)
-    backlog = Backlog(tenant.database, now)
+    explain, backlog = Explain(tenant.context), Backlog(tenant.database, now)
     _delete_company(tenant, since=NOON - timedelta(minutes=3))
     pauses.pause(None, "a drill")
-    _set_breaker(tenant, Breaker(failures=5, down_until=NOON + timedelta(minutes=5), cause="NOT_CONNECTED"))
+    _set_breaker(tenant, DOWN)
     waits = CarrierWaits(tenant.database, now)
 
-    def told_now() -> str:
-        return health._metrics(
-            explain.waiting(),
-            explain.carriers(),
-            waits.all(),
-            backlog.commands(),
-            backlog.erasures(),
-            redis_is_away=False,
-        ).decode()
+    def metrics() -> str:
+        counts = (explain.waiting(), explain.carriers(), waits.all(), backlog.commands(), backlog.erasures())
+        return health._metrics(*counts, redis_is_away=False).decode()
 
     kinds = ("country", "caller")
-    assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in told_now() for kind in kinds)
+    assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in metrics() for kind in kinds)
     _back_off_in_every_way(tenant)
-    told = told_now()
+    told = metrics()
     company = f'{{company_id="{tenant.company_id}"}}'
     for line in (
         f"duecall_attempts_waiting{company} 1.0",
@@ -657,7 +625,7 @@ def test_pause_by_an_alarm_is_reported_as_such(duecall: Duecall, tenant: Tenant)
         stores.companies.pause(tenant.company_id, "ALARM: TWO_CALLS_TO_ONE_NUMBER", NOON)
     assert "PAUSED: ALARM: TWO_CALLS_TO_ONE_NUMBER" in duecall("status").told
     assert "by the alarm TWO_CALLS_TO_ONE_NUMBER" in duecall(f"pause {tenant.company_id} --reason x").told
-    assert json.loads(duecall(f"pause {tenant.company_id} --reason x --json").out)["byAlarm"] is True
+    assert duecall(f"pause {tenant.company_id} --reason x --json").data["byAlarm"] is True
     assert "by the alarm TWO_CALLS_TO_ONE_NUMBER" in duecall(f"resume {tenant.company_id}").told
 
 
@@ -675,16 +643,11 @@ def test_resume_all_names_companies_that_stay_paused(duecall: Duecall, tenant: T
 
 
 def test_pause_json_has_state_and_whether_it_changed(duecall: Duecall, tenant: Tenant) -> None:
-    first = json.loads(duecall(f"pause {tenant.company_id} --reason one --json").out)
-    assert first == {
-        "companyId": str(tenant.company_id),
-        "paused": True,
-        "reason": "one",
-        "byAlarm": False,
-        "changed": True,
-    }
-    assert json.loads(duecall(f"pause {tenant.company_id} --reason two --json").out) == {**first, "changed": False}
-    assert json.loads(duecall(f"resume {tenant.company_id} --json").out)["paused"] is False
+    company = str(tenant.company_id)
+    first = duecall(f"pause {company} --reason one --json").data
+    assert first == {"companyId": company, "paused": True, "reason": "one", "byAlarm": False, "changed": True}
+    assert duecall(f"pause {company} --reason two --json").data == {**first, "changed": False}
+    assert duecall(f"resume {company} --json").data["paused"] is False
 
 
 def test_pause_all_is_refused_before_a_worker_has_started(duecall: Duecall, seeded: Seeded) -> None:
@@ -697,15 +660,15 @@ def test_pause_all_is_refused_before_a_worker_has_started(duecall: Duecall, seed
 
 
 def test_billing_set_keeps_omitted_values(duecall: Duecall, tenant: Tenant) -> None:
-    first = json.loads(duecall(f"billing set {tenant.company_id} --price SCREENING:2.50:0.25:10 --json").out)
+    first = duecall(f"billing set {tenant.company_id} --price SCREENING:2.50:0.25:10 --json").data
     assert first["billingSystem"] == "minutes"
     assert first["ownPrices"] == ["SCREENING"]
     price = {"baseCost": "2.50", "costPerMinute": "0.25", "includedMinutes": "10"}
     assert first["prices"]["SCREENING"] == price
     assert set(first["prices"]) == {"GENERIC", "SCREENING", "OUTREACH", "LANGUAGE_TEST"}
-    second = json.loads(duecall(f"billing set {tenant.company_id} --system credits --json").out)
+    second = duecall(f"billing set {tenant.company_id} --system credits --json").data
     assert second == {**first, "billingSystem": "credits"}
-    third = json.loads(duecall(f"billing set {tenant.company_id} --default-prices --price GENERIC:0:0:0 --json").out)
+    third = duecall(f"billing set {tenant.company_id} --default-prices --price GENERIC:0:0:0 --json").data
     assert (third["billingSystem"], third["ownPrices"]) == ("credits", ["GENERIC"])
     said = duecall(f"billing set {tenant.company_id} --system minutes")
     assert said.code == 0
@@ -714,21 +677,17 @@ def test_billing_set_keeps_omitted_values(duecall: Duecall, tenant: Tenant) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
+    "words",
     [
-        pytest.param("", 2, id="nothing to set"),
-        pytest.param("--system hours", 2, id="an invalid unit"),
-        pytest.param("--price SCREENING:1", 2, id="half a price"),
-        pytest.param("--price SCREENING:1:2:x", 2, id="an invalid price"),
-        pytest.param("--price UNDEFINED:1:2:3", 2, id="an invalid focus"),
+        pytest.param("", id="nothing to set"),
+        pytest.param("--system hours", id="an invalid unit"),
+        pytest.param("--price SCREENING:1", id="half a price"),
+        pytest.param("--price SCREENING:1:2:x", id="an invalid price"),
+        pytest.param("--price UNDEFINED:1:2:3", id="an invalid focus"),
     ],
 )
-def test_invalid_billing_is_refused_and_changes_nothing(
-    duecall: Duecall, tenant: Tenant, words: str, code: int
-) -> None:
-    said = duecall(f"billing set {tenant.company_id} {words}")
-    assert (said.out, said.code) == ("", code)
-    assert said.err.count("\n") == 1
+def test_invalid_billing_is_refused_and_changes_nothing(duecall: Duecall, tenant: Tenant, words: str) -> None:
+    assert duecall(f"billing set {tenant.company_id} {words}").is_one_error_line(code=2)
     assert tenant.ask("SELECT billing_system, prices FROM companies") == [("minutes", {})]
 
 
@@ -773,16 +732,13 @@ def test_billing_of_unknown_company_fails(duecall: Duecall, tenant: Tenant) -> N
 def test_invalid_arguments_print_one_line_and_change_nothing(
     duecall: Duecall, tenant: Tenant, line: str, code: int
 ) -> None:
-    said = duecall(line)
-    assert (said.out, said.code) == ("", code)
-    assert said.err.count("\n") == 1
+    assert duecall(line).is_one_error_line(code)
     assert _reasons(tenant) == [None, None]
 
 
 def test_invalid_port_error_names_port_and_remedy(duecall: Duecall) -> None:
-    assert (
-        duecall("up --port 0").told == "--port must be from 1 to 65535; got 0. Without --port, a free port is chosen."
-    )
+    expected = "--port must be from 1 to 65535; got 0. Without --port, a free port is chosen."
+    assert duecall("up --port 0").told == expected
 
 
 def test_misspelled_zone_error_names_the_closest_zone(duecall: Duecall) -> None:
@@ -808,29 +764,35 @@ def test_unreachable_database_prints_one_line_with_reason(
 ) -> None:
     before, after = change
     monkeypatch.setenv("DATABASE_URL", after.join(postgres_url.rsplit(before, 1)))
-    password = postgres_url.partition("duecall:")[2].partition("@")[0]
     said = duecall(line)
     assert (said.out, said.code) == ("", 1)
     last = said.err.splitlines()[-1]  # `up` says before it what it does
     assert last.startswith("The database cannot be reached: ")
     assert why in last
     assert "Traceback" not in said.err
-    assert password not in said.err
+    assert _password(postgres_url) not in said.err
 
 
-def test_foreign_database_prints_one_error_line(
-    duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str
-) -> None:
+def _password(postgres_url: str) -> str:
+    return postgres_url.partition("duecall:")[2].partition("@")[0]
+
+
+@pytest.fixture
+def empty_database(duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> str:
+    """An empty database on the same server, which DATABASE_URL names."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS somebody_elses")
-        connection.execute("CREATE DATABASE somebody_elses")
-    url = postgres_url.rpartition("/")[0] + "/somebody_elses"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE companies (id int)")
+        connection.execute("DROP DATABASE IF EXISTS an_empty_one")
+        connection.execute("CREATE DATABASE an_empty_one")
+    url = postgres_url.rpartition("/")[0] + "/an_empty_one"
     monkeypatch.setenv("DATABASE_URL", url)
+    return url
+
+
+def test_foreign_database_prints_one_error_line(duecall: Duecall, empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE companies (id int)")
     said = duecall("db upgrade")
-    assert (said.out, said.code) == ("", 1)
-    assert said.err.count("\n") == 1
+    assert said.is_one_error_line()
     assert 'relation "companies" already exists' in said.err
 
 
@@ -839,19 +801,12 @@ def test_foreign_database_prints_one_error_line(
 def test_unusable_home_prints_one_error_line(duecall: Duecall, folder: Path, line: str, home: str) -> None:
     (folder / "a file").touch()
     said = duecall(f"--home '{folder / home}' {line}")
-    assert (said.out, said.code) == ("", 1)
-    assert said.err.count("\n") == 1
+    assert said.is_one_error_line()
     assert str(folder / home) in said.err
     assert "DUECALL_HOME" in said.err
 
 
-def test_database_without_schema_names_db_upgrade(
-    duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str
-) -> None:
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS an_empty_one")
-        connection.execute("CREATE DATABASE an_empty_one")
-    monkeypatch.setenv("DATABASE_URL", postgres_url.rpartition("/")[0] + "/an_empty_one")
+def test_database_without_schema_names_db_upgrade(duecall: Duecall, empty_database: str) -> None:
     said = duecall("status")
     assert said.code == 1
     assert "duecall db upgrade" in said.told
@@ -930,7 +885,17 @@ def closes_soon(tenant: Tenant) -> str:
 
 
 def rules_that_block(said: CliResult) -> list[str]:
-    return [each["rule"] for each in json.loads(said.out)["blocks"]]
+    return [each["rule"] for each in said.data["blocks"]]
+
+
+Announce = Callable[[dict[str, float]], None]
+
+
+@pytest.fixture
+def announce(duecall: Duecall, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Announce:
+    """Announces the times of a live process in the Redis that REDIS_URL names."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    return lambda times: Presence(redis_url).announce(Announcement(times=times))
 
 
 def test_explain_uses_the_times_of_the_running_system(
@@ -953,14 +918,13 @@ def test_explain_uses_the_times_of_the_running_system(
 def test_explain_uses_the_times_that_processes_announce(
     duecall: Duecall,
     closes_soon: str,
-    redis_url: str,
+    announce: Announce,
     monkeypatch: pytest.MonkeyPatch,
     process_s: float,
     shell_s: str,
     blocks: list[str],
 ) -> None:
-    Presence(redis_url).announce(Announcement(times={"RING_TIMEOUT_S": process_s}))
-    monkeypatch.setenv("REDIS_URL", redis_url)
+    announce({"RING_TIMEOUT_S": process_s})
     monkeypatch.setenv("RING_TIMEOUT_S", shell_s)
     said = duecall(f"explain {closes_soon} --json")
     assert rules_that_block(said) == blocks
@@ -968,10 +932,9 @@ def test_explain_uses_the_times_that_processes_announce(
 
 
 def test_explain_does_not_warn_when_times_agree(
-    duecall: Duecall, closes_soon: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    duecall: Duecall, closes_soon: str, announce: Announce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Presence(redis_url).announce(Announcement(times={"RING_TIMEOUT_S": 30.0}))
-    monkeypatch.setenv("REDIS_URL", redis_url)
+    announce({"RING_TIMEOUT_S": 30.0})
     monkeypatch.setenv("RING_TIMEOUT_S", "30")
     said = duecall(f"explain {closes_soon} --json")
     assert (rules_that_block(said), said.err) == ([], "")
@@ -989,14 +952,13 @@ def test_explain_does_not_warn_when_times_agree(
 def test_explain_warns_when_it_uses_the_times_of_the_shell(
     duecall: Duecall,
     closes_soon: str,
-    redis_url: str,
+    announce: Announce,
     monkeypatch: pytest.MonkeyPatch,
     announced: list[dict[str, float]],
     why: str,
 ) -> None:
     for times in announced:
-        Presence(redis_url).announce(Announcement(times=times))
-    monkeypatch.setenv("REDIS_URL", redis_url)
+        announce(times)
     monkeypatch.setenv("RING_TIMEOUT_S", "600")
     said = duecall(f"explain {closes_soon} --json")
     assert rules_that_block(said) == ["WINDOW_CLOSED"]
@@ -1016,7 +978,6 @@ def test_output_names_the_installation_without_its_password(
     duecall: Duecall, tenant: Tenant, postgres_url: str
 ) -> None:
     attempt = a_pending_attempt(tenant)
-    password = postgres_url.partition("duecall:")[2].partition("@")[0]
     for line in (
         "status",
         f"explain {attempt.id}",
@@ -1027,14 +988,14 @@ def test_output_names_the_installation_without_its_password(
     ):
         told = duecall(line).told
         assert "the system of DATABASE_URL, database duecall at 127.0.0.1:" in told, line
-        assert password not in told, line
+        assert _password(postgres_url) not in told, line
 
 
 def test_home_option_overrides_database_url(
     duecall: Duecall, tenant: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:
     for name in ("DATABASE_URL", "DATABASE_WORKER_URL"):
-        monkeypatch.setenv(name, "postgresql://nobody@127.0.0.1:1/nothing")
+        monkeypatch.setenv(name, NO_DATABASE)
     _run_file(folder / "a demo", postgres_url)
     said = duecall(f"--home '{folder / 'a demo'}' pause {tenant.company_id} --reason x")
     assert said.code == 0
@@ -1043,7 +1004,7 @@ def test_home_option_overrides_database_url(
 
 def test_home_option_without_running_system_fails(duecall: Duecall, tenant: Tenant, folder: Path) -> None:
     said = duecall(f"--home '{folder / 'another'}' pause --all --reason x")
-    assert (said.out, said.code, said.err.count("\n")) == ("", 1, 1)
+    assert said.is_one_error_line()
     assert f"Nothing runs in {folder / 'another'}" in said.err
     assert _reasons(tenant) == [None, None]
 
@@ -1054,7 +1015,7 @@ def test_unreadable_run_file_prints_one_error_line(
     monkeypatch.delenv("DATABASE_URL")
     (folder / "run.json").write_text("{")
     said = duecall("status")
-    assert (said.out, said.code, said.err.count("\n")) == ("", 1, 1)
+    assert said.is_one_error_line()
     assert str(folder) in said.err
 
 
@@ -1085,7 +1046,7 @@ def test_commands_printed_by_the_demo_use_its_folder(
     home = folder / "a demo"
     a_pending_attempt(tenant, due_at=NOON + timedelta(hours=1))
     _run_file(home, postgres_url)
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("DATABASE_URL", NO_DATABASE)
     running = Running(
         apiUrl="http://127.0.0.1:1",
         simulatorUrl="http://127.0.0.1:2",

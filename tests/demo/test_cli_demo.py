@@ -46,29 +46,26 @@ def test_sample_calls_have_eight_countries_and_distinct_numbers() -> None:
     assert len({call.number for call in CALLS}) == len(CALLS)
 
 
-@pytest.mark.parametrize(
-    ("call", "result"),
-    [
-        pytest.param(_demo_call(_sample()), "NOT SENT YET", id="not sent"),
-        pytest.param(_demo_call(_sample(), refusal={"code": "WHY"}), "REFUSED WHY", id="refused"),
-        pytest.param(_demo_call(_sample(), deleted=True), "DELETED", id="deleted"),
-        pytest.param(
-            _demo_call(_sample(), attempts=[_attempt("PENDING")]),
-            "PENDING until 09:00 Europe/Berlin",
-            id="waiting for its time",
-        ),
-        pytest.param(
-            _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("PENDING", retry_number=1)]),
-            "FAILED BUSY, then PENDING again",
-            id="a retry waits",
-        ),
-        pytest.param(
-            _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("COMPLETED", "ANSWERED", 1)]),
-            "FAILED BUSY, then COMPLETED ANSWERED",
-            id="the retry was answered",
-        ),
-    ],
-)
+RESULTS = {
+    "not sent": (_demo_call(_sample()), "NOT SENT YET"),
+    "refused": (_demo_call(_sample(), refusal={"code": "WHY"}), "REFUSED WHY"),
+    "deleted": (_demo_call(_sample(), deleted=True), "DELETED"),
+    "waiting for its time": (
+        _demo_call(_sample(), attempts=[_attempt("PENDING")]),
+        "PENDING until 09:00 Europe/Berlin",
+    ),
+    "a retry waits": (
+        _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("PENDING", retry_number=1)]),
+        "FAILED BUSY, then PENDING again",
+    ),
+    "the retry was answered": (
+        _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("COMPLETED", "ANSWERED", 1)]),
+        "FAILED BUSY, then COMPLETED ANSWERED",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "result"), RESULTS.values(), ids=RESULTS)
 def test_result_of_a_call_has_the_form_of_the_expected_result(call: DemoCall, result: str) -> None:
     assert call.result == result
 

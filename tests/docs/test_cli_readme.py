@@ -16,19 +16,11 @@ import typer.main
 from scheduler.cli import main as cli
 from scheduler.local.system import Options, System
 from scheduler.settings import Settings
+from tests.architecture.test_code_rules import ROOT
+from tests.docs.pages import DOCS, read, section
 
-ROOT = Path(__file__).resolve().parents[2]
-HOW_TO = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 FIRST_CALL = "A first call"
-
-
-def page(path: str) -> str:
-    return (ROOT / path).read_text(encoding="utf-8")
-
-
-def section(text: str, title: str) -> str:
-    [found] = [each for each in text.split("\n## ") if each.startswith(f"{title}\n")]
-    return found
 
 
 def blocks(text: str) -> list[str]:
@@ -36,28 +28,27 @@ def blocks(text: str) -> list[str]:
 
 
 def _first_call() -> str:
-    start, *others = blocks(section(page("README.md"), FIRST_CALL))
+    start, *others = blocks(section(read("README.md"), FIRST_CALL))
     assert start.startswith("make up"), "the first block starts the system"
     return "".join(others)
 
 
 def _pasted() -> str:
     """Return every block for the second terminal, in the order in which a newcomer meets them."""
-    ats = page("docs/how-to/ats.md")
-    return _first_call() + "".join(
-        [
-            *blocks(page("docs/how-to/integrate-over-http.md")),
-            *blocks(section(ats, "Create a company and call a candidate")),
-            *blocks(section(ats, "Bill calls")),
-            *blocks(page("docs/how-to/why-no-call.md")),
-        ]
-    )
+    ats = read("docs/how-to/ats.md")
+    further = [
+        *blocks(read("docs/how-to/integrate-over-http.md")),
+        *blocks(section(ats, "Create a company and call a candidate")),
+        *blocks(section(ats, "Bill calls")),
+        *blocks(read("docs/how-to/why-no-call.md")),
+    ]
+    return _first_call() + "".join(further)
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *HOW_TO], ids=lambda path: path.name)
 def test_named_commands_exist(path: Path) -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    named = re.findall(r"duecall (?:--home \S+ )?([a-z]+)\b(?!-)", "\n".join(_code(path.read_text(encoding="utf-8"))))
+    named = re.findall(r"duecall (?:--home \S+ )?([a-z]+)\b(?!-)", "\n".join(_code(read(path))))
     assert set(named) <= set(commands)
 
 
@@ -66,7 +57,7 @@ def _code(text: str) -> list[str]:
 
 
 def test_readme_has_at_most_150_lines() -> None:
-    assert len(page("README.md").splitlines()) <= 150
+    assert len(read("README.md").splitlines()) <= 150
 
 
 def _run_in(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
@@ -79,8 +70,7 @@ def _run_in(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 
 needs_curl = pytest.mark.skipif(
-    shutil.which("curl") is None and os.environ.get("CI") != "true",
-    reason="the pages use curl; CI has it",
+    shutil.which("curl") is None and os.environ.get("CI") != "true", reason="the pages use curl; CI has it"
 )
 
 
@@ -131,12 +121,11 @@ def test_first_call_without_a_system_is_a_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["integrate-over-http", "ats"])
 def test_first_id_shows_a_rejected_request(tmp_path: Path, name: str) -> None:
-    [first_id] = re.findall(r"^first_id\(\) .*$", page(f"docs/how-to/{name}.md"), re.MULTILINE)
+    [first_id] = re.findall(r"^first_id\(\) .*$", read(f"docs/how-to/{name}.md"), re.MULTILINE)
     rejected = '{"success": false, "data": null, "error": {"code": "SCHEDULE_IN_PAST", "message": "why"}}'
     created = '{"success":true,"data":{"id":"one","agent":{"id":"two"}}}'
-    done = _run_in(
-        tmp_path, f"{first_id}\necho '{rejected}' | first_id\nprintf '' | first_id\necho '{created}' | first_id"
-    )
+    answers = (f"echo '{rejected}'", "printf ''", f"echo '{created}'")
+    done = _run_in(tmp_path, "\n".join([first_id, *(f"{answer} | first_id" for answer in answers)]))
     assert done.stdout == "one\n"
     assert rejected in done.stderr
     assert "Traceback" not in done.stderr

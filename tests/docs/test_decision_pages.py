@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+from tests.architecture.test_code_rules import ROOT
+from tests.docs.pages import DOCS, read
+
+DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 PAGES = [ROOT / "ARCHITECTURE.md", *DECISIONS]
 FOLDERS = ("scheduler", "workers", "api_shim", "tests", "docs")
 NAMES = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
@@ -22,24 +24,16 @@ def test_decisions_are_numbered_without_gaps() -> None:
 
 @pytest.mark.parametrize("page", DECISIONS, ids=name_of)
 def test_decision_begins_with_its_number_status_and_date(page: Path) -> None:
-    title, status = page.read_text(encoding="utf-8").split("\n\n")[:2]
+    title, status = read(page).split("\n\n")[:2]
     assert title.startswith(f"# {int(page.name[:4])}. ")
     assert re.fullmatch(r"Status: [a-z].*, \d{4}-\d\d-\d\d", status)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_page_links_only_to_files_that_exist(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_page_names_only_files_and_tests_that_exist(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    named = re.findall(
-        r"`(\w[\w/.]*\.(?:py|md|pml|json)|(?:tests|scheduler|workers|api_shim)/[\w/]*)(?:::(\w+))?`", text
-    )
+    paths = r"`(\w[\w/.]*\.(?:py|md|pml|json)|(?:tests|scheduler|workers|api_shim)/[\w/]*)(?:::(\w+))?`"
+    named = re.findall(paths, read(page))
     missing = [name for name, _ in named if not any(f"/{known}".endswith(f"/{name.rstrip('/')}") for known in NAMES)]
     assert missing == []
     for name, test in named:
-        assert not test or f"def {test}(" in (ROOT / name).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in read(name)

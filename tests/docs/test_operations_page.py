@@ -1,4 +1,4 @@
-"""docs/operations.md contains every alarm, and its commands, statements and links work."""
+"""docs/operations.md contains every alarm, and its commands and statements work."""
 
 import ast
 import re
@@ -22,10 +22,10 @@ from scheduler.terminal.status import status_page
 from scheduler.terminal.text import system_line, terminal
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import OpenErasures
-from tests.architecture.test_code_rules import PRODUCT, ROOT
+from tests.architecture.test_code_rules import PRODUCT
+from tests.docs.pages import read, section
 
-PAGE = ROOT / "docs" / "operations.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+TEXT = read("docs/operations.md")
 
 OF_THE_CARRIER = breaker.OF_ALL_CALLS | breaker.BREAKS_OFF | {"CREATED_WITHOUT_A_NAME", "HTTP_…"}
 """Causes that open the breaker. The alarm of each begins with CARRIER_."""
@@ -39,7 +39,7 @@ OF_ONE_ORDER = (
 
 def raised(path: Path) -> Iterator[str]:
     """Yield the source text of each alarm that a module raises."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(read(path))):
         if not isinstance(node, ast.Call):
             continue
         names = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -62,18 +62,13 @@ def alarms() -> set[str]:
     return plain.union(*spread.values())
 
 
-def section(title: str) -> str:
-    found: str = re.split(r"^## ", TEXT.split(f"\n## {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-    return found
-
-
 def test_alarms_and_headings_match() -> None:
-    told = {alarm for line in re.findall(r"^### (.*)$", section("Alarms"), re.MULTILINE) for alarm in line.split(" · ")}
-    assert told == alarms()
+    headings = re.findall(r"^### (.*)$", section(TEXT, "Alarms"), re.MULTILINE)
+    assert {alarm for heading in headings for alarm in heading.split(" · ")} == alarms()
 
 
 def test_every_alarm_says_whether_to_page() -> None:
-    for alarm in re.split(r"^### ", section("Alarms"), flags=re.MULTILINE)[1:]:
+    for alarm in re.split(r"^### ", section(TEXT, "Alarms"), flags=re.MULTILINE)[1:]:
         assert re.match(r".*\nPage: (yes|no)\b", alarm), alarm
 
 
@@ -118,14 +113,14 @@ def test_sample_of_status_is_real_output(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_causes_of_the_carrier_are_documented() -> None:
-    source = (ROOT / "scheduler" / "carriers" / "twilio_calls.py").read_text(encoding="utf-8")
+    source = read("scheduler/carriers/twilio_calls.py")
     unknown = set(re.findall(r'AnswerUnknown\(cause=f?"([^"]+)"', source))
     assert {cause.replace("{status}", "…") for cause in unknown} <= OF_THE_CARRIER
     never = set(re.findall(r'NeverTaken\(cause="([^"]+)"', source))
     # A call that we did not send says nothing about the carrier, and raises no alarm.
     assert never - {"NOT_SENT"} <= OF_THE_CARRIER
     assert set(twilio_calls._NOT_TAKEN_STATUSES.values()) <= OF_THE_CARRIER
-    decisions = (ROOT / "scheduler" / "lifecycle" / "decisions.py").read_text(encoding="utf-8")
+    decisions = read("scheduler/lifecycle/decisions.py")
     assert re.findall(r'^ +cause = "([A-Z_]+)"$', decisions, re.MULTILINE) == ["NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"]
 
 
@@ -160,21 +155,3 @@ def test_statements_of_the_operations_page_run(postgres_url: str, statement: str
     with psycopg.connect(postgres_url) as connection:
         connection.execute(statement.replace(":'id'", "gen_random_uuid()").encode())
         connection.rollback()
-
-
-def test_links_of_the_operations_page_resolve() -> None:
-    headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    links = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert links
-    for link in links:
-        path, _, anchor = link.partition("#")
-        if path:
-            assert (PAGE.parent / path).exists(), link
-        else:
-            assert anchor in anchors, link
-
-
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md"])
-def test_operations_page_is_linked_from_first_pages(page: str) -> None:
-    assert "(docs/operations.md)" in (ROOT / page).read_text(encoding="utf-8")

@@ -1,9 +1,7 @@
-"""The pages below docs/reference and docs/index.md agree with the code, and each of their links leads somewhere."""
+"""The pages below docs/reference agree with the code."""
 
 import re
-from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -18,13 +16,11 @@ from scheduler.lifecycle.retries import RETRIED
 from scheduler.lifecycle.state_machine import ARROWS, ENDS
 from scheduler.settings import Settings
 from scheduler.wire import field_errors
-from tests.architecture.test_code_rules import PRODUCT, ROOT
+from tests.architecture.test_code_rules import PRODUCT
+from tests.docs.pages import DOCS, read, section
 
-DOCS = ROOT / "docs"
-REFERENCE = DOCS / "reference"
-PAGES = [DOCS / "index.md", *sorted(REFERENCE.glob("*.md"))]
-STATES = (REFERENCE / "states-and-reasons.md").read_text(encoding="utf-8")
-SETTINGS = (REFERENCE / "settings.md").read_text(encoding="utf-8")
+STATES = read("docs/reference/states-and-reasons.md")
+SETTINGS = read("docs/reference/settings.md")
 
 
 def rows(page: str, head: str) -> list[list[str]]:
@@ -107,28 +103,25 @@ def default(name: str) -> str:
 
 def test_page_lists_each_setting_with_its_default() -> None:
     listed = {plain(name): default for name, default, _ in rows(SETTINGS, "| variable | default | meaning |")}
-    procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
-    shell = {name: f"`{value}`" for name, value in re.findall(r"\$\{(\w+):-([^}]+)\}", procfile)}
+    shell = {name: f"`{value}`" for name, value in re.findall(r"\$\{(\w+):-([^}]+)\}", read("Procfile"))}
     assert listed == {name.upper(): default(name) for name in Settings.model_fields} | shell
 
 
 def test_page_names_each_setting_that_production_refuses() -> None:
-    section = SETTINGS.split("\n## Production\n")[1]
-    named = set(re.findall(r"`([A-Z_]+)`", "".join(re.findall(r"^- (.*)$", section, re.MULTILINE))))
-    source = (ROOT / "scheduler" / "settings.py").read_text(encoding="utf-8")
-    assert named == set(re.findall(r'^ +\("([A-Z_]+)", ', source, re.MULTILINE))
+    items = re.findall(r"^- (.*)$", section(SETTINGS, "Production"), re.MULTILINE)
+    refused = set(re.findall(r'^ +\("([A-Z_]+)", ', read("scheduler/settings.py"), re.MULTILINE))
+    assert set(re.findall(r"`([A-Z_]+)`", "".join(items))) == refused
 
 
 # ---- error-codes.md
 
 
 def test_page_of_error_codes_is_up_to_date() -> None:
-    error_codes.check(REFERENCE / "error-codes.md")
+    error_codes.check(DOCS / "reference" / "error-codes.md")
 
 
 def test_page_lists_each_error_that_is_not_a_refusal() -> None:
-    source = (ROOT / "api_shim" / "errors.py").read_text(encoding="utf-8")
-    answered = set(re.findall(r'_answer\(request, [\w.]+, "([A-Z_]+)"', source))
+    answered = set(re.findall(r'_answer\(request, [\w.]+, "([A-Z_]+)"', read("api_shim/errors.py")))
     assert {code for _, code, _, _ in error_codes._NOT_REFUSED} == answered
 
 
@@ -138,7 +131,7 @@ def test_each_cause_belongs_to_a_refusal() -> None:
 
 
 def test_page_lists_each_code_of_a_field() -> None:
-    sources = [path.read_text(encoding="utf-8") for path in PRODUCT if path.name != "error_codes.py"]
+    sources = [read(path) for path in PRODUCT if path.name != "error_codes.py"]
     of_pydantic = "".join(source for source in sources if "PydanticCustomError" in source)
     codes = {
         *re.findall(r'FieldError\([^)]*?code="([A-Z0-9_]+)"', "".join(sources)),
@@ -148,31 +141,3 @@ def test_page_lists_each_code_of_a_field() -> None:
         *(code for code, _ in (*field_errors._WORDS.values(), *field_errors._LIMITS.values())),
     }
     assert list(error_codes.FIELD_CODES) == sorted(codes)
-
-
-# ---- links
-
-
-def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def links(page: Path) -> Iterator[str]:
-    yield from re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
-def test_each_link_of_a_page_leads_somewhere(page: Path) -> None:
-    for link in links(page):
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
-
-
-def test_index_links_to_each_page() -> None:
-    linked = {(DOCS / link.partition("#")[0]).resolve() for link in links(DOCS / "index.md")}
-    assert linked >= {
-        path for path in DOCS.rglob("*.md") if path.parent.name != "decisions" and path.name != "index.md"
-    }

@@ -1,4 +1,4 @@
-"""Files for contributors: paths and links exist, and CI and pre-commit run the commands of the Makefile."""
+"""Files for contributors: paths exist, and CI and pre-commit run the commands of the Makefile."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.architecture.test_code_rules import ROOT
+from tests.docs.pages import read, section
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/operations.md")),
@@ -22,24 +23,15 @@ NEW_IN_THE_EXAMPLES = {"acme.py", "acme_codes.py"}
 NOT_IN_THE_REPOSITORY = re.compile(r"\.duecall/|\.venv/|docs/[\w/]*$|run\.json")
 
 
-def page(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
 def paths(text: str) -> list[str]:
     """Return the paths of the repository in code spans."""
     named = [each for each in re.findall(r"`([^`\n]+)`", text) if A_PATH.fullmatch(each)]
     return [each for each in named if each not in NEW_IN_THE_EXAMPLES and not NOT_IN_THE_REPOSITORY.match(each)]
 
 
-def anchors(path: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.*)$", page(path), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_paths_in_pages_exist(path: Path) -> None:
-    missing = [each for each in paths(page(path)) if not ((ROOT / each).exists() or is_migration(each))]
+    missing = [each for each in paths(read(path)) if not ((ROOT / each).exists() or is_migration(each))]
     assert missing == []
 
 
@@ -47,40 +39,30 @@ def is_migration(name: str) -> bool:
     return (ROOT / "scheduler" / "persistence" / "migrations" / "versions" / name).exists()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_links_in_pages_resolve(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", page(path)):
-        target, _, anchor = link.partition("#")
-        place = path.parent / target if target else path
-        assert place.exists(), link
-        assert not anchor or anchor in anchors(place), link
-
-
 @pytest.mark.parametrize("name", CHECKLISTS)
 def test_checklist_has_an_example_and_names_files(name: str) -> None:
-    text = page(ROOT / "docs" / "how-to" / f"{name}.md")
+    text = read(f"docs/how-to/{name}.md")
     assert "\nExample: " in text
     assert "\nCheck: `make check && make test ARGS=" in text
     assert len(paths(text)) > 5
-    assert f"(docs/how-to/{name}.md)" in page(ROOT / "CONTRIBUTING.md")
+    assert f"(docs/how-to/{name}.md)" in read("CONTRIBUTING.md")
 
 
 def test_tests_named_by_a_check_exist() -> None:
     for name in CHECKLISTS:
-        [arguments] = re.findall(
-            r'^Check: .*make test ARGS="([^"]+)"', page(ROOT / f"docs/how-to/{name}.md"), re.MULTILINE
-        )
+        checks = re.findall(r'^Check: .*make test ARGS="([^"]+)"', read(f"docs/how-to/{name}.md"), re.MULTILINE)
+        [arguments] = checks
         assert [each for each in arguments.split() if not (ROOT / each).exists()] == []
 
 
 def test_twelve_questions_are_answered_by_few_existing_paths() -> None:
-    section = page(ROOT / "CONTRIBUTING.md").split("## Twelve questions\n", 1)[1]
-    answers = re.findall(r"^\| (\d+) \| .+\? \| (.+) \|$", section, re.MULTILINE)
+    questions = section(read("CONTRIBUTING.md"), "Twelve questions")
+    answers = re.findall(r"^\| (\d+) \| .+\? \| (.+) \|$", questions, re.MULTILINE)
     assert [int(number) for number, _ in answers] == list(range(1, 13))
     for number, answer in answers:
         assert 1 <= len(paths(answer)) <= MOST_PATHS, number
         for name, inside in re.findall(r"`([\w/.]+\.py)` \(`(\w+)`\)", answer):
-            assert inside in page(ROOT / name), answer
+            assert inside in read(name), answer
 
 
 # ---- the same commands everywhere
@@ -90,7 +72,7 @@ def recipes() -> dict[str, list[str]]:
     """Return the commands of each target of the Makefile, as make runs them."""
     made: dict[str, list[str]] = {}
     target = ""
-    for line in page(ROOT / "Makefile").splitlines():
+    for line in read("Makefile").splitlines():
         if match := re.match(r"([a-z-]+):(?!=)", line):
             target = match[1]
             made[target] = []
@@ -103,16 +85,15 @@ def recipes() -> dict[str, list[str]]:
 
 
 def workflow() -> dict[str, Any]:
-    return dict(yaml.safe_load(page(ROOT / ".github" / "workflows" / "ci.yml"))["jobs"]["ci"])
+    return dict(yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["ci"])
 
 
 def of_ci() -> list[str]:
-    lines = page(ROOT / ".ci" / "run").splitlines()
-    return [line for line in lines if line.startswith("make ")]
+    return [line for line in read(".ci/run").splitlines() if line.startswith("make ")]
 
 
 def test_pre_commit_runs_the_commands_of_make_check() -> None:
-    [local] = yaml.safe_load(page(ROOT / ".pre-commit-config.yaml"))["repos"]
+    [local] = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
     assert local["repo"] == "local"
     assert [hook["entry"] for hook in local["hooks"]] == recipes()["check"]
     assert all((hook["language"], hook["pass_filenames"]) == ("system", False) for hook in local["hooks"])
@@ -129,13 +110,11 @@ def test_workflow_runs_the_commands_of_the_ci_script() -> None:
 def test_workflow_tests_the_oldest_and_newest_versions() -> None:
     matrix = workflow()["strategy"]["matrix"]
     assert matrix["python"] == ["3.11", "3.13"]
-    assert {(each["postgres"], each["redis"]) for each in matrix["servers"]} == {
-        ("18", "valkey-9"),
-        ("15", "redis-6.2"),
-    }
-    assert 'requires-python = ">=3.11"' in page(ROOT / "pyproject.toml")
-    assert "PostgreSQL >= 15 and Redis >= 6.2" in page(ROOT / "docs" / "how-to" / "deploy.md")
-    assert "python:3.13" in page(ROOT / "Dockerfile")
+    servers = {(each["postgres"], each["redis"]) for each in matrix["servers"]}
+    assert servers == {("18", "valkey-9"), ("15", "redis-6.2")}
+    assert 'requires-python = ">=3.11"' in read("pyproject.toml")
+    assert "PostgreSQL >= 15 and Redis >= 6.2" in read("docs/how-to/deploy.md")
+    assert "python:3.13" in read("Dockerfile")
 
 
 def test_workflow_script_of_the_oldest_servers_is_valid_shell() -> None:
@@ -143,13 +122,13 @@ def test_workflow_script_of_the_oldest_servers_is_valid_shell() -> None:
 
 
 def test_every_target_has_a_short_help() -> None:
-    helps = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", page(ROOT / "Makefile"), re.MULTILINE))
+    helps = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", read("Makefile"), re.MULTILINE))
     assert set(helps) == set(recipes())
     assert {name for name, text in helps.items() if len(text) > 100} == set()
 
 
 def test_templates_point_to_the_rules() -> None:
-    assert "make check" in page(ROOT / ".github" / "pull_request_template.md")
-    assert "SECURITY.md" in page(ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.md")
+    assert "make check" in read(".github/pull_request_template.md")
+    assert "SECURITY.md" in read(".github/ISSUE_TEMPLATE/bug.md")
     for template in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md"):
-        assert {"name", "about", "labels"} <= set(yaml.safe_load(page(template).split("---\n")[1]))
+        assert {"name", "about", "labels"} <= set(yaml.safe_load(read(template).split("---\n")[1]))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,10 +25,7 @@ def attempts(*companies: UUID) -> list[tuple[UUID, UUID]]:
 
 
 def given_places(
-    wanted: list[tuple[UUID, UUID]],
-    *,
-    account: Pace | None = None,
-    companies: dict[UUID, Pace] | None = None,
+    wanted: list[tuple[UUID, UUID]], *, account: Pace | None = None, companies: dict[UUID, Pace] | None = None
 ) -> Allotment:
     return allot(wanted, account or a_pace(), companies or {A: a_pace(), B: a_pace()}, NOW, A_SECOND)
 
@@ -104,13 +101,10 @@ def test_no_allotment_exceeds_any_pace_or_room(companies: list[UUID], account: P
     by_company = dict(zip((A, B), paces, strict=True))
     allotment = allot(wanted, account, by_company, NOW, A_SECOND)
     owner = dict(wanted)
-    for pace, own in [
-        (account, allotment.places),
-        *(
-            (pace, [place for place in allotment.places if owner[place.attempt_id] == company])
-            for company, pace in by_company.items()
-        ),
-    ]:
+    paced = [(account, list(allotment.places))]
+    for company, pace in by_company.items():
+        paced.append((pace, [place for place in allotment.places if owner[place.attempt_id] == company]))
+    for pace, own in paced:
         assert len(own) <= max(pace.room, 0)
         sends = [place.send_at for place in own]
         step = timedelta(seconds=1 / pace.per_second)
@@ -120,20 +114,15 @@ def test_no_allotment_exceeds_any_pace_or_room(companies: list[UUID], account: P
 
 
 def test_a_slot_of_a_clock_that_was_set_back_is_free_now() -> None:
-    far = NOW + timedelta(days=200)
-    company = uuid4()
-    pace = Pace(next_slot_at=far, per_second=1.0, room=5)
-    allotment = allot([(uuid4(), company)], pace, {company: pace}, NOW, timedelta(seconds=1))
-    assert [place.send_at for place in allotment.places] == [NOW]
+    far = a_pace(per_second=1, room=5, next_slot_at=NOW + timedelta(days=200))
+    assert starts(given_places(attempts(A), account=far, companies={A: far})) == [0]
 
 
 def test_a_slot_that_a_claim_can_have_taken_is_kept() -> None:
-    ahead = NOW + timedelta(seconds=2)  # the last slot of a claim's second, and a step
-    company = uuid4()
-    pace = Pace(next_slot_at=ahead, per_second=1.0, room=5)
-    allotment = allot([(uuid4(), company)], pace, {company: pace}, NOW, timedelta(seconds=1))
-    assert allotment.places == ()
-    assert allotment.try_again_at == ahead - timedelta(seconds=1)
+    ahead = NOW + 2 * A_SECOND  # the last slot of a claim's second, and a step
+    pace = a_pace(per_second=1, room=5, next_slot_at=ahead)
+    allotment = given_places(attempts(A), account=pace, companies={A: pace})
+    assert (allotment.places, allotment.try_again_at) == ((), ahead - A_SECOND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +143,8 @@ def test_manual_attempts_go_first_within_their_company_only() -> None:
     theirs = [due(1, number, manual=True, minutes=number) for number in (1, 2)]
     their_retry = due(1, 3, minutes=-60)
     retries = [due(2, 4, minutes=5), due(2, 5, minutes=6)]
-    assert in_turns([their_retry, *retries, *reversed(theirs)]) == [
-        *(theirs[0], retries[0]),
-        *(theirs[1], retries[1]),
-        their_retry,
-    ]
+    in_order = [theirs[0], retries[0], theirs[1], retries[1], their_retry]
+    assert in_turns([their_retry, *retries, *reversed(theirs)]) == in_order
 
 
 # ---- what this machine can send

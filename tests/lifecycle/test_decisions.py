@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -37,7 +36,7 @@ from scheduler.domain.call import (
     NeverTaken,
     NumberRefused,
 )
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings, Weekday
+from scheduler.domain.company import CallTimeInterval, Weekday
 from scheduler.domain.refusals import Refused
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle import decisions, scheduling
@@ -45,35 +44,17 @@ from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier, GoAhead, NotMine
 from scheduler.lifecycle.policy import MAX_QUEUE, Policy
-from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import evolve, has_live_leg, is_over
 from scheduler.timing import callee_zones
 from tests.architecture.guards import guards
+from tests.conftest import NOON
+from tests.lifecycle.lifecycle_setup import a_callee, daily, pending
+from tests.support.builders import ALWAYS
 
-NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
-"""14:00 in Bratislava, a Thursday."""
 POLICY = Policy()
 A_SECOND = timedelta(seconds=1)
 A_DAY = timedelta(days=1)
-SLOVAK = callee_zones.read_number("+421915123456")
 TOLL_FREE = callee_zones.read_number("+18004633339")
-BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
-
-
-def hours(start: str, end: str) -> tuple[CallTimeInterval, ...]:
-    """Return daily hours between these wall times."""
-    midnight = datetime.combine(NOON, time.min)
-    opens, closes = (datetime.combine(NOON, time.fromisoformat(text)) - midnight for text in (start, end))
-    return (CallTimeInterval(days=EVERY_DAY, start=opens, end=closes),)
-
-
-def a_callee(**fields: Any) -> Callee:
-    settings = CompanySettings(
-        **{name: fields.pop(name) for name in ("intervals", "offset_must_match_number") if name in fields},
-        timezone=fields.pop("company_zone", None),
-    )
-    usual = {"number": SLOVAK, "timezone": None, "consent_until": date(2027, 1, 1), "settings": settings}
-    return Callee(**(usual | fields))
 
 
 def asked(text: str | None, *, now: datetime = NOON, **fields: Any) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
@@ -122,36 +103,26 @@ def test_a_time_that_is_allowed_is_when_it_is_due(text: str, due_at: datetime) -
 CLOSES = "2026-04-02T20:00:00"
 
 
-@pytest.mark.parametrize(
-    ("text", "fields", "code"),
-    [
-        pytest.param("soon", {}, "INVALID_DATE_FORMAT", id="no date"),
-        pytest.param("2026-04-02T11:58:59Z", {}, "SCHEDULE_IN_PAST", id="more than a minute ago"),
-        pytest.param("2026-05-02T12:00:01Z", {}, "SCHEDULE_TOO_FAR", id="more than thirty days ahead"),
-        pytest.param("2026-04-03T07:59:59", {}, "OUTSIDE_CALL_TIME_INTERVAL", id="before opening"),
-        pytest.param(CLOSES, {}, "OUTSIDE_CALL_TIME_INTERVAL", id="at closing"),
-        pytest.param("2026-04-02T15:00:00", {"number": None}, "TIMEZONE_UNKNOWN", id="no clock at all"),
-        pytest.param(
-            None,
-            {"number": TOLL_FREE, "intervals": hours("09:00", "10:00")},
-            "NO_COMMON_OPENING",
-            id="never open together",
-        ),
-        pytest.param("2026-04-02T15:00:00", {"number": TOLL_FREE}, "TIMEZONE_AMBIGUOUS", id="on too many clocks"),
-        pytest.param(
-            None, {"intervals": hours("09:00", "09:00:35")}, "NO_OPENING_BEFORE_EXPIRY", id="too short to ring"
-        ),
-        pytest.param(
-            "2026-04-02T15:00:00", {"consent_until": date(2026, 4, 1)}, "CONSENT_EXPIRED", id="consent is over"
-        ),
-        pytest.param(
-            "2026-04-03T09:00:00+10:30",
-            {"offset_must_match_number": True},
-            "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
-            id="an offset that the number lacks",
-        ),
-    ],
-)
+REFUSED = {
+    "no date": ("soon", {}, "INVALID_DATE_FORMAT"),
+    "more than a minute ago": ("2026-04-02T11:58:59Z", {}, "SCHEDULE_IN_PAST"),
+    "more than thirty days ahead": ("2026-05-02T12:00:01Z", {}, "SCHEDULE_TOO_FAR"),
+    "before opening": ("2026-04-03T07:59:59", {}, "OUTSIDE_CALL_TIME_INTERVAL"),
+    "at closing": (CLOSES, {}, "OUTSIDE_CALL_TIME_INTERVAL"),
+    "no clock at all": ("2026-04-02T15:00:00", {"number": None}, "TIMEZONE_UNKNOWN"),
+    "never open together": (None, {"number": TOLL_FREE, "intervals": daily("09:00", "10:00")}, "NO_COMMON_OPENING"),
+    "on too many clocks": ("2026-04-02T15:00:00", {"number": TOLL_FREE}, "TIMEZONE_AMBIGUOUS"),
+    "too short to ring": (None, {"intervals": daily("09:00", "09:00:35")}, "NO_OPENING_BEFORE_EXPIRY"),
+    "consent is over": ("2026-04-02T15:00:00", {"consent_until": date(2026, 4, 1)}, "CONSENT_EXPIRED"),
+    "an offset that the number lacks": (
+        "2026-04-03T09:00:00+10:30",
+        {"offset_must_match_number": True},
+        "OFFSET_DIFFERS_FROM_PHONE_NUMBER",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "fields", "code"), REFUSED.values(), ids=REFUSED)
 def test_a_time_that_is_not_allowed_is_refused_as(text: str | None, fields: dict[str, Any], code: str) -> None:
     assert refusal(text, **fields).code == code
 
@@ -202,7 +173,7 @@ def test_next_allowed_time_beyond_thirty_days_is_null() -> None:
 
 def test_ambiguous_next_allowed_time_is_sent_with_its_offset() -> None:
     """Open from 02:00 to 02:30 in Berlin: the second 02:00 of 25 October is the next one."""
-    half_an_hour = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=2), end=timedelta(hours=2.5)),)
+    half_an_hour = daily("02:00", "02:30")
     autumn = datetime(2026, 10, 24, 12, tzinfo=UTC)
     for text, again in (
         ("2026-10-25T02:45:00", "2026-10-25T01:00:00Z"),
@@ -245,7 +216,7 @@ def test_an_offset_is_used_as_it_is_and_warned_of() -> None:
 
 
 def test_consent_ends_at_midnight_on_the_callees_clock() -> None:
-    always = hours("00:00", "23:59:59.999999")
+    always = daily("00:00", "23:59:59.999999")
     last_day = date(2026, 4, 2)
     assert asked("2026-04-02T23:00:00", intervals=always, consent_until=last_day)
     assert refusal("2026-04-03T00:00:00", intervals=always, consent_until=last_day).code == "CONSENT_EXPIRED"
@@ -263,27 +234,8 @@ def test_with_several_zones_consent_ends_with_the_earliest() -> None:
 
 def an_attempt(**fields: Any) -> Attempt:
     """Claimed at noon."""
-    usual: dict[str, Any] = {
-        "id": UUID(int=1),
-        "interview_id": UUID(int=2),
-        "company_id": UUID(int=3),
-        "chain_id": UUID(int=1),
-        "retry_number": 0,
-        "manual": True,
-        "state": AttemptState.IN_PROGRESS,
-        "phase": Phase.DIALLING,
-        "schedule": Schedule(requested=None, clock=BRATISLAVA, due_at=NOON, earliest_at=NOON, tzdata_version="2026f"),
-        "due_at": NOON,
-        "expires_at": NOON + 7 * A_DAY,
-        "created_at": NOON,
-        "updated_at": NOON,
-        "claimed_at": NOON,
-        "lease_until": NOON + POLICY.lease,
-        "token": "mine",
-        "epoch": 1,
-        "number_hash": b"hash",
-    }
-    return Attempt(**(usual | fields))
+    claim = {"claimed_at": NOON, "lease_until": NOON + POLICY.lease, "token": "mine", "epoch": 1}
+    return pending(**({"state": AttemptState.IN_PROGRESS, "phase": Phase.DIALLING} | claim | fields))
 
 
 def unknown() -> Attempt:
@@ -317,7 +269,7 @@ def leave_by(attempt: Attempt | None = None, **seen: Any) -> datetime:
 
 
 def test_call_leaves_before_closing_with_room_for_ringing() -> None:
-    callee = a_callee(intervals=hours("13:00", "14:30"))  # 14:00 in Bratislava
+    callee = a_callee(intervals=daily("13:00", "14:30"))  # 14:00 in Bratislava
     assert leave_by(an_attempt(lease_until=NOON + timedelta(hours=2)), callee=callee) == (
         NOON + timedelta(minutes=30) - POLICY.room - timedelta.resolution
     )
@@ -333,8 +285,7 @@ def test_call_leaves_before_its_lease_and_its_interview_end(end: str) -> None:
 def test_call_leaves_before_the_last_day_of_consent_ends() -> None:
     midnight = datetime(2026, 4, 2, 22, 0, tzinfo=UTC)  # in Bratislava
     now = midnight - timedelta(milliseconds=100)
-    all_day = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hours=24)),)
-    callee = a_callee(intervals=all_day, consent_until=date(2026, 4, 2))
+    callee = a_callee(intervals=ALWAYS, consent_until=date(2026, 4, 2))
     attempt = an_attempt(lease_until=now + timedelta(minutes=1))
     assert leave_by(attempt, now=now, callee=callee) == midnight
 
@@ -390,16 +341,14 @@ def test_moved_attempt_waits_for_its_new_time() -> None:
 
 
 def test_a_shut_window_defers_to_the_next_opening_never_to_now() -> None:
-    assert looked(callee=a_callee(intervals=hours("15:00", "16:00"))) == (
-        Deferred(due_at=NOON.replace(hour=13), cause="WINDOW_CLOSED"),
-    )
-    opens_in_a_second = a_callee(intervals=hours("14:00:01", "16:00"))
-    assert looked(callee=opens_in_a_second) == (Deferred(due_at=NOON + timedelta(seconds=5), cause="WINDOW_CLOSED"),)
+    for opens, due_at in (("15:00", NOON.replace(hour=13)), ("14:00:01", NOON + timedelta(seconds=5))):
+        seen = looked(callee=a_callee(intervals=daily(opens, "16:00")))
+        assert seen == (Deferred(due_at=due_at, cause="WINDOW_CLOSED"),)
 
 
 def test_a_window_that_closes_before_the_ringing_ends_is_shut() -> None:
-    assert isinstance(looked(callee=a_callee(intervals=hours("13:00", "14:00:36"))), GoAhead)
-    assert looked(callee=a_callee(intervals=hours("13:00", "14:00:35")))[0].cause == "WINDOW_CLOSED"
+    assert isinstance(looked(callee=a_callee(intervals=daily("13:00", "14:00:36"))), GoAhead)
+    assert looked(callee=a_callee(intervals=daily("13:00", "14:00:35")))[0].cause == "WINDOW_CLOSED"
 
 
 def test_a_window_that_never_opens_is_looked_at_again_tomorrow() -> None:
@@ -411,17 +360,12 @@ def test_unknown_zone_defers_the_call_by_a_day() -> None:
     assert looked(callee=lost) == (Deferred(due_at=NOON + A_DAY, cause="TIMEZONE_UNKNOWN"),)
 
 
-OFFSET = Schedule(
-    requested="2026-04-02T21:00:00+09:00",
-    clock=CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9)),
-    due_at=NOON,
-    earliest_at=NOON,
-    tzdata_version="2026f",
-)
+TOKYO = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9))
+OFFSET = replace(pending().schedule, requested="2026-04-02T21:00:00+09:00", clock=TOKYO)
 
 
 def test_retry_after_an_offset_must_also_suit_the_number() -> None:
-    morning_there = a_callee(intervals=hours("20:00", "22:00"))
+    morning_there = a_callee(intervals=daily("20:00", "22:00"))
     first = an_attempt(schedule=OFFSET)
     assert isinstance(looked(first, callee=morning_there), GoAhead)
     retry = replace(first, retry_number=1, schedule=replace(OFFSET, requested=None))
@@ -430,29 +374,24 @@ def test_retry_after_an_offset_must_also_suit_the_number() -> None:
 
 def test_retry_after_an_offset_rings_when_both_clocks_are_open() -> None:
     retry = an_attempt(schedule=replace(OFFSET, requested=None), retry_number=1)
-    assert isinstance(looked(retry, callee=a_callee(intervals=hours("13:00", "22:00"))), GoAhead)
+    assert isinstance(looked(retry, callee=a_callee(intervals=daily("13:00", "22:00"))), GoAhead)
 
 
 # ---- answers to the POST
 
 
-@pytest.mark.parametrize(
-    ("answer", "event"),
-    [
-        pytest.param(
-            Accepted(call_sid="CA1", queue_time=timedelta(seconds=3)),
-            Placed(call_sid="CA1", look_at=NOON + timedelta(seconds=3 + 30 + 15)),
-            id="accepted",
-        ),
-        pytest.param(
-            NeverTaken(cause="THROTTLED"),
-            NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED"),
-            id="never taken",
-        ),
-        pytest.param(NumberRefused(cause="X"), Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON), id="number refused"),
-        pytest.param(AnswerUnknown(cause="X"), AnswerLost(look_at=NOON, cause="X"), id="unknown"),
-    ],
-)
+ANSWERED = {
+    "accepted": (
+        Accepted(call_sid="CA1", queue_time=timedelta(seconds=3)),
+        Placed(call_sid="CA1", look_at=NOON + timedelta(seconds=3 + 30 + 15)),
+    ),
+    "never taken": (NeverTaken(cause="THROTTLED"), NotPlaced(due_at=NOON + timedelta(seconds=5), cause="THROTTLED")),
+    "number refused": (NumberRefused(cause="X"), Ended(reason=Reason.INVALID_NUMBER, ended_at=NOON)),
+    "unknown": (AnswerUnknown(cause="X"), AnswerLost(look_at=NOON, cause="X")),
+}
+
+
+@pytest.mark.parametrize(("answer", "event"), ANSWERED.values(), ids=ANSWERED)
 def test_an_answer_becomes(answer: CarrierAnswer, event: Event) -> None:
     assert decisions.on_answer(an_attempt(), answer, None, NOON, POLICY) == (event,)
 
@@ -517,6 +456,8 @@ def tellings(draw: st.DrawFn) -> tuple[list[CallNews], list[CallNews]]:
     return trace, draw(st.permutations(again))
 
 
+RINGING, BUSY = (heard(an_attempt(), news(status)) for status in (CallStatus.RINGING, CallStatus.BUSY))
+SECOND_CALL = news(CallStatus.RINGING, sid="CA2")
 STARTS = [
     pytest.param(an_attempt(), id="not yet recorded"),
     pytest.param(evolve(an_attempt(), Placed(call_sid="CA1", look_at=NOON), NOON), id="placed"),
@@ -546,9 +487,8 @@ def test_before_the_end_the_furthest_news_count(told: list[CallNews]) -> None:
 
 
 def test_old_news_change_nothing() -> None:
-    ringing = heard(an_attempt(), news(CallStatus.RINGING))
-    assert decisions.on_news(ringing, news(CallStatus.DIALLED), None, NOON, POLICY) == ()
-    assert decisions.on_news(ringing, news(CallStatus.RINGING), None, NOON, POLICY) == ()
+    for status in (CallStatus.DIALLED, CallStatus.RINGING):
+        assert decisions.on_news(RINGING, news(status), None, NOON, POLICY) == ()
 
 
 def test_first_of_two_ends_counts() -> None:
@@ -569,32 +509,19 @@ def test_an_unknown_outcome_is_proven_by_an_end_alone() -> None:
     assert heard(given_up, news(CallStatus.COMPLETED)).state is AttemptState.COMPLETED
 
 
-@pytest.mark.parametrize(
-    ("attempt", "told", "cause"),
-    [
-        pytest.param(
-            an_attempt(), news(CallStatus.RINGING, token="an old one"), "NEWS_FOR_AN_OLD_TOKEN", id="an old token"
-        ),
-        pytest.param(
-            heard(an_attempt(), news(CallStatus.RINGING)),
-            news(CallStatus.RINGING, sid="CA2"),
-            "TWO_CALLS_FOR_ONE_TOKEN",
-            id="a second call",
-        ),
-        pytest.param(
-            heard(an_attempt(), news(CallStatus.BUSY)),
-            news(CallStatus.RINGING, sid="CA2"),
-            "TWO_CALLS_FOR_ONE_TOKEN",
-            id="a second call after the end",
-        ),
-        pytest.param(
-            evolve(an_attempt(), NotPlaced(due_at=NOON, cause="X"), NOON),
-            news(CallStatus.RINGING),
-            "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
-            id="a call that was never accepted",
-        ),
-    ],
-)
+ALARMING = {
+    "an old token": (an_attempt(), news(CallStatus.RINGING, token="an old one"), "NEWS_FOR_AN_OLD_TOKEN"),
+    "a second call": (RINGING, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN"),
+    "a second call after the end": (BUSY, SECOND_CALL, "TWO_CALLS_FOR_ONE_TOKEN"),
+    "a call that was never accepted": (
+        evolve(an_attempt(), NotPlaced(due_at=NOON, cause="X"), NOON),
+        news(CallStatus.RINGING),
+        "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
+    ),
+}
+
+
+@pytest.mark.parametrize(("attempt", "told", "cause"), ALARMING.values(), ids=ALARMING)
 def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
     alarm = decisions.on_news(attempt, told, None, NOON, POLICY)
     assert isinstance(alarm, Alarm)
@@ -602,11 +529,10 @@ def test_it_is_an_alarm(attempt: Attempt, told: CallNews, cause: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "live"),
-    [(CallStatus.RINGING, ()), (CallStatus.ANSWERED, ("CA2",)), (CallStatus.COMPLETED, ())],
+    ("status", "live"), [(CallStatus.RINGING, ()), (CallStatus.ANSWERED, ("CA2",)), (CallStatus.COMPLETED, ())]
 )
 def test_answered_second_call_is_named_for_tracking(status: CallStatus, live: Sequence[str]) -> None:
-    for attempt in (heard(an_attempt(), news(CallStatus.RINGING)), heard(an_attempt(), news(CallStatus.BUSY))):
+    for attempt in (RINGING, BUSY):
         alarm = decisions.on_news(attempt, news(status, sid="CA2"), None, NOON, POLICY)
         assert isinstance(alarm, Alarm)
         assert alarm.live_sids == live
@@ -645,10 +571,8 @@ def test_one_call_on_the_list_is_the_proof(late: timedelta) -> None:
 
 
 def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
-    two = listed("CA1", "CA2")
-    assert decisions.on_listing(unknown(), two, NOON, POLICY) == Alarm(
-        cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1"
-    ), "the list names the newer call first"
+    two, alarm = listed("CA1", "CA2"), Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1")
+    assert decisions.on_listing(unknown(), two, NOON, POLICY) == alarm, "the list names the newer call first"
     assert isinstance(decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), ProofMissing)
 
 
@@ -729,10 +653,8 @@ def test_search_binds_one_call_and_never_one_of_two() -> None:
 
 
 def test_listing_span_covers_claim_and_lease_with_a_margin() -> None:
-    assert decisions.listing_span(unknown(), POLICY) == (
-        NOON - timedelta(seconds=5),
-        NOON + POLICY.lease + timedelta(seconds=5),
-    )
+    margin = timedelta(seconds=5)
+    assert decisions.listing_span(unknown(), POLICY) == (NOON - margin, NOON + POLICY.lease + margin)
 
 
 def test_polls_grow_rarer_and_the_last_repeats() -> None:

@@ -8,21 +8,18 @@ from uuid import UUID
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings, NextDay, RetryPolicy, Weekday
+from scheduler.domain.company import CallTimeInterval, NextDay, RetryPolicy, Weekday
 from scheduler.domain.refusals import InvalidRetryPolicy
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle import retries
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee
 from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
-from scheduler.timing import callee_zones
+from tests.conftest import NOON
+from tests.lifecycle.lifecycle_setup import a_callee, daily, pending
+from tests.support.builders import BRATISLAVA
 
 POLICY = Policy()
-NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
-"""14:00 in Bratislava, a Thursday. The hours are 08:00 to 20:00 there."""
 FAR = NOON + timedelta(days=7)
-BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
-SLOVAK = callee_zones.read_number("+421915123456")
 
 
 def local(hour: int, minute: int = 0, *, day: int = 2) -> datetime:
@@ -30,38 +27,11 @@ def local(hour: int, minute: int = 0, *, day: int = 2) -> datetime:
     return datetime(2026, 4, day, hour, minute, tzinfo=UTC) - timedelta(hours=2)
 
 
-def hours(*spans: tuple[int, int]) -> tuple[CallTimeInterval, ...]:
-    return tuple(
-        CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=opens), end=timedelta(hours=closes))
-        for opens, closes in spans
-    )
-
-
-def a_callee(**fields: Any) -> Callee:
-    settings = CompanySettings(**{name: fields.pop(name) for name in ("intervals", "retry_policy") if name in fields})
-    usual = {"number": SLOVAK, "timezone": None, "consent_until": date(2027, 1, 1), "settings": settings}
-    return Callee(**(usual | fields))
-
-
 def ended(reason: Reason, *, number: int = 0, at: datetime = NOON, clock: CalleeClock = BRATISLAVA) -> Attempt:
-    return Attempt(
-        id=UUID(int=number + 1),
-        interview_id=UUID(int=100),
-        company_id=UUID(int=200),
-        chain_id=UUID(int=1),
-        retry_number=number,
-        manual=number == 0,
-        state=AttemptState.FAILED,
-        reason=reason,
-        schedule=Schedule(requested=None, clock=clock, due_at=at, earliest_at=at, tzdata_version="2026f"),
-        due_at=at,
-        expires_at=FAR,
-        created_at=at,
-        updated_at=at,
-        claimed_at=at,
-        ended_at=at,
-        number_hash=b"hash",
-    )
+    schedule = Schedule(requested=None, clock=clock, due_at=at, earliest_at=at, tzdata_version="2026f")
+    times = dict.fromkeys(("due_at", "created_at", "updated_at", "claimed_at", "ended_at"), at)
+    place = {"id": UUID(int=number + 1), "retry_number": number, "manual": number == 0}
+    return pending(state=AttemptState.FAILED, reason=reason, schedule=schedule, **place, **times)
 
 
 def due(chain: list[Attempt], *, expires_at: datetime = FAR, **callee: Any) -> datetime | None:
@@ -95,14 +65,10 @@ def test_delay_follows_the_number_of_earlier_failures() -> None:
     policy = RetryPolicy(
         max_retries=9, delays={"BUSY": (timedelta(minutes=1), timedelta(minutes=2)), "VOICEMAIL": (timedelta(hours=1),)}
     )
-    chain = [ended(Reason.BUSY)]
-    assert due(chain, retry_policy=policy) == NOON + timedelta(minutes=1)
-    chain.append(ended(Reason.VOICEMAIL, number=1))
-    assert due(chain, retry_policy=policy) == NOON + timedelta(hours=1)
-    chain.append(ended(Reason.BUSY, number=2))
-    assert due(chain, retry_policy=policy) == NOON + timedelta(minutes=2)
-    chain.append(ended(Reason.BUSY, number=3))
-    assert due(chain, retry_policy=policy) == NOON + timedelta(minutes=2)
+    chain: list[Attempt] = []
+    for reason, minutes in ((Reason.BUSY, 1), (Reason.VOICEMAIL, 60), (Reason.BUSY, 2), (Reason.BUSY, 2)):
+        chain.append(ended(reason, number=len(chain)))
+        assert due(chain, retry_policy=policy) == NOON + timedelta(minutes=minutes)
 
 
 def test_a_reason_without_a_delay_is_not_retried() -> None:
@@ -139,7 +105,7 @@ def test_next_day_passes_over_closed_days_and_keeps_its_part() -> None:
 
 def test_next_day_is_the_next_opening_if_no_part_is_open() -> None:
     tried = [ended(Reason.NO_ANSWER, at=local(9))]
-    assert due(tried, retry_policy=NEXT_DAY_ONLY, intervals=hours((6, 8))) == local(6, day=3)
+    assert due(tried, retry_policy=NEXT_DAY_ONLY, intervals=daily("06:00", "08:00")) == local(6, day=3)
 
 
 # ---- within hours, expiry and consent
@@ -168,9 +134,8 @@ def test_no_retry_is_made_without_a_number_or_a_clock() -> None:
 
 
 def test_a_retry_is_on_the_clock_as_it_is_now() -> None:
-    schedule = retries.next_attempt(
-        ended(Reason.BUSY, at=local(8)), [], a_callee(timezone="America/New_York"), FAR, POLICY
-    )
+    new_yorker = a_callee(timezone="America/New_York")
+    schedule = retries.next_attempt(ended(Reason.BUSY, at=local(8)), [], new_yorker, FAR, POLICY)
     assert schedule is not None
     assert schedule.clock == CalleeClock(source=TimezoneSource.CANDIDATE, zones=("America/New_York",))
     assert schedule.due_at == datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
@@ -179,9 +144,8 @@ def test_a_retry_is_on_the_clock_as_it_is_now() -> None:
 def test_retry_keeps_the_chains_clock() -> None:
     tokyo = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9))
     night_here = datetime(2026, 4, 2, 23, 30, tzinfo=UTC)  # 08:30 there, 01:30 in Bratislava
-    schedule = retries.next_attempt(
-        ended(Reason.BUSY, at=night_here, clock=tokyo), [], a_callee(), FAR + timedelta(days=1), POLICY
-    )
+    last = ended(Reason.BUSY, at=night_here, clock=tokyo)
+    schedule = retries.next_attempt(last, [], a_callee(), FAR + timedelta(days=1), POLICY)
     assert schedule is not None
     assert schedule.clock == tokyo
     assert schedule.due_at == local(8, day=3), "15:00 there, and 08:00 in Bratislava"
@@ -207,17 +171,16 @@ def test_earliest_of_equally_tried_parts_is_chosen() -> None:
 
 
 def test_a_part_without_an_opening_is_passed_over() -> None:
-    mornings = hours((9, 11))
+    mornings = daily("09:00", "11:00")
     assert due(no_answers(local(9), local(10)), intervals=mornings) == local(9, day=3)
-    split = hours((9, 11), (17, 19))
+    split = mornings + daily("17:00", "19:00")
     assert due(no_answers(local(9), local(10)), intervals=split) == local(17, day=3)
 
 
 def test_retry_is_the_next_opening_if_tomorrow_has_none() -> None:
     thursdays = (CallTimeInterval(days=frozenset({Weekday.THU}), start=timedelta(hours=9), end=timedelta(hours=11)),)
-    assert due(no_answers(local(9), local(10)), intervals=thursdays, expires_at=FAR + timedelta(days=9)) == local(
-        9, day=9
-    )
+    tried = no_answers(local(9), local(10))
+    assert due(tried, intervals=thursdays, expires_at=FAR + timedelta(days=9)) == local(9, day=9)
 
 
 def test_tomorrow_is_read_on_the_callees_clock() -> None:

@@ -3,12 +3,10 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
+from scheduler.domain.attempt import Attempt
 from scheduler.domain.refusals import (
     InvalidDateFormat,
     NoOpeningBeforeExpiry,
@@ -19,90 +17,56 @@ from scheduler.domain.refusals import (
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee
-from scheduler.timing import callee_zones
 from tests.architecture.guards import guards
+from tests.conftest import NOON
+from tests.lifecycle.lifecycle_setup import SLOVAK, a_callee, daily, pending
+from tests.support.builders import BRATISLAVA
 
-NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
-"""14:00 in Bratislava, a Thursday."""
 POLICY = Policy()
 A_DAY = timedelta(days=1)
-SLOVAK = callee_zones.read_number("+421915123456")
 TOKYO = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=9))
-BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
 ITS_OWN = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=SLOVAK.zones)
 
 
-def hours(opens: float, closes: float) -> tuple[CallTimeInterval, ...]:
-    return (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=opens), end=timedelta(hours=closes)),)
-
-
-def a_callee(*, intervals: tuple[CallTimeInterval, ...] = hours(8, 20), **fields: Any) -> Callee:
-    settings = CompanySettings(intervals=intervals, timezone=fields.pop("company_zone", None))
-    usual = {"number": SLOVAK, "timezone": None, "consent_until": date(2027, 1, 1), "settings": settings}
-    return Callee(**(usual | fields))
-
-
-def pending(schedule: Schedule, **fields: Any) -> Attempt:
-    usual: dict[str, Any] = {
-        "id": UUID(int=1),
-        "interview_id": UUID(int=2),
-        "company_id": UUID(int=3),
-        "chain_id": UUID(int=1),
-        "retry_number": 0,
-        "manual": True,
-        "state": AttemptState.PENDING,
-        "schedule": schedule,
-        "due_at": schedule.due_at,
-        "expires_at": NOON + 7 * A_DAY,
-        "created_at": NOON,
-        "updated_at": NOON,
-        "number_hash": b"hash",
-    }
-    return Attempt(**(usual | fields))
-
-
-def scheduled(text: str | None, **callee: Any) -> Attempt:
-    schedule, _ = scheduling.on_request(text, a_callee(**callee), NOON, POLICY)
-    return pending(schedule)
+def scheduled(text: str | None, *, now: datetime = NOON) -> Attempt:
+    schedule, _ = scheduling.on_request(text, a_callee(), now, POLICY)
+    return pending(schedule=schedule, due_at=schedule.due_at)
 
 
 # ---- which clocks decide
 
 
+BY_OFFSET = scheduled("2026-04-03T09:00:00+09:00")
+"""02:00 in Bratislava."""
+RETRY_OF_OFFSET = replace(BY_OFFSET, retry_number=1, schedule=replace(BY_OFFSET.schedule, requested=None))
+WALL_TIME = scheduled("2026-04-03T09:00:00")
+
+
 def test_offset_alone_decides_within_the_requested_opening() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")  # 02:00 in Bratislava
-    for now in (asked.due_at, asked.due_at + timedelta(hours=10, minutes=59)):
-        assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO,)
+    for now in (BY_OFFSET.due_at, BY_OFFSET.due_at + timedelta(hours=10, minutes=59)):
+        assert scheduling.deciding_clocks(BY_OFFSET, a_callee(), now) == (TOKYO,)
 
 
 def test_numbers_zones_must_be_open_in_another_opening() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    closing = asked.due_at + timedelta(hours=11)
-    for now in (closing, asked.due_at + A_DAY):
-        assert scheduling.deciding_clocks(asked, a_callee(), now) == (TOKYO, ITS_OWN)
+    closing = BY_OFFSET.due_at + timedelta(hours=11)
+    for now in (closing, BY_OFFSET.due_at + A_DAY):
+        assert scheduling.deciding_clocks(BY_OFFSET, a_callee(), now) == (TOKYO, ITS_OWN)
 
 
 def test_a_retry_is_never_by_the_offset_alone() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
-    assert scheduling.deciding_clocks(retry, a_callee(), retry.due_at) == (TOKYO, ITS_OWN)
+    assert scheduling.deciding_clocks(RETRY_OF_OFFSET, a_callee(), RETRY_OF_OFFSET.due_at) == (TOKYO, ITS_OWN)
 
 
 @guards("own_clock")
 def test_retry_of_an_offset_prefers_the_candidates_zone() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    retry = replace(asked, retry_number=1, schedule=replace(asked.schedule, requested=None))
     lisbon = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/Lisbon",))
-    callee = a_callee(timezone="Europe/Lisbon")
-    assert scheduling.deciding_clocks(retry, callee, retry.due_at) == (TOKYO, lisbon)
-    assert scheduling.deciding_clocks(retry, replace(callee, number=None), retry.due_at) == (TOKYO, lisbon)
+    for callee in (a_callee(timezone="Europe/Lisbon"), a_callee(timezone="Europe/Lisbon", number=None)):
+        assert scheduling.deciding_clocks(RETRY_OF_OFFSET, callee, RETRY_OF_OFFSET.due_at) == (TOKYO, lisbon)
 
 
 def test_retry_of_an_offset_waits_if_the_zone_is_unknown() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
     with pytest.raises(TimezoneUnknown):
-        scheduling.deciding_clocks(asked, a_callee(timezone="Europe/Atlantis"), asked.due_at + A_DAY)
+        scheduling.deciding_clocks(BY_OFFSET, a_callee(timezone="Europe/Atlantis"), BY_OFFSET.due_at + A_DAY)
 
 
 def test_a_zone_decides_alone_however_often_it_is_put_off() -> None:
@@ -112,8 +76,7 @@ def test_a_zone_decides_alone_however_often_it_is_put_off() -> None:
 
 
 def test_a_number_without_zones_adds_none() -> None:
-    asked = scheduled("2026-04-03T09:00:00+09:00")
-    assert scheduling.deciding_clocks(asked, a_callee(number=None), asked.due_at + A_DAY) == (TOKYO,)
+    assert scheduling.deciding_clocks(BY_OFFSET, a_callee(number=None), BY_OFFSET.due_at + A_DAY) == (TOKYO,)
 
 
 # ---- what a change of settings moves
@@ -123,42 +86,38 @@ def anew(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule |
     return scheduling.recomputed_schedule(attempt, a_callee(**callee), now, POLICY)
 
 
+def moved(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule:
+    schedule = anew(attempt, now=now, **callee)
+    assert schedule is not None
+    return schedule
+
+
 def test_attempt_that_may_ring_as_before_is_not_moved() -> None:
     for text in (None, "2026-04-03T09:00:00", "2026-04-03T09:00:00Z", "2026-04-03T12:00:00+02:00"):
         assert anew(scheduled(text)) is None
 
 
 def test_hours_that_begin_later_move_it_later() -> None:
-    moved = anew(scheduled("2026-04-03T09:00:00"), intervals=hours(10, 20))
-    assert moved is not None
-    assert moved.due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
+    assert moved(WALL_TIME, intervals=daily("10:00", "20:00")).due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
 
 
 def test_earlier_hours_do_not_move_a_requested_time() -> None:
     night = datetime(2026, 4, 2, 3, 0, tzinfo=UTC)
-    schedule, _ = scheduling.on_request(None, a_callee(), night, POLICY)
-    moved = anew(pending(schedule), now=night, intervals=hours(6, 20))
-    assert moved is not None
-    assert moved.due_at == datetime(2026, 4, 2, 4, 0, tzinfo=UTC)
-    assert anew(scheduled("2026-04-03T09:00:00"), intervals=hours(6, 20)) is None
+    earlier = moved(scheduled(None, now=night), now=night, intervals=daily("06:00", "20:00"))
+    assert earlier.due_at == datetime(2026, 4, 2, 4, 0, tzinfo=UTC)
+    assert anew(WALL_TIME, intervals=daily("06:00", "20:00")) is None
 
 
 def test_attempt_moved_by_hours_returns_with_the_old_hours() -> None:
-    asked = scheduled("2026-04-03T09:00:00")
-    later = anew(asked, intervals=hours(10, 20))
-    assert later is not None
-    back = anew(replace(asked, schedule=later, due_at=later.due_at))
-    assert back is not None
-    assert back.due_at == asked.due_at
+    later = moved(WALL_TIME, intervals=daily("10:00", "20:00"))
+    assert moved(replace(WALL_TIME, schedule=later, due_at=later.due_at)).due_at == WALL_TIME.due_at
 
 
 def test_new_candidate_zone_moves_a_wall_time_but_no_instant() -> None:
-    moved = anew(scheduled("2026-04-03T09:00:00"), timezone="Europe/London")
-    assert moved is not None
-    assert moved.clock == CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
-    assert moved.due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
-    instant = anew(scheduled("2026-04-03T09:00:00Z"), timezone="Europe/London")
-    assert instant is not None
+    wall_time = moved(WALL_TIME, timezone="Europe/London")
+    assert wall_time.clock == CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
+    assert wall_time.due_at == datetime(2026, 4, 3, 8, 0, tzinfo=UTC)
+    instant = moved(scheduled("2026-04-03T09:00:00Z"), timezone="Europe/London")
     assert instant.due_at == datetime(2026, 4, 3, 9, 0, tzinfo=UTC)
 
 
@@ -168,19 +127,17 @@ def test_a_clock_from_the_request_itself_stays() -> None:
 
 
 def test_lost_clock_or_hours_move_no_attempt() -> None:
-    asked = scheduled("2026-04-03T09:00:00")
-    assert anew(asked, number=None) is None
-    assert anew(asked, intervals=()) is None
+    assert anew(WALL_TIME, number=None) is None
+    assert anew(WALL_TIME, intervals=()) is None
 
 
 def test_attempt_refused_by_the_carrier_keeps_its_due_time() -> None:
     asked = replace(scheduled(None), not_placed=2, due_at=NOON + timedelta(minutes=1))
-    assert anew(asked, intervals=hours(7, 21)) is None
+    assert anew(asked, intervals=daily("07:00", "21:00")) is None
 
 
 def test_due_attempt_that_may_ring_is_not_marked_as_moved() -> None:
-    asked = scheduled(None)
-    assert anew(asked, now=NOON + timedelta(hours=1), intervals=hours(7, 21)) is None
+    assert anew(scheduled(None), now=NOON + timedelta(hours=1), intervals=daily("07:00", "21:00")) is None
 
 
 # ---- expiry
@@ -218,9 +175,8 @@ def test_call_needs_room_to_ring_before_the_expiry() -> None:
 
 def test_an_online_interview_needs_no_opening_and_no_consent() -> None:
     night = "2026-04-03T03:00:00"
-    assert scheduling.online_time(night, a_callee(consent_until=date(2020, 1, 1)), NOON) == datetime(
-        2026, 4, 3, 1, tzinfo=UTC
-    )
+    without_consent = a_callee(consent_until=date(2020, 1, 1))
+    assert scheduling.online_time(night, without_consent, NOON) == datetime(2026, 4, 3, 1, tzinfo=UTC)
     assert scheduling.online_time(None, a_callee(), NOON) is None
 
 
@@ -238,7 +194,7 @@ def test_an_online_time_is_refused(text: str, refusal: type[Exception]) -> None:
 
 
 def test_online_wall_time_needs_a_clock_but_an_instant_does_not() -> None:
-    nobody = a_callee(number=None)
-    assert scheduling.online_time("2026-04-03T03:00:00Z", nobody, NOON) == datetime(2026, 4, 3, 3, tzinfo=UTC)
+    without_a_clock = a_callee(number=None)
+    assert scheduling.online_time("2026-04-03T03:00:00Z", without_a_clock, NOON) == datetime(2026, 4, 3, 3, tzinfo=UTC)
     with pytest.raises(TimezoneUnknown):
-        scheduling.online_time("2026-04-03T03:00:00", nobody, NOON)
+        scheduling.online_time("2026-04-03T03:00:00", without_a_clock, NOON)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import product
 from uuid import UUID, uuid4
 
@@ -39,55 +39,24 @@ from scheduler.domain.attempt import (
     Rescheduled,
 )
 from scheduler.domain.call import CallProgress
-from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
-from scheduler.lifecycle.state_machine import (
-    ARROWS,
-    CALL_ENDS,
-    Arrow,
-    NoSuchArrow,
-    arrow_of,
-    evolve,
-    is_busy,
-    is_over,
-)
+from scheduler.lifecycle.state_machine import ARROWS, CALL_ENDS, Arrow, NoSuchArrow, arrow_of, evolve, is_busy, is_over
 from tests.architecture.guards import guards
+from tests.conftest import NOON
+from tests.lifecycle.lifecycle_setup import pending
 
-NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
-LATER = NOW + timedelta(minutes=1)
-SCHEDULE = Schedule(
-    requested=None,
-    clock=CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(0)),
-    due_at=NOW,
-    earliest_at=NOW,
-    tzdata_version="2026f",
-)
+LATER = NOON + timedelta(minutes=1)
+SCHEDULE = pending().schedule
 OVER = (AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED)
 
 
 def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None = None) -> Attempt:
     """Return an attempt in that state, with the values that the state requires."""
-    attempt_id = UUID(int=1)
-    plain = Attempt(
-        id=attempt_id,
-        interview_id=UUID(int=2),
-        company_id=UUID(int=3),
-        chain_id=attempt_id,
-        retry_number=0,
-        manual=True,
-        state=state,
-        reason=reason,
-        schedule=SCHEDULE,
-        due_at=NOW,
-        expires_at=NOW + timedelta(days=7),
-        created_at=NOW,
-        updated_at=NOW,
-        number_hash=b"hash",
-    )
+    plain = pending(state=state, reason=reason)
     if state is AttemptState.IN_PROGRESS:
-        return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOW, lease_until=LATER, epoch=1)
+        return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOON, lease_until=LATER, epoch=1)
     if reason is Reason.OUTCOME_UNKNOWN:  # with a live call, so that every possible event is allowed
         plain = replace(plain, call_sid="CA1", look_at=LATER)
-    return replace(plain, ended_at=NOW if state in OVER else None)
+    return replace(plain, ended_at=NOON if state in OVER else None)
 
 
 def events() -> Iterator[Event]:
@@ -158,27 +127,16 @@ CONTRACT = {
     ("leg_seen", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
 }
-HOW_CALLS_END = {
-    ("COMPLETED", "ANSWERED"),
-    *(
-        ("FAILED", reason)
-        for reason in (
-            "BUSY",
-            "NO_ANSWER",
-            "VOICEMAIL",
-            "DECLINED",
-            "INVALID_NUMBER",
-            "CARRIER_ERROR",
-            "CANCELLED_AT_CARRIER",
-        )
-    ),
-}
-CONTRACT |= {("ended", "IN_PROGRESS"): HOW_CALLS_END, ("proven", "FAILED"): HOW_CALLS_END}
+FAILURES = ("BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "INVALID_NUMBER", "CARRIER_ERROR", "CANCELLED_AT_CARRIER")
+HOW_CALLS_END = {("COMPLETED", "ANSWERED"), *(("FAILED", reason) for reason in FAILURES)}
 CONTRACT |= {
+    ("ended", "IN_PROGRESS"): HOW_CALLS_END,
+    ("proven", "FAILED"): HOW_CALLS_END,
     ("deleted", "COMPLETED"): {("COMPLETED", "ANSWERED"), ("COMPLETED", "TEST")},
     ("deleted", "CANCELLED"): {("CANCELLED", reason) for reason in CANCELLATIONS},
-    ("deleted", "FAILED"): (HOW_CALLS_END - {("COMPLETED", "ANSWERED")})
-    | {("FAILED", reason) for reason in ("OUTCOME_UNKNOWN", "EXPIRED", "CONSENT_EXPIRED")},
+    ("deleted", "FAILED"): {
+        ("FAILED", reason) for reason in (*FAILURES, "OUTCOME_UNKNOWN", "EXPIRED", "CONSENT_EXPIRED")
+    },
 }
 """The contract's table of states, copied by hand."""
 
@@ -253,21 +211,18 @@ def test_end_state_changes_only_by_proof_of_an_unknown_outcome(state: AttemptSta
 def test_unknown_outcome_is_hung_up_only_after_its_call_is_found() -> None:
     seen = an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN)
     wanted = HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
-    assert evolve(seen, wanted, NOW).hang_up is HangUpCause.COMPANY_DELETED
+    assert evolve(seen, wanted, NOON).hang_up is HangUpCause.COMPANY_DELETED
     for nothing_to_end in (replace(seen, look_at=None), an_attempt(), an_attempt(AttemptState.FAILED, Reason.BUSY)):
         with pytest.raises(NoSuchArrow):
-            evolve(nothing_to_end, wanted, NOW)
+            evolve(nothing_to_end, wanted, NOON)
 
 
 @guards("late_proof")
 def test_proof_is_final() -> None:
-    proven = evolve(
-        an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN),
-        Proven(reason=Reason.BUSY, call_sid="CA1", ended_at=LATER),
-        LATER,
-    )
+    proof = Proven(reason=Reason.BUSY, call_sid="CA1", ended_at=LATER)
+    proven = evolve(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), proof, LATER)
     with pytest.raises(NoSuchArrow):
-        evolve(proven, Proven(reason=Reason.ANSWERED, call_sid="CA1", ended_at=LATER), LATER)
+        evolve(proven, replace(proof, reason=Reason.ANSWERED), LATER)
 
 
 def test_an_error_names_event_and_state() -> None:
@@ -277,16 +232,10 @@ def test_an_error_names_event_and_state() -> None:
 
 @pytest.mark.parametrize("event", [Deferred(due_at=LATER, cause="A_TEST"), NotPlaced(due_at=LATER, cause="A_TEST")])
 def test_attempt_back_to_pending_keeps_only_its_token(event: Event) -> None:
-    busy = replace(an_attempt(AttemptState.IN_PROGRESS), released_until=LATER, looks=3, look_at=LATER, unknown_at=NOW)
-    back = evolve(busy, event, LATER)
-    assert back == replace(
-        an_attempt(),
-        token="token",
-        epoch=2,
-        updated_at=LATER,
-        due_at=LATER,
-        not_placed=1 if isinstance(event, NotPlaced) else 0,
-    )
+    busy = replace(an_attempt(AttemptState.IN_PROGRESS), released_until=LATER, looks=3, look_at=LATER, unknown_at=NOON)
+    not_placed = 1 if isinstance(event, NotPlaced) else 0
+    back = replace(an_attempt(), token="token", epoch=2, updated_at=LATER, due_at=LATER, not_placed=not_placed)
+    assert evolve(busy, event, LATER) == back
 
 
 def test_placed_attempt_resets_the_count_of_unplaced_tries() -> None:
@@ -304,32 +253,26 @@ def test_only_in_progress_is_busy_and_only_end_states_are_over() -> None:
 # ---- the database repeats it
 
 
-def insert_history(connection: psycopg.Connection[object], **row: object) -> None:
-    columns = {"attempt_id": uuid4(), "at": NOW, "epoch": 0, "actor": "a test", "detail": "{}"} | row
-    connection.execute(
-        f"INSERT INTO attempt_history ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})".encode(),
-        list(columns.values()),
-    )
+def insert(connection: psycopg.Connection[object], table: str, row: dict[str, object]) -> None:
+    places = ", ".join(["%s"] * len(row))
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})".encode(), list(row.values()))
 
 
 def test_history_row_of_an_unknown_arrow_is_refused(postgres_url: str) -> None:
-    with (
-        psycopg.connect(postgres_url) as connection,
-        pytest.raises(psycopg.errors.ForeignKeyViolation),
-    ):
-        insert_history(connection, event="claimed", from_state="FAILED", to_state="IN_PROGRESS", reason="")
+    row = {"attempt_id": uuid4(), "at": NOON, "epoch": 0, "actor": "a test", "detail": "{}"}
+    arrow = {"event": "claimed", "from_state": "FAILED", "to_state": "IN_PROGRESS", "reason": ""}
+    with psycopg.connect(postgres_url) as connection, pytest.raises(psycopg.errors.ForeignKeyViolation):
+        insert(connection, "attempt_history", row | arrow)
 
 
 ROW = {
     "id": UUID(int=9),
-    "company_id": None,
-    "interview_id": None,
     "chain_id": UUID(int=9),
     "retry_number": 0,
     "manual": True,
     "state": "PENDING",
-    "due_at": NOW,
-    "expires_at": NOW,
+    "due_at": NOON,
+    "expires_at": NOON,
     "schedule": "{}",
     "warnings": "{}",
     "number_hash": b"hash",
@@ -337,31 +280,31 @@ ROW = {
     "heard_rank": -1,
     "looks": 0,
     "not_placed": 0,
-    "created_at": NOW,
-    "updated_at": NOW,
+    "created_at": NOON,
+    "updated_at": NOON,
 }
-CLAIMED = {"state": "IN_PROGRESS", "token": "t", "claimed_at": NOW, "account_id": 1}
+CLAIMED = {"state": "IN_PROGRESS", "token": "t", "claimed_at": NOON, "account_id": 1}
 DIALLING = {**CLAIMED, "phase": "DIALLING", "lease_until": LATER}
 GOOD = {
     "pending": {},
     "dialling": DIALLING,
     "placed": {**CLAIMED, "phase": "PLACED", "call_sid": "CA1", "look_at": LATER},
-    "unknown": {**CLAIMED, "phase": "UNKNOWN", "unknown_at": NOW, "look_at": LATER},
-    "completed": {"state": "COMPLETED", "reason": "ANSWERED", "ended_at": NOW},
-    "a test": {"state": "COMPLETED", "reason": "TEST", "ended_at": NOW, "number_hash": None},
-    "failed": {"state": "FAILED", "reason": "OUTCOME_UNKNOWN", "ended_at": NOW},
-    "cancelled": {"state": "CANCELLED", "reason": "REPLACED", "ended_at": NOW},
+    "unknown": {**CLAIMED, "phase": "UNKNOWN", "unknown_at": NOON, "look_at": LATER},
+    "completed": {"state": "COMPLETED", "reason": "ANSWERED", "ended_at": NOON},
+    "a test": {"state": "COMPLETED", "reason": "TEST", "ended_at": NOON, "number_hash": None},
+    "failed": {"state": "FAILED", "reason": "OUTCOME_UNKNOWN", "ended_at": NOON},
+    "cancelled": {"state": "CANCELLED", "reason": "REPLACED", "ended_at": NOON},
 }
 WRONG = {
-    "an invalid state": ({"state": "RINGING", "ended_at": NOW}, "state_and_reason"),
+    "an invalid state": ({"state": "RINGING", "ended_at": NOON}, "state_and_reason"),
     "pending with a reason": ({"reason": "BUSY"}, "state_and_reason"),
     "in progress with a reason": ({**DIALLING, "reason": "BUSY"}, "state_and_reason"),
-    "completed without one": ({"state": "COMPLETED", "ended_at": NOW}, "state_and_reason"),
-    "completed as busy": ({"state": "COMPLETED", "reason": "BUSY", "ended_at": NOW}, "state_and_reason"),
-    "failed as answered": ({"state": "FAILED", "reason": "ANSWERED", "ended_at": NOW}, "state_and_reason"),
-    "cancelled as expired": ({"state": "CANCELLED", "reason": "EXPIRED", "ended_at": NOW}, "state_and_reason"),
+    "completed without one": ({"state": "COMPLETED", "ended_at": NOON}, "state_and_reason"),
+    "completed as busy": ({"state": "COMPLETED", "reason": "BUSY", "ended_at": NOON}, "state_and_reason"),
+    "failed as answered": ({"state": "FAILED", "reason": "ANSWERED", "ended_at": NOON}, "state_and_reason"),
+    "cancelled as expired": ({"state": "CANCELLED", "reason": "EXPIRED", "ended_at": NOON}, "state_and_reason"),
     "over without an end": ({"state": "FAILED", "reason": "BUSY"}, "ended_when_over"),
-    "pending with an end": ({"ended_at": NOW}, "ended_when_over"),
+    "pending with an end": ({"ended_at": NOON}, "ended_when_over"),
     "pending with a phase": ({"phase": "PLACED"}, "phase"),
     "in progress without a phase": (CLAIMED, "a_phase_in_progress_only"),
     "an invalid phase": ({**CLAIMED, "phase": "RINGING", "look_at": LATER}, "ck_attempts_phase"),
@@ -388,11 +331,7 @@ def connection(postgres_url: str) -> Iterator[psycopg.Connection[object]]:
 
 
 def insert_attempt(connection: psycopg.Connection[object], row: dict[str, object]) -> None:
-    columns = {**ROW, "company_id": uuid4(), "interview_id": uuid4(), **row}
-    connection.execute(
-        f"INSERT INTO attempts ({', '.join(columns)}) VALUES ({', '.join(['%s'] * len(columns))})".encode(),
-        list(columns.values()),
-    )
+    insert(connection, "attempts", {**ROW, "company_id": uuid4(), "interview_id": uuid4(), **row})
 
 
 @pytest.mark.parametrize("row", GOOD.values(), ids=GOOD.keys())

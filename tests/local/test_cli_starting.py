@@ -26,7 +26,7 @@ from tests.acceptance.conftest import Client
 from tests.conftest import wait_until
 from tests.support.servers import a_door
 
-NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+NOWHERE = "postgresql://user@127.0.0.1:1/nothing"
 NO_REDIS = "redis://127.0.0.1:1/0"
 PRIVATE = Settings(database_url=None, redis_url=None, twilio_account_sid="")
 
@@ -34,6 +34,11 @@ PRIVATE = Settings(database_url=None, redis_url=None, twilio_account_sid="")
 def _environment(**variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "REDIS_"))}
     return {**kept, **variables}
+
+
+def _run(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment, command = _environment(**variables), [sys.executable, *argv]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @contextmanager
@@ -60,19 +65,17 @@ ENTRY_POINTS: Mapping[str, Sequence[str]] = {
 }
 
 
+WITHOUT_SERVERS = {
+    "DATABASE_URL": NOWHERE,
+    "REDIS_URL": NO_REDIS,
+    "TWILIO_ACCOUNT_SID": "AC1",
+    "TWILIO_AUTH_TOKEN": "a token",
+}
+
+
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_process_refuses_unsafe_times_at_start(name: str, tmp_path: Path) -> None:
-    environment = _environment(
-        DIAL_LEASE_S="1",
-        DUECALL_HOME=str(tmp_path),
-        DATABASE_URL=NOWHERE,
-        REDIS_URL=NO_REDIS,
-        TWILIO_ACCOUNT_SID="AC1",
-        TWILIO_AUTH_TOKEN="a token",
-    )
-    done = subprocess.run(
-        [sys.executable, *ENTRY_POINTS[name]], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = _run(*ENTRY_POINTS[name], DIAL_LEASE_S="1", DUECALL_HOME=str(tmp_path), **WITHOUT_SERVERS)
     said = done.stdout + done.stderr
     assert done.returncode not in {0, -signal.SIGTERM}
     assert "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13" in said
@@ -84,12 +87,7 @@ def test_process_refuses_unsafe_times_at_start(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["dial", "clock"])
 def test_process_without_database_ends_with_one_error_line(name: str) -> None:
     """Celery ignores an error in a worker's start: the worker would take hints and place no calls."""
-    environment = _environment(
-        DATABASE_URL=NOWHERE, REDIS_URL=NO_REDIS, TWILIO_ACCOUNT_SID="AC1", TWILIO_AUTH_TOKEN="a token"
-    )
-    done = subprocess.run(
-        [sys.executable, *ENTRY_POINTS[name]], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = _run(*ENTRY_POINTS[name], **WITHOUT_SERVERS)
     assert done.returncode == 1
     assert "the database cannot be reached: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -131,10 +129,7 @@ def test_foreign_api_on_the_port_is_not_announced(tmp_path: Path) -> None:
             others.append(HTTPServer(("127.0.0.1", port), _OtherApi))
             threading.Thread(target=others[0].serve_forever, daemon=True).start()
 
-    with (
-        pytest.raises(NotReady) as why,
-        System(Options(home=tmp_path, port=port), PRIVATE, say),
-    ):
+    with pytest.raises(NotReady) as why, System(Options(home=tmp_path, port=port), PRIVATE, say):
         pytest.fail("it announced another program's API")
     assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok
     others[0].shutdown()
@@ -197,14 +192,8 @@ def test_up_without_redis_warns_and_status_counts_commands(
         client = Client(system.running)
         assert client.get("/readyz").json()["data"]["degraded"] == ["redis"]
         assert client.post(client.interview("+421915300001")).status_code == 202
-        done = subprocess.run(
-            [sys.executable, "-m", "scheduler", "--home", str(tmp_path), "status"],
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        done = _run("-m", "scheduler", "--home", str(tmp_path), "status")
+    assert done.returncode == 0
     (warning,) = [line for line in said if line.startswith("WARNING")]
     assert "Redis (REDIS_URL) does not answer" in warning
     assert "Connection refused" in warning

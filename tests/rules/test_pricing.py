@@ -1,5 +1,6 @@
 """The price of a call: exact, in one unit, by its focus (F5-3)."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -99,14 +100,7 @@ def test_the_two_units_are_never_added() -> None:
         talked=timedelta(minutes=1),
         credits=Decimal(0),
     )
-    in_credits = Bucket(
-        system=BillingSystem.CREDITS,
-        cost_key="a key",
-        events=1,
-        interviews=1,
-        talked=timedelta(minutes=1),
-        credits=Decimal(7),
-    )
+    in_credits = replace(minutes, system=BillingSystem.CREDITS, credits=Decimal(7))
     total = merged([in_credits, minutes, minutes])
     assert [(each.system, each.events, each.talked, each.credits) for each in total] == [
         (BillingSystem.MINUTES, 2, timedelta(minutes=2), Decimal(0)),

@@ -289,8 +289,7 @@ def test_around_the_clock_is_always_open(instant: datetime, name: str, room: tim
 
 
 @pytest.mark.parametrize(
-    "instant",
-    [datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 9, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)],
+    "instant", [datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 9, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)]
 )
 @pytest.mark.parametrize("clock", [in_zones("Asia/Tokyo", "America/Adak"), at_offset(18), at_offset(-18)])
 def test_ends_of_the_calendar_cause_no_error(clock: CalleeClock, instant: datetime) -> None:
@@ -358,31 +357,20 @@ def test_unknown_clock_closes_the_window_of_the_others() -> None:
     assert not call_windows.is_open(clocks, AROUND_THE_CLOCK, utc("2026-04-02T12:00"))
 
 
-@pytest.mark.parametrize(
-    ("clock", "instant", "wanted"),
-    [
-        pytest.param(in_zones("Europe/London"), "2026-01-05T00:00", timedelta(hours=84), id="one zone, a week"),
-        pytest.param(
-            in_zones("Europe/London", "Europe/Bratislava"),
-            "2026-01-05T00:00",
-            timedelta(hours=77),
-            id="two zones",
-        ),
-        pytest.param(in_zones("Europe/London"), "2026-01-05T12:00", timedelta(hours=84), id="from noon to noon"),
-        pytest.param(
-            in_zones("Asia/Tokyo", "America/Los_Angeles"),
-            "2026-01-05T00:00",
-            timedelta(hours=35),
-            id="far apart",
-        ),
-        pytest.param(
-            in_zones(*callee_zones.read_number("+18005551234").zones),
-            "2026-07-01T00:00",
-            7 * timedelta(minutes=30),
-            id="42 zones in summer: from 08:00 in Guam to 20:00 in St John's",
-        ),
-    ],
-)
+COMMON = {
+    "one zone, a week": (in_zones("Europe/London"), "2026-01-05T00:00", timedelta(hours=84)),
+    "two zones": (in_zones("Europe/London", "Europe/Bratislava"), "2026-01-05T00:00", timedelta(hours=77)),
+    "from noon to noon": (in_zones("Europe/London"), "2026-01-05T12:00", timedelta(hours=84)),
+    "far apart": (in_zones("Asia/Tokyo", "America/Los_Angeles"), "2026-01-05T00:00", timedelta(hours=35)),
+    "42 zones in summer: from 08:00 in Guam to 20:00 in St John's": (
+        in_zones(*callee_zones.read_number("+18005551234").zones),
+        "2026-07-01T00:00",
+        7 * timedelta(minutes=30),
+    ),
+}
+
+
+@pytest.mark.parametrize(("clock", "instant", "wanted"), COMMON.values(), ids=COMMON)
 def test_common_minutes_are_those_in_which_all_are_open(clock: CalleeClock, instant: str, wanted: timedelta) -> None:
     assert call_windows.common_minutes(clock, DEFAULT_INTERVALS, utc(instant)) == wanted
 
@@ -482,21 +470,13 @@ def an_interval(**changed: Any) -> dict[str, Any]:
 
 
 def test_intervals_are_read_from_json() -> None:
-    read = call_windows.read_intervals(
-        [
-            an_interval(),
-            {"days": ["SUN"], "start": "22:00", "end": "02:00"},
-            an_interval(start="12:30", end="24:00"),
-        ]
-    )
+    sunday = an_interval(days=["SUN"], start="22:00", end="02:00")
+    read = call_windows.read_intervals([an_interval(), sunday, an_interval(start="12:30", end="24:00")])
+    monday_and_tuesday = frozenset({Weekday.MON, Weekday.TUE})
     assert read == (
-        CallTimeInterval(
-            days=frozenset({Weekday.MON, Weekday.TUE}), start=timedelta(hours=9), end=timedelta(hours=12.5)
-        ),
+        CallTimeInterval(days=monday_and_tuesday, start=timedelta(hours=9), end=timedelta(hours=12.5)),
         CallTimeInterval(days=frozenset({Weekday.SUN}), start=timedelta(hours=22), end=timedelta(hours=26)),
-        CallTimeInterval(
-            days=frozenset({Weekday.MON, Weekday.TUE}), start=timedelta(hours=12.5), end=timedelta(hours=24)
-        ),
+        CallTimeInterval(days=monday_and_tuesday, start=timedelta(hours=12.5), end=timedelta(hours=24)),
     )
 
 
@@ -523,70 +503,53 @@ TIME_RULE = "must be a time from 00:00 to 24:00, written HH:MM"
 DAY_RULE = "must only contain days of MON, TUE, WED, THU, FRI, SAT, SUN"
 
 
-@pytest.mark.parametrize(
-    ("value", "field", "reason"),
-    [
-        pytest.param(None, "", "must be a list of intervals", id="null"),
-        pytest.param({"days": []}, "", "must be a list of intervals", id="an object"),
-        pytest.param([an_interval()] * 51, "", "must have at most 50 intervals, got 51", id="too many"),
-        pytest.param(["MON"], "[0]", "must be an object with days, start and end", id="a text for an interval"),
-        pytest.param(
-            [an_interval(zone="CET")],
-            "[0]",
-            "must have no fields other than days, start and end",
-            id="another field",
-        ),
-        pytest.param([{"days": ["MON"], "start": "09:00"}], "[0].end", "is missing", id="no end"),
-        pytest.param([an_interval(days=[])], "[0].days", "must be a list of at least one day", id="no day"),
-        pytest.param([an_interval(days="MON")], "[0].days", "must be a list of at least one day", id="a text for days"),
-        pytest.param([an_interval(days=["Monday"])], "[0].days", DAY_RULE, id="a day written out"),
-        pytest.param([an_interval(days=[0])], "[0].days", DAY_RULE, id="a day by number"),
-        pytest.param([an_interval(days=[["MON"]])], "[0].days", DAY_RULE, id="a list for a day"),
-        pytest.param([an_interval(days=["MON", "MON"])], "[0].days", "must name each day only once", id="a day twice"),
-        pytest.param([an_interval(), an_interval(start="9:00")], "[1].start", TIME_RULE, id="a short hour"),
-        pytest.param([an_interval(start="09:00:00")], "[0].start", TIME_RULE, id="seconds"),
-        pytest.param([an_interval(start="09:60")], "[0].start", TIME_RULE, id="minute 60"),
-        pytest.param([an_interval(start="25:00")], "[0].start", TIME_RULE, id="hour 25"),
-        pytest.param([an_interval(start="0\u0669:00")], "[0].start", TIME_RULE, id="digits of another script"),
-        pytest.param([an_interval(end="12:30\n")], "[0].end", TIME_RULE, id="a line end"),
-        pytest.param([an_interval(end=1230)], "[0].end", TIME_RULE, id="a number for a time"),
-        pytest.param([an_interval(end="24:01")], "[0].end", "must not be later than 24:00", id="past midnight"),
-        pytest.param(
-            [an_interval(start="24:00")],
-            "[0].start",
-            "must be before 24:00; a day begins at 00:00",
-            id="from 24:00",
-        ),
-        pytest.param(
-            [an_interval(end="09:00")],
-            "[0]",
-            "must have different start and end; a whole day is 00:00 to 24:00",
-            id="an interval without length",
-        ),
-        pytest.param(
-            [an_interval(), an_interval(days=["TUE"], start="12:29", end="13:00")],
-            "[1]",
-            "must not overlap [0] on TUE",
-            id="a minute in common",
-        ),
-        pytest.param(
-            [an_interval(days=["TUE"], start="01:00", end="03:00"), an_interval(start="22:00", end="02:00")],
-            "[0]",
-            "must not overlap [1] on TUE",
-            id="one reaches over midnight into the next",
-        ),
-        pytest.param(
-            [
-                an_interval(days=["MON"], start="01:00", end="03:00"),
-                an_interval(days=["SUN"], start="22:00", end="02:00"),
-            ],
-            "[0]",
-            "must not overlap [1] on MON",
-            id="one reaches into the next week",
-        ),
-        pytest.param([an_interval(), an_interval()], "[1]", "must not overlap [0] on MON", id="the same twice"),
-    ],
-)
+INVALID: dict[str, tuple[object, str, str]] = {
+    "null": (None, "", "must be a list of intervals"),
+    "an object": ({"days": []}, "", "must be a list of intervals"),
+    "too many": ([an_interval()] * 51, "", "must have at most 50 intervals, got 51"),
+    "a text for an interval": (["MON"], "[0]", "must be an object with days, start and end"),
+    "another field": ([an_interval(zone="CET")], "[0]", "must have no fields other than days, start and end"),
+    "no end": ([{"days": ["MON"], "start": "09:00"}], "[0].end", "is missing"),
+    "no day": ([an_interval(days=[])], "[0].days", "must be a list of at least one day"),
+    "a text for days": ([an_interval(days="MON")], "[0].days", "must be a list of at least one day"),
+    "a day written out": ([an_interval(days=["Monday"])], "[0].days", DAY_RULE),
+    "a day by number": ([an_interval(days=[0])], "[0].days", DAY_RULE),
+    "a list for a day": ([an_interval(days=[["MON"]])], "[0].days", DAY_RULE),
+    "a day twice": ([an_interval(days=["MON", "MON"])], "[0].days", "must name each day only once"),
+    "a short hour": ([an_interval(), an_interval(start="9:00")], "[1].start", TIME_RULE),
+    "seconds": ([an_interval(start="09:00:00")], "[0].start", TIME_RULE),
+    "minute 60": ([an_interval(start="09:60")], "[0].start", TIME_RULE),
+    "hour 25": ([an_interval(start="25:00")], "[0].start", TIME_RULE),
+    "digits of another script": ([an_interval(start="0\u0669:00")], "[0].start", TIME_RULE),
+    "a line end": ([an_interval(end="12:30\n")], "[0].end", TIME_RULE),
+    "a number for a time": ([an_interval(end=1230)], "[0].end", TIME_RULE),
+    "past midnight": ([an_interval(end="24:01")], "[0].end", "must not be later than 24:00"),
+    "from 24:00": ([an_interval(start="24:00")], "[0].start", "must be before 24:00; a day begins at 00:00"),
+    "an interval without length": (
+        [an_interval(end="09:00")],
+        "[0]",
+        "must have different start and end; a whole day is 00:00 to 24:00",
+    ),
+    "a minute in common": (
+        [an_interval(), an_interval(days=["TUE"], start="12:29", end="13:00")],
+        "[1]",
+        "must not overlap [0] on TUE",
+    ),
+    "one reaches over midnight into the next": (
+        [an_interval(days=["TUE"], start="01:00", end="03:00"), an_interval(start="22:00", end="02:00")],
+        "[0]",
+        "must not overlap [1] on TUE",
+    ),
+    "one reaches into the next week": (
+        [an_interval(days=["MON"], start="01:00", end="03:00"), an_interval(days=["SUN"], start="22:00", end="02:00")],
+        "[0]",
+        "must not overlap [1] on MON",
+    ),
+    "the same twice": ([an_interval(), an_interval()], "[1]", "must not overlap [0] on MON"),
+}
+
+
+@pytest.mark.parametrize(("value", "field", "reason"), INVALID.values(), ids=INVALID)
 def test_invalid_intervals_are_refused_with_field_and_reason(value: object, field: str, reason: str) -> None:
     with pytest.raises(InvalidInterval) as refused:
         call_windows.read_intervals(value)
@@ -611,18 +574,10 @@ def test_any_json_is_read_or_refused(value: object) -> None:
 
 
 def test_closing_time_of_an_opening_crosses_midnight_and_week() -> None:
-    thursday = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
-    london = CalleeClock(source=TimezoneSource.CANDIDATE, zones=("Europe/London",))
-
-    def span(opens: int, closes: int, *days: Weekday) -> CallTimeInterval:
-        return CallTimeInterval(
-            days=frozenset(days or Weekday), start=timedelta(hours=opens), end=timedelta(hours=closes)
-        )
-
-    assert call_windows.closes_at(london, [span(8, 20)], thursday) == thursday.replace(hour=19)
-    assert call_windows.closes_at(london, [span(8, 13)], thursday) == thursday, "a closed window closes now"
-    night = [span(8, 24), span(0, 2)]
-    assert call_windows.closes_at(london, night, thursday) == datetime(2026, 4, 3, 1, 0, tzinfo=UTC)
-    over_the_week = [span(22, 26, Weekday.SUN)]
-    sunday_night = datetime(2026, 4, 5, 22, 30, tzinfo=UTC)
-    assert call_windows.closes_at(london, over_the_week, sunday_night) == datetime(2026, 4, 6, 1, 0, tzinfo=UTC)
+    london, thursday, sunday_night = in_zones("Europe/London"), utc("2026-04-02T12:00"), utc("2026-04-05T22:30")
+    assert call_windows.closes_at(london, hours("daily", "08:00", "20:00"), thursday) == utc("2026-04-02T19:00")
+    closed = hours("daily", "08:00", "13:00")
+    assert call_windows.closes_at(london, closed, thursday) == thursday, "a closed window closes now"
+    night = hours("daily", "08:00", "24:00") + hours("daily", "00:00", "02:00")
+    assert call_windows.closes_at(london, night, thursday) == utc("2026-04-03T01:00")
+    assert call_windows.closes_at(london, hours("SUN", "22:00", "02:00"), sunday_night) == utc("2026-04-06T01:00")

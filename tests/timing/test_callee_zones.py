@@ -3,79 +3,63 @@
 import ast
 import random
 import zoneinfo
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from phonenumbers import PhoneNumberType
 from phonenumbers.tzdata import TIMEZONE_DATA
 
 import scheduler.timing
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval
-from scheduler.domain.refusals import (
-    InvalidTimezone,
-    NumberNotAllowed,
-    PhoneNumberInvalid,
-    TimezoneUnknown,
-)
+from scheduler.domain.company import DEFAULT_INTERVALS
+from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_facts, zone_names
-from scheduler.timing.callee_zones import NumberKind
+from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 from tests.architecture.guards import guards
 
 SLOVAK_MOBILE = "+421915123456"
 AUSTRALIAN_MOBILE = "+61412345678"
 AMERICAN_TOLL_FREE = "+18005551234"
 UNIVERSAL_TOLL_FREE = "+80012345678"
-DEFAULT_HOURS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=8), end=timedelta(hours=20)),)
 
 
-@pytest.mark.parametrize(
-    ("text", "kind", "region", "zones"),
-    [
-        pytest.param(SLOVAK_MOBILE, NumberKind.MOBILE, "SK", ("Europe/Bratislava",), id="one zone"),
-        pytest.param(
-            AUSTRALIAN_MOBILE,
-            NumberKind.MOBILE,
-            "AU",
-            (
-                *("Australia/Adelaide", "Australia/Brisbane", "Australia/Broken_Hill", "Australia/Darwin"),
-                *("Australia/Hobart", "Australia/Melbourne", "Australia/Perth", "Australia/Sydney"),
-            ),
-            id="a nationwide mobile is in each zone where more than a few people live",
+ZONES = {
+    "one zone": (SLOVAK_MOBILE, NumberKind.MOBILE, "SK", ("Europe/Bratislava",)),
+    "a nationwide mobile is in each zone where more than a few people live": (
+        AUSTRALIAN_MOBILE,
+        NumberKind.MOBILE,
+        "AU",
+        (
+            *("Australia/Adelaide", "Australia/Brisbane", "Australia/Broken_Hill", "Australia/Darwin"),
+            *("Australia/Hobart", "Australia/Melbourne", "Australia/Perth", "Australia/Sydney"),
         ),
-        pytest.param("+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",), id="not on the Chathams"),
-        pytest.param(
-            "+59322345678",
-            NumberKind.FIXED_LINE,
-            "EC",
-            ("America/Guayaquil",),
-            id="a fixed line is where its area code is",
-        ),
-        pytest.param("+672322123", NumberKind.FIXED_LINE, "NF", ("Pacific/Norfolk",), id="a fixed line on Norfolk"),
-        pytest.param(
-            "+672381234",
-            NumberKind.MOBILE,
-            "NF",
-            ("Pacific/Norfolk",),
-            id="a mobile that can only be where few people live is there",
-        ),
-        pytest.param("+919876543210", NumberKind.MOBILE, "IN", ("Asia/Kolkata",), id="an old zone name is replaced"),
-        pytest.param(
-            "+12125551234",
-            NumberKind.FIXED_OR_MOBILE,
-            "US",
-            ("America/New_York",),
-            id="an American area code",
-        ),
-        pytest.param("+16135550123", NumberKind.FIXED_OR_MOBILE, "CA", ("America/Toronto",), id="a Canadian one"),
-        pytest.param(UNIVERSAL_TOLL_FREE, NumberKind.TOLL_FREE, None, (), id="a number of no country has no zone"),
-        pytest.param("+442071234567", NumberKind.FIXED_LINE, "GB", ("Europe/London",), id="London"),
-    ],
-)
+    ),
+    "not on the Chathams": ("+64211234567", NumberKind.MOBILE, "NZ", ("Pacific/Auckland",)),
+    "a fixed line is where its area code is": ("+59322345678", NumberKind.FIXED_LINE, "EC", ("America/Guayaquil",)),
+    "a fixed line on Norfolk": ("+672322123", NumberKind.FIXED_LINE, "NF", ("Pacific/Norfolk",)),
+    "a mobile that can only be where few people live is there": (
+        "+672381234",
+        NumberKind.MOBILE,
+        "NF",
+        ("Pacific/Norfolk",),
+    ),
+    "an old zone name is replaced": ("+919876543210", NumberKind.MOBILE, "IN", ("Asia/Kolkata",)),
+    "an American area code": ("+12125551234", NumberKind.FIXED_OR_MOBILE, "US", ("America/New_York",)),
+    "a Canadian one": ("+16135550123", NumberKind.FIXED_OR_MOBILE, "CA", ("America/Toronto",)),
+    "a number of no country has no zone": (UNIVERSAL_TOLL_FREE, NumberKind.TOLL_FREE, None, ()),
+    "London": ("+442071234567", NumberKind.FIXED_LINE, "GB", ("Europe/London",)),
+}
+
+
+@pytest.mark.parametrize(("text", "kind", "region", "zones"), ZONES.values(), ids=ZONES)
 def test_a_number_has_these_zones(text: str, kind: NumberKind, region: str | None, zones: tuple[str, ...]) -> None:
     number = callee_zones.read_number(text)
     assert (number.e164, number.kind, number.region, number.zones) == (text, kind, region, zones)
@@ -89,16 +73,17 @@ def test_toll_free_number_has_sparsely_populated_zones_too() -> None:
     assert list(zones) == sorted(zones)
 
 
+def examples(*kinds: int) -> Iterator[tuple[str, CalleeNumber]]:
+    """Yield each region with its example number of each kind that it has."""
+    for region, kind in product(sorted(phonenumbers.SUPPORTED_REGIONS), kinds):
+        example = phonenumbers.example_number_for_type(region, kind)
+        if example is not None:
+            text = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+            yield region, callee_zones.read_number(text)
+
+
 def test_mobile_does_not_have_sparsely_populated_zones() -> None:
-    every_mobile = (
-        phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
-        for region in sorted(phonenumbers.SUPPORTED_REGIONS)
-    )
-    sets = {
-        callee_zones.read_number(phonenumbers.format_number(mobile, phonenumbers.PhoneNumberFormat.E164)).zones
-        for mobile in every_mobile
-        if mobile is not None
-    }
+    sets = {mobile.zones for _, mobile in examples(PhoneNumberType.MOBILE)}
     several = {zone for zones in sets if len(zones) > 1 for zone in zones}
     assert several.isdisjoint({"Australia/Lord_Howe", "Indian/Cocos", "Indian/Christmas", "Pacific/Chatham"})
     assert {"Pacific/Galapagos", "Atlantic/Azores", "Pacific/Marquesas"} <= several
@@ -115,26 +100,18 @@ def test_two_spellings_of_one_line_are_one_number() -> None:
     assert callee_zones.read_number("+4402071234567").e164 == callee_zones.read_number("+442071234567").e164
 
 
+NO_CALLING_CODE = "it is not E.164, which begins with + and the country's calling code"
+NOT_DIGITS = "it is not E.164, which has only the digits 0 to 9 after the +"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        pytest.param(
-            "0915123456",
-            "it is not E.164, which begins with + and the country's calling code",
-            id="a national number",
-        ),
-        pytest.param("", "it is not E.164, which begins with + and the country's calling code", id="nothing"),
-        pytest.param("+", "it is not E.164, which has only the digits 0 to 9 after the +", id="only a plus"),
-        pytest.param(
-            "+421 915 123 456",
-            "it is not E.164, which has only the digits 0 to 9 after the +",
-            id="spaces",
-        ),
-        pytest.param(
-            "+42191512345\u0666",
-            "it is not E.164, which has only the digits 0 to 9 after the +",
-            id="digits of another script",
-        ),
+        pytest.param("0915123456", NO_CALLING_CODE, id="a national number"),
+        pytest.param("", NO_CALLING_CODE, id="nothing"),
+        pytest.param("+", NOT_DIGITS, id="only a plus"),
+        pytest.param("+421 915 123 456", NOT_DIGITS, id="spaces"),
+        pytest.param("+42191512345\u0666", NOT_DIGITS, id="digits of another script"),
         pytest.param("+0421915123456", "it is not E.164: no country's calling code begins with 0", id="a leading 0"),
         pytest.param("+4219151234567890", "it is too long: E.164 has at most 15 digits", id="16 digits"),
         pytest.param("+999123456789", "no country has that calling code", id="no such country"),
@@ -318,25 +295,22 @@ def test_each_zone_of_the_table_is_a_place_and_nearly_empty() -> None:
 EASTER_ISLAND_IS_TWO_HOURS_BEHIND = "+56961234567"
 
 
+ANYWHERE = {
+    "Chile": (
+        EASTER_ISLAND_IS_TWO_HOURS_BEHIND,
+        {"America/Santiago", "America/Punta_Arenas", "America/Coyhaique", "Pacific/Easter"},
+    ),
+    "Indonesia": ("+62812345678", {"Asia/Jakarta", "Asia/Pontianak", "Asia/Makassar", "Asia/Jayapura"}),
+    "Papua New Guinea": ("+67570123456", {"Pacific/Port_Moresby", "Pacific/Bougainville"}),
+    "China": ("+8613123456789", {"Asia/Shanghai", "Asia/Urumqi"}),
+    "Ukraine": ("+380501234567", {"Europe/Kyiv", "Europe/Simferopol"}),
+    "toll-free in Chile": ("+56800123456", {"America/Santiago", "Pacific/Easter"}),
+    "VoIP in Australia": ("+61147101234", {"Australia/Darwin", "Australia/Perth"}),
+}
+
+
 @guards("whole_country")
-@pytest.mark.parametrize(
-    ("text", "zones"),
-    [
-        pytest.param(
-            EASTER_ISLAND_IS_TWO_HOURS_BEHIND,
-            {"America/Santiago", "America/Punta_Arenas", "America/Coyhaique", "Pacific/Easter"},
-            id="Chile",
-        ),
-        pytest.param(
-            "+62812345678", {"Asia/Jakarta", "Asia/Pontianak", "Asia/Makassar", "Asia/Jayapura"}, id="Indonesia"
-        ),
-        pytest.param("+67570123456", {"Pacific/Port_Moresby", "Pacific/Bougainville"}, id="Papua New Guinea"),
-        pytest.param("+8613123456789", {"Asia/Shanghai", "Asia/Urumqi"}, id="China"),
-        pytest.param("+380501234567", {"Europe/Kyiv", "Europe/Simferopol"}, id="Ukraine"),
-        pytest.param("+56800123456", {"America/Santiago", "Pacific/Easter"}, id="toll-free in Chile"),
-        pytest.param("+61147101234", {"Australia/Darwin", "Australia/Perth"}, id="VoIP in Australia"),
-    ],
-)
+@pytest.mark.parametrize(("text", "zones"), ANYWHERE.values(), ids=ANYWHERE)
 def test_number_of_no_area_may_be_anywhere_in_its_country(text: str, zones: set[str]) -> None:
     assert zones <= set(callee_zones.read_number(text).zones)
 
@@ -388,32 +362,21 @@ def offsets(zone: str) -> tuple[timedelta | None, ...]:
 
 def test_countries_that_share_numbers_have_no_other_clock() -> None:
     """libphonenumber gives a shared number to one country (Guadeloupe, not Saint-Martin)."""
-    for region in sorted(phonenumbers.SUPPORTED_REGIONS):
-        own = {offsets(zone) for zone in zone_names.of_country(region) if zone not in zone_facts.INHABITANTS}
-        for kind in (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.TOLL_FREE):
-            example = phonenumbers.example_number_for_type(region, kind)
-            if example is None:
-                continue
-            number = callee_zones.read_number(phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164))
-            if number.kind in {NumberKind.MOBILE, NumberKind.TOLL_FREE} and region not in {"AR", "BR"}:
-                assert own <= {offsets(zone) for zone in number.zones}, region
+    for region, number in examples(PhoneNumberType.MOBILE, PhoneNumberType.TOLL_FREE):
+        if number.kind in {NumberKind.MOBILE, NumberKind.TOLL_FREE} and region not in {"AR", "BR"}:
+            own = {offsets(zone) for zone in zone_names.of_country(region) if zone not in zone_facts.INHABITANTS}
+            assert own <= {offsets(zone) for zone in number.zones}, region
 
 
 def test_each_kind_of_number_has_a_common_opening() -> None:
     """At the default hours, in each month: with more zones NO_COMMON_OPENING must stay rare."""
     never_open = set()
-    for region in sorted(phonenumbers.SUPPORTED_REGIONS):
-        for kind in phonenumbers.PhoneNumberType.values():
-            example = phonenumbers.example_number_for_type(region, kind)
-            if example is None:
-                continue
-            number = callee_zones.read_number(phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164))
-            clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=number.zones)
-            for month in range(1, 13):
-                start = datetime(2027, month, 5, tzinfo=UTC)
-                together = call_windows.common_minutes(clock, DEFAULT_HOURS, start)
-                if together < timedelta(minutes=60):
-                    never_open.add((example.country_code, number.kind))
+    for region, number in examples(*PhoneNumberType.values()):
+        clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=number.zones)
+        for month in range(1, 13):
+            start = datetime(2027, month, 5, tzinfo=UTC)
+            if call_windows.common_minutes(clock, DEFAULT_INTERVALS, start) < timedelta(minutes=60):
+                never_open.add((region, number.kind))
     assert never_open == set()
 
 
@@ -447,111 +410,58 @@ def test_places_with_the_same_time_share_a_clock() -> None:
 
 NUMBER = callee_zones.read_number(SLOVAK_MOBILE)
 NOWHERE = callee_zones.read_number(UNIVERSAL_TOLL_FREE)
-OFFSET = "2026-04-02T07:00+10:30"
+OFFSET, INSTANT = "2026-04-02T07:00+10:30", "2026-04-02T07:00Z"
+NONE: dict[str, Any] = {"candidate_zone": None, "number": None, "company_zone": None}
+ALL = {"candidate_zone": "Asia/Tokyo", "number": NUMBER, "company_zone": "Asia/Seoul"}
 
 
-@pytest.mark.parametrize(
-    ("text", "candidate", "number", "company", "source", "zones"),
-    [
-        pytest.param(
-            OFFSET + "[Australia/Adelaide]",
-            "Asia/Tokyo",
-            NUMBER,
-            "Asia/Seoul",
-            TimezoneSource.ZONE,
-            ("Australia/Adelaide",),
-            id="a zone in the text, also with an offset",
-        ),
-        pytest.param(
-            "2026-04-02T07:00Z[Australia/Adelaide]",
-            "Asia/Tokyo",
-            NUMBER,
-            "Asia/Seoul",
-            TimezoneSource.ZONE,
-            ("Australia/Adelaide",),
-            id="a zone with an instant",
-        ),
-        pytest.param(OFFSET, "Asia/Tokyo", NUMBER, "Asia/Seoul", TimezoneSource.OFFSET, (), id="an offset"),
-        pytest.param(
-            "2026-04-02T07:00+00:00",
-            "Asia/Tokyo",
-            NUMBER,
-            "Asia/Seoul",
-            TimezoneSource.OFFSET,
-            (),
-            id="+00:00",
-        ),
-        pytest.param(
-            "2026-04-02T07:00Z",
-            "Asia/Tokyo",
-            NUMBER,
-            "Asia/Seoul",
-            TimezoneSource.CANDIDATE,
-            ("Asia/Tokyo",),
-            id="Z names no clock, so the candidate's",
-        ),
-        pytest.param(
-            "2026-04-02T07:00-00:00",
-            None,
-            NUMBER,
-            "Asia/Seoul",
-            TimezoneSource.PHONE_NUMBER,
-            ("Europe/Bratislava",),
-            id="nor does -00:00, so the number's",
-        ),
-        pytest.param(
-            "2026-04-02T07:00",
-            None,
-            NOWHERE,
-            "Asia/Seoul",
-            TimezoneSource.COMPANY,
-            ("Asia/Seoul",),
-            id="a number without zones leaves it to the company",
-        ),
-        pytest.param(
-            None,
-            "Asia/Calcutta",
-            None,
-            None,
-            TimezoneSource.CANDIDATE,
-            ("Asia/Kolkata",),
-            id="no time was asked for",
-        ),
-        pytest.param(None, None, None, "Asia/Seoul", TimezoneSource.COMPANY, ("Asia/Seoul",), id="no number"),
-    ],
-)
-def test_the_most_exact_clock_decides(
-    *,
-    text: str | None,
-    candidate: str | None,
-    number: callee_zones.CalleeNumber | None,
-    company: str | None,
-    source: TimezoneSource,
-    zones: tuple[str, ...],
-) -> None:
+DECIDING = {
+    "a zone in the text, also with an offset": (OFFSET + "[Australia/Adelaide]", ALL, "ZONE", "Australia/Adelaide"),
+    "a zone with an instant": ("2026-04-02T07:00Z[Australia/Adelaide]", ALL, "ZONE", "Australia/Adelaide"),
+    "an offset": (OFFSET, ALL, "OFFSET", None),
+    "+00:00": ("2026-04-02T07:00+00:00", ALL, "OFFSET", None),
+    "Z names no clock, so the candidate's": (INSTANT, ALL, "CANDIDATE", "Asia/Tokyo"),
+    "nor does -00:00, so the number's": (
+        "2026-04-02T07:00-00:00",
+        ALL | {"candidate_zone": None},
+        "PHONE_NUMBER",
+        "Europe/Bratislava",
+    ),
+    "a number without zones leaves it to the company": (
+        "2026-04-02T07:00",
+        ALL | {"candidate_zone": None, "number": NOWHERE},
+        "COMPANY",
+        "Asia/Seoul",
+    ),
+    "no time was asked for": (None, NONE | {"candidate_zone": "Asia/Calcutta"}, "CANDIDATE", "Asia/Kolkata"),
+    "no number": (None, NONE | {"company_zone": "Asia/Seoul"}, "COMPANY", "Asia/Seoul"),
+}
+
+
+@pytest.mark.parametrize(("text", "known", "source", "zone"), DECIDING.values(), ids=DECIDING)
+def test_the_most_exact_clock_decides(text: str | None, known: dict[str, Any], source: str, zone: str | None) -> None:
     requested = None if text is None else requested_time.read(text)
-    offset = requested.offset if requested is not None and source is TimezoneSource.OFFSET else None
-    assert callee_zones.deciding_clock(
-        requested, candidate_zone=candidate, number=number, company_zone=company
-    ) == CalleeClock(source=source, offset=offset, zones=zones)
+    offset = requested.offset if requested is not None and source == "OFFSET" else None
+    clock = CalleeClock(source=TimezoneSource(source), offset=offset, zones=(zone,) if zone else ())
+    assert callee_zones.deciding_clock(requested, **known) == clock
 
 
 @pytest.mark.parametrize(
-    ("text", "candidate", "number", "company"),
+    ("text", "known"),
     [
-        pytest.param("2026-04-02T07:00Z", None, None, None, id="an instant and nothing else"),
-        pytest.param("2026-04-02T07:00", None, NOWHERE, None, id="a number without zones"),
-        pytest.param(None, None, None, None, id="nothing at all"),
-        pytest.param(None, "Europe/Atlantis", NUMBER, "Asia/Seoul", id="a candidate's zone that no longer exists"),
-        pytest.param(None, None, NOWHERE, "CET", id="a company's zone that no longer exists"),
+        pytest.param(INSTANT, NONE, id="an instant and nothing else"),
+        pytest.param("2026-04-02T07:00", NONE | {"number": NOWHERE}, id="a number without zones"),
+        pytest.param(None, NONE, id="nothing at all"),
+        pytest.param(None, ALL | {"candidate_zone": "Europe/Atlantis"}, id="a candidate's zone that no longer exists"),
+        pytest.param(
+            None, NONE | {"number": NOWHERE, "company_zone": "CET"}, id="a company's zone that no longer exists"
+        ),
     ],
 )
-def test_unknown_clock_blocks_the_call(
-    text: str | None, candidate: str | None, number: callee_zones.CalleeNumber | None, company: str | None
-) -> None:
+def test_unknown_clock_blocks_the_call(text: str | None, known: dict[str, Any]) -> None:
     requested = None if text is None else requested_time.read(text)
     with pytest.raises(TimezoneUnknown):
-        callee_zones.deciding_clock(requested, candidate_zone=candidate, number=number, company_zone=company)
+        callee_zones.deciding_clock(requested, **known)
 
 
 def test_large_modules_of_phonenumbers_are_not_imported() -> None:

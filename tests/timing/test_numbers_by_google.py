@@ -6,7 +6,7 @@ changed since are listed here with the release of the change. The results of Goo
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import phonenumbers
 import pytest
@@ -41,15 +41,8 @@ LEARNED_SINCE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "+1437": ("9.0.16", ("America/Toronto",)),
     "+52626": ("9.0.25", ("America/Ojinaga",)),
     "+52656": ("9.0.25", ("America/Ciudad_Juarez",)),
-    "+52867": ("9.0.25", ("America/Matamoros",)),
-    "+52877": ("9.0.25", ("America/Matamoros",)),
-    "+52878": ("9.0.25", ("America/Matamoros",)),
-    "+52894": ("9.0.25", ("America/Matamoros",)),
-    "+52899": ("9.0.25", ("America/Matamoros",)),
-    "+52983": ("9.0.25", ("America/Cancun",)),
-    "+52984": ("9.0.25", ("America/Cancun",)),
-    "+52987": ("9.0.25", ("America/Cancun",)),
-    "+52998": ("9.0.25", ("America/Cancun",)),
+    **dict.fromkeys(("+52867", "+52877", "+52878", "+52894", "+52899"), ("9.0.25", ("America/Matamoros",))),
+    **dict.fromkeys(("+52983", "+52984", "+52987", "+52998"), ("9.0.25", ("America/Cancun",))),
     "+1709": ("after 9.0.35", ("America/Halifax", "America/St_Johns")),  # before: Puerto Rico instead of Halifax
 }
 A_MOBILE_SINCE = {"+16582345678": "America/Jamaica"}
@@ -216,17 +209,9 @@ def by_our_rules(named: tuple[str, ...], kind: NumberKind) -> tuple[str, ...]:
     return tuple(sorted(canonical))
 
 
-def learned(number: str) -> str | None:
+def listed_prefix(number: str, listed: Mapping[str, object]) -> str | None:
     """Return the longest listed prefix of a number."""
-    return max((prefix for prefix in LEARNED_SINCE if number.startswith(prefix)), key=len, default=None)
-
-
-def forgotten(number: str) -> str | None:
-    return next((prefix for prefix in FORGOTTEN_ADDED if number.startswith(prefix)), None)
-
-
-def wrong(number: str) -> str | None:
-    return next((prefix for prefix in WRONG if number.startswith(prefix)), None)
+    return max((prefix for prefix in listed if number.startswith(prefix)), key=len, default=None)
 
 
 def with_what_is_added(number: CalleeNumber, wanted: tuple[str, ...]) -> tuple[tuple[str, ...], set[object]]:
@@ -239,13 +224,13 @@ def with_what_is_added(number: CalleeNumber, wanted: tuple[str, ...]) -> tuple[t
     if is_of_no_area(number) and not set(THE_COUNTRY_ADDED.get(str(number.region), ())) <= named:
         named.update(THE_COUNTRY_ADDED[str(number.region)])
         added.add(number.region)
-    if (prefix := forgotten(number.e164)) and not set(FORGOTTEN_ADDED[prefix]) <= set(wanted):
+    if (prefix := listed_prefix(number.e164, FORGOTTEN_ADDED)) and not set(FORGOTTEN_ADDED[prefix]) <= set(wanted):
         named.update(FORGOTTEN_ADDED[prefix])
         added.add(prefix)
     return by_our_rules(tuple(named), number.kind), added
 
 
-def test_the_numbers_are_of_all_regions_kinds_and_prefixes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_numbers_are_of_all_regions_kinds_and_prefixes(aloud: Callable[[str], None]) -> None:
     numbers = [callee_zones.read_number(number) for number in GOOGLES]
     assert len(numbers) >= 2_000
     # Western Sahara and Saint-Martin share every prefix with Morocco and Saint-Barthélemy, which come first.
@@ -253,8 +238,7 @@ def test_the_numbers_are_of_all_regions_kinds_and_prefixes(capsys: pytest.Captur
     assert {number.kind for number in numbers} == set(NumberKind)
     met = {prefix for prefix in TIMEZONE_DATA if any(number.startswith(f"+{prefix}") for number in GOOGLES)}
     assert len(met) >= 0.99 * len(TIMEZONE_DATA)
-    with capsys.disabled():
-        print(f"\n  {len(numbers)} numbers compared with {RELEASE}, {len(met)} of {len(TIMEZONE_DATA)} prefixes")
+    aloud(f"  {len(numbers)} numbers compared with {RELEASE}, {len(met)} of {len(TIMEZONE_DATA)} prefixes")
 
 
 def test_number_has_googles_zones_except_for_listed_differences() -> None:
@@ -272,7 +256,7 @@ def test_number_has_googles_zones_except_for_listed_differences() -> None:
         elif text in A_MOBILE_SINCE:
             assert (googles, number.kind) == ((A_MOBILE_SINCE[text],), NumberKind.MOBILE)
             seen.add(text)
-        elif prefix := wrong(text):
+        elif prefix := listed_prefix(text, WRONG):
             assert number.zones == WRONG[prefix], text
             seen.add(prefix)
         elif added and number.zones == widened:
@@ -284,7 +268,7 @@ def test_number_has_googles_zones_except_for_listed_differences() -> None:
             assert set(wanted) < set(number.zones), text
             seen.add((place, added_zones))
         else:
-            prefix = learned(text)
+            prefix = listed_prefix(text, LEARNED_SINCE)
             assert prefix, f"{text} has {number.zones}, Google's code gives {wanted}"
             widened, added = with_what_is_added(number, by_our_rules(LEARNED_SINCE[prefix][1], number.kind))
             assert number.zones == widened, text

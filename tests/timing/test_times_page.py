@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, timedelta
+from operator import itemgetter
 from pathlib import Path
 
 import phonenumbers
@@ -49,18 +50,14 @@ def as_read(requested: RequestedTime) -> str:
     return requested.wall.isoformat() + offset + (f"[{requested.zone}]" if requested.zone else "")
 
 
-def what(row: list[str]) -> str:
-    return row[0]
-
-
-@pytest.mark.parametrize("row", rows("Accepted"), ids=what)
+@pytest.mark.parametrize("row", rows("Accepted"), ids=itemgetter(0))
 def test_accepted_times_of_the_page_are_read_as_documented(row: list[str]) -> None:
     _, text, read_as, why = row
     assert as_read(requested_time.read(written(text))) == written(read_as)
     assert why
 
 
-@pytest.mark.parametrize("row", rows("Rejected"), ids=what)
+@pytest.mark.parametrize("row", rows("Rejected"), ids=itemgetter(0))
 def test_refusals_of_the_page_match_reason_and_position(row: list[str]) -> None:
     _, text, position, reason, why = row
     with pytest.raises(InvalidDateFormat) as refused:
@@ -70,7 +67,7 @@ def test_refusals_of_the_page_match_reason_and_position(row: list[str]) -> None:
     assert why
 
 
-@pytest.mark.parametrize("row", rows("Gaps and folds"), ids=what)
+@pytest.mark.parametrize("row", rows("Gaps and folds"), ids=itemgetter(0))
 def test_a_time_in_a_gap_or_a_fold_names_the_instant_on_the_page(row: list[str]) -> None:
     _, text, instant, why = row
     requested = requested_time.read(written(text))
@@ -85,10 +82,7 @@ def codes(cell: str) -> tuple[str, ...]:
 
 
 def test_page_lists_each_correction_with_its_reason() -> None:
-    for heading, facts in (
-        ("Corrected area codes", zone_facts.CORRECTED),
-        ("Added to prefixes", zone_facts.ADDED),
-    ):
+    for heading, facts in (("Corrected area codes", zone_facts.CORRECTED), ("Added to prefixes", zone_facts.ADDED)):
         listed = {codes(prefix)[0]: codes(zones) for prefix, zones, _ in rows(heading)}
         assert listed == facts
         assert all(why for _, _, why in rows(heading))

@@ -1,0 +1,27 @@
+"""Pages of the repository: their text, sections and links."""
+
+import re
+from pathlib import Path
+
+from tests.architecture.test_code_rules import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def read(path: str | Path) -> str:
+    """Return the text of a file, whose path may begin at the root of the repository."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def section(text: str, title: str) -> str:
+    [found] = [each for each in text.split("\n## ") if each.startswith(f"{title}\n")]
+    return found
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", read(page))
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", read(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
