@@ -1,12 +1,23 @@
 """Fixtures: the use cases of one company, with a clock that only a test moves and a carrier that works."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
 
 import pytest
+import requests
 
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
+from scheduler.domain.attempt import Attempt
+from scheduler.domain.call import Accepted, CallOrder
+from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
+from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
@@ -17,9 +28,13 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
-from tests.conftest import Seeded, TestClock
-from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
+from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, of_company
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
+
+FOR_HOURS = 7200.0
+"""Seconds of ringing or talking that no test waits for."""
+EMPTY_LIST = b'{"calls": []}'
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +54,18 @@ def carrier(the_carrier: SimulatedCarrier, now: TestClock) -> SimulatedCarrier:
 @pytest.fixture
 def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
     return a_house(database, seeded, hasher, now, account_sid=ACCOUNT_SID)
+
+
+@pytest.fixture
+def other(tenant: Tenant) -> Tenant:
+    """Another company of the same installation."""
+    return of_company(tenant, seed(tenant.database, tenant.now()))
+
+
+@pytest.fixture
+def retrying(tenant: Tenant) -> Tenant:
+    """A company with the default retries."""
+    return of_company(tenant, seed(tenant.database, tenant.now(), retry_policy=RetryPolicy()))
 
 
 @pytest.fixture
@@ -97,3 +124,130 @@ def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
     desk = TwilioQueries(carrier.account(), tenant.policy)
     yield Settle(tenant.context, desk, tenant.account_id)
     desk._client.http_client.session.close()
+
+
+@pytest.fixture
+def offline(tenant: Tenant) -> Settle:
+    """Settle in a process that cannot reach the carrier."""
+    return settle_at(tenant, a_closed_port())
+
+
+def settle_at(tenant: Tenant, url: str, **options: Any) -> Settle:
+    """Settle whose carrier is the server at this address."""
+    queries = TwilioQueries(SimulatedCarrier(url).account(), tenant.policy)
+    return Settle(tenant.context, queries, tenant.account_id, **options)
+
+
+def settle_with_an_empty_list(tenant: Tenant) -> None:
+    """Run a round whose carrier lists no calls."""
+    with answering(200, EMPTY_LIST) as url:
+        settle_at(tenant, url).round()
+
+
+def answering(status: int, body: bytes, paths: list[str] | None = None) -> AbstractContextManager[str]:
+    """A server that answers each GET alike, and adds its path to `paths`."""
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if paths is not None:
+            paths.append(path)
+        return status, body
+
+    return answering_by_path(answer)
+
+
+@contextmanager
+def answering_by_path(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
+    """A server that answers each GET with the status and body that `answer` returns for its path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def place(carrier: SimulatedCarrier, tenant: Tenant, order: CallOrder) -> Accepted:
+    """Send the POST of an order, which the carrier accepts."""
+
+    async def placed() -> Accepted:
+        line = TwilioCallPlacer(carrier.account(), tenant.policy)
+        answer = await line.place(order)
+        await line.close()
+        assert isinstance(answer, Accepted)
+        return answer
+
+    return asyncio.run(placed())
+
+
+def ring(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, **plan: Any) -> str:
+    """Send the attempt's one POST; the sid of its call, as only the carrier's ledger shows it."""
+    order = tenant.dial.last_look(attempt)
+    assert order is not None
+    carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
+    place(carrier, tenant, order)
+    [leg] = carrier.rings(order.to)
+    return str(leg["sid"])
+
+
+def ring_and_record(
+    carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, *, until: str | None = None, **plan: Any
+) -> str:
+    """Send the attempt's one POST, record its answer and wait for this status of its call. Return the call's sid."""
+    sid = ring(carrier, tenant, attempt, **plan)
+    tenant.dial.record([(attempt, Accepted(call_sid=sid))])
+    if until is not None:
+        wait_for_status(carrier, sid, until)
+    return sid
+
+
+def post_late(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt) -> str:
+    """Place a call to the attempt's number as a POST that arrives late does. Return its sid."""
+    form = {"To": attempt.called_number, "From": tenant.caller, "Url": "https://example.com/voice"}
+    answer = _post(carrier, "Calls.json", form)
+    assert answer.status_code == requests.codes.created
+    return str(answer.json()["sid"])
+
+
+def end(carrier: SimulatedCarrier, sid: str) -> None:
+    """Hang up in any state of the call."""
+    assert _post(carrier, f"Calls/{sid}.json", {"Status": "completed"}).status_code == requests.codes.ok
+
+
+def _post(carrier: SimulatedCarrier, path: str, form: dict[str, Any]) -> requests.Response:
+    url = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/{path}"
+    return requests.post(url, data=form, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
+
+
+def wait_for_status(carrier: SimulatedCarrier, sid: str, status: str) -> None:
+    def has_status() -> bool:
+        return any(leg["status"] == status for leg in carrier.rings() if leg["sid"] == sid)
+
+    wait_until(has_status, says=f"the call is {status}")
+
+
+def breaker_of(tenant: Tenant) -> Breaker:
+    with tenant.database.transaction() as stores:
+        return stores.carrier_accounts.get(tenant.account_id).breaker
+
+
+def close_breaker(tenant: Tenant) -> None:
+    tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+
+
+def pause_reason(tenant: Tenant) -> str | None:
+    reason: str | None = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
+    return reason
