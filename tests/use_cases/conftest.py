@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 import requests
@@ -251,3 +252,14 @@ def close_breaker(tenant: Tenant) -> None:
 def pause_reason(tenant: Tenant) -> str | None:
     reason: str | None = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
     return reason
+
+
+def candidate_of(tenant: Tenant, attempt: Attempt) -> UUID:
+    return tenant.interview(attempt.interview_id).candidate_id
+
+
+def order_to(tenant: Tenant, claimed: Attempt) -> str:
+    """The number of the order after a last look."""
+    order = tenant.dial.last_look(claimed)
+    assert order is not None
+    return order.to
