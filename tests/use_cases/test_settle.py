@@ -520,9 +520,7 @@ def test_polled_failure_waits_for_a_stored_callback(
     for mine in (stored, lost):
         ring_and_record(carrier, tenant, mine, outcome="declined", ring_s=0.0)
     wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
-    stored_sid = tenant.attempt(stored.id).call_sid
-    assert stored_sid is not None
-    deliver(hear, stored, a_form(stored_sid, "failed", SipResponseCode="603"))
+    deliver(hear, stored, a_form(tenant.attempt(stored.id), "failed", SipResponseCode="603"))
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
     assert tenant.attempt(lost.id).reason is Reason.CARRIER_ERROR

@@ -237,8 +237,7 @@ def test_wrong_clock_hears_nothing(
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
     right = Hear(replace(tenant.context, now=now), hints, callbacks)
     busy = a_placed_attempt(tenant)
-    assert busy.call_sid is not None
-    deliver(right, busy, a_form(busy.call_sid, "busy"))
+    deliver(right, busy, a_form(busy, "busy"))
     [event_id] = hints.ids(tasks.HEAR)
     with seen_from_a_machine(postgres_url, span) as database:
         wrong_tenant = wrong(tenant, database, now, span)
@@ -246,7 +245,7 @@ def test_wrong_clock_hears_nothing(
         with pytest.raises(ClockWrong):
             hear.event(event_id)
         with pytest.raises(ClockWrong):
-            deliver(hear, busy, a_form(busy.call_sid, "ringing"))
+            deliver(hear, busy, a_form(busy, "ringing"))
     assert tenant.ask("SELECT failures, heard_at FROM carrier_events") == [(0, None)]
     assert tenant.line(busy)[0] == busy.id
     right.event(event_id)
