@@ -35,6 +35,8 @@ from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carr
 
 FOR_HOURS = 7200.0
 """Seconds of ringing or talking that no test waits for."""
+PAUSED = "paused_at = :at, pause_reason = 'a test'"
+"""Columns of a paused company or carrier account."""
 EMPTY_LIST = b'{"calls": []}'
 
 
@@ -67,6 +69,11 @@ def other(tenant: Tenant) -> Tenant:
 def retrying(tenant: Tenant) -> Tenant:
     """A company with the default retries."""
     return of_company(tenant, seed(tenant.database, tenant.now(), retry_policy=RetryPolicy()))
+
+
+def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
+    """The tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
+    return a_house(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
 
 
 @pytest.fixture

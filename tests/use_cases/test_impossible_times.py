@@ -22,20 +22,19 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.conftest import Seeded, TestClock
+from tests.conftest import TestClock
 from tests.support.builders import (
     ApiWriter,
     RecordingHints,
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
     a_waiting_command,
     an_unknown_attempt,
 )
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.support.servers import SimulatedCarrier
 from tests.use_cases.conftest import post_late, settle_with_an_empty_list
 from tests.use_cases.test_apply import a_wish, applied
 
@@ -71,22 +70,14 @@ def correct(tenant: Tenant) -> Correct:
     return Correct(tenant.database, tenant.policy, tenant.now)
 
 
-def a_slow_house(tenant: Tenant, seeded: Seeded, now: TestClock) -> Tenant:
-    """An account that starts one call a second, so that fifteen releases fill it."""
-    return a_house(tenant.database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=1.0)
-
-
 # ---- releases
 
 
 @guards("release_of_account")
-def test_release_from_the_future_takes_no_room_of_the_account(
-    tenant: Tenant, seeded: Seeded, hints: RecordingHints, now: TestClock
-) -> None:
-    slow = a_slow_house(tenant, seeded, now)
-    release = Release(slow.context, hints, slow.account_id)
+def test_release_from_the_future_takes_no_room_of_the_account(tenant: Tenant, release: Release, now: TestClock) -> None:
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 1")  # so that fifteen releases fill it
     for _ in range(30):
-        a_pending_attempt(slow)
+        a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
         assert release.due() == 14
     assert release.due() == 14

@@ -32,13 +32,12 @@ from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.architecture.guards import guards
-from tests.conftest import Seeded, TestClock, seed
+from tests.conftest import TestClock, seed
 from tests.support.builders import (
     ALWAYS,
     RecordingHints,
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
@@ -48,7 +47,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
-from tests.use_cases.conftest import FOR_HOURS, breaker_of, pause_reason, place, ring, wait_for_status
+from tests.use_cases.conftest import FOR_HOURS, breaker_of, pause_reason, place, ring, wait_for_status, with_account
 
 A_SECOND = timedelta(seconds=1)
 
@@ -800,8 +799,8 @@ def test_attempt_waits_longer_each_time_it_is_not_taken(tenant: Tenant, now: Tes
     assert tenant.attempt(attempt.id).retry_number == 0
 
 
-def test_breaker_of_one_account_does_not_affect_another(tenant: Tenant, seeded: Seeded) -> None:
+def test_breaker_of_one_account_does_not_affect_another(tenant: Tenant) -> None:
     refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
-    other = a_house(tenant.database, seeded, tenant.hasher, tenant.now, account_sid="AC" + "9" * 32)
+    other = with_account(tenant, "AC" + "9" * 32)
     assert not breaker_of(other).is_on_trial
     assert ACCOUNT_SID != "AC" + "9" * 32
