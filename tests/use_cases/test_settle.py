@@ -19,6 +19,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, POLL_AFTER_RING, Policy
+from scheduler.use_cases import settle as settling
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
@@ -37,7 +38,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.support.servers import SimulatedCarrier
+from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.use_cases.conftest import (
     EMPTY_LIST,
     FOR_HOURS,
@@ -391,6 +392,37 @@ def test_polls_left_by_a_round_are_made_by_the_next(tenant: Tenant) -> None:
         settle_at(tenant, url).round()
         assert len(paths) == len(attempts), "nothing was held from the others"
     assert {tenant.attempt(each.id).looks for each in attempts} == {1}
+
+
+@pytest.fixture
+def ending(tenant: Tenant, now: TestClock) -> list[Attempt]:
+    """Three expired attempts, and three with lapsed leases."""
+    expired = [a_pending_attempt(tenant, expires_at=now() + A_MOMENT) for _ in range(3)]
+    lapsed = [a_claimed_attempt(tenant) for _ in range(3)]
+    now.move(tenant.policy.lease)
+    return [*expired, *lapsed]
+
+
+def unchanged(tenant: Tenant, attempts: list[Attempt]) -> list[AttemptState]:
+    """The states of those attempts that are as they were."""
+    return [each.state for each in attempts if tenant.attempt(each.id).epoch == each.epoch]
+
+
+def test_round_without_time_expires_and_lapses_nothing(tenant: Tenant, settle: Settle, ending: list[Attempt]) -> None:
+    settle_at(tenant, a_closed_port(), longest_round=timedelta(0)).round()
+    assert len(unchanged(tenant, ending)) == 6
+    settle.round()
+    assert unchanged(tenant, ending) == []
+
+
+def test_round_expires_and_lapses_a_limited_number(
+    tenant: Tenant, settle: Settle, ending: list[Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "_MAX_PER_ROUND", 2)
+    settle.round()
+    assert unchanged(tenant, ending) == [AttemptState.PENDING, AttemptState.IN_PROGRESS]
+    settle.round()
+    assert unchanged(tenant, ending) == []
 
 
 # ---- a carrier that is down
