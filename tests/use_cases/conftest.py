@@ -270,3 +270,8 @@ def order_to(tenant: Tenant, claimed: Attempt) -> str:
     order = tenant.dial.last_look(claimed)
     assert order is not None
     return order.to
+
+
+def change_now(tenant: Tenant, statement: str) -> None:
+    """Execute a statement in which `:at`, if it occurs, is the current time."""
+    tenant.change(statement, **({"at": tenant.now()} if ":at" in statement else {}))
