@@ -16,6 +16,7 @@ from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import Accepted, CallOrder
+from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
@@ -33,6 +34,7 @@ from tests.conftest import Seeded, TestClock, seed, wait_until
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, of_company
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
 
+Perform = Callable[[Request], Command]
 FOR_HOURS = 7200.0
 """Seconds of ringing or talking that no test waits for."""
 PAUSED = "paused_at = :at, pause_reason = 'a test'"
@@ -99,6 +101,16 @@ def apply(tenant: Tenant, hints: RecordingHints) -> Apply:
 @pytest.fixture
 def submit(tenant: Tenant, hints: RecordingHints) -> Submit:
     return Submit(tenant.database, hints, tenant.now)
+
+
+@pytest.fixture
+def accept(tenant: Tenant, submit: Submit) -> Perform:
+    """Accept a request, which is not applied yet."""
+
+    def accepted(request: Request) -> Command:
+        return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+
+    return accepted
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
 from scheduler.domain.call import CallNews, CallProgress, CallStatus, ListedCall, NeverTaken
-from scheduler.domain.command import Command, CommandState, RescheduleAttempt
+from scheduler.domain.command import CommandState, RescheduleAttempt
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
@@ -24,7 +24,6 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import (
@@ -42,6 +41,7 @@ from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.use_cases.conftest import (
     EMPTY_LIST,
     FOR_HOURS,
+    Perform,
     answering,
     breaker_of,
     close_breaker,
@@ -428,14 +428,14 @@ def test_round_expires_and_lapses_a_limited_number(
 # ---- a carrier that is down
 
 
-def a_house_whose_carrier_is_down(tenant: Tenant, now: TestClock) -> None:
-    """It is time to ask whether it is back."""
+def make_a_probe_due(tenant: Tenant, now: TestClock) -> None:
+    """The carrier is down, and it is time to probe it."""
     tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause="CREDENTIALS"))])
     now.move(BACK_OFF[0])
 
 
 def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+    make_a_probe_due(tenant, now)
     breakers: list[Breaker] = []
 
     def another_settles() -> None:
@@ -450,7 +450,7 @@ def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock)
 
 
 def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle: Settle, now: TestClock) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+    make_a_probe_due(tenant, now)
 
     def killed() -> None:
         raise KeyboardInterrupt
@@ -466,7 +466,7 @@ def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle
 
 
 def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, now: TestClock, offline: Settle) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+    make_a_probe_due(tenant, now)
 
     def another_asks_later_and_in_vain() -> None:
         now.move(BACK_OFF[1])
@@ -489,7 +489,7 @@ def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, now: TestClock, 
     ],
 )
 def test_carrier_with_a_malformed_answer_stays_down(tenant: Tenant, now: TestClock, status: int, body: bytes) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+    make_a_probe_due(tenant, now)
     with answering(status, body) as url:
         settle_at(tenant, url).round()
     assert breaker_of(tenant).is_down
@@ -500,7 +500,7 @@ def test_carrier_with_a_malformed_answer_stays_down(tenant: Tenant, now: TestClo
     "body", [EMPTY_LIST, b'{"calls": [{"sid": "CA1", "status": "of a new kind"}]}'], ids=["none", "a new kind"]
 )
 def test_carrier_that_answers_a_probe_is_back(tenant: Tenant, now: TestClock, body: bytes) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+    make_a_probe_due(tenant, now)
     with answering(200, body) as url:
         settle_at(tenant, url).round()
     assert breaker_of(tenant).is_on_trial
@@ -695,17 +695,16 @@ def test_round_with_nothing_to_settle_does_nothing(tenant: Tenant, settle: Settl
 # ---- what was asked before it expired
 
 
-def accepted_move(submit: Submit, tenant: Tenant, attempt: Attempt, to: str) -> Command:
-    request = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=to)
-    return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+def move(attempt: Attempt, to: str = "2026-04-03T09:00:00+02:00") -> RescheduleAttempt:
+    return RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=to)
 
 
 def test_command_accepted_before_the_expiry_is_applied_after_it(
-    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, due_at=now() + timedelta(minutes=30), expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1) - A_MOMENT)
-    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accept(move(pending))
     now.move(A_MOMENT)
     settle.round()
     assert tenant.attempt(pending.id) == pending, "it waits for the command and may not be called until then"
@@ -718,10 +717,10 @@ def test_command_accepted_before_the_expiry_is_applied_after_it(
 
 
 def test_command_in_time_that_moves_nothing_permits_the_expiry(
-    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = accepted_move(submit, tenant, pending, "2026-04-03T03:00:00+02:00")
+    command = accept(move(pending, "2026-04-03T03:00:00+02:00"))
     now.move(timedelta(hours=1))
     apply.command(command.id)  # refused: at night
     settle.round()
@@ -729,18 +728,20 @@ def test_command_in_time_that_moves_nothing_permits_the_expiry(
 
 
 def test_command_accepted_after_the_expiry_does_not_prevent_it(
-    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1))
-    accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    accept(move(pending))
     settle.round()
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
-def test_quarantined_command_prevents_no_expiry(tenant: Tenant, settle: Settle, submit: Submit, now: TestClock) -> None:
+def test_quarantined_command_prevents_no_expiry(
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
+) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accept(move(pending))
     with tenant.database.transaction() as stores:
         for _ in range(5):
             stores.inbox.count_failure(command.id, now())
@@ -750,20 +751,20 @@ def test_quarantined_command_prevents_no_expiry(tenant: Tenant, settle: Settle, 
 
 
 def test_command_of_another_interview_prevents_no_expiry(
-    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
 ) -> None:
     other, pending = a_pending_attempt(tenant), a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    accepted_move(submit, tenant, other, "2026-04-03T09:00:00+02:00")
+    accept(move(other))
     now.move(timedelta(hours=1))
     settle.round()
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
 def test_command_accepted_during_expiry_is_seen_under_the_lock(
-    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accept(move(pending))
     now.move(timedelta(hours=1))
     settle._end_expired(pending)  # chosen before the command came
     assert tenant.attempt(pending.id) == pending
