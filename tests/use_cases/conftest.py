@@ -14,8 +14,8 @@ import requests
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
-from scheduler.domain.attempt import Attempt
-from scheduler.domain.call import Accepted, CallOrder
+from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
+from scheduler.domain.call import Accepted, CallOrder, CallProgress
 from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
@@ -31,7 +31,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
 from tests.conftest import Seeded, TestClock, seed, wait_until
-from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, of_company
+from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, a_sid, of_company
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
 
 Perform = Callable[[Request], Command]
@@ -287,3 +287,13 @@ def order_to(tenant: Tenant, claimed: Attempt) -> str:
 def change_now(tenant: Tenant, statement: str) -> None:
     """Execute a statement in which `:at`, if it occurs, is the current time."""
     tenant.change(statement, **({"at": tenant.now()} if ":at" in statement else {}))
+
+
+def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
+    """End the attempt's call now."""
+    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
+
+
+def see_leg(tenant: Tenant, attempt: Attempt) -> Attempt:
+    """The carrier reports for the first time that a call of the attempt rings."""
+    return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))

@@ -87,15 +87,13 @@ def rows(tenant: Tenant) -> dict[str, int]:
 # ---- what is made
 
 
-def test_new_interview_has_a_first_attempt_due_at_once(
-    tenant: Tenant, apply: Apply, hints: RecordingHints, now: TestClock
-) -> None:
+def test_new_interview_has_a_first_attempt_due_at_once(tenant: Tenant, apply: Apply, hints: RecordingHints) -> None:
     number = a_number()
     story = applied(tenant, apply, a_wish(tenant, candidate=somebody(number), metadata={"a": 1}))
     [created] = story.attempts
     attempt = tenant.attempt(created.id)
     assert (story.interview.status, attempt.state) == (InterviewStatus.SCHEDULED, AttemptState.PENDING)
-    assert (attempt.due_at, attempt.expires_at) == (now(), now() + timedelta(days=7))
+    assert (attempt.due_at, attempt.expires_at) == (tenant.now(), tenant.now() + timedelta(days=7))
     assert (attempt.retry_number, attempt.manual, attempt.chain_id) == (0, False, attempt.id), (
         "only an invoke is manual"
     )

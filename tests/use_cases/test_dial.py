@@ -17,7 +17,6 @@ from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
     Cancelled,
-    Ended,
     HangUpCause,
     Phase,
     Placed,
@@ -43,7 +42,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import wired
-from tests.use_cases.conftest import PAUSED, pause_reason, with_account
+from tests.use_cases.conftest import PAUSED, finish, pause_reason, with_account
 
 A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)
@@ -58,10 +57,6 @@ def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
 
 def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
     return [each.id for each in claimed(tenant, attempt)] == [attempt.id]
-
-
-def ended(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
-    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
 
 
 # ---- the claim: effects
@@ -163,7 +158,7 @@ def test_pending_attempt_is_claimed(tenant: Tenant) -> None:
 
 @guards("state")
 def test_finished_attempt_with_a_free_line_is_not_claimed(tenant: Tenant) -> None:
-    over = ended(tenant, a_placed_attempt(tenant))
+    over = finish(tenant, a_placed_attempt(tenant))
     assert tenant.line(over)[0] is None
     assert not is_claimed(tenant, over)
     assert tenant.attempt(over.id) == over
@@ -231,7 +226,7 @@ def test_attempt_to_a_number_given_back_is_claimed_at_once(tenant: Tenant) -> No
 @guards("line_gap")
 def test_another_interview_waits_for_the_gap_after_a_call(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    ended(tenant, a_placed_attempt(tenant, number))
+    finish(tenant, a_placed_attempt(tenant, number))
     waiting = a_pending_attempt(tenant, number)
     now.move(tenant.policy.line_gap - A_MOMENT)
     assert not is_claimed(tenant, waiting)
@@ -241,7 +236,7 @@ def test_another_interview_waits_for_the_gap_after_a_call(tenant: Tenant, now: T
 
 def test_same_interview_does_not_wait_for_the_gap(tenant: Tenant) -> None:
     number = a_number()
-    over = ended(tenant, a_placed_attempt(tenant, number))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     assert is_claimed(tenant, a_pending_attempt(tenant, number, interview_id=over.interview_id))
 
 

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.explanation import CallTimeQuestion, Rule
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence import schema
@@ -24,7 +24,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import PAUSED
+from tests.use_cases.conftest import PAUSED, finish
 
 A_DAY = timedelta(days=1)
 
@@ -194,7 +194,7 @@ def test_closed_window_names_its_next_opening(tenant: Tenant, explain: Explain, 
 
 def test_line_gap_names_its_end_except_to_its_own_interview(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     number = a_number()
-    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     other = a_pending_attempt(tenant, number)
     same = a_pending_attempt(tenant, number, interview_id=over.interview_id)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")

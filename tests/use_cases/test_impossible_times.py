@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Phase, ProofMissing, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Phase, ProofMissing
 from scheduler.domain.call import AnswerUnknown, NeverTaken
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.breaker import BACK_OFF
@@ -35,7 +35,7 @@ from tests.support.builders import (
     an_unknown_attempt,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import post_late, settle_with_an_empty_list
+from tests.use_cases.conftest import finish, post_late, settle_with_an_empty_list
 from tests.use_cases.test_apply import a_wish, applied
 
 AN_HOUR = timedelta(hours=1)
@@ -293,7 +293,7 @@ def test_call_not_placed_in_the_future_keeps_its_back_off(tenant: Tenant, correc
 def test_retry_made_in_the_future_waits_for_its_retry_delay(retrying: Tenant, correct: Correct, now: TestClock) -> None:
     placed = a_placed_attempt(retrying)
     with stepped(now, AN_HOUR):
-        retrying.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+        finish(retrying, placed)
     [_, retry] = retrying.attempts(placed.interview_id)
     correct.round()
     wait = retry.due_at - retry.created_at
@@ -358,7 +358,7 @@ def test_line_is_blocked_for_at_most_a_gap_from_now(tenant: Tenant, correct: Cor
     placed = a_placed_attempt(tenant, number)
     other = a_pending_attempt(tenant, number)
     with stepped(now, TWO_HOURS):
-        tenant.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+        finish(tenant, placed)
     correct.round()
     free_at = tenant.line(placed)[2]
     assert now() + tenant.policy.line_gap <= free_at <= now() + tenant.policy.line_gap + SLACK

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause
 from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from tests.conftest import TestClock
@@ -19,7 +19,7 @@ from tests.support.builders import (
     a_placed_attempt,
     a_sid,
 )
-from tests.use_cases.conftest import candidate_of, order_to
+from tests.use_cases.conftest import candidate_of, finish, order_to
 
 IN_NEW_YORK = "+12125550123"
 WITHOUT_A_ZONE = "+80012345678"
@@ -41,7 +41,7 @@ def test_retry_after_a_move_waits_for_the_new_morning(retrying: Tenant, records:
     now.move(timedelta(hours=18))  # eight in the morning in Bratislava, two in the night in New York
     placed = a_placed_attempt(retrying)
     move(retrying, records, now, placed, Reach(phone_number=IN_NEW_YORK, timezone=None))
-    retrying.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(retrying, placed)
     retry = retrying.attempts(placed.interview_id)[1]
     assert retry.schedule.clock == CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("America/New_York",))
     assert retry.due_at.isoformat() == "2026-04-03T12:00:00+00:00", "eight in the morning in New York"

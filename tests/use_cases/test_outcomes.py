@@ -47,13 +47,19 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
-from tests.use_cases.conftest import FOR_HOURS, breaker_of, pause_reason, place, ring, wait_for_status, with_account
+from tests.use_cases.conftest import (
+    FOR_HOURS,
+    breaker_of,
+    finish,
+    pause_reason,
+    place,
+    ring,
+    see_leg,
+    wait_for_status,
+    with_account,
+)
 
 A_SECOND = timedelta(seconds=1)
-
-
-def over(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
-    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
 
 
 def states(tenant: Tenant, attempt: Attempt) -> list[tuple[AttemptState, Reason | None]]:
@@ -67,7 +73,7 @@ def test_unlimited_consent_permits_a_retry(retrying: Tenant, explain: Explain) -
     """The calendar's last day means "never" and has no following midnight."""
     attempt = a_placed_attempt(retrying)
     retrying.change("UPDATE candidates SET gdpr_expiry_date = :until", until=date.max)
-    over(retrying, attempt, Reason.BUSY)
+    finish(retrying, attempt)
     first, retry = retrying.attempts(attempt.interview_id)
     assert (first.reason, retry.state) == (Reason.BUSY, AttemptState.PENDING)
     assert explain.explanation_of(retry.id).blocks
@@ -78,7 +84,7 @@ def test_unlimited_consent_permits_a_retry(retrying: Tenant, explain: Explain) -
 
 
 def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> None:
-    first = over(retrying, a_placed_attempt(retrying), Reason.BUSY)
+    first = finish(retrying, a_placed_attempt(retrying))
     _, retry = retrying.attempts(first.interview_id)
     assert (retry.state, retry.retry_number, retry.chain_id) == (AttemptState.PENDING, 1, first.chain_id)
     assert retry.due_at == retrying.now() + timedelta(minutes=15)
@@ -91,7 +97,7 @@ def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> N
 
 def test_retry_skips_the_gap_that_another_interview_waits_for(retrying: Tenant, now: TestClock) -> None:
     number = a_number()
-    first = over(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
+    first = finish(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
     other = a_pending_attempt(retrying, number)
     retry = retrying.attempts(first.interview_id)[1]
     now.move(timedelta(minutes=5))
@@ -102,7 +108,7 @@ def test_retry_skips_the_gap_that_another_interview_waits_for(retrying: Tenant, 
     "reason", [Reason.DECLINED, Reason.INVALID_NUMBER, Reason.CANCELLED_AT_CARRIER, Reason.ANSWERED]
 )
 def test_no_automatic_retry_follows(retrying: Tenant, reason: Reason) -> None:
-    first = over(retrying, a_placed_attempt(retrying), reason)
+    first = finish(retrying, a_placed_attempt(retrying), reason)
     assert len(retrying.attempts(first.interview_id)) == 1
     assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
 
@@ -145,7 +151,7 @@ def test_no_automatic_retry_follows_an_unknown_outcome(retrying: Tenant) -> None
 def test_chain_ends_after_its_last_retry(retrying: Tenant, now: TestClock) -> None:
     last = a_placed_attempt(retrying)
     for _ in range(4):
-        over(retrying, last, Reason.CARRIER_ERROR)
+        finish(retrying, last, Reason.CARRIER_ERROR)
         last = retrying.attempts(last.interview_id)[-1]
         if last.state is not AttemptState.PENDING:
             break
@@ -161,7 +167,7 @@ def test_retry_calls_the_candidates_changed_number(retrying: Tenant) -> None:
     placed = a_placed_attempt(retrying)
     new = a_number()
     retrying.change("UPDATE candidates SET phone_number = :number", number=new)
-    over(retrying, placed, Reason.BUSY)
+    finish(retrying, placed)
     retry = retrying.attempts(placed.interview_id)[1]
     assert retry.number_hash == retrying.hasher.number(new)
 
@@ -183,7 +189,7 @@ def test_retry_calls_the_candidates_changed_number(retrying: Tenant) -> None:
 def test_no_retry_is_made_when(retrying: Tenant, meanwhile: str) -> None:
     placed = a_placed_attempt(retrying)
     retrying.change(meanwhile, at=retrying.now())
-    over(retrying, placed, Reason.BUSY)
+    finish(retrying, placed)
     assert len(retrying.attempts(placed.interview_id)) == 1
 
 
@@ -192,7 +198,7 @@ def test_called_number_is_stored_only_during_the_call(tenant: Tenant) -> None:
     placed = a_placed_attempt(tenant, number)
     assert placed.called_number == number
     assert number not in repr(placed)
-    assert over(tenant, placed, Reason.BUSY).called_number is None
+    assert finish(tenant, placed).called_number is None
     assert tenant.take(a_claimed_attempt(tenant)).called_number is not None
     back = a_claimed_attempt(tenant)
     tenant.dial.give_back(back, "A_TEST")
@@ -202,10 +208,6 @@ def test_called_number_is_stored_only_during_the_call(tenant: Tenant) -> None:
 # ---- late proof
 
 
-def seen(tenant: Tenant, attempt: Attempt, rank: CallProgress = CallProgress.RINGING) -> Attempt:
-    return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=rank, look_at=tenant.now()))
-
-
 def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
     sid = attempt.call_sid or a_sid()
     return tenant.take(attempt, Proven(reason=reason, call_sid=sid, ended_at=tenant.now()))
@@ -213,7 +215,7 @@ def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
 
 def test_late_call_holds_its_line_until_it_ends(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    live = seen(tenant, an_attempt_of_unknown_outcome(tenant, number))
+    live = see_leg(tenant, an_attempt_of_unknown_outcome(tenant, number))
     other = a_pending_attempt(tenant, number)
     now.move(tenant.policy.line_gap)
     assert tenant.line(live)[0] == live.id
@@ -241,7 +243,7 @@ def test_gap_after_a_late_proof_applies_to_its_own_interview(tenant: Tenant, now
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     now.move(tenant.policy.line_gap)
-    tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(tenant, a_placed_attempt(tenant, number))
     now.move(timedelta(seconds=5))
     proven(tenant, unknown, Reason.BUSY)
     again = a_pending_attempt(tenant, number, interview_id=unknown.interview_id)
@@ -289,7 +291,7 @@ def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, carri
 def test_pending_successor_of_a_live_call_is_cancelled(tenant: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
-    seen(tenant, unknown)
+    see_leg(tenant, unknown)
     assert tenant.attempt(successor.id).reason is Reason.REPLACED
 
 
@@ -335,7 +337,7 @@ def test_late_call_to_a_number_being_called_raises_an_alarm(tenant: Tenant, now:
     now.move(tenant.policy.line_gap)
     calling = a_claimed_attempt(tenant, number)
     with pytest.raises(InvariantViolated) as alarmed:
-        seen(tenant, unknown)
+        see_leg(tenant, unknown)
     assert alarmed.value.alarm.cause == "TWO_CALLS_TO_ONE_NUMBER"
     assert alarmed.value.alarm.stray_sid is not None, "it was not answered, so it is ended"
     assert tenant.attempt(unknown.id) == unknown, "nothing was written"
@@ -417,7 +419,7 @@ def test_answered_second_call_blocks_its_number_and_a_gap_after(
 ) -> None:
     mine, second = answered_second
     theirs, elsewhere = a_pending_attempt(other, mine.called_number), a_pending_attempt(other)
-    over(tenant, mine, Reason.NO_ANSWER)
+    finish(tenant, mine, Reason.NO_ANSWER)
     for _ in range(12):
         now.move(timedelta(minutes=5))
         settle.round()
@@ -439,7 +441,7 @@ def test_answered_second_call_blocks_the_same_interviews_retry(
     tenant: Tenant, pauses: Pauses, settle: Settle, now: TestClock, answered_second: tuple[Attempt, str]
 ) -> None:
     mine, _ = answered_second
-    over(tenant, mine, Reason.NO_ANSWER)
+    finish(tenant, mine, Reason.NO_ANSWER)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     again = a_pending_attempt(tenant, mine.called_number, interview_id=mine.interview_id)
     pauses.resume(tenant.company_id)
@@ -466,7 +468,7 @@ def test_second_call_of_unknown_state_blocks_its_number(
 
 def test_claimed_call_is_not_sent_after_a_second_call_is_seen(tenant: Tenant, other: Tenant, hear_news: Any) -> None:
     number = a_number()
-    mine = over(tenant, a_placed_attempt(tenant, number), Reason.BUSY)
+    mine = finish(tenant, a_placed_attempt(tenant, number))
     tenant.change("UPDATE lines SET free_at = :now", now=tenant.now())
     theirs = a_claimed_attempt(other, number)
     assert other.dial.last_look(theirs) is not None

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, Cancelled, Ended, Reason
+from scheduler.domain.attempt import Attempt, Cancelled, Reason
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
@@ -19,7 +19,7 @@ from tests.support.builders import (
     a_waiting_command,
     of_company,
 )
-from tests.use_cases.conftest import PAUSED, with_account
+from tests.use_cases.conftest import PAUSED, finish, with_account
 
 A_MOMENT = timedelta(microseconds=1)
 ACCOUNT = "AC" + "5" * 32
@@ -100,7 +100,7 @@ def test_only_the_same_interview_is_released_within_the_gap(
     tenant: Tenant, release: Release, hints: RecordingHints
 ) -> None:
     number = a_number()
-    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     a_pending_attempt(tenant, number)
     retry = a_pending_attempt(tenant, number, interview_id=over.interview_id)
     assert is_released(release, hints, retry)

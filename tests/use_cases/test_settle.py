@@ -12,8 +12,8 @@ from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_queries import TwilioQueries
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
-from scheduler.domain.call import CallNews, CallProgress, CallStatus, ListedCall, NeverTaken
+from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
+from scheduler.domain.call import CallNews, CallStatus, ListedCall, NeverTaken
 from scheduler.domain.command import CommandState, RescheduleAttempt
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
@@ -46,10 +46,12 @@ from tests.use_cases.conftest import (
     breaker_of,
     close_breaker,
     end,
+    finish,
     pause_reason,
     post_late,
     ring,
     ring_and_record,
+    see_leg,
     settle_at,
     wait_for_status,
 )
@@ -199,7 +201,7 @@ def test_call_unknown_to_the_carrier_ends_when_it_must_be_over(tenant: Tenant, s
 
 def test_late_call_unknown_to_the_carrier_frees_its_line(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    live = tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now()))
+    live = see_leg(tenant, unknown)
     now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call)
     settle.round()
     given_up = tenant.attempt(live.id)
@@ -226,7 +228,7 @@ def test_call_from_before_the_claim_does_not_match(
     number = a_number()
     earlier = a_claimed_attempt(tenant, number)
     sid = ring(carrier, tenant, earlier)
-    tenant.take(earlier, Ended(reason=Reason.INVALID_NUMBER, ended_at=now()))  # its sid was never learnt
+    finish(tenant, earlier, Reason.INVALID_NUMBER)  # its sid was never learnt
     now.move(timedelta(seconds=6))
     unknown = an_unknown_attempt(tenant, number)
     settle.round()
@@ -240,7 +242,7 @@ def test_call_bound_to_another_attempt_does_not_match(
     number = a_number()
     earlier = a_claimed_attempt(tenant, number)
     ring_and_record(carrier, tenant, earlier, outcome="busy", ring_s=0.0)
-    tenant.take(tenant.attempt(earlier.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(tenant, tenant.attempt(earlier.id))
     unknown = an_unknown_attempt(tenant, number, interview_id=earlier.interview_id)
     settle.round()
     assert tenant.attempt(unknown.id).call_sid is None

@@ -9,8 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Reason
-from scheduler.domain.call import CallProgress
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.command import (
     Answer,
     Command,
@@ -43,11 +42,10 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
-    a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import Perform
+from tests.use_cases.conftest import Perform, finish, see_leg
 
 TOMORROW = "2026-04-03T09:00:00+02:00"
 """Nine in the morning in Bratislava, the day after the tests' noon."""
@@ -98,10 +96,6 @@ def delete(attempt: Attempt, **fields: Any) -> DeleteAttempt:
 
 def invoke(attempt: Attempt, at: str | None = None) -> InvokeAttempt:
     return InvokeAttempt(interview_id=attempt.interview_id, scheduled_at=at)
-
-
-def over(tenant: Tenant, reason: Reason = Reason.BUSY) -> Attempt:
-    return tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now()))
 
 
 IN_PROGRESS = [
@@ -259,7 +253,7 @@ def test_invalid_time_is_refused_and_moves_nothing(tenant: Tenant, do: Perform, 
 
 
 def test_finished_attempt_is_not_moved(tenant: Tenant, do: Perform) -> None:
-    attempt = over(tenant)
+    attempt = finish(tenant, a_placed_attempt(tenant))
     assert refused(do(move(attempt))) == "CALL_ATTEMPT_NOT_PENDING"
     assert tenant.attempt(attempt.id) == attempt
 
@@ -328,7 +322,7 @@ def test_deleted_pending_attempt_is_cancelled_and_never_called(tenant: Tenant, d
 
 
 def test_deleted_finished_attempt_keeps_its_state(tenant: Tenant, do: Perform) -> None:
-    attempt = over(tenant)
+    attempt = finish(tenant, a_placed_attempt(tenant))
     assert is_done(do(delete(attempt)))
     gone = tenant.attempt(attempt.id)
     assert (gone.state, gone.reason) == (AttemptState.FAILED, Reason.BUSY)
@@ -371,7 +365,7 @@ def test_invoke_replaces_the_pending_attempt_with_a_new_chain(tenant: Tenant, do
 
 
 def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Perform) -> None:
-    failed = over(tenant)
+    failed = finish(tenant, a_placed_attempt(tenant))
     assert tenant.interview_status(failed) is InterviewStatus.FAILED
     again = invoked(tenant, do(invoke(failed, TOMORROW)))
     assert again.schedule.requested == TOMORROW
@@ -382,7 +376,7 @@ def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Per
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
 def test_finished_interview_cannot_be_invoked(tenant: Tenant, do: Perform, now: TestClock, status: str) -> None:
-    attempt = over(tenant)
+    attempt = finish(tenant, a_placed_attempt(tenant))
     tenant.change("UPDATE interviews SET status = :status, finished_at = :at", status=status, at=now())
     assert refused(do(invoke(attempt))) == "INTERVIEW_FINISHED"
 
@@ -397,7 +391,7 @@ def test_invoke_after_an_unknown_outcome_waits_for_the_line(tenant: Tenant, do: 
 
 def test_unknown_outcome_with_a_live_call_cannot_be_invoked(tenant: Tenant, do: Perform) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+    see_leg(tenant, unknown)
     assert refused(do(invoke(unknown))) == "CALL_ATTEMPT_IN_PROGRESS"
     assert is_done(do(delete(unknown))), "an end may be deleted whatever is heard of it later"
 
@@ -417,7 +411,10 @@ def test_changed_interview_time_moves_its_pending_attempt(tenant: Tenant, do: Pe
 
 
 def test_interview_without_a_pending_attempt_cannot_be_moved(tenant: Tenant, do: Perform) -> None:
-    assert refused(do(update(over(tenant), scheduled_at=TOMORROW))) == "CALL_ATTEMPT_NOT_PENDING"
+    assert (
+        refused(do(update(finish(tenant, a_placed_attempt(tenant)), scheduled_at=TOMORROW)))
+        == "CALL_ATTEMPT_NOT_PENDING"
+    )
 
 
 def test_changed_interview_expiry_moves_its_attempts_expiry(tenant: Tenant, do: Perform) -> None:
@@ -466,7 +463,7 @@ def test_live_call_of_a_deleted_interview_ends_without_a_retry(tenant: Tenant, d
     tenant.change("UPDATE companies SET settings = settings - 'retryPolicy'")
     attempt = a_placed_attempt(tenant)
     assert is_done(do(DeleteInterview(interview_id=attempt.interview_id)))
-    tenant.take(tenant.attempt(attempt.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(tenant, tenant.attempt(attempt.id))
     assert [each.state for each in tenant.attempts(attempt.interview_id)] == [AttemptState.FAILED]
     assert tenant.interview_status(attempt) is InterviewStatus.CANCELLED
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, LegSeen, Phase, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause, LegSeen, Phase, Reason
 from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, NeverTaken
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
@@ -35,7 +35,7 @@ from tests.support.builders import (
     an_unknown_attempt,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import FOR_HOURS, ring, ring_and_record
+from tests.use_cases.conftest import FOR_HOURS, finish, ring, ring_and_record, see_leg
 
 KINDS = (
     "interviews",
@@ -315,7 +315,7 @@ def test_line_with_a_running_gap_still_blocks_its_number(
 ) -> None:
     number = a_number()
     mine = a_placed_attempt(tenant, number)
-    tenant.take(mine, Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(tenant, mine)
     deletion.run()
     theirs = a_pending_attempt(other, number)
     assert other.dial.claim([theirs.id]).claimed == ()
@@ -345,7 +345,7 @@ def test_line_is_claimed_while_its_deletion_is_blocked(tenant: Tenant) -> None:
 def test_late_call_leg_holds_its_line_after_the_line_was_deleted(tenant: Tenant) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     tenant.change("DELETE FROM lines")
-    tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+    see_leg(tenant, mine)
     assert tenant.line(mine)[0] == mine.id
 
 

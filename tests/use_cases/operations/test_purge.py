@@ -7,8 +7,6 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
-from scheduler.domain.call import CallProgress
 from scheduler.rules import retention
 from scheduler.use_cases.operations import purge as purging
 from scheduler.use_cases.operations.purge import Purge
@@ -21,10 +19,10 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
-    a_sid,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
+from tests.use_cases.conftest import finish, see_leg
 
 A_MOMENT = timedelta(microseconds=1)
 Made = Callable[[Tenant], object]
@@ -130,12 +128,8 @@ def test_needed_row_is_kept_however_old(tenant: Tenant, purge: Purge, now: TestC
     assert count(tenant, table) == 1
 
 
-def over(tenant: Tenant, number: str) -> Attempt:
-    return tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
-
-
 def test_line_is_deleted_a_day_after_it_became_free(tenant: Tenant, purge: Purge, now: TestClock) -> None:
-    over(tenant, a_number())
+    finish(tenant, a_placed_attempt(tenant))
     now.move(tenant.policy.line_gap + retention.LINES - A_MOMENT)
     purge.round()
     assert count(tenant, "lines") == 1
@@ -153,13 +147,13 @@ def test_late_callback_finds_its_attempt_after_a_purge(tenant: Tenant, purge: Pu
         claim = stores.carrier_events.claim_of(mine.token)
     assert claim is not None
     assert claim.attempt_id == mine.id
-    seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now()))
+    seen = see_leg(tenant, mine)
     assert tenant.line(seen)[0] == mine.id, "its line had gone, and is there again"
 
 
 def test_number_is_called_normally_after_its_line_was_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     number = a_number()
-    over(tenant, number)
+    finish(tenant, a_placed_attempt(tenant, number))
     now.move(timedelta(days=30))
     purge.round()
     again = a_pending_attempt(tenant, number)
@@ -183,7 +177,7 @@ def test_purge_works_in_batches_and_sends_a_hint_for_the_rest(
     monkeypatch.setattr(purging, "_MAX_BATCHES", 2)
     for _ in range(5):
         an_event(tenant)
-        over(tenant, a_number())
+        finish(tenant, a_placed_attempt(tenant))
     now.move(timedelta(days=40))
     purge.round()
     assert count(tenant, "carrier_events") == 1

@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import NeverTaken
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.explanation import Rule
@@ -35,7 +35,7 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
 )
-from tests.use_cases.conftest import candidate_of, order_to
+from tests.use_cases.conftest import candidate_of, finish, order_to
 
 TOMORROW_AT_TEN = timedelta(hours=20)
 """After the tests' noon in UTC: ten in the morning in Bratislava."""
@@ -135,7 +135,7 @@ def test_recomputation_touches_only_the_companys_attempts(tenant: Tenant, other:
 
 def test_recomputation_skips_live_and_finished_attempts(tenant: Tenant, records: ApiWriter) -> None:
     placed = a_placed_attempt(tenant)
-    over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
+    over = finish(tenant, a_placed_attempt(tenant))
     change(tenant, records, intervals=hours(20, 23))
     assert tenant.attempt(placed.id) == placed
     assert tenant.attempt(over.id) == over
@@ -314,9 +314,7 @@ def resolved_with(tenant: Tenant, attempt: Attempt, version: str, earlier: timed
     return tenant.attempt(attempt.id)
 
 
-def test_newer_zone_data_moves_wall_times_with_changed_rules(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
+def test_newer_zone_data_moves_wall_times_with_changed_rules(tenant: Tenant, records: ApiWriter) -> None:
     right = due_tomorrow(tenant)
     resolved_with(tenant, right, "2020a", timedelta(hours=1))
     records.reresolve()
@@ -506,7 +504,7 @@ def test_live_call_of_a_deleted_candidate_loses_its_number(tenant: Tenant, recor
     placed = a_placed_attempt(tenant, number)
     records.delete_candidate(tenant.principal, candidate_of(tenant, placed))
     assert tenant.attempt(placed.id).called_number == number
-    over = tenant.take(tenant.attempt(placed.id), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
+    over = finish(tenant, tenant.attempt(placed.id))
     assert over.called_number is None
     assert tenant.interview_status(placed) is InterviewStatus.CANCELLED
     assert len(tenant.attempts(placed.interview_id)) == 1
@@ -522,7 +520,7 @@ def test_unsent_claim_of_a_deleted_candidate_is_not_sent(tenant: Tenant, records
 def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, records: ApiWriter) -> None:
     """Its workers end calls without a word for the number called, and keep callbacks as they came."""
     number = a_number()
-    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     live = a_placed_attempt(tenant)
     tenant.change("UPDATE attempts SET called_number = :number WHERE id = :id", number=number, id=over.id)
     for attempt in (over, live):
