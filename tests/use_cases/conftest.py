@@ -20,7 +20,6 @@ from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
@@ -76,11 +75,6 @@ def retrying(tenant: Tenant) -> Tenant:
 def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
     """The tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
     return a_house(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
-
-
-@pytest.fixture
-def policy(tenant: Tenant) -> Policy:
-    return tenant.policy
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, 
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
-from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
@@ -573,15 +572,9 @@ def test_call_whose_turn_comes_in_time_stays_in_the_queue(tenant: Tenant, carrie
     ],
 )
 def test_queued_call_is_cancelled_when_at_its_turn(
-    database: Database,
-    tenant: Tenant,
-    settle: Settle,
-    hear_news: Any,
-    now: TestClock,
-    wishes: dict[str, Any],
-    ends: Reason,
+    tenant: Tenant, settle: Settle, hear_news: Any, now: TestClock, wishes: dict[str, Any], ends: Reason
 ) -> None:
-    always = of_company(tenant, seed(database, now(), intervals=ALWAYS))
+    always = of_company(tenant, seed(tenant.database, now(), intervals=ALWAYS))
     now.instant = MIDNIGHT - A_SECOND
     mine = a_claimed_attempt(always, **wishes)
     assert always.dial.last_look(mine) is not None

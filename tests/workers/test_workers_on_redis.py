@@ -109,7 +109,6 @@ def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgr
 
 
 def test_malformed_messages_are_reported_at_most_once_a_minute(broker: None) -> None:
-
     tally = Tally(every_s=60)
     assert tally.count_of(1000.0) == 1
     assert [tally.count_of(1000.0 + each / 100) for each in range(1459)] == [0] * 1459

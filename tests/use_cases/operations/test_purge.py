@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from scheduler.lifecycle.policy import Policy
 from scheduler.rules import retention
 from scheduler.use_cases.operations import purge as purging
 from scheduler.use_cases.operations.purge import Purge
@@ -53,25 +54,14 @@ def an_event(tenant: Tenant, *, heard: bool = True) -> None:
 
 def an_answered_command(tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None)
-    tenant.change(
-        """UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id""",
-        at=tenant.now(),
-        id=command.id,
-    )
+    answer = "UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id"
+    tenant.change(answer, at=tenant.now(), id=command.id)
 
 
 def an_invitation(tenant: Tenant, **columns: Any) -> None:
-    values = {
-        "id": uuid4(),
-        "company_id": tenant.company_id,
-        "email": "a@example.com",
-        "tries": 0,
-        "expires_at": tenant.now(),
-        "created_at": tenant.now(),
-        "updated_at": tenant.now(),
-        **columns,
-    }
-    tenant.insert("invitations", **values)
+    times = dict.fromkeys(("expires_at", "created_at", "updated_at"), tenant.now())
+    usual = {"id": uuid4(), "company_id": tenant.company_id, "email": "a@example.com", "tries": 0}
+    tenant.insert("invitations", **(usual | times | columns))
 
 
 def an_accepted_invitation(tenant: Tenant) -> None:
@@ -90,6 +80,12 @@ def a_revoked_invitation(tenant: Tenant) -> None:
         pytest.param(an_invitation, "invitations", retention.INVITATIONS, id="an invitation that has expired"),
         pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="an accepted invitation"),
         pytest.param(a_revoked_invitation, "invitations", retention.INVITATIONS, id="a revoked invitation"),
+        pytest.param(
+            lambda tenant: finish(tenant, a_placed_attempt(tenant)),
+            "lines",
+            Policy().line_gap + retention.LINES - A_MOMENT,
+            id="a line that became free",
+        ),
         pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="an entry of an attempt's history"),
     ],
 )
@@ -126,16 +122,6 @@ def test_needed_row_is_kept_however_old(tenant: Tenant, purge: Purge, now: TestC
     now.move(timedelta(days=10_000))
     purge.round()
     assert count(tenant, table) == 1
-
-
-def test_line_is_deleted_a_day_after_it_became_free(tenant: Tenant, purge: Purge, now: TestClock) -> None:
-    finish(tenant, a_placed_attempt(tenant))
-    now.move(tenant.policy.line_gap + retention.LINES - A_MOMENT)
-    purge.round()
-    assert count(tenant, "lines") == 1
-    now.move(A_MOMENT)
-    purge.round()
-    assert count(tenant, "lines") == 0
 
 
 def test_late_callback_finds_its_attempt_after_a_purge(tenant: Tenant, purge: Purge, now: TestClock) -> None:
