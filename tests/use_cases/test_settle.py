@@ -1,9 +1,9 @@
 """Attempts without news: polled, proven or given up, and never dialled again."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from threading import Thread
 from uuid import UUID
 
 import pytest
@@ -93,11 +93,8 @@ def test_running_lease_is_left_alone(tenant: Tenant, settle: Settle, now: TestCl
 def test_concurrent_rounds_settle_a_lapsed_lease_once(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
-    settlers = [Thread(target=settle._notice_lapsed_leases, args=[settle._new_round()]) for _ in range(4)]
-    for settler in settlers:
-        settler.start()
-    for settler in settlers:
-        settler.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(settle._notice_lapsed_leases, [settle._new_round() for _ in range(4)]))
     assert tenant.history(mine.id) == ["created", "claimed", "answer_lost"]
 
 

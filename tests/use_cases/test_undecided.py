@@ -1,10 +1,10 @@
 """Attempts whose answer was lost while the carrier cannot be asked, and calls that are found after the verdict."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from email.utils import format_datetime
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -372,10 +372,6 @@ def test_concurrent_settlers_search_once(tenant: Tenant, settle: Settle, now: Te
     mine = given_up(tenant, settle, now)
     assert mine.search_at is not None
     now.instant = mine.search_at
-    with answering(200, EMPTY_LIST, paths) as url:
-        settlers = [Thread(target=settle_at(tenant, url).round) for _ in range(4)]
-        for each in settlers:
-            each.start()
-        for each in settlers:
-            each.join()
+    with answering(200, EMPTY_LIST, paths) as url, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: settle_at(tenant, url).round(), range(4)))
     assert len(paths) == 1

@@ -71,6 +71,13 @@ def on_a_wrong_clock(tenant: Tenant, url: str, span: timedelta) -> Iterator[Tena
         yield replace(tenant, database=database, now=lambda: tenant.now() + span)
 
 
+@pytest.fixture(params=[AN_HOUR, -AN_HOUR], ids=str)
+def wrong_tenant(request: pytest.FixtureRequest, tenant: Tenant, postgres_url: str) -> Iterator[Tenant]:
+    """The company in a process whose clock is an hour ahead, or behind."""
+    with on_a_wrong_clock(tenant, postgres_url, request.param) as wrong_tenant:
+        yield wrong_tenant
+
+
 def test_clock_that_agrees_is_right(database: Database) -> None:
     assert database.clock_is_right()
 
@@ -164,23 +171,19 @@ def test_reads_go_on_with_a_wrong_clock(postgres_url: str, tenant: Tenant) -> No
         assert stores.companies.is_there(tenant.company_id)
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-def test_unsent_claim_is_given_back_at_a_right_time(postgres_url: str, tenant: Tenant, span: timedelta) -> None:
+def test_unsent_claim_is_given_back_at_a_right_time(tenant: Tenant, wrong_tenant: Tenant) -> None:
     """The clock was set after the claim. Nothing was sent, and no other process knows that."""
     mine = a_claimed_attempt(tenant)
-    with on_a_wrong_clock(tenant, postgres_url, span) as wrong_tenant:
-        wrong_tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
+    wrong_tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert abs(back.due_at - tenant.now()) < timedelta(seconds=30)
     assert abs(back.updated_at - tenant.now()) < timedelta(seconds=30)
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-def test_last_look_on_a_wrong_clock_defers_to_a_right_time(postgres_url: str, tenant: Tenant, span: timedelta) -> None:
+def test_last_look_on_a_wrong_clock_defers_to_a_right_time(tenant: Tenant, wrong_tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
-    with on_a_wrong_clock(tenant, postgres_url, span) as wrong_tenant:
-        assert wrong_tenant.dial.last_look(mine) is None
+    assert wrong_tenant.dial.last_look(mine) is None
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert abs(back.due_at - tenant.now()) < timedelta(seconds=30)
@@ -189,13 +192,10 @@ def test_last_look_on_a_wrong_clock_defers_to_a_right_time(postgres_url: str, te
 # ---- every stop
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-def test_wrong_clock_accepts_no_command(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, span: timedelta
-) -> None:
+def test_wrong_clock_accepts_no_command(tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints) -> None:
     mine = a_pending_attempt(tenant)
     request = RescheduleAttempt(interview_id=mine.interview_id, attempt_id=mine.id, scheduled_at="2026-04-03T12:00:00Z")
-    with on_a_wrong_clock(tenant, postgres_url, span) as wrong_tenant, pytest.raises(ClockWrong):
+    with pytest.raises(ClockWrong):
         Submit(wrong_tenant.database, hints, wrong_tenant.now).command(
             tenant.principal, None, request, idempotency_key=None, request_hash=b""
         )
@@ -203,21 +203,19 @@ def test_wrong_clock_accepts_no_command(
     assert hints.rings == []
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_applies_no_command(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, apply: Apply, span: timedelta
+    tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints, apply: Apply
 ) -> None:
     given = sent(tenant, a_wish(tenant))
-    with on_a_wrong_clock(tenant, postgres_url, span) as wrong_tenant, pytest.raises(ClockWrong):
+    with pytest.raises(ClockWrong):
         Apply(wrong_tenant.context, hints).command(given.id)
     assert tenant.ask("SELECT failures, applied_at FROM inbox") == [(0, None)], "no step towards quarantine"
     apply.command(given.id)
     assert tenant.ask("SELECT due_at FROM attempts") == [(tenant.now(),)]
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_hears_nothing(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier, span: timedelta
+    tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier
 ) -> None:
     """An hour behind, the retry of a busy call was due in the past; two hours ahead, its line was blocked."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
@@ -225,20 +223,19 @@ def test_wrong_clock_hears_nothing(
     busy = a_placed_attempt(tenant)
     deliver(right, busy, a_form(busy, "busy"))
     [event_id] = hints.ids(tasks.HEAR)
-    with on_a_wrong_clock(tenant, postgres_url, span) as wrong_tenant:
-        hear = Hear(wrong_tenant.context, hints, callbacks)
-        with pytest.raises(ClockWrong):
-            hear.event(event_id)
-        with pytest.raises(ClockWrong):
-            deliver(hear, busy, a_form(busy, "ringing"))
+    hear = Hear(wrong_tenant.context, hints, callbacks)
+    with pytest.raises(ClockWrong):
+        hear.event(event_id)
+    with pytest.raises(ClockWrong):
+        deliver(hear, busy, a_form(busy, "ringing"))
     assert tenant.ask("SELECT failures, heard_at FROM carrier_events") == [(0, None)]
     assert tenant.line(busy)[0] == busy.id
     right.event(event_id)
     assert tenant.attempt(busy.id).ended_at == tenant.now()
 
 
-def test_wrong_clock_writes_no_record(postgres_url: str, tenant: Tenant, hints: RecordingHints) -> None:
-    with on_a_wrong_clock(tenant, postgres_url, AN_HOUR) as wrong_tenant, pytest.raises(ClockWrong):
+def test_wrong_clock_writes_no_record(tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints) -> None:
+    with pytest.raises(ClockWrong):
         ApiWriter(tenant=wrong_tenant, hints=hints).change_settings(tenant.principal, CompanySettings())
     assert tenant.ask("SELECT updated_at FROM companies") == [(tenant.now(),)]
 
@@ -276,20 +273,19 @@ def test_clock_that_steps_within_a_round_expires_nothing(
 
 
 def test_process_with_a_wrong_clock_takes_no_place_from_others(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, release: Release
+    tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints, release: Release
 ) -> None:
     """An hour ahead, it released fifteen calls at a pace of one, and the others found no room."""
     for _ in range(30):
         a_pending_attempt(tenant)
-    with on_a_wrong_clock(tenant, postgres_url, AN_HOUR) as wrong_tenant, pytest.raises(ClockWrong):
+    with pytest.raises(ClockWrong):
         Release(wrong_tenant.context, hints, tenant.account_id).due()
     assert release.due() == 30
 
 
-def test_deferred_call_waits_by_the_databases_clock(postgres_url: str, tenant: Tenant) -> None:
+def test_deferred_call_waits_by_the_databases_clock(tenant: Tenant, wrong_tenant: Tenant) -> None:
     """Set an hour ahead after the claim, the last look put it back an hour late, and called that CLOCK_SKEW."""
     mine = a_claimed_attempt(tenant)
-    with on_a_wrong_clock(tenant, postgres_url, AN_HOUR) as wrong_tenant:
-        assert wrong_tenant.dial.last_look(mine) is None
+    assert wrong_tenant.dial.last_look(mine) is None
     assert tenant.ask("SELECT detail ->> 'cause' FROM attempt_history WHERE event = 'deferred'") == [("CLOCK_SKEW",)]
     assert tenant.attempt(mine.id).due_at <= tenant.now() + timedelta(minutes=1)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -153,11 +154,8 @@ def test_concurrent_senders_send_each_mail_once(town: TwoTenants) -> None:
     companies = [seed(town.database, NOON).company_id for _ in range(12)]
     for place, company_id in enumerate(companies):
         town.name(f"owner{place}@example.com", company_id)
-    threads = [threading.Thread(target=town.invitations().send) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: town.invitations().send(), range(4)))
     assert sorted(town.office.asked) == sorted(f"owner{place}@example.com" for place in range(12))
 
 
