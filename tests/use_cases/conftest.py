@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -194,63 +195,67 @@ def answering_by_path(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[st
             thread.join()
 
 
-def place(carrier: SimulatedCarrier, tenant: Tenant, order: CallOrder) -> Accepted:
-    """Send the POST of an order, which the carrier accepts."""
+@dataclass(frozen=True)
+class Calls:
+    """Calls of a tenant at the simulated carrier."""
 
-    async def placed() -> Accepted:
-        line = TwilioCallPlacer(carrier.account(), tenant.policy)
-        answer = await line.place(order)
-        await line.close()
-        assert isinstance(answer, Accepted)
-        return answer
+    tenant: Tenant
+    carrier: SimulatedCarrier
 
-    return asyncio.run(placed())
+    def place(self, order: CallOrder) -> Accepted:
+        """Send the POST of an order, which the carrier accepts."""
+
+        async def placed() -> Accepted:
+            line = TwilioCallPlacer(self.carrier.account(), self.tenant.policy)
+            answer = await line.place(order)
+            await line.close()
+            assert isinstance(answer, Accepted)
+            return answer
+
+        return asyncio.run(placed())
+
+    def ring(self, attempt: Attempt, **plan: Any) -> str:
+        """Send the attempt's one POST; the sid of its call, as only the carrier's ledger shows it."""
+        order = self.tenant.dial.last_look(attempt)
+        assert order is not None
+        self.carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
+        self.place(order)
+        [leg] = self.carrier.rings(order.to)
+        return str(leg["sid"])
+
+    def ring_and_record(self, attempt: Attempt, *, until: str | None = None, **plan: Any) -> str:
+        """Send the attempt's one POST, record its answer and wait for this status of its call. Return the sid."""
+        sid = self.ring(attempt, **plan)
+        self.tenant.dial.record([(attempt, Accepted(call_sid=sid))])
+        if until is not None:
+            self.wait_for(sid, until)
+        return sid
+
+    def post_late(self, attempt: Attempt) -> str:
+        """Place a call to the attempt's number as a POST that arrives late does. Return its sid."""
+        form = {"To": attempt.called_number, "From": self.tenant.caller, "Url": "https://example.com/voice"}
+        answer = self._post("Calls.json", form)
+        assert answer.status_code == requests.codes.created
+        return str(answer.json()["sid"])
+
+    def end(self, sid: str) -> None:
+        """Hang up in any state of the call."""
+        assert self._post(f"Calls/{sid}.json", {"Status": "completed"}).status_code == requests.codes.ok
+
+    def wait_for(self, sid: str, status: str) -> None:
+        def has_status() -> bool:
+            return any(leg["status"] == status for leg in self.carrier.rings() if leg["sid"] == sid)
+
+        wait_until(has_status, says=f"the call is {status}")
+
+    def _post(self, path: str, form: dict[str, Any]) -> requests.Response:
+        url = f"{self.carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/{path}"
+        return requests.post(url, data=form, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
 
 
-def ring(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, **plan: Any) -> str:
-    """Send the attempt's one POST; the sid of its call, as only the carrier's ledger shows it."""
-    order = tenant.dial.last_look(attempt)
-    assert order is not None
-    carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
-    place(carrier, tenant, order)
-    [leg] = carrier.rings(order.to)
-    return str(leg["sid"])
-
-
-def ring_and_record(
-    carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, *, until: str | None = None, **plan: Any
-) -> str:
-    """Send the attempt's one POST, record its answer and wait for this status of its call. Return the call's sid."""
-    sid = ring(carrier, tenant, attempt, **plan)
-    tenant.dial.record([(attempt, Accepted(call_sid=sid))])
-    if until is not None:
-        wait_for_status(carrier, sid, until)
-    return sid
-
-
-def post_late(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt) -> str:
-    """Place a call to the attempt's number as a POST that arrives late does. Return its sid."""
-    form = {"To": attempt.called_number, "From": tenant.caller, "Url": "https://example.com/voice"}
-    answer = _post(carrier, "Calls.json", form)
-    assert answer.status_code == requests.codes.created
-    return str(answer.json()["sid"])
-
-
-def end(carrier: SimulatedCarrier, sid: str) -> None:
-    """Hang up in any state of the call."""
-    assert _post(carrier, f"Calls/{sid}.json", {"Status": "completed"}).status_code == requests.codes.ok
-
-
-def _post(carrier: SimulatedCarrier, path: str, form: dict[str, Any]) -> requests.Response:
-    url = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/{path}"
-    return requests.post(url, data=form, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
-
-
-def wait_for_status(carrier: SimulatedCarrier, sid: str, status: str) -> None:
-    def has_status() -> bool:
-        return any(leg["status"] == status for leg in carrier.rings() if leg["sid"] == sid)
-
-    wait_until(has_status, says=f"the call is {status}")
+@pytest.fixture
+def calls(tenant: Tenant, carrier: SimulatedCarrier) -> Calls:
+    return Calls(tenant, carrier)
 
 
 def breaker_of(tenant: Tenant) -> Breaker:

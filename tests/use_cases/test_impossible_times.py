@@ -34,8 +34,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_unknown_attempt,
 )
-from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import finish, post_late, settle_with_an_empty_list
+from tests.use_cases.conftest import Calls, finish, settle_with_an_empty_list
 from tests.use_cases.test_apply import a_wish, applied
 
 AN_HOUR = timedelta(hours=1)
@@ -124,17 +123,17 @@ def test_lease_from_the_future_ends_within_a_lease(tenant: Tenant, settle: Settl
 
 @pytest.mark.parametrize("is_sent_first", [True, False], ids=["before the correction", "after the correction"])
 def test_call_sent_within_a_shortened_lease_is_found(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, is_sent_first: bool
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock, is_sent_first: bool
 ) -> None:
     """The list is searched for all of the lease that was shortened, whenever it is thought to have begun."""
     claimed = a_claim_from_the_future(tenant, now)
     if is_sent_first:
-        sid = post_late(carrier, tenant, claimed)
+        sid = calls.post_late(claimed)
     now.move(tenant.policy.lease / 2)
     settle.round()
     now.move(tenant.policy.lease / 2)
     if not is_sent_first:
-        sid = post_late(carrier, tenant, claimed)
+        sid = calls.post_late(claimed)
     now.move(tenant.policy.lease / 2)
     settle.round()
     found = tenant.attempt(claimed.id)

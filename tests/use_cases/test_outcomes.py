@@ -46,17 +46,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
-from tests.use_cases.conftest import (
-    FOR_HOURS,
-    breaker_of,
-    finish,
-    pause_reason,
-    place,
-    ring,
-    see_leg,
-    wait_for_status,
-    with_account,
-)
+from tests.use_cases.conftest import FOR_HOURS, Calls, breaker_of, finish, pause_reason, see_leg, with_account
 
 A_SECOND = timedelta(seconds=1)
 
@@ -273,9 +263,9 @@ def test_late_proof_takes_no_line_from_its_current_call(tenant: Tenant, now: Tes
     assert tenant.line(other)[0] == other.id
 
 
-def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, carrier: SimulatedCarrier) -> None:
+def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, calls: Calls) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, ring_s=0, talk_s=0)
+    sid = calls.ring(mine, ring_s=0, talk_s=0)
     tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
     tenant.take(mine, ProofMissing())
     tenant.take(mine, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))
@@ -347,26 +337,24 @@ def test_late_call_to_a_number_being_called_raises_an_alarm(tenant: Tenant, now:
 
 
 def test_second_call_of_a_claim_is_ended_and_pauses_the_company(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
+    tenant: Tenant, settle: Settle, calls: Calls, hear_news: Any
 ) -> None:
     mine = a_placed_attempt(tenant)
-    second = second_call(tenant, carrier, mine, ring_s=30)
+    second = second_call(calls, mine, ring_s=30)
     hear_news(mine, CallStatus.RINGING, second)
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
     settle.round()
-    assert [ring["status"] for ring in carrier.rings(mine.called_number)] == ["canceled"]
+    assert [ring["status"] for ring in calls.carrier.rings(mine.called_number)] == ["canceled"]
     assert tenant.attempt(mine.id) == mine
 
 
-def test_answered_second_call_is_not_ended(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
-) -> None:
+def test_answered_second_call_is_not_ended(tenant: Tenant, settle: Settle, calls: Calls, hear_news: Any) -> None:
     mine = a_placed_attempt(tenant)
-    second = second_call(tenant, carrier, mine, ring_s=0, talk_s=FOR_HOURS)
-    wait_for_status(carrier, second, "in-progress")
+    second = second_call(calls, mine, ring_s=0, talk_s=FOR_HOURS)
+    calls.wait_for(second, "in-progress")
     hear_news(mine, CallStatus.ANSWERED, second)
     settle.round()
-    assert [ring["status"] for ring in carrier.rings(mine.called_number)] == ["in-progress"]
+    assert [ring["status"] for ring in calls.carrier.rings(mine.called_number)] == ["in-progress"]
 
 
 def test_second_call_unknown_to_the_carrier_is_polled_on(
@@ -386,10 +374,10 @@ def test_second_call_unknown_to_the_carrier_is_polled_on(
 
 
 def test_finished_second_call_is_polled_again_after_new_news(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
+    tenant: Tenant, settle: Settle, calls: Calls, hear_news: Any
 ) -> None:
     mine = a_placed_attempt(tenant)
-    second = second_call(tenant, carrier, mine, ring_s=30)
+    second = second_call(calls, mine, ring_s=30)
     hear_news(mine, CallStatus.QUEUED, second)
     settle.round()
     assert look_at(tenant) is None, "it was cancelled"
@@ -398,11 +386,11 @@ def test_finished_second_call_is_polled_again_after_new_news(
 
 
 @pytest.fixture
-def answered_second(tenant: Tenant, carrier: SimulatedCarrier, hear_news: Any) -> tuple[Attempt, str]:
+def answered_second(tenant: Tenant, calls: Calls, hear_news: Any) -> tuple[Attempt, str]:
     """An attempt whose carrier rang twice, and both were answered: the second call goes on."""
     mine = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
-    second = second_call(tenant, carrier, mine, ring_s=0, talk_s=FOR_HOURS)
-    wait_for_status(carrier, second, "in-progress")
+    second = second_call(calls, mine, ring_s=0, talk_s=FOR_HOURS)
+    calls.wait_for(second, "in-progress")
     hear_news(mine, CallStatus.ANSWERED, second)
     return mine, second
 
@@ -511,25 +499,25 @@ def hear_news(tenant: Tenant) -> Any:
 # ---- the carrier's queue
 
 
-def second_call(tenant: Tenant, carrier: SimulatedCarrier, attempt: Attempt, **plan: Any) -> str:
+def second_call(calls: Calls, attempt: Attempt, **plan: Any) -> str:
     """Place another call for the claim of this attempt. Return its sid."""
-    carrier.plan(to=attempt.called_number, callbacks="none", **plan)
-    return post(tenant, carrier, attempt).call_sid
+    calls.carrier.plan(to=attempt.called_number, callbacks="none", **plan)
+    return post(calls, attempt).call_sid
 
 
-def post(tenant: Tenant, carrier: SimulatedCarrier, attempt: Attempt) -> Accepted:
+def post(calls: Calls, attempt: Attempt) -> Accepted:
     """Send a POST for this attempt, whatever its state."""
     assert attempt.called_number is not None
     assert attempt.token is not None
     order = CallOrder(
         to=attempt.called_number,
-        caller=tenant.caller,
+        caller=calls.tenant.caller,
         token=attempt.token,
         ring_timeout=timedelta(seconds=30),
         time_limit=timedelta(minutes=5),
         machine_detection=True,
     )
-    return place(carrier, tenant, order)
+    return calls.place(order)
 
 
 CLOSING_SOON = datetime(2026, 4, 2, 17, 59, tzinfo=UTC)
@@ -539,12 +527,12 @@ MIDNIGHT = datetime(2026, 4, 2, 22, 0, tzinfo=UTC)
 
 
 def test_call_with_too_long_a_queue_time_is_cancelled_for_free(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     now.instant = CLOSING_SOON
     mine = a_claimed_attempt(tenant)
-    carrier.plan(to=mine.called_number, queue_s=60, callbacks="none")
-    answer = post(tenant, carrier, mine)
+    calls.carrier.plan(to=mine.called_number, queue_s=60, callbacks="none")
+    answer = post(calls, mine)
     assert tenant.dial.record([(mine, answer)]) == [answer.call_sid], "the dialler cancels it at once"
     wanted = tenant.attempt(mine.id)
     assert (wanted.phase, wanted.hang_up) == (Phase.PLACED, HangUpCause.QUEUED_PAST_CLOSING)
@@ -554,13 +542,13 @@ def test_call_with_too_long_a_queue_time_is_cancelled_for_free(
     assert back.due_at.isoformat() == "2026-04-03T06:00:00+00:00", "eight the next morning"
     assert back.retry_number == 0
     assert tenant.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted", "never_dialled"]
-    assert [ring["rang_at"] for ring in carrier.rings(mine.called_number)] == [None]
+    assert [ring["rang_at"] for ring in calls.carrier.rings(mine.called_number)] == [None]
 
 
-def test_call_whose_turn_comes_in_time_stays_in_the_queue(tenant: Tenant, carrier: SimulatedCarrier) -> None:
+def test_call_whose_turn_comes_in_time_stays_in_the_queue(tenant: Tenant, calls: Calls) -> None:
     mine = a_claimed_attempt(tenant)
-    carrier.plan(to=mine.called_number, queue_s=60, callbacks="none")
-    assert tenant.dial.record([(mine, post(tenant, carrier, mine))]) == []
+    calls.carrier.plan(to=mine.called_number, queue_s=60, callbacks="none")
+    assert tenant.dial.record([(mine, post(calls, mine))]) == []
     assert tenant.attempt(mine.id).hang_up is None
 
 
@@ -641,20 +629,20 @@ def test_call_found_in_the_queue_after_closing_is_cancelled(tenant: Tenant, now:
 
 
 def test_queued_call_is_polled_before_it_rings_after_closing(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     closes = CLOSING_SOON + timedelta(minutes=1)
     now.instant = CLOSING_SOON - timedelta(minutes=30)
     mine = a_claimed_attempt(tenant)
-    carrier.plan(to=mine.called_number, queue_s=3600, callbacks="none")
-    answer = replace(post(tenant, carrier, mine), queue_time=timedelta(0))
+    calls.carrier.plan(to=mine.called_number, queue_s=3600, callbacks="none")
+    answer = replace(post(calls, mine), queue_time=timedelta(0))
     assert tenant.dial.record([(mine, answer)]) == [], "the carrier named no long queue"
     while (look_at := tenant.attempt(mine.id).look_at) is not None:
         assert look_at < closes - tenant.policy.ring_timeout
         now.instant = look_at
         settle.round()
     assert tenant.attempt(mine.id).state is AttemptState.PENDING
-    assert [ring["rang_at"] for ring in carrier.rings(mine.called_number)] == [None]
+    assert [ring["rang_at"] for ring in calls.carrier.rings(mine.called_number)] == [None]
 
 
 # ---- a carrier that takes nothing

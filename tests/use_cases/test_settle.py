@@ -41,19 +41,15 @@ from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.use_cases.conftest import (
     EMPTY_LIST,
     FOR_HOURS,
+    Calls,
     Perform,
     answering,
     breaker_of,
     close_breaker,
-    end,
     finish,
     pause_reason,
-    post_late,
-    ring,
-    ring_and_record,
     see_leg,
     settle_at,
-    wait_for_status,
 )
 from tests.use_cases.test_hear import PUBLIC_URL, a_form, deliver
 
@@ -64,16 +60,16 @@ A_MOMENT = timedelta(microseconds=1)
 
 
 def test_lapsed_lease_is_found_on_the_list_and_polled_to_its_end(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=FOR_HOURS)
-    wait_for_status(carrier, sid, "in-progress")
+    sid = calls.ring(mine, ring_s=0.0, talk_s=FOR_HOURS)
+    calls.wait_for(sid, "in-progress")
     now.move(tenant.policy.lease)
     settle.round()
     placed = tenant.attempt(mine.id)
     assert (placed.phase, placed.call_sid) == (Phase.PLACED, sid)
-    end(carrier, sid)
+    calls.end(sid)
     assert placed.look_at is not None
     now.instant = placed.look_at
     settle.round()
@@ -137,33 +133,29 @@ def test_unknown_attempt_is_polled_at_once_and_every_ten_seconds(
         now.move(A_MOMENT)
 
 
-def test_late_call_is_found_while_polls_go_on(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_late_call_is_found_while_polls_go_on(tenant: Tenant, settle: Settle, calls: Calls, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
     settle.round()
     assert tenant.attempt(mine.id).phase is Phase.UNKNOWN
     # The carrier's time of acceptance lies within the lease.
-    carrier.clock = lambda: now() - timedelta(seconds=1)
-    carrier.plan(to=mine.called_number, callbacks="none", ring_s=FOR_HOURS)
-    sid = post_late(carrier, tenant, mine)
+    calls.carrier.clock = lambda: now() - timedelta(seconds=1)
+    calls.carrier.plan(to=mine.called_number, callbacks="none", ring_s=FOR_HOURS)
+    sid = calls.post_late(mine)
     now.move(ASK_EVERY)
     settle.round()
     assert tenant.attempt(mine.id).call_sid == sid
 
 
-def test_one_of_two_unanswered_calls_is_ended(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_one_of_two_unanswered_calls_is_ended(tenant: Tenant, settle: Settle, calls: Calls, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
-    ring(carrier, tenant, mine)
-    post_late(carrier, tenant, mine)
+    calls.ring(mine)
+    calls.post_late(mine)
     now.move(tenant.policy.lease)
     for _ in range(4):
         settle.round()
         now.move(ASK_EVERY)
-    statuses = [leg["status"] for leg in carrier.rings(mine.called_number)]
+    statuses = [leg["status"] for leg in calls.carrier.rings(mine.called_number)]
     assert sorted(statuses) == ["canceled", "ringing"]
 
 
@@ -171,11 +163,11 @@ def test_one_of_two_unanswered_calls_is_ended(
 
 
 def test_attempt_that_cannot_be_settled_delays_no_other(
-    tenant: Tenant, other: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     attempts = [a_claimed_attempt(each) for each in (tenant, other, tenant, other, tenant)]
     for attempt in attempts:
-        ring_and_record(carrier, tenant, attempt, until="busy", outcome="busy", ring_s=0.0)
+        calls.ring_and_record(attempt, until="busy", outcome="busy", ring_s=0.0)
     tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
     now.move(timedelta(minutes=2))
     settle.round()
@@ -212,19 +204,19 @@ def test_late_call_unknown_to_the_carrier_frees_its_line(tenant: Tenant, settle:
 # ---- what is not a proof
 
 
-def test_call_to_another_number_does_not_match(tenant: Tenant, settle: Settle, carrier: SimulatedCarrier) -> None:
-    ring(carrier, tenant, a_claimed_attempt(tenant))
+def test_call_to_another_number_does_not_match(tenant: Tenant, settle: Settle, calls: Calls) -> None:
+    calls.ring(a_claimed_attempt(tenant))
     unknown = an_unknown_attempt(tenant)
     settle.round()
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
 
 
 def test_call_from_before_the_claim_does_not_match(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     number = a_number()
     earlier = a_claimed_attempt(tenant, number)
-    sid = ring(carrier, tenant, earlier)
+    sid = calls.ring(earlier)
     finish(tenant, earlier, Reason.INVALID_NUMBER)  # its sid was never learnt
     now.move(timedelta(seconds=6))
     unknown = an_unknown_attempt(tenant, number)
@@ -234,11 +226,11 @@ def test_call_from_before_the_claim_does_not_match(
 
 @guards("bound")
 def test_call_bound_to_another_attempt_does_not_match(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     number = a_number()
     earlier = a_claimed_attempt(tenant, number)
-    ring_and_record(carrier, tenant, earlier, outcome="busy", ring_s=0.0)
+    calls.ring_and_record(earlier, outcome="busy", ring_s=0.0)
     finish(tenant, tenant.attempt(earlier.id))
     unknown = an_unknown_attempt(tenant, number, interview_id=earlier.interview_id)
     settle.round()
@@ -249,11 +241,11 @@ def test_call_bound_to_another_attempt_does_not_match(
 
 
 def test_two_matching_calls_bind_neither_and_pause_the_company(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     unknown = a_claimed_attempt(tenant)
-    ring(carrier, tenant, unknown)
-    post_late(carrier, tenant, unknown)
+    calls.ring(unknown)
+    calls.post_late(unknown)
     now.move(tenant.policy.lease)
     settle.round()
     still = tenant.attempt(unknown.id)
@@ -342,12 +334,12 @@ def test_first_unanswered_request_is_the_last_of_the_round(
 
 
 def test_call_unknown_to_the_carrier_delays_no_other_poll(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     for _ in range(3):
         a_placed_attempt(tenant)  # by a name that the carrier never gave
     mine = a_claimed_attempt(tenant)
-    ring_and_record(carrier, tenant, mine, until="busy", outcome="busy", ring_s=0.0)
+    calls.ring_and_record(mine, until="busy", outcome="busy", ring_s=0.0)
     now.move(timedelta(minutes=2))
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.BUSY
@@ -509,10 +501,10 @@ def test_carrier_that_answers_a_probe_is_back(tenant: Tenant, now: TestClock, bo
 
 
 def test_placed_call_is_polled_after_its_ring_time_with_back_off(
-    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock
+    tenant: Tenant, calls: Calls, settle: Settle, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    ring_and_record(carrier, tenant, mine, until="ringing")
+    calls.ring_and_record(mine, until="ringing")
     assert tenant.attempt(mine.id).look_at == now() + tenant.policy.ring_timeout + POLL_AFTER_RING
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     for minutes in (1, 2, 5, 10, 10):
@@ -531,26 +523,26 @@ def test_placed_call_is_polled_after_its_ring_time_with_back_off(
     ],
 )
 def test_polled_end_sets_the_outcome(
-    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock, outcome: str, reason: Reason
+    tenant: Tenant, calls: Calls, settle: Settle, now: TestClock, outcome: str, reason: Reason
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    ring_and_record(carrier, tenant, mine, outcome=outcome, ring_s=0.0, talk_s=0.0)
-    wait_until(lambda: carrier.rings()[-1]["ended_at"], says="it is over")
+    calls.ring_and_record(mine, outcome=outcome, ring_s=0.0, talk_s=0.0)
+    wait_until(lambda: calls.carrier.rings()[-1]["ended_at"], says="it is over")
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
     assert tenant.attempt(mine.id).reason is reason
 
 
 def test_polled_failure_waits_for_a_stored_callback(
-    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, hints: RecordingHints, now: TestClock
+    tenant: Tenant, calls: Calls, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     """A poll does not return why a call failed. Its last callback contains the cause."""
-    callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
+    callbacks = TwilioCallbacks(calls.carrier.account(public_url=PUBLIC_URL))
     hear = Hear(tenant.context, hints, callbacks)
     stored, lost = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     for mine in (stored, lost):
-        ring_and_record(carrier, tenant, mine, outcome="declined", ring_s=0.0)
-    wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
+        calls.ring_and_record(mine, outcome="declined", ring_s=0.0)
+    wait_until(lambda: all(each["ended_at"] for each in calls.carrier.rings()[-2:]), says="both are over")
     deliver(hear, stored, a_form(tenant.attempt(stored.id), "failed", SipResponseCode="603"))
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
@@ -573,7 +565,7 @@ def test_polled_failure_waits_for_a_stored_callback(
 )
 def test_cause_of_a_failure_is_polled(
     tenant: Tenant,
-    carrier: SimulatedCarrier,
+    calls: Calls,
     settle: Settle,
     now: TestClock,
     error_codes: list[int],
@@ -581,9 +573,9 @@ def test_cause_of_a_failure_is_polled(
     is_cause_lost: bool,
 ) -> None:
     named, listed = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
-    ring_and_record(carrier, tenant, named, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
-    ring(carrier, tenant, listed, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
-    wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
+    calls.ring_and_record(named, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
+    calls.ring(listed, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
+    wait_until(lambda: all(each["ended_at"] for each in calls.carrier.rings()[-2:]), says="both are over")
     now.move(tenant.policy.lease)
     settle.round()
     for mine in (named, listed):

@@ -27,20 +27,17 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.support.servers import ACCOUNT_SID
 from tests.use_cases.conftest import (
     EMPTY_LIST,
     FOR_HOURS,
+    Calls,
     answering,
     answering_by_path,
     close_breaker,
-    end,
     pause_reason,
-    post_late,
-    ring,
     settle_at,
     settle_with_an_empty_list,
-    wait_for_status,
 )
 
 A_MOMENT = timedelta(microseconds=1)
@@ -80,26 +77,26 @@ def test_verdict_waits_until_a_list_was_read(tenant: Tenant, offline: Settle, no
 
 @guards("answered", "line", "line_gap")
 def test_number_is_not_called_again_while_no_poll_succeeds(
-    tenant: Tenant, other: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     """The carrier takes the call, the uplink is lost, and another interview's call to that number is due."""
     mine = a_claimed_attempt(tenant)
     number = mine.called_number
-    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=FOR_HOURS)
-    wait_for_status(carrier, sid, "in-progress")
-    carrier.down("drop")
+    sid = calls.ring(mine, ring_s=0.0, talk_s=FOR_HOURS)
+    calls.wait_for(sid, "in-progress")
+    calls.carrier.down("drop")
     lost(tenant, mine)
     theirs = a_pending_attempt(other, number)
     for _ in range(5):
         now.move(timedelta(minutes=5))
         settle.round()
         assert tenant.dial.claim([theirs.id]).claimed == (), "the first call is in progress"
-    carrier.up()
+    calls.carrier.up()
     now.move(ASK_EVERY)
     settle.round()
     found = tenant.attempt(mine.id)
     assert (found.phase, found.call_sid) == (Phase.PLACED, sid)
-    end(carrier, sid)
+    calls.end(sid)
     now.move(TEN_MINUTES)
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
@@ -251,34 +248,32 @@ def given_up(tenant: Tenant, settle: Settle, now: TestClock) -> Attempt:
     return attempt
 
 
-def post_after_the_verdict(
-    carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, now: TestClock, **plan: Any
-) -> str:
+def post_after_the_verdict(calls: Calls, attempt: Attempt, now: TestClock, **plan: Any) -> str:
     """Place the attempt's call as of a second after its claim, and move on to its search. Return the call's sid."""
     assert attempt.claimed_at is not None
     assert attempt.search_at is not None
     accepted_at = attempt.claimed_at + A_SECOND
-    carrier.clock = lambda: accepted_at
-    carrier.plan(to=attempt.called_number, callbacks="none", **plan)
-    sid = post_late(carrier, tenant, attempt)
+    calls.carrier.clock = lambda: accepted_at
+    calls.carrier.plan(to=attempt.called_number, callbacks="none", **plan)
+    sid = calls.post_late(attempt)
     now.instant = attempt.search_at
     return sid
 
 
 def test_call_is_found_and_booked_after_the_verdict(
-    tenant: Tenant, other: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     mine = given_up(tenant, settle, now)
     theirs = a_pending_attempt(other, mine.called_number)
-    sid = post_after_the_verdict(carrier, tenant, mine, now, ring_s=0.0, talk_s=FOR_HOURS)
-    wait_for_status(carrier, sid, "in-progress")
+    sid = post_after_the_verdict(calls, mine, now, ring_s=0.0, talk_s=FOR_HOURS)
+    calls.wait_for(sid, "in-progress")
     settle.round()
     live = tenant.attempt(mine.id)
     assert (live.state, live.reason, live.call_sid) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN, sid)
     assert tenant.line(mine)[0] == mine.id, "it holds its line until it is over"
     now.move(tenant.policy.line_gap * 2)
     assert tenant.dial.claim([theirs.id]).claimed == ()
-    end(carrier, sid)
+    calls.end(sid)
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
@@ -288,12 +283,10 @@ def test_call_is_found_and_booked_after_the_verdict(
     assert tenant.attempt(mine.id).search_at is None
 
 
-def test_call_found_after_its_end_is_booked(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_call_found_after_its_end_is_booked(tenant: Tenant, settle: Settle, calls: Calls, now: TestClock) -> None:
     mine = given_up(tenant, settle, now)
-    sid = post_after_the_verdict(carrier, tenant, mine, now, ring_s=0.0, talk_s=0.0)
-    wait_for_status(carrier, sid, "completed")
+    sid = post_after_the_verdict(calls, mine, now, ring_s=0.0, talk_s=0.0)
+    calls.wait_for(sid, "completed")
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
     assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)]
@@ -326,11 +319,11 @@ def test_search_backs_off_until_the_call_must_be_over(tenant: Tenant, now: TestC
 
 
 def test_two_matching_calls_after_the_verdict_bind_neither(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     mine = given_up(tenant, settle, now)
-    post_after_the_verdict(carrier, tenant, mine, now, ring_s=FOR_HOURS)
-    post_late(carrier, tenant, mine)
+    post_after_the_verdict(calls, mine, now, ring_s=FOR_HOURS)
+    calls.post_late(mine)
     settle.round()
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
     after = tenant.attempt(mine.id)

@@ -34,8 +34,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import FOR_HOURS, finish, ring, ring_and_record, see_leg
+from tests.use_cases.conftest import FOR_HOURS, Calls, finish, see_leg
 
 KINDS = (
     "interviews",
@@ -167,10 +166,10 @@ def test_claim_during_a_deletion_keeps_its_hints_unclaimed(tenant: Tenant) -> No
 
 
 def test_placed_call_of_a_deleted_company_is_hung_up_at_once(
-    tenant: Tenant, settle: Settle, hints: RecordingHints, carrier: SimulatedCarrier, deletion: Deletion
+    tenant: Tenant, settle: Settle, hints: RecordingHints, calls: Calls, deletion: Deletion
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring_and_record(carrier, tenant, mine, until="ringing")
+    sid = calls.ring_and_record(mine, until="ringing")
     deletion.request()
     hints.rings.clear()
     deletion.erase()
@@ -180,17 +179,17 @@ def test_placed_call_of_a_deleted_company_is_hung_up_at_once(
     settle.round()
     ended = tenant.attempt(mine.id)
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
-    [leg] = [each for each in carrier.rings() if each["sid"] == sid]
+    [leg] = [each for each in calls.carrier.rings() if each["sid"] == sid]
     assert leg["status"] == "canceled"
     deletion.erase()
     assert rows(tenant) == {}
 
 
 def test_conversation_of_a_deleted_company_is_cut_off_and_booked(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, deletion: Deletion
+    tenant: Tenant, settle: Settle, calls: Calls, deletion: Deletion
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    ring_and_record(carrier, tenant, mine, until="in-progress", ring_s=0.0, talk_s=FOR_HOURS)
+    calls.ring_and_record(mine, until="in-progress", ring_s=0.0, talk_s=FOR_HOURS)
     deletion.run()
     settle.round()
     ended = tenant.attempt(mine.id)
@@ -222,10 +221,10 @@ def test_call_being_dialled_is_hung_up_once_the_carrier_names_it(tenant: Tenant,
 
 @guards("company_gone")
 def test_call_with_a_lost_answer_is_hung_up_once_found(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, deletion: Deletion
+    tenant: Tenant, settle: Settle, calls: Calls, deletion: Deletion
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine)
+    sid = calls.ring(mine)
     deletion.run()
     tenant.change("UPDATE attempts SET lease_until = :now", now=tenant.now())
     settle.round()

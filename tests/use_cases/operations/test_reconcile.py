@@ -21,7 +21,7 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
-from tests.use_cases.conftest import place
+from tests.use_cases.conftest import Calls
 
 A_MINUTE = timedelta(minutes=1)
 
@@ -38,7 +38,7 @@ def dial(tenant: Tenant, carrier: SimulatedCarrier, *attempts: Attempt) -> int:
     for claim in claims.claimed:
         order = tenant.dial.last_look(claim.attempt)
         if order is not None:
-            tenant.dial.record([(claim.attempt, place(carrier, tenant, order))])
+            tenant.dial.record([(claim.attempt, Calls(tenant, carrier).place(order))])
             rung += 1
     return rung
 
