@@ -136,9 +136,9 @@ def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> He
 
 @pytest.fixture
 def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
-    desk = TwilioQueries(carrier.account(), tenant.policy)
-    yield Settle(tenant.context, desk, tenant.account_id)
-    desk._client.http_client.session.close()
+    queries = TwilioQueries(carrier.account(), tenant.policy)
+    yield Settle(tenant.context, queries, tenant.account_id)
+    queries._client.http_client.session.close()
 
 
 @pytest.fixture

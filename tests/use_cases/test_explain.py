@@ -314,9 +314,6 @@ def test_database_names_no_key_of_another_tenant(tenant: Tenant, logins: schema.
     assert [each.name for each in seen] == ["the night shift"]
 
 
-# ---- status
-
-
 def test_status_counts_waiting_attempts_by_cause(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     number = a_number()
     a_claimed_attempt(tenant, number)

@@ -55,18 +55,6 @@ def _number_is_called(tenant: Tenant, attempt: Attempt) -> None:
     tenant.change("UPDATE attempts SET due_at = due_at + interval '1 day' WHERE id = :other", other=other.id)
 
 
-def _command_waits(tenant: Tenant, attempt: Attempt) -> None:
-    a_waiting_command(tenant, attempt.interview_id)
-
-
-def _company_is_paused(tenant: Tenant, attempt: Attempt) -> None:
-    Pauses(tenant.database, tenant.now).pause(attempt.company_id, "a test")
-
-
-def _all_is_paused(tenant: Tenant, _: Attempt) -> None:
-    Pauses(tenant.database, tenant.now).pause(None, "a test")
-
-
 def _back_off(tenant: Tenant, attempt: Attempt, *, account_id: int | None = None, **scope: object) -> None:
     tenant.insert(
         "carrier_backoffs",
@@ -84,14 +72,6 @@ def _back_off(tenant: Tenant, attempt: Attempt, *, account_id: int | None = None
     tenant.change("UPDATE lines SET country = 'SK' WHERE number_hash = :number", number=attempt.number_hash)
 
 
-def _country_is_refused(tenant: Tenant, attempt: Attempt) -> None:
-    _back_off(tenant, attempt, country="SK")
-
-
-def _caller_is_refused(tenant: Tenant, attempt: Attempt) -> None:
-    _back_off(tenant, attempt, company_id=attempt.company_id, caller=tenant.caller)
-
-
 def test_refused_country_excuses_no_other_country(tenant: Tenant, now: TestClock) -> None:
     _back_off(tenant, a_pending_attempt(tenant), country="AT")
     now.move(SPAN)
@@ -101,13 +81,19 @@ def test_refused_country_excuses_no_other_country(tenant: Tenant, now: TestClock
 @pytest.mark.parametrize(
     "keeps",
     [
-        _line_rests,
-        _number_is_called,
-        _command_waits,
-        _company_is_paused,
-        _all_is_paused,
-        _country_is_refused,
-        _caller_is_refused,
+        pytest.param(_line_rests, id="line rests"),
+        pytest.param(_number_is_called, id="number is called"),
+        pytest.param(lambda tenant, attempt: a_waiting_command(tenant, attempt.interview_id), id="command waits"),
+        pytest.param(
+            lambda tenant, _: Pauses(tenant.database, tenant.now).pause(tenant.company_id, "a test"),
+            id="company is paused",
+        ),
+        pytest.param(lambda tenant, _: Pauses(tenant.database, tenant.now).pause(None, "a test"), id="all is paused"),
+        pytest.param(lambda tenant, attempt: _back_off(tenant, attempt, country="SK"), id="country is refused"),
+        pytest.param(
+            lambda tenant, attempt: _back_off(tenant, attempt, company_id=tenant.company_id, caller=tenant.caller),
+            id="caller is refused",
+        ),
     ],
 )
 def test_call_that_duecall_could_not_place_is_not_late(
@@ -163,10 +149,11 @@ def test_gap_after_its_own_interview_excuses_no_late_call(tenant: Tenant, now: T
 
 
 @pytest.mark.parametrize("everything", [True, False])
-def test_call_is_late_since_the_pause_ended(tenant: Tenant, now: TestClock, *, everything: bool) -> None:
+def test_call_is_late_since_the_pause_ended(
+    tenant: Tenant, pauses: Pauses, now: TestClock, *, everything: bool
+) -> None:
     attempt = a_pending_attempt(tenant)
     company_id = None if everything else attempt.company_id
-    pauses = Pauses(tenant.database, now)
     pauses.pause(company_id, "a test")
     now.move(SPAN)
     pauses.resume(company_id)

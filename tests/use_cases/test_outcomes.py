@@ -49,6 +49,8 @@ from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 from tests.use_cases.conftest import FOR_HOURS, Calls, breaker_of, finish, pause_reason, see_leg, with_account
 
 A_SECOND = timedelta(seconds=1)
+TwoCalls = tuple[Attempt, str]
+"""An attempt, and the sid of the second call that was placed for it."""
 
 
 def states(tenant: Tenant, attempt: Attempt) -> list[tuple[AttemptState, Reason | None]]:
@@ -386,7 +388,7 @@ def test_finished_second_call_is_polled_again_after_new_news(
 
 
 @pytest.fixture
-def answered_second(tenant: Tenant, calls: Calls, hear_news: Any) -> tuple[Attempt, str]:
+def two_calls(tenant: Tenant, calls: Calls, hear_news: Any) -> TwoCalls:
     """An attempt whose carrier rang twice, and both were answered: the second call goes on."""
     mine = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
     second = second_call(calls, mine, ring_s=0, talk_s=FOR_HOURS)
@@ -396,22 +398,16 @@ def answered_second(tenant: Tenant, calls: Calls, hear_news: Any) -> tuple[Attem
 
 
 def test_answered_second_call_blocks_its_number_and_a_gap_after(
-    tenant: Tenant,
-    other: Tenant,
-    settle: Settle,
-    release: Release,
-    carrier: SimulatedCarrier,
-    now: TestClock,
-    answered_second: tuple[Attempt, str],
+    tenant: Tenant, other: Tenant, settle: Settle, release: Release, calls: Calls, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    mine, second = answered_second
+    mine, second = two_calls
     theirs, elsewhere = a_pending_attempt(other, mine.called_number), a_pending_attempt(other)
     finish(tenant, mine, Reason.NO_ANSWER)
     for _ in range(12):
         now.move(timedelta(minutes=5))
         settle.round()
         assert other.dial.claim([theirs.id]).claimed == ()
-    assert carrier.rings(mine.called_number)[0]["status"] == "in-progress", "a conversation is not cut off"
+    assert calls.carrier.rings(mine.called_number)[0]["status"] == "in-progress", "a conversation is not cut off"
     assert release.due() == 1, "the other number"
     settle._queries.hang_up(second)
     now.move(timedelta(minutes=10))
@@ -425,9 +421,9 @@ def test_answered_second_call_blocks_its_number_and_a_gap_after(
 
 
 def test_answered_second_call_blocks_the_same_interviews_retry(
-    tenant: Tenant, pauses: Pauses, settle: Settle, now: TestClock, answered_second: tuple[Attempt, str]
+    tenant: Tenant, pauses: Pauses, settle: Settle, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    mine, _ = answered_second
+    mine, _ = two_calls
     finish(tenant, mine, Reason.NO_ANSWER)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     again = a_pending_attempt(tenant, mine.called_number, interview_id=mine.interview_id)
@@ -440,9 +436,9 @@ def test_answered_second_call_blocks_the_same_interviews_retry(
 
 
 def test_second_call_of_unknown_state_blocks_its_number(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, answered_second: tuple[Attempt, str]
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    mine, _ = answered_second
+    mine, _ = two_calls
     carrier.down("503")
     try:
         for _ in range(3):

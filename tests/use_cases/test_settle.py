@@ -159,9 +159,6 @@ def test_one_of_two_unanswered_calls_is_ended(tenant: Tenant, settle: Settle, ca
     assert sorted(statuses) == ["canceled", "ringing"]
 
 
-# ---- what cannot be settled
-
-
 def test_attempt_that_cannot_be_settled_delays_no_other(
     tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
@@ -367,8 +364,8 @@ def test_hanging_carrier_delays_a_round_once_and_no_expiry(
         seen.append((impatient.attempt(expiring.id).reason, impatient.attempt(silent.id).phase))
 
     carrier.down("hang")
-    desk = Watched(carrier.account(), IMPATIENT, is_asked)
-    Settle(impatient.context, desk, impatient.account_id).round()
+    queries = Watched(carrier.account(), IMPATIENT, is_asked)
+    Settle(impatient.context, queries, impatient.account_id).round()
     carrier.up()
     assert seen == [(Reason.EXPIRED, Phase.UNKNOWN)], "one question, after what needs no carrier"
     assert sum(impatient.attempt(each.id).looks for each in [*unknown, silent]) == 1
@@ -433,8 +430,8 @@ def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock)
         breakers.append(breaker_of(tenant))
         settle.round()
 
-    desk = Interrupted(another_settles, None)
-    settle = Settle(tenant.context, desk, tenant.account_id)
+    queries = Interrupted(another_settles, None)
+    settle = Settle(tenant.context, queries, tenant.account_id)
     settle.round()
     assert [breaker.is_down for breaker in breakers] == [True]
     assert breaker_of(tenant).is_on_trial
@@ -446,9 +443,9 @@ def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle
     def killed() -> None:
         raise KeyboardInterrupt
 
-    desk = Interrupted(killed, None)
+    queries = Interrupted(killed, None)
     with pytest.raises(KeyboardInterrupt):
-        Settle(tenant.context, desk, tenant.account_id).round()
+        Settle(tenant.context, queries, tenant.account_id).round()
     settle.round()
     assert breaker_of(tenant).is_down
     now.move(BACK_OFF[1])
@@ -463,8 +460,8 @@ def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, now: TestClock, 
         now.move(BACK_OFF[1])
         offline.round()
 
-    desk = Interrupted(another_asks_later_and_in_vain, None)
-    Settle(tenant.context, desk, tenant.account_id).round()
+    queries = Interrupted(another_asks_later_and_in_vain, None)
+    Settle(tenant.context, queries, tenant.account_id).round()
     assert breaker_of(tenant).is_down
 
 
@@ -554,7 +551,7 @@ def test_polled_failure_waits_for_a_stored_callback(
 
 
 @pytest.mark.parametrize(
-    ("error_codes", "reason", "is_cause_lost"),
+    ("error_codes", "reason", "is_lost"),
     [
         pytest.param([13224], Reason.INVALID_NUMBER, False, id="the number"),
         pytest.param([11200, 13224], Reason.INVALID_NUMBER, False, id="a web request, and the number"),
@@ -564,13 +561,7 @@ def test_polled_failure_waits_for_a_stored_callback(
     ],
 )
 def test_cause_of_a_failure_is_polled(
-    tenant: Tenant,
-    calls: Calls,
-    settle: Settle,
-    now: TestClock,
-    error_codes: list[int],
-    reason: Reason,
-    is_cause_lost: bool,
+    tenant: Tenant, calls: Calls, settle: Settle, now: TestClock, error_codes: list[int], reason: Reason, is_lost: bool
 ) -> None:
     named, listed = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     calls.ring_and_record(named, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
@@ -580,11 +571,11 @@ def test_cause_of_a_failure_is_polled(
     settle.round()
     for mine in (named, listed):
         ended = tenant.attempt(mine.id)
-        assert (ended.reason, ended.cause_is_lost) == (reason, is_cause_lost)
+        assert (ended.reason, ended.cause_is_lost) == (reason, is_lost)
 
 
 class Interrupted:
-    """A desk during whose answer something else happens."""
+    """Queries during whose answer something else happens."""
 
     def __init__(self, meanwhile: Callable[[], object], news: CallNews | None) -> None:
         self._meanwhile = meanwhile
@@ -609,7 +600,7 @@ class Interrupted:
 
 
 class Watched(TwilioQueries):
-    """A desk of which it is seen when it is asked."""
+    """Queries of which it is seen when it is asked."""
 
     def __init__(self, account: TwilioAccount, policy: Policy, is_asked: Callable[[], None]) -> None:
         super().__init__(account, policy)
@@ -643,8 +634,8 @@ def test_outdated_poll_result_writes_nothing(tenant: Tenant, now: TestClock, new
         assert isinstance(events, tuple)
         tenant.take(attempt, *events)
 
-    desk = Interrupted(called_back, news)
-    Settle(tenant.context, desk, tenant.account_id).round()
+    queries = Interrupted(called_back, news)
+    Settle(tenant.context, queries, tenant.account_id).round()
     heard = tenant.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
 

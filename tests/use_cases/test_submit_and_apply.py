@@ -105,19 +105,6 @@ IN_PROGRESS = [
 ]
 
 
-# ---- a retry that a client moves
-
-
-def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Perform, now: TestClock) -> None:
-    retry = a_pending_attempt(tenant)
-    tenant.change("UPDATE attempts SET retry_number = 1")
-    asked_for = "2026-04-03T09:00:00+09:00"  # two in the night in Bratislava, and so it was asked for
-    assert is_done(do(move(retry, asked_for)))
-    now.instant = tenant.attempt(retry.id).due_at
-    [claim] = tenant.dial.claim([retry.id]).claimed
-    assert tenant.dial.last_look(claim.attempt) is not None
-
-
 # ---- acceptance
 
 
@@ -220,6 +207,16 @@ def test_moved_attempt_is_not_claimed_before_its_new_time(tenant: Tenant, do: Pe
     assert tenant.dial.claim([attempt.id]).claimed == ()
     now.move(tenant.attempt(attempt.id).due_at - now())
     assert [each.attempt.id for each in tenant.dial.claim([attempt.id]).claimed] == [attempt.id]
+
+
+def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Perform, now: TestClock) -> None:
+    retry = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempts SET retry_number = 1")
+    asked_for = "2026-04-03T09:00:00+09:00"  # two in the night in Bratislava, and so it was asked for
+    assert is_done(do(move(retry, asked_for)))
+    now.instant = tenant.attempt(retry.id).due_at
+    [claim] = tenant.dial.claim([retry.id]).claimed
+    assert tenant.dial.last_look(claim.attempt) is not None
 
 
 def test_default_expiry_moves_with_the_first_attempt_of_a_chain(tenant: Tenant, do: Perform) -> None:

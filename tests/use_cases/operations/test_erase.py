@@ -416,9 +416,6 @@ def test_concurrent_workers_erase_a_company_once(tenant: Tenant, deletion: Delet
     assert certificate(tenant)[0]["interviews"] == 4
 
 
-# ---- people who belong to it
-
-
 def test_users_are_deleted_with_their_last_company(tenant: Tenant, deletion: Deletion) -> None:
     other = seed(tenant.database, tenant.now())
     stays, goes = a_user(tenant, tenant.company_id, other.company_id), a_user(tenant, tenant.company_id)

@@ -416,9 +416,6 @@ def test_invitation_replaced_during_acceptance_is_used_or_gone(town: TwoTenants)
     assert town.company().owner_email == "second@example.com"
 
 
-# ---- who rings
-
-
 def test_clock_sends_hints_only_for_due_mail(town: TwoTenants, release: Release, hints: RecordingHints) -> None:
     def is_rung() -> bool:
         hints.rings.clear()
