@@ -296,3 +296,13 @@ def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> At
 def see_leg(tenant: Tenant, attempt: Attempt) -> Attempt:
     """The carrier reports for the first time that a call of the attempt rings."""
     return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+
+
+def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
+    """Claim these and return them in the order of sending."""
+    claims = tenant.dial.claim([attempt.id for attempt in attempts])
+    return [each.attempt for each in claims.claimed]
+
+
+def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
+    return [each.id for each in claimed(tenant, attempt)] == [attempt.id]

@@ -42,21 +42,11 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import wired
-from tests.use_cases.conftest import PAUSED, finish, pause_reason, with_account
+from tests.use_cases.conftest import PAUSED, claimed, finish, is_claimed, pause_reason, with_account
 
 A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)
 OTHER_ACCOUNT = "AC" + "1" * 32
-
-
-def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
-    """Claim these and return them in the order of sending."""
-    claims = tenant.dial.claim([attempt.id for attempt in attempts])
-    return [each.attempt for each in claims.claimed]
-
-
-def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
-    return [each.id for each in claimed(tenant, attempt)] == [attempt.id]
 
 
 # ---- the claim: effects

@@ -430,8 +430,7 @@ def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock)
         breakers.append(breaker_of(tenant))
         settle.round()
 
-    queries = Interrupted(another_settles, None)
-    settle = Settle(tenant.context, queries, tenant.account_id)
+    settle = settle_during(tenant, another_settles)
     settle.round()
     assert [breaker.is_down for breaker in breakers] == [True]
     assert breaker_of(tenant).is_on_trial
@@ -443,9 +442,8 @@ def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle
     def killed() -> None:
         raise KeyboardInterrupt
 
-    queries = Interrupted(killed, None)
     with pytest.raises(KeyboardInterrupt):
-        Settle(tenant.context, queries, tenant.account_id).round()
+        settle_during(tenant, killed).round()
     settle.round()
     assert breaker_of(tenant).is_down
     now.move(BACK_OFF[1])
@@ -460,8 +458,7 @@ def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, now: TestClock, 
         now.move(BACK_OFF[1])
         offline.round()
 
-    queries = Interrupted(another_asks_later_and_in_vain, None)
-    Settle(tenant.context, queries, tenant.account_id).round()
+    settle_during(tenant, another_asks_later_and_in_vain).round()
     assert breaker_of(tenant).is_down
 
 
@@ -599,6 +596,10 @@ class Interrupted:
     def hang_up(self, call_sid: str) -> None: ...
 
 
+def settle_during(tenant: Tenant, meanwhile: Callable[[], object], news: CallNews | None = None) -> Settle:
+    return Settle(tenant.context, Interrupted(meanwhile, news), tenant.account_id)
+
+
 class Watched(TwilioQueries):
     """Queries of which it is seen when it is asked."""
 
@@ -634,8 +635,7 @@ def test_outdated_poll_result_writes_nothing(tenant: Tenant, now: TestClock, new
         assert isinstance(events, tuple)
         tenant.take(attempt, *events)
 
-    queries = Interrupted(called_back, news)
-    Settle(tenant.context, queries, tenant.account_id).round()
+    settle_during(tenant, called_back, news).round()
     heard = tenant.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
 

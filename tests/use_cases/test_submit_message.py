@@ -25,6 +25,7 @@ from tests.support.builders import RecordingHints, Tenant, a_candidate, a_pendin
 
 CANARY = "Kanarienvogel"
 Message = dict[str, Any]
+ONE = {"interviewId": str(uuid4())}
 
 
 @pytest.fixture
@@ -145,31 +146,23 @@ def test_ats_key_reaches_only_its_own_companies(sender: Sender, keys: Keys, tena
         pytest.param("create_interview", [1], {"": "WRONG_TYPE"}, id="a list"),
         pytest.param("delete_interview", {"interviewId": uuid4()}, {"interviewId": "WRONG_TYPE"}, id="no JSON"),
         pytest.param("delete_interview", {"interviewId": "x"}, {"interviewId": "INVALID_UUID"}, id="no UUID"),
-        pytest.param("update_interview", {"interviewId": str(uuid4())}, {"": "NOTHING_TO_CHANGE"}, id="no change"),
+        pytest.param("update_interview", ONE, {"": "NOTHING_TO_CHANGE"}, id="no change"),
         pytest.param(
             "invoke_attempt",
-            {"interviewId": str(uuid4()), "scheduledAt": "a", "scheduleTime": "b"},
+            ONE | {"scheduledAt": "a", "scheduleTime": "b"},
             {"scheduleTime": "CONFLICTING_FIELDS"},
             id="two times",
         ),
         pytest.param(
             "delete_attempt",
-            {"interviewId": str(uuid4()), "attemptId": str(uuid4()), "ifMatch": "12"},
+            ONE | {"attemptId": str(uuid4()), "ifMatch": "12"},
             {"ifMatch": "INVALID_IF_MATCH"},
             id="no ETag",
         ),
         pytest.param(
-            "update_interview",
-            {"interviewId": str(uuid4()), "metadata": {"note": "\0"}},
-            {"metadata.note": "INVALID_CHARACTER"},
-            id="NUL",
+            "update_interview", ONE | {"metadata": {"note": "\0"}}, {"metadata.note": "INVALID_CHARACTER"}, id="NUL"
         ),
-        pytest.param(
-            "invoke_attempt",
-            {"interviewId": str(uuid4()), "scheduledAt": "x" * LARGEST_BODY},
-            {"": "TOO_LONG"},
-            id="too large",
-        ),
+        pytest.param("invoke_attempt", ONE | {"scheduledAt": "x" * LARGEST_BODY}, {"": "TOO_LONG"}, id="too large"),
         pytest.param(
             "create_interview",
             {"candidateId": str(uuid4()), "agentId": str(uuid4()), "job": {"title": CANARY}},

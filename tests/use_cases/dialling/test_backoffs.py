@@ -30,7 +30,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import breaker_of
+from tests.use_cases.conftest import breaker_of, claimed
 from tests.verification.nights.worker_hand import WorkerHand, a_worker_hand
 
 A_SECOND = timedelta(seconds=1)
@@ -44,10 +44,6 @@ def hand(
 ) -> Iterator[WorkerHand]:
     with a_worker_hand(tenant, now, release, hints, TwilioCallPlacer(carrier.account(), tenant.policy)) as hand:
         yield hand
-
-
-def claimed(tenant: Tenant, *due: Attempt) -> list[Attempt]:
-    return [each.attempt for each in tenant.dial.claim([each.id for each in due]).claimed]
 
 
 def answered(tenant: Tenant, attempt: Attempt, answer: CarrierAnswer) -> None:
