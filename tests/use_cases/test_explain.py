@@ -24,7 +24,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import PAUSED, finish
+from tests.use_cases.conftest import PAUSED, finish, is_claimed
 
 A_DAY = timedelta(days=1)
 
@@ -46,17 +46,17 @@ def test_paused_company_is_not_claimed_until_resumed(tenant: Tenant, pauses: Pau
     due = a_pending_attempt(tenant)
     pauses.pause(tenant.company_id, "a holiday")
     assert release.due() == 0
-    assert tenant.dial.claim([due.id]).claimed == ()
+    assert not is_claimed(tenant, due)
     pauses.resume(tenant.company_id)
     assert release.due() == 1
-    assert len(tenant.dial.claim([due.id]).claimed) == 1
+    assert is_claimed(tenant, due)
 
 
 def test_all_calling_can_be_paused_and_resumed(tenant: Tenant, pauses: Pauses, release: Release) -> None:
     due = a_pending_attempt(tenant)
     pauses.pause(None, "the carrier changes its tariff")
     assert release.due() == 0
-    assert tenant.dial.claim([due.id]).claimed == ()
+    assert not is_claimed(tenant, due)
     pauses.resume(None)
     assert release.due() == 1
 

@@ -34,7 +34,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import Calls, finish, settle_with_an_empty_list
+from tests.use_cases.conftest import Calls, finish, is_claimed, settle_with_an_empty_list
 from tests.use_cases.test_apply import a_wish, applied
 
 AN_HOUR = timedelta(hours=1)
@@ -112,7 +112,7 @@ def test_lease_from_the_future_ends_within_a_lease(tenant: Tenant, settle: Settl
     shortened = tenant.attempt(claimed.id)
     assert (shortened.phase, shortened.epoch) == (Phase.DIALLING, claimed.epoch)
     assert shortened.lease_until == now() + tenant.policy.lease
-    assert not tenant.dial.claim([claimed.id]).claimed, "it is not free to ring a second time"
+    assert not is_claimed(tenant, claimed), "it is not free to ring a second time"
     now.move(tenant.policy.lease)
     settle.round()
     lapsed = tenant.attempt(claimed.id)
@@ -251,9 +251,9 @@ def test_back_off_from_the_future_ends_with_the_next_probe(
     with stepped(now, TWO_HOURS):
         tenant.dial.record([(failing, AnswerUnknown(cause="HTTP_500"))])
     waiting = a_pending_attempt(tenant)
-    assert tenant.dial.claim([waiting.id]).claimed == ()
+    assert not is_claimed(tenant, waiting)
     settle.round()
-    assert [each.attempt.id for each in tenant.dial.claim([waiting.id]).claimed] == [waiting.id]
+    assert is_claimed(tenant, waiting)
 
 
 def test_back_off_of_the_longest_possible_length_is_kept(tenant: Tenant, settle: Settle, other: Tenant) -> None:
@@ -261,7 +261,7 @@ def test_back_off_of_the_longest_possible_length_is_kept(tenant: Tenant, settle:
     tenant.change("UPDATE carrier_backoffs SET down_until = :at", at=tenant.now() + BACK_OFF[-1])
     waiting = a_pending_attempt(tenant)
     settle.round()
-    assert tenant.dial.claim([waiting.id]).claimed == ()
+    assert not is_claimed(tenant, waiting)
     assert tenant.ask("SELECT down_until FROM carrier_backoffs") == [(tenant.now() + BACK_OFF[-1],)]
 
 
@@ -348,7 +348,7 @@ def test_pending_attempt_written_now_is_unchanged(tenant: Tenant, correct: Corre
 def test_new_line_is_free_whatever_clock_created_it(tenant: Tenant, now: TestClock) -> None:
     with stepped(now, AN_HOUR):
         mine = a_pending_attempt(tenant, due_at=now() - AN_HOUR)
-    assert [claim.attempt.id for claim in tenant.dial.claim([mine.id]).claimed] == [mine.id]
+    assert is_claimed(tenant, mine)
 
 
 @guards("impossible_rest", "line_gap")
@@ -361,9 +361,9 @@ def test_line_is_blocked_for_at_most_a_gap_from_now(tenant: Tenant, correct: Cor
     correct.round()
     free_at = tenant.line(placed)[2]
     assert now() + tenant.policy.line_gap <= free_at <= now() + tenant.policy.line_gap + SLACK
-    assert not tenant.dial.claim([other.id]).claimed, "the gap after a call is kept"
+    assert not is_claimed(tenant, other), "the gap after a call is kept"
     now.instant = free_at
-    assert tenant.dial.claim([other.id]).claimed
+    assert is_claimed(tenant, other)
 
 
 def test_line_blocked_for_the_longest_gap_is_unchanged(tenant: Tenant, correct: Correct, now: TestClock) -> None:
@@ -441,7 +441,7 @@ def test_clock_set_back_within_a_minute_makes_no_call_late(
     """A claim on the wrong clock had taken the account's slots an hour ahead."""
     first = a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
-        assert tenant.dial.claim([first.id]).claimed
+        assert is_claimed(tenant, first)
     second = a_pending_attempt(tenant)
     release.due()
     assert hints.ids(tasks.DIAL) == [second.id]

@@ -46,7 +46,16 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
-from tests.use_cases.conftest import FOR_HOURS, Calls, breaker_of, finish, pause_reason, see_leg, with_account
+from tests.use_cases.conftest import (
+    FOR_HOURS,
+    Calls,
+    breaker_of,
+    finish,
+    is_claimed,
+    pause_reason,
+    see_leg,
+    with_account,
+)
 
 A_SECOND = timedelta(seconds=1)
 TwoCalls = tuple[Attempt, str]
@@ -210,12 +219,12 @@ def test_late_call_holds_its_line_until_it_ends(tenant: Tenant, now: TestClock) 
     other = a_pending_attempt(tenant, number)
     now.move(tenant.policy.line_gap)
     assert tenant.line(live)[0] == live.id
-    assert tenant.dial.claim([other.id]).claimed == ()
+    assert not is_claimed(tenant, other)
     proven(tenant, live, Reason.ANSWERED)
     assert tenant.line(live)[0] is None
-    assert tenant.dial.claim([other.id]).claimed == (), "the gap runs from the call's end"
+    assert not is_claimed(tenant, other), "the gap runs from the call's end"
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([other.id]).claimed) == 1
+    assert is_claimed(tenant, other)
 
 
 def test_gap_runs_from_the_end_of_a_call_known_only_by_its_end(tenant: Tenant, now: TestClock) -> None:
@@ -225,9 +234,9 @@ def test_gap_runs_from_the_end_of_a_call_known_only_by_its_end(tenant: Tenant, n
     now.move(tenant.policy.line_gap)
     proven(tenant, unknown, Reason.ANSWERED)
     assert tenant.line(unknown) == (None, unknown.interview_id, now() + tenant.policy.line_gap)
-    assert tenant.dial.claim([other.id]).claimed == ()
+    assert not is_claimed(tenant, other)
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([other.id]).claimed) == 1
+    assert is_claimed(tenant, other)
 
 
 def test_gap_after_a_late_proof_applies_to_its_own_interview(tenant: Tenant, now: TestClock) -> None:
@@ -238,9 +247,9 @@ def test_gap_after_a_late_proof_applies_to_its_own_interview(tenant: Tenant, now
     now.move(timedelta(seconds=5))
     proven(tenant, unknown, Reason.BUSY)
     again = a_pending_attempt(tenant, number, interview_id=unknown.interview_id)
-    assert tenant.dial.claim([again.id]).claimed == (), "another interview's call ended five seconds ago"
+    assert not is_claimed(tenant, again), "another interview's call ended five seconds ago"
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([again.id]).claimed) == 1
+    assert is_claimed(tenant, again)
 
 
 def test_unsent_claim_waits_for_the_gap_after_a_late_proof(tenant: Tenant, now: TestClock) -> None:
@@ -253,7 +262,7 @@ def test_unsent_claim_waits_for_the_gap_after_a_late_proof(tenant: Tenant, now: 
     proven(tenant, unknown, Reason.BUSY)
     assert tenant.dial.last_look(claim.attempt) is None
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([other.id]).claimed) == 1
+    assert is_claimed(tenant, other)
 
 
 def test_late_proof_takes_no_line_from_its_current_call(tenant: Tenant, now: TestClock) -> None:
@@ -406,7 +415,7 @@ def test_answered_second_call_blocks_its_number_and_a_gap_after(
     for _ in range(12):
         now.move(timedelta(minutes=5))
         settle.round()
-        assert other.dial.claim([theirs.id]).claimed == ()
+        assert not is_claimed(other, theirs)
     assert calls.carrier.rings(mine.called_number)[0]["status"] == "in-progress", "a conversation is not cut off"
     assert release.due() == 1, "the other number"
     settle._queries.hang_up(second)
@@ -414,7 +423,7 @@ def test_answered_second_call_blocks_its_number_and_a_gap_after(
     settle.round()
     assert look_at(tenant) is None
     now.move(tenant.policy.line_gap - A_SECOND)
-    assert other.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(other, theirs)
     now.move(A_SECOND)
     claimed = other.dial.claim([theirs.id, elsewhere.id]).claimed
     assert {each.attempt.id for each in claimed} == {theirs.id, elsewhere.id}
@@ -428,11 +437,11 @@ def test_answered_second_call_blocks_the_same_interviews_retry(
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     again = a_pending_attempt(tenant, mine.called_number, interview_id=mine.interview_id)
     pauses.resume(tenant.company_id)
-    assert tenant.dial.claim([again.id]).claimed == ()
+    assert not is_claimed(tenant, again)
     now.move(timedelta(minutes=9))
     settle.round()
     now.move(timedelta(minutes=9))
-    assert tenant.dial.claim([again.id]).claimed == ()
+    assert not is_claimed(tenant, again)
 
 
 def test_second_call_of_unknown_state_blocks_its_number(
@@ -459,7 +468,7 @@ def test_claimed_call_is_not_sent_after_a_second_call_is_seen(tenant: Tenant, ot
     assert other.dial.last_look(theirs) is None
     back = other.attempt(theirs.id)
     assert (back.state, other.history(theirs.id)[-1]) == (AttemptState.PENDING, "deferred")
-    assert other.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(other, theirs)
 
 
 def look_at(tenant: Tenant) -> datetime | None:

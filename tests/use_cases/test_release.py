@@ -21,7 +21,7 @@ from tests.support.builders import (
     a_waiting_command,
     of_company,
 )
-from tests.use_cases.conftest import PAUSED, finish
+from tests.use_cases.conftest import PAUSED, finish, is_claimed
 
 A_MOMENT = timedelta(microseconds=1)
 Released = Callable[[], list[UUID]]
@@ -218,7 +218,7 @@ def test_trial_that_could_not_be_claimed_gives_way_to_another(
     mine = a_pending_attempt(tenant)
     tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
     assert released() == [stuck.id]
-    assert not tenant.dial.claim([stuck.id]).claimed
+    assert not is_claimed(tenant, stuck)
     now.move(RELEASE_SPAN)
     assert released() == [mine.id]
     now.move(RELEASE_SPAN)

@@ -47,6 +47,7 @@ from tests.use_cases.conftest import (
     breaker_of,
     close_breaker,
     finish,
+    is_claimed,
     pause_reason,
     see_leg,
     settle_at,
@@ -114,7 +115,7 @@ def test_unknown_outcome_is_never_retried_automatically(tenant: Tenant, settle: 
     for _ in range(3):
         now.move(timedelta(days=1))
         settle.round()
-        assert tenant.dial.claim([given_up.id]).claimed == ()
+        assert not is_claimed(tenant, given_up)
     assert tenant.attempts(given_up.interview_id) == [given_up]
 
 
@@ -690,7 +691,7 @@ def test_command_accepted_before_the_expiry_is_applied_after_it(
     now.move(A_MOMENT)
     settle.round()
     assert tenant.attempt(pending.id) == pending, "it waits for the command and may not be called until then"
-    assert tenant.dial.claim([pending.id]).claimed == ()
+    assert not is_claimed(tenant, pending)
     apply.command(command.id)
     moved = tenant.attempt(pending.id)
     assert (moved.state, str(moved.due_at)) == (AttemptState.PENDING, "2026-04-03 07:00:00+00:00")

@@ -45,7 +45,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import Perform, finish, see_leg
+from tests.use_cases.conftest import Perform, finish, is_claimed, see_leg
 
 TOMORROW = "2026-04-03T09:00:00+02:00"
 """Nine in the morning in Bratislava, the day after the tests' noon."""
@@ -112,7 +112,7 @@ IN_PROGRESS = [
 def test_accepted_command_blocks_the_claim_of_its_attempt(tenant: Tenant, accept: Perform) -> None:
     due = a_pending_attempt(tenant)
     accept(delete(due))
-    assert tenant.dial.claim([due.id]).claimed == ()
+    assert not is_claimed(tenant, due)
 
 
 @guards("look_command")
@@ -204,9 +204,9 @@ def test_moved_attempt_is_not_claimed_before_its_new_time(tenant: Tenant, do: Pe
     attempt = a_pending_attempt(tenant)
     do(move(attempt))
     assert tenant.attempt(attempt.id).released_until is None
-    assert tenant.dial.claim([attempt.id]).claimed == ()
+    assert not is_claimed(tenant, attempt)
     now.move(tenant.attempt(attempt.id).due_at - now())
-    assert [each.attempt.id for each in tenant.dial.claim([attempt.id]).claimed] == [attempt.id]
+    assert is_claimed(tenant, attempt)
 
 
 def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Perform, now: TestClock) -> None:
@@ -314,7 +314,7 @@ def test_deleted_pending_attempt_is_cancelled_and_never_called(tenant: Tenant, d
     gone = tenant.attempt(attempt.id)
     assert (gone.state, gone.reason) == (AttemptState.CANCELLED, Reason.CANCELLED_BY_USER)
     assert gone.deleted_at == now()
-    assert tenant.dial.claim([attempt.id]).claimed == ()
+    assert not is_claimed(tenant, attempt)
     assert tenant.interview_status(attempt) is InterviewStatus.SCHEDULED
 
 
@@ -381,9 +381,9 @@ def test_finished_interview_cannot_be_invoked(tenant: Tenant, do: Perform, now: 
 def test_invoke_after_an_unknown_outcome_waits_for_the_line(tenant: Tenant, do: Perform, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     again = invoked(tenant, do(invoke(unknown)))
-    assert tenant.dial.claim([again.id]).claimed == ()
+    assert not is_claimed(tenant, again)
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([again.id]).claimed) == 1
+    assert is_claimed(tenant, again)
 
 
 def test_unknown_outcome_with_a_live_call_cannot_be_invoked(tenant: Tenant, do: Perform) -> None:
@@ -550,7 +550,7 @@ def test_attempt_is_released_at_once_after_its_command(
     attempt = a_pending_attempt(tenant)
     assert release.due() == 1
     command = accept(update(attempt, metadata={"a": 1}))
-    assert tenant.dial.claim([attempt.id]).claimed == ()
+    assert not is_claimed(tenant, attempt)
     assert release.due() == 0, "a release lasts fifteen seconds, and a command waits"
     apply.command(command.id)
     assert release.due() == 1

@@ -35,6 +35,7 @@ from tests.use_cases.conftest import (
     answering,
     answering_by_path,
     close_breaker,
+    is_claimed,
     pause_reason,
     settle_at,
     settle_with_an_empty_list,
@@ -90,7 +91,7 @@ def test_number_is_not_called_again_while_no_poll_succeeds(
     for _ in range(5):
         now.move(timedelta(minutes=5))
         settle.round()
-        assert tenant.dial.claim([theirs.id]).claimed == (), "the first call is in progress"
+        assert not is_claimed(tenant, theirs), "the first call is in progress"
     calls.carrier.up()
     now.move(ASK_EVERY)
     settle.round()
@@ -102,9 +103,9 @@ def test_number_is_not_called_again_while_no_poll_succeeds(
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
     assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)], "it is booked"
-    assert tenant.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(tenant, theirs)
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([theirs.id]).claimed) == 1
+    assert is_claimed(tenant, theirs)
 
 
 @guards("answered", "listed_after_lease")
@@ -188,7 +189,7 @@ def test_line_stays_blocked_after_it_until_a_list_is_read(
         assert tenant.dial.claim([theirs.id, own.id]).claimed == ()
     settle_with_an_empty_list(tenant)
     now.move(POLLS[-1] + tenant.policy.line_gap)
-    assert len(tenant.dial.claim([own.id]).claimed) == 1
+    assert is_claimed(tenant, own)
 
 
 def test_line_is_free_without_a_list_once_the_call_must_be_over(
@@ -272,7 +273,7 @@ def test_call_is_found_and_booked_after_the_verdict(
     assert (live.state, live.reason, live.call_sid) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN, sid)
     assert tenant.line(mine)[0] == mine.id, "it holds its line until it is over"
     now.move(tenant.policy.line_gap * 2)
-    assert tenant.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(tenant, theirs)
     calls.end(sid)
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED

@@ -30,7 +30,7 @@ from tests.support.builders import (
     a_sid,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import breaker_of
+from tests.use_cases.conftest import breaker_of, is_claimed
 from tests.verification.nights.bulk_attempts import bulk_attempts
 from workers.tasks import _each
 
@@ -58,7 +58,7 @@ def test_locked_company_stops_no_other_company(tenant: Tenant, other: Tenant, po
         assert claims.waiting == {stuck.id}, "it is tried again"
         assert claims.locked == {tenant.company_id}
     assert tenant.attempt(stuck.id) == stuck
-    assert [each.attempt.id for each in tenant.dial.claim([stuck.id]).claimed] == [stuck.id]
+    assert is_claimed(tenant, stuck)
 
 
 def test_company_paused_under_a_lock_is_not_claimed_after_it(tenant: Tenant, postgres_url: str) -> None:

@@ -34,7 +34,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import FOR_HOURS, Calls, finish, see_leg
+from tests.use_cases.conftest import FOR_HOURS, Calls, finish, is_claimed, see_leg
 
 KINDS = (
     "interviews",
@@ -128,7 +128,7 @@ def test_rows_of_other_companies_are_untouched(tenant: Tenant, deletion: Deletio
     assert rows(other) == before | dict.fromkeys(("companies", "agents", "phone_numbers"), 1), "those two had one each"
     assert other.line(theirs) == line, "the line that they wait for"
     other.change("DELETE FROM inbox")
-    assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
+    assert is_claimed(other, theirs)
 
 
 def test_company_that_is_not_deleted_is_not_erased(tenant: Tenant, deletion: Deletion) -> None:
@@ -144,7 +144,7 @@ def test_attempts_of_a_deleted_company_are_not_claimed(tenant: Tenant, release: 
     waiting = a_pending_attempt(tenant)
     deletion.request()
     assert release.due() == 0
-    assert tenant.dial.claim([waiting.id]).claimed == ()
+    assert not is_claimed(tenant, waiting)
     assert tenant.attempt(waiting.id) == waiting
 
 
@@ -317,9 +317,9 @@ def test_line_with_a_running_gap_still_blocks_its_number(
     finish(tenant, mine)
     deletion.run()
     theirs = a_pending_attempt(other, number)
-    assert other.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(other, theirs)
     now.move(tenant.policy.line_gap)
-    assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
+    assert is_claimed(other, theirs)
 
 
 def test_line_that_a_new_attempt_needs_is_not_deleted(tenant: Tenant, now: TestClock) -> None:
@@ -337,7 +337,7 @@ def test_line_is_claimed_while_its_deletion_is_blocked(tenant: Tenant) -> None:
     assert mine.number_hash is not None
     with tenant.database.transaction() as keeping:
         keeping.lines.ensure(mine.number_hash)
-        assert [each.attempt.id for each in tenant.dial.claim([mine.id]).claimed] == [mine.id]
+        assert is_claimed(tenant, mine)
 
 
 @guards("late_line")

@@ -23,7 +23,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import finish, see_leg
+from tests.use_cases.conftest import finish, is_claimed, see_leg
 
 A_MOMENT = timedelta(microseconds=1)
 Made = Callable[[Tenant], object]
@@ -143,7 +143,7 @@ def test_number_is_called_normally_after_its_line_was_deleted(tenant: Tenant, pu
     now.move(timedelta(days=30))
     purge.round()
     again = a_pending_attempt(tenant, number)
-    assert [each.attempt.id for each in tenant.dial.claim([again.id]).claimed] == [again.id]
+    assert is_claimed(tenant, again)
 
 
 def test_idempotency_key_is_free_once_its_answer_is_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:

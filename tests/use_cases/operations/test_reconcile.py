@@ -21,7 +21,7 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
-from tests.use_cases.conftest import Calls
+from tests.use_cases.conftest import Calls, is_claimed
 
 A_MINUTE = timedelta(minutes=1)
 
@@ -162,9 +162,9 @@ def test_changed_database_pauses_all_calling_until_resumed(tenant: Tenant, now: 
     # A standby that took over goes on as the same server, on the next timeline.
     tenant.change("UPDATE carrier_accounts SET claimed_on = :it", it=f"{identity}/{int(timeline, 16) - 1:08X}")
     pending = a_pending_attempt(tenant)
-    assert tenant.dial.claim([pending.id]).claimed == ()
+    assert not is_claimed(tenant, pending)
     assert tenant.ask("SELECT pause_reason FROM carrier_accounts") == [("ALARM: DATABASE_CHANGED",)]
-    assert tenant.dial.claim([pending.id]).claimed == ()
+    assert not is_claimed(tenant, pending)
     Pauses(tenant.database, now).resume(None)
     [mine] = tenant.dial.claim([pending.id]).claimed
     assert mine.attempt.id == pending.id
@@ -173,5 +173,5 @@ def test_changed_database_pauses_all_calling_until_resumed(tenant: Tenant, now: 
 def test_worker_may_read_the_database_identity(tenant: Tenant, logins: schema.Logins) -> None:
     pending = a_pending_attempt(tenant)
     as_worker = replace(tenant, database=Database(logins.worker, bound=False))
-    assert len(as_worker.dial.claim([pending.id]).claimed) == 1
+    assert is_claimed(as_worker, pending)
     as_worker.database.close()
