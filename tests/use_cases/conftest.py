@@ -16,7 +16,7 @@ from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
-from scheduler.domain.call import Accepted, CallOrder, CallProgress
+from scheduler.domain.call import Accepted, CallNews, CallOrder, CallProgress, CallStatus
 from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
@@ -31,7 +31,17 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
 from tests.conftest import Seeded, TestClock, seed, wait_until
-from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house, a_sid, of_company
+from tests.support.builders import (
+    ApiWriter,
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_house,
+    a_placed_attempt,
+    a_sid,
+    an_unknown_attempt,
+    of_company,
+)
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
 
 Perform = Callable[[Request], Command]
@@ -39,6 +49,12 @@ FOR_HOURS = 7200.0
 """Seconds of ringing or talking that no test waits for."""
 PAUSED = "paused_at = :at, pause_reason = 'a test'"
 """Columns of a paused company or carrier account."""
+IN_PROGRESS = [
+    pytest.param(a_claimed_attempt, id="claimed"),
+    pytest.param(a_placed_attempt, id="placed"),
+    pytest.param(an_unknown_attempt, id="answer lost"),
+]
+"""Builders of an attempt whose call may be live."""
 EMPTY_LIST = b'{"calls": []}'
 
 
@@ -288,6 +304,19 @@ def change_now(tenant: Tenant, statement: str) -> None:
     tenant.change(statement, **({"at": tenant.now()} if ":at" in statement else {}))
 
 
+def apply_news(tenant: Tenant, attempt: Attempt, status: CallStatus, **fields: Any) -> None:
+    """Apply the carrier's news of the attempt's call. The fields may name another call. Raises InvariantViolated."""
+    with tenant.database.transaction() as stores:
+        interview = stores.interviews.lock(attempt.interview_id)
+        locked = stores.attempts.lock(attempt.id)
+        news: dict[str, Any] = {
+            "call_sid": locked.call_sid or a_sid(),
+            "status": status,
+            "token": locked.token,
+        } | fields
+        tenant.effects.hear(stores, interview, locked, CallNews(**news), "a test", tenant.now())
+
+
 def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
     """End the attempt's call now."""
     return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
@@ -306,3 +335,8 @@ def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
 
 def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
     return [each.id for each in claimed(tenant, attempt)] == [attempt.id]
+
+
+def wait_for_a_lock(tenant: Tenant) -> None:
+    """Wait until a transaction waits for a lock of another one."""
+    wait_until(lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="a transaction waits")

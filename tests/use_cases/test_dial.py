@@ -42,7 +42,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import wired
-from tests.use_cases.conftest import PAUSED, claimed, finish, is_claimed, pause_reason, with_account
+from tests.use_cases.conftest import PAUSED, claimed, finish, is_claimed, pause_reason, wait_for_a_lock, with_account
 
 A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)
@@ -130,9 +130,7 @@ def test_claim_in_doubt_is_given_back_after_a_late_commit(tenant: Tenant, postgr
         server.commit()
         server.execute(as_in("claim"))
         recording = pool.submit(tenant.dial.record, [(mine, NeverTaken(cause="NOT_SENT"))])
-        wait_until(
-            lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="the record waits for the claim"
-        )
+        wait_for_a_lock(tenant)
         server.commit()
         recording.result()
     assert tenant.attempt(mine.id).state is AttemptState.PENDING

@@ -7,12 +7,14 @@ import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.explanation import CallTimeQuestion, Rule
+from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import TestClock
 from tests.support.builders import (
     Tenant,
@@ -42,23 +44,17 @@ def waiting(explain: Explain, attempt: Attempt) -> tuple[str, datetime | None]:
 # ---- pauses
 
 
-def test_paused_company_is_not_claimed_until_resumed(tenant: Tenant, pauses: Pauses, release: Release) -> None:
-    due = a_pending_attempt(tenant)
-    pauses.pause(tenant.company_id, "a holiday")
+@pytest.mark.parametrize("everything", [False, True], ids=["one company", "everything"])
+def test_paused_calling_goes_on_once_resumed(
+    tenant: Tenant, pauses: Pauses, release: Release, *, everything: bool
+) -> None:
+    due, company_id = a_pending_attempt(tenant), None if everything else tenant.company_id
+    pauses.pause(company_id, "a holiday")
     assert release.due() == 0
     assert not is_claimed(tenant, due)
-    pauses.resume(tenant.company_id)
+    pauses.resume(company_id)
     assert release.due() == 1
     assert is_claimed(tenant, due)
-
-
-def test_all_calling_can_be_paused_and_resumed(tenant: Tenant, pauses: Pauses, release: Release) -> None:
-    due = a_pending_attempt(tenant)
-    pauses.pause(None, "the carrier changes its tariff")
-    assert release.due() == 0
-    assert not is_claimed(tenant, due)
-    pauses.resume(None)
-    assert release.due() == 1
 
 
 def test_unsent_claim_is_not_sent_after_a_pause(tenant: Tenant, pauses: Pauses) -> None:
@@ -272,31 +268,21 @@ def test_preview_uses_the_requested_zone_or_the_candidates(tenant: Tenant, expla
 # ---- names of keys
 
 
-def a_key(tenant: Tenant, name: str, company_id: UUID | None) -> UUID:
-    """The id of a key, and of its principal. Without a company it is the key of an ATS."""
-    key_id = uuid4()
-    tenant.insert(
-        "api_keys",
-        id=key_id,
-        principal_id=key_id,
-        kind="ATS" if company_id is None else "REGULAR",
-        company_id=company_id,
-        name=name,
-        key_hash=key_id.bytes,
-        scopes=[],
-        per_minute=60,
-        per_hour=2000,
-        created_at=tenant.now(),
-        updated_at=tenant.now(),
-    )
-    return key_id
+@pytest.fixture
+def keys(tenant: Tenant) -> tuple[UUID, UUID]:
+    """The ids of two keys: of an ATS, and of the company."""
+    keys = Keys(tenant.database, tenant.hasher, tenant.now)
+    ats, _ = keys.create(kind=KeyKind.ATS, name="a secret partner")
+    own, _ = keys.create(kind=KeyKind.REGULAR, name="the night shift", company_id=tenant.company_id)
+    assert ats.key_id is not None
+    assert own.key_id is not None
+    return ats.key_id, own.key_id
 
 
-def test_explanation_names_no_key_of_another_tenant(tenant: Tenant, explain: Explain) -> None:
+def test_explanation_names_no_key_of_another_tenant(tenant: Tenant, explain: Explain, keys: tuple[UUID, UUID]) -> None:
     """Not even on a connection that sees every row: the query itself names whose keys the reader may know."""
-    ats, own = a_key(tenant, "a secret partner", None), a_key(tenant, "the night shift", tenant.company_id)
     attempt = a_claimed_attempt(tenant)
-    for event, key in (("created", ats), ("claimed", own)):
+    for event, key in zip(("created", "claimed"), keys, strict=True):
         tenant.change("UPDATE attempt_history SET actor = :key WHERE event = :event", event=event, key=f"key:{key}")
     mine = explain.explanation(tenant.principal, None, attempt.interview_id, attempt.id)
     assert [each.key_name for each in mine.happenings] == [None, "the night shift"]
@@ -304,12 +290,13 @@ def test_explanation_names_no_key_of_another_tenant(tenant: Tenant, explain: Exp
     assert [each.key_name for each in operators.happenings] == ["a secret partner", "the night shift"]
 
 
-def test_database_names_no_key_of_another_tenant(tenant: Tenant, logins: schema.Logins) -> None:
+def test_database_names_no_key_of_another_tenant(
+    tenant: Tenant, logins: schema.Logins, keys: tuple[UUID, UUID]
+) -> None:
     """The wall behind the query: PostgreSQL hides that key, even where a query asks as an operator does."""
-    ats, own = a_key(tenant, "a secret partner", None), a_key(tenant, "the night shift", tenant.company_id)
     api = Database(logins.api, bound=True)
     with api.transaction(tenant.principal) as stores:
-        seen = stores.keys.named([ats, own], tenant.company_id, None)
+        seen = stores.keys.named(list(keys), tenant.company_id, None)
     api.close()
     assert [each.name for each in seen] == ["the night shift"]
 

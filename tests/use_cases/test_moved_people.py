@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause
-from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken
+from scheduler.domain.call import Accepted, CallStatus, NeverTaken
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from tests.conftest import TestClock
 from tests.support.builders import (
@@ -19,7 +19,7 @@ from tests.support.builders import (
     a_placed_attempt,
     a_sid,
 )
-from tests.use_cases.conftest import candidate_of, finish, order_to
+from tests.use_cases.conftest import apply_news, candidate_of, finish, order_to
 
 IN_NEW_YORK = "+12125550123"
 WITHOUT_A_ZONE = "+80012345678"
@@ -77,12 +77,7 @@ def test_returned_attempt_calls_the_changed_number(
     elif how == "never taken":
         tenant.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
     else:
-        placed = tenant.attempt(mine.id)
-        assert placed.call_sid is not None
-        news = CallNews(call_sid=placed.call_sid, status=CallStatus.CANCELLED, started=False)
-        with tenant.database.transaction() as stores:
-            interview = stores.interviews.lock(placed.interview_id)
-            tenant.effects.hear(stores, interview, stores.attempts.lock(placed.id), news, "a test", now())
+        apply_news(tenant, mine, CallStatus.CANCELLED, started=False, token=None)
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert back.number_hash == tenant.hasher.number(new), (

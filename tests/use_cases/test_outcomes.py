@@ -20,7 +20,7 @@ from scheduler.domain.attempt import (
     Proven,
     Reason,
 )
-from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallProgress, CallStatus, NeverTaken
+from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CallProgress, CallStatus, NeverTaken
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
@@ -49,6 +49,7 @@ from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 from tests.use_cases.conftest import (
     FOR_HOURS,
     Calls,
+    apply_news,
     breaker_of,
     finish,
     is_claimed,
@@ -487,14 +488,9 @@ def hear_news(tenant: Tenant) -> Any:
     """Apply news of the attempt's call, or of another one."""
 
     def heard(attempt: Attempt, status: CallStatus, call_sid: str | None = None, **fields: Any) -> None:
-        call_sid = call_sid or attempt.call_sid
-        assert call_sid is not None
-        news = CallNews(**({"call_sid": call_sid, "status": status, "token": attempt.token} | fields))
+        own = {"call_sid": call_sid or attempt.call_sid, "token": attempt.token}
         try:
-            with tenant.database.transaction() as stores:
-                interview = stores.interviews.lock(attempt.interview_id)
-                locked = stores.attempts.lock(attempt.id)
-                tenant.effects.hear(stores, interview, locked, news, "a test", tenant.now())
+            apply_news(tenant, attempt, status, **(own | fields))
         except InvariantViolated as alarmed:
             tenant.effects.pause_for_alarm(alarmed)
 

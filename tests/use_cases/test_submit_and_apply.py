@@ -43,9 +43,8 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
     an_attempt_of_unknown_outcome,
-    an_unknown_attempt,
 )
-from tests.use_cases.conftest import Perform, finish, is_claimed, see_leg
+from tests.use_cases.conftest import IN_PROGRESS, Perform, finish, is_claimed, see_leg
 
 TOMORROW = "2026-04-03T09:00:00+02:00"
 """Nine in the morning in Bratislava, the day after the tests' noon."""
@@ -96,13 +95,6 @@ def delete(attempt: Attempt, **fields: Any) -> DeleteAttempt:
 
 def invoke(attempt: Attempt, at: str | None = None) -> InvokeAttempt:
     return InvokeAttempt(interview_id=attempt.interview_id, scheduled_at=at)
-
-
-IN_PROGRESS = [
-    pytest.param(a_claimed_attempt, id="claimed"),
-    pytest.param(a_placed_attempt, id="placed"),
-    pytest.param(an_unknown_attempt, id="answer lost"),
-]
 
 
 # ---- acceptance

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken
+from scheduler.domain.call import Accepted, AnswerUnknown, NeverTaken
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.use_cases.explain import Explain
@@ -46,21 +46,17 @@ def hand(
         yield hand
 
 
-def answered(tenant: Tenant, attempt: Attempt, answer: CarrierAnswer) -> None:
-    tenant.dial.record([(attempt, answer)])
-
-
 def failed(tenant: Tenant, *, cause: str = "HTTP_500") -> None:
-    answered(tenant, a_claimed_attempt(tenant), AnswerUnknown(cause=cause))
+    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause=cause))])
 
 
 def taken(tenant: Tenant) -> None:
-    answered(tenant, a_claimed_attempt(tenant), Accepted(call_sid=a_sid()))
+    tenant.dial.record([(a_claimed_attempt(tenant), Accepted(call_sid=a_sid()))])
 
 
 def refused(tenant: Tenant, attempt: Attempt) -> None:
     """The carrier does not call the country of this attempt."""
-    answered(tenant, attempt, NeverTaken(cause="COUNTRY_REFUSED"))
+    tenant.dial.record([(attempt, NeverTaken(cause="COUNTRY_REFUSED"))])
 
 
 def alarms(logs: Any) -> set[str]:
@@ -243,7 +239,7 @@ def test_trial_of_the_account_may_be_that_of_a_back_off(
     assert (release.due(), release.due()) == (1, 0), "one at a time"
     assert hints.ids(tasks.DIAL) == [mine.id]
     [tried] = claimed(tenant, mine)
-    answered(tenant, tried, Accepted(call_sid=a_sid()))
+    tenant.dial.record([(tried, Accepted(call_sid=a_sid()))])
     assert tenant.ask("SELECT 1 FROM carrier_backoffs WHERE down_until IS NOT NULL") == []
     assert tenant.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL") == []
 
@@ -328,7 +324,7 @@ def test_failing_company_gets_one_trial_call(tenant: Tenant, other: Tenant, now:
     settle.round()
     [tried] = claimed(tenant, *due)
     assert claimed(tenant, *due) == [], "one at a time"
-    answered(tenant, tried, Accepted(call_sid=a_sid()))
+    tenant.dial.record([(tried, Accepted(call_sid=a_sid()))])
     assert len(claimed(tenant, *due)) == 2
 
 
@@ -357,13 +353,13 @@ def test_failed_company_trial_leaves_the_account_breaker_closed(
     settle.round()
     failed(tenant)
     [theirs] = claimed(tenant, a_pending_attempt(other))
-    answered(tenant, theirs, Accepted(call_sid=a_sid()))
+    tenant.dial.record([(theirs, Accepted(call_sid=a_sid()))])
     assert not breaker_of(tenant).is_down
 
 
 @pytest.mark.parametrize("cause", ["CREDENTIALS", "ACCOUNT_NOT_ACTIVE"])
 def test_failure_of_the_account_opens_its_breaker_at_once(tenant: Tenant, other: Tenant, cause: str) -> None:
-    answered(tenant, a_claimed_attempt(tenant), NeverTaken(cause=cause))
+    tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause=cause))])
     assert breaker_of(tenant).is_down
 
 

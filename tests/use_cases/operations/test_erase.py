@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause, LegSeen, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, NeverTaken
+from scheduler.domain.call import Accepted, CallProgress, CallStatus, NeverTaken
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
 from scheduler.persistence.errors import LockTaken
@@ -34,7 +34,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import FOR_HOURS, Calls, finish, is_claimed, see_leg
+from tests.use_cases.conftest import FOR_HOURS, IN_PROGRESS, Calls, apply_news, finish, is_claimed, see_leg
 
 KINDS = (
     "interviews",
@@ -83,16 +83,6 @@ def rows(tenant: Tenant) -> dict[str, int]:
     """Count the rows of each table that is not empty."""
     counts = {kind: tenant.ask(f"SELECT count(*) FROM {kind}")[0][0] for kind in KINDS}
     return {kind: count for kind, count in counts.items() if count}
-
-
-def apply_news(tenant: Tenant, attempt: Attempt, status: CallStatus, **more: Any) -> None:
-    """The carrier's news of its call."""
-    with tenant.database.transaction() as stores:
-        interview = stores.interviews.lock(attempt.interview_id)
-        locked = stores.attempts.lock(attempt.id)
-        sid = locked.call_sid or a_sid()
-        news = CallNews(call_sid=sid, status=status, token=locked.token, **more)
-        tenant.effects.hear(stores, interview, locked, news, "carrier", tenant.now())
 
 
 # ---- what waits
@@ -265,14 +255,7 @@ def test_live_call_after_an_unknown_outcome_is_hung_up(tenant: Tenant, deletion:
     assert rows(tenant) == {}
 
 
-@pytest.mark.parametrize(
-    "busy",
-    [
-        pytest.param(a_claimed_attempt, id="dialling"),
-        pytest.param(a_placed_attempt, id="placed"),
-        pytest.param(an_unknown_attempt, id="unknown"),
-    ],
-)
+@pytest.mark.parametrize("busy", IN_PROGRESS)
 def test_nothing_is_erased_while_a_call_is_in_progress(
     tenant: Tenant, deletion: Deletion, busy: Callable[[Tenant], Attempt]
 ) -> None:

@@ -23,7 +23,7 @@ from scheduler.use_cases.operations.recompute_schedules import ScheduleRecompute
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import TestClock, wait_until
+from tests.conftest import TestClock
 from tests.support.builders import (
     ApiWriter,
     Reach,
@@ -35,7 +35,7 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
 )
-from tests.use_cases.conftest import candidate_of, finish, order_to
+from tests.use_cases.conftest import candidate_of, finish, order_to, wait_for_a_lock
 
 TOMORROW_AT_TEN = timedelta(hours=20)
 """After the tests' noon in UTC: ten in the morning in Bratislava."""
@@ -215,14 +215,11 @@ def test_one_thread_of_a_process_recomputes_at_a_time(
     with ThreadPoolExecutor(1) as threads, psycopg.connect(postgres_url) as session:
         session.execute("SELECT FROM interviews WHERE id = %s FOR UPDATE", [mine.interview_id])
         turn = threads.submit(worker.reresolve)
-        wait_until(lambda: tenant.ask(_WAITS_FOR_A_LOCK), says="the turn waits for the interview")
+        wait_for_a_lock(tenant)
         assert not worker.reresolve()
         assert moved(other, [free]) == 0
         session.rollback()
         assert turn.result()
-
-
-_WAITS_FOR_A_LOCK = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
 def test_companies_take_turns_in_recomputation(
@@ -414,7 +411,7 @@ def test_recomputation_locks_interviews_in_the_common_order(tenant: Tenant, reco
         with tenant.database.transaction() as stores:
             stores.interviews.lock(by_interview[0].interview_id)
             looking = pool.submit(records.reresolve)
-            wait_until(lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="it waits for us")
+            wait_for_a_lock(tenant)
             for each in by_interview[1:]:
                 stores.interviews.lock(each.interview_id)
         looking.result()
