@@ -25,7 +25,6 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -45,6 +44,7 @@ from tests.support.builders import (
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
 
 Perform = Callable[[Request], Command]
+PUBLIC_URL = "https://calls.example.com"
 FOR_HOURS = 7200.0
 """Seconds of ringing or talking that no test waits for."""
 PAUSED = "paused_at = :at, pause_reason = 'a test'"
@@ -135,19 +135,13 @@ def pauses(tenant: Tenant) -> Pauses:
 
 
 @pytest.fixture
-def erase(tenant: Tenant, hints: RecordingHints) -> Erase:
-    """Two at a time, so that there are many batches."""
-    return Erase(tenant.context, hints, batch=2)
-
-
-@pytest.fixture
 def explain(tenant: Tenant) -> Explain:
     return Explain(tenant.context)
 
 
 @pytest.fixture
 def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> Hear:
-    return Hear(tenant.context, hints, TwilioCallbacks(carrier.account()))
+    return Hear(tenant.context, hints, TwilioCallbacks(carrier.account(public_url=PUBLIC_URL)))
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
 from scheduler.carriers.twilio import callback_path
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, NeverTaken
 from scheduler.domain.interview import InterviewStatus
@@ -33,18 +32,11 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.support.servers import ACCOUNT_SID, PRIMARY, SECONDARY, SimulatedCarrier
-from tests.use_cases.conftest import pause_reason
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SECONDARY
+from tests.use_cases.conftest import PUBLIC_URL, pause_reason
 
-PUBLIC_URL = "https://calls.example.com"
 Form = list[tuple[str, str]]
 ApplyCallbacks = Callable[..., Attempt]
-
-
-@pytest.fixture
-def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> Hear:
-    callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    return Hear(tenant.context, hints, callbacks)
 
 
 def a_form(call: Attempt | str, status: str, **fields: str) -> Form:

@@ -10,7 +10,6 @@ import pytest
 
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioAccount
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
 from scheduler.domain.call import CallNews, CallStatus, ListedCall, NeverTaken
@@ -52,7 +51,7 @@ from tests.use_cases.conftest import (
     see_leg,
     settle_at,
 )
-from tests.use_cases.test_hear import PUBLIC_URL, a_form, deliver
+from tests.use_cases.test_hear import a_form, deliver
 
 A_MOMENT = timedelta(microseconds=1)
 
@@ -529,11 +528,9 @@ def test_polled_end_sets_the_outcome(
 
 
 def test_polled_failure_waits_for_a_stored_callback(
-    tenant: Tenant, calls: Calls, settle: Settle, hints: RecordingHints, now: TestClock
+    tenant: Tenant, calls: Calls, hear: Hear, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     """A poll does not return why a call failed. Its last callback contains the cause."""
-    callbacks = TwilioCallbacks(calls.carrier.account(public_url=PUBLIC_URL))
-    hear = Hear(tenant.context, hints, callbacks)
     stored, lost = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     for mine in (stored, lost):
         calls.ring_and_record(mine, outcome="declined", ring_s=0.0)

@@ -36,9 +36,9 @@ from tests.support.builders import (
     a_waiting_command,
 )
 from tests.support.servers import SimulatedCarrier
-from tests.use_cases.conftest import settle_at
+from tests.use_cases.conftest import PUBLIC_URL, settle_at
 from tests.use_cases.test_apply import a_wish, sent
-from tests.use_cases.test_hear import PUBLIC_URL, a_form, deliver
+from tests.use_cases.test_hear import a_form, deliver
 
 SPANS = [timedelta(seconds=10), -timedelta(seconds=10), timedelta(hours=1)]
 AN_HOUR = timedelta(hours=1)

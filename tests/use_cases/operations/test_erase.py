@@ -70,8 +70,9 @@ class Deletion:
 
 
 @pytest.fixture
-def deletion(tenant: Tenant, records: ApiWriter, erase: Erase) -> Deletion:
-    return Deletion(tenant=tenant, records=records, use_case=erase)
+def deletion(tenant: Tenant, records: ApiWriter, hints: RecordingHints) -> Deletion:
+    """Erases two rows at a time, so that there are many batches."""
+    return Deletion(tenant=tenant, records=records, use_case=Erase(tenant.context, hints, batch=2))
 
 
 def certificate(tenant: Tenant) -> tuple[dict[str, int], Any]:
