@@ -303,12 +303,9 @@ def apply_news(tenant: Tenant, attempt: Attempt, status: CallStatus, **fields: A
     with tenant.database.transaction() as stores:
         interview = stores.interviews.lock(attempt.interview_id)
         locked = stores.attempts.lock(attempt.id)
-        news: dict[str, Any] = {
-            "call_sid": locked.call_sid or a_sid(),
-            "status": status,
-            "token": locked.token,
-        } | fields
-        tenant.effects.hear(stores, interview, locked, CallNews(**news), "a test", tenant.now())
+        own: dict[str, Any] = {"call_sid": locked.call_sid or a_sid(), "token": locked.token}
+        news = CallNews(status=status, **(own | fields))
+        tenant.effects.hear(stores, interview, locked, news, "a test", tenant.now())
 
 
 def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:

@@ -92,7 +92,7 @@ def rows(tenant: Tenant) -> dict[str, int]:
 def test_deletion_cancels_pending_calls_and_erases_the_company(tenant: Tenant, deletion: Deletion) -> None:
     for _ in range(5):
         a_pending_attempt(tenant)
-    a_waiting_command(tenant, None, {"candidate": "somebody"})
+    a_waiting_command(tenant, None, {"candidate": "Ada"})
     deletion.run()
     assert rows(tenant) == {}
     erased, finished_at = certificate(tenant)
