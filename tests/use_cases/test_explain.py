@@ -36,7 +36,7 @@ def rules(explain: Explain, attempt: Attempt) -> list[Rule]:
 
 
 def waiting(explain: Explain, attempt: Attempt) -> tuple[str, datetime | None]:
-    """What an attempt waits for, and until when."""
+    """Return what an attempt waits for, and its next possible time."""
     explanation = explain.explanation_of(attempt.id)
     return explanation.waits_for, explanation.next_possible_at
 
