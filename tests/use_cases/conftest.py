@@ -1,25 +1,61 @@
 """Fixtures: the use cases of one company, with a clock that only a test moves and a carrier that works."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from uuid import UUID
 
 import pytest
+import requests
 
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
+from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
+from scheduler.domain.call import Accepted, CallNews, CallOrder, CallProgress, CallStatus
+from scheduler.domain.command import Command, Request
+from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.submit import Submit
-from tests.conftest import Seeded, TestClock
-from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_house
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
+from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.support.builders import (
+    ApiWriter,
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_house,
+    a_placed_attempt,
+    a_sid,
+    an_unknown_attempt,
+    of_company,
+)
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
+
+Perform = Callable[[Request], Command]
+PUBLIC_URL = "https://calls.example.com"
+FOR_HOURS = 7200.0
+"""Seconds of ringing or talking that no test waits for."""
+PAUSED = "paused_at = :at, pause_reason = 'a test'"
+"""Columns of a paused company or carrier account."""
+IN_PROGRESS = [
+    pytest.param(a_claimed_attempt, id="claimed"),
+    pytest.param(a_placed_attempt, id="placed"),
+    pytest.param(an_unknown_attempt, id="answer lost"),
+]
+"""Builders of an attempt whose call may be live."""
+EMPTY_LIST = b'{"calls": []}'
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +78,20 @@ def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -
 
 
 @pytest.fixture
-def policy(tenant: Tenant) -> Policy:
-    return tenant.policy
+def other(tenant: Tenant) -> Tenant:
+    """Another company of the same installation."""
+    return of_company(tenant, seed(tenant.database, tenant.now()))
+
+
+@pytest.fixture
+def retrying(tenant: Tenant) -> Tenant:
+    """A company with the default retries."""
+    return of_company(tenant, seed(tenant.database, tenant.now(), retry_policy=RetryPolicy()))
+
+
+def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
+    """The tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
+    return a_house(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
 
 
 @pytest.fixture
@@ -67,6 +115,16 @@ def submit(tenant: Tenant, hints: RecordingHints) -> Submit:
 
 
 @pytest.fixture
+def accept(tenant: Tenant, submit: Submit) -> Perform:
+    """Accept a request, which is not applied yet."""
+
+    def accepted(request: Request) -> Command:
+        return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+
+    return accepted
+
+
+@pytest.fixture
 def records(tenant: Tenant, hints: RecordingHints) -> ApiWriter:
     return ApiWriter(tenant=tenant, hints=hints)
 
@@ -77,23 +135,199 @@ def pauses(tenant: Tenant) -> Pauses:
 
 
 @pytest.fixture
-def erase(tenant: Tenant, hints: RecordingHints) -> Erase:
-    """Two at a time, so that there are many batches."""
-    return Erase(tenant.context, hints, batch=2)
-
-
-@pytest.fixture
 def explain(tenant: Tenant) -> Explain:
     return Explain(tenant.context)
 
 
 @pytest.fixture
 def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> Hear:
-    return Hear(tenant.context, hints, TwilioCallbacks(carrier.account()))
+    return Hear(tenant.context, hints, TwilioCallbacks(carrier.account(public_url=PUBLIC_URL)))
 
 
 @pytest.fixture
 def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
-    desk = TwilioQueries(carrier.account(), tenant.policy)
-    yield Settle(tenant.context, desk, tenant.account_id)
-    desk._client.http_client.session.close()
+    queries = TwilioQueries(carrier.account(), tenant.policy)
+    yield Settle(tenant.context, queries, tenant.account_id)
+    queries._client.http_client.session.close()
+
+
+@pytest.fixture
+def offline(tenant: Tenant) -> Settle:
+    """Settle in a process that cannot reach the carrier."""
+    return settle_at(tenant, a_closed_port())
+
+
+def settle_at(tenant: Tenant, url: str, **options: Any) -> Settle:
+    """Settle whose carrier is the server at this address."""
+    queries = TwilioQueries(SimulatedCarrier(url).account(), tenant.policy)
+    return Settle(tenant.context, queries, tenant.account_id, **options)
+
+
+def settle_with_an_empty_list(tenant: Tenant) -> None:
+    """Run a round whose carrier lists no calls."""
+    with answering(200, EMPTY_LIST) as url:
+        settle_at(tenant, url).round()
+
+
+def answering(status: int, body: bytes, paths: list[str] | None = None) -> AbstractContextManager[str]:
+    """A server that answers each GET alike, and adds its path to `paths`."""
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if paths is not None:
+            paths.append(path)
+        return status, body
+
+    return answering_by_path(answer)
+
+
+@contextmanager
+def answering_by_path(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
+    """A server that answers each GET with the status and body that `answer` returns for its path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of a tenant at the simulated carrier."""
+
+    tenant: Tenant
+    carrier: SimulatedCarrier
+
+    def place(self, order: CallOrder) -> Accepted:
+        """Send the POST of an order, which the carrier accepts."""
+
+        async def placed() -> Accepted:
+            line = TwilioCallPlacer(self.carrier.account(), self.tenant.policy)
+            answer = await line.place(order)
+            await line.close()
+            assert isinstance(answer, Accepted)
+            return answer
+
+        return asyncio.run(placed())
+
+    def ring(self, attempt: Attempt, **plan: Any) -> str:
+        """Send the attempt's one POST; the sid of its call, as only the carrier's ledger shows it."""
+        order = self.tenant.dial.last_look(attempt)
+        assert order is not None
+        self.carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
+        self.place(order)
+        [leg] = self.carrier.rings(order.to)
+        return str(leg["sid"])
+
+    def ring_and_record(self, attempt: Attempt, *, until: str | None = None, **plan: Any) -> str:
+        """Send the attempt's one POST, record its answer and wait for this status of its call. Return the sid."""
+        sid = self.ring(attempt, **plan)
+        self.tenant.dial.record([(attempt, Accepted(call_sid=sid))])
+        if until is not None:
+            self.wait_for(sid, until)
+        return sid
+
+    def post_late(self, attempt: Attempt) -> str:
+        """Place a call to the attempt's number as a POST that arrives late does. Return its sid."""
+        form = {"To": attempt.called_number, "From": self.tenant.caller, "Url": "https://example.com/voice"}
+        answer = self._post("Calls.json", form)
+        assert answer.status_code == requests.codes.created
+        return str(answer.json()["sid"])
+
+    def end(self, sid: str) -> None:
+        """Hang up in any state of the call."""
+        assert self._post(f"Calls/{sid}.json", {"Status": "completed"}).status_code == requests.codes.ok
+
+    def wait_for(self, sid: str, status: str) -> None:
+        def has_status() -> bool:
+            return any(leg["status"] == status for leg in self.carrier.rings() if leg["sid"] == sid)
+
+        wait_until(has_status, says=f"the call is {status}")
+
+    def _post(self, path: str, form: dict[str, Any]) -> requests.Response:
+        url = f"{self.carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/{path}"
+        return requests.post(url, data=form, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
+
+
+@pytest.fixture
+def calls(tenant: Tenant, carrier: SimulatedCarrier) -> Calls:
+    return Calls(tenant, carrier)
+
+
+def breaker_of(tenant: Tenant) -> Breaker:
+    with tenant.database.transaction() as stores:
+        return stores.carrier_accounts.get(tenant.account_id).breaker
+
+
+def close_breaker(tenant: Tenant) -> None:
+    tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+
+
+def pause_reason(tenant: Tenant) -> str | None:
+    reason: str | None = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
+    return reason
+
+
+def candidate_of(tenant: Tenant, attempt: Attempt) -> UUID:
+    return tenant.interview(attempt.interview_id).candidate_id
+
+
+def order_to(tenant: Tenant, claimed: Attempt) -> str:
+    """The number of the order after a last look."""
+    order = tenant.dial.last_look(claimed)
+    assert order is not None
+    return order.to
+
+
+def change_now(tenant: Tenant, statement: str) -> None:
+    """Execute a statement in which `:at`, if it occurs, is the current time."""
+    tenant.change(statement, **({"at": tenant.now()} if ":at" in statement else {}))
+
+
+def apply_news(tenant: Tenant, attempt: Attempt, status: CallStatus, **fields: Any) -> None:
+    """Apply the carrier's news of the attempt's call. The fields may name another call. Raises InvariantViolated."""
+    with tenant.database.transaction() as stores:
+        interview = stores.interviews.lock(attempt.interview_id)
+        locked = stores.attempts.lock(attempt.id)
+        own: dict[str, Any] = {"call_sid": locked.call_sid or a_sid(), "token": locked.token}
+        news = CallNews(status=status, **(own | fields))
+        tenant.effects.hear(stores, interview, locked, news, "a test", tenant.now())
+
+
+def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
+    """End the attempt's call now."""
+    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
+
+
+def see_leg(tenant: Tenant, attempt: Attempt) -> Attempt:
+    """The carrier reports for the first time that a call of the attempt rings."""
+    return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+
+
+def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
+    """Claim these and return them in the order of sending."""
+    claims = tenant.dial.claim([attempt.id for attempt in attempts])
+    return [each.attempt for each in claims.claimed]
+
+
+def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
+    return [each.id for each in claimed(tenant, attempt)] == [attempt.id]
+
+
+def wait_for_a_lock(tenant: Tenant) -> None:
+    """Wait until a transaction waits for a lock of another one."""
+    wait_until(lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="a transaction waits")

@@ -8,11 +8,10 @@ import pytest
 
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.candidate import NewCandidate
-from scheduler.domain.command import Command, CommandKind, CommandState, CreateInterview
+from scheduler.domain.command import Answer, Command, CommandKind, CommandState, CreateInterview
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.schedule import TimezoneSource
-from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import STORY, request_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.quarantine import Quarantine
@@ -30,7 +29,7 @@ from tests.support.builders import (
 )
 
 
-def somebody(number: str | None = None, **fields: Any) -> NewCandidate:
+def a_new_candidate(number: str | None = None, **fields: Any) -> NewCandidate:
     usual: dict[str, Any] = {
         "first_name": "Ada",
         "last_name": "Byron",
@@ -44,7 +43,7 @@ def somebody(number: str | None = None, **fields: Any) -> NewCandidate:
 def a_wish(tenant: Tenant, **fields: Any) -> CreateInterview:
     """A request for an interview with a new candidate, as soon as allowed."""
     if "candidate_id" not in fields:
-        fields.setdefault("candidate", somebody())
+        fields.setdefault("candidate", a_new_candidate())
     return CreateInterview(**({"agent_id": tenant.agent_id} | fields))
 
 
@@ -59,12 +58,19 @@ def command(tenant: Tenant, given: Command) -> Command:
     return found
 
 
+def answer_of(tenant: Tenant, given: Command) -> Answer:
+    """The answer of an applied command."""
+    done = command(tenant, given)
+    assert done.state is CommandState.APPLIED
+    assert done.answer is not None
+    return done.answer
+
+
 def applied(tenant: Tenant, apply: Apply, wish: CreateInterview) -> Any:
     """The interview in the command's answer."""
     given = sent(tenant, wish)
     apply.command(given.id)
-    answer = command(tenant, given).answer
-    assert answer is not None
+    answer = answer_of(tenant, given)
     assert answer.refusal is None, answer.refusal
     return STORY.validate_python(answer.snapshot)
 
@@ -72,11 +78,13 @@ def applied(tenant: Tenant, apply: Apply, wish: CreateInterview) -> Any:
 def refused(tenant: Tenant, apply: Apply, wish: CreateInterview) -> str:
     given = sent(tenant, wish)
     apply.command(given.id)
-    done = command(tenant, given)
-    assert done.state is CommandState.APPLIED
-    assert done.answer is not None
-    assert done.answer.refusal is not None
-    return done.answer.refusal.code
+    return refusal_of(tenant, given)
+
+
+def refusal_of(tenant: Tenant, given: Command) -> str:
+    refusal = answer_of(tenant, given).refusal
+    assert refusal is not None
+    return refusal.code
 
 
 def rows(tenant: Tenant) -> dict[str, int]:
@@ -87,15 +95,13 @@ def rows(tenant: Tenant) -> dict[str, int]:
 # ---- what is made
 
 
-def test_new_interview_has_a_first_attempt_due_at_once(
-    tenant: Tenant, apply: Apply, hints: RecordingHints, now: TestClock
-) -> None:
+def test_new_interview_has_a_first_attempt_due_at_once(tenant: Tenant, apply: Apply, hints: RecordingHints) -> None:
     number = a_number()
-    story = applied(tenant, apply, a_wish(tenant, candidate=somebody(number), metadata={"a": 1}))
+    story = applied(tenant, apply, a_wish(tenant, candidate=a_new_candidate(number), metadata={"a": 1}))
     [created] = story.attempts
     attempt = tenant.attempt(created.id)
     assert (story.interview.status, attempt.state) == (InterviewStatus.SCHEDULED, AttemptState.PENDING)
-    assert (attempt.due_at, attempt.expires_at) == (now(), now() + timedelta(days=7))
+    assert (attempt.due_at, attempt.expires_at) == (tenant.now(), tenant.now() + timedelta(days=7))
     assert (attempt.retry_number, attempt.manual, attempt.chain_id) == (0, False, attempt.id), (
         "only an invoke is manual"
     )
@@ -121,14 +127,12 @@ def test_requested_time_is_judged_as_of_the_receipt(tenant: Tenant, apply: Apply
     given = sent(tenant, a_wish(tenant, scheduled_at=f"{now():%Y-%m-%dT%H:%M:%S}Z"))
     now.move(timedelta(minutes=10))
     apply.command(given.id)
-    answer = command(tenant, given).answer
-    assert answer is not None
-    assert answer.refusal is None, "it lay ten minutes in the past only when it was applied"
+    assert answer_of(tenant, given).refusal is None, "it lay ten minutes in the past only when it was applied"
 
 
 def test_answer_contains_no_name_number_or_token(tenant: Tenant, apply: Apply) -> None:
     number = a_number()
-    given = sent(tenant, a_wish(tenant, candidate=somebody(number), metadata={"note": "a secret"}))
+    given = sent(tenant, a_wish(tenant, candidate=a_new_candidate(number), metadata={"note": "a secret"}))
     apply.command(given.id)
     kept = str(tenant.ask("SELECT answer, body FROM inbox WHERE id = :id", id=given.id))
     for secret in (number, "Ada", "Byron", "ada@example.com", "a secret", tenant.caller):
@@ -144,22 +148,11 @@ def test_test_interview_is_completed_at_once_and_takes_no_line(tenant: Tenant, a
     assert release.due() == 0
 
 
-def test_test_interview_is_validated_like_any_other(tenant: Tenant, apply: Apply) -> None:
-    assert (
-        refused(tenant, apply, a_wish(tenant, is_test=True, scheduled_at="2020-01-01T09:00:00")) == "SCHEDULE_IN_PAST"
-    )
-
-
 def test_candidates_with_the_same_number_share_its_line(tenant: Tenant, apply: Apply) -> None:
     number = a_number()
-    stories = [applied(tenant, apply, a_wish(tenant, candidate=somebody(number))) for _ in range(2)]
-    assert rows(tenant) | {"attempt_history": 2} == {
-        "candidates": 2,
-        "interviews": 2,
-        "attempts": 2,
-        "attempt_history": 2,
-        "lines": 1,
-    }
+    stories = [applied(tenant, apply, a_wish(tenant, candidate=a_new_candidate(number))) for _ in range(2)]
+    both = dict.fromkeys(("candidates", "interviews", "attempts", "attempt_history"), 2)
+    assert rows(tenant) | {"attempt_history": 2} == both | {"lines": 1}
     ids = [story.attempts[0].id for story in stories]
     assert len(tenant.dial.claim(ids).claimed) == 1
 
@@ -189,17 +182,23 @@ def test_offset_that_the_number_has_gives_no_warning(tenant: Tenant, apply: Appl
     [
         pytest.param({"scheduled_at": "tomorrow"}, "INVALID_DATE_FORMAT", id="no date"),
         pytest.param({"scheduled_at": "2026-04-02T11:58:59Z"}, "SCHEDULE_IN_PAST", id="the past"),
+        pytest.param(
+            {"is_test": True, "scheduled_at": "2020-01-01T09:00:00"}, "SCHEDULE_IN_PAST", id="the past of a test"
+        ),
         pytest.param({"scheduled_at": "2026-05-02T12:00:01Z"}, "SCHEDULE_TOO_FAR", id="too far ahead"),
         pytest.param({"scheduled_at": "2026-04-03T03:00:00"}, "OUTSIDE_CALL_TIME_INTERVAL", id="at night"),
         pytest.param({"expires_at": "2026-04-02T12:00:10Z"}, "NO_OPENING_BEFORE_EXPIRY", id="expires before it rings"),
         pytest.param({"agent_id": uuid4()}, "RESOURCE_NOT_FOUND", id="no such agent"),
         pytest.param({"candidate_id": uuid4()}, "RESOURCE_NOT_FOUND", id="no such candidate"),
-        pytest.param({"candidate": somebody("+421")}, "PHONE_NUMBER_INVALID", id="no number"),
-        pytest.param({"candidate": somebody("+421900000000000")}, "PHONE_NUMBER_INVALID", id="too long a number"),
+        pytest.param({"candidate": a_new_candidate("+421")}, "PHONE_NUMBER_INVALID", id="no number"),
+        pytest.param({"candidate": a_new_candidate(phone_number=None)}, "PHONE_NUMBER_REQUIRED", id="only an address"),
         pytest.param(
-            {"candidate": somebody(gdpr_expiry_date=date(2026, 4, 1))}, "CONSENT_EXPIRED", id="consent is over"
+            {"candidate": a_new_candidate("+421900000000000")}, "PHONE_NUMBER_INVALID", id="too long a number"
         ),
-        pytest.param({"candidate": somebody(timezone="Mars/Olympus")}, "TIMEZONE_INVALID", id="no such zone"),
+        pytest.param(
+            {"candidate": a_new_candidate(gdpr_expiry_date=date(2026, 4, 1))}, "CONSENT_EXPIRED", id="consent is over"
+        ),
+        pytest.param({"candidate": a_new_candidate(timezone="Mars/Olympus")}, "TIMEZONE_INVALID", id="no such zone"),
     ],
 )
 def test_refused_command_leaves_no_row_outside_the_inbox(
@@ -211,20 +210,12 @@ def test_refused_command_leaves_no_row_outside_the_inbox(
     assert len(hints.answers) == 1
 
 
-def test_candidate_without_a_number_cannot_be_called(tenant: Tenant, apply: Apply) -> None:
-    nobody = NewCandidate(
-        first_name="Ada", last_name="Byron", gdpr_expiry_date=date(2027, 1, 1), email="ada@example.com"
-    )
-    assert refused(tenant, apply, a_wish(tenant, candidate=nobody)) == "PHONE_NUMBER_REQUIRED"
-
-
-def test_number_in_a_forbidden_country_is_refused(tenant: Tenant, database: Database, apply: Apply) -> None:
-    strict = of_company(tenant, seed(database, tenant.now(), allowed_countries=frozenset({"GB"})))
+def test_number_in_a_forbidden_country_is_refused(tenant: Tenant, apply: Apply) -> None:
+    strict = of_company(tenant, seed(tenant.database, tenant.now(), allowed_countries=frozenset({"GB"})))
     assert refused(strict, apply, a_wish(strict)) == "NUMBER_NOT_ALLOWED"
 
 
-def test_agent_or_candidate_of_another_company_is_not_found(tenant: Tenant, database: Database, apply: Apply) -> None:
-    other = of_company(tenant, seed(database, tenant.now()))
+def test_agent_or_candidate_of_another_company_is_not_found(tenant: Tenant, other: Tenant, apply: Apply) -> None:
     assert refused(tenant, apply, a_wish(tenant, agent_id=other.agent_id)) == "RESOURCE_NOT_FOUND"
     assert refused(tenant, apply, a_wish(tenant, candidate_id=a_candidate(other).id)) == "RESOURCE_NOT_FOUND"
 
@@ -237,7 +228,7 @@ def test_deleted_company_gets_no_interview(tenant: Tenant, apply: Apply) -> None
 # ---- once
 
 
-def test_command_is_applied_once_however_many_hints_arrive(tenant: Tenant, apply: Apply, hints: RecordingHints) -> None:
+def test_command_is_applied_once_however_many_hints_arrive(tenant: Tenant, apply: Apply) -> None:
     given = sent(tenant, a_wish(tenant))
     for _ in range(3):
         apply.command(given.id)
@@ -280,16 +271,16 @@ def test_quarantined_command_blocks_no_other_interview(tenant: Tenant, apply: Ap
 def test_quarantined_command_can_be_retried_after_a_fix(
     tenant: Tenant, apply: Apply, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    mended = sent(tenant, a_wish(tenant))
+    fixed = sent(tenant, a_wish(tenant))
     tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
     quarantine = Quarantine(tenant.database, tenant.now)
-    assert [each.id for each in quarantine.all()] == [mended.id]
-    quarantine.again(mended.id)
+    assert [each.id for each in quarantine.all()] == [fixed.id]
+    quarantine.again(fixed.id)
     now.move(timedelta(seconds=2))
     release.resend_hints()
-    assert hints.rung == [(tasks.APPLY, mended.id)]
-    apply.command(mended.id)
-    assert command(tenant, mended).state is CommandState.APPLIED
+    assert hints.rung == [(tasks.APPLY, fixed.id)]
+    apply.command(fixed.id)
+    assert command(tenant, fixed).state is CommandState.APPLIED
     assert (quarantine.all(), rows(tenant)["interviews"]) == ([], 1)
 
 
@@ -302,11 +293,8 @@ def test_dropped_command_is_answered_and_unblocks_its_interview(tenant: Tenant, 
     assert command(tenant, behind).failures == 0, "it is not tried before the other one"
     quarantine = Quarantine(tenant.database, tenant.now)
     quarantine.drop(poison.id)
-    dropped = command(tenant, poison)
-    assert (dropped.state, dropped.body) == (CommandState.APPLIED, None)
-    assert dropped.answer is not None
-    assert dropped.answer.refusal is not None
-    assert dropped.answer.refusal.code == "COMMAND_DROPPED"
+    assert refusal_of(tenant, poison) == "COMMAND_DROPPED"
+    assert command(tenant, poison).body is None
     fail(apply, behind.id, 1)
     for do in (quarantine.drop, quarantine.again):
         with pytest.raises(NotFound):

@@ -17,7 +17,6 @@ from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
     Cancelled,
-    Ended,
     HangUpCause,
     Phase,
     Placed,
@@ -28,14 +27,12 @@ from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
-from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialling.claims import ClaimInDoubt
 from tests.architecture.guards import guards
-from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.conftest import TestClock, seed, wait_until
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
@@ -45,23 +42,11 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import wired
+from tests.use_cases.conftest import PAUSED, claimed, finish, is_claimed, pause_reason, wait_for_a_lock, with_account
 
 A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)
-
-
-def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
-    """Claim these and return them in the order of sending."""
-    claims = tenant.dial.claim([attempt.id for attempt in attempts])
-    return [each.attempt for each in claims.claimed]
-
-
-def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
-    return [each.id for each in claimed(tenant, attempt)] == [attempt.id]
-
-
-def ended(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:
-    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
+OTHER_ACCOUNT = "AC" + "1" * 32
 
 
 # ---- the claim: effects
@@ -145,9 +130,7 @@ def test_claim_in_doubt_is_given_back_after_a_late_commit(tenant: Tenant, postgr
         server.commit()
         server.execute(as_in("claim"))
         recording = pool.submit(tenant.dial.record, [(mine, NeverTaken(cause="NOT_SENT"))])
-        wait_until(
-            lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="the record waits for the claim"
-        )
+        wait_for_a_lock(tenant)
         server.commit()
         recording.result()
     assert tenant.attempt(mine.id).state is AttemptState.PENDING
@@ -163,7 +146,7 @@ def test_pending_attempt_is_claimed(tenant: Tenant) -> None:
 
 @guards("state")
 def test_finished_attempt_with_a_free_line_is_not_claimed(tenant: Tenant) -> None:
-    over = ended(tenant, a_placed_attempt(tenant))
+    over = finish(tenant, a_placed_attempt(tenant))
     assert tenant.line(over)[0] is None
     assert not is_claimed(tenant, over)
     assert tenant.attempt(over.id) == over
@@ -216,9 +199,9 @@ def test_attempt_to_a_busy_number_is_not_claimed(tenant: Tenant) -> None:
 
 
 @guards("line")
-def test_attempt_to_another_companys_busy_number_is_not_claimed(tenant: Tenant, database: Database) -> None:
+def test_attempt_to_another_companys_busy_number_is_not_claimed(tenant: Tenant, other: Tenant) -> None:
     number = a_number()
-    a_claimed_attempt(of_company(tenant, seed(database, tenant.now())), number)
+    a_claimed_attempt(other, number)
     assert not is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
@@ -231,7 +214,7 @@ def test_attempt_to_a_number_given_back_is_claimed_at_once(tenant: Tenant) -> No
 @guards("line_gap")
 def test_another_interview_waits_for_the_gap_after_a_call(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    ended(tenant, a_placed_attempt(tenant, number))
+    finish(tenant, a_placed_attempt(tenant, number))
     waiting = a_pending_attempt(tenant, number)
     now.move(tenant.policy.line_gap - A_MOMENT)
     assert not is_claimed(tenant, waiting)
@@ -241,7 +224,7 @@ def test_another_interview_waits_for_the_gap_after_a_call(tenant: Tenant, now: T
 
 def test_same_interview_does_not_wait_for_the_gap(tenant: Tenant) -> None:
     number = a_number()
-    over = ended(tenant, a_placed_attempt(tenant, number))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     assert is_claimed(tenant, a_pending_attempt(tenant, number, interview_id=over.interview_id))
 
 
@@ -276,12 +259,12 @@ def test_invoked_attempt_is_claimed_before_a_retry(tenant: Tenant) -> None:
 
 
 @guards("command_waiting")
-def test_waiting_command_blocks_only_its_interview(tenant: Tenant, now: TestClock) -> None:
+def test_waiting_command_blocks_only_its_interview(tenant: Tenant) -> None:
     held, free = a_pending_attempt(tenant), a_pending_attempt(tenant)
     command = a_waiting_command(tenant, held.interview_id)
     assert [each.id for each in claimed(tenant, held, free)] == [free.id]
     tenant.change(
-        "UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id", at=now(), id=command.id
+        "UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id", at=tenant.now(), id=command.id
     )
     assert is_claimed(tenant, held)
 
@@ -289,18 +272,12 @@ def test_waiting_command_blocks_only_its_interview(tenant: Tenant, now: TestCloc
 @pytest.mark.parametrize(
     "stop",
     [
-        pytest.param(
-            "UPDATE companies SET paused_at = :at, pause_reason = 'a test'",
-            id="the company is paused",
-            marks=guards("company_paused"),
-        ),
+        pytest.param(f"UPDATE companies SET {PAUSED}", id="the company is paused", marks=guards("company_paused")),
         pytest.param(
             "UPDATE companies SET deleted_at = :at", id="the company is deleted", marks=guards("company_deleted")
         ),
         pytest.param(
-            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'",
-            id="the account is paused",
-            marks=guards("account_paused"),
+            f"UPDATE carrier_accounts SET {PAUSED}", id="the account is paused", marks=guards("account_paused")
         ),
     ],
 )
@@ -312,10 +289,9 @@ def test_nothing_is_claimed_while(tenant: Tenant, stop: str) -> None:
 
 
 @guards("company_paused")
-def test_paused_company_does_not_delay_another(tenant: Tenant, database: Database) -> None:
-    other = of_company(tenant, seed(database, tenant.now()))
+def test_paused_company_does_not_delay_another(tenant: Tenant, other: Tenant) -> None:
     paused, alive = a_pending_attempt(tenant), a_pending_attempt(other)
-    with database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.companies.pause(tenant.company_id, "a test", tenant.now())
     assert [each.id for each in claimed(tenant, paused, alive)] == [alive.id]
 
@@ -357,26 +333,18 @@ def test_unclaimable_hint_is_dropped(tenant: Tenant, meanwhile: str) -> None:
 # ---- the claim: pace and room
 
 
-def a_house_with(
-    database: Database, seeded: Seeded, tenant: Tenant, *, per_second: float = 1000.0, max_calls: int = 1000
-) -> Tenant:
-    return a_house(
-        database,
-        seeded,
-        tenant.hasher,
-        tenant.now,
-        account_sid="AC" + "1" * 32,
-        calls_per_second=per_second,
-        max_calls=max_calls,
-    )
+def limited(tenant: Tenant, *, concurrent_calls: int = 1000, calls_per_second: float = 1000.0) -> Tenant:
+    """Another company, with limits of its own."""
+    limits = CallLimits(concurrent_calls=concurrent_calls, calls_per_second=calls_per_second)
+    return of_company(tenant, seed(tenant.database, tenant.now(), limits=limits))
 
 
 @pytest.mark.parametrize("per_second", [1, 5])
 @guards("account_pace")
 def test_claim_takes_only_calls_that_can_be_sent_within_a_second(
-    database: Database, seeded: Seeded, tenant: Tenant, now: TestClock, per_second: int
+    tenant: Tenant, now: TestClock, per_second: int
 ) -> None:
-    slow = a_house_with(database, seeded, tenant, per_second=per_second)
+    slow = with_account(tenant, OTHER_ACCOUNT, calls_per_second=per_second)
     ids = {a_pending_attempt(slow).id for _ in range(2 * per_second + 1)}
     sent = []
     for batch in (per_second, per_second, 1):
@@ -391,9 +359,9 @@ def test_claim_takes_only_calls_that_can_be_sent_within_a_second(
     assert all(later - earlier >= timedelta(seconds=1 / per_second) for earlier, later in pairwise(sent))
 
 
-def test_company_is_not_full_if_only_the_account_is(database: Database, seeded: Seeded, tenant: Tenant) -> None:
+def test_company_is_not_full_if_only_the_account_is(tenant: Tenant) -> None:
     """Else calls hinted later would take its places, one after the other."""
-    slow = a_house_with(database, seeded, tenant, per_second=0.5)
+    slow = with_account(tenant, OTHER_ACCOUNT, calls_per_second=0.5)
     claims = slow.dial.claim([a_pending_attempt(slow).id for _ in range(2)])
     assert len(claims.unplaced) == 1
     assert claims.unplaced == claims.waiting
@@ -401,8 +369,8 @@ def test_company_is_not_full_if_only_the_account_is(database: Database, seeded: 
     assert claims.account_free_at is not None
 
 
-def test_company_at_its_own_limit_is_full(database: Database, tenant: Tenant, now: TestClock) -> None:
-    small = of_company(tenant, seed(database, now(), limits=CallLimits(concurrent_calls=1, calls_per_second=1.0)))
+def test_company_at_its_own_limit_is_full(tenant: Tenant) -> None:
+    small = limited(tenant, concurrent_calls=1, calls_per_second=1.0)
     claims = tenant.dial.claim([a_pending_attempt(small).id for _ in range(2)])
     assert claims.unplaced == claims.waiting != frozenset()
     assert claims.full == {small.company_id}
@@ -410,10 +378,8 @@ def test_company_at_its_own_limit_is_full(database: Database, tenant: Tenant, no
 
 
 @guards("account_pace")
-def test_waiting_attempts_come_with_a_time_to_try_again(
-    database: Database, seeded: Seeded, tenant: Tenant, now: TestClock
-) -> None:
-    slow = a_house_with(database, seeded, tenant, per_second=0.5)
+def test_waiting_attempts_come_with_a_time_to_try_again(tenant: Tenant, now: TestClock) -> None:
+    slow = with_account(tenant, OTHER_ACCOUNT, calls_per_second=0.5)
     ids = [a_pending_attempt(slow).id for _ in range(2)]
     first = slow.dial.claim(ids)
     assert first.try_again_at == now() + timedelta(seconds=1)
@@ -422,8 +388,8 @@ def test_waiting_attempts_come_with_a_time_to_try_again(
 
 
 @guards("account_room")
-def test_account_keeps_its_limit_of_concurrent_calls(database: Database, seeded: Seeded, tenant: Tenant) -> None:
-    small = a_house_with(database, seeded, tenant, max_calls=2)
+def test_account_keeps_its_limit_of_concurrent_calls(tenant: Tenant) -> None:
+    small = with_account(tenant, OTHER_ACCOUNT, max_calls=2)
     attempts = [a_pending_attempt(small) for _ in range(3)]
     mine = claimed(small, *attempts)
     assert len(mine) == 2
@@ -434,9 +400,8 @@ def test_account_keeps_its_limit_of_concurrent_calls(database: Database, seeded:
 
 
 @guards("company_room")
-def test_company_at_its_concurrency_limit_delays_no_other(database: Database, tenant: Tenant) -> None:
-    limits = CallLimits(concurrent_calls=1, calls_per_second=1000.0)
-    small = of_company(tenant, seed(database, tenant.now(), limits=limits))
+def test_company_at_its_concurrency_limit_delays_no_other(tenant: Tenant) -> None:
+    small = limited(tenant, concurrent_calls=1)
     of_small = [a_pending_attempt(small) for _ in range(2)]
     of_other = [a_pending_attempt(tenant) for _ in range(2)]
     mine = claimed(tenant, *of_small, *of_other)
@@ -444,9 +409,8 @@ def test_company_at_its_concurrency_limit_delays_no_other(database: Database, te
 
 
 @guards("company_pace")
-def test_company_at_its_rate_limit_delays_no_other(database: Database, tenant: Tenant, now: TestClock) -> None:
-    limits = CallLimits(concurrent_calls=1000, calls_per_second=1.0)
-    slow = of_company(tenant, seed(database, now(), limits=limits))
+def test_company_at_its_rate_limit_delays_no_other(tenant: Tenant, now: TestClock) -> None:
+    slow = limited(tenant, calls_per_second=1.0)
     of_slow = [a_pending_attempt(slow) for _ in range(2)]
     mine = claimed(tenant, *of_slow, a_pending_attempt(tenant))
     assert sorted(each.company_id == slow.company_id for each in mine) == [False, True]
@@ -516,28 +480,28 @@ def test_closed_window_defers_to_the_next_opening(tenant: Tenant, now: TestClock
 
 
 @pytest.mark.parametrize(
-    ("meanwhile", "why"),
+    ("meanwhile", "why", "delay"),
     [
+        pytest.param(f"companies SET {PAUSED}", "COMPANY_PAUSED", DEFERRED_DELAY, id="company paused"),
+        pytest.param(f"carrier_accounts SET {PAUSED}", "ACCOUNT_PAUSED", DEFERRED_DELAY, id="account paused"),
         pytest.param(
-            "UPDATE companies SET paused_at = :at, pause_reason = 'a test'", "COMPANY_PAUSED", id="company paused"
+            "candidates SET phone_number = '+421915999999'", "NUMBER_BUSY", DEFERRED_DELAY, id="another number"
         ),
+        pytest.param("candidates SET phone_number = '+99912345678'", "NUMBER_MISSING", A_DAY, id="an invalid number"),
         pytest.param(
-            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'",
-            "ACCOUNT_PAUSED",
-            id="account paused",
+            "candidates SET phone_number = NULL, email = 'a@b.c'", "NUMBER_MISSING", A_DAY, id="no number left"
         ),
+        pytest.param("attempts SET due_at = :at + interval '1 day'", "NOT_DUE", A_DAY, id="moved to tomorrow"),
         pytest.param(
-            "UPDATE candidates SET phone_number = '+421915999999', updated_at = :at",
-            "NUMBER_BUSY",
-            id="another number",
+            "candidates SET timezone = 'Atlantis/Poseidonis'", "TIMEZONE_UNKNOWN", A_DAY, id="an unknown zone"
         ),
     ],
 )
-def test_last_look_defers_by_five_seconds_after(tenant: Tenant, meanwhile: str, why: str) -> None:
+def test_last_look_defers_the_attempt_after(tenant: Tenant, meanwhile: str, why: str, delay: timedelta) -> None:
     mine = a_claimed_attempt(tenant)
-    tenant.change(meanwhile, at=tenant.now())
+    tenant.change(f"UPDATE {meanwhile}, updated_at = :at", at=tenant.now())
     back = given_back(tenant, mine)
-    assert (cause(tenant, back), back.due_at) == (why, tenant.now() + DEFERRED_DELAY)
+    assert (cause(tenant, back), back.due_at) == (why, tenant.now() + delay)
 
 
 def test_company_deleted_since_the_claim_ends_the_attempt(tenant: Tenant) -> None:
@@ -548,20 +512,6 @@ def test_company_deleted_since_the_claim_ends_the_attempt(tenant: Tenant) -> Non
     assert cause(tenant, ended) == "COMPANY_DELETED"
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
     assert tenant.line(mine)[0] is None
-
-
-@pytest.mark.parametrize(
-    "meanwhile",
-    [
-        pytest.param("UPDATE candidates SET phone_number = '+99912345678'", id="a number that is no longer valid"),
-        pytest.param("UPDATE candidates SET phone_number = NULL, email = 'a@example.com'", id="no number left"),
-    ],
-)
-def test_attempt_without_a_number_is_held(tenant: Tenant, meanwhile: str) -> None:
-    mine = a_claimed_attempt(tenant)
-    tenant.change(meanwhile)
-    back = given_back(tenant, mine)
-    assert (cause(tenant, back), back.due_at) == ("NUMBER_MISSING", tenant.now() + A_DAY)
 
 
 def test_attempt_to_a_country_no_longer_allowed_is_held(tenant: Tenant) -> None:
@@ -578,21 +528,6 @@ def test_command_accepted_since_the_claim_gives_back(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     a_waiting_command(tenant, mine.interview_id)
     assert cause(tenant, given_back(tenant, mine)) == "COMMAND_WAITING"
-
-
-def test_attempt_moved_to_tomorrow_since_the_claim_is_not_sent(tenant: Tenant) -> None:
-    mine = a_claimed_attempt(tenant)
-    tomorrow = tenant.now() + A_DAY
-    tenant.change("UPDATE attempts SET due_at = :at", at=tomorrow)
-    back = given_back(tenant, mine)
-    assert (cause(tenant, back), back.due_at) == ("NOT_DUE", tomorrow)
-
-
-def test_attempt_whose_zone_is_no_longer_known_is_held(tenant: Tenant) -> None:
-    mine = a_claimed_attempt(tenant)
-    tenant.change("UPDATE candidates SET timezone = 'Atlantis/Poseidonis'")
-    back = given_back(tenant, mine)
-    assert (cause(tenant, back), back.due_at) == ("TIMEZONE_UNKNOWN", tenant.now() + A_DAY)
 
 
 def test_attempt_that_expires_between_claim_and_look_ends(tenant: Tenant, now: TestClock) -> None:
@@ -616,19 +551,19 @@ def test_candidate_may_be_called_on_the_last_day_of_consent(tenant: Tenant) -> N
 
 
 @pytest.fixture
-def wrong_clock(postgres_url: str) -> Iterator[Callable[[str], Database]]:
-    """A database whose clock is that much ahead of this machine's."""
+def with_clock(tenant: Tenant, postgres_url: str) -> Iterator[Callable[[str], Tenant]]:
+    """The tenant in a database whose clock is that much ahead of this machine's."""
     made = []
     with psycopg.connect(postgres_url, autocommit=True) as connection:
 
-        def ahead(interval: str) -> Database:
+        def ahead(interval: str) -> Tenant:
             connection.execute(
                 "CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS"
                 f" 'SELECT pg_catalog.clock_timestamp() + interval ''{interval}'''".encode()
             )
             connection.execute("ALTER ROLE CURRENT_USER SET search_path = public, pg_catalog")
             made.append(Database(postgres_url))
-            return made[-1]
+            return replace(tenant, database=made[-1])
 
         yield ahead
         for database in made:
@@ -640,21 +575,19 @@ def wrong_clock(postgres_url: str) -> Iterator[Callable[[str], Database]]:
 @pytest.mark.parametrize("ahead", ["3 seconds", "-3 seconds"])
 @guards("look_clock")
 def test_database_with_a_wrong_clock_permits_no_call(
-    tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
+    tenant: Tenant, with_clock: Callable[[str], Tenant], ahead: str
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    dial = Dial(replace(tenant.context, database=wrong_clock(ahead)), tenant.account_id)
-    assert dial.last_look(mine) is None
+    assert with_clock(ahead).dial.last_look(mine) is None
     assert cause(tenant, mine) == "CLOCK_SKEW"
 
 
 @pytest.mark.parametrize("ahead", ["1 second", "-1 second"])
 def test_database_clock_that_is_slightly_off_permits_calls(
-    tenant: Tenant, wrong_clock: Callable[[str], Database], ahead: str
+    tenant: Tenant, with_clock: Callable[[str], Tenant], ahead: str
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    dial = Dial(replace(tenant.context, database=wrong_clock(ahead)), tenant.account_id)
-    assert dial.last_look(mine) is not None
+    assert with_clock(ahead).dial.last_look(mine) is not None
 
 
 @guards("look_lease")
@@ -768,10 +701,6 @@ def test_stale_record_does_not_spoil_the_rest_of_its_group(tenant: Tenant) -> No
     assert tenant.attempt(fresh.id).phase is Phase.PLACED
 
 
-def pause_reason(tenant: Tenant) -> object:
-    return tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
-
-
 def test_late_record_of_another_call_pauses_the_company(tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
     heard = tenant.take(mine, Placed(call_sid=a_sid(), look_at=tenant.now()))
@@ -810,8 +739,7 @@ def test_failed_record_writes_nothing_of_its_batch(tenant: Tenant) -> None:
     assert tenant.attempt(second.id) == second
 
 
-def test_company_with_unreadable_settings_delays_no_other(database: Database, tenant: Tenant, now: TestClock) -> None:
-    other = of_company(tenant, seed(database, now()))
+def test_company_with_unreadable_settings_delays_no_other(tenant: Tenant, other: Tenant) -> None:
     theirs, mine = a_pending_attempt(other), a_pending_attempt(tenant)
     tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
     assert [each.attempt.id for each in tenant.dial.claim([theirs.id, mine.id]).claimed] == [mine.id]

@@ -1,19 +1,20 @@
 """Explanations of attempts that have not been called yet, from the rules that dial, and the effects of a pause."""
 
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.attempt import AttemptState, Ended, Reason
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.explanation import CallTimeQuestion, Rule
+from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import TestClock
 from tests.support.builders import (
     Tenant,
@@ -25,34 +26,35 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
+from tests.use_cases.conftest import PAUSED, finish, is_claimed
 
 A_DAY = timedelta(days=1)
 
 
-def rules(explain: Explain, attempt: Any) -> list[Rule]:
+def rules(explain: Explain, attempt: Attempt) -> list[Rule]:
     return [block.rule for block in explain.explanation_of(attempt.id).blocks]
+
+
+def waiting(explain: Explain, attempt: Attempt) -> tuple[str, datetime | None]:
+    """Return what an attempt waits for, and its next possible time."""
+    explanation = explain.explanation_of(attempt.id)
+    return explanation.waits_for, explanation.next_possible_at
 
 
 # ---- pauses
 
 
-def test_paused_company_is_not_claimed_until_resumed(tenant: Tenant, pauses: Pauses, release: Release) -> None:
-    due = a_pending_attempt(tenant)
-    pauses.pause(tenant.company_id, "a holiday")
+@pytest.mark.parametrize("everything", [False, True], ids=["one company", "everything"])
+def test_paused_calling_goes_on_once_resumed(
+    tenant: Tenant, pauses: Pauses, release: Release, *, everything: bool
+) -> None:
+    due, company_id = a_pending_attempt(tenant), None if everything else tenant.company_id
+    pauses.pause(company_id, "a holiday")
     assert release.due() == 0
-    assert tenant.dial.claim([due.id]).claimed == ()
-    pauses.resume(tenant.company_id)
+    assert not is_claimed(tenant, due)
+    pauses.resume(company_id)
     assert release.due() == 1
-    assert len(tenant.dial.claim([due.id]).claimed) == 1
-
-
-def test_all_calling_can_be_paused_and_resumed(tenant: Tenant, pauses: Pauses, release: Release) -> None:
-    due = a_pending_attempt(tenant)
-    pauses.pause(None, "the carrier changes its tariff")
-    assert release.due() == 0
-    assert tenant.dial.claim([due.id]).claimed == ()
-    pauses.resume(None)
-    assert release.due() == 1
+    assert is_claimed(tenant, due)
 
 
 def test_unsent_claim_is_not_sent_after_a_pause(tenant: Tenant, pauses: Pauses) -> None:
@@ -113,38 +115,33 @@ def test_blocks_are_listed_in_the_order_of_the_rules(
     ]
 
 
-KEPT: list[Any] = [
-    pytest.param("", "its turn", "now", id="nothing"),
-    pytest.param(
-        "UPDATE companies SET paused_at = :at, pause_reason = 'a holiday'",
-        "an end of the pause: a holiday",
-        None,
-        id="a pause",
-    ),
-    pytest.param(
-        "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a drill'",
-        "an end of the pause: a drill",
-        None,
-        id="a pause of everything",
-    ),
-    pytest.param(
-        "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'",
-        "the carrier",
-        "later",
-        id="a carrier that is down",
-    ),
-    pytest.param("UPDATE companies SET concurrent_calls = 0", "a place", None, id="a company at its limit"),
-    pytest.param("UPDATE carrier_accounts SET max_calls = 0", "a place", None, id="an account at its limit"),
-    pytest.param("UPDATE lines SET free_at = :at", "its number", "later", id="a line that rests"),
-    pytest.param("UPDATE attempts SET due_at = :at", "its time", "later", id="its time"),
-    pytest.param(
-        "UPDATE candidates SET phone_number = NULL, email = 'a@b'", "a number that may be called", None, id="no number"
-    ),
-    pytest.param("UPDATE attempts SET expires_at = due_at", "its end", None, id="its end"),
-]
-
-
-@pytest.mark.parametrize(("statement", "words", "when"), KEPT)
+@pytest.mark.parametrize(
+    ("statement", "words", "when"),
+    [
+        pytest.param("", "its turn", "now", id="nothing"),
+        pytest.param(f"UPDATE companies SET {PAUSED}", "an end of the pause: a test", None, id="a pause"),
+        pytest.param(
+            f"UPDATE carrier_accounts SET {PAUSED}", "an end of the pause: a test", None, id="a pause of everything"
+        ),
+        pytest.param(
+            "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'",
+            "the carrier",
+            "later",
+            id="a carrier that is down",
+        ),
+        pytest.param("UPDATE companies SET concurrent_calls = 0", "a place", None, id="a company at its limit"),
+        pytest.param("UPDATE carrier_accounts SET max_calls = 0", "a place", None, id="an account at its limit"),
+        pytest.param("UPDATE lines SET free_at = :at", "its number", "later", id="a line that rests"),
+        pytest.param("UPDATE attempts SET due_at = :at", "its time", "later", id="its time"),
+        pytest.param(
+            "UPDATE candidates SET phone_number = NULL, email = 'a@b'",
+            "a number that may be called",
+            None,
+            id="no number",
+        ),
+        pytest.param("UPDATE attempts SET expires_at = due_at", "its end", None, id="its end"),
+    ],
+)
 def test_first_block_decides_waiting_for_and_next_possible_time(
     tenant: Tenant, explain: Explain, now: TestClock, statement: str, words: str, when: str | None
 ) -> None:
@@ -152,20 +149,16 @@ def test_first_block_decides_waiting_for_and_next_possible_time(
     later = now() + timedelta(minutes=5)
     if statement:
         tenant.change(statement, **({"at": later} if ":at" in statement else {}))
-    explanation = explain.explanation_of(attempt.id)
-    assert explanation.waits_for == words
-    assert explanation.next_possible_at == {"now": now(), "later": later, None: None}[when]
+    assert waiting(explain, attempt) == (words, {"now": now(), "later": later, None: None}[when])
 
 
 def test_waiting_command_and_live_call_have_no_known_end(tenant: Tenant, explain: Explain) -> None:
     number = a_number()
     a_placed_attempt(tenant, number)
-    busy = explain.explanation_of(a_pending_attempt(tenant, number).id)
-    assert (busy.waits_for, busy.next_possible_at) == ("its number", None)
+    assert waiting(explain, a_pending_attempt(tenant, number)) == ("its number", None)
     held = a_pending_attempt(tenant)
     a_waiting_command(tenant, held.interview_id)
-    explanation = explain.explanation_of(held.id)
-    assert (explanation.waits_for, explanation.next_possible_at) == ("a command", None)
+    assert waiting(explain, held) == ("a command", None)
 
 
 def test_carrier_down_past_closing_defers_to_the_next_opening(tenant: Tenant, explain: Explain, now: TestClock) -> None:
@@ -173,22 +166,16 @@ def test_carrier_down_past_closing_defers_to_the_next_opening(tenant: Tenant, ex
     tenant.change(
         "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'", at=now() + timedelta(hours=7)
     )
-    explanation = explain.explanation_of(attempt.id)
-    assert explanation.waits_for == "the carrier"
-    assert str(explanation.next_possible_at) == "2026-04-03 06:00:00+00:00"
+    assert waiting(explain, attempt) == ("the carrier", datetime(2026, 4, 3, 6, tzinfo=UTC))
 
 
-def test_pause_has_no_known_end_for_a_later_attempt(
-    tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock
-) -> None:
+def test_pause_has_no_known_end_for_a_later_attempt(tenant: Tenant, explain: Explain, pauses: Pauses) -> None:
     number = a_number()
     a_placed_attempt(tenant, number)
-    attempt = a_pending_attempt(tenant, number, due_at=now() + timedelta(hours=3))
-    explanation = explain.explanation_of(attempt.id)
-    assert (explanation.waits_for, explanation.next_possible_at) == ("its time", attempt.due_at)
+    attempt = a_pending_attempt(tenant, number, due_at=tenant.now() + timedelta(hours=3))
+    assert waiting(explain, attempt) == ("its time", attempt.due_at)
     pauses.pause(tenant.company_id, "a holiday")
-    explanation = explain.explanation_of(attempt.id)
-    assert (explanation.waits_for, explanation.next_possible_at) == ("an end of the pause: a holiday", None)
+    assert waiting(explain, attempt) == ("an end of the pause: a holiday", None)
 
 
 def test_closed_window_names_its_next_opening(tenant: Tenant, explain: Explain, now: TestClock) -> None:
@@ -203,7 +190,7 @@ def test_closed_window_names_its_next_opening(tenant: Tenant, explain: Explain, 
 
 def test_line_gap_names_its_end_except_to_its_own_interview(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     number = a_number()
-    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     other = a_pending_attempt(tenant, number)
     same = a_pending_attempt(tenant, number, interview_id=over.interview_id)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
@@ -254,7 +241,7 @@ def test_preview_returns_the_time_and_creates_nothing(tenant: Tenant, explain: E
     answer = explain.preview(tenant.principal, None, CallTimeQuestion(phone_number=a_number()))
     assert answer.refusal is None
     assert answer.next_possible_at == now()
-    assert int(tenant.ask("SELECT count(*) FROM interviews")[0][0]) == 0
+    assert tenant.ask("SELECT count(*) FROM interviews") == [(0,)]
 
 
 def test_preview_of_a_closed_hour_gives_the_interviews_refusal(tenant: Tenant, explain: Explain) -> None:
@@ -281,51 +268,37 @@ def test_preview_uses_the_requested_zone_or_the_candidates(tenant: Tenant, expla
 # ---- names of keys
 
 
-def a_key(tenant: Tenant, name: str, company_id: UUID | None) -> UUID:
-    """The id of a key, and of its principal. Without a company it is the key of an ATS."""
-    key_id = uuid4()
-    tenant.insert(
-        "api_keys",
-        id=key_id,
-        principal_id=key_id,
-        kind="ATS" if company_id is None else "REGULAR",
-        company_id=company_id,
-        name=name,
-        key_hash=key_id.bytes,
-        scopes=[],
-        per_minute=60,
-        per_hour=2000,
-        created_at=tenant.now(),
-        updated_at=tenant.now(),
-    )
-    return key_id
+@pytest.fixture
+def keys(tenant: Tenant) -> tuple[UUID, UUID]:
+    """The ids of two keys: of an ATS, and of the company."""
+    keys = Keys(tenant.database, tenant.hasher, tenant.now)
+    ats, _ = keys.create(kind=KeyKind.ATS, name="a secret partner")
+    own, _ = keys.create(kind=KeyKind.REGULAR, name="the night shift", company_id=tenant.company_id)
+    assert ats.key_id is not None
+    assert own.key_id is not None
+    return ats.key_id, own.key_id
 
 
-def test_explanation_names_no_key_of_another_tenant(tenant: Tenant, explain: Explain) -> None:
+def test_explanation_names_no_key_of_another_tenant(tenant: Tenant, explain: Explain, keys: tuple[UUID, UUID]) -> None:
     """Not even on a connection that sees every row: the query itself names whose keys the reader may know."""
-    ats, own = a_key(tenant, "a secret partner", None), a_key(tenant, "the night shift", tenant.company_id)
     attempt = a_claimed_attempt(tenant)
-    for event, actor in (("created", ats), ("claimed", own)):
-        tenant.change(
-            "UPDATE attempt_history SET actor = :actor WHERE event = :event", event=event, actor=f"key:{actor}"
-        )
+    for event, key in zip(("created", "claimed"), keys, strict=True):
+        tenant.change("UPDATE attempt_history SET actor = :key WHERE event = :event", event=event, key=f"key:{key}")
     mine = explain.explanation(tenant.principal, None, attempt.interview_id, attempt.id)
     assert [each.key_name for each in mine.happenings] == [None, "the night shift"]
     operators = explain.explanation_of(attempt.id)
     assert [each.key_name for each in operators.happenings] == ["a secret partner", "the night shift"]
 
 
-def test_database_names_no_key_of_another_tenant(tenant: Tenant, logins: schema.Logins) -> None:
+def test_database_names_no_key_of_another_tenant(
+    tenant: Tenant, logins: schema.Logins, keys: tuple[UUID, UUID]
+) -> None:
     """The wall behind the query: PostgreSQL hides that key, even where a query asks as an operator does."""
-    ats, own = a_key(tenant, "a secret partner", None), a_key(tenant, "the night shift", tenant.company_id)
     api = Database(logins.api, bound=True)
     with api.transaction(tenant.principal) as stores:
-        seen = stores.keys.named([ats, own], tenant.company_id, None)
+        seen = stores.keys.named(list(keys), tenant.company_id, None)
     api.close()
     assert [each.name for each in seen] == ["the night shift"]
-
-
-# ---- status
 
 
 def test_status_counts_waiting_attempts_by_cause(tenant: Tenant, explain: Explain, now: TestClock) -> None:

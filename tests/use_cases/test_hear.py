@@ -1,6 +1,7 @@
 """Carrier callbacks: stored once, verified, and applied with the same result in any order."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import permutations
 from uuid import UUID
@@ -12,7 +13,6 @@ from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
 from scheduler.carriers.twilio import callback_path
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, NeverTaken
 from scheduler.domain.interview import InterviewStatus
@@ -20,7 +20,7 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed
+from tests.conftest import TestClock
 from tests.support.builders import (
     RecordingHints,
     Tenant,
@@ -31,23 +31,18 @@ from tests.support.builders import (
     a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
-    of_company,
 )
-from tests.support.servers import ACCOUNT_SID, PRIMARY, SECONDARY, SimulatedCarrier
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SECONDARY
+from tests.use_cases.conftest import PUBLIC_URL, pause_reason
 
-PUBLIC_URL = "https://calls.example.com"
 Form = list[tuple[str, str]]
+ApplyCallbacks = Callable[..., Attempt]
 
 
-@pytest.fixture
-def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> Hear:
-    callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    return Hear(tenant.context, hints, callbacks)
-
-
-def a_form(sid: str, status: str, **fields: str) -> Form:
+def a_form(call: Attempt | str, status: str, **fields: str) -> Form:
+    """A callback about the call of this attempt, or the call with this sid."""
     return [
-        ("CallSid", sid),
+        ("CallSid", call if isinstance(call, str) else call.call_sid or ""),
         ("AccountSid", ACCOUNT_SID),
         ("CallStatus", status),
         ("CallbackSource", "call-progress-events"),
@@ -65,14 +60,19 @@ def deliver(hear: Hear, attempt: Attempt, form: Form) -> None:
     hear.callback(attempt.token, callback_path(attempt.token), form, signature(attempt.token, form))
 
 
-def apply_callbacks(tenant: Tenant, hear: Hear, hints: RecordingHints, attempt: Attempt, *forms: Form) -> Attempt:
-    """The carrier sends these, and each is heard in its turn."""
-    for form in forms:
-        hints.rung.clear()
-        deliver(hear, attempt, form)
-        for event_id in hints.ids(tasks.HEAR):
-            hear.event(event_id)
-    return tenant.attempt(attempt.id)
+@pytest.fixture
+def apply_callbacks(tenant: Tenant, hear: Hear, hints: RecordingHints) -> ApplyCallbacks:
+    """The carrier sends callbacks for an attempt, and each is applied in its turn."""
+
+    def applied(attempt: Attempt, *forms: Form) -> Attempt:
+        for form in forms:
+            hints.rung.clear()
+            deliver(hear, attempt, form)
+            for event_id in hints.ids(tasks.HEAR):
+                hear.event(event_id)
+        return tenant.attempt(attempt.id)
+
+    return applied
 
 
 def stored(tenant: Tenant) -> int:
@@ -83,18 +83,12 @@ def unheard(tenant: Tenant) -> int:
     return int(tenant.ask("SELECT count(*) FROM carrier_events WHERE heard_at IS NULL")[0][0])
 
 
-def pause_reason(tenant: Tenant) -> str | None:
-    reason = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
-    return None if reason is None else str(reason)
-
-
 # ---- storing
 
 
 def test_genuine_callback_is_stored_and_hinted(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
-    deliver(hear, mine, a_form(mine.call_sid, "ringing"))
+    deliver(hear, mine, a_form(mine, "ringing"))
     assert (stored(tenant), len(hints.ids(tasks.HEAR))) == (1, 1)
     assert tenant.attempt(mine.id) == mine, "storing changes nothing yet"
 
@@ -102,29 +96,24 @@ def test_genuine_callback_is_stored_and_hinted(tenant: Tenant, hear: Hear, hints
 @guards("stored_once")
 def test_repeated_callback_is_answered_and_stored_once(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
     for _ in range(3):
-        deliver(hear, mine, a_form(mine.call_sid, "ringing"))
+        deliver(hear, mine, a_form(mine, "ringing"))
     assert (stored(tenant), len(hints.ids(tasks.HEAR))) == (1, 1)
 
 
-def test_applied_callback_keeps_no_number(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_applied_callback_keeps_no_number(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     number = a_number()
     mine = a_placed_attempt(tenant, number)
-    assert mine.call_sid is not None
     for status in ("ringing", "completed"):
-        apply_callbacks(
-            tenant, hear, hints, mine, a_form(mine.call_sid, status, To=number, Called=number, ToCity="BRATISLAVA")
-        )
+        apply_callbacks(mine, a_form(mine, status, To=number, Called=number, ToCity="BRATISLAVA"))
     assert unheard(tenant) == 0
     assert [row[0] for row in tenant.ask("SELECT raw::text FROM carrier_events")] == ["{}", "{}"]
 
 
 def test_callback_signed_with_the_rotated_token_is_genuine(tenant: Tenant, hear: Hear) -> None:
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
     assert mine.token is not None
-    form = a_form(mine.call_sid, "ringing")
+    form = a_form(mine, "ringing")
     hear.callback(mine.token, callback_path(mine.token), form, signature(mine.token, form, key=SECONDARY))
     assert stored(tenant) == 1
 
@@ -132,10 +121,9 @@ def test_callback_signed_with_the_rotated_token_is_genuine(tenant: Tenant, hear:
 @guards("signature")
 def test_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine, other = a_placed_attempt(tenant), a_placed_attempt(tenant)
-    assert mine.call_sid is not None
     assert mine.token is not None
     assert other.token is not None
-    form = a_form(mine.call_sid, "completed", CallDuration="60")
+    form = a_form(mine, "completed", CallDuration="60")
     path = callback_path(mine.token)
     good = signature(mine.token, form)
     forgeries = [
@@ -172,51 +160,35 @@ def test_unreadable_callback_stores_nothing(tenant: Tenant, hear: Hear, form: Fo
     assert stored(tenant) == 0
 
 
-def test_callback_with_an_unknown_field_is_applied(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_with_an_unknown_field_is_applied(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
-    assert (
-        apply_callbacks(tenant, hear, hints, mine, a_form(mine.call_sid, "busy", Novelty="yes")).reason is Reason.BUSY
-    )
+    assert apply_callbacks(mine, a_form(mine, "busy", Novelty="yes")).reason is Reason.BUSY
 
 
 def test_callback_for_an_unknown_token_is_not_stored(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     form = a_form(a_sid(), "ringing")
-    hear.callback("nobody", callback_path("nobody"), form, signature("nobody", form))
+    hear.callback("unknown", callback_path("unknown"), form, signature("unknown", form))
     assert (stored(tenant), hints.rings) == (0, [])
 
 
 # ---- hearing
 
 
-def test_end_of_an_answered_call_completes_the_interview(
-    tenant: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
-) -> None:
+def test_end_of_an_answered_call_completes_the_interview(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_placed_attempt(tenant)
-    sid = mine.call_sid
-    assert sid is not None
-    over = apply_callbacks(
-        tenant,
-        hear,
-        hints,
-        mine,
-        *(a_form(sid, status) for status in ("initiated", "ringing", "in-progress")),
-        a_form(sid, "completed", CallDuration="61", AnsweredBy="human"),
-    )
+    before = [a_form(mine, status) for status in ("initiated", "ringing", "in-progress")]
+    over = apply_callbacks(mine, *before, a_form(mine, "completed", CallDuration="61", AnsweredBy="human"))
     assert (over.state, over.reason, over.answered_by) == (AttemptState.COMPLETED, Reason.ANSWERED, AnsweredBy.PERSON)
     assert over.duration == timedelta(seconds=61)
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
-    assert tenant.line(mine) == (None, mine.interview_id, now() + tenant.policy.line_gap)
+    assert tenant.line(mine) == (None, mine.interview_id, tenant.now() + tenant.policy.line_gap)
     assert unheard(tenant) == 0
 
 
-def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(
-    tenant: Tenant, hear: Hear, hints: RecordingHints
-) -> None:
+def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
     tenant.change("UPDATE interviews SET status = 'CANCELLED', finished_at = :at", at=tenant.now())
-    apply_callbacks(tenant, hear, hints, mine, a_form(mine.call_sid, "completed"))
+    apply_callbacks(mine, a_form(mine, "completed"))
     assert tenant.attempt(mine.id).state is AttemptState.COMPLETED
     assert tenant.interview_status(mine) is InterviewStatus.CANCELLED
 
@@ -224,8 +196,7 @@ def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(
 @guards("heard_once")
 def test_callback_is_applied_once(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
-    deliver(hear, mine, a_form(mine.call_sid, "ringing"))
+    deliver(hear, mine, a_form(mine, "ringing"))
     [event_id] = hints.ids(tasks.HEAR)
     hear.event(event_id)
     heard = tenant.attempt(mine.id)
@@ -238,8 +209,7 @@ def test_callback_not_applied_yet_is_hinted_again(
     tenant: Tenant, hear: Hear, hints: RecordingHints, release: Release, now: TestClock
 ) -> None:
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
-    deliver(hear, mine, a_form(mine.call_sid, "busy"))
+    deliver(hear, mine, a_form(mine, "busy"))
     hints.rung.clear()
     release.resend_hints()
     assert hints.ids(tasks.HEAR) == []
@@ -254,23 +224,18 @@ def test_callback_not_applied_yet_is_hinted_again(
     assert hints.ids(tasks.HEAR) == []
 
 
-def break_the_settings_of(tenant: Tenant) -> None:
-    """Break the rules that decide what follows the end of a call."""
-    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=tenant.company_id)
-
-
-def told_what_nobody_can_hear(tenant: Tenant, hear: Hear, hints: RecordingHints) -> UUID:
+def a_failing_callback(tenant: Tenant, hear: Hear, hints: RecordingHints) -> UUID:
+    """Break the rules that decide what follows the end of a call, and store its last callback."""
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
-    break_the_settings_of(tenant)
-    deliver(hear, mine, a_form(mine.call_sid, "busy", To="+421915000000"))
+    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=tenant.company_id)
+    deliver(hear, mine, a_form(mine, "busy", To="+421915000000"))
     return hints.ids(tasks.HEAR)[-1]
 
 
 def test_callback_is_quarantined_after_five_failures(
     tenant: Tenant, hear: Hear, hints: RecordingHints, release: Release, now: TestClock
 ) -> None:
-    event_id = told_what_nobody_can_hear(tenant, hear, hints)
+    event_id = a_failing_callback(tenant, hear, hints)
     for times in range(1, 6):
         hints.rung.clear()
         now.move(timedelta(seconds=8))
@@ -289,47 +254,42 @@ def test_callback_is_quarantined_after_five_failures(
 
 def test_callback_applied_after_failures_is_not_quarantined(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     settings = tenant.ask("SELECT settings FROM companies WHERE id = :id", id=tenant.company_id)[0].settings
-    event_id = told_what_nobody_can_hear(tenant, hear, hints)
+    event_id = a_failing_callback(tenant, hear, hints)
     for _ in range(4):
         with pytest.raises(KeyError):
             hear.event(event_id)
-    tenant.change(
-        "UPDATE companies SET settings = CAST(:settings AS jsonb) WHERE id = :id",
-        settings=json.dumps(settings),
-        id=tenant.company_id,
-    )
+    tenant.change("UPDATE companies SET settings = CAST(:kept AS jsonb)", kept=json.dumps(settings))
     hear.event(event_id)
     assert unheard(tenant) == 0
 
 
-def test_quarantined_callback_delays_no_other(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
-    broken = told_what_nobody_can_hear(tenant, hear, hints)
+def test_quarantined_callback_delays_no_other(
+    tenant: Tenant, other: Tenant, apply_callbacks: ApplyCallbacks, hear: Hear, hints: RecordingHints
+) -> None:
+    broken = a_failing_callback(tenant, hear, hints)
     for _ in range(5):
         with pytest.raises(KeyError):
             hear.event(broken)
-    other = of_company(tenant, seed(tenant.database, tenant.now()))
     mine = a_placed_attempt(other)
-    assert mine.call_sid is not None
-    assert apply_callbacks(other, hear, hints, mine, a_form(mine.call_sid, "busy")).reason is Reason.BUSY
+    assert apply_callbacks(mine, a_form(mine, "busy")).reason is Reason.BUSY
 
 
 @pytest.mark.parametrize(("status", "reason"), [("busy", Reason.BUSY), ("completed", Reason.ANSWERED)])
 def test_callback_of_a_locked_company_is_applied(
-    tenant: Tenant, hear: Hear, hints: RecordingHints, postgres_url: str, status: str, reason: Reason
+    tenant: Tenant, apply_callbacks: ApplyCallbacks, postgres_url: str, status: str, reason: Reason
 ) -> None:
     """Neither the retry nor the usage refers to the company's row, so no callback waits for a forgotten session."""
     mine = a_placed_attempt(tenant)
-    assert mine.call_sid is not None
     with psycopg.connect(postgres_url) as session:
         session.execute("SELECT FROM companies WHERE id = %s FOR UPDATE", [tenant.company_id])
-        ending = a_form(mine.call_sid, status, AnsweredBy="human", CallDuration="60")
-        assert apply_callbacks(tenant, hear, hints, mine, ending).reason is reason
+        ending = a_form(mine, status, AnsweredBy="human", CallDuration="60")
+        assert apply_callbacks(mine, ending).reason is reason
 
 
 def test_quarantined_callback_of_an_erased_person_has_no_number(
     tenant: Tenant, hear: Hear, hints: RecordingHints
 ) -> None:
-    event_id = told_what_nobody_can_hear(tenant, hear, hints)
+    event_id = a_failing_callback(tenant, hear, hints)
     for _ in range(5):
         with pytest.raises(KeyError):
             hear.event(event_id)
@@ -339,18 +299,18 @@ def test_quarantined_callback_of_an_erased_person_has_no_number(
     assert [row[0] for row in tenant.ask("SELECT raw::text FROM carrier_events")] == ["{}"]
 
 
-def forms_of(sid: str) -> list[Form]:
+def forms_of(call: Attempt | str) -> list[Form]:
     return [
-        a_form(sid, "initiated"),
-        a_form(sid, "ringing"),
-        a_form(sid, "in-progress"),
-        a_form(sid, "completed", CallDuration="5", AnsweredBy="machine_start"),
+        a_form(call, "initiated"),
+        a_form(call, "ringing"),
+        a_form(call, "in-progress"),
+        a_form(call, "completed", CallDuration="5", AnsweredBy="machine_start"),
     ]
 
 
 @pytest.mark.parametrize("recorded_at", [0, 2, 4, None], ids=["first", "between", "last", "never"])
 def test_callbacks_in_any_order_give_the_same_result(
-    tenant: Tenant, hear: Hear, hints: RecordingHints, recorded_at: int | None
+    tenant: Tenant, apply_callbacks: ApplyCallbacks, recorded_at: int | None
 ) -> None:
     ends = set()
     for order in permutations(range(4)):
@@ -360,7 +320,7 @@ def test_callbacks_in_any_order_give_the_same_result(
             if place == recorded_at:
                 tenant.dial.record([(mine, Accepted(call_sid=sid))])
             if place < 4:
-                apply_callbacks(tenant, hear, hints, mine, forms[place])
+                apply_callbacks(mine, forms[place])
         over = tenant.attempt(mine.id)
         assert over.call_sid == sid
         ends.add((over.state, over.reason, over.answered_by, over.duration, over.heard_rank))
@@ -370,32 +330,32 @@ def test_callbacks_in_any_order_give_the_same_result(
 
 
 @guards("rank")
-def test_callback_older_than_the_latest_changes_nothing(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_older_than_the_latest_changes_nothing(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
-    answered = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "in-progress"))
+    answered = apply_callbacks(mine, a_form(sid, "in-progress"))
     for late in ("ringing", "initiated"):
-        assert apply_callbacks(tenant, hear, hints, mine, a_form(sid, late)) == answered
+        assert apply_callbacks(mine, a_form(sid, late)) == answered
 
 
-def test_callback_before_the_record_replaces_the_record(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_callback_before_the_record_replaces_the_record(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine, sid = a_claimed_attempt(tenant), a_sid()
-    heard = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "initiated"))
+    heard = apply_callbacks(mine, a_form(sid, "initiated"))
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
     tenant.dial.record([(mine, Accepted(call_sid=sid))])
     assert tenant.attempt(mine.id) == heard
 
 
-def test_callback_proves_a_call_with_a_lost_answer(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
-    heard = apply_callbacks(tenant, hear, hints, an_unknown_attempt(tenant), a_form(a_sid(), "ringing"))
+def test_callback_proves_a_call_with_a_lost_answer(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
+    heard = apply_callbacks(an_unknown_attempt(tenant), a_form(a_sid(), "ringing"))
     assert heard.phase is Phase.PLACED
 
 
-def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine, sid = an_attempt_of_unknown_outcome(tenant), a_sid()
     assert tenant.interview_status(mine) is InterviewStatus.FAILED
-    rang = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "ringing"))
+    rang = apply_callbacks(mine, a_form(sid, "ringing"))
     assert rang.reason is Reason.OUTCOME_UNKNOWN, "the fact that it rang does not show how it ended"
-    over = apply_callbacks(tenant, hear, hints, mine, a_form(sid, "completed", CallDuration="9"))
+    over = apply_callbacks(mine, a_form(sid, "completed", CallDuration="9"))
     assert (over.state, over.reason, over.call_sid) == (AttemptState.COMPLETED, Reason.ANSWERED, sid)
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
 
@@ -403,42 +363,41 @@ def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, hear: 
 # ---- alarms
 
 
-def test_second_call_for_one_token_pauses_the_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_second_call_for_one_token_pauses_the_company(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_placed_attempt(tenant)
-    assert apply_callbacks(tenant, hear, hints, mine, a_form(a_sid(), "ringing")) == mine
+    assert apply_callbacks(mine, a_form(a_sid(), "ringing")) == mine
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
     assert unheard(tenant) == 0
     assert tenant.dial.claim([a_pending_attempt(tenant).id]).claimed == ()
 
 
 def test_news_for_an_old_token_pauses_the_company(
-    tenant: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
+    tenant: Tenant, apply_callbacks: ApplyCallbacks, now: TestClock
 ) -> None:
     old = a_claimed_attempt(tenant)
     tenant.dial.record([(old, NeverTaken(cause="A_TEST"))])
     now.move(timedelta(seconds=5))
     tenant.dial.claim([old.id])
     new = tenant.attempt(old.id)
-    assert apply_callbacks(tenant, hear, hints, old, a_form(a_sid(), "ringing")) == new
+    assert apply_callbacks(old, a_form(a_sid(), "ringing")) == new
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_AN_OLD_TOKEN"
 
 
-def test_news_for_a_call_not_placed_pauses_the_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_news_for_a_call_not_placed_pauses_the_company(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_claimed_attempt(tenant)
     tenant.dial.record([(mine, NeverTaken(cause="A_TEST"))])
     pending = tenant.attempt(mine.id)
-    assert apply_callbacks(tenant, hear, hints, mine, a_form(a_sid(), "ringing")) == pending
+    assert apply_callbacks(mine, a_form(a_sid(), "ringing")) == pending
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
 
 
-def test_second_alarm_keeps_the_first_pause_reason(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_second_alarm_keeps_the_first_pause_reason(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_placed_attempt(tenant)
-    apply_callbacks(tenant, hear, hints, mine, a_form(a_sid(), "ringing"), a_form(a_sid(), "busy"))
+    apply_callbacks(mine, a_form(a_sid(), "ringing"), a_form(a_sid(), "busy"))
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
 
 
-def test_ordinary_news_pauses_no_company(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+def test_ordinary_news_pauses_no_company(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_placed_attempt(tenant, a_number())
-    assert mine.call_sid is not None
-    apply_callbacks(tenant, hear, hints, mine, *forms_of(mine.call_sid), *forms_of(mine.call_sid))
+    apply_callbacks(mine, *forms_of(mine), *forms_of(mine))
     assert pause_reason(tenant) is None

@@ -10,13 +10,11 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Phase, ProofMissing, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Phase, ProofMissing
 from scheduler.domain.call import AnswerUnknown, NeverTaken
-from scheduler.domain.company import RetryPolicy
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS
-from scheduler.persistence.database import Database
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.correct import Correct
@@ -24,24 +22,20 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.conftest import Seeded, TestClock, seed
+from tests.conftest import TestClock
 from tests.support.builders import (
     ApiWriter,
     RecordingHints,
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
     a_waiting_command,
     an_unknown_attempt,
-    of_company,
 )
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_closed_port
+from tests.use_cases.conftest import Calls, finish, is_claimed, settle_with_an_empty_list
 from tests.use_cases.test_apply import a_wish, applied
-from tests.use_cases.test_settle import babbling, settle_at
-from tests.use_cases.test_undecided import EMPTY, order_by_hand
 
 AN_HOUR = timedelta(hours=1)
 TWO_HOURS = timedelta(hours=2)
@@ -62,27 +56,27 @@ def a_searched_attempt(tenant: Tenant, search_at: datetime | None = None) -> Att
     return tenant.take(an_unknown_attempt(tenant), event)
 
 
+def a_claim_from_the_future(tenant: Tenant, now: TestClock) -> Attempt:
+    """Claimed while all clocks were two hours ahead, and its lease with them."""
+    pending = a_pending_attempt(tenant)
+    with stepped(now, TWO_HOURS):
+        [claim] = tenant.dial.claim([pending.id]).claimed
+    return claim.attempt
+
+
 @pytest.fixture
 def correct(tenant: Tenant) -> Correct:
     return Correct(tenant.database, tenant.policy, tenant.now)
-
-
-def a_slow_house(tenant: Tenant, seeded: Seeded, now: TestClock) -> Tenant:
-    """An account that starts one call a second, so that fifteen releases fill it."""
-    return a_house(tenant.database, seeded, tenant.hasher, now, account_sid=ACCOUNT_SID, calls_per_second=1.0)
 
 
 # ---- releases
 
 
 @guards("release_of_account")
-def test_release_from_the_future_takes_no_room_of_the_account(
-    tenant: Tenant, seeded: Seeded, hints: RecordingHints, now: TestClock
-) -> None:
-    slow = a_slow_house(tenant, seeded, now)
-    release = Release(slow.context, hints, slow.account_id)
+def test_release_from_the_future_takes_no_room_of_the_account(tenant: Tenant, release: Release, now: TestClock) -> None:
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 1")  # so that fifteen releases fill it
     for _ in range(30):
-        a_pending_attempt(slow)
+        a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
         assert release.due() == 14
     assert release.due() == 14
@@ -113,56 +107,50 @@ def test_attempt_released_in_the_future_is_released_again(tenant: Tenant, releas
 
 @guards("impossible_lease")
 def test_lease_from_the_future_ends_within_a_lease(tenant: Tenant, settle: Settle, now: TestClock) -> None:
-    pending = a_pending_attempt(tenant)
-    with stepped(now, TWO_HOURS):
-        [claim] = tenant.dial.claim([pending.id]).claimed
+    claimed = a_claim_from_the_future(tenant, now)
     settle.round()
-    shortened = tenant.attempt(pending.id)
-    assert (shortened.phase, shortened.epoch) == (Phase.DIALLING, claim.attempt.epoch)
+    shortened = tenant.attempt(claimed.id)
+    assert (shortened.phase, shortened.epoch) == (Phase.DIALLING, claimed.epoch)
     assert shortened.lease_until == now() + tenant.policy.lease
-    assert not tenant.dial.claim([pending.id]).claimed, "it is not free to ring a second time"
+    assert not is_claimed(tenant, claimed), "it is not free to ring a second time"
     now.move(tenant.policy.lease)
     settle.round()
-    lapsed = tenant.attempt(pending.id)
-    assert (lapsed.phase, lapsed.epoch) == (Phase.UNKNOWN, claim.attempt.epoch + 1)
+    lapsed = tenant.attempt(claimed.id)
+    assert (lapsed.phase, lapsed.epoch) == (Phase.UNKNOWN, claimed.epoch + 1)
     assert tenant.line(lapsed)[0] == lapsed.id, "its line is held until the outcome is known"
-    assert tenant.dial.last_look(claim.attempt) is None, "the worker that claimed it sends nothing"
+    assert tenant.dial.last_look(claimed) is None, "the worker that claimed it sends nothing"
 
 
 @pytest.mark.parametrize("is_sent_first", [True, False], ids=["before the correction", "after the correction"])
 def test_call_sent_within_a_shortened_lease_is_found(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, is_sent_first: bool
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock, is_sent_first: bool
 ) -> None:
     """The list is searched for all of the lease that was shortened, whenever it is thought to have begun."""
-    pending = a_pending_attempt(tenant)
-    with stepped(now, TWO_HOURS):
-        [claim] = tenant.dial.claim([pending.id]).claimed
-    number = claim.attempt.called_number
-    assert number is not None
+    claimed = a_claim_from_the_future(tenant, now)
     if is_sent_first:
-        sid = order_by_hand(carrier, number, tenant.caller)
+        sid = calls.post_late(claimed)
     now.move(tenant.policy.lease / 2)
     settle.round()
     now.move(tenant.policy.lease / 2)
     if not is_sent_first:
-        sid = order_by_hand(carrier, number, tenant.caller)
+        sid = calls.post_late(claimed)
     now.move(tenant.policy.lease / 2)
     settle.round()
-    found = tenant.attempt(pending.id)
+    found = tenant.attempt(claimed.id)
     assert (found.phase, found.call_sid) == (Phase.PLACED, sid)
 
 
 def test_list_read_in_the_future_is_not_a_verdict(
-    tenant: Tenant, carrier: SimulatedCarrier, correct: Correct, now: TestClock
+    tenant: Tenant, correct: Correct, now: TestClock, offline: Settle
 ) -> None:
     """By a right clock it was read during the lease, when the POST may have been on its way."""
     unknown = an_unknown_attempt(tenant)
-    with stepped(now, 2 * tenant.policy.lease), babbling(200, EMPTY) as url:
-        settle_at(tenant, carrier, url).round()
+    with stepped(now, 2 * tenant.policy.lease):
+        settle_with_an_empty_list(tenant)
     correct.round()
     assert tenant.attempt(unknown.id).looks == 1
     now.move(tenant.policy.settle)
-    settle_at(tenant, carrier, a_closed_port()).round()
+    offline.round()
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
 
 
@@ -190,12 +178,10 @@ def test_possible_lease_is_unchanged(tenant: Tenant, correct: Correct) -> None:
 
 
 def test_holder_of_a_shortened_lease_records_its_call(tenant: Tenant, correct: Correct, now: TestClock) -> None:
-    pending = a_pending_attempt(tenant)
-    with stepped(now, TWO_HOURS):
-        [claim] = tenant.dial.claim([pending.id]).claimed
+    claimed = a_claim_from_the_future(tenant, now)
     correct.round()
-    tenant.dial.record([(claim.attempt, NeverTaken(cause="NEVER_CONNECTED"))])
-    assert tenant.attempt(pending.id).state is AttemptState.PENDING
+    tenant.dial.record([(claimed, NeverTaken(cause="NEVER_CONNECTED"))])
+    assert tenant.attempt(claimed.id).state is AttemptState.PENDING
 
 
 @guards("impossible_look")
@@ -234,14 +220,14 @@ def test_search_at_the_latest_possible_time_is_unchanged(tenant: Tenant, correct
 
 @pytest.mark.parametrize("make", [an_unknown_attempt, a_searched_attempt], ids=["asked about", "searched for"])
 def test_list_from_the_future_counts_as_unread(
-    tenant: Tenant, correct: Correct, now: TestClock, make: Callable[[Tenant], Attempt]
+    tenant: Tenant, correct: Correct, make: Callable[[Tenant], Attempt]
 ) -> None:
     """Read before the lease was over, it would seem to prove that the call is not there."""
     early, late = make(tenant), make(tenant)
-    tenant.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK, id=early.id)
-    tenant.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=now() + SLACK + A_MOMENT, id=late.id)
+    tenant.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=tenant.now() + SLACK, id=early.id)
+    tenant.change("UPDATE attempts SET listed_at = :at WHERE id = :id", at=tenant.now() + SLACK + A_MOMENT, id=late.id)
     correct.round()
-    assert tenant.attempt(early.id).listed_at == now() + SLACK, "this may be written by a clock that is right"
+    assert tenant.attempt(early.id).listed_at == tenant.now() + SLACK, "this may be written by a clock that is right"
     assert tenant.attempt(late.id).listed_at is None
 
 
@@ -258,29 +244,25 @@ def test_stray_call_with_a_distant_poll_is_polled(tenant: Tenant, now: TestClock
 
 
 def test_back_off_from_the_future_ends_with_the_next_probe(
-    database: Database, tenant: Tenant, settle: Settle, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock, other: Tenant
 ) -> None:
     """A clock two hours ahead had one company's calls wait for two hours."""
-    of_company(tenant, seed(database, now()))
     failing = a_claimed_attempt(tenant)
     with stepped(now, TWO_HOURS):
         tenant.dial.record([(failing, AnswerUnknown(cause="HTTP_500"))])
     waiting = a_pending_attempt(tenant)
-    assert tenant.dial.claim([waiting.id]).claimed == ()
+    assert not is_claimed(tenant, waiting)
     settle.round()
-    assert [each.attempt.id for each in tenant.dial.claim([waiting.id]).claimed] == [waiting.id]
+    assert is_claimed(tenant, waiting)
 
 
-def test_back_off_of_the_longest_possible_length_is_kept(
-    database: Database, tenant: Tenant, settle: Settle, now: TestClock
-) -> None:
-    of_company(tenant, seed(database, now()))
+def test_back_off_of_the_longest_possible_length_is_kept(tenant: Tenant, settle: Settle, other: Tenant) -> None:
     tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))])
-    tenant.change("UPDATE carrier_backoffs SET down_until = :at", at=now() + BACK_OFF[-1])
+    tenant.change("UPDATE carrier_backoffs SET down_until = :at", at=tenant.now() + BACK_OFF[-1])
     waiting = a_pending_attempt(tenant)
     settle.round()
-    assert tenant.dial.claim([waiting.id]).claimed == ()
-    assert tenant.ask("SELECT down_until FROM carrier_backoffs") == [(now() + BACK_OFF[-1],)]
+    assert not is_claimed(tenant, waiting)
+    assert tenant.ask("SELECT down_until FROM carrier_backoffs") == [(tenant.now() + BACK_OFF[-1],)]
 
 
 # ---- due times
@@ -307,15 +289,15 @@ def test_call_not_placed_in_the_future_keeps_its_back_off(tenant: Tenant, correc
     assert tenant.attempt(claimed.id).due_at == now() + BACK_OFF[0]
 
 
-def test_retry_made_in_the_future_waits_for_its_retry_delay(tenant: Tenant, correct: Correct, now: TestClock) -> None:
-    placed = a_placed_attempt(of_company(tenant, seed(tenant.database, now(), retry_policy=RetryPolicy())))
+def test_retry_made_in_the_future_waits_for_its_retry_delay(retrying: Tenant, correct: Correct, now: TestClock) -> None:
+    placed = a_placed_attempt(retrying)
     with stepped(now, AN_HOUR):
-        tenant.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
-    [_, retry] = tenant.attempts(placed.interview_id)
+        finish(retrying, placed)
+    [_, retry] = retrying.attempts(placed.interview_id)
     correct.round()
     wait = retry.due_at - retry.created_at
     assert wait > timedelta(minutes=1)
-    assert tenant.attempt(retry.id).due_at == now() + wait
+    assert retrying.attempt(retry.id).due_at == now() + wait
 
 
 def test_deferral_to_a_future_opening_is_judged_again_soon(tenant: Tenant, correct: Correct, now: TestClock) -> None:
@@ -366,7 +348,7 @@ def test_pending_attempt_written_now_is_unchanged(tenant: Tenant, correct: Corre
 def test_new_line_is_free_whatever_clock_created_it(tenant: Tenant, now: TestClock) -> None:
     with stepped(now, AN_HOUR):
         mine = a_pending_attempt(tenant, due_at=now() - AN_HOUR)
-    assert [claim.attempt.id for claim in tenant.dial.claim([mine.id]).claimed] == [mine.id]
+    assert is_claimed(tenant, mine)
 
 
 @guards("impossible_rest", "line_gap")
@@ -375,13 +357,13 @@ def test_line_is_blocked_for_at_most_a_gap_from_now(tenant: Tenant, correct: Cor
     placed = a_placed_attempt(tenant, number)
     other = a_pending_attempt(tenant, number)
     with stepped(now, TWO_HOURS):
-        tenant.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+        finish(tenant, placed)
     correct.round()
     free_at = tenant.line(placed)[2]
     assert now() + tenant.policy.line_gap <= free_at <= now() + tenant.policy.line_gap + SLACK
-    assert not tenant.dial.claim([other.id]).claimed, "the gap after a call is kept"
+    assert not is_claimed(tenant, other), "the gap after a call is kept"
     now.instant = free_at
-    assert tenant.dial.claim([other.id]).claimed
+    assert is_claimed(tenant, other)
 
 
 def test_line_blocked_for_the_longest_gap_is_unchanged(tenant: Tenant, correct: Correct, now: TestClock) -> None:
@@ -410,11 +392,9 @@ def test_line_already_blocked_longer_is_not_free_earlier(tenant: Tenant, now: Te
 
 
 @guards("rung_in_future")
-def test_command_hinted_in_the_future_is_hinted_again(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
+def test_command_hinted_in_the_future_is_hinted_again(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     waiting = a_waiting_command(tenant, None)
-    tenant.change("UPDATE inbox SET rung_at = :at", at=now() + AN_HOUR)
+    tenant.change("UPDATE inbox SET rung_at = :at", at=tenant.now() + AN_HOUR)
     release.resend_hints()
     assert hints.ids(tasks.APPLY) == [waiting.id]
     release.resend_hints()
@@ -434,10 +414,10 @@ def test_change_requested_in_the_future_is_processed_now(
     assert tenant.ask("SELECT 1 FROM reresolutions") == []
 
 
-def test_erasure_hinted_in_the_future_is_hinted_again(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
-    tenant.insert("erasures", company_id=tenant.company_id, asked_at=now(), rung_at=now() + AN_HOUR, erased="{}")
+def test_erasure_hinted_in_the_future_is_hinted_again(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
+    tenant.insert(
+        "erasures", company_id=tenant.company_id, asked_at=tenant.now(), rung_at=tenant.now() + AN_HOUR, erased="{}"
+    )
     release.resend_hints()
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
 
@@ -461,7 +441,7 @@ def test_clock_set_back_within_a_minute_makes_no_call_late(
     """A claim on the wrong clock had taken the account's slots an hour ahead."""
     first = a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
-        assert tenant.dial.claim([first.id]).claimed
+        assert is_claimed(tenant, first)
     second = a_pending_attempt(tenant)
     release.due()
     assert hints.ids(tasks.DIAL) == [second.id]

@@ -1,7 +1,6 @@
 """Late is what Duecall itself could ring now and has not: nothing else counts, and only since it could."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,8 +11,10 @@ from scheduler.use_cases.explain import Explain, Waiting
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_waiting_command
+from tests.use_cases.conftest import change_now
 
 SPAN = timedelta(minutes=5)
+ON_TRIAL = "UPDATE carrier_accounts SET failures = 5, down_until = :at, answered_at = :at"
 
 
 def waiting(tenant: Tenant) -> Waiting:
@@ -54,48 +55,7 @@ def _number_is_called(tenant: Tenant, attempt: Attempt) -> None:
     tenant.change("UPDATE attempts SET due_at = due_at + interval '1 day' WHERE id = :other", other=other.id)
 
 
-def _command_waits(tenant: Tenant, attempt: Attempt) -> None:
-    a_waiting_command(tenant, attempt.interview_id)
-
-
-def _company_is_paused(tenant: Tenant, attempt: Attempt) -> None:
-    Pauses(tenant.database, tenant.now).pause(attempt.company_id, "a test")
-
-
-def _all_is_paused(tenant: Tenant, _: Attempt) -> None:
-    Pauses(tenant.database, tenant.now).pause(None, "a test")
-
-
-def _breaker_is_open(tenant: Tenant, _: Attempt) -> None:
-    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :it", it=tenant.now() + timedelta(minutes=9))
-
-
-def _breaker_is_on_trial(tenant: Tenant, _: Attempt) -> None:
-    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :it, answered_at = :it", it=tenant.now())
-
-
-def _company_is_full(tenant: Tenant, _: Attempt) -> None:
-    tenant.change("UPDATE companies SET concurrent_calls = 0")
-
-
-def _account_is_full(tenant: Tenant, _: Attempt) -> None:
-    tenant.change("UPDATE carrier_accounts SET max_calls = 0")
-
-
-def _account_has_no_slot(tenant: Tenant, _: Attempt) -> None:
-    tenant.change("UPDATE carrier_accounts SET next_slot_at = :it", it=tenant.now() + timedelta(minutes=6))
-
-
-def _company_has_no_slot(tenant: Tenant, _: Attempt) -> None:
-    tenant.change("UPDATE companies SET next_slot_at = :it", it=tenant.now() + timedelta(minutes=6))
-
-
-def _it_is_expired(tenant: Tenant, attempt: Attempt) -> None:
-    tenant.change("UPDATE attempts SET expires_at = :it WHERE id = :id", it=tenant.now(), id=attempt.id)
-
-
 def _back_off(tenant: Tenant, attempt: Attempt, *, account_id: int | None = None, **scope: object) -> None:
-    columns = ("company_id", "caller", "country")
     tenant.insert(
         "carrier_backoffs",
         account_id=account_id or tenant.account_id,
@@ -107,17 +67,9 @@ def _back_off(tenant: Tenant, attempt: Attempt, *, account_id: int | None = None
         others_work=False,
         created_at=tenant.now(),
         updated_at=tenant.now(),
-        **{name: scope.get(name) for name in columns},
+        **scope,
     )
     tenant.change("UPDATE lines SET country = 'SK' WHERE number_hash = :number", number=attempt.number_hash)
-
-
-def _country_is_refused(tenant: Tenant, attempt: Attempt) -> None:
-    _back_off(tenant, attempt, country="SK")
-
-
-def _caller_is_refused(tenant: Tenant, attempt: Attempt) -> None:
-    _back_off(tenant, attempt, company_id=attempt.company_id, caller=tenant.caller)
 
 
 def test_refused_country_excuses_no_other_country(tenant: Tenant, now: TestClock) -> None:
@@ -129,31 +81,50 @@ def test_refused_country_excuses_no_other_country(tenant: Tenant, now: TestClock
 @pytest.mark.parametrize(
     "keeps",
     [
-        _line_rests,
-        _number_is_called,
-        _command_waits,
-        _company_is_paused,
-        _all_is_paused,
-        _breaker_is_open,
-        _breaker_is_on_trial,
-        _country_is_refused,
-        _caller_is_refused,
-        _company_is_full,
-        _account_is_full,
-        _account_has_no_slot,
-        _company_has_no_slot,
-        _it_is_expired,
+        pytest.param(_line_rests, id="line rests"),
+        pytest.param(_number_is_called, id="number is called"),
+        pytest.param(lambda tenant, attempt: a_waiting_command(tenant, attempt.interview_id), id="command waits"),
+        pytest.param(
+            lambda tenant, _: Pauses(tenant.database, tenant.now).pause(tenant.company_id, "a test"),
+            id="company is paused",
+        ),
+        pytest.param(lambda tenant, _: Pauses(tenant.database, tenant.now).pause(None, "a test"), id="all is paused"),
+        pytest.param(lambda tenant, attempt: _back_off(tenant, attempt, country="SK"), id="country is refused"),
+        pytest.param(
+            lambda tenant, attempt: _back_off(tenant, attempt, company_id=tenant.company_id, caller=tenant.caller),
+            id="caller is refused",
+        ),
     ],
 )
 def test_call_that_duecall_could_not_place_is_not_late(
     tenant: Tenant, now: TestClock, keeps: Callable[[Tenant, Attempt], None]
 ) -> None:
-    attempt = a_pending_attempt(tenant)
-    keeps(tenant, attempt)
+    keeps(tenant, a_pending_attempt(tenant))
     now.move(SPAN)
     row = waiting(tenant)
-    assert row.late is None
-    assert row.due == 1
+    assert (row.late, row.due) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(
+            "UPDATE carrier_accounts SET failures = 5, down_until = :at + interval '9 minutes'", id="open breaker"
+        ),
+        pytest.param(ON_TRIAL, id="breaker on trial"),
+        pytest.param("UPDATE companies SET concurrent_calls = 0", id="full company"),
+        pytest.param("UPDATE carrier_accounts SET max_calls = 0", id="full account"),
+        pytest.param("UPDATE carrier_accounts SET next_slot_at = :at + interval '6 minutes'", id="no slot of account"),
+        pytest.param("UPDATE companies SET next_slot_at = :at + interval '6 minutes'", id="no slot of company"),
+        pytest.param("UPDATE attempts SET expires_at = :at", id="expired"),
+    ],
+)
+def test_call_is_not_late_while_a_stored_limit_forbids_it(tenant: Tenant, now: TestClock, statement: str) -> None:
+    a_pending_attempt(tenant)
+    change_now(tenant, statement)
+    now.move(SPAN)
+    row = waiting(tenant)
+    assert (row.late, row.due) == (None, 1)
 
 
 def test_callable_attempt_is_late_while_others_wait(tenant: Tenant, now: TestClock) -> None:
@@ -178,10 +149,11 @@ def test_gap_after_its_own_interview_excuses_no_late_call(tenant: Tenant, now: T
 
 
 @pytest.mark.parametrize("everything", [True, False])
-def test_call_is_late_since_the_pause_ended(tenant: Tenant, now: TestClock, *, everything: bool) -> None:
+def test_call_is_late_since_the_pause_ended(
+    tenant: Tenant, pauses: Pauses, now: TestClock, *, everything: bool
+) -> None:
     attempt = a_pending_attempt(tenant)
     company_id = None if everything else attempt.company_id
-    pauses = Pauses(tenant.database, now)
     pauses.pause(company_id, "a test")
     now.move(SPAN)
     pauses.resume(company_id)
@@ -191,7 +163,8 @@ def test_call_is_late_since_the_pause_ended(tenant: Tenant, now: TestClock, *, e
 
 def test_call_is_late_since_the_breaker_closed(tenant: Tenant, now: TestClock) -> None:
     a_pending_attempt(tenant)
-    _breaker_is_on_trial(tenant, a_pending_attempt(tenant))
+    a_pending_attempt(tenant)
+    change_now(tenant, ON_TRIAL)
     now.move(SPAN)
     with tenant.database.transaction() as stores:
         stores.carrier_accounts.set_breaker(tenant.account_id, Breaker(), now())
@@ -237,6 +210,6 @@ def test_account_no_longer_used_excuses_no_late_call(tenant: Tenant, now: TestCl
         before = stores.carrier_accounts.ensure("AC" + "9" * 32, 1, 1, now() - timedelta(days=9))
     tenant.change("UPDATE carrier_accounts SET down_until = updated_at WHERE id = :it", it=before)
     a_claimed_attempt(tenant)
-    a_pending_attempt(replace(tenant))
+    a_pending_attempt(tenant)
     now.move(SPAN)
     assert waiting(tenant).late is not None

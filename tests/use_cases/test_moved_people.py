@@ -2,16 +2,13 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, Reason
-from scheduler.domain.call import Accepted, CallNews, CallStatus, NeverTaken
-from scheduler.domain.company import RetryPolicy
+from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause
+from scheduler.domain.call import Accepted, CallStatus, NeverTaken
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
-from scheduler.persistence.database import Database
-from tests.conftest import TestClock, seed
+from tests.conftest import TestClock
 from tests.support.builders import (
     ApiWriter,
     Reach,
@@ -21,24 +18,14 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
-    of_company,
 )
+from tests.use_cases.conftest import apply_news, candidate_of, finish, order_to
 
 IN_NEW_YORK = "+12125550123"
-NOBODY_KNOWS_WHERE = "+80012345678"
-"""Freephone of no country: it has no zones."""
+WITHOUT_A_ZONE = "+80012345678"
+"""Freephone of no country."""
 A_WHILE = timedelta(seconds=7)
 """Both looks at what a change touches are over."""
-
-
-@pytest.fixture
-def retrying(database: Database, tenant: Tenant) -> Tenant:
-    """The tenant with the default retries of companies."""
-    return of_company(tenant, seed(database, tenant.now(), retry_policy=RetryPolicy()))
-
-
-def candidate_of(tenant: Tenant, attempt: Attempt) -> UUID:
-    return tenant.interview(attempt.interview_id).candidate_id
 
 
 def move(tenant: Tenant, records: ApiWriter, now: TestClock, attempt: Attempt, reach: Reach) -> None:
@@ -50,41 +37,28 @@ def move(tenant: Tenant, records: ApiWriter, now: TestClock, attempt: Attempt, r
     assert tenant.ask("SELECT count(*) FROM reresolutions")[0][0] == 0
 
 
-def rings(tenant: Tenant, attempt: Attempt) -> bool:
-    [claim] = tenant.dial.claim([attempt.id]).claimed
-    return tenant.dial.last_look(claim.attempt) is not None
-
-
 def test_retry_after_a_move_waits_for_the_new_morning(retrying: Tenant, records: ApiWriter, now: TestClock) -> None:
     now.move(timedelta(hours=18))  # eight in the morning in Bratislava, two in the night in New York
     placed = a_placed_attempt(retrying)
     move(retrying, records, now, placed, Reach(phone_number=IN_NEW_YORK, timezone=None))
-    retrying.take(placed, Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(retrying, placed)
     retry = retrying.attempts(placed.interview_id)[1]
     assert retry.schedule.clock == CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("America/New_York",))
     assert retry.due_at.isoformat() == "2026-04-03T12:00:00+00:00", "eight in the morning in New York"
 
 
-def test_unsent_claim_is_not_sent_outside_the_new_zones_hours(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
-    attempt = a_pending_attempt(tenant)
-    [claim] = tenant.dial.claim([attempt.id]).claimed
-    reach = Reach(phone_number=order_to(tenant, claim.attempt), timezone="Asia/Tokyo")  # nine in the evening there
-    records.change_reach(tenant.principal, candidate_of(tenant, attempt), reach)
-    assert tenant.dial.last_look(claim.attempt) is None, "the recomputation may not have reached it yet"
-
-
-def order_to(tenant: Tenant, attempt: Attempt) -> str:
-    order = tenant.dial.last_look(attempt)
-    assert order is not None
-    return order.to
+def test_unsent_claim_is_not_sent_outside_the_new_zones_hours(tenant: Tenant, records: ApiWriter) -> None:
+    mine = a_claimed_attempt(tenant)
+    reach = Reach(phone_number=order_to(tenant, mine), timezone="Asia/Tokyo")  # nine in the evening there
+    records.change_reach(tenant.principal, candidate_of(tenant, mine), reach)
+    assert tenant.dial.last_look(mine) is None, "the recomputation may not have reached it yet"
 
 
 def test_number_without_a_known_zone_is_held(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
-    move(tenant, records, now, attempt, Reach(phone_number=NOBODY_KNOWS_WHERE, timezone=None))
-    assert not rings(tenant, attempt)
+    move(tenant, records, now, attempt, Reach(phone_number=WITHOUT_A_ZONE, timezone=None))
+    [claim] = tenant.dial.claim([attempt.id]).claimed
+    assert tenant.dial.last_look(claim.attempt) is None
 
 
 @pytest.mark.parametrize("how", ["given back", "never taken", "never dialled"])
@@ -103,12 +77,7 @@ def test_returned_attempt_calls_the_changed_number(
     elif how == "never taken":
         tenant.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
     else:
-        placed = tenant.attempt(mine.id)
-        assert placed.call_sid is not None
-        news = CallNews(call_sid=placed.call_sid, status=CallStatus.CANCELLED, started=False)
-        with tenant.database.transaction() as stores:
-            interview = stores.interviews.lock(placed.interview_id)
-            tenant.effects.hear(stores, interview, stores.attempts.lock(placed.id), news, "a test", now())
+        apply_news(tenant, mine, CallStatus.CANCELLED, started=False, token=None)
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
     assert back.number_hash == tenant.hasher.number(new), (

@@ -1,14 +1,13 @@
 """Effects of an outcome: a retry, an end, a late call, a call in the carrier's queue."""
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
@@ -21,12 +20,10 @@ from scheduler.domain.attempt import (
     Proven,
     Reason,
 )
-from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder, CallProgress, CallStatus, NeverTaken
-from scheduler.domain.company import RetryPolicy
+from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CallProgress, CallStatus, NeverTaken
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
-from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
@@ -34,33 +31,36 @@ from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.architecture.guards import guards
-from tests.conftest import Seeded, TestClock, seed, wait_until
+from tests.conftest import TestClock, seed
 from tests.support.builders import (
     ALWAYS,
     RecordingHints,
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
     an_attempt_of_unknown_outcome,
+    an_unknown_attempt,
     of_company,
 )
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.use_cases.conftest import (
+    FOR_HOURS,
+    Calls,
+    apply_news,
+    breaker_of,
+    finish,
+    is_claimed,
+    pause_reason,
+    see_leg,
+    with_account,
+)
 
 A_SECOND = timedelta(seconds=1)
-
-
-@pytest.fixture
-def retrying(database: Database, tenant: Tenant) -> Tenant:
-    """The tenant with the default retries of companies."""
-    return of_company(tenant, seed(database, tenant.now(), retry_policy=RetryPolicy()))
-
-
-def over(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
-    return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
+TwoCalls = tuple[Attempt, str]
+"""An attempt, and the sid of the second call that was placed for it."""
 
 
 def states(tenant: Tenant, attempt: Attempt) -> list[tuple[AttemptState, Reason | None]]:
@@ -74,7 +74,7 @@ def test_unlimited_consent_permits_a_retry(retrying: Tenant, explain: Explain) -
     """The calendar's last day means "never" and has no following midnight."""
     attempt = a_placed_attempt(retrying)
     retrying.change("UPDATE candidates SET gdpr_expiry_date = :until", until=date.max)
-    over(retrying, attempt, Reason.BUSY)
+    finish(retrying, attempt)
     first, retry = retrying.attempts(attempt.interview_id)
     assert (first.reason, retry.state) == (Reason.BUSY, AttemptState.PENDING)
     assert explain.explanation_of(retry.id).blocks
@@ -85,7 +85,7 @@ def test_unlimited_consent_permits_a_retry(retrying: Tenant, explain: Explain) -
 
 
 def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> None:
-    first = over(retrying, a_placed_attempt(retrying), Reason.BUSY)
+    first = finish(retrying, a_placed_attempt(retrying))
     _, retry = retrying.attempts(first.interview_id)
     assert (retry.state, retry.retry_number, retry.chain_id) == (AttemptState.PENDING, 1, first.chain_id)
     assert retry.due_at == retrying.now() + timedelta(minutes=15)
@@ -98,7 +98,7 @@ def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> N
 
 def test_retry_skips_the_gap_that_another_interview_waits_for(retrying: Tenant, now: TestClock) -> None:
     number = a_number()
-    first = over(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
+    first = finish(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
     other = a_pending_attempt(retrying, number)
     retry = retrying.attempts(first.interview_id)[1]
     now.move(timedelta(minutes=5))
@@ -106,11 +106,10 @@ def test_retry_skips_the_gap_that_another_interview_waits_for(retrying: Tenant, 
 
 
 @pytest.mark.parametrize(
-    "reason",
-    [Reason.DECLINED, Reason.INVALID_NUMBER, Reason.CANCELLED_AT_CARRIER, Reason.ANSWERED],
+    "reason", [Reason.DECLINED, Reason.INVALID_NUMBER, Reason.CANCELLED_AT_CARRIER, Reason.ANSWERED]
 )
 def test_no_automatic_retry_follows(retrying: Tenant, reason: Reason) -> None:
-    first = over(retrying, a_placed_attempt(retrying), reason)
+    first = finish(retrying, a_placed_attempt(retrying), reason)
     assert len(retrying.attempts(first.interview_id)) == 1
     assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
 
@@ -137,7 +136,7 @@ def test_failure_with_a_cause_raises_no_such_alarm(retrying: Tenant, explain: Ex
 
 
 def test_undecided_attempts_are_counted_once_overdue(tenant: Tenant, explain: Explain, now: TestClock) -> None:
-    lost(tenant, a_claimed_attempt(tenant))
+    an_unknown_attempt(tenant)
     now.move(tenant.policy.settle)
     assert [(each.asked_for, each.undecided) for each in explain.waiting() if each.asked_for] == [(1, 0)]
     now.move(timedelta(minutes=1))
@@ -153,7 +152,7 @@ def test_no_automatic_retry_follows_an_unknown_outcome(retrying: Tenant) -> None
 def test_chain_ends_after_its_last_retry(retrying: Tenant, now: TestClock) -> None:
     last = a_placed_attempt(retrying)
     for _ in range(4):
-        over(retrying, last, Reason.CARRIER_ERROR)
+        finish(retrying, last, Reason.CARRIER_ERROR)
         last = retrying.attempts(last.interview_id)[-1]
         if last.state is not AttemptState.PENDING:
             break
@@ -169,7 +168,7 @@ def test_retry_calls_the_candidates_changed_number(retrying: Tenant) -> None:
     placed = a_placed_attempt(retrying)
     new = a_number()
     retrying.change("UPDATE candidates SET phone_number = :number", number=new)
-    over(retrying, placed, Reason.BUSY)
+    finish(retrying, placed)
     retry = retrying.attempts(placed.interview_id)[1]
     assert retry.number_hash == retrying.hasher.number(new)
 
@@ -191,7 +190,7 @@ def test_retry_calls_the_candidates_changed_number(retrying: Tenant) -> None:
 def test_no_retry_is_made_when(retrying: Tenant, meanwhile: str) -> None:
     placed = a_placed_attempt(retrying)
     retrying.change(meanwhile, at=retrying.now())
-    over(retrying, placed, Reason.BUSY)
+    finish(retrying, placed)
     assert len(retrying.attempts(placed.interview_id)) == 1
 
 
@@ -200,7 +199,7 @@ def test_called_number_is_stored_only_during_the_call(tenant: Tenant) -> None:
     placed = a_placed_attempt(tenant, number)
     assert placed.called_number == number
     assert number not in repr(placed)
-    assert over(tenant, placed, Reason.BUSY).called_number is None
+    assert finish(tenant, placed).called_number is None
     assert tenant.take(a_claimed_attempt(tenant)).called_number is not None
     back = a_claimed_attempt(tenant)
     tenant.dial.give_back(back, "A_TEST")
@@ -210,10 +209,6 @@ def test_called_number_is_stored_only_during_the_call(tenant: Tenant) -> None:
 # ---- late proof
 
 
-def seen(tenant: Tenant, attempt: Attempt, rank: CallProgress = CallProgress.RINGING) -> Attempt:
-    return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=rank, look_at=tenant.now()))
-
-
 def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
     sid = attempt.call_sid or a_sid()
     return tenant.take(attempt, Proven(reason=reason, call_sid=sid, ended_at=tenant.now()))
@@ -221,16 +216,16 @@ def proven(tenant: Tenant, attempt: Attempt, reason: Reason) -> Attempt:
 
 def test_late_call_holds_its_line_until_it_ends(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
-    live = seen(tenant, an_attempt_of_unknown_outcome(tenant, number))
+    live = see_leg(tenant, an_attempt_of_unknown_outcome(tenant, number))
     other = a_pending_attempt(tenant, number)
     now.move(tenant.policy.line_gap)
     assert tenant.line(live)[0] == live.id
-    assert tenant.dial.claim([other.id]).claimed == ()
+    assert not is_claimed(tenant, other)
     proven(tenant, live, Reason.ANSWERED)
     assert tenant.line(live)[0] is None
-    assert tenant.dial.claim([other.id]).claimed == (), "the gap runs from the call's end"
+    assert not is_claimed(tenant, other), "the gap runs from the call's end"
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([other.id]).claimed) == 1
+    assert is_claimed(tenant, other)
 
 
 def test_gap_runs_from_the_end_of_a_call_known_only_by_its_end(tenant: Tenant, now: TestClock) -> None:
@@ -240,22 +235,22 @@ def test_gap_runs_from_the_end_of_a_call_known_only_by_its_end(tenant: Tenant, n
     now.move(tenant.policy.line_gap)
     proven(tenant, unknown, Reason.ANSWERED)
     assert tenant.line(unknown) == (None, unknown.interview_id, now() + tenant.policy.line_gap)
-    assert tenant.dial.claim([other.id]).claimed == ()
+    assert not is_claimed(tenant, other)
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([other.id]).claimed) == 1
+    assert is_claimed(tenant, other)
 
 
 def test_gap_after_a_late_proof_applies_to_its_own_interview(tenant: Tenant, now: TestClock) -> None:
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     now.move(tenant.policy.line_gap)
-    tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(tenant, a_placed_attempt(tenant, number))
     now.move(timedelta(seconds=5))
     proven(tenant, unknown, Reason.BUSY)
     again = a_pending_attempt(tenant, number, interview_id=unknown.interview_id)
-    assert tenant.dial.claim([again.id]).claimed == (), "another interview's call ended five seconds ago"
+    assert not is_claimed(tenant, again), "another interview's call ended five seconds ago"
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([again.id]).claimed) == 1
+    assert is_claimed(tenant, again)
 
 
 def test_unsent_claim_waits_for_the_gap_after_a_late_proof(tenant: Tenant, now: TestClock) -> None:
@@ -268,7 +263,7 @@ def test_unsent_claim_waits_for_the_gap_after_a_late_proof(tenant: Tenant, now: 
     proven(tenant, unknown, Reason.BUSY)
     assert tenant.dial.last_look(claim.attempt) is None
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([other.id]).claimed) == 1
+    assert is_claimed(tenant, other)
 
 
 def test_late_proof_takes_no_line_from_its_current_call(tenant: Tenant, now: TestClock) -> None:
@@ -280,13 +275,12 @@ def test_late_proof_takes_no_line_from_its_current_call(tenant: Tenant, now: Tes
     assert tenant.line(other)[0] == other.id
 
 
-def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, carrier: SimulatedCarrier) -> None:
-    number = a_number()
-    mine = a_claimed_attempt(tenant, number)
-    carrier.plan(to=number, ring_s=0, talk_s=0, callbacks="none")
-    sid = rung(tenant, carrier, mine)
-    unknown = tenant.take(lost(tenant, mine), ProofMissing())
-    tenant.take(unknown, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))
+def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, calls: Calls) -> None:
+    mine = a_claimed_attempt(tenant)
+    sid = calls.ring(mine, ring_s=0, talk_s=0)
+    tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
+    tenant.take(mine, ProofMissing())
+    tenant.take(mine, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))
     settle.round()
     settled = tenant.attempt(mine.id)
     assert (settled.state, settled.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
@@ -298,7 +292,7 @@ def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, carri
 def test_pending_successor_of_a_live_call_is_cancelled(tenant: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
-    seen(tenant, unknown)
+    see_leg(tenant, unknown)
     assert tenant.attempt(successor.id).reason is Reason.REPLACED
 
 
@@ -312,8 +306,7 @@ def test_pending_successor_of_an_answered_call_is_cancelled(tenant: Tenant) -> N
 
 
 def test_returned_successor_of_an_answered_call_is_replaced(tenant: Tenant) -> None:
-    number = a_number()
-    unknown = an_attempt_of_unknown_outcome(tenant, number)
+    unknown = an_attempt_of_unknown_outcome(tenant)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     successor = a_claimed_attempt(tenant, a_number(), interview_id=unknown.interview_id)
     proven(tenant, unknown, Reason.ANSWERED)
@@ -345,7 +338,7 @@ def test_late_call_to_a_number_being_called_raises_an_alarm(tenant: Tenant, now:
     now.move(tenant.policy.line_gap)
     calling = a_claimed_attempt(tenant, number)
     with pytest.raises(InvariantViolated) as alarmed:
-        seen(tenant, unknown)
+        see_leg(tenant, unknown)
     assert alarmed.value.alarm.cause == "TWO_CALLS_TO_ONE_NUMBER"
     assert alarmed.value.alarm.stray_sid is not None, "it was not answered, so it is ended"
     assert tenant.attempt(unknown.id) == unknown, "nothing was written"
@@ -356,37 +349,31 @@ def test_late_call_to_a_number_being_called_raises_an_alarm(tenant: Tenant, now:
 
 
 def test_second_call_of_a_claim_is_ended_and_pauses_the_company(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
+    tenant: Tenant, settle: Settle, calls: Calls, hear_news: Any
 ) -> None:
-    number = a_number()
-    mine = a_placed_attempt(tenant, number)
-    carrier.plan(to=number, ring_s=30, callbacks="none")
-    second = rung(tenant, carrier, mine)
-    hear_news(mine, CallNews(call_sid=second, status=CallStatus.RINGING, token=mine.token))
+    mine = a_placed_attempt(tenant)
+    second = second_call(calls, mine, ring_s=30)
+    hear_news(mine, CallStatus.RINGING, second)
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
     settle.round()
-    assert [ring["status"] for ring in carrier.rings(number)] == ["canceled"]
+    assert [ring["status"] for ring in calls.carrier.rings(mine.called_number)] == ["canceled"]
     assert tenant.attempt(mine.id) == mine
 
 
-def test_answered_second_call_is_not_ended(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any
-) -> None:
-    number = a_number()
-    mine = tenant.take(a_placed_attempt(tenant, number))
-    carrier.plan(to=number, ring_s=0, talk_s=7200, callbacks="none")
-    second = rung(tenant, carrier, mine)
-    wait_until(lambda: carrier.rings(number)[0]["status"] == "in-progress", says="a person has answered")
-    hear_news(mine, CallNews(call_sid=second, status=CallStatus.ANSWERED, token=mine.token))
+def test_answered_second_call_is_not_ended(tenant: Tenant, settle: Settle, calls: Calls, hear_news: Any) -> None:
+    mine = a_placed_attempt(tenant)
+    second = second_call(calls, mine, ring_s=0, talk_s=FOR_HOURS)
+    calls.wait_for(second, "in-progress")
+    hear_news(mine, CallStatus.ANSWERED, second)
     settle.round()
-    assert [ring["status"] for ring in carrier.rings(number)] == ["in-progress"]
+    assert [ring["status"] for ring in calls.carrier.rings(mine.called_number)] == ["in-progress"]
 
 
 def test_second_call_unknown_to_the_carrier_is_polled_on(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
+    tenant: Tenant, settle: Settle, hear_news: Any, now: TestClock
 ) -> None:
     mine = a_placed_attempt(tenant)
-    hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.QUEUED, token=mine.token))
+    hear_news(mine, CallStatus.QUEUED, a_sid())
     settle.round()
     assert look_at(tenant) == now() + ASK_EVERY, "that it knows of none proves nothing"
     now.move(timedelta(minutes=10))
@@ -399,104 +386,90 @@ def test_second_call_unknown_to_the_carrier_is_polled_on(
 
 
 def test_finished_second_call_is_polled_again_after_new_news(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, hear_news: Any, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, hear_news: Any
 ) -> None:
-    number = a_number()
-    mine = a_placed_attempt(tenant, number)
-    carrier.plan(to=number, ring_s=30, callbacks="none")
-    second = rung(tenant, carrier, mine)
-    hear_news(mine, CallNews(call_sid=second, status=CallStatus.QUEUED, token=mine.token))
+    mine = a_placed_attempt(tenant)
+    second = second_call(calls, mine, ring_s=30)
+    hear_news(mine, CallStatus.QUEUED, second)
     settle.round()
     assert look_at(tenant) is None, "it was cancelled"
-    hear_news(mine, CallNews(call_sid=second, status=CallStatus.RINGING, token=mine.token))
-    assert look_at(tenant) == now()
+    hear_news(mine, CallStatus.RINGING, second)
+    assert look_at(tenant) == tenant.now()
 
 
 @pytest.fixture
-def answered_second(tenant: Tenant, carrier: SimulatedCarrier, hear_news: Any) -> tuple[Attempt, str]:
+def two_calls(tenant: Tenant, calls: Calls, hear_news: Any) -> TwoCalls:
     """An attempt whose carrier rang twice, and both were answered: the second call goes on."""
     mine = tenant.take(a_placed_attempt(tenant), Progressed(rank=CallProgress.ANSWERED))
-    carrier.plan(to=mine.called_number, ring_s=0, talk_s=7200, callbacks="none")
-    second = rung(tenant, carrier, mine)
-    wait_until(lambda: carrier.rings(mine.called_number)[0]["status"] == "in-progress", says="it is answered")
-    hear_news(mine, CallNews(call_sid=second, status=CallStatus.ANSWERED, token=mine.token))
+    second = second_call(calls, mine, ring_s=0, talk_s=FOR_HOURS)
+    calls.wait_for(second, "in-progress")
+    hear_news(mine, CallStatus.ANSWERED, second)
     return mine, second
 
 
 def test_answered_second_call_blocks_its_number_and_a_gap_after(
-    database: Database,
-    tenant: Tenant,
-    settle: Settle,
-    release: Release,
-    carrier: SimulatedCarrier,
-    now: TestClock,
-    answered_second: tuple[Attempt, str],
+    tenant: Tenant, other: Tenant, settle: Settle, release: Release, calls: Calls, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    mine, second = answered_second
-    other = of_company(tenant, seed(database, now()))
+    mine, second = two_calls
     theirs, elsewhere = a_pending_attempt(other, mine.called_number), a_pending_attempt(other)
-    over(tenant, mine, Reason.NO_ANSWER)
+    finish(tenant, mine, Reason.NO_ANSWER)
     for _ in range(12):
         now.move(timedelta(minutes=5))
         settle.round()
-        assert other.dial.claim([theirs.id]).claimed == ()
-    assert carrier.rings(mine.called_number)[0]["status"] == "in-progress", "a conversation is not cut off"
+        assert not is_claimed(other, theirs)
+    assert calls.carrier.rings(mine.called_number)[0]["status"] == "in-progress", "a conversation is not cut off"
     assert release.due() == 1, "the other number"
     settle._queries.hang_up(second)
     now.move(timedelta(minutes=10))
     settle.round()
     assert look_at(tenant) is None
     now.move(tenant.policy.line_gap - A_SECOND)
-    assert other.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(other, theirs)
     now.move(A_SECOND)
     claimed = other.dial.claim([theirs.id, elsewhere.id]).claimed
     assert {each.attempt.id for each in claimed} == {theirs.id, elsewhere.id}
 
 
 def test_answered_second_call_blocks_the_same_interviews_retry(
-    tenant: Tenant, pauses: Pauses, settle: Settle, now: TestClock, answered_second: tuple[Attempt, str]
+    tenant: Tenant, pauses: Pauses, settle: Settle, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    mine, _ = answered_second
-    over(tenant, mine, Reason.NO_ANSWER)
+    mine, _ = two_calls
+    finish(tenant, mine, Reason.NO_ANSWER)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     again = a_pending_attempt(tenant, mine.called_number, interview_id=mine.interview_id)
     pauses.resume(tenant.company_id)
-    assert tenant.dial.claim([again.id]).claimed == ()
+    assert not is_claimed(tenant, again)
     now.move(timedelta(minutes=9))
     settle.round()
     now.move(timedelta(minutes=9))
-    assert tenant.dial.claim([again.id]).claimed == ()
+    assert not is_claimed(tenant, again)
 
 
 def test_second_call_of_unknown_state_blocks_its_number(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, answered_second: tuple[Attempt, str]
+    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    mine, _ = answered_second
+    mine, _ = two_calls
     carrier.down("503")
     try:
         for _ in range(3):
             now.move(timedelta(minutes=9))
             settle.round()
-            rests_until = line_rests_until(tenant, mine)
-            assert rests_until > now() + tenant.policy.line_gap
+            assert line_rests_until(tenant, mine) > now() + tenant.policy.line_gap
     finally:
         carrier.up()
 
 
-def test_claimed_call_is_not_sent_after_a_second_call_is_seen(
-    database: Database, tenant: Tenant, hear_news: Any
-) -> None:
+def test_claimed_call_is_not_sent_after_a_second_call_is_seen(tenant: Tenant, other: Tenant, hear_news: Any) -> None:
     number = a_number()
-    mine = over(tenant, a_placed_attempt(tenant, number), Reason.BUSY)
+    mine = finish(tenant, a_placed_attempt(tenant, number))
     tenant.change("UPDATE lines SET free_at = :now", now=tenant.now())
-    other = of_company(tenant, seed(database, tenant.now()))
     theirs = a_claimed_attempt(other, number)
     assert other.dial.last_look(theirs) is not None
-    hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.ANSWERED, token=mine.token))
+    hear_news(mine, CallStatus.ANSWERED, a_sid())
     assert other.dial.last_look(theirs) is None
     back = other.attempt(theirs.id)
     assert (back.state, other.history(theirs.id)[-1]) == (AttemptState.PENDING, "deferred")
-    assert other.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(other, theirs)
 
 
 def look_at(tenant: Tenant) -> datetime | None:
@@ -512,79 +485,55 @@ def line_rests_until(tenant: Tenant, attempt: Attempt) -> datetime:
 
 @pytest.fixture
 def hear_news(tenant: Tenant) -> Any:
-    def heard(attempt: Attempt, news: CallNews) -> None:
+    """Apply news of the attempt's call, or of another one."""
+
+    def heard(attempt: Attempt, status: CallStatus, call_sid: str | None = None, **fields: Any) -> None:
+        own = {"call_sid": call_sid or attempt.call_sid, "token": attempt.token}
         try:
-            with tenant.database.transaction() as stores:
-                interview = stores.interviews.lock(attempt.interview_id)
-                locked = stores.attempts.lock(attempt.id)
-                tenant.effects.hear(stores, interview, locked, news, "a test", tenant.now())
+            apply_news(tenant, attempt, status, **(own | fields))
         except InvariantViolated as alarmed:
             tenant.effects.pause_for_alarm(alarmed)
 
     return heard
 
 
-def pause_reason(tenant: Tenant) -> str | None:
-    reason = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
-    return None if reason is None else str(reason)
-
-
 # ---- the carrier's queue
 
 
-def rung(tenant: Tenant, carrier: SimulatedCarrier, attempt: Attempt) -> str:
-    """The one POST for this attempt, by hand; the call's name."""
-    return placed_by_hand(tenant, carrier, attempt).call_sid
+def second_call(calls: Calls, attempt: Attempt, **plan: Any) -> str:
+    """Place another call for the claim of this attempt. Return its sid."""
+    calls.carrier.plan(to=attempt.called_number, callbacks="none", **plan)
+    return post(calls, attempt).call_sid
 
 
-def placed_by_hand(tenant: Tenant, carrier: SimulatedCarrier, attempt: Attempt) -> Accepted:
+def post(calls: Calls, attempt: Attempt) -> Accepted:
+    """Send a POST for this attempt, whatever its state."""
     assert attempt.called_number is not None
     assert attempt.token is not None
     order = CallOrder(
         to=attempt.called_number,
-        caller=tenant.caller,
+        caller=calls.tenant.caller,
         token=attempt.token,
         ring_timeout=timedelta(seconds=30),
         time_limit=timedelta(minutes=5),
         machine_detection=True,
     )
-
-    async def place() -> Accepted:
-        line = TwilioCallPlacer(carrier.account(), tenant.policy)
-        answer = await line.place(order)
-        await line.close()
-        assert isinstance(answer, Accepted)
-        return answer
-
-    return asyncio.run(place())
+    return calls.place(order)
 
 
-def lost(tenant: Tenant, attempt: Attempt) -> Attempt:
-    tenant.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
-    return tenant.attempt(attempt.id)
-
-
-CLOSING_SOON = "2026-04-02T17:59:00+00:00"
+CLOSING_SOON = datetime(2026, 4, 2, 17, 59, tzinfo=UTC)
 """A minute before eight in the evening in Bratislava."""
-
-
 MIDNIGHT = datetime(2026, 4, 2, 22, 0, tzinfo=UTC)
 """In Bratislava."""
 
 
-def evening(now: TestClock) -> None:
-    now.move(timedelta(hours=5, minutes=59))
-    assert now().isoformat() == CLOSING_SOON
-
-
 def test_call_with_too_long_a_queue_time_is_cancelled_for_free(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
-    evening(now)
-    number = a_number()
-    mine = a_claimed_attempt(tenant, number)
-    carrier.plan(to=number, queue_s=60, callbacks="none")
-    answer = placed_by_hand(tenant, carrier, mine)
+    now.instant = CLOSING_SOON
+    mine = a_claimed_attempt(tenant)
+    calls.carrier.plan(to=mine.called_number, queue_s=60, callbacks="none")
+    answer = post(calls, mine)
     assert tenant.dial.record([(mine, answer)]) == [answer.call_sid], "the dialler cancels it at once"
     wanted = tenant.attempt(mine.id)
     assert (wanted.phase, wanted.hang_up) == (Phase.PLACED, HangUpCause.QUEUED_PAST_CLOSING)
@@ -594,16 +543,13 @@ def test_call_with_too_long_a_queue_time_is_cancelled_for_free(
     assert back.due_at.isoformat() == "2026-04-03T06:00:00+00:00", "eight the next morning"
     assert back.retry_number == 0
     assert tenant.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted", "never_dialled"]
-    assert [ring["rang_at"] for ring in carrier.rings(number)] == [None]
+    assert [ring["rang_at"] for ring in calls.carrier.rings(mine.called_number)] == [None]
 
 
-def test_call_whose_turn_comes_in_time_stays_in_the_queue(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
-    number = a_number()
-    mine = a_claimed_attempt(tenant, number)
-    carrier.plan(to=number, queue_s=60, callbacks="none")
-    assert tenant.dial.record([(mine, placed_by_hand(tenant, carrier, mine))]) == []
+def test_call_whose_turn_comes_in_time_stays_in_the_queue(tenant: Tenant, calls: Calls) -> None:
+    mine = a_claimed_attempt(tenant)
+    calls.carrier.plan(to=mine.called_number, queue_s=60, callbacks="none")
+    assert tenant.dial.record([(mine, post(calls, mine))]) == []
     assert tenant.attempt(mine.id).hang_up is None
 
 
@@ -615,15 +561,9 @@ def test_call_whose_turn_comes_in_time_stays_in_the_queue(
     ],
 )
 def test_queued_call_is_cancelled_when_at_its_turn(
-    database: Database,
-    tenant: Tenant,
-    settle: Settle,
-    hear_news: Any,
-    now: TestClock,
-    wishes: dict[str, Any],
-    ends: Reason,
+    tenant: Tenant, settle: Settle, hear_news: Any, now: TestClock, wishes: dict[str, Any], ends: Reason
 ) -> None:
-    always = of_company(tenant, seed(database, now(), intervals=ALWAYS))
+    always = of_company(tenant, seed(tenant.database, now(), intervals=ALWAYS))
     now.instant = MIDNIGHT - A_SECOND
     mine = a_claimed_attempt(always, **wishes)
     assert always.dial.last_look(mine) is not None
@@ -631,121 +571,109 @@ def test_queued_call_is_cancelled_when_at_its_turn(
     assert always.dial.record([(mine, Accepted(call_sid=sid, queue_time=A_SECOND))]) == [sid], "it is taken out"
     mine = always.attempt(mine.id)
     now.move(2 * A_SECOND)
-    hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
+    hear_news(mine, CallStatus.CANCELLED, started=False)
     settle.round()
     assert always.attempt(mine.id).reason is ends
 
 
-def in_the_queue_too_long(tenant: Tenant) -> Attempt:
-    mine = a_claimed_attempt(tenant)
-    tenant.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(seconds=60)))])
-    return tenant.attempt(mine.id)
+@pytest.fixture
+def queued(retrying: Tenant, now: TestClock) -> Attempt:
+    """An attempt whose call waits in the carrier's queue until it closes for the day."""
+    now.instant = CLOSING_SOON
+    mine = a_claimed_attempt(retrying)
+    retrying.dial.record([(mine, Accepted(call_sid=a_sid(), queue_time=timedelta(seconds=60)))])
+    return retrying.attempt(mine.id)
 
 
-def news_of(attempt: Attempt, status: CallStatus, **fields: Any) -> CallNews:
-    assert attempt.call_sid is not None
-    return CallNews(call_sid=attempt.call_sid, status=status, token=attempt.token, **fields)
+def test_callback_alone_does_not_prove_a_call_never_dialled(tenant: Tenant, queued: Attempt, hear_news: Any) -> None:
+    hear_news(queued, CallStatus.CANCELLED)
+    assert tenant.attempt(queued.id).state is AttemptState.IN_PROGRESS
 
 
-def test_callback_alone_does_not_prove_a_call_never_dialled(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
-    evening(now)
-    mine = in_the_queue_too_long(tenant)
-    hear_news(mine, news_of(mine, CallStatus.CANCELLED))
-    assert tenant.attempt(mine.id).state is AttemptState.IN_PROGRESS
-
-
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        pytest.param(CallStatus.DIALLED, {}, id="dialled"),
+        pytest.param(CallStatus.RINGING, {}, id="ringing"),
+        pytest.param(CallStatus.CANCELLED, {"started": True}, id="started"),
+    ],
+)
 def test_cancelled_call_that_was_dialled_is_never_retried(
-    database: Database, tenant: Tenant, now: TestClock, hear_news: Any
+    retrying: Tenant, queued: Attempt, hear_news: Any, status: CallStatus, fields: dict[str, bool]
 ) -> None:
-    evening(now)
-    retrying = of_company(tenant, seed(database, now(), retry_policy=RetryPolicy()))
-    for news in (
-        (CallStatus.DIALLED, {}),
-        (CallStatus.RINGING, {}),
-        (CallStatus.CANCELLED, {"started": True}),
-    ):
-        mine = in_the_queue_too_long(retrying)
-        hear_news(mine, news_of(mine, news[0], **news[1]))
-        hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
-        assert states(retrying, mine) == [(AttemptState.FAILED, Reason.CANCELLED_AT_CARRIER)]
+    hear_news(queued, status, **fields)
+    hear_news(queued, CallStatus.CANCELLED, started=False)
+    assert states(retrying, queued) == [(AttemptState.FAILED, Reason.CANCELLED_AT_CARRIER)]
 
 
-def test_call_answered_before_its_cancellation_goes_on(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
-    evening(now)
-    mine = in_the_queue_too_long(tenant)
-    hear_news(mine, news_of(mine, CallStatus.ANSWERED))
-    hear_news(mine, news_of(mine, CallStatus.COMPLETED))
-    assert tenant.attempt(mine.id).reason is Reason.ANSWERED
+def test_call_answered_before_its_cancellation_goes_on(tenant: Tenant, queued: Attempt, hear_news: Any) -> None:
+    hear_news(queued, CallStatus.ANSWERED)
+    hear_news(queued, CallStatus.COMPLETED)
+    assert tenant.attempt(queued.id).reason is Reason.ANSWERED
 
 
-def test_late_news_of_a_call_never_dialled_is_ignored(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
-    evening(now)
-    mine = in_the_queue_too_long(tenant)
-    hear_news(mine, news_of(mine, CallStatus.CANCELLED, started=False))
-    assert tenant.attempt(mine.id).state is AttemptState.PENDING
+def test_late_news_of_a_call_never_dialled_is_ignored(tenant: Tenant, queued: Attempt, hear_news: Any) -> None:
+    hear_news(queued, CallStatus.CANCELLED, started=False)
+    assert tenant.attempt(queued.id).state is AttemptState.PENDING
     with tenant.database.transaction() as stores:
-        assert mine.token is not None
-        claim = stores.carrier_events.claim_of(mine.token)
+        claim = stores.carrier_events.claim_of(queued.token or "")
     assert claim is not None
-    assert claim.closed_sid == mine.call_sid
+    assert claim.closed_sid == queued.call_sid
 
 
 def test_call_found_in_the_queue_after_closing_is_cancelled(tenant: Tenant, now: TestClock, hear_news: Any) -> None:
-    evening(now)
-    mine = lost(tenant, a_claimed_attempt(tenant))
+    now.instant = CLOSING_SOON
+    mine = an_unknown_attempt(tenant)
     now.move(timedelta(minutes=1))
-    hear_news(mine, CallNews(call_sid=a_sid(), status=CallStatus.QUEUED))
+    hear_news(mine, CallStatus.QUEUED, a_sid(), token=None)
     assert tenant.attempt(mine.id).hang_up is HangUpCause.QUEUED_PAST_CLOSING
 
 
 def test_queued_call_is_polled_before_it_rings_after_closing(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
-    evening(now)
-    closes = now() + timedelta(minutes=1)
-    now.move(-timedelta(minutes=30))
-    number = a_number()
-    mine = a_claimed_attempt(tenant, number)
-    carrier.plan(to=number, queue_s=3600, callbacks="none")
-    answer = replace(placed_by_hand(tenant, carrier, mine), queue_time=timedelta(0))
+    closes = CLOSING_SOON + timedelta(minutes=1)
+    now.instant = CLOSING_SOON - timedelta(minutes=30)
+    mine = a_claimed_attempt(tenant)
+    calls.carrier.plan(to=mine.called_number, queue_s=3600, callbacks="none")
+    answer = replace(post(calls, mine), queue_time=timedelta(0))
     assert tenant.dial.record([(mine, answer)]) == [], "the carrier named no long queue"
     while (look_at := tenant.attempt(mine.id).look_at) is not None:
         assert look_at < closes - tenant.policy.ring_timeout
         now.instant = look_at
         settle.round()
     assert tenant.attempt(mine.id).state is AttemptState.PENDING
-    assert [ring["rang_at"] for ring in carrier.rings(number)] == [None]
+    assert [ring["rang_at"] for ring in calls.carrier.rings(mine.called_number)] == [None]
 
 
 # ---- a carrier that takes nothing
-
-
-def breaker_of(tenant: Tenant) -> Any:
-    with tenant.database.transaction() as stores:
-        return stores.carrier_accounts.get(tenant.account_id).breaker
 
 
 def refuse(tenant: Tenant, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -> None:
     tenant.dial.record([(each, NeverTaken(cause=cause)) for each in attempts])
 
 
+def with_the_carrier_down(tenant: Tenant) -> list[UUID]:
+    """Eight due attempts, five of which were claimed and never taken by the carrier."""
+    due = [a_pending_attempt(tenant).id for _ in range(8)]
+    refuse(tenant, *(each.attempt for each in tenant.dial.claim(due[:5]).claimed))
+    return due
+
+
 @guards("breaker")
-def test_several_failed_orders_stop_claims_for_a_while(tenant: Tenant, now: TestClock, release: Release) -> None:
-    due = [a_pending_attempt(tenant) for _ in range(8)]
-    claims = tenant.dial.claim([each.id for each in due[:5]])
-    refuse(tenant, *(each.attempt for each in claims.claimed))
+def test_several_failed_orders_stop_claims_for_a_while(tenant: Tenant, release: Release) -> None:
+    due = with_the_carrier_down(tenant)
     assert breaker_of(tenant).is_down
     assert release.due() == 0
-    assert tenant.dial.claim([each.id for each in due[5:]]).claimed == ()
-    assert {tenant.attempt(each.id).state for each in due} == {AttemptState.PENDING}
+    assert tenant.dial.claim(due[5:]).claimed == ()
+    assert {tenant.attempt(each).state for each in due} == {AttemptState.PENDING}
 
 
 @guards("breaker")
 def test_claims_wait_until_the_carrier_answers_a_probe(
     tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, explain: Explain
 ) -> None:
-    due = [a_pending_attempt(tenant) for _ in range(8)]
-    refuse(tenant, *(each.attempt for each in tenant.dial.claim([each.id for each in due[:5]]).claimed))
+    due = with_the_carrier_down(tenant)
     assert release.due() == 0
     assert hints.rings == [], "its time has not come"
     for _ in range(3):
@@ -753,27 +681,26 @@ def test_claims_wait_until_the_carrier_answers_a_probe(
         hints.rings.clear()
         assert release.due() == 0
         assert hints.rings == [(tasks.SETTLE, ())], "settle polls it"
-        assert tenant.dial.claim([each.id for each in due]).claimed == ()
-    [block] = explain.explanation_of(due[-1].id).blocks
+        assert tenant.dial.claim(due).claimed == ()
+    [block] = explain.explanation_of(due[-1]).blocks
     assert (block.rule, block.until) == (Rule.CARRIER_DOWN, None), "the time of its answer is unknown"
 
 
 def test_answered_probe_permits_one_call_and_its_success_all(
     tenant: Tenant, now: TestClock, release: Release, settle: Settle
 ) -> None:
-    due = [a_pending_attempt(tenant) for _ in range(8)]
-    refuse(tenant, *(each.attempt for each in tenant.dial.claim([each.id for each in due[:5]]).claimed))
+    due = with_the_carrier_down(tenant)
     settle.round()
     assert breaker_of(tenant).is_down, "it is not asked before its time"
     now.move(timedelta(seconds=5))
     settle.round()
     assert breaker_of(tenant).is_on_trial
     assert release.due() == 1
-    [probe] = tenant.dial.claim([each.id for each in due]).claimed
-    assert tenant.dial.claim([each.id for each in due]).claimed == (), "one at a time"
+    [probe] = tenant.dial.claim(due).claimed
+    assert tenant.dial.claim(due).claimed == (), "one at a time"
     tenant.dial.record([(probe.attempt, Accepted(call_sid=a_sid()))])
     assert not breaker_of(tenant).is_on_trial
-    assert len(tenant.dial.claim([each.id for each in due]).claimed) == 7
+    assert len(tenant.dial.claim(due).claimed) == 7
 
 
 @pytest.mark.parametrize(
@@ -789,23 +716,22 @@ def test_answered_probe_permits_one_call_and_its_success_all(
 def test_only_one_trial_call_is_lost_while_the_carrier_is_down(
     tenant: Tenant, now: TestClock, settle: Settle, carrier: SimulatedCarrier, kind: str | None, away: bool
 ) -> None:
-    spent, *due = [a_pending_attempt(tenant) for _ in range(8)]
-    [claim] = tenant.dial.claim([spent.id]).claimed
-    tenant.dial.record([(claim.attempt, AnswerUnknown(cause="HTTP_503"))])
+    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_503"))])
+    due = [a_pending_attempt(tenant).id for _ in range(7)]
     if kind is not None:
         carrier.down(kind)
     for _ in range(30):
         now.move(timedelta(minutes=1))
         settle.round()
         if away:
-            assert tenant.dial.claim([each.id for each in due]).claimed == ()
+            assert tenant.dial.claim(due).claimed == ()
     carrier.up()
     now.move(timedelta(minutes=5))
     settle.round()
-    assert len(tenant.dial.claim([each.id for each in due]).claimed) == 1
+    assert len(tenant.dial.claim(due).claimed) == 1
 
 
-def test_success_of_a_call_sent_before_keeps_the_breaker_open(tenant: Tenant, now: TestClock) -> None:
+def test_success_of_a_call_sent_before_keeps_the_breaker_open(tenant: Tenant) -> None:
     first, second = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     tenant.dial.record([(first, AnswerUnknown(cause="HTTP_503"))])
     tenant.dial.record([(second, Accepted(call_sid=a_sid()))])
@@ -822,9 +748,9 @@ def test_lost_call_counts_among_answers_of_one_group(tenant: Tenant) -> None:
 def test_failed_trial_prolongs_the_wait(tenant: Tenant, now: TestClock, settle: Settle) -> None:
     waits = []
     for _ in range(6):
-        trial = a_claimed_attempt(tenant)
-        tenant.dial.record([(trial, AnswerUnknown(cause="HTTP_503"))])
+        tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_503"))])
         down_until = breaker_of(tenant).down_until
+        assert down_until is not None
         waits.append((down_until - now()) // A_SECOND)
         now.instant = down_until
         settle.round()
@@ -832,7 +758,7 @@ def test_failed_trial_prolongs_the_wait(tenant: Tenant, now: TestClock, settle: 
     assert waits == [5, 15, 60, 300, 300, 300]
 
 
-def test_invalid_credentials_stop_all_calls_at_once(tenant: Tenant, now: TestClock) -> None:
+def test_invalid_credentials_stop_all_calls_at_once(tenant: Tenant) -> None:
     refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
     assert breaker_of(tenant).cause == "CREDENTIALS"
     assert breaker_of(tenant).is_down
@@ -857,10 +783,8 @@ def test_attempt_waits_longer_each_time_it_is_not_taken(tenant: Tenant, now: Tes
     assert tenant.attempt(attempt.id).retry_number == 0
 
 
-def test_breaker_of_one_account_does_not_affect_another(
-    database: Database, tenant: Tenant, seeded: Seeded, now: TestClock
-) -> None:
+def test_breaker_of_one_account_does_not_affect_another(tenant: Tenant) -> None:
     refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
-    other = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "9" * 32)
+    other = with_account(tenant, "AC" + "9" * 32)
     assert not breaker_of(other).is_on_trial
     assert ACCOUNT_SID != "AC" + "9" * 32

@@ -1,43 +1,53 @@
 """Releases by the clock: due and claimable attempts, once in fifteen seconds, within the limits."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, Cancelled, Ended, Reason
+from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.persistence.database import Database
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import Seeded, TestClock, seed
+from tests.conftest import TestClock, seed
 from tests.support.builders import (
     RecordingHints,
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_number,
     a_pending_attempt,
     a_placed_attempt,
     a_waiting_command,
     of_company,
 )
+from tests.use_cases.conftest import PAUSED, finish, is_claimed
 
 A_MOMENT = timedelta(microseconds=1)
+Released = Callable[[], list[UUID]]
 
 
-def is_released(release: Release, hints: RecordingHints, attempt: Attempt) -> bool:
-    hints.rung.clear()
-    release.due()
-    return hints.ids(tasks.DIAL) == [attempt.id]
+def another_company(tenant: Tenant) -> Tenant:
+    return of_company(tenant, seed(tenant.database, tenant.now()))
 
 
-def test_due_attempt_is_released_with_a_hint(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
+@pytest.fixture
+def released(release: Release, hints: RecordingHints) -> Released:
+    """Release what is due, and return the ids of the hints."""
+
+    def ids() -> list[UUID]:
+        hints.rung.clear()
+        release.due()
+        return hints.ids(tasks.DIAL)
+
+    return ids
+
+
+def test_due_attempt_is_released_with_a_hint(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     due = a_pending_attempt(tenant)
     assert release.due() == 1
     assert hints.ids(tasks.DIAL) == [due.id]
-    assert tenant.attempt(due.id).released_until == now() + RELEASE_SPAN
+    assert tenant.attempt(due.id).released_until == tenant.now() + RELEASE_SPAN
     assert tenant.attempt(due.id).epoch == due.epoch, "a release is no event"
 
 
@@ -47,15 +57,13 @@ def test_attempt_due_a_moment_later_is_not_released(tenant: Tenant, release: Rel
     assert hints.rings == []
 
 
-def test_release_lasts_fifteen_seconds_and_is_then_repeated(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
+def test_release_lasts_fifteen_seconds_and_is_then_repeated(tenant: Tenant, released: Released, now: TestClock) -> None:
     due = a_pending_attempt(tenant)
-    assert is_released(release, hints, due)
+    assert released() == [due.id]
     now.move(RELEASE_SPAN - A_MOMENT)
-    assert not is_released(release, hints, due)
+    assert released() == []
     now.move(A_MOMENT)
-    assert is_released(release, hints, due)
+    assert released() == [due.id]
 
 
 def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: RecordingHints, release: Release) -> None:
@@ -68,11 +76,9 @@ def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: Reco
 @pytest.mark.parametrize(
     "meanwhile",
     [
-        pytest.param("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", id="the company is paused"),
+        pytest.param(f"UPDATE companies SET {PAUSED}", id="the company is paused"),
         pytest.param("UPDATE companies SET deleted_at = :at", id="the company is deleted"),
-        pytest.param(
-            "UPDATE carrier_accounts SET paused_at = :at, pause_reason = 'a test'", id="the account is paused"
-        ),
+        pytest.param(f"UPDATE carrier_accounts SET {PAUSED}", id="the account is paused"),
         pytest.param("UPDATE attempts SET expires_at = :at", id="it has expired"),
         pytest.param("UPDATE lines SET free_at = :at + interval '1 second'", id="its line rests"),
     ],
@@ -84,26 +90,22 @@ def test_nothing_is_released_when(tenant: Tenant, release: Release, hints: Recor
     assert hints.rings == []
 
 
-def test_attempt_is_released_only_once_its_line_is_free(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
+def test_attempt_is_released_only_once_its_line_is_free(tenant: Tenant, released: Released) -> None:
     number = a_number()
     first = a_claimed_attempt(tenant, number)
     waiting = a_pending_attempt(tenant, number)
-    assert not is_released(release, hints, waiting)
+    assert released() == []
     tenant.dial.give_back(first, "A_TEST")
     tenant.take(first, Cancelled(reason=Reason.REPLACED))
-    assert is_released(release, hints, waiting)
+    assert released() == [waiting.id]
 
 
-def test_only_the_same_interview_is_released_within_the_gap(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
+def test_only_the_same_interview_is_released_within_the_gap(tenant: Tenant, released: Released) -> None:
     number = a_number()
-    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     a_pending_attempt(tenant, number)
     retry = a_pending_attempt(tenant, number, interview_id=over.interview_id)
-    assert is_released(release, hints, retry)
+    assert released() == [retry.id]
 
 
 def test_live_or_finished_attempt_is_not_released(tenant: Tenant, release: Release) -> None:
@@ -114,83 +116,62 @@ def test_live_or_finished_attempt_is_not_released(tenant: Tenant, release: Relea
 
 @pytest.mark.parametrize("manual", [True, False], ids=["invokes", "first attempts"])
 def test_retry_does_not_wait_behind_calls_of_another_company(
-    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock, *, manual: bool
+    tenant: Tenant, released: Released, *, manual: bool
 ) -> None:
-    slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "5" * 32, calls_per_second=1.0)
-    release = Release(slow.context, hints, slow.account_id)
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 1.0")
     for _ in range(30):
-        a_pending_attempt(slow, manual=manual, due_at=now() - timedelta(hours=1))
-    other = a_house(database, seed(database, now()), tenant.hasher, now, account_sid="AC" + "5" * 32)
-    retry = a_pending_attempt(other, manual=False, due_at=now() - timedelta(minutes=1))
-    slow.change("UPDATE carrier_accounts SET calls_per_second = 1")
-    release.due()
-    assert retry.id in hints.ids(tasks.DIAL)[:2]
+        a_pending_attempt(tenant, manual=manual, due_at=tenant.now() - timedelta(hours=1))
+    other = another_company(tenant)
+    retry = a_pending_attempt(other, manual=False, due_at=tenant.now() - timedelta(minutes=1))
+    assert retry.id in released()[:2]
 
 
-def test_invoked_attempts_are_released_before_the_earliest_due(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
-    late = a_pending_attempt(tenant, manual=False, due_at=now() - timedelta(hours=2))
-    asked = a_pending_attempt(tenant, manual=True, due_at=now())
-    earlier = a_pending_attempt(tenant, manual=True, due_at=now() - timedelta(minutes=1))
-    release.due()
-    assert hints.ids(tasks.DIAL) == [earlier.id, asked.id, late.id]
+def test_invoked_attempts_are_released_before_the_earliest_due(tenant: Tenant, released: Released) -> None:
+    late = a_pending_attempt(tenant, manual=False, due_at=tenant.now() - timedelta(hours=2))
+    asked = a_pending_attempt(tenant, manual=True, due_at=tenant.now())
+    earlier = a_pending_attempt(tenant, manual=True, due_at=tenant.now() - timedelta(minutes=1))
+    assert released() == [earlier.id, asked.id, late.id]
 
 
 def test_release_is_limited_to_what_the_account_can_start(
-    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints
 ) -> None:
-    slow = a_house(
-        database, seeded, tenant.hasher, now, account_sid="AC" + "2" * 32, calls_per_second=0.2
-    )  # three in fifteen seconds
-    release = Release(slow.context, hints, slow.account_id)
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.2")  # three in fifteen seconds
     for _ in range(5):
-        a_pending_attempt(slow)
+        a_pending_attempt(tenant)
     assert release.due() == 3
     assert release.due() == 0
-    claimed = slow.dial.claim(hints.ids(tasks.DIAL)).claimed
+    claimed = tenant.dial.claim(hints.ids(tasks.DIAL)).claimed
     assert release.due() == len(claimed), "claimed attempts make room"
 
 
-def test_large_company_does_not_delay_a_small_one(
-    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
-) -> None:
-    slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "4" * 32, calls_per_second=1.0)
-    release = Release(slow.context, hints, slow.account_id)
+def test_large_company_does_not_delay_a_small_one(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 1.0")
     for _ in range(30):
-        a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
-    others = [
-        a_pending_attempt(a_house(database, seed(database, now()), tenant.hasher, now, account_sid="AC" + "4" * 32))
-        for _ in range(3)
-    ]
-    slow.change("UPDATE carrier_accounts SET calls_per_second = 1")
+        a_pending_attempt(tenant, due_at=tenant.now() - timedelta(hours=1))
+    others = [a_pending_attempt(another_company(tenant)) for _ in range(3)]
     assert release.due() == 14, "of the fifteen seconds one is kept for companies without a released attempt"
     assert {other.id for other in others} <= set(hints.ids(tasks.DIAL)[:6])
 
 
 def test_backlog_leaves_a_second_of_calls_to_other_companies(
-    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints
 ) -> None:
-    account = "AC" + "6" * 32
-    slow = a_house(database, seeded, tenant.hasher, now, account_sid=account, calls_per_second=2.0)
-    release = Release(slow.context, hints, slow.account_id)
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 2.0")
     for _ in range(40):
-        a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
+        a_pending_attempt(tenant, due_at=tenant.now() - timedelta(hours=1))
     assert release.due() == 2 * 14, "the number that the account can start in fourteen seconds"
-    others = [a_house(database, seed(database, now()), tenant.hasher, now, account_sid=account) for _ in range(3)]
-    slow.change("UPDATE carrier_accounts SET calls_per_second = 2")
-    earliest = [a_pending_attempt(each, due_at=now() - timedelta(minutes=1)).id for each in others]
+    others = [another_company(tenant) for _ in range(3)]
+    earliest = [a_pending_attempt(each, due_at=tenant.now() - timedelta(minutes=1)).id for each in others]
     for each in others:
-        a_pending_attempt(each, due_at=now())
+        a_pending_attempt(each, due_at=tenant.now())
     hints.rung.clear()
     assert release.due() == 2
     assert set(hints.ids(tasks.DIAL)) < set(earliest), "the first call of a company only"
     assert release.due() == 0, "thirty in all"
 
 
-def test_full_company_takes_no_place_from_others(
-    tenant: Tenant, release: Release, hints: RecordingHints, database: Database, now: TestClock
-) -> None:
+def test_full_company_takes_no_place_from_others(tenant: Tenant, release: Release) -> None:
     tenant.change("UPDATE companies SET concurrent_calls = 2")
     a_claimed_attempt(tenant)
     for _ in range(3):
@@ -200,54 +181,48 @@ def test_full_company_takes_no_place_from_others(
 
 
 def test_company_with_a_later_turn_takes_no_place_from_others(
-    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
+    tenant: Tenant, release: Release, released: Released, now: TestClock
 ) -> None:
-    account = "AC" + "5" * 32
-    slow = a_house(database, seeded, tenant.hasher, now, account_sid=account, calls_per_second=0.01)  # one at a time
-    release = Release(slow.context, hints, slow.account_id)
-    slow.change("UPDATE companies SET calls_per_second = 0.05, next_slot_at = :at", at=now() + timedelta(seconds=20))
-    waiting = a_pending_attempt(slow, due_at=now() - timedelta(hours=1))
-    quick = a_house(database, seed(database, now()), tenant.hasher, now, account_sid=account, calls_per_second=0.01)
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.01")  # one at a time
+    tenant.change("UPDATE companies SET calls_per_second = 0.05, next_slot_at = :at", at=now() + timedelta(seconds=20))
+    waiting = a_pending_attempt(tenant, due_at=now() - timedelta(hours=1))
+    quick = another_company(tenant)
     other = a_pending_attempt(quick)
-    assert is_released(release, hints, other)
+    assert released() == [other.id]
     quick.take(other, Cancelled(reason=Reason.CANCELLED_BY_USER))
     assert release.due() == 0
     now.move(timedelta(seconds=19) + A_MOMENT)
-    assert is_released(release, hints, waiting)
+    assert released() == [waiting.id]
 
 
-def test_turn_taken_on_a_clock_set_back_delays_no_company(
-    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
-) -> None:
-    tenant.change("UPDATE companies SET next_slot_at = :at", at=now() + timedelta(minutes=2))
-    assert is_released(release, hints, a_pending_attempt(tenant))
+def test_turn_taken_on_a_clock_set_back_delays_no_company(tenant: Tenant, released: Released) -> None:
+    tenant.change("UPDATE companies SET next_slot_at = :at", at=tenant.now() + timedelta(minutes=2))
+    mine = a_pending_attempt(tenant)
+    assert released() == [mine.id]
 
 
-def test_very_slow_account_still_releases_one_attempt(
-    database: Database, seeded: Seeded, tenant: Tenant, hints: RecordingHints, now: TestClock
-) -> None:
-    slow = a_house(database, seeded, tenant.hasher, now, account_sid="AC" + "3" * 32, calls_per_second=0.01)
+def test_very_slow_account_still_releases_one_attempt(tenant: Tenant, release: Release) -> None:
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.01")
     for _ in range(2):
-        a_pending_attempt(slow)
-    assert Release(slow.context, hints, slow.account_id).due() == 1
+        a_pending_attempt(tenant)
+    assert release.due() == 1
 
 
 def test_trial_that_could_not_be_claimed_gives_way_to_another(
-    database: Database, tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
+    tenant: Tenant, released: Released, other: Tenant, now: TestClock
 ) -> None:
     """Otherwise no trial call would be made while one company's row is locked, or its settings cannot be read."""
-    other = of_company(tenant, seed(database, now()))
     stuck = a_pending_attempt(other)
     tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
     now.move(A_MOMENT)
     mine = a_pending_attempt(tenant)
     tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
-    assert is_released(release, hints, stuck)
-    assert not tenant.dial.claim([stuck.id]).claimed
+    assert released() == [stuck.id]
+    assert not is_claimed(tenant, stuck)
     now.move(RELEASE_SPAN)
-    assert is_released(release, hints, mine)
+    assert released() == [mine.id]
     now.move(RELEASE_SPAN)
-    assert is_released(release, hints, stuck), "each in its turn"
+    assert released() == [stuck.id], "each in its turn"
 
 
 def test_hint_contains_at_most_fifty_ids(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
@@ -257,12 +232,12 @@ def test_hint_contains_at_most_fifty_ids(tenant: Tenant, release: Release, hints
     assert [len(ids) for task, ids in hints.rings if task == tasks.DIAL] == [50, 1]
 
 
-def test_next_due_time_is_returned(tenant: Tenant, release: Release, now: TestClock) -> None:
-    assert release.next_due(now()) is None
-    a_pending_attempt(tenant, due_at=now() + timedelta(hours=2))
-    a_pending_attempt(tenant, due_at=now() + timedelta(hours=1))
-    a_pending_attempt(tenant, due_at=now())
-    assert release.next_due(now()) == now() + timedelta(hours=1)
+def test_next_due_time_is_returned(tenant: Tenant, release: Release) -> None:
+    assert release.next_due(tenant.now()) is None
+    a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=2))
+    a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=1))
+    a_pending_attempt(tenant, due_at=tenant.now())
+    assert release.next_due(tenant.now()) == tenant.now() + timedelta(hours=1)
 
 
 def test_hints_for_unapplied_commands_back_off(

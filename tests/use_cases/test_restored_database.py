@@ -22,6 +22,7 @@ from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_pending
 from tests.support.dumps import dump, restore
 
 CHANGED = "ALARM: DATABASE_CHANGED"
+Options = tuple[str, ...]
 
 
 @dataclass
@@ -76,6 +77,13 @@ class Installation:
         self.tenant = replace(self.tenant, database=Database(self.url))
         return self.tenant
 
+    def restore_elsewhere(self, folder: Path, of_the_dump: Options = (), of_the_restore: Options = ()) -> None:
+        """Dump the database, restore it as a new one, and connect to that."""
+        dump(self.url, folder / "dump", *of_the_dump)
+        restored = self.server.create()
+        restore(self.server.url_of(restored), folder / "dump", *of_the_restore)
+        self.reopen(restored)
+
     def close(self) -> None:
         self.tenant.database.close()
 
@@ -119,10 +127,7 @@ def empty(tenant: Tenant) -> None:
 
 
 def test_dump_restored_into_a_new_database_stops_dialling(installation: Installation, tmp_path: Path) -> None:
-    dump(installation.url, tmp_path / "dump")
-    restored = installation.server.create()
-    restore(installation.server.url_of(restored), tmp_path / "dump")
-    installation.reopen(restored)
+    installation.restore_elsewhere(tmp_path)
     assert not installation.claims()
     assert not installation.claims()
     Pauses(installation.tenant.database, installation.tenant.now).resume(None)
@@ -139,7 +144,7 @@ def test_dump_restored_over_its_own_database_stops_dialling(installation: Instal
 
 @pytest.mark.parametrize("options", [(), ("--single-transaction",)])
 def test_rows_restored_into_the_same_tables_stop_dialling(
-    installation: Installation, tmp_path: Path, options: tuple[str, ...]
+    installation: Installation, tmp_path: Path, options: Options
 ) -> None:
     dump(installation.url, tmp_path / "dump")
     empty(installation.tenant)
@@ -151,10 +156,7 @@ def test_rows_restored_into_the_same_tables_stop_dialling(
 
 def test_dump_made_before_the_first_claim_stops_dialling(new_installation: Installation, tmp_path: Path) -> None:
     """Calls that were placed after the dump are forgotten, although no call had been claimed before it."""
-    dump(new_installation.url, tmp_path / "dump")
-    restored = new_installation.server.create()
-    restore(new_installation.server.url_of(restored), tmp_path / "dump")
-    new_installation.reopen(restored)
+    new_installation.restore_elsewhere(tmp_path)
     assert not new_installation.claims()
 
 
@@ -162,10 +164,7 @@ def test_dump_made_right_after_a_resume_stops_dialling(installation: Installatio
     pauses = Pauses(installation.tenant.database, installation.tenant.now)
     pauses.pause(None, "a look at the carrier")
     pauses.resume(None)
-    dump(installation.url, tmp_path / "dump")
-    restored = installation.server.create()
-    restore(installation.server.url_of(restored), tmp_path / "dump")
-    installation.reopen(restored)
+    installation.restore_elsewhere(tmp_path)
     assert not installation.claims()
 
 
@@ -234,14 +233,11 @@ def test_upgraded_installation_claims_and_stores_its_copy(installation: Installa
     ],
 )
 def test_dump_of_the_previous_release_stops_dialling(
-    installation: Installation, tmp_path: Path, of_the_dump: tuple[str, ...], of_the_restore: tuple[str, ...]
+    installation: Installation, tmp_path: Path, of_the_dump: Options, of_the_restore: Options
 ) -> None:
     """It names the same server and no copy, just as an upgraded installation does."""
     installation.forget_the_copy()
-    dump(installation.url, tmp_path / "dump", *of_the_dump)
-    restored = installation.server.create()
-    restore(installation.server.url_of(restored), tmp_path / "dump", *of_the_restore)
-    installation.reopen(restored)
+    installation.restore_elsewhere(tmp_path, of_the_dump, of_the_restore)
     assert not installation.claims()
 
 

@@ -1,38 +1,30 @@
 """Attempts without news: polled, proven or given up, and never dialled again."""
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
 from uuid import UUID
 
 import pytest
-import requests
 
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio import TwilioAccount
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
-from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, ListedCall, NeverTaken
-from scheduler.domain.command import Command, CommandState, RescheduleAttempt
+from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
+from scheduler.domain.call import CallNews, CallStatus, ListedCall, NeverTaken
+from scheduler.domain.command import CommandState, RescheduleAttempt
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.breaker import BACK_OFF, Breaker
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, POLL_AFTER_RING, Policy
-from scheduler.persistence.database import Database
+from scheduler.use_cases import settle as settling
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed, wait_until
+from tests.conftest import TestClock, wait_until
 from tests.support.builders import (
     RecordingHints,
     Tenant,
@@ -43,56 +35,41 @@ from tests.support.builders import (
     a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
-    of_company,
 )
-from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
-from tests.use_cases.test_hear import PUBLIC_URL, a_form, deliver
+from tests.support.servers import SimulatedCarrier, a_closed_port
+from tests.use_cases.conftest import (
+    EMPTY_LIST,
+    FOR_HOURS,
+    Calls,
+    Perform,
+    answering,
+    breaker_of,
+    close_breaker,
+    finish,
+    is_claimed,
+    pause_reason,
+    see_leg,
+    settle_at,
+)
+from tests.use_cases.test_hear import a_form, deliver
 
 A_MOMENT = timedelta(microseconds=1)
-FOR_HOURS = 7200.0
-
-
-def ring(carrier: SimulatedCarrier, tenant: Tenant, attempt: Attempt, **plan: Any) -> str:
-    """Send the attempt's one POST; the sid of its call, as only the carrier's ledger shows it."""
-    order = tenant.dial.last_look(attempt)
-    assert order is not None
-    carrier.plan(to=order.to, **({"callbacks": "none", "ring_s": FOR_HOURS} | plan))
-
-    async def place() -> None:
-        line = TwilioCallPlacer(carrier.account(), tenant.policy)
-        assert isinstance(await line.place(order), Accepted)
-        await line.close()
-
-    asyncio.run(place())
-    [leg] = carrier.rings(order.to)
-    return str(leg["sid"])
-
-
-def end(carrier: SimulatedCarrier, sid: str) -> None:
-    """Hang up in any state of the call."""
-    url = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls/{sid}.json"
-    answer = requests.post(url, data={"Status": "completed"}, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
-    assert answer.status_code == requests.codes.ok
-
-
-def has_status(carrier: SimulatedCarrier, sid: str, status: str) -> Callable[[], bool]:
-    return lambda: any(leg["status"] == status for leg in carrier.rings() if leg["sid"] == sid)
 
 
 # ---- a lapsed lease
 
 
 def test_lapsed_lease_is_found_on_the_list_and_polled_to_its_end(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=FOR_HOURS)
-    wait_until(has_status(carrier, sid, "in-progress"), says="somebody answered")
+    sid = calls.ring(mine, ring_s=0.0, talk_s=FOR_HOURS)
+    calls.wait_for(sid, "in-progress")
     now.move(tenant.policy.lease)
     settle.round()
     placed = tenant.attempt(mine.id)
     assert (placed.phase, placed.call_sid) == (Phase.PLACED, sid)
-    end(carrier, sid)
+    calls.end(sid)
     assert placed.look_at is not None
     now.instant = placed.look_at
     settle.round()
@@ -112,11 +89,8 @@ def test_running_lease_is_left_alone(tenant: Tenant, settle: Settle, now: TestCl
 def test_concurrent_rounds_settle_a_lapsed_lease_once(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
-    settlers = [Thread(target=settle._notice_lapsed_leases, args=[settle._new_round()]) for _ in range(4)]
-    for settler in settlers:
-        settler.start()
-    for settler in settlers:
-        settler.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(settle._notice_lapsed_leases, [settle._new_round() for _ in range(4)]))
     assert tenant.history(mine.id) == ["created", "claimed", "answer_lost"]
 
 
@@ -140,10 +114,8 @@ def test_unknown_outcome_is_never_retried_automatically(tenant: Tenant, settle: 
     for _ in range(3):
         now.move(timedelta(days=1))
         settle.round()
-        assert tenant.dial.claim([given_up.id]).claimed == ()
-    rows = tenant.ask("SELECT count(*) FROM attempts WHERE interview_id = :id", id=given_up.interview_id)
-    assert rows[0][0] == 1
-    assert tenant.attempt(given_up.id) == given_up
+        assert not is_claimed(tenant, given_up)
+    assert tenant.attempts(given_up.interview_id) == [given_up]
 
 
 def test_unknown_attempt_is_polled_at_once_and_every_ten_seconds(
@@ -161,65 +133,39 @@ def test_unknown_attempt_is_polled_at_once_and_every_ten_seconds(
         now.move(A_MOMENT)
 
 
-def test_late_call_is_found_while_polls_go_on(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_late_call_is_found_while_polls_go_on(tenant: Tenant, settle: Settle, calls: Calls, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
-    order = tenant.dial.last_look(mine)
-    assert order is not None
     now.move(tenant.policy.lease)
     settle.round()
     assert tenant.attempt(mine.id).phase is Phase.UNKNOWN
     # The carrier's time of acceptance lies within the lease.
-    carrier.clock = lambda: now() - timedelta(seconds=1)
-    carrier.plan(to=order.to, callbacks="none", ring_s=FOR_HOURS)
-    answer = requests.post(
-        f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
-        data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
-        auth=(ACCOUNT_SID, PRIMARY),
-        timeout=5,
-    )
+    calls.carrier.clock = lambda: now() - timedelta(seconds=1)
+    calls.carrier.plan(to=mine.called_number, callbacks="none", ring_s=FOR_HOURS)
+    sid = calls.post_late(mine)
     now.move(ASK_EVERY)
     settle.round()
-    assert tenant.attempt(mine.id).call_sid == answer.json()["sid"]
+    assert tenant.attempt(mine.id).call_sid == sid
 
 
-def test_one_of_two_unanswered_calls_is_ended(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_one_of_two_unanswered_calls_is_ended(tenant: Tenant, settle: Settle, calls: Calls, now: TestClock) -> None:
     mine = a_claimed_attempt(tenant)
-    order = tenant.dial.last_look(mine)
-    assert order is not None
-    ring(carrier, tenant, mine)
-    requests.post(
-        f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
-        data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
-        auth=(ACCOUNT_SID, PRIMARY),
-        timeout=5,
-    )
+    calls.ring(mine)
+    calls.post_late(mine)
     now.move(tenant.policy.lease)
     for _ in range(4):
         settle.round()
         now.move(ASK_EVERY)
-    statuses = [leg["status"] for leg in carrier.rings(order.to)]
+    statuses = [leg["status"] for leg in calls.carrier.rings(mine.called_number)]
     assert sorted(statuses) == ["canceled", "ringing"]
 
 
-# ---- what cannot be settled
-
-
 def test_attempt_that_cannot_be_settled_delays_no_other(
-    database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
-    broken = of_company(tenant, seed(database, now()))
-    attempts = []
-    for mine in (tenant, broken, tenant, broken, tenant):
-        attempt = a_claimed_attempt(mine)
-        sid = ring(carrier, mine, attempt, outcome="busy", ring_s=0.0)
-        mine.dial.record([(attempt, Accepted(call_sid=sid))])
-        wait_until(has_status(carrier, sid, "busy"), says="it was busy")
-        attempts.append(attempt)
-    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=broken.company_id)
+    attempts = [a_claimed_attempt(each) for each in (tenant, other, tenant, other, tenant)]
+    for attempt in attempts:
+        calls.ring_and_record(attempt, until="busy", outcome="busy", ring_s=0.0)
+    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
     now.move(timedelta(minutes=2))
     settle.round()
     assert [tenant.attempt(each.id).reason for each in attempts] == [Reason.BUSY, None, Reason.BUSY, None, Reason.BUSY]
@@ -229,8 +175,7 @@ def test_attempt_that_cannot_be_settled_delays_no_other(
 
 
 def test_call_unknown_to_the_carrier_ends_when_it_must_be_over(tenant: Tenant, settle: Settle, now: TestClock) -> None:
-    number = a_number()
-    forgotten = a_placed_attempt(tenant, number)
+    forgotten = a_placed_attempt(tenant)
     now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call - A_MOMENT)
     settle.round()
     assert tenant.attempt(forgotten.id).phase is Phase.PLACED, "it may wait in the queue, ring and talk that long"
@@ -242,7 +187,7 @@ def test_call_unknown_to_the_carrier_ends_when_it_must_be_over(tenant: Tenant, s
 
 def test_late_call_unknown_to_the_carrier_frees_its_line(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    live = tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now()))
+    live = see_leg(tenant, unknown)
     now.move(MAX_QUEUE + tenant.policy.ring_timeout + tenant.policy.max_call)
     settle.round()
     given_up = tenant.attempt(live.id)
@@ -256,22 +201,20 @@ def test_late_call_unknown_to_the_carrier_frees_its_line(tenant: Tenant, settle:
 # ---- what is not a proof
 
 
-def test_call_to_another_number_does_not_match(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
-    ring(carrier, tenant, a_claimed_attempt(tenant))
+def test_call_to_another_number_does_not_match(tenant: Tenant, settle: Settle, calls: Calls) -> None:
+    calls.ring(a_claimed_attempt(tenant))
     unknown = an_unknown_attempt(tenant)
     settle.round()
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
 
 
 def test_call_from_before_the_claim_does_not_match(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     number = a_number()
     earlier = a_claimed_attempt(tenant, number)
-    sid = ring(carrier, tenant, earlier)
-    tenant.take(earlier, Ended(reason=Reason.INVALID_NUMBER, ended_at=now()))  # its sid was never learnt
+    sid = calls.ring(earlier)
+    finish(tenant, earlier, Reason.INVALID_NUMBER)  # its sid was never learnt
     now.move(timedelta(seconds=6))
     unknown = an_unknown_attempt(tenant, number)
     settle.round()
@@ -280,13 +223,12 @@ def test_call_from_before_the_claim_does_not_match(
 
 @guards("bound")
 def test_call_bound_to_another_attempt_does_not_match(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     number = a_number()
     earlier = a_claimed_attempt(tenant, number)
-    sid = ring(carrier, tenant, earlier, outcome="busy", ring_s=0.0)
-    tenant.dial.record([(earlier, Accepted(call_sid=sid))])
-    tenant.take(tenant.attempt(earlier.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    calls.ring_and_record(earlier, outcome="busy", ring_s=0.0)
+    finish(tenant, tenant.attempt(earlier.id))
     unknown = an_unknown_attempt(tenant, number, interview_id=earlier.interview_id)
     settle.round()
     assert tenant.attempt(unknown.id).call_sid is None
@@ -296,29 +238,17 @@ def test_call_bound_to_another_attempt_does_not_match(
 
 
 def test_two_matching_calls_bind_neither_and_pause_the_company(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     unknown = a_claimed_attempt(tenant)
-    order = tenant.dial.last_look(unknown)
-    assert order is not None
-    ring(carrier, tenant, unknown)
-    requests.post(
-        f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json",
-        data={"To": order.to, "From": order.caller, "Url": "https://example.com/voice"},
-        auth=(ACCOUNT_SID, PRIMARY),
-        timeout=5,
-    )
+    calls.ring(unknown)
+    calls.post_late(unknown)
     now.move(tenant.policy.lease)
     settle.round()
     still = tenant.attempt(unknown.id)
     assert (still.phase, still.call_sid) == (Phase.UNKNOWN, None)
-    assert paused(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
+    assert pause_reason(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
     assert tenant.line(unknown)[0] == unknown.id
-
-
-def paused(tenant: Tenant) -> str | None:
-    reason = tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0]
-    return None if reason is None else str(reason)
 
 
 # ---- a carrier that cannot be asked
@@ -329,39 +259,8 @@ def many_unknown_attempts(tenant: Tenant) -> list[Attempt]:
     attempts = []
     for _ in range(15):
         attempts.append(an_unknown_attempt(tenant))
-        tenant.change("UPDATE carrier_accounts SET failures = 0")
+        close_breaker(tenant)
     return attempts
-
-
-def settle_at(tenant: Tenant, carrier: SimulatedCarrier, url: str) -> Settle:
-    desk = TwilioQueries(carrier.account(url=url), tenant.policy)
-    return Settle(tenant.context, desk, tenant.account_id)
-
-
-@contextmanager
-def babbling(status: int, body: bytes, paths: list[str] | None = None) -> Iterator[str]:
-    """A server that gives every question the same answer, and notes the `paths` of its requests."""
-
-    class Babbles(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if paths is not None:
-                paths.append(self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Babbles) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 NONSENSE = [
@@ -378,26 +277,26 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("status", "body"), NONSENSE)
 def test_undocumented_answer_proves_nothing_and_stops_no_other(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+    tenant: Tenant, now: TestClock, status: int, body: bytes
 ) -> None:
     attempts = [an_unknown_attempt(tenant), a_placed_attempt(tenant), an_unknown_attempt(tenant)]
     now.move(timedelta(minutes=2))
-    with babbling(status, body) as url:
-        settle_at(tenant, carrier, url).round()
+    with answering(status, body) as url:
+        settle_at(tenant, url).round()
     for before in attempts:
         after = tenant.attempt(before.id)
         assert (after.phase, after.looks) == (before.phase, 1)
 
 
 def test_time_for_a_proof_goes_on_once_a_list_was_read(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, now: TestClock, offline: Settle
 ) -> None:
     unknown, placed = an_unknown_attempt(tenant), a_placed_attempt(tenant)
     now.move(tenant.policy.lease + ASK_EVERY)
     settle.round()
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
     now.move(tenant.policy.settle)
-    settle_at(tenant, carrier, a_closed_port()).round()
+    offline.round()
     assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
     assert tenant.attempt(placed.id).phase is Phase.PLACED, "this one is known to have been taken"
 
@@ -413,33 +312,31 @@ def test_time_for_a_proof_goes_on_once_a_list_was_read(
     ],
 )
 def test_first_unanswered_request_is_the_last_of_the_round(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
+    tenant: Tenant, settle: Settle, now: TestClock, status: int, body: bytes
 ) -> None:
     attempts = many_unknown_attempts(tenant)
     now.move(tenant.policy.lease + ASK_EVERY)
     settle.round()
     now.move(ASK_EVERY)
     paths: list[str] = []
-    with babbling(status, body, paths) as url:
-        nobody_answers = settle_at(tenant, carrier, url)
-        nobody_answers.round()
+    with answering(status, body, paths) as url:
+        unanswered = settle_at(tenant, url)
+        unanswered.round()
         assert len(paths) == 1
         assert sorted(tenant.attempt(each.id).looks for each in attempts) == [1] * 14 + [2]
         now.move(tenant.policy.settle)
-        nobody_answers.round()
+        unanswered.round()
         assert len(paths) == 2
     assert {tenant.attempt(each.id).reason for each in attempts} == {Reason.OUTCOME_UNKNOWN}, "time runs on for all"
 
 
 def test_call_unknown_to_the_carrier_delays_no_other_poll(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     for _ in range(3):
         a_placed_attempt(tenant)  # by a name that the carrier never gave
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, outcome="busy", ring_s=0.0)
-    tenant.dial.record([(mine, Accepted(call_sid=sid))])
-    wait_until(has_status(carrier, sid, "busy"), says="it was busy")
+    calls.ring_and_record(mine, until="busy", outcome="busy", ring_s=0.0)
     now.move(timedelta(minutes=2))
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.BUSY
@@ -467,64 +364,86 @@ def test_hanging_carrier_delays_a_round_once_and_no_expiry(
         seen.append((impatient.attempt(expiring.id).reason, impatient.attempt(silent.id).phase))
 
     carrier.down("hang")
-    desk = Watched(carrier.account(), IMPATIENT, is_asked)
-    Settle(impatient.context, desk, impatient.account_id).round()
+    queries = Watched(carrier.account(), IMPATIENT, is_asked)
+    Settle(impatient.context, queries, impatient.account_id).round()
     carrier.up()
     assert seen == [(Reason.EXPIRED, Phase.UNKNOWN)], "one question, after what needs no carrier"
     assert sum(impatient.attempt(each.id).looks for each in [*unknown, silent]) == 1
 
 
-def test_polls_left_by_a_round_are_made_by_the_next(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_polls_left_by_a_round_are_made_by_the_next(tenant: Tenant) -> None:
     attempts = many_unknown_attempts(tenant)
     paths: list[str] = []
-    with babbling(200, b'{"calls": []}', paths) as url:
-        desk = TwilioQueries(carrier.account(url=url), tenant.policy)
-        hurried = Settle(tenant.context, desk, tenant.account_id, longest_round=timedelta(0))
-        hurried.round()
+    with answering(200, EMPTY_LIST, paths) as url:
+        settle_at(tenant, url, longest_round=timedelta(0)).round()
         assert paths == []
-        settle_at(tenant, carrier, url).round()
+        settle_at(tenant, url).round()
         assert len(paths) == len(attempts), "nothing was held from the others"
     assert {tenant.attempt(each.id).looks for each in attempts} == {1}
+
+
+@pytest.fixture
+def ending(tenant: Tenant, now: TestClock) -> list[Attempt]:
+    """Three expired attempts, and three with lapsed leases."""
+    expired = [a_pending_attempt(tenant, expires_at=now() + A_MOMENT) for _ in range(3)]
+    lapsed = [a_claimed_attempt(tenant) for _ in range(3)]
+    now.move(tenant.policy.lease)
+    return [*expired, *lapsed]
+
+
+def unchanged(tenant: Tenant, attempts: list[Attempt]) -> list[AttemptState]:
+    """The states of those attempts that are as they were."""
+    return [each.state for each in attempts if tenant.attempt(each.id).epoch == each.epoch]
+
+
+def test_round_without_time_expires_and_lapses_nothing(tenant: Tenant, settle: Settle, ending: list[Attempt]) -> None:
+    settle_at(tenant, a_closed_port(), longest_round=timedelta(0)).round()
+    assert len(unchanged(tenant, ending)) == 6
+    settle.round()
+    assert unchanged(tenant, ending) == []
+
+
+def test_round_expires_and_lapses_a_limited_number(
+    tenant: Tenant, settle: Settle, ending: list[Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "_MAX_PER_ROUND", 2)
+    settle.round()
+    assert unchanged(tenant, ending) == [AttemptState.PENDING, AttemptState.IN_PROGRESS]
+    settle.round()
+    assert unchanged(tenant, ending) == []
 
 
 # ---- a carrier that is down
 
 
-def a_house_whose_carrier_is_down(tenant: Tenant, now: TestClock) -> None:
-    """It is time to ask whether it is back."""
+def make_a_probe_due(tenant: Tenant, now: TestClock) -> None:
+    """The carrier is down, and it is time to probe it."""
     tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause="CREDENTIALS"))])
     now.move(BACK_OFF[0])
 
 
-def breaker_of(tenant: Tenant) -> Breaker:
-    with tenant.database.transaction() as stores:
-        return stores.carrier_accounts.get(tenant.account_id).breaker
-
-
 def test_one_of_many_settlers_probes_the_carrier(tenant: Tenant, now: TestClock) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+    make_a_probe_due(tenant, now)
     breakers: list[Breaker] = []
 
     def another_settles() -> None:
         breakers.append(breaker_of(tenant))
         settle.round()
 
-    desk = Interrupted(another_settles, None)
-    settle = Settle(tenant.context, desk, tenant.account_id)
+    settle = settle_during(tenant, another_settles)
     settle.round()
     assert [breaker.is_down for breaker in breakers] == [True]
     assert breaker_of(tenant).is_on_trial
 
 
 def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle: Settle, now: TestClock) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+    make_a_probe_due(tenant, now)
 
     def killed() -> None:
         raise KeyboardInterrupt
 
-    desk = Interrupted(killed, None)
     with pytest.raises(KeyboardInterrupt):
-        Settle(tenant.context, desk, tenant.account_id).round()
+        settle_during(tenant, killed).round()
     settle.round()
     assert breaker_of(tenant).is_down
     now.move(BACK_OFF[1])
@@ -532,15 +451,14 @@ def test_crash_during_a_probe_delays_the_next_by_one_wait(tenant: Tenant, settle
     assert breaker_of(tenant).is_on_trial
 
 
-def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
+def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, now: TestClock, offline: Settle) -> None:
+    make_a_probe_due(tenant, now)
 
     def another_asks_later_and_in_vain() -> None:
         now.move(BACK_OFF[1])
-        settle_at(tenant, carrier, a_closed_port()).round()
+        offline.round()
 
-    desk = Interrupted(another_asks_later_and_in_vain, None)
-    Settle(tenant.context, desk, tenant.account_id).round()
+    settle_during(tenant, another_asks_later_and_in_vain).round()
     assert breaker_of(tenant).is_down
 
 
@@ -555,25 +473,21 @@ def test_answer_to_an_outdated_probe_is_ignored(tenant: Tenant, carrier: Simulat
         pytest.param(500, b"{}", id="500"),
     ],
 )
-def test_carrier_with_a_malformed_answer_stays_down(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, status: int, body: bytes
-) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
-    with babbling(status, body) as url:
-        settle_at(tenant, carrier, url).round()
+def test_carrier_with_a_malformed_answer_stays_down(tenant: Tenant, now: TestClock, status: int, body: bytes) -> None:
+    make_a_probe_due(tenant, now)
+    with answering(status, body) as url:
+        settle_at(tenant, url).round()
     assert breaker_of(tenant).is_down
     assert breaker_of(tenant).down_until == now() + BACK_OFF[1]
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"calls": []}', b'{"calls": [{"sid": "CA1", "status": "of a new kind"}]}'], ids=["none", "a new kind"]
+    "body", [EMPTY_LIST, b'{"calls": [{"sid": "CA1", "status": "of a new kind"}]}'], ids=["none", "a new kind"]
 )
-def test_carrier_that_answers_a_probe_is_back(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, body: bytes
-) -> None:
-    a_house_whose_carrier_is_down(tenant, now)
-    with babbling(200, body) as url:
-        settle_at(tenant, carrier, url).round()
+def test_carrier_that_answers_a_probe_is_back(tenant: Tenant, now: TestClock, body: bytes) -> None:
+    make_a_probe_due(tenant, now)
+    with answering(200, body) as url:
+        settle_at(tenant, url).round()
     assert breaker_of(tenant).is_on_trial
 
 
@@ -581,12 +495,10 @@ def test_carrier_that_answers_a_probe_is_back(
 
 
 def test_placed_call_is_polled_after_its_ring_time_with_back_off(
-    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock
+    tenant: Tenant, calls: Calls, settle: Settle, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine)
-    wait_until(has_status(carrier, sid, "ringing"), says="it rings")
-    tenant.dial.record([(mine, Accepted(call_sid=sid))])
+    calls.ring_and_record(mine, until="ringing")
     assert tenant.attempt(mine.id).look_at == now() + tenant.policy.ring_timeout + POLL_AFTER_RING
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     for minutes in (1, 2, 5, 10, 10):
@@ -599,37 +511,31 @@ def test_placed_call_is_polled_after_its_ring_time_with_back_off(
     ("outcome", "reason"),
     [
         pytest.param("busy", Reason.BUSY, id="busy"),
-        pytest.param("no_answer", Reason.NO_ANSWER, id="nobody answered"),
+        pytest.param("no_answer", Reason.NO_ANSWER, id="no answer"),
         pytest.param("voicemail", Reason.VOICEMAIL, id="a machine"),
         pytest.param("answered", Reason.ANSWERED, id="a person"),
     ],
 )
 def test_polled_end_sets_the_outcome(
-    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock, outcome: str, reason: Reason
+    tenant: Tenant, calls: Calls, settle: Settle, now: TestClock, outcome: str, reason: Reason
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, outcome=outcome, ring_s=0.0, talk_s=0.0)
-    tenant.dial.record([(mine, Accepted(call_sid=sid))])
-    wait_until(lambda: carrier.rings()[-1]["ended_at"], says="it is over")
+    calls.ring_and_record(mine, outcome=outcome, ring_s=0.0, talk_s=0.0)
+    wait_until(lambda: calls.carrier.rings()[-1]["ended_at"], says="it is over")
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
     assert tenant.attempt(mine.id).reason is reason
 
 
 def test_polled_failure_waits_for_a_stored_callback(
-    tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, hints: RecordingHints, now: TestClock
+    tenant: Tenant, calls: Calls, hear: Hear, settle: Settle, hints: RecordingHints, now: TestClock
 ) -> None:
     """A poll does not return why a call failed. Its last callback contains the cause."""
-    callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    hear = Hear(tenant.context, hints, callbacks)
     stored, lost = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
     for mine in (stored, lost):
-        sid = ring(carrier, tenant, mine, outcome="declined", ring_s=0.0)
-        tenant.dial.record([(mine, Accepted(call_sid=sid))])
-    wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
-    stored_sid = tenant.attempt(stored.id).call_sid
-    assert stored_sid is not None
-    deliver(hear, stored, a_form(stored_sid, "failed", SipResponseCode="603"))
+        calls.ring_and_record(mine, outcome="declined", ring_s=0.0)
+    wait_until(lambda: all(each["ended_at"] for each in calls.carrier.rings()[-2:]), says="both are over")
+    deliver(hear, stored, a_form(tenant.attempt(stored.id), "failed", SipResponseCode="603"))
     now.move(tenant.policy.ring_timeout + POLL_AFTER_RING)
     settle.round()
     assert tenant.attempt(lost.id).reason is Reason.CARRIER_ERROR
@@ -640,7 +546,7 @@ def test_polled_failure_waits_for_a_stored_callback(
 
 
 @pytest.mark.parametrize(
-    ("error_codes", "reason", "is_cause_lost"),
+    ("error_codes", "reason", "is_lost"),
     [
         pytest.param([13224], Reason.INVALID_NUMBER, False, id="the number"),
         pytest.param([11200, 13224], Reason.INVALID_NUMBER, False, id="a web request, and the number"),
@@ -650,29 +556,21 @@ def test_polled_failure_waits_for_a_stored_callback(
     ],
 )
 def test_cause_of_a_failure_is_polled(
-    tenant: Tenant,
-    carrier: SimulatedCarrier,
-    settle: Settle,
-    now: TestClock,
-    error_codes: list[int],
-    reason: Reason,
-    is_cause_lost: bool,
+    tenant: Tenant, calls: Calls, settle: Settle, now: TestClock, error_codes: list[int], reason: Reason, is_lost: bool
 ) -> None:
     named, listed = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
-    for mine in (named, listed):
-        sid = ring(carrier, tenant, mine, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
-        if mine is named:
-            tenant.dial.record([(mine, Accepted(call_sid=sid))])
-    wait_until(lambda: all(each["ended_at"] for each in carrier.rings()[-2:]), says="both are over")
+    calls.ring_and_record(named, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
+    calls.ring(listed, outcome="invalid_number", ring_s=0.0, error_codes=error_codes)
+    wait_until(lambda: all(each["ended_at"] for each in calls.carrier.rings()[-2:]), says="both are over")
     now.move(tenant.policy.lease)
     settle.round()
     for mine in (named, listed):
         ended = tenant.attempt(mine.id)
-        assert (ended.reason, ended.cause_is_lost) == (reason, is_cause_lost)
+        assert (ended.reason, ended.cause_is_lost) == (reason, is_lost)
 
 
 class Interrupted:
-    """A desk during whose answer something else happens."""
+    """Queries during whose answer something else happens."""
 
     def __init__(self, meanwhile: Callable[[], object], news: CallNews | None) -> None:
         self._meanwhile = meanwhile
@@ -696,8 +594,12 @@ class Interrupted:
     def hang_up(self, call_sid: str) -> None: ...
 
 
+def settle_during(tenant: Tenant, meanwhile: Callable[[], object], news: CallNews | None = None) -> Settle:
+    return Settle(tenant.context, Interrupted(meanwhile, news), tenant.account_id)
+
+
 class Watched(TwilioQueries):
-    """A desk of which it is seen when it is asked."""
+    """Queries of which it is seen when it is asked."""
 
     def __init__(self, account: TwilioAccount, policy: Policy, is_asked: Callable[[], None]) -> None:
         super().__init__(account, policy)
@@ -731,8 +633,7 @@ def test_outdated_poll_result_writes_nothing(tenant: Tenant, now: TestClock, new
         assert isinstance(events, tuple)
         tenant.take(attempt, *events)
 
-    desk = Interrupted(called_back, news)
-    Settle(tenant.context, desk, tenant.account_id).round()
+    settle_during(tenant, called_back, news).round()
     heard = tenant.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
 
@@ -746,10 +647,8 @@ def test_pending_attempt_of_a_paused_company_expires(tenant: Tenant, settle: Set
         stores.companies.pause(tenant.company_id, "a test", now())
     now.move(timedelta(hours=1))
     settle.round()
-    assert (tenant.attempt(expiring.id).state, tenant.attempt(expiring.id).reason) == (
-        AttemptState.FAILED,
-        Reason.EXPIRED,
-    )
+    expired = tenant.attempt(expiring.id)
+    assert (expired.state, expired.reason) == (AttemptState.FAILED, Reason.EXPIRED)
     assert tenant.interview_status(expiring) is InterviewStatus.FAILED
 
 
@@ -776,21 +675,20 @@ def test_round_with_nothing_to_settle_does_nothing(tenant: Tenant, settle: Settl
 # ---- what was asked before it expired
 
 
-def accepted_move(submit: Submit, tenant: Tenant, attempt: Attempt, to: str) -> Command:
-    request = RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=to)
-    return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
+def move(attempt: Attempt, to: str = "2026-04-03T09:00:00+02:00") -> RescheduleAttempt:
+    return RescheduleAttempt(interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=to)
 
 
 def test_command_accepted_before_the_expiry_is_applied_after_it(
-    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, due_at=now() + timedelta(minutes=30), expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1) - A_MOMENT)
-    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accept(move(pending))
     now.move(A_MOMENT)
     settle.round()
     assert tenant.attempt(pending.id) == pending, "it waits for the command and may not be called until then"
-    assert tenant.dial.claim([pending.id]).claimed == ()
+    assert not is_claimed(tenant, pending)
     apply.command(command.id)
     moved = tenant.attempt(pending.id)
     assert (moved.state, str(moved.due_at)) == (AttemptState.PENDING, "2026-04-03 07:00:00+00:00")
@@ -799,10 +697,10 @@ def test_command_accepted_before_the_expiry_is_applied_after_it(
 
 
 def test_command_in_time_that_moves_nothing_permits_the_expiry(
-    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, apply: Apply, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = accepted_move(submit, tenant, pending, "2026-04-03T03:00:00+02:00")
+    command = accept(move(pending, "2026-04-03T03:00:00+02:00"))
     now.move(timedelta(hours=1))
     apply.command(command.id)  # refused: at night
     settle.round()
@@ -810,20 +708,20 @@ def test_command_in_time_that_moves_nothing_permits_the_expiry(
 
 
 def test_command_accepted_after_the_expiry_does_not_prevent_it(
-    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
     now.move(timedelta(hours=1))
-    accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    accept(move(pending))
     settle.round()
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
 def test_quarantined_command_prevents_no_expiry(
-    tenant: Tenant, settle: Settle, submit: Submit, apply: Apply, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accept(move(pending))
     with tenant.database.transaction() as stores:
         for _ in range(5):
             stores.inbox.count_failure(command.id, now())
@@ -833,20 +731,20 @@ def test_quarantined_command_prevents_no_expiry(
 
 
 def test_command_of_another_interview_prevents_no_expiry(
-    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
 ) -> None:
     other, pending = a_pending_attempt(tenant), a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    accepted_move(submit, tenant, other, "2026-04-03T09:00:00+02:00")
+    accept(move(other))
     now.move(timedelta(hours=1))
     settle.round()
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED
 
 
 def test_command_accepted_during_expiry_is_seen_under_the_lock(
-    tenant: Tenant, settle: Settle, submit: Submit, now: TestClock
+    tenant: Tenant, settle: Settle, accept: Perform, now: TestClock
 ) -> None:
     pending = a_pending_attempt(tenant, expires_at=now() + timedelta(hours=1))
-    command = accepted_move(submit, tenant, pending, "2026-04-03T09:00:00+02:00")
+    command = accept(move(pending))
     now.move(timedelta(hours=1))
     settle._end_expired(pending)  # chosen before the command came
     assert tenant.attempt(pending.id) == pending

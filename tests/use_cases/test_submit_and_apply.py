@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, LegSeen, Reason
-from scheduler.domain.call import CallProgress
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.command import (
+    Answer,
     Command,
     CommandState,
     CreateInterview,
@@ -42,29 +42,17 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
-    a_sid,
     an_attempt_of_unknown_outcome,
-    an_unknown_attempt,
 )
+from tests.use_cases.conftest import IN_PROGRESS, Perform, finish, is_claimed, see_leg
 
 TOMORROW = "2026-04-03T09:00:00+02:00"
 """Nine in the morning in Bratislava, the day after the tests' noon."""
 A_DAY = timedelta(days=1)
-Do = Callable[[Request], Command]
 
 
 @pytest.fixture
-def accept(tenant: Tenant, submit: Submit) -> Do:
-    """Accept a request and return the result."""
-
-    def accepted(request: Request) -> Command:
-        return submit.command(tenant.principal, None, request, idempotency_key=None, request_hash=b"hash").command
-
-    return accepted
-
-
-@pytest.fixture
-def do(tenant: Tenant, accept: Do, apply: Apply, submit: Submit) -> Do:
+def do(tenant: Tenant, accept: Perform, apply: Apply, submit: Submit) -> Perform:
     """Accepted, and applied by a worker; the command with its answer."""
 
     def done(request: Request) -> Command:
@@ -75,16 +63,26 @@ def do(tenant: Tenant, accept: Do, apply: Apply, submit: Submit) -> Do:
     return done
 
 
-def refused(command: Command) -> str:
+def answer_of(command: Command) -> Answer:
     assert command.answer is not None
-    assert command.answer.refusal is not None, command.answer
-    return command.answer.refusal.code
+    return command.answer
+
+
+def refused(command: Command) -> str:
+    refusal = answer_of(command).refusal
+    assert refusal is not None, command.answer
+    return refusal.code
 
 
 def is_done(command: Command) -> bool:
-    assert command.answer is not None
-    assert command.answer.refusal is None, command.answer.refusal
+    assert answer_of(command).refusal is None, command.answer
     return command.state is CommandState.APPLIED
+
+
+def made(command: Command) -> Any:
+    """The interview in the command's answer."""
+    assert is_done(command)
+    return STORY.validate_python(answer_of(command).snapshot)
 
 
 def move(attempt: Attempt, to: str = TOMORROW, **fields: Any) -> RescheduleAttempt:
@@ -99,42 +97,18 @@ def invoke(attempt: Attempt, at: str | None = None) -> InvokeAttempt:
     return InvokeAttempt(interview_id=attempt.interview_id, scheduled_at=at)
 
 
-def over(tenant: Tenant, reason: Reason = Reason.BUSY) -> Attempt:
-    return tenant.take(a_placed_attempt(tenant), Ended(reason=reason, ended_at=tenant.now()))
-
-
-IN_PROGRESS = [
-    pytest.param(a_claimed_attempt, id="claimed"),
-    pytest.param(a_placed_attempt, id="placed"),
-    pytest.param(an_unknown_attempt, id="answer lost"),
-]
-
-
-# ---- a retry that a client moves
-
-
-def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Do, now: TestClock) -> None:
-    retry = a_pending_attempt(tenant)
-    tenant.change("UPDATE attempts SET retry_number = 1")
-    asked_for = "2026-04-03T09:00:00+09:00"  # two in the night in Bratislava, and so it was asked for
-    assert is_done(do(move(retry, asked_for)))
-    now.instant = tenant.attempt(retry.id).due_at
-    [claim] = tenant.dial.claim([retry.id]).claimed
-    assert tenant.dial.last_look(claim.attempt) is not None
-
-
 # ---- acceptance
 
 
 @guards("command_waiting")
-def test_accepted_command_blocks_the_claim_of_its_attempt(tenant: Tenant, accept: Do) -> None:
+def test_accepted_command_blocks_the_claim_of_its_attempt(tenant: Tenant, accept: Perform) -> None:
     due = a_pending_attempt(tenant)
     accept(delete(due))
-    assert tenant.dial.claim([due.id]).claimed == ()
+    assert not is_claimed(tenant, due)
 
 
 @guards("look_command")
-def test_accepted_command_makes_an_unsent_claim_give_back(tenant: Tenant, accept: Do) -> None:
+def test_accepted_command_makes_an_unsent_claim_give_back(tenant: Tenant, accept: Perform) -> None:
     mine = a_claimed_attempt(tenant)
     accept(DeleteInterview(interview_id=mine.interview_id))
     assert tenant.dial.last_look(mine) is None
@@ -144,7 +118,7 @@ def test_accepted_command_makes_an_unsent_claim_give_back(tenant: Tenant, accept
 @pytest.mark.parametrize("in_progress", IN_PROGRESS)
 @guards("busy")
 def test_command_forbidden_by_a_live_call_is_refused_at_once(
-    tenant: Tenant, accept: Do, hints: RecordingHints, in_progress: Callable[[Tenant], Attempt]
+    tenant: Tenant, accept: Perform, hints: RecordingHints, in_progress: Callable[[Tenant], Attempt]
 ) -> None:
     attempt = in_progress(tenant)
     for request in (
@@ -162,7 +136,7 @@ def test_command_forbidden_by_a_live_call_is_refused_at_once(
     assert tenant.attempt(attempt.id) == attempt
 
 
-def test_command_for_a_missing_resource_is_refused_at_once(tenant: Tenant, accept: Do) -> None:
+def test_command_for_a_missing_resource_is_refused_at_once(tenant: Tenant, accept: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     for request in (
         InvokeAttempt(interview_id=uuid4()),
@@ -208,7 +182,7 @@ def test_reused_idempotency_key_with_another_request_is_refused(tenant: Tenant, 
 # ---- PATCH …/call-attempts
 
 
-def test_moved_attempt_keeps_its_id(tenant: Tenant, do: Do) -> None:
+def test_moved_attempt_keeps_its_id(tenant: Tenant, do: Perform) -> None:
     before = a_pending_attempt(tenant)
     assert is_done(do(move(before)))
     after = tenant.attempt(before.id)
@@ -218,16 +192,26 @@ def test_moved_attempt_keeps_its_id(tenant: Tenant, do: Do) -> None:
     assert after.epoch == before.epoch + 1
 
 
-def test_moved_attempt_is_not_claimed_before_its_new_time(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_moved_attempt_is_not_claimed_before_its_new_time(tenant: Tenant, do: Perform, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     do(move(attempt))
     assert tenant.attempt(attempt.id).released_until is None
-    assert tenant.dial.claim([attempt.id]).claimed == ()
+    assert not is_claimed(tenant, attempt)
     now.move(tenant.attempt(attempt.id).due_at - now())
-    assert [each.attempt.id for each in tenant.dial.claim([attempt.id]).claimed] == [attempt.id]
+    assert is_claimed(tenant, attempt)
 
 
-def test_default_expiry_moves_with_the_first_attempt_of_a_chain(tenant: Tenant, do: Do) -> None:
+def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Perform, now: TestClock) -> None:
+    retry = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempts SET retry_number = 1")
+    asked_for = "2026-04-03T09:00:00+09:00"  # two in the night in Bratislava, and so it was asked for
+    assert is_done(do(move(retry, asked_for)))
+    now.instant = tenant.attempt(retry.id).due_at
+    [claim] = tenant.dial.claim([retry.id]).claimed
+    assert tenant.dial.last_look(claim.attempt) is not None
+
+
+def test_default_expiry_moves_with_the_first_attempt_of_a_chain(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     do(move(attempt))
     moved = tenant.attempt(attempt.id)
@@ -235,7 +219,7 @@ def test_default_expiry_moves_with_the_first_attempt_of_a_chain(tenant: Tenant, 
     assert tenant.interview(attempt.interview_id).expires_at == moved.expires_at
 
 
-def test_explicit_expiry_stays_and_refuses_a_later_time(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_explicit_expiry_stays_and_refuses_a_later_time(tenant: Tenant, do: Perform, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     tenant.change("UPDATE interviews SET expires_by_default = false, expires_at = :at", at=now() + timedelta(hours=2))
     assert refused(do(move(attempt))) == "NO_OPENING_BEFORE_EXPIRY"
@@ -251,19 +235,19 @@ def test_explicit_expiry_stays_and_refuses_a_later_time(tenant: Tenant, do: Do, 
         ("next Tuesday", "INVALID_DATE_FORMAT"),
     ],
 )
-def test_invalid_time_is_refused_and_moves_nothing(tenant: Tenant, do: Do, text: str, code: str) -> None:
+def test_invalid_time_is_refused_and_moves_nothing(tenant: Tenant, do: Perform, text: str, code: str) -> None:
     attempt = a_pending_attempt(tenant)
     assert refused(do(move(attempt, text))) == code
     assert tenant.attempt(attempt.id) == attempt
 
 
-def test_finished_attempt_is_not_moved(tenant: Tenant, do: Do) -> None:
-    attempt = over(tenant)
+def test_finished_attempt_is_not_moved(tenant: Tenant, do: Perform) -> None:
+    attempt = finish(tenant, a_placed_attempt(tenant))
     assert refused(do(move(attempt))) == "CALL_ATTEMPT_NOT_PENDING"
     assert tenant.attempt(attempt.id) == attempt
 
 
-def test_current_etag_permits_one_move(tenant: Tenant, do: Do) -> None:
+def test_current_etag_permits_one_move(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     etag = etag_of(attempt)
     assert is_done(do(move(attempt, if_match=f'"x", {etag}')))
@@ -276,7 +260,7 @@ def test_current_etag_permits_one_move(tenant: Tenant, do: Do) -> None:
 
 
 def test_commands_of_an_interview_are_applied_in_order(
-    tenant: Tenant, accept: Do, apply: Apply, submit: Submit
+    tenant: Tenant, accept: Perform, apply: Apply, submit: Submit
 ) -> None:
     attempt = a_pending_attempt(tenant)
     first, second = accept(move(attempt)), accept(delete(attempt))
@@ -288,7 +272,7 @@ def test_commands_of_an_interview_are_applied_in_order(
 
 
 def test_applied_command_sends_a_hint_for_the_next_one(
-    tenant: Tenant, accept: Do, apply: Apply, hints: RecordingHints
+    tenant: Tenant, accept: Perform, apply: Apply, hints: RecordingHints
 ) -> None:
     """Its own hint may have come before its turn."""
     mine, another = a_pending_attempt(tenant), a_pending_attempt(tenant)
@@ -304,7 +288,7 @@ def test_applied_command_sends_a_hint_for_the_next_one(
 
 
 def test_time_is_judged_as_of_the_receipt_of_its_command(
-    tenant: Tenant, accept: Do, apply: Apply, submit: Submit, now: TestClock
+    tenant: Tenant, accept: Perform, apply: Apply, submit: Submit, now: TestClock
 ) -> None:
     attempt = a_pending_attempt(tenant)
     command = accept(move(attempt, "2026-04-02T14:00:30+02:00"))
@@ -316,25 +300,25 @@ def test_time_is_judged_as_of_the_receipt_of_its_command(
 # ---- DELETE …/call-attempts
 
 
-def test_deleted_pending_attempt_is_cancelled_and_never_called(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_deleted_pending_attempt_is_cancelled_and_never_called(tenant: Tenant, do: Perform, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     assert is_done(do(delete(attempt)))
     gone = tenant.attempt(attempt.id)
     assert (gone.state, gone.reason) == (AttemptState.CANCELLED, Reason.CANCELLED_BY_USER)
     assert gone.deleted_at == now()
-    assert tenant.dial.claim([attempt.id]).claimed == ()
+    assert not is_claimed(tenant, attempt)
     assert tenant.interview_status(attempt) is InterviewStatus.SCHEDULED
 
 
-def test_deleted_finished_attempt_keeps_its_state(tenant: Tenant, do: Do) -> None:
-    attempt = over(tenant)
+def test_deleted_finished_attempt_keeps_its_state(tenant: Tenant, do: Perform) -> None:
+    attempt = finish(tenant, a_placed_attempt(tenant))
     assert is_done(do(delete(attempt)))
     gone = tenant.attempt(attempt.id)
     assert (gone.state, gone.reason) == (AttemptState.FAILED, Reason.BUSY)
     assert tenant.history(attempt.id)[-1] == "deleted"
 
 
-def test_deleted_attempt_is_not_found(tenant: Tenant, do: Do) -> None:
+def test_deleted_attempt_is_not_found(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     do(delete(attempt))
     assert refused(do(delete(attempt))) == "RESOURCE_NOT_FOUND"
@@ -343,7 +327,7 @@ def test_deleted_attempt_is_not_found(tenant: Tenant, do: Do) -> None:
         assert stores.attempts.of_interview(tenant.company_id, attempt.interview_id) == ()
 
 
-def test_interview_with_a_deleted_attempt_can_be_invoked(tenant: Tenant, do: Do) -> None:
+def test_interview_with_a_deleted_attempt_can_be_invoked(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     do(delete(attempt))
     assert is_done(do(invoke(attempt)))
@@ -353,12 +337,12 @@ def test_interview_with_a_deleted_attempt_can_be_invoked(tenant: Tenant, do: Do)
 
 
 def invoked(tenant: Tenant, command: Command) -> Attempt:
-    assert command.answer is not None
-    assert command.answer.attempt_id is not None
-    return tenant.attempt(command.answer.attempt_id)
+    attempt_id = answer_of(command).attempt_id
+    assert attempt_id is not None
+    return tenant.attempt(attempt_id)
 
 
-def test_invoke_replaces_the_pending_attempt_with_a_new_chain(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_invoke_replaces_the_pending_attempt_with_a_new_chain(tenant: Tenant, do: Perform, now: TestClock) -> None:
     first = a_pending_attempt(tenant, due_at=now() + A_DAY)
     second = invoked(tenant, do(invoke(first)))
     replaced = tenant.attempt(first.id)
@@ -369,8 +353,8 @@ def test_invoke_replaces_the_pending_attempt_with_a_new_chain(tenant: Tenant, do
     assert second.manual
 
 
-def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Do) -> None:
-    failed = over(tenant)
+def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Perform) -> None:
+    failed = finish(tenant, a_placed_attempt(tenant))
     assert tenant.interview_status(failed) is InterviewStatus.FAILED
     again = invoked(tenant, do(invoke(failed, TOMORROW)))
     assert again.schedule.requested == TOMORROW
@@ -380,23 +364,23 @@ def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Do)
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
-def test_finished_interview_cannot_be_invoked(tenant: Tenant, do: Do, now: TestClock, status: str) -> None:
-    attempt = over(tenant)
+def test_finished_interview_cannot_be_invoked(tenant: Tenant, do: Perform, now: TestClock, status: str) -> None:
+    attempt = finish(tenant, a_placed_attempt(tenant))
     tenant.change("UPDATE interviews SET status = :status, finished_at = :at", status=status, at=now())
     assert refused(do(invoke(attempt))) == "INTERVIEW_FINISHED"
 
 
-def test_invoke_after_an_unknown_outcome_waits_for_the_line(tenant: Tenant, do: Do, now: TestClock) -> None:
+def test_invoke_after_an_unknown_outcome_waits_for_the_line(tenant: Tenant, do: Perform, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     again = invoked(tenant, do(invoke(unknown)))
-    assert tenant.dial.claim([again.id]).claimed == ()
+    assert not is_claimed(tenant, again)
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([again.id]).claimed) == 1
+    assert is_claimed(tenant, again)
 
 
-def test_unknown_outcome_with_a_live_call_cannot_be_invoked(tenant: Tenant, do: Do) -> None:
+def test_unknown_outcome_with_a_live_call_cannot_be_invoked(tenant: Tenant, do: Perform) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    tenant.take(unknown, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+    see_leg(tenant, unknown)
     assert refused(do(invoke(unknown))) == "CALL_ATTEMPT_IN_PROGRESS"
     assert is_done(do(delete(unknown))), "an end may be deleted whatever is heard of it later"
 
@@ -408,21 +392,21 @@ def update(attempt: Attempt, **changes: Any) -> UpdateInterview:
     return UpdateInterview(interview_id=attempt.interview_id, **changes)
 
 
-def test_changed_interview_time_moves_its_pending_attempt(tenant: Tenant, do: Do) -> None:
+def test_changed_interview_time_moves_its_pending_attempt(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
-    command = do(update(attempt, scheduled_at=TOMORROW))
-    assert is_done(command)
+    story = made(do(update(attempt, scheduled_at=TOMORROW)))
     assert tenant.attempt(attempt.id).schedule.requested == TOMORROW
-    assert command.answer is not None
-    story = STORY.validate_python(command.answer.snapshot)
     assert story.attempts[0].schedule.requested == TOMORROW
 
 
-def test_interview_without_a_pending_attempt_cannot_be_moved(tenant: Tenant, do: Do) -> None:
-    assert refused(do(update(over(tenant), scheduled_at=TOMORROW))) == "CALL_ATTEMPT_NOT_PENDING"
+def test_interview_without_a_pending_attempt_cannot_be_moved(tenant: Tenant, do: Perform) -> None:
+    assert (
+        refused(do(update(finish(tenant, a_placed_attempt(tenant)), scheduled_at=TOMORROW)))
+        == "CALL_ATTEMPT_NOT_PENDING"
+    )
 
 
-def test_changed_interview_expiry_moves_its_attempts_expiry(tenant: Tenant, do: Do) -> None:
+def test_changed_interview_expiry_moves_its_attempts_expiry(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     assert is_done(do(update(attempt, expires_at=TOMORROW)))
     interview, moved = tenant.interview(attempt.interview_id), tenant.attempt(attempt.id)
@@ -433,21 +417,21 @@ def test_changed_interview_expiry_moves_its_attempts_expiry(tenant: Tenant, do: 
     assert refused(do(update(attempt, expires_at="2026-04-02T14:00:30+02:00"))) == "NO_OPENING_BEFORE_EXPIRY"
 
 
-def test_interview_metadata_is_merged_and_null_removes_a_key(tenant: Tenant, do: Do) -> None:
+def test_interview_metadata_is_merged_and_null_removes_a_key(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     do(update(attempt, metadata={"a": 1, "b": {"c": 2, "d": 3}}))
     do(update(attempt, metadata={"a": None, "b": {"c": None, "e": 4}}))
     assert tenant.interview(attempt.interview_id).metadata == {"b": {"d": 3, "e": 4}}
 
 
-def test_metadata_too_large_after_a_change_is_refused(tenant: Tenant, do: Do) -> None:
+def test_metadata_too_large_after_a_change_is_refused(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     do(update(attempt, metadata={str(key): 0 for key in range(50)}))
     assert refused(do(update(attempt, metadata={"one more": 0}))) == "METADATA_TOO_LARGE"
     assert len(tenant.interview(attempt.interview_id).metadata) == 50
 
 
-def test_status_of_a_phone_interview_cannot_be_set(tenant: Tenant, do: Do) -> None:
+def test_status_of_a_phone_interview_cannot_be_set(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
     assert refused(do(update(attempt, status=InterviewStatus.COMPLETED))) == "STATUS_NOT_SETTABLE"
 
@@ -455,34 +439,29 @@ def test_status_of_a_phone_interview_cannot_be_set(tenant: Tenant, do: Do) -> No
 # ---- DELETE /interviews
 
 
-def test_deleted_interview_is_not_called_and_not_found(tenant: Tenant, do: Do) -> None:
+def test_deleted_interview_is_not_called_and_not_found(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
-    command = do(DeleteInterview(interview_id=attempt.interview_id))
-    assert is_done(command)
+    assert is_done(do(DeleteInterview(interview_id=attempt.interview_id)))
     assert tenant.attempt(attempt.id).reason is Reason.INTERVIEW_DELETED
     assert tenant.interview_status(attempt) is InterviewStatus.CANCELLED
     assert refused(do(DeleteInterview(interview_id=attempt.interview_id))) == "RESOURCE_NOT_FOUND"
     assert refused(do(invoke(attempt))) == "RESOURCE_NOT_FOUND"
 
 
-def test_live_call_of_a_deleted_interview_ends_without_a_retry(tenant: Tenant, do: Do, now: TestClock) -> None:
-    with_retries(tenant)
+def test_live_call_of_a_deleted_interview_ends_without_a_retry(tenant: Tenant, do: Perform, now: TestClock) -> None:
+    tenant.change("UPDATE companies SET settings = settings - 'retryPolicy'")
     attempt = a_placed_attempt(tenant)
     assert is_done(do(DeleteInterview(interview_id=attempt.interview_id)))
-    tenant.take(tenant.attempt(attempt.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    finish(tenant, tenant.attempt(attempt.id))
     assert [each.state for each in tenant.attempts(attempt.interview_id)] == [AttemptState.FAILED]
     assert tenant.interview_status(attempt) is InterviewStatus.CANCELLED
 
 
-def test_unsent_claim_of_a_deleted_interview_is_cancelled(tenant: Tenant, do: Do) -> None:
+def test_unsent_claim_of_a_deleted_interview_is_cancelled(tenant: Tenant, do: Perform) -> None:
     mine = a_claimed_attempt(tenant)
     do(DeleteInterview(interview_id=mine.interview_id))
     assert tenant.dial.last_look(mine) is None
     assert tenant.attempt(mine.id).reason is Reason.INTERVIEW_DELETED
-
-
-def with_retries(tenant: Tenant) -> None:
-    tenant.change("UPDATE companies SET settings = settings - 'retryPolicy'")
 
 
 # ---- ONLINE and tests
@@ -505,18 +484,12 @@ def an_online_agent(tenant: Tenant) -> UUID:
     return agent.id
 
 
-def made(tenant: Tenant, command: Command) -> Any:
-    assert is_done(command)
-    assert command.answer is not None
-    return STORY.validate_python(command.answer.snapshot)
-
-
-def test_online_interview_has_no_attempts_and_a_settable_status(tenant: Tenant, do: Do) -> None:
+def test_online_interview_has_no_attempts_and_a_settable_status(tenant: Tenant, do: Perform) -> None:
     candidate = a_candidate(tenant)
     wish = CreateInterview(
         agent_id=an_online_agent(tenant), candidate_id=candidate.id, scheduled_at="2026-04-03T03:00:00+02:00"
     )
-    story = made(tenant, do(wish))
+    story = made(do(wish))
     assert story.attempts == ()
     interview = tenant.interview(story.interview.id)
     assert (interview.type, interview.status) == (AgentType.ONLINE, InterviewStatus.SCHEDULED)
@@ -530,10 +503,10 @@ def test_online_interview_has_no_attempts_and_a_settable_status(tenant: Tenant, 
     assert refused(do(again)) == "INTERVIEW_FINISHED"
 
 
-def test_test_interview_is_validated_and_never_called(tenant: Tenant, do: Do) -> None:
+def test_test_interview_is_validated_and_never_called(tenant: Tenant, do: Perform) -> None:
     candidate = a_candidate(tenant)
     wish = CreateInterview(agent_id=tenant.agent_id, candidate_id=candidate.id, is_test=True)
-    story = made(tenant, do(wish))
+    story = made(do(wish))
     assert story.interview.status is InterviewStatus.COMPLETED
     assert [(each.state, each.reason) for each in story.attempts] == [(AttemptState.COMPLETED, Reason.TEST)]
     at_night = CreateInterview(
@@ -542,11 +515,11 @@ def test_test_interview_is_validated_and_never_called(tenant: Tenant, do: Do) ->
     assert refused(do(at_night)) == "OUTSIDE_CALL_TIME_INTERVAL"
 
 
-def test_second_interview_warns_about_the_open_one(tenant: Tenant, do: Do) -> None:
+def test_second_interview_warns_about_the_open_one(tenant: Tenant, do: Perform) -> None:
     candidate = a_candidate(tenant, a_number())
     wish = CreateInterview(agent_id=tenant.agent_id, candidate_id=candidate.id)
-    assert made(tenant, do(wish)).attempts[0].warnings == ()
-    second = made(tenant, do(wish)).attempts[0]
+    assert made(do(wish)).attempts[0].warnings == ()
+    second = made(do(wish)).attempts[0]
     assert second.warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
     do(RescheduleAttempt(interview_id=second.interview_id, attempt_id=second.id, scheduled_at=TOMORROW))
     assert tenant.attempt(second.id).warnings == (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
@@ -564,12 +537,12 @@ def test_history_names_the_actor_of_each_change(tenant: Tenant, submit: Submit, 
 
 
 def test_attempt_is_released_at_once_after_its_command(
-    tenant: Tenant, accept: Do, apply: Apply, release: Release
+    tenant: Tenant, accept: Perform, apply: Apply, release: Release
 ) -> None:
     attempt = a_pending_attempt(tenant)
     assert release.due() == 1
     command = accept(update(attempt, metadata={"a": 1}))
-    assert tenant.dial.claim([attempt.id]).claimed == ()
+    assert not is_claimed(tenant, attempt)
     assert release.due() == 0, "a release lasts fifteen seconds, and a command waits"
     apply.command(command.id)
     assert release.due() == 1

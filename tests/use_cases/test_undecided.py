@@ -1,27 +1,22 @@
 """Attempts whose answer was lost while the carrier cannot be asked, and calls that are found after the verdict."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import requests
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Attempt, AttemptState, LegSeen, Phase, Reason
 from scheduler.domain.call import AnswerUnknown, CallProgress
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE, POLLS
-from scheduler.persistence.database import Database
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed, wait_until
+from tests.conftest import TestClock
 from tests.support.builders import (
     ApiWriter,
     Tenant,
@@ -31,34 +26,34 @@ from tests.support.builders import (
     a_sid,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
-    of_company,
 )
-from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_closed_port
-from tests.use_cases.test_settle import babbling, end, has_status, paused, ring, settle_at
+from tests.support.servers import ACCOUNT_SID
+from tests.use_cases.conftest import (
+    EMPTY_LIST,
+    FOR_HOURS,
+    Calls,
+    answering,
+    answering_by_path,
+    close_breaker,
+    is_claimed,
+    pause_reason,
+    settle_at,
+    settle_with_an_empty_list,
+)
 
 A_MOMENT = timedelta(microseconds=1)
 A_SECOND = timedelta(seconds=1)
 TEN_MINUTES = timedelta(minutes=10)
-EMPTY = b'{"calls": []}'
 
 
 def lost(tenant: Tenant, attempt: Attempt) -> Attempt:
     """The attempt after its answer was lost, of a carrier that is not held to be down."""
     tenant.dial.record([(attempt, AnswerUnknown(cause="A_TEST"))])
-    tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+    close_breaker(tenant)
     return tenant.attempt(attempt.id)
 
 
-def order_by_hand(carrier: SimulatedCarrier, to: str, caller: str) -> str:
-    """Place a call as a POST that arrives late does; its sid."""
-    url = f"{carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json"
-    form = {"To": to, "From": caller, "Url": "https://example.com/voice"}
-    answer = requests.post(url, data=form, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
-    assert answer.status_code == requests.codes.created
-    return str(answer.json()["sid"])
-
-
-def hung_up_at(tenant: Tenant, attempt: Attempt) -> timedelta:
+def hung_up_after(tenant: Tenant) -> timedelta:
     """Time after its claim by which the call of an attempt must have been hung up."""
     return tenant.policy.lease + tenant.policy.room + tenant.policy.max_call
 
@@ -67,110 +62,84 @@ def hung_up_at(tenant: Tenant, attempt: Attempt) -> timedelta:
 
 
 @guards("answered")
-def test_verdict_waits_until_a_list_was_read(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_verdict_waits_until_a_list_was_read(tenant: Tenant, offline: Settle, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
-    nobody_answers = settle_at(tenant, carrier, a_closed_port())
     for _ in range(6):
         now.move(tenant.policy.settle)
-        nobody_answers.round()
+        offline.round()
         undecided = tenant.attempt(unknown.id)
         assert (undecided.state, undecided.phase) == (AttemptState.IN_PROGRESS, Phase.UNKNOWN)
         assert tenant.line(unknown)[0] == unknown.id
     now.move(ASK_EVERY)
-    with babbling(200, EMPTY) as url:
-        settle_at(tenant, carrier, url).round()
+    settle_with_an_empty_list(tenant)
     assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN, "that was all that was missing"
     assert tenant.line(unknown) == (None, None, now() + tenant.policy.line_gap)
 
 
 @guards("answered", "line", "line_gap")
 def test_number_is_not_called_again_while_no_poll_succeeds(
-    database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
     """The carrier takes the call, the uplink is lost, and another interview's call to that number is due."""
     mine = a_claimed_attempt(tenant)
     number = mine.called_number
-    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=7200.0)
-    wait_until(has_status(carrier, sid, "in-progress"), says="a person has answered")
-    carrier.down("drop")
+    sid = calls.ring(mine, ring_s=0.0, talk_s=FOR_HOURS)
+    calls.wait_for(sid, "in-progress")
+    calls.carrier.down("drop")
     lost(tenant, mine)
-    theirs = a_pending_attempt(of_company(tenant, seed(database, now())), number)
+    theirs = a_pending_attempt(other, number)
     for _ in range(5):
         now.move(timedelta(minutes=5))
         settle.round()
-        assert tenant.dial.claim([theirs.id]).claimed == (), "the first call is in progress"
-    carrier.up()
+        assert not is_claimed(tenant, theirs), "the first call is in progress"
+    calls.carrier.up()
     now.move(ASK_EVERY)
     settle.round()
     found = tenant.attempt(mine.id)
     assert (found.phase, found.call_sid) == (Phase.PLACED, sid)
-    end(carrier, sid)
+    calls.end(sid)
     now.move(TEN_MINUTES)
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
     assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)], "it is booked"
-    assert tenant.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(tenant, theirs)
     now.move(tenant.policy.line_gap)
-    assert len(tenant.dial.claim([theirs.id]).claimed) == 1
+    assert is_claimed(tenant, theirs)
 
 
 @guards("answered", "listed_after_lease")
-def test_list_read_during_the_lease_is_not_a_verdict(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_list_read_during_the_lease_is_not_a_verdict(tenant: Tenant, offline: Settle, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
-    with babbling(200, EMPTY) as url:
-        now.move(tenant.policy.lease)
-        settle_at(tenant, carrier, url).round()
+    now.move(tenant.policy.lease)
+    settle_with_an_empty_list(tenant)
     assert tenant.attempt(unknown.id).looks == 1
     now.move(tenant.policy.settle)
-    settle_at(tenant, carrier, a_closed_port()).round()
+    offline.round()
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN, "the POST may have been on its way then"
 
 
-def test_list_read_after_the_lease_is_a_verdict(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_list_read_after_the_lease_is_a_verdict(tenant: Tenant, offline: Settle, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
     now.move(tenant.policy.lease + timedelta(seconds=5))
-    with babbling(200, EMPTY) as url:
-        settle_at(tenant, carrier, url).round()
+    settle_with_an_empty_list(tenant)
     now.instant = (unknown.unknown_at or now()) + tenant.policy.settle - A_MOMENT
-    nobody_answers = settle_at(tenant, carrier, a_closed_port())
-    nobody_answers.round()
+    offline.round()
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
     now.move(ASK_EVERY)
-    nobody_answers.round()
+    offline.round()
     assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
 
 
-@contextmanager
-def paging(carrier: SimulatedCarrier, attempt: Attempt, second: tuple[int, bytes]) -> Iterator[str]:
-    """A server whose list has a full first page, of newer calls than the attempt's, and this second page."""
-    newer = carrier.now() + timedelta(hours=1)
+def paging(tenant: Tenant, second: tuple[int, bytes]) -> AbstractContextManager[str]:
+    """A server whose list has a full first page, of calls an hour from now, and this second page."""
+    newer = tenant.now() + timedelta(hours=1)
     first = {
         "calls": [{"sid": a_sid(), "status": "queued", "date_created": format_datetime(newer)}],
         "page": 0,
         "next_page_uri": f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json?Page=1",
     }
-
-    class Pages(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            is_second = "Page=1" in urlsplit(self.path).query
-            status, body = second if is_second else (200, json.dumps(first).encode())
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    return answering_by_path(lambda path: second if "Page=1" in path else (200, json.dumps(first).encode()))
 
 
 @pytest.mark.parametrize(
@@ -179,65 +148,59 @@ def paging(carrier: SimulatedCarrier, attempt: Attempt, second: tuple[int, bytes
         pytest.param((500, b"{}"), False, id="it fails", marks=guards("answered")),
         pytest.param((200, b"<html>"), False, id="it is no JSON", marks=guards("answered")),
         pytest.param((200, b'{"calls": [{}]}'), False, id="it holds an empty call", marks=guards("answered")),
-        pytest.param((200, EMPTY), True, id="it is empty"),
+        pytest.param((200, EMPTY_LIST), True, id="it is empty"),
     ],
 )
 def test_list_with_broken_paging_counts_as_unread(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, second: tuple[int, bytes], is_given_up: bool
+    tenant: Tenant, now: TestClock, second: tuple[int, bytes], is_given_up: bool
 ) -> None:
     unknown = an_unknown_attempt(tenant)
     now.move(tenant.policy.settle)
-    with paging(carrier, unknown, second) as url:
-        settle_at(tenant, carrier, url).round()
+    with paging(tenant, second) as url:
+        settle_at(tenant, url).round()
     assert (tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN) is is_given_up
 
 
-def test_verdict_without_a_list_waits_for_the_longest_call(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_verdict_without_a_list_waits_for_the_longest_call(tenant: Tenant, offline: Settle, now: TestClock) -> None:
     unknown = an_unknown_attempt(tenant)
-    nobody_answers = settle_at(tenant, carrier, a_closed_port())
-    now.move(hung_up_at(tenant, unknown) - A_MOMENT)
-    nobody_answers.round()
+    now.move(hung_up_after(tenant) - A_MOMENT)
+    offline.round()
     assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
     now.move(ASK_EVERY)
-    nobody_answers.round()
+    offline.round()
     assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
 
 
 @guards("unlisted_line", "line_gap")
 def test_line_stays_blocked_after_it_until_a_list_is_read(
-    database: Database, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, other: Tenant, offline: Settle, now: TestClock
 ) -> None:
     """The call may still wait in the carrier's queue."""
     number = a_number()
     unknown = an_unknown_attempt(tenant, number)
-    nobody_answers = settle_at(tenant, carrier, a_closed_port())
-    now.move(hung_up_at(tenant, unknown))
-    theirs = a_pending_attempt(of_company(tenant, seed(database, now())), number)
+    now.move(hung_up_after(tenant))
+    theirs = a_pending_attempt(other, number)
     own = a_pending_attempt(tenant, number)
     for _ in range(6):
-        nobody_answers.round()
-        tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+        offline.round()
+        close_breaker(tenant)
         assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
         now.move(TEN_MINUTES)
         assert tenant.dial.claim([theirs.id, own.id]).claimed == ()
-    with babbling(200, EMPTY) as url:
-        settle_at(tenant, carrier, url).round()
+    settle_with_an_empty_list(tenant)
     now.move(POLLS[-1] + tenant.policy.line_gap)
-    assert len(tenant.dial.claim([own.id]).claimed) == 1
+    assert is_claimed(tenant, own)
 
 
 def test_line_is_free_without_a_list_once_the_call_must_be_over(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, offline: Settle, now: TestClock
 ) -> None:
     number = a_number()
     unknown = an_unknown_attempt(tenant, number)
-    nobody_answers = settle_at(tenant, carrier, a_closed_port())
-    now.move(hung_up_at(tenant, unknown))
-    nobody_answers.round()
+    now.move(hung_up_after(tenant))
+    offline.round()
     now.move(tenant.policy.lease + MAX_QUEUE + tenant.policy.max_call)
-    nobody_answers.round()
+    offline.round()
     assert tenant.attempt(unknown.id).search_at is None
     assert tenant.line(unknown)[2] <= now()
 
@@ -251,22 +214,19 @@ def alarms(settle: Settle) -> list[dict[str, Any]]:
     return [dict(line) for line in logs if line.get("alarm") == "OUTCOME_UNDECIDED"]
 
 
-def test_overdue_verdicts_raise_one_alarm_in_ten_minutes(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_overdue_verdicts_raise_one_alarm_in_ten_minutes(tenant: Tenant, offline: Settle, now: TestClock) -> None:
     for _ in range(3):
         an_unknown_attempt(tenant)
-        tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
-    nobody_answers = settle_at(tenant, carrier, a_closed_port())
+        close_breaker(tenant)
     now.move(tenant.policy.settle)
-    assert alarms(nobody_answers) == [], "not overdue yet"
+    assert alarms(offline) == [], "not overdue yet"
     now.move(timedelta(minutes=1))
-    [alarm] = alarms(nobody_answers)
+    [alarm] = alarms(offline)
     assert (alarm["count"], alarm["seconds"]) == (3, 360)
     now.move(TEN_MINUTES - A_SECOND)
-    assert alarms(nobody_answers) == []
+    assert alarms(offline) == []
     now.move(A_SECOND)
-    assert len(alarms(nobody_answers)) == 1
+    assert len(alarms(offline)) == 1
 
 
 def test_verdicts_in_time_raise_no_such_alarm(tenant: Tenant, settle: Settle, now: TestClock) -> None:
@@ -279,9 +239,9 @@ def test_verdicts_in_time_raise_no_such_alarm(tenant: Tenant, settle: Settle, no
 # ---- after the verdict
 
 
-def given_up(tenant: Tenant, settle: Settle, now: TestClock, number: str | None = None) -> Attempt:
+def given_up(tenant: Tenant, settle: Settle, now: TestClock) -> Attempt:
     """An attempt whose outcome was given up after its list was read: its call was not on it."""
-    unknown = an_unknown_attempt(tenant, number)
+    unknown = an_unknown_attempt(tenant)
     now.move(tenant.policy.settle)
     settle.round()
     attempt = tenant.attempt(unknown.id)
@@ -289,25 +249,32 @@ def given_up(tenant: Tenant, settle: Settle, now: TestClock, number: str | None 
     return attempt
 
 
+def post_after_the_verdict(calls: Calls, attempt: Attempt, now: TestClock, **plan: Any) -> str:
+    """Place the attempt's call as of a second after its claim, and move on to its search. Return the call's sid."""
+    assert attempt.claimed_at is not None
+    assert attempt.search_at is not None
+    accepted_at = attempt.claimed_at + A_SECOND
+    calls.carrier.clock = lambda: accepted_at
+    calls.carrier.plan(to=attempt.called_number, callbacks="none", **plan)
+    sid = calls.post_late(attempt)
+    now.instant = attempt.search_at
+    return sid
+
+
 def test_call_is_found_and_booked_after_the_verdict(
-    database: Database, tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, other: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
-    number = a_number()
-    mine = given_up(tenant, settle, now, number)
-    assert mine.search_at is not None
-    theirs = a_pending_attempt(of_company(tenant, seed(database, now())), number)
-    carrier.clock = lambda: mine.claimed_at + A_SECOND if mine.claimed_at else now()
-    carrier.plan(to=number, callbacks="none", ring_s=0.0, talk_s=7200.0)
-    sid = order_by_hand(carrier, number, tenant.caller)
-    wait_until(has_status(carrier, sid, "in-progress"), says="a person has answered")
-    now.instant = mine.search_at
+    mine = given_up(tenant, settle, now)
+    theirs = a_pending_attempt(other, mine.called_number)
+    sid = post_after_the_verdict(calls, mine, now, ring_s=0.0, talk_s=FOR_HOURS)
+    calls.wait_for(sid, "in-progress")
     settle.round()
     live = tenant.attempt(mine.id)
     assert (live.state, live.reason, live.call_sid) == (AttemptState.FAILED, Reason.OUTCOME_UNKNOWN, sid)
     assert tenant.line(mine)[0] == mine.id, "it holds its line until it is over"
     now.move(tenant.policy.line_gap * 2)
-    assert tenant.dial.claim([theirs.id]).claimed == ()
-    end(carrier, sid)
+    assert not is_claimed(tenant, theirs)
+    calls.end(sid)
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
@@ -317,28 +284,19 @@ def test_call_is_found_and_booked_after_the_verdict(
     assert tenant.attempt(mine.id).search_at is None
 
 
-def test_call_found_after_its_end_is_booked(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
-    number = a_number()
-    mine = given_up(tenant, settle, now, number)
-    assert mine.search_at is not None
-    carrier.clock = lambda: mine.claimed_at + A_SECOND if mine.claimed_at else now()
-    carrier.plan(to=number, callbacks="none", ring_s=0.0, talk_s=0.0)
-    sid = order_by_hand(carrier, number, tenant.caller)
-    wait_until(has_status(carrier, sid, "completed"), says="it is over")
-    now.instant = mine.search_at
+def test_call_found_after_its_end_is_booked(tenant: Tenant, settle: Settle, calls: Calls, now: TestClock) -> None:
+    mine = given_up(tenant, settle, now)
+    sid = post_after_the_verdict(calls, mine, now, ring_s=0.0, talk_s=0.0)
+    calls.wait_for(sid, "completed")
     settle.round()
     assert tenant.attempt(mine.id).reason is Reason.ANSWERED
     assert tenant.ask("SELECT attempt_id FROM usage") == [(mine.id,)]
 
 
-def test_search_backs_off_until_the_call_must_be_over(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_search_backs_off_until_the_call_must_be_over(tenant: Tenant, now: TestClock) -> None:
     paths: list[str] = []
-    with babbling(200, EMPTY, paths) as url:
-        settle = settle_at(tenant, carrier, url)
+    with answering(200, EMPTY_LIST, paths) as url:
+        settle = settle_at(tenant, url)
         mine = given_up(tenant, settle, now)
         waits = []
         for _ in range(12):
@@ -362,34 +320,27 @@ def test_search_backs_off_until_the_call_must_be_over(
 
 
 def test_two_matching_calls_after_the_verdict_bind_neither(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
+    tenant: Tenant, settle: Settle, calls: Calls, now: TestClock
 ) -> None:
-    number = a_number()
-    mine = given_up(tenant, settle, now, number)
-    assert mine.search_at is not None
-    carrier.clock = lambda: mine.claimed_at + A_SECOND if mine.claimed_at else now()
-    carrier.plan(to=number, callbacks="none", ring_s=7200.0)
-    for _ in range(2):
-        order_by_hand(carrier, number, tenant.caller)
-    now.instant = mine.search_at
+    mine = given_up(tenant, settle, now)
+    post_after_the_verdict(calls, mine, now, ring_s=FOR_HOURS)
+    calls.post_late(mine)
     settle.round()
-    assert paused(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
+    assert pause_reason(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
     after = tenant.attempt(mine.id)
     assert (after.call_sid, after.reason) == (None, Reason.OUTCOME_UNKNOWN)
     assert after.search_at is not None
     assert after.search_at > now()
 
 
-def test_number_of_an_erased_candidate_is_not_searched_for(
-    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, records: ApiWriter
-) -> None:
+def test_number_of_an_erased_candidate_is_not_searched_for(tenant: Tenant, now: TestClock, records: ApiWriter) -> None:
     unknown = an_unknown_attempt(tenant)
     [(candidate_id,)] = tenant.ask("SELECT candidate_id FROM interviews")
     records.delete_candidate(tenant.principal, candidate_id)
     assert tenant.attempt(unknown.id).called_number is not None, "a leg may be live"
     paths: list[str] = []
-    with babbling(200, EMPTY, paths) as url:
-        settle = settle_at(tenant, carrier, url)
+    with answering(200, EMPTY_LIST, paths) as url:
+        settle = settle_at(tenant, url)
         now.move(tenant.policy.settle)
         settle.round()
         assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
@@ -399,28 +350,22 @@ def test_number_of_an_erased_candidate_is_not_searched_for(
     assert len(paths) == 1
 
 
-def test_search_skips_a_call_that_was_seen(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_search_skips_a_call_that_was_seen(tenant: Tenant, now: TestClock) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     tenant.change("UPDATE attempts SET search_at = :at, called_number = '+421915000000'", at=now())
     seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now() + TEN_MINUTES))
     assert (seen.search_at, seen.called_number) == (None, None)
     paths: list[str] = []
-    with babbling(200, EMPTY, paths) as url:
-        settle_at(tenant, carrier, url).round()
+    with answering(200, EMPTY_LIST, paths) as url:
+        settle_at(tenant, url).round()
     assert paths == []
 
 
-def test_concurrent_settlers_search_once(
-    tenant: Tenant, settle: Settle, carrier: SimulatedCarrier, now: TestClock
-) -> None:
+def test_concurrent_settlers_search_once(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     paths: list[str] = []
     mine = given_up(tenant, settle, now)
     assert mine.search_at is not None
     now.instant = mine.search_at
-    with babbling(200, EMPTY, paths) as url:
-        settlers = [Thread(target=settle_at(tenant, carrier, url).round) for _ in range(4)]
-        for each in settlers:
-            each.start()
-        for each in settlers:
-            each.join()
+    with answering(200, EMPTY_LIST, paths) as url, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: settle_at(tenant, url).round(), range(4)))
     assert len(paths) == 1

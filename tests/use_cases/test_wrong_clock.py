@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
-from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.clock import machine_now
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import NeverTaken
@@ -37,8 +36,9 @@ from tests.support.builders import (
     a_waiting_command,
 )
 from tests.support.servers import SimulatedCarrier
+from tests.use_cases.conftest import PUBLIC_URL, settle_at
 from tests.use_cases.test_apply import a_wish, sent
-from tests.use_cases.test_hear import PUBLIC_URL, a_form, deliver
+from tests.use_cases.test_hear import a_form, deliver
 
 SPANS = [timedelta(seconds=10), -timedelta(seconds=10), timedelta(hours=1)]
 AN_HOUR = timedelta(hours=1)
@@ -55,19 +55,27 @@ class Machine:
 
 
 @contextmanager
-def seen_from_a_machine(url: str, span: timedelta) -> Iterator[Database]:
-    """The database, from a machine whose clock is `span` ahead."""
-    with seen_from(url, Machine(span)) as database:
-        yield database
-
-
-@contextmanager
 def seen_from(url: str, machine: Machine) -> Iterator[Database]:
+    """The database in a process of this machine."""
     database = Database(url, machine=machine)
     try:
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def on_a_wrong_clock(tenant: Tenant, url: str, span: timedelta) -> Iterator[Tenant]:
+    """The company in a process whose clock is `span` ahead."""
+    with seen_from(url, Machine(span)) as database:
+        yield replace(tenant, database=database, now=lambda: tenant.now() + span)
+
+
+@pytest.fixture(params=[AN_HOUR, -AN_HOUR], ids=str)
+def wrong_tenant(request: pytest.FixtureRequest, tenant: Tenant, postgres_url: str) -> Iterator[Tenant]:
+    """The company in a process whose clock is an hour ahead, or behind."""
+    with on_a_wrong_clock(tenant, postgres_url, request.param) as wrong_tenant:
+        yield wrong_tenant
 
 
 def test_clock_that_agrees_is_right(database: Database) -> None:
@@ -77,7 +85,7 @@ def test_clock_that_agrees_is_right(database: Database) -> None:
 @pytest.mark.parametrize("span", SPANS, ids=str)
 @guards("clock")
 def test_clock_that_is_seconds_off_is_wrong(postgres_url: str, span: timedelta) -> None:
-    with seen_from_a_machine(postgres_url, span) as database:
+    with seen_from(postgres_url, Machine(span)) as database:
         assert not database.clock_is_right()
 
 
@@ -86,10 +94,10 @@ def test_wrong_clock_releases_and_claims_nothing(
     postgres_url: str, tenant: Tenant, hints: RecordingHints, span: timedelta
 ) -> None:
     due = a_pending_attempt(tenant)
-    with seen_from_a_machine(postgres_url, span) as database:
+    with seen_from(postgres_url, Machine(span)) as database:
         wrong_tenant = replace(tenant, database=database)
         with pytest.raises(ClockWrong):
-            Release(replace(tenant.context, database=database), hints, tenant.account_id).due()
+            Release(wrong_tenant.context, hints, tenant.account_id).due()
         claims = wrong_tenant.dial.claim([due.id])
         assert claims.claimed == ()
         assert claims.waiting == {due.id}, "the hint is kept until its release has lapsed"
@@ -98,15 +106,14 @@ def test_wrong_clock_releases_and_claims_nothing(
 
 
 def test_wrong_clock_lapses_no_lease(
-    postgres_url: str, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
+    postgres_url: str, tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock
 ) -> None:
     claimed = a_claimed_attempt(tenant)
     now.move(tenant.policy.lease)
-    with seen_from_a_machine(postgres_url, timedelta(hours=1)) as database, a_desk(carrier, tenant) as desk:
-        with pytest.raises(ClockWrong):
-            Settle(replace(tenant.context, database=database), desk, tenant.account_id).round()
-        assert tenant.attempt(claimed.id).phase is Phase.DIALLING
-        Settle(tenant.context, desk, tenant.account_id).round()
+    with seen_from(postgres_url, Machine(AN_HOUR)) as database, pytest.raises(ClockWrong):
+        settle_at(replace(tenant, database=database), carrier.url).round()
+    assert tenant.attempt(claimed.id).phase is Phase.DIALLING
+    settle.round()
     assert tenant.attempt(claimed.id).phase is Phase.UNKNOWN
 
 
@@ -134,7 +141,7 @@ def test_wrong_clock_begins_no_writing_transaction(postgres_url: str, tenant: Te
     a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET failures = 5, quarantined_at = received_at")
     [(command_id,)] = tenant.ask("SELECT id FROM inbox")
-    with seen_from_a_machine(postgres_url, AN_HOUR) as database, pytest.raises(ClockWrong):
+    with seen_from(postgres_url, Machine(AN_HOUR)) as database, pytest.raises(ClockWrong):
         Quarantine(database, tenant.now).again(command_id)
     assert tenant.ask("SELECT failures FROM inbox") == [(5,)]
     assert hints.rings == []
@@ -160,119 +167,89 @@ def test_wrong_clock_is_logged_once_and_again_after_a_change(postgres_url: str) 
 
 
 def test_reads_go_on_with_a_wrong_clock(postgres_url: str, tenant: Tenant) -> None:
-    with seen_from_a_machine(postgres_url, AN_HOUR) as database, database.reading() as stores:
+    with seen_from(postgres_url, Machine(AN_HOUR)) as database, database.reading() as stores:
         assert stores.companies.is_there(tenant.company_id)
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-def test_unsent_claim_is_given_back_at_a_right_time(
-    postgres_url: str, tenant: Tenant, now: TestClock, span: timedelta
-) -> None:
+def test_unsent_claim_is_given_back_at_a_right_time(tenant: Tenant, wrong_tenant: Tenant) -> None:
     """The clock was set after the claim. Nothing was sent, and no other process knows that."""
     mine = a_claimed_attempt(tenant)
-    with seen_from_a_machine(postgres_url, span) as database:
-        wrong_tenant = replace(tenant, database=database, now=lambda: now() + span)
-        wrong_tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
+    wrong_tenant.dial.record([(mine, NeverTaken(cause="NOT_SENT"))])
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
-    assert abs(back.due_at - now()) < timedelta(seconds=30)
-    assert abs(back.updated_at - now()) < timedelta(seconds=30)
+    assert abs(back.due_at - tenant.now()) < timedelta(seconds=30)
+    assert abs(back.updated_at - tenant.now()) < timedelta(seconds=30)
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-def test_last_look_on_a_wrong_clock_defers_to_a_right_time(
-    postgres_url: str, tenant: Tenant, now: TestClock, span: timedelta
-) -> None:
+def test_last_look_on_a_wrong_clock_defers_to_a_right_time(tenant: Tenant, wrong_tenant: Tenant) -> None:
     mine = a_claimed_attempt(tenant)
-    with seen_from_a_machine(postgres_url, span) as database:
-        wrong_tenant = replace(tenant, database=database, now=lambda: now() + span)
-        assert wrong_tenant.dial.last_look(mine) is None
+    assert wrong_tenant.dial.last_look(mine) is None
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING
-    assert abs(back.due_at - now()) < timedelta(seconds=30)
+    assert abs(back.due_at - tenant.now()) < timedelta(seconds=30)
 
 
 # ---- every stop
 
 
-def wrong(tenant: Tenant, database: Database, now: TestClock, span: timedelta) -> Tenant:
-    """The company in a process whose clock is `span` ahead."""
-    return replace(tenant, database=database, now=lambda: now() + span)
-
-
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
-def test_wrong_clock_accepts_no_command(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, now: TestClock, span: timedelta
-) -> None:
+def test_wrong_clock_accepts_no_command(tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints) -> None:
     mine = a_pending_attempt(tenant)
     request = RescheduleAttempt(interview_id=mine.interview_id, attempt_id=mine.id, scheduled_at="2026-04-03T12:00:00Z")
-    with seen_from_a_machine(postgres_url, span) as database, pytest.raises(ClockWrong):
-        Submit(database, hints, wrong(tenant, database, now, span).now).command(
+    with pytest.raises(ClockWrong):
+        Submit(wrong_tenant.database, hints, wrong_tenant.now).command(
             tenant.principal, None, request, idempotency_key=None, request_hash=b""
         )
     assert tenant.ask("SELECT 1 FROM inbox") == []
     assert hints.rings == []
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_applies_no_command(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, apply: Apply, now: TestClock, span: timedelta
+    tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints, apply: Apply
 ) -> None:
     given = sent(tenant, a_wish(tenant))
-    with seen_from_a_machine(postgres_url, span) as database:
-        wrong_tenant = wrong(tenant, database, now, span)
-        late = Apply(replace(wrong_tenant.context, database=database), hints)
-        with pytest.raises(ClockWrong):
-            late.command(given.id)
+    with pytest.raises(ClockWrong):
+        Apply(wrong_tenant.context, hints).command(given.id)
     assert tenant.ask("SELECT failures, applied_at FROM inbox") == [(0, None)], "no step towards quarantine"
     apply.command(given.id)
-    assert tenant.ask("SELECT due_at FROM attempts") == [(now(),)]
+    assert tenant.ask("SELECT due_at FROM attempts") == [(tenant.now(),)]
 
 
-@pytest.mark.parametrize("span", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_hears_nothing(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier, now: TestClock, span: timedelta
+    tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier
 ) -> None:
     """An hour behind, the retry of a busy call was due in the past; two hours ahead, its line was blocked."""
     callbacks = TwilioCallbacks(carrier.account(public_url=PUBLIC_URL))
-    right = Hear(replace(tenant.context, now=now), hints, callbacks)
+    right = Hear(tenant.context, hints, callbacks)
     busy = a_placed_attempt(tenant)
-    assert busy.call_sid is not None
-    deliver(right, busy, a_form(busy.call_sid, "busy"))
+    deliver(right, busy, a_form(busy, "busy"))
     [event_id] = hints.ids(tasks.HEAR)
-    with seen_from_a_machine(postgres_url, span) as database:
-        wrong_tenant = wrong(tenant, database, now, span)
-        hear = Hear(replace(wrong_tenant.context, database=database), hints, callbacks)
-        with pytest.raises(ClockWrong):
-            hear.event(event_id)
-        with pytest.raises(ClockWrong):
-            deliver(hear, busy, a_form(busy.call_sid, "ringing"))
+    hear = Hear(wrong_tenant.context, hints, callbacks)
+    with pytest.raises(ClockWrong):
+        hear.event(event_id)
+    with pytest.raises(ClockWrong):
+        deliver(hear, busy, a_form(busy, "ringing"))
     assert tenant.ask("SELECT failures, heard_at FROM carrier_events") == [(0, None)]
     assert tenant.line(busy)[0] == busy.id
     right.event(event_id)
-    assert tenant.attempt(busy.id).ended_at == now()
+    assert tenant.attempt(busy.id).ended_at == tenant.now()
 
 
-def test_wrong_clock_writes_no_record(postgres_url: str, tenant: Tenant, hints: RecordingHints, now: TestClock) -> None:
-    with seen_from_a_machine(postgres_url, AN_HOUR) as database:
-        wrong_tenant = replace(wrong(tenant, database, now, AN_HOUR))
-        with pytest.raises(ClockWrong):
-            ApiWriter(tenant=wrong_tenant, hints=hints).change_settings(tenant.principal, CompanySettings())
-    assert tenant.ask("SELECT updated_at FROM companies") == [(now(),)]
+def test_wrong_clock_writes_no_record(tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints) -> None:
+    with pytest.raises(ClockWrong):
+        ApiWriter(tenant=wrong_tenant, hints=hints).change_settings(tenant.principal, CompanySettings())
+    assert tenant.ask("SELECT updated_at FROM companies") == [(tenant.now(),)]
 
 
 def test_wrong_clock_expires_and_purges_nothing(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier, now: TestClock
+    postgres_url: str, tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier
 ) -> None:
     """Maintenance eight days ahead ended 126 attempts as expired, finally."""
-    waiting = a_pending_attempt(tenant, due_at=now() + AN_HOUR)
-    a_month = timedelta(days=400)
-    with seen_from_a_machine(postgres_url, a_month) as database, a_desk(carrier, tenant) as desk:
-        wrong_tenant = wrong(tenant, database, now, a_month)
+    waiting = a_pending_attempt(tenant, due_at=tenant.now() + AN_HOUR)
+    with on_a_wrong_clock(tenant, postgres_url, timedelta(days=400)) as wrong_tenant:
         with pytest.raises(ClockWrong):
-            Settle(replace(wrong_tenant.context, database=database), desk, tenant.account_id).round()
+            settle_at(wrong_tenant, carrier.url).round()
         with pytest.raises(ClockWrong):
-            Purge(database, hints, wrong_tenant.now).round()
+            Purge(wrong_tenant.database, hints, wrong_tenant.now).round()
     assert tenant.attempt(waiting.id) == waiting
     assert tenant.history(waiting.id) == ["created"]
 
@@ -282,45 +259,33 @@ def test_clock_that_steps_within_a_round_expires_nothing(
     postgres_url: str, tenant: Tenant, carrier: SimulatedCarrier, now: TestClock
 ) -> None:
     """The round found nothing wrong with its clock when it began."""
-    waiting = a_pending_attempt(tenant, due_at=now() + AN_HOUR)
+    waiting = a_pending_attempt(tenant, due_at=tenant.now() + AN_HOUR)
     machine = Machine(timedelta())
     eight_days = timedelta(days=8)
 
     def step() -> datetime:
         machine.ahead = eight_days
-        return now() + eight_days
+        return tenant.now() + eight_days
 
-    with seen_from(postgres_url, machine) as database, a_desk(carrier, tenant) as desk, pytest.raises(ClockWrong):
-        Settle(replace(tenant.context, database=database, now=step), desk, tenant.account_id).round()
+    with seen_from(postgres_url, machine) as database, pytest.raises(ClockWrong):
+        settle_at(replace(tenant, database=database, now=step), carrier.url).round()
     assert tenant.attempt(waiting.id) == waiting
 
 
 def test_process_with_a_wrong_clock_takes_no_place_from_others(
-    postgres_url: str, tenant: Tenant, hints: RecordingHints, release: Release, now: TestClock
+    tenant: Tenant, wrong_tenant: Tenant, hints: RecordingHints, release: Release
 ) -> None:
     """An hour ahead, it released fifteen calls at a pace of one, and the others found no room."""
     for _ in range(30):
         a_pending_attempt(tenant)
-    with seen_from_a_machine(postgres_url, AN_HOUR) as database, pytest.raises(ClockWrong):
-        Release(
-            replace(tenant.context, database=database, now=wrong(tenant, database, now, AN_HOUR).now),
-            hints,
-            tenant.account_id,
-        ).due()
+    with pytest.raises(ClockWrong):
+        Release(wrong_tenant.context, hints, tenant.account_id).due()
     assert release.due() == 30
 
 
-def test_deferred_call_waits_by_the_databases_clock(postgres_url: str, tenant: Tenant, now: TestClock) -> None:
+def test_deferred_call_waits_by_the_databases_clock(tenant: Tenant, wrong_tenant: Tenant) -> None:
     """Set an hour ahead after the claim, the last look put it back an hour late, and called that CLOCK_SKEW."""
     mine = a_claimed_attempt(tenant)
-    with seen_from_a_machine(postgres_url, AN_HOUR) as database:
-        assert wrong(tenant, database, now, AN_HOUR).dial.last_look(mine) is None
+    assert wrong_tenant.dial.last_look(mine) is None
     assert tenant.ask("SELECT detail ->> 'cause' FROM attempt_history WHERE event = 'deferred'") == [("CLOCK_SKEW",)]
-    assert tenant.attempt(mine.id).due_at <= now() + timedelta(minutes=1)
-
-
-@contextmanager
-def a_desk(carrier: SimulatedCarrier, tenant: Tenant) -> Iterator[TwilioQueries]:
-    desk = TwilioQueries(carrier.account(), tenant.policy)
-    yield desk
-    desk._client.http_client.session.close()
+    assert tenant.attempt(mine.id).due_at <= tenant.now() + timedelta(minutes=1)

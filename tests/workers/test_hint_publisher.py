@@ -28,7 +28,6 @@ def messages(redis: Redis, queue: str) -> list[list[str]]:
 
 @pytest.mark.usefixtures("broker")
 def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redis_url: str) -> None:
-
     hints = RedisHintPublisher(app, redis_url)
     events, commands = [uuid4() for _ in range(120)], [uuid4() for _ in range(3)]
     for each in events:
@@ -47,7 +46,6 @@ def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redi
 
 @pytest.mark.usefixtures("broker")
 def test_stopping_publisher_sends_its_batch(redis: Redis, redis_url: str) -> None:
-
     hints, event = RedisHintPublisher(app, redis_url), uuid4()
     hints.start()
     hints.send(tasks.HEAR, [event])

@@ -21,6 +21,16 @@ class Worker:
         self.unresponsive = threading.Event()
         self.announced = 0
         self.withdrawn = 0
+        self.is_full = False
+        self.probe = LivenessProbe(
+            self.ping,
+            is_full=lambda: self.is_full,
+            on_unresponsive=self.unresponsive.set,
+            announce=self.announce,
+            withdraw=self.withdraw,
+            every_s=A_MOMENT_S,
+            max_missed=4,
+        )
 
     def ping(self) -> None:
         self.pings += 1
@@ -38,17 +48,6 @@ class Worker:
         if self.is_away:
             raise OSError
 
-    def probe(self, *, is_full: bool = False) -> LivenessProbe:
-        return LivenessProbe(
-            self.ping,
-            is_full=lambda: is_full,
-            on_unresponsive=self.unresponsive.set,
-            announce=self.announce,
-            withdraw=self.withdraw,
-            every_s=A_MOMENT_S,
-            max_missed=4,
-        )
-
 
 @pytest.fixture
 def worker(broker: None) -> Worker:
@@ -61,24 +60,22 @@ def keeps_pinging(worker: Worker) -> None:
 
 
 def test_worker_that_misses_four_pings_is_unresponsive(worker: Worker) -> None:
-    worker.probe().start()
+    worker.probe.start()
     assert worker.unresponsive.wait(10)
     assert worker.pings == 4
 
 
 def test_worker_that_receives_some_pings_is_responsive(worker: Worker) -> None:
-    probe = worker.probe()
-    worker.receive = lambda: probe.heard() if worker.pings % 3 == 0 else None
-    probe.start()
+    worker.receive = lambda: worker.probe.heard() if worker.pings % 3 == 0 else None
+    worker.probe.start()
     keeps_pinging(worker)
-    probe.stop()
+    worker.probe.stop()
     assert not worker.unresponsive.is_set()
 
 
 def test_worker_is_not_unresponsive_while_redis_is_away(worker: Worker) -> None:
     worker.is_away = True
-    probe = worker.probe()
-    probe.start()
+    worker.probe.start()
     keeps_pinging(worker)
     assert not worker.unresponsive.is_set()
     # It is unresponsive if it misses the pings afterwards.
@@ -87,55 +84,52 @@ def test_worker_is_not_unresponsive_while_redis_is_away(worker: Worker) -> None:
 
 
 def test_busy_worker_is_not_unresponsive(worker: Worker) -> None:
-    probe = worker.probe(is_full=True)
-    probe.start()
+    worker.is_full = True
+    worker.probe.start()
     keeps_pinging(worker)
-    probe.stop()
+    worker.probe.stop()
     assert not worker.unresponsive.is_set()
 
 
 def test_stopped_probe_judges_no_worker(worker: Worker) -> None:
-    probe = worker.probe()
-    probe.stop()
-    probe.start()
+    worker.probe.stop()
+    worker.probe.start()
     assert not worker.unresponsive.wait(20 * A_MOMENT_S)
 
 
 def test_responsive_worker_is_announced_repeatedly(worker: Worker) -> None:
-    probe = worker.probe()
-    worker.receive = probe.heard
-    probe.start()
+    worker.receive = worker.probe.heard
+    worker.probe.start()
     wait_until(lambda: worker.announced > 20, says="it keeps announcing")
     before = worker.withdrawn
-    probe.stop()
-    probe.join()
+    worker.probe.stop()
+    worker.probe.join()
     assert (before, worker.withdrawn) == (0, 1)
 
 
 def test_unresponsive_worker_is_not_announced_again(worker: Worker) -> None:
-    worker.probe().start()
+    worker.probe.start()
     assert worker.unresponsive.wait(10)
     assert worker.announced == 2, "at the start, and before the first ping"
     wait_until(lambda: worker.withdrawn == 1, says="it is withdrawn")
 
 
 def test_busy_worker_is_announced(worker: Worker) -> None:
-    probe = worker.probe(is_full=True)
-    probe.start()
+    worker.is_full = True
+    worker.probe.start()
     wait_until(lambda: worker.announced > 20, says="it keeps announcing")
-    probe.stop()
+    worker.probe.stop()
 
 
 def test_worker_is_announced_again_after_redis_was_away(worker: Worker) -> None:
     worker.is_away = True
-    probe = worker.probe()
-    worker.receive = probe.heard
-    probe.start()
+    worker.receive = worker.probe.heard
+    worker.probe.start()
     keeps_pinging(worker)
     before = worker.announced
     worker.is_away = False
     wait_until(lambda: worker.announced > before + 20, says="it keeps announcing")
     worker.is_away = True
-    probe.stop()
-    probe.join()
+    worker.probe.stop()
+    worker.probe.join()
     assert worker.withdrawn == 1

@@ -49,8 +49,8 @@ def a_worker(name: str, redis_url: str, postgres_url: str, log: Path) -> Iterato
             process.wait(timeout=60)
 
 
-def is_ready(log: Path) -> bool:
-    return " ready" in log.read_text(encoding="utf-8")
+def wait_until_ready(log: Path) -> None:
+    wait_until(lambda: " ready" in log.read_text(encoding="utf-8"), seconds=60, says="the worker is ready")
 
 
 @pytest.mark.timeout(120)
@@ -63,7 +63,7 @@ def test_two_workers_of_one_name_have_separate_queues(
         a_worker("dial@here", own.url, postgres_url, logs[1]),
     ):
         for log in logs:
-            wait_until(lambda log=log: is_ready(log), seconds=60, says="the worker is ready")  # type: ignore[misc]
+            wait_until_ready(log)
         assert len(set(liveness_queues(own.url, workers=2))) == 2
 
 
@@ -92,7 +92,7 @@ def liveness_queues(redis_url: str, *, workers: int) -> list[str]:
 def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgres_url: str, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     with redis.Redis.from_url(own.url) as client, a_worker("callbacks@here", own.url, postgres_url, log) as worker:
-        wait_until(lambda: is_ready(log), seconds=60, says="the worker is ready")
+        wait_until_ready(log)
         before = log.stat().st_size
         client.config_set("maxmemory", ONE_MB // 10)
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -136,7 +136,6 @@ def test_failed_acknowledgements_do_not_block_a_worker(
 
 
 def test_malformed_messages_are_reported_at_most_once_a_minute(broker: None) -> None:
-
     tally = Tally(every_s=60)
     assert tally.count_of(1000.0) == 1
     assert [tally.count_of(1000.0 + each / 100) for each in range(1459)] == [0] * 1459

@@ -9,10 +9,9 @@ from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken
+from scheduler.domain.call import Accepted, AnswerUnknown, NeverTaken
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.persistence.database import Database
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.release import Release
@@ -31,17 +30,12 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import SimulatedCarrier
+from tests.use_cases.conftest import breaker_of, claimed
 from tests.verification.nights.worker_hand import WorkerHand, a_worker_hand
 
 A_SECOND = timedelta(seconds=1)
 AUSTRIA = [f"+431512340{number}" for number in range(10, 30)]
 SLOVAKIA = [f"+42122102{number}" for number in range(1000, 1020)]
-
-
-@pytest.fixture
-def other(database: Database, tenant: Tenant, now: TestClock) -> Tenant:
-    """Another company of the same installation."""
-    return of_company(tenant, seed(database, now()))
 
 
 @pytest.fixture
@@ -52,25 +46,17 @@ def hand(
         yield hand
 
 
-def is_down(tenant: Tenant) -> bool:
-    with tenant.database.transaction() as stores:
-        return stores.carrier_accounts.get(tenant.account_id).breaker.is_down
-
-
-def claimed(tenant: Tenant, *due: Attempt) -> list[Attempt]:
-    return [each.attempt for each in tenant.dial.claim([each.id for each in due]).claimed]
-
-
-def answered(tenant: Tenant, attempt: Attempt, answer: CarrierAnswer) -> None:
-    tenant.dial.record([(attempt, answer)])
-
-
 def failed(tenant: Tenant, *, cause: str = "HTTP_500") -> None:
-    answered(tenant, a_claimed_attempt(tenant), AnswerUnknown(cause=cause))
+    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause=cause))])
 
 
 def taken(tenant: Tenant) -> None:
-    answered(tenant, a_claimed_attempt(tenant), Accepted(call_sid=a_sid()))
+    tenant.dial.record([(a_claimed_attempt(tenant), Accepted(call_sid=a_sid()))])
+
+
+def refused(tenant: Tenant, attempt: Attempt) -> None:
+    """The carrier does not call the country of this attempt."""
+    tenant.dial.record([(attempt, NeverTaken(cause="COUNTRY_REFUSED"))])
 
 
 def alarms(logs: Any) -> set[str]:
@@ -95,7 +81,7 @@ def test_only_calls_to_a_refused_country_wait(
     assert [each.get("country") for each in logs if "alarm" in each] == ["AT"]
     assert {tenant.attempt(each.id).state for each in to_austria} == {AttemptState.PENDING}
     assert {tenant.attempt(each.id).state for each in [*elsewhere, *of_others]} == {AttemptState.IN_PROGRESS}
-    assert not is_down(tenant)
+    assert not breaker_of(tenant).is_down
 
     carrier.clear()  # the operator has given the permission
     for _ in range(4):
@@ -131,7 +117,7 @@ def test_one_trial_call_is_made_to_a_refused_country(
 def test_claim_skips_calls_to_a_refused_country(tenant: Tenant) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_pending_attempt(tenant, AUSTRIA[1])
     elsewhere = a_pending_attempt(tenant, SLOVAKIA[0])
-    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    refused(tenant, first)
     assert [each.id for each in claimed(tenant, second, elsewhere)] == [elsewhere.id]
 
 
@@ -139,29 +125,29 @@ def test_release_skips_calls_to_a_refused_country(tenant: Tenant, release: Relea
     first = a_claimed_attempt(tenant, AUSTRIA[0])
     for number in AUSTRIA[1:5]:
         a_pending_attempt(tenant, number)
-    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    refused(tenant, first)
     elsewhere = a_pending_attempt(tenant, SLOVAKIA[0])
     assert release.due() == 1
     assert hints.ids(tasks.DIAL) == [elsewhere.id]
 
 
 @guards("look_backoff")
-def test_claimed_call_to_a_refused_country_is_not_sent(tenant: Tenant, now: TestClock) -> None:
+def test_claimed_call_to_a_refused_country_is_not_sent(tenant: Tenant) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_claimed_attempt(tenant, AUSTRIA[1])
-    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    refused(tenant, first)
     assert tenant.dial.last_look(second) is None
     assert tenant.attempt(second.id).state is AttemptState.PENDING
 
 
 def test_claimed_call_to_another_country_is_sent(tenant: Tenant) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_claimed_attempt(tenant, SLOVAKIA[0])
-    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    refused(tenant, first)
     assert tenant.dial.last_look(second) is not None
 
 
 def test_explanation_names_the_refused_country(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     first, second = a_claimed_attempt(tenant, AUSTRIA[0]), a_pending_attempt(tenant, AUSTRIA[1])
-    answered(tenant, first, NeverTaken(cause="COUNTRY_REFUSED"))
+    refused(tenant, first)
     [block] = explain.explanation_of(second.id).blocks
     assert (block.rule.value, block.until) == ("CARRIER_REFUSES_COUNTRY", now() + BACK_OFF[0])
     assert "AT" in block.detail
@@ -182,15 +168,16 @@ def test_refused_caller_id_stops_only_its_company(
     assert tenant.attempt(theirs.id).state is AttemptState.IN_PROGRESS
     [block] = explain.explanation_of(waiting.id).blocks
     assert block.rule.value == "CARRIER_REFUSES_CALLER"
-    assert not is_down(tenant)
+    assert not breaker_of(tenant).is_down
 
 
 # ---- which call a trial tries
 
 
+@pytest.fixture
 def on_trial(tenant: Tenant, settle: Settle, now: TestClock) -> None:
     """Austria was refused, its wait is over, and the carrier has answered a question."""
-    answered(tenant, a_claimed_attempt(tenant, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
+    refused(tenant, a_claimed_attempt(tenant, AUSTRIA[0]))
     now.move(BACK_OFF[0])
     settle.round()
     assert tenant.ask("SELECT 1 FROM carrier_backoffs WHERE answered_at >= down_until") != []
@@ -198,46 +185,41 @@ def on_trial(tenant: Tenant, settle: Settle, now: TestClock) -> None:
 
 
 def to_austria(tenant: Tenant, number: int) -> Attempt:
-    """A pending attempt whose number was looked at before, so that no ordinary release takes it."""
-    attempt = a_pending_attempt(tenant, AUSTRIA[number])
+    """A pending attempt whose number was looked at before, so that no ordinary release takes it. Due by its number."""
+    attempt = a_pending_attempt(tenant, AUSTRIA[number], due_at=tenant.now() - (10 - number) * A_SECOND)
     tenant.change("UPDATE lines SET country = 'AT' WHERE number_hash = :hash", hash=attempt.number_hash)
     return attempt
 
 
-def test_trial_skips_a_call_that_waits_for_a_command(
-    tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
-) -> None:
-    on_trial(tenant, settle, now)
+@pytest.mark.usefixtures("on_trial")
+def test_trial_skips_a_call_that_waits_for_a_command(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     held = to_austria(tenant, 1)
     a_waiting_command(tenant, held.interview_id)
-    now.move(A_SECOND)
     free = to_austria(tenant, 2)
     assert release.due() == 1
     assert hints.ids(tasks.DIAL) == [free.id]
 
 
+@pytest.mark.usefixtures("on_trial")
 def test_trial_skips_a_call_whose_caller_is_backed_off_too(
-    tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
+    tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints
 ) -> None:
     """Each claim would hold it back, and no other call to that country would be tried."""
-    on_trial(tenant, settle, now)
     failed(other)
     settle.round()
     to_austria(other, 1)
-    now.move(A_SECOND)
     mine = to_austria(tenant, 2)
     assert release.due() == 1
     assert hints.ids(tasks.DIAL) == [mine.id]
 
 
+@pytest.mark.usefixtures("on_trial")
 def test_unclaimable_trial_gives_way_to_another_call(
-    tenant: Tenant, other: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
+    tenant: Tenant, other: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
-    on_trial(tenant, settle, now)
     a_placed_attempt(other, SLOVAKIA[0])
     tenant.change("UPDATE companies SET concurrent_calls = 1 WHERE id = :id", id=other.company_id)
     full = to_austria(other, 1)
-    now.move(A_SECOND)
     mine = to_austria(tenant, 2)
     assert release.due() == 1
     assert claimed(tenant, full) == []
@@ -246,29 +228,30 @@ def test_unclaimable_trial_gives_way_to_another_call(
     assert hints.ids(tasks.DIAL) == [full.id, mine.id]
 
 
+@pytest.mark.usefixtures("on_trial")
 def test_trial_of_the_account_may_be_that_of_a_back_off(
-    tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
 ) -> None:
     """Otherwise nothing is called while both are half-open and every due call is to that country."""
-    on_trial(tenant, settle, now)
-    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
+    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=tenant.now())
     mine = to_austria(tenant, 1)
-    now.move(A_SECOND)
     to_austria(tenant, 2)
     assert (release.due(), release.due()) == (1, 0), "one at a time"
     assert hints.ids(tasks.DIAL) == [mine.id]
     [tried] = claimed(tenant, mine)
-    answered(tenant, tried, Accepted(call_sid=a_sid()))
+    tenant.dial.record([(tried, Accepted(call_sid=a_sid()))])
     assert tenant.ask("SELECT 1 FROM carrier_backoffs WHERE down_until IS NOT NULL") == []
     assert tenant.ask("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL") == []
 
 
+@pytest.mark.usefixtures("on_trial")
 def test_release_from_the_future_does_not_delay_a_trial(
-    tenant: Tenant, release: Release, settle: Settle, hints: RecordingHints, now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints
 ) -> None:
-    on_trial(tenant, settle, now)
     mine = to_austria(tenant, 1)
-    tenant.change("UPDATE attempts SET released_until = :at WHERE id = :id", at=now() + timedelta(hours=1), id=mine.id)
+    tenant.change(
+        "UPDATE attempts SET released_until = :at WHERE id = :id", at=tenant.now() + timedelta(hours=1), id=mine.id
+    )
     assert release.due() == 1
     assert hints.ids(tasks.DIAL) == [mine.id]
     assert release.due() == 0
@@ -291,21 +274,21 @@ def test_failing_calls_of_one_company_stop_no_other_company(
     for _ in range(times):
         failed(tenant, cause=cause)
     settle.round()  # the carrier is asked, and answers
-    assert not is_down(tenant)
+    assert not breaker_of(tenant).is_down
     mine, theirs = a_pending_attempt(tenant), a_pending_attempt(other)
     assert [each.id for each in claimed(tenant, mine, theirs)] == [theirs.id]
 
 
 def test_failures_of_two_companies_open_the_account_breaker(tenant: Tenant, other: Tenant) -> None:
     failed(tenant)
-    assert not is_down(tenant)
+    assert not breaker_of(tenant).is_down
     failed(other, cause="HTTP_503")
-    assert is_down(tenant)
+    assert breaker_of(tenant).is_down
 
 
 def test_failures_of_the_only_company_open_the_account_breaker(tenant: Tenant) -> None:
     failed(tenant)
-    assert is_down(tenant)
+    assert breaker_of(tenant).is_down
 
 
 def test_failed_probe_opens_the_account_breaker_at_once(
@@ -321,15 +304,15 @@ def test_failed_probe_opens_the_account_breaker_at_once(
     finally:
         carrier.up()
     assert alarms(logs) == {"CARRIER_HTTP_500"}
-    assert is_down(tenant)
+    assert breaker_of(tenant).is_down
     assert claimed(tenant, a_pending_attempt(other)) == []
 
 
-def test_success_between_failures_keeps_the_breaker_closed(tenant: Tenant, other: Tenant, database: Database) -> None:
+def test_success_between_failures_keeps_the_breaker_closed(tenant: Tenant, other: Tenant) -> None:
     failed(tenant)
     taken(other)
-    failed(of_company(tenant, seed(database, tenant.now())))
-    assert not is_down(tenant), "two that fail, but not at the same time"
+    failed(of_company(tenant, seed(tenant.database, tenant.now())))
+    assert not breaker_of(tenant).is_down, "two that fail, but not at the same time"
 
 
 def test_failing_company_gets_one_trial_call(tenant: Tenant, other: Tenant, now: TestClock, settle: Settle) -> None:
@@ -341,7 +324,7 @@ def test_failing_company_gets_one_trial_call(tenant: Tenant, other: Tenant, now:
     settle.round()
     [tried] = claimed(tenant, *due)
     assert claimed(tenant, *due) == [], "one at a time"
-    answered(tenant, tried, Accepted(call_sid=a_sid()))
+    tenant.dial.record([(tried, Accepted(call_sid=a_sid()))])
     assert len(claimed(tenant, *due)) == 2
 
 
@@ -358,7 +341,7 @@ def test_failed_trial_prolongs_the_wait_of_one_company(
         failed(tenant)
         taken(other)
     assert waits == [5, 15, 60, 300, 300]
-    assert not is_down(tenant)
+    assert not breaker_of(tenant).is_down
 
 
 def test_failed_company_trial_leaves_the_account_breaker_closed(
@@ -370,19 +353,19 @@ def test_failed_company_trial_leaves_the_account_breaker_closed(
     settle.round()
     failed(tenant)
     [theirs] = claimed(tenant, a_pending_attempt(other))
-    answered(tenant, theirs, Accepted(call_sid=a_sid()))
-    assert not is_down(tenant)
+    tenant.dial.record([(theirs, Accepted(call_sid=a_sid()))])
+    assert not breaker_of(tenant).is_down
 
 
 @pytest.mark.parametrize("cause", ["CREDENTIALS", "ACCOUNT_NOT_ACTIVE"])
 def test_failure_of_the_account_opens_its_breaker_at_once(tenant: Tenant, other: Tenant, cause: str) -> None:
-    answered(tenant, a_claimed_attempt(tenant), NeverTaken(cause=cause))
-    assert is_down(tenant)
+    tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause=cause))])
+    assert breaker_of(tenant).is_down
 
 
 def test_ended_back_off_permits_one_trial_call(tenant: Tenant, other: Tenant, settle: Settle, now: TestClock) -> None:
     waits = CarrierWaits(tenant.database, now)
-    answered(tenant, a_claimed_attempt(tenant, AUSTRIA[0]), NeverTaken(cause="COUNTRY_REFUSED"))
+    refused(tenant, a_claimed_attempt(tenant, AUSTRIA[0]))
     assert [each.scope.country for each in waits.all()] == ["AT"]
     due = [a_pending_attempt(other, number) for number in AUSTRIA[1:4]]
     settle.round()

@@ -13,33 +13,32 @@ from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import AttemptState, Phase
-from scheduler.domain.call import Accepted, CarrierAnswer
-from scheduler.domain.company import CallLimits
+from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
+from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dialling.watch import LOCK_LASTS_S, LockWatch
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed
+from tests.conftest import TestClock
 from tests.support.builders import (
-    RecordingHints,
     Tenant,
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
     a_sid,
-    of_company,
 )
 from tests.support.servers import SimulatedCarrier
+from tests.use_cases.conftest import breaker_of, is_claimed
 from tests.verification.nights.bulk_attempts import bulk_attempts
 from workers.tasks import _each
 
-OPEN = CallLimits(concurrent_calls=1000, calls_per_second=1000.0)
+LOCK_ATTEMPT = "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE"
 
 
 @contextmanager
-def locked(url: str, statement: str, key: UUID) -> Iterator[int]:
+def locked(url: str, statement: str, key: UUID | int) -> Iterator[int]:
     """A forgotten session that holds a row until the end. Gives its process id."""
     with psycopg.connect(url) as connection:
         connection.execute(statement.encode(), {"id": key})
@@ -51,8 +50,7 @@ def locked_company(url: str, company_id: UUID, strength: str = "FOR UPDATE") -> 
 
 
 @pytest.mark.parametrize("strength", ["FOR UPDATE", "FOR NO KEY UPDATE"])
-def test_locked_company_stops_no_other_company(tenant: Tenant, postgres_url: str, strength: str) -> None:
-    other = of_company(tenant, seed(tenant.database, tenant.now(), limits=OPEN))
+def test_locked_company_stops_no_other_company(tenant: Tenant, other: Tenant, postgres_url: str, strength: str) -> None:
     stuck, free = a_pending_attempt(tenant), a_pending_attempt(other)
     with locked_company(postgres_url, tenant.company_id, strength):
         claims = tenant.dial.claim([stuck.id, free.id])
@@ -60,7 +58,7 @@ def test_locked_company_stops_no_other_company(tenant: Tenant, postgres_url: str
         assert claims.waiting == {stuck.id}, "it is tried again"
         assert claims.locked == {tenant.company_id}
     assert tenant.attempt(stuck.id) == stuck
-    assert [each.attempt.id for each in tenant.dial.claim([stuck.id]).claimed] == [stuck.id]
+    assert is_claimed(tenant, stuck)
 
 
 def test_company_paused_under_a_lock_is_not_claimed_after_it(tenant: Tenant, postgres_url: str) -> None:
@@ -171,31 +169,47 @@ def test_dialler_reports_a_loop_that_ended_with_an_error(
 # ---- a lock timeout is a conflict
 
 
-def in_lapsed_lease(tenant: Tenant, now: TestClock) -> list[UUID]:
-    ids = [a_claimed_attempt(tenant).id for _ in range(3)]
-    now.move(tenant.policy.lease)
-    return ids
-
-
-@guards("lock_taken")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(LOCK_ATTEMPT, id="attempt", marks=guards("lock_taken")),
+        pytest.param(
+            "SELECT FROM interviews i JOIN attempts a ON a.interview_id = i.id WHERE a.id = %(id)s FOR UPDATE OF i",
+            id="interview",
+        ),
+    ],
+)
 def test_locked_attempt_does_not_delay_settling_of_others(
-    tenant: Tenant, settle: Settle, now: TestClock, postgres_url: str
+    tenant: Tenant, settle: Settle, now: TestClock, postgres_url: str, statement: str
 ) -> None:
-    first, *others = sorted(in_lapsed_lease(tenant, now))
-    with locked(postgres_url, "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE", first):
+    first, *others = sorted(a_claimed_attempt(tenant).id for _ in range(3))
+    now.move(tenant.policy.lease)
+    with locked(postgres_url, statement, first):
         with capture_logs() as logs:
             settle.round()
         assert not [each for each in logs if "conflict" in each["event"]], "no step waited for the lock"
-        assert {tenant.ask("SELECT phase FROM attempts WHERE id = :id", id=each)[0][0] for each in others} == {
-            Phase.UNKNOWN.value
-        }
+        phases = dict(tenant.ask("SELECT id, phase FROM attempts"))
+        assert phases == {first: Phase.DIALLING.value} | dict.fromkeys(others, Phase.UNKNOWN.value)
     settle.round()
     assert tenant.attempt(first).phase is Phase.UNKNOWN
 
 
+def test_locked_account_raises_an_alarm_and_gets_no_probe(
+    tenant: Tenant, settle: Settle, now: TestClock, postgres_url: str
+) -> None:
+    tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause="CREDENTIALS"))])
+    now.move(BACK_OFF[0])
+    lock = "SELECT FROM carrier_accounts WHERE id = %(id)s FOR UPDATE"
+    with locked(postgres_url, lock, tenant.account_id), capture_logs() as logs:
+        settle.round()
+    assert [each["alarm"] for each in logs if "alarm" in each] == ["LOCK_HELD"]
+    assert breaker_of(tenant).is_down
+    settle.round()
+    assert breaker_of(tenant).is_on_trial
+
+
 @guards("lock_taken")
 def test_task_retries_a_conflict_and_goes_on_with_other_ids(broker: None, tenant: Tenant, postgres_url: str) -> None:
-
     stuck, free = a_pending_attempt(tenant).id, a_pending_attempt(tenant).id
     seen: list[UUID] = []
 
@@ -204,13 +218,12 @@ def test_task_retries_a_conflict_and_goes_on_with_other_ids(broker: None, tenant
         with tenant.database.transaction() as stores:
             stores.attempts.lock(attempt_id)
 
-    with locked(postgres_url, "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE", stuck):
+    with locked(postgres_url, LOCK_ATTEMPT, stuck):
         _each([str(stuck), str(free)], verb)
     assert seen == [stuck, stuck, stuck, free]
 
 
 def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
-
     seen: list[UUID] = []
 
     def verb(attempt_id: UUID) -> None:
@@ -252,7 +265,7 @@ def test_transaction_records_at_most_a_hundred_answers(tenant: Tenant, postgres_
     assert placed == AT_MOST_A_TRANSACTION
 
 
-def test_claim_writes_history_token_and_number_of_each(tenant: Tenant, hints: RecordingHints) -> None:
+def test_claim_writes_history_token_and_number_of_each(tenant: Tenant) -> None:
     attempts = [a_pending_attempt(tenant) for _ in range(3)]
     claims = tenant.dial.claim([each.id for each in attempts])
     assert len(claims.claimed) == len(attempts)
@@ -267,6 +280,6 @@ def test_claim_writes_history_token_and_number_of_each(tenant: Tenant, hints: Re
             id=mine.interview_id,
         )
         assert mine.called_number == number
-        assert (
-            tenant.ask("SELECT attempt_id FROM attempt_tokens WHERE token = :token", token=mine.token)[0][0] == mine.id
-        )
+        assert tenant.ask("SELECT attempt_id FROM attempt_tokens WHERE token = :token", token=mine.token) == [
+            (mine.id,)
+        ]

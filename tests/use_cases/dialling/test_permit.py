@@ -31,13 +31,13 @@ class Looks:
     """The product's last look at one attempt, counted."""
 
     def __init__(self, tenant: Tenant, attempt: Attempt) -> None:
-        self._house = tenant
+        self._tenant = tenant
         self._attempt = attempt
         self.made = 0
 
     async def __call__(self) -> PermittedOrder | None:
         self.made += 1
-        return self._house.dial.last_look(self._attempt)
+        return self._tenant.dial.last_look(self._attempt)
 
 
 def a_permit(tenant: Tenant, alarm: LeaseAlarm, mine: Attempt) -> tuple[Permit, Looks]:

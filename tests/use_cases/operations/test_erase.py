@@ -1,14 +1,15 @@
 """Deleting a company: no further calls, calls in progress are ended, then its data is erased (F6-2, F6-3)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, HangUpCause, LegSeen, Phase, Reason
-from scheduler.domain.call import Accepted, CallNews, CallProgress, CallStatus, NeverTaken
+from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause, LegSeen, Phase, Reason
+from scheduler.domain.call import Accepted, CallProgress, CallStatus, NeverTaken
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
 from scheduler.persistence.errors import LockTaken
@@ -19,7 +20,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed, wait_until
+from tests.conftest import TestClock, seed
 from tests.support.builders import (
     ApiWriter,
     RecordingHints,
@@ -32,10 +33,8 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
-    of_company,
 )
-from tests.support.servers import SimulatedCarrier
-from tests.use_cases.test_settle import FOR_HOURS, has_status, ring
+from tests.use_cases.conftest import FOR_HOURS, IN_PROGRESS, Calls, apply_news, finish, is_claimed, see_leg
 
 KINDS = (
     "interviews",
@@ -51,9 +50,29 @@ KINDS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Deletion:
+    """The two steps of a company's deletion."""
+
+    tenant: Tenant
+    records: ApiWriter
+    use_case: Erase
+
+    def request(self) -> None:
+        self.records.delete_company(self.tenant.principal, self.tenant.company_id)
+
+    def erase(self) -> None:
+        self.use_case.company(self.tenant.company_id)
+
+    def run(self) -> None:
+        self.request()
+        self.erase()
+
+
 @pytest.fixture
-def deleted(tenant: Tenant, records: ApiWriter) -> Callable[[], None]:
-    return lambda: records.delete_company(tenant.principal, tenant.company_id)
+def deletion(tenant: Tenant, records: ApiWriter, hints: RecordingHints) -> Deletion:
+    """Erases two rows at a time, so that there are many batches."""
+    return Deletion(tenant=tenant, records=records, use_case=Erase(tenant.context, hints, batch=2))
 
 
 def certificate(tenant: Tenant) -> tuple[dict[str, int], Any]:
@@ -67,30 +86,17 @@ def rows(tenant: Tenant) -> dict[str, int]:
     return {kind: count for kind, count in counts.items() if count}
 
 
-def apply_news(tenant: Tenant, attempt: Attempt, status: CallStatus, **more: Any) -> None:
-    """The carrier's news of its call."""
-    with tenant.database.transaction() as stores:
-        interview = stores.interviews.lock(attempt.interview_id)
-        locked = stores.attempts.lock(attempt.id)
-        sid = locked.call_sid or a_sid()
-        news = CallNews(call_sid=sid, status=status, token=locked.token, **more)
-        tenant.effects.hear(stores, interview, locked, news, "carrier", tenant.now())
-
-
 # ---- what waits
 
 
-def test_deletion_cancels_pending_calls_and_erases_the_company(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
-) -> None:
+def test_deletion_cancels_pending_calls_and_erases_the_company(tenant: Tenant, deletion: Deletion) -> None:
     for _ in range(5):
         a_pending_attempt(tenant)
-    a_waiting_command(tenant, None, {"candidate": "somebody"})
-    deleted()
-    erase.company(tenant.company_id)
+    a_waiting_command(tenant, None, {"candidate": "Ada"})
+    deletion.run()
     assert rows(tenant) == {}
     erased, finished_at = certificate(tenant)
-    assert finished_at == now()
+    assert finished_at == tenant.now()
     assert erased == {
         "agents": 1,
         "attempts": 5,
@@ -103,37 +109,33 @@ def test_deletion_cancels_pending_calls_and_erases_the_company(
     }
 
 
-def test_rows_of_other_companies_are_untouched(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
-    other = of_company(tenant, seed(tenant.database, tenant.now()))
+def test_rows_of_other_companies_are_untouched(tenant: Tenant, deletion: Deletion, other: Tenant) -> None:
     number = a_number()
     theirs = a_pending_attempt(other, number)
     a_waiting_command(other, theirs.interview_id)
     before, line = rows(other), other.line(theirs)
     a_pending_attempt(tenant, number)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     assert rows(other) == before | dict.fromkeys(("companies", "agents", "phone_numbers"), 1), "those two had one each"
     assert other.line(theirs) == line, "the line that they wait for"
     other.change("DELETE FROM inbox")
-    assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
+    assert is_claimed(other, theirs)
 
 
-def test_company_that_is_not_deleted_is_not_erased(tenant: Tenant, erase: Erase) -> None:
+def test_company_that_is_not_deleted_is_not_erased(tenant: Tenant, deletion: Deletion) -> None:
     a_pending_attempt(tenant)
     before = rows(tenant)
-    erase.company(tenant.company_id)
-    erase.company(uuid4())
+    deletion.erase()
+    deletion.use_case.company(uuid4())
     assert rows(tenant) == before
 
 
 @guards("company_deleted")
-def test_attempts_of_a_deleted_company_are_not_claimed(
-    tenant: Tenant, release: Release, deleted: Callable[[], None]
-) -> None:
+def test_attempts_of_a_deleted_company_are_not_claimed(tenant: Tenant, release: Release, deletion: Deletion) -> None:
     waiting = a_pending_attempt(tenant)
-    deleted()
+    deletion.request()
     assert release.due() == 0
-    assert tenant.dial.claim([waiting.id]).claimed == ()
+    assert not is_claimed(tenant, waiting)
     assert tenant.attempt(waiting.id) == waiting
 
 
@@ -155,83 +157,66 @@ def test_claim_during_a_deletion_keeps_its_hints_unclaimed(tenant: Tenant) -> No
 
 
 def test_placed_call_of_a_deleted_company_is_hung_up_at_once(
-    tenant: Tenant,
-    erase: Erase,
-    settle: Settle,
-    hints: RecordingHints,
-    carrier: SimulatedCarrier,
-    deleted: Callable[[], None],
+    tenant: Tenant, settle: Settle, hints: RecordingHints, calls: Calls, deletion: Deletion
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, ring_s=FOR_HOURS)
-    tenant.dial.record([(mine, Accepted(call_sid=sid))])
-    wait_until(has_status(carrier, sid, "ringing"), says="it rings")
-    deleted()
+    sid = calls.ring_and_record(mine, until="ringing")
+    deletion.request()
     hints.rings.clear()
-    erase.company(tenant.company_id)
+    deletion.erase()
     wanted = tenant.attempt(mine.id)
     assert (wanted.state, wanted.hang_up) == (AttemptState.IN_PROGRESS, HangUpCause.COMPANY_DELETED)
     assert (tasks.SETTLE, ()) in hints.rings
     settle.round()
     ended = tenant.attempt(mine.id)
     assert (ended.state, ended.reason) == (AttemptState.CANCELLED, Reason.COMPANY_DELETED)
-    [leg] = [each for each in carrier.rings() if each["sid"] == sid]
+    [leg] = [each for each in calls.carrier.rings() if each["sid"] == sid]
     assert leg["status"] == "canceled"
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert rows(tenant) == {}
 
 
 def test_conversation_of_a_deleted_company_is_cut_off_and_booked(
-    tenant: Tenant, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
+    tenant: Tenant, settle: Settle, calls: Calls, deletion: Deletion
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, ring_s=0.0, talk_s=FOR_HOURS)
-    tenant.dial.record([(mine, Accepted(call_sid=sid))])
-    wait_until(has_status(carrier, sid, "in-progress"), says="somebody answered")
-    deleted()
-    erase.company(tenant.company_id)
+    calls.ring_and_record(mine, until="in-progress", ring_s=0.0, talk_s=FOR_HOURS)
+    deletion.run()
     settle.round()
     ended = tenant.attempt(mine.id)
     assert (ended.state, ended.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert rows(tenant) == {}
     assert tenant.ask("SELECT count(*) FROM usage") == [(1,)]
 
 
-def test_finished_call_of_a_deleted_company_keeps_its_end(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
-) -> None:
+def test_finished_call_of_a_deleted_company_keeps_its_end(tenant: Tenant, deletion: Deletion) -> None:
     mine = a_placed_attempt(tenant)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     apply_news(tenant, mine, CallStatus.BUSY)
     assert tenant.attempt(mine.id).reason is Reason.BUSY
     assert len(tenant.attempts(mine.interview_id)) == 1, "and no retry follows"
 
 
 @guards("company_gone")
-def test_call_being_dialled_is_hung_up_once_the_carrier_names_it(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
-) -> None:
+def test_call_being_dialled_is_hung_up_once_the_carrier_names_it(tenant: Tenant, deletion: Deletion) -> None:
     mine = a_claimed_attempt(tenant)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     assert tenant.attempt(mine.id) == mine, "the dialling worker has it, and its epoch"
     sid = a_sid()
     assert tenant.dial.record([(mine, Accepted(call_sid=sid))]) == [sid], "taken back at once"
     placed = tenant.attempt(mine.id)
-    assert (placed.phase, placed.hang_up, placed.look_at) == (Phase.PLACED, HangUpCause.COMPANY_DELETED, now())
+    assert (placed.phase, placed.hang_up, placed.look_at) == (Phase.PLACED, HangUpCause.COMPANY_DELETED, tenant.now())
     assert tenant.history(mine.id) == ["created", "claimed", "placed", "hang_up_wanted"]
 
 
 @guards("company_gone")
 def test_call_with_a_lost_answer_is_hung_up_once_found(
-    tenant: Tenant, erase: Erase, settle: Settle, carrier: SimulatedCarrier, deleted: Callable[[], None]
+    tenant: Tenant, settle: Settle, calls: Calls, deletion: Deletion
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    sid = ring(carrier, tenant, mine, ring_s=FOR_HOURS)
-    deleted()
-    erase.company(tenant.company_id)
+    sid = calls.ring(mine)
+    deletion.run()
     tenant.change("UPDATE attempts SET lease_until = :now", now=tenant.now())
     settle.round()
     ended = tenant.attempt(mine.id)
@@ -240,86 +225,68 @@ def test_call_with_a_lost_answer_is_hung_up_once_found(
 
 
 @guards("company_gone")
-def test_call_named_first_by_a_callback_is_hung_up(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_call_named_first_by_a_callback_is_hung_up(tenant: Tenant, deletion: Deletion) -> None:
     mine = an_unknown_attempt(tenant)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     apply_news(tenant, mine, CallStatus.RINGING)
     assert tenant.attempt(mine.id).hang_up is HangUpCause.COMPANY_DELETED
 
 
-def test_call_never_taken_of_a_deleted_company_is_cancelled(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
-) -> None:
+def test_call_never_taken_of_a_deleted_company_is_cancelled(tenant: Tenant, deletion: Deletion) -> None:
     mine = a_claimed_attempt(tenant)
-    deleted()
+    deletion.request()
     tenant.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
     assert tenant.attempt(mine.id).reason is Reason.COMPANY_DELETED
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert rows(tenant) == {}
 
 
-def test_live_call_after_an_unknown_outcome_is_hung_up(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
-) -> None:
+def test_live_call_after_an_unknown_outcome_is_hung_up(tenant: Tenant, deletion: Deletion) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     a_pending_attempt(tenant)
-    sid = a_sid()
-    seen = tenant.take(
-        mine, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now() + timedelta(hours=1))
-    )
+    look_at = tenant.now() + timedelta(hours=1)
+    seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=look_at))
     assert seen.hang_up is None
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     live = tenant.attempt(mine.id)
     assert (live.state, live.hang_up, live.look_at) == (AttemptState.FAILED, HangUpCause.COMPANY_DELETED, tenant.now())
     assert rows(tenant)["attempts"] == 2, "nothing is erased while a phone may be ringing"
     apply_news(tenant, mine, CallStatus.CANCELLED)
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert rows(tenant) == {}
 
 
-@pytest.mark.parametrize(
-    "busy",
-    [
-        pytest.param(a_claimed_attempt, id="dialling"),
-        pytest.param(a_placed_attempt, id="placed"),
-        pytest.param(an_unknown_attempt, id="unknown"),
-    ],
-)
+@pytest.mark.parametrize("busy", IN_PROGRESS)
 def test_nothing_is_erased_while_a_call_is_in_progress(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None], busy: Callable[[Tenant], Attempt]
+    tenant: Tenant, deletion: Deletion, busy: Callable[[Tenant], Attempt]
 ) -> None:
     busy(tenant)
     for _ in range(3):
         a_pending_attempt(tenant)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     assert rows(tenant)["interviews"] == 4
     states = tenant.ask("SELECT state, reason FROM attempts WHERE state <> 'IN_PROGRESS'")
     assert states == [("CANCELLED", "COMPANY_DELETED")] * 3
     assert certificate(tenant) == ({}, None)
 
 
-def test_erasure_waits_for_the_end_of_a_stray_call(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_erasure_waits_for_the_end_of_a_stray_call(tenant: Tenant, deletion: Deletion) -> None:
     mine = a_pending_attempt(tenant)
     stray = StrayCall(call_sid=a_sid(), attempt_id=mine.id, seen_at=tenant.now())
     with tenant.database.transaction() as stores:
         stores.stray_calls.add(stray)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     assert rows(tenant)["attempts"] == 1
     with tenant.database.transaction() as stores:
         stores.stray_calls.ended(stray.call_sid)
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert rows(tenant) == {}
 
 
-def test_hang_up_is_requested_again_in_ten_seconds(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_hang_up_is_requested_again_in_ten_seconds(tenant: Tenant, deletion: Deletion) -> None:
     mine = a_placed_attempt(tenant)
     assert decisions.next_poll_at(mine, tenant.now()) == tenant.now() + timedelta(minutes=1)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     assert decisions.next_poll_at(tenant.attempt(mine.id), tenant.now()) == tenant.now() + ASK_EVERY
 
 
@@ -327,18 +294,16 @@ def test_hang_up_is_requested_again_in_ten_seconds(tenant: Tenant, erase: Erase,
 
 
 def test_line_with_a_running_gap_still_blocks_its_number(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
+    tenant: Tenant, deletion: Deletion, now: TestClock, other: Tenant
 ) -> None:
     number = a_number()
     mine = a_placed_attempt(tenant, number)
-    tenant.take(mine, Ended(reason=Reason.BUSY, ended_at=now()))
-    other = of_company(tenant, seed(tenant.database, now()))
-    deleted()
-    erase.company(tenant.company_id)
+    finish(tenant, mine)
+    deletion.run()
     theirs = a_pending_attempt(other, number)
-    assert other.dial.claim([theirs.id]).claimed == ()
+    assert not is_claimed(other, theirs)
     now.move(tenant.policy.line_gap)
-    assert [each.attempt.id for each in other.dial.claim([theirs.id]).claimed] == [theirs.id]
+    assert is_claimed(other, theirs)
 
 
 def test_line_that_a_new_attempt_needs_is_not_deleted(tenant: Tenant, now: TestClock) -> None:
@@ -351,70 +316,63 @@ def test_line_that_a_new_attempt_needs_is_not_deleted(tenant: Tenant, now: TestC
         assert forgetting.lines.forget_free([number_hash], now()) == 1
 
 
-def test_line_is_claimed_while_its_deletion_is_blocked(tenant: Tenant, now: TestClock) -> None:
+def test_line_is_claimed_while_its_deletion_is_blocked(tenant: Tenant) -> None:
     mine = a_pending_attempt(tenant)
     assert mine.number_hash is not None
     with tenant.database.transaction() as keeping:
         keeping.lines.ensure(mine.number_hash)
-        assert [each.attempt.id for each in tenant.dial.claim([mine.id]).claimed] == [mine.id]
+        assert is_claimed(tenant, mine)
 
 
 @guards("late_line")
 def test_late_call_leg_holds_its_line_after_the_line_was_deleted(tenant: Tenant) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     tenant.change("DELETE FROM lines")
-    tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
+    see_leg(tenant, mine)
     assert tenant.line(mine)[0] == mine.id
 
 
 # ---- nothing comes back
 
 
-def test_command_accepted_before_the_deletion_is_refused(
-    tenant: Tenant, apply: Apply, erase: Erase, deleted: Callable[[], None]
-) -> None:
+def test_command_accepted_before_the_deletion_is_refused(tenant: Tenant, apply: Apply, deletion: Deletion) -> None:
     first = a_pending_attempt(tenant)
     command = a_waiting_command(tenant, first.interview_id)
-    deleted()
+    deletion.request()
     apply.command(command.id)
     [[answer, body]] = tenant.ask("SELECT answer, body FROM inbox WHERE id = :id", id=command.id)
     assert (answer["refusal"]["code"], body) == ("RESOURCE_ACCESS_DENIED", None)
-    erase.company(tenant.company_id)
+    deletion.erase()
     apply.command(command.id)
     assert rows(tenant) == {}
 
 
-def test_deletion_waits_for_running_writes_and_erases_them_too(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None]
-) -> None:
-    deleted()
+def test_deletion_waits_for_running_writes_and_erases_them_too(tenant: Tenant, deletion: Deletion) -> None:
+    deletion.request()
     with tenant.database.transaction() as stores:
         stores.phone_numbers.add(uuid4(), tenant.company_id, "+421221020009", tenant.now())
         with pytest.raises(LockTaken):
-            erase.company(tenant.company_id)
+            deletion.erase()
         assert certificate(tenant)[1] is None
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert rows(tenant) == {}
     assert certificate(tenant)[0]["phoneNumbers"] == 2
 
 
-def test_repeated_hints_change_nothing(
-    tenant: Tenant, erase: Erase, deleted: Callable[[], None], now: TestClock
-) -> None:
+def test_repeated_hints_change_nothing(tenant: Tenant, deletion: Deletion, now: TestClock) -> None:
     a_pending_attempt(tenant)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     before = certificate(tenant)
     now.move(timedelta(hours=1))
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert certificate(tenant) == before
 
 
 def test_erasure_hint_is_repeated_until_it_is_complete(
-    tenant: Tenant, erase: Erase, release: Release, hints: RecordingHints, deleted: Callable[[], None], now: TestClock
+    tenant: Tenant, release: Release, hints: RecordingHints, deletion: Deletion, now: TestClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    deleted()
+    deletion.request()
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
     hints.rung.clear()
     release.resend_hints()
@@ -423,34 +381,30 @@ def test_erasure_hint_is_repeated_until_it_is_complete(
     release.resend_hints()
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
     tenant.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
-    erase.company(tenant.company_id)
+    deletion.erase()
     hints.rung.clear()
     now.move(timedelta(seconds=3))
     release.resend_hints()
     assert hints.ids(tasks.ERASE) == []
 
 
-def test_concurrent_workers_erase_a_company_once(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_concurrent_workers_erase_a_company_once(tenant: Tenant, deletion: Deletion) -> None:
     for _ in range(4):
         a_pending_attempt(tenant)
-    deleted()
+    deletion.request()
     with tenant.database.transaction() as other:
         assert other.erasures.lock_open(tenant.company_id) is not None
-        erase.company(tenant.company_id)
+        deletion.erase()
         assert certificate(tenant) == ({}, None)
-    erase.company(tenant.company_id)
+    deletion.erase()
     assert certificate(tenant)[0]["interviews"] == 4
 
 
-# ---- people who belong to it
-
-
-def test_users_are_deleted_with_their_last_company(tenant: Tenant, erase: Erase, deleted: Callable[[], None]) -> None:
+def test_users_are_deleted_with_their_last_company(tenant: Tenant, deletion: Deletion) -> None:
     other = seed(tenant.database, tenant.now())
     stays, goes = a_user(tenant, tenant.company_id, other.company_id), a_user(tenant, tenant.company_id)
     elsewhere = a_user(tenant, other.company_id)
-    deleted()
-    erase.company(tenant.company_id)
+    deletion.run()
     assert {row[0] for row in tenant.ask("SELECT id FROM users")} == {stays, elsewhere}
     assert goes not in {row[0] for row in tenant.ask("SELECT user_id FROM memberships")}
     assert (certificate(tenant)[0]["memberships"], certificate(tenant)[0]["users"]) == (2, 1)

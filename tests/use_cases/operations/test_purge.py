@@ -7,8 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
-from scheduler.domain.call import CallProgress
+from scheduler.lifecycle.policy import Policy
 from scheduler.rules import retention
 from scheduler.use_cases.operations import purge as purging
 from scheduler.use_cases.operations.purge import Purge
@@ -21,10 +20,10 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
-    a_sid,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
+from tests.use_cases.conftest import finish, is_claimed, see_leg
 
 A_MOMENT = timedelta(microseconds=1)
 Made = Callable[[Tenant], object]
@@ -55,25 +54,14 @@ def an_event(tenant: Tenant, *, heard: bool = True) -> None:
 
 def an_answered_command(tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None)
-    tenant.change(
-        """UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id""",
-        at=tenant.now(),
-        id=command.id,
-    )
+    answer = "UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id"
+    tenant.change(answer, at=tenant.now(), id=command.id)
 
 
 def an_invitation(tenant: Tenant, **columns: Any) -> None:
-    values = {
-        "id": uuid4(),
-        "company_id": tenant.company_id,
-        "email": "a@example.com",
-        "tries": 0,
-        "expires_at": tenant.now(),
-        "created_at": tenant.now(),
-        "updated_at": tenant.now(),
-        **columns,
-    }
-    tenant.insert("invitations", **values)
+    times = dict.fromkeys(("expires_at", "created_at", "updated_at"), tenant.now())
+    usual = {"id": uuid4(), "company_id": tenant.company_id, "email": "a@example.com", "tries": 0}
+    tenant.insert("invitations", **(usual | times | columns))
 
 
 def an_accepted_invitation(tenant: Tenant) -> None:
@@ -92,6 +80,12 @@ def a_revoked_invitation(tenant: Tenant) -> None:
         pytest.param(an_invitation, "invitations", retention.INVITATIONS, id="an invitation that has expired"),
         pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="an accepted invitation"),
         pytest.param(a_revoked_invitation, "invitations", retention.INVITATIONS, id="a revoked invitation"),
+        pytest.param(
+            lambda tenant: finish(tenant, a_placed_attempt(tenant)),
+            "lines",
+            Policy().line_gap + retention.LINES - A_MOMENT,
+            id="a line that became free",
+        ),
         pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="an entry of an attempt's history"),
     ],
 )
@@ -130,20 +124,6 @@ def test_needed_row_is_kept_however_old(tenant: Tenant, purge: Purge, now: TestC
     assert count(tenant, table) == 1
 
 
-def over(tenant: Tenant, number: str) -> Attempt:
-    return tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=tenant.now()))
-
-
-def test_line_is_deleted_a_day_after_it_became_free(tenant: Tenant, purge: Purge, now: TestClock) -> None:
-    over(tenant, a_number())
-    now.move(tenant.policy.line_gap + retention.LINES - A_MOMENT)
-    purge.round()
-    assert count(tenant, "lines") == 1
-    now.move(A_MOMENT)
-    purge.round()
-    assert count(tenant, "lines") == 0
-
-
 def test_late_callback_finds_its_attempt_after_a_purge(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     mine = an_attempt_of_unknown_outcome(tenant)
     now.move(timedelta(days=1000))
@@ -153,17 +133,17 @@ def test_late_callback_finds_its_attempt_after_a_purge(tenant: Tenant, purge: Pu
         claim = stores.carrier_events.claim_of(mine.token)
     assert claim is not None
     assert claim.attempt_id == mine.id
-    seen = tenant.take(mine, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=now()))
+    seen = see_leg(tenant, mine)
     assert tenant.line(seen)[0] == mine.id, "its line had gone, and is there again"
 
 
 def test_number_is_called_normally_after_its_line_was_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     number = a_number()
-    over(tenant, number)
+    finish(tenant, a_placed_attempt(tenant, number))
     now.move(timedelta(days=30))
     purge.round()
     again = a_pending_attempt(tenant, number)
-    assert [each.attempt.id for each in tenant.dial.claim([again.id]).claimed] == [again.id]
+    assert is_claimed(tenant, again)
 
 
 def test_idempotency_key_is_free_once_its_answer_is_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:
@@ -183,7 +163,7 @@ def test_purge_works_in_batches_and_sends_a_hint_for_the_rest(
     monkeypatch.setattr(purging, "_MAX_BATCHES", 2)
     for _ in range(5):
         an_event(tenant)
-        over(tenant, a_number())
+        finish(tenant, a_placed_attempt(tenant))
     now.move(timedelta(days=40))
     purge.round()
     assert count(tenant, "carrier_events") == 1

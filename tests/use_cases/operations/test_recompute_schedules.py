@@ -4,19 +4,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
 
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import NeverTaken
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import AccessDenied
 from scheduler.domain.schedule import ScheduleWarning
-from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases.explain import Explain
@@ -24,7 +23,7 @@ from scheduler.use_cases.operations.recompute_schedules import ScheduleRecompute
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import TestClock, seed, wait_until
+from tests.conftest import TestClock
 from tests.support.builders import (
     ApiWriter,
     Reach,
@@ -35,8 +34,8 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
-    of_company,
 )
+from tests.use_cases.conftest import candidate_of, finish, order_to, wait_for_a_lock
 
 TOMORROW_AT_TEN = timedelta(hours=20)
 """After the tests' noon in UTC: ten in the morning in Bratislava."""
@@ -44,6 +43,11 @@ TOMORROW_AT_TEN = timedelta(hours=20)
 
 def hours(opens: float, closes: float) -> tuple[CallTimeInterval, ...]:
     return (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=opens), end=timedelta(hours=closes)),)
+
+
+def due_tomorrow(tenant: Tenant) -> Attempt:
+    """A pending attempt that is due at ten in the morning of the next day."""
+    return a_pending_attempt(tenant, due_at=tenant.now() + TOMORROW_AT_TEN)
 
 
 def settings_of(tenant: Tenant) -> CompanySettings:
@@ -59,8 +63,14 @@ def change(tenant: Tenant, records: ApiWriter, **settings: Any) -> None:
     records.reresolve()
 
 
-def candidate_of(tenant: Tenant, attempt: Attempt) -> UUID:
-    return tenant.interview(attempt.interview_id).candidate_id
+def change_hours(tenant: Tenant, records: ApiWriter, opens: float) -> None:
+    """The company's calling hours are changed, and pending attempts not looked at."""
+    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(opens, 20)))
+
+
+def change_number(tenant: Tenant, records: ApiWriter, attempt: Attempt, number: str) -> None:
+    """The candidate of this attempt gets another number, and pending attempts are not looked at."""
+    records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=number, timezone=None))
 
 
 def open_changes(tenant: Tenant) -> int:
@@ -70,10 +80,8 @@ def open_changes(tenant: Tenant) -> int:
 # ---- hours
 
 
-def test_attempt_outside_changed_hours_is_moved_with_a_warning(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
-    attempt = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
+def test_attempt_outside_changed_hours_is_moved_with_a_warning(tenant: Tenant, records: ApiWriter) -> None:
+    attempt = due_tomorrow(tenant)
     change(tenant, records, intervals=hours(12, 20))
     moved = tenant.attempt(attempt.id)
     assert moved.due_at == attempt.due_at + timedelta(hours=2)
@@ -81,8 +89,8 @@ def test_attempt_outside_changed_hours_is_moved_with_a_warning(
     assert tenant.history(attempt.id) == ["created", "moved_by_settings"]
 
 
-def test_attempt_within_changed_hours_is_not_moved(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
-    attempt = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
+def test_attempt_within_changed_hours_is_not_moved(tenant: Tenant, records: ApiWriter) -> None:
+    attempt = due_tomorrow(tenant)
     change(tenant, records, intervals=hours(9, 12))
     assert tenant.attempt(attempt.id) == attempt
 
@@ -119,25 +127,22 @@ def test_attempt_to_a_forbidden_country_is_held_until_allowed(
     assert tenant.attempt(attempt.id).state is AttemptState.PENDING
 
 
-def test_recomputation_touches_only_the_companys_attempts(
-    database: Database, tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
-    other = of_company(tenant, seed(database, now()))
-    theirs = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+def test_recomputation_touches_only_the_companys_attempts(tenant: Tenant, other: Tenant, records: ApiWriter) -> None:
+    theirs = due_tomorrow(other)
     change(tenant, records, intervals=hours(12, 20))
     assert other.attempt(theirs.id) == theirs
 
 
-def test_recomputation_skips_live_and_finished_attempts(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_recomputation_skips_live_and_finished_attempts(tenant: Tenant, records: ApiWriter) -> None:
     placed = a_placed_attempt(tenant)
-    over = tenant.take(a_placed_attempt(tenant), Ended(reason=Reason.BUSY, ended_at=now()))
+    over = finish(tenant, a_placed_attempt(tenant))
     change(tenant, records, intervals=hours(20, 23))
     assert tenant.attempt(placed.id) == placed
     assert tenant.attempt(over.id) == over
 
 
-def test_hundreds_of_attempts_are_recomputed_in_batches(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
-    attempts = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(205)]
+def test_hundreds_of_attempts_are_recomputed_in_batches(tenant: Tenant, records: ApiWriter) -> None:
+    attempts = [due_tomorrow(tenant) for _ in range(205)]
     change(tenant, records, intervals=hours(12, 20))
     due = {tenant.attempt(attempt.id).due_at for attempt in attempts}
     assert due == {attempts[0].due_at + timedelta(hours=2)}
@@ -148,7 +153,7 @@ def test_second_pass_finds_attempts_created_during_the_first(
 ) -> None:
     change(tenant, records, intervals=hours(12, 20))
     assert hints.rings == [(tasks.RERESOLVE, ())]
-    late = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)  # made under the settings before
+    late = due_tomorrow(tenant)  # made under the settings before
     records.reresolve()
     assert tenant.attempt(late.id) == late
     now.move(timedelta(seconds=6))
@@ -159,11 +164,11 @@ def test_second_pass_finds_attempts_created_during_the_first(
 
 # ---- turns, and one recomputation for each company
 
-ONE_BATCH = timedelta(0)
 
-
-def in_turns_of(tenant: Tenant, hints: RecordingHints, turn: timedelta) -> ScheduleRecomputer:
-    return ScheduleRecomputer(tenant.context, hints, turn=turn)
+@pytest.fixture
+def worker(tenant: Tenant, hints: RecordingHints) -> ScheduleRecomputer:
+    """Recomputes one batch in each turn."""
+    return ScheduleRecomputer(tenant.context, hints, turn=timedelta(0))
 
 
 def moved(tenant: Tenant, attempts: list[Attempt]) -> int:
@@ -171,27 +176,27 @@ def moved(tenant: Tenant, attempts: list[Attempt]) -> int:
 
 
 def test_recomputation_sends_a_hint_after_its_turn(
-    tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, hints: RecordingHints
 ) -> None:
-    many = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(12, 20)))
+    many = [due_tomorrow(tenant) for _ in range(60)]
+    change_hours(tenant, records, 12)
     hints.rings.clear()
-    assert in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+    assert worker.reresolve()
     assert 0 < moved(tenant, many) < len(many)
     assert hints.rings == [(tasks.RERESOLVE, ())]
 
 
 def test_clock_sends_no_hint_during_a_recomputation(
-    tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, hints: RecordingHints, now: TestClock
 ) -> None:
     """Each turn ends with a hint, so each hint of the clock would be one more until the end of the work."""
     release = Release(tenant.context, hints, tenant.account_id)
     for _ in range(60):
-        a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(12, 20)))
+        due_tomorrow(tenant)
+    change_hours(tenant, records, 12)
     for _ in range(2):
         now.move(timedelta(seconds=3))
-        assert in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+        assert worker.reresolve()
         hints.rings.clear()
         release.resend_hints()
         assert hints.rings == []
@@ -201,49 +206,43 @@ def test_clock_sends_no_hint_during_a_recomputation(
 
 
 def test_one_thread_of_a_process_recomputes_at_a_time(
-    database: Database, tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock, postgres_url: str
+    tenant: Tenant, other: Tenant, worker: ScheduleRecomputer, records: ApiWriter, postgres_url: str
 ) -> None:
-    mine = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
-    other = of_company(tenant, seed(database, now()))
-    free = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    mine = due_tomorrow(tenant)
+    free = due_tomorrow(other)
     for each in (tenant, other):
-        records.change_settings(each.principal, replace(settings_of(each), intervals=hours(12, 20)))
-    worker = in_turns_of(tenant, hints, ONE_BATCH)
+        change_hours(each, records, 12)
     with ThreadPoolExecutor(1) as threads, psycopg.connect(postgres_url) as session:
         session.execute("SELECT FROM interviews WHERE id = %s FOR UPDATE", [mine.interview_id])
         turn = threads.submit(worker.reresolve)
-        wait_until(lambda: tenant.ask(_WAITS_FOR_A_LOCK), says="the turn waits for the interview")
+        wait_for_a_lock(tenant)
         assert not worker.reresolve()
         assert moved(other, [free]) == 0
         session.rollback()
         assert turn.result()
 
 
-_WAITS_FOR_A_LOCK = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-
-
 def test_companies_take_turns_in_recomputation(
-    database: Database, tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, other: Tenant, worker: ScheduleRecomputer, records: ApiWriter, now: TestClock
 ) -> None:
-    many = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
-    other = of_company(tenant, seed(database, now()))
-    one = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    many = [due_tomorrow(tenant) for _ in range(60)]
+    one = due_tomorrow(other)
     for each in (tenant, other):
-        records.change_settings(each.principal, replace(settings_of(each), intervals=hours(12, 20)))
+        change_hours(each, records, 12)
     for _ in range(2):
         now.move(timedelta(milliseconds=100))
-        in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+        worker.reresolve()
     assert moved(other, [one]) == 1
     assert moved(tenant, many) < len(many)
 
 
 def test_changes_of_one_company_wait_as_one_recomputation(
-    tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, now: TestClock
 ) -> None:
-    many = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
+    many = [due_tomorrow(tenant) for _ in range(60)]
     for opens in (11, 13, 12):
-        records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(opens, 20)))
-        in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+        change_hours(tenant, records, opens)
+        worker.reresolve()
         assert open_changes(tenant) == 1
     records.reresolve()
     now.move(timedelta(seconds=6))
@@ -253,44 +252,41 @@ def test_changes_of_one_company_wait_as_one_recomputation(
 
 
 def test_change_during_the_last_pass_adds_another_pass(
-    tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, now: TestClock
 ) -> None:
-    many = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(60)]
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(11, 20)))
+    many = [due_tomorrow(tenant) for _ in range(60)]
+    change_hours(tenant, records, 11)
     records.reresolve()
     now.move(timedelta(seconds=6))
-    in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+    worker.reresolve()
     assert tenant.ask("SELECT is_last_pass, after_id IS NULL FROM reresolutions") == [(True, False)]
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(13, 20)))
+    change_hours(tenant, records, 13)
     for _ in range(2):
         records.reresolve()
         now.move(timedelta(seconds=6))
     assert {tenant.attempt(each.id).due_at for each in many} == {many[0].due_at + timedelta(hours=3)}
 
 
-def test_change_of_settings_does_not_wait_for_a_recomputation(
-    tenant: Tenant, records: ApiWriter, database: Database
-) -> None:
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(12, 20)))
-    with database.transaction() as stores:
+def test_change_of_settings_does_not_wait_for_a_recomputation(tenant: Tenant, records: ApiWriter) -> None:
+    change_hours(tenant, records, 12)
+    with tenant.database.transaction() as stores:
         assert stores.reresolutions.lock_next(tenant.now()) is not None
-        records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(13, 20)))
+        change_hours(tenant, records, 13)
     assert open_changes(tenant) == 2
 
 
 def test_locked_interview_of_one_company_does_not_stop_another(
-    database: Database, tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, other: Tenant, worker: ScheduleRecomputer, records: ApiWriter, now: TestClock
 ) -> None:
-    held = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
-    other = of_company(tenant, seed(database, now()))
-    free = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    held = due_tomorrow(tenant)
+    free = due_tomorrow(other)
     for each in (tenant, other):
-        records.change_settings(each.principal, replace(settings_of(each), intervals=hours(12, 20)))
-    with database.transaction() as stores:
+        change_hours(each, records, 12)
+    with tenant.database.transaction() as stores:
         stores.interviews.lock(held.interview_id)
         with pytest.raises(DatabaseAway):
-            in_turns_of(tenant, hints, ONE_BATCH).reresolve()
-        in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+            worker.reresolve()
+        worker.reresolve()
         assert moved(other, [free]) == 1
     now.move(timedelta(seconds=5))
     records.reresolve()
@@ -315,10 +311,8 @@ def resolved_with(tenant: Tenant, attempt: Attempt, version: str, earlier: timed
     return tenant.attempt(attempt.id)
 
 
-def test_newer_zone_data_moves_wall_times_with_changed_rules(
-    tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
-    right = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
+def test_newer_zone_data_moves_wall_times_with_changed_rules(tenant: Tenant, records: ApiWriter) -> None:
+    right = due_tomorrow(tenant)
     resolved_with(tenant, right, "2020a", timedelta(hours=1))
     records.reresolve()
     found = tenant.attempt(right.id)
@@ -329,10 +323,8 @@ def test_newer_zone_data_moves_wall_times_with_changed_rules(
     assert detail[0]["cause"] == f"tzdata 2020a to {TZDATA_VERSION}"
 
 
-def test_newer_zone_data_moves_nothing_at_the_same_instant(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
-    attempts = [
-        resolved_with(tenant, a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN), "2020a") for _ in range(60)
-    ]
+def test_newer_zone_data_moves_nothing_at_the_same_instant(tenant: Tenant, records: ApiWriter) -> None:
+    attempts = [resolved_with(tenant, due_tomorrow(tenant), "2020a") for _ in range(60)]
     records.reresolve()
     for attempt in attempts:
         found = tenant.attempt(attempt.id)
@@ -341,50 +333,44 @@ def test_newer_zone_data_moves_nothing_at_the_same_instant(tenant: Tenant, recor
         assert tenant.history(attempt.id) == ["created"]
 
 
-def test_older_zone_data_never_replaces_newer_data(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_older_zone_data_never_replaces_newer_data(tenant: Tenant, records: ApiWriter) -> None:
     """A process of the release before is still running: it would move the call back, and the next one forth."""
-    ahead = resolved_with(
-        tenant, a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN), "2099a", timedelta(hours=1)
-    )
+    ahead = resolved_with(tenant, due_tomorrow(tenant), "2099a", timedelta(hours=1))
     records.reresolve()
     change(tenant, records, intervals=hours(7, 20))
     assert tenant.attempt(ahead.id) == ahead
 
 
-def test_locked_interview_does_not_delay_other_zone_data(
-    database: Database, tenant: Tenant, hints: RecordingHints, now: TestClock
-) -> None:
-    held, free = (a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(2))
+def test_locked_interview_does_not_delay_other_zone_data(tenant: Tenant, worker: ScheduleRecomputer) -> None:
+    held, free = (due_tomorrow(tenant) for _ in range(2))
     for each in (held, free):
         resolved_with(tenant, each, "2020a", timedelta(hours=1))
-    with database.transaction() as stores:
+    with tenant.database.transaction() as stores:
         stores.interviews.lock(held.interview_id)
-        in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+        worker.reresolve()
         assert tenant.attempt(free.id).due_at == free.due_at
         assert tenant.attempt(held.id).due_at != held.due_at
-    in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+    worker.reresolve()
     assert tenant.attempt(held.id).due_at == held.due_at
 
 
 def test_changes_of_one_company_do_not_delay_zone_data(
-    database: Database, tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, other: Tenant, worker: ScheduleRecomputer, records: ApiWriter
 ) -> None:
-    other = of_company(tenant, seed(database, now()))
-    right = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
+    right = due_tomorrow(other)
     resolved_with(other, right, "2020a", timedelta(hours=1))
     for _ in range(60):
-        a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(12, 20)))
-    assert in_turns_of(tenant, hints, ONE_BATCH).reresolve()
+        due_tomorrow(tenant)
+    change_hours(tenant, records, 12)
+    assert worker.reresolve()
     assert other.attempt(right.id).due_at == right.due_at
     assert open_changes(tenant) == 1
 
 
 def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
-    tenant: Tenant, records: ApiWriter, hints: RecordingHints, now: TestClock
+    tenant: Tenant, records: ApiWriter, release: Release, hints: RecordingHints
 ) -> None:
-    release = Release(tenant.context, hints, tenant.account_id)
-    attempt = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
+    attempt = due_tomorrow(tenant)
     release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]
     resolved_with(tenant, attempt, "2020a")
@@ -396,44 +382,36 @@ def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
     assert hints.rings == [(tasks.SETTLE, ())]
 
 
-def test_another_companys_settings_are_not_changed(database: Database, tenant: Tenant, records: ApiWriter) -> None:
-    other = of_company(tenant, seed(database, tenant.now()))
+def test_another_companys_settings_are_not_changed(tenant: Tenant, other: Tenant, records: ApiWriter) -> None:
     stranger = replace(tenant.principal, company_id=uuid4())
     with pytest.raises(AccessDenied):
         records.change_settings(stranger, settings_of(tenant))
     assert settings_of(other) == settings_of(tenant)
 
 
-def test_attempt_that_cannot_be_recomputed_delays_no_other(
-    database: Database, tenant: Tenant, records: ApiWriter, now: TestClock
-) -> None:
-    broken = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
-    tenant.change(
-        "UPDATE attempts SET schedule = schedule || :what",
-        what='{"requested": "no time at all", "zones": ["Europe/Paris"]}',
-    )
-    mine = a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN)
-    other = of_company(tenant, seed(database, now()))
-    theirs = a_pending_attempt(other, due_at=now() + TOMORROW_AT_TEN)
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(12, 20)))
+def test_attempt_that_cannot_be_recomputed_delays_no_other(tenant: Tenant, other: Tenant, records: ApiWriter) -> None:
+    broken = due_tomorrow(tenant)
+    nonsense = '{"requested": "no time at all", "zones": ["Europe/Paris"]}'
+    tenant.change("UPDATE attempts SET schedule = schedule || :nonsense", nonsense=nonsense)
+    mine = due_tomorrow(tenant)
+    theirs = due_tomorrow(other)
+    change_hours(tenant, records, 12)
     change(other, records, intervals=hours(12, 20))
     for attempt in (mine, theirs):
         assert tenant.attempt(attempt.id).due_at == attempt.due_at + timedelta(hours=2)
     assert tenant.attempt(broken.id).due_at == broken.due_at
 
 
-def test_recomputation_locks_interviews_in_the_common_order(
-    tenant: Tenant, records: ApiWriter, now: TestClock, database: Database
-) -> None:
+def test_recomputation_locks_interviews_in_the_common_order(tenant: Tenant, records: ApiWriter) -> None:
     """Interviews by their ids, as the record of many answers and the end of a candidate take them."""
-    attempts = [a_pending_attempt(tenant, due_at=now() + TOMORROW_AT_TEN) for _ in range(8)]
+    attempts = [due_tomorrow(tenant) for _ in range(8)]
     by_interview = sorted(attempts, key=lambda each: each.interview_id)
-    records.change_settings(tenant.principal, replace(settings_of(tenant), intervals=hours(12, 20)))
+    change_hours(tenant, records, 12)
     with ThreadPoolExecutor() as pool:
-        with database.transaction() as stores:
+        with tenant.database.transaction() as stores:
             stores.interviews.lock(by_interview[0].interview_id)
             looking = pool.submit(records.reresolve)
-            wait_until(lambda: tenant.ask("SELECT 1 FROM pg_locks WHERE NOT granted"), says="it waits for us")
+            wait_for_a_lock(tenant)
             for each in by_interview[1:]:
                 stores.interviews.lock(each.interview_id)
         looking.result()
@@ -446,34 +424,29 @@ def test_recomputation_locks_interviews_in_the_common_order(
 def test_changed_number_is_called(tenant: Tenant, records: ApiWriter) -> None:
     attempt = a_pending_attempt(tenant)
     new = a_number()
-    records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=new, timezone=None))
+    change_number(tenant, records, attempt, new)
     records.reresolve()
     moved = tenant.attempt(attempt.id)
     assert moved.number_hash == tenant.hasher.number(new)
     assert (moved.due_at, moved.warnings) == (attempt.due_at, ()), "it is due when it was"
     [claim] = tenant.dial.claim([attempt.id]).claimed
-    order = tenant.dial.last_look(claim.attempt)
-    assert order is not None
-    assert order.to == new
+    assert order_to(tenant, claim.attempt) == new
 
 
-def test_number_in_another_country_changes_the_clock(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_number_in_another_country_changes_the_clock(tenant: Tenant, records: ApiWriter) -> None:
     attempt = a_pending_attempt(tenant)
-    in_adelaide = "+61872001234"
-    reach = Reach(phone_number=in_adelaide, timezone=None)
-    records.change_reach(tenant.principal, candidate_of(tenant, attempt), reach)
+    change_number(tenant, records, attempt, "+61872001234")
     records.reresolve()
     moved = tenant.attempt(attempt.id)
     assert moved.schedule.clock.zones == ("Australia/Adelaide", "Australia/Perth")
-    assert moved.due_at > now(), "it is half past ten in the evening in Adelaide"
+    assert moved.due_at > tenant.now(), "it is half past ten in the evening in Adelaide"
     assert moved.warnings == (ScheduleWarning.MOVED_BY_SETTINGS,)
 
 
 def test_call_in_progress_keeps_its_number(tenant: Tenant, records: ApiWriter) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
-    reach = Reach(phone_number=a_number(), timezone=None)
-    records.change_reach(tenant.principal, candidate_of(tenant, placed), reach)
+    change_number(tenant, records, placed, a_number())
     records.reresolve()
     assert tenant.attempt(placed.id) == placed
     with tenant.database.transaction() as stores:
@@ -482,15 +455,14 @@ def test_call_in_progress_keeps_its_number(tenant: Tenant, records: ApiWriter) -
 
 def test_unsent_claim_does_not_call_the_old_number(tenant: Tenant, records: ApiWriter) -> None:
     mine = a_claimed_attempt(tenant)
-    reach = Reach(phone_number=a_number(), timezone=None)
-    records.change_reach(tenant.principal, candidate_of(tenant, mine), reach)
+    change_number(tenant, records, mine, a_number())
     assert tenant.dial.last_look(mine) is None
     assert tenant.attempt(mine.id).state is AttemptState.PENDING
 
 
 def test_attempt_never_placed_calls_the_new_number(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
     attempt, number = a_claimed_attempt(tenant), a_number()
-    records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=number, timezone=None))
+    change_number(tenant, records, attempt, number)
     for _ in range(2):
         records.reresolve()
         now.move(timedelta(seconds=7))
@@ -499,18 +471,14 @@ def test_attempt_never_placed_calls_the_new_number(tenant: Tenant, records: ApiW
     records.reresolve()
     now.move(timedelta(minutes=1))
     [claim] = tenant.dial.claim([attempt.id]).claimed
-    order = tenant.dial.last_look(claim.attempt)
-    assert order is not None
-    assert order.to == number
+    assert order_to(tenant, claim.attempt) == number
 
 
 def test_forbidden_number_is_refused_and_changes_nothing(tenant: Tenant, records: ApiWriter) -> None:
     attempt = a_pending_attempt(tenant)
     for number, refusal in (("+999123", "PHONE_NUMBER_INVALID"), ("+19002345678", "NUMBER_NOT_ALLOWED")):
         with pytest.raises(WasRefused, match=refusal):
-            records.change_reach(
-                tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=number, timezone=None)
-            )
+            change_number(tenant, records, attempt, number)
     assert open_changes(tenant) == 0
 
 
@@ -523,18 +491,17 @@ def test_deleted_candidate_is_not_called_and_is_erased(tenant: Tenant, records: 
     records.delete_candidate(tenant.principal, candidate_id)
     assert tenant.attempt(attempt.id).reason is Reason.CANDIDATE_DELETED
     assert tenant.interview_status(attempt) is InterviewStatus.CANCELLED
-    [row] = tenant.ask("SELECT first_name, last_name, email, phone_number, erased_at FROM candidates")
-    assert tuple(row)[:4] == (None, None, None, None)
+    assert tenant.ask("SELECT first_name, last_name, email, phone_number FROM candidates") == [(None,) * 4]
     with pytest.raises(WasRefused, match="RESOURCE_NOT_FOUND"):
         records.delete_candidate(tenant.principal, candidate_id)
 
 
-def test_live_call_of_a_deleted_candidate_loses_its_number(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_live_call_of_a_deleted_candidate_loses_its_number(tenant: Tenant, records: ApiWriter) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
     records.delete_candidate(tenant.principal, candidate_of(tenant, placed))
     assert tenant.attempt(placed.id).called_number == number
-    over = tenant.take(tenant.attempt(placed.id), Ended(reason=Reason.BUSY, ended_at=now()))
+    over = finish(tenant, tenant.attempt(placed.id))
     assert over.called_number is None
     assert tenant.interview_status(placed) is InterviewStatus.CANCELLED
     assert len(tenant.attempts(placed.interview_id)) == 1
@@ -547,10 +514,10 @@ def test_unsent_claim_of_a_deleted_candidate_is_not_sent(tenant: Tenant, records
     assert tenant.attempt(mine.id).reason is Reason.CANDIDATE_DELETED
 
 
-def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
+def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, records: ApiWriter) -> None:
     """Its workers end calls without a word for the number called, and keep callbacks as they came."""
     number = a_number()
-    over = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=now()))
+    over = finish(tenant, a_placed_attempt(tenant, number))
     live = a_placed_attempt(tenant)
     tenant.change("UPDATE attempts SET called_number = :number WHERE id = :id", number=number, id=over.id)
     for attempt in (over, live):
@@ -559,7 +526,7 @@ def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, recor
             " VALUES (gen_random_uuid(), :token, convert_to(:token, 'UTF8'), :raw, :at, :at, :at)",
             token=attempt.token,
             raw=f'{{"To": "{number}"}}',
-            at=now(),
+            at=tenant.now(),
         )
     records.delete_candidate(tenant.principal, candidate_of(tenant, over))
     assert tenant.attempt(over.id).called_number is None
@@ -567,8 +534,7 @@ def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, recor
     assert kept == live.token, "of others nothing is touched"
 
 
-def test_candidate_of_another_company_is_not_found(database: Database, tenant: Tenant, records: ApiWriter) -> None:
-    other = of_company(tenant, seed(database, tenant.now()))
+def test_candidate_of_another_company_is_not_found(tenant: Tenant, other: Tenant, records: ApiWriter) -> None:
     theirs = a_pending_attempt(other)
     with pytest.raises(WasRefused, match="RESOURCE_NOT_FOUND"):
         records.delete_candidate(tenant.principal, candidate_of(other, theirs))

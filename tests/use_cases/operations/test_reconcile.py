@@ -1,6 +1,5 @@
 """A restored database calls no person twice: calling stops, lost calls are read from the carrier, calling resumes."""
 
-import asyncio
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from scheduler.carriers.interface import CarrierUnavailable
-from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.hashing import Hasher
@@ -23,31 +21,24 @@ from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
+from tests.use_cases.conftest import Calls, is_claimed
 
 A_MINUTE = timedelta(minutes=1)
 
 
-def reconcile(tenant: Tenant, carrier: SimulatedCarrier) -> Reconcile:
-    desk = TwilioQueries(carrier.account(), tenant.policy)
-    return Reconcile(tenant.context, desk, tenant.account_id)
+def reconcile(tenant: Tenant, url: str) -> Reconcile:
+    queries = TwilioQueries(SimulatedCarrier(url).account(), tenant.policy)
+    return Reconcile(tenant.context, queries, tenant.account_id)
 
 
 def dial(tenant: Tenant, carrier: SimulatedCarrier, *attempts: Attempt) -> int:
     """Dial these with the steps of one worker. Return the number of calls."""
-
-    async def place(order: object) -> object:
-        line = TwilioCallPlacer(carrier.account(), tenant.policy)
-        try:
-            return await line.place(order)  # type: ignore[arg-type]
-        finally:
-            await line.close()
-
     claims = tenant.dial.claim([each.id for each in attempts])
     rung = 0
     for claim in claims.claimed:
         order = tenant.dial.last_look(claim.attempt)
         if order is not None:
-            tenant.dial.record([(claim.attempt, asyncio.run(place(order)))])  # type: ignore[list-item]
+            tenant.dial.record([(claim.attempt, Calls(tenant, carrier).place(order))])
             rung += 1
     return rung
 
@@ -98,7 +89,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_restored_database_calls_no_person_twice(
     server: Server, carrier: SimulatedCarrier, hasher: Hasher, now: TestClock
 ) -> None:
-    def open_house() -> Tenant:
+    def connect() -> Tenant:
         return replace(tenant, database=Database(server.url))
 
     database = Database(server.url)
@@ -113,27 +104,27 @@ def test_restored_database_calls_no_person_twice(
     server.back_up()
     backed_up_at = now()
 
-    tenant = open_house()
+    tenant = connect()
     now.move(A_MINUTE)
     assert dial(tenant, carrier, *called) == 4
     tenant.database.close()
 
     # The disk is lost. The restored backup lacks all of these calls.
     server.restore()
-    tenant = open_house()
+    tenant = connect()
     now.move(A_MINUTE)
     assert {tenant.attempt(each.id).state for each in people} == {AttemptState.PENDING}
     pauses = Pauses(tenant.database, now)
     with pytest.raises(NotPaused):
-        reconcile(tenant, carrier).since(backed_up_at)
+        reconcile(tenant, carrier.url).since(backed_up_at)
     pauses.pause(None, "restored")
     assert dial(tenant, carrier, *people) == 0
 
-    found = reconcile(tenant, carrier).since(backed_up_at)
+    found = reconcile(tenant, carrier.url).since(backed_up_at)
     assert set(found.bound) == {each.id for each in called}
     assert (found.calls, found.known, found.unmatched) == (4, 0, ())
     assert [tenant.attempt(each.id).reason for each in called] == [Reason.BUSY, Reason.BUSY] + [Reason.ANSWERED] * 2
-    again = reconcile(tenant, carrier).since(backed_up_at)
+    again = reconcile(tenant, carrier.url).since(backed_up_at)
     assert (again.calls, again.known, again.bound) == (4, 4, ())
 
     pauses.resume(None)
@@ -149,18 +140,16 @@ def test_call_without_a_pending_attempt_is_reported(tenant: Tenant, carrier: Sim
     [[sid]] = tenant.ask("SELECT call_sid FROM attempts WHERE id = :id", id=gone.id)
     tenant.change("UPDATE attempts SET call_sid = :other WHERE id = :id", id=gone.id, other=a_sid())
     Pauses(tenant.database, now).pause(None, "restored")
-    found = reconcile(tenant, carrier).since(now())
+    found = reconcile(tenant, carrier.url).since(now())
     assert (found.bound, found.unmatched) == ((), (sid,))
     assert tenant.attempt(waits.id) == waits
 
 
-def test_unavailable_carrier_proves_nothing(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
+def test_unavailable_carrier_proves_nothing(tenant: Tenant, now: TestClock) -> None:
     a_pending_attempt(tenant)
     Pauses(tenant.database, now).pause(None, "restored")
-    nobody = TwilioQueries(carrier.account(url=a_closed_port()), tenant.policy)
-    asks = Reconcile(tenant.context, nobody, tenant.account_id)
     with pytest.raises(CarrierUnavailable):
-        asks.since(now())
+        reconcile(tenant, a_closed_port()).since(now())
 
 
 @guards("database", "database_server")
@@ -173,9 +162,9 @@ def test_changed_database_pauses_all_calling_until_resumed(tenant: Tenant, now: 
     # A standby that took over goes on as the same server, on the next timeline.
     tenant.change("UPDATE carrier_accounts SET claimed_on = :it", it=f"{identity}/{int(timeline, 16) - 1:08X}")
     pending = a_pending_attempt(tenant)
-    assert tenant.dial.claim([pending.id]).claimed == ()
+    assert not is_claimed(tenant, pending)
     assert tenant.ask("SELECT pause_reason FROM carrier_accounts") == [("ALARM: DATABASE_CHANGED",)]
-    assert tenant.dial.claim([pending.id]).claimed == ()
+    assert not is_claimed(tenant, pending)
     Pauses(tenant.database, now).resume(None)
     [mine] = tenant.dial.claim([pending.id]).claimed
     assert mine.attempt.id == pending.id
@@ -184,5 +173,5 @@ def test_changed_database_pauses_all_calling_until_resumed(tenant: Tenant, now: 
 def test_worker_may_read_the_database_identity(tenant: Tenant, logins: schema.Logins) -> None:
     pending = a_pending_attempt(tenant)
     as_worker = replace(tenant, database=Database(logins.worker, bound=False))
-    assert len(as_worker.dial.claim([pending.id]).claimed) == 1
+    assert is_claimed(as_worker, pending)
     as_worker.database.close()
