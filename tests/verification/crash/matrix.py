@@ -5,7 +5,7 @@ import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from queue import SimpleQueue
@@ -396,6 +396,9 @@ def _played(cell: Cell, url: str, setup: CrashSetup) -> Judged:
         play(played)
         return judged(played, url, monotonic() - began)
     except BaseException as broken:  # noqa: BLE001 - a failed cell must not stop the others
+        if played.is_starved:
+            with suppress(BaseException):  # the call goes on, and its rings belong to this cell
+                played.wait(played.is_over, "all attempts are finished")
         rings = played.rings()
         faults = [*_never(played, url, rings), Fault(heading=LOST, why=f"{type(broken).__name__}: {broken}")]
         return Judged(

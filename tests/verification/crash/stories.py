@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
+
+import pytest
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Reason
@@ -39,7 +42,7 @@ from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS, SHORT,
 from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, stopped
 from tests.verification.crash.wrong_clock import FROM_THE_BEGINNING, WrongClock
 from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
-from tests.verification.installation import about, deleting, ended, moving, nursery
+from tests.verification.installation import about, deleting, ended, has_ended, moving, nursery
 from tests.verification.nights.world import Hours
 
 EVERY_HOUR = (Hours(days=(0, 1, 2, 3, 4, 5, 6), start="00:00", end="00:00"),)
@@ -97,7 +100,7 @@ class Play:
     consent_until: date = FOREVER
     expected: Ending = NOBODY_KNOWS
     is_starved: bool = False
-    """True if a dialler got no CPU for a whole lease and therefore ended itself, as it must."""
+    """True if a dialler got too little CPU: it gave the call back, or ended itself after a whole lease, as it must."""
     is_judged_by_its_rows: bool = True
     """False if the rows are erased."""
 
@@ -159,12 +162,20 @@ class Play:
         """Dial in a process that dies, then start two diallers with the same hint."""
         clock = self._a_wrong_clock()
         process = self.setup.dialling([attempt.id], clock=clock, DUECALL_FAILPOINT=self.cell.armed)
+        self.diallers.append(process)
+        reached = partial(has_ended, process) if clock is None else clock.is_wrong.is_set
+        self.wait(lambda: reached() or self._was_given_back(attempt), "the dialler is at its failpoint")
+        if not reached():
+            self.is_starved = True
+            pytest.fail(f"{self.cell}: the dialler gave the call back, because its last look took too long")
         if clock is None:
-            self.exits.append(ended(process, within_s=60))
-        else:
-            self.diallers.append(process)
-            self.wait(clock.is_wrong.is_set, "the clock is wrong")
+            self.diallers.remove(process)
+            self.exits.append(ended(process))
         self.dialled_twice(attempt)
+
+    def _was_given_back(self, attempt: Attempt) -> bool:
+        query = "SELECT count(*) FROM attempt_history WHERE attempt_id = :id AND detail ->> 'cause' = ANY(:causes)"
+        return bool(self.tenant.ask(query, id=attempt.id, causes=["SLOW_LOOK", "TOO_SLOW"])[0][0])
 
     def dialled_twice(self, attempt: Attempt) -> None:
         """Start two diallers with the same hint. Both run until the end of the cell."""
@@ -251,7 +262,7 @@ def play(played: Play) -> None:
         played.wait(lambda: all(ring["ended_at"] for ring in played.rings()), "no call is live")
     finally:
         played.others += stopped(*played.diallers)
-        played.is_starved = -signal.SIGALRM in {*played.exits, *played.others} or setup.dialler.deaths > deaths
+        played.is_starved |= -signal.SIGALRM in {*played.exits, *played.others} or setup.dialler.deaths > deaths
         if any(request["answered"] is None for number in played.numbers for request in setup.carrier.requests(number)):
             with setup.leave(tasks.DIAL):  # a dialler still waiting for an answer would open the next cell's breaker
                 setup.dialler.stop()
