@@ -32,7 +32,7 @@ class Phase(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an attempt ended."""
+    """The reason for the end of an attempt."""
 
     ANSWERED = "ANSWERED"
     TEST = "TEST"
@@ -56,7 +56,7 @@ class Reason(StrEnum):
 
 
 class HangUpCause(StrEnum):
-    """Why an accepted call must be ended at the carrier."""
+    """The reason for ending an accepted call at the carrier."""
 
     QUEUED_PAST_CLOSING = "QUEUED_PAST_CLOSING"
     """The call would leave the carrier's queue when this person may no longer be called."""

@@ -137,7 +137,7 @@ KIND_OF: dict[type[Request], CommandKind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why a command was refused: an error of `domain.refusals` in a form that can be stored."""
+    """The refusal of a command: an error of `domain.refusals` in a form that can be stored."""
 
     family: str
     code: str

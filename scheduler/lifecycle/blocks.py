@@ -22,7 +22,7 @@ class Line:
     """Whether this attempt holds the line and it is that of the candidate's current number."""
     held_by_another: bool = False
     free_at: datetime | None = None
-    """When another call to this number may begin. None for the same interview, which need not wait."""
+    """The time from which another call to this number may begin. None for the same interview, which need not wait."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class CarrierAccount:
     max_calls: int
     next_slot_at: datetime
     pause_reason: str | None
-    """Why an operator paused all calls. None if they are not paused."""
+    """The reason why an operator paused all calls. None if they are not paused."""
     breaker: Breaker
     backoffs: Backoffs
     """Scopes whose orders wait separately. Mostly empty."""

@@ -81,7 +81,7 @@ class Carrier:
 
     pause_reason: str | None
     down_until: datetime | None
-    """When the carrier is probed next. None while it accepts calls."""
+    """The time of the next probe of the carrier. None while it accepts calls."""
     down_cause: str | None
     on_trial: bool
     """The breaker is half-open: one call at a time is tried."""

@@ -62,7 +62,7 @@ class _PollResult:
 
     outcome: CallNews | ProofMissing | Alarm | None
     listed_at: datetime | None = None
-    """When the list of calls was requested, if it was read in full."""
+    """The time at which the list of calls was requested, if it was read in full."""
 
 
 class Settle:

@@ -185,7 +185,7 @@ def test_pause_of_everything_stops_all_calls_until_resumed(whole: WholeSystem, s
     whole.wait_until(lambda: _rung(whole, other), seconds=40, says="the other company's call rings")
 
 
-def test_what_the_commands_print_names_no_number_and_nobody(whole: WholeSystem) -> None:
+def test_output_of_commands_names_no_number_and_no_person(whole: WholeSystem) -> None:
     interview_id, attempt_id = _asked_for(whole, "+421915100014", scheduledAt=whole.in_seconds(3600))
     for words in (("explain", attempt_id), ("explain", interview_id), ("explain", attempt_id, "--json"), ("status",)):
         told = whole.duecall(*words)

@@ -154,7 +154,7 @@ def test_compose_services_start_place_a_call_and_stop(composition: Composition, 
         wait_until(lambda name=name: composition.is_healthy(name), seconds=200, says=f"{name} is healthy")  # type: ignore[misc]
 
     place = f"http://127.0.0.1:{composition.environment('api')['PORT']}"
-    call_somebody(composition, place)
+    call_a_person(composition, place)
     rung = wait_until(lambda: carrier.rings(NUMBER), seconds=60, says="the call rings")
     assert len(rung) == 1
     told = list(what_flower_and_metrics_tell(composition, place))
@@ -189,7 +189,7 @@ def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterat
         yield session.get(f"{place}/interviews", timeout=20).text
 
 
-def call_somebody(composition: Composition, place: str) -> None:
+def call_a_person(composition: Composition, place: str) -> None:
     """Create a key by the command line and everything else over HTTP."""
     variables = composition.environment("migrate") | {"KEY_PEPPER": composition.environment("api")["KEY_PEPPER"]}
     variables["DATABASE_URL"] = variables["DATABASE_WORKER_URL"]

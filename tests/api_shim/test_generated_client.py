@@ -125,9 +125,9 @@ def test_generated_client_schedules_moves_and_deletes_a_call(models: Any, ats: I
 
 
 def test_generated_client_gets_an_error_that_names_the_field(models: Any, ask: Ask) -> None:
-    nobody = models.InterviewRequest(agent_id=uuid4())
+    unknown = models.InterviewRequest(agent_id=uuid4())
     company = done(ask("companies.create_company", body=models.CompanyRequest(name="Acme")), models.CompanyAnswer, 201)
-    answer = ask("interviews.create_interview", body=nobody, company_id=company.id)
+    answer = ask("interviews.create_interview", body=unknown, company_id=company.id)
     assert refused(answer, models, 400) == "VALIDATION_ERROR"
     assert [each["field"] for each in answer.parsed.error.details.to_dict()["fields"]] == ["candidate"]
 

@@ -164,9 +164,9 @@ def test_an_attempt_is_found_at_its_own_interview_only(intake: Intake, tenant: T
 def test_foreign_and_missing_attempt_get_the_same_404(intake: Intake, tenant: Tenant, worker: Worker) -> None:
     call = call_of(waiting(tenant))
     stranger = intake.with_key_of_another_company()
-    nobodys = Call(interview_id=uuid4(), attempt_id=uuid4())
+    unknown = Call(interview_id=uuid4(), attempt_id=uuid4())
     theirs = [*everything(stranger, call), invoked(stranger, call), stranger.delete(call.interview)]
-    missing = [*everything(stranger, nobodys), invoked(stranger, nobodys), stranger.delete(nobodys.interview)]
+    missing = [*everything(stranger, unknown), invoked(stranger, unknown), stranger.delete(unknown.interview)]
     for foreign, none in zip(theirs, missing, strict=True):
         assert none.status_code == 404
         assert without_ids(foreign) == without_ids(none)

@@ -68,7 +68,7 @@ def test_an_unknown_field_is_kept(intake: Intake, token: str) -> None:
 
 
 def test_callback_with_an_unknown_token_is_not_stored(intake: Intake) -> None:
-    assert call_back(intake, "nobodys-token").status_code == 204
+    assert call_back(intake, "unknown-token").status_code == 204
     assert intake.count("carrier_events") == 0
 
 

@@ -136,24 +136,24 @@ def test_f1_6_online_interview_at_night_stays_scheduled(intake: Intake, worker: 
     refused(intake.patch(address, {"status": "CANCELLED"}), 409, "INTERVIEW_FINISHED")
 
 
-NOBODYS = "+421000000000"
+UNASSIGNED = "+421000000000"
 """Well-formed but invalid numbers."""
 
 
 @does("F1-6")
 def test_f1_6_online_interview_does_not_validate_the_number(intake: Intake, worker: Worker, api: Resources) -> None:
-    interview = data(intake.create(online(api, candidate=candidate(phoneNumber=NOBODYS))), 201)
+    interview = data(intake.create(online(api, candidate=candidate(phoneNumber=UNASSIGNED))), 201)
     person = f"/candidates/{interview['candidateId']}"
-    assert data(intake.get(person))["phoneNumber"] == NOBODYS
+    assert data(intake.get(person))["phoneNumber"] == UNASSIGNED
     again = online(api, candidate=..., candidateId=interview["candidateId"], scheduledAt=AT_NIGHT)
     again = data(intake.create({name: value for name, value in again.items() if value is not ...}), 201)
     assert data(intake.patch(f"/interviews/{again['id']}", {"scheduledAt": TOMORROW}))["scheduledAt"] == TOMORROW
-    assert data(intake.patch(person, {"status": "IN_PROCESS"}))["phoneNumber"] == NOBODYS
+    assert data(intake.patch(person, {"status": "IN_PROCESS"}))["phoneNumber"] == UNASSIGNED
 
 
 @does_not("F1-6")
 def test_f1_6_candidate_with_an_invalid_number_is_not_called(intake: Intake, worker: Worker, api: Resources) -> None:
-    interview = data(intake.create(online(api, candidate=candidate(phoneNumber=NOBODYS))), 201)
+    interview = data(intake.create(online(api, candidate=candidate(phoneNumber=UNASSIGNED))), 201)
     by_phone = {"candidateId": interview["candidateId"], "agentId": api.agent("GENERIC")}
     before = api.rows()
     refused(intake.create(by_phone), 400, "PHONE_NUMBER_INVALID")
@@ -522,7 +522,7 @@ def test_f1_5_concurrent_candidate_change_keeps_the_new_job(intake: Intake, api:
             assert theirs is not None
             stores.candidates.assign(theirs, [UUID(job)], intake.now())
             change = pool.submit(intake.send, "PATCH", f"/candidates/{person}", json={"status": "IN_PROCESS"})
-            wait_until(lambda: _somebody_waits_for_a_lock(intake), says="the change waits for the candidate")
+            wait_until(lambda: _a_session_waits_for_a_lock(intake), says="the change waits for the candidate")
         changed = data(change.result())
     assert (changed["status"], changed["jobIds"]) == ("IN_PROCESS", [job])
     assert data(intake.get(f"/candidates/{person}"))["jobIds"] == [job]
@@ -539,5 +539,5 @@ def test_f1_5_deleted_job_does_not_return_by_a_candidate_change(intake: Intake, 
     assert data(intake.get(f"/candidates/{person}"))["jobIds"] == []
 
 
-def _somebody_waits_for_a_lock(intake: Intake) -> bool:
+def _a_session_waits_for_a_lock(intake: Intake) -> bool:
     return bool(intake.ask("SELECT 1 FROM pg_locks WHERE NOT granted"))

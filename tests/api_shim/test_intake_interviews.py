@@ -115,9 +115,9 @@ def test_unknown_and_foreign_interview_get_the_same_404(intake: Intake, worker: 
     made = intake.interview()
     stranger = intake.with_key_of_another_company()
     for path in ("/interviews/{}", "/interviews/{}/call-attempts"):
-        theirs, nobodys = stranger.get(path.format(made["id"])), stranger.get(path.format(uuid4()))
-        assert nobodys.status_code == 404
-        assert without_ids(theirs) == without_ids(nobodys)
+        theirs, unknown = stranger.get(path.format(made["id"])), stranger.get(path.format(uuid4()))
+        assert unknown.status_code == 404
+        assert without_ids(theirs) == without_ids(unknown)
     assert intake.get(f"/interviews/{made['id']}").status_code == 200
 
 
@@ -125,9 +125,9 @@ def test_agent_and_candidate_of_another_company_are_not_found(intake: Intake, wo
     made = intake.interview()
     stranger = intake.with_key_of_another_company()
     foreign = stranger.create(stranger.body(agentId=str(intake.seeded.agent_id)))
-    nobodys = stranger.create(stranger.body(agentId=str(uuid4())))
-    assert nobodys.status_code == 404
-    assert without_ids(foreign) == without_ids(nobodys)
+    unknown = stranger.create(stranger.body(agentId=str(uuid4())))
+    assert unknown.status_code == 404
+    assert without_ids(foreign) == without_ids(unknown)
     candidates = stranger.create(stranger.body(candidate=..., candidateId=made["candidateId"]))
     assert refused(candidates, 404, "RESOURCE_NOT_FOUND")["details"]["resourceType"] == "candidate"
     assert intake.count("interviews") == 1
@@ -146,9 +146,9 @@ def test_an_ats_key_names_the_company(intake: Intake, worker: Worker) -> None:
 
 def test_inaccessible_company_gets_403_whether_or_not_it_exists(intake: Intake, ats: Intake) -> None:
     foreign = ats.create(companyId=str(intake.seeded.company_id))
-    nobodys = ats.create(companyId=str(uuid4()))
-    assert refusal(foreign) == refusal(nobodys) == (403, "RESOURCE_ACCESS_DENIED")
-    assert foreign.json()["error"] == nobodys.json()["error"]
+    unknown = ats.create(companyId=str(uuid4()))
+    assert refusal(foreign) == refusal(unknown) == (403, "RESOURCE_ACCESS_DENIED")
+    assert foreign.json()["error"] == unknown.json()["error"]
     assert intake.count("inbox") == 0
 
 

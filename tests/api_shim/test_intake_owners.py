@@ -163,8 +163,8 @@ def _without_what_differs_anyway(answer: httpx.Response, email: str) -> tuple[in
 
 @does_not("F3-2")
 def test_unavailable_mail_server_fails_and_slows_no_request(intake: Intake, ats: Intake, office: PostOffice) -> None:
-    with a_closed_door() as nobody, taking_less_than(5):
-        away = PostOffice(nobody)
+    with a_closed_door() as door, taking_less_than(5):
+        away = PostOffice(door)
         company = make(ats, ownerEmail=UNKNOWN)
         deliver(intake, away)
     assert company["ownerEmail"] == UNKNOWN

@@ -119,9 +119,9 @@ def test_resource_of_another_company_is_not_found(intake: Intake, noun: Noun) ->
 def test_key_without_the_scope_is_refused(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun), 201)
     address, scope = f"{noun.path}/{one['id']}", noun.path.strip("/")
-    reader, nobody = intake.with_new_key(f"read:{scope}"), intake.with_new_key("read:billing")
+    reader, other = intake.with_new_key(f"read:{scope}"), intake.with_new_key("read:billing")
     assert reader.get(address).status_code == 200
-    assert refusal(nobody.get(address)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(other.get(address)) == (403, "INSUFFICIENT_PERMISSIONS")
     assert refusal(made(reader, noun)) == (403, "INSUFFICIENT_PERMISSIONS")
     assert refusal(reader.delete(address)) == (403, "INSUFFICIENT_PERMISSIONS")
 

@@ -24,7 +24,7 @@ WORDS = {
 }
 NO_AGENT = re.compile("nobody|somebody|anybody|whoever", re.IGNORECASE)
 """Parts of identifiers that hide the agent: caller, client, operator, worker."""
-QUESTION = re.compile(r"(?:what|who|whom|whose|whether|how|which|whoever|the same)\b", re.IGNORECASE)
+QUESTION = re.compile(r"(?:what|when|who|whom|whose|whether|how|which|whoever|why|the same)\b", re.IGNORECASE)
 FOLDERS = ("scheduler", "api_shim", "workers", "tests", "docs")
 WITH_COMMENTS = (
     ".env.example",

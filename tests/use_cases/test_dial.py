@@ -460,7 +460,7 @@ def given_back(tenant: Tenant, mine: Attempt) -> Attempt:
 
 
 def cause(tenant: Tenant, attempt: Attempt) -> str:
-    """Why it was deferred."""
+    """Return the cause of the deferral."""
     rows = tenant.ask(
         "SELECT detail ->> 'cause' FROM attempt_history WHERE attempt_id = :id AND event = 'deferred'",
         id=attempt.id,

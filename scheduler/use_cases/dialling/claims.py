@@ -37,7 +37,7 @@ class PermittedOrder(CallOrder):
     """An order that a last look permits, with its period of validity."""
 
     looked_at: datetime = field(compare=False)
-    """When the query of the look was sent, on this machine's clock."""
+    """The time at which the query of the look was sent, on this machine's clock."""
     looked: float = field(compare=False)
     """The same instant on the monotonic clock."""
     leave_by: datetime = field(compare=False)

@@ -19,7 +19,7 @@ class Ending:
     reasons: Sequence[Reason]
 
 
-NOBODY_KNOWS = Ending(rings=0, reasons=UNKNOWN)
+OUTCOME_UNPROVEN = Ending(rings=0, reasons=UNKNOWN)
 """The phone has not rung, but nothing can prove it, so an operator decides."""
 
 
@@ -55,15 +55,15 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     "unprovable": Behaviour(
         rules=[_fault("accept_and_silence", listed=False, callbacks="none")], ending=Ending(rings=1, reasons=UNKNOWN)
     ),
-    "refuse_500": Behaviour(rules=[_fault("refuse_500")], ending=NOBODY_KNOWS),
-    "drop": Behaviour(rules=[_fault("drop")], ending=NOBODY_KNOWS),
+    "refuse_500": Behaviour(rules=[_fault("refuse_500")], ending=OUTCOME_UNPROVEN),
+    "drop": Behaviour(rules=[_fault("drop")], ending=OUTCOME_UNPROVEN),
     "bad_number": Behaviour(
         rules=[_fault("refuse", code=21211)],
         ending=Ending(rings=0, reasons=(Reason.INVALID_NUMBER,)),
-        unrecorded=NOBODY_KNOWS,
+        unrecorded=OUTCOME_UNPROVEN,
     ),
-    "429": Behaviour(rules=[_fault("429")], unrecorded=NOBODY_KNOWS),
-    "401": Behaviour(rules=[_fault("401")], unrecorded=NOBODY_KNOWS),
+    "429": Behaviour(rules=[_fault("429")], unrecorded=OUTCOME_UNPROVEN),
+    "401": Behaviour(rules=[_fault("401")], unrecorded=OUTCOME_UNPROVEN),
     # Busy at first. The automatic retry reaches the person.
     "busy": Behaviour(
         rules=[{**SHORT, "outcome": "busy", "callbacks": "doubled"}, {**SHORT, "callbacks": "doubled"}],

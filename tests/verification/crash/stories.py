@@ -38,7 +38,7 @@ from tests.support.builders import (
     a_pending_attempt,
     of_company,
 )
-from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS, SHORT, Ending
+from tests.verification.crash.behaviours import BEHAVIOURS, OUTCOME_UNPROVEN, SHORT, Ending
 from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, stopped
 from tests.verification.crash.wrong_clock import FROM_THE_BEGINNING, WrongClock
 from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
@@ -98,7 +98,7 @@ class Play:
     diallers: list[Any] = field(default_factory=list)
     hours: tuple[Hours, ...] = EVERY_HOUR
     consent_until: date = FOREVER
-    expected: Ending = NOBODY_KNOWS
+    expected: Ending = OUTCOME_UNPROVEN
     is_starved: bool = False
     """True if a dialler got too little CPU: it gave the call back, or ended itself after a whole lease, as it must."""
     is_judged_by_its_rows: bool = True
@@ -387,7 +387,7 @@ def _dial(play: Play) -> None:
     if play.cell.clock:  # the claiming process returns the attempt or records its result
         return
     if play.cell.failpoint in {"dial.claimed", "dial.looked", "dial.permitted"}:
-        play.expected = NOBODY_KNOWS
+        play.expected = OUTCOME_UNPROVEN
     if play.cell.failpoint in {"dial.sent", "dial.answered", "dial.recording"}:
         play.expected = BEHAVIOURS[play.cell.behaviour].when_unrecorded
 
@@ -405,7 +405,7 @@ def _defer_to_an_opening(play: Play) -> None:
         attempt = play.a_pending_attempt(tenant=of_company(play.tenant, company))
         play.dies_dialling(attempt)
     if play.cell.failpoint == "dial.deferring":
-        play.expected = NOBODY_KNOWS
+        play.expected = OUTCOME_UNPROVEN
 
 
 def _defer_for_good(play: Play) -> None:
@@ -416,7 +416,7 @@ def _defer_for_good(play: Play) -> None:
         play.dies_dialling(attempt)
     play.expected = Ending(rings=0, reasons=(Reason.CONSENT_EXPIRED,))
     if play.cell.failpoint == "dial.deferring":
-        play.expected = NOBODY_KNOWS
+        play.expected = OUTCOME_UNPROVEN
 
 
 # ---- hearing

@@ -27,7 +27,7 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until
 from tests.support.builders import a_number
-from tests.verification.crash.behaviours import BEHAVIOURS, NOBODY_KNOWS
+from tests.verification.crash.behaviours import BEHAVIOURS, OUTCOME_UNPROVEN
 from tests.verification.crash.matrix import (
     COMPANY,
     DOUBLE,
@@ -362,7 +362,7 @@ def _of_ending(part: Part, behaviour: str, rings: int, reasons: Sequence[str]) -
     ordinary = BEHAVIOURS[behaviour].ending
     allowed = [ordinary]
     if part.process == "dial":
-        allowed += [BEHAVIOURS[behaviour].when_unrecorded, NOBODY_KNOWS]
+        allowed += [BEHAVIOURS[behaviour].when_unrecorded, OUTCOME_UNPROVEN]
     if (rings, list(reasons)) not in [(each.rings, [str(reason) for reason in each.reasons]) for each in allowed]:
         heading = DOUBLE if rings > ordinary.rings else LOST if rings < ordinary.rings else OTHER
         yield Fault(heading=heading, why=f"{rings} rings, ended as {reasons}")
