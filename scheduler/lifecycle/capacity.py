@@ -47,7 +47,7 @@ class Allotment:
     account: Pace
     companies: Mapping[UUID, Pace]
     try_again_at: datetime | None
-    """The time at which the first attempt without a place may get one. None if all have one, or if a call must end first."""
+    """The time at which an attempt without a place may get one. None if all have one, or if a call must end first."""
 
 
 def allot(

@@ -575,7 +575,7 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
 
 
 def _reasons(tenant: Tenant) -> list[str | None]:
-    """Why the account is paused, and why the company is."""
+    """Return the reasons for the pauses of the account and of the company."""
     return [
         tenant.ask("SELECT pause_reason FROM carrier_accounts")[0][0],
         tenant.ask("SELECT pause_reason FROM companies WHERE id = :id", id=tenant.company_id)[0][0],
