@@ -239,14 +239,14 @@ async def command_sender(
 
 
 async def write_sender(
-    request: Request, client: Annotated[Client, Depends(authenticated_client)], asked: HowAsked
+    request: Request, client: Annotated[Client, Depends(authenticated_client)], asked: HowAsked, _preferred: Preferred
 ) -> WriteSender:
-    """Build the sender of a write. The route names the required scope."""
+    """Build the sender of a write, which waits for no worker. The route names the required scope."""
     return WriteSender(**vars(client), request=request, asked=asked)
 
 
 async def sender_of_companies(
-    request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked
+    request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked, _preferred: Preferred
 ) -> WriteSender:
     """Build the sender for company routes, where the path names the company or the company does not exist yet."""
     context = app_context(request)

@@ -53,7 +53,8 @@ async def preferences(
         IfSent[str],
         Header(
             alias="Prefer",
-            description="`wait=N` waits up to N seconds (at most 30) for the result. `respond-async` does not wait.",
+            description="`wait=N` waits up to N seconds (at most 30) for the result. `respond-async` does not wait."
+            " It has no effect on requests that never return 202.",
             examples=["wait=10"],
         ),
     ] = None,

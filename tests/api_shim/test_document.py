@@ -41,13 +41,6 @@ def test_file_that_differs_from_the_document_is_found(folder: Path, said: Callab
         openapi_file.check(file)
 
 
-def test_prefer_is_documented_exactly_where_202_is() -> None:
-    for path, operations in json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"].items():
-        for method, operation in operations.items():
-            headers = {each["name"] for each in operation.get("parameters", []) if each["in"] == "header"}
-            assert ("Prefer" in headers) == ("202" in operation["responses"]), f"{method} {path}"
-
-
 def test_openapi_check_accepts_the_written_file_and_no_other(folder: Path) -> None:
     file = folder / "openapi.json"
     assert duecall("write", file).returncode == 0
