@@ -20,6 +20,7 @@ from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.api_shim.answers import data, refusal
+from tests.api_shim.bodies import JOB
 from tests.api_shim.calls import a_call
 from tests.api_shim.carrier_callbacks import call_back
 from tests.api_shim.intake import (
@@ -27,13 +28,11 @@ from tests.api_shim.intake import (
     Intake,
     a_worker,
     an_intake,
-    data,
     environment_of,
     meanwhile,
     settings_for,
     taking_less_than,
 )
-from tests.api_shim.test_intake_records import JOB
 from tests.conftest import NOON, Seeded, seed, wait_until
 
 PATIENT = {"Prefer": "wait=30"}

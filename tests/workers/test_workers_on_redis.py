@@ -124,7 +124,7 @@ def test_failed_acknowledgements_do_not_block_a_worker(
         Celery("test", broker=own.url) as sender,
     ):
         sender.conf.update(configuration(own.url))
-        wait_until(lambda: is_ready(log), seconds=60, says="the worker is ready")
+        wait_until_ready(log)
         # The worker has one place. Each of its acknowledgements removes a message from the unacknowledged ones.
         wire.cut_before = lambda sent: b"HDEL" in sent
         for failed in (1, 2):

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.types.json import Jsonb
 
-from scheduler.domain.attempt import AttemptState
+from scheduler.domain.attempt import Created
 from scheduler.domain.schedule import Schedule
 from scheduler.persistence.attempts import columns_of, history_row
 from tests.support.builders import FOREVER, Tenant, a_number, a_schedule, an_unsaved_attempt
@@ -121,5 +121,5 @@ def _rows_of(call: NewCall) -> dict[str, dict[str, Any]]:
             **common,
         },
         "attempts": columns_of(attempt),
-        "attempt_history": history_row(attempt, "created", None, AttemptState.PENDING, None, "a test", {}),
+        "attempt_history": history_row(None, attempt, Created(), "a test"),
     }
