@@ -120,7 +120,7 @@ class WholeSystem:
         wait_until(looked, seconds=seconds, says=says)
 
     def send_signal(self, name: str, signum: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal to a process and return its pid. Its supervisor starts a killed one again."""
+        """Send a signal to a process and return its pid. The supervisor restarts a killed process."""
         pid = self.system.supervisor.pid(name)
         assert pid is not None
         os.kill(pid, signum)

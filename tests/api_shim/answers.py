@@ -14,6 +14,7 @@ def data(answer: httpx.Response, status: int = 200) -> Any:
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
     """Return the status and the error code of a refused request."""
+    assert answer.is_error, answer.text
     return answer.status_code, answer.json()["error"]["code"]
 
 

@@ -53,7 +53,7 @@ def api(intake: Intake) -> Resources:
 
 @pytest.fixture
 def ats(intake: Intake) -> Intake:
-    """A client with an ATS key that has no company yet."""
+    """Return a client with an ATS key that has no company yet."""
     return intake.with_new_key(kind=KeyKind.ATS)
 
 

@@ -64,7 +64,7 @@ class Intake:
         return replace(self, seeded=seed(self.database, self.now())).with_new_key()
 
     def with_key_of_its_ats(self) -> "Intake":
-        """A client with a new ATS key, made the creator of this company."""
+        """Return a client with a new ATS key that is the creator of this company."""
         principal, key = self.new_key(kind=KeyKind.ATS)
         self.adopt(principal)
         return self.with_key(key)
@@ -92,7 +92,7 @@ class Intake:
 
     @property
     def company(self) -> str:
-        """The path of its company."""
+        """Return the path of its company."""
         return f"/company/{self.seeded.company_id}"
 
     def set_settings(self, **settings: Any) -> httpx.Response:

@@ -16,7 +16,7 @@ MADE_WITH_IT = ("candidates", "agents", "jobs", "assignments", "interviews", "at
 
 @dataclass(frozen=True)
 class Resources:
-    """Prepares requests: each method creates one resource over HTTP and returns its id."""
+    """Resources of a company for requests. Most methods create one over HTTP and return its id."""
 
     intake: Intake
 
@@ -24,7 +24,7 @@ class Resources:
         return self._made("/jobs", JOB | changes)
 
     def closed(self, job_id: str) -> str:
-        """Close this job."""
+        """Close this job and return its id."""
         return str(data(self.intake.patch(f"/jobs/{job_id}", {"status": "CLOSED"}))["id"])
 
     def person(self, *job_ids: str, **changes: Any) -> str:
@@ -39,7 +39,7 @@ class Resources:
         return {name: value for name, value in agent.items() if value is not ...}
 
     def with_settings(self, **settings: Any) -> "Resources":
-        """Change settings of the company. Returns these resources."""
+        """Change settings of the company and return these resources."""
         assert self.intake.set_settings(**settings).status_code == 200
         return self
 

@@ -34,6 +34,11 @@ def waiting(tenant: Tenant) -> Attempt:
     return a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=20))
 
 
+def answered(tenant: Tenant) -> Attempt:
+    """End an answered call whose duration the carrier does not report."""
+    return ended(tenant, Reason.ANSWERED)
+
+
 def declined(tenant: Tenant) -> Attempt:
     return ended(tenant, Reason.DECLINED)
 
@@ -72,6 +77,7 @@ STATES = [
         State(an_unknown_attempt, "IN_PROGRESS", IN_PROGRESS, IN_PROGRESS, IN_PROGRESS), id="the answer was lost"
     ),
     pytest.param(State(talk, "COMPLETED", NOT_PENDING, 204, FINISHED), id="answered"),
+    pytest.param(State(answered, "COMPLETED", NOT_PENDING, 204, FINISHED), id="answered, of unknown duration"),
     pytest.param(State(declined, "FAILED", NOT_PENDING, 204, 201), id="declined"),
     pytest.param(State(an_attempt_of_unknown_outcome, "FAILED", NOT_PENDING, 204, 201), id="its outcome is unknown"),
     pytest.param(State(seen_to_be_live, "FAILED", NOT_PENDING, 204, IN_PROGRESS), id="given up, but ringing"),

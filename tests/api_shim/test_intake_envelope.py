@@ -214,7 +214,7 @@ WRITES = [name for name, (method, *_) in OPERATIONS.items() if method != "GET" a
 def test_document_lists_every_answer_of_a_write_but_no_202(document: dict[str, Any], name: str) -> None:
     write, (*_, own) = operation(document, name), OPERATIONS[name]
     assert set(write["responses"]) == {"default"} | ERRORS_OF_A_COMMAND | own
-    assert "Idempotency-Key" in parameters(write)
+    assert {"Idempotency-Key", "Prefer"} <= set(parameters(write))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -137,7 +137,7 @@ def test_f1_6_online_interview_at_night_stays_scheduled(intake: Intake, worker: 
 
 
 UNASSIGNED = "+421000000000"
-"""Well-formed but invalid numbers."""
+"""A well-formed but invalid number."""
 
 
 @does("F1-6")
@@ -269,7 +269,7 @@ def _named_not_assigned(api: Resources, focus: str) -> dict[str, Any]:
 
 
 def _deleted(api: Resources, *, named: bool) -> dict[str, Any]:
-    """With a candidate who is assigned to a deleted job."""
+    """Return a request with a candidate who is assigned to a deleted job."""
     job = api.job()
     body = known(api, job, **({"jobId": job} if named else {}))
     assert api.intake.delete(f"/jobs/{job}").status_code == 200

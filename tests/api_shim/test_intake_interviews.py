@@ -18,7 +18,7 @@ from tests.support.builders import a_house, a_pending_attempt
 
 def test_an_interview_is_answered_with_its_first_attempt(intake: Intake, worker: Worker) -> None:
     interview = intake.interview(scheduledAt=TOMORROW, metadata={"ref": "A-17"})
-    ids = {"companyId": str(intake.seeded.company_id), "agentId": str(intake.seeded.agent_id)}
+    ids = {"companyId": str(intake.seeded.company_id), "agentId": str(intake.seeded.agent_id), "jobId": None}
     times = {"scheduledAt": TOMORROW, "expiresAt": "2026-04-10T07:00:00Z", "finishedDate": None}
     kind = {"status": "SCHEDULED", "type": "PHONE", "isTest": False, "durationMinutes": None}
     assert interview == interview | ids | times | kind | {"metadata": {"ref": "A-17"}}

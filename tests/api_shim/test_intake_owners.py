@@ -45,7 +45,7 @@ def change(asking: Intake, company: dict[str, Any], email: str | None) -> dict[s
 
 
 def invite(ats: Intake, office: PostOffice, email: str = UNKNOWN) -> tuple[dict[str, Any], str]:
-    """Create a company with an owner who is unknown. Return it with the token of the mail."""
+    """Create a company with an unknown owner and return it with the token of the mail."""
     company = make(ats, ownerEmail=email)
     deliver(ats, office)
     return company, office.mails[-1].token

@@ -59,11 +59,11 @@ def a_door() -> socket.socket:
 @contextmanager
 def a_crowded_door() -> Iterator[socket.socket]:
     """A socket whose queue is full until the test accepts: until then the kernel answers no attempt to connect."""
-    door = socket.socket(proto=socket.IPPROTO_TCP)
-    door.bind(("127.0.0.1", 0))
-    door.listen(0)
-    with socket.create_connection(door.getsockname(), timeout=5):
-        yield door
+    with socket.socket(proto=socket.IPPROTO_TCP) as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen(0)
+        with socket.create_connection(door.getsockname(), timeout=5):
+            yield door
 
 
 def is_connecting_to(door: socket.socket) -> bool:
