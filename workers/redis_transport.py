@@ -39,6 +39,9 @@ _malformed = Tally()
 _NOT_MALFORMED = (OSError, RedisError, Empty)
 """Not kombu's `connection_errors`: they contain KeyError, for which it would reconnect after each message."""
 
+_OF_THE_WORKER = (MemoryError, RuntimeError)
+"""Errors of a worker that has no memory, or cannot start a thread."""
+
 
 def _report_dropped(kind: str | None, *, new: int) -> None:
     count = _malformed.count_of(monotonic(), new=new)
@@ -65,16 +68,23 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     def basic_consume(
         self, queue: str, *, no_ack: bool, callback: Callable[[virtual.Message], object], **options: object
     ) -> object:
-        """Consume a queue. A message that `callback` cannot read is acknowledged, so that it does not come back."""
+        """Consume a queue. A message that `callback` cannot read is acknowledged, so that it does not come back.
+
+        Without memory or threads the worker fails, and not the message: it comes back after the visibility timeout.
+        """
 
         def take(message: virtual.Message) -> object:
             try:
                 return callback(message)
             except _NOT_MALFORMED:
                 raise
-            except Exception:
-                # Not `message.ack`: Celery may acknowledge it too, and a second `ack` of a message ends the worker.
-                if not no_ack:
+            except Exception as error:
+                if no_ack:
+                    raise
+                if isinstance(error, _OF_THE_WORKER) and not isinstance(error, RecursionError):
+                    virtual.QoS.ack(self.qos, message.delivery_tag)  # only its place: the message comes back
+                else:
+                    # Not `message.ack`: Celery may acknowledge it too, and a second `ack` of a message ends the worker.
                     self.basic_ack(message.delivery_tag)
                 raise
 

@@ -22,7 +22,7 @@ WORDS = {
     "an adjective": r"\b(?:is|are|was|were|has|have) (?-i:none)\b",
     "no longer": r"\bany more\b(?! than)|\b(?:is|are|was|were|be|listed|theirs|counts?|rings?) no more\b(?! than)",
 }
-NO_AGENT = re.compile("nobody|somebody|anybody|whoever", re.IGNORECASE)
+NO_AGENT = re.compile("nobody|somebody|anybody|everybody|whoever|whomever", re.IGNORECASE)
 """Parts of identifiers that hide the agent: caller, client, operator, worker."""
 QUESTION = re.compile(r"(?:what|when|who|whom|whose|whether|how|which|whoever|why|the same)\b", re.IGNORECASE)
 FOLDERS = ("scheduler", "api_shim", "workers", "tests", "docs")

@@ -701,8 +701,9 @@ def test_finished_call_can_be_neither_canceled_nor_hung_up(carrier: Carrier, sta
 
 
 def test_a_call_cannot_be_put_into_any_other_state(carrier: Carrier) -> None:
+    call = carrier.ring()
     with refused(20001):
-        carrier.update(carrier.ring(), status="busy")
+        carrier.update(call, status="busy")
 
 
 def test_callback_of_a_live_call_can_be_changed(carrier: Carrier, inbox: Inbox) -> None:

@@ -893,7 +893,7 @@ Announce = Callable[[dict[str, float]], None]
 
 @pytest.fixture
 def announce(duecall: Duecall, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Announce:
-    """Announces the times of a live process in the Redis that REDIS_URL names."""
+    """Announce the times of a live process in the Redis that REDIS_URL names."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     return lambda times: Presence(redis_url).announce(Announcement(times=times))
 

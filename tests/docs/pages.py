@@ -19,7 +19,7 @@ def section(text: str, title: str) -> str:
 
 
 def links(page: Path) -> list[str]:
-    return re.findall(r"\]\(([^)\s]+)\)", read(page))
+    return re.findall(r"\]\(([^)]+)\)", read(page))
 
 
 def anchors(page: Path) -> set[str]:

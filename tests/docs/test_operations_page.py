@@ -67,7 +67,7 @@ def test_alarms_and_headings_match() -> None:
     assert {alarm for heading in headings for alarm in heading.split(" · ")} == alarms()
 
 
-def test_every_alarm_says_whether_to_page() -> None:
+def test_every_alarm_states_whether_to_page() -> None:
     for alarm in re.split(r"^### ", section(TEXT, "Alarms"), flags=re.MULTILINE)[1:]:
         assert re.match(r".*\nPage: (yes|no)\b", alarm), alarm
 

@@ -308,7 +308,7 @@ def an_unsaved_attempt(
     manual: bool,
     retry_number: int = 0,
 ) -> Attempt:
-    """Return a pending attempt that begins a chain. It is due when its schedule says."""
+    """Return a pending attempt that begins a chain. Its due time is that of its schedule."""
     attempt_id, now = uuid4(), tenant.now()
     return Attempt(
         id=attempt_id,

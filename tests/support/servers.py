@@ -113,7 +113,7 @@ class SimulatedCarrier:
         self._post("/plans", list(rules))
 
     def clear(self) -> None:
-        requests.delete(f"{self.url}/plans", timeout=5).raise_for_status()
+        requests.delete(f"{self.url}/plans", timeout=30).raise_for_status()
 
     def down(self, kind: str, *, for_s: float | None = None, answers_questions: bool = False) -> None:
         """Answer customers `503`, `429` or `401`, `drop`, `hang`, lose the `uplink`, or `refuse` to connect `for_s`."""

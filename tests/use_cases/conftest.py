@@ -90,7 +90,7 @@ def retrying(tenant: Tenant) -> Tenant:
 
 
 def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
-    """The tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
+    """Return the tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
     return a_house(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
 
 
@@ -158,7 +158,7 @@ def offline(tenant: Tenant) -> Settle:
 
 
 def settle_at(tenant: Tenant, url: str, **options: Any) -> Settle:
-    """Settle whose carrier is the server at this address."""
+    """Return a `Settle` whose carrier is the server at this address."""
     queries = TwilioQueries(SimulatedCarrier(url).account(), tenant.policy)
     return Settle(tenant.context, queries, tenant.account_id, **options)
 
@@ -170,7 +170,7 @@ def settle_with_an_empty_list(tenant: Tenant) -> None:
 
 
 def answering(status: int, body: bytes, paths: list[str] | None = None) -> AbstractContextManager[str]:
-    """A server that answers each GET alike, and adds its path to `paths`."""
+    """Run a server that answers each GET with this status and body, and adds its path to `paths`."""
 
     def answer(path: str) -> tuple[int, bytes]:
         if paths is not None:
@@ -182,7 +182,7 @@ def answering(status: int, body: bytes, paths: list[str] | None = None) -> Abstr
 
 @contextmanager
 def answering_by_path(answer: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
-    """A server that answers each GET with the status and body that `answer` returns for its path."""
+    """Run a server that answers each GET with the status and body that `answer` returns for its path."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -287,7 +287,7 @@ def candidate_of(tenant: Tenant, attempt: Attempt) -> UUID:
 
 
 def order_to(tenant: Tenant, claimed: Attempt) -> str:
-    """The number of the order after a last look."""
+    """Return the number of the order after a last look."""
     order = tenant.dial.last_look(claimed)
     assert order is not None
     return order.to
@@ -314,7 +314,7 @@ def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> At
 
 
 def see_leg(tenant: Tenant, attempt: Attempt) -> Attempt:
-    """The carrier reports for the first time that a call of the attempt rings."""
+    """Record the carrier's first report that a call of the attempt rings."""
     return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))
 
 
@@ -325,7 +325,10 @@ def claimed(tenant: Tenant, *attempts: Attempt) -> list[Attempt]:
 
 
 def is_claimed(tenant: Tenant, attempt: Attempt) -> bool:
-    return [each.id for each in claimed(tenant, attempt)] == [attempt.id]
+    """Claim the attempt. Return True if it was claimed."""
+    ids = [each.id for each in claimed(tenant, attempt)]
+    assert ids in ([], [attempt.id])
+    return ids != []
 
 
 def wait_for_a_lock(tenant: Tenant) -> None:

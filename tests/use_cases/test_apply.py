@@ -59,7 +59,7 @@ def command(tenant: Tenant, given: Command) -> Command:
 
 
 def answer_of(tenant: Tenant, given: Command) -> Answer:
-    """The answer of an applied command."""
+    """Return the answer of an applied command."""
     done = command(tenant, given)
     assert done.state is CommandState.APPLIED
     assert done.answer is not None

@@ -334,7 +334,7 @@ def test_unclaimable_hint_is_dropped(tenant: Tenant, meanwhile: str) -> None:
 
 
 def limited(tenant: Tenant, *, concurrent_calls: int = 1000, calls_per_second: float = 1000.0) -> Tenant:
-    """Another company, with limits of its own."""
+    """Create another company, with limits of its own."""
     limits = CallLimits(concurrent_calls=concurrent_calls, calls_per_second=calls_per_second)
     return of_company(tenant, seed(tenant.database, tenant.now(), limits=limits))
 

@@ -45,7 +45,7 @@ def waiting(explain: Explain, attempt: Attempt) -> tuple[str, datetime | None]:
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["one company", "everything"])
-def test_paused_calling_goes_on_once_resumed(
+def test_paused_calling_continues_once_resumed(
     tenant: Tenant, pauses: Pauses, release: Release, *, everything: bool
 ) -> None:
     due, company_id = a_pending_attempt(tenant), None if everything else tenant.company_id

@@ -40,9 +40,11 @@ ApplyCallbacks = Callable[..., Attempt]
 
 
 def a_form(call: Attempt | str, status: str, **fields: str) -> Form:
-    """A callback about the call of this attempt, or the call with this sid."""
+    """Return a callback about the call of this attempt, or the call with this sid."""
+    sid = call if isinstance(call, str) else call.call_sid
+    assert sid is not None
     return [
-        ("CallSid", call if isinstance(call, str) else call.call_sid or ""),
+        ("CallSid", sid),
         ("AccountSid", ACCOUNT_SID),
         ("CallStatus", status),
         ("CallbackSource", "call-progress-events"),
@@ -62,7 +64,7 @@ def deliver(hear: Hear, attempt: Attempt, form: Form) -> None:
 
 @pytest.fixture
 def apply_callbacks(tenant: Tenant, hear: Hear, hints: RecordingHints) -> ApplyCallbacks:
-    """The carrier sends callbacks for an attempt, and each is applied in its turn."""
+    """Send callbacks for an attempt, and apply each in its turn."""
 
     def applied(attempt: Attempt, *forms: Form) -> Attempt:
         for form in forms:

@@ -57,7 +57,7 @@ def a_searched_attempt(tenant: Tenant, search_at: datetime | None = None) -> Att
 
 
 def a_claim_from_the_future(tenant: Tenant, now: TestClock) -> Attempt:
-    """Claimed while all clocks were two hours ahead, and its lease with them."""
+    """Claim an attempt while all clocks are two hours ahead."""
     pending = a_pending_attempt(tenant)
     with stepped(now, TWO_HOURS):
         [claim] = tenant.dial.claim([pending.id]).claimed

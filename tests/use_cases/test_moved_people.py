@@ -77,6 +77,7 @@ def test_returned_attempt_calls_the_changed_number(
     elif how == "never taken":
         tenant.dial.record([(mine, NeverTaken(cause="THROTTLED"))])
     else:
+        assert tenant.attempt(mine.id).call_sid is not None
         apply_news(tenant, mine, CallStatus.CANCELLED, started=False, token=None)
     back = tenant.attempt(mine.id)
     assert back.state is AttemptState.PENDING

@@ -488,7 +488,9 @@ def hear_news(tenant: Tenant) -> Any:
     """Apply news of the attempt's call, or of another one."""
 
     def heard(attempt: Attempt, status: CallStatus, call_sid: str | None = None, **fields: Any) -> None:
-        own = {"call_sid": call_sid or attempt.call_sid, "token": attempt.token}
+        sid = call_sid or attempt.call_sid
+        assert sid is not None
+        own = {"call_sid": sid, "token": attempt.token}
         try:
             apply_news(tenant, attempt, status, **(own | fields))
         except InvariantViolated as alarmed:
@@ -654,7 +656,7 @@ def refuse(tenant: Tenant, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -
 
 
 def with_the_carrier_down(tenant: Tenant) -> list[UUID]:
-    """Eight due attempts, five of which were claimed and never taken by the carrier."""
+    """Create eight due attempts, five of which were claimed and never taken by the carrier."""
     due = [a_pending_attempt(tenant).id for _ in range(8)]
     refuse(tenant, *(each.attempt for each in tenant.dial.claim(due[:5]).claimed))
     return due

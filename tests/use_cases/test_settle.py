@@ -392,7 +392,7 @@ def ending(tenant: Tenant, now: TestClock) -> list[Attempt]:
 
 
 def unchanged(tenant: Tenant, attempts: list[Attempt]) -> list[AttemptState]:
-    """The states of those attempts that are as they were."""
+    """Return the states of those attempts that have not changed."""
     return [each.state for each in attempts if tenant.attempt(each.id).epoch == each.epoch]
 
 
@@ -417,7 +417,7 @@ def test_round_expires_and_lapses_a_limited_number(
 
 
 def make_a_probe_due(tenant: Tenant, now: TestClock) -> None:
-    """The carrier is down, and it is time to probe it."""
+    """Make the carrier fail, and move to the time of the next probe."""
     tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause="CREDENTIALS"))])
     now.move(BACK_OFF[0])
 
@@ -570,7 +570,7 @@ def test_cause_of_a_failure_is_polled(
 
 
 class Interrupted:
-    """Queries during whose answer something else happens."""
+    """Queries that run `meanwhile` before each answer."""
 
     def __init__(self, meanwhile: Callable[[], object], news: CallNews | None) -> None:
         self._meanwhile = meanwhile
@@ -599,7 +599,7 @@ def settle_during(tenant: Tenant, meanwhile: Callable[[], object], news: CallNew
 
 
 class Watched(TwilioQueries):
-    """Queries of which it is seen when it is asked."""
+    """Queries that call `is_asked` before each list."""
 
     def __init__(self, account: TwilioAccount, policy: Policy, is_asked: Callable[[], None]) -> None:
         super().__init__(account, policy)

@@ -54,7 +54,7 @@ def lost(tenant: Tenant, attempt: Attempt) -> Attempt:
 
 
 def hung_up_after(tenant: Tenant) -> timedelta:
-    """Time after its claim by which the call of an attempt must have been hung up."""
+    """Return the time after its claim by which the call of an attempt must have been hung up."""
     return tenant.policy.lease + tenant.policy.room + tenant.policy.max_call
 
 
@@ -132,7 +132,7 @@ def test_list_read_after_the_lease_is_a_verdict(tenant: Tenant, offline: Settle,
 
 
 def paging(tenant: Tenant, second: tuple[int, bytes]) -> AbstractContextManager[str]:
-    """A server whose list has a full first page, of calls an hour from now, and this second page."""
+    """Run a server whose list has a full first page, of calls an hour from now, and this second page."""
     newer = tenant.now() + timedelta(hours=1)
     first = {
         "calls": [{"sid": a_sid(), "status": "queued", "date_created": format_datetime(newer)}],

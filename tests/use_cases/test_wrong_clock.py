@@ -56,7 +56,7 @@ class Machine:
 
 @contextmanager
 def seen_from(url: str, machine: Machine) -> Iterator[Database]:
-    """The database in a process of this machine."""
+    """Return the database in a process of this machine."""
     database = Database(url, machine=machine)
     try:
         yield database
@@ -66,14 +66,14 @@ def seen_from(url: str, machine: Machine) -> Iterator[Database]:
 
 @contextmanager
 def on_a_wrong_clock(tenant: Tenant, url: str, span: timedelta) -> Iterator[Tenant]:
-    """The company in a process whose clock is `span` ahead."""
+    """Return the company in a process whose clock is `span` ahead."""
     with seen_from(url, Machine(span)) as database:
         yield replace(tenant, database=database, now=lambda: tenant.now() + span)
 
 
 @pytest.fixture(params=[AN_HOUR, -AN_HOUR], ids=str)
 def wrong_tenant(request: pytest.FixtureRequest, tenant: Tenant, postgres_url: str) -> Iterator[Tenant]:
-    """The company in a process whose clock is an hour ahead, or behind."""
+    """Return the company in a process whose clock is an hour ahead, or behind."""
     with on_a_wrong_clock(tenant, postgres_url, request.param) as wrong_tenant:
         yield wrong_tenant
 

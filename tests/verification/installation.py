@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Event
 from threading import Lock
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler import assembly
 from scheduler.clock import monotonic
@@ -41,7 +41,7 @@ nursery.set_forkserver_preload(["tests.verification.crash.step_process", "tests.
 
 
 def environment_of(postgres_url: str, carrier: SimulatedCarrier, **settings: str) -> dict[str, str]:
-    """Return the environment of an installation's processes. Without other `settings` its account has no limits."""
+    """Return the environment of an installation's processes. The limits of its account delay no call by default."""
     return {
         "DATABASE_URL": postgres_url,
         "DATABASE_WORKER_URL": postgres_url,
@@ -91,10 +91,10 @@ class Installation:
         """Start a process that runs this step and exits."""
         return begun(step_process.run, self.environment | settings, step, words, clock)
 
-    def accept(self, request: Request) -> Command:
+    def accept(self, request: Request, *, idempotency_key: str | None = None) -> Command:
         """Accept a request of the company, without applying its command."""
         return self._submit.command(
-            self.tenant.principal, None, request, idempotency_key=str(uuid4()), request_hash=b"the same"
+            self.tenant.principal, None, request, idempotency_key=idempotency_key, request_hash=b"the same"
         ).command
 
     def command(self, reference: str) -> Command:
@@ -107,7 +107,7 @@ class Installation:
 
 
 def about(verb: Verb, attempt: Attempt, command: Command | None = None) -> dict[str, Any]:
-    """Return what a `ClientRequest` is about. A command with the verb INVOKE is about the attempt that it created."""
+    """Return the fields of a `ClientRequest` that name verb and attempt. INVOKE names the attempt that it created."""
     attempt_id: UUID | None = attempt.id
     if verb is Verb.INVOKE:
         attempt_id = command.answer.attempt_id if command is not None and command.answer is not None else None
@@ -183,10 +183,13 @@ class Dialler:
         process = self._process
         if process is None:
             return 0
-        if not has_ended(process):  # otherwise the next hint counts its death
+        is_running = not has_ended(process)
+        if is_running:
             self.pipe.send(None)
+        code = ended(process, within_s=within_s)
+        if is_running:  # otherwise the next hint counts its death
             self._process = None
-        return ended(process, within_s=within_s)
+        return code
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
+from kombu import Connection, Queue
 
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import environment
@@ -133,6 +134,36 @@ def test_failed_acknowledgements_do_not_block_a_worker(
         wire.cut_before = lambda _: False
         sender.send_task(LIVENESS, queue="callbacks")
         wait_until(lambda: not client.exists("duecall:callbacks"), says="it takes the next message")
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        pytest.param(MemoryError(), 2, id="no memory"),
+        pytest.param(RuntimeError("can't start new thread"), 2, id="no thread"),
+        pytest.param(RecursionError(), 0, id="nested too deeply"),
+        pytest.param(KeyError("id"), 0, id="malformed"),
+    ],
+)
+def test_message_is_kept_exactly_when_the_worker_failed(own: EmbeddedValkey, error: Exception, kept: int) -> None:
+    taken: list[object] = []
+
+    def fail(body: object, _: object) -> None:
+        taken.append(body)
+        raise error
+
+    options = configuration(own.url)["broker_transport_options"]
+    with Connection(own.url, transport_options=options) as connection, redis.Redis.from_url(own.url) as client:
+        consumer = connection.Consumer([Queue("callbacks")], callbacks=[fail], accept=["json"])
+        consumer.qos(prefetch_count=1)
+        consumer.consume()
+        for place in (1, 2):
+            connection.Producer().publish({"place": place}, routing_key="callbacks")
+        while len(taken) < 2:
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=1)
+        assert taken == [{"place": 1}, {"place": 2}]
+        assert client.hlen("duecall:unacked") == kept
 
 
 def test_malformed_messages_are_reported_at_most_once_a_minute(broker: None) -> None:

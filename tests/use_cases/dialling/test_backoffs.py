@@ -55,7 +55,7 @@ def taken(tenant: Tenant) -> None:
 
 
 def refused(tenant: Tenant, attempt: Attempt) -> None:
-    """The carrier does not call the country of this attempt."""
+    """Record that the carrier does not call the country of this attempt."""
     tenant.dial.record([(attempt, NeverTaken(cause="COUNTRY_REFUSED"))])
 
 
@@ -185,7 +185,7 @@ def on_trial(tenant: Tenant, settle: Settle, now: TestClock) -> None:
 
 
 def to_austria(tenant: Tenant, number: int) -> Attempt:
-    """A pending attempt whose number was looked at before, so that no ordinary release takes it. Due by its number."""
+    """Return a pending attempt whose number was looked at before, so that only a trial takes it. Lower numbers first."""
     attempt = a_pending_attempt(tenant, AUSTRIA[number], due_at=tenant.now() - (10 - number) * A_SECOND)
     tenant.change("UPDATE lines SET country = 'AT' WHERE number_hash = :hash", hash=attempt.number_hash)
     return attempt

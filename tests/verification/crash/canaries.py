@@ -103,7 +103,7 @@ def _around(tenant: Tenant, called: Attempt) -> None:
         stores.reresolutions.ask(tenant.company_id, None, at)
 
 
-_OF_A_COMPANY = (
+_TABLES_WITH_COMPANY = (
     *("interviews", "attempts", "candidates", "assignments", "jobs", "agents"),
     *("reresolutions", "invitations", "memberships"),
 )
@@ -122,7 +122,7 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "phoneNumbers": "phone_numbers WHERE company_id",
         "carrierBackoffs": "carrier_backoffs WHERE company_id",
         "users": "users u JOIN memberships m ON m.user_id = u.id WHERE m.company_id",
-        **{table: f"{table} WHERE company_id" for table in _OF_A_COMPANY},
+        **{table: f"{table} WHERE company_id" for table in _TABLES_WITH_COMPANY},
     }
     return {
         kind: tenant.ask(f"SELECT count(*) FROM {query} = :id", id=tenant.company_id)[0][0]

@@ -145,7 +145,7 @@ def at_work(
     everything: bool = False,
     **company: Any,
 ) -> Iterator[CrashSetup]:
-    """Run a company with these of its settings. `everything`: with workers for every hint, a clock and a dialler."""
+    """Run a company with the settings in `company`. `everything` adds workers for every hint, a clock and a dialler."""
     door = a_door()
     account = carrier.account(public_url=address_of(door))
     environment = environment_of(postgres_url, carrier, PUBLIC_URL=address_of(door), **{**SETTINGS, **settings})
@@ -276,6 +276,6 @@ def thawed(process: ForkServerProcess) -> None:
     os.kill(process.pid, signal.SIGCONT)
 
 
-def let_pass(span: timedelta, *, says: str) -> None:
+def let_time_pass(span: timedelta, *, says: str) -> None:
     since = real_now()
     wait_until(lambda: real_now() > since + span, seconds=60, says=says)

@@ -383,6 +383,7 @@ def run(url: str, cells: Sequence[Cell], say: Callable[[str], None]) -> list[Jud
         f" the carrier's verdict: {verdict['tokens_posted_twice']} tokens posted twice,"
         f" {verdict['tokens_with_two_calls']} with two calls, {verdict['calls_at_once']} two legs at once"
     )
+    assert len(again) <= max(8, len(cells) // 10), "the machine is too busy, or diallers give too many calls back"
     assert not verdict["tokens_posted_twice"]
     assert not verdict["tokens_with_two_calls"]
     assert not verdict["calls_at_once"]
@@ -399,6 +400,7 @@ def _played(cell: Cell, url: str, setup: CrashSetup) -> Judged:
         if played.is_starved:
             with suppress(BaseException):  # the call goes on, and its rings belong to this cell
                 played.wait(played.is_over, "all attempts are finished")
+                played.wait(lambda: all(ring["ended_at"] for ring in played.rings()), "no call is live")
         rings = played.rings()
         faults = [*_never(played, url, rings), Fault(heading=LOST, why=f"{type(broken).__name__}: {broken}")]
         return Judged(

@@ -326,14 +326,14 @@ def _write(play: Play) -> None:
 
 def _apply_create(play: Play) -> None:
     with play.setup.leave(tasks.APPLY):
-        command = play.setup.accept(play.for_an_interview())
+        command = play.setup.accept(play.for_an_interview(), idempotency_key=str(uuid4()))
         play.dies_and_is_repeated("apply", command.id)
 
 
 def _applied(play: Play, verb: Verb, attempt: Attempt, request: Request, **more: Any) -> None:
     """Accept a command, kill its worker, let two diallers take the attempt, and only then apply the command twice."""
     begun = play.tenant.now()
-    command = play.setup.accept(request)
+    command = play.setup.accept(request, idempotency_key=str(uuid4()))
     play.dies("apply", command.id)
     play.dialled_twice(attempt)
     play.twice("apply", command.id)
@@ -375,7 +375,7 @@ def _release(play: Play) -> None:
 def _remind(play: Play) -> None:
     """Lose the hint of a command, and kill the clock while it sends the hint again."""
     with play.setup.leave(CLOCK):
-        command = play.setup.accept(play.for_an_interview())
+        command = play.setup.accept(play.for_an_interview(), idempotency_key=str(uuid4()))
         play.tenant.change("UPDATE inbox SET rung_at = received_at - interval '1 minute' WHERE id = :id", id=command.id)
         play.dies_and_is_repeated("look")
 

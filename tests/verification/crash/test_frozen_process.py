@@ -24,7 +24,7 @@ from tests.verification.crash.crash_setup import (
     dialled,
     frozen,
     is_stopped,
-    let_pass,
+    let_time_pass,
     stopped,
     thawed,
     threads_that_take,
@@ -157,7 +157,7 @@ def test_process_frozen_right_before_the_first_byte_ends(postgres_url: str) -> N
     with working(postgres_url, **_LONG) as setup:
         call = dialled(setup, DUECALL_FAILPOINT="dial.permitted:stop")
         wait_until(lambda: is_stopped(call.process), says="the process is about to send")
-        let_pass(LOOK_TO_END, says="the last look is too old")
+        let_time_pass(LOOK_TO_END, says="the last look is too old")
         assert call.requests == [], "the process was frozen before the first byte"
         thawed(call.process)
         assert ended(call.process, within_s=10) == -signal.SIGALRM
@@ -182,7 +182,7 @@ def test_process_frozen_after_sending_its_post_goes_on(postgres_url: str) -> Non
     with working(postgres_url, **_LONG) as setup:
         call = dialled(setup, DUECALL_FAILPOINT="dial.sent:stop")
         wait_until(lambda: is_stopped(call.process), says="the POST is sent")
-        let_pass(LOOK_TO_END, says="an unsent call would be too late now")
+        let_time_pass(LOOK_TO_END, says="an unsent call would be too late now")
         thawed(call.process)
         wait_until(lambda: "placed" in call.history, says="the carrier's answer is recorded")
         assert stopped(call.process) == [0]

@@ -18,7 +18,7 @@ import pytest
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from tests.conftest import wait_until
 from tests.support.servers import wired
-from tests.verification.crash.crash_setup import CrashSetup, let_pass, stopped, working
+from tests.verification.crash.crash_setup import CrashSetup, let_time_pass, stopped, working
 from tests.verification.nights.bulk_attempts import bulk_attempts
 
 pytestmark = pytest.mark.crash
@@ -77,7 +77,7 @@ def test_starved_dialler_leaves_no_unsent_call_undecided(postgres_url: str) -> N
         process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, 300, due_at=setup.tenant.now()))
         wait_until(lambda: events(setup, "claimed"), says="the dialler has started claiming")
         with starved(process):
-            let_pass(RELEASE_SPAN, says="the hints have expired")
+            let_time_pass(RELEASE_SPAN, says="the hints have expired")
         wait_until(lambda: not is_dialling(setup), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
         assert undecided_and_never_sent(setup) == []
@@ -92,7 +92,7 @@ def test_slow_database_raises_alarm_and_leaves_no_call_undecided(postgres_url: s
         log.touch()
         process = setup.dialling(ids, DATABASE_URL=url, DATABASE_WORKER_URL=url, LOG_TO=str(log))
         wait_until(lambda: "DATABASE_SLOW" in log.read_text(), seconds=60, says="the alarm names the cause")
-        let_pass(RELEASE_SPAN, says="the hints have expired")
+        let_time_pass(RELEASE_SPAN, says="the hints have expired")
         wait_until(lambda: not is_dialling(setup), seconds=60, says="no call is being dialled")
         assert stopped(process) == [0]
         assert setup.carrier.requests() == []
@@ -120,7 +120,7 @@ def test_calls_of_a_late_claim_are_sent_one_after_the_other(postgres_url: str) -
             process = setup.dialling(bulk_attempts(postgres_url, setup.tenant, 2, due_at=setup.tenant.now()))
             blocked = "SELECT FROM pg_locks WHERE NOT granted"
             wait_until(lambda: setup.tenant.ask(blocked), says="a claim waits for its lock")
-            let_pass(3 * step, says="the claim is late, but its lock has not timed out")
+            let_time_pass(3 * step, says="the claim is late, but its lock has not timed out")
         wait_until(lambda: len(setup.carrier.requests()) == 2, says="both calls are sent")
         assert stopped(process) == [0]
         first, second = sorted(datetime.fromisoformat(request["at"]) for request in setup.carrier.requests())

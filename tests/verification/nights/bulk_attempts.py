@@ -35,7 +35,7 @@ EACH_KIND = (INVOKE, FIRST, RETRY)
 
 @dataclass(frozen=True, kw_only=True)
 class NewCall:
-    """A person who is to be called, and the first attempt."""
+    """A new person and the first attempt to call this person."""
 
     tenant: Tenant
     kind: Kind

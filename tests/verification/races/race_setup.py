@@ -171,7 +171,7 @@ class RaceSetup(Installation):
     # ---- results
 
     def release_until_all_rang(self) -> None:
-        """Send hints for due attempts until none waits, as the clock does."""
+        """Send hints for due attempts until no attempt waits, as the clock does."""
         hints = RecordingHints()
         release = Release(self.tenant.context, hints, self.tenant.account_id)
 

@@ -12,14 +12,14 @@ from tests.verification.races.race_setup import RACES, a_race_setup
 FULL = 400
 """More attempts than a dialler can check within 200 ms."""
 Say = Callable[[str], None]
-OF_ONE_ATTEMPT = pytest.mark.parametrize("verb", [Verb.MOVE, Verb.DELETE])
+MOVE_OR_DELETE = pytest.mark.parametrize("verb", [Verb.MOVE, Verb.DELETE])
 
 
 def rung(history: History, attempts: Sequence[Attempt]) -> int:
     return sum(len(history.rings_of.get(attempt.id, ())) for attempt in attempts)
 
 
-@OF_ONE_ATTEMPT
+@MOVE_OR_DELETE
 def test_attempt_changed_while_dialled_rings_or_is_changed(postgres_url: str, verb: Verb, aloud: Say) -> None:
     with a_race_setup(postgres_url, aloud) as setup:
         attempts = setup.some_attempts(RACES)
@@ -59,7 +59,7 @@ def test_attempt_paused_while_dialled_rings_before_or_after(postgres_url: str, a
         assert deferred, "a pause between a claim and its last look defers the attempt"
 
 
-@OF_ONE_ATTEMPT
+@MOVE_OR_DELETE
 def test_no_phone_rings_after_acceptance_without_a_worker(postgres_url: str, verb: Verb, aloud: Say) -> None:
     with a_race_setup(postgres_url, aloud, workers_run=False) as setup:
         attempts = setup.some_attempts(RACES)
