@@ -76,7 +76,7 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
     verdict = Verdict()
     whole = setup.whole
     questions = [question for load in setup.loads for question in load.told()[0]]
-    everybody = {person.turn: person for load in setup.loads for person in load.people}
+    all_people = {person.turn: person for load in setup.loads for person in load.people}
     ledger = setup.at_carrier("GET", "/ledger").json()["rings"]
     requests = setup.at_carrier("GET", "/requests").json()["requests"]
     rows = rows_of(whole.running.databaseUrl)
@@ -91,7 +91,7 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
     verdict.attempts = Counter(row.reason or row.state for row in rows)
     _of_history(verdict, history)
     _of_the_carrier(verdict, setup)
-    _of_hours(verdict, setup, ledger, {person.number: person for person in everybody.values()})
+    _of_hours(verdict, setup, ledger, {person.number: person for person in all_people.values()})
     _of_what_is_there(verdict, setup, questions, rows)
     causes = dict(
         whole.rows(
@@ -99,7 +99,7 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
             " WHERE event = 'answer_lost' GROUP BY attempt_id"
         )
     )
-    of_the_undecided(verdict, rows, requests, causes, everybody, setup.blows)
+    of_the_undecided(verdict, rows, requests, causes, all_people, setup.blows)
     verdict.faults["forged and heard"] = [f"{forged_and_heard} forged callbacks"] if forged_and_heard else []
     return verdict
 
@@ -210,7 +210,7 @@ def of_the_undecided(
     rows: Sequence[Row],
     requests: Sequence[dict[str, Any]],
     causes: Mapping[UUID, str],
-    everybody: dict[int, Person],
+    all_people: dict[int, Person],
     blows: Sequence[Blow],
 ) -> None:
     """Report each OUTCOME_UNKNOWN that no fault of the soak explains.
@@ -219,7 +219,7 @@ def of_the_undecided(
     when a request was given up before it arrived.
     """
     sent = {request["token"]: request for request in requests}
-    behaviours = {person.number: person.behaviour for person in everybody.values()}
+    behaviours = {person.number: person.behaviour for person in all_people.values()}
     for row in rows:
         if row.reason != "OUTCOME_UNKNOWN":
             continue

@@ -149,10 +149,10 @@ def test_seed_determines_the_people() -> None:
 
 
 def test_people_have_distinct_numbers_and_all_behaviours() -> None:
-    everybody = list(people(seed=3, rate=20, seconds=600))
-    assert len({person.number for person in everybody}) == len(everybody)
-    assert {person.behaviour for person in everybody} == set(BEHAVIOURS)
-    assert {person.then for person in everybody} == {"", "delete", "move", "invoke"}
+    all_people = list(people(seed=3, rate=20, seconds=600))
+    assert len({person.number for person in all_people}) == len(all_people)
+    assert {person.behaviour for person in all_people} == set(BEHAVIOURS)
+    assert {person.then for person in all_people} == {"", "delete", "move", "invoke"}
 
 
 def test_later_load_has_different_people(tmp_path: Path) -> None:
