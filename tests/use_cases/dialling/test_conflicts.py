@@ -172,7 +172,7 @@ def test_dialler_reports_a_loop_that_ended_with_an_error(
 @pytest.mark.parametrize(
     "statement",
     [
-        pytest.param(LOCK_ATTEMPT, id="attempt", marks=guards("lock_taken")),
+        pytest.param(LOCK_ATTEMPT, id="attempt"),
         pytest.param(
             "SELECT FROM interviews i JOIN attempts a ON a.interview_id = i.id WHERE a.id = %(id)s FOR UPDATE OF i",
             id="interview",
