@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 
 from scheduler.local.errors import ServerUnavailable
@@ -54,6 +55,15 @@ class ReservedPorts:
             if self.hold(port := free_port()):
                 return port
         raise ServerUnavailable("Each port from 20000 to 31999 on 127.0.0.1 is reserved.")
+
+    def reserve_each(self, usual: Mapping[str, int], chosen: Mapping[str, int]) -> dict[str, int]:
+        """Return a port for each name of `usual`: the chosen one, or as `reserve` does. Raises ServerUnavailable.
+
+        The usual port of a chosen one stays free for another system.
+        """
+        for port in chosen.values():
+            self.hold(port)
+        return {name: chosen[name] if name in chosen else self.reserve(port) for name, port in usual.items()}
 
     def hold(self, port: int) -> bool:
         """Reserve this port. Return False if another system, or a program that uses UDP, holds it."""

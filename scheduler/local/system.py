@@ -165,7 +165,8 @@ class System:
         self._home.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self._forget_run()  # files of a killed system
-        if (port := self._options.port) is not None and (reason := why_not_free(port)) is not None:
+        port = self._options.port
+        if port is not None and (reason := why_not_free(port)) is not None:
             raise PortTaken(
                 f"Port {port} on 127.0.0.1 cannot be used for the API: {reason}. Stop the program that uses it, choose"
                 " another port with --port, or leave out --port for a free one."
@@ -177,10 +178,7 @@ class System:
         self._report("upgrading the database to this version's schema")
         schema.upgrade(self._owner_url(database_url))
         roles = {} if self.postgres is None else _roles_of(database_url)
-        ports = {name: self._ports.reserve(usual) for name, usual in _USUAL_PORTS.items()}
-        if (port := self._options.port) is not None:
-            self._ports.hold(port)
-            ports["api"] = port
+        ports = self._ports.reserve_each(_USUAL_PORTS, {} if port is None else {"api": port})
         simulator_port = None if self._settings.twilio_account_sid else self._ports.reserve()
         variables = self._variables(database_url, redis_url, ports["api"], simulator_port) | roles
         chosen = self._settings.model_copy(update={"duecall_clock_offset_s": self._options.clock_offset_s})

@@ -507,3 +507,14 @@ def test_systems_that_start_at_once_choose_different_ports() -> None:
     other.release()
     assert one.reserve(usual) == usual
     one.release()
+
+
+def test_chosen_port_leaves_the_usual_port_to_another_system() -> None:
+    one, other = ReservedPorts(), ReservedPorts()
+    usual, chosen, flower = other.reserve(), other.reserve(), other.reserve()
+    other.release()
+    assert one.reserve_each({"api": usual, "flower": flower}, {"api": chosen}) == {"api": chosen, "flower": flower}
+    assert other.reserve_each({"api": usual, "flower": flower}, {})["api"] == usual
+    assert other.reserve(chosen) != chosen, "it is reserved"
+    one.release()
+    other.release()
