@@ -227,7 +227,11 @@ class SettingsView(Wire):
             settings,
             call_time_intervals=intervals_as_json(settings.intervals),
             retry_policy=retry_policy_as_json(settings.retry_policy),
-            limits=Limits.view_of(settings.limits),
+            limits=Limits.view_of(
+                settings.limits,
+                concurrent_calls=settings.limits.concurrent_calls,
+                calls_per_second=settings.limits.calls_per_second,
+            ),
             allowed_countries=None if countries is None else sorted(countries),
         )
 

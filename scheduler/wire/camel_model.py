@@ -15,6 +15,11 @@ class Wire(BaseModel):
 
     @classmethod
     def view_of(cls, instance: object, **given: object) -> Self:
-        """Fill each field from `given`, or from the attribute of the same name. Raises ValidationError."""
-        same = {name: getattr(instance, name) for name in cls.model_fields if hasattr(instance, name)}
+        """Fill each field from `given`, or a field without default from the attribute of the same name.
+
+        A field with a default is filled only from `given`: an attribute that is added later must not replace a constant
+        of the API unnoticed. Raises ValidationError.
+        """
+        needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+        same = {name: getattr(instance, name) for name in needed if hasattr(instance, name)}
         return cls.model_validate({**same, **given}, by_name=True)
