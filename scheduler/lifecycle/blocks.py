@@ -228,5 +228,5 @@ def _line_is_resting(line: Line) -> Block:
     return Block(
         rule=Rule.NUMBER_BUSY,
         until=line.free_at,
-        detail="Another call to this number was seen a short time ago.",
+        detail="Another call to this number was seen a short time ago. Its calls are at least LINE_GAP_S apart.",
     )

@@ -93,7 +93,8 @@ def read_number(text: str) -> CalleeNumber:
     counts as well. If libphonenumber gives only zones of other countries, those of the number's own country are added.
     If it has more exact data for a part of an area, the zones of both parts count. `zone_facts` corrects its data.
     """
-    _check_e164(text)
+    if (fault := e164_fault(text)) is not None:
+        raise _invalid(fault)
     try:
         parsed = phonenumbers.parse(text)
     except phonenumbers.NumberParseException as unread:
@@ -113,6 +114,20 @@ def read_number(text: str) -> CalleeNumber:
         zones=tuple(sorted(zones)),
         sparse_zones=tuple(sorted(possible - zones)),
     )
+
+
+def e164_fault(text: str) -> str | None:
+    """Return which rule of E.164 the text breaks, without quoting it, or None. A calling code may be unknown."""
+    digits = text[1:]
+    if not text.startswith("+"):
+        return "it is not E.164, which begins with + and the country's calling code"
+    if not (digits.isascii() and digits.isdigit()):
+        return "it is not E.164, which has only the digits 0 to 9 after the +, no spaces"
+    if digits.startswith("0"):
+        return "it is not E.164: no country's calling code begins with 0"
+    if len(digits) > _E164_DIGITS:
+        return f"it is too long: E.164 has at most {_E164_DIGITS} digits"
+    return None
 
 
 def is_country(code: str) -> bool:
@@ -180,18 +195,6 @@ _PARSE_FAULTS: Mapping[int, str] = MappingProxyType(
 _E164_DIGITS = 15
 
 
-def _check_e164(text: str) -> None:
-    digits = text[1:]
-    if not text.startswith("+"):
-        raise _invalid("it is not E.164, which begins with + and the country's calling code")
-    if not (digits.isascii() and digits.isdigit()):
-        raise _invalid("it is not E.164, which has only the digits 0 to 9 after the +")
-    if digits.startswith("0"):
-        raise _invalid("it is not E.164: no country's calling code begins with 0")
-    if len(digits) > _E164_DIGITS:
-        raise _invalid(f"it is too long: E.164 has at most {_E164_DIGITS} digits")
-
-
 def _validity_fault(parsed: phonenumbers.PhoneNumber) -> str:
     reason = phonenumbers.is_possible_number_with_reason(parsed)
     region = phonenumbers.region_code_for_country_code(parsed.country_code or 0)
@@ -207,7 +210,9 @@ def _validity_fault(parsed: phonenumbers.PhoneNumber) -> str:
 
 
 def _invalid(reason: str) -> PhoneNumberInvalid:
-    return PhoneNumberInvalid(f"The phone number is invalid: {reason}.", reason=reason)
+    return PhoneNumberInvalid(
+        f"The phone number is invalid: {reason}. Check its calling code and its digits.", reason=reason
+    )
 
 
 def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:

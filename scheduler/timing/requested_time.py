@@ -19,6 +19,7 @@ MAX_OFFSET = timedelta(hours=18)
 _TAG = re.compile(r"([a-z_][a-z0-9_-]*)=[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
 """RFC 9557 section 4.1; a key is in lower case."""
 
+_EXAMPLES = "Write it like 2026-04-02T15:00:00 or 2026-04-02T15:00:00+02:00."
 _SHOWN_LENGTH = 64
 _FRACTION_DIGITS = 9
 
@@ -303,7 +304,7 @@ class _Reader:
             character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in self._text[:until]
         ) + ("\N{HORIZONTAL ELLIPSIS}" if len(self._text) > until else "")
         raise InvalidDateFormat(
-            f"{self._field} is not a valid date-time: {reason} (position {at}).",
+            f"{self._field} is not a valid date-time: {reason} (position {at}). {_EXAMPLES}",
             field=self._field,
             value=shown,
             reason=reason,

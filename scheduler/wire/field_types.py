@@ -30,7 +30,8 @@ def _error(code: str, message: str) -> PydanticCustomError:
 
 def _e164(number: str) -> str:
     if not _E164.fullmatch(number):
-        raise _error("not_e164", "Write the number in E.164: plus sign, country code and number, like +421915123456.")
+        fault = callee_zones.e164_fault(number) or "it is too short"
+        raise _error("not_e164", f"The phone number is invalid: {fault}. Write it like +421915123456.")
     return number
 
 

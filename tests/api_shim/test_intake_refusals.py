@@ -213,6 +213,22 @@ def test_invalid_query_is_refused_once_by_name_with_valid_values(
     assert words in wrong["message"]
 
 
+@pytest.mark.parametrize(
+    ("number", "rule"),
+    [
+        pytest.param("0915123456", "begins with +", id="a national number"),
+        pytest.param("+421 915 123 456", "no spaces", id="spaces"),
+        pytest.param("+0915123456", "no country's calling code begins with 0", id="a leading 0"),
+        pytest.param("+4219151234567890", "at most 15 digits", id="16 digits"),
+        pytest.param("+42191", "too short", id="5 digits"),
+    ],
+)
+def test_not_e164_error_names_the_broken_rule(intake: Intake, number: str, rule: str) -> None:
+    [wrong] = intake.create(intake.body(**person(phoneNumber=number))).json()["error"]["details"]["fields"]
+    assert rule in wrong["message"]
+    assert "like +421915123456" in wrong["message"]
+
+
 def test_invalid_enum_value_is_answered_with_the_valid_ones(intake: Intake) -> None:
     body = {"name": "Online", "type": "phone", "focus": "GENERIC", "language": "EN", "duration": 10}
     [wrong] = intake.create(body, path="/agents").json()["error"]["details"]["fields"]

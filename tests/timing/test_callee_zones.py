@@ -101,7 +101,7 @@ def test_two_spellings_of_one_line_are_one_number() -> None:
 
 
 NO_CALLING_CODE = "it is not E.164, which begins with + and the country's calling code"
-NOT_DIGITS = "it is not E.164, which has only the digits 0 to 9 after the +"
+NOT_DIGITS = "it is not E.164, which has only the digits 0 to 9 after the +, no spaces"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,7 @@ def test_a_number_that_does_not_exist_is_refused_with_the_reason(text: str, reas
     with pytest.raises(PhoneNumberInvalid) as refused:
         callee_zones.read_number(text)
     assert refused.value.details == {"reason": reason}
+    assert refused.value.message == (f"The phone number is invalid: {reason}. Check its calling code and its digits.")
 
 
 @given(st.from_regex(r"\+?[0-9]{4,16}", fullmatch=True))

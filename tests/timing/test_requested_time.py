@@ -206,6 +206,7 @@ def test_invalid_time_is_refused_with_position_and_reason(text: str, position: i
     assert refused.value.details["position"] == position
     assert refused.value.details["field"] == "expiresAt"
     assert reason in refused.value.message
+    assert refused.value.message.endswith("Write it like 2026-04-02T15:00:00 or 2026-04-02T15:00:00+02:00.")
 
 
 @pytest.mark.parametrize(
