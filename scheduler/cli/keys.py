@@ -7,7 +7,7 @@ import typer
 
 from scheduler.cli.app import examples, keys
 from scheduler.cli.installation import operator_session
-from scheduler.cli.options import AsJson, KeyId, instant_of
+from scheduler.cli.options import AsJson, KeyId, id_of, instant_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
 from scheduler.domain.principal import KeyKind
 from scheduler.terminal.keys import keys_as_json, keys_page
@@ -27,7 +27,9 @@ _MAX_REQUESTS = 1_000_000
     ),
 )
 def keys_create(
-    company: Annotated[UUID | None, typer.Option(help="Company of a regular key.")] = None,
+    company: Annotated[
+        UUID | None, typer.Option(metavar="COMPANY_ID", parser=id_of, help="Company of a regular key.")
+    ] = None,
     ats: Annotated[str | None, typer.Option(help="Name of an ATS key, for the companies that it creates.")] = None,
     name: Annotated[
         str | None,
@@ -39,6 +41,7 @@ def keys_create(
         UUID | None,
         typer.Option(
             metavar="KEY_ID",
+            parser=id_of,
             help="Key to replace. The new key has the same principal; both are valid until one is revoked.",
         ),
     ] = None,
@@ -99,7 +102,10 @@ def _check_owner(company: UUID | None, ats: str | None, rotate: UUID | None, nam
 
 @keys.command("list", epilog=examples("duecall keys list", "duecall keys list --company ID --json | jq '.[].keyId'"))
 def keys_list(
-    company: Annotated[UUID | None, typer.Option(help="Company whose keys are listed. Default: all.")] = None,
+    company: Annotated[
+        UUID | None,
+        typer.Option(metavar="COMPANY_ID", parser=id_of, help="Company whose keys are listed. Default: all."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List API keys with owner, state, scopes, rate limits and last use (to the minute). Secrets are not stored."""

@@ -11,7 +11,7 @@ from scheduler import assembly
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.cli.app import app, examples
 from scheduler.cli.installation import OperatorSession, installation, operator_session
-from scheduler.cli.options import AllCompanies, AsJson, CompanyId, instant_of
+from scheduler.cli.options import AllCompanies, AsJson, CompanyId, id_of, instant_of
 from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
@@ -28,7 +28,11 @@ from scheduler.use_cases.operations.reconcile import NotPaused
 def explain(
     attempt_id: Annotated[
         UUID,
-        typer.Argument(metavar="ATTEMPT_ID", help="Id of a call attempt, or of an interview for its newest attempt."),
+        typer.Argument(
+            metavar="ATTEMPT_ID",
+            parser=id_of,
+            help="Id of a call attempt, or of an interview for its newest attempt.",
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +56,8 @@ def _explanation(session: OperatorSession, attempt_or_interview: UUID) -> Explan
         attempts = session.explain.attempts_of(attempt_or_interview)
         if not attempts:
             raise NotFound("No call attempt has this id, and no interview with call attempts.") from None
-    print_note(f"This is an interview. Explaining the newest of its {len(attempts)} attempts:")
+    which = "its only attempt" if len(attempts) == 1 else f"the newest of its {len(attempts)} attempts"
+    print_note(f"This is an interview. Explaining {which}:")
     for attempt in attempts:
         print_note(attempt_line(attempt))
     return session.explain.explanation_of(attempts[-1].id)

@@ -16,6 +16,15 @@ LAST_PORT = 65_535
 _ANY_ZONE = "Europe/London"
 """Required by the parser, but never used: an option's text must name its own offset or zone."""
 
+
+def id_of(text: str) -> UUID:
+    """Parse an id. Raises BadParameter, which does not quote the text: it may be a phone number."""
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        raise typer.BadParameter("this is not an id. Write it like 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11.") from None
+
+
 Port = Annotated[
     int | None,
     typer.Option(help="Port of the API. Default: 8000, or a free port if 8000 is taken.", show_default=False),
@@ -31,9 +40,9 @@ Ephemeral = Annotated[
     bool, typer.Option("--ephemeral", help="An empty database that is deleted when the system stops.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON, for scripts.")]
-CompanyId = Annotated[UUID | None, typer.Argument(metavar="COMPANY_ID", show_default=False)]
+CompanyId = Annotated[UUID | None, typer.Argument(metavar="COMPANY_ID", parser=id_of, show_default=False)]
 DocumentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the document.")]
-KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", help="Id from `duecall keys list`.")]
+KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
 AllCompanies = Annotated[bool, typer.Option("--all", help="All companies.")]
 
 

@@ -7,10 +7,12 @@ import typer
 
 from scheduler.cli.app import commands, examples
 from scheduler.cli.installation import operator_session
-from scheduler.cli.options import AsJson
+from scheduler.cli.options import AsJson, id_of
 from scheduler.cli.output import print_json, print_rows
 
-_CommandId = Annotated[UUID, typer.Argument(metavar="COMMAND_ID", help="Id from `duecall commands list`.")]
+_CommandId = Annotated[
+    UUID, typer.Argument(metavar="COMMAND_ID", parser=id_of, help="Id from `duecall commands list`.")
+]
 
 
 @commands.command("list", epilog=examples("duecall commands list", "duecall commands list --json"))

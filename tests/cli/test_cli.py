@@ -249,6 +249,11 @@ def test_explain_of_interview_explains_its_newest_attempt(duecall: Duecall, tena
     assert str(older.id) in said.err
 
 
+def test_explain_of_interview_names_its_only_attempt(duecall: Duecall, tenant: Tenant) -> None:
+    attempt = a_pending_attempt(tenant)
+    assert "Explaining its only attempt:" in duecall(f"explain {attempt.interview_id}").err
+
+
 def test_explain_of_unknown_id_prints_one_error_line(duecall: Duecall, tenant: Tenant) -> None:
     said = duecall(f"explain {uuid4()}")
     assert (said.out, said.code) == ("", 1)
@@ -739,6 +744,25 @@ def test_invalid_arguments_print_one_line_and_change_nothing(
 def test_invalid_port_error_names_port_and_remedy(duecall: Duecall) -> None:
     expected = "--port must be from 1 to 65535; got 0. Without --port, a free port is chosen."
     assert duecall("up --port 0").told == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "explain +421915123456",
+        "resume +421915123456",
+        "keys revoke +421915123456",
+        "keys list --company +421915123456",
+        "numbers add +421915123456 +421221020001",
+        "billing set +421915123456 --system credits",
+        "commands retry +421915123456",
+    ],
+)
+def test_malformed_id_error_shows_an_id_and_quotes_nothing(duecall: Duecall, line: str) -> None:
+    said = duecall(line)
+    assert said.is_one_error_line(code=2)
+    assert "this is not an id. Write it like 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11." in said.err
+    assert "915123456" not in said.err
 
 
 def test_misspelled_zone_error_names_the_closest_zone(duecall: Duecall) -> None:
