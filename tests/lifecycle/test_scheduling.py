@@ -82,19 +82,19 @@ def test_a_number_without_zones_adds_none() -> None:
 # ---- what a change of settings moves
 
 
-def anew(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule | None:
+def recomputed(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule | None:
     return scheduling.recomputed_schedule(attempt, a_callee(**callee), now, POLICY)
 
 
 def moved(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule:
-    schedule = anew(attempt, now=now, **callee)
+    schedule = recomputed(attempt, now=now, **callee)
     assert schedule is not None
     return schedule
 
 
 def test_attempt_that_may_ring_as_before_is_not_moved() -> None:
     for text in (None, "2026-04-03T09:00:00", "2026-04-03T09:00:00Z", "2026-04-03T12:00:00+02:00"):
-        assert anew(scheduled(text)) is None
+        assert recomputed(scheduled(text)) is None
 
 
 def test_hours_that_begin_later_move_it_later() -> None:
@@ -105,7 +105,7 @@ def test_earlier_hours_do_not_move_a_requested_time() -> None:
     night = datetime(2026, 4, 2, 3, 0, tzinfo=UTC)
     earlier = moved(scheduled(None, now=night), now=night, intervals=daily("06:00", "20:00"))
     assert earlier.due_at == datetime(2026, 4, 2, 4, 0, tzinfo=UTC)
-    assert anew(WALL_TIME, intervals=daily("06:00", "20:00")) is None
+    assert recomputed(WALL_TIME, intervals=daily("06:00", "20:00")) is None
 
 
 def test_attempt_moved_by_hours_returns_with_the_old_hours() -> None:
@@ -123,21 +123,21 @@ def test_new_candidate_zone_moves_a_wall_time_but_no_instant() -> None:
 
 def test_a_clock_from_the_request_itself_stays() -> None:
     for text in ("2026-04-03T12:00:00+02:00", "2026-04-03T12:00:00[Europe/Berlin]"):
-        assert anew(scheduled(text), timezone="America/New_York") is None
+        assert recomputed(scheduled(text), timezone="America/New_York") is None
 
 
 def test_lost_clock_or_hours_move_no_attempt() -> None:
-    assert anew(WALL_TIME, number=None) is None
-    assert anew(WALL_TIME, intervals=()) is None
+    assert recomputed(WALL_TIME, number=None) is None
+    assert recomputed(WALL_TIME, intervals=()) is None
 
 
 def test_attempt_refused_by_the_carrier_keeps_its_due_time() -> None:
     asked = replace(scheduled(None), not_placed=2, due_at=NOON + timedelta(minutes=1))
-    assert anew(asked, intervals=daily("07:00", "21:00")) is None
+    assert recomputed(asked, intervals=daily("07:00", "21:00")) is None
 
 
 def test_due_attempt_that_may_ring_is_not_marked_as_moved() -> None:
-    assert anew(scheduled(None), now=NOON + timedelta(hours=1), intervals=daily("07:00", "21:00")) is None
+    assert recomputed(scheduled(None), now=NOON + timedelta(hours=1), intervals=daily("07:00", "21:00")) is None
 
 
 # ---- expiry

@@ -281,4 +281,4 @@ def test_number_has_googles_zones_except_for_listed_differences() -> None:
 def test_stored_zones_equal_those_of_googles_code() -> None:
     if not zones.is_here() and os.environ.get("CI") != "true":
         pytest.skip("needs Java and Debian's libphonenumber8-java: `make debian` as root; CI has them")
-    assert zones.asked_anew(GOOGLES) == (RELEASE, GOOGLES)
+    assert zones.zones_by_google(GOOGLES) == (RELEASE, GOOGLES)

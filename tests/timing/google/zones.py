@@ -33,7 +33,7 @@ def kept() -> tuple[str, dict[str, tuple[str, ...]]]:
     return release, zones_of
 
 
-def asked_anew(numbers: Iterable[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
+def zones_by_google(numbers: Iterable[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
     """Return release and zones from Google's code."""
     command = ["java", "-cp", ":".join(str(jar) for jar in JARS), str(PROGRAM)]
     done = subprocess.run(command, input="\n".join(sorted(numbers)), check=True, capture_output=True, text=True)
@@ -73,7 +73,7 @@ def _first_valid(prefix: str) -> Iterator[str]:
 
 
 def main() -> None:
-    release, zones_of = asked_anew(set(numbers_of_all_regions_and_kinds()))
+    release, zones_of = zones_by_google(set(numbers_of_all_regions_and_kinds()))
     alike: dict[tuple[str, ...], list[str]] = {}
     for number, zones in zones_of.items():
         alike.setdefault(zones, []).append(number.removeprefix("+"))
