@@ -1,7 +1,7 @@
 """Explain: the rules that block an attempt and its history, from the same rules that dial."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -236,7 +236,7 @@ class Explain:
         now = self._now()
         with self._database.counting() as stores:
             rows = stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
-        return [Waiting(**{each.name: getattr(row, each.name) for each in fields(Waiting)}) for row in rows]
+        return [Waiting(**row._asdict()) for row in rows]
 
     def unsent_invitations(self) -> Sequence[Mails]:
         """Return the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
