@@ -46,33 +46,35 @@ def create_app(
     """
     journal = Journal(state_file)
     outage = Outage()
-    postman = CallbackSender(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s, outage=outage)
-    exchange = CallLives(
+    sender = CallbackSender(auth_token=auth_tokens[0], retry_after_s=callback_retry_after_s, outage=outage)
+    lives = CallLives(
         account_sid=account_sid,
         now=now,
         calls_per_second=calls_per_second,
         speed=speed,
         follows_clock=follows_clock,
         journal=journal,
-        postman=postman,
+        sender=sender,
     )
     plans = Plans(journal)
     arrivals = RequestLog(journal, now=now)
-    desk = CallIntake(exchange=exchange, plans=plans, arrivals=arrivals, outage=outage)
-    door = twilio_api.Door(account_sid=account_sid, auth_tokens=auth_tokens)
+    intake = CallIntake(lives=lives, plans=plans, arrivals=arrivals, outage=outage)
+    authentication = twilio_api.Authentication(account_sid=account_sid, auth_tokens=auth_tokens)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await postman.open()
-        exchange.resume()
+        await sender.open()
+        lives.resume()
         yield
-        await exchange.stop()
-        await postman.close()
+        await lives.stop()
+        await sender.close()
         journal.close()
 
     app = CanHangUp(title="A carrier on loopback", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    app.router.routes.extend(twilio_api.routes(door=door, desk=desk, exchange=exchange, outage=outage))
-    app.include_router(control.routes(exchange=exchange, plans=plans, arrivals=arrivals, outage=outage))
+    app.router.routes.extend(
+        twilio_api.routes(authentication=authentication, intake=intake, lives=lives, outage=outage)
+    )
+    app.include_router(control.routes(lives=lives, plans=plans, arrivals=arrivals, outage=outage))
     app.add_exception_handler(RefusedByTwilio, _refused)
     app.add_exception_handler(HTTPException, _not_ours)
     app.add_exception_handler(HungUp, _hung_up)

@@ -21,8 +21,8 @@ MAX_SILENCE_S = 60.0
 
 
 class CallIntake:
-    def __init__(self, *, exchange: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> None:
-        self._exchange = exchange
+    def __init__(self, *, lives: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> None:
+        self._lives = lives
         self._plans = plans
         self._arrivals = arrivals
         self._outage = outage
@@ -56,9 +56,9 @@ class CallIntake:
 
     def _accept(self, conduct: Conduct, order: Order, plan: Plan, attempt: int) -> Call | None:
         if conduct.accepts is Acceptance.AT_ONCE:
-            return self._exchange.accept(order, plan, attempt)
+            return self._lives.accept(order, plan, attempt)
         if conduct.accepts is Acceptance.LATE:
-            self._exchange.accept_later(order, plan, attempt)
+            self._lives.accept_later(order, plan, attempt)
         return None
 
 

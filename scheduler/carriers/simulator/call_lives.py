@@ -52,14 +52,14 @@ class CallLives:
         speed: float,
         follows_clock: bool,
         journal: Journal,
-        postman: CallbackSender,
+        sender: CallbackSender,
     ) -> None:
         self._account_sid = account_sid
         self._now = now
         self._between_dials_s = 1 / calls_per_second
         self._speed = speed
         self._journal = journal
-        self._postman = postman
+        self._sender = sender
         self._pace = Pace(now, follows_clock=follows_clock)
         self._calls: dict[str, Call] = {}
         self._of_number: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -228,7 +228,7 @@ class CallLives:
         if is_subscribed(call, status):
             facts["events_sent"] = call.events_sent + 1
         moved = self._keep(call.model_copy(update=facts))
-        self._postman.tell(moved, sequence_number=call.events_sent, at=now)
+        self._sender.tell(moved, sequence_number=call.events_sent, at=now)
         return moved
 
     def _keep(self, call: Call) -> Call:

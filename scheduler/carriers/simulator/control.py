@@ -10,11 +10,11 @@ from scheduler.carriers.simulator.outage import Outage
 from scheduler.carriers.simulator.plans import Plan, Plans, PostedPlan
 
 
-def routes(*, exchange: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> APIRouter:
+def routes(*, lives: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> APIRouter:
     """Build the routes. They need no authentication, for loopback only. The ledger is read-only."""
     router = APIRouter()
     router.include_router(_plan_routes(plans, outage))
-    router.include_router(_ledger_routes(exchange, arrivals))
+    router.include_router(_ledger_routes(lives, arrivals))
     return router
 
 
@@ -55,13 +55,13 @@ def _plan_routes(plans: Plans, outage: Outage) -> APIRouter:
     return router
 
 
-def _ledger_routes(exchange: CallLives, arrivals: RequestLog) -> APIRouter:
+def _ledger_routes(lives: CallLives, arrivals: RequestLog) -> APIRouter:
     """Build the routes of the ledger. FastAPI does not validate their answers, which may be long."""
     router = APIRouter()
 
     @router.get("/ledger")
     async def ledger(to: str | None = None) -> JSONResponse:
-        return JSONResponse({"rings": rings(exchange.all(to))})
+        return JSONResponse({"rings": rings(lives.all(to))})
 
     @router.get("/requests")
     async def list_requests(to: str | None = None) -> JSONResponse:
@@ -69,6 +69,6 @@ def _ledger_routes(exchange: CallLives, arrivals: RequestLog) -> APIRouter:
 
     @router.get("/verdict")
     async def judge() -> JSONResponse:
-        return JSONResponse(verdict(arrivals.all(), exchange.all()))
+        return JSONResponse(verdict(arrivals.all(), lives.all()))
 
     return router

@@ -64,7 +64,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def shut_the_door(scope: Scope, *, for_s: float) -> None:
+async def refuse_connections(scope: Scope, *, for_s: float) -> None:
     """Close every connection except that of `scope`, and have the system refuse new connections for `for_s`.
 
     On Linux a listening socket that was shut down can listen again. asyncio has no public API for it.

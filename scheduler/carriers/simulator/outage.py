@@ -6,7 +6,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.types import Scope
 
-from scheduler.carriers.simulator.no_answer import HungUp, shut_the_door
+from scheduler.carriers.simulator.no_answer import HungUp, refuse_connections
 from scheduler.carriers.simulator.refusals import RefusedByTwilio
 
 
@@ -72,7 +72,7 @@ class Outage:
         if order.for_s is not None:
             self._end = asyncio.get_running_loop().call_later(order.for_s, self.end)
             if order.kind is OutageKind.REFUSE:
-                await shut_the_door(scope, for_s=order.for_s)
+                await refuse_connections(scope, for_s=order.for_s)
 
     def end(self) -> None:
         self._kind = None

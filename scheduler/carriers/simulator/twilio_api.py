@@ -23,8 +23,8 @@ CALL = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}.json"
 NOTIFICATIONS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}/Notifications.json"
 
 
-class Door:
-    """Authentication: the account with any of its tokens, so that tokens can be rotated without an outage."""
+class Authentication:
+    """The account with any of its tokens, so that tokens can be rotated without an outage."""
 
     def __init__(self, *, account_sid: str, auth_tokens: Sequence[str]) -> None:
         self._account_sid = account_sid
@@ -39,31 +39,31 @@ class Door:
             raise RefusedByTwilio(20404)
 
 
-def routes(*, door: Door, desk: CallIntake, exchange: CallLives, outage: Outage) -> list[Route]:
+def routes(*, authentication: Authentication, intake: CallIntake, lives: CallLives, outage: Outage) -> list[Route]:
     """Build Starlette routes: FastAPI would only make each request slower here."""
 
     def admit(request: Request) -> None:
         outage.check(is_question=request.method == "GET")
-        door.admit(request.headers.get("authorization"), request.path_params["account_sid"])
+        authentication.admit(request.headers.get("authorization"), request.path_params["account_sid"])
 
     async def create(request: Request) -> Response:
         form = await _form(request)
-        with desk.recorded(form) as arrival:
+        with intake.recorded(form) as arrival:
             admit(request)
-            return await desk.take(form, arrival)
+            return await intake.take(form, arrival)
 
     async def read_many(request: Request) -> JSONResponse:
         admit(request)
-        calls = exchange.all(request.query_params.get("To") or None)
-        return JSONResponse(page(calls, exchange.find, request.url.path, request.query_params))
+        calls = lives.all(request.query_params.get("To") or None)
+        return JSONResponse(page(calls, lives.find, request.url.path, request.query_params))
 
     async def read(request: Request) -> JSONResponse:
         admit(request)
-        return JSONResponse(as_resource(exchange.get(request.path_params["sid"])))
+        return JSONResponse(as_resource(lives.get(request.path_params["sid"])))
 
     async def read_notifications(request: Request) -> JSONResponse:
         admit(request)
-        notifications = notifications_of(exchange.get(request.path_params["sid"]))
+        notifications = notifications_of(lives.get(request.path_params["sid"]))
         path = request.url.path
         envelope = {"first_page_uri": path, "next_page_uri": None, "previous_page_uri": None, "page": 0, "uri": path}
         return JSONResponse(
@@ -79,7 +79,7 @@ def routes(*, door: Door, desk: CallIntake, exchange: CallLives, outage: Outage)
     async def update(request: Request) -> JSONResponse:
         admit(request)
         try:
-            changed = _updated(exchange, request.path_params["sid"], await _form(request))
+            changed = _updated(lives, request.path_params["sid"], await _form(request))
         finally:
             if outage.loses_answers:
                 raise HungUp(hold_s=0)
@@ -98,14 +98,14 @@ async def _form(request: Request) -> Form:
     return read_form(request.headers.get("content-type", ""), await request.body())
 
 
-def _updated(exchange: CallLives, sid: str, form: Form) -> Call:
+def _updated(lives: CallLives, sid: str, form: Form) -> Call:
     status = field(form, "Status")
-    ways = {None: exchange.get, "canceled": exchange.cancel, "completed": exchange.hang_up}
+    ways = {None: lives.get, "canceled": lives.cancel, "completed": lives.hang_up}
     if status not in ways:
         raise RefusedByTwilio(20001, message="Invalid parameter: Status must be canceled or completed")
     changes, instructs = read_changes(form), gives_instructions(form)
     if changes or instructs or status is None:
-        exchange.change(sid, changes, instructs=instructs)
+        lives.change(sid, changes, instructs=instructs)
     return ways[status](sid)
 
 
