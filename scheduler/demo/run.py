@@ -110,7 +110,10 @@ def _print_result(console: Console, system: System, calls: list[DemoCall], viola
 
 
 def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_up: bool) -> None:
-    """Print the explanation of a waiting call, and commands to paste. Each command names the demo's folder."""
+    """Print the explanation of a waiting call.
+
+    While the demo stays up, also print commands to paste. Each names the demo's folder.
+    """
     duecall = f"{_duecall()} --home {shlex.quote(str(home))}"
     database = Database(running.databaseUrl, pool_size=1)
     console = terminal()
@@ -119,17 +122,16 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
         if attempt is None:
             return
         context = context_of(chosen, database)
-        console.print(f"\n$ {duecall} explain {attempt.id}", style="bold", soft_wrap=True)
+        heading = f"$ {duecall} explain {attempt.id}" if stays_up else "A call that waited, by duecall explain:"
+        console.print(f"\n{heading}", style="bold", soft_wrap=True)
         console.print(explanation_page(Explain(context).explanation_of(attempt.id), context.now()))
     finally:
         database.close()
-    if stays_up:
-        lines = [*_to_type(duecall, running, attempt), *_to_send(running, attempt)]
-        console.print("\nTry in another terminal:\n")
-    else:
-        lines = _to_type(duecall, running, attempt)
-        console.print("\nWithout ONCE=1 the demo keeps running. Then try, with the ids of that run:\n")
-    for comment, line in lines:
+    if not stays_up:
+        console.print("\nThis demo ends now. Without ONCE=1 it keeps running, and prints commands to try.")
+        return
+    console.print("\nTry in another terminal:\n")
+    for comment, line in (*_to_type(duecall, running, attempt), *_to_send(running, attempt)):
         console.print(f"  [dim]# {comment}[/dim]", soft_wrap=True)
         console.print(f"  {line}", markup=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""The live table of the demo's calls: the deciding clock, its local time, and each call's state."""
+"""The live table of the demo's calls: the deciding clock, its current time, and each call's state."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -46,7 +46,7 @@ _CALLING = {
     "the call's end": "calling",
     "proof of what became of it": "asking the carrier",
 }
-_COLUMNS = (("call", 0), ("requested", WIDE), ("clock", 0), ("", WIDE), ("local time", 0), ("state", 0), ("", 0))
+_COLUMNS = (("call", 0), ("requested", WIDE), ("clock", 0), ("", WIDE), ("clock now", 0), ("state", 0), ("", 0))
 """Headings, and the width from which on each column is shown."""
 
 

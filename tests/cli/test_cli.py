@@ -1059,6 +1059,33 @@ def test_status_waits_for_a_starting_system(
     assert str(tenant.company_id) in out
 
 
+def _a_running_demo(tenant: Tenant, postgres_url: str) -> Running:
+    return Running(
+        apiUrl="http://127.0.0.1:1",
+        simulatorUrl="http://127.0.0.1:2",
+        flowerUrl="http://127.0.0.1:3",
+        databaseUrl=postgres_url,
+        redisUrl="redis://127.0.0.1:4/0",
+        atsKey="ats",
+        companyKey="key",
+        companyId=str(tenant.company_id),
+        agentId=str(uuid4()),
+        phoneNumberId=str(uuid4()),
+    )
+
+
+def test_demo_that_ends_prints_no_commands_that_need_it(
+    tenant: Tenant, folder: Path, capsys: pytest.CaptureFixture[str], postgres_url: str
+) -> None:
+    attempt = a_pending_attempt(tenant, due_at=NOON + timedelta(hours=1))
+    settings.cache_clear()
+    print_what_to_try(_a_running_demo(tenant, postgres_url), settings(), folder, stays_up=False)
+    printed = capsys.readouterr().out
+    assert f"Attempt {attempt.id}" in " ".join(printed.split())
+    assert not [each for each in ("--home", "curl") if each in printed]
+    assert printed.splitlines()[-1].startswith("This demo ends now.")
+
+
 def test_commands_printed_by_the_demo_use_its_folder(
     duecall: Duecall,
     tenant: Tenant,
@@ -1071,20 +1098,8 @@ def test_commands_printed_by_the_demo_use_its_folder(
     a_pending_attempt(tenant, due_at=NOON + timedelta(hours=1))
     _run_file(home, postgres_url)
     monkeypatch.setenv("DATABASE_URL", NO_DATABASE)
-    running = Running(
-        apiUrl="http://127.0.0.1:1",
-        simulatorUrl="http://127.0.0.1:2",
-        flowerUrl="http://127.0.0.1:3",
-        databaseUrl=postgres_url,
-        redisUrl="redis://127.0.0.1:4/0",
-        atsKey="ats",
-        companyKey="key",
-        companyId=str(tenant.company_id),
-        agentId=str(uuid4()),
-        phoneNumberId=str(uuid4()),
-    )
     settings.cache_clear()
-    print_what_to_try(running, settings(), home, stays_up=True)
+    print_what_to_try(_a_running_demo(tenant, postgres_url), settings(), home, stays_up=True)
     printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
     typed = [line.partition("duecall ")[2] for line in printed if "duecall --home" in line]
     assert [line.split()[0] for line in typed] == ["--home"] * 5
