@@ -12,7 +12,7 @@ from scheduler.cli import run  # noqa: F401
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
 from scheduler.cli import billing, carrier, database, document, keys, operate, quarantine  # noqa: F401
 from scheduler.cli.app import app
-from scheduler.cli.output import WRONG_USAGE, print_error, print_progress
+from scheduler.cli.output import WRONG_USAGE, print_error, print_stopped
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.local.errors import CannotRun, ServerUnavailable, Stopped
 from scheduler.persistence.errors import DatabaseAway, WrongRole
@@ -32,7 +32,7 @@ def main() -> NoReturn:
     try:
         code = app(prog_name="duecall", standalone_mode=False)
     except Stopped:
-        print_progress("stopped")
+        print_stopped()
         sys.exit(_STOPPED)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_STOPPED)

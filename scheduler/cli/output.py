@@ -39,6 +39,11 @@ def print_progress(line: str) -> None:
     _console.print(Text.assemble((f"{machine_now():%H:%M:%S}", "dim"), f" {line}"), highlight=False, soft_wrap=True)
 
 
+def print_stopped() -> None:
+    """Print the last line after Ctrl-C."""
+    print_progress("stopped: all processes and private servers have ended")
+
+
 def print_note(line: str) -> None:
     """Print a line to standard error."""
     _console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.cli.app import app, examples
 from scheduler.cli.installation import NothingRuns, chosen_settings, demo_home, homes_of, running_system
 from scheduler.cli.options import LAST_PORT, At, Ephemeral, Port, clock_offset
-from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, refuse
+from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
 from scheduler.demo import run as demo_run
 from scheduler.demo import sample_calls
@@ -153,7 +153,10 @@ def simulator(
 
 @contextmanager
 def _until_stopped() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True after a first Ctrl-C or SIGTERM. A second one raises KeyboardInterrupt."""
+    """Yield a function that returns True after a first Ctrl-C or SIGTERM. A second one raises KeyboardInterrupt.
+
+    After an orderly end, print a last line: until then, ending takes some seconds.
+    """
     stopped = False
 
     def stop(*_: object) -> None:
@@ -169,6 +172,8 @@ def _until_stopped() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if stopped:
+        print_stopped()
 
 
 def _run_until(stopped: Callable[[], bool], system: System) -> None:

@@ -225,7 +225,16 @@ def test_ctrl_c_stops_the_demo_without_a_result(reached: str, tmp_path: Path) ->
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped" in err
+    assert err.splitlines()[-1].endswith("stopped: all processes and private servers have ended")
     for verdict in ("as expected", "expected ", "no phone rang twice"):
         assert verdict not in out + err
     assert "Traceback" not in err
+
+
+def test_ctrl_c_ends_up_with_a_last_line_that_says_so(tmp_path: Path) -> None:
+    with duecall("-m scheduler up --ephemeral", tmp_path) as process:
+        wait_until((tmp_path / "run.json").exists, seconds=60, says="the system runs")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert err.splitlines()[-1].endswith("stopped: all processes and private servers have ended")
