@@ -12,7 +12,7 @@ from scheduler.hashing import Hasher
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import TOMORROW
 from tests.api_shim.intake import PEPPER, Intake
-from tests.support.builders import Tenant, a_house, a_placed_attempt
+from tests.support.builders import Tenant, a_placed_attempt, a_tenant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def an_online_agent(intake: Intake) -> UUID:
 
 def tenant_of(intake: Intake) -> Tenant:
     """Return the company of this client, with its clock."""
-    return a_house(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
+    return a_tenant(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
 
 
 def ended(tenant: Tenant, reason: Reason) -> Attempt:

@@ -18,14 +18,14 @@ from schemathesis import Case, HookContext, Response
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.meta import TestPhase
 
-HOUSE: dict[str, Any] = json.loads(Path(os.environ["DUECALL_FUZZ_HOUSE"]).read_text(encoding="utf-8"))
-HOME: str = HOUSE["home"]
+TENANT: dict[str, Any] = json.loads(Path(os.environ["DUECALL_FUZZ_HOUSE"]).read_text(encoding="utf-8"))
+HOME: str = TENANT["home"]
 """The company that all requests use."""
-TOKENS: list[str] = HOUSE["tokens"]
+TOKENS: list[str] = TENANT["tokens"]
 """Tokens of open invitations. Each can be accepted once."""
-FITTING: dict[str, list[str]] = HOUSE["fitting"]
+FITTING: dict[str, list[str]] = TENANT["fitting"]
 """Valid values by field name. They are never deleted, so that new resources can refer to them until the end."""
-THERE: dict[str, list[list[str]]] = HOUSE["there"]
+THERE: dict[str, list[list[str]]] = TENANT["there"]
 """Existing resources by the parameter names of a path. Created ones are added, deleted ones removed."""
 
 _MADE_BY = {

@@ -145,8 +145,8 @@ def _never_accepted(sent: list[Sent]) -> set[str]:
 def _run(intake: Intake, folder: Path, cases: int, *words: str) -> Ran:
     """Run schemathesis on the API with an ATS key and a company with several of each resource."""
     ats = intake.with_new_key(kind=KeyKind.ATS)
-    tenant, orders, report = folder / "house.json", folder / "schemathesis.toml", folder / "report.ndjson"
-    tenant.write_text(json.dumps(_a_house_of_plenty(ats)), encoding="utf-8")
+    tenant, orders, report = folder / "tenant.json", folder / "schemathesis.toml", folder / "report.ndjson"
+    tenant.write_text(json.dumps(_a_tenant_with_high_limits(ats)), encoding="utf-8")
     orders.write_text(_orders(ats.key, cases), encoding="utf-8")
     ran = subprocess.run(
         [
@@ -218,7 +218,7 @@ def _failed(scenario: dict[str, Any]) -> Iterator[str]:
         yield from (each["name"] for each in checks if each["status"] == "failure")
 
 
-def _a_house_of_plenty(ats: Intake) -> dict[str, Any]:
+def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
     """A company with several of each resource, and companies to delete, in the form of `fuzz_hooks`."""
 
     all_day = [{"days": EVERY_DAY, "start": "00:00", "end": "24:00"}]

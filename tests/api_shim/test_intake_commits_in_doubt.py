@@ -20,7 +20,7 @@ from tests.api_shim.carrier_callbacks import call_back, token_of
 from tests.api_shim.intake import ASYNC, KEY, PEPPER, Intake, an_intake, settings_for, slow_acceptance
 from tests.api_shim.owners import UNKNOWN, accept, make, roles
 from tests.conftest import Seeded, wait_until
-from tests.support.builders import a_house, a_placed_attempt
+from tests.support.builders import a_placed_attempt, a_tenant
 from tests.support.servers import Wire, wired
 
 with_and_without_a_key = pytest.mark.parametrize("headers", [{}, KEY], ids=["without a key", "with a key"])
@@ -194,7 +194,7 @@ def test_acceptance_is_uncertain_while_the_database_is_away(wire: Wire, cut: Int
 
 
 def test_callback_with_a_lost_commit_is_asked_for_again(wire: Wire, cut: Intake, hasher: Hasher) -> None:
-    token = token_of(a_placed_attempt(a_house(cut.database, cut.seeded, hasher, cut.now)))
+    token = token_of(a_placed_attempt(a_tenant(cut.database, cut.seeded, hasher, cut.now)))
     wire.cut_after = NextCommit(b"carrier_events")
     assert call_back(cut, token).json()["error"]["code"] == "COMMIT_UNKNOWN"
     assert call_back(cut, token).status_code == 204

@@ -13,7 +13,7 @@ from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOMORROW, candidate
 from tests.api_shim.calls import a_call
 from tests.api_shim.intake import ASYNC, KEY, Intake, Worker
 from tests.conftest import TestClock
-from tests.support.builders import a_house, a_pending_attempt
+from tests.support.builders import a_pending_attempt, a_tenant
 
 
 def test_an_interview_is_answered_with_its_first_attempt(intake: Intake, worker: Worker) -> None:
@@ -91,7 +91,7 @@ def test_get_interview_contains_no_personal_data(intake: Intake, worker: Worker)
 
 
 def test_attempts_are_listed_newest_first(intake: Intake, hasher: Hasher, now: TestClock) -> None:
-    tenant = a_house(intake.database, intake.seeded, hasher, now)
+    tenant = a_tenant(intake.database, intake.seeded, hasher, now)
     first = a_pending_attempt(tenant)
     tenant.take(first, Cancelled(reason=Reason.REPLACED))
     now.move(timedelta(hours=1))

@@ -32,7 +32,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.persistence.stores import Stores
 from tests.conftest import TestClock, seed
-from tests.support.builders import Tenant, a_house, a_schedule
+from tests.support.builders import Tenant, a_schedule, a_tenant
 
 PENDING = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 DUE = 10_000
@@ -52,15 +52,15 @@ class Found:
     """Tables with a sequential scan."""
 
 
-def fill(url: str, houses: list[Tenant]) -> None:
+def fill(url: str, tenants: list[Tenant]) -> None:
     """Create the attempts: 10,000 of the first company are due, the others become due within thirty days."""
     form = Jsonb(schedule_as_json(a_schedule(NOW)))
     with psycopg.connect(url) as connection:
         # Skip checks of foreign keys: the rows are consistent by construction.
         connection.execute("SET session_replication_role = replica")
-        for place, tenant in enumerate(houses):
+        for place, tenant in enumerate(tenants):
             ids = {"company": tenant.company_id, "agent": tenant.agent_id}
-            size = {"count": PENDING // len(houses), "due": DUE if place == 0 else 0}
+            size = {"count": PENDING // len(tenants), "due": DUE if place == 0 else 0}
             for statement in _FILL:
                 connection.execute(statement.encode(), {**ids, **size, "now": NOW, "form": form})
     with psycopg.connect(url, autocommit=True) as connection:
@@ -151,22 +151,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as postgres:
         schema.upgrade(postgres.url)
         database, now = Database(postgres.url), TestClock(NOW)
-        houses = [
-            a_house(database, seed(database, NOW, limits=LIMITS), Hasher("a pepper"), now) for _ in range(COMPANIES)
+        tenants = [
+            a_tenant(database, seed(database, NOW, limits=LIMITS), Hasher("a pepper"), now) for _ in range(COMPANIES)
         ]
         begun = time.monotonic()
-        fill(postgres.url, houses)
+        fill(postgres.url, tenants)
         took = time.monotonic() - begun
         print(
             f"{PENDING} pending attempts of {COMPANIES} companies, {DUE} of one company due, created in {took:.0f} s",
             flush=True,
         )
-        tell(database, houses)
+        tell(database, tenants)
         database.close()
 
 
-def tell(database: Database, houses: list[Tenant]) -> None:
-    busy = houses[0].company_id
+def tell(database: Database, tenants: list[Tenant]) -> None:
+    busy = tenants[0].company_id
     with database.transaction() as stores:
         stores.connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         ids = stores.attempt_release.release(NOW, NOW + RELEASE_SPAN, 750)

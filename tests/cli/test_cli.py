@@ -44,9 +44,9 @@ from tests.conftest import NOON, Seeded, TestClock, seed
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_pending_attempt,
     a_placed_attempt,
+    a_tenant,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
@@ -110,7 +110,7 @@ def duecall(
 
 @pytest.fixture
 def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
-    return a_house(database, seeded, hasher, now)
+    return a_tenant(database, seeded, hasher, now)
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ def _done(written: WriteResult) -> None:
         raise WasRefused(written.refusal.code)
 
 
-def a_house(
+def a_tenant(
     database: Database,
     seeded: Any,
     hasher: Hasher,

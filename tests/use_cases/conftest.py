@@ -35,9 +35,9 @@ from tests.support.builders import (
     RecordingHints,
     Tenant,
     a_claimed_attempt,
-    a_house,
     a_placed_attempt,
     a_sid,
+    a_tenant,
     an_unknown_attempt,
     of_company,
 )
@@ -74,7 +74,7 @@ def carrier(the_carrier: SimulatedCarrier, now: TestClock) -> SimulatedCarrier:
 
 @pytest.fixture
 def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
-    return a_house(database, seeded, hasher, now, account_sid=ACCOUNT_SID)
+    return a_tenant(database, seeded, hasher, now, account_sid=ACCOUNT_SID)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def retrying(tenant: Tenant) -> Tenant:
 
 def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
     """Return the tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
-    return a_house(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
+    return a_tenant(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from scheduler.persistence.database import Database, with_driver
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_pending_attempt
+from tests.support.builders import Tenant, a_claimed_attempt, a_pending_attempt, a_tenant
 from tests.support.dumps import dump, restore
 
 CHANGED = "ALARM: DATABASE_CHANGED"
@@ -108,7 +108,7 @@ def new_installation(server: Server, hasher: Hasher, now: TestClock) -> Iterator
     name = server.create()
     schema.upgrade(server.url_of(name))
     database = Database(server.url_of(name))
-    tenant = a_house(database, seed(database, now()), hasher, now)
+    tenant = a_tenant(database, seed(database, now()), hasher, now)
     installation = Installation(server, name, tenant, a_pending_attempt(tenant).id)
     yield installation
     installation.close()

@@ -26,7 +26,7 @@ from scheduler.persistence.database import Database
 from scheduler.settings import Settings
 from scheduler.use_cases.submit import Submit
 from tests.conftest import real_now, seed
-from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_house
+from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_tenant
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
 from tests.verification.crash import step_process
 from tests.verification.crash.wrong_clock import WrongClock
@@ -62,7 +62,7 @@ def a_company(environment: Mapping[str, str], *, pool_size: int = 8, **company: 
     """Create a company that may call at any time. `company` contains its other settings."""
     settings = Settings(**{name.lower(): value for name, value in environment.items()})  # type: ignore[arg-type]
     with closing(Database(environment["DATABASE_URL"], pool_size=pool_size)) as database:
-        yield a_house(
+        yield a_tenant(
             database,
             seed(database, real_now(), intervals=ALWAYS, **company),
             Hasher(PEPPER),

@@ -19,7 +19,7 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.reconcile import NotPaused, Reconcile
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import Tenant, a_claimed_attempt, a_house, a_number, a_pending_attempt, a_sid
+from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_sid, a_tenant
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
 from tests.use_cases.conftest import Calls, is_claimed
 
@@ -93,7 +93,7 @@ def test_restored_database_calls_no_person_twice(
         return replace(tenant, database=Database(server.url))
 
     database = Database(server.url)
-    tenant = a_house(database, seed(database, now()), hasher, now, account_sid=ACCOUNT_SID)
+    tenant = a_tenant(database, seed(database, now()), hasher, now, account_sid=ACCOUNT_SID)
     numbers = [a_number() for _ in range(6)]
     people = [a_pending_attempt(tenant, number) for number in numbers]
     for number in numbers[:2]:

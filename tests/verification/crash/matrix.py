@@ -218,7 +218,7 @@ def judged(played: Play, url: str, seconds: float) -> Judged:
         *_never(played, url, rings),
         *_of_processes(played),
         *_of_ending(played, len(rings), reasons),
-        *_of_the_house(played),
+        *_of_the_tenant(played),
     ]
     return Judged(
         cell=played.cell,
@@ -303,7 +303,7 @@ def faults_of_hours(
         yield Fault(heading=OUTSIDE, why=f"{offence.why}: {offence.wall}")
 
 
-def _of_the_house(played: Play) -> Iterator[Fault]:
+def _of_the_tenant(played: Play) -> Iterator[Fault]:
     tenant = played.tenant
     if paused := tenant.ask("SELECT pause_reason FROM companies WHERE paused_at IS NOT NULL"):
         yield Fault(heading=OTHER, why=f"an alarm paused a company: {paused}")

@@ -9,7 +9,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.settle import Settle
 from tests.conftest import NOON, Seeded, TestClock, seed
-from tests.support.builders import ALWAYS, RecordingHints, a_house
+from tests.support.builders import ALWAYS, RecordingHints, a_tenant
 from tests.support.servers import ACCOUNT_SID
 from tests.verification.machine.scripted_carrier import ACCOUNT, Callback, ScriptedCarrier, carrier_queries
 
@@ -24,7 +24,7 @@ class ScriptedWorld:
 
     def __post_init__(self) -> None:
         hasher, company = Hasher("a pepper for tests"), self.a_company(self.max_retries)
-        self.tenant = a_house(self.database, company, hasher, self.now, account_sid=ACCOUNT_SID)
+        self.tenant = a_tenant(self.database, company, hasher, self.now, account_sid=ACCOUNT_SID)
         self.hear = Hear(self.tenant.context, self.hints, TwilioCallbacks(ACCOUNT))
         self.settle = Settle(self.tenant.context, carrier_queries(self.carrier, self.now), self.tenant.account_id)
 

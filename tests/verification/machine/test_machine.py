@@ -77,7 +77,7 @@ class Machine(RuleBasedStateMachine):
         type(self).examples += 1
         self.world = type(self).new_world()
         for place, number in enumerate(self.world.numbers):
-            self.world.create(self.world.houses[place % 2], number, None, applied=True)
+            self.world.create(self.world.tenants[place % 2], number, None, applied=True)
         self.snapshot = self.world.read_snapshot()
         self.is_whole = True
         self.goes_to_its_end = False
@@ -109,14 +109,14 @@ class Machine(RuleBasedStateMachine):
         getattr(self, what)(**choices)
 
     def tenant_of(self, row: Fields) -> Any:
-        return next(tenant for tenant in self.world.houses if tenant.company_id == row["company_id"])
+        return next(tenant for tenant in self.world.tenants if tenant.company_id == row["company_id"])
 
     # ---- callers
 
     def create(self, which: int, number: int, ahead: timedelta | None, applied: bool) -> None:
         world = self.world
         at = None if ahead is None else (world.now() + ahead).replace(microsecond=0) + timedelta(seconds=1)
-        world.create(world.houses[which % 2], world.numbers[number % len(world.numbers)], at, applied=applied)
+        world.create(world.tenants[which % 2], world.numbers[number % len(world.numbers)], at, applied=applied)
 
     def move(self, which: int, ahead: timedelta, applied: bool) -> None:
         attempt = self.one(which)
@@ -156,13 +156,13 @@ class Machine(RuleBasedStateMachine):
     # ---- operators and records
 
     def pause_or_resume(self, which: int | None, pauses: bool) -> None:
-        company_id = None if which is None else self.world.houses[which].company_id
+        company_id = None if which is None else self.world.tenants[which].company_id
         self.world.pause_or_resume(Verb.PAUSE if pauses else Verb.RESUME, company_id)
 
     def change_settings(self, which: int, always: bool, max_retries: int, soon: bool) -> None:
         hours, retries = ALWAYS if always else DAYTIME, RetryPolicy(max_retries=max_retries)
         changed = CompanySettings(intervals=hours, retry_policy=retries, limits=LIMITS)
-        self.world.records.change_settings(self.world.houses[which % 2].principal, changed)
+        self.world.records.change_settings(self.world.tenants[which % 2].principal, changed)
         if soon:
             self.world.records.reresolve()
 
@@ -309,7 +309,7 @@ class Machine(RuleBasedStateMachine):
 
     def _bring_all_to_an_end(self) -> None:
         """Resume calling, run all workers and answer all calls: then every attempt must finish."""
-        for company_id in (None, *(tenant.company_id for tenant in self.world.houses)):
+        for company_id in (None, *(tenant.company_id for tenant in self.world.tenants)):
             self.world.pause_or_resume(Verb.RESUME, company_id)
         for _ in range(ROUNDS):
             self.nothing_is_wrong()
@@ -325,7 +325,7 @@ class Machine(RuleBasedStateMachine):
 
     def _a_good_round(self) -> None:
         world = self.world
-        for company_id in (tenant.company_id for tenant in world.houses):
+        for company_id in (tenant.company_id for tenant in world.tenants):
             world.pause_or_resume(Verb.RESUME, company_id)
         for place in reversed(range(len(world.waiting))):
             world.apply_waiting(place)

@@ -58,7 +58,7 @@ class World(ScriptedWorld):
     def __post_init__(self) -> None:
         super().__post_init__()
         context = self.tenant.context
-        self.houses = [self.tenant, of_company(self.tenant, self.a_company(max_retries=1))]
+        self.tenants = [self.tenant, of_company(self.tenant, self.a_company(max_retries=1))]
         self.submit = Submit(self.database, self.hints, self.now)
         self.apply = Apply(context, self.hints)
         self.release = Release(context, self.hints, self.tenant.account_id)
@@ -100,7 +100,7 @@ class World(ScriptedWorld):
     def apply_waiting(self, place: int) -> None:
         """Apply a command as a worker does. It is left waiting if it is not its turn."""
         index, command = self.waiting[place]
-        tenant = next(each for each in self.houses if each.company_id == command.company_id)
+        tenant = next(each for each in self.tenants if each.company_id == command.company_id)
         self.apply.command(command.id)
         done = self.submit.find(tenant.principal, str(command.id))
         if done.applied_at is None:
@@ -154,7 +154,7 @@ class World(ScriptedWorld):
             if not leg.is_stray
         )
         # A lost attempt is found when all are brought to an end. Waiting times mean nothing on a clock that leaps.
-        patience = Patience(lateness=A_LONG_TIME, line_gap=self.houses[0].policy.line_gap)
+        patience = Patience(lateness=A_LONG_TIME, line_gap=self.tenants[0].policy.line_gap)
         return History(
             attempts=snapshot.rows, rings=rings, asked=tuple(self.asked), until=self.now(), patience=patience
         )

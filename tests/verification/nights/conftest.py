@@ -8,7 +8,7 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.release import Release
 from tests.conftest import Seeded, TestClock
-from tests.support.builders import RecordingHints, Tenant, a_house
+from tests.support.builders import RecordingHints, Tenant, a_tenant
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier
 
 CPS = 50.0
@@ -24,7 +24,7 @@ def carrier(now: TestClock) -> Iterator[SimulatedCarrier]:
 
 @pytest.fixture
 def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
-    return a_house(database, seeded, hasher, now, account_sid=ACCOUNT_SID, calls_per_second=CPS)
+    return a_tenant(database, seeded, hasher, now, account_sid=ACCOUNT_SID, calls_per_second=CPS)
 
 
 @pytest.fixture

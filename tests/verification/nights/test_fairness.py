@@ -30,8 +30,8 @@ from tests.support.builders import (
     ALWAYS,
     RecordingHints,
     Tenant,
-    a_house,
     a_pending_attempt,
+    a_tenant,
     a_waiting_command,
     of_company,
 )
@@ -127,8 +127,8 @@ class Waited:
     """Calls of the big company until the last of these was placed."""
 
 
-def waited(setup: CrashSetup, houses: Sequence[Tenant], since: datetime) -> Waited:
-    numbers = {numbers_of(tenant).pop() for tenant in houses}
+def waited(setup: CrashSetup, tenants: Sequence[Tenant], since: datetime) -> Waited:
+    numbers = {numbers_of(tenant).pop() for tenant in tenants}
     wait_until(lambda: numbers <= set(rung_at(setup)), seconds=30, says="each small company's call was placed")
     rung = rung_at(setup)
     last = max(rung[number] for number in numbers)
@@ -158,7 +158,7 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     broker: None, postgres_url: str, database: Database, hasher: Hasher, hints: RecordingHints
 ) -> None:
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
-    tenant = a_house(database, companies[0], hasher, real_now, calls_per_second=1000)
+    tenant = a_tenant(database, companies[0], hasher, real_now, calls_per_second=1000)
     for company in companies:
         bulk_attempts(postgres_url, of_company(tenant, company), 1000, due_at=real_now())
     command = a_waiting_command(tenant, None)

@@ -34,7 +34,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
-from tests.support.builders import FOREVER, RecordingHints, Tenant, a_house, of_company
+from tests.support.builders import FOREVER, RecordingHints, Tenant, a_tenant, of_company
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_door, address_of, serving
 from tests.verification.crash.crash_setup import _callbacks
 from tests.verification.nights.bulk_attempts import FIRST, INVOKE, NewCall, copy_calls
@@ -83,7 +83,7 @@ class RequestedCall:
 class Year:
     url: str
     tenant: Tenant
-    houses: dict[str, Tenant]
+    tenants: dict[str, Tenant]
     carrier: SimulatedCarrier
     now: TestClock
     dice: Random
@@ -308,7 +308,7 @@ class Year:
             self.asked[asked.interview_id] = asked
             calls.append(
                 NewCall(
-                    tenant=self.houses[asked.shape.name],
+                    tenant=self.tenants[asked.shape.name],
                     kind=INVOKE if self.dice.random() < 0.5 else FIRST,
                     number=number,
                     schedule=schedule,
@@ -419,8 +419,8 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         stack.callback(database.close)
         hasher = Hasher("a pepper for tests")
         companies = {shape.name: _company(database, now, shape) for shape in SHAPES}
-        tenant = a_house(database, companies[SHAPES[0].name], hasher, now, policy=POLICY, account_sid=ACCOUNT_SID)
-        houses = {name: of_company(tenant, company) for name, company in companies.items()}
+        tenant = a_tenant(database, companies[SHAPES[0].name], hasher, now, policy=POLICY, account_sid=ACCOUNT_SID)
+        tenants = {name: of_company(tenant, company) for name, company in companies.items()}
         account = carrier.account(public_url=address_of(door))
         hints = RecordingHints()
         hear = Hear(tenant.context, hints, TwilioCallbacks(account))
@@ -431,8 +431,8 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         yield Year(
             url=url,
             tenant=tenant,
-            houses=houses,
-            settings={name: _settings(house) for name, house in houses.items()},
+            tenants=tenants,
+            settings={name: _settings(each) for name, each in tenants.items()},
             carrier=carrier,
             now=now,
             dice=dice,
