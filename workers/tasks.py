@@ -1,7 +1,7 @@
 """Celery tasks: each one reads its message and calls one use case. Messages carry ids and no state."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from celery.worker.request import Request
 
 from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.logs import log
 from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken
 from scheduler.settings import settings
@@ -92,24 +93,24 @@ _RETRY_AFTER_S = 1.0
 _never_set = threading.Event()
 
 
-def _each(ids: list[str], verb: Callable[[UUID], None]) -> None:
+def _each(ids: Iterable[UUID], verb: Callable[[UUID], None]) -> None:
     """Call `verb` with each id. If it fails for one, the clock sends that hint again, and the others are done."""
     for each in ids:
         try:
-            again_at_once(lambda each=each: verb(UUID(each)))  # type: ignore[misc]
+            again_at_once(lambda each=each: verb(each))  # type: ignore[misc]
         except LockTaken:
             _log.warning(
-                "task_conflict: an id waited too long for a locked row; the clock sends its hint again", ids=each
+                "task_conflict: an id waited too long for a locked row; the clock sends its hint again", ids=str(each)
             )
         except DatabaseAway:
             raise
         except Exception:  # noqa: BLE001 - the others get their turn
-            _log.exception("id_failed: the task failed for one id; the clock sends its hint again", ids=each)
+            _log.exception("id_failed: the task failed for one id; the clock sends its hint again", ids=str(each))
 
 
 @app.task(name=names.APPLY, base=QuietTask)  # type: ignore[untyped-decorator]
 def apply(command_ids: list[str]) -> None:
-    _each(command_ids, use_cases().apply.command)
+    _each(map(UUID, command_ids), use_cases().apply.command)
 
 
 @app.task(name=names.SUBMIT, base=_MessageTask)  # type: ignore[untyped-decorator]
@@ -131,7 +132,9 @@ def dial(attempt_ids: list[str]) -> None:
 
 @app.task(name=names.HEAR, base=QuietTask)  # type: ignore[untyped-decorator]
 def hear(event_ids: list[str]) -> None:
-    _each(event_ids, use_cases().hear.event)
+    ids, hear = [UUID(each) for each in event_ids], use_cases().hear
+    for start in range(0, len(ids), AT_MOST_A_TRANSACTION):
+        _each(hear.batch(ids[start : start + AT_MOST_A_TRANSACTION]), hear.event)
 
 
 @app.task(name=names.SETTLE, base=QuietTask)  # type: ignore[untyped-decorator]
@@ -156,7 +159,7 @@ def purge(_: list[str]) -> None:
 
 @app.task(name=names.ERASE, base=QuietTask)  # type: ignore[untyped-decorator]
 def erase(company_ids: list[str]) -> None:
-    _each(company_ids, use_cases().erase.company)
+    _each(map(UUID, company_ids), use_cases().erase.company)
 
 
 @app.task(name=names.LIVENESS, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]

@@ -1,7 +1,7 @@
 """Automatic retries: whether and when one follows, by the reason of the failure and the part of the day."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, time, timedelta
 
@@ -23,7 +23,7 @@ _A_DAY = timedelta(days=1)
 
 
 def next_attempt(
-    ended: Attempt, chain: Sequence[Attempt], callee: Callee, expires_at: datetime, policy: Policy
+    ended: Attempt, chain: Collection[Attempt], callee: Callee, expires_at: datetime, policy: Policy
 ) -> Schedule | None:
     """Return the schedule of the retry after `ended`, or None if no retry follows.
 
@@ -58,7 +58,7 @@ def next_attempt(
     )
 
 
-def _delay(ended: Attempt, chain: Sequence[Attempt], callee: Callee) -> Delay | None:
+def _delay(ended: Attempt, chain: Collection[Attempt], callee: Callee) -> Delay | None:
     retry_policy = callee.settings.retry_policy
     if ended.reason not in RETRIED or ended.retry_number >= retry_policy.max_retries:
         return None
@@ -84,7 +84,7 @@ def _from(
 
 
 def _next_open_day(
-    following: Attempt, chain: Sequence[Attempt], callee: Callee, ended_at: datetime, policy: Policy
+    following: Attempt, chain: Collection[Attempt], callee: Callee, ended_at: datetime, policy: Policy
 ) -> tuple[datetime, datetime] | None:
     """Return times on the next day with an opening, in the open part of that day with the fewest tries (`NEXT_DAY`)."""
     clock = _one_clock(following.schedule.clock)

@@ -1,21 +1,23 @@
 """Attempts: created, read, changed and saved together with their history."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, any_, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Row, Select, and_, any_, func, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
-from scheduler.domain.schedule import ScheduleWarning
+from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
-from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.many import among, insert_all, update_all
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews, stray_calls
 
 MAY_BE_RINGING = or_(
@@ -47,8 +49,8 @@ class CalleeRow:
 class Attempts(Store):
     def add(self, attempt: Attempt, event: Event, actor: str) -> None:
         """Insert a new attempt with the first row of its history."""
-        self._connection.execute(insert(attempts).values(**columns_of(attempt)))
-        self._connection.execute(insert(attempt_history).values(**history_row(None, attempt, event, actor)))
+        self._connection.write(_ADD, attempt.id, columns_of(attempt))
+        self._connection.write(_ADD_TO_HISTORY, (attempt.id, attempt.epoch), history_row(None, attempt, event, actor))
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return the attempts of an interview that were not deleted, oldest first."""
@@ -67,10 +69,10 @@ class Attempts(Store):
             by_interview[attempt.interview_id].append(attempt)
         return {interview_id: tuple(each) for interview_id, each in by_interview.items()}
 
-    def of_chain(self, chain_id: UUID) -> tuple[Attempt, ...]:
-        """Return all attempts of a chain of retries. Deleted attempts still count as tries."""
-        query = select(attempts).where(attempts.c.chain_id == chain_id).order_by(attempts.c.retry_number)
-        return tuple(self._all(attempt_of, query))
+    def of_chains(self, chain_ids: Sequence[UUID]) -> list[Attempt]:
+        """Return all attempts of chains of retries. Deleted attempts still count as tries."""
+        query = select(attempts).where(among(attempts.c.chain_id, chain_ids)).order_by(attempts.c.retry_number)
+        return self._all(attempt_of, query)
 
     def find(self, attempt_id: UUID) -> Attempt | None:
         """Return the attempt of any company, for operators."""
@@ -92,8 +94,12 @@ class Attempts(Store):
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Return the person whom the interview calls, with their current data."""
-        row = self._connection.execute(_CALLEE, {"id": interview_id}).one()
-        return from_row(CalleeRow, row, settings=settings_of(row))
+        return self.callees_of([interview_id])[interview_id]
+
+    def callees_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, CalleeRow]:
+        """Return the person whom each interview calls, like `callee_of`, in one query."""
+        rows = self._connection.execute(_CALLEES, {"ids": list(interview_ids)})
+        return {row.interview_id: from_row(CalleeRow, row, settings=settings_of(row)) for row in rows}
 
     def interview_of(self, attempt_id: UUID) -> UUID | None:
         """Return the id of the interview, which must be locked before the attempt."""
@@ -108,6 +114,32 @@ class Attempts(Store):
             select(attempts).where(attempts.c.id == attempt_id).with_for_update(key_share=True)
         ).one()
         return attempt_of(row)
+
+    def lock_all(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> list[Attempt]:
+        """Lock these attempts of these interviews, which the caller has locked.
+
+        The interviews are named, too, because an attempt of another one must not be locked before its interview.
+        """
+        query = (
+            select(attempts)
+            .where(among(attempts.c.interview_id, interview_ids), among(attempts.c.id, attempt_ids))
+            .order_by(attempts.c.id)
+            .with_for_update(key_share=True)
+        )
+        return self._all(attempt_of, query)
+
+    def lock_open_of(self, interview_ids: Sequence[UUID]) -> list[Attempt]:
+        """Lock the attempt of each interview that is pending or in progress, like `lock_open`, in one query."""
+        query = (
+            select(attempts)
+            .where(
+                among(attempts.c.interview_id, interview_ids),
+                attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
+            )
+            .order_by(attempts.c.id)
+            .with_for_update(key_share=True)
+        )
+        return self._all(attempt_of, query)
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt of the interview, unless it was deleted."""
@@ -155,14 +187,6 @@ class Attempts(Store):
             )
             .values(called_number=None)
         )
-
-    def has_open(self, interview_id: UUID) -> bool:
-        """Return True if the interview has an attempt that is pending or in progress."""
-        query = select(attempts.c.id).where(
-            attempts.c.interview_id == interview_id,
-            attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
-        )
-        return self._is_any(query)
 
     def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""
@@ -241,8 +265,10 @@ class Attempts(Store):
         Raises NoSuchArrow if the event cannot happen to it.
         """
         moved = evolve(attempt, event, now)
-        self._connection.execute(update(attempts).where(attempts.c.id == attempt.id).values(**columns_of(moved)))
-        self._connection.execute(insert(attempt_history).values(**history_row(attempt, moved, event, actor)))
+        if self._connection.awaits(_ADD, attempt.id):
+            self._connection.send()
+        self._connection.write(_SAVE, attempt.id, (attempt, moved))
+        self._connection.write(_ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
         if isinstance(event, NeverDialled):
             self._connection.execute(
                 update(attempt_tokens).where(attempt_tokens.c.token == attempt.token).values(closed_sid=event.call_sid)
@@ -271,13 +297,13 @@ def _older_zone_data(version: str) -> Select[tuple[UUID]]:
     )
 
 
-_CALLEE = text("""
-    SELECT p.phone_number, p.timezone, p.gdpr_expiry_date, c.settings, c.calls_per_second, c.concurrent_calls,
-           c.deleted_at IS NOT NULL AS company_deleted
+_CALLEES = text("""
+    SELECT i.id AS interview_id, p.phone_number, p.timezone, p.gdpr_expiry_date,
+           c.settings, c.calls_per_second, c.concurrent_calls, c.deleted_at IS NOT NULL AS company_deleted
     FROM interviews i
     JOIN candidates p ON p.id = i.candidate_id
     JOIN companies c ON c.id = i.company_id
-    WHERE i.id = :id
+    WHERE i.id = ANY (:ids)
 """)
 
 
@@ -334,11 +360,49 @@ def history_row(before: Attempt | None, after: Attempt, event: Event, actor: str
 
 
 def columns_of(attempt: Attempt) -> dict[str, Any]:
-    return as_columns(
-        attempt,
-        schedule=schedule_as_json(attempt.schedule),
-        warnings=[warning.value for warning in attempt.warnings],
-    )
+    return {field.name: _column_of(attempt, field.name) for field in fields(Attempt)}
+
+
+def _column_of(attempt: Attempt, name: str) -> object:
+    match getattr(attempt, name):
+        case Enum() as value:
+            return value.value
+        case Schedule() as schedule:
+            return schedule_as_json(schedule)
+        case tuple() as warnings:
+            return [warning.value for warning in warnings]
+        case value:
+            return value
+
+
+def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) -> None:
+    """Write the changed columns of attempts, before and after, with one statement for each set of changed columns.
+
+    A column that did not change is not written: another statement of the transaction may have changed it, and an
+    update that changes no indexed column is cheap (HOT).
+    """
+    by_columns: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for before, after in saved:
+        names = tuple(each.name for each in fields(Attempt) if getattr(before, each.name) != getattr(after, each.name))
+        row = {name: _column_of(after, name) for name in ("id", *names)}
+        by_columns.setdefault(names, []).append(row)
+    for names, rows in by_columns.items():
+        if names:
+            update_all(connection, attempts, "id", rows)
+
+
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, attempts, rows)
+
+
+def _add_to_history(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, attempt_history, rows)
+
+
+_SAVE = Write(execute=_save_all, turn=1, merge=lambda first, second: (first[0], second[1]))
+# After `_SAVE`: a retry may be inserted only once its predecessor is not open any longer.
+_ADD = Write(execute=_add_all, turn=2)
+_ADD_TO_HISTORY = Write(execute=_add_to_history, turn=3)
 
 
 def attempt_of(row: Row[Any]) -> Attempt:

@@ -12,8 +12,8 @@ from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.persistence.many import among
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.sql_any import among
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import carrier_backoffs as table
 

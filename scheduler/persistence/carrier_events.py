@@ -1,5 +1,6 @@
 """Carrier events: callbacks, stored once each as they were received, before they are evaluated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -10,6 +11,7 @@ from sqlalchemy import and_, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
+from scheduler.persistence.many import among
 from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
@@ -54,30 +56,34 @@ class CarrierEvents(Store):
 
     def claim_of(self, token: str) -> ClaimOfToken | None:
         """Return the claim of a token, also if the attempt was claimed again since."""
-        row = self._connection.execute(
-            select(attempts.c.id, attempts.c.interview_id, attempt_tokens.c.closed_sid)
-            .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
-            .where(attempt_tokens.c.token == token)
-        ).one_or_none()
-        return None if row is None else from_row(ClaimOfToken, row, attempt_id=row.id)
+        return self.claims_of([token]).get(token)
 
-    def lock_unheard(self, event_id: UUID) -> CarrierEvent | None:
-        """Lock the event, unless it was processed, is locked by another worker or is in quarantine."""
+    def claims_of(self, tokens: Sequence[str]) -> dict[str, ClaimOfToken]:
+        """Return the claim of each known token, like `claim_of`, in one query."""
+        rows = self._connection.execute(
+            select(attempt_tokens.c.token, attempt_tokens.c.closed_sid, attempts.c.id, attempts.c.interview_id)
+            .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
+            .where(among(attempt_tokens.c.token, tokens))
+        )
+        return {row.token: from_row(ClaimOfToken, row, attempt_id=row.id) for row in rows}
+
+    def lock_unheard(self, event_ids: Sequence[UUID]) -> list[CarrierEvent]:
+        """Lock those of the events that were not processed, not locked by another worker and not in quarantine."""
         query = (
             select(carrier_events)
             .where(
-                carrier_events.c.id == event_id,
+                among(carrier_events.c.id, event_ids),
                 carrier_events.c.heard_at.is_(None),  # guard: heard_once
                 carrier_events.c.quarantined_at.is_(None),
             )
             .with_for_update(skip_locked=True)
         )
-        return self._one(partial(from_row, CarrierEvent), query)
+        return self._all(partial(from_row, CarrierEvent), query)
 
-    def heard(self, event_id: UUID, now: datetime) -> None:
-        """Mark the event as processed and delete its form, which contains the person's number."""
+    def heard(self, event_ids: Sequence[UUID], now: datetime) -> None:
+        """Mark the events as processed and delete their forms, which contain the person's number."""
         self._connection.execute(
-            update(carrier_events).where(carrier_events.c.id == event_id).values(heard_at=now, raw={})
+            update(carrier_events).where(among(carrier_events.c.id, event_ids)).values(heard_at=now, raw={})
         )
 
     def count_failure(self, event_id: UUID, now: datetime) -> bool:

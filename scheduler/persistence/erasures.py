@@ -16,9 +16,9 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
+from scheduler.persistence.many import among
 from scheduler.persistence.redelivery import due_hints, is_from_the_future
 from scheduler.persistence.rows import from_row
-from scheduler.persistence.sql_any import among
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import (
     agents,

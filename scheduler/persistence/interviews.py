@@ -1,20 +1,30 @@
 """Interviews. A transaction that changes the state of an attempt locks its interview first."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, insert, select, update
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.many import among, update_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, interviews
 
 _interview = partial(from_row, Interview)
+
+
+def _set_statuses(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    update_all(connection, interviews, "id", rows)
+
+
+_SET_STATUS = Write(execute=_set_statuses, turn=7)
 
 
 class Interviews(Store):
@@ -46,13 +56,15 @@ class Interviews(Store):
         ).one()
         return _interview(row)
 
+    def lock_all(self, interview_ids: Sequence[UUID]) -> list[Interview]:
+        """Lock interviews like `lock`, in the order of their ids."""
+        query = select(interviews).where(among(interviews.c.id, interview_ids)).order_by(interviews.c.id)
+        return self._all(_interview, query.with_for_update(key_share=True))
+
     def set_status(self, interview_id: UUID, status: InterviewStatus, now: datetime) -> None:
         over = status is not InterviewStatus.SCHEDULED
-        self._connection.execute(
-            update(interviews)
-            .where(interviews.c.id == interview_id)
-            .values(status=status.value, finished_at=now if over else None, updated_at=now)
-        )
+        row = {"id": interview_id, "status": status.value, "finished_at": now if over else None, "updated_at": now}
+        self._connection.write(_SET_STATUS, interview_id, row)
 
     def save(self, interview: Interview, now: datetime) -> Interview:
         """Write the mutable fields of an interview that the caller has locked."""

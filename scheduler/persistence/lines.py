@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, cast, delete, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, delete, func, select, text, update
 
 from scheduler.domain.attempt import AttemptState
-from scheduler.persistence.sql_any import among
-from scheduler.persistence.store import Store
+from scheduler.persistence.many import among
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, lines
 
 _ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,18 +22,35 @@ _ASSIGN_ALL = text("""
 """)
 
 
+_ENSURE_ALL = text("""
+    INSERT INTO lines (number_hash, free_at)
+    SELECT number_hash, :always FROM unnest(CAST(:hashes AS bytea[])) AS given (number_hash)
+    ON CONFLICT DO NOTHING
+""")
+
+
+_GIVE_BACK_ALL = text("UPDATE lines SET attempt_id = NULL WHERE attempt_id = ANY (:ids)")
+
+
+# By the columns of the updated row itself: after a wait for its lock they are those of the newest version.
+_IS_BLOCKED = "(l.interview_id IS NULL OR l.interview_id IS DISTINCT FROM given.interview_id) AND l.free_at > given.now"
+_START_GAPS = text(f"""
+    UPDATE lines l
+    SET attempt_id = NULL,
+        interview_id = CASE WHEN {_IS_BLOCKED} THEN NULL ELSE given.interview_id END,
+        free_at = CASE WHEN {_IS_BLOCKED} THEN greatest(l.free_at, given.free_at) ELSE given.free_at END
+    FROM unnest(
+        CAST(:attempt_ids AS uuid[]), CAST(:interview_ids AS uuid[]),
+        CAST(:nows AS timestamptz[]), CAST(:free_ats AS timestamptz[])
+    ) AS given (attempt_id, interview_id, now, free_at)
+    WHERE l.attempt_id = given.attempt_id
+""")  # noqa: S608 - the inserted text is a constant of this module
+
+
 class Lines(Store):
     def ensure(self, number_hash: bytes) -> None:
         """Create a free line for this number unless it exists, and keep it from being deleted until we commit."""
-        line = select(lines.c.number_hash).where(lines.c.number_hash == number_hash)
-        # The weakest lock: it blocks the deletion of the line and no claim. If the line was deleted between the two
-        # statements, it is created again.
-        while True:
-            self._connection.execute(
-                insert(lines).values(number_hash=number_hash, free_at=_ALWAYS).on_conflict_do_nothing()
-            )
-            if self._connection.execute(line.with_for_update(read=True, key_share=True)).first() is not None:
-                return
+        self._connection.write(_ENSURE, number_hash, number_hash)
 
     def take_all(self, attempts_by_line: Mapping[bytes, UUID]) -> None:
         """Assign each line to its attempt. Only for lines that `Attempts.lock_claimable` has locked."""
@@ -57,7 +74,7 @@ class Lines(Store):
 
     def give_back(self, attempt_id: UUID) -> None:
         """Free the line of an attempt that did not ring, without a gap."""
-        self._connection.execute(update(lines).where(lines.c.attempt_id == attempt_id).values(attempt_id=None))
+        self._connection.write(_GIVE_BACK, attempt_id, attempt_id)
 
     def start_gap(self, attempt_id: UUID, interview_id: UUID | None, now: datetime, free_at: datetime) -> None:
         """Free the line after a call and start its gap: other interviews wait until `free_at`.
@@ -65,17 +82,8 @@ class Lines(Store):
         Retries of `interview_id` need not wait. None: all wait. All wait, too, while the line is blocked for another
         reason (a stray call, or another interview's gap), and until the later one of both instants.
         """
-        of_another = or_(lines.c.interview_id.is_(None), lines.c.interview_id.is_distinct_from(interview_id))
-        blocked = and_(of_another, lines.c.free_at > now)
-        self._connection.execute(
-            update(lines)
-            .where(lines.c.attempt_id == attempt_id)
-            .values(
-                attempt_id=None,
-                interview_id=case((blocked, None), else_=cast(interview_id, lines.c.interview_id.type)),
-                free_at=case((blocked, func.greatest(lines.c.free_at, free_at)), else_=free_at),
-            )
-        )
+        row = {"attempt_id": attempt_id, "interview_id": interview_id, "now": now, "free_at": free_at}
+        self._connection.write(_START_GAP, attempt_id, row)
 
     def block_until(self, number_hash: bytes, free_at: datetime) -> None:
         """Block the line until `free_at`, also for retries, because a stray call to its number may be live."""
@@ -117,3 +125,31 @@ class Lines(Store):
         hashes = self._connection.execute(above).scalars().all()
         self.forget_free(hashes, free_before)
         return hashes[-1] if len(hashes) == limit else None
+
+
+def _ensure_all(connection: Connection, hashes: Sequence[bytes]) -> None:
+    """Create the missing ones of these lines, and keep all from being deleted until we commit.
+
+    In their order, so that two transactions that create the same ones do not wait for each other.
+    """
+    ordered = sorted(hashes)
+    kept = select(lines.c.number_hash).where(among(lines.c.number_hash, ordered)).order_by(lines.c.number_hash)
+    # The weakest lock: it blocks the deletion of a line and no claim. If a line was deleted between the two statements,
+    # it is created again.
+    while True:
+        connection.execute(_ENSURE_ALL, {"hashes": ordered, "always": _ALWAYS})
+        if len(connection.execute(kept.with_for_update(read=True, key_share=True)).all()) == len(ordered):
+            return
+
+
+def _give_back_all(connection: Connection, attempt_ids: Sequence[UUID]) -> None:
+    connection.execute(_GIVE_BACK_ALL, {"ids": list(attempt_ids)})
+
+
+def _start_gaps(connection: Connection, gaps: Sequence[Mapping[str, Any]]) -> None:
+    connection.execute(_START_GAPS, {f"{name}s": [gap[name] for gap in gaps] for name in gaps[0]})
+
+
+_ENSURE = Write(execute=_ensure_all, turn=0)
+_GIVE_BACK = Write(execute=_give_back_all, turn=4)
+_START_GAP = Write(execute=_start_gaps, turn=5)

@@ -4,9 +4,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, and_, any_, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, and_, any_, func, or_, select, update
 
 from scheduler.lifecycle import bounds
+from scheduler.persistence.store import Statements
 
 _MAX_INTERVAL = timedelta(seconds=8)
 
@@ -34,7 +35,7 @@ def is_from_the_future(table: Table, now: datetime) -> ColumnElement[bool]:
 
 
 def due_hints(
-    connection: Connection,
+    statements: Statements,
     ids: Column[Any],
     is_due: ColumnElement[bool],
     now: datetime,
@@ -49,7 +50,7 @@ def due_hints(
     rows = ids.table
     due = select(ids).where(is_due).order_by(rows.c.rung_at).limit(limit).with_for_update(skip_locked=True)
     order = rows.c.rung_at if in_order_of is None else in_order_of
-    taken = connection.execute(
+    taken = statements.execute(
         update(rows)
         .where(ids == any_(func.array(due.scalar_subquery())))
         .values(rung_at=now)

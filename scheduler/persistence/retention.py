@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, or_, select
 
-from scheduler.persistence.sql_any import among
+from scheduler.persistence.many import among
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, carrier_events, inbox, invitations
 

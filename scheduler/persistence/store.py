@@ -1,21 +1,96 @@
-"""The base of the stores."""
+"""The base of the stores, and the writes that a transaction gathers."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Executable, Select, Table, func
+from sqlalchemy import Connection, CursorResult, Executable, NestedTransaction, Select, Table, func
 
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.persistence.rows import AnyRow
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Write(Generic[R]):
+    """A write of any number of rows in a constant number of statements, by `execute`."""
+
+    execute: Callable[[Connection, Sequence[R]], None]
+    turn: int
+    """Gathered writes are sent in the order of their turns."""
+    merge: Callable[[R, R], R] | None = None
+    """Combines two rows of the same key. None: the second one is sent in a later statement."""
+
+
+class Statements:
+    """The statements of one transaction. Within `gathering`, writes wait until they are sent together.
+
+    Any other statement sends them first, so that it sees them. They change how many statements are sent, and nothing
+    else.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._gathers = False
+        self._rows: dict[Write[Any], dict[Hashable, Any]] = {}
+
+    def execute(
+        self,
+        statement: Executable,
+        values: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
+        *,
+        execution_options: Mapping[str, object] | None = None,
+    ) -> CursorResult[*tuple[Any, ...]]:
+        self.send()
+        return self._connection.execute(statement, values, execution_options=execution_options)
+
+    def begin_nested(self) -> NestedTransaction:
+        # A savepoint that is rolled back must take back the writes of its time, and no others.
+        assert not self._gathers, "writes are not gathered around a savepoint"
+        return self._connection.begin_nested()
+
+    def write(self, write: Write[R], key: Hashable, row: R) -> None:
+        """Write a row now, or later if writes are gathered. Rows of one statement have different keys."""
+        rows = self._rows.setdefault(write, {})
+        if key not in rows:
+            rows[key] = row
+        elif write.merge is not None:
+            rows[key] = write.merge(rows[key], row)
+        else:
+            self.send()
+            self._rows[write] = {key: row}
+        if not self._gathers:
+            self.send()
+
+    def awaits(self, write: Write[Any], key: Hashable) -> bool:
+        """Return True if this row was gathered and is not sent yet."""
+        return key in self._rows.get(write, ())
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Gather the writes of this block, and send them at its end. After an error they are dropped."""
+        self._gathers = True
+        try:
+            yield
+            self.send()
+        finally:
+            self._gathers = False
+            self._rows = {}
+
+    def send(self) -> None:
+        rows, self._rows = self._rows, {}
+        for write in sorted(rows, key=lambda each: each.turn):
+            write.execute(self._connection, list(rows[write].values()))
 
 
 class Store:
     """The statements about one noun, on the connection of one transaction."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, statements: Statements) -> None:
+        self._connection = statements
 
     def _one(
         self, read: Callable[[AnyRow], T], query: Executable, values: Mapping[str, object] | None = None

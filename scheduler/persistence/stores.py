@@ -30,6 +30,7 @@ from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
+from scheduler.persistence.store import Statements
 from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.usage import Usage
 from scheduler.rules import clock_comparison
@@ -73,34 +74,34 @@ class Stores:
 
     def __init__(self, connection: Connection, clock: CheckedClock | None) -> None:
         """`clock` is None in a transaction that only reads."""
-        self.connection = connection
+        self.connection = statements = Statements(connection)
         self.clock = clock
-        self.agents = Agents(connection)
-        self.attempt_release = AttemptRelease(connection)
-        self.attempt_claims = AttemptClaims(connection)
-        self.attempt_polls = AttemptPolls(connection)
-        self.attempt_counts = AttemptCounts(connection)
-        self.attempts = Attempts(connection)
-        self.backoffs = CarrierBackoffs(connection)
-        self.candidates = Candidates(connection)
-        self.carrier_accounts = CarrierAccounts(connection)
-        self.carrier_events = CarrierEvents(connection)
-        self.companies = Companies(connection)
-        self.corrections = Corrections(connection)
-        self.erasures = Erasures(connection)
-        self.inbox = Inbox(connection)
-        self.interviews = Interviews(connection)
-        self.invitations = Invitations(connection)
-        self.jobs = Jobs(connection)
-        self.keys = Keys(connection)
-        self.lines = Lines(connection)
-        self.memberships = Memberships(connection)
-        self.phone_numbers = PhoneNumbers(connection)
-        self.reresolutions = ScheduleRecomputations(connection)
-        self.retention = Retention(connection)
-        self.stray_calls = StrayCalls(connection)
-        self.usage = Usage(connection)
-        self.users = Users(connection)
+        self.agents = Agents(statements)
+        self.attempt_release = AttemptRelease(statements)
+        self.attempt_claims = AttemptClaims(statements)
+        self.attempt_polls = AttemptPolls(statements)
+        self.attempt_counts = AttemptCounts(statements)
+        self.attempts = Attempts(statements)
+        self.backoffs = CarrierBackoffs(statements)
+        self.candidates = Candidates(statements)
+        self.carrier_accounts = CarrierAccounts(statements)
+        self.carrier_events = CarrierEvents(statements)
+        self.companies = Companies(statements)
+        self.corrections = Corrections(statements)
+        self.erasures = Erasures(statements)
+        self.inbox = Inbox(statements)
+        self.interviews = Interviews(statements)
+        self.invitations = Invitations(statements)
+        self.jobs = Jobs(statements)
+        self.keys = Keys(statements)
+        self.lines = Lines(statements)
+        self.memberships = Memberships(statements)
+        self.phone_numbers = PhoneNumbers(statements)
+        self.reresolutions = ScheduleRecomputations(statements)
+        self.retention = Retention(statements)
+        self.stray_calls = StrayCalls(statements)
+        self.usage = Usage(statements)
+        self.users = Users(statements)
 
     def instant(self, now: Now) -> datetime:
         """Read `now` for this transaction to write. Its clock was compared with the database's.

@@ -1,48 +1,41 @@
 """Usage: booked when a call ends, summed by company and unit, and kept after the company was erased."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, true, update
-from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, CompanyUsage, PriceList
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
-from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.many import among, insert_all
+from scheduler.persistence.rows import AnyRow, as_columns, from_row
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import companies, usage
 from scheduler.rules.pricing import prices_as_json, read_prices
 
 _log = log(__name__)
 
 
-class Usage(Store):
-    def billing_of(self, company_id: UUID) -> Billing:
-        """Return the billing settings of the company, also while it is being erased. Raises NoResultFound without one.
+_BOOK = Write[Mapping[str, Any]](
+    execute=lambda connection, rows: insert_all(connection, usage, rows, "ON CONFLICT (attempt_id) DO NOTHING"), turn=6
+)
 
-        Prices that another version wrote and that cannot be read are replaced by the defaults, so that the call can
-        end.
-        """
-        row = self._connection.execute(
-            select(companies.c.billing_system, companies.c.prices, companies.c.ats_principal_id).where(
-                companies.c.id == company_id
-            )
-        ).one()
-        prices: PriceList = {}
-        try:
-            prices = read_prices(row.prices)
-        except (Refused, LookupError, TypeError, ValueError, AttributeError):
-            _log.exception(
-                "prices_unreadable: the company's prices could not be read; the default prices were used",
-                alarm="PRICES",
-                company_id=str(company_id),
-            )
-        return Billing(system=BillingSystem(row.billing_system), prices=prices, ats_principal_id=row.ats_principal_id)
+
+class Usage(Store):
+    def billings_of(self, company_ids: Collection[UUID]) -> dict[UUID, Billing]:
+        """Return the billing settings of companies, also while they are being erased."""
+        query = select(companies.c.id, companies.c.billing_system, companies.c.prices, companies.c.ats_principal_id)
+        rows = self._connection.execute(query.where(among(companies.c.id, list(company_ids))))
+        return {row.id: _billing_of(row) for row in rows}
+
+    def billing_of(self, company_id: UUID) -> Billing:
+        return self.billings_of([company_id])[company_id]
 
     def bill(self, company_id: UUID, billing: Billing, now: datetime) -> None:
         """Set the billing of future calls, for a company that the caller has locked."""
@@ -54,11 +47,8 @@ class Usage(Store):
 
     def book(self, booking: Booking) -> None:
         """Book the call of an attempt once. Repetitions change nothing."""
-        self._connection.execute(
-            insert(usage)
-            .values(**as_columns(booking, without={"system"}, billing_system=booking.system.value))
-            .on_conflict_do_nothing(index_elements=["attempt_id"])
-        )
+        row = as_columns(booking, without={"system"}, billing_system=booking.system.value)
+        self._connection.write(_BOOK, booking.attempt_id, row)
 
     def of(
         self, principal: Principal, start: datetime, end: datetime, *, company_id: UUID | None = None
@@ -111,6 +101,23 @@ class Usage(Store):
             by_unit = booked.setdefault(row.company_id, {})
             by_unit[system] = (*by_unit.get(system, ()), bucket)
         return booked
+
+
+def _billing_of(row: AnyRow) -> Billing:
+    """Return the billing settings in a row of `companies`.
+
+    Prices that another version wrote and that cannot be read are replaced by the defaults, so that the call can end.
+    """
+    prices: PriceList = {}
+    try:
+        prices = read_prices(row.prices)
+    except (Refused, LookupError, TypeError, ValueError, AttributeError):
+        _log.exception(
+            "prices_unreadable: the company's prices could not be read; the default prices were used",
+            alarm="PRICES",
+            company_id=str(row.id),
+        )
+    return Billing(system=BillingSystem(row.billing_system), prices=prices, ats_principal_id=row.ats_principal_id)
 
 
 def _of(principal: Principal) -> ColumnElement[bool]:

@@ -57,6 +57,7 @@ from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.candidates import new_candidate
 from scheduler.use_cases.resources.jobs import add_job
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.batch import add_attempt
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.shared.situations import callee_from, callee_of
@@ -96,7 +97,6 @@ class Apply:
         self._database = context.database
         self._hints = hints
         self._hasher = context.hasher
-        self._effects = context.effects
         self._policy = context.policy
         self._now = context.now
 
@@ -280,7 +280,7 @@ class Apply:
             )
             turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
         else:
-            self._effects.add_attempt(turn.stores, attempt, turn.actor)
+            add_attempt(turn.stores, attempt, turn.actor)
         return attempt
 
     # ---- PATCH and DELETE /interviews

@@ -32,6 +32,7 @@ from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
 from scheduler.use_cases.dialling.claims import ClaimInDoubt, Claims, ClaimTooSlow, Hinted, PermittedOrder, ToSend
+from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.situations import callee_from, situation_from
@@ -254,7 +255,8 @@ class Dial:
         """Write also on a wrong clock, in the database's time: no other process knows that nothing was sent."""
         with self._database.transaction(corrected=True) as stores:
             now = stores.instant(self._now)
-            self._write(stores, attempt, events_at(now), now)
+            batch = Batch.locked(stores, {attempt.id: attempt.interview_id})
+            self._write(batch, attempt, events_at(now), now)
             failpoint("dial.deferring")
         failpoint("dial.deferred")
 
@@ -274,11 +276,12 @@ class Dial:
     def _record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
         to_cancel = []
         alarms: list[InvariantViolated] = []
-        with self._database.transaction(corrected=True) as stores:
+        with self._database.transaction(corrected=True) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
-            for attempt, answer in sorted(answers, key=lambda pair: (pair[0].interview_id, pair[0].id)):
-                events = decisions.on_answer(attempt, answer, _callee(stores, attempt, answer), now, self._policy)
-                written, new_alarms = self._write(stores, attempt, events, now)
+            batch = Batch.locked(stores, {attempt.id: attempt.interview_id for attempt, _ in answers})
+            for attempt, answer in answers:
+                events = decisions.on_answer(attempt, answer, _callee(batch, attempt, answer), now, self._policy)
+                written, new_alarms = self._write(batch, attempt, events, now)
                 alarms.extend(new_alarms)
                 ends = written is not None and written.hang_up is not None
                 if isinstance(answer, Accepted) and (ends or _wants_hang_up(events)):
@@ -307,19 +310,15 @@ class Dial:
             )
 
     def _write(
-        self, stores: Stores, attempt: Attempt, events: Sequence[Event], now: datetime
+        self, batch: Batch, attempt: Attempt, events: Sequence[Event], now: datetime
     ) -> tuple[Attempt | None, list[InvariantViolated]]:
         """Apply the events. Return the attempt, or None for a late record together with the alarms that it raises."""
-        interview = stores.interviews.lock(attempt.interview_id)
-        mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-        if mine is None:
-            # The commit of a claim in doubt may still be running. It holds the row lock, so wait for it and look again.
-            stores.attempts.lock(attempt.id)
-            mine = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
+        # Locked, and so read after the commit of a claim in doubt, which holds this lock until then.
+        present = batch.attempt(attempt.id)
         if (
-            mine is None
+            present.epoch != attempt.epoch  # guard: record_epoch
             # After a confirmed commit the epoch would do. After a claim in doubt another worker may have that epoch.
-            or mine.token != attempt.token  # guard: token
+            or present.token != attempt.token  # guard: token
         ):
             # The lease was settled, or the carrier called back first.
             _log.info(
@@ -327,15 +326,14 @@ class Dial:
                 attempt_id=str(attempt.id),
                 epoch=attempt.epoch,
             )
-            present = stores.attempts.lock(attempt.id)
-            alarms = self._alarms_of_late_record(stores, attempt, present, events, now)
+            alarms = self._alarms_of_late_record(batch.stores, attempt, present, events, now)
             if not alarms:
                 # The dialler cancels it. Without this, its end would look like a cancellation by someone else.
                 wanted = [each for each in events if isinstance(each, HangUpWanted) and _is_call_of(present, events)]
                 if wanted:
-                    self._effects.apply_events(stores, interview, present, wanted, _ACTOR, now)
+                    self._effects.apply_events(batch, present, wanted, _ACTOR, now)
             return None, alarms
-        return self._effects.apply_events(stores, interview, mine, events, _ACTOR, now), []
+        return self._effects.apply_events(batch, present, events, _ACTOR, now), []
 
     def _alarms_of_late_record(
         self, stores: Stores, attempt: Attempt, present: Attempt, events: Sequence[Event], now: datetime
@@ -364,11 +362,11 @@ def _wants_hang_up(events: Sequence[Event]) -> bool:
     return any(isinstance(event, HangUpWanted) for event in events)
 
 
-def _callee(stores: Stores, attempt: Attempt, answer: CarrierAnswer) -> Callee | None:
+def _callee(batch: Batch, attempt: Attempt, answer: CarrierAnswer) -> Callee | None:
     """Load the callee of a call in the carrier's queue, to decide whether it would ring too late."""
     if not isinstance(answer, Accepted) or not answer.queue_time:
         return None
-    return callee_from(stores.attempts.callee_of(attempt.interview_id))
+    return callee_from(batch.callee_of(attempt.interview_id))
 
 
 def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName) -> bool:

@@ -19,6 +19,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.settling.carrier_probe import CarrierProbe
+from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
@@ -144,7 +145,7 @@ class Settle:
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
             if locked is None or not stores.attempt_polls.is_to_expire(locked.id, now):
                 return
-            self._effects.apply_events(stores, interview, locked, [Expired()], _ACTOR, now)
+            self._effects.apply_events(Batch(stores, [interview]), locked, [Expired()], _ACTOR, now)
             failpoint("settle.expiring")
         failpoint("settle.expired")
 
@@ -164,7 +165,7 @@ class Settle:
             event = decisions.on_lapsed_lease(locked, now) if locked is not None else None
             if locked is None or event is None:
                 return
-            self._effects.apply_events(stores, interview, locked, [event], _ACTOR, now)
+            self._effects.apply_events(Batch(stores, [interview]), locked, [event], _ACTOR, now)
             _log.warning(
                 "lease_lapsed: the lease ended without a recorded answer, so the carrier is polled",
                 attempt_id=str(attempt.id),
@@ -316,7 +317,7 @@ class Settle:
                     verdict = decisions.on_no_answer(attempt, now, self._policy)
                     if verdict is None:
                         return  # the clock was set since the poll
-                    self._effects.apply_events(stores, interview, attempt, [verdict], _ACTOR, now)
+                    self._effects.apply_events(Batch(stores, [interview]), attempt, [verdict], _ACTOR, now)
                     failpoint("settle.failing")
                     _log.error(
                         "outcome_unknown: nothing proved whether the call was placed, so a person decides",
@@ -327,7 +328,7 @@ class Settle:
                     pass  # the next poll asks again
                 case CallNews():
                     attempt = stores.attempts.lock(attempt_id)
-                    self._effects.hear(stores, interview, attempt, outcome, _ACTOR, now)
+                    self._effects.hear(Batch(stores, [interview]), attempt, outcome, _ACTOR, now)
                     failpoint("settle.proving")
         failpoint("settle.settled")
 
@@ -390,7 +391,7 @@ class Settle:
             self._search_again(stores, attempt, listed)
             if found is not None and not _cause_may_follow(stores, attempt, found):
                 attempt = stores.attempts.lock(attempt.id)
-                self._effects.hear(stores, interview, attempt, found, _ACTOR, stores.instant(self._now))
+                self._effects.hear(Batch(stores, [interview]), attempt, found, _ACTOR, stores.instant(self._now))
 
     def _search_again(self, stores: Stores, attempt: Attempt, listed: _Listed | None) -> None:
         """Set the time of the next search. Without a complete list the line stays blocked until after that search."""

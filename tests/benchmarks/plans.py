@@ -106,9 +106,8 @@ def undone(connection: Connection) -> Iterator[None]:
     nested.rollback()
 
 
-def explained(stores: Stores, act: Callable[[Stores], object]) -> Found:
+def explained(connection: Connection, act: Callable[[Stores], object]) -> Found:
     """Return the total cost of the statements of `act`."""
-    connection = stores.connection
     sent: list[tuple[str, Any]] = []
 
     def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, _many: object) -> None:
@@ -117,7 +116,7 @@ def explained(stores: Stores, act: Callable[[Stores], object]) -> Found:
 
     event.listen(connection, "before_cursor_execute", note)
     with undone(connection):
-        act(stores)
+        act(Stores(connection, None))
     event.remove(connection, "before_cursor_execute", note)
     runs = []
     for _ in range(RUNS):
@@ -167,8 +166,9 @@ def main() -> None:
 
 def tell(database: Database, tenants: list[Tenant]) -> None:
     busy = tenants[0].company_id
-    with database.transaction() as stores:
-        stores.connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    with database._engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        stores = Stores(connection, None)
         ids = stores.attempt_release.release(NOW, NOW + RELEASE_SPAN, 750)
         page = stores.attempts.pending_of(busy, None, None, 25_000)[-1].id
         asked: tuple[tuple[str, float | None, Callable[[Stores], object]], ...] = (
@@ -194,11 +194,11 @@ def tell(database: Database, tenants: list[Tenant]) -> None:
         )
         print(f"\n  {'':<40}{'median ms':>10}{'rows':>8}   sequential scans")
         for name, bar, act in asked:
-            found = explained(stores, act)
+            found = explained(connection, act)
             verdict = "" if bar is None or found.milliseconds <= bar else f"   MISSED: more than {bar:.0f} ms"
             whole = ", ".join(sorted(found.from_end_to_end)) or "-"
             print(f"  {name:<40}{found.milliseconds:>10.1f}{found.rows:>8}   {whole}{verdict}", flush=True)
-        stores.connection.rollback()
+        connection.rollback()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from scheduler.deadline import deadline_in, remaining_s
 from scheduler.domain.job import Job, JobStatus
@@ -138,15 +139,17 @@ def write(stores: Stores, seeded: Seeded) -> UUID:
 
 def job_exists(database: Database, job_id: UUID) -> bool:
     with database.reading() as stores:
-        row = stores.connection.exec_driver_sql("SELECT count(*) FROM jobs WHERE id = %s", (job_id,)).one()
+        row = stores.connection.execute(text("SELECT count(*) FROM jobs WHERE id = :id"), {"id": job_id}).one()
     return bool(row[0])
 
 
 def limits(stores: Stores) -> tuple[bool, bool]:
     """Return whether the statement timeout and the lock timeout are below their usual values."""
-    row: Any = stores.connection.exec_driver_sql(
-        "SELECT current_setting('statement_timeout')::interval < '5 s',"
-        " current_setting('lock_timeout')::interval < '2 s'"
+    row: Any = stores.connection.execute(
+        text(
+            "SELECT CAST(current_setting('statement_timeout') AS interval) < '5 s',"
+            " CAST(current_setting('lock_timeout') AS interval) < '2 s'"
+        )
     ).one()
     return bool(row[0]), bool(row[1])
 

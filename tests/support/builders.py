@@ -26,6 +26,7 @@ from scheduler.use_cases.operations.recompute_schedules import ScheduleRecompute
 from scheduler.use_cases.resources.candidates import Candidates
 from scheduler.use_cases.resources.companies import Companies
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
+from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import Effects
 
@@ -154,7 +155,7 @@ class Tenant:
         with self.database.transaction() as stores:
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock(attempt.id)
-            return self.effects.apply_events(stores, interview, locked, events, actor, self.now())
+            return self.effects.apply_events(Batch(stores, [interview]), locked, events, actor, self.now())
 
 
 class WasRefused(Exception):

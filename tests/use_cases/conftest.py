@@ -28,6 +28,7 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.submit import Submit
 from tests.conftest import Seeded, TestClock, seed, wait_until
 from tests.support.builders import (
@@ -305,7 +306,7 @@ def apply_news(tenant: Tenant, attempt: Attempt, status: CallStatus, **fields: A
         locked = stores.attempts.lock(attempt.id)
         own: dict[str, Any] = {"call_sid": locked.call_sid or a_sid(), "token": locked.token}
         news = CallNews(status=status, **(own | fields))
-        tenant.effects.hear(stores, interview, locked, news, "a test", tenant.now())
+        tenant.effects.hear(Batch(stores, [interview]), locked, news, "a test", tenant.now())
 
 
 def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> Attempt:

@@ -12,6 +12,7 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle.state_machine import is_busy
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 
@@ -68,5 +69,5 @@ class Erase:
         event: Event = HangUpWanted(cause=HangUpCause.COMPANY_DELETED)
         if attempt.state is AttemptState.PENDING:
             event = Cancelled(reason=Reason.COMPANY_DELETED)
-        self._effects.apply_events(stores, interview, attempt, [event], _ACTOR, now)
+        self._effects.apply_events(Batch(stores, [interview]), attempt, [event], _ACTOR, now)
         failpoint("erase.stopping")

@@ -13,6 +13,7 @@ from uuid import UUID
 from scheduler.carriers.interface import CarrierQueries
 from scheduler.domain.attempt import Attempt, Claimed, Placed
 from scheduler.domain.call import ListedCall
+from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 
 _ACTOR = "reconcile"
@@ -99,7 +100,8 @@ class Reconcile:
                 return None
             event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
             claimed = stores.attempt_claims.claim(attempt, event, self._account_id, _ACTOR, now)
+            batch = Batch(stores, [interview])
             placed = Placed(call_sid=news.call_sid, look_at=now)
-            moved: Attempt = self._effects.apply_events(stores, interview, claimed, [placed], _ACTOR, now)
-            self._effects.hear(stores, interview, moved, news, _ACTOR, now)
+            moved: Attempt = self._effects.apply_events(batch, claimed, [placed], _ACTOR, now)
+            self._effects.hear(batch, moved, news, _ACTOR, now)
         return pending.id

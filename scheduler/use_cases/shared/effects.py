@@ -9,7 +9,6 @@ from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
     Cancelled,
-    Created,
     Ended,
     Event,
     HangUpCause,
@@ -35,6 +34,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.rules import pricing
+from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
@@ -56,16 +56,28 @@ class InvariantViolated(Exception):
 class _Change:
     """An attempt before and after its events, within the caller's transaction."""
 
-    stores: Stores
-    interview: Interview
+    batch: Batch
     before: Attempt
     attempt: Attempt
     events: Sequence[Event]
     actor: str
     now: datetime
 
+    @property
+    def stores(self) -> Stores:
+        return self.batch.stores
+
+    @property
+    def interview(self) -> Interview:
+        return self.batch.interviews[self.attempt.interview_id]
+
+    @property
+    def has_company(self) -> bool:
+        """Return True if the company has not been deleted."""
+        return not self.batch.callee_of(self.attempt.interview_id).company_deleted
+
     def save(self, event: Event) -> None:
-        self.attempt = self.stores.attempts.save(self.attempt, event, self.actor, self.now)
+        self.attempt = self.batch.save(self.attempt, event, self.actor, self.now)
 
     def lost_its_cause(self) -> bool:
         return self.attempt.cause_is_lost and not self.before.cause_is_lost
@@ -153,33 +165,25 @@ class Effects:
                 stores.stray_calls.reschedule_poll(stray.call_sid, next_look_at)
 
     def hear(
-        self, stores: Stores, interview: Interview, attempt: Attempt, news: CallNews, actor: str, now: datetime
+        self, batch: Batch, attempt: Attempt, news: CallNews, actor: str, now: datetime
     ) -> Attempt | AskTheCarrier:
-        """Apply the carrier's news to the attempt. Raises Alarmed."""
-        callee = callee_from(stores.attempts.callee_of(interview.id)) if attempt.reason is None else None
+        """Apply the carrier's news to the attempt. Raises InvariantViolated."""
+        callee = callee_from(batch.callee_of(attempt.interview_id)) if attempt.reason is None else None
         heard = decisions.on_news(attempt, news, callee, now, self._policy)
         if isinstance(heard, Alarm):
             raise InvariantViolated(heard, attempt)
         if isinstance(heard, AskTheCarrier):
             return heard
-        return self.apply_events(stores, interview, attempt, heard, actor, now)
+        return self.apply_events(batch, attempt, heard, actor, now)
 
     def apply_events(
-        self,
-        stores: Stores,
-        interview: Interview,
-        attempt: Attempt,
-        events: Sequence[Event],
-        actor: str,
-        now: datetime,
+        self, batch: Batch, attempt: Attempt, events: Sequence[Event], actor: str, now: datetime
     ) -> Attempt:
         """Save `events` with their effects on line, interview and retry. Return the attempt.
 
         Raises InvariantViolated.
         """
-        change = _Change(
-            stores=stores, interview=interview, before=attempt, attempt=attempt, events=events, actor=actor, now=now
-        )
+        change = _Change(batch=batch, before=attempt, attempt=attempt, events=events, actor=actor, now=now)
         for event in events:
             change.save(event)
             if isinstance(event, LegSeen):  # guard: late_line
@@ -211,7 +215,7 @@ class Effects:
 
     def _end_for_deleted_company(self, change: _Change) -> None:
         """Request the end of a call that the carrier names only now, if its company has been deleted."""
-        if not change.stores.companies.is_there(change.attempt.company_id):
+        if not change.has_company:
             change.save(HangUpWanted(cause=HangUpCause.COMPANY_DELETED))
 
     def _start_gap(self, change: _Change) -> None:
@@ -239,11 +243,10 @@ class Effects:
     def _on_returned_to_pending(self, change: _Change) -> None:
         """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended."""
         interview = change.interview
-        has_company = change.stores.companies.is_there(interview.company_id)
-        if has_company and interviews.may_go_on(interview):
-            change.attempt = self._refresh_schedule(change.stores, change.attempt, change.now)
+        if change.has_company and interviews.may_go_on(interview):
+            self._refresh_schedule(change)
             return
-        if not has_company:
+        if not change.has_company:
             reason = Reason.COMPANY_DELETED
         elif interview.deleted_at is not None:
             reason = Reason.INTERVIEW_DELETED
@@ -253,62 +256,61 @@ class Effects:
             reason = Reason.REPLACED
         change.save(Cancelled(reason=reason))
 
-    def _refresh_schedule(self, stores: Stores, attempt: Attempt, now: datetime) -> Attempt:
+    def _refresh_schedule(self, change: _Change) -> None:
         """Reschedule after a change of number or zone, which skips attempts in progress."""
-        callee = callee_from(stores.attempts.callee_of(attempt.interview_id))
+        attempt, callee = change.attempt, callee_from(change.batch.callee_of(change.attempt.interview_id))
         if callee.number is None:
-            return attempt  # the last look blocks it
+            return  # the last look blocks it
         try:
             same_clock = scheduling.present_clock(attempt, callee) == attempt.schedule.clock
         except TimezoneUnknown:
             same_clock = True  # the last look blocks it
         if same_clock and self._hasher.number(callee.number.e164) == attempt.number_hash:
-            return attempt
-        schedule = None if same_clock else scheduling.recomputed_schedule(attempt, callee, now, self._policy)
-        return self.move(stores, attempt, schedule, callee.number.e164, now)
+            return
+        schedule = None if same_clock else scheduling.recomputed_schedule(attempt, callee, change.now, self._policy)
+        change.attempt = self.move(change.stores, attempt, schedule, callee.number.e164, change.now)
+        change.batch.keep(change.attempt)
 
     def _book(self, change: _Change) -> None:
         """Book an answered call when it ends, with the company's current billing unit and prices."""
-        interview, usage = change.interview, change.stores.usage
-        usage.book(pricing.booking_of(change.attempt, interview, usage.billing_of(interview.company_id), change.now))
+        interview, billing = change.interview, change.batch.billing_of(change.attempt.company_id)
+        change.stores.usage.book(pricing.booking_of(change.attempt, interview, billing, change.now))
 
     def _cancel_successor(self, change: _Change) -> None:
         """Cancel the pending successor: this call turned out to be live, or to have been answered."""
         if not (has_live_leg(change.attempt) or change.attempt.state is AttemptState.COMPLETED):
             return
-        successor = change.stores.attempts.lock_open(change.interview.id)
+        successor = change.batch.open_of(change.attempt.interview_id)
         if successor is not None and successor.state is AttemptState.PENDING:
-            change.stores.attempts.save(successor, Cancelled(reason=Reason.REPLACED), change.actor, change.now)
+            change.batch.save(successor, Cancelled(reason=Reason.REPLACED), change.actor, change.now)
 
     def _settle_interview(self, change: _Change) -> None:
         """Create the automatic retry if one follows, and set the interview's status."""
-        stores, interview, attempt = change.stores, change.interview, change.attempt
+        interview, attempt = change.interview, change.attempt
         retried = not is_over(change.before) and all(
             each.cause_is_known for each in change.events if isinstance(each, Ended)
         )
         goes_on = retried and self._retry(change)
         if not goes_on and attempt.state is AttemptState.FAILED:
-            goes_on = stores.attempts.has_open(interview.id)
+            goes_on = change.batch.open_of(interview.id) is not None
         status = interviews.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
-            stores.interviews.set_status(interview.id, status, change.now)
+            change.batch.set_status(interview, status, change.now)
 
     def _retry(self, change: _Change) -> bool:
         """Create the automatic retry. Return False if none follows."""
-        stores, interview, ended = change.stores, change.interview, change.attempt
+        batch, interview, ended = change.batch, change.interview, change.attempt
         if ended.reason not in retries.RETRIED or not interviews.may_go_on(interview):
             return False
-        row = stores.attempts.callee_of(interview.id)
-        if row.company_deleted:
+        if not change.has_company:
             return False
-        callee = callee_from(row)
-        chain = stores.attempts.of_chain(ended.chain_id)
-        schedule = retries.next_attempt(ended, chain, callee, interview.expires_at, self._policy)
+        callee = callee_from(batch.callee_of(interview.id))
+        schedule = retries.next_attempt(ended, batch.chain_of(ended), callee, interview.expires_at, self._policy)
         if schedule is None:
             return False
         assert callee.number is not None
         number_hash = self._hasher.number(callee.number.e164)
-        self.add_attempt(stores, _retry_of(ended, schedule, number_hash, interview, change.now), change.actor)
+        batch.add(_retry_of(ended, schedule, number_hash, interview, change.now), change.actor)
         return True
 
     _EFFECTS = (
@@ -322,14 +324,6 @@ class Effects:
         (_Change.is_finished, _settle_interview),
     )
     """What follows from a change, in this order. Each row sees what the rows before it saved."""
-
-    def add_attempt(self, stores: Stores, attempt: Attempt, actor: str) -> None:
-        """Add a pending attempt and its line. Notify the clock if it is due already."""
-        assert attempt.number_hash is not None
-        stores.lines.ensure(attempt.number_hash)
-        stores.attempts.add(attempt, Created(), actor)
-        if attempt.due_at <= attempt.created_at:
-            stores.notify_due()
 
     def move(
         self,

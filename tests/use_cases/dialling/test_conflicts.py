@@ -219,7 +219,7 @@ def test_task_retries_a_conflict_and_goes_on_with_other_ids(broker: None, tenant
             stores.attempts.lock(attempt_id)
 
     with locked(postgres_url, LOCK_ATTEMPT, stuck):
-        _each([str(stuck), str(free)], verb)
+        _each([stuck, free], verb)
     assert seen == [stuck, stuck, stuck, free]
 
 
@@ -231,7 +231,7 @@ def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
         raise DatabaseAway("a test")
 
     with pytest.raises(DatabaseAway):
-        _each([str(UUID(int=1)), str(UUID(int=2))], verb)
+        _each([UUID(int=1), UUID(int=2)], verb)
     assert seen == [UUID(int=1)]
 
 

@@ -1,0 +1,103 @@
+"""The attempts that one transaction changes, with their interviews and the facts that decide about them.
+
+Each kind of fact is read once, for all of them, when it is first needed. So a batch takes as many statements as one
+attempt.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from scheduler.domain.attempt import Attempt, Created, Event
+from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.usage import Billing
+from scheduler.lifecycle.state_machine import is_over
+from scheduler.persistence.attempts import CalleeRow
+from scheduler.persistence.stores import Stores
+
+
+class Batch:
+    """Attempts and interviews that the caller has locked."""
+
+    def __init__(self, stores: Stores, interviews: Iterable[Interview], attempts: Iterable[Attempt] = ()) -> None:
+        self.stores = stores
+        self.interviews = {each.id: each for each in interviews}
+        self._attempts = {each.id: each for each in attempts}
+        self._open: dict[UUID, UUID] | None = None
+        """The open attempt of each interview that has one."""
+        self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
+        self._callees: Mapping[UUID, CalleeRow] | None = None
+        self._billings: Mapping[UUID, Billing] | None = None
+
+    @classmethod
+    def locked(cls, stores: Stores, interviews_by_attempt: Mapping[UUID, UUID]) -> "Batch":
+        """Lock these attempts and, before them, their interviews."""
+        interviews = stores.interviews.lock_all(list(set(interviews_by_attempt.values())))
+        attempts = stores.attempts.lock_all([each.id for each in interviews], list(interviews_by_attempt))
+        return cls(stores, interviews, attempts)
+
+    def attempt(self, attempt_id: UUID) -> Attempt:
+        """Return a locked attempt as this transaction has left it. Raises KeyError if it does not exist any longer."""
+        return self._attempts[attempt_id]
+
+    def open_of(self, interview_id: UUID) -> Attempt | None:
+        """Return the interview's attempt that is pending or in progress, locked, so that it cannot be claimed."""
+        if self._open is None:
+            self._open = {}
+            for each in self.stores.attempts.lock_open_of(list(self.interviews)):
+                self.keep(each)
+        open_id = self._open.get(interview_id)
+        return None if open_id is None or is_over(self._attempts[open_id]) else self._attempts[open_id]
+
+    def chain_of(self, attempt: Attempt) -> Collection[Attempt]:
+        """Return all attempts of the attempt's chain of retries. Deleted attempts still count as tries."""
+        if self._chains is None:
+            mine = list(self._attempts.values())
+            self._chains = {each.chain_id: {} for each in (attempt, *mine)}
+            for each in (*self.stores.attempts.of_chains(list(self._chains)), *mine):
+                self._chains[each.chain_id][each.id] = each
+        return self._chains[attempt.chain_id].values()
+
+    def callee_of(self, interview_id: UUID) -> CalleeRow:
+        if self._callees is None:
+            self._callees = self.stores.attempts.callees_of(list(self.interviews))
+        return self._callees[interview_id]
+
+    def billing_of(self, company_id: UUID) -> Billing:
+        if self._billings is None:
+            self._billings = self.stores.usage.billings_of({each.company_id for each in self.interviews.values()})
+        return self._billings[company_id]
+
+    def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
+        """Apply `event` to an attempt, and save it with its history row. Raises NoSuchArrow."""
+        moved = self.stores.attempts.save(attempt, event, actor, now)
+        self.keep(moved)
+        return moved
+
+    def add(self, attempt: Attempt, actor: str) -> None:
+        """Add a pending attempt and its line. Notify the clock if it is due already."""
+        add_attempt(self.stores, attempt, actor)
+        self.keep(attempt)
+
+    def set_status(self, interview: Interview, status: InterviewStatus, now: datetime) -> None:
+        self.stores.interviews.set_status(interview.id, status, now)
+        over = status is not InterviewStatus.SCHEDULED
+        self.interviews[interview.id] = replace(interview, status=status, finished_at=now if over else None)
+
+    def keep(self, attempt: Attempt) -> None:
+        """Note the present version of an attempt."""
+        self._attempts[attempt.id] = attempt
+        if self._open is not None and not is_over(attempt):
+            self._open[attempt.interview_id] = attempt.id
+        if self._chains is not None:
+            self._chains.setdefault(attempt.chain_id, {})[attempt.id] = attempt
+
+
+def add_attempt(stores: Stores, attempt: Attempt, actor: str) -> None:
+    """Add a pending attempt and its line. Notify the clock if it is due already."""
+    assert attempt.number_hash is not None
+    stores.lines.ensure(attempt.number_hash)
+    stores.attempts.add(attempt, Created(), actor)
+    if attempt.due_at <= attempt.created_at:
+        stores.notify_due()
