@@ -16,7 +16,7 @@ from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
 from scheduler.persistence.many import among, insert_all, update_all
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews, stray_calls
 
@@ -94,12 +94,11 @@ class Attempts(Store):
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Return the person whom the interview calls, with their current data."""
-        return self.callees_of([interview_id])[interview_id]
+        return callee_row(self.callees_of([interview_id])[interview_id])
 
-    def callees_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, CalleeRow]:
-        """Return the person whom each interview calls, like `callee_of`, in one query."""
-        rows = self._connection.execute(_CALLEES, {"ids": list(interview_ids)})
-        return {row.interview_id: from_row(CalleeRow, row, settings=settings_of(row)) for row in rows}
+    def callees_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, AnyRow]:
+        """Return the rows of `callee_row` for interviews, in one query. A row that cannot be read fails alone."""
+        return {row.interview_id: row for row in self._connection.execute(_CALLEES, {"ids": list(interview_ids)})}
 
     def interview_of(self, attempt_id: UUID) -> UUID | None:
         """Return the id of the interview, which must be locked before the attempt."""
@@ -359,8 +358,11 @@ def history_row(before: Attempt | None, after: Attempt, event: Event, actor: str
     }
 
 
+_COLUMNS = tuple(each.name for each in fields(Attempt))
+
+
 def columns_of(attempt: Attempt) -> dict[str, Any]:
-    return {field.name: _column_of(attempt, field.name) for field in fields(Attempt)}
+    return {name: _column_of(attempt, name) for name in _COLUMNS}
 
 
 def _column_of(attempt: Attempt, name: str) -> object:
@@ -376,19 +378,16 @@ def _column_of(attempt: Attempt, name: str) -> object:
 
 
 def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) -> None:
-    """Write the changed columns of attempts, before and after, with one statement for each set of changed columns.
+    """Write the changed columns of attempts, before and after.
 
     A column that did not change is not written: another statement of the transaction may have changed it, and an
     update that changes no indexed column is cheap (HOT).
     """
-    by_columns: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    rows = []
     for before, after in saved:
-        names = tuple(each.name for each in fields(Attempt) if getattr(before, each.name) != getattr(after, each.name))
-        row = {name: _column_of(after, name) for name in ("id", *names)}
-        by_columns.setdefault(names, []).append(row)
-    for names, rows in by_columns.items():
-        if names:
-            update_all(connection, attempts, "id", rows)
+        names = [name for name in _COLUMNS if getattr(before, name) != getattr(after, name)]
+        rows.append({name: _column_of(after, name) for name in ("id", *names)})
+    update_all(connection, attempts, "id", rows)
 
 
 def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -403,6 +402,11 @@ _SAVE = Write(execute=_save_all, turn=1, merge=lambda first, second: (first[0], 
 # After `_SAVE`: a retry may be inserted only once its predecessor is not open any longer.
 _ADD = Write(execute=_add_all, turn=2)
 _ADD_TO_HISTORY = Write(execute=_add_to_history, turn=3)
+
+
+def callee_row(row: AnyRow) -> CalleeRow:
+    """Return the person in a row of `callees_of`. Raises KeyError for settings that cannot be read."""
+    return from_row(CalleeRow, row, settings=settings_of(row))
 
 
 def attempt_of(row: Row[Any]) -> Attempt:

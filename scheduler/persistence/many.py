@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import ARRAY, Column, ColumnElement, Connection, Table, TextClause, any_, literal, text
 from sqlalchemy.dialects.postgresql import JSONB, dialect
 
+_SET = "columns_set"
+"""For each row a bit for each column: whether the row sets it."""
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 
@@ -27,9 +29,13 @@ def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str,
 
 
 def update_all(connection: Connection, table: Table, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Set the same columns of rows with different keys. Each row has its `key` and the new values."""
-    names = tuple(rows[0])
-    connection.execute(_change(table, key, names), _arrays(table, names, rows))
+    """Update rows with different keys. Each has its `key` and new values. Its other columns keep theirs."""
+    names = tuple(column.name for column in table.c if any(column.name in row for row in rows))
+    is_mixed = any(len(row) < len(names) for row in rows)
+    values = _arrays(table, names, rows)
+    if is_mixed:
+        values[_SET] = [sum(1 << place for place, name in enumerate(names) if name in row) for row in rows]
+    connection.execute(_change(table, key, names, is_mixed=is_mixed), values)
 
 
 @cache
@@ -40,16 +46,26 @@ def _insertion(table: Table, names: tuple[str, ...], suffix: str) -> TextClause:
 
 
 @cache
-def _change(table: Table, key: str, names: tuple[str, ...]) -> TextClause:
-    changes = ", ".join(f'"{name}" = {_value(table.c[name])}' for name in names if name != key)
+def _change(table: Table, key: str, names: tuple[str, ...], *, is_mixed: bool) -> TextClause:
+    changes = []
+    for place, name in enumerate(names):
+        value = _value(table.c[name])
+        if is_mixed:
+            value = f'CASE WHEN given.{_SET} & {1 << place} <> 0 THEN {value} ELSE {table.name}."{name}" END'
+        if name != key:
+            changes.append(f'"{name}" = {value}')
+    given = _given(table, names, f"CAST(:{_SET} AS bigint[])" if is_mixed else None)
     is_row = f'{table.name}."{key}" = given."{key}"'
-    return text(f"UPDATE {table.name} SET {changes} FROM {_given(table, names)} WHERE {is_row}")  # noqa: S608 - as above
+    return text(f"UPDATE {table.name} SET {', '.join(changes)} FROM {given} WHERE {is_row}")  # noqa: S608 - as above
 
 
-def _given(table: Table, names: tuple[str, ...]) -> str:
-    arrays = ", ".join(f"CAST(:{name} AS {_array_type(table.c[name])}[])" for name in names)
-    columns = ", ".join(f'"{name}"' for name in names)
-    return f"unnest({arrays}) AS given ({columns})"
+def _given(table: Table, names: tuple[str, ...], bits: str | None = None) -> str:
+    arrays = [f"CAST(:{name} AS {_array_type(table.c[name])}[])" for name in names]
+    columns = [f'"{name}"' for name in names]
+    if bits is not None:
+        arrays.append(bits)
+        columns.append(_SET)
+    return f"unnest({', '.join(arrays)}) AS given ({', '.join(columns)})"
 
 
 def _is_nested(column: Column[Any]) -> bool:
@@ -71,7 +87,7 @@ def _value(column: Column[Any]) -> str:
 
 
 def _arrays(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [_plain(row[name], nested=_is_nested(table.c[name])) for row in rows] for name in names}
+    return {name: [_plain(row.get(name), nested=_is_nested(table.c[name])) for row in rows] for name in names}
 
 
 def _plain(value: object, *, nested: bool) -> object:

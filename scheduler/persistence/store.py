@@ -35,6 +35,7 @@ class Statements:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._gathers = False
+        self._is_beside = False
         self._rows: dict[Write[Any], dict[Hashable, Any]] = {}
 
     def execute(
@@ -44,7 +45,8 @@ class Statements:
         *,
         execution_options: Mapping[str, object] | None = None,
     ) -> CursorResult[*tuple[Any, ...]]:
-        self.send()
+        if not self._is_beside:
+            self.send()
         return self._connection.execute(statement, values, execution_options=execution_options)
 
     def begin_nested(self) -> NestedTransaction:
@@ -80,7 +82,17 @@ class Statements:
             self._gathers = False
             self._rows = {}
 
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Send no gathered writes before the statements of this block: the caller adds to them what was gathered."""
+        self._is_beside = True
+        try:
+            yield
+        finally:
+            self._is_beside = False
+
     def send(self) -> None:
+        """Send all gathered writes now."""
         rows, self._rows = self._rows, {}
         for write in sorted(rows, key=lambda each: each.turn):
             write.execute(self._connection, list(rows[write].values()))

@@ -315,11 +315,12 @@ class Dial:
         """Apply the events. Return the attempt, or None for a late record together with the alarms that it raises."""
         # Locked, and so read after the commit of a claim in doubt, which holds this lock until then.
         present = batch.attempt(attempt.id)
-        if (
-            present.epoch != attempt.epoch  # guard: record_epoch
+        is_late = (
+            present.epoch != attempt.epoch,  # guard: record_epoch
             # After a confirmed commit the epoch would do. After a claim in doubt another worker may have that epoch.
-            or present.token != attempt.token  # guard: token
-        ):
+            present.token != attempt.token,  # guard: token
+        )
+        if any(is_late):
             # The lease was settled, or the carrier called back first.
             _log.info(
                 "late_record_dropped: the attempt was settled or moved on before this answer could be recorded",

@@ -667,7 +667,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-@guards("epoch")
+@guards("record_epoch")
 def test_record_after_settling_writes_nothing(tenant: Tenant, answer: CarrierAnswer) -> None:
     mine = a_claimed_attempt(tenant)
     settled = tenant.take(mine, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))

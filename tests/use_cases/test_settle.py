@@ -616,7 +616,7 @@ class Watched(TwilioQueries):
     "news",
     [
         pytest.param(None, id="nothing"),
-        pytest.param(CallNews(call_sid=a_sid(), status=CallStatus.BUSY), id="busy"),
+        pytest.param(CallNews(call_sid=a_sid(), status=CallStatus.BUSY), id="busy", marks=guards("epoch")),
     ],
 )
 def test_outdated_poll_result_writes_nothing(tenant: Tenant, now: TestClock, news: CallNews | None) -> None:
@@ -636,6 +636,7 @@ def test_outdated_poll_result_writes_nothing(tenant: Tenant, now: TestClock, new
     settle_during(tenant, called_back, news).round()
     heard = tenant.attempt(unknown.id)
     assert (heard.phase, heard.call_sid) == (Phase.PLACED, sid)
+    assert pause_reason(tenant) is None, "and raises no alarm"
 
 
 # ---- expiry

@@ -13,7 +13,8 @@ from scheduler.domain.attempt import Attempt, Created, Event
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.usage import Billing
 from scheduler.lifecycle.state_machine import is_over
-from scheduler.persistence.attempts import CalleeRow
+from scheduler.persistence.attempts import CalleeRow, callee_row
+from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.stores import Stores
 
 
@@ -27,7 +28,7 @@ class Batch:
         self._open: dict[UUID, UUID] | None = None
         """The open attempt of each interview that has one."""
         self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
-        self._callees: Mapping[UUID, CalleeRow] | None = None
+        self._callees: Mapping[UUID, AnyRow] | None = None
         self._billings: Mapping[UUID, Billing] | None = None
 
     @classmethod
@@ -44,9 +45,11 @@ class Batch:
     def open_of(self, interview_id: UUID) -> Attempt | None:
         """Return the interview's attempt that is pending or in progress, locked, so that it cannot be claimed."""
         if self._open is None:
-            self._open = {}
-            for each in self.stores.attempts.lock_open_of(list(self.interviews)):
-                self.keep(each)
+            with self.stores.connection.beside():
+                stored = self.stores.attempts.lock_open_of(list(self.interviews))
+            for each in stored:
+                self._attempts.setdefault(each.id, each)
+            self._open = {each.interview_id: each.id for each in self._attempts.values() if not is_over(each)}
         open_id = self._open.get(interview_id)
         return None if open_id is None or is_over(self._attempts[open_id]) else self._attempts[open_id]
 
@@ -55,18 +58,23 @@ class Batch:
         if self._chains is None:
             mine = list(self._attempts.values())
             self._chains = {each.chain_id: {} for each in (attempt, *mine)}
-            for each in (*self.stores.attempts.of_chains(list(self._chains)), *mine):
+            with self.stores.connection.beside():
+                stored = self.stores.attempts.of_chains(list(self._chains))
+            for each in (*stored, *mine):
                 self._chains[each.chain_id][each.id] = each
         return self._chains[attempt.chain_id].values()
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         if self._callees is None:
-            self._callees = self.stores.attempts.callees_of(list(self.interviews))
-        return self._callees[interview_id]
+            with self.stores.connection.beside():
+                self._callees = self.stores.attempts.callees_of(list(self.interviews))
+        return callee_row(self._callees[interview_id])
 
     def billing_of(self, company_id: UUID) -> Billing:
         if self._billings is None:
-            self._billings = self.stores.usage.billings_of({each.company_id for each in self.interviews.values()})
+            companies = {each.company_id for each in self.interviews.values()}
+            with self.stores.connection.beside():
+                self._billings = self.stores.usage.billings_of(companies)
         return self._billings[company_id]
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:

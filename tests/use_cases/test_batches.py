@@ -1,0 +1,196 @@
+"""Batches: as many statements for 200 items as for one, and no item that fails spoils the others."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from scheduler.domain.attempt import Attempt, AttemptState, ExpiryMoved, Phase, Reason
+from scheduler.domain.call import Accepted
+from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RELEASE_SPAN
+from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.shared import hints as tasks
+from tests.support.builders import (
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+)
+from tests.support.statements import statements_of
+from tests.use_cases.conftest import pause_reason
+from tests.use_cases.dialling.test_conflicts import LOCK_ATTEMPT, locked
+from tests.use_cases.test_hear import Form, a_form, deliver
+from tests.verification.nights.bulk_attempts import FIRST, bulk_attempts
+from workers.tasks import _each
+
+A_DAY = timedelta(days=1)
+_OTHERS = "SELECT state FROM attempts WHERE interview_id = :interview_id AND id <> :id"
+SIZES = (1, 10, 200)
+ANSWERED = {"status": "completed", "AnsweredBy": "human", "CallDuration": "60"}
+BUSY = {"status": "busy"}
+RINGING = {"status": "ringing"}
+
+
+def placed(tenant: Tenant, postgres_url: str, count: int) -> list[Attempt]:
+    ids = bulk_attempts(postgres_url, tenant, count, due_at=tenant.now(), kinds=[FIRST])
+    mine = [
+        each.attempt
+        for start in range(0, count, AT_MOST_A_TRANSACTION)
+        for each in tenant.dial.claim(ids[start : start + AT_MOST_A_TRANSACTION]).claimed
+    ]
+    tenant.dial.record([(attempt, Accepted(call_sid=a_sid())) for attempt in mine])
+    return [tenant.attempt(attempt.id) for attempt in mine]
+
+
+def stored(hear: Hear, hints: RecordingHints, callbacks: Sequence[tuple[Attempt, Form]]) -> list[UUID]:
+    hints.rung.clear()
+    for attempt, form in callbacks:
+        deliver(hear, attempt, form)
+    return hints.ids(tasks.HEAR)
+
+
+def apply_all(hear: Hear, event_ids: Sequence[UUID]) -> None:
+    """Apply events as the task does."""
+    _each(hear.batch(event_ids), hear.event)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "follows"),
+    [
+        pytest.param(RINGING, AttemptState.IN_PROGRESS, [], id="progress"),
+        pytest.param(ANSWERED, AttemptState.COMPLETED, [], id="answered, booked"),
+        pytest.param(BUSY, AttemptState.FAILED, ["PENDING"], id="busy, retried"),
+    ],
+)
+def test_callbacks_take_as_many_statements_as_one(
+    retrying: Tenant,
+    hear: Hear,
+    hints: RecordingHints,
+    postgres_url: str,
+    fields: dict[str, str],
+    state: AttemptState,
+    follows: list[str],
+) -> None:
+    numbers = set()
+    for size in SIZES:
+        attempts = placed(retrying, postgres_url, size)
+        event_ids = stored(hear, hints, [(each, a_form(each, **fields)) for each in attempts])
+        assert len(event_ids) == size
+        with statements_of(retrying.database) as sent:
+            apply_all(hear, event_ids)
+        numbers.add(len(sent))
+        for each in attempts:
+            assert retrying.attempt(each.id).state is state
+            rows = retrying.ask(_OTHERS, interview_id=each.interview_id, id=each.id)
+            assert [row.state for row in rows] == follows
+    assert len(numbers) == 1, numbers
+
+
+def test_answers_take_as_many_statements_as_one(tenant: Tenant, postgres_url: str) -> None:
+    numbers = set()
+    for size in (1, 10, AT_MOST_A_TRANSACTION):
+        ids = bulk_attempts(postgres_url, tenant, size, due_at=tenant.now())
+        mine = [each.attempt for each in tenant.dial.claim(ids).claimed]
+        assert len(mine) == size
+        with statements_of(tenant.database) as sent:
+            tenant.dial.record([(attempt, Accepted(call_sid=a_sid())) for attempt in mine])
+        numbers.add(len(sent))
+        assert {tenant.attempt(each.id).phase for each in mine} == {Phase.PLACED}
+    assert len(numbers) == 1, numbers
+
+
+def test_batch_applies_callbacks_in_the_order_of_progress(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+    attempts = [a_placed_attempt(tenant) for _ in range(3)]
+    backwards = [(each, a_form(each, **fields)) for each in attempts for fields in (ANSWERED, RINGING)]
+    assert hear.batch(stored(hear, hints, backwards)) == []
+    for each in attempts:
+        assert tenant.history(each.id) == ["created", "claimed", "placed", "progressed", "ended"]
+        ended = tenant.attempt(each.id)
+        assert (ended.state, ended.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
+        assert ended.epoch == each.epoch + 2
+        assert tenant.interview_status(each) is InterviewStatus.COMPLETED
+        assert tenant.line(each)[0] is None
+    [[booked]] = tenant.ask("SELECT count(*) FROM usage")
+    assert booked == len(attempts)
+
+
+@pytest.mark.parametrize(
+    ("broken_row", "is_named"),
+    [
+        pytest.param("UPDATE companies SET settings = '{}' WHERE id = :id", True, id="settings"),
+        pytest.param("UPDATE attempts SET schedule = '{}' WHERE company_id = :id", False, id="schedule"),
+    ],
+)
+def test_failing_callback_does_not_spoil_its_batch(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, broken_row: str, is_named: bool
+) -> None:
+    broken, *others = a_placed_attempt(other), a_placed_attempt(tenant), a_placed_attempt(tenant)
+    other.change(broken_row, id=other.company_id)
+    [first, bad, last] = stored(hear, hints, [(each, a_form(each, **BUSY)) for each in (others[0], broken, others[1])])
+    alone = hear.batch([first, bad, last])
+    assert alone == ([bad] if is_named else [first, bad, last])
+    with capture_logs() as logs:
+        _each(alone, hear.event)
+    assert [each["event"].partition(":")[0] for each in logs] == ["id_failed"]
+    assert all(tenant.attempt(each.id).reason is Reason.BUSY for each in others)
+    assert tenant.ask("SELECT id, failures FROM carrier_events WHERE heard_at IS NULL") == [(bad, 1)]
+
+
+def test_alarm_of_one_callback_pauses_its_company_only(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints
+) -> None:
+    twice, mine = a_placed_attempt(tenant), a_placed_attempt(other)
+    event_ids = stored(hear, hints, [(twice, a_form(a_sid(), **RINGING)), (mine, a_form(mine, **BUSY))])
+    with capture_logs() as logs:
+        apply_all(hear, event_ids)
+    assert [each["alarm"] for each in logs if "alarm" in each] == ["TWO_CALLS_FOR_ONE_TOKEN"]
+    assert (pause_reason(tenant) is None, pause_reason(other)) == (False, None)
+    assert other.attempt(mine.id).reason is Reason.BUSY
+
+
+def test_locked_attempt_delays_no_other_callback_of_its_batch(
+    tenant: Tenant, hear: Hear, hints: RecordingHints, postgres_url: str
+) -> None:
+    stuck, free = a_placed_attempt(tenant), a_placed_attempt(tenant)
+    event_ids = stored(hear, hints, [(each, a_form(each, **BUSY)) for each in (stuck, free)])
+    with locked(postgres_url, LOCK_ATTEMPT, stuck.id):
+        assert hear.batch(event_ids) == event_ids
+        hear.event(event_ids[1])
+    hear.event(event_ids[0])
+    assert {tenant.attempt(each.id).reason for each in (stuck, free)} == {Reason.BUSY}
+
+
+# ---- gathered writes
+
+
+def test_statement_sees_the_writes_gathered_before_it(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    with tenant.database.transaction() as stores, stores.connection.gathering():
+        stores.lines.give_back(mine.id)
+        assert stores.lines.hold(mine.number_hash or b"", mine.id), "free again, and held again"
+    assert tenant.line(mine)[0] == mine.id
+
+
+def test_error_drops_gathered_writes(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    with tenant.database.transaction() as stores:
+        with suppress(ZeroDivisionError), stores.connection.gathering():
+            stores.lines.give_back(mine.id)
+            raise ZeroDivisionError
+        stores.connection.send()
+    assert tenant.line(mine)[0] == mine.id
+
+
+def test_save_leaves_columns_that_did_not_change(tenant: Tenant) -> None:
+    mine, until = a_pending_attempt(tenant), tenant.now() + RELEASE_SPAN
+    tenant.change("UPDATE attempts SET released_until = :until WHERE id = :id", until=until, id=mine.id)
+    with tenant.database.transaction() as stores:
+        stores.attempts.save(mine, ExpiryMoved(expires_at=mine.expires_at + A_DAY), "a test", tenant.now())
+    saved = tenant.attempt(mine.id)
+    assert (saved.released_until, saved.expires_at) == (until, mine.expires_at + A_DAY)
