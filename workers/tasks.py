@@ -108,7 +108,7 @@ def _each(ids: Iterable[UUID], verb: Callable[[UUID], None]) -> None:
             _log.exception("id_failed: the task failed for one id; the clock sends its hint again", ids=str(each))
 
 
-@app.task(name=names.APPLY, base=QuietTask)  # type: ignore[untyped-decorator]
+@app.task(name=names.APPLY, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def apply(command_ids: list[str]) -> None:
     _each(map(UUID, command_ids), use_cases().apply.command)
 
@@ -123,14 +123,14 @@ def submit(*_: Any, **message: Any) -> None:  # noqa: ANN401 - whatever the mess
         raise Reject(requeue=True) from None
 
 
-@app.task(name=names.DIAL, base=QuietTask)  # type: ignore[untyped-decorator]
+@app.task(name=names.DIAL, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def dial(attempt_ids: list[str]) -> None:
     if _Dialler.one is None:
         raise RuntimeError("this worker has no dialler: start it with -Q dial --pool solo")
     _Dialler.one.take([UUID(each) for each in attempt_ids])
 
 
-@app.task(name=names.HEAR, base=QuietTask)  # type: ignore[untyped-decorator]
+@app.task(name=names.HEAR, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def hear(event_ids: list[str]) -> None:
     ids, hear = [UUID(each) for each in event_ids], use_cases().hear
     for start in range(0, len(ids), AT_MOST_A_TRANSACTION):
