@@ -480,6 +480,7 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
     snapshot: dict[str, object] = STORY.dump_python(
         story,
         mode="json",
+        exclude_defaults=True,  # a third of the largest column of the database
         exclude={
             "interview": {"metadata", "caller_number"},
             "attempts": {"__all__": {"number_hash", "token", "called_number"}},
