@@ -1,9 +1,11 @@
 """Transactions and the stores that they carry. No other module opens a transaction."""
 
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from threading import Lock
+from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection, create_engine, event, text
@@ -21,6 +23,7 @@ from scheduler.persistence.stores import CheckedClock, Stores
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 
+T = TypeVar("T")
 _log = log(__name__)
 
 # One message to the server, so the comparison costs no round trip. A statement before BEGIN in the same message belongs
@@ -71,6 +74,9 @@ FINDS_OUT = {
 """Give up a connection whose other end has vanished: 10 s after unconfirmed data, or after 25 s without traffic."""
 
 
+_MAX_OVERFLOW = 4
+"""Connections that may be opened in addition to the pool's."""
+
 _CONFLICTS = frozenset({"55P03", "40P01"})
 """SQLSTATE of a lock timeout and of a deadlock."""
 
@@ -89,14 +95,15 @@ class Database:
         self._machine = machine
         self._is_wrong = False
         self._log_lock = Lock()
+        self._max_connections = pool_size + _MAX_OVERFLOW
         self._engine = create_engine(
             with_driver(url),
             # We send BEGIN ourselves, in one message with the query for the time.
             isolation_level="AUTOCOMMIT",
+            # No `pool_pre_ping`: it costs a round trip each time. `_begun` and `statement` replace closed connections.
             pool_size=pool_size,
-            max_overflow=4,
+            max_overflow=_MAX_OVERFLOW,
             pool_timeout=3,
-            pool_pre_ping=True,
             hide_parameters=True,
             connect_args={
                 **FINDS_OUT,
@@ -128,11 +135,8 @@ class Database:
         """
         is_leaving = False
         try:
-            with _translated(), self._engine.begin() as connection:
-                _must_be_in_time()
-                clock = CheckedClock(
-                    comparison=self._compare(connection), machine=self._machine, is_corrected=corrected
-                )
+            with self._begun(self._compare) as (connection, comparison):
+                clock = CheckedClock(comparison=comparison, machine=self._machine, is_corrected=corrected)
                 is_right = self._check_clock(clock.ahead())
                 if not is_right and not corrected:
                     raise ClockWrong  # guard: clock
@@ -153,9 +157,7 @@ class Database:
     @contextmanager
     def reading(self, principal: Principal | None = None) -> Iterator[Stores]:
         """Open a transaction in which PostgreSQL refuses every write, on whatever clock. Raises DatabaseAway."""
-        with _translated(), self._engine.begin() as connection:
-            _must_be_in_time()
-            connection.exec_driver_sql(_BEGIN_READING)
+        with self._begun(lambda connection: connection.exec_driver_sql(_BEGIN_READING)) as (connection, _):
             _introduce(connection, principal, None)
             yield Stores(connection, None)
 
@@ -163,10 +165,35 @@ class Database:
     def statement(self) -> Iterator[Stores]:
         """Stores for one statement that only reads: one round trip, without BEGIN and COMMIT. Raises as `reading`.
 
-        The pool has tested the connection before this returns, so that a caller can time the statement alone.
+        The connection is open before this returns, so that a caller can time the statement alone.
         """
         with _translated(), self._engine.connect() as connection:
+            for _ in range(self._max_connections):
+                if not _is_closed_by_server(connection):
+                    break
+                connection.invalidate()  # the next check takes another one, or a new one
             yield Stores(connection, None)
+
+    @contextmanager
+    def _begun(self, begin: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
+        """Open a transaction with the message `begin`, and commit it at the end.
+
+        If the server has closed the pooled connection, this message fails before anything was executed, so it is sent
+        once more over a new connection. SQLAlchemy then drops all older connections of the pool. No later statement is
+        ever repeated.
+        """
+        with _translated(), self._engine.connect() as connection:
+            _must_be_in_time()
+            try:
+                begun = begin(connection)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                connection.rollback()  # forgets the closed connection
+                _must_be_in_time()
+                begun = begin(connection)
+            yield connection, begun
+            connection.commit()
 
     def outcome_of(self, transaction_id: str) -> Outcome:
         """Look up the end of a transaction that had a `Commit`. Raises DatabaseAway.
@@ -231,17 +258,14 @@ class Database:
 
     def schema_revision(self) -> str | None:
         """Return the newest migration of the database. None for an empty one. Raises DatabaseAway."""
-        try:
-            with self._engine.connect() as connection:
-                exists = connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
-                if not exists:
-                    return None
-                revision: str | None = connection.execute(
-                    text("SELECT version_num FROM alembic_version")
-                ).scalar_one_or_none()
-                return revision
-        except (OperationalError, PoolTimeoutError) as error:
-            raise DatabaseAway(reason_of(error)) from error
+        with self.statement() as stores:
+            exists = stores.connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
+            if not exists:
+                return None
+            revision: str | None = stores.connection.execute(
+                text("SELECT version_num FROM alembic_version")
+            ).scalar_one_or_none()
+            return revision
 
     def close(self) -> None:
         self._engine.dispose()
@@ -260,6 +284,20 @@ def _translated() -> Iterator[None]:
         if error.connection_invalidated:
             raise DatabaseAway(reason_of(error)) from error
         raise
+
+
+def _is_closed_by_server(connection: Connection) -> bool:
+    """Return True if there is anything to read: an idle connection receives nothing but its end.
+
+    Without a round trip. A connection that the server closes at this moment may seem open.
+    """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    if driver.closed:
+        return True
+    poll = select.poll()
+    poll.register(driver.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def with_driver(url: str) -> str:

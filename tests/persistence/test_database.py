@@ -1,0 +1,143 @@
+"""Round trips of a transaction, and connections of the pool that the server has closed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.stores import Stores
+from tests.support.servers import Wire, wired
+
+POOL = 3
+_BACKEND = text("SELECT pg_backend_pid()")
+
+
+def backend(stores: Stores) -> int:
+    pid: int = stores.connection.execute(_BACKEND).scalar_one()
+    return pid
+
+
+def write(database: Database) -> int:
+    with database.transaction() as stores:
+        return backend(stores)
+
+
+def read(database: Database) -> int:
+    with database.reading() as stores:
+        return backend(stores)
+
+
+def ask(database: Database) -> int:
+    with database.statement() as stores:
+        return backend(stores)
+
+
+Way = Callable[[Database], int]
+WAYS: list[Way] = [write, read, ask]
+
+
+@pytest.fixture
+def pooled(postgres_url: str) -> Iterator[Database]:
+    database = Database(postgres_url, pool_size=POOL)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def over_wire(postgres_url: str) -> Iterator[tuple[Wire, Database]]:
+    with wired(postgres_url) as (wire, url):
+        database = Database(url, pool_size=1)
+        ask(database)  # connects
+        yield wire, database
+        database.close()
+
+
+def fill(database: Database) -> set[int]:
+    """Open all connections of the pool at once, and return the processes at their other ends."""
+    with ExitStack() as open_at_once:
+        return {backend(open_at_once.enter_context(database.reading())) for _ in range(POOL)}
+
+
+def terminate(url: str, pids: set[int]) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for pid in pids:
+            assert connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_connections_closed_by_the_server_are_replaced(postgres_url: str, pooled: Database, way: Way) -> None:
+    closed = fill(pooled)
+    terminate(postgres_url, closed)
+    assert way(pooled) not in closed
+    assert not fill(pooled) & closed
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_open_connections_are_used_again(pooled: Database, way: Way) -> None:
+    opened = fill(pooled)
+    assert {way(pooled) for _ in range(2 * POOL)} == opened
+
+
+def test_restarted_server_is_used_at_once(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path, durable=False)
+    url = server.start()
+    pools = {way: Database(url, pool_size=POOL) for way in WAYS}
+    try:
+        for pool in pools.values():
+            fill(pool)
+        server.restart()
+        for way, pool in pools.items():
+            way(pool)
+    finally:
+        for pool in pools.values():
+            pool.close()
+        server.stop()
+
+
+def test_connection_closed_within_a_transaction_is_not_replaced(postgres_url: str, pooled: Database) -> None:
+    entered: list[int] = []
+
+    def lose_it() -> None:
+        with pooled.transaction() as stores:
+            entered.append(backend(stores))
+            terminate(postgres_url, set(entered))
+            backend(stores)
+
+    with pytest.raises(DatabaseAway):
+        lose_it()
+    assert len(entered) == 1
+
+
+@pytest.mark.parametrize(
+    ("way", "trips"), [pytest.param(way, trips, id=way.__name__) for way, trips in ((write, 3), (read, 3), (ask, 1))]
+)
+def test_round_trips_with_one_statement(over_wire: tuple[Wire, Database], way: Way, trips: int) -> None:
+    assert len(sent_by(over_wire, way)) == trips
+
+
+def test_empty_transaction_takes_two_round_trips(over_wire: tuple[Wire, Database]) -> None:
+    def empty(database: Database) -> None:
+        with database.transaction():
+            pass
+
+    assert len(sent_by(over_wire, empty)) == 2
+
+
+def sent_by(over_wire: tuple[Wire, Database], act: Callable[[Database], object]) -> list[bytes]:
+    """Return the messages that the server receives meanwhile. Each is answered before the next."""
+    wire, database = over_wire
+    sent: list[bytes] = []
+
+    def note(message: bytes) -> bool:
+        sent.append(message)
+        return False
+
+    wire.dead = note
+    act(database)
+    return sent
