@@ -4,7 +4,7 @@ The life of an attempt has seven stages, one module each:
 
     submit   scheduler.use_cases.submit   Submit.command      stores a command durably and accepts it
     apply    scheduler.use_cases.apply    Apply.command       applies the command once, in a worker
-    release  scheduler.use_cases.release  Release.due         sends hints for due attempts
+    release  scheduler.use_cases.release  Release.round       sends hints for due attempts
     dial     scheduler.use_cases.dial     Dial.claim          claim, last look, one POST, record
     hear     scheduler.use_cases.hear     Hear.event          applies a carrier callback to its attempt
     settle   scheduler.use_cases.settle   Settle.round        polls the carrier for missing news, or gives up

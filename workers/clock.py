@@ -1,7 +1,6 @@
 """The clock: Celery Beat with a scheduler that reads PostgreSQL. Two may run, and only one of them releases a row."""
 
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -16,6 +15,7 @@ from scheduler.persistence.database import FINDS_OUT
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings
+from scheduler.use_cases.release import Round
 from workers.app import app, starting
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
@@ -23,8 +23,7 @@ from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 _log = log(__name__)
 _TICK_S = 1.0
 _MIN_WAIT_S = 0.005
-_MAX_RELEASES = 10
-"""Releases in one tick, so that commands and leases get their turn however many attempts are due."""
+_RESEND_EVERY_S = 1.0
 _PURGE_EVERY = 6 * 3600.0
 """Old rows are deleted on the same day. A restart of the clock only brings the next purge forward."""
 
@@ -42,7 +41,8 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._next_sweep = 0.0
         self._next_purge = 0.0
         self._next_announcement = 0.0
-        self._work_began_at: datetime | None = None
+        self._next_resend = 0.0
+        self._has_failed = False
         self._presence: Presence | None = None
         self._process = Announcement(times=settings().times)
         super().__init__(*args, **kwargs)
@@ -63,8 +63,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         """Do the due work once, then wait for the next due time, a notification, or a second. Beat need not sleep."""
         self._announce()
         try:
-            more = self._work()
-            self._wait(0 if more else self._until_next())
+            self._wait(self._work())
         except (DatabaseAway, psycopg.Error):
             _log.warning("database_away: the database could not be reached; the clock retries in 1 s")
             self._forget_connection()
@@ -75,13 +74,11 @@ class Clock(Scheduler):  # type: ignore[misc]
             return _TICK_S
         return 0
 
-    def _work(self) -> bool:
-        """Do the due work once. True if there is more to release at once.
+    def _work(self) -> float:
+        """Do the due work once. Return the seconds until there is more.
 
         On a wrong clock nothing is released, but the hints to settle and to purge are still sent.
         """
-        more = False
-        self._work_began_at = self._release.now()
         # The sweep comes first: while releases fail, what is settled does not depend on them.
         instant = monotonic()
         if instant >= self._next_sweep:
@@ -92,9 +89,18 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._release.hint_purge()
         # `Database` logs it once.
         with suppress(ClockWrong):
-            more = all(self._release.due() for _ in range(_MAX_RELEASES))
-            self._release.resend_hints()
-        return more
+            return self._until_next(self._round(instant))
+        return self._until_sweep()
+
+    def _round(self, instant: float) -> Round:
+        # No hints for unfinished work after a failed round: a query that fails for them must not stop the releases.
+        resends = instant >= self._next_resend and not self._has_failed
+        self._has_failed = True
+        done = self._release.round(resends=resends)
+        self._has_failed = False
+        if resends:
+            self._next_resend = instant + _RESEND_EVERY_S
+        return done
 
     def _announce(self) -> None:
         """Announce this process as live. Without Redis this takes half a second, and no hint can be sent either."""
@@ -104,13 +110,16 @@ class Clock(Scheduler):  # type: ignore[misc]
             with suppress(OSError, RedisError):
                 self._presence.announce(self._process)
 
-    def _until_next(self) -> float:
-        # Not after the present: an attempt that became due during the work would wait for a whole tick.
-        next_due = self._release.next_due(self._work_began_at or self._release.now())
-        wait = min(_TICK_S, max(0.0, self._next_sweep - monotonic()))
-        if next_due is None:
-            return wait
-        return min(wait, max(_MIN_WAIT_S, (next_due - self._release.now()).total_seconds()))
+    def _until_next(self, done: Round) -> float:
+        if done.more:
+            return 0
+        if done.next_due is None:
+            return self._until_sweep()
+        return min(self._until_sweep(), max(_MIN_WAIT_S, (done.next_due - self._release.now()).total_seconds()))
+
+    def _until_sweep(self) -> float:
+        """Return the seconds until the next sweep, and at most those of one tick."""
+        return min(_TICK_S, max(0.0, self._next_sweep - monotonic()))
 
     def _wait(self, seconds: float) -> None:
         if self._listening is None:

@@ -4,6 +4,7 @@ Any number of clocks may run this at once. Each row is released by one of them, 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -24,6 +25,27 @@ _RECOMPUTED_FOR = timedelta(seconds=5)
 """Delay until the clock sends a hint again for a changed setting. Longer than one turn, which ends with a hint."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Result of one round of the clock."""
+
+    released: int
+    more: bool
+    """True if the release ended at its limit, so that more attempts may be due."""
+    next_due: datetime | None
+    """The instant at which the next pending attempt becomes due."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unfinished:
+    """Work whose hint is to be sent again."""
+
+    commands: Sequence[UUID] = ()
+    events: Sequence[UUID] = ()
+    recompute: bool = False
+    erasures: Sequence[UUID] = ()
+
+
 class Release:
     def __init__(self, context: Context, hints: Hints, account_id: int) -> None:
         self._database = context.database
@@ -31,24 +53,35 @@ class Release:
         self._account_id = account_id
         self.now = context.now
 
-    def due(self) -> int:
-        """Send hints for as many due attempts as the account can start during one release. Return their number.
+    def round(self, *, resends: bool) -> Round:
+        """Send hints for as many due attempts as the account can start during one release, in one transaction.
 
-        Raises DatabaseAway, ClockWrong.
+        With `resends`, also send hints again for unfinished work. Raises DatabaseAway, ClockWrong.
         """
+        unfinished = _Unfinished()
         with self._database.transaction() as stores:
             now = stores.instant(self.now)
             account = stores.carrier_accounts.get(self._account_id)
-            ids = self._release(stores, account, now)
+            ids, more = self._release(stores, account, now)
             failpoint("release.releasing")
+            if resends:
+                unfinished = self._unfinished(stores, now)
+            # Due after `now`: a call that becomes due from here on would otherwise wait for a whole tick.
+            next_due = stores.attempt_release.next_due(now)
         if account.is_to_be_asked(now):
             self.hint_sweep()  # settle probes the carrier too
         self._send(tasks.DIAL, ids)
-        return len(ids)
+        self._resend(unfinished)
+        return Round(released=len(ids), more=more, next_due=next_due)
 
-    def _release(self, stores: Stores, account: CarrierAccount, now: datetime) -> list[UUID]:
+    def due(self) -> int:
+        """Run a round without the hints for unfinished work. Return the number of released attempts."""
+        return self.round(resends=False).released
+
+    def _release(self, stores: Stores, account: CarrierAccount, now: datetime) -> tuple[list[UUID], bool]:
+        """Release due attempts. Return their ids, and whether the limit was reached."""
         if account.paused or account.breaker.is_down:
-            return []
+            return [], False
         # While the breaker is half-open one call is tried, and the others stay unreleased.
         on_trial = account.breaker.is_on_trial
         startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
@@ -56,12 +89,12 @@ class Release:
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
         if room <= 0:
-            return []
+            return [], False
         until = now + RELEASE_SPAN
         if on_trial:
             tried = stores.attempt_release.release(now, until, 1, account.id, on_trial=True)
             # Every due call may wait for a scope that is half-open too.
-            return tried or stores.backoffs.release_trials(account.id, now, until, 1)
+            return tried or stores.backoffs.release_trials(account.id, now, until, 1), False
         tried = []
         if any(each.breaker.is_on_trial for each in account.backoffs.values()):
             tried = stores.backoffs.release_trials(account.id, now, until, room)
@@ -70,30 +103,33 @@ class Release:
         # becomes due during another's backlog waits for a tick.
         first = min(room, int(account.calls_per_second * SEND_SPAN.total_seconds()), _MAX_RELEASED)
         limit = min(room - first, _MAX_RELEASED)
-        return [*tried, *stores.attempt_release.release(now, until, limit, account.id, first=first)]
-
-    def next_due(self, after: datetime) -> datetime | None:
-        """Return when the next pending attempt becomes due after this instant. No query is needed before."""
-        with self._database.reading() as stores:
-            return stores.attempt_release.next_due(after)
+        ids = stores.attempt_release.release(now, until, limit, account.id, first=first)
+        return [*tried, *ids], bool(ids) and len(ids) >= limit
 
     def resend_hints(self) -> None:
-        """Send hints again for commands, callbacks, changed settings and erasures that are still open.
-
-        Raises DatabaseAway, ClockWrong.
-        """
+        """Send hints again for unfinished work, without a release. Raises DatabaseAway, ClockWrong."""
         with self._database.transaction() as stores:
-            now = stores.instant(self.now)
-            commands = stores.inbox.due_hints(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
-            events = stores.carrier_events.due_hints(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
-            reresolve = stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now)
-            erasures = stores.erasures.due_hints(now - _UNANSWERED_FOR, now, _MAX_RELEASED)
-            failpoint("release.reminding")
-        self._send(tasks.APPLY, commands)
-        self._send(tasks.HEAR, events)
-        if reresolve:
+            unfinished = self._unfinished(stores, stores.instant(self.now))
+        self._resend(unfinished)
+
+    def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
+        """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
+        before = now - _UNANSWERED_FOR
+        unfinished = _Unfinished(
+            commands=stores.inbox.due_hints(before, now, _MAX_RELEASED),
+            events=stores.carrier_events.due_hints(before, now, _MAX_RELEASED),
+            recompute=stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now),
+            erasures=stores.erasures.due_hints(before, now, _MAX_RELEASED),
+        )
+        failpoint("release.reminding")
+        return unfinished
+
+    def _resend(self, unfinished: _Unfinished) -> None:
+        self._send(tasks.APPLY, unfinished.commands)
+        self._send(tasks.HEAR, unfinished.events)
+        if unfinished.recompute:
             self._hints.send(tasks.RERESOLVE)
-        self._send(tasks.ERASE, erasures)
+        self._send(tasks.ERASE, unfinished.erasures)
 
     def hint_sweep(self) -> None:
         """Send hints to settle calls without a callback, to send due mail, and to apply newer zone data.

@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.use_cases.release import Release
+from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
@@ -145,6 +145,16 @@ def test_release_is_limited_to_what_the_account_can_start(
     assert release.due() == len(claimed), "claimed attempts make room"
 
 
+def test_release_at_its_limit_says_that_there_may_be_more(tenant: Tenant, release: Release) -> None:
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.2")  # three in fifteen seconds
+    for _ in range(2):
+        a_pending_attempt(tenant)
+    assert release.round(resends=False) == Round(released=2, more=False, next_due=None)
+    a_pending_attempt(tenant)
+    assert release.round(resends=False) == Round(released=1, more=True, next_due=None)
+    assert release.round(resends=False) == Round(released=0, more=False, next_due=None)
+
+
 def test_large_company_does_not_delay_a_small_one(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     tenant.change("UPDATE carrier_accounts SET calls_per_second = 1.0")
     for _ in range(30):
@@ -233,11 +243,11 @@ def test_hint_contains_at_most_fifty_ids(tenant: Tenant, release: Release, hints
 
 
 def test_next_due_time_is_returned(tenant: Tenant, release: Release) -> None:
-    assert release.next_due(tenant.now()) is None
+    assert release.round(resends=False).next_due is None
     a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=2))
     a_pending_attempt(tenant, due_at=tenant.now() + timedelta(hours=1))
     a_pending_attempt(tenant, due_at=tenant.now())
-    assert release.next_due(tenant.now()) == tenant.now() + timedelta(hours=1)
+    assert release.round(resends=False).next_due == tenant.now() + timedelta(hours=1)
 
 
 def test_hints_for_unapplied_commands_back_off(

@@ -160,8 +160,7 @@ def at_work(
         records = ScheduleRecomputer(tenant.context, hints)
 
         def look() -> None:
-            release.due()
-            release.resend_hints()
+            release.round(resends=True)
             records.reresolve()
 
         if everything:

@@ -47,8 +47,7 @@ def _submit(api: ApiUseCases, principal: Principal, request: Request, idempotenc
 
 def _look(worker: WorkerUseCases) -> None:
     """Run one round of the clock."""
-    worker.release.due()
-    worker.release.resend_hints()
+    worker.release.round(resends=True)
 
 
 def _settle(worker: WorkerUseCases, rounds: int = 1) -> None:

@@ -13,7 +13,7 @@ import pytest
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
-from scheduler.use_cases.release import Release
+from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant
@@ -60,10 +60,9 @@ def live_through(url: str, now: TestClock, carrier: SimulatedCarrier, usual: Ten
     with settling(carrier.account(), tenant) as settle:
         for _ in range(ROUNDS):
             begun = time.perf_counter()
-            assert release.due() == 0
+            done = release.round(resends=True)
             yield time.perf_counter() - begun
-            assert release.next_due(now()) is None
-            release.resend_hints()
+            assert done == Round(released=0, more=False, next_due=None)
             settle.round()
             now.move(A_ROUND)
     assert hints.rung == []
@@ -113,8 +112,7 @@ def test_paused_due_calls_do_not_hurry_the_clock(
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")
     clock = a_clock(release)
     for _ in range(3):
-        clock._work()
-        assert clock._until_next() == LOOK_EVERY_S
+        assert clock._work() == LOOK_EVERY_S
         now.move(A_ROUND)
 
 
@@ -124,8 +122,6 @@ def test_paused_call_wakes_the_clock_only_once(
     bulk_attempts(postgres_url, tenant, 1, due_at=now() + timedelta(milliseconds=300))
     Pauses(tenant.database, now).pause(tenant.company_id, "a test")
     clock = a_clock(release)
-    clock._work()
-    assert clock._until_next() == pytest.approx(0.3)
+    assert clock._work() == pytest.approx(0.3)
     now.move(timedelta(milliseconds=300))
-    clock._work()
-    assert clock._until_next() == LOOK_EVERY_S
+    assert clock._work() == LOOK_EVERY_S

@@ -39,7 +39,6 @@ from tests.verification.crash.crash_setup import CPS, CrashSetup, working
 from tests.verification.nights import fed_dialler
 from tests.verification.nights.bulk_attempts import RETRY, bulk_attempts
 from tests.verification.nights.worker_hand import a_clock
-from workers.clock import _MAX_RELEASES
 
 THOUSANDS = 10_000
 SMALL = 10
@@ -164,12 +163,15 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     command = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
     clock = a_clock(Release(tenant.context, hints, tenant.account_id), tenant.policy.sweep.total_seconds())
-    assert clock._work(), "there is more to release at once"
-    assert len(hints.ids(tasks.DIAL)) == 500 * _MAX_RELEASES
+    assert clock._work() == 0, "there is more to release at once"
+    assert len(hints.ids(tasks.DIAL)) == 500
     assert hints.ids(tasks.APPLY) == [command.id]
     assert hints.rings.count((tasks.SETTLE, ())) == 1
-    assert not clock._work()
-    assert len(set(hints.ids(tasks.DIAL))) == 6 * 1000
+    clock._next_sweep = clock._next_resend = math.inf
+    for _ in range(11):
+        assert clock._work() == 0
+    assert clock._work() > 0
+    assert len(hints.ids(tasks.DIAL)) == len(set(hints.ids(tasks.DIAL))) == 6 * 1000
 
 
 def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: Tenant, now: TestClock) -> None:
@@ -184,10 +186,9 @@ def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: 
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")
     clock = a_clock(Release(tenant.context, hints, tenant.account_id), tenant.policy.sweep.total_seconds())
     clock._next_sweep = clock._next_purge = math.inf
-    assert not clock._work()
+    assert 0 < clock._work() < 0.01
     assert hints.ids(tasks.APPLY) != [], "time passed after the query for due attempts"
     assert hints.ids(tasks.DIAL) == []
-    assert clock._until_next() < 0.01
     clock._work()
     assert hints.ids(tasks.DIAL) == [due.id]
 
