@@ -1,0 +1,52 @@
+"""The settings of a company are parsed once for the same contents, and never out of date."""
+
+import pytest
+from sqlalchemy import text
+
+from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.persistence.database import Database
+from tests.conftest import Seeded
+
+
+def settings_in(database: Database, seeded: Seeded) -> CompanySettings:
+    with database.reading() as stores:
+        company = stores.companies.get(seeded.company_id)
+    assert company is not None
+    return company.settings
+
+
+def change(database: Database, seeded: Seeded, assignment: str) -> None:
+    with database.transaction() as stores:
+        stores.connection.execute(text(f"UPDATE companies SET {assignment} WHERE id = :id"), {"id": seeded.company_id})
+
+
+def test_unchanged_settings_are_parsed_once(database: Database, seeded: Seeded) -> None:
+    assert settings_in(database, seeded) is settings_in(database, seeded)
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        pytest.param("""settings = settings || '{"timezone": "Europe/Paris"}'""", id="in the JSON"),
+        pytest.param("""settings = settings || '{"machineDetection": false}'""", id="a flag"),
+        pytest.param("calls_per_second = 0.5", id="the pace"),
+        pytest.param("concurrent_calls = 7", id="the places"),
+    ],
+)
+def test_changed_settings_are_seen_at_once(database: Database, seeded: Seeded, assignment: str) -> None:
+    before = settings_in(database, seeded)
+    change(database, seeded, assignment)
+    assert settings_in(database, seeded) != before
+
+
+def test_changed_limits_have_the_columns_values(database: Database, seeded: Seeded) -> None:
+    settings_in(database, seeded)
+    change(database, seeded, "calls_per_second = 0.5, concurrent_calls = 7")
+    assert settings_in(database, seeded).limits == CallLimits(concurrent_calls=7, calls_per_second=0.5)
+
+
+def test_malformed_settings_fail_each_time(database: Database, seeded: Seeded) -> None:
+    change(database, seeded, "settings = '{}'")
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            settings_in(database, seeded)
