@@ -3,9 +3,11 @@
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from threading import Lock
 from typing import TypeVar
+from uuid import UUID
 
 import psycopg
 from sqlalchemy import Connection, create_engine, event, text
@@ -26,23 +28,10 @@ from scheduler.rules.clock_comparison import Comparison
 T = TypeVar("T")
 _log = log(__name__)
 
-# One message to the server, so the comparison costs no round trip. A statement before BEGIN in the same message belongs
-# to the transaction. This statement and the last look may read the database's clock: they compare it with ours.
-_BEGIN_AND_READ_CLOCK = "SELECT clock_timestamp(); BEGIN"
-_BEGIN_READING = "BEGIN READ ONLY"
-
 _STATEMENT_S, _LOCK_S = 5.0, 2.0
 """The usual limits of a statement and of a wait for a lock. Less when a request's deadline comes first."""
 _ANSWER_S = 0.5
 """Time before its deadline at which a request stops waiting for locks, so that it can still be answered."""
-
-_INTRODUCTION = text(
-    "SELECT set_config('duecall.principal_id', :principal_id, true),"
-    " set_config('duecall.company_id', :company_id, true),"
-    " set_config('statement_timeout', :statement_ms, true),"
-    " set_config('lock_timeout', :lock_ms, true),"
-    " CASE WHEN :needs_id THEN CAST(pg_current_xact_id() AS text) END AS transaction_id"
-)
 
 _STATUS = text("SELECT pg_xact_status(CAST(:transaction_id AS xid8))")
 
@@ -135,12 +124,12 @@ class Database:
         """
         is_leaving = False
         try:
-            with self._begun(self._compare) as (connection, comparison):
+            begin = partial(_begin, principal=principal, commit=commit)
+            with self._begun(begin) as (connection, comparison):
                 clock = CheckedClock(comparison=comparison, machine=self._machine, is_corrected=corrected)
                 is_right = self._check_clock(clock.ahead())
                 if not is_right and not corrected:
                     raise ClockWrong  # guard: clock
-                _introduce(connection, principal, commit)
                 yield Stores(connection, clock)
                 # After the deadline the client has received a 503, so nothing may change.
                 _must_be_in_time()  # guard: deadline
@@ -157,8 +146,7 @@ class Database:
     @contextmanager
     def reading(self, principal: Principal | None = None) -> Iterator[Stores]:
         """Open a transaction in which PostgreSQL refuses every write, on whatever clock. Raises DatabaseAway."""
-        with self._begun(lambda connection: connection.exec_driver_sql(_BEGIN_READING)) as (connection, _):
-            _introduce(connection, principal, None)
+        with self._begun(partial(_begin_reading, principal=principal)) as (connection, _):
             yield Stores(connection, None)
 
     @contextmanager
@@ -235,11 +223,6 @@ class Database:
         ahead = comparison.ahead(self._machine(), monotonic())
         self._check_clock(ahead)
         return ahead
-
-    def _compare(self, connection: Connection) -> Comparison:
-        asked_at = monotonic()
-        database_clock: datetime = connection.exec_driver_sql(_BEGIN_AND_READ_CLOCK).scalar_one()
-        return Comparison(database_clock=database_clock, asked_at=asked_at, answered_at=monotonic())
 
     def _check_clock(self, ahead: timedelta) -> bool:
         """Return True if a clock that is `ahead` by this much is right. A change is logged."""
@@ -323,27 +306,47 @@ def may_wait_again() -> bool:
     return left is not None and left > _LOCK_S + _ANSWER_S
 
 
-def _introduce(connection: Connection, principal: Principal | None, commit: Commit | None) -> None:
-    """Set principal and timeouts, and read the transaction's id, in one statement.
+def _begin(connection: Connection, *, principal: Principal | None, commit: Commit | None) -> Comparison:
+    """Begin a transaction, and compare this machine's clock with the database's.
 
-    A transaction without principal and `commit`, and with the usual timeouts, needs no such round trip.
+    One message to the server, because each round trip costs. Statements before BEGIN in the same message belong to the
+    transaction. This statement and the last look may read the database's clock: they compare it with ours.
     """
-    _must_be_in_time()
-    left = remaining_s()
-    if principal is None and commit is None and (left is None or left >= _STATEMENT_S):
-        return
-    row = connection.execute(
-        _INTRODUCTION,
-        {
-            "principal_id": "" if principal is None else str(principal.id),
-            "company_id": "" if principal is None or principal.company_id is None else str(principal.company_id),
-            "statement_ms": _milliseconds(_STATEMENT_S, left),
-            "lock_ms": _milliseconds(_LOCK_S, left),
-            "needs_id": commit is not None,
-        },
-    ).one()
+    identified = "" if commit is None else ", CAST(pg_current_xact_id() AS text) AS transaction_id"
+    columns = f"clock_timestamp() AS database_clock{identified}{_settings(principal)}"
+    asked_at = monotonic()
+    row = connection.exec_driver_sql(f"SELECT {columns}; BEGIN").one()
+    answered_at = monotonic()
     if commit is not None:
         commit.transaction_id = row.transaction_id
+    return Comparison(database_clock=row.database_clock, asked_at=asked_at, answered_at=answered_at)
+
+
+def _begin_reading(connection: Connection, *, principal: Principal | None) -> None:
+    settings = _settings(principal)
+    connection.exec_driver_sql(f"SELECT NULL{settings}; BEGIN READ ONLY" if settings else "BEGIN READ ONLY").close()
+
+
+def _settings(principal: Principal | None) -> str:
+    """Return SQL columns that set principal and timeouts for one transaction.
+
+    Empty without a principal and with the usual timeouts.
+    """
+    left = remaining_s()
+    if principal is None and (left is None or left >= _STATEMENT_S):
+        return ""
+    values = {
+        "duecall.principal_id": "" if principal is None else _literal(principal.id),
+        "duecall.company_id": "" if principal is None else _literal(principal.company_id),
+        "statement_timeout": _milliseconds(_STATEMENT_S, left),
+        "lock_timeout": _milliseconds(_LOCK_S, left),
+    }
+    return "".join(f", set_config('{name}', '{value}', true)" for name, value in values.items())
+
+
+def _literal(value: UUID | None) -> str:
+    """Format an id from its number. Unlike the text of an object that is no UUID, it cannot contain a quote."""
+    return "" if value is None else str(UUID(int=value.int))
 
 
 def _milliseconds(usual_s: float, left_s: float | None) -> str:

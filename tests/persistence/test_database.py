@@ -1,21 +1,30 @@
 """Round trips of a transaction, and connections of the pool that the server has closed."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
+from scheduler.domain.principal import KeyKind, Principal
 from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
 from tests.support.servers import Wire, wired
 
 POOL = 3
+PRINCIPAL = Principal(id=uuid4(), kind=KeyKind.REGULAR, key_id=uuid4(), scopes=frozenset(), company_id=uuid4())
+Opened = Callable[..., AbstractContextManager[Stores]]
 _BACKEND = text("SELECT pg_backend_pid()")
+_PRINCIPAL = text(
+    "SELECT coalesce(current_setting('duecall.principal_id', true), ''),"
+    " coalesce(current_setting('duecall.company_id', true), '')"
+)
 
 
 def backend(stores: Stores) -> int:
@@ -127,6 +136,31 @@ def test_empty_transaction_takes_two_round_trips(over_wire: tuple[Wire, Database
             pass
 
     assert len(sent_by(over_wire, empty)) == 2
+
+
+def test_principal_and_id_cost_no_round_trip(over_wire: tuple[Wire, Database]) -> None:
+    commit = Commit()
+
+    def name_it(database: Database) -> None:
+        with database.transaction(PRINCIPAL, commit=commit):
+            pass
+
+    assert len(sent_by(over_wire, name_it)) == 2
+    assert commit.transaction_id is not None
+
+
+@pytest.mark.parametrize("opened", [Database.transaction, Database.reading], ids=["transaction", "reading"])
+def test_principal_is_set_for_one_transaction_only(over_wire: tuple[Wire, Database], opened: Opened) -> None:
+    _, database = over_wire
+    with opened(database, PRINCIPAL) as stores:
+        assert principal_in(stores) == (str(PRINCIPAL.id), str(PRINCIPAL.company_id))
+    with opened(database) as stores:
+        assert principal_in(stores) == ("", "")
+
+
+def principal_in(stores: Stores) -> tuple[str, str]:
+    principal_id, company_id = stores.connection.execute(_PRINCIPAL).one()
+    return principal_id, company_id
 
 
 def sent_by(over_wire: tuple[Wire, Database], act: Callable[[Database], object]) -> list[bytes]:
