@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
 from api_shim.answer_waiter import AnswerWaiter
+from api_shim.callback_batches import CallbackBatches
 from api_shim.context import AppContext, ThreadPools, run_in_thread
 from api_shim.middleware import RequestMiddleware
 from api_shim.out_of_memory import ending_the_process
@@ -105,6 +106,7 @@ async def _open(settings: Settings) -> AsyncIterator[AppContext]:
         return await run_in_thread(threads.lookups, use_cases.command_lookup.which_answered, command_ids)
 
     waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
+    batches = CallbackBatches(threads.callbacks, use_cases.hear.store)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, use_cases.now, lambda: waiter.is_away)
     await run_in_thread(threads.requests, use_cases.database.check_role)
@@ -117,11 +119,13 @@ async def _open(settings: Settings) -> AsyncIterator[AppContext]:
                     waiter=waiter,
                     schema_head=schema.head(),
                     threads=threads,
+                    store_callback=batches.store,
                     instance=settings.duecall_instance or None,
                     rate_limits=rate_limits,
                     presence=presence,
                 )
     finally:
+        await batches.finish()
         hints.stop()
         threads.close()
         presence.close()

@@ -1,7 +1,7 @@
 """The resources of one API process, and the threads in which routes run use cases."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeVar, cast
@@ -16,6 +16,7 @@ from scheduler.assembly import ApiUseCases
 from scheduler.deadline import deadline_in, remaining_s
 from scheduler.domain.key import Key
 from scheduler.logs import log
+from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
 from workers.presence import Presence
@@ -74,6 +75,8 @@ class AppContext:
     schema_head: str | None
     """The migration that this version needs."""
     threads: ThreadPools
+    store_callback: Callable[[NewCarrierEvent], Awaitable[None]]
+    """See `CallbackBatches.store`."""
     rate_limits: RateLimits
     presence: Presence
     """Reports which workers and clocks are live."""

@@ -33,6 +33,7 @@ class ThreadPool:
     """
 
     def __init__(self, name: str, count: int, *, newest_first_below_s: float = -math.inf) -> None:
+        self.count = count
         self._free = count
         self._newest_first_below_s = newest_first_below_s
         self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()

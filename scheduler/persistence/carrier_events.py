@@ -1,5 +1,6 @@
 """Carrier events: callbacks, stored once each as they were received, before they are evaluated."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,15 +8,38 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import and_, case, select, text, update
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.many import among
 from scheduler.persistence.redelivery import due_hints, has_waited
-from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
+
+# No RETURNING: the API role may insert events and not read them.
+# Sorted, because two transactions that insert the same events in different orders would wait for each other.
+_ADD = text("""
+    INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at)
+    SELECT id, token, fingerprint, CAST(raw AS jsonb), CAST(:now AS timestamptz), CAST(:now AS timestamptz)
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:tokens AS text[]), CAST(:fingerprints AS bytea[]), CAST(:raws AS text[])
+    ) AS given (id, token, fingerprint, raw)
+    WHERE token_is_known(token)
+    ORDER BY fingerprint
+    ON CONFLICT DO NOTHING
+""")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCarrierEvent:
+    """A genuine callback that is not stored yet."""
+
+    id: UUID
+    token: str = field(repr=False)
+    raw: dict[str, Any] = field(repr=False)
+    fingerprint: bytes = field(repr=False)
+    """The same for repetitions of a callback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +59,21 @@ class ClaimOfToken:
 
 
 class CarrierEvents(Store):
-    def add(self, event: CarrierEvent, fingerprint: bytes) -> bool:
-        """Store the event. False if an identical one exists."""
-        return (
-            self._connection.execute(
-                insert(carrier_events)
-                .values(**as_columns(event, fingerprint=fingerprint, rung_at=event.received_at))
-                # No RETURNING: the API role may insert events and not read them. SQLAlchemy keeps an INSERT's row count
-                # only with this option.
-                .on_conflict_do_nothing(),
-                execution_options={"preserve_rowcount": True},
-            ).rowcount
-            == 1
-        )
+    def add(self, events: Sequence[NewCarrierEvent], now: datetime) -> int:
+        """Store the events whose tokens name a claim, except those that are stored already. Return how many are new.
 
-    def is_known(self, token: str) -> bool:
-        """Return True if a claim has that token. Callable by any role that has the token."""
-        known: bool = self._connection.execute(select(func.token_is_known(token))).scalar_one()
-        return known
+        Callable by any role that has the tokens.
+        """
+        return self._connection.execute(
+            _ADD,
+            {
+                "ids": [each.id for each in events],
+                "tokens": [each.token for each in events],
+                "fingerprints": [each.fingerprint for each in events],
+                "raws": [json.dumps(each.raw) for each in events],
+                "now": now,
+            },
+        ).rowcount
 
     def claim_of(self, token: str) -> ClaimOfToken | None:
         """Return the claim of a token, also if the attempt was claimed again since."""

@@ -13,8 +13,7 @@ from scheduler.hashing import fingerprint
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
 from scheduler.logs import log
-from scheduler.persistence.carrier_events import CarrierEvent
-from scheduler.persistence.commits import Commit
+from scheduler.persistence.carrier_events import CarrierEvent, NewCarrierEvent
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
@@ -36,18 +35,10 @@ class Hear:
         self._effects = context.effects
         self._now = context.now
 
-    def callback(
-        self,
-        token: str,
-        path: str,
-        form: Sequence[tuple[str, str]],
-        signature: str,
-        *,
-        commit: Commit | None = None,
-    ) -> None:
-        """Store a callback unchanged, once, and send a hint. `path` is the request path with its query.
+    def genuine(self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> NewCarrierEvent:
+        """Return the callback of a request, unchanged. `path` is the request path with its query.
 
-        Raises NotACallback for a forged or unreadable request, and stores nothing. Raises DatabaseAway, CommitInDoubt.
+        Raises NotACallback for a forged or unreadable request.
         """
         fields = dict(form)
         if (
@@ -58,16 +49,22 @@ class Hear:
             raise NotACallback
         self._callbacks.read(token, fields)
         content_hash = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
-        with self._database.transaction(commit=commit) as stores:
-            if not stores.carrier_events.is_known(token):
-                return  # no attempt has this token: answered, so that the carrier stops, but not stored
-            event = CarrierEvent(id=uuid4(), token=token, raw=fields, received_at=stores.instant(self._now))
-            is_new = stores.carrier_events.add(event, content_hash)
-            if not is_new:  # guard: stored_once
+        return NewCarrierEvent(id=uuid4(), token=token, raw=fields, fingerprint=content_hash)
+
+    def store(self, callbacks: Sequence[NewCarrierEvent]) -> None:
+        """Store each callback once, all in one transaction, and send one hint. Raises DatabaseAway, CommitInDoubt.
+
+        A callback with an unknown token is not stored. It is no error, so that the carrier stops repeating it.
+        """
+        events = list({each.fingerprint: each for each in callbacks}.values())
+        with self._database.transaction() as stores:
+            added = stores.carrier_events.add(events, stores.instant(self._now))
+            if not added:  # guard: stored_once
                 return
             failpoint("hear.storing")
         failpoint("hear.stored")
-        self._hints.send(tasks.HEAR, [event.id])
+        # The API role cannot read which of them are new. The id of an event that was not added matches no row.
+        self._hints.send(tasks.HEAR, [each.id for each in events])
         failpoint("hear.rung")
 
     def batch(self, event_ids: Sequence[UUID]) -> list[UUID]:

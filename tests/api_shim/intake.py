@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -183,6 +183,7 @@ def environment_of(intake: Intake) -> dict[str, str]:
         "DATABASE_WORKER_URL": intake.settings.database("worker"),
         "REDIS_URL": intake.settings.redis,
         "KEY_PEPPER": intake.settings.key_pepper.get_secret_value(),
+        "PUBLIC_URL": intake.settings.public_url,
         "DUECALL_CLOCK_OFFSET_S": str(intake.settings.duecall_clock_offset_s),
         "TWILIO_ACCOUNT_SID": intake.settings.twilio_account_sid,
         "TWILIO_AUTH_TOKEN": intake.settings.twilio_auth_token.get_secret_value(),
@@ -271,18 +272,23 @@ def meanwhile(act: Callable[[], httpx.Response]) -> Iterator[Callable[[], httpx.
     thread.join(30)
 
 
-@contextmanager
-def slow_acceptance(intake: Intake) -> Iterator[None]:
+def slow_acceptance(intake: Intake) -> AbstractContextManager[None]:
     """Make each insert into the inbox take four seconds."""
+    return slow_insert(intake, "inbox")
+
+
+@contextmanager
+def slow_insert(intake: Intake, table: str) -> Iterator[None]:
+    """Make each insert of a row into the table take four seconds."""
     intake.change(
         "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN PERFORM pg_sleep_for('4 s'); RETURN NEW; END $$"
     )
-    intake.change("CREATE TRIGGER slowly BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION slowly()")
+    intake.change(f"CREATE TRIGGER slowly BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION slowly()")
     try:
         yield
     finally:
-        intake.change("DROP TRIGGER slowly ON inbox")
+        intake.change(f"DROP TRIGGER slowly ON {table}")
         intake.change("DROP FUNCTION slowly()")
 
 

@@ -1,5 +1,7 @@
 """Carrier callbacks are stored once, and only with a valid signature."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.api_shim.answers import refusal
@@ -65,6 +67,20 @@ def test_callback_with_an_invalid_field_is_rejected(intake: Intake, token: str, 
 def test_an_unknown_field_is_kept(intake: Intake, token: str) -> None:
     assert call_back(intake, token, changed(NewThing="è x")).status_code == 204
     assert intake.ask("SELECT raw->>'NewThing' FROM carrier_events") == [("è x",)]
+
+
+def test_concurrent_callbacks_each_get_their_own_answer(intake: Intake, token: str) -> None:
+    genuine = [(token, changed(SequenceNumber=str(number))) for number in range(30)]
+    poison = (token, changed(NewThing="\0"))
+    unknown = ("unknown-token", FORM)
+    sent = [*genuine[:15], poison, *genuine[:15], unknown, *genuine[15:], poison]
+    with ThreadPoolExecutor(len(sent)) as clients:
+        answers = list(clients.map(lambda each: call_back(intake, *each), sent))
+    failed = [each for each, answer in zip(sent, answers, strict=True) if answer.status_code != 204]
+    assert failed == [poison, poison]
+    assert {answer.status_code for answer in answers} == {204, 500}
+    numbers = [int(row[0]) for row in intake.ask("SELECT raw->>'SequenceNumber' FROM carrier_events")]
+    assert sorted(numbers) == list(range(30))
 
 
 def test_callback_with_an_unknown_token_is_not_stored(intake: Intake) -> None:

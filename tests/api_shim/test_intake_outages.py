@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import JOB
-from tests.api_shim.calls import a_call
-from tests.api_shim.carrier_callbacks import call_back
+from tests.api_shim.calls import a_call, tenant_of
+from tests.api_shim.carrier_callbacks import call_back, changed, token_of
 from tests.api_shim.intake import (
     KEY,
     Intake,
@@ -31,9 +32,11 @@ from tests.api_shim.intake import (
     environment_of,
     meanwhile,
     settings_for,
+    slow_insert,
     taking_less_than,
 )
 from tests.conftest import NOON, Seeded, seed, wait_until
+from tests.support.builders import Tenant, a_claimed_attempt
 
 PATIENT = {"Prefer": "wait=30"}
 
@@ -139,6 +142,23 @@ def test_a_callback_while_postgres_is_away_is_asked_for_again(
     assert call_back(on_own_postgres, "a-token").status_code == 503
 
 
+def test_callbacks_while_postgres_is_away_are_not_lost(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
+    token = token_of(a_claimed_attempt(tenant_of(on_own_postgres)))
+    forms = [changed(SequenceNumber=str(number)) for number in range(10)]
+
+    def call_back_all() -> list[tuple[int, str | None]]:
+        with ThreadPoolExecutor(len(forms)) as clients:
+            answers = list(clients.map(lambda form: call_back(on_own_postgres, token, form), forms))
+        return [(each.status_code, each.headers.get("Retry-After")) for each in answers]
+
+    own_postgres.stop()
+    assert call_back_all() == [(503, "1")] * len(forms)
+    own_postgres.start()
+    assert call_back_all() == [(204, None)] * len(forms)
+    numbers = [int(row[0]) for row in on_own_postgres.ask("SELECT raw->>'SequenceNumber' FROM carrier_events")]
+    assert sorted(numbers) == list(range(len(forms)))
+
+
 def test_frozen_postgres_delays_no_request_for_long(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
     backends = [pid for (pid,) in on_own_postgres.ask("SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL")]
     assert own_postgres.pid is not None
@@ -190,6 +210,22 @@ def test_waiting_request_is_released_on_a_stop_signal(intake: Intake) -> None:
             # The server aborts waiting requests after 15 s, so a response shows that this one was released before.
             assert answer().status_code == 202
             assert api.wait(30) in {0, -signal.SIGTERM}
+
+
+def test_callback_is_stored_although_the_server_stops(intake: Intake, tenant: Tenant) -> None:
+    """The server cancels its request, because storing takes longer than the time for open requests."""
+    token, port = token_of(a_claimed_attempt(tenant)), free_port()
+    command = f"-m uvicorn api_shim.app:app --port {port} --no-access-log --timeout-graceful-shutdown 1"
+    with slow_insert(intake, "carrier_events"), a_process(intake, command) as api:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            theirs = replace(intake, client=client)
+            wait_until(lambda: answers(client), says="the process serves")
+            with ThreadPoolExecutor(1) as clients:
+                clients.submit(call_back, theirs, token)
+                wait_until(lambda: intake.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+                api.terminate()
+        assert api.wait(30) in {0, -signal.SIGTERM}
+        assert intake.count("carrier_events") == 1
 
 
 def test_real_worker_applies_accepted_commands(intake: Intake) -> None:

@@ -59,7 +59,7 @@ def signature(token: str, form: Form, *, key: str = PRIMARY) -> str:
 def deliver(hear: Hear, attempt: Attempt, form: Form) -> None:
     """The carrier sends a callback for this attempt's present token."""
     assert attempt.token is not None
-    hear.callback(attempt.token, callback_path(attempt.token), form, signature(attempt.token, form))
+    hear.store([hear.genuine(attempt.token, callback_path(attempt.token), form, signature(attempt.token, form))])
 
 
 @pytest.fixture
@@ -116,7 +116,8 @@ def test_callback_signed_with_the_rotated_token_is_genuine(tenant: Tenant, hear:
     mine = a_placed_attempt(tenant)
     assert mine.token is not None
     form = a_form(mine, "ringing")
-    hear.callback(mine.token, callback_path(mine.token), form, signature(mine.token, form, key=SECONDARY))
+    signed = signature(mine.token, form, key=SECONDARY)
+    hear.store([hear.genuine(mine.token, callback_path(mine.token), form, signed)])
     assert stored(tenant) == 1
 
 
@@ -139,7 +140,7 @@ def test_forged_callback_stores_nothing(tenant: Tenant, hear: Hear, hints: Recor
     ]
     for token, at, body, signed in forgeries:
         with pytest.raises(NotACallback):
-            hear.callback(token, at, body, signed)
+            hear.store([hear.genuine(token, at, body, signed)])
     assert (stored(tenant), hints.rings) == (0, [])
     assert tenant.attempt(mine.id) == mine
 
@@ -169,7 +170,7 @@ def test_callback_with_an_unknown_field_is_applied(tenant: Tenant, apply_callbac
 
 def test_callback_for_an_unknown_token_is_not_stored(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     form = a_form(a_sid(), "ringing")
-    hear.callback("unknown", callback_path("unknown"), form, signature("unknown", form))
+    hear.store([hear.genuine("unknown", callback_path("unknown"), form, signature("unknown", form))])
     assert (stored(tenant), hints.rings) == (0, [])
 
 

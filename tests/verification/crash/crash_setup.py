@@ -174,7 +174,7 @@ def at_work(
         def store(*received: Any) -> None:
             setup.received.append(received)
             with setup.turns[CALLBACK]:
-                hear.callback(*received)
+                hear.store([hear.genuine(*received)])
 
         stack.enter_context(serving(_callbacks(store), door))
         stack.enter_context(_repeated(lambda: _do_one(hints, verbs, setup), 0, nullcontext()))

@@ -65,7 +65,7 @@ def _erase(worker: WorkerUseCases, company_id: UUID, batch: int) -> None:
 API_STEPS: Mapping[str, Callable[..., object]] = {
     "submit": _submit,
     "change_candidate": lambda api, sent, *words: api.candidates.change(sent, None, *words),
-    "callback": lambda api, *received: api.hear.callback(*received),
+    "callback": lambda api, *received: api.hear.store([api.hear.genuine(*received)]),
 }
 WORKER_STEPS: Mapping[str, Callable[..., object]] = {
     "take": lambda worker, message: worker.messages.take(message),

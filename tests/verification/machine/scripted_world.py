@@ -33,4 +33,5 @@ class ScriptedWorld:
         return seed(self.database, self.now(), intervals=ALWAYS, retry_policy=retries)
 
     def deliver(self, callback: Callback) -> None:
-        self.hear.callback(callback.token, callback.path, callback.form, callback.signature)
+        received = self.hear.genuine(callback.token, callback.path, callback.form, callback.signature)
+        self.hear.store([received])
