@@ -17,7 +17,7 @@ from scheduler.lifecycle.state_machine import evolve
 from scheduler.persistence.attempts import attempt_of, columns_of, history_row
 from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.json_columns import settings_of
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts
 
@@ -33,7 +33,7 @@ class Claimable:
 
 @dataclass(frozen=True, kw_only=True)
 class LastLookRow:
-    """The facts that the last look reads, in one query. `phone_number` is personal data."""
+    """The facts that the last look reads about one attempt. `phone_number` is personal data."""
 
     attempt: Attempt
     phone_number: str | None
@@ -130,20 +130,27 @@ class AttemptClaims(Store):
             return frozenset()
         return frozenset(row.id for row in self._connection.execute(_CLAIMABLE, {"ids": list(rest), "now": now}))
 
+    def look_all(self, ids: Sequence[UUID]) -> dict[UUID, AnyRow]:
+        """Read everything that the last looks need, with the database's clock. `last_look_of` reads each row."""
+        return {row.id: row for row in self._connection.execute(_LAST_LOOK, {"ids": list(ids)})}
+
     def look(self, attempt_id: UUID) -> LastLookRow | None:
-        """Read everything that the last look needs, with the database's clock."""
-        row = self._connection.execute(_LAST_LOOK, {"id": attempt_id}).one_or_none()
-        if row is None:
-            return None
-        return from_row(
-            LastLookRow,
-            row,
-            attempt=attempt_of(row),
-            timezone=row.candidate_timezone,
-            settings=settings_of(row),
-            breaker=from_row(Breaker, row, "breaker_"),
-            backoff=_backoff(row),
-        )
+        """Read everything that the last look of one attempt needs."""
+        row = self.look_all([attempt_id]).get(attempt_id)
+        return None if row is None else last_look_of(row)
+
+
+def last_look_of(row: AnyRow) -> LastLookRow:
+    """Return the facts in a row of `look_all`. Raises an error for one that this version cannot read."""
+    return from_row(
+        LastLookRow,
+        row,
+        attempt=attempt_of(row),
+        timezone=row.candidate_timezone,
+        settings=settings_of(row),
+        breaker=from_row(Breaker, row, "breaker_"),
+        backoff=_backoff(row),
+    )
 
 
 # The statement that locks attempts for the claim checks every guard itself: a hint is never a reason to dial.
@@ -223,7 +230,7 @@ _LAST_LOOK = text(f"""
         ORDER BY coalesce(b.answered_at >= b.down_until, false), b.down_until DESC
         LIMIT 1
     ) b ON true
-    WHERE a.id = :id
+    WHERE a.id = ANY (:ids)
 """)  # noqa: S608 - the inserted text is a constant of this package
 
 

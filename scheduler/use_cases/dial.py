@@ -20,27 +20,27 @@ from scheduler.domain.company import ALARM, Company
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.capacity import Allotment, Pace, allot
-from scheduler.lifecycle.decisions import Alarm, GoAhead, NotMine
+from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.attempt_claims import Claimable, LastLookRow
+from scheduler.persistence.attempt_claims import Claimable
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
-from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
+from scheduler.use_cases.dialling import last_look
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
 from scheduler.use_cases.dialling.claims import ClaimInDoubt, Claims, ClaimTooSlow, Hinted, PermittedOrder, ToSend
+from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
-from scheduler.use_cases.shared.situations import callee_from, situation_from
+from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
 _ACTOR = "dial"
 _ROOM_AGAIN = timedelta(seconds=0.25)
-_TALK_MARGIN = timedelta(minutes=2)
 
 
 class Dial:
@@ -205,47 +205,39 @@ class Dial:
         self.look_took = timedelta(seconds=seconds)
         return self.look_took
 
-    def last_look(self, attempt: Attempt) -> PermittedOrder | None:
-        """Return the order to send now. None: the call may not be placed, and the attempt was given back.
+    def look_all(self, attempts: Sequence[Attempt]) -> LookFacts:
+        """Read the facts for the last looks of several calls that are sent next, in one query.
 
         Raises DatabaseAway: nothing may be sent.
         """
         # One round trip: with a slow network the result of a transaction of four would be too old.
         with self._database.statement() as stores:
             looked, looked_at = monotonic(), self._now()
-            row = stores.attempt_claims.look(attempt.id)
+            rows = stores.attempt_claims.look_all([each.id for each in attempts])
             answered_at = monotonic()
             self._note_look(answered_at - looked)
-        if row is None:
-            return None
-        now = self._now()
-        comparison = Comparison(database_clock=row.database_clock, asked_at=looked, answered_at=answered_at)
+        if not rows:
+            return LookFacts(rows=rows, looked_at=looked_at, looked=looked, ahead=timedelta())
+        database_clock = next(iter(rows.values())).database_clock
+        comparison = Comparison(database_clock=database_clock, asked_at=looked, answered_at=answered_at)
         ahead = self._database.ahead(comparison)
-        if clock_comparison.is_wrong(ahead):
-            now -= ahead  # the call is not placed; its new due time must come from the database's clock
-        situation = situation_from(row, self._hasher, -ahead)
-        verdict = decisions.on_last_look(situation, attempt.epoch, now, self._policy)
-        if isinstance(verdict, NotMine):
-            return None
-        if isinstance(verdict, GoAhead):
-            return self._order(row, looked_at, looked, verdict.leave_by)
-        self._give_back(attempt, lambda _: verdict)
-        return None
+        return LookFacts(rows=rows, looked_at=looked_at, looked=looked, ahead=ahead)
 
-    def _order(self, row: LastLookRow, looked_at: datetime, looked: float, leave_by: datetime) -> PermittedOrder:
-        assert row.phone_number is not None
-        assert row.attempt.token is not None
-        return PermittedOrder(
-            to=row.phone_number,
-            caller=row.caller_number,
-            token=row.attempt.token,
-            ring_timeout=self._policy.ring_timeout,
-            time_limit=min(row.interview_duration + _TALK_MARGIN, self._policy.max_call),
-            machine_detection=row.settings.machine_detection,
-            looked_at=looked_at,
-            looked=looked,
-            leave_by=leave_by,
-        )
+    def verdict(self, attempt: Attempt, facts: LookFacts) -> PermittedOrder | PutBack | None:
+        """Return the order to send now, or the events for `put_back`. None: it belongs to another worker."""
+        return last_look.verdict(attempt, facts, self._hasher, self._now(), self._policy)
+
+    def put_back(self, attempt: Attempt, put_back: PutBack) -> None:
+        """Return an attempt whose call may not be placed. Raises DatabaseAway."""
+        self._give_back(attempt, lambda _: put_back.events)
+
+    def last_look(self, attempt: Attempt) -> PermittedOrder | None:
+        """Return the order to send now. None: the call may not be placed, and the attempt was put back."""
+        found = self.verdict(attempt, self.look_all([attempt]))
+        if not isinstance(found, PutBack):
+            return found
+        self.put_back(attempt, found)
+        return None
 
     def give_back(self, attempt: Attempt, cause: str) -> None:
         """Return an attempt to PENDING for which nothing was sent, due in 5 s. Raises DatabaseAway."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -26,8 +26,10 @@ from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialling.claims import ClaimInDoubt, Claims, ClaimTooSlow, PermittedOrder, ToSend
 from scheduler.use_cases.dialling.hand import Hand
+from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 from scheduler.use_cases.dialling.look_limit import LookLimit
+from scheduler.use_cases.dialling.look_queries import LookQueries
 from scheduler.use_cases.dialling.permit import Permit
 from scheduler.use_cases.dialling.recorder import Answer, Recorder
 from scheduler.use_cases.dialling.watch import LockWatch, LookWatch
@@ -74,6 +76,7 @@ class Dialler:
         self._looks = LookWatch()
         self._alarm = LeaseAlarm()
         self._look_limit = LookLimit()
+        self._look_queries = LookQueries(self._look_all)
         self._unsent: set[UUID] = set()
         self._account_free_at = 0.0
         self._conflicts = 0
@@ -292,12 +295,15 @@ class Dialler:
         """Send at most one POST. Return its answer or the reason for not sending. None: a last look gave it back."""
         # Claimed calls are sent within a second. A longer wait comes from a clock that was set back.
         await asyncio.sleep(min(SEND_SPAN.total_seconds(), self._until(claim.send_at)))
-        permit = Permit(claim, lambda: self._look(claim.attempt), self._alarm, self._now, lambda: self._on_left(claim))
+        attempt = claim.attempt
+        permit = Permit(
+            claim, lambda: self._look(attempt), self._alarm, self._now, lambda age: self._on_left(attempt.id, age)
+        )
         while order := await permit.order():
             if self._is_in_doubt():
                 return Withheld(cause="CARRIER_IN_DOUBT")
             failpoint("dial.looked")
-            answer = await self._place(claim.attempt.id, order, permit)
+            answer = await self._place(attempt.id, order, permit)
             if not permit.has_refused:
                 failpoint("dial.answered")
                 return answer
@@ -310,10 +316,10 @@ class Dialler:
             self._looks.is_too_slow(self._dial.look_took, monotonic())
         return Withheld(cause="TOO_SLOW" if permit.is_too_late else "SLOW_LOOK")
 
-    def _on_left(self, claim: ToSend) -> None:
-        self._look_limit.end(claim.attempt.id)
+    def _on_left(self, attempt_id: UUID, age: timedelta) -> None:
+        self._look_limit.sent(attempt_id, age)
         self._rate.sent(monotonic())
-        self._make_room(claim.attempt.id)
+        self._make_room(attempt_id)
 
     def _withhold(self, claim: ToSend, cause: str) -> None:
         """Give back a claimed call that was not started."""
@@ -322,7 +328,14 @@ class Dialler:
 
     async def _look(self, attempt: Attempt) -> PermittedOrder | None:
         await self._look_limit.begin(attempt.id)
-        return await self._in_thread(lambda: self._dial.last_look(attempt))
+        found = self._dial.verdict(attempt, await self._look_queries.of(attempt))
+        if not isinstance(found, PutBack):
+            return found
+        await self._in_thread(lambda: self._dial.put_back(attempt, found))
+        return None
+
+    async def _look_all(self, attempts: Sequence[Attempt]) -> LookFacts:
+        return await self._in_thread(lambda: self._dial.look_all(attempts))
 
     async def _place(self, attempt_id: UUID, order: CallOrder, permit: Permit) -> CarrierAnswer:
         self._sent_at[attempt_id] = monotonic()

@@ -11,11 +11,12 @@ from scheduler.persistence.database import Database
 
 @contextmanager
 def statements_of(database: Database) -> Iterator[list[str]]:
-    """Collect the statements that are sent within the block, also the ones that begin transactions."""
+    """Collect the statements of the block, also the ones that begin transactions. Many sets of values count each."""
     sent: list[str] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
+    def note(*seen: Any) -> None:
+        statement, values, is_for_many = seen[2], seen[3], seen[5]
+        sent.extend([statement] * (len(values) if is_for_many else 1))
 
     event.listen(database._engine, "before_cursor_execute", note)
     try:

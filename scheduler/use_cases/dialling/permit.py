@@ -21,10 +21,18 @@ Look = Callable[[], Awaitable[PermittedOrder | None]]
 
 
 class Permit:
-    """The gate (`carriers.interface.Gate`) of one call. `look` gives back an attempt that may not be called."""
+    """The gate (`carriers.interface.Gate`) of one call. `look` gives back an attempt that may not be called.
+
+    `on_left` receives the age of the look when the call is sent.
+    """
 
     def __init__(
-        self, claim: ToSend, look: Look, alarm: LeaseAlarm, now: Now, on_left: Callable[[], None] = lambda: None
+        self,
+        claim: ToSend,
+        look: Look,
+        alarm: LeaseAlarm,
+        now: Now,
+        on_left: Callable[[timedelta], None] = lambda _: None,
     ) -> None:
         self._claim = claim
         self._look = look
@@ -96,7 +104,8 @@ class Permit:
     def left(self) -> None:
         """Set the timer back to the lease: it must not end the process while the answer is on its way."""
         self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
-        self._on_left()
+        assert self._order is not None
+        self._on_left(timedelta(seconds=monotonic() - self._order.looked))
 
     def is_fresh(self) -> bool:
         """Check both clocks: in a paused virtual machine the monotonic clock stops, and later the wall clock jumps."""
