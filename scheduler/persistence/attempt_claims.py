@@ -1,12 +1,13 @@
 """Attempts: locked for the claim, claimed, and checked a last time before dialling."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, insert, select, text, update
+from sqlalchemy import Row, text
 
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.domain.company import CompanySettings
@@ -14,21 +15,38 @@ from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.state_machine import evolve
-from scheduler.persistence.attempts import attempt_of, columns_of, history_row
+from scheduler.persistence.attempts import attempt_of, history_row
 from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claimable:
-    """A due attempt with a free line, both locked by this transaction."""
+class ClaimFacts:
+    """The facts that a claim needs besides the rows that it locks.
 
-    attempt: Attempt
-    calls_in_progress: int
-    """Those of its company."""
+    Exact while account and companies are locked, because only claims increase these numbers.
+    """
+
+    database: DatabaseName
+    calls: int
+    """The calls in progress of the account."""
+    calls_being_placed: int
+    """Those of them that are claimed and have no answer yet."""
+    calls_by_company: Mapping[UUID, int]
+    """The calls in progress of the locked companies that have any."""
+    companies: frozenset[UUID]
+    """The companies of the attempts that may place calls, whether or not they are locked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalleeNow:
+    """The current number of a callee, which is personal data, and whether a command for the interview waits."""
+
+    phone_number: str | None = field(repr=False)
+    command_waiting: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,61 +82,92 @@ class LastLookRow:
 class AttemptClaims(Store):
     def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
         """Claim one attempt, as `claim_all` does."""
-        [moved] = self.claim_all([(attempt, event)], account_id, actor, now)
+        number = self.callees([attempt.interview_id])[attempt.interview_id].phone_number
+        [moved] = self.claim_all([(attempt, event, number)], account_id, actor, now)
         return moved
 
     def claim_all(
-        self, claims: Sequence[tuple[Attempt, Claimed]], account_id: int, actor: str, now: datetime
+        self, claims: Sequence[tuple[Attempt, Claimed, str | None]], account_id: int, actor: str, now: datetime
     ) -> list[Attempt]:
-        """Save attempts as claimed, with their history, in a constant number of statements. Return them in order.
+        """Save attempts as claimed, with their history, in one statement. Return them in order.
 
         Each new token names its attempt permanently, and the number that is called is stored. The caller has locked
         the attempts. Raises NoSuchArrow if an attempt cannot be claimed.
         """
-        ids = [attempt.interview_id for attempt, _ in claims]
-        numbers = {row.id: row.phone_number for row in self._connection.execute(_NUMBERS_TO_CALL, {"ids": ids})}
-        moved = [
-            evolve(replace(attempt, called_number=numbers[attempt.interview_id]), event, now)
-            for attempt, event in claims
+        moved = [evolve(replace(attempt, called_number=number), event, now) for attempt, event, number in claims]
+        history = [
+            history_row(attempt, each, event, actor) for each, (attempt, event, _) in zip(moved, claims, strict=True)
         ]
         self._connection.execute(
-            update(attempts).where(attempts.c.id == bindparam("moved_id")).values(account_id=account_id),
-            [{"moved_id": each.id, **columns_of(each)} for each in moved],
-        )
-        self._connection.execute(
-            insert(attempt_history),
-            [history_row(attempt, each, event, actor) for each, (attempt, event) in zip(moved, claims, strict=True)],
-        )
-        self._connection.execute(
-            insert(attempt_tokens),
-            [{"token": event.token, "attempt_id": attempt.id, "claimed_at": now} for attempt, event in claims],
+            _CLAIM,
+            {
+                "ids": [each.id for each in moved],
+                "epochs": [each.epoch for each in moved],
+                "tokens": [each.token for each in moved],
+                "leases": [each.lease_until for each in moved],
+                "numbers": [each.called_number for each in moved],
+                "details": [json.dumps(each["detail"]) for each in history],
+                "account_id": account_id,
+                "actor": actor,
+                "now": now,
+            },
         )
         return moved
+
+    def take_slots(self, account_id: int, next_slot_at: datetime, of_companies: Mapping[UUID, datetime]) -> None:
+        """Save the next slots of the account and of companies, all locked by the caller."""
+        self._connection.execute(
+            _TAKE_SLOTS,
+            {
+                "account_id": account_id,
+                "next_slot_at": next_slot_at,
+                "company_ids": list(of_companies),
+                "next_slots": list(of_companies.values()),
+            },
+        )
 
     def hinted(self, ids: Sequence[UUID]) -> list[Row[Any]]:
         """Return `id`, `company_id`, `manual`, `due_at` of the pending attempts: they decide the order of claims."""
         return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
 
-    def companies_of(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Return the companies of these attempts."""
-        rows = self._connection.execute(select(attempts.c.company_id).where(attempts.c.id.in_(ids)).distinct())
-        return [row.company_id for row in rows]
+    def facts(self, account_id: int, ids: Sequence[UUID], locked: Collection[UUID]) -> ClaimFacts:
+        """Read the facts for a claim of these attempts. The caller has locked the account and the `locked` companies.
 
-    def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Claimable]:
+        A statement of its own, after these locks: an earlier one would not see what the last claim has committed.
+        """
+        row = self._connection.execute(
+            _CLAIM_FACTS, {"account_id": account_id, "ids": list(ids), "locked": list(locked)}
+        ).one()
+        return ClaimFacts(
+            database=from_row(DatabaseName, row),
+            calls=row.calls,
+            calls_being_placed=row.calls_being_placed,
+            calls_by_company={UUID(key): calls for key, calls in row.calls_by_company.items()},
+            companies=frozenset(row.companies),
+        )
+
+    def callees(self, interview_ids: Sequence[UUID]) -> dict[UUID, CalleeNow]:
+        """Return the callees of these interviews, by interview.
+
+        A command for an interview whose attempt the caller has locked was either committed before, and is seen here, or
+        waits for that lock and is accepted after the claim.
+        """
+        rows = self._connection.execute(_CALLEES, {"ids": list(interview_ids)})
+        return {row.id: from_row(CalleeNow, row) for row in rows}
+
+    def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Attempt]:
         """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
 
         Companies take turns. Rows that another transaction has locked are left out, see `locked_elsewhere`.
         """
-        rows = self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}).all()
-        calls = {row.company_id: row.calls for row in self._connection.execute(_CALLS_BY_COMPANY)}
         hashes: set[bytes] = set()
         claimable = []
-        for row in rows:
+        for row in self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}):
             if row.number_hash in hashes:  # guard: one_per_number
                 continue
             hashes.add(row.number_hash)
-            claimable.append(Claimable(attempt=attempt_of(row), calls_in_progress=calls.get(row.company_id, 0)))
-        return in_turns(claimable, attempt_of=lambda each: each.attempt)
+            claimable.append(attempt_of(row))
+        return in_turns(claimable)
 
     def locked_elsewhere(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
         """Return the attempts that seem claimable without locks and are not among the `locked`.
@@ -177,9 +226,87 @@ _LOCK_CLAIMABLE = text(f"""
 _CLAIMABLE = text(f"SELECT a.id {_WHAT_MAY_BE_CLAIMED}")
 
 
-_CALLS_BY_COMPANY = text(
-    "SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id"
-)
+_CLAIM_FACTS = text(f"""
+    SELECT d.server,
+           d.copy,
+           n.calls,
+           n.calls_being_placed,
+           coalesce(
+               (SELECT jsonb_object_agg(b.company_id, b.calls) FROM (
+                   SELECT a.company_id, count(*) AS calls
+                   FROM attempts a
+                   WHERE a.state = 'IN_PROGRESS' AND a.company_id = ANY (CAST(:locked AS uuid[]))
+                   GROUP BY a.company_id
+               ) b),
+               '{{}}'
+           ) AS calls_by_company,
+           ARRAY (
+               SELECT c.id FROM companies c
+               WHERE c.id = ANY (ARRAY (SELECT a.company_id FROM attempts a WHERE a.id = ANY (CAST(:ids AS uuid[]))))
+                 AND c.deleted_at IS NULL AND c.paused_at IS NULL
+           ) AS companies
+    FROM ({DATABASE_NOW}) d
+    CROSS JOIN (
+        SELECT count(*) AS calls, count(*) FILTER (WHERE a.phase = 'DIALLING') AS calls_being_placed
+        FROM attempts a
+        WHERE a.state = 'IN_PROGRESS' AND a.account_id = :account_id
+    ) n
+""")  # noqa: S608 - the inserted text is a constant of this package
+
+
+_CALLEES = text("""
+    SELECT i.id,
+           p.phone_number,
+           EXISTS (SELECT FROM inbox x WHERE x.interview_id = i.id AND x.applied_at IS NULL) AS command_waiting
+    FROM interviews i
+    JOIN candidates p ON p.id = i.candidate_id
+    WHERE i.id = ANY (:ids)
+""")
+
+
+_CLAIM = text("""
+    WITH given AS (
+        SELECT *
+        FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:epochs AS integer[]), CAST(:tokens AS text[]),
+            CAST(:leases AS timestamptz[]), CAST(:numbers AS text[]), CAST(:details AS text[])
+        ) AS given (id, epoch, token, lease_until, called_number, detail)
+    ), written_tokens AS (
+        INSERT INTO attempt_tokens (token, attempt_id, claimed_at)
+        SELECT token, id, CAST(:now AS timestamptz) FROM given
+    ), written_history AS (
+        INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)
+        SELECT id, CAST(:now AS timestamptz), 'claimed', 'PENDING', 'IN_PROGRESS', '', epoch, :actor,
+               CAST(detail AS jsonb)
+        FROM given
+    )
+    UPDATE attempts
+    SET state = 'IN_PROGRESS',
+        phase = 'DIALLING',
+        epoch = given.epoch,
+        token = given.token,
+        account_id = :account_id,
+        claimed_at = :now,
+        lease_until = given.lease_until,
+        called_number = given.called_number,
+        released_until = NULL,
+        listed_at = NULL,
+        search_at = NULL,
+        updated_at = :now
+    FROM given
+    WHERE attempts.id = given.id
+""")
+
+
+_TAKE_SLOTS = text("""
+    WITH of_account AS (
+        UPDATE carrier_accounts SET next_slot_at = :next_slot_at WHERE id = :account_id
+    )
+    UPDATE companies
+    SET next_slot_at = given.next_slot_at
+    FROM unnest(CAST(:company_ids AS uuid[]), CAST(:next_slots AS timestamptz[])) AS given (id, next_slot_at)
+    WHERE companies.id = given.id
+""")
 
 
 # The only statement that may read the database's clock: it compares two clocks and decides nothing by either.
@@ -232,11 +359,6 @@ _LAST_LOOK = text(f"""
     ) b ON true
     WHERE a.id = ANY (:ids)
 """)  # noqa: S608 - the inserted text is a constant of this package
-
-
-_NUMBERS_TO_CALL = text("""
-    SELECT i.id, p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = ANY (:ids)
-""")
 
 
 _HINTED = text("""

@@ -14,13 +14,14 @@ from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
 
-_DATABASE_NOW = text("""
+DATABASE_NOW = """
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS server,
            d.oid || '/' || 'attempts'::regclass::oid || '/' || a.xmin AS copy
     FROM pg_control_system(), pg_database d, arrows a
     WHERE d.datname = current_database()
       AND (a.event, a.from_state, a.to_state, a.reason) = ('claimed', 'PENDING', 'IN_PROGRESS', '')
-""")
+"""
+"""The name of the database of this connection, as `DatabaseName`."""
 _NEWEST_CLAIMS = 50
 _CLAIMED_HERE = text("""
     SELECT EXISTS (
@@ -153,7 +154,7 @@ class CarrierAccounts(Store):
 
         The timeline comes from the current WAL file: the control file shows it only after the next checkpoint.
         """
-        return from_row(DatabaseName, self._connection.execute(_DATABASE_NOW).one())
+        return from_row(DatabaseName, self._connection.execute(text(DATABASE_NOW)).one())
 
     def has_claimed_here(self) -> bool:
         """Return True if this copy of the database made one of its newest claims itself.
@@ -241,8 +242,3 @@ class CarrierAccounts(Store):
         """Return all accounts without their back-offs: the counting role may not read caller ids."""
         rows = self._connection.execute(select(carrier_accounts.c.id).order_by(carrier_accounts.c.id))
         return [self._account(row.id, lock=False) for row in rows]
-
-    def take_slots(self, account_id: int, next_slot_at: datetime) -> None:
-        self._connection.execute(
-            update(carrier_accounts).where(carrier_accounts.c.id == account_id).values(next_slot_at=next_slot_at)
-        )

@@ -1,11 +1,11 @@
 """Companies: the rows that every claim locks and checks, and the settings that decide when candidates are called."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, any_, func, insert, select, text, update
 
 from scheduler.domain.company import Company
 from scheduler.domain.pagination import Listed, Slice
@@ -15,8 +15,9 @@ from scheduler.logs import log
 from scheduler.persistence.json_columns import settings_as_json, settings_of
 from scheduler.persistence.owners import email_of_owner_or_invited
 from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.sql_any import among
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import companies
+from scheduler.persistence.tables import attempts, companies
 
 _log = log(__name__)
 
@@ -53,17 +54,18 @@ class Companies(Store):
         query = select(companies).where(companies.c.deleted_at.is_(None)).order_by(companies.c.created_at).limit(1)
         return self._one(_company, query)
 
-    def lock_for_claim(self, company_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
-        """Lock the companies that may place calls, in the order of their ids. Return them with their next slot.
+    def lock_for_claim(self, attempt_ids: Sequence[UUID]) -> Mapping[UUID, tuple[Company, datetime]]:
+        """Lock the companies of these attempts that may place calls, in the order of their ids, with their next slots.
 
         No other transaction may pause, delete or claim for them until we commit. A company that another transaction has
-        locked (see `locked_away`), or whose settings another version wrote and cannot be read, is left out and does not
-        stop the calls of the others.
+        locked, or whose settings another version wrote and cannot be read, is left out and does not stop the calls of
+        the others.
         """
+        of_attempts = select(attempts.c.company_id).where(among(attempts.c.id, attempt_ids)).distinct()
         rows = self._connection.execute(
             select(companies)
             .where(
-                companies.c.id.in_(company_ids),
+                companies.c.id == any_(func.array(of_attempts.scalar_subquery())),
                 companies.c.deleted_at.is_(None),  # guard: company_deleted
                 companies.c.paused_at.is_(None),  # guard: company_paused
             )
@@ -83,29 +85,10 @@ class Companies(Store):
                 )
         return locked
 
-    def locked_away(self, company_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Return which of the companies that `lock_for_claim` left out are locked by another transaction."""
-        if not company_ids:
-            return frozenset()
-        rows = self._connection.execute(
-            select(companies.c.id).where(
-                companies.c.id.in_(company_ids),
-                companies.c.deleted_at.is_(None),
-                companies.c.paused_at.is_(None),
-            )
-        )
-        return frozenset(row.id for row in rows)
-
     def lock_holder(self, company_id: UUID) -> int | None:
         """Return the process id of the database session that has locked the row. None if several have, or none."""
         pid: int | None = self._connection.execute(_LOCK_HOLDER, {"id": company_id}).scalar()
         return pid
-
-    def take_slots(self, next_slots: Mapping[UUID, datetime]) -> None:
-        self._connection.execute(
-            update(companies).where(companies.c.id == bindparam("company_id")),
-            [{"company_id": each, "next_slot_at": next_slot_at} for each, next_slot_at in next_slots.items()],
-        )
 
     def pause(self, company_id: UUID, reason: str, now: datetime) -> None:
         """Stop claims for the company once committed. An existing pause keeps its original reason."""

@@ -186,15 +186,6 @@ class Inbox(Store):
             .group_by(inbox.c.company_id)
         ).all()
 
-    def interviews_with_waiting(self, interview_ids: list[UUID]) -> frozenset[UUID]:
-        """Return which of the interviews have a command that was accepted and not yet applied."""
-        rows = self._connection.execute(
-            select(inbox.c.interview_id)
-            .where(inbox.c.interview_id.in_(interview_ids), inbox.c.applied_at.is_(None))
-            .distinct()
-        )
-        return frozenset(row.interview_id for row in rows)
-
 
 _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None))
 

@@ -24,7 +24,7 @@ from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.attempt_claims import Claimable
+from scheduler.persistence.attempt_claims import CalleeNow, ClaimFacts
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
@@ -88,28 +88,30 @@ class Dial:
             )
             if any(stops):
                 return Claims(is_stopped=True)
-            company_ids = stores.attempt_claims.companies_of(ids)
-            companies = stores.companies.lock_for_claim(company_ids)
-            locked = stores.companies.locked_away(set(company_ids) - set(companies))
+            companies = stores.companies.lock_for_claim(ids)
+            facts = stores.attempt_claims.facts(account.id, ids, companies.keys())
+            locked = facts.companies - companies.keys()
             if not companies and not locked:
                 return Claims()
-            if not self._database_is_unchanged(stores, account, now):  # guard: database
+            if not self._database_is_unchanged(stores, account, facts.database, now):  # guard: database
                 return Claims(is_stopped=True)
             claimable = stores.attempt_claims.lock_claimable(ids, now)
-            passed_over = stores.attempt_claims.locked_elsewhere(ids, [each.attempt.id for each in claimable], now)
-            claimable = self._without_waiting_commands(stores, claimable)
-            held = {each.attempt.id for each in claimable if each.attempt.company_id in locked}
-            claimable = [each for each in claimable if each.attempt.company_id in companies]
-            waits = self._judge.may_not_be_claimed(stores, account, [each.attempt.id for each in claimable])
-            claimable = [each for each in claimable if each.attempt.id not in waits]
-            room = _room(stores, account)
-            allotment = _allotment(claimable, account, room, companies, now)
-            claimed += self._claim(stores, claimable, allotment, now, started)
+            passed_over = stores.attempt_claims.locked_elsewhere(ids, [each.id for each in claimable], now)
+            # A second statement, after the locks: see `callees`.
+            callees = stores.attempt_claims.callees([each.interview_id for each in claimable])
+            claimable = _without_waiting_commands(claimable, callees)
+            held = {each.id for each in claimable if each.company_id in locked}
+            claimable = [each for each in claimable if each.company_id in companies]
+            waits = self._judge.may_not_be_claimed(stores, account, [each.id for each in claimable])
+            claimable = [each for each in claimable if each.id not in waits]
+            room = _room(account, facts)
+            allotment = _allotment(claimable, account, room, companies, facts, now)
+            claimed += self._claim(stores, claimable, callees, allotment, now, started)
             if monotonic() - started > self._policy.send_within.total_seconds():
                 claimed.clear()
                 raise ClaimTooSlow
         claimed_ids = {each.attempt.id for each in claimed}
-        waiting = [each.attempt for each in claimable if each.attempt.id not in claimed_ids]
+        waiting = [each for each in claimable if each.id not in claimed_ids]
         return Claims(
             claimed=tuple(claimed),
             waiting=passed_over | held | {each.id for each in waiting},
@@ -122,9 +124,10 @@ class Dial:
             account_free_at=_account_free_at(allotment, room, now),
         )
 
-    def _database_is_unchanged(self, stores: Stores, account: CarrierAccount, now: datetime) -> bool:
+    def _database_is_unchanged(
+        self, stores: Stores, account: CarrierAccount, present: DatabaseName, now: datetime
+    ) -> bool:
         """Return False, and pause all calling, if a restored backup or a standby may lack calls that were placed."""
-        present = stores.carrier_accounts.database_now()
         if (
             account.claimed_on is not None
             and account.claimed_on == present.server  # guard: database_server
@@ -141,34 +144,32 @@ class Dial:
         )
         return False
 
-    def _without_waiting_commands(self, stores: Stores, claimable: list[Claimable]) -> list[Claimable]:
-        # A second statement, after the locks: a command for one of these interviews was either committed before, and
-        # is seen here, or waits for these locks and is accepted after the claim.
-        waiting = stores.inbox.interviews_with_waiting([each.attempt.interview_id for each in claimable])
-        return [
-            each
-            for each in claimable
-            if each.attempt.interview_id not in waiting  # guard: command_waiting
-        ]
-
     def _claim(
-        self, stores: Stores, claimable: list[Claimable], allotment: Allotment, now: datetime, started: float
+        self,
+        stores: Stores,
+        claimable: Sequence[Attempt],
+        callees: Mapping[UUID, CalleeNow],
+        allotment: Allotment,
+        now: datetime,
+        started: float,
     ) -> list[ToSend]:
-        by_id = {each.attempt.id: each.attempt for each in claimable}
-        events: list[tuple[Attempt, Claimed]] = []
+        by_id = {each.id: each for each in claimable}
+        events: list[tuple[Attempt, Claimed, str | None]] = []
         taken: dict[bytes, UUID] = {}
         moved: list[Attempt] = []
         for place in allotment.places:
             attempt = by_id[place.attempt_id]
             assert attempt.number_hash is not None
-            events.append((attempt, Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)))
+            event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
+            events.append((attempt, event, callees[attempt.interview_id].phone_number))
             taken[attempt.number_hash] = attempt.id
         if events:
             stores.lines.take_all(taken)
             moved = stores.attempt_claims.claim_all(events, self._account_id, _ACTOR, now)
-            stores.carrier_accounts.take_slots(self._account_id, allotment.account.next_slot_at)
-            stores.companies.take_slots(
-                {company_id: pace.next_slot_at for company_id, pace in allotment.companies.items()}
+            stores.attempt_claims.take_slots(
+                self._account_id,
+                allotment.account.next_slot_at,
+                {each.company_id: allotment.companies[each.company_id].next_slot_at for each in moved},
             )
             failpoint("dial.claiming")
         return [
@@ -387,23 +388,32 @@ def _account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime
     return free_at if free_at > now else None
 
 
+def _without_waiting_commands(claimable: Sequence[Attempt], callees: Mapping[UUID, CalleeNow]) -> list[Attempt]:
+    waiting = {interview_id for interview_id, callee in callees.items() if callee.command_waiting}
+    return [
+        each
+        for each in claimable
+        if each.interview_id not in waiting  # guard: command_waiting
+    ]
+
+
 def _allotment(
-    claimable: Sequence[Claimable],
+    claimable: Sequence[Attempt],
     account: CarrierAccount,
     room: int,
     companies: Mapping[UUID, tuple[Company, datetime]],
+    facts: ClaimFacts,
     now: datetime,
 ) -> Allotment:
     """Divide the account's pace and its free places among the companies, within the pace and places of each."""
-    calls = {each.attempt.company_id: each.calls_in_progress for each in claimable}
     return allot(
-        [(each.attempt.id, each.attempt.company_id) for each in claimable],
+        [(each.id, each.company_id) for each in claimable],
         Pace(next_slot_at=account.next_slot_at, per_second=account.calls_per_second, room=room),
         {
             company_id: Pace(
                 next_slot_at=next_slot_at,
                 per_second=company.settings.limits.calls_per_second,
-                room=company.settings.limits.concurrent_calls - calls.get(company_id, 0),
+                room=company.settings.limits.concurrent_calls - facts.calls_by_company.get(company_id, 0),
             )
             for company_id, (company, next_slot_at) in companies.items()
         },
@@ -412,9 +422,9 @@ def _allotment(
     )
 
 
-def _room(stores: Stores, account: CarrierAccount) -> int:
+def _room(account: CarrierAccount, facts: ClaimFacts) -> int:
     """Return how many more calls the account may have. While the breaker is half-open, one at a time."""
-    room = account.max_calls - stores.carrier_accounts.calls_at_once(account.id)
+    room = account.max_calls - facts.calls
     if account.breaker.is_on_trial:
-        return min(room, 1 - stores.carrier_accounts.calls_being_placed(account.id))
+        return min(room, 1 - facts.calls_being_placed)
     return room

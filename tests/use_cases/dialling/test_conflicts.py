@@ -30,10 +30,12 @@ from tests.support.builders import (
     a_sid,
 )
 from tests.support.servers import SimulatedCarrier
+from tests.support.statements import statements_of
 from tests.use_cases.conftest import breaker_of, is_claimed
 from tests.verification.nights.bulk_attempts import bulk_attempts
 from workers.tasks import _each
 
+STATEMENTS_OF_A_CLAIM = 10
 LOCK_ATTEMPT = "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE"
 
 
@@ -263,6 +265,33 @@ def test_transaction_records_at_most_a_hundred_answers(tenant: Tenant, postgres_
         tenant.dial.record(answers)  # type: ignore[arg-type]
     [[placed]] = tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'PLACED'")
     assert placed == AT_MOST_A_TRANSACTION
+
+
+@pytest.mark.parametrize("number", [1, 10, AT_MOST_A_TRANSACTION])
+def test_claim_needs_the_same_statements_for_any_number(tenant: Tenant, postgres_url: str, number: int) -> None:
+    ids = bulk_attempts(postgres_url, tenant, number, due_at=tenant.now())
+    with statements_of(tenant.database) as sent:
+        assert len(tenant.dial.claim(ids).claimed) == number
+    assert len(sent) == STATEMENTS_OF_A_CLAIM
+
+
+def test_claim_clears_what_a_former_version_left(tenant: Tenant) -> None:
+    pending = a_pending_attempt(tenant)
+    tenant.change("UPDATE attempts SET released_until = :at, listed_at = :at, search_at = :at", at=tenant.now())
+    [claim] = tenant.dial.claim([pending.id]).claimed
+    assert tenant.attempt(pending.id) == claim.attempt
+    assert tenant.ask("SELECT released_until, listed_at, search_at FROM attempts") == [(None, None, None)]
+
+
+def test_claim_counts_the_calls_of_each_company(tenant: Tenant, other: Tenant) -> None:
+    for each in (tenant, tenant, other):
+        a_claimed_attempt(each)
+    with tenant.database.reading() as stores:
+        ids = [a_pending_attempt(tenant).id, a_pending_attempt(other).id]
+        facts = stores.attempt_claims.facts(tenant.account_id, ids, [tenant.company_id])
+    assert facts.calls_by_company == {tenant.company_id: 2}, "only those of the claim"
+    assert (facts.calls, facts.calls_being_placed) == (3, 3)
+    assert facts.companies == {tenant.company_id, other.company_id}
 
 
 def test_claim_writes_history_token_and_number_of_each(tenant: Tenant) -> None:
