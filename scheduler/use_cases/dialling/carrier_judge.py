@@ -40,10 +40,10 @@ class CarrierJudge:
         took = any(breaker.shows_that_it_works(answer) for _, answer in answers)
         if not causes and not took:
             return
+        if not causes and not refused and not self._is_in_trouble():
+            return  # all is well: do not lock the account, which every claim needs
         with self._database.transaction(corrected=True) as stores:
             now = stores.instant(self._now)
-            if not causes and not refused and not stores.carrier_accounts.is_in_trouble(self._account_id):
-                return  # all is well: do not lock the account, which every claim needs
             account = stores.carrier_accounts.lock(self._account_id)
             verdict = self._verdict(stores, account, answers, now)
             if verdict.account != account.breaker:
@@ -54,6 +54,11 @@ class CarrierJudge:
         _report(account, verdict, answers)
         if any(each.scope.country is not None for each in verdict.opened):
             self._store_waiting_countries(now)
+
+    def _is_in_trouble(self) -> bool:
+        """Return True if breaker or back-offs have anything to forget. One round trip, after nearly every record."""
+        with self._database.statement() as stores:
+            return stores.carrier_accounts.is_in_trouble(self._account_id)
 
     def _verdict(
         self,

@@ -12,6 +12,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, NeverTaken
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.release import Release
@@ -30,6 +31,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import SimulatedCarrier
+from tests.support.statements import statements_of
 from tests.use_cases.conftest import breaker_of, claimed
 from tests.verification.nights.worker_hand import WorkerHand, a_worker_hand
 
@@ -373,3 +375,27 @@ def test_ended_back_off_permits_one_trial_call(tenant: Tenant, other: Tenant, se
     assert waits.end() == 1
     settle.round()
     assert len(claimed(tenant, *due)) == 1
+
+
+# ---- the account's row
+
+
+def test_answer_of_a_working_carrier_costs_one_statement(tenant: Tenant) -> None:
+    judge = CarrierJudge(tenant.database, tenant.hasher, tenant.account_id, tenant.now)
+    mine = a_claimed_attempt(tenant)
+    with statements_of(tenant.database) as sent:
+        judge.hear([(mine, Accepted(call_sid=a_sid()))])
+    [statement] = sent
+    assert statement.startswith("SELECT")
+
+
+def test_success_after_a_failure_is_written_once(tenant: Tenant) -> None:
+    failed(tenant)
+    assert breaker_of(tenant).failures == 1
+    taken(tenant)
+    assert breaker_of(tenant).failures == 0
+    judge = CarrierJudge(tenant.database, tenant.hasher, tenant.account_id, tenant.now)
+    mine = a_claimed_attempt(tenant)
+    with statements_of(tenant.database) as sent:
+        judge.hear([(mine, Accepted(call_sid=a_sid()))])
+    assert len(sent) == 1
