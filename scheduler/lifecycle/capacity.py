@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -26,6 +27,11 @@ class Pace:
         """Return the pace, with its next slot set to `now` if a wrong clock had reserved it too far ahead."""
         latest = bounds.latest_slot(now, self.per_second)
         return self if self.next_slot_at <= latest else replace(self, next_slot_at=now)
+
+    def places(self, now: datetime, within: timedelta) -> int:
+        """Return how many calls may start before `now + within`."""
+        free = now + within - max(now, self.of_this_clock(now).next_slot_at)
+        return max(0, min(self.room, ceil(free.total_seconds() * self.per_second)))
 
     def taken(self, send_at: datetime) -> "Pace":
         """Return the pace after a call that starts at `send_at`."""
@@ -116,16 +122,17 @@ class SendRate:
         """Return how many more may be claimed while `held` are claimed but unsent, or sent but unrecorded.
 
         The total is twice the calls sent within the last second, or half of them after the machine fell behind. Nothing
-        is claimed while more than half of that total is held, because each claim costs a transaction.
+        is claimed while more than half of that total is held, because each claim costs a transaction. The total may be
+        two transactions' worth, so that the next claim is made while the calls of the last one are sent.
         """
         while self._sent and self._sent[0] <= instant - _SECOND:
             self._sent.popleft()
         recent = len(self._sent)
         is_behind = self._late_at is not None and instant - self._late_at < _SECOND
         size = max(1, recent // 2) if is_behind else max(self._few, 2 * recent)
-        size = min(size, AT_MOST_A_TRANSACTION)
+        size = min(size, 2 * AT_MOST_A_TRANSACTION)
         free = size - held
-        return free if 2 * free >= size else 0
+        return min(free, AT_MOST_A_TRANSACTION) if 2 * free >= size else 0
 
 
 class RecordSize:

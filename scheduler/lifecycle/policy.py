@@ -7,7 +7,7 @@ RELEASE_SPAN = timedelta(seconds=15)
 """The time after which a due attempt is released again."""
 SEND_SPAN = timedelta(seconds=1)
 """A claim takes only as many attempts as can be sent within this span."""
-AT_MOST_A_TRANSACTION = 100
+AT_MOST_A_TRANSACTION = 200
 """Maximum number of attempts that one transaction claims or records."""
 RECORD_SPAN = timedelta(milliseconds=500)
 """Target duration of a transaction that records answers. Its size follows from the last durations."""

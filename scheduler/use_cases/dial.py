@@ -16,23 +16,31 @@ from uuid import UUID
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Claimed, Deferred, Event, HangUpWanted, Phase, Placed
 from scheduler.domain.call import Accepted, CallNews, CallStatus, CarrierAnswer, NeverTaken
-from scheduler.domain.company import ALARM, Company
+from scheduler.domain.company import ALARM
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
-from scheduler.lifecycle.capacity import Allotment, Pace, allot
+from scheduler.lifecycle.capacity import Allotment
 from scheduler.lifecycle.decisions import Alarm
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, SEND_SPAN
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.attempt_claims import CalleeNow, ClaimFacts
+from scheduler.persistence.attempt_claims import CalleeNow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.rules.clock_comparison import Comparison
 from scheduler.use_cases.dialling import last_look
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
-from scheduler.use_cases.dialling.claims import ClaimInDoubt, Claims, ClaimTooSlow, Hinted, PermittedOrder, ToSend
+from scheduler.use_cases.dialling.claims import (
+    ClaimInDoubt,
+    Claims,
+    ClaimTooSlow,
+    Hinted,
+    PermittedOrder,
+    ToSend,
+)
 from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
+from scheduler.use_cases.dialling.places import account_free_at, allotment_of, is_full, room_of
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
@@ -40,7 +48,6 @@ from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
 _ACTOR = "dial"
-_ROOM_AGAIN = timedelta(seconds=0.25)
 
 
 class Dial:
@@ -58,7 +65,7 @@ class Dial:
         """Duration of the most recent last-look statement. None before the first."""
 
     def claim(self, ids: Sequence[UUID]) -> Claims:
-        """Claim the attempts among the first 100 `ids` that are due, free and have a place within the next second.
+        """Claim the attempts among the first 200 `ids` that are due, free and have a place within the next second.
 
         Raises ClaimInDoubt, which names the attempts that may be claimed. Raises DatabaseAway, LockTaken, ClaimTooSlow:
         nothing was claimed.
@@ -104,8 +111,8 @@ class Dial:
             claimable = [each for each in claimable if each.company_id in companies]
             waits = self._judge.may_not_be_claimed(stores, account, [each.id for each in claimable])
             claimable = [each for each in claimable if each.id not in waits]
-            room = _room(account, facts)
-            allotment = _allotment(claimable, account, room, companies, facts, now)
+            room = room_of(account, facts)
+            allotment = allotment_of(claimable, account, room, companies, facts, now)
             claimed += self._claim(stores, claimable, callees, allotment, now, started)
             if monotonic() - started > self._policy.send_within.total_seconds():
                 claimed.clear()
@@ -118,10 +125,12 @@ class Dial:
             unplaced=frozenset(each.id for each in waiting),
             # There is no event for an unlocked row, so the claim is tried again soon.
             try_again_at=None if passed_over or held else allotment.try_again_at,
-            full=frozenset(each.company_id for each in waiting if _is_full(allotment.companies[each.company_id], now)),
+            full=frozenset(each.company_id for each in waiting if is_full(allotment.companies[each.company_id], now)),
             locked=locked,
             unlocked=frozenset(companies),
-            account_free_at=_account_free_at(allotment, room, now),
+            account_free_at=account_free_at(allotment, room, now),
+            account=allotment.account,
+            companies=allotment.companies,
         )
 
     def _database_is_unchanged(
@@ -254,10 +263,10 @@ class Dial:
         failpoint("dial.deferred")
 
     def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
-        """Write the answers to the POSTs, at most 100 in a transaction, each only if its claim is still current.
+        """Write the answers to the POSTs, at most 200 in a transaction, each only if its claim is still current.
 
         Returns the calls to cancel in the carrier's queue. Raises DatabaseAway and LockTaken: the transaction of up to
-        100 answers was rolled back.
+        200 answers was rolled back.
         """
         to_cancel = []
         at_once = len(answers) or 1
@@ -375,19 +384,6 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
     )
 
 
-def _is_full(company: Pace, now: datetime) -> bool:
-    """Return True if the company's own limits leave no place within the next second."""
-    return company.room <= 0 or company.next_slot_at >= now + SEND_SPAN
-
-
-def _account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime | None:
-    """Return when the account can start another call. None: now."""
-    if room <= 0:
-        return now + _ROOM_AGAIN  # there is no event for the end of a call
-    free_at = allotment.account.next_slot_at - SEND_SPAN
-    return free_at if free_at > now else None
-
-
 def _without_waiting_commands(claimable: Sequence[Attempt], callees: Mapping[UUID, CalleeNow]) -> list[Attempt]:
     waiting = {interview_id for interview_id, callee in callees.items() if callee.command_waiting}
     return [
@@ -395,36 +391,3 @@ def _without_waiting_commands(claimable: Sequence[Attempt], callees: Mapping[UUI
         for each in claimable
         if each.interview_id not in waiting  # guard: command_waiting
     ]
-
-
-def _allotment(
-    claimable: Sequence[Attempt],
-    account: CarrierAccount,
-    room: int,
-    companies: Mapping[UUID, tuple[Company, datetime]],
-    facts: ClaimFacts,
-    now: datetime,
-) -> Allotment:
-    """Divide the account's pace and its free places among the companies, within the pace and places of each."""
-    return allot(
-        [(each.id, each.company_id) for each in claimable],
-        Pace(next_slot_at=account.next_slot_at, per_second=account.calls_per_second, room=room),
-        {
-            company_id: Pace(
-                next_slot_at=next_slot_at,
-                per_second=company.settings.limits.calls_per_second,
-                room=company.settings.limits.concurrent_calls - facts.calls_by_company.get(company_id, 0),
-            )
-            for company_id, (company, next_slot_at) in companies.items()
-        },
-        now,
-        SEND_SPAN,
-    )
-
-
-def _room(account: CarrierAccount, facts: ClaimFacts) -> int:
-    """Return how many more calls the account may have. While the breaker is half-open, one at a time."""
-    room = account.max_calls - facts.calls
-    if account.breaker.is_on_trial:
-        return min(room, 1 - facts.calls_being_placed)
-    return room

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TypeVar
 from uuid import UUID
 
@@ -24,8 +25,16 @@ from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Po
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import Dial
-from scheduler.use_cases.dialling.claims import ClaimInDoubt, Claims, ClaimTooSlow, PermittedOrder, ToSend
+from scheduler.use_cases.dialling.claims import (
+    PLACES_COME_TOGETHER,
+    ClaimInDoubt,
+    Claims,
+    ClaimTooSlow,
+    PermittedOrder,
+    ToSend,
+)
 from scheduler.use_cases.dialling.hand import Hand
+from scheduler.use_cases.dialling.known_paces import KnownPaces
 from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 from scheduler.use_cases.dialling.look_limit import LookLimit
@@ -71,6 +80,7 @@ class Dialler:
         self._now = now
         self._on_failure = on_failure
         self._hand = Hand()
+        self._paces = KnownPaces()
         self._rate = SendRate()
         self._locks = LockWatch(dial.lock_holder)
         self._looks = LookWatch()
@@ -158,8 +168,10 @@ class Dialler:
     async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
         """Claim the attempts that have a place. Return the seconds until the next try. None: wait to be woken."""
         try:
-            await self._give_turns()
-            ids = self._next_ids()
+            ids = self._hand.untried(self._limit())
+            if not ids:
+                await self._give_turns()
+                ids = self._next_ids()
             if not ids:
                 return self._pause()
             if await self._looks_are_too_slow(ids[0]):
@@ -201,11 +213,21 @@ class Dialler:
 
     def _next_ids(self) -> list[UUID]:
         """Return the next ids to claim, as many as this machine can send soon and the account may start."""
-        instant = monotonic()
-        if self._account_free_at > instant:
+        limit, now = self._limit(), self._now()
+        if not limit:
             return []
-        room = self._rate.may_claim(instant, len(self._unsent) + len(self._recorder))
-        return self._hand.next(instant, room) if room else []
+        return self._hand.next(monotonic(), limit, cache(lambda company_id: self._paces.of_company(company_id, now)))
+
+    def _limit(self) -> int:
+        """Return how many ids the next claim can use."""
+        room = self._room()
+        if not room or self._account_free_at > monotonic():
+            return 0
+        return min(room, self._paces.of_account(self._now()))
+
+    def _room(self) -> int:
+        """Return how many calls this machine may claim."""
+        return self._rate.may_claim(monotonic(), len(self._unsent) + len(self._recorder))
 
     async def _looks_are_too_slow(self, attempt_id: UUID) -> bool:
         """Return True if claimed calls would only be given back. Measures again if the latest look took too long.
@@ -229,7 +251,8 @@ class Dialler:
             return
         again_s = _RETRY_CLAIM
         if claims.try_again_at is not None:
-            again_s = max(0.01, self._until(claims.try_again_at))
+            again_s = max(0.01, self._until(claims.try_again_at + PLACES_COME_TOGETHER))
+        self._paces.learn(claims.account, claims.companies)
         self._hand.drop(each for each in ids if each not in claims.waiting)
         # Do not hold attempts that lack only a place: later hints would take each place that becomes free.
         self._hand.hold(claims.waiting - claims.unplaced, instant + _RETRY_CLAIM)
@@ -248,6 +271,8 @@ class Dialler:
         """Return the seconds until the next claim, if no call is sent or recorded and no hint arrives before."""
         if not self._hand:
             return None
+        if not self._room():
+            return _RETRY_CLAIM  # a call that is sent or recorded wakes the loop
         if self._next_ids():
             return 0.0
         wait = max(self._account_free_at, self._hand.ready_at() or 0.0) - monotonic()

@@ -163,7 +163,7 @@ def test_claim_takes_twice_of_what_was_sent_within_a_second() -> None:
     assert rate.may_claim(11.145, 0) == 30, "half of the sends are older than the span"
 
 
-def test_claim_takes_no_more_than_a_hundred() -> None:
+def test_claim_takes_no_more_than_two_hundred() -> None:
     assert a_rate(*[10.0] * 500).may_claim(10.5, 0) == AT_MOST_A_TRANSACTION
 
 
@@ -172,6 +172,12 @@ def test_claim_leaves_room_for_what_is_held() -> None:
     assert rate.may_claim(10.5, 30) == 30
     assert rate.may_claim(10.5, 31) == 0, "the worker waits until half of it is free"
     assert rate.may_claim(10.5, 600) == 0
+
+
+def test_next_claim_is_made_while_the_last_one_is_sent() -> None:
+    fast = a_rate(*[10.0] * 500)
+    assert fast.may_claim(10.5, AT_MOST_A_TRANSACTION) == AT_MOST_A_TRANSACTION
+    assert fast.may_claim(10.5, AT_MOST_A_TRANSACTION + 1) == 0
 
 
 def test_claim_is_smaller_after_calls_that_could_not_be_sent() -> None:
@@ -212,7 +218,7 @@ def test_record_fits_into_its_span() -> None:
     assert size.size == 1
 
 
-def test_record_grows_twofold_and_to_a_hundred() -> None:
+def test_record_grows_twofold_and_to_two_hundred() -> None:
     size = RecordSize()
     size.took(1, 60.0)
     sizes = []

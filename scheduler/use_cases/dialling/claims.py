@@ -1,13 +1,21 @@
 """The results of a claim, and an order that may be sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CallOrder
+from scheduler.lifecycle.capacity import Pace
+from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.persistence.errors import DatabaseAway
+
+PLACES_COME_TOGETHER = SEND_SPAN / 2
+"""The next claim waits for the places of half a second, because each claim costs a transaction.
+
+Claims reach a second ahead, so no call starts later.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,11 @@ class Claims:
     unlocked: frozenset[UUID] = frozenset()
     """Companies whose row this claim has locked."""
     account_free_at: datetime | None = None
-    """The account is at its limit: no attempt of any company can be claimed earlier."""
+    """The account is at its limit: nothing is to be claimed earlier, for any company."""
+    account: Pace | None = None
+    """The pace of the account after this claim. None if the claim has not come so far."""
+    companies: Mapping[UUID, Pace] = field(default_factory=dict)
+    """The paces of the locked companies after this claim."""
     is_stopped: bool = False
     """The account is paused, the carrier is down, or the database was replaced. All hints are dropped."""
 

@@ -4,7 +4,8 @@ A claim passes only as many ids to the database as it may claim, so the order is
 (`capacity.in_turns`). All instants are seconds on the monotonic clock.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from uuid import UUID
 
 from scheduler.lifecycle.capacity import in_turns
@@ -19,41 +20,74 @@ class Hand:
         self._not_before: dict[UUID, float] = {}
         """Keys are ids of attempts and of companies."""
         self._new: dict[UUID, float] = {}
+        self._tried: dict[UUID, float] = {}
+        """Given to a claim without a turn. Apart from `_new`, so that a hint that comes during the claim is kept."""
 
     def __bool__(self) -> bool:
-        return bool(self._until or self._new)
+        return bool(self._until or self._new or self._tried)
 
     def take(self, ids: Iterable[UUID], instant: float) -> None:
         """Keep these ids while their release lasts. Their turn is not known yet."""
         self._new.update(dict.fromkeys(ids, instant + RELEASE_SPAN.total_seconds()))
 
+    def untried(self, limit: int) -> list[UUID]:
+        """Return all ids once, without their turns, if there are no others and at most `limit`.
+
+        They need no order, which would cost a statement. Those that a claim leaves get their turns.
+        """
+        if self._until or self._tried or len(self._new) > limit:
+            return []
+        self._tried, self._new = self._new, {}
+        return list(self._tried)
+
     def without_a_turn(self) -> Sequence[UUID]:
         """Return the ids that `give_turns` has not received yet."""
-        return list(self._new)
+        return list(self._tried | self._new)
 
     def give_turns(self, ids: Collection[UUID], pending: Iterable[Hinted]) -> None:
         """Sort the `pending` attempts into the order of turns. The other `ids` are not pending and are dropped."""
-        until = {each: self._new.pop(each) for each in ids if each in self._new}
+        known = self._tried | self._new
+        until = {each: known[each] for each in ids if each in known}
+        for each in until:
+            self._tried.pop(each, None)
+            self._new.pop(each, None)
         fresh = {each.id: each for each in pending if each.id in until}
         self._until.update({each: until[each] for each in fresh})
         former = [each for each in self._hints if each.id in self._until and each.id not in fresh]
         self._hints = in_turns([*former, *fresh.values()])
 
-    def next(self, instant: float, limit: int) -> list[UUID]:
-        """Return up to `limit` ids that may be tried now, in turn. Drops hints whose release has ended."""
-        self._hints = [each for each in self._hints if self._until.get(each.id, 0.0) > instant]
-        self._until = {each.id: self._until[each.id] for each in self._hints}
+    def next(self, instant: float, limit: int, limit_of: Callable[[UUID], int] | None = None) -> list[UUID]:
+        """Return up to `limit` ids that may be tried now, in turn. Drops hints whose release has ended.
+
+        `limit_of` returns the limit of one company. Hints behind the last returned one are not read, because a worker
+        may hold thousands.
+        """
         self._new = {each: until for each, until in self._new.items() if until > instant}
+        self._tried = {each: until for each, until in self._tried.items() if until > instant}
         self._not_before = {each: at for each, at in self._not_before.items() if at > instant}
-        ready = (each.id for each in self._hints if self._ready_at(each) <= instant)
-        return [each for _, each in zip(range(limit), ready, strict=False)]
+        if len(self._hints) > 2 * len(self._until):
+            self._hints = [each for each in self._hints if each.id in self._until]
+        ids: list[UUID] = []
+        of_companies: Counter[UUID] = Counter()
+        for each in self._hints:
+            if len(ids) >= limit:
+                break
+            if self._until.get(each.id, instant) <= instant:
+                self._until.pop(each.id, None)
+            elif self._ready_at(each) <= instant and (
+                limit_of is None or of_companies[each.company_id] < limit_of(each.company_id)
+            ):
+                ids.append(each.id)
+                of_companies[each.company_id] += 1
+        return ids
 
     def drop(self, ids: Iterable[UUID]) -> None:
         for each in ids:
             self._until.pop(each, None)
+            self._tried.pop(each, None)
 
     def clear(self) -> None:
-        self._hints, self._until, self._not_before, self._new = [], {}, {}, {}
+        self._hints, self._until, self._not_before, self._new, self._tried = [], {}, {}, {}, {}
 
     def hold(self, attempts_or_companies: Iterable[UUID], until: float) -> None:
         """Hold back these attempts, or all attempts of these companies, until then."""

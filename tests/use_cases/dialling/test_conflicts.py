@@ -241,7 +241,7 @@ def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
 
 
 @guards("claim_size")
-def test_claim_takes_at_most_a_hundred_attempts(tenant: Tenant, postgres_url: str) -> None:
+def test_claim_takes_at_most_two_hundred_attempts(tenant: Tenant, postgres_url: str) -> None:
     ids = bulk_attempts(postgres_url, tenant, AT_MOST_A_TRANSACTION + 20, due_at=tenant.now())
     claims = tenant.dial.claim(ids)
     assert {each.attempt.id for each in claims.claimed} == set(ids[:AT_MOST_A_TRANSACTION])
@@ -249,7 +249,7 @@ def test_claim_takes_at_most_a_hundred_attempts(tenant: Tenant, postgres_url: st
 
 
 @guards("record_size")
-def test_transaction_records_at_most_a_hundred_answers(tenant: Tenant, postgres_url: str) -> None:
+def test_transaction_records_at_most_two_hundred_answers(tenant: Tenant, postgres_url: str) -> None:
     ids = bulk_attempts(postgres_url, tenant, AT_MOST_A_TRANSACTION + 2, due_at=tenant.now())
     mine = [
         each.attempt

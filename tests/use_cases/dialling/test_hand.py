@@ -84,3 +84,62 @@ def test_claimed_hint_is_dropped() -> None:
     assert numbers(hand.next(1.0, 10)) == [2]
     hand.clear()
     assert not hand
+
+
+def test_company_at_its_limit_leaves_places_to_others() -> None:
+    hand = a_hand(*(a_hint(number) for number in range(5)), *(a_hint(number, B) for number in range(5, 10)))
+    assert numbers(hand.next(1.0, 10, lambda company: 1 if company == A else 3)) == [0, 5, 6, 7]
+
+
+def test_many_dropped_hints_are_forgotten() -> None:
+    hand = a_hand(*(a_hint(number) for number in range(50)))
+    ids = hand.next(1.0, 40)
+    hand.drop(ids)
+    assert numbers(hand.next(1.0, 100)) == list(range(40, 50))
+    assert hand.ready_at() == 0.0
+    hand.drop(hand.next(1.0, 100))
+    assert hand.next(1.0, 100) == []
+    assert hand.ready_at() is None
+
+
+def test_few_new_hints_are_tried_once_without_turns() -> None:
+    hand = Hand()
+    ids = [a_hint(number).id for number in range(3)]
+    hand.take(ids, 0.0)
+    assert hand.untried(2) == []
+    assert hand.untried(3) == ids
+    assert hand.untried(3) == [], "what that claim leaves gets its turn"
+    hand.drop(ids[:2])
+    assert list(hand.without_a_turn()) == ids[2:]
+
+
+def test_new_hints_wait_for_their_turn_behind_others() -> None:
+    hand = a_hand(a_hint(1))
+    hand.take([a_hint(2).id], 0.0)
+    assert hand.untried(10) == []
+
+
+def test_new_hint_beside_a_tried_one_gets_its_turn() -> None:
+    hand = Hand()
+    hand.take([a_hint(1).id], 0.0)
+    assert hand.untried(10) == [a_hint(1).id]
+    hand.take([a_hint(2).id], 0.0)
+    assert hand.untried(10) == []
+    assert set(hand.without_a_turn()) == {a_hint(1).id, a_hint(2).id}
+
+
+def test_hint_that_comes_during_its_claim_is_kept() -> None:
+    """It may tell of a change that the claim has not seen."""
+    hand = Hand()
+    hand.take([a_hint(1).id], 0.0)
+    ids = hand.untried(10)
+    hand.take(ids, 0.1)
+    hand.drop(ids)
+    assert list(hand.without_a_turn()) == ids
+
+
+def test_expired_hint_is_not_tried() -> None:
+    hand = Hand()
+    hand.take([a_hint(1).id], 0.0)
+    assert hand.next(SPAN_S, 10) == []
+    assert hand.untried(10) == []

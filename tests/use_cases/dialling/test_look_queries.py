@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.attempt import Attempt
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.dialling.claims import PermittedOrder
 from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
@@ -108,7 +109,7 @@ async def test_failed_query_permits_none_of_its_calls(tenant: Tenant) -> None:
 # ---- the query
 
 
-@pytest.mark.parametrize("number", [1, 10, 100])
+@pytest.mark.parametrize("number", [1, 10, AT_MOST_A_TRANSACTION])
 def test_last_looks_are_one_statement(tenant: Tenant, postgres_url: str, number: int) -> None:
     ids = bulk_attempts(postgres_url, tenant, number, due_at=tenant.now())
     mine = [each.attempt for each in tenant.dial.claim(ids).claimed]

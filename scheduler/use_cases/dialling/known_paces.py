@@ -1,0 +1,35 @@
+"""Known paces: hints of how many attempts the next claim can use, from the last claims of this process.
+
+Without them each claim would lock a whole batch of attempts to place a few. The rows decide: another process may have
+taken places since, and calls that have ended free places.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from scheduler.lifecycle.capacity import Pace
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, SEND_SPAN
+
+
+class KnownPaces:
+    def __init__(self) -> None:
+        self._account: Pace | None = None
+        self._companies: dict[UUID, Pace] = {}
+
+    def learn(self, account: Pace | None, companies: Mapping[UUID, Pace]) -> None:
+        """Keep the paces that a claim has left."""
+        self._account = account or self._account
+        self._companies.update(companies)
+
+    def of_account(self, now: datetime) -> int:
+        """Return how many calls the account may start within the next second. At least one, because paces get old."""
+        return _places(self._account, now)
+
+    def of_company(self, company_id: UUID, now: datetime) -> int:
+        """Return the same for a company."""
+        return _places(self._companies.get(company_id), now)
+
+
+def _places(pace: Pace | None, now: datetime) -> int:
+    return AT_MOST_A_TRANSACTION if pace is None else max(1, pace.places(now, SEND_SPAN))

@@ -1,0 +1,59 @@
+"""What a worker knows of paces limits how many ids a claim gets, and never stops a claim."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from scheduler.lifecycle.capacity import Pace
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
+from scheduler.use_cases.dialling.known_paces import KnownPaces
+
+NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
+A_SECOND = timedelta(seconds=1)
+A, B = UUID(int=1), UUID(int=2)
+
+
+def a_pace(*, per_second: float = 20.0, room: int = 1000, next_slot_at: datetime = NOON) -> Pace:
+    return Pace(next_slot_at=next_slot_at, per_second=per_second, room=room)
+
+
+@pytest.mark.parametrize(
+    ("pace", "places"),
+    [
+        pytest.param(a_pace(), 20, id="the pace of a second"),
+        pytest.param(a_pace(next_slot_at=NOON - A_SECOND), 20, id="no places of the past"),
+        pytest.param(a_pace(next_slot_at=NOON + A_SECOND / 2), 10, id="half of them are taken"),
+        pytest.param(a_pace(next_slot_at=NOON + A_SECOND), 0, id="all are taken"),
+        pytest.param(a_pace(per_second=0.5), 1, id="a slow pace"),
+        pytest.param(a_pace(room=3), 3, id="few free places"),
+        pytest.param(a_pace(room=-1), 0, id="too many calls"),
+    ],
+)
+def test_places_are_those_of_the_next_second(pace: Pace, places: int) -> None:
+    assert pace.places(NOON, A_SECOND) == places
+
+
+def test_unknown_pace_limits_nothing() -> None:
+    paces = KnownPaces()
+    assert paces.of_account(NOON) == paces.of_company(A, NOON) == AT_MOST_A_TRANSACTION
+
+
+def test_known_pace_limits_the_ids_of_a_claim() -> None:
+    paces = KnownPaces()
+    paces.learn(a_pace(), {A: a_pace(room=2)})
+    assert (paces.of_account(NOON), paces.of_company(A, NOON)) == (20, 2)
+    assert paces.of_company(B, NOON) == AT_MOST_A_TRANSACTION
+
+
+def test_outdated_pace_lets_one_attempt_try() -> None:
+    paces = KnownPaces()
+    paces.learn(a_pace(room=0), {A: a_pace(room=0)})
+    assert paces.of_account(NOON) == paces.of_company(A, NOON) == 1
+
+
+def test_claim_that_was_stopped_teaches_nothing() -> None:
+    paces = KnownPaces()
+    paces.learn(a_pace(), {})
+    paces.learn(None, {})
+    assert paces.of_account(NOON) == 20
