@@ -13,9 +13,9 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.logs import log
 from scheduler.persistence.json_columns import settings_as_json, settings_of
+from scheduler.persistence.many import among
 from scheduler.persistence.owners import email_of_owner_or_invited
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.sql_any import among
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, companies
 
