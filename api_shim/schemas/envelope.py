@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import Field
 
 from scheduler.domain.command import Refusal
-from scheduler.domain.pagination import Listed
+from scheduler.domain.pagination import COUNTED_UP_TO, Listed
 from scheduler.wire.camel_model import Wire
 
 T = TypeVar("T")
@@ -56,7 +56,11 @@ class ErrorAnswer(Wire):
 class Pagination(Wire):
     page: int
     limit: int
-    total: int
+    total: int = Field(description="Number of items. Exact unless `totalIsEstimate`.")
+    total_is_estimate: bool = Field(
+        description=f"True for more than {COUNTED_UP_TO:,} items, except on the last page. There are then at least"
+        " `total` items, and later pages may show a larger `total`. `hasNextPage` is always exact."
+    )
     total_pages: int
     has_next_page: bool
     has_previous_page: bool
@@ -77,6 +81,7 @@ class Page(Wire, Generic[T]):
             pagination=Pagination.view_of(
                 part,
                 total=total,
+                total_is_estimate=listed.total_is_estimate,
                 total_pages=total_pages,
                 has_next_page=part.page < total_pages,
                 has_previous_page=part.page > 1,

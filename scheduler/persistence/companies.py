@@ -134,8 +134,7 @@ class Companies(Store):
 
     def count_up_to(self, maximum: int) -> int:
         """Count the companies that were not deleted; `maximum` means that many or more."""
-        some = select(companies.c.id).where(companies.c.deleted_at.is_(None)).limit(maximum).subquery()
-        return self._count(select(func.count()).select_from(some))
+        return self._count_up_to(maximum, select(companies.c.id).where(companies.c.deleted_at.is_(None)))
 
     def is_there(self, company_id: UUID) -> bool:
         """Return True if the company exists and was not deleted."""

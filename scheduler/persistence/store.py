@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Executable, NestedTransaction, Select, Table, func
+from sqlalchemy import Connection, CursorResult, Executable, NestedTransaction, Select, Table, func, literal, select
 
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
 from scheduler.persistence.rows import AnyRow
 
 T = TypeVar("T")
@@ -117,14 +117,37 @@ class Store:
         return [read(row) for row in self._connection.execute(query, values)]
 
     def _page(
-        self, read: Callable[[AnyRow], T], query: Select[tuple[object, ...]], table: Table, requested: Slice
+        self,
+        read: Callable[[AnyRow], T],
+        query: Select[tuple[object, ...]],
+        table: Table,
+        requested: Slice,
+        *,
+        counted: int | None = None,
     ) -> Listed[T]:
-        """Read one page of a list, newest first. Rows that were created at the same instant are sorted by their ids."""
-        total = self._count(query.with_only_columns(func.count(), maintain_column_froms=True))
+        """Read one page of a list, newest first. Rows that were created at the same instant are sorted by their ids.
+
+        `counted` is the number of rows of the query, if the caller knows it. More than COUNTED_UP_TO means any number.
+        """
         newest_first = query.order_by(table.c.created_at.desc(), table.c.id.desc())
-        page = newest_first.limit(requested.limit).offset(requested.offset)
-        items = self._all(read, page) if total > requested.offset else ()
-        return Listed(items=tuple(items), total=total, asked=requested)
+        # One row more than asked for: it tells if another page follows, without a count.
+        page = newest_first.limit(requested.limit + 1).offset(requested.offset)
+        is_past_end = counted is not None and counted <= min(requested.offset, COUNTED_UP_TO)
+        rows = [] if is_past_end else self._all(read, page)
+        items, seen = tuple(rows[: requested.limit]), requested.offset + len(rows)
+        is_last = len(rows) <= requested.limit and (items or not requested.offset)
+        if is_last:
+            return Listed(items=items, total=seen, asked=requested)
+        total = self._count_up_to(COUNTED_UP_TO + 1, query) if counted is None else counted
+        is_estimate = total > COUNTED_UP_TO
+        if items:
+            total = max(total, seen)  # the rows may have become more since they were counted
+        return Listed(items=items, total=total, total_is_estimate=is_estimate, asked=requested)
+
+    def _count_up_to(self, most: int, query: Select[tuple[object, ...]]) -> int:
+        """Count the rows of a query. `most` means that many or more: no further row is read."""
+        some = query.with_only_columns(literal(1), maintain_column_froms=True).limit(most)
+        return self._count(select(func.count()).select_from(some.subquery()))
 
     def _is_any(self, query: Executable) -> bool:
         """Return True if the query returns a row."""

@@ -116,8 +116,7 @@ class Explain:
         with self._database.reading(principal) as stores:
             page = stores.interviews.page(authorized_company(stores, principal, company_id), requested, only)
             attempts = stores.attempts.of_interviews([interview.id for interview in page.items])
-        stories = (InterviewStory(interview=each, attempts=attempts[each.id]) for each in page.items)
-        return Listed(items=tuple(stories), total=page.total, asked=requested)
+        return page.map(lambda each: InterviewStory(interview=each, attempts=attempts[each.id]))
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """Return an attempt that is not deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""

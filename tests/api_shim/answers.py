@@ -42,7 +42,7 @@ def wrong_fields(answer: httpx.Response) -> list[tuple[str, str]]:
 def pagination(total: int, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
     """Return the expected `pagination` of a list."""
     pages = -(-total // limit)
-    content = {"page": page, "limit": limit, "total": total, "totalPages": pages}
+    content = {"page": page, "limit": limit, "total": total, "totalPages": pages, "totalIsEstimate": False}
     return {**content, "hasNextPage": page < pages, "hasPreviousPage": page > 1}
 
 
