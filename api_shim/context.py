@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.rate_limits import RateLimits
+from api_shim.recent_value import RecentValue
 from api_shim.thread_pools import OVERLOAD_S, ThreadPool
 from scheduler.assembly import ApiUseCases
 from scheduler.deadline import deadline_in, remaining_s
@@ -30,6 +31,8 @@ MAX_S = 6.0
 expires, the database is unresponsive."""
 DOUBT_S = 3.0
 """Time to determine the outcome of a commit in doubt, after the deadline too: the client needs a certain answer."""
+COUNTED_EVERY_S = 5.0
+"""Shortest time between two counts for `/metrics` in one process, however many clients read it."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 
 
@@ -82,6 +85,8 @@ class AppContext:
     """Reports which workers and clocks are live."""
     instance: str | None = None
     """Id of the `duecall up` that runs this process, if any."""
+    counted: RecentValue[bytes] = field(default_factory=lambda: RecentValue(COUNTED_EVERY_S))
+    """The rendered counts of `/metrics`, over all companies."""
     notes: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
     """Background tasks that store the last use of a key, by key id."""
 

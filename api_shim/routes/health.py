@@ -18,6 +18,8 @@ from api_shim.errors import SchemaNotReady
 from api_shim.openapi_responses import error_answers
 from api_shim.queries import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
+from scheduler.assembly import ApiUseCases
+from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
@@ -87,26 +89,35 @@ async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
     "/metrics",
     operation_id="getMetrics",
     summary="Get metrics for Prometheus",
-    description="Waiting and active calls per company, commands, and the state of each carrier account.",
+    description="Waiting and active calls per company, commands, and the state of each carrier account. Each process"
+    " counts at most once in 5 s, so the values may be that old. `duecall_redis_away` is always current.",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **error_answers(400, 503)},
 )
 async def get_metrics(request: Request) -> Response:
     context = app_context(request)
-    counted = await run_in_thread(context.threads.without_key, context.use_cases.explain.waiting)
-    carriers = await run_in_thread(context.threads.without_key, context.use_cases.explain.carriers)
-    backoffs = await run_in_thread(context.threads.without_key, context.use_cases.carrier_waits.all)
-    commands = await run_in_thread(context.threads.without_key, context.use_cases.backlog.commands)
-    erasures = await run_in_thread(context.threads.without_key, context.use_cases.backlog.erasures)
-    metrics = _metrics(counted, carriers, backoffs, commands, erasures, redis_is_away=context.waiter.is_away)
-    return Response(metrics, media_type=CONTENT_TYPE_LATEST)
+    counted = await context.counted.get(
+        lambda: run_in_thread(context.threads.without_key, _counted_now, context.use_cases)
+    )
+    return Response(counted + _redis_metric(is_away=context.waiter.is_away), media_type=CONTENT_TYPE_LATEST)
+
+
+def _counted_now(use_cases: ApiUseCases) -> bytes:
+    explain, backlog = use_cases.explain, use_cases.backlog
+    return _counted_metrics(
+        explain.waiting(), explain.carriers(), use_cases.carrier_waits.all(), backlog.commands(), backlog.erasures()
+    )
 
 
 _Gauges = tuple[tuple[str, str, Callable[[R], float]], ...]
 """Name, documentation, and the value of a row."""
 
 _ATTEMPT_GAUGES: _Gauges[Waiting] = (
-    ("waiting", "Pending attempts that are not due yet.", lambda row: row.waiting),
+    (
+        "waiting",
+        f"Pending attempts that are not due yet. {COUNTED_UP_TO + 1} means more than {COUNTED_UP_TO:,}.",
+        lambda row: row.waiting,
+    ),
     ("due", "Pending attempts that are due.", lambda row: row.due),
     ("due_for_commands", "Due attempts that wait for a command to be applied.", lambda row: row.for_commands),
     ("due_for_numbers", "Due attempts that wait for another call to the same number.", lambda row: row.for_numbers),
@@ -148,16 +159,14 @@ _COMMAND_GAUGES: _Gauges[Commands] = (
 )
 
 
-def _metrics(
+def _counted_metrics(
     counted: Sequence[Waiting],
     carriers: Sequence[Carrier],
     backoffs: Sequence[Backoff],
     commands: Mapping[UUID, Commands],
     erasures: OpenErasures,
-    *,
-    redis_is_away: bool,
 ) -> bytes:
-    """Render the metrics. Labels are company ids and positions of carrier accounts, never personal data."""
+    """Render the counts. Labels are company ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
     by_company = {row.company_id: row for row in counted}
     _add(registry, "attempts_", _ATTEMPT_GAUGES, "company_id", by_company)
@@ -170,9 +179,15 @@ def _metrics(
     for name, documentation, value in (
         ("erasures_open", "Deleted companies that are not fully erased yet.", erasures.count),
         ("erasures_oldest_seconds", "Time since the oldest of them was deleted.", _seconds(erasures.oldest)),
-        ("redis_away", "1 while requests cannot wait for results over Redis.", redis_is_away),
     ):
         Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
+    return generate_latest(registry)
+
+
+def _redis_metric(*, is_away: bool) -> bytes:
+    registry = CollectorRegistry()
+    documentation = "1 while requests cannot wait for results over Redis."
+    Gauge("duecall_redis_away", documentation, registry=registry).set(is_away)
     return generate_latest(registry)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row, func, select, text
 
 from scheduler.domain.attempt import AttemptState
+from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
@@ -24,13 +25,15 @@ class AttemptCounts(Store):
     def counts(self, now: datetime, undecided_before: datetime) -> list[Row[Any]]:
         """Count the attempts of each company: due, late, waiting, in progress, unknown, failed without a known cause.
 
-        Attempts that became unknown at `undecided_before` or earlier also count as undecided.
+        Attempts that became unknown at `undecided_before` or earlier also count as undecided. Of more than
+        COUNTED_UP_TO attempts that wait for their time, one more than that is counted.
         """
         times = {
             "now": now,
             "soon": now + SEND_SPAN,
             "impossible": now + _NO_SLOT_IS_FURTHER,
             "undecided_before": undecided_before,
+            "most": COUNTED_UP_TO + 1,
         }
         return list(self._connection.execute(_COUNTS, times))
 
@@ -108,10 +111,6 @@ _COUNTS = text("""
             FROM due
         ) counted
         GROUP BY company_id
-    ), waiting AS (
-        -- Most attempts are here, so this reads only columns of an index.
-        SELECT company_id, count(*) AS waiting, min(due_at) AS next_due_at
-        FROM attempts WHERE state = 'PENDING' AND due_at > :now GROUP BY company_id
     ), unknown AS (
         SELECT company_id, count(*) AS unknown FROM attempts WHERE reason = 'OUTCOME_UNKNOWN' GROUP BY company_id
     ), causeless AS (
@@ -120,7 +119,8 @@ _COUNTS = text("""
     SELECT c.id AS company_id,
            c.pause_reason,
            c.concurrent_calls,
-           coalesce(waiting.waiting, 0) AS waiting,
+           waiting.waiting,
+           waiting.waiting >= :most AS waiting_is_estimate,
            coalesce(late.due, 0) AS due,
            late.late,
            coalesce(late.for_commands, 0) AS for_commands,
@@ -134,7 +134,17 @@ _COUNTS = text("""
            coalesce(causeless.cause_lost, 0) AS cause_lost
     FROM companies c
     LEFT JOIN late ON late.company_id = c.id
-    LEFT JOIN waiting ON waiting.company_id = c.id
+    -- Most attempts are here. For each company this reads the first entries of an index, and no row.
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS waiting, min(first.due_at) AS next_due_at
+        FROM (
+            SELECT a.due_at
+            FROM attempts a
+            WHERE a.company_id = c.id AND a.state = 'PENDING' AND a.due_at > :now
+            ORDER BY a.due_at
+            LIMIT :most
+        ) first
+    ) waiting
     LEFT JOIN calling ON calling.company_id = c.id
     LEFT JOIN unknown ON unknown.company_id = c.id
     LEFT JOIN causeless ON causeless.company_id = c.id

@@ -10,12 +10,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from scheduler.domain.owner import Mails
+from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.terminal.json_text import as_json
 from scheduler.terminal.text import from_now, span_text, utc
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
 
+_THEIR_TIME = "their time"
 _NOT_SOON = timedelta(seconds=10)
 """If a command has waited this long, Redis or the intake worker is probably down."""
 
@@ -126,7 +128,9 @@ def _mail(mail: Mails, now: datetime) -> str:
 
 
 def _facts(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iterator[tuple[str, str]]:
-    waits = {name: count for name, count in waits_for(company, carriers).items() if count}
+    waits = {name: str(count) for name, count in waits_for(company, carriers).items() if count}
+    if company.waiting_is_estimate:
+        waits[_THEIR_TIME] = f"more than {COUNTED_UP_TO:,}"
     yield "waiting", ", ".join(f"{count} for {name}" for name, count in waits.items()) or "nothing"
     if company.next_due_at is not None:
         yield "next is due", f"{utc(company.next_due_at)}, {from_now(company.next_due_at, now)}"
@@ -147,12 +151,12 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
     """Count pending attempts by what they wait for. Each attempt is counted once, by the first rule that blocks it."""
     down = any(carrier.is_down for carrier in carriers)
     if any(carrier.pause_reason is not None for carrier in carriers) or (company.paused and not down):
-        return {"their time": company.waiting, "an end of the pause": company.due}
+        return {_THEIR_TIME: company.waiting, "an end of the pause": company.due}
     if down:
-        return {"their time": company.waiting, "the carrier": company.due}
+        return {_THEIR_TIME: company.waiting, "the carrier": company.due}
     full = company.in_progress >= company.concurrent_calls or any(each.is_full for each in carriers)
     return {
-        "their time": company.waiting,
+        _THEIR_TIME: company.waiting,
         "a command": company.for_commands,
         "their number": company.for_numbers,
         "a place" if full else "their turn": company.for_places,

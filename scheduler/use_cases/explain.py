@@ -43,7 +43,9 @@ class Waiting:
     company_id: UUID
     pause_reason: str | None
     waiting: int
-    """Attempts that are not due yet."""
+    """Attempts that are not due yet, counted up to `COUNTED_UP_TO` and one more."""
+    waiting_is_estimate: bool = False
+    """True if more attempts than `COUNTED_UP_TO` are not due yet."""
     next_due_at: datetime | None
     due: int
     late: timedelta | None

@@ -1,12 +1,18 @@
-"""Lists over HTTP with more items than are counted."""
+"""Lists over HTTP with more items than are counted, and counts for metrics that are made once for many requests."""
 
-from typing import Any
+from typing import Any, cast
 
+import pytest
+from sqlalchemy import event
+
+from api_shim.context import COUNTED_EVERY_S, AppContext
 from scheduler.domain.pagination import COUNTED_UP_TO
 from tests.api_shim.answers import data, pagination
 from tests.api_shim.intake import Intake
+from tests.api_shim.shared_api import SharedApi
 from tests.conftest import NOON
 from tests.support.big_tables import add_candidates
+from tests.support.builders import Tenant, a_pending_attempt
 
 
 def page_of(intake: Intake, page: int, **asked: Any) -> tuple[int, dict[str, Any]]:
@@ -36,3 +42,28 @@ def test_larger_total_is_marked_and_grows_to_the_last_page(intake: Intake, postg
         assert page_of(intake, 101, **asked) == (100, estimate(10_101, page=101)), asked
         assert page_of(intake, 102, **asked) == (30, pagination(total, page=102, limit=100)), asked
         assert page_of(intake, 103, **asked) == (0, estimate(10_001, page=103)), asked
+
+
+@pytest.fixture
+def app_context(premises: SharedApi, intake: Intake) -> AppContext:
+    assert premises._served is not None
+    return premises._served.app_context
+
+
+def test_metrics_are_counted_once_for_many_requests(intake: Intake, tenant: Tenant, app_context: AppContext) -> None:
+    a_pending_attempt(tenant)
+    counts: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        if "duecall_counter" in statement:
+            counts.append(statement)
+
+    [engine] = {each._engine for each in (cast("Any", app_context.use_cases.explain)._database,)}
+    event.listen(engine, "before_cursor_execute", note)
+    first = intake.client.get("/metrics").text
+    counted = len(counts)
+    a_pending_attempt(tenant)
+    assert intake.client.get("/metrics").text == first
+    event.remove(engine, "before_cursor_execute", note)
+    assert len(counts) == counted > 0
+    assert app_context.counted._max_age_s == COUNTED_EVERY_S == 5

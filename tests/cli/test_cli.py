@@ -26,6 +26,7 @@ from scheduler.domain.call import CallProgress
 from scheduler.domain.command import Answer
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.owner import Invitation
+from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
@@ -41,6 +42,7 @@ from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import NOON, Seeded, TestClock, seed
+from tests.support.big_tables import add_pending_calls
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
@@ -335,6 +337,19 @@ def test_status_ranks_pause_and_outage_before_other_reasons(duecall: Duecall, te
     assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
 
 
+def test_status_counts_attempts_that_wait_up_to_a_maximum(
+    duecall: Duecall, tenant: Tenant, seeded: Seeded, postgres_url: str
+) -> None:
+    add_pending_calls(postgres_url, seeded, NOON, COUNTED_UP_TO)
+    assert f"waiting {COUNTED_UP_TO} for their time" in duecall("status").told
+    add_pending_calls(postgres_url, other := seed(tenant.database, NOON), NOON, COUNTED_UP_TO + 2)
+    assert "waiting more than 10,000 for their time" in duecall("status").told
+    counted = {each["companyId"]: each for each in duecall("status --json").data["companies"]}
+    for company, expected in ((seeded, (COUNTED_UP_TO, False)), (other, (COUNTED_UP_TO + 1, True))):
+        row = counted[str(company.company_id)]
+        assert (row["waiting"], row["waitingIsEstimate"]) == expected
+
+
 def test_status_says_a_place_when_the_call_limit_is_reached(duecall: Duecall, tenant: Tenant) -> None:
     a_placed_attempt(tenant)
     a_pending_attempt(tenant)
@@ -542,7 +557,7 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
 
     def metrics() -> str:
         counts = (explain.waiting(), explain.carriers(), waits.all(), backlog.commands(), backlog.erasures())
-        return health._metrics(*counts, redis_is_away=False).decode()
+        return health._counted_metrics(*counts).decode()
 
     kinds = ("country", "caller")
     assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in metrics() for kind in kinds)
