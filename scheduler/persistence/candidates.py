@@ -1,5 +1,6 @@
 """Candidates: the people who are called, and the jobs that they are considered for."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -9,7 +10,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.candidate import Candidate, CandidateStatus
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import assignments, candidates, interviews
@@ -31,6 +32,7 @@ _INTERVIEW_COUNT = (
     .scalar_subquery()
     .label("interview_count")
 )
+_NAME = candidates.c.first_name + " " + candidates.c.last_name
 _FROM_OTHER_TABLES = frozenset({"job_ids", "interview_count"})
 
 
@@ -93,11 +95,17 @@ class Candidates(Store):
             query = query.where(candidates.c.id.in_(assigned))
         if status is not None:
             query = query.where(candidates.c.status == status.value)
-        if search is not None:
-            name = candidates.c.first_name + " " + candidates.c.last_name
-            found = (each.icontains(search, autoescape=True) for each in (name, candidates.c.email))
-            query = query.where(or_(*found))
-        return self._page(_candidate, query, candidates, requested)
+        if search is None:
+            return self._page(_candidate, query, candidates, requested)
+        found = func.candidates_found(company_id, _as_pattern(search), COUNTED_UP_TO + 1).column_valued("found")
+        count = self._count(select(func.count(found)))
+        if count > COUNTED_UP_TO:
+            # So frequent that the newest candidates contain a page of them.
+            query = query.where(or_(*(each.icontains(search, autoescape=True) for each in (_NAME, candidates.c.email))))
+        else:
+            query = query.where(candidates.c.id.in_(select(found)))
+        is_narrowed = job_id is not None or status is not None
+        return self._page(_candidate, query, candidates, requested, counted=None if is_narrowed else count)
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
         """Delete name, number, address, metadata and assignments. The row stays for its interviews."""
@@ -116,6 +124,14 @@ class Candidates(Store):
             )
         )
         self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))
+
+
+def _as_pattern(search: str) -> str:
+    """Return a pattern of LIKE that matches every text with this literal part."""
+    return f"%{re.sub(_SPECIAL, _ESCAPED, search)}%"
+
+
+_SPECIAL, _ESCAPED = re.compile(r"[\\%_]"), r"\\\g<0>"
 
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -183,6 +184,15 @@ candidates = Table(
     CheckConstraint("status IN ('APPLIED', 'IN_PROCESS', 'REJECTED', 'ACCEPTED')", name="status"),
     UniqueConstraint("company_id", "id"),
     Index(None, "company_id", "created_at", "id"),
+    Index(None, "company_id", "status", "created_at", "id"),
+    # For parts of names and e-mail addresses. Used by the function `candidates_found`.
+    Index(
+        "ix_candidates_search",
+        literal_column("(first_name || ' '::text) || last_name").label("name"),
+        "email",
+        postgresql_using="gin",
+        postgresql_ops={"name": "gin_trgm_ops", "email": "gin_trgm_ops"},
+    ),
 )
 
 assignments = Table(
@@ -229,6 +239,7 @@ interviews = Table(
     ForeignKeyConstraint(["company_id", "agent_id"], ["agents.company_id", "agents.id"]),
     ForeignKeyConstraint(["company_id", "job_id"], ["jobs.company_id", "jobs.id"]),
     Index(None, "company_id", "created_at", "id"),
+    Index(None, "company_id", "status", "created_at", "id"),
     Index(None, "candidate_id"),
     Index(None, "agent_id"),
     Index(None, "job_id"),
@@ -410,6 +421,7 @@ attempts = Table(
     Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     Index("ix_attempts_cause_lost", "company_id", postgresql_where=text("cause_is_lost")),
     Index("ix_attempts_search", "search_at", postgresql_where=text("search_at IS NOT NULL")),
+    Index("ix_attempts_unknown", "company_id", postgresql_where=text("reason = 'OUTCOME_UNKNOWN'")),
     # For attempts that a clock from the future wrote last.
     Index("ix_attempts_pending_updated_at", "updated_at", postgresql_where=text("state = 'PENDING'")),
     Index(None, "interview_id", "created_at"),

@@ -463,6 +463,19 @@ def test_answered_commands_are_readable_only_by_id(town: TwoTenants) -> None:
         assert stores.connection.execute(text("SELECT count(*) FROM inbox")).scalar_one() == 0
 
 
+def test_search_finds_only_candidates_of_the_principal(town: TwoTenants) -> None:
+    find = text("SELECT found FROM candidates_found(:company, '%', 10) AS found")
+
+    def found(principal: Principal | None, of: WalledTenant) -> int:
+        with town.api.reading(principal) as stores:
+            return len(stores.connection.execute(find, {"company": of.tenant.company_id}).all())
+
+    for principal in (town.one.regular, town.one.ats):
+        assert found(principal, town.one) > 0
+        assert found(principal, town.other) == 0
+    assert found(None, town.one) == 0
+
+
 def test_security_definer_functions_are_these_with_safe_paths(database: Database) -> None:
     with database.transaction() as stores:
         functions = stores.connection.execute(
@@ -477,6 +490,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "company_of_invitation",
         "user_of_email",
         "answered_commands",
+        "candidates_found",
     }
     assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in functions)
     assert not any(is_public for *_, is_public in functions)

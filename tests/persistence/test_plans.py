@@ -1,0 +1,204 @@
+"""Statements behind lists, search, metrics and status read few rows by an index, however many rows there are.
+
+Each is run as the role that runs it in production, because policies change a plan.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from hashlib import md5
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import event, make_url, text
+
+from scheduler.domain.candidate import CandidateStatus
+from scheduler.domain.interview import InterviewFilter, InterviewStatus
+from scheduler.domain.pagination import COUNTED_UP_TO, Slice
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.persistence import schema
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
+from tests.conftest import NOON, Seeded, seed
+from tests.support.big_tables import add_pending_calls
+
+BIG = frozenset({"candidates", "interviews", "attempts", "lines", "inbox"})
+COUNT, COUNT_OF_OTHER = 40_000, 5_000
+FIRST = Slice(page=1, limit=20)
+NO_COMPANY = UUID(int=0)
+ADAS_WITH_0 = sum(md5(str(n).encode()).hexdigest().startswith("0") for n in range(3, COUNT + 1, 3))
+"""Candidates called Ada whose last name, a hash, begins with 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Big:
+    """A database with many pending calls, seen as the API sees it."""
+
+    api: Database
+    one: Seeded
+    ats_id: UUID
+
+    def principal(self, kind: KeyKind) -> Principal:
+        is_ats = kind is KeyKind.ATS
+        return Principal(
+            id=self.ats_id if is_ats else uuid4(),
+            key_id=uuid4(),
+            kind=kind,
+            company_id=None if is_ats else self.one.company_id,
+            scopes=frozenset(),
+        )
+
+
+@pytest.fixture(scope="module")
+def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
+    name = f"big_{uuid4().hex}"
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}".encode())
+        url, api_url = (_of_database(each, name) for each in (postgres.url, logins.api))
+        schema.upgrade(url)
+        owner, api, ats_id = Database(url), Database(api_url, bound=True), uuid4()
+        one, other = seed(owner, NOON), seed(owner, NOON)
+        with owner.transaction() as stores:
+            stores.connection.execute(text("UPDATE companies SET ats_principal_id = :id"), {"id": ats_id})
+        add_pending_calls(url, one, NOON, COUNT)
+        add_pending_calls(url, other, NOON, COUNT_OF_OTHER)
+        yield Big(api=api, one=one, ats_id=ats_id)
+        owner.close()
+        api.close()
+        server.execute(f"DROP DATABASE {name}".encode())
+
+
+def _of_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+Act = Callable[[Stores, Seeded], Any]
+
+
+def _interviews(**filters: Any) -> Act:
+    return lambda stores, one: stores.interviews.page(
+        one.company_id,
+        FIRST,
+        InterviewFilter(**{name: each(one) if callable(each) else each for name, each in filters.items()}),
+    )
+
+
+def _candidates(**filters: Any) -> Act:
+    asked = {"job_id": None, "status": None, "search": None} | filters
+    return lambda stores, one: stores.candidates.page(one.company_id, FIRST, **asked)
+
+
+LISTS: dict[str, Act] = {
+    "interviews": _interviews(),
+    "interviews SCHEDULED": _interviews(status=InterviewStatus.SCHEDULED),
+    "interviews FAILED": _interviews(status=InterviewStatus.FAILED),
+    "interviews IN_PROGRESS": _interviews(status=InterviewStatus.IN_PROGRESS),
+    "interviews of an agent": _interviews(agent_id=lambda one: one.agent_id),
+    "interviews of an unused agent": _interviews(agent_id=NO_COMPANY),
+    "interviews of a job": _interviews(job_id=NO_COMPANY),
+    "interviews of a candidate": _interviews(candidate_id=NO_COMPANY),
+    "candidates": _candidates(),
+    "candidates APPLIED": _candidates(status=CandidateStatus.APPLIED),
+    "candidates ACCEPTED": _candidates(status=CandidateStatus.ACCEPTED),
+    "candidates of a job": _candidates(job_id=NO_COMPANY),
+    "search without a match": _candidates(search="nobody at all"),
+    "search with one match": _candidates(search="123@example"),
+    "search with many matches": _candidates(search="ada"),
+    "agents": lambda stores, one: stores.agents.page(one.company_id, FIRST),
+    "jobs": lambda stores, one: stores.jobs.page(one.company_id, FIRST, status=None),
+    "phone numbers": lambda stores, one: stores.phone_numbers.page(one.company_id, FIRST),
+}
+COUNTS: dict[str, Callable[[Stores], Any]] = {
+    "attempts": lambda stores: stores.attempt_counts.counts(NOON, NOON),
+    "commands": lambda stores: stores.inbox.count_unapplied(),
+    "carrier accounts": lambda stores: [stores.carrier_accounts.calls_at_once(each) for each in (1, 2)],
+    "back-offs": lambda stores: stores.backoffs.waiting(),
+    "erasures": lambda stores: stores.erasures.count_open(),
+}
+
+
+@pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
+@pytest.mark.parametrize("name", LISTS)
+def test_first_page_of_a_list_is_read_by_an_index(big: Big, name: str, kind: KeyKind) -> None:
+    read = rows_read(big.api, big.api.reading(big.principal(kind)), lambda stores: LISTS[name](stores, big.one))
+    # The rows that are counted, and those of a page.
+    assert read <= COUNTED_UP_TO + 200
+
+
+@pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
+def test_first_page_of_companies_reads_no_big_table(big: Big, kind: KeyKind) -> None:
+    principal = big.principal(kind)
+    assert rows_read(big.api, big.api.reading(principal), lambda s: s.companies.page(principal, FIRST)) == 0
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_count_for_metrics_and_status_reads_an_index(big: Big, name: str) -> None:
+    assert rows_read(big.api, big.api.counting(), COUNTS[name]) <= 200
+
+
+def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:
+    with big.api.counting() as stores:
+        rows = stores.attempt_counts.counts(NOON, NOON)
+    counted = {row.company_id == big.one.company_id: (row.waiting, row.waiting_is_estimate) for row in rows}
+    assert counted == {True: (COUNTED_UP_TO + 1, True), False: (COUNT_OF_OTHER, False)}
+    assert all(row.next_due_at is not None for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("search", "total"),
+    [("nobody at all", 0), ("123@EXAMPLE", 40), ("ada", 10_001), ("ada 0", ADAS_WITH_0), ("a", 10_001)],
+)
+def test_search_counts_its_matches(big: Big, search: str, total: int) -> None:
+    with big.api.reading(big.principal(KeyKind.REGULAR)) as stores:
+        page = stores.candidates.page(big.one.company_id, FIRST, job_id=None, status=None, search=search)
+        both = stores.candidates.page(
+            big.one.company_id, FIRST, job_id=None, status=CandidateStatus.APPLIED, search=search
+        )
+    assert (page.total, page.total_is_estimate) == (total, total > COUNTED_UP_TO)
+    assert page == both
+    assert [each.created_at for each in page.items] == sorted((each.created_at for each in page.items), reverse=True)
+    assert len(page.items) == min(total, FIRST.limit)
+
+
+def rows_read(database: Database, opened: AbstractContextManager[Stores], act: Callable[[Stores], object]) -> int:
+    """Return how many rows of big tables the statements of `act` read. Fails if one scans a big table sequentially."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, _many: object) -> None:
+        sent.append((statement, parameters))
+
+    with opened as stores:
+        before = _reads(stores)
+        event.listen(database._engine, "before_cursor_execute", note)
+        act(stores)
+        event.remove(database._engine, "before_cursor_execute", note)
+        # Also those of statements within functions, which EXPLAIN does not show.
+        reads = _reads(stores) - before
+        cursor = stores.connection.connection.cursor()
+        for statement, parameters in sent:
+            cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+            [([explained],)] = cursor.fetchall()
+            assert not BIG & set(_scanned(explained["Plan"])), json.dumps(explained, indent=1)
+    assert sent
+    assert not [table for table in BIG if reads[table, "seq_scan"]]
+    return sum(reads[table, "idx_tup_fetch"] for table in BIG)
+
+
+def _reads(stores: Stores) -> Counter[tuple[str, str]]:
+    """Return the session's scans and rows read by an index, since it last reported them."""
+    rows = stores.connection.execute(
+        text("SELECT relname, seq_scan, coalesce(idx_tup_fetch, 0) AS idx_tup_fetch FROM pg_stat_xact_user_tables")
+    )
+    return Counter({(row.relname, name): getattr(row, name) for row in rows for name in ("seq_scan", "idx_tup_fetch")})
+
+
+def _scanned(plan: dict[str, Any]) -> Iterator[str]:
+    if plan["Node Type"] == "Seq Scan":
+        yield str(plan["Relation Name"])
+    for below in plan.get("Plans", ()):
+        yield from _scanned(below)
