@@ -1,6 +1,7 @@
 """Lists over HTTP with more items than are counted, and counts for metrics that are made once for many requests."""
 
-from typing import Any, cast
+import re
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -50,20 +51,30 @@ def app_context(premises: SharedApi, intake: Intake) -> AppContext:
     return premises._served.app_context
 
 
-def test_metrics_are_counted_once_for_many_requests(intake: Intake, tenant: Tenant, app_context: AppContext) -> None:
-    a_pending_attempt(tenant)
-    counts: list[str] = []
+def test_metrics_are_counted_once_for_many_requests(
+    intake: Intake, tenant: Tenant, app_context: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = 100.0
+    monkeypatch.setattr(app_context.counted, "_ticks", lambda: at)
+    company = f'{{company_id="{intake.seeded.company_id}"}}'
+    statements: list[str] = []
 
     def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        if "duecall_counter" in statement:
-            counts.append(statement)
+        statements.append(statement)
 
-    [engine] = {each._engine for each in (cast("Any", app_context.use_cases.explain)._database,)}
+    def due() -> tuple[int, int]:
+        """Return how many attempts are due by the metrics, and how many statements that took."""
+        statements.clear()
+        [line] = re.findall(rf"duecall_attempts_due{re.escape(company)} (\d+)\.0", intake.client.get("/metrics").text)
+        return int(line), len(statements)
+
+    engine = app_context.use_cases.explain._database._engine
     event.listen(engine, "before_cursor_execute", note)
-    first = intake.client.get("/metrics").text
-    counted = len(counts)
     a_pending_attempt(tenant)
-    assert intake.client.get("/metrics").text == first
+    first, sent = due()
+    a_pending_attempt(tenant)
+    assert (first, due()) == (1, (1, 0))
+    at += COUNTED_EVERY_S
+    assert due() == (2, sent)
     event.remove(engine, "before_cursor_execute", note)
-    assert len(counts) == counted > 0
-    assert app_context.counted._max_age_s == COUNTED_EVERY_S == 5
+    assert sent > 0
