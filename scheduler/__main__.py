@@ -1,4 +1,4 @@
-"""Entry point of the `duecall` command. Until the command line module is imported, Ctrl-C exits without a traceback."""
+"""Entry point of the `duecall` command. Ctrl-C exits without a traceback, also while modules are imported."""
 
 import os
 import signal
@@ -8,11 +8,14 @@ _STOPPED = 130
 
 
 def main() -> NoReturn:
-    """Run the command. Importing it takes a second, in which an interrupt would print a traceback."""
+    """Run the command.
+
+    Each command imports what it needs, and an interrupted import may print a traceback or lose the interrupt. So Ctrl-C
+    ends the process, except in commands that have servers or processes to stop: they set a handler of their own.
+    """
     signal.signal(signal.SIGINT, lambda *_: os._exit(_STOPPED))
     from scheduler.cli.main import main as run  # noqa: PLC0415 - the line above comes first
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli.installation import HOME
+from scheduler.cli.options import HOME
 from scheduler.cli.output import print_result
 
 

@@ -7,13 +7,11 @@ from uuid import UUID
 import typer
 
 from scheduler.cli.app import billing, examples, numbers
-from scheduler.cli.installation import operator_session
+from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import AsJson, id_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
 from scheduler.domain.usage import Billing, BillingSystem, PriceList
 from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
-from scheduler.use_cases.operations.installation import Installation
-from scheduler.use_cases.resources.usage import Usage
 
 _AMOUNTS = ("baseCost", "costPerMinute", "includedMinutes")
 
@@ -21,6 +19,8 @@ _AMOUNTS = ("baseCost", "costPerMinute", "includedMinutes")
 @numbers.command("add", epilog=examples("duecall numbers add 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 +421221020002"))
 def numbers_add(company: Annotated[UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of)], number: str) -> None:
     """Add a caller number to a company. The carrier account must own the number."""
+    from scheduler.use_cases.operations.installation import Installation
+
     with operator_session() as session:
         number_id = Installation(session.database, session.keys, session.now).add_number(company, number)
         session.report("a number was added")
@@ -52,6 +52,8 @@ def billing_set(
     as_json: AsJson = False,
 ) -> None:
     """Set the unit and the prices in which a company is billed from now on. Booked usage does not change."""
+    from scheduler.use_cases.resources.usage import Usage
+
     if system is None and not price and not default_prices:
         refuse("Give at least one of --system, --price and --default-prices.")
     prices = _prices(price or ())

@@ -1,15 +1,16 @@
 """`duecall carrier`: calls to a country or from a number that wait for the carrier."""
 
 from scheduler.cli.app import carrier, examples
-from scheduler.cli.installation import operator_session
+from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import AsJson
 from scheduler.cli.output import print_json, print_rows
-from scheduler.terminal.status import backoffs_as_json
 
 
 @carrier.command("list", epilog=examples("duecall carrier list", "duecall carrier list --json"))
 def carrier_list(as_json: AsJson = False) -> None:
     """List the back-offs: the country or the company's number, the cause, and the time of the next trial."""
+    from scheduler.terminal.status import backoffs_as_json
+
     with operator_session() as session:
         backoffs = backoffs_as_json(session.carrier_waits.all())
     if as_json:

@@ -1,20 +1,21 @@
 """`duecall db`: the database schema and its logins."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scheduler.cli.app import db, examples
-from scheduler.cli.installation import chosen_settings
+from scheduler.cli.on_demand import chosen_settings
 from scheduler.cli.output import print_progress, refuse
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.persistence import schema
 
 
 @db.command("upgrade", epilog=examples("DATABASE_URL=postgresql://... duecall db upgrade"))
 def db_upgrade() -> None:
     """Upgrade the database of DATABASE_OWNER_URL, or else of DATABASE_URL, to this version's schema."""
+    from scheduler.persistence import schema
+
     schema.upgrade(chosen_settings().database("owner"))
     print_progress("the database has this version's schema")
 
@@ -25,6 +26,8 @@ def db_logins() -> None:
 
     Connects as the user in DATABASE_OWNER_URL, who needs CREATEROLE. Run `duecall db upgrade` first.
     """
+    from scheduler.persistence import schema
+
     chosen = chosen_settings()
     logins = schema.Logins(api=chosen.database("api"), worker=chosen.database("worker"))
     if chosen.database("owner") in {logins.api, logins.worker}:
@@ -38,6 +41,8 @@ def db_logins() -> None:
 @db.command("check", epilog=examples("duecall db check"))
 def db_check() -> None:
     """Check on a private database that the migrations create the tables defined in the code."""
+    from scheduler.persistence import schema
+
     with _empty_database() as url:
         schema.upgrade(url)
         schema.check(url)
@@ -46,6 +51,8 @@ def db_check() -> None:
 @db.command("draft", epilog=examples("duecall db draft 'jobs'"))
 def db_draft(message: str) -> None:
     """Draft a migration for the differences that `db check` finds. For developers, to be reviewed and corrected."""
+    from scheduler.persistence import schema
+
     with _empty_database() as url:
         schema.upgrade(url)
         schema.draft(url, message)
@@ -54,5 +61,8 @@ def db_draft(message: str) -> None:
 @contextmanager
 def _empty_database() -> Iterator[str]:
     """Yield the URL of an empty private database, and delete the database afterwards."""
+    from scheduler.local.postgres import EmbeddedPostgres
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C deletes the folder, too
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as server:
         yield server.url

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from scheduler import assembly
+from scheduler.cli.options import HOME
 from scheduler.cli.output import fail, print_error, print_note
 from scheduler.clock import Now
 from scheduler.domain.refusals import NotFound
@@ -24,9 +24,6 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.resources.keys import Keys
 from workers.presence import TimesUnknown, times_of
-
-HOME: ContextVar[Path | None] = ContextVar("HOME", default=None)
-"""The value of the option --home."""
 
 
 class NothingRuns(CannotRun):

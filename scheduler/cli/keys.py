@@ -6,13 +6,11 @@ from uuid import UUID
 import typer
 
 from scheduler.cli.app import examples, keys
-from scheduler.cli.installation import operator_session
+from scheduler.cli.on_demand import operator_session, print_pages
 from scheduler.cli.options import AsJson, KeyId, id_of, instant_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
+from scheduler.domain.key import PER_HOUR, PER_MINUTE
 from scheduler.domain.principal import KeyKind
-from scheduler.terminal.keys import keys_as_json, keys_page
-from scheduler.terminal.text import terminal
-from scheduler.use_cases.resources.keys import PER_HOUR, PER_MINUTE
 
 _MAX_REQUESTS = 1_000_000
 
@@ -109,12 +107,14 @@ def keys_list(
     as_json: AsJson = False,
 ) -> None:
     """List API keys with owner, state, scopes, rate limits and last use (to the minute). Secrets are not stored."""
+    from scheduler.terminal.keys import keys_as_json, keys_page
+
     with operator_session() as session:
         listed, now = session.keys.all(company), session.now()
     if as_json:
         print_json(keys_as_json(listed, now))
     else:
-        terminal().print(keys_page(listed, now))
+        print_pages(keys_page(listed, now))
 
 
 @keys.command("suspend", epilog=examples("duecall keys suspend KEY_ID --reason 'the invoice of March'"))

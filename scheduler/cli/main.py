@@ -12,12 +12,8 @@ from scheduler.cli import run  # noqa: F401
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
 from scheduler.cli import billing, carrier, database, document, keys, operate, quarantine  # noqa: F401
 from scheduler.cli.app import app
-from scheduler.cli.output import WRONG_USAGE, print_error, print_stopped
-from scheduler.domain.refusals import InvalidRequest, Refused
-from scheduler.local.errors import CannotRun, ServerUnavailable, Stopped
-from scheduler.persistence.errors import DatabaseAway, WrongRole
-from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
-from scheduler.settings import MissingSetting, WrongSettings
+from scheduler.cli.output import print_error, print_stopped
+from scheduler.local.errors import Stopped
 
 __all__ = ["app", "main"]
 
@@ -31,9 +27,6 @@ def main() -> NoReturn:
     """
     try:
         code = app(prog_name="duecall", standalone_mode=False)
-    except Stopped:
-        print_stopped()
-        sys.exit(_STOPPED)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_STOPPED)
     except TyperException as error:
@@ -41,19 +34,14 @@ def main() -> NoReturn:
         help_hint = f" See: {context.command_path} --help" if context and error.message else ""
         print_error(error.format_message() + help_hint)
         sys.exit(error.exit_code)
-    except DatabaseAway as error:
-        print_error(f"The database cannot be reached: {error}")
-        sys.exit(1)
-    except SchemaNotMade as error:
-        print_error(f"The database cannot be upgraded to this version's schema: {error}")
-        sys.exit(1)
-    except (WrongRole, MissingSetting, ServerUnavailable, CannotRun, SchemaDrift, NoLogin) as error:
-        print_error(str(error))
-        sys.exit(1)
-    except WrongSettings as error:
-        print_error(str(error))
-        sys.exit(WRONG_USAGE)
-    except Refused as refused:
-        print_error(refused.message)
-        sys.exit(WRONG_USAGE if isinstance(refused, InvalidRequest) else 1)
+    except Stopped:
+        print_stopped()
+        sys.exit(_STOPPED)
+    except Exception as error:
+        from scheduler.cli.failures import failure_of
+
+        if (failure := failure_of(error)) is None:
+            raise
+        print_error(failure.line)
+        sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else 0)

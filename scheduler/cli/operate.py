@@ -1,25 +1,21 @@
 """`duecall explain`, `status`, `pause`, `resume` and `reconcile`: the operator's commands."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from api_shim.schemas.explanation import ExplanationView
-from scheduler import assembly
-from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.cli.app import app, examples
-from scheduler.cli.installation import OperatorSession, installation, operator_session
+from scheduler.cli.on_demand import operator_session, print_pages
 from scheduler.cli.options import AllCompanies, AsJson, CompanyId, id_of, instant_of
 from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.refusals import NotFound
-from scheduler.terminal.explanation import attempt_line, explanation_page
-from scheduler.terminal.status import status_as_json, status_page
-from scheduler.terminal.text import system_line, terminal
-from scheduler.use_cases.operations.reconcile import NotPaused
+
+if TYPE_CHECKING:
+    from scheduler.cli.installation import OperatorSession
 
 
 @app.command(
@@ -40,16 +36,21 @@ def explain(
 
     The rules are those that the dialler uses. Deleted attempts are explained too.
     """
+    from api_shim.schemas.explanation import ExplanationView
+    from scheduler.terminal.explanation import explanation_page
+    from scheduler.terminal.text import system_line
+
     with operator_session(computes=True) as session:
         explanation = _explanation(session, attempt_id)
         if as_json:
             print_result(ExplanationView.of(explanation).model_dump_json(by_alias=True))
         else:
-            terminal().print(system_line(session.system))
-            terminal().print(explanation_page(explanation, session.now()))
+            print_pages(system_line(session.system), explanation_page(explanation, session.now()))
 
 
-def _explanation(session: OperatorSession, attempt_or_interview: UUID) -> Explanation:
+def _explanation(session: "OperatorSession", attempt_or_interview: UUID) -> Explanation:
+    from scheduler.terminal.explanation import attempt_line
+
     try:
         return session.explain.explanation_of(attempt_or_interview)
     except NotFound:
@@ -70,6 +71,9 @@ def status(as_json: AsJson = False) -> None:
     Also shows unsent invitations, and the number and age of accepted commands that are not applied yet and of deleted
     companies that are not erased yet.
     """
+    from scheduler.terminal.status import status_as_json, status_page
+    from scheduler.terminal.text import system_line
+
     with operator_session(computes=True) as session:
         carriers, companies, commands = (
             session.explain.carriers(),
@@ -81,8 +85,8 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print_json(status_as_json(carriers, backoffs, companies, commands, mails, erasures))
     else:
-        terminal().print(system_line(session.system))
-        terminal().print(status_page(carriers, backoffs, companies, commands, mails, erasures, session.now()))
+        page = status_page(carriers, backoffs, companies, commands, mails, erasures, session.now())
+        print_pages(system_line(session.system), page)
 
 
 @app.command(
@@ -160,6 +164,11 @@ def reconcile(
     Run it after a restore or a failover, while everything is paused. It can be repeated. Repeat it after clients have
     sent lost commands again.
     """
+    from scheduler import assembly
+    from scheduler.carriers.interface import CarrierUnavailable
+    from scheduler.cli.installation import installation
+    from scheduler.use_cases.operations.reconcile import NotPaused
+
     since_at = instant_of(since, "--since")
     with operator_session() as session:
         try:
@@ -193,7 +202,7 @@ def _cause(reason: str) -> str:
     return f"reason: {reason}"
 
 
-def _other_pauses(session: OperatorSession, company_id: UUID | None) -> Iterator[str]:
+def _other_pauses(session: "OperatorSession", company_id: UUID | None) -> Iterator[str]:
     """Yield a line for pauses that this resume did not end."""
     all_reason, companies = session.pauses.active()
     if company_id is not None and all_reason is not None:

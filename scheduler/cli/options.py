@@ -1,16 +1,21 @@
 """Options and arguments that several commands share."""
 
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from scheduler.cli.output import refuse
 from scheduler.clock import machine_now
-from scheduler.settings import Settings
-from scheduler.timing import call_windows, callee_zones, requested_time
+
+if TYPE_CHECKING:
+    from scheduler.settings import Settings
+
+HOME: ContextVar[Path | None] = ContextVar("HOME", default=None)
+"""The value of the option --home."""
 
 LAST_PORT = 65_535
 _ANY_ZONE = "Europe/London"
@@ -46,7 +51,7 @@ KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id 
 AllCompanies = Annotated[bool, typer.Option("--all", help="All companies.")]
 
 
-def clock_offset(at: str | None, chosen: Settings) -> float:
+def clock_offset(at: str | None, chosen: "Settings") -> float:
     """Return the seconds to add to the machine's clock so that it shows `at` now."""
     if at is None:
         return chosen.duecall_clock_offset_s
@@ -57,6 +62,8 @@ def clock_offset(at: str | None, chosen: Settings) -> float:
 
 def instant_of(text: str, option: str) -> datetime:
     """Return the instant that an option names. Raises InvalidDateFormat."""
+    from scheduler.timing import call_windows, callee_zones, requested_time
+
     requested = requested_time.read(text, field=option)
     if requested.offset is None and not requested.is_instant and requested.zone is None:
         refuse(f"{option} needs a UTC offset, Z or a time zone, for example 2026-04-02T07:59+10:30.")

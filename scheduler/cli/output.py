@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -10,7 +10,9 @@ from rich.text import Text
 
 from scheduler.clock import machine_now
 from scheduler.local.run_file import Running
-from scheduler.settings import Settings
+
+if TYPE_CHECKING:
+    from scheduler.settings import Settings
 
 _console = Console(stderr=True)
 
@@ -65,7 +67,7 @@ def refuse(line: str) -> NoReturn:
     raise typer.Exit(WRONG_USAGE)
 
 
-def print_running(running: Running, chosen: Settings, mail: str) -> None:
+def print_running(running: Running, chosen: "Settings", mail: str) -> None:
     user, _, password = chosen.flower_basic_auth.get_secret_value().partition(":")
     for name, value in (
         ("API", running.apiUrl),

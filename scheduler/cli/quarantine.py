@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from scheduler.cli.app import commands, examples
-from scheduler.cli.installation import operator_session
+from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import AsJson, id_of
 from scheduler.cli.output import print_json, print_rows
 

@@ -7,22 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
 
-from scheduler.carriers.simulator.app import create_app as create_simulator
 from scheduler.cli.app import app, examples
-from scheduler.cli.installation import NothingRuns, chosen_settings, demo_home, homes_of, running_system
+from scheduler.cli.on_demand import chosen_settings
 from scheduler.cli.options import LAST_PORT, At, Ephemeral, Port, clock_offset
 from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
-from scheduler.demo import run as demo_run
 from scheduler.demo import sample_calls
 from scheduler.local.run_file import is_running
-from scheduler.local.system import Options, System
-from scheduler.logs import configure
+
+if TYPE_CHECKING:
+    from scheduler.local.system import System
 
 _CHECK_EVERY_S = 0.1
 _never = threading.Event()
@@ -44,6 +42,8 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
 
     Processes that end are restarted. While the system runs, .duecall/run.json contains its addresses, ids and keys.
     """
+    from scheduler.local.system import Options, System
+
     if port is not None and not 1 <= port <= LAST_PORT:
         refuse(f"--port must be from 1 to {LAST_PORT}; got {port}. Without --port, a free port is chosen.")
     chosen = chosen_settings()
@@ -72,6 +72,10 @@ def demo(
     One call is moved, one is cancelled, one waits for the end of a pause, and one is busy at first. The results are
     compared with the carrier's ledger.
     """
+    from scheduler.cli.installation import demo_home
+    from scheduler.demo import run as demo_run
+    from scheduler.local.system import Options, System
+
     if carrier not in sample_calls.CARRIERS:
         refuse(f"--carrier must be one of {', '.join(sample_calls.CARRIERS)}; got {carrier!r}.")
     chosen = chosen_settings()
@@ -106,6 +110,8 @@ def env() -> None:
     They are those of the running `duecall up`, or else of the demo. Each run makes new keys. TOMORROW is a date in UTC,
     on the system's clock.
     """
+    from scheduler.cli.installation import NothingRuns, homes_of, running_system
+
     chosen = chosen_settings()
     found = running_system(chosen)
     if found is None or not is_running(found[0].home):
@@ -126,6 +132,11 @@ def simulator(
     cps: Annotated[float, typer.Option(help="Calls started per second. Further calls wait.")] = 50.0,
 ) -> None:
     """Run a carrier with Twilio's Calls API that rings no phone. GET /ledger lists the calls that it accepted."""
+    import uvicorn
+
+    from scheduler.carriers.simulator.app import create_app as create_simulator
+    from scheduler.logs import configure
+
     chosen = chosen_settings()
     configure()
     if not chosen.twilio_account_sid or not chosen.auth_tokens:
@@ -176,7 +187,7 @@ def _until_stopped() -> Iterator[Callable[[], bool]]:
         print_stopped()
 
 
-def _run_until(stopped: Callable[[], bool], system: System) -> None:
+def _run_until(stopped: Callable[[], bool], system: "System") -> None:
     while not stopped():
         system.restart_ended()
         _never.wait(_CHECK_EVERY_S)

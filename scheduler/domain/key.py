@@ -9,6 +9,11 @@ from scheduler.domain.principal import Principal
 MAX_NAME = 100
 """Characters. Companies see the name of a key in the history of their calls."""
 
+PER_MINUTE = 60
+"""Requests, unless the key has a rate limit of its own."""
+PER_HOUR = 2000
+"""The same."""
+
 
 class KeyState(StrEnum):
     ACTIVE = "ACTIVE"

@@ -203,7 +203,7 @@ def test_up_without_redis_warns_and_status_counts_commands(
 # ---- Ctrl-C
 
 
-@pytest.mark.parametrize("imported", ["typer", "sqlalchemy", "fastapi"])
+@pytest.mark.parametrize("imported", ["typer", "sqlalchemy", "alembic"])
 def test_ctrl_c_during_imports_prints_no_traceback(imported: str, tmp_path: Path) -> None:
     with duecall("-X importtime -m scheduler demo", tmp_path) as process:
         assert process.stderr is not None

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from scheduler.clock import Now
-from scheduler.domain.key import MAX_NAME, Key, KeyState
+from scheduler.domain.key import MAX_NAME, PER_HOUR, PER_MINUTE, Key, KeyState
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import (
     ApiKeySuspended,
@@ -43,8 +43,6 @@ ALL_SCOPES = frozenset(
     for verb in ("read", "write", "delete")
 ) | {"read:billing", "read:phone-numbers"}
 
-PER_MINUTE = 60
-PER_HOUR = 2000
 _LIVE_AT_ONCE = 2
 
 

@@ -1,0 +1,32 @@
+"""Opens an installation, its settings and its pages, imported when a command runs: `duecall --help` imports none."""
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from scheduler.cli.installation import OperatorSession
+    from scheduler.settings import Settings
+
+
+def chosen_settings() -> "Settings":
+    """Return the settings of the environment, with --home in place of DUECALL_HOME."""
+    from scheduler.cli import installation
+
+    return installation.chosen_settings()
+
+
+def operator_session(*, computes: bool = False) -> AbstractContextManager["OperatorSession"]:
+    """Open the installation's database. `computes`: the result depends on the workers' times, e.g. RING_TIMEOUT_S."""
+    from scheduler.cli import installation
+
+    return installation.operator_session(computes=computes)
+
+
+def print_pages(*pages: "RenderableType") -> None:
+    """Print pages for people to standard output."""
+    from scheduler.terminal.text import terminal
+
+    for page in pages:
+        terminal().print(page)
