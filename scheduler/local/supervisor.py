@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from scheduler.clock import monotonic
 from scheduler.local.child_process import bound_to_parent
+from scheduler.local.fork_server import ForkServer
 
 _CHECK_EVERY_S = 0.1
 _FIRST_BACK_OFF_S = 0.5
@@ -31,12 +33,25 @@ class Program:
     log: Path
 
 
+class Process(Protocol):
+    """A child process, or one of the fork server."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
 class _Supervised:
     """One program and its current process."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, fork_server: ForkServer | None) -> None:
         self.program = program
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
+        self._fork_server = fork_server
         self.ended_early = 0
         """Consecutive ends before `_HEALTHY_AFTER_S`."""
         self._started_at = 0.0
@@ -48,7 +63,7 @@ class _Supervised:
         _rotate(self.program.log)
         with self.program.log.open("ab") as log:
             self._log_begin = log.tell()
-            self.process = subprocess.Popen(  # noqa: S603 - our own programs, without a shell
+            self.process = self._forked() or subprocess.Popen(  # noqa: S603 - our own programs, without a shell
                 bound_to_parent(signal.SIGTERM, *self.program.argv),
                 env=dict(self.program.environment),
                 stdin=subprocess.DEVNULL,
@@ -56,6 +71,12 @@ class _Supervised:
                 stderr=log,
             )
         self._started_at = monotonic()
+
+    def _forked(self) -> Process | None:
+        program = self.program
+        if self._fork_server is None:
+            return None
+        return self._fork_server.start(program.name, program.argv, program.environment, program.log)
 
     def check(self) -> int | None:
         """Restart an ended program after its back-off. Return the exit status when the end is first noticed."""
@@ -89,11 +110,12 @@ class Supervisor:
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
+        self.fork_server: ForkServer | None = None
         self._programs: dict[str, _Supervised] = {}
         self._wake = threading.Event()
 
     def start(self, program: Program) -> None:
-        supervised = _Supervised(program)
+        supervised = _Supervised(program, self.fork_server)
         self._programs[program.name] = supervised
         supervised.start()
 
@@ -141,6 +163,9 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self.fork_server is not None:
+            self.fork_server.stop()
+            self.fork_server = None
 
 
 def _status_text(status: int) -> str:

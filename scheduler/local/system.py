@@ -18,6 +18,7 @@ from scheduler.assembly import context_of
 from scheduler.clock import monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.local.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
+from scheduler.local.fork_server import ForkServer
 from scheduler.local.ports import ReservedPorts, why_not_free
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.processes import commands, simulator_command
@@ -174,6 +175,8 @@ class System:
         if self._options.ephemeral:
             for folder in (self._data, self._home / "logs"):
                 shutil.rmtree(folder, ignore_errors=True)
+        if ForkServer.is_possible():
+            self.supervisor.fork_server = ForkServer(environment(), self.log_of("fork-server"))
         database_url, redis_url = self._database_url(), self._redis_url()
         self._report("upgrading the database to this version's schema")
         schema.upgrade(self._owner_url(database_url))

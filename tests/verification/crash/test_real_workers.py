@@ -20,7 +20,7 @@ from celery import Celery
 
 from scheduler.clock import monotonic
 from scheduler.local.child_process import bound_to_parent
-from scheduler.local.supervisor import Program
+from scheduler.local.supervisor import Process, Program
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared import hints as tasks
@@ -309,7 +309,7 @@ def started(program: Program, turn: int = 1, **variables: str) -> subprocess.Pop
         )
 
 
-def stopped(*processes: subprocess.Popen[bytes]) -> None:
+def stopped(*processes: Process) -> None:
     for process in processes:
         process.terminate()
     for process in processes:

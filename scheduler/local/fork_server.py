@@ -1,0 +1,155 @@
+"""Starts Duecall's processes by forking one that has imported their modules, which saves each of them a second of CPU.
+
+The fork server is a process of its own with a single thread, because this one may have threads, and a lock of another
+thread would stay locked in a forked process permanently. It ends with this process, and its processes end with it.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from scheduler.local.child_process import bound_to_parent, ends_within
+from scheduler.local.forked_program import MAX_MESSAGE
+
+_ANSWERS_WITHIN_S = 60.0
+_ENDS_WITHIN_S = 10.0
+
+
+class ForkedProcess:
+    """A process of the fork server, with the methods of `subprocess.Popen` that a supervisor uses."""
+
+    def __init__(self, server: "ForkServer", pid: int, descriptor: int) -> None:
+        self._server = server
+        self.pid = pid
+        self._descriptor = descriptor
+        """A pidfd: a signal sent to it reaches this process or none, even if the process id is used again."""
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        if self._status is None and (status := self._server.status_of(self.pid, self._descriptor)) is not None:
+            self._status = status
+            os.close(self._descriptor)
+        return self._status
+
+    def wait(self, timeout: float | None = None) -> int:
+        while (status := self.poll()) is None:
+            if not _is_readable(self._descriptor, timeout):
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            self._server.wait_for_news()
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class ForkServer:
+    """The fork server of one supervisor. Use it on one thread, which lives as long as the processes."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        """Start it. It imports in the background, and the first `start` waits for it."""
+        self._ended: dict[int, int] = {}
+        self._connection, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connection.settimeout(_ANSWERS_WITHIN_S)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with its_end, log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program, without a shell
+                bound_to_parent(signal.SIGTERM, sys.executable, "-m", "scheduler.local.forked_program"),
+                env=dict(environment),
+                stdin=its_end.fileno(),
+                stdout=output,
+                stderr=output,
+            )
+        self._is_away = False
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Return whether this system can hold a process by a descriptor. Linux can."""
+        return sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess | None:
+        """Start `python -m MODULE ...`. Return None for another command, or if the server has ended."""
+        python, option, *rest = argv
+        if (python, option) != (sys.executable, "-m") or self._is_away:
+            return None
+        request = {
+            "name": name,
+            "module": rest[0],
+            "arguments": rest[1:],
+            "environment": dict(environment),
+            "log": str(log.absolute()),
+        }
+        try:
+            self._connection.send(json.dumps(request).encode())
+            while not self._is_away:
+                message, descriptors = self._received()
+                if "forked" in message:
+                    return ForkedProcess(self, message["forked"], descriptors[0])
+        except OSError:
+            self._end()
+        return None
+
+    def status_of(self, pid: int, descriptor: int) -> int | None:
+        """Return the exit status of its process, or None while that runs."""
+        while pid not in self._ended and not self._is_away and _is_readable(self._connection.fileno(), 0):
+            self._received()
+        if pid in self._ended:
+            return self._ended.pop(pid)
+        # Nobody can tell the status of a process that has outlived the server: the server's end has ended it.
+        return -signal.SIGTERM if self._is_away and _is_readable(descriptor, 0) else None
+
+    def wait_for_news(self) -> None:
+        """Wait until the server has reported an end. Call when a process has ended."""
+        if not self._is_away:
+            self._received()
+
+    def stop(self) -> None:
+        """End the server, after its processes."""
+        self._connection.close()
+        self._is_away = True
+        if not ends_within(_ENDS_WITHIN_S, self._process):
+            self._end()
+
+    def _end(self) -> None:
+        """Kill the server, which may answer a request later. Its processes receive SIGTERM."""
+        self._is_away = True
+        self._process.kill()
+        self._process.wait()
+
+    def _received(self) -> tuple[dict[str, int], list[int]]:
+        """Receive one message and keep what it tells. At the server's end, it is away."""
+        try:
+            text, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 1)
+        except OSError:
+            text, descriptors = b"", []
+        if not text:
+            self._is_away = True
+            return {}, []
+        message: dict[str, int] = json.loads(text)
+        if "ended" in message:
+            self._ended[message["ended"]] = message["status"]
+        return message, descriptors
+
+
+def _is_readable(descriptor: int, seconds: float | None) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(None if seconds is None else round(seconds * 1000)))

@@ -1,0 +1,167 @@
+"""The fork server: processes as if started by a command, which end with the server and are ended by their pid."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.local.child_process import bound_to_parent
+from scheduler.local.fork_server import ForkedProcess, ForkServer
+from scheduler.local.forked_program import IMPORTED
+from scheduler.local.supervisor import Program, Supervisor
+from tests.conftest import wait_until
+
+EXAMPLE = (sys.executable, "-m", "tests.support.forked_example")
+Told = dict[str, Any]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ForkServer]:
+    server = ForkServer({**os.environ, "INHERITED": "by the server"}, tmp_path / "fork-server.log")
+    yield server
+    server.stop()
+
+
+Start = Callable[[str], tuple[ForkedProcess, Told]]
+
+
+@pytest.fixture
+def start(server: ForkServer, tmp_path: Path) -> Start:
+    def started(word: str) -> tuple[ForkedProcess, Told]:
+        log = tmp_path / f"{word}.log"
+        environment = {name: value for name, value in os.environ.items() if name != "INHERITED"}
+        process = server.start("example", (*EXAMPLE, word), {**environment, "WORD": "žluťoučký"}, log)
+        assert process is not None
+        wait_until(lambda: log.exists() and log.read_text().endswith("\n"), seconds=60, says="it has told")
+        return process, json.loads(log.read_text().splitlines()[-1])
+
+    return started
+
+
+def test_forked_process_is_as_if_started_by_its_command(start: Start) -> None:
+    process, told = start("3")
+    assert process.wait(60) == 3
+    assert told == {
+        "name": "__main__",
+        "argv": ["3"],
+        "word": "žluťoučký",
+        "inherited": None,
+        "session": True,
+        "descriptors": [0, 1, 2],
+        "imported": True,
+        "sigterm": True,
+    }
+
+
+def test_forked_process_is_ended_by_its_pid(start: Start) -> None:
+    first, _ = start("wait")
+    assert first.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        first.wait(0)
+    os.kill(first.pid, signal.SIGKILL)
+    assert first.wait(60) == -signal.SIGKILL
+    first.kill()  # reaches no process that has taken its id
+    second, _ = start("0")
+    assert second.wait(60) == 0
+    assert (first.poll(), second.poll()) == (-signal.SIGKILL, 0)
+
+
+def test_ends_are_told_apart_in_any_order(start: Start) -> None:
+    (first, _), (second, _) = start("wait"), start("7")
+    assert second.wait(60) == 7
+    first.terminate()
+    assert first.wait(60) == -signal.SIGTERM
+
+
+def test_processes_end_with_a_killed_server(server: ForkServer, start: Start) -> None:
+    process, _ = start("wait")
+    os.kill(server.pid, signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGTERM
+    assert server.start("example", (*EXAMPLE, "0"), os.environ, Path(os.devnull)) is None
+
+
+def test_other_commands_are_not_forked(server: ForkServer, tmp_path: Path) -> None:
+    assert server.start("other", ("/bin/true", "-m", "true"), {}, tmp_path / "log") is None
+
+
+def test_supervisor_starts_processes_without_a_server(server: ForkServer, tmp_path: Path) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(said.append)
+    supervisor.fork_server = server
+    log = tmp_path / "example.log"
+    supervisor.start(Program(name="example", argv=(*EXAMPLE, "wait"), environment=os.environ, log=log))
+    try:
+        forked = supervisor.pid("example")
+        os.kill(server.pid, signal.SIGKILL)
+        supervisor.run(lambda: supervisor.pid("example") not in {forked, None})
+        wait_until(lambda: len(log.read_text().splitlines()) == 2, seconds=60, says="it has told again")
+    finally:
+        supervisor.stop()
+    assert [json.loads(line)["imported"] for line in log.read_text().splitlines()] == [True, False]
+    assert said == [f"example ended (signal SIGTERM) and is restarted; see {log}"]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_processes_end_with_a_killed_supervisor(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib, sys, threading
+from scheduler.local.fork_server import ForkServer
+server = ForkServer(os.environ, pathlib.Path({str(tmp_path / "server.log")!r}))
+process = server.start("example", {(*EXAMPLE, "wait")!r}, os.environ, pathlib.Path({str(tmp_path / "log")!r}))
+print(server.pid, process.pid, flush=True)
+threading.Event().wait()
+"""
+    command = bound_to_parent(signal.SIGKILL, sys.executable, "-c", program)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        pids = [int(word) for word in supervisor.stdout.readline().split()]
+        assert len(pids) == 2
+        supervisor.kill()
+    wait_until(lambda: not any(map(_runs, pids)), seconds=60, says="all have ended")
+
+
+def test_imported_modules_open_nothing() -> None:
+    """Nothing that processes must have for themselves exists before a fork: no thread, connection or setting."""
+    program = f"""
+import importlib, json, os, sys
+before = set(os.listdir("/proc/self/fd"))
+missing = []
+for module in {IMPORTED!r}:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        missing.append(module)
+from kombu import common
+from scheduler import settings
+from workers import app
+print(json.dumps(dict(
+    missing=missing,
+    threads=len(os.listdir("/proc/self/task")),
+    descriptors=len(set(os.listdir("/proc/self/fd")) - before),
+    settings=settings.settings.cache_info().currsize,
+    configured=app.app.configured,
+    node=common._node_id,
+)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {
+        "missing": [],
+        "threads": 1,
+        "descriptors": 0,
+        "settings": 0,
+        "configured": False,
+        "node": None,
+    }
