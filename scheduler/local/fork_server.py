@@ -97,14 +97,13 @@ class ForkServer:
             "environment": dict(environment),
             "log": str(log.absolute()),
         }
-        try:
+        with suppress(OSError):
             self._connection.send(json.dumps(request).encode())
             while not self._is_away:
                 message, descriptors = self._received()
                 if "forked" in message:
                     return ForkedProcess(self, message["forked"], descriptors[0])
-        except OSError:
-            self._end()
+        self._end()
         return None
 
     def status_of(self, pid: int, descriptor: int) -> int | None:
@@ -129,7 +128,7 @@ class ForkServer:
             self._end()
 
     def _end(self) -> None:
-        """Kill the server, which may answer a request later. Its processes receive SIGTERM."""
+        """Kill the server: it might fork a process for a request that was given up. Its processes receive SIGTERM."""
         self._is_away = True
         self._process.kill()
         self._process.wait()

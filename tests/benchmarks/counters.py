@@ -92,7 +92,10 @@ class Meter:
             if server is not None and server.pid is not None:
                 pids[name] = server.pid
         roots = {name: psutil.Process(pid) for name, pid in pids.items()}
-        return {name: [root, *root.children(recursive=True)] for name, root in roots.items()}
+        found = {name: [root, *root.children(recursive=True)] for name, root in roots.items()}
+        if (fork_server := self._system.supervisor.fork_server) is not None:
+            found["fork server"] = [psutil.Process(fork_server.pid)]  # its children are the processes above
+        return found
 
     def _cpu(self) -> Counter[str]:
         found: Counter[str] = Counter()
