@@ -34,7 +34,7 @@ from api_shim.routes import (
 from api_shim.shutdown import on_stop_signal
 from scheduler import assembly
 from scheduler.logs import configure
-from scheduler.persistence import schema
+from scheduler.persistence import revisions
 from scheduler.settings import Settings, WrongSettings
 from scheduler.settings import settings as of_this_process
 from workers import hint_publisher
@@ -117,7 +117,7 @@ async def _open(settings: Settings) -> AsyncIterator[AppContext]:
                 yield AppContext(
                     use_cases=use_cases,
                     waiter=waiter,
-                    schema_head=schema.head(),
+                    schema_head=revisions.head(),
                     threads=threads,
                     store_callback=batches.store,
                     instance=settings.duecall_instance or None,

@@ -75,7 +75,7 @@ class AppContext:
 
     use_cases: ApiUseCases
     waiter: AnswerWaiter
-    schema_head: str | None
+    schema_head: str
     """The migration that this version needs."""
     threads: ThreadPools
     store_callback: Callable[[NewCarrierEvent], Awaitable[None]]

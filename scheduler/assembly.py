@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from scheduler import failpoints
 from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
-from scheduler.carriers.twilio_calls import TwilioCallPlacer
-from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.clock import Now, clock
 from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
@@ -67,7 +65,7 @@ class ApiUseCases:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerUseCases:
-    """The use cases of the workers and the clock. Only a dial worker has a dialler in addition."""
+    """The use cases of the workers. Only a dial worker has a dialler in addition."""
 
     database: Database
     now: Now
@@ -75,7 +73,6 @@ class WorkerUseCases:
     apply: Apply
     hear: Hear
     settle: Settle
-    release: Release
     records: ScheduleRecomputer
     invitations: Invitations
     purge: Purge
@@ -127,7 +124,9 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
 
 
 def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
-    """Build the use cases of a worker or the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
+    """Build the use cases of a worker. Raises MissingSetting, WrongRole, DatabaseAway."""
+    from scheduler.carriers.twilio_queries import TwilioQueries
+
     context = _worker_context(settings)
     database, hasher, now = context.database, context.hasher, context.now
     account = carrier(settings)
@@ -139,7 +138,6 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         apply=Apply(context, hints),
         hear=Hear(context, hints, TwilioCallbacks(account)),
         settle=Settle(context, TwilioQueries(account, context.policy), own_account_id),
-        release=Release(context, hints, own_account_id),
         records=ScheduleRecomputer(context, hints),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
         purge=Purge(database, hints, now),
@@ -147,8 +145,16 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
     )
 
 
+def release(settings: Settings, hints: Hints) -> Release:
+    """Build the use case of the clock. Raises MissingSetting, WrongRole, DatabaseAway."""
+    context = _worker_context(settings)
+    return Release(context, hints, account_id(settings, context.database, context.now))
+
+
 def dialler(settings: Settings) -> Dialler:
     """Build the dialler of a dial worker. Raises MissingSetting, WrongRole, DatabaseAway."""
+    from scheduler.carriers.twilio_calls import TwilioCallPlacer
+
     context = _worker_context(settings)
     policy, now = context.policy, context.now
     dial = Dial(context, account_id(settings, context.database, now))
@@ -157,6 +163,8 @@ def dialler(settings: Settings) -> Dialler:
 
 def reconcile(settings: Settings, database: Database) -> Reconcile:
     """Build the use case of an operator's command. Raises MissingSetting, DatabaseAway."""
+    from scheduler.carriers.twilio_queries import TwilioQueries
+
     must_name_a_carrier(settings)
     context = context_of(settings, database)
     queries = TwilioQueries(carrier(settings), context.policy)

@@ -53,7 +53,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._hints.start()
         self._presence = Presence(chosen.redis)
         with starting():
-            self._release = assembly.worker_use_cases(chosen, self._hints).release
+            self._release = assembly.release(chosen, self._hints)
         self._sweep_every = chosen.policy.sweep.total_seconds()
 
     def setup_schedule(self) -> None:

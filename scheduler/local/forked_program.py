@@ -23,6 +23,8 @@ IMPORTED = (
     "api_shim.app",
     "workers.tasks",
     "workers.clock",
+    "scheduler.carriers.twilio_calls",
+    "scheduler.carriers.twilio_queries",
     "celery.bin.celery",
     "celery.apps.worker",
     "celery.apps.beat",

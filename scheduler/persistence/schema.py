@@ -8,7 +8,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg import sql
 from sqlalchemy import Connection, create_engine, make_url, text
@@ -26,11 +25,6 @@ class SchemaDrift(Exception):
 
 class SchemaNotMade(Exception):
     """The database could not be upgraded to this version's schema. Nothing in it was changed."""
-
-
-def head() -> str | None:
-    """Return the newest migration of this version."""
-    return ScriptDirectory.from_config(_config(None)).get_current_head()
 
 
 def upgrade(url: str) -> None:
@@ -145,7 +139,7 @@ def _connection(url: str) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _config(connection: Connection | None) -> Config:
+def _config(connection: Connection) -> Config:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import with_driver
+from scheduler.persistence.revisions import head
 
 CATALOG = {
     "columns": """
@@ -61,6 +62,10 @@ def config(connection: Connection) -> Config:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations").replace("%", "%%"))
     return config
+
+
+def test_head_is_the_newest_migration(config: Config) -> None:
+    assert head() == ScriptDirectory.from_config(config).get_current_head()
 
 
 def test_each_migration_is_completely_reversible(connection: Connection, config: Config) -> None:

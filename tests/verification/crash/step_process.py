@@ -17,6 +17,7 @@ from scheduler.domain.principal import Principal
 from scheduler.logs import configure
 from scheduler.persistence.errors import ClockWrong
 from scheduler.settings import Settings
+from scheduler.use_cases.release import Release
 from tests.support.builders import RecordingHints
 from tests.verification.crash.wrong_clock import REFUSED, WrongClock
 
@@ -33,6 +34,8 @@ def run(environment: Mapping[str, str], step: str, words: Sequence[Any], clock: 
     try:
         if step in API_STEPS:
             API_STEPS[step](assembly.api_use_cases(Settings(), RecordingHints()), *words)
+        elif step == "look":
+            _look(assembly.release(Settings(), RecordingHints()))
         else:
             WORKER_STEPS[step](assembly.worker_use_cases(Settings(), RecordingHints()), *words)
     except ClockWrong:
@@ -45,9 +48,9 @@ def _submit(api: ApiUseCases, principal: Principal, request: Request, idempotenc
     api.submit.command(principal, None, request, idempotency_key=idempotency_key, request_hash=b"the same")
 
 
-def _look(worker: WorkerUseCases) -> None:
+def _look(release: Release) -> None:
     """Run one round of the clock."""
-    worker.release.round(resends=True)
+    release.round(resends=True)
 
 
 def _settle(worker: WorkerUseCases, rounds: int = 1) -> None:
@@ -70,7 +73,6 @@ API_STEPS: Mapping[str, Callable[..., object]] = {
 WORKER_STEPS: Mapping[str, Callable[..., object]] = {
     "take": lambda worker, message: worker.messages.take(message),
     "apply": lambda worker, command_id: worker.apply.command(command_id),
-    "look": _look,
     "hear": lambda worker, event_id: worker.hear.event(event_id),
     "settle": _settle,
     "erase": _erase,
