@@ -62,7 +62,7 @@ class Meter:
     def measured(self) -> Iterator[Cost]:
         """Yield a Cost that is complete when the block has ended."""
         cost, is_over = Cost(), threading.Event()
-        cpu, busy, began = self._cpu(), _busy(), time.monotonic()
+        cpu, busy, began = self.cpu(), _busy(), time.monotonic()
         updates = self._updates()
         self._connection.execute("SELECT pg_stat_statements_reset()")
         sampler = threading.Thread(target=self._sample, args=(cost, is_over), daemon=True)
@@ -74,7 +74,7 @@ class Meter:
             sampler.join()
             cost.seconds = time.monotonic() - began
             cost.statements, cost.transactions = self._one(_STATEMENTS)
-            after = self._cpu()
+            after = self.cpu()
             cost.cpu_s = Counter({name: after[name] - cpu[name] for name in after})
             cost.others = (_busy() - busy - cost.cpu) / cost.seconds
             changed, hot = (late - early for late, early in zip(self._updates(), updates, strict=True))
@@ -97,7 +97,8 @@ class Meter:
             found["fork server"] = [psutil.Process(fork_server.pid)]  # its children are the processes above
         return found
 
-    def _cpu(self) -> Counter[str]:
+    def cpu(self) -> Counter[str]:
+        """Return the CPU seconds of each process since its start. Those of the fork server include its imports."""
         found: Counter[str] = Counter()
         for name, processes in self._processes().items():
             for process in processes:

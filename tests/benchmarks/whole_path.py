@@ -351,13 +351,15 @@ def idle(progress: Callable[[str], None]) -> Row:
         start_cpu = ended.user + ended.system + ended.children_user + ended.children_system
         start_cpu -= cpu.user + cpu.system + cpu.children_user + cpu.children_system
         start_cpu += sum(each.user + each.system for each in children)
+        start = {name: round(spent, 2) for name, spent in bench.meter.cpu().most_common()}
         with bench.meter.measured() as cost:
             bench.wait(lambda: False, seconds=30)
         memory = bench.meter.memory()
     return {
         "ready s": ready_s,
         "start CPU s": start_cpu,
-        "duecall --help s": _seconds_of(sys.executable, "-m", "scheduler", "--help"),
+        "start of it": start,
+        "duecall --help CPU s": _cpu_seconds_of(sys.executable, "-m", "scheduler", "--help"),
         "idle CPU %": 100 * cost.cpu / cost.seconds,
         "idle statements/s": cost.statements / cost.seconds,
         "PSS MB": sum(memory.values()),
@@ -367,13 +369,14 @@ def idle(progress: Callable[[str], None]) -> Row:
     }
 
 
-def _seconds_of(*command: str) -> float:
-    taken = []
+def _cpu_seconds_of(*command: str) -> float:
+    own, taken = psutil.Process(), []
     for _ in range(3):
-        began = time.monotonic()
+        before = own.cpu_times()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        taken.append(time.monotonic() - began)
-    return min(taken)
+        after = own.cpu_times()
+        taken.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return float(min(taken))
 
 
 def eta(count: int) -> Callable[[Callable[[str], None]], Row]:
