@@ -15,25 +15,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from scheduler.local.child_process import bound_to_parent, ends_within
+from scheduler.local.child_process import bound_to_parent
 from scheduler.local.forked_program import MAX_MESSAGE
 
 _ANSWERS_WITHIN_S = 60.0
-_ENDS_WITHIN_S = 10.0
 
 
 class ForkedProcess:
     """A process of the fork server, with the methods of `subprocess.Popen` that a supervisor uses."""
 
-    def __init__(self, server: "ForkServer", pid: int, descriptor: int) -> None:
+    def __init__(self, server: "ForkServer", number: int, pid: int, descriptor: int) -> None:
         self._server = server
+        self._number = number
         self.pid = pid
         self._descriptor = descriptor
         """A pidfd: a signal sent to it reaches this process or none, even if the process id is used again."""
         self._status: int | None = None
 
     def poll(self) -> int | None:
-        if self._status is None and (status := self._server.status_of(self.pid, self._descriptor)) is not None:
+        if self._status is None and (status := self._server.status_of(self._number, self._descriptor)) is not None:
             self._status = status
             os.close(self._descriptor)
         return self._status
@@ -63,6 +63,7 @@ class ForkServer:
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         """Start it. It imports in the background, and the first `start` waits for it."""
         self._ended: dict[int, int] = {}
+        """Exit statuses by the numbers of processes, because a process id is used again."""
         self._connection, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection.settimeout(_ANSWERS_WITHIN_S)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +79,14 @@ class ForkServer:
 
     @staticmethod
     def is_possible() -> bool:
-        """Return whether this system can hold a process by a descriptor. Linux can."""
-        return sys.platform == "linux" and hasattr(os, "pidfd_open")
+        """Return whether this system can hold a process by a descriptor: Linux, but not in every sandbox."""
+        if sys.platform != "linux":
+            return False
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except OSError:
+            return False
+        return True
 
     @property
     def pid(self) -> int:
@@ -87,13 +94,12 @@ class ForkServer:
 
     def start(self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess | None:
         """Start `python -m MODULE ...`. Return None for another command, or if the server has ended."""
-        python, option, *rest = argv
-        if (python, option) != (sys.executable, "-m") or self._is_away:
+        if tuple(argv[:2]) != (sys.executable, "-m") or self._is_away:
             return None
         request = {
             "name": name,
-            "module": rest[0],
-            "arguments": rest[1:],
+            "module": argv[2],
+            "arguments": argv[3:],
             "environment": dict(environment),
             "log": str(log.absolute()),
         }
@@ -102,16 +108,16 @@ class ForkServer:
             while not self._is_away:
                 message, descriptors = self._received()
                 if "forked" in message:
-                    return ForkedProcess(self, message["forked"], descriptors[0])
-        self._end()
+                    return ForkedProcess(self, message["forked"], message["pid"], descriptors[0])
+        self.stop()  # it might fork a process for a request that was given up
         return None
 
-    def status_of(self, pid: int, descriptor: int) -> int | None:
-        """Return the exit status of its process, or None while that runs."""
-        while pid not in self._ended and not self._is_away and _is_readable(self._connection.fileno(), 0):
+    def status_of(self, number: int, descriptor: int) -> int | None:
+        """Return the exit status of its process of this number, or None while that runs."""
+        while number not in self._ended and not self._is_away and _is_readable(self._connection.fileno(), 0):
             self._received()
-        if pid in self._ended:
-            return self._ended.pop(pid)
+        if number in self._ended:
+            return self._ended.pop(number)
         # Nobody can tell the status of a process that has outlived the server: the server's end has ended it.
         return -signal.SIGTERM if self._is_away and _is_readable(descriptor, 0) else None
 
@@ -121,14 +127,8 @@ class ForkServer:
             self._received()
 
     def stop(self) -> None:
-        """End the server, after its processes."""
+        """End the server. Processes that still run receive SIGTERM."""
         self._connection.close()
-        self._is_away = True
-        if not ends_within(_ENDS_WITHIN_S, self._process):
-            self._end()
-
-    def _end(self) -> None:
-        """Kill the server: it might fork a process for a request that was given up. Its processes receive SIGTERM."""
         self._is_away = True
         self._process.kill()
         self._process.wait()

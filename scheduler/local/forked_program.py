@@ -7,6 +7,7 @@ thread, connection, setting or event loop exists. The modules' memory is shared 
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import runpy
@@ -62,17 +63,18 @@ def main() -> None:
 def _requested(supervisor: socket.socket) -> dict[str, Any] | None:
     """Fork a process for each request. Return the request in the forked process, and None when the supervisor ends."""
     parent = os.getpid()
-    children: dict[int, int] = {}
+    children: dict[int, tuple[int, int]] = {}
+    numbers = itertools.count()
     poller = select.poll()
     poller.register(supervisor, select.POLLIN)
     while True:
         for descriptor, _ in poller.poll():
             if descriptor in children:
                 poller.unregister(descriptor)
-                pid = children.pop(descriptor)
+                number, pid = children.pop(descriptor)
                 os.close(descriptor)
                 _, status = os.waitpid(pid, 0)
-                _send(supervisor, {"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+                _send(supervisor, {"ended": number, "status": os.waitstatus_to_exitcode(status)})
                 continue
             message = supervisor.recv(MAX_MESSAGE)
             if not message:
@@ -86,9 +88,10 @@ def _requested(supervisor: socket.socket) -> dict[str, Any] | None:
                     os.close(each)
                 return {**json.loads(message), "parent": parent}
             child = os.pidfd_open(pid)
-            children[child] = pid
+            number = next(numbers)
+            children[child] = number, pid
             poller.register(child, select.POLLIN)
-            _send(supervisor, {"forked": pid}, child)
+            _send(supervisor, {"forked": number, "pid": pid}, child)
 
 
 def _send(supervisor: socket.socket, message: dict[str, int], *descriptors: int) -> None:

@@ -87,7 +87,8 @@ def test_processes_end_with_a_killed_server(server: ForkServer, start: Start) ->
 
 
 def test_other_commands_are_not_forked(server: ForkServer, tmp_path: Path) -> None:
-    assert server.start("other", ("/bin/true", "-m", "true"), {}, tmp_path / "log") is None
+    for argv in (("/bin/true",), ("/bin/true", "-m", "true")):
+        assert server.start("other", argv, {}, tmp_path / "log") is None
 
 
 def test_supervisor_starts_processes_without_a_server(server: ForkServer, tmp_path: Path) -> None:
