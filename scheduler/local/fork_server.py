@@ -118,7 +118,7 @@ class ForkServer:
             self._received()
         if number in self._ended:
             return self._ended.pop(number)
-        # Nobody can tell the status of a process that has outlived the server: the server's end has ended it.
+        # The status is unknown of a process that has outlived the server: the server's end has ended it.
         return -signal.SIGTERM if self._is_away and _is_readable(descriptor, 0) else None
 
     def wait_for_news(self) -> None:

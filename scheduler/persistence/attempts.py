@@ -127,18 +127,15 @@ class Attempts(Store):
         )
         return self._all(attempt_of, query)
 
-    def lock_open_of(self, interview_ids: Sequence[UUID]) -> list[Attempt]:
-        """Lock the attempt of each interview that is pending or in progress, like `lock_open`, in one query."""
-        query = (
-            select(attempts)
-            .where(
+    def open_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Return the attempt of each interview that is pending or in progress, if there is one."""
+        rows = self._connection.execute(
+            select(attempts.c.id, attempts.c.interview_id).where(
                 among(attempts.c.interview_id, interview_ids),
                 attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
             )
-            .order_by(attempts.c.id)
-            .with_for_update(key_share=True)
         )
-        return self._all(attempt_of, query)
+        return {row.interview_id: row.id for row in rows}
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt of the interview, unless it was deleted."""

@@ -28,7 +28,9 @@ from scheduler.rules.clock_comparison import Comparison
 T = TypeVar("T")
 _log = log(__name__)
 
-_STATEMENT_S, _LOCK_S = 5.0, 2.0
+_STATEMENT_S, LOCK_S = 5.0, 2.0
+BATCH_LOCK_S = 0.2
+"""The limit of a wait for a lock in a transaction for many items: it holds the rows of all while it waits for one."""
 """The usual limits of a statement and of a wait for a lock. Less when a request's deadline comes first."""
 _ANSWER_S = 0.5
 """Time before its deadline at which a request stops waiting for locks, so that it can still be answered."""
@@ -70,6 +72,10 @@ _CONFLICTS = frozenset({"55P03", "40P01"})
 """SQLSTATE of a lock timeout and of a deadlock."""
 
 
+CONNECTION_ERRORS = (DatabaseAway, DBAPIError)
+"""Errors within a transaction that say nothing about what it was to do."""
+
+
 class Database:
     """A pool of connections for one role.
 
@@ -107,11 +113,16 @@ class Database:
 
     @contextmanager
     def transaction(
-        self, principal: Principal | None = None, *, corrected: bool = False, commit: Commit | None = None
+        self,
+        principal: Principal | None = None,
+        *,
+        corrected: bool = False,
+        commit: Commit | None = None,
+        lock_s: float = LOCK_S,
     ) -> Iterator[Stores]:
         """Open a transaction that may write times. Leaving by an error rolls it back.
 
-        Raises LockTaken when another transaction held a row for longer than the lock timeout, or in a deadlock.
+        Raises LockTaken when another transaction held a row for longer than `lock_s`, or in a deadlock.
 
         `principal` is the sender of the request. PostgreSQL hides all other tenants' rows from the transaction.
         `corrected`: on a wrong clock, times are corrected by the database's clock. Only for facts that no other
@@ -124,7 +135,7 @@ class Database:
         """
         is_leaving = False
         try:
-            begin = partial(_begin, principal=principal, commit=commit)
+            begin = partial(_begin, principal=principal, commit=commit, lock_s=lock_s)
             with self._begun(begin) as (connection, comparison):
                 clock = CheckedClock(comparison=comparison, machine=self._machine, is_corrected=corrected)
                 is_right = self._check_clock(clock.ahead())
@@ -303,17 +314,17 @@ def _must_be_in_time() -> None:
 def may_wait_again() -> bool:
     """Return True if the request has time for another wait for a lock, and for an answer after it."""
     left = remaining_s()
-    return left is not None and left > _LOCK_S + _ANSWER_S
+    return left is not None and left > LOCK_S + _ANSWER_S
 
 
-def _begin(connection: Connection, *, principal: Principal | None, commit: Commit | None) -> Comparison:
+def _begin(connection: Connection, *, principal: Principal | None, commit: Commit | None, lock_s: float) -> Comparison:
     """Begin a transaction, and compare this machine's clock with the database's.
 
     One message to the server, because each round trip costs. Statements before BEGIN in the same message belong to the
     transaction. This statement and the last look may read the database's clock: they compare it with ours.
     """
     identified = "" if commit is None else ", CAST(pg_current_xact_id() AS text) AS transaction_id"
-    columns = f"clock_timestamp() AS database_clock{identified}{_settings(principal)}"
+    columns = f"clock_timestamp() AS database_clock{identified}{_settings(principal, lock_s)}"
     asked_at = monotonic()
     row = connection.exec_driver_sql(f"SELECT {columns}; BEGIN").one()
     answered_at = monotonic()
@@ -323,23 +334,23 @@ def _begin(connection: Connection, *, principal: Principal | None, commit: Commi
 
 
 def _begin_reading(connection: Connection, *, principal: Principal | None) -> None:
-    settings = _settings(principal)
+    settings = _settings(principal, LOCK_S)
     connection.exec_driver_sql(f"SELECT NULL{settings}; BEGIN READ ONLY" if settings else "BEGIN READ ONLY").close()
 
 
-def _settings(principal: Principal | None) -> str:
+def _settings(principal: Principal | None, lock_s: float) -> str:
     """Return SQL columns that set principal and timeouts for one transaction.
 
     Empty without a principal and with the usual timeouts.
     """
     left = remaining_s()
-    if principal is None and (left is None or left >= _STATEMENT_S):
+    if principal is None and lock_s == LOCK_S and (left is None or left >= _STATEMENT_S):
         return ""
     values = {
         "duecall.principal_id": "" if principal is None else _literal(principal.id),
         "duecall.company_id": "" if principal is None else _literal(principal.company_id),
         "statement_timeout": _milliseconds(_STATEMENT_S, left),
-        "lock_timeout": _milliseconds(_LOCK_S, left),
+        "lock_timeout": _milliseconds(lock_s, left),
     }
     return "".join(f", set_config('{name}', '{value}', true)" for name, value in values.items())
 

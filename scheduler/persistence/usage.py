@@ -28,14 +28,14 @@ _BOOK = Write[Mapping[str, Any]](
 
 
 class Usage(Store):
-    def billings_of(self, company_ids: Collection[UUID]) -> dict[UUID, Billing]:
-        """Return the billing settings of companies, also while they are being erased."""
+    def billings_of(self, company_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
+        """Return the rows of `billing_from` for companies, also while they are being erased."""
         query = select(companies.c.id, companies.c.billing_system, companies.c.prices, companies.c.ats_principal_id)
         rows = self._connection.execute(query.where(among(companies.c.id, list(company_ids))))
-        return {row.id: _billing_of(row) for row in rows}
+        return {row.id: row for row in rows}
 
     def billing_of(self, company_id: UUID) -> Billing:
-        return self.billings_of([company_id])[company_id]
+        return billing_from(self.billings_of([company_id])[company_id])
 
     def bill(self, company_id: UUID, billing: Billing, now: datetime) -> None:
         """Set the billing of future calls, for a company that the caller has locked."""
@@ -103,7 +103,7 @@ class Usage(Store):
         return booked
 
 
-def _billing_of(row: AnyRow) -> Billing:
+def billing_from(row: AnyRow) -> Billing:
     """Return the billing settings in a row of `companies`.
 
     Prices that another version wrote and that cannot be read are replaced by the defaults, so that the call can end.

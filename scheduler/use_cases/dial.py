@@ -26,6 +26,7 @@ from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempt_claims import CalleeNow
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
+from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.rules.clock_comparison import Comparison
@@ -278,7 +279,8 @@ class Dial:
     def _record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
         to_cancel = []
         alarms: list[InvariantViolated] = []
-        with self._database.transaction(corrected=True) as stores, stores.connection.gathering():
+        lock_s = LOCK_S if len(answers) == 1 else BATCH_LOCK_S
+        with self._database.transaction(corrected=True, lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             batch = Batch.locked(stores, {attempt.id: attempt.interview_id for attempt, _ in answers})
             for attempt, answer in answers:

@@ -1,7 +1,8 @@
 """Hear: store a genuine carrier callback, then apply it to its attempt in the order of call progress."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import CarrierEvent, NewCarrierEvent
+from scheduler.persistence.database import BATCH_LOCK_S, CONNECTION_ERRORS, LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
@@ -23,8 +25,8 @@ from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
 
 _log = log(__name__)
-_MOST_TAKEN_OUT = 5
-"""If more events of a batch fail, all that are left are applied alone."""
+_MOST_FAILURES = 5
+"""If a batch fails more often, all its events are applied alone."""
 
 
 class Hear:
@@ -70,16 +72,19 @@ class Hear:
     def batch(self, event_ids: Sequence[UUID]) -> list[UUID]:
         """Apply stored callbacks in one transaction. Return those that are to be applied alone, by `event`.
 
-        One that fails is taken out, and the others are applied without it. If another transaction holds one of their
-        rows, or if nothing tells which one fails, none was applied, and all are returned. Raises DatabaseAway.
+        One that fails is taken out with the others of its attempt, and the rest is applied without them. If another
+        transaction holds one of their rows, or if nothing tells which one fails, none was applied, and all are
+        returned. Raises DatabaseAway.
         """
-        rest, alone = list(event_ids), list[UUID]()
-        while len(rest) > 1 and len(alone) < _MOST_TAKEN_OUT:
+        ids = list(dict.fromkeys(event_ids))
+        if len(ids) < 2:  # noqa: PLR2004 - a batch
+            return ids
+        alone: set[UUID] = set()
+        for _ in range(_MOST_FAILURES):
             try:
-                self._apply(rest)
+                self._apply([each for each in ids if each not in alone])
             except _EventFailed as failed:
-                rest.remove(failed.event_id)
-                alone.append(failed.event_id)
+                alone |= failed.event_ids
             except LockTaken:
                 break
             except DatabaseAway:
@@ -87,9 +92,9 @@ class Hear:
             except Exception:  # noqa: BLE001 - the same error ends `event`, which counts and logs it
                 break
             else:
-                return alone
-        _log.info("callbacks_taken_out: callbacks of a batch are applied alone", count=len(alone) + len(rest))
-        return alone + rest
+                return [each for each in ids if each in alone]
+        _log.info("callbacks_applied_alone: a batch of callbacks could not be applied together", count=len(ids))
+        return ids
 
     def event(self, event_id: UUID) -> None:
         """Apply a stored callback unless it was applied already. Raises DatabaseAway and any unexpected error.
@@ -111,11 +116,13 @@ class Hear:
             raise
 
     def _apply(self, event_ids: Sequence[UUID]) -> None:
-        with self._database.transaction() as stores, stores.connection.gathering():
+        lock_s = LOCK_S if len(event_ids) == 1 else BATCH_LOCK_S
+        with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             events = stores.carrier_events.lock_unheard(event_ids)
             if not events:
                 return
+            events.sort(key=lambda event: (event.received_at, event_ids.index(event.id)))
             asks = self._hear(stores, events, now)
             stores.carrier_events.heard([event.id for event in events], now)
             failpoint("hear.hearing")
@@ -135,44 +142,62 @@ class Hear:
     def _hear(self, stores: Stores, events: Sequence[CarrierEvent], now: datetime) -> bool:
         """Apply them to their attempts. Return True if one proves nothing by itself and the carrier must be polled.
 
-        Raises the error of a single event. Of several, the one that fails is named by _EventFailed.
+        Raises the error of a single event. Of several, _EventFailed names those of the attempt that failed.
         """
         claims = stores.carrier_events.claims_of([event.token for event in events])
-        news: list[tuple[CallNews, CarrierEvent, UUID]] = []
+        by_attempt: defaultdict[UUID, set[UUID]] = defaultdict(set)
         for event in events:
-            with _naming(event, events):
-                each, claim = self._callbacks.read(event.token, event.raw), claims.get(event.token)
-            if claim is not None and not decisions.is_old_news(claim.closed_sid, each):
-                news.append((each, event, claim.attempt_id))
-        # In the order of call progress, so that the history has each step, however the callbacks arrived.
-        news.sort(key=lambda one: (one[0].rank, one[1].received_at))
+            if event.token in claims:
+                by_attempt[claims[event.token].attempt_id].add(event.id)
+        heard: list[tuple[UUID, CallNews]] = []
+        for event in events:
+            claim = claims.get(event.token)
+            if claim is None:
+                continue
+            with _naming(by_attempt[claim.attempt_id], events):
+                news = self._callbacks.read(event.token, event.raw)
+            if not decisions.is_old_news(claim.closed_sid, news):
+                heard.append((claim.attempt_id, news))
         batch = Batch.locked(stores, {claim.attempt_id: claim.interview_id for claim in claims.values()})
         asks: set[UUID] = set()
-        for each, event, attempt_id in news:
-            with _naming(event, events):
-                heard = self._effects.hear(batch, batch.attempt(attempt_id), each, "carrier", now)
-            if isinstance(heard, AskTheCarrier):
+        for attempt_id, news in _in_order(heard):
+            with _naming(by_attempt[attempt_id], events):
+                found = self._effects.hear(batch, batch.attempt(attempt_id), news, "carrier", now)
+            if isinstance(found, AskTheCarrier):
                 asks.add(attempt_id)
         for attempt_id in asks:
             stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
         return bool(asks)
 
 
-class _EventFailed(Exception):
-    """One event of several failed."""
+def _in_order(heard: Sequence[tuple[UUID, CallNews]]) -> list[tuple[UUID, CallNews]]:
+    """Sort the news of each call by its progress, so that the history has each step. Calls keep their turns.
 
-    def __init__(self, event_id: UUID) -> None:
-        super().__init__(str(event_id))
-        self.event_id = event_id
+    Between two calls the order of arrival matters: the end of one may free the line of the other.
+    """
+    by_call: defaultdict[tuple[UUID, str], list[CallNews]] = defaultdict(list)
+    for attempt_id, news in heard:
+        by_call[attempt_id, news.call_sid].append(news)
+    in_progress = {call: iter(sorted(all_news, key=lambda news: news.rank)) for call, all_news in by_call.items()}
+    return [(attempt_id, next(in_progress[attempt_id, news.call_sid])) for attempt_id, news in heard]
+
+
+class _EventFailed(Exception):
+    """One event of several failed. `event_ids` are all events of its attempt."""
+
+    def __init__(self, event_ids: Iterable[UUID]) -> None:
+        super().__init__()
+        self.event_ids = frozenset(event_ids)
 
 
 @contextmanager
-def _naming(event: CarrierEvent, events: Sequence[CarrierEvent]) -> Iterator[None]:
+def _naming(event_ids: Iterable[UUID], events: Sequence[CarrierEvent]) -> Iterator[None]:
+    """Name the events of the attempt that fails. Errors of the connection and lock conflicts belong to no attempt."""
     try:
         yield
-    except DatabaseAway:
+    except CONNECTION_ERRORS:
         raise
     except Exception as error:
         if len(events) == 1:
             raise
-        raise _EventFailed(event.id) from error
+        raise _EventFailed(event_ids) from error

@@ -313,6 +313,8 @@ class Settle:
             )
             match outcome:
                 case ProofMissing():
+                    # Locked already, and read again: the statement above has changed it.
+                    attempt = stores.attempts.lock(attempt_id)
                     attempt = replace(attempt, listed_at=result.listed_at or attempt.listed_at)
                     verdict = decisions.on_no_answer(attempt, now, self._policy)
                     if verdict is None:

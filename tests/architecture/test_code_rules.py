@@ -47,7 +47,11 @@ def _imports(path: Path) -> Iterator[str]:
 CLOCK = r"(datetime|date)\.(now|utcnow|today)|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter)"
 POWERS = {
     "reading the clock": (CLOCK, {"scheduler/clock.py"}),
-    "reading the environment": (r"os\.(environ|getenv)", {"scheduler/settings.py"}),
+    # A forked process replaces its environment by the requested one, before any setting is read.
+    "reading the environment": (
+        r"os\.(environ|getenv)",
+        {"scheduler/settings.py", "scheduler/local/forked_program.py"},
+    ),
     "declaring a task": (r"app\.task|shared_task", {"workers/tasks.py"}),
     "making a Celery application": ("Celery", {"workers/app.py", "workers/hint_publisher.py"}),
     "mapping errors to HTTP": ("HTTPException", {"api_shim/errors.py", "scheduler/carriers/simulator/app.py"}),
@@ -96,6 +100,9 @@ SPEAKERS = {
     "socket": {
         "scheduler/local/ports.py",
         "scheduler/local/valkey.py",
+        # Local sockets between the supervisor and its fork server.
+        "scheduler/local/fork_server.py",
+        "scheduler/local/forked_program.py",
         "scheduler/mail.py",
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/no_answer.py",

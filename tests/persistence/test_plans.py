@@ -106,7 +106,7 @@ LISTS: dict[str, Act] = {
     "candidates APPLIED": _candidates(status=CandidateStatus.APPLIED),
     "candidates ACCEPTED": _candidates(status=CandidateStatus.ACCEPTED),
     "candidates of a job": _candidates(job_id=NO_COMPANY),
-    "search without a match": _candidates(search="nobody at all"),
+    "search without a match": _candidates(search="no such person"),
     "search with one match": _candidates(search="123@example"),
     "search with many matches": _candidates(search="ada"),
     "agents": lambda stores, one: stores.agents.page(one.company_id, FIRST),
@@ -151,7 +151,7 @@ def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:
 
 @pytest.mark.parametrize(
     ("search", "total"),
-    [("nobody at all", 0), ("123@EXAMPLE", 40), ("ada", 10_001), ("ada 0", ADAS_WITH_0), ("a", 10_001)],
+    [("no such person", 0), ("123@EXAMPLE", 40), ("ada", 10_001), ("ada 0", ADAS_WITH_0), ("a", 10_001)],
 )
 def test_search_counts_its_matches(big: Big, search: str, total: int) -> None:
     with big.api.reading(big.principal(KeyKind.REGULAR)) as stores:

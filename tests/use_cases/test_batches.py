@@ -1,9 +1,10 @@
 """Batches: as many statements for 200 items as for one, and no item that fails spoils the others."""
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,13 +15,17 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RELEASE_SPAN
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import TestClock
 from tests.support.builders import (
     RecordingHints,
     Tenant,
     a_claimed_attempt,
+    a_number,
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
+    an_attempt_of_unknown_outcome,
+    an_unknown_attempt,
 )
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import pause_reason
@@ -164,6 +169,85 @@ def test_locked_attempt_delays_no_other_callback_of_its_batch(
         hear.event(event_ids[1])
     hear.event(event_ids[0])
     assert {tenant.attempt(each.id).reason for each in (stuck, free)} == {Reason.BUSY}
+
+
+def test_locked_successor_delays_no_callback_of_its_batch(
+    tenant: Tenant, hear: Hear, hints: RecordingHints, postgres_url: str
+) -> None:
+    """Seen in a review: the batch waited for the lock of an attempt that none of its callbacks changes."""
+    unknown, busy = an_attempt_of_unknown_outcome(tenant), a_placed_attempt(tenant)
+    successor = a_placed_attempt(tenant, a_number(), interview_id=unknown.interview_id)
+    event_ids = stored(hear, hints, [(unknown, a_form(a_sid(), **BUSY)), (busy, a_form(busy, **BUSY))])
+    with locked(postgres_url, LOCK_ATTEMPT, successor.id):
+        assert hear.batch(event_ids) == []
+    assert {tenant.attempt(each.id).reason for each in (unknown, busy)} == {Reason.BUSY}
+
+
+def test_calls_of_a_batch_keep_the_order_of_their_arrival(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
+) -> None:
+    """The first call ends before the second one, to the same number, is seen alive."""
+    number = a_number()
+    late = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(timedelta(hours=1))
+    first = a_placed_attempt(other, number)
+    ended = stored(hear, hints, [(first, a_form(first, "no-answer"))])
+    seen = stored(hear, hints, [(late, a_form(a_sid(), **RINGING))])
+    apply_all(hear, [*ended, *seen])
+    assert (pause_reason(tenant), pause_reason(other)) == (None, None)
+    assert tenant.line(late)[0] == late.id
+
+
+def test_first_of_two_calls_of_a_batch_is_the_attempts_call(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
+) -> None:
+    mine, another = an_unknown_attempt(tenant), a_placed_attempt(other)
+    event_ids = []
+    for call, form in (
+        (mine, a_form(a_sid(), **ANSWERED)),
+        (mine, a_form(a_sid(), **RINGING)),
+        (another, a_form(another, **BUSY)),
+    ):
+        event_ids += stored(hear, hints, [(call, form)])
+        now.move(timedelta(milliseconds=5))
+    with capture_logs() as logs:
+        apply_all(hear, event_ids)
+    assert [each["alarm"] for each in logs if "alarm" in each] == ["TWO_CALLS_FOR_ONE_TOKEN"]
+    assert tenant.attempt(mine.id).reason is Reason.ANSWERED
+    assert other.attempt(another.id).reason is Reason.BUSY
+
+
+# ---- settings that another release wrote
+
+
+def test_late_leg_holds_its_line_with_unreadable_settings(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
+    mine = an_attempt_of_unknown_outcome(tenant)
+    successor = a_pending_attempt(tenant, a_number(), interview_id=mine.interview_id)
+    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=tenant.company_id)
+    [event_id] = stored(hear, hints, [(mine, a_form(a_sid(), **RINGING))])
+    hear.event(event_id)
+    assert tenant.attempt(successor.id).reason is Reason.REPLACED
+    assert tenant.line(mine)[0] == mine.id
+
+
+def test_accepted_call_is_recorded_with_unreadable_settings(tenant: Tenant) -> None:
+    mine = a_claimed_attempt(tenant)
+    tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=tenant.company_id)
+    tenant.dial.record([(mine, Accepted(call_sid=a_sid()))])
+    assert tenant.attempt(mine.id).phase is Phase.PLACED
+
+
+def test_form_of_an_erased_call_is_deleted_unread(tenant: Tenant, hear: Hear) -> None:
+    event_id, form = uuid4(), json.dumps({"To": "+421900000000", "CallStatus": "of a later release"})
+    tenant.change(
+        "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at)"
+        " VALUES (:id, 'gone', '1', CAST(:form AS jsonb), :now, :now)",
+        id=event_id,
+        form=form,
+        now=tenant.now(),
+    )
+    hear.event(event_id)
+    assert tenant.ask("SELECT heard_at IS NOT NULL, raw FROM carrier_events") == [(True, {})]
 
 
 # ---- gathered writes

@@ -16,6 +16,7 @@ from scheduler.lifecycle.state_machine import is_over
 from scheduler.persistence.attempts import CalleeRow, callee_row
 from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.stores import Stores
+from scheduler.persistence.usage import billing_from
 
 
 class Batch:
@@ -26,10 +27,10 @@ class Batch:
         self.interviews = {each.id: each for each in interviews}
         self._attempts = {each.id: each for each in attempts}
         self._open: dict[UUID, UUID] | None = None
-        """The open attempt of each interview that has one."""
+        """The open attempt of each interview that has one. Not all of them are locked."""
         self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
         self._callees: Mapping[UUID, AnyRow] | None = None
-        self._billings: Mapping[UUID, Billing] | None = None
+        self._billings: Mapping[UUID, AnyRow] | None = None
 
     @classmethod
     def locked(cls, stores: Stores, interviews_by_attempt: Mapping[UUID, UUID]) -> "Batch":
@@ -42,16 +43,26 @@ class Batch:
         """Return a locked attempt as this transaction has left it. Raises KeyError if it does not exist any longer."""
         return self._attempts[attempt_id]
 
-    def open_of(self, interview_id: UUID) -> Attempt | None:
-        """Return the interview's attempt that is pending or in progress, locked, so that it cannot be claimed."""
+    def has_open(self, interview_id: UUID) -> bool:
+        """Return True if the interview has an attempt that is pending or in progress.
+
+        Read without a lock: no other transaction adds or ends an attempt of an interview that this one has locked.
+        """
         if self._open is None:
             with self.stores.connection.beside():
-                stored = self.stores.attempts.lock_open_of(list(self.interviews))
-            for each in stored:
-                self._attempts.setdefault(each.id, each)
-            self._open = {each.interview_id: each.id for each in self._attempts.values() if not is_over(each)}
+                self._open = self.stores.attempts.open_of(list(self.interviews))
+            self._open |= {each.interview_id: each.id for each in self._attempts.values() if not is_over(each)}
         open_id = self._open.get(interview_id)
-        return None if open_id is None or is_over(self._attempts[open_id]) else self._attempts[open_id]
+        return open_id is not None and not (open_id in self._attempts and is_over(self._attempts[open_id]))
+
+    def lock_open(self, interview_id: UUID) -> Attempt | None:
+        """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
+        if not self.has_open(interview_id):
+            return None
+        found = self.stores.attempts.lock_open(interview_id)
+        if found is not None:
+            self.keep(found)
+        return found
 
     def chain_of(self, attempt: Attempt) -> Collection[Attempt]:
         """Return all attempts of the attempt's chain of retries. Deleted attempts still count as tries."""
@@ -65,17 +76,25 @@ class Batch:
         return self._chains[attempt.chain_id].values()
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
+        """Return the person whom the interview calls. Raises KeyError for settings that cannot be read."""
+        return callee_row(self._callee(interview_id))
+
+    def has_company(self, interview_id: UUID) -> bool:
+        """Return True if the company has not been deleted, also if its settings cannot be read."""
+        return not self._callee(interview_id).company_deleted
+
+    def _callee(self, interview_id: UUID) -> AnyRow:
         if self._callees is None:
             with self.stores.connection.beside():
                 self._callees = self.stores.attempts.callees_of(list(self.interviews))
-        return callee_row(self._callees[interview_id])
+        return self._callees[interview_id]
 
     def billing_of(self, company_id: UUID) -> Billing:
         if self._billings is None:
             companies = {each.company_id for each in self.interviews.values()}
             with self.stores.connection.beside():
                 self._billings = self.stores.usage.billings_of(companies)
-        return self._billings[company_id]
+        return billing_from(self._billings[company_id])
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
         """Apply `event` to an attempt, and save it with its history row. Raises NoSuchArrow."""

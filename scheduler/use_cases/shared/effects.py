@@ -74,7 +74,7 @@ class _Change:
     @property
     def has_company(self) -> bool:
         """Return True if the company has not been deleted."""
-        return not self.batch.callee_of(self.attempt.interview_id).company_deleted
+        return self.batch.has_company(self.attempt.interview_id)
 
     def save(self, event: Event) -> None:
         self.attempt = self.batch.save(self.attempt, event, self.actor, self.now)
@@ -280,7 +280,7 @@ class Effects:
         """Cancel the pending successor: this call turned out to be live, or to have been answered."""
         if not (has_live_leg(change.attempt) or change.attempt.state is AttemptState.COMPLETED):
             return
-        successor = change.batch.open_of(change.attempt.interview_id)
+        successor = change.batch.lock_open(change.attempt.interview_id)
         if successor is not None and successor.state is AttemptState.PENDING:
             change.batch.save(successor, Cancelled(reason=Reason.REPLACED), change.actor, change.now)
 
@@ -292,7 +292,7 @@ class Effects:
         )
         goes_on = retried and self._retry(change)
         if not goes_on and attempt.state is AttemptState.FAILED:
-            goes_on = change.batch.open_of(interview.id) is not None
+            goes_on = change.batch.has_open(interview.id)
         status = interviews.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
             change.batch.set_status(interview, status, change.now)

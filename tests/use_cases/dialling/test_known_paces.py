@@ -1,4 +1,4 @@
-"""What a worker knows of paces limits how many ids a claim gets, and never stops a claim."""
+"""The paces that a worker knows limit how many ids a claim gets, and never stop a claim."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
