@@ -174,6 +174,18 @@ class Database:
             yield Stores(connection, None)
 
     @contextmanager
+    def lookup(self) -> Iterator[Stores]:
+        """Stores for one statement that only reads, without a principal. One round trip unless the deadline is near.
+
+        Raises as `reading`.
+        """
+        left = remaining_s()
+        is_usual = left is None or left >= _STATEMENT_S
+        # Shorter timeouts than the connection's own need a transaction.
+        with self.statement() if is_usual else self.reading() as stores:
+            yield stores
+
+    @contextmanager
     def _begun(self, begin: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
         """Open a transaction with the message `begin`, and commit it at the end.
 

@@ -1,12 +1,13 @@
 """The inbox: accepted commands in the order of their acceptance, and their answers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, Row, Uuid, and_, cast, func, null, select, update
+from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
@@ -16,11 +17,18 @@ from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import inbox
+from scheduler.persistence.tables import companies, inbox
 
 
 class StillRunning(Exception):
     """A request with the same idempotency key has not been answered yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundCommand:
+    command: Command
+    company_deleted: bool
+    """True if the command's company no longer exists. False for a command without a company."""
 
 
 class Inbox(Store):
@@ -50,15 +58,16 @@ class Inbox(Store):
         return row is not None
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
-        query = select(inbox).where(
-            inbox.c.principal_id == principal_id,  # guard: own_key
-            inbox.c.idempotency_key == idempotency_key,
-        )
-        return self._one(_command, query)
+        return self._one(_command, select(inbox).where(_of_key(principal_id, idempotency_key)))
 
-    def get(self, principal_id: UUID, command_id: UUID) -> Command | None:
-        query = select(inbox).where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
-        return self._one(_command, query)
+    def find(self, principal_id: UUID, command_id: UUID) -> FoundCommand | None:
+        """Return the principal's command of this id, with the state of its company."""
+        query = _WITH_COMPANY.where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
+        return self._one(_found, query)
+
+    def find_by_key(self, principal_id: UUID, idempotency_key: str) -> FoundCommand | None:
+        """Return the command like `by_key`, with the state of its company."""
+        return self._one(_found, _WITH_COMPANY.where(_of_key(principal_id, idempotency_key)))
 
     def which_answered(self, command_ids: Sequence[UUID]) -> Sequence[UUID]:
         """Return which of the commands, of any principals, are no longer waiting.
@@ -187,8 +196,27 @@ class Inbox(Store):
         ).all()
 
 
+_COMPANY_DELETED = and_(
+    inbox.c.company_id.is_not(None),
+    ~select(companies.c.id).where(companies.c.id == inbox.c.company_id, companies.c.deleted_at.is_(None)).exists(),
+)
+# One query: it answers each request that has waited for its command.
+_WITH_COMPANY = select(inbox, _COMPANY_DELETED.label("company_deleted"))
+
+
+def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
+    return and_(
+        inbox.c.principal_id == principal_id,  # guard: own_key
+        inbox.c.idempotency_key == idempotency_key,
+    )
+
+
 _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None))
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:
     return from_row(Command, row, answer=None if row.answer is None else ANSWER.validate_python(row.answer))
+
+
+def _found(row: Row[tuple[Any, ...]]) -> FoundCommand:
+    return FoundCommand(command=_command(row), company_deleted=row.company_deleted)

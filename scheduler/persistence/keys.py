@@ -130,14 +130,17 @@ class Keys(Store):
             query = query.where((api_keys.c.principal_id == reader.id) | (api_keys.c.company_id == company_id))
         return self._all(partial(from_row, NamedKey), query)
 
-    def reach(self, principal: Principal, company_ids: Iterable[UUID]) -> frozenset[UUID]:
-        """Return which of the companies this principal can access and are not deleted."""
-        rows = self._connection.execute(
-            select(companies.c.id).where(
-                companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), reached_by(principal)
-            )
+    def reach(self, principal: Principal, company_ids: Iterable[UUID], *, is_held: bool = False) -> frozenset[UUID]:
+        """Return which of the companies this principal can access and are not deleted.
+
+        `is_held`: like `Companies.hold`, block their deletion until we commit.
+        """
+        query = select(companies.c.id).where(
+            companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), reached_by(principal)
         )
-        return frozenset(row.id for row in rows)
+        if is_held:
+            query = query.order_by(companies.c.id).with_for_update(read=True, key_share=True)
+        return frozenset(self._connection.execute(query).scalars())
 
 
 _SELECT = select(*(column for column in api_keys.c if column.name != "key_hash"))

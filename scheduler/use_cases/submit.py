@@ -74,9 +74,7 @@ class Submit:
         CommitInDoubt: the command may have been accepted.
         """
         with self._database.transaction(principal, commit=commit) as stores:
-            company = authorized_company(stores, principal, company_id)
-            if not stores.companies.hold(company):
-                raise AccessDenied  # deleted since it was looked up
+            company = authorized_company(stores, principal, company_id, is_held=True)
             refused = _refused_at_once(stores, company, request)
             now = stores.instant(self._now)
             kind = KIND_OF[type(request)]
@@ -130,21 +128,21 @@ class Submit:
         """
         with self._database.reading(principal) as stores:
             command_id = _as_uuid(reference)
-            command = stores.inbox.get(principal.id, command_id) if command_id else None
-            if command is None and is_idempotency_key(reference):
-                command = stores.inbox.by_key(principal.id, reference)
-            company_id = None if command is None else command.company_id
-            if company_id is not None and not stores.companies.is_there(company_id):
-                raise AccessDenied
-        if command is None:
+            found = stores.inbox.find(principal.id, command_id) if command_id else None
+            if found is None and is_idempotency_key(reference):
+                found = stores.inbox.find_by_key(principal.id, reference)
+        if found is None:
             raise NotFound("There is no such command.", resourceType="command", resourceId=reference[:64])
-        return command
+        if found.company_deleted:
+            raise AccessDenied
+        return found.command
 
 
-def authorized_company(stores: Stores, principal: Principal, requested: UUID | None) -> UUID:
+def authorized_company(stores: Stores, principal: Principal, requested: UUID | None, *, is_held: bool = False) -> UUID:
     """Return the company of a request: a regular key's own company. An ATS key has to name a company.
 
-    Raises CompanyIdRequired. Raises AccessDenied for a missing company and for a company that the key may not reach.
+    `is_held`: block its deletion until we commit. Raises CompanyIdRequired. Raises AccessDenied for a missing company
+    and for a company that the key may not reach.
     """
     if principal.kind is KeyKind.REGULAR:
         company_id = principal.company_id
@@ -153,7 +151,7 @@ def authorized_company(stores: Stores, principal: Principal, requested: UUID | N
         raise CompanyIdRequired(field="companyId")
     else:
         company_id = requested
-    if not stores.keys.reach(principal, [company_id]):  # guard: reach
+    if not stores.keys.reach(principal, [company_id], is_held=is_held):  # guard: reach
         raise AccessDenied
     return company_id
 

@@ -53,9 +53,9 @@ def sent(tenant: Tenant, wish: CreateInterview) -> Command:
 
 def command(tenant: Tenant, given: Command) -> Command:
     with tenant.database.transaction() as stores:
-        found = stores.inbox.get(given.principal_id, given.id)
+        found = stores.inbox.find(given.principal_id, given.id)
     assert found is not None
-    return found
+    return found.command
 
 
 def answer_of(tenant: Tenant, given: Command) -> Answer:

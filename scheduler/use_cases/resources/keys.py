@@ -61,7 +61,7 @@ class Keys:
         """
         if not is_well_formed(secret):
             raise InvalidApiKey
-        with self._database.reading() as stores:
+        with self._database.lookup() as stores:
             return self._usable(stores.keys.by_hash(self._hasher.key(secret)))
 
     def of_id(self, key_id: UUID) -> Key:
