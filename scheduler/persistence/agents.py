@@ -1,23 +1,33 @@
 """Agents: the templates of interviews."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from scheduler.domain.agent import Agent
 from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.many import insert_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import agents, phone_numbers
 
 _agent = partial(from_row, Agent)
 
 
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, agents, rows)
+
+
+_ADD = Write(execute=_add_all, turn=0)
+
+
 class Agents(Store):
     def add(self, agent: Agent) -> None:
-        self._connection.execute(insert(agents).values(**as_columns(agent, without={"caller_number"})))
+        self._connection.write(_ADD, agent.id, as_columns(agent, without={"caller_number"}))
 
     def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Return the agent with its caller id, if it is this company's and not deleted."""

@@ -1,18 +1,19 @@
 """Candidates: the people who are called, and the jobs that they are considered for."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Select, Uuid, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ARRAY, Connection, Row, Select, Uuid, cast, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.candidate import Candidate, CandidateStatus
 from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
+from scheduler.persistence.many import insert_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import assignments, candidates, interviews
 
 _JOB_IDS = (
@@ -36,9 +37,23 @@ _NAME = candidates.c.first_name + " " + candidates.c.last_name
 _FROM_OTHER_TABLES = frozenset({"job_ids", "interview_count"})
 
 
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, candidates, rows)
+
+
+def _assign_all(connection: Connection, rows: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    of_all = [row for of_candidate in rows for row in of_candidate]
+    insert_all(connection, assignments, of_all, "ON CONFLICT DO NOTHING")
+
+
+_ADD = Write(execute=_add_all, turn=0)
+# After `_ADD` and the jobs.
+_ASSIGN = Write(execute=_assign_all, turn=1, merge=lambda first, second: (*first, *second))
+
+
 class Candidates(Store):
     def add(self, candidate: Candidate) -> None:
-        self._connection.execute(insert(candidates).values(**as_columns(candidate, without=_FROM_OTHER_TABLES)))
+        self._connection.write(_ADD, candidate.id, as_columns(candidate, without=_FROM_OTHER_TABLES))
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
@@ -59,8 +74,8 @@ class Candidates(Store):
         """Assign the candidate to these jobs too. Existing assignments stay as they are."""
         if job_ids:
             of_candidate = {"candidate_id": candidate.id, "company_id": candidate.company_id, "created_at": now}
-            new = [{**of_candidate, "job_id": job_id} for job_id in job_ids]
-            self._connection.execute(upsert(assignments).values(new).on_conflict_do_nothing())
+            new = tuple({**of_candidate, "job_id": job_id} for job_id in job_ids)
+            self._connection.write(_ASSIGN, candidate.id, new)
 
     def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
         """Return the candidate, if it is this company's and not erased."""

@@ -1,27 +1,35 @@
 """The inbox: accepted commands in the order of their acceptance, and their answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, cast, func, null, select, update
+from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Uuid, and_, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_columns import ANSWER
+from scheduler.persistence.many import among, update_all
 from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import companies, inbox
 
 
 class StillRunning(Exception):
     """A request with the same idempotency key has not been answered yet."""
+
+
+def _answer_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    update_all(connection, inbox, "id", rows)
+
+
+_ANSWER = Write(execute=_answer_all, turn=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +108,26 @@ class Inbox(Store):
         )
         return self._one(_command, query)
 
+    def lock_new(self, command_ids: Sequence[UUID]) -> list[Command]:
+        """Lock those of these commands that create an interview, wait and are not locked by another worker.
+
+        Oldest first. A command that has failed before is left out, because it might fail those of its batch again.
+        """
+        query = (
+            select(inbox)
+            .where(
+                among(inbox.c.id, command_ids),
+                inbox.c.applied_at.is_(None),
+                inbox.c.quarantined_at.is_(None),
+                inbox.c.kind == CommandKind.CREATE_INTERVIEW.value,
+                inbox.c.interview_id.is_(None),
+                inbox.c.failures == 0,
+            )
+            .order_by(inbox.c.seq)
+            .with_for_update(skip_locked=True)
+        )
+        return self._all(_command, query)
+
     def next_of(self, interview_id: UUID) -> UUID | None:
         """Return an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
         row = self._connection.execute(
@@ -124,16 +152,14 @@ class Inbox(Store):
 
     def answer(self, command_id: UUID, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
         """Mark the command as applied: store its answer and delete its body."""
-        self._connection.execute(
-            update(inbox)
-            .where(inbox.c.id == command_id)
-            .values(
-                applied_at=now,
-                answer=ANSWER.dump_python(answer, mode="json"),
-                body=null(),
-                interview_id=interview_id,
-            )
-        )
+        row = {
+            "id": command_id,
+            "interview_id": interview_id,
+            "applied_at": now,
+            "answer": ANSWER.dump_python(answer, mode="json"),
+            "body": None,
+        }
+        self._connection.write(_ANSWER, command_id, row)
 
     def count_failure(self, command_id: UUID, now: datetime) -> bool:
         """Count an unexpected failure of the command. True if it is now in quarantine."""

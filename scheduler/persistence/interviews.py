@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, update
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.many import among, update_all
+from scheduler.persistence.many import among, insert_all, update_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, interviews
@@ -20,16 +20,22 @@ from scheduler.persistence.tables import attempts, interviews
 _interview = partial(from_row, Interview)
 
 
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, interviews, rows)
+
+
 def _set_statuses(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     update_all(connection, interviews, "id", rows)
 
 
+# After `candidates`, `agents` and `jobs`, before `attempts`.
+_ADD = Write(execute=_add_all, turn=1)
 _SET_STATUS = Write(execute=_set_statuses, turn=7)
 
 
 class Interviews(Store):
     def add(self, interview: Interview) -> None:
-        self._connection.execute(insert(interviews).values(**as_columns(interview, without={"deleted_at"})))
+        self._connection.write(_ADD, interview.id, as_columns(interview, without={"deleted_at"}))
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
         """Return the interview, if it is this company's and not deleted."""

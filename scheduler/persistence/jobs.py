@@ -1,24 +1,33 @@
 """Jobs, for which candidates are considered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, insert, null, select, update
+from sqlalchemy import Connection, Select, delete, null, select, update
 
 from scheduler.domain.job import Job, JobStatus
 from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.many import insert_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import assignments, jobs
 
 _job = partial(from_row, Job)
 
 
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, jobs, rows)
+
+
+_ADD = Write(execute=_add_all, turn=0)
+
+
 class Jobs(Store):
     def add(self, job: Job) -> None:
-        self._connection.execute(insert(jobs).values(**as_columns(job)))
+        self._connection.write(_ADD, job.id, as_columns(job))
 
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Return the job, if it is this company's and not deleted."""

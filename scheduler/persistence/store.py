@@ -3,9 +3,20 @@
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Executable, NestedTransaction, Select, Table, func, literal, select
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Executable,
+    NestedTransaction,
+    Select,
+    SelectBase,
+    Table,
+    func,
+    literal,
+    select,
+)
 
 from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
 from scheduler.persistence.rows import AnyRow
@@ -25,18 +36,25 @@ class Write(Generic[R]):
     """Combines two rows of the same key. None: the second one is sent in a later statement."""
 
 
+_Rows: TypeAlias = dict[Write[Any], dict[Hashable, Any]]
+
+
 class Statements:
     """The statements of one transaction. Within `gathering`, writes wait until they are sent together.
 
     Any other statement sends them first, so that it sees them. They change how many statements are sent, and nothing
-    else.
+    else. Within `undoable`, a savepoint is set only before the first write that is sent.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._gathers = False
         self._is_beside = False
-        self._rows: dict[Write[Any], dict[Hashable, Any]] = {}
+        self._rows: _Rows = {}
+        self._earlier: _Rows = {}
+        """Gathered before the present `undoable` block."""
+        self._is_undoable = False
+        self._savepoint: NestedTransaction | None = None
 
     def execute(
         self,
@@ -47,6 +65,8 @@ class Statements:
     ) -> CursorResult[*tuple[Any, ...]]:
         if not self._is_beside:
             self.send()
+        if not isinstance(statement, SelectBase):
+            self._set_savepoint()
         return self._connection.execute(statement, values, execution_options=execution_options)
 
     def begin_nested(self) -> NestedTransaction:
@@ -69,7 +89,7 @@ class Statements:
 
     def awaits(self, write: Write[Any], key: Hashable) -> bool:
         """Return True if this row was gathered and is not sent yet."""
-        return key in self._rows.get(write, ())
+        return any(key in rows.get(write, ()) for rows in (self._rows, self._earlier))
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
@@ -83,17 +103,59 @@ class Statements:
             self._rows = {}
 
     @contextmanager
+    def undoable(self) -> Iterator[None]:
+        """Undo the writes of this block, and no others, if it is left by an error. Only within `gathering`.
+
+        As long as the block only reads, there is nothing to undo at the server, and no savepoint. Most refusals are
+        decided then. Any statement but a query counts as a write. A row that a query has locked stays locked.
+        """
+        assert self._gathers, "without gathering, `begin_nested` does the same"
+        assert not self._is_undoable, "there is one savepoint at a time"
+        self._earlier, self._rows, self._is_undoable = self._rows, {}, True
+        try:
+            yield
+            if self._savepoint is not None:
+                self._savepoint.commit()
+        except BaseException:
+            self._rows = {}
+            # An error of the connection has ended the savepoint.
+            if self._savepoint is not None and self._savepoint.is_active:
+                self._savepoint.rollback()
+            raise
+        finally:
+            mine, self._rows = self._rows, self._earlier
+            self._earlier, self._is_undoable, self._savepoint = {}, False, None
+            for write, rows in mine.items():
+                for key, row in rows.items():
+                    self.write(write, key, row)
+
+    @contextmanager
     def beside(self) -> Iterator[None]:
         """Send no gathered writes before the statements of this block: the caller adds to them what was gathered."""
-        self._is_beside = True
+        was_beside, self._is_beside = self._is_beside, True
         try:
             yield
         finally:
-            self._is_beside = False
+            self._is_beside = was_beside
 
     def send(self) -> None:
         """Send all gathered writes now."""
+        self._send_earlier()
         rows, self._rows = self._rows, {}
+        if rows:
+            self._set_savepoint()
+            self._send(rows)
+
+    def _set_savepoint(self) -> None:
+        if self._is_undoable and self._savepoint is None:
+            self._send_earlier()
+            self._savepoint = self._connection.begin_nested()
+
+    def _send_earlier(self) -> None:
+        rows, self._earlier = self._earlier, {}
+        self._send(rows)
+
+    def _send(self, rows: _Rows) -> None:
         for write in sorted(rows, key=lambda each: each.turn):
             write.execute(self._connection, list(rows[write].values()))
 

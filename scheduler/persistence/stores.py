@@ -1,5 +1,6 @@
 """The stores of one transaction, and its clock."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -30,7 +31,7 @@ from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
-from scheduler.persistence.store import Statements
+from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.usage import Usage
 from scheduler.rules import clock_comparison
@@ -43,6 +44,14 @@ _ON_BEHALF_OF = text(
 
 DUE_CHANNEL = "duecall_due"
 """Notified when an attempt became due at once, so that it does not wait for the clock's next tick."""
+
+
+def _notify(connection: Connection, channels: Sequence[str]) -> None:
+    for channel in channels:
+        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
+
+
+_NOTIFY = Write(execute=_notify, turn=9, merge=lambda first, _: first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,4 +129,4 @@ class Stores:
 
     def notify_due(self) -> None:
         """Wake the clock when this commits."""
-        self.connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": DUE_CHANNEL})
+        self.connection.write(_NOTIFY, DUE_CHANNEL, DUE_CHANNEL)

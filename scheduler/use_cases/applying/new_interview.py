@@ -1,0 +1,209 @@
+"""New interviews, and the first attempts of their chains of calls."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from scheduler.domain.agent import Agent, AgentFocus, AgentType
+from scheduler.domain.attempt import Attempt, AttemptState, CreatedAsTest, Reason
+from scheduler.domain.candidate import MAX_JOBS, Candidate
+from scheduler.domain.command import CreateInterview, TimeName, UpdateInterview
+from scheduler.domain.company import Company
+from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
+from scheduler.domain.job import Job
+from scheduler.domain.refusals import AccessDenied, PhoneNumberRequired, TooManyJobs
+from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
+from scheduler.hashing import Hasher
+from scheduler.lifecycle import scheduling
+from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee
+from scheduler.persistence.stores import Stores
+from scheduler.rules import job_choice
+from scheduler.timing import callee_zones
+from scheduler.use_cases.applying.turn import Turn
+from scheduler.use_cases.resources.agents import add_agent
+from scheduler.use_cases.resources.candidates import new_candidate
+from scheduler.use_cases.resources.jobs import add_job
+from scheduler.use_cases.shared.batch import add_attempt
+from scheduler.use_cases.shared.situations import callee_of
+from scheduler.use_cases.submit import not_found, require
+from scheduler.wire import named_fields
+from scheduler.wire.named_fields import named
+
+
+class NewInterviews:
+    def __init__(self, hasher: Hasher, policy: Policy) -> None:
+        self._hasher = hasher
+        self._policy = policy
+
+    def create(self, turn: Turn, request: CreateInterview) -> InterviewStory:
+        """Create an interview and, for a phone agent, its first attempt. Its writes may be gathered.
+
+        Gathered writes are sent before its queries only if an earlier command has named the same candidate. Nothing
+        else that an earlier command of the transaction has created can be named by this one.
+        """
+        named_before = request.candidate_id is not None and not turn.reads.is_first_of(request.candidate_id)
+        with nullcontext() if named_before else turn.stores.connection.beside():
+            return self._create(turn, request)
+
+    def _create(self, turn: Turn, request: CreateInterview) -> InterviewStory:
+        stores, now = turn.stores, turn.now
+        company = turn.reads.company(turn.company_id)
+        if company is None:
+            raise AccessDenied  # deleted after the command was accepted
+        agent = _agent(turn, company, request)
+        is_rung = agent.type is AgentType.PHONE
+        candidate, is_new = _candidate(stores, company, request, now, is_rung=is_rung)
+        job_id = _job_id(stores, agent, candidate, request, now)
+        callee = callee_of(candidate, company, is_rung=is_rung)
+        schedule: Schedule | None = None
+        warnings: tuple[ScheduleWarning, ...] = ()
+        if is_rung:
+            schedule, warnings = self.schedule(request.scheduled_at, callee, turn.requested_at, request.time_name)
+            if not is_new and stores.interviews.open_of_candidate(candidate.id):
+                warnings = (*warnings, ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
+        online_at = None if schedule else self.online_time(turn, request, callee)
+        first_at = schedule.due_at if schedule else (online_at or turn.requested_at)
+        over = request.is_test
+        interview = Interview(
+            id=uuid4(),
+            company_id=company.id,
+            candidate_id=candidate.id,
+            agent_id=agent.id,
+            job_id=job_id,
+            type=agent.type,
+            focus=agent.focus,
+            duration=agent.duration,
+            caller_number=agent.caller_number,
+            status=InterviewStatus.COMPLETED if over else InterviewStatus.SCHEDULED,
+            is_test=request.is_test,
+            expires_at=self._expiry(request.expires_at, schedule, callee, first_at),
+            expires_by_default=request.expires_at is None,
+            scheduled_at=online_at,
+            created_at=now,
+            updated_at=now,
+            finished_at=now if over else None,
+            metadata=request.metadata,
+        )
+        stores.interviews.add(interview)
+        attempts: tuple[Attempt, ...] = ()
+        if schedule is not None:
+            attempts = (self.first_attempt(turn, interview, callee, schedule, warnings, manual=False),)
+        return InterviewStory(interview=interview, attempts=attempts)
+
+    def schedule(
+        self, text: str | None, callee: Callee, received_at: datetime, field: TimeName
+    ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
+        """Resolve the requested time. Raises the refusal if the candidate may not be called then, or at all."""
+        if callee.number is None:
+            raise PhoneNumberRequired
+        callee_zones.check_allowed(callee.number, callee.settings.allowed_countries)
+        return scheduling.on_request(text, callee, received_at, self._policy, field=field)
+
+    def online_time(self, turn: Turn, request: CreateInterview | UpdateInterview, callee: Callee) -> datetime | None:
+        return scheduling.online_time(request.scheduled_at, callee, turn.requested_at, field=request.time_name)
+
+    def _expiry(self, text: str | None, schedule: Schedule | None, callee: Callee, first_at: datetime) -> datetime:
+        if text is None:
+            return scheduling.default_expiry(first_at)
+        clock = schedule.clock if schedule else scheduling.clock_or_none(callee)
+        expires_at = explicit_expiry(text, clock)
+        scheduling.must_open_before(expires_at, first_at, self._policy)
+        return expires_at
+
+    def first_attempt(
+        self,
+        turn: Turn,
+        interview: Interview,
+        callee: Callee,
+        schedule: Schedule,
+        warnings: tuple[ScheduleWarning, ...],
+        *,
+        manual: bool,
+    ) -> Attempt:
+        """Create the first attempt of a chain. For a test interview it is already completed and takes no line.
+
+        `manual` means that a client invoked this call: it goes first among its company's calls.
+        """
+        assert callee.number is not None
+        attempt_id = uuid4()
+        attempt = Attempt(
+            id=attempt_id,
+            interview_id=interview.id,
+            company_id=interview.company_id,
+            chain_id=attempt_id,
+            retry_number=0,
+            manual=manual,
+            state=AttemptState.PENDING,
+            schedule=schedule,
+            due_at=schedule.due_at,
+            expires_at=interview.expires_at,
+            number_hash=self._hasher.number(callee.number.e164),
+            warnings=warnings,
+            created_at=turn.now,
+            updated_at=turn.now,
+        )
+        if interview.is_test:
+            attempt = replace(
+                attempt, state=AttemptState.COMPLETED, reason=Reason.TEST, ended_at=turn.now, number_hash=None
+            )
+            turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
+        else:
+            add_attempt(turn.stores, attempt, turn.actor)
+        return attempt
+
+
+def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
+    with named(named_fields.OF_EXPIRY):
+        return scheduling.explicit_expiry(text, clock)
+
+
+def _agent(turn: Turn, company: Company, request: CreateInterview) -> Agent:
+    """Return the requested agent, or create the request's inline agent."""
+    if request.agent is not None:
+        with named(named_fields.OF_AN_INLINE_AGENT):
+            return add_agent(turn.stores, company.id, request.agent, turn.now)
+    assert request.agent_id is not None
+    return require(turn.reads.agent(company.id, request.agent_id), "agent", request.agent_id)
+
+
+def _candidate(
+    stores: Stores, company: Company, request: CreateInterview, now: datetime, *, is_rung: bool
+) -> tuple[Candidate, bool]:
+    """Return the candidate, and True if it was created now."""
+    if request.candidate_id is not None:
+        # Exclusive if a job is added: the number of the candidate's jobs is limited.
+        candidate = stores.candidates.lock(company.id, request.candidate_id, shared=request.job is None)
+        return require(candidate, "candidate", request.candidate_id), False
+    assert request.candidate is not None
+    return new_candidate(stores, company, request.candidate, now, is_rung=is_rung), True
+
+
+def _job_id(stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, now: datetime) -> UUID | None:
+    """Return the job of the interview.
+
+    A new job, or a job named for a new candidate, is assigned to the candidate, who is locked. The job itself may be
+    closed or deleted concurrently, as if that had happened a moment later.
+    """
+    named = request.job_id
+    if request.job is not None:
+        if len(candidate.job_ids) >= MAX_JOBS:
+            raise TooManyJobs(limit=MAX_JOBS)
+        named = add_job(stores, candidate.company_id, request.job, now).id
+    elif named is not None and not stores.jobs.lock_shared(candidate.company_id, [named]):
+        raise not_found("job", named)
+    if named is not None and (request.job is not None or request.candidate is not None):
+        stores.candidates.assign(candidate, [named], now)
+        return named
+    return job_choice.job_of(agent.focus, named, _considered_for(stores, agent, candidate, request))
+
+
+def _considered_for(stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview) -> Sequence[Job]:
+    """Return the candidate's jobs, if they matter."""
+    if not candidate.job_ids or (request.job_id is None and agent.focus is AgentFocus.GENERIC):
+        return ()
+    if request.candidate is not None:  # its assignments may not be stored yet
+        return stores.jobs.lock_shared(candidate.company_id, candidate.job_ids)
+    return stores.jobs.of_candidate(candidate.company_id, candidate.id)
