@@ -13,7 +13,7 @@ from celery.worker.request import Request
 
 from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
 from scheduler.logs import log
 from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken
 from scheduler.settings import settings
@@ -22,6 +22,7 @@ from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
 from workers import liveness
 from workers.app import app, starting
+from workers.gathered_ids import GatheredIds
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import Announcement
 
@@ -108,9 +109,17 @@ def _each(ids: Iterable[UUID], verb: Callable[[UUID], None]) -> None:
             _log.exception("id_failed: the task failed for one id; the clock sends its hint again", ids=str(each))
 
 
+def _apply(command_ids: list[UUID]) -> None:
+    apply = use_cases().apply
+    _each(apply.batch(command_ids), apply.command)
+
+
+_commands = GatheredIds(_apply, at_a_time=2, largest=COMMANDS_A_TRANSACTION)
+
+
 @app.task(name=names.APPLY, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def apply(command_ids: list[str]) -> None:
-    _each(map(UUID, command_ids), use_cases().apply.command)
+    _commands.take(map(UUID, command_ids))
 
 
 @app.task(name=names.SUBMIT, base=_MessageTask)  # type: ignore[untyped-decorator]

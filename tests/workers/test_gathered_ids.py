@@ -1,0 +1,70 @@
+"""Ids that arrive while others are being processed are processed together, each once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4
+
+import pytest
+
+from workers.gathered_ids import GatheredIds
+
+IN_TIME_S = 10.0
+
+
+class Processor:
+    """Holds each batch until it is released."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[UUID]] = []
+        self.started = threading.Semaphore(0)
+        self.released = threading.Semaphore(0)
+
+    def process(self, batch: list[UUID]) -> None:
+        self.batches.append(batch)
+        self.started.release()
+        assert self.released.acquire(timeout=IN_TIME_S)
+
+
+def test_ids_that_arrive_meanwhile_are_one_batch() -> None:
+    processor = Processor()
+    gathered = GatheredIds(processor.process, at_a_time=1, largest=3)
+    first, *others = (uuid4() for _ in range(6))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(gathered.take, [first])
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        for each in (*others, others[0]):
+            gathered.take([each])  # returns at once: the first thread takes them
+        processor.released.release(3)
+        running.result(IN_TIME_S)
+    assert processor.batches == [[first], others[:3], others[3:]]
+
+
+def test_another_thread_begins_while_one_is_held_up() -> None:
+    processor = Processor()
+    gathered = GatheredIds(processor.process, at_a_time=2, largest=3)
+    ids = [uuid4(), uuid4()]
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(gathered.take, [each]) for each in ids]
+        for _ in running:
+            assert processor.started.acquire(timeout=IN_TIME_S)
+        processor.released.release(2)
+        for each in running:
+            each.result(IN_TIME_S)
+    assert sorted(processor.batches) == sorted([each] for each in ids)
+
+
+def test_error_ends_only_its_own_batch() -> None:
+    failing, batches = [True], list[list[UUID]]()
+
+    def process(batch: list[UUID]) -> None:
+        if failing.pop():
+            raise ZeroDivisionError
+        batches.append(batch)
+
+    gathered = GatheredIds(process, at_a_time=1, largest=3)
+    with pytest.raises(ZeroDivisionError):
+        gathered.take([uuid4()])
+    failing.append(False)
+    second = uuid4()
+    gathered.take([second])
+    assert batches == [[second]]
