@@ -22,10 +22,20 @@ _ASSIGN_ALL = text("""
 """)
 
 
+# The two parts see the same lines: a line is either created, or existed before and is locked by the second part. The
+# weakest lock: it blocks the deletion of a line and no claim.
 _ENSURE_ALL = text("""
-    INSERT INTO lines (number_hash, free_at)
-    SELECT number_hash, :always FROM unnest(CAST(:hashes AS bytea[])) AS given (number_hash)
-    ON CONFLICT DO NOTHING
+    WITH created AS (
+        INSERT INTO lines (number_hash, free_at)
+        SELECT number_hash, :always FROM unnest(CAST(:hashes AS bytea[])) AS given (number_hash)
+        ON CONFLICT DO NOTHING
+        RETURNING number_hash
+    ), kept AS (
+        SELECT number_hash FROM lines WHERE number_hash = ANY (CAST(:hashes AS bytea[]))
+        ORDER BY number_hash
+        FOR KEY SHARE
+    )
+    SELECT (SELECT count(*) FROM created) + (SELECT count(*) FROM kept)
 """)
 
 
@@ -133,13 +143,9 @@ def _ensure_all(connection: Connection, hashes: Sequence[bytes]) -> None:
     In their order, so that two transactions that create the same ones do not wait for each other.
     """
     ordered = sorted(hashes)
-    kept = select(lines.c.number_hash).where(among(lines.c.number_hash, ordered)).order_by(lines.c.number_hash)
-    # The weakest lock: it blocks the deletion of a line and no claim. If a line was deleted between the two statements,
-    # it is created again.
-    while True:
-        connection.execute(_ENSURE_ALL, {"hashes": ordered, "always": _ALWAYS})
-        if len(connection.execute(kept.with_for_update(read=True, key_share=True)).all()) == len(ordered):
-            return
+    # A line that was created or deleted during the statement is neither created nor kept by it. The next one sees it.
+    while connection.execute(_ENSURE_ALL, {"hashes": ordered, "always": _ALWAYS}).scalar_one() < len(ordered):
+        pass
 
 
 def _give_back_all(connection: Connection, attempt_ids: Sequence[UUID]) -> None:
