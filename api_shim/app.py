@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api_shim import errors
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.callback_batches import CallbackBatches
+from api_shim.command_reads import CommandReads
 from api_shim.context import AppContext, ThreadPools, run_in_thread
 from api_shim.middleware import RequestMiddleware
 from api_shim.out_of_memory import ending_the_process
@@ -120,6 +121,7 @@ async def _open(settings: Settings) -> AsyncIterator[AppContext]:
                     schema_head=revisions.head(),
                     threads=threads,
                     store_callback=batches.store,
+                    find_command=CommandReads(threads.requests, use_cases.submit.find_all).find,
                     instance=settings.duecall_instance or None,
                     rate_limits=rate_limits,
                     presence=presence,

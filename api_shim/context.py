@@ -15,7 +15,9 @@ from api_shim.recent_value import RecentValue
 from api_shim.thread_pools import OVERLOAD_S, ThreadPool
 from scheduler.assembly import ApiUseCases
 from scheduler.deadline import deadline_in, remaining_s
+from scheduler.domain.command import Command
 from scheduler.domain.key import Key
+from scheduler.domain.principal import Principal
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.commits import Commit, Outcome
@@ -80,6 +82,8 @@ class AppContext:
     threads: ThreadPools
     store_callback: Callable[[NewCarrierEvent], Awaitable[None]]
     """See `CallbackBatches.store`."""
+    find_command: Callable[[Principal, UUID], Awaitable[Command]]
+    """See `CommandReads.find`."""
     rate_limits: RateLimits
     presence: Presence
     """Reports which workers and clocks are live."""

@@ -129,12 +129,7 @@ class CommandSender(Sender):
         raise invalid_fields(stale)
 
     async def _answer(self, accepted: Accepted, metadata: dict[str, Any] | None) -> Response:
-        reference = str(accepted.command.id)
-
-        async def look() -> Command:
-            with deadline_in(MAX_S):
-                return await self._find(reference)
-
+        look = partial(self.context.find_command, self.principal, accepted.command.id)
         command = await self.context.waiter.answer_to(accepted.command, look, self.preferred.wait_s)
         set_deadline(MAX_S)  # the command is accepted, so the response gets a deadline of its own
         headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
@@ -148,7 +143,7 @@ class CommandSender(Sender):
             return responses.applied(self.request, command, metadata, headers)
         is_waiting = command.state is CommandState.WAITING
         if accepted.replayed and is_waiting and not self.preferred.respond_async and not self.context.waiter.is_off:
-            raise IdempotencyInProgress(commandId=reference)
+            raise IdempotencyInProgress(commandId=str(command.id))
         return responses.still_waiting(self.request, command, headers)
 
     async def _find(self, reference: str) -> Command:

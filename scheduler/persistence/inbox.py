@@ -70,8 +70,11 @@ class Inbox(Store):
 
     def find(self, principal_id: UUID, command_id: UUID) -> FoundCommand | None:
         """Return the principal's command of this id, with the state of its company."""
-        query = _WITH_COMPANY.where(inbox.c.id == command_id, inbox.c.principal_id == principal_id)
-        return self._one(_found, query)
+        return self.find_all(principal_id, [command_id]).get(command_id)
+
+    def find_all(self, principal_id: UUID, command_ids: Sequence[UUID]) -> dict[UUID, FoundCommand]:
+        query = _WITH_COMPANY.where(among(inbox.c.id, command_ids), inbox.c.principal_id == principal_id)
+        return {each.command.id: each for each in self._all(_found, query)}
 
     def find_by_key(self, principal_id: UUID, idempotency_key: str) -> FoundCommand | None:
         """Return the command like `by_key`, with the state of its company."""

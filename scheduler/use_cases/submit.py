@@ -1,5 +1,6 @@
 """Submit: store a command durably. Only then does the client learn that it was accepted."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -30,6 +31,7 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
+from scheduler.persistence.inbox import FoundCommand
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
@@ -131,11 +133,21 @@ class Submit:
             found = stores.inbox.find(principal.id, command_id) if command_id else None
             if found is None and is_idempotency_key(reference):
                 found = stores.inbox.find_by_key(principal.id, reference)
-        if found is None:
-            raise NotFound("There is no such command.", resourceType="command", resourceId=reference[:64])
-        if found.company_deleted:
-            raise AccessDenied
-        return found.command
+        return found_command(found, reference)
+
+    def find_all(self, principal: Principal, command_ids: Sequence[UUID]) -> Mapping[UUID, FoundCommand]:
+        """Return those of the commands that exist and are this principal's. Raises DatabaseAway."""
+        with self._database.reading(principal) as stores:
+            return stores.inbox.find_all(principal.id, command_ids)
+
+
+def found_command(found: FoundCommand | None, reference: str) -> Command:
+    """Raises NotFound; AccessDenied if the command's company has been deleted."""
+    if found is None:
+        raise NotFound("There is no such command.", resourceType="command", resourceId=reference[:64])
+    if found.company_deleted:
+        raise AccessDenied
+    return found.command
 
 
 def authorized_company(stores: Stores, principal: Principal, requested: UUID | None, *, is_held: bool = False) -> UUID:
