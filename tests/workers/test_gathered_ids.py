@@ -39,6 +39,23 @@ def test_ids_that_arrive_meanwhile_are_one_batch() -> None:
     assert processor.batches == [[first], others[:3], others[3:]]
 
 
+def test_full_process_takes_no_further_ids() -> None:
+    processor = Processor()
+    gathered = GatheredIds(processor.process, at_a_time=1, largest=1)
+    first, *others, last = (uuid4() for _ in range(6))
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(gathered.take, [first])
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        gathered.take(others)
+        waiting = pool.submit(gathered.take, [last])
+        processor.released.release()
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        waiting.result(IN_TIME_S)  # there is room since the second batch began
+        processor.released.release(5)
+        running.result(IN_TIME_S)
+    assert processor.batches == [[each] for each in (first, *others, last)]
+
+
 def test_another_thread_begins_while_one_is_held_up() -> None:
     processor = Processor()
     gathered = GatheredIds(processor.process, at_a_time=2, largest=3)
