@@ -79,6 +79,8 @@ class Apply:
         or if nothing tells which one fails, none was applied, and all are returned. Raises DatabaseAway.
         """
         rest, alone = list(dict.fromkeys(command_ids)), list[UUID]()
+        if len(rest) == 1:
+            return rest
         while len(rest) > 1 and len(alone) < _MOST_TAKEN_OUT:
             try:
                 applied = self._apply_new(rest)
@@ -92,8 +94,9 @@ class Apply:
             except Exception:  # noqa: BLE001 - the same error ends `command`, which counts and logs it
                 break
             else:
-                return alone + [each for each in rest if each not in applied]
-        return alone + rest
+                rest = [each for each in rest if each not in applied]
+                return _taken_out(alone) + rest
+        return _taken_out(alone + rest)
 
     def command(self, command_id: UUID) -> None:
         """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway."""
@@ -341,6 +344,12 @@ class _CommandFailed(Exception):
     def __init__(self, command_id: UUID) -> None:
         super().__init__(str(command_id))
         self.command_id = command_id
+
+
+def _taken_out(command_ids: list[UUID]) -> list[UUID]:
+    if command_ids:
+        _log.info("commands_taken_out: commands of a batch are applied alone", count=len(command_ids))
+    return command_ids
 
 
 @contextmanager
