@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Uuid, and_, cast, func, null, select, update
+from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Uuid, and_, bindparam, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
@@ -45,24 +45,15 @@ class Inbox(Store):
 
         False if its principal has sent a command with that idempotency key before.
         """
-        row = self._connection.execute(
-            insert(inbox)
-            .values(
-                **as_columns(
-                    command,
-                    without={"quarantined_at"},
-                    body=null() if command.body is None else command.body,
-                    answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
-                    failures=0,
-                    rung_at=command.received_at,
-                )
-            )
-            .on_conflict_do_nothing(
-                index_elements=["principal_id", "idempotency_key"],
-                index_where=inbox.c.idempotency_key.is_not(None),
-            )
-            .returning(inbox.c.id)
-        ).one_or_none()
+        values = as_columns(
+            command,
+            without={"quarantined_at"},
+            body=null() if command.body is None else command.body,
+            answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
+            failures=0,
+            rung_at=command.received_at,
+        )
+        row = self._connection.execute(_ADD, values).one_or_none()
         return row is not None
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
@@ -90,26 +81,7 @@ class Inbox(Store):
 
     def lock_next(self, command_id: UUID) -> Command | None:
         """Lock the command if it waits, no other worker has locked it, and no older one of its interview waits."""
-        older = inbox.alias("older")
-        query = (
-            select(inbox)
-            .where(
-                inbox.c.id == command_id,
-                inbox.c.applied_at.is_(None),
-                inbox.c.quarantined_at.is_(None),
-                # A command of a newer version is left to that version's workers.
-                inbox.c.kind.in_([kind.value for kind in CommandKind]),
-                ~select(older.c.id)
-                .where(
-                    older.c.interview_id == inbox.c.interview_id,
-                    older.c.seq < inbox.c.seq,
-                    older.c.applied_at.is_(None),
-                )
-                .exists(),
-            )
-            .with_for_update(skip_locked=True)
-        )
-        return self._one(_command, query)
+        return self._one(_command, _LOCK_NEXT, {"id": command_id})
 
     def lock_new(self, command_ids: Sequence[UUID]) -> list[Command]:
         """Lock those of these commands that create an interview, wait and are not locked by another worker.
@@ -239,6 +211,30 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
         inbox.c.idempotency_key == idempotency_key,
     )
 
+
+# These two are built once: building them for each command took longer than executing them.
+_ADD = (
+    insert(inbox)
+    .on_conflict_do_nothing(
+        index_elements=["principal_id", "idempotency_key"], index_where=inbox.c.idempotency_key.is_not(None)
+    )
+    .returning(inbox.c.id)
+)
+_OLDER = inbox.alias("older")
+_LOCK_NEXT = (
+    select(inbox)
+    .where(
+        inbox.c.id == bindparam("id"),
+        inbox.c.applied_at.is_(None),
+        inbox.c.quarantined_at.is_(None),
+        # A command of a newer version is left to that version's workers.
+        among(inbox.c.kind, [kind.value for kind in CommandKind]),
+        ~select(_OLDER.c.id)
+        .where(_OLDER.c.interview_id == inbox.c.interview_id, _OLDER.c.seq < inbox.c.seq, _OLDER.c.applied_at.is_(None))
+        .exists(),
+    )
+    .with_for_update(skip_locked=True)
+)
 
 _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None))
 
