@@ -43,6 +43,7 @@ from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, scheduling
 from scheduler.logs import log
+from scheduler.persistence.database import BATCH_LOCK_S, CONNECTION_ERRORS
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.json_columns import STORY, request_from_json
 from scheduler.persistence.stores import Stores
@@ -127,7 +128,7 @@ class Apply:
 
         If one of several fails, raises _CommandFailed.
         """
-        with self._database.transaction() as stores, stores.connection.gathering():
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             commands = stores.inbox.lock_new(command_ids)
             if not commands:
                 return frozenset()
@@ -356,7 +357,7 @@ def _taken_out(command_ids: list[UUID]) -> list[UUID]:
 def _naming(command: Command, commands: Sequence[Command]) -> Iterator[None]:
     try:
         yield
-    except DatabaseAway:
+    except CONNECTION_ERRORS:
         raise
     except Exception as error:
         if len(commands) == 1:
