@@ -1,7 +1,6 @@
 """Apply: execute a command and store its answer, in one transaction."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -43,8 +42,8 @@ from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, scheduling
 from scheduler.logs import log
-from scheduler.persistence.database import BATCH_LOCK_S, CONNECTION_ERRORS
-from scheduler.persistence.errors import DatabaseAway, LockTaken
+from scheduler.persistence.database import BATCH_LOCK_S
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.json_columns import STORY, request_from_json
 from scheduler.persistence.stores import Stores
 from scheduler.rules import etags
@@ -52,6 +51,7 @@ from scheduler.rules.metadata import merged
 from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry
 from scheduler.use_cases.applying.turn import SharedReads, Turn
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.shared.situations import callee_from
@@ -60,8 +60,6 @@ from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 
 _log = log(__name__)
-_MOST_TAKEN_OUT = 5
-"""If more commands of a batch fail, all that are left are applied alone."""
 
 
 class Apply:
@@ -75,29 +73,10 @@ class Apply:
     def batch(self, command_ids: Sequence[UUID]) -> list[UUID]:
         """Create the interviews of new commands in one transaction. Return the ids to be applied alone, by `command`.
 
-        These are all commands for existing interviews, so that those lock the rows of one interview only. A command
-        that fails is taken out, and the others are applied without it. If another transaction holds one of their rows,
-        or if nothing tells which one fails, none was applied, and all are returned. Raises DatabaseAway.
+        These are all commands for existing interviews, so that those lock the rows of one interview only, and the new
+        ones that failed. Raises DatabaseAway.
         """
-        rest, alone = list(dict.fromkeys(command_ids)), list[UUID]()
-        if len(rest) == 1:
-            return rest
-        while len(rest) > 1 and len(alone) < _MOST_TAKEN_OUT:
-            try:
-                applied = self._apply_new(rest)
-            except _CommandFailed as failed:
-                rest.remove(failed.command_id)
-                alone.append(failed.command_id)
-            except LockTaken:
-                break
-            except DatabaseAway:
-                raise
-            except Exception:  # noqa: BLE001 - the same error ends `command`, which counts and logs it
-                break
-            else:
-                rest = [each for each in rest if each not in applied]
-                return _taken_out(alone) + rest
-        return _taken_out(alone + rest)
+        return together(command_ids, self._apply_new)
 
     def command(self, command_id: UUID) -> None:
         """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway."""
@@ -123,26 +102,23 @@ class Apply:
         if following is not None:
             self._hints.send(tasks.APPLY, [following])  # its own hint may have come before its turn
 
-    def _apply_new(self, command_ids: Sequence[UUID]) -> frozenset[UUID]:
-        """Apply those of the commands that create an interview and that no other worker has locked. Return their ids.
-
-        If one of several fails, raises _CommandFailed.
-        """
+    def _apply_new(self, command_ids: Sequence[UUID]) -> Collection[UUID]:
+        """Apply those of the commands that create an interview and that no other worker has locked. Return the rest."""
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             commands = stores.inbox.lock_new(command_ids)
             if not commands:
-                return frozenset()
+                return command_ids
             self._apply_all(stores, commands)
         failpoint("apply.applied")
         for command in commands:
             self._hints.answered(command.id)
-        return frozenset(command.id for command in commands)
+        return set(command_ids) - {command.id for command in commands}
 
     def _apply_all(self, stores: Stores, commands: Sequence[Command]) -> None:
         failpoint("apply.locking")
         reads, now = SharedReads(stores), stores.instant(self._now)
         for command in commands:
-            with _naming(command, commands):
+            with blaming([command.id], of=len(commands)):
                 self._apply(Turn(stores=stores, reads=reads, command=command, now=now))
         stores.connection.send()
         failpoint("apply.answering")
@@ -337,32 +313,6 @@ class Apply:
             attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
             failpoint("cancel.cancelling")
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
-
-
-class _CommandFailed(Exception):
-    """One command of several failed."""
-
-    def __init__(self, command_id: UUID) -> None:
-        super().__init__(str(command_id))
-        self.command_id = command_id
-
-
-def _taken_out(command_ids: list[UUID]) -> list[UUID]:
-    if command_ids:
-        _log.info("commands_taken_out: commands of a batch are applied alone", count=len(command_ids))
-    return command_ids
-
-
-@contextmanager
-def _naming(command: Command, commands: Sequence[Command]) -> Iterator[None]:
-    try:
-        yield
-    except CONNECTION_ERRORS:
-        raise
-    except Exception as error:
-        if len(commands) == 1:
-            raise
-        raise _CommandFailed(command.id) from error
 
 
 def _company_is_there(turn: Turn) -> bool:

@@ -2,8 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -15,18 +14,17 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import CarrierEvent, NewCarrierEvent
-from scheduler.persistence.database import BATCH_LOCK_S, CONNECTION_ERRORS, LOCK_S
-from scheduler.persistence.errors import DatabaseAway, LockTaken
+from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.batch import Batch
+from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
 
 _log = log(__name__)
-_MOST_FAILURES = 5
-"""If a batch fails more often, all its events are applied alone."""
 
 
 class Hear:
@@ -70,31 +68,8 @@ class Hear:
         failpoint("hear.rung")
 
     def batch(self, event_ids: Sequence[UUID]) -> list[UUID]:
-        """Apply stored callbacks in one transaction. Return those that are to be applied alone, by `event`.
-
-        One that fails is taken out with the others of its attempt, and the rest is applied without them. If another
-        transaction holds one of their rows, or if nothing tells which one fails, none was applied, and all are
-        returned. Raises DatabaseAway.
-        """
-        ids = list(dict.fromkeys(event_ids))
-        if len(ids) < 2:  # noqa: PLR2004 - a batch
-            return ids
-        alone: set[UUID] = set()
-        for _ in range(_MOST_FAILURES):
-            try:
-                self._apply([each for each in ids if each not in alone])
-            except _EventFailed as failed:
-                alone |= failed.event_ids
-            except LockTaken:
-                break
-            except DatabaseAway:
-                raise
-            except Exception:  # noqa: BLE001 - the same error ends `event`, which counts and logs it
-                break
-            else:
-                return [each for each in ids if each in alone]
-        _log.info("callbacks_applied_alone: a batch of callbacks could not be applied together", count=len(ids))
-        return ids
+        """Apply stored callbacks in one transaction. Return those that are to be applied alone. Raises DatabaseAway."""
+        return together(event_ids, self._apply)
 
     def event(self, event_id: UUID) -> None:
         """Apply a stored callback unless it was applied already. Raises DatabaseAway and any unexpected error.
@@ -115,13 +90,13 @@ class Hear:
             self._count_failure(event_id)
             raise
 
-    def _apply(self, event_ids: Sequence[UUID]) -> None:
+    def _apply(self, event_ids: Sequence[UUID]) -> tuple[()]:
         lock_s = LOCK_S if len(event_ids) == 1 else BATCH_LOCK_S
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             events = stores.carrier_events.lock_unheard(event_ids)
             if not events:
-                return
+                return ()
             events.sort(key=lambda event: (event.received_at, event_ids.index(event.id)))
             asks = self._hear(stores, events, now)
             stores.carrier_events.heard([event.id for event in events], now)
@@ -129,6 +104,7 @@ class Hear:
         failpoint("hear.heard")
         if asks:
             self._hints.send(tasks.SETTLE)
+        return ()
 
     def _count_failure(self, event_id: UUID) -> None:
         with self._database.transaction() as stores:
@@ -142,7 +118,7 @@ class Hear:
     def _hear(self, stores: Stores, events: Sequence[CarrierEvent], now: datetime) -> bool:
         """Apply them to their attempts. Return True if one proves nothing by itself and the carrier must be polled.
 
-        Raises the error of a single event. Of several, _EventFailed names those of the attempt that failed.
+        If one of several fails, all events of its attempt are taken out, so that they keep their order.
         """
         claims = stores.carrier_events.claims_of([event.token for event in events])
         by_attempt: defaultdict[UUID, set[UUID]] = defaultdict(set)
@@ -154,14 +130,14 @@ class Hear:
             claim = claims.get(event.token)
             if claim is None:
                 continue
-            with _naming(by_attempt[claim.attempt_id], events):
+            with blaming(by_attempt[claim.attempt_id], of=len(events)):
                 news = self._callbacks.read(event.token, event.raw)
             if not decisions.is_old_news(claim.closed_sid, news):
                 heard.append((claim.attempt_id, news))
         batch = Batch.locked(stores, {claim.attempt_id: claim.interview_id for claim in claims.values()})
         asks: set[UUID] = set()
         for attempt_id, news in _in_order(heard):
-            with _naming(by_attempt[attempt_id], events):
+            with blaming(by_attempt[attempt_id], of=len(events)):
                 found = self._effects.hear(batch, batch.attempt(attempt_id), news, "carrier", now)
             if isinstance(found, AskTheCarrier):
                 asks.add(attempt_id)
@@ -180,24 +156,3 @@ def _in_order(heard: Sequence[tuple[UUID, CallNews]]) -> list[tuple[UUID, CallNe
         by_call[attempt_id, news.call_sid].append(news)
     in_progress = {call: iter(sorted(all_news, key=lambda news: news.rank)) for call, all_news in by_call.items()}
     return [(attempt_id, next(in_progress[attempt_id, news.call_sid])) for attempt_id, news in heard]
-
-
-class _EventFailed(Exception):
-    """One event of several failed. `event_ids` are all events of its attempt."""
-
-    def __init__(self, event_ids: Iterable[UUID]) -> None:
-        super().__init__()
-        self.event_ids = frozenset(event_ids)
-
-
-@contextmanager
-def _naming(event_ids: Iterable[UUID], events: Sequence[CarrierEvent]) -> Iterator[None]:
-    """Name the events of the attempt that fails. Errors of the connection and lock conflicts belong to no attempt."""
-    try:
-        yield
-    except CONNECTION_ERRORS:
-        raise
-    except Exception as error:
-        if len(events) == 1:
-            raise
-        raise _EventFailed(event_ids) from error

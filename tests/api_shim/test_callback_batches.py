@@ -30,7 +30,7 @@ from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_t
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 
 LONG_S = 30.0
-OF_A_BATCH = ["SELECT clock_timestamp(); BEGIN", "INSERT INTO carrier_events"]
+OF_A_BATCH = ["SELECT clock_timestamp()", "INSERT INTO carrier_events"]
 """The beginnings of a batch's statements, before the driver's COMMIT. Little time would add one that sets timeouts."""
 
 

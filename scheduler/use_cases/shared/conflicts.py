@@ -1,16 +1,21 @@
-"""Lock conflicts: try a step again at once when another transaction holds a row for longer than the lock timeout."""
+"""Conflicts: a step is tried again at once, and the items of a batch that cannot be done together are done alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import TypeVar
+from uuid import UUID
 
 from scheduler.logs import log
-from scheduler.persistence.errors import LockTaken
+from scheduler.persistence.database import CONNECTION_ERRORS
+from scheduler.persistence.errors import DatabaseAway, LockTaken
 
 T = TypeVar("T")
 _log = log(__name__)
 _TRIES = 3
 _conflicts = count(1)
+_MOST_FAILURES = 5
+"""If a batch fails more often, all its items are done alone."""
 
 
 def again_at_once(verb: Callable[[], T]) -> T:
@@ -26,3 +31,55 @@ def again_at_once(verb: Callable[[], T]) -> T:
                 "lock_conflict: another transaction held the row, so the step is tried again", count=next(_conflicts)
             )
     return verb()
+
+
+def together(ids: Iterable[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]]) -> list[UUID]:
+    """Call `act` with ids, in one transaction. Return, in their order, those that are to be done alone.
+
+    These are the ids that `act` returns, and the ones that failed: an item that `blaming` names is taken out, and the
+    others are done without it. If another transaction holds a row of one, or if nothing tells which one fails, none was
+    done, and all are returned. Raises DatabaseAway.
+    """
+    ids = list(dict.fromkeys(ids))
+    if len(ids) < 2:  # noqa: PLR2004 - a batch
+        return ids
+    alone: set[UUID] = set()
+    for _ in range(_MOST_FAILURES):
+        try:
+            alone |= set(act([each for each in ids if each not in alone]))
+        except _ItemsFailed as failed:
+            alone |= failed.ids
+        except LockTaken:
+            break
+        except DatabaseAway:
+            raise
+        except Exception:  # noqa: BLE001 - the same error ends the item that is done alone, and is logged there
+            break
+        else:
+            return [each for each in ids if each in alone]
+    _log.info("batch_split: a batch could not be done together, so its items are done alone", count=len(ids))
+    return ids
+
+
+class _ItemsFailed(Exception):
+    """One item of several failed. `ids` must be done alone, because they depend on it."""
+
+    def __init__(self, ids: Iterable[UUID]) -> None:
+        super().__init__()
+        self.ids = frozenset(ids)
+
+
+@contextmanager
+def blaming(ids: Iterable[UUID], *, of: int) -> Iterator[None]:
+    """Name the items that an error within this block belongs to, for `together`, if they are some of several.
+
+    Errors of the connection and lock conflicts belong to no item.
+    """
+    try:
+        yield
+    except CONNECTION_ERRORS:
+        raise
+    except Exception as error:
+        if of == 1:
+            raise
+        raise _ItemsFailed(ids) from error
