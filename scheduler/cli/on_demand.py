@@ -1,5 +1,6 @@
 """Opens an installation, its settings and its pages, imported when a command runs: `duecall --help` imports none."""
 
+import signal
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ def chosen_settings() -> "Settings":
     """Return the settings of the environment, with --home in place of DUECALL_HOME."""
     from scheduler.cli import installation
 
+    _cancel_on_interrupt()
     return installation.chosen_settings()
 
 
@@ -21,7 +23,13 @@ def operator_session(*, computes: bool = False) -> AbstractContextManager["Opera
     """Open the installation's database. `computes`: the result depends on the workers' times, e.g. RING_TIMEOUT_S."""
     from scheduler.cli import installation
 
+    _cancel_on_interrupt()
     return installation.operator_session(computes=computes)
+
+
+def _cancel_on_interrupt() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt: the driver then cancels a running statement, with its locks."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def print_pages(*pages: "RenderableType") -> None:

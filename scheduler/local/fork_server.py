@@ -15,10 +15,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from scheduler.clock import monotonic
 from scheduler.local.child_process import bound_to_parent
 from scheduler.local.forked_program import MAX_MESSAGE
 
 _ANSWERS_WITHIN_S = 60.0
+_TELLS_WITHIN_S = 1.0
+"""Time within which the server tells how a process has ended."""
 
 
 class ForkedProcess:
@@ -42,7 +45,6 @@ class ForkedProcess:
         while (status := self.poll()) is None:
             if not _is_readable(self._descriptor, timeout):
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
-            self._server.wait_for_news()
         return status
 
     def send_signal(self, number: int) -> None:
@@ -69,7 +71,8 @@ class ForkServer:
         log.parent.mkdir(parents=True, exist_ok=True)
         with its_end, log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own program, without a shell
-                bound_to_parent(signal.SIGTERM, sys.executable, "-m", "scheduler.local.forked_program"),
+                # SIGKILL, because it has nothing to clean up, and because that ends also a process that is stopped.
+                bound_to_parent(signal.SIGKILL, sys.executable, "-m", "scheduler.local.forked_program"),
                 env=dict(environment),
                 stdin=its_end.fileno(),
                 stdout=output,
@@ -93,7 +96,7 @@ class ForkServer:
         return self._process.pid
 
     def start(self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess | None:
-        """Start `python -m MODULE ...`. Return None for another command, or if the server has ended."""
+        """Start `python -m MODULE ...`. Return None for another command, or if the server has ended or cannot fork."""
         if tuple(argv[:2]) != (sys.executable, "-m") or self._is_away:
             return None
         request = {
@@ -107,24 +110,28 @@ class ForkServer:
             self._connection.send(json.dumps(request).encode())
             while not self._is_away:
                 message, descriptors = self._received()
+                if "failed" in message:
+                    return None
                 if "forked" in message:
                     return ForkedProcess(self, message["forked"], message["pid"], descriptors[0])
         self.stop()  # it might fork a process for a request that was given up
         return None
 
     def status_of(self, number: int, descriptor: int) -> int | None:
-        """Return the exit status of its process of this number, or None while that runs."""
+        """Return the exit status of its process of this number, or None while that runs.
+
+        The status of a process that ended is unknown if the server has ended, too, or does not tell.
+        """
         while number not in self._ended and not self._is_away and _is_readable(self._connection.fileno(), 0):
             self._received()
-        if number in self._ended:
-            return self._ended.pop(number)
-        # The status is unknown of a process that has outlived the server: the server's end has ended it.
-        return -signal.SIGTERM if self._is_away and _is_readable(descriptor, 0) else None
-
-    def wait_for_news(self) -> None:
-        """Wait until the server has reported an end. Call when a process has ended."""
-        if not self._is_away:
+        if number in self._ended or not _is_readable(descriptor, 0):
+            return self._ended.pop(number, None)
+        tells_until = monotonic() + _TELLS_WITHIN_S
+        while number not in self._ended and not self._is_away:
+            if not _is_readable(self._connection.fileno(), max(0.0, tells_until - monotonic())):
+                break
             self._received()
+        return self._ended.pop(number, -signal.SIGTERM)
 
     def stop(self) -> None:
         """End the server. Processes that still run receive SIGTERM."""
@@ -141,6 +148,8 @@ class ForkServer:
             text, descriptors = b"", []
         if not text:
             self._is_away = True
+            self._process.kill()
+            self._process.wait()
             return {}, []
         message: dict[str, int] = json.loads(text)
         if "ended" in message:

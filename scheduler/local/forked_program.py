@@ -79,15 +79,25 @@ def _requested(supervisor: socket.socket) -> dict[str, Any] | None:
             message = supervisor.recv(MAX_MESSAGE)
             if not message:
                 return None
-            if len(list(_THREADS.iterdir())) > 1:
-                sys.exit("an imported module has started a thread, so nothing may be forked")
-            pid = os.fork()
+            try:
+                if len(list(_THREADS.iterdir())) > 1:
+                    sys.exit("an imported module has started a thread, so nothing may be forked")
+                pid = os.fork()
+            except OSError as error:
+                _send(supervisor, {"failed": error.errno or 0})
+                continue
             if pid == 0:
                 supervisor.close()
                 for each in children:
                     os.close(each)
                 return {**json.loads(message), "parent": parent}
-            child = os.pidfd_open(pid)
+            try:
+                child = os.pidfd_open(pid)
+            except OSError as error:  # too many files: the others go on
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                _send(supervisor, {"failed": error.errno or 0})
+                continue
             number = next(numbers)
             children[child] = number, pid
             poller.register(child, select.POLLIN)

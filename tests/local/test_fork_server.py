@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -166,3 +167,23 @@ print(json.dumps(dict(
         "configured": False,
         "node": None,
     }
+
+
+def test_process_of_a_stopped_server_has_an_unknown_status(server: ForkServer, start: Start) -> None:
+    """Seen in a review: a crash was not noticed while the server was stopped."""
+    process, _ = start("wait")
+    os.kill(server.pid, signal.SIGSTOP)
+    process.kill()
+    assert process.wait(10) == -signal.SIGTERM
+    os.kill(server.pid, signal.SIGCONT)
+
+
+def test_failed_fork_ends_no_other_process(server: ForkServer, start: Start, tmp_path: Path) -> None:
+    process, _ = start("wait")
+    files = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (0, files[1]))
+    assert server.start("example", (*EXAMPLE, "wait"), dict(os.environ), tmp_path / "another.log") is None
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
+    assert process.poll() is None
+    another, _ = start("3")
+    assert another.wait(60) == 3
