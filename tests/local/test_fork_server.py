@@ -181,7 +181,8 @@ def test_process_of_a_stopped_server_has_an_unknown_status(server: ForkServer, s
 def test_failed_fork_ends_no_other_process(server: ForkServer, start: Start, tmp_path: Path) -> None:
     process, _ = start("wait")
     files = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (0, files[1]))
+    held = max(int(each.name) for each in Path(f"/proc/{server.pid}/fd").iterdir())
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (held + 1, files[1]))
     assert server.start("example", (*EXAMPLE, "wait"), dict(os.environ), tmp_path / "another.log") is None
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
     assert process.poll() is None
