@@ -97,8 +97,7 @@ class Apply:
         except Exception:
             self._count_failure(command_id)
             raise
-        failpoint("apply.applied")
-        self._hints.answered(command_id)
+        self._notify([command_id])
         if following is not None:
             self._hints.send(tasks.APPLY, [following])  # its own hint may have come before its turn
 
@@ -109,10 +108,15 @@ class Apply:
             if not commands:
                 return command_ids
             self._apply_all(stores, commands)
+        applied = [command.id for command in commands]
+        self._notify(applied)
+        return set(command_ids) - set(applied)
+
+    def _notify(self, applied: Sequence[UUID]) -> None:
+        """Notify the requests that wait for these commands. Called after the commit."""
         failpoint("apply.applied")
-        for command in commands:
-            self._hints.answered(command.id)
-        return set(command_ids) - {command.id for command in commands}
+        for command_id in applied:
+            self._hints.answered(command_id)
 
     def _apply_all(self, stores: Stores, commands: Sequence[Command]) -> None:
         failpoint("apply.locking")
