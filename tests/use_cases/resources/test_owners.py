@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from scheduler.domain.company import Company
 from scheduler.domain.owner import User
@@ -25,6 +25,7 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import NOON, Seeded, TestClock, seed, wait_until
 from tests.support.builders import RecordingHints
 from tests.support.smtp_server import HANG_UP, PostOffice, a_closed_door, a_post_office
+from tests.support.statements import statements_of
 
 TO = "owner@example.com"
 SENDER = MailSender(name="Duecall", address="mail@duecall.example")
@@ -129,9 +130,8 @@ def test_known_and_unknown_addresses_cost_the_same_statements(owned: OwnedCompan
         with owned.database.transaction() as stores:
             company = stores.companies.lock(owned.company_id)
             assert company is not None
-            asked: list[str] = []
-            event.listen(stores.connection, "before_cursor_execute", lambda *seen: asked.append(seen[2]))
-            name_owner(stores, company, email, owned.now())
+            with statements_of(owned.database) as asked:
+                name_owner(stores, company, email, owned.now())
         return len(asked)
 
     assert statements(TO) == statements("second@example.com") == statements(TO) == 5
