@@ -306,6 +306,12 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, **variables}
 
 
+def replace_environment(variables: Mapping[str, str]) -> None:
+    """Give this process another environment, before its settings are read. For a forked process."""
+    os.environ.clear()
+    os.environ.update(variables)
+
+
 def place_of(database_url: str) -> str:
     """Describe the database for display, without user and password."""
     parts = urlsplit(database_url)

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from scheduler.settings import replace_environment
+
 IMPORTED = (
     "api_shim.app",
     "workers.tasks",
@@ -123,8 +125,7 @@ def _become(request: dict[str, Any]) -> None:
         os.dup2(source, target)
     os.close(nothing)
     os.close(log)
-    os.environ.clear()
-    os.environ.update(request["environment"])
+    replace_environment(request["environment"])
     time.tzset()
     sys.argv = [request["module"], *request["arguments"]]
 

@@ -98,6 +98,8 @@ SPEAKERS = {
     "requests": {"scheduler/carriers/twilio_queries.py", "scheduler/local/system.py", "scheduler/demo/client.py"},
     "aiohttp": {"scheduler/carriers/twilio_calls.py", "scheduler/carriers/simulator/callbacks.py"},
     "socket": {
+        "scheduler/local/fork_server.py",  # a pair of sockets within this machine, as in the next module
+        "scheduler/local/forked_program.py",
         "scheduler/local/ports.py",
         "scheduler/local/valkey.py",
         # Local sockets between the supervisor and its fork server.
