@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
 from scheduler.logs import log
+from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken
 from scheduler.settings import settings
 from scheduler.use_cases.dialler import Dialler
@@ -94,11 +95,14 @@ _RETRY_AFTER_S = 1.0
 _never_set = threading.Event()
 
 
-def _each(ids: Iterable[UUID], verb: Callable[[UUID], None]) -> None:
-    """Call `verb` with each id. If it fails for one, the clock sends that hint again, and the others are done."""
+def _each(ids: Iterable[UUID], verb: Callable[[UUID], None], *, once: bool = False) -> None:
+    """Call `verb` with each id. If it fails for one, the clock sends that hint again, and the others are done.
+
+    `once`: a conflict is not tried again, because the others would wait.
+    """
     for each in ids:
         try:
-            again_at_once(lambda each=each: verb(each))  # type: ignore[misc]
+            (_once if once else again_at_once)(partial(verb, each))
         except LockTaken:
             _log.warning(
                 "task_conflict: an id waited too long for a locked row; the clock sends its hint again", ids=str(each)
@@ -109,9 +113,20 @@ def _each(ids: Iterable[UUID], verb: Callable[[UUID], None]) -> None:
             _log.exception("id_failed: the task failed for one id; the clock sends its hint again", ids=str(each))
 
 
+def _once(verb: Callable[[], None]) -> None:
+    verb()
+
+
+def _together(ids: list[UUID], batch: Callable[[list[UUID]], list[UUID]], alone: Callable[..., None]) -> None:
+    """Process ids in one transaction, and those that it leaves with a transaction each."""
+    if len(ids) == 1:
+        _each(ids, alone)
+    else:
+        _each(batch(ids), partial(alone, lock_s=BATCH_LOCK_S), once=True)
+
+
 def _apply(command_ids: list[UUID]) -> None:
-    apply = use_cases().apply
-    _each(apply.batch(command_ids), apply.command)
+    _together(command_ids, use_cases().apply.batch, use_cases().apply.command)
 
 
 _commands = GatheredIds(_apply, at_a_time=2, largest=COMMANDS_A_TRANSACTION)
@@ -143,7 +158,7 @@ def dial(attempt_ids: list[str]) -> None:
 def hear(event_ids: list[str]) -> None:
     ids, hear = [UUID(each) for each in event_ids], use_cases().hear
     for start in range(0, len(ids), AT_MOST_A_TRANSACTION):
-        _each(hear.batch(ids[start : start + AT_MOST_A_TRANSACTION]), hear.event)
+        _together(ids[start : start + AT_MOST_A_TRANSACTION], hear.batch, hear.event)
 
 
 @app.task(name=names.SETTLE, base=QuietTask)  # type: ignore[untyped-decorator]

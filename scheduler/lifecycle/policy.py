@@ -9,7 +9,7 @@ SEND_SPAN = timedelta(seconds=1)
 """A claim takes only as many attempts as can be sent within this span."""
 AT_MOST_A_TRANSACTION = 200
 """Maximum number of attempts that one transaction claims or records."""
-COMMANDS_A_TRANSACTION = 50
+COMMANDS_A_TRANSACTION = 20
 """Maximum number of new interviews that one transaction creates. Each takes about 2 ms of it."""
 RECORD_SPAN = timedelta(milliseconds=500)
 """Target duration of a transaction that records answers. Its size follows from the last durations."""

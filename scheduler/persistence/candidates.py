@@ -1,12 +1,12 @@
 """Candidates: the people who are called, and the jobs that they are considered for."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Uuid, cast, delete, func, or_, select, update
+from sqlalchemy import ARRAY, Connection, Row, Select, Uuid, cast, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from scheduler.domain.candidate import Candidate, CandidateStatus
@@ -51,6 +51,15 @@ _ADD = Write(execute=_add_all, turn=0)
 _ASSIGN = Write(execute=_assign_all, turn=1, merge=lambda first, second: (*first, *second))
 
 
+_LOCK_ALL = text("""
+    SELECT c.id FROM candidates c
+    JOIN unnest(CAST(:companies AS uuid[]), CAST(:ids AS uuid[])) AS named (company_id, id)
+      ON c.company_id = named.company_id AND c.id = named.id
+    ORDER BY c.id
+    FOR NO KEY UPDATE OF c
+""")
+
+
 class Candidates(Store):
     def add(self, candidate: Candidate) -> None:
         self._connection.write(_ADD, candidate.id, as_columns(candidate, without=_FROM_OTHER_TABLES))
@@ -93,6 +102,12 @@ class Candidates(Store):
             .with_for_update(read=shared, key_share=not shared)
         )
         return self.get(company_id, candidate_id)
+
+    def lock_all(self, named: Collection[tuple[UUID, UUID]]) -> None:
+        """Lock candidates, named by company and id, in the order of their ids, as every transaction must."""
+        if named:
+            companies, ids = zip(*named, strict=True)
+            self._connection.execute(_LOCK_ALL, {"companies": list(companies), "ids": list(ids)})
 
     def page(
         self,

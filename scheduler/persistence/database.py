@@ -70,10 +70,7 @@ _MAX_OVERFLOW = 4
 
 _CONFLICTS = frozenset({"55P03", "40P01"})
 """SQLSTATE of a lock timeout and of a deadlock."""
-
-
-CONNECTION_ERRORS = (DatabaseAway, DBAPIError)
-"""Errors within a transaction that say nothing about what it was to do."""
+_STATEMENT_TIMEOUT = "57014"
 
 
 class Database:
@@ -275,6 +272,14 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def concerns_no_item(error: Exception) -> bool:
+    """Return True for a lost connection, a conflict or a timeout: errors that say nothing about what was to be done."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(error, DatabaseAway) or (
+        isinstance(error, DBAPIError) and (_is_lost(error) or state in _CONFLICTS | {_STATEMENT_TIMEOUT})
+    )
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, scheduling
 from scheduler.logs import log
-from scheduler.persistence.database import BATCH_LOCK_S
+from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.json_columns import STORY, request_from_json
 from scheduler.persistence.stores import Stores
@@ -78,11 +78,11 @@ class Apply:
         """
         return together(command_ids, self._apply_new)
 
-    def command(self, command_id: UUID) -> None:
+    def command(self, command_id: UUID, *, lock_s: float = LOCK_S) -> None:
         """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway."""
         following = None
         try:
-            with self._database.transaction() as stores, stores.connection.gathering():
+            with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
                 command = stores.inbox.lock_next(command_id)
                 if command is None:
                     return
@@ -107,6 +107,7 @@ class Apply:
             commands = stores.inbox.lock_new(command_ids)
             if not commands:
                 return command_ids
+            stores.candidates.lock_all(_named_candidates(commands))
             self._apply_all(stores, commands)
         applied = [command.id for command in commands]
         self._notify(applied)
@@ -317,6 +318,12 @@ class Apply:
             attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
             failpoint("cancel.cancelling")
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
+
+
+def _named_candidates(commands: Sequence[Command]) -> set[tuple[UUID, UUID]]:
+    """Return company and id of each candidate that a command names."""
+    named = {(each.company_id, each.body.get("candidate_id")) for each in commands if each.body}
+    return {(company_id, UUID(candidate_id)) for company_id, candidate_id in named if company_id and candidate_id}
 
 
 def _company_is_there(turn: Turn) -> bool:

@@ -71,13 +71,13 @@ class Hear:
         """Apply stored callbacks in one transaction. Return those that are to be applied alone. Raises DatabaseAway."""
         return together(event_ids, self._apply)
 
-    def event(self, event_id: UUID) -> None:
+    def event(self, event_id: UUID, *, lock_s: float = LOCK_S) -> None:
         """Apply a stored callback unless it was applied already. Raises DatabaseAway and any unexpected error.
 
         After five failures it is put in quarantine, and the carrier is polled as if the callback had never come.
         """
         try:
-            self._apply([event_id])
+            self._apply([event_id], lock_s=lock_s)
         except InvariantViolated as alarmed:
             # A new transaction, because the company must be locked first.
             with self._database.transaction() as stores:
@@ -90,8 +90,7 @@ class Hear:
             self._count_failure(event_id)
             raise
 
-    def _apply(self, event_ids: Sequence[UUID]) -> tuple[()]:
-        lock_s = LOCK_S if len(event_ids) == 1 else BATCH_LOCK_S
+    def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> tuple[()]:
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             events = stores.carrier_events.lock_unheard(event_ids)

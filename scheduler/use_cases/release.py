@@ -10,13 +10,17 @@ from uuid import UUID
 
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
+from scheduler.logs import log
 from scheduler.persistence.carrier_accounts import CarrierAccount
+from scheduler.persistence.database import BATCH_LOCK_S, concerns_no_item
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 
+_log = log(__name__)
 _IDS_PER_HINT = 50
 _MAX_RELEASED = 500
 _UNANSWERED_FOR = timedelta(seconds=2)
@@ -59,13 +63,14 @@ class Release:
         With `resends`, also send hints again for unfinished work. Raises DatabaseAway, ClockWrong.
         """
         unfinished = _Unfinished()
-        with self._database.transaction() as stores:
+        # Short waits, because the rows of released attempts stay locked meanwhile.
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
             now = stores.instant(self.now)
             account = stores.carrier_accounts.get(self._account_id)
             ids, more = self._release(stores, account, now)
             failpoint("release.releasing")
             if resends:
-                unfinished = self._unfinished(stores, now)
+                unfinished = self._unfinished_if_free(stores, now)
             # Due after `now`: a call that becomes due from here on would otherwise wait for a whole tick.
             next_due = stores.attempt_release.next_due(now)
         if account.is_to_be_asked(now):
@@ -111,6 +116,17 @@ class Release:
         with self._database.transaction() as stores:
             unfinished = self._unfinished(stores, stores.instant(self.now))
         self._resend(unfinished)
+
+    def _unfinished_if_free(self, stores: Stores, now: datetime) -> _Unfinished:
+        """Return nothing while another transaction holds their tables: calls are released all the same."""
+        try:
+            with stores.connection.begin_nested():
+                return self._unfinished(stores, now)
+        except Exception as error:
+            if not concerns_no_item(error) or isinstance(error, DatabaseAway):
+                raise
+            _log.warning("hints_delayed: another transaction held unfinished work, so its hints are sent later")
+            return _Unfinished()
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""

@@ -103,8 +103,6 @@ SPEAKERS = {
         "scheduler/local/ports.py",
         "scheduler/local/valkey.py",
         # Local sockets between the supervisor and its fork server.
-        "scheduler/local/fork_server.py",
-        "scheduler/local/forked_program.py",
         "scheduler/mail.py",
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/no_answer.py",

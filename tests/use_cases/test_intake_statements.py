@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -90,8 +91,8 @@ def test_named_candidate_takes_three_more_statements(tenant: Tenant, apply: Appl
         command_ids = [sent(tenant, a_wish(tenant, candidate_id=a_candidate(tenant).id)).id for _ in range(size)]
         with statements_of(tenant.database) as statements:
             apply_all(apply, command_ids)
-        # Not one for the candidate, and one more because the calls are due at once.
-        assert len(sent_within(statements)) == 9 + 3 * size
+        # Not one for the candidate, and two more: the locks of all candidates, and because the calls are due at once.
+        assert len(sent_within(statements)) == 10 + 3 * size
 
 
 # ---- a batch does the same as its commands alone
@@ -180,3 +181,24 @@ def test_deleted_company_is_refused_in_a_batch(tenant: Tenant, other: Tenant, ap
     assert apply.batch([mine.id, theirs.id]) == []
     assert refusal_of(tenant, theirs) == "RESOURCE_ACCESS_DENIED"
     assert answer_of(tenant, mine).refusal is None
+
+
+def test_locked_candidate_delays_no_other_tenant(
+    tenant: Tenant, other: Tenant, apply: Apply, postgres_url: str
+) -> None:
+    """Seen in a review: each stuck command of a batch kept all behind it waiting for six seconds."""
+    stuck = a_candidate(tenant).id
+    mine = [sent(tenant, a_wish(tenant, candidate_id=stuck)).id for _ in range(2)]
+    theirs = [sent(other, a_wish(other)).id for _ in range(3)]
+    with locked(postgres_url, "SELECT FROM candidates WHERE id = %(id)s FOR UPDATE", stuck):
+        assert apply.batch([*mine, *theirs]) == mine
+    assert rows(other)["interviews"] == len(theirs)
+    assert apply.batch(mine) == []
+
+
+def test_same_number_twice_takes_no_more_statements(tenant: Tenant, apply: Apply) -> None:
+    wish = a_wish(tenant)
+    command_ids = [sent(tenant, replace(wish, scheduled_at=TOMORROW)).id for _ in range(10)]
+    with statements_of(tenant.database) as statements:
+        apply_all(apply, command_ids)
+    assert len(sent_within(statements)) == 9

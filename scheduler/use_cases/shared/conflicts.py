@@ -7,15 +7,13 @@ from typing import TypeVar
 from uuid import UUID
 
 from scheduler.logs import log
-from scheduler.persistence.database import CONNECTION_ERRORS
+from scheduler.persistence.database import concerns_no_item
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 
 T = TypeVar("T")
 _log = log(__name__)
 _TRIES = 3
 _conflicts = count(1)
-_MOST_FAILURES = 5
-"""If a batch fails more often, all its items are done alone."""
 
 
 def again_at_once(verb: Callable[[], T]) -> T:
@@ -37,28 +35,29 @@ def together(ids: Iterable[UUID], act: Callable[[Sequence[UUID]], Collection[UUI
     """Call `act` with ids, in one transaction. Return, in their order, those that are to be done alone.
 
     These are the ids that `act` returns, and the ones that failed: an item that `blaming` names is taken out, and the
-    others are done without it. If another transaction holds a row of one, or if nothing tells which one fails, none was
-    done, and all are returned. Raises DatabaseAway.
+    others are done without it. If another transaction holds a row of one, or if nothing tells which one fails, each
+    half is done by itself, so that one item keeps only a few waiting. Raises DatabaseAway.
     """
     ids = list(dict.fromkeys(ids))
-    if len(ids) < 2:  # noqa: PLR2004 - a batch
-        return ids
-    alone: set[UUID] = set()
-    for _ in range(_MOST_FAILURES):
-        try:
-            alone |= set(act([each for each in ids if each not in alone]))
-        except _ItemsFailed as failed:
-            alone |= failed.ids
-        except LockTaken:
-            break
-        except DatabaseAway:
+    alone = _left_of(ids, act) if len(ids) > 1 else ids
+    return [each for each in ids if each in alone]
+
+
+def _left_of(ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]]) -> Collection[UUID]:
+    if not ids:
+        return ()
+    try:
+        return act(ids)
+    except _ItemsFailed as failed:
+        return failed.ids | set(_left_of([each for each in ids if each not in failed.ids], act))
+    except Exception as error:
+        if isinstance(error, DatabaseAway) and not isinstance(error, LockTaken):
             raise
-        except Exception:  # noqa: BLE001 - the same error ends the item that is done alone, and is logged there
-            break
-        else:
-            return [each for each in ids if each in alone]
-    _log.info("batch_split: a batch could not be done together, so its items are done alone", count=len(ids))
-    return ids
+        if len(ids) == 1:
+            return ids
+        _log.info("batch_split: a batch could not be done together, so its halves are tried", count=len(ids))
+        middle = (len(ids) + 1) // 2
+        return {*_left_of(ids[:middle], act), *_left_of(ids[middle:], act)}
 
 
 class _ItemsFailed(Exception):
@@ -77,9 +76,7 @@ def blaming(ids: Iterable[UUID], *, of: int) -> Iterator[None]:
     """
     try:
         yield
-    except CONNECTION_ERRORS:
-        raise
     except Exception as error:
-        if of == 1:
+        if of == 1 or concerns_no_item(error):
             raise
         raise _ItemsFailed(ids) from error
