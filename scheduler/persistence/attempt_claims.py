@@ -39,6 +39,8 @@ class ClaimFacts:
     """The calls in progress of the locked companies that have any."""
     companies: frozenset[UUID]
     """The companies of the attempts that may place calls, whether or not they are locked."""
+    has_backoffs: bool
+    """True if any orders of the account may have to wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,14 @@ class CalleeNow:
 
     phone_number: str | None = field(repr=False)
     command_waiting: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextSlots:
+    """The next slots of the account and of companies after a claim."""
+
+    account: datetime
+    companies: Mapping[UUID, datetime]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,17 +97,23 @@ class AttemptClaims(Store):
         return moved
 
     def claim_all(
-        self, claims: Sequence[tuple[Attempt, Claimed, str | None]], account_id: int, actor: str, now: datetime
+        self,
+        claims: Sequence[tuple[Attempt, Claimed, str | None]],
+        account_id: int,
+        actor: str,
+        now: datetime,
+        slots: NextSlots | None = None,
     ) -> list[Attempt]:
-        """Save attempts as claimed, with their history, in one statement. Return them in order.
+        """Save attempts as claimed, with lines, history and slots, in one statement. Return them in order.
 
         Each new token names its attempt permanently, and the number that is called is stored. The caller has locked
-        the attempts. Raises NoSuchArrow if an attempt cannot be claimed.
+        all rows. Raises NoSuchArrow if an attempt cannot be claimed.
         """
         moved = [evolve(replace(attempt, called_number=number), event, now) for attempt, event, number in claims]
         history = [
             history_row(attempt, each, event, actor) for each, (attempt, event, _) in zip(moved, claims, strict=True)
         ]
+        of_companies = {} if slots is None else slots.companies
         self._connection.execute(
             _CLAIM,
             {
@@ -105,26 +121,18 @@ class AttemptClaims(Store):
                 "epochs": [each.epoch for each in moved],
                 "tokens": [each.token for each in moved],
                 "leases": [each.lease_until for each in moved],
+                "hashes": [each.number_hash for each in moved],
                 "numbers": [each.called_number for each in moved],
                 "details": [json.dumps(each["detail"]) for each in history],
                 "account_id": account_id,
+                "account_slot": None if slots is None else slots.account,
+                "company_ids": list(of_companies),
+                "company_slots": list(of_companies.values()),
                 "actor": actor,
                 "now": now,
             },
         )
         return moved
-
-    def take_slots(self, account_id: int, next_slot_at: datetime, of_companies: Mapping[UUID, datetime]) -> None:
-        """Save the next slots of the account and of companies, all locked by the caller."""
-        self._connection.execute(
-            _TAKE_SLOTS,
-            {
-                "account_id": account_id,
-                "next_slot_at": next_slot_at,
-                "company_ids": list(of_companies),
-                "next_slots": list(of_companies.values()),
-            },
-        )
 
     def hinted(self, ids: Sequence[UUID]) -> list[Row[Any]]:
         """Return `id`, `company_id`, `manual`, `due_at` of the pending attempts: they decide the order of claims."""
@@ -144,6 +152,7 @@ class AttemptClaims(Store):
             calls_being_placed=row.calls_being_placed,
             calls_by_company={UUID(key): calls for key, calls in row.calls_by_company.items()},
             companies=frozenset(row.companies),
+            has_backoffs=row.has_backoffs,
         )
 
     def callees(self, interview_ids: Sequence[UUID]) -> dict[UUID, CalleeNow]:
@@ -244,7 +253,8 @@ _CLAIM_FACTS = text(f"""
                SELECT c.id FROM companies c
                WHERE c.id = ANY (ARRAY (SELECT a.company_id FROM attempts a WHERE a.id = ANY (CAST(:ids AS uuid[]))))
                  AND c.deleted_at IS NULL AND c.paused_at IS NULL
-           ) AS companies
+           ) AS companies,
+           EXISTS (SELECT FROM carrier_backoffs b WHERE b.account_id = :account_id) AS has_backoffs
     FROM ({DATABASE_NOW}) d
     CROSS JOIN (
         SELECT count(*) AS calls, count(*) FILTER (WHERE a.phase = 'DIALLING') AS calls_being_placed
@@ -268,13 +278,22 @@ _CLAIM = text("""
     WITH given AS (
         SELECT *
         FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:epochs AS integer[]), CAST(:tokens AS text[]),
-            CAST(:leases AS timestamptz[]), CAST(:numbers AS text[]), CAST(:details AS text[])
-        ) AS given (id, epoch, token, lease_until, called_number, detail)
-    ), written_tokens AS (
+            CAST(:ids AS uuid[]), CAST(:epochs AS integer[]), CAST(:tokens AS text[]), CAST(:leases AS timestamptz[]),
+            CAST(:hashes AS bytea[]), CAST(:numbers AS text[]), CAST(:details AS text[])
+        ) AS given (id, epoch, token, lease_until, number_hash, called_number, detail)
+    ), of_account AS (
+        UPDATE carrier_accounts SET next_slot_at = CAST(:account_slot AS timestamptz)
+        WHERE id = :account_id AND CAST(:account_slot AS timestamptz) IS NOT NULL
+    ), of_companies AS (
+        UPDATE companies SET next_slot_at = slots.next_slot_at
+        FROM unnest(CAST(:company_ids AS uuid[]), CAST(:company_slots AS timestamptz[])) AS slots (id, next_slot_at)
+        WHERE companies.id = slots.id
+    ), of_lines AS (
+        UPDATE lines SET attempt_id = given.id FROM given WHERE lines.number_hash = given.number_hash
+    ), of_tokens AS (
         INSERT INTO attempt_tokens (token, attempt_id, claimed_at)
         SELECT token, id, CAST(:now AS timestamptz) FROM given
-    ), written_history AS (
+    ), of_history AS (
         INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)
         SELECT id, CAST(:now AS timestamptz), 'claimed', 'PENDING', 'IN_PROGRESS', '', epoch, :actor,
                CAST(detail AS jsonb)
@@ -295,17 +314,6 @@ _CLAIM = text("""
         updated_at = :now
     FROM given
     WHERE attempts.id = given.id
-""")
-
-
-_TAKE_SLOTS = text("""
-    WITH of_account AS (
-        UPDATE carrier_accounts SET next_slot_at = :next_slot_at WHERE id = :account_id
-    )
-    UPDATE companies
-    SET next_slot_at = given.next_slot_at
-    FROM unnest(CAST(:company_ids AS uuid[]), CAST(:next_slots AS timestamptz[])) AS given (id, next_slot_at)
-    WHERE companies.id = given.id
 """)
 
 

@@ -127,14 +127,21 @@ class CarrierAccounts(Store):
         return new_id
 
     def get(self, account_id: int) -> CarrierAccount:
-        return self._with_backoffs(self._account(account_id, lock=False))
+        return self.with_backoffs(self._account(account_id, lock=False))
 
     def lock(self, account_id: int) -> CarrierAccount:
         """Lock the account: no other claim gets a slot of it until we commit."""
-        # The back-offs in a second statement, after the lock: whichever transaction changed them has committed.
-        return self._with_backoffs(self._account(account_id, lock=True))
+        return self.with_backoffs(self.lock_without_backoffs(account_id))
 
-    def _with_backoffs(self, account: CarrierAccount) -> CarrierAccount:
+    def lock_without_backoffs(self, account_id: int) -> CarrierAccount:
+        """Lock the account. Its back-offs are not read."""
+        return self._account(account_id, lock=True)
+
+    def with_backoffs(self, account: CarrierAccount) -> CarrierAccount:
+        """Return the account with its back-offs.
+
+        In a second statement, after a lock: whichever transaction changed them has committed.
+        """
         return replace(account, backoffs=CarrierBackoffs(self._connection).of(account.id))
 
     def _account(self, account_id: int, *, lock: bool) -> CarrierAccount:

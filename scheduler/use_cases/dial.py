@@ -24,7 +24,7 @@ from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.attempt_claims import CalleeNow
+from scheduler.persistence.attempt_claims import CalleeNow, NextSlots
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
@@ -89,7 +89,7 @@ class Dial:
         started = monotonic()
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            account = stores.carrier_accounts.lock(self._account_id)
+            account = stores.carrier_accounts.lock_without_backoffs(self._account_id)
             stops = (
                 account.paused,  # guard: account_paused
                 account.breaker.is_down,  # guard: breaker
@@ -110,8 +110,10 @@ class Dial:
             claimable = _without_waiting_commands(claimable, callees)
             held = {each.id for each in claimable if each.company_id in locked}
             claimable = [each for each in claimable if each.company_id in companies]
-            waits = self._judge.may_not_be_claimed(stores, account, [each.id for each in claimable])
-            claimable = [each for each in claimable if each.id not in waits]
+            if facts.has_backoffs:
+                account = stores.carrier_accounts.with_backoffs(account)
+                waits = self._judge.may_not_be_claimed(stores, account, [each.id for each in claimable])
+                claimable = [each for each in claimable if each.id not in waits]
             room = room_of(account, facts)
             allotment = allotment_of(claimable, account, room, companies, facts, now)
             claimed += self._claim(stores, claimable, callees, allotment, now, started)
@@ -126,7 +128,7 @@ class Dial:
             unplaced=frozenset(each.id for each in waiting),
             # There is no event for an unlocked row, so the claim is tried again soon.
             try_again_at=None if passed_over or held else allotment.try_again_at,
-            full=frozenset(each.company_id for each in waiting if is_full(allotment.companies[each.company_id], now)),
+            full=frozenset(company_id for company_id, pace in allotment.companies.items() if is_full(pace, now)),
             locked=locked,
             unlocked=frozenset(companies),
             account_free_at=account_free_at(allotment, room, now),
@@ -165,22 +167,18 @@ class Dial:
     ) -> list[ToSend]:
         by_id = {each.id: each for each in claimable}
         events: list[tuple[Attempt, Claimed, str | None]] = []
-        taken: dict[bytes, UUID] = {}
-        moved: list[Attempt] = []
         for place in allotment.places:
             attempt = by_id[place.attempt_id]
-            assert attempt.number_hash is not None
             event = Claimed(token=token_urlsafe(24), lease_until=now + self._policy.lease)
             events.append((attempt, event, callees[attempt.interview_id].phone_number))
-            taken[attempt.number_hash] = attempt.id
+        moved: list[Attempt] = []
         if events:
-            stores.lines.take_all(taken)
-            moved = stores.attempt_claims.claim_all(events, self._account_id, _ACTOR, now)
-            stores.attempt_claims.take_slots(
-                self._account_id,
-                allotment.account.next_slot_at,
-                {each.company_id: allotment.companies[each.company_id].next_slot_at for each in moved},
+            called = {attempt.company_id for attempt, _, _ in events}
+            slots = NextSlots(
+                account=allotment.account.next_slot_at,
+                companies={each: allotment.companies[each].next_slot_at for each in called},
             )
+            moved = stores.attempt_claims.claim_all(events, self._account_id, _ACTOR, now, slots)
             failpoint("dial.claiming")
         return [
             ToSend(

@@ -257,6 +257,9 @@ class Dialler:
         # Do not hold attempts that lack only a place: later hints would take each place that becomes free.
         self._hand.hold(claims.waiting - claims.unplaced, instant + _RETRY_CLAIM)
         self._hand.hold(claims.full, instant + again_s)
+        # There is no event for the end of a call, and its place must not wait for the pace of another company.
+        without_room = [each for each in claims.full if claims.companies[each].room <= 0]
+        self._hand.hold(without_room, instant + min(again_s, _RETRY_CLAIM))
         self._hand.hold(claims.locked, instant + _RETRY_CLAIM)
         if claims.account_free_at is not None:
             self._account_free_at = instant + self._until(claims.account_free_at)

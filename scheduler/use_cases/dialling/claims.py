@@ -61,7 +61,7 @@ class Claims:
     """The part of `waiting` that lacks only a place."""
     try_again_at: datetime | None = None
     full: frozenset[UUID] = frozenset()
-    """Companies at their own limit until `try_again_at`: none of their attempts can be claimed earlier."""
+    """Companies at their own limit: none of their attempts can be claimed until `try_again_at` or the end of a call."""
     locked: frozenset[UUID] = frozenset()
     """Companies whose row another transaction has locked."""
     unlocked: frozenset[UUID] = frozenset()

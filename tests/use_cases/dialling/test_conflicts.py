@@ -12,8 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
+from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.errors import DatabaseAway
@@ -21,13 +23,14 @@ from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dialling.watch import LOCK_LASTS_S, LockWatch
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
-from tests.conftest import TestClock
+from tests.conftest import TestClock, seed
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
     a_sid,
+    of_company,
 )
 from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
@@ -35,7 +38,7 @@ from tests.use_cases.conftest import breaker_of, is_claimed
 from tests.verification.nights.bulk_attempts import bulk_attempts
 from workers.tasks import _each
 
-STATEMENTS_OF_A_CLAIM = 10
+STATEMENTS_OF_A_CLAIM = 7
 LOCK_ATTEMPT = "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE"
 
 
@@ -137,6 +140,26 @@ def test_dialler_forgets_a_lock_when_the_row_is_free(
         assert learns_of_a_lock()
     assert not learns_of_a_lock()
     dialler._loop.close()
+
+
+def test_full_company_is_retried_though_another_is_slow(tenant: Tenant, carrier: SimulatedCarrier) -> None:
+    """The end of its call is no event. It must not wait for the pace of the other company."""
+    dialler = Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
+    full, slow = (
+        of_company(tenant, seed(tenant.database, tenant.now(), limits=limits))
+        for limits in (CallLimits(concurrent_calls=1, calls_per_second=100.0), CallLimits(calls_per_second=0.1))
+    )
+    attempts = [a_pending_attempt(company) for company in (full, full, slow, slow)]
+    ids = [each.id for each in attempts]
+    dialler._hand.take(ids, monotonic())
+    dialler._hand.give_turns(ids, tenant.dial.hinted(ids))
+    claims = tenant.dial.claim(ids)
+    assert claims.full == {full.company_id, slow.company_id}
+    dialler._loop.run_until_complete(dialler._update_hints(ids, claims))
+    dialler._loop.close()
+    [retried] = dialler._hand.next(monotonic() + 1.0, 10)
+    assert retried in claims.waiting
+    assert tenant.attempt(retried).company_id == full.company_id
 
 
 # ---- a dial loop that ends
