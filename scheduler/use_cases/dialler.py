@@ -167,14 +167,11 @@ class Dialler:
 
     async def _claim_from_hand(self, calls: set[asyncio.Task[None]]) -> float | None:
         """Claim the attempts that have a place. Return the seconds until the next try. None: wait to be woken."""
-<<<<<<< HEAD
-=======
         if not self._hand:
             return None
         limit = self._limit()
->>>>>>> 7535835 (Read no clock while a dialler has no hints)
         try:
-            ids = self._hand.untried(self._limit())
+            ids = self._hand.untried(limit)
             if not ids:
                 await self._give_turns()
                 ids = self._next_ids()

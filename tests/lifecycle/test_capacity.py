@@ -201,7 +201,7 @@ def test_machine_that_keeps_up_claims_more_again() -> None:
         rate.fell_behind(10.0)
     sizes = []
     instant = 12.0
-    for _ in range(8):
+    for _ in range(10):
         sizes.append(rate.may_claim(instant, 0))
         for _ in range(sizes[-1]):
             rate.sent(instant)

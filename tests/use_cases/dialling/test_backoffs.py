@@ -390,7 +390,7 @@ def test_answer_of_a_working_carrier_costs_one_statement(tenant: Tenant) -> None
 
 
 def test_success_after_a_failure_is_written_once(tenant: Tenant) -> None:
-    failed(tenant)
+    failed(tenant, cause="A_TEST")
     assert breaker_of(tenant).failures == 1
     taken(tenant)
     assert breaker_of(tenant).failures == 0
