@@ -1,6 +1,5 @@
 """Candidates: the people who are called, and the jobs that they are considered for."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -127,7 +126,7 @@ class Candidates(Store):
             query = query.where(candidates.c.status == status.value)
         if search is None:
             return self._page(_candidate, query, candidates, requested)
-        found = func.candidates_found(company_id, _as_pattern(search), COUNTED_UP_TO + 1).column_valued("found")
+        found = func.candidates_found(company_id, search, COUNTED_UP_TO + 1).column_valued("found")
         count = self._count(select(func.count(found)))
         if count > COUNTED_UP_TO:
             # So frequent that the newest candidates contain a page of them.
@@ -154,14 +153,6 @@ class Candidates(Store):
             )
         )
         self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))
-
-
-def _as_pattern(search: str) -> str:
-    """Return a pattern of LIKE that matches every text with this literal part."""
-    return f"%{re.sub(_SPECIAL, _ESCAPED, search)}%"
-
-
-_SPECIAL, _ESCAPED = re.compile(r"[\\%_]"), r"\\\g<0>"
 
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:

@@ -188,10 +188,10 @@ candidates = Table(
     # For parts of names and e-mail addresses. Used by the function `candidates_found`.
     Index(
         "ix_candidates_search",
-        literal_column("(first_name || ' '::text) || last_name").label("name"),
-        "email",
+        literal_column("candidate_search_keys(company_id, (first_name || ' '::text) || last_name)"),
+        literal_column("candidate_search_keys(company_id, email)"),
         postgresql_using="gin",
-        postgresql_ops={"name": "gin_trgm_ops", "email": "gin_trgm_ops"},
+        postgresql_with={"fastupdate": False},
     ),
 )
 

@@ -1,6 +1,7 @@
 """Every migration can be applied and reverted on a real database."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import with_driver
 from scheduler.persistence.revisions import head
+from tests.conftest import wait_until
 
 CATALOG = {
     "columns": """
@@ -103,6 +105,58 @@ def test_migration_keeps_working_with_previous_workers(connection: Connection, c
             if table in tables and (table, name) not in before:
                 assert may_be_null == "YES" or default is not None, f"{revision} wants {table}.{name}, unknown to them"
         before = after
+
+
+def test_migrations_make_and_drop_no_extension(connection: Connection, config: Config) -> None:
+    """An extension may be used by other programs, and a hosted server may keep it in a schema of its own."""
+    connection.execute(text("CREATE SCHEMA extensions"))
+    connection.execute(text("CREATE EXTENSION pg_trgm SCHEMA extensions"))
+    connection.commit()
+    extensions = text("SELECT extname FROM pg_extension ORDER BY 1")
+    before = connection.execute(extensions).scalars().all()
+    connection.commit()
+    for change, revision in ((command.upgrade, "head"), (command.downgrade, "0013"), (command.upgrade, "head")):
+        change(config, revision)
+        assert connection.execute(extensions).scalars().all() == before == ["pg_trgm", "plpgsql"]
+        connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("attempts", "interviews"), ("attempts", "candidates"), ("candidates", "attempts")]
+)
+def test_indexes_of_lists_do_not_deadlock_with_workers(
+    connection: Connection, config: Config, first: str, second: str
+) -> None:
+    """A transaction that has written to one table may write to the next, while the migration waits for the first."""
+    command.upgrade(config, "0013")
+    url = _url_of(connection)
+    with ThreadPoolExecutor(1) as executor, psycopg.connect(url) as worker, psycopg.connect(url) as observer:
+        observer.autocommit = True
+        worker.execute(f"UPDATE {first} SET created_at = created_at".encode())
+        migrated = executor.submit(command.upgrade, config, "head")
+        _wait_for_lock_of(first, observer)
+        worker.execute(f"UPDATE {second} SET created_at = created_at".encode())
+        worker.commit()
+        migrated.result(timeout=60)
+
+
+def test_upgrade_says_that_tables_are_in_use(connection: Connection, config: Config) -> None:
+    command.upgrade(config, "0013")
+    before, url = _catalog(connection), _url_of(connection)
+    with psycopg.connect(url) as worker:
+        worker.execute("UPDATE candidates SET created_at = created_at")
+        with pytest.raises(schema.SchemaNotMade, match=r"could not be locked .* Pause calling \(duecall pause --all\)"):
+            schema.upgrade(url)
+    assert _catalog(connection) == before
+
+
+def _url_of(connection: Connection) -> str:
+    return connection.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _wait_for_lock_of(table: str, observer: psycopg.Connection) -> None:
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+    wait_until(lambda: observer.execute(waiting, [table]).fetchone(), says="the migration waits")
 
 
 def _catalog(connection: Connection) -> dict[str, list[tuple[object, ...]]]:

@@ -165,6 +165,84 @@ def test_search_counts_its_matches(big: Big, search: str, total: int) -> None:
     assert len(page.items) == min(total, FIRST.limit)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """Two companies with rows in the same pages. A third of the names of the second begin with "marek"."""
+
+    api: Database
+    one: Principal
+    other: Principal
+
+
+@pytest.fixture(scope="module")
+def mixed(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Mixed]:
+    name = f"mixed_{uuid4().hex}"
+    with psycopg.connect(postgres.url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}".encode())
+        url, api_url = (_of_database(each, name) for each in (postgres.url, logins.api))
+        schema.upgrade(url)
+        owner, api = Database(url), Database(api_url, bound=True)
+        one, other = seed(owner, NOON).company_id, seed(owner, NOON).company_id
+        owner.close()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_MIXED, {"one": one, "other": other, "now": NOON})
+            connection.execute("VACUUM ANALYZE")
+        principals = (
+            Principal(id=uuid4(), key_id=uuid4(), kind=KeyKind.REGULAR, company_id=each, scopes=frozenset())
+            for each in (one, other)
+        )
+        yield Mixed(api=api, one=next(principals), other=next(principals))
+        api.close()
+        server.execute(f"DROP DATABASE {name}".encode())
+
+
+_MIXED = """
+    INSERT INTO candidates (id, company_id, first_name, last_name, email, gdpr_expiry_date, created_at, updated_at)
+    SELECT gen_random_uuid(), CASE WHEN n % 4 = 0 THEN %(one)s::uuid ELSE %(other)s::uuid END,
+           CASE WHEN n % 4 = 1 THEN 'Marek' ELSE md5((-n)::text) END, md5(n::text),
+           CASE WHEN n % 4 = 1 THEN 'marek' ELSE 'x' END || n || '@example.com', '2099-12-31', %(now)s, %(now)s
+    FROM generate_series(1, 20000) AS n
+""".replace(" % ", " %% ")
+
+
+def test_search_reads_nothing_of_other_companies(mixed: Mixed) -> None:
+    """The work of a search without a match is equal, so that its time reveals no name of another company."""
+    assert [_found(mixed.api, mixed.other, each) for each in ("marek", "wjqvz")] == [5_000, 0]
+    assert [_found(mixed.api, mixed.one, each) for each in ("marek", "wjqvz")] == [0, 0]
+    read = [_pages_read(mixed.api, mixed.one, each) for each in ("marek", "wjqvz")]
+    assert read[0] == read[1] < 100
+
+
+def test_new_names_of_other_companies_are_not_read(mixed: Mixed) -> None:
+    """They are in the index itself, not in a list of pending entries that each search reads."""
+    with mixed.api.reading(mixed.one) as stores:
+        [options] = stores.connection.execute(
+            text("SELECT reloptions FROM pg_class WHERE relname = 'ix_candidates_search'")
+        ).one()
+    assert options == ["fastupdate=false"]
+
+
+_FIND = "SELECT found FROM candidates_found(:company, :part, 10001) AS found"
+
+
+def _found(api: Database, principal: Principal, part: str) -> int:
+    with api.reading(principal) as stores:
+        return len(stores.connection.execute(text(_FIND), {"company": principal.company_id, "part": part}).all())
+
+
+def _pages_read(api: Database, principal: Principal, part: str) -> int:
+    """Return the pages that a search reads, also within the function."""
+    explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_FIND}")
+    with api.reading(principal) as stores:
+        # The first search of a session also reads the catalog.
+        for _ in range(2):
+            [[explained]] = stores.connection.execute(
+                explain, {"company": principal.company_id, "part": part}
+            ).scalars()
+    plan = explained["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
 def rows_read(database: Database, opened: AbstractContextManager[Stores], act: Callable[[Stores], object]) -> int:
     """Return how many rows of big tables the statements of `act` read. Fails if one scans a big table sequentially."""
     sent: list[tuple[str, Any]] = []

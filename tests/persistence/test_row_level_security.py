@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from api_shim.app import create_app
@@ -464,7 +465,7 @@ def test_answered_commands_are_readable_only_by_id(town: TwoTenants) -> None:
 
 
 def test_search_finds_only_candidates_of_the_principal(town: TwoTenants) -> None:
-    find = text("SELECT found FROM candidates_found(:company, '%', 10) AS found")
+    find = text("SELECT found FROM candidates_found(:company, '', 10) AS found")
 
     def found(principal: Principal | None, of: WalledTenant) -> int:
         with town.api.reading(principal) as stores:
@@ -586,6 +587,20 @@ def test_owner_without_superuser_rights_migrates_and_works(bare_server: Embedded
         with owner.counting() as stores:
             assert stores.connection.execute(text("SELECT count(*) FROM companies")).scalar_one() == 1
         owner.close()
+
+
+def test_migrating_role_needs_no_right_to_make_extensions(bare_server: EmbeddedPostgres) -> None:
+    schema.upgrade(_as(bare_server.url, "maker", "maker"))
+    url = make_url(bare_server.url).set(database="plain").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER DATABASE plain OWNER TO duecall")
+        connection.execute("GRANT ALL ON SCHEMA public TO plain")
+        connection.execute("GRANT duecall_counter TO plain")
+    plain = _as(bare_server.url, "plain", "plain")
+    with psycopg.connect(plain) as connection, pytest.raises(InsufficientPrivilege):
+        connection.execute("CREATE EXTENSION pg_trgm")
+    schema.upgrade(plain)
+    schema.check(plain)
 
 
 def _as(url: str, name: str, database: str) -> str:

@@ -40,7 +40,7 @@ _SLOW_TO_CONNECT: dict[str, Any] = {**_LONG, "CARRIER_CONNECT_TIMEOUT_S": "20", 
 _CLOCK = """
     CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
     BEGIN
-        IF current_query() LIKE '%AS database_clock%' THEN {meanwhile}; END IF;
+        IF current_query() LIKE '%AS command_waiting%AS database_clock%' THEN {meanwhile}; END IF;
         RETURN pg_catalog.clock_timestamp();
     END $$
 """
@@ -51,7 +51,7 @@ _A_LOOK_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"
 def asking_the_clock(url: str, meanwhile: str) -> Iterator[psycopg.Connection[Any]]:
     """Make every last look run the statement `meanwhile` when it reads the database's clock.
 
-    A function of ours hides the system's clock from processes that connect inside the block. Claims do not call it.
+    A function of ours hides the system's clock from processes that connect inside the block. Other statements do not wait.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_CLOCK.format(meanwhile=meanwhile).encode())
