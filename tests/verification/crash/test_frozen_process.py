@@ -51,7 +51,7 @@ _A_LOOK_WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"
 def asking_the_clock(url: str, meanwhile: str) -> Iterator[psycopg.Connection[Any]]:
     """Make every last look run the statement `meanwhile` when it reads the database's clock.
 
-    A function of ours hides the system's clock from processes that connect inside the block. Other statements do not wait.
+    A function of ours hides the clock of the system from processes that connect inside. Other statements do not wait.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_CLOCK.format(meanwhile=meanwhile).encode())
