@@ -15,13 +15,6 @@ from scheduler.persistence.tables import attempts, lines
 _ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 """An instant before every call. With the present instant of a wrong clock, a new line could be free only in an hour."""
 
-_ASSIGN_ALL = text("""
-    UPDATE lines SET attempt_id = given.attempt_id
-    FROM unnest(CAST(:hashes AS bytea[]), CAST(:ids AS uuid[])) AS given (number_hash, attempt_id)
-    WHERE lines.number_hash = given.number_hash
-""")
-
-
 # The two parts see the same lines: a line is either created, or existed before and is locked by the second part. The
 # weakest lock: it blocks the deletion of a line and no claim.
 _ENSURE_ALL = text("""
@@ -61,12 +54,6 @@ class Lines(Store):
     def ensure(self, number_hash: bytes) -> None:
         """Create a free line for this number unless it exists, and keep it from being deleted until we commit."""
         self._connection.write(_ENSURE, number_hash, number_hash)
-
-    def take_all(self, attempts_by_line: Mapping[bytes, UUID]) -> None:
-        """Assign each line to its attempt. Only for lines that `Attempts.lock_claimable` has locked."""
-        self._connection.execute(
-            _ASSIGN_ALL, {"hashes": list(attempts_by_line), "ids": list(attempts_by_line.values())}
-        )
 
     def hold(self, number_hash: bytes, attempt_id: UUID) -> bool:
         """Assign the line to this attempt, for a call that was seen late. False if another attempt has it."""
