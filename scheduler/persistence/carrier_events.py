@@ -48,6 +48,7 @@ class CarrierEvent:
     token: str = field(repr=False)
     raw: dict[str, Any] = field(repr=False)
     received_at: datetime
+    failures: int
 
 
 @dataclass(frozen=True, kw_only=True)

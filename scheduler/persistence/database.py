@@ -20,7 +20,14 @@ from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
-from scheduler.persistence.errors import ClockWrong, CommitInDoubt, DatabaseAway, LockTaken, WrongRole
+from scheduler.persistence.errors import (
+    ClockWrong,
+    CommitInDoubt,
+    DatabaseAway,
+    LockTaken,
+    StatementTooSlow,
+    WrongRole,
+)
 from scheduler.persistence.stores import CheckedClock, Stores
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
@@ -275,21 +282,35 @@ class Database:
 
 
 def concerns_no_item(error: Exception) -> bool:
-    """Return True for a lost connection, a conflict or a timeout: errors that say nothing about what was to be done."""
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(error, DatabaseAway) or (
-        isinstance(error, DBAPIError) and (_is_lost(error) or state in _CONFLICTS | {_STATEMENT_TIMEOUT})
+    """Return True if the error says nothing about what was to be done.
+
+    For a statement within a transaction. At the transaction's end the same errors become DatabaseAway.
+    """
+    return isinstance(error, DatabaseAway | OperationalError | PoolTimeoutError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
     )
+
+
+def is_conflict(error: Exception) -> bool:
+    """Return True for a lock timeout or a deadlock, the errors that become LockTaken at the transaction's end."""
+    return _state_of(error) in _CONFLICTS
+
+
+def _state_of(error: Exception) -> str | None:
+    state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Translate the driver's errors: a lost connection to DatabaseAway, a conflict to LockTaken."""
+    """Translate the driver's errors to DatabaseAway and its kinds LockTaken and StatementTooSlow."""
     try:
         yield
     except (OperationalError, PoolTimeoutError) as error:
-        if getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS:  # guard: lock_taken
+        if _state_of(error) in _CONFLICTS:  # guard: lock_taken
             raise LockTaken("another transaction holds a row that is needed") from error
+        if _state_of(error) == _STATEMENT_TIMEOUT:
+            raise StatementTooSlow("a statement took longer than its limit") from error
         raise DatabaseAway(reason_of(error)) from error
     except DBAPIError as error:
         if error.connection_invalidated:

@@ -23,6 +23,13 @@ class LockTaken(DatabaseAway):
     """
 
 
+class StatementTooSlow(DatabaseAway):
+    """A statement took longer than its limit. Nothing was written.
+
+    The whole database may be slow, or only what one item of several needs.
+    """
+
+
 class CommitInDoubt(DatabaseAway):
     """COMMIT was sent and its answer was lost: the transaction was committed, will be, or was not.
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -71,13 +71,13 @@ class Hear:
         """Apply stored callbacks in one transaction. Return those that are to be applied alone. Raises DatabaseAway."""
         return together(event_ids, self._apply)
 
-    def event(self, event_id: UUID, *, lock_s: float = LOCK_S) -> None:
+    def event(self, event_id: UUID) -> None:
         """Apply a stored callback unless it was applied already. Raises DatabaseAway and any unexpected error.
 
         After five failures it is put in quarantine, and the carrier is polled as if the callback had never come.
         """
         try:
-            self._apply([event_id], lock_s=lock_s)
+            self._apply([event_id], lock_s=LOCK_S)
         except InvariantViolated as alarmed:
             # A new transaction, because the company must be locked first.
             with self._database.transaction() as stores:
@@ -90,12 +90,14 @@ class Hear:
             self._count_failure(event_id)
             raise
 
-    def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> tuple[()]:
+    def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> Collection[UUID]:
+        """Apply them, except those that are to be applied alone, whose ids are returned."""
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
-            events = stores.carrier_events.lock_unheard(event_ids)
+            found = stores.carrier_events.lock_unheard(event_ids)
+            events, alone = _without_failed(found) if len(event_ids) > 1 else (found, ())
             if not events:
-                return ()
+                return alone
             events.sort(key=lambda event: (event.received_at, event_ids.index(event.id)))
             asks = self._hear(stores, events, now)
             stores.carrier_events.heard([event.id for event in events], now)
@@ -103,7 +105,7 @@ class Hear:
         failpoint("hear.heard")
         if asks:
             self._hints.send(tasks.SETTLE)
-        return ()
+        return alone
 
     def _count_failure(self, event_id: UUID) -> None:
         with self._database.transaction() as stores:
@@ -143,6 +145,14 @@ class Hear:
         for attempt_id in asks:
             stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
         return bool(asks)
+
+
+def _without_failed(events: Sequence[CarrierEvent]) -> tuple[list[CarrierEvent], Collection[UUID]]:
+    """Take out the events of each claim with an event that has failed before: it would fail the batch each time."""
+    failed = {event.token for event in events if event.failures}
+    return [event for event in events if event.token not in failed], [
+        event.id for event in events if event.token in failed
+    ]
 
 
 def _in_order(heard: Sequence[tuple[UUID, CallNews]]) -> list[tuple[UUID, CallNews]]:

@@ -3,23 +3,24 @@
 Any number of clocks may run this at once. Each row is released by one of them, and a superfluous hint costs one query.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.logs import log
 from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import BATCH_LOCK_S, concerns_no_item
-from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 
+T = TypeVar("T")
 _log = log(__name__)
 _IDS_PER_HINT = 50
 _MAX_RELEASED = 500
@@ -70,7 +71,7 @@ class Release:
             ids, more = self._release(stores, account, now)
             failpoint("release.releasing")
             if resends:
-                unfinished = self._unfinished_if_free(stores, now)
+                unfinished = self._unfinished(stores, now)
             # Due after `now`: a call that becomes due from here on would otherwise wait for a whole tick.
             next_due = stores.attempt_release.next_due(now)
         if account.is_to_be_asked(now):
@@ -117,25 +118,14 @@ class Release:
             unfinished = self._unfinished(stores, stores.instant(self.now))
         self._resend(unfinished)
 
-    def _unfinished_if_free(self, stores: Stores, now: datetime) -> _Unfinished:
-        """Return nothing while another transaction holds their tables: calls are released all the same."""
-        try:
-            with stores.connection.begin_nested():
-                return self._unfinished(stores, now)
-        except Exception as error:
-            if not concerns_no_item(error) or isinstance(error, DatabaseAway):
-                raise
-            _log.warning("hints_delayed: another transaction held unfinished work, so its hints are sent later")
-            return _Unfinished()
-
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
         before = now - _UNANSWERED_FOR
         unfinished = _Unfinished(
-            commands=stores.inbox.due_hints(before, now, _MAX_RELEASED),
-            events=stores.carrier_events.due_hints(before, now, _MAX_RELEASED),
-            recompute=stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now),
-            erasures=stores.erasures.due_hints(before, now, _MAX_RELEASED),
+            commands=_if_free(stores, lambda: stores.inbox.due_hints(before, now, _MAX_RELEASED)) or (),
+            events=_if_free(stores, lambda: stores.carrier_events.due_hints(before, now, _MAX_RELEASED)) or (),
+            recompute=_if_free(stores, lambda: stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now)) or False,
+            erasures=_if_free(stores, lambda: stores.erasures.due_hints(before, now, _MAX_RELEASED)) or (),
         )
         failpoint("release.reminding")
         return unfinished
@@ -170,3 +160,15 @@ class Release:
             failpoint("release.released")
             self._hints.send(task, ids[start : start + _IDS_PER_HINT])
             failpoint("release.rung")
+
+
+def _if_free(stores: Stores, take: Callable[[], T]) -> T | None:
+    """Return what `take` returns. None while another transaction holds its rows: calls are released all the same."""
+    try:
+        with stores.connection.begin_nested():
+            return take()
+    except Exception as error:
+        if not is_conflict(error):
+            raise
+        _log.warning("hints_delayed: another transaction held unfinished work, so its hints are sent later")
+        return None

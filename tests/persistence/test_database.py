@@ -8,12 +8,13 @@ from uuid import uuid4
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence.commits import Commit
-from scheduler.persistence.database import Database
-from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.database import Database, concerns_no_item, is_conflict
+from scheduler.persistence.errors import DatabaseAway, StatementTooSlow
 from scheduler.persistence.stores import Stores
 from tests.support.servers import Wire, wired
 
@@ -175,3 +176,40 @@ def sent_by(over_wire: tuple[Wire, Database], act: Callable[[Database], object])
     wire.dead = note
     act(database)
     return sent
+
+
+RAISED = "DO $$ BEGIN RAISE EXCEPTION 'a test' USING ERRCODE = '{}'; END $$"
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_ones", "is_a_conflict"),
+    [
+        pytest.param(RAISED.format("55P03"), False, True, id="lock timeout"),
+        pytest.param(RAISED.format("40P01"), False, True, id="deadlock"),
+        pytest.param(RAISED.format("57014"), False, False, id="statement timeout"),
+        pytest.param(RAISED.format("53100"), False, False, id="full disk"),
+        pytest.param(RAISED.format("57P01"), False, False, id="shutdown"),
+        pytest.param("SELECT 1 / 0", True, False, id="division by zero"),
+        pytest.param("SELECT '\\u0000'::jsonb", True, False, id="a character that cannot be stored"),
+        pytest.param("SELECT 1 FROM no_such_table", True, False, id="missing table"),
+    ],
+)
+def test_error_says_whether_it_belongs_to_an_item(
+    pooled: Database, statement: str, is_ones: bool, is_a_conflict: bool
+) -> None:
+    with pooled.reading() as stores:
+        with pytest.raises(DBAPIError) as raised:
+            stores.connection.execute(text(statement))
+        assert concerns_no_item(raised.value) is not is_ones
+        assert is_conflict(raised.value) is is_a_conflict
+        stores.connection.execute(text("ROLLBACK"))
+
+
+def test_statement_over_its_limit_is_not_a_lost_connection(pooled: Database) -> None:
+    def count_slowly() -> None:
+        with pooled.reading() as stores:
+            stores.connection.execute(text("SET LOCAL statement_timeout = 1"))
+            stores.connection.execute(text("SELECT count(*) FROM generate_series(1, 100000000)"))
+
+    with pytest.raises(StatementTooSlow):
+        count_slowly()

@@ -147,6 +147,21 @@ def test_failing_callback_does_not_spoil_its_batch(
     assert tenant.ask("SELECT id, failures FROM carrier_events WHERE heard_at IS NULL") == [(bad, 1)]
 
 
+def test_callback_that_failed_joins_no_further_batch(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints
+) -> None:
+    broken, mine = a_placed_attempt(other), a_placed_attempt(tenant)
+    other.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
+    [failing] = stored(hear, hints, [(broken, a_form(broken, **BUSY))])
+    with pytest.raises(KeyError):
+        hear.event(failing)
+    [later, free] = stored(hear, hints, [(broken, a_form(broken, **RINGING)), (mine, a_form(mine, **BUSY))])
+    with statements_of(tenant.database) as sent:
+        assert hear.batch([failing, later, free]) == [failing, later], "a later one of its call waits for it"
+    assert len([each for each in sent if each.endswith("BEGIN")]) == 1, "one transaction: nothing failed"
+    assert tenant.attempt(mine.id).reason is Reason.BUSY
+
+
 def test_alarm_of_one_callback_pauses_its_company_only(
     tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints
 ) -> None:

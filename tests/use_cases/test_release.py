@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.persistence.errors import StatementTooSlow
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
@@ -271,3 +274,49 @@ def test_hints_for_unapplied_commands_back_off(
 def test_settle_hint_is_sent(release: Release, hints: RecordingHints) -> None:
     release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]
+
+
+def a_waiting_callback(tenant: Tenant, now: TestClock) -> UUID:
+    event_id = uuid4()
+    tenant.change(
+        "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at)"
+        " VALUES (:id, 'a token', '1', '{}', :now, :now)",
+        id=event_id,
+        now=now(),
+    )
+    return event_id
+
+
+def test_locked_commands_delay_only_their_own_hints(
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock, postgres_url: str
+) -> None:
+    a_waiting_command(tenant, None)
+    event_id = a_waiting_callback(tenant, now)
+    now.move(timedelta(seconds=2))
+    due = a_pending_attempt(tenant)
+    with psycopg.connect(postgres_url) as other, capture_logs() as logs:
+        other.execute("LOCK TABLE inbox IN SHARE MODE")
+        assert release.round(resends=True).released == 1
+    assert [each["event"].partition(":")[0] for each in logs] == ["hints_delayed"]
+    assert hints.rings == [(tasks.DIAL, (due.id,)), (tasks.HEAR, (event_id,))]
+
+
+def test_slow_query_for_hints_is_no_conflict(
+    tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock
+) -> None:
+    """If it were taken for one, each tick of the clock would last as long as a statement may."""
+    a_waiting_command(tenant, None)
+    now.move(timedelta(seconds=2))
+    a_pending_attempt(tenant)
+    tenant.change(
+        "CREATE FUNCTION too_slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END $$"
+    )
+    tenant.change("CREATE TRIGGER too_slow BEFORE UPDATE ON inbox FOR EACH ROW EXECUTE FUNCTION too_slow()")
+    try:
+        with pytest.raises(StatementTooSlow):
+            release.round(resends=True)
+        assert hints.rings == []
+        assert release.round(resends=False).released == 1, "the next round of the clock"
+    finally:
+        tenant.change("DROP FUNCTION too_slow CASCADE")

@@ -8,11 +8,13 @@ from uuid import UUID
 
 from scheduler.logs import log
 from scheduler.persistence.database import concerns_no_item
-from scheduler.persistence.errors import DatabaseAway, LockTaken
+from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementTooSlow
 
 T = TypeVar("T")
 _log = log(__name__)
 _TRIES = 3
+_MOST_TAKEN_OUT = 3
+"""Failed items that are taken out of a batch one by one, each at the price of another transaction for the others."""
 _conflicts = count(1)
 
 
@@ -35,29 +37,42 @@ def together(ids: Iterable[UUID], act: Callable[[Sequence[UUID]], Collection[UUI
     """Call `act` with ids, in one transaction. Return, in their order, those that are to be done alone.
 
     These are the ids that `act` returns, and the ones that failed: an item that `blaming` names is taken out, and the
-    others are done without it. If another transaction holds a row of one, or if nothing tells which one fails, each
-    half is done by itself, so that one item keeps only a few waiting. Raises DatabaseAway.
+    others are done without it. If another transaction holds a row of one, if nothing tells which one fails, or if
+    several have failed, each half is done by itself, so that one item keeps only a few waiting. After a statement that
+    was too slow all are done alone. Raises DatabaseAway.
     """
     ids = list(dict.fromkeys(ids))
     alone = _left_of(ids, act) if len(ids) > 1 else ids
     return [each for each in ids if each in alone]
 
 
-def _left_of(ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]]) -> Collection[UUID]:
+def _left_of(
+    ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]], taken_out: int = 0
+) -> Collection[UUID]:
     if not ids:
         return ()
     try:
         return act(ids)
     except _ItemsFailed as failed:
-        return failed.ids | set(_left_of([each for each in ids if each not in failed.ids], act))
+        others = [each for each in ids if each not in failed.ids]
+        if taken_out < _MOST_TAKEN_OUT:
+            return failed.ids | set(_left_of(others, act, taken_out + 1))
+        return failed.ids | _left_of_halves(others, act)
+    except StatementTooSlow:
+        # Halves of halves would wait for the limit each time.
+        return ids
     except Exception as error:
         if isinstance(error, DatabaseAway) and not isinstance(error, LockTaken):
             raise
         if len(ids) == 1:
             return ids
-        _log.info("batch_split: a batch could not be done together, so its halves are tried", count=len(ids))
-        middle = (len(ids) + 1) // 2
-        return {*_left_of(ids[:middle], act), *_left_of(ids[middle:], act)}
+        return _left_of_halves(ids, act)
+
+
+def _left_of_halves(ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]]) -> set[UUID]:
+    _log.info("batch_split: a batch could not be done together, so its halves are tried", count=len(ids))
+    middle = (len(ids) + 1) // 2
+    return {*_left_of(ids[:middle], act), *_left_of(ids[middle:], act)}
 
 
 class _ItemsFailed(Exception):

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from uuid import UUID
@@ -18,10 +18,11 @@ from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
 from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
-from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.errors import DatabaseAway, StatementTooSlow
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dialling.watch import LOCK_LASTS_S, LockWatch
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared.conflicts import blaming, together
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
@@ -258,6 +259,56 @@ def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
     with pytest.raises(DatabaseAway):
         _each([UUID(int=1), UUID(int=2)], verb)
     assert seen == [UUID(int=1)]
+
+
+def test_slow_id_delays_no_other_and_a_second_one_ends_the_task(broker: None) -> None:
+    slow, free, second, last = (UUID(int=each) for each in range(4))
+    seen: list[UUID] = []
+
+    def verb(attempt_id: UUID) -> None:
+        seen.append(attempt_id)
+        if attempt_id in {slow, second}:
+            raise StatementTooSlow
+
+    with pytest.raises(StatementTooSlow):
+        _each([slow, free, second, last], verb)
+    assert seen == [slow, free, second]
+
+
+# ---- batches
+
+
+IDS = [UUID(int=each) for each in range(200)]
+
+
+def test_batch_with_a_slow_statement_is_done_alone() -> None:
+    tried = []
+
+    def act(ids: Sequence[UUID]) -> Collection[UUID]:
+        tried.append(ids)
+        raise StatementTooSlow
+
+    assert together(IDS, act) == IDS
+    assert len(tried) == 1, "halves of halves would wait for the limit each time"
+
+
+def test_batch_of_failing_items_is_not_repeated_for_each() -> None:
+    done: list[UUID] = []
+    sizes = []
+
+    def act(ids: Sequence[UUID]) -> Collection[UUID]:
+        sizes.append(len(ids))
+        for each in ids:
+            with blaming([each], of=len(ids)):
+                if each in failing:
+                    raise ValueError
+        done.extend(ids)
+        return ()
+
+    failing = set(IDS[:100])
+    assert together(IDS, act) == IDS[:100]
+    assert sorted(done) == IDS[100:]
+    assert sum(sizes) < 2500, "with one more transaction an item it would be 15,000"
 
 
 # ---- limits of a transaction
