@@ -76,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestMiddleware)
     app.add_middleware(_PlainStart)
     errors.handle_in(app)
+    app.router.routes.append(carrier.route)  # the first of all, because most requests are callbacks
     for resource in (
         companies,
         jobs,
@@ -88,10 +89,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         commands,
         invitations,
         billing,
-        carrier,
         health,
     ):
-        app.include_router(resource.router)
+        # Not by `include_router`: it compares the versions of all routers at each request.
+        app.router.routes.extend(resource.router.routes)
     return app
 
 

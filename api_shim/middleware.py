@@ -39,11 +39,12 @@ class RequestMiddleware:
             return
         set_deadline(MAX_S)
         visit = _RequestScope(_without_alias(scope), receive, send)
-        with structlog.contextvars.bound_contextvars(trace_id=visit.trace_id):
-            try:
-                await self._admit(visit)
-            finally:
-                visit.log()
+        # Never unbound: each request has a task of its own, and so a context of its own.
+        structlog.contextvars.bind_contextvars(trace_id=visit.trace_id)
+        try:
+            await self._admit(visit)
+        finally:
+            visit.log()
 
     async def _admit(self, visit: "_RequestScope") -> None:
         try:
