@@ -26,6 +26,7 @@ _OLDEST = """
     FROM pg_stat_activity
     WHERE application_name = 'duecall' AND state <> 'idle' AND xact_start IS NOT NULL
 """
+_WAL = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
 _UPDATES = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'attempts'"
 
 
@@ -40,6 +41,7 @@ class Cost:
     """Cores that processes outside of the system used, the benchmark's own among them."""
     statements: int = 0
     transactions: int = 0
+    wal_bytes: int = 0
     longest_s: float = 0.0
     """The oldest open transaction of 20 samples a second."""
     hot_share: float | None = None
@@ -63,7 +65,7 @@ class Meter:
         """Yield a Cost that is complete when the block has ended."""
         cost, is_over = Cost(), threading.Event()
         cpu, busy, began = self.cpu(), _busy(), time.monotonic()
-        updates = self._updates()
+        updates, [wal] = self._one(_UPDATES), self._one(_WAL)
         self._connection.execute("SELECT pg_stat_statements_reset()")
         sampler = threading.Thread(target=self._sample, args=(cost, is_over), daemon=True)
         sampler.start()
@@ -77,7 +79,8 @@ class Meter:
             after = self.cpu()
             cost.cpu_s = Counter({name: after[name] - cpu[name] for name in after})
             cost.others = (_busy() - busy - cost.cpu) / cost.seconds
-            changed, hot = (late - early for late, early in zip(self._updates(), updates, strict=True))
+            cost.wal_bytes = self._one(_WAL)[0] - wal
+            changed, hot = (late - early for late, early in zip(self._one(_UPDATES), updates, strict=True))
             cost.hot_share = hot / changed if changed else None
 
     def memory(self) -> dict[str, float]:
@@ -108,10 +111,6 @@ class Meter:
                     continue  # a backend that has ended: its parent counts it
                 found[name] += times.user + times.system + times.children_user + times.children_system
         return found
-
-    def _updates(self) -> tuple[int, int]:
-        changed, hot = self._one(_UPDATES)
-        return changed, hot
 
     def _one(self, query: str) -> tuple[int, ...]:
         row = self._connection.execute(query.encode()).fetchone()

@@ -47,7 +47,7 @@ _AHEAD = timedelta(seconds=4)
 _CHECK_S = 0.2
 _OPEN = "SELECT count(*) FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') AND due_at <= %s"
 _UNRECORDED = "SELECT count(*) FROM attempts WHERE (state = 'PENDING' AND due_at <= %s) OR phase = 'DIALLING'"
-_LOST_LEASES = "SELECT count(*) FROM attempt_history WHERE event = 'LEASE_LAPSED'"
+_LOST_LEASES = "SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'LEASE_OVER'"
 _RATES = (20.0, 50.0, 100.0, 200.0)
 
 Row = dict[str, Any]
@@ -225,6 +225,7 @@ def _per_item(cost: Cost, count: int, word: str) -> Row:
         "of it": {name: round(1000 * spent / count, 2) for name, spent in cost.cpu_s.most_common() if spent},
         f"statements/{word}": cost.statements / count,
         f"transactions/{word}": cost.transactions / count,
+        f"WAL kB/{word}": cost.wal_bytes / count / 1000,
         "longest transaction ms": 1000 * cost.longest_s,
         "HOT share": cost.hot_share,
         "others": cost.others,
