@@ -207,7 +207,7 @@ def test_trials_of_an_hour_are_as_many_as_the_decision_says() -> None:
     assert f"{first} trials in the first hour and {further[0]} in each later hour" in text
 
 
-@pytest.mark.parametrize("page", ["docs/reference/performance-and-limits.md", "docs/operations.md"])
+@pytest.mark.parametrize("page", ["docs/reference/limits.md", "docs/operations.md"])
 def test_trials_of_an_hour_are_counted_on_one_page_alone(page: str) -> None:
     text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     sentences = [each for each in text.split(". ") if "0013-probe-the-carrier" in each and "trial" in each]
