@@ -7,6 +7,8 @@ from typing import Any
 from scheduler.domain.attempt import Reason
 
 SHORT = {"ring_s": 0.2, "talk_s": 0.2}
+_LONG_S = 600
+"""Longer than any cell waits, so that only a worker ends the call."""
 ANSWERED = (Reason.ANSWERED,)
 UNKNOWN = (Reason.OUTCOME_UNKNOWN,)
 
@@ -75,10 +77,12 @@ BEHAVIOURS: Mapping[str, Behaviour] = {
     ),
     "declined": Behaviour(rules=[{**SHORT, "outcome": "declined"}], ending=Ending(rings=1, reasons=(Reason.DECLINED,))),
     # Calls that last until a worker ends them.
-    "talking": Behaviour(rules=[{"ring_s": 0.2, "talk_s": 60, "callbacks": "doubled"}]),
-    "talking_silent": Behaviour(rules=[{"ring_s": 0.2, "talk_s": 60, "callbacks": "none"}]),
-    "queued": Behaviour(rules=[{**SHORT, "queue_s": 60}]),
-    "unnamed": Behaviour(rules=[{"fault": "accept_and_silence", "ring_s": 0.2, "talk_s": 60, "callbacks": "none"}]),
+    "talking": Behaviour(rules=[{"ring_s": 0.2, "talk_s": _LONG_S, "callbacks": "doubled"}]),
+    "talking_silent": Behaviour(rules=[{"ring_s": 0.2, "talk_s": _LONG_S, "callbacks": "none"}]),
+    "queued": Behaviour(rules=[{**SHORT, "queue_s": _LONG_S}]),
+    "unnamed": Behaviour(
+        rules=[{"fault": "accept_and_silence", "ring_s": 0.2, "talk_s": _LONG_S, "callbacks": "none"}]
+    ),
 }
 
 USUAL = (

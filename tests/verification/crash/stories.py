@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from scheduler.clock import monotonic
-from scheduler.domain.attempt import Attempt, Reason
+from scheduler.domain.attempt import Attempt, Phase, Reason
 from scheduler.domain.command import Command, CommandKind, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
@@ -39,7 +39,8 @@ from tests.support.builders import (
     of_company,
 )
 from tests.verification.crash.behaviours import BEHAVIOURS, OUTCOME_UNPROVEN, SHORT, Ending
-from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, stopped
+from tests.verification.crash.canaries import counts
+from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, is_stopped, killed, stopped, thawed
 from tests.verification.crash.wrong_clock import FROM_THE_BEGINNING, WrongClock
 from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
 from tests.verification.installation import about, deleting, ended, has_ended, moving, nursery
@@ -61,6 +62,8 @@ _STANDING = """
 """Counts of open commands that may concern these people, of their attempts, and of attempts that may still ring."""
 _DAY = timedelta(days=1)
 _BRATISLAVA = ZoneInfo("Europe/Bratislava")
+_RECORDED = (Phase.PLACED, Phase.UNKNOWN)
+"""Phases after the answer to the POST is recorded. UNKNOWN: there was no answer, so the call has no id yet."""
 _OVER = ("completed", "busy", "no-answer", "failed", "canceled")
 
 
@@ -164,14 +167,18 @@ class Play:
         process = self.setup.dialling([attempt.id], clock=clock, DUECALL_FAILPOINT=self.cell.armed)
         self.diallers.append(process)
         reached = partial(has_ended, process) if clock is None else clock.is_wrong.is_set
-        self.wait(lambda: reached() or self._was_given_back(attempt), "the dialler is at its failpoint")
-        if not reached():
-            self.is_starved = True
-            pytest.fail(f"{self.cell}: the dialler gave the call back, because its last look took too long")
+        self.wait_for_failpoint(reached, attempt)
         if clock is None:
             self.diallers.remove(process)
             self.exits.append(ended(process))
         self.dialled_twice(attempt)
+
+    def wait_for_failpoint(self, reached: Callable[[], bool], attempt: Attempt) -> None:
+        """Wait until the dialler of the attempt has reached its failpoint. Fails if it gave the call back."""
+        self.wait(lambda: reached() or self._was_given_back(attempt), "the dialler is at its failpoint")
+        if not reached():
+            self.is_starved = True
+            pytest.fail(f"{self.cell}: the dialler gave the call back, because its last look took too long")
 
     def _was_given_back(self, attempt: Attempt) -> bool:
         query = "SELECT count(*) FROM attempt_history WHERE attempt_id = :id AND detail ->> 'cause' = ANY(:causes)"
@@ -494,19 +501,61 @@ def _probe(play: Play) -> None:
 # ---- a company that is deleted
 
 
+def _a_company(play: Play) -> Tenant:
+    return of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), intervals=ALWAYS))
+
+
 @contextmanager
 def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[Tenant]:
-    """Delete a company with a live call and a waiting person. No further calls to either may follow."""
-    company = of_company(play.tenant, seed(play.tenant.database, play.tenant.now(), intervals=ALWAYS))
-    play.a_pending_attempt(tenant=company)
-    number = play.numbers[-1]
-    play.wait(lambda: play.setup.carrier.rings(number), "the carrier has the call")
+    """Delete a company with a live call and a waiting person. No further calls to either may follow.
+
+    First the answer to the POST is recorded. Otherwise the dialler may end the call before the process of the cell.
+    """
+    company = _a_company(play)
     with play.setup.leave(*steps):
+        attempt = play.a_pending_attempt(tenant=company)
+        with _deleted_at_the_end(play, company):
+            play.wait(lambda: company.attempt(attempt.id).phase in _RECORDED, "the answer to the POST is recorded")
+        yield company
+    _is_erased(play, company)
+
+
+@contextmanager
+def _a_company_deleted_before_the_record(play: Play) -> Iterator[tuple[Attempt, Any]]:
+    """Delete a company while the dialler of its call is frozen with the carrier's answer. Return attempt and dialler.
+
+    Only that dialler and the processes of the cell can end the call inside the block.
+    """
+    company = _a_company(play)
+    with play.setup.leave(CLOCK, tasks.HEAR, tasks.SETTLE):
+        attempt = play.a_pending_attempt(tenant=company)
+        dialler = play.setup.dialling([attempt.id], DUECALL_FAILPOINT="dial.answered:stop")
+        play.diallers.append(dialler)
+        try:
+            with _deleted_at_the_end(play, company):
+                play.wait_for_failpoint(partial(is_stopped, dialler), attempt)
+            assert company.attempt(attempt.id).phase is Phase.DIALLING, "the company was deleted after the record"
+            yield attempt, dialler
+        finally:
+            if not has_ended(dialler):
+                thawed(dialler)
+    _is_erased(play, company)
+
+
+@contextmanager
+def _deleted_at_the_end(play: Play, company: Tenant) -> Iterator[None]:
+    """Delete the company at the end of the block. Also after a failure, so that no call outlasts the cell."""
+    try:
+        yield
+    finally:
         play.a_pending_attempt(SHORT, tenant=company, due_at=play.tenant.now() + _DAY)
         ApiWriter(tenant=company, hints=RecordingHints()).delete_company(company.principal, company.company_id)
-        yield company
+
+
+def _is_erased(play: Play, company: Tenant) -> None:
     erased = "SELECT 1 FROM erasures WHERE company_id = :id AND finished_at IS NOT NULL"
     play.wait(lambda: company.ask(erased, id=company.company_id), "the company is erased")
+    assert not any(counts(company).values()), f"{play.cell}: rows of the erased company are left"
     play.expected = Ending(rings=1, reasons=())
     play.is_judged_by_its_rows = False
 
@@ -519,6 +568,38 @@ def _erase(play: Play) -> None:
 def _hang_up(play: Play) -> None:
     with _a_company_with_a_live_call(play, tasks.SETTLE):
         play.dies_settling()
+
+
+def _thawed_until_recorded(play: Play, attempt: Attempt, dialler: Any) -> None:
+    thawed(dialler)
+    play.wait(
+        lambda: play.tenant.attempt(attempt.id).phase in _RECORDED or has_ended(dialler), "the answer is recorded"
+    )
+
+
+def _cancel_on_record(play: Play) -> None:
+    """Let the dialler cancel the queued call as it records it. Kill the erasure afterwards."""
+    with _a_company_deleted_before_the_record(play) as (attempt, dialler):
+        _thawed_until_recorded(play, attempt, dialler)
+        play.wait(lambda: play.rings()[0]["ended_at"], "the dialler has cancelled the call")
+        assert play.rings()[0]["cancelled_by"] == "caller"
+        play.dies_and_is_repeated("erase", attempt.company_id, 3)
+
+
+def _hang_up_on_record(play: Play) -> None:
+    """Let the dialler record a call that it cannot cancel: answered, or without an id. Kill the settling."""
+    with _a_company_deleted_before_the_record(play) as (attempt, dialler):
+        play.wait(lambda: play.rings()[0]["answered_at"], "the person answers")
+        _thawed_until_recorded(play, attempt, dialler)
+        play.dies_settling()
+
+
+def _die_before_record(play: Play) -> None:
+    """Kill the dialler before it records the call. Settling finds the call and ends it."""
+    with _a_company_deleted_before_the_record(play) as (attempt, dialler):
+        play.diallers.remove(dialler)
+        play.exits.append(killed(dialler))
+        play.dialled_twice(attempt)
 
 
 STORIES: Mapping[str, Callable[[Play], None]] = {
@@ -542,4 +623,7 @@ STORIES: Mapping[str, Callable[[Play], None]] = {
     "probe": _probe,
     "erase": _erase,
     "hang up": _hang_up,
+    "cancel on record": _cancel_on_record,
+    "hang up on record": _hang_up_on_record,
+    "die before record": _die_before_record,
 }
