@@ -36,9 +36,9 @@ T = TypeVar("T")
 _log = log(__name__)
 
 _STATEMENT_S, LOCK_S = 5.0, 2.0
+"""The usual limits of a statement and of a wait for a lock. Less when a request's deadline comes first."""
 BATCH_LOCK_S = 0.2
 """The limit of a wait for a lock in a transaction for many items: it holds the rows of all while it waits for one."""
-"""The usual limits of a statement and of a wait for a lock. Less when a request's deadline comes first."""
 _ANSWER_S = 0.5
 """Time before its deadline at which a request stops waiting for locks, so that it can still be answered."""
 
