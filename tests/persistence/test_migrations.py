@@ -41,6 +41,10 @@ CATALOG = {
         FROM information_schema.column_privileges WHERE table_schema = 'public' AND grantee LIKE 'duecall\\_%'
     """,
 }
+A_CANDIDATE = """
+    INSERT INTO candidates (id, company_id, first_name, last_name, email, gdpr_expiry_date, created_at, updated_at)
+    VALUES (gen_random_uuid(), gen_random_uuid(), 'Jana', 'Nova', 'jana@example.com', '2030-01-31', now(), now())
+"""
 OWN_TABLE = "alembic_version"
 """Alembic's own table, which stays after all migrations are reverted."""
 
@@ -138,6 +142,26 @@ def test_indexes_of_lists_do_not_deadlock_with_workers(
         worker.execute(f"UPDATE {second} SET created_at = created_at".encode())
         worker.commit()
         migrated.result(timeout=60)
+
+
+def test_index_is_built_on_a_table_of_another_owner(connection: Connection, config: Config) -> None:
+    """PostgreSQL computes the index's keys as the owner of the table, who need not be the migrating role."""
+    command.upgrade(config, "0013")
+    owner = f"owner_{uuid4().hex}"
+    connection.execute(text(f"CREATE ROLE {owner}"))
+    connection.execute(text(f"ALTER TABLE candidates OWNER TO {owner}"))
+    connection.execute(text("SET LOCAL session_replication_role = replica"))  # a candidate without a company
+    connection.execute(text(A_CANDIDATE))
+    connection.commit()
+    try:
+        command.upgrade(config, "head")
+        indexes = connection.execute(text("SELECT indexname FROM pg_indexes WHERE tablename = 'candidates'"))
+        assert "ix_candidates_search" in indexes.scalars().all()
+    finally:
+        connection.rollback()
+        connection.execute(text(f"REASSIGN OWNED BY {owner} TO CURRENT_USER"))
+        connection.execute(text(f"DROP ROLE {owner}"))
+        connection.commit()
 
 
 def test_upgrade_says_that_tables_are_in_use(connection: Connection, config: Config) -> None:
