@@ -6,6 +6,7 @@ thread would stay locked in a forked process permanently. It ends with this proc
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -22,6 +23,16 @@ from scheduler.local.forked_program import MAX_MESSAGE
 _ANSWERS_WITHIN_S = 60.0
 _TELLS_WITHIN_S = 1.0
 """Time within which the server tells how a process has ended."""
+_IS_PLAIN = re.compile(
+    r"PATH|HOME|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|GLIBC_TUNABLES|PSYCOPG_IMPL"
+    r"|(LC_|PYTHON|LD_|SSL_CERT_|OPENSSL_|MALLOC_)\w*"
+)
+"""Variables of the environment that importing needs."""
+
+
+def needed_for_imports(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for the fork server. No secrets: /proc/PID/environ of each forked process shows them."""
+    return {name: value for name, value in environment.items() if _IS_PLAIN.fullmatch(name)}
 
 
 class ForkedProcess:

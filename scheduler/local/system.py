@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import secrets
 import shutil
 import threading
@@ -19,7 +18,7 @@ from scheduler.assembly import context_of
 from scheduler.clock import monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.local.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
-from scheduler.local.fork_server import ForkServer
+from scheduler.local.fork_server import ForkServer, needed_for_imports
 from scheduler.local.ports import ReservedPorts, why_not_free
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.processes import commands, simulator_command
@@ -51,8 +50,6 @@ _MAX_EARLY_ENDS = 3
 """Give up when a process ends this often right after its start, before the system is ready."""
 
 _LOCK_TRIES = 10
-_IS_PLAIN = re.compile(r"PATH|HOME|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|(LC_|PYTHON|LD_|SSL_CERT_)\w*")
-"""Variables of the environment that importing needs."""
 _OTHER_ROLES = ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL")
 _never = threading.Event()
 
@@ -179,9 +176,7 @@ class System:
             for folder in (self._data, self._home / "logs"):
                 shutil.rmtree(folder, ignore_errors=True)
         if ForkServer.is_possible():
-            # Without secrets: /proc/PID/environ of each forked process shows this environment.
-            plain = {name: value for name, value in environment().items() if _IS_PLAIN.fullmatch(name)}
-            self.supervisor.fork_server = ForkServer(plain, self.log_of("fork-server"))
+            self.supervisor.fork_server = ForkServer(needed_for_imports(environment()), self.log_of("fork-server"))
         database_url, redis_url = self._database_url(), self._redis_url()
         self._report("upgrading the database to this version's schema")
         schema.upgrade(self._owner_url(database_url))

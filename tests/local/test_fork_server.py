@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scheduler.local.child_process import bound_to_parent
-from scheduler.local.fork_server import ForkedProcess, ForkServer
+from scheduler.local.fork_server import ForkedProcess, ForkServer, needed_for_imports
 from scheduler.local.forked_program import IMPORTED
 from scheduler.local.supervisor import Program, Supervisor
 from tests.conftest import wait_until
@@ -133,6 +133,18 @@ threading.Event().wait()
         assert len(pids) == 2
         supervisor.kill()
     wait_until(lambda: not any(map(_runs, pids)), seconds=60, says="all have ended")
+
+
+def test_server_has_the_variables_of_libraries() -> None:
+    """A library reads them once, when it is loaded: in a forked process it is too late."""
+    read_once = {
+        "PYTHONMALLOC": "malloc",
+        "OPENSSL_CONF": "/etc/ssl/strict.cnf",
+        "MALLOC_ARENA_MAX": "2",
+        "GLIBC_TUNABLES": "glibc.malloc.arena_max=2",
+        "PSYCOPG_IMPL": "python",
+    }
+    assert needed_for_imports({**read_once, "TWILIO_AUTH_TOKEN": "secret", "DATABASE_URL": "url"}) == read_once
 
 
 def test_imported_modules_open_nothing() -> None:
