@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,26 @@ def test_process_of_a_stopped_server_has_an_unknown_status(server: ForkServer, s
     process.kill()
     assert process.wait(10) == -signal.SIGTERM
     os.kill(server.pid, signal.SIGCONT)
+
+
+def test_stopped_server_delays_a_start_by_seconds(server: ForkServer, start: Start, tmp_path: Path) -> None:
+    """Only the first answer may take longer, because the server imports before it."""
+    process, _ = start("wait")
+    importing = ForkServer(os.environ, tmp_path / "importing.log")
+    request = "example", (*EXAMPLE, "0"), os.environ, tmp_path / "another.log"
+    for each in (importing, server):
+        os.kill(each.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as pool:
+        first_answer = pool.submit(importing.start, *request)
+        later_answer = pool.submit(server.start, *request)
+        assert later_answer.result(30) is None
+        assert not first_answer.done()
+        os.kill(importing.pid, signal.SIGCONT)
+        another = first_answer.result(60)
+    assert another is not None
+    assert another.wait(60) == 0
+    assert process.wait(60) == -signal.SIGTERM, "it ends with the server"
+    importing.stop()
 
 
 def test_failed_fork_ends_no_other_process(server: ForkServer, start: Start, tmp_path: Path) -> None:
