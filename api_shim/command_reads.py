@@ -11,13 +11,13 @@ from api_shim.thread_pools import ThreadPool
 from scheduler.deadline import deadline_in
 from scheduler.domain.command import Command
 from scheduler.domain.principal import Principal
-from scheduler.persistence.inbox import FoundCommand
+from scheduler.persistence.inbox import FoundOrError
 from scheduler.use_cases.submit import found_command
 
 _TURN_S = 0.25
 """Longest wait for the client's previous read, so that a connection that hangs delays only its own requests."""
 
-_Found = Mapping[UUID, FoundCommand]
+_Found = Mapping[UUID, FoundOrError]
 _Client = tuple[UUID, UUID | None]
 """Principal and company: PostgreSQL shows one transaction the rows of one client."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
@@ -39,6 +39,10 @@ class FoundCommand:
     """True if the command's company no longer exists. False for a command without a company."""
 
 
+FoundOrError: TypeAlias = FoundCommand | ValueError
+"""A command, or the error that its row cannot be read. It concerns none of the other commands of a query."""
+
+
 class Inbox(Store):
     def add(self, command: Command) -> bool:
         """Store the command, accepted or already refused.
@@ -61,11 +65,14 @@ class Inbox(Store):
 
     def find(self, principal_id: UUID, command_id: UUID) -> FoundCommand | None:
         """Return the principal's command of this id, with the state of its company."""
-        return self.find_all(principal_id, [command_id]).get(command_id)
+        found = self.find_all(principal_id, [command_id]).get(command_id)
+        if isinstance(found, ValueError):
+            raise found
+        return found
 
-    def find_all(self, principal_id: UUID, command_ids: Sequence[UUID]) -> dict[UUID, FoundCommand]:
+    def find_all(self, principal_id: UUID, command_ids: Sequence[UUID]) -> dict[UUID, FoundOrError]:
         query = _WITH_COMPANY.where(among(inbox.c.id, command_ids), inbox.c.principal_id == principal_id)
-        return {each.command.id: each for each in self._all(_found, query)}
+        return dict(self._all(_found_or_error, query))
 
     def find_by_key(self, principal_id: UUID, idempotency_key: str) -> FoundCommand | None:
         """Return the command like `by_key`, with the state of its company."""
@@ -245,3 +252,10 @@ def _command(row: Row[tuple[Any, ...]]) -> Command:
 
 def _found(row: Row[tuple[Any, ...]]) -> FoundCommand:
     return FoundCommand(command=_command(row), company_deleted=row.company_deleted)
+
+
+def _found_or_error(row: Row[tuple[Any, ...]]) -> tuple[UUID, FoundOrError]:
+    try:
+        return row.id, _found(row)
+    except ValueError as error:
+        return row.id, error

@@ -31,7 +31,7 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle import decisions
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
-from scheduler.persistence.inbox import FoundCommand
+from scheduler.persistence.inbox import FoundOrError
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
@@ -135,16 +135,21 @@ class Submit:
                 found = stores.inbox.find_by_key(principal.id, reference)
         return found_command(found, reference)
 
-    def find_all(self, principal: Principal, command_ids: Sequence[UUID]) -> Mapping[UUID, FoundCommand]:
-        """Return those of the commands that exist and are this principal's. Raises DatabaseAway."""
+    def find_all(self, principal: Principal, command_ids: Sequence[UUID]) -> Mapping[UUID, FoundOrError]:
+        """Return those of the commands that exist and are this principal's. Raises DatabaseAway.
+
+        A command that cannot be read has its error.
+        """
         with self._database.reading(principal) as stores:
             return stores.inbox.find_all(principal.id, command_ids)
 
 
-def found_command(found: FoundCommand | None, reference: str) -> Command:
-    """Raises NotFound; AccessDenied if the command's company has been deleted."""
+def found_command(found: FoundOrError | None, reference: str) -> Command:
+    """Raises NotFound; AccessDenied if the command's company has been deleted; the error of reading the command."""
     if found is None:
         raise NotFound("There is no such command.", resourceType="command", resourceId=reference[:64])
+    if isinstance(found, ValueError):
+        raise found
     if found.company_deleted:
         raise AccessDenied
     return found.command

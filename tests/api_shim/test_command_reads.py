@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import ValidationError
 
 from api_shim.command_reads import CommandReads
 from api_shim.thread_pools import ThreadPool
 from scheduler.domain.command import Command
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, NotFound
-from scheduler.persistence.inbox import FoundCommand
+from scheduler.persistence.inbox import FoundOrError
 from scheduler.use_cases.submit import Submit
 from tests.support.builders import RecordingHints, Tenant
 from tests.use_cases.test_apply import a_wish
@@ -45,7 +46,7 @@ class Inbox:
     async def has_begun(self) -> None:
         assert await asyncio.to_thread(self.begun.acquire, timeout=LONG_S)
 
-    def _find_all(self, principal: Principal, command_ids: Sequence[UUID]) -> Mapping[UUID, FoundCommand]:
+    def _find_all(self, principal: Principal, command_ids: Sequence[UUID]) -> Mapping[UUID, FoundOrError]:
         self.read.append(command_ids)
         self.begun.release()
         assert self.may_read.wait(LONG_S)
@@ -75,6 +76,25 @@ def test_commands_that_are_answered_meanwhile_are_read_together(inbox: Inbox) ->
 
     assert asyncio.run(found()) == commands
     assert inbox.read == [[commands[0].id], [each.id for each in commands[1:]]]
+
+
+def test_unreadable_answer_fails_only_its_own_request(inbox: Inbox) -> None:
+    good, broken = inbox.command(), inbox.command()
+    unreadable = """UPDATE inbox SET answer = '{"refusal": 3}', body = NULL, applied_at = received_at WHERE id = :id"""
+    inbox.tenant.change(unreadable, id=broken.id)
+    inbox.may_read.set()
+
+    async def found() -> list[Command | BaseException]:
+        reads = inbox.reads()
+        asked = [reads.find(inbox.tenant.principal, each.id) for each in (broken, good)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, second = asyncio.run(found())
+    assert isinstance(first, ValidationError)
+    assert second == good
+    assert inbox.read == [[broken.id, good.id]]
+    with pytest.raises(ValidationError):
+        inbox.submit.find(inbox.tenant.principal, str(broken.id))
 
 
 def test_another_principal_finds_no_command(inbox: Inbox) -> None:
