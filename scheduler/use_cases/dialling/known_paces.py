@@ -11,16 +11,24 @@ from uuid import UUID
 from scheduler.lifecycle.capacity import Pace
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, SEND_SPAN
 
+MOST_COMPANIES = 10_000
+"""Companies whose paces are kept. More than a process claims for within the time in which a pace gets old."""
+
 
 class KnownPaces:
     def __init__(self) -> None:
         self._account: Pace | None = None
         self._companies: dict[UUID, Pace] = {}
+        """In the order in which they were learned."""
 
     def learn(self, account: Pace | None, companies: Mapping[UUID, Pace]) -> None:
         """Keep the paces that a claim has left."""
         self._account = account or self._account
-        self._companies.update(companies)
+        for company_id, pace in companies.items():
+            self._companies.pop(company_id, None)
+            self._companies[company_id] = pace
+        while len(self._companies) > MOST_COMPANIES:
+            del self._companies[next(iter(self._companies))]
 
     def of_account(self, now: datetime) -> int:
         """Return how many calls the account may start within the next second. At least one, because paces get old."""

@@ -7,7 +7,7 @@ import pytest
 
 from scheduler.lifecycle.capacity import Pace
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
-from scheduler.use_cases.dialling.known_paces import KnownPaces
+from scheduler.use_cases.dialling.known_paces import MOST_COMPANIES, KnownPaces
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A_SECOND = timedelta(seconds=1)
@@ -57,3 +57,11 @@ def test_claim_that_was_stopped_teaches_nothing() -> None:
     paces.learn(a_pace(), {})
     paces.learn(None, {})
     assert paces.of_account(NOON) == 20
+
+
+def test_company_without_claims_for_longest_is_forgotten() -> None:
+    paces, companies = KnownPaces(), [UUID(int=number) for number in range(MOST_COMPANIES + 1)]
+    for each in (*companies[:-1], companies[0], companies[-1]):
+        paces.learn(None, {each: a_pace(room=2)})
+    known = [each for each in companies if paces.of_company(each, NOON) == 2]
+    assert known == [companies[0], *companies[2:]]
