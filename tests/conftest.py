@@ -29,6 +29,7 @@ from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process
+from tests.support.builders import RecordingHints, Tenant, a_tenant
 from workers.app import app
 
 T = TypeVar("T")
@@ -266,6 +267,16 @@ def seed(database: Database, instant: datetime, **settings: object) -> Seeded:
 @pytest.fixture
 def seeded(database: Database, now: TestClock) -> Seeded:
     return seed(database, now())
+
+
+@pytest.fixture
+def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
+    return a_tenant(database, seeded, hasher, now)
+
+
+@pytest.fixture
+def hints() -> RecordingHints:
+    return RecordingHints()
 
 
 real_now = clock(0)

@@ -29,11 +29,9 @@ from scheduler.domain.owner import Invitation
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
-from scheduler.hashing import Hasher
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.local.run_file import Running
-from scheduler.persistence.database import Database
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
 from scheduler.use_cases.explain import Explain
@@ -48,7 +46,6 @@ from tests.support.builders import (
     a_claimed_attempt,
     a_pending_attempt,
     a_placed_attempt,
-    a_tenant,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
@@ -108,11 +105,6 @@ def duecall(
 
     yield run
     settings.cache_clear()
-
-
-@pytest.fixture
-def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -> Tenant:
-    return a_tenant(database, seeded, hasher, now)
 
 
 @pytest.fixture

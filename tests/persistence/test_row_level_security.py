@@ -29,7 +29,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import NOON, TestClock, seed
-from tests.support.builders import Tenant, a_placed_attempt, a_tenant, a_waiting_command, of_company
+from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command, of_company
 
 # Every table is in one of these lists. A new table needs a policy in its migration and a row in `_ROWS` below, or a
 # reason here for its absence.
@@ -81,11 +81,6 @@ class TwoTenants:
     one: WalledTenant
     other: WalledTenant
     api: Database
-
-
-@pytest.fixture
-def tenant(database: Database, hasher: Hasher, now: TestClock) -> Tenant:
-    return a_tenant(database, seed(database, now()), hasher, now)
 
 
 @pytest.fixture(scope="module")

@@ -96,11 +96,6 @@ def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
 
 
 @pytest.fixture
-def hints() -> RecordingHints:
-    return RecordingHints()
-
-
-@pytest.fixture
 def release(tenant: Tenant, hints: RecordingHints) -> Release:
     return Release(tenant.context, hints, tenant.account_id)
 

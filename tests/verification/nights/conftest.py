@@ -28,10 +28,5 @@ def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -
 
 
 @pytest.fixture
-def hints() -> RecordingHints:
-    return RecordingHints()
-
-
-@pytest.fixture
 def release(tenant: Tenant, hints: RecordingHints) -> Release:
     return Release(tenant.context, hints, tenant.account_id)
