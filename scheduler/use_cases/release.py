@@ -80,10 +80,6 @@ class Release:
         self._resend(unfinished)
         return Round(released=len(ids), more=more, next_due=next_due)
 
-    def due(self) -> int:
-        """Run a round without the hints for unfinished work. Return the number of released attempts."""
-        return self.round(resends=False).released
-
     def _release(self, stores: Stores, account: CarrierAccount, now: datetime) -> tuple[list[UUID], bool]:
         """Release due attempts. Return their ids, and whether the limit was reached."""
         if account.paused or account.breaker.is_down:
@@ -111,12 +107,6 @@ class Release:
         limit = min(room - first, _MAX_RELEASED)
         ids = stores.attempt_release.release(now, until, limit, account.id, first=first)
         return [*tried, *ids], bool(ids) and len(ids) >= limit
-
-    def resend_hints(self) -> None:
-        """Send hints again for unfinished work, without a release. Raises DatabaseAway, ClockWrong."""
-        with self._database.transaction() as stores:
-            unfinished = self._unfinished(stores, stores.instant(self.now))
-        self._resend(unfinished)
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""

@@ -145,7 +145,7 @@ def test_test_interview_is_completed_at_once_and_takes_no_line(tenant: Tenant, a
     assert (attempt.state, attempt.reason) == (AttemptState.COMPLETED, Reason.TEST)
     assert story.interview.status is InterviewStatus.COMPLETED
     assert rows(tenant)["lines"] == 0
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
 
 
 def test_candidates_with_the_same_number_share_its_line(tenant: Tenant, apply: Apply) -> None:
@@ -258,7 +258,7 @@ def test_command_is_quarantined_after_five_unexpected_errors(
     assert command(tenant, poison).state is CommandState.QUARANTINED
     apply.command(poison.id)
     now.move(timedelta(seconds=2))
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.rung == []
     assert rows(tenant)["interviews"] == 0
 
@@ -277,7 +277,7 @@ def test_quarantined_command_can_be_retried_after_a_fix(
     assert [each.id for each in quarantine.all()] == [fixed.id]
     quarantine.again(fixed.id)
     now.move(timedelta(seconds=2))
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.rung == [(tasks.APPLY, fixed.id)]
     apply.command(fixed.id)
     assert command(tenant, fixed).state is CommandState.APPLIED

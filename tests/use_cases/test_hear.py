@@ -214,16 +214,16 @@ def test_callback_not_applied_yet_is_hinted_again(
     mine = a_placed_attempt(tenant)
     deliver(hear, mine, a_form(mine, "busy"))
     hints.rung.clear()
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.HEAR) == []
     now.move(timedelta(seconds=2))
-    release.resend_hints()
+    release.round(resends=True)
     for event_id in hints.ids(tasks.HEAR):
         hear.event(event_id)
     assert tenant.attempt(mine.id).reason is Reason.BUSY
     hints.rung.clear()
     now.move(timedelta(seconds=2))
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.HEAR) == []
 
 
@@ -242,14 +242,14 @@ def test_callback_is_quarantined_after_five_failures(
     for times in range(1, 6):
         hints.rung.clear()
         now.move(timedelta(seconds=8))
-        release.resend_hints()
+        release.round(resends=True)
         assert hints.ids(tasks.HEAR) == [event_id], times
         with capture_logs() as logs, pytest.raises(KeyError):
             hear.event(event_id)
         assert [each["alarm"] for each in logs if "alarm" in each] == (["QUARANTINE"] if times == 5 else [])
     hints.rung.clear()
     now.move(timedelta(days=1))
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.HEAR) == [], "no further hint is sent for it"
     hear.event(event_id)
     assert unheard(tenant) == 1, "and it is kept, for a person"

@@ -78,9 +78,9 @@ def test_release_from_the_future_takes_no_room_of_the_account(tenant: Tenant, re
     for _ in range(30):
         a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
-        assert release.due() == 14
-    assert release.due() == 14
-    assert release.due() == 0, "attempts released just now do take room"
+        assert release.round(resends=False).released == 14
+    assert release.round(resends=False).released == 14
+    assert release.round(resends=False).released == 0, "attempts released just now do take room"
 
 
 @guards("release_of_company")
@@ -89,16 +89,16 @@ def test_release_from_the_future_takes_no_room_of_the_company(tenant: Tenant, re
     for _ in range(4):
         a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
-        assert release.due() == 2
-    assert release.due() == 2
-    assert release.due() == 0
+        assert release.round(resends=False).released == 2
+    assert release.round(resends=False).released == 2
+    assert release.round(resends=False).released == 0
 
 
 def test_attempt_released_in_the_future_is_released_again(tenant: Tenant, release: Release, now: TestClock) -> None:
     due = a_pending_attempt(tenant)
     with stepped(now, AN_HOUR):
-        release.due()
-    assert release.due() == 1
+        release.round(resends=False)
+    assert release.round(resends=False).released == 1
     assert tenant.attempt(due.id).released_until == now() + timedelta(seconds=15)
 
 
@@ -164,10 +164,10 @@ def test_leases_from_the_future_free_the_trial_of_a_breaker(
     tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=now())
     waiting = a_pending_attempt(tenant)
     settle.round()
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
     now.move(tenant.policy.lease)
     settle.round()
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
     assert tenant.attempt(waiting.id).released_until is not None
 
 
@@ -395,9 +395,9 @@ def test_line_already_blocked_longer_is_not_free_earlier(tenant: Tenant, now: Te
 def test_command_hinted_in_the_future_is_hinted_again(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     waiting = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = :at", at=tenant.now() + AN_HOUR)
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.APPLY) == [waiting.id]
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.APPLY) == [waiting.id], "not at every look"
 
 
@@ -406,7 +406,7 @@ def test_change_requested_in_the_future_is_processed_now(
 ) -> None:
     with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
         stores.reresolutions.ask(tenant.company_id, None, now())
-    release.resend_hints()
+    release.round(resends=True)
     assert (tasks.RERESOLVE, ()) in hints.rings
     records.reresolve()
     now.move(timedelta(seconds=7))
@@ -418,7 +418,7 @@ def test_erasure_hinted_in_the_future_is_hinted_again(tenant: Tenant, release: R
     tenant.insert(
         "erasures", company_id=tenant.company_id, asked_at=tenant.now(), rung_at=tenant.now() + AN_HOUR, erased="{}"
     )
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
 
 
@@ -443,7 +443,7 @@ def test_clock_set_back_within_a_minute_makes_no_call_late(
     with stepped(now, AN_HOUR):
         assert is_claimed(tenant, first)
     second = a_pending_attempt(tenant)
-    release.due()
+    release.round(resends=False)
     assert hints.ids(tasks.DIAL) == [second.id]
     [claim] = tenant.dial.claim([second.id]).claimed
     assert claim.send_at <= now() + timedelta(seconds=1)

@@ -40,7 +40,7 @@ def released(release: Release, hints: RecordingHints) -> Released:
 
     def ids() -> list[UUID]:
         hints.rung.clear()
-        release.due()
+        release.round(resends=False)
         return hints.ids(tasks.DIAL)
 
     return ids
@@ -48,7 +48,7 @@ def released(release: Release, hints: RecordingHints) -> Released:
 
 def test_due_attempt_is_released_with_a_hint(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     due = a_pending_attempt(tenant)
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
     assert hints.ids(tasks.DIAL) == [due.id]
     assert tenant.attempt(due.id).released_until == tenant.now() + RELEASE_SPAN
     assert tenant.attempt(due.id).epoch == due.epoch, "a release is no event"
@@ -56,7 +56,7 @@ def test_due_attempt_is_released_with_a_hint(tenant: Tenant, release: Release, h
 
 def test_attempt_due_a_moment_later_is_not_released(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     a_pending_attempt(tenant, due_at=tenant.now() + A_MOMENT)
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
     assert hints.rings == []
 
 
@@ -72,7 +72,7 @@ def test_release_lasts_fifteen_seconds_and_is_then_repeated(tenant: Tenant, rele
 def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: RecordingHints, release: Release) -> None:
     due = {a_pending_attempt(tenant).id for _ in range(5)}
     other = Release(tenant.context, hints, tenant.account_id)
-    assert release.due() + other.due() == len(due)
+    assert release.round(resends=False).released + other.round(resends=False).released == len(due)
     assert set(hints.ids(tasks.DIAL)) == due
 
 
@@ -89,7 +89,7 @@ def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: Reco
 def test_nothing_is_released_when(tenant: Tenant, release: Release, hints: RecordingHints, meanwhile: str) -> None:
     a_pending_attempt(tenant)
     tenant.change(meanwhile, at=tenant.now())
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
     assert hints.rings == []
 
 
@@ -114,7 +114,7 @@ def test_only_the_same_interview_is_released_within_the_gap(tenant: Tenant, rele
 def test_live_or_finished_attempt_is_not_released(tenant: Tenant, release: Release) -> None:
     a_claimed_attempt(tenant)
     tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
 
 
 @pytest.mark.parametrize("manual", [True, False], ids=["invokes", "first attempts"])
@@ -142,10 +142,10 @@ def test_release_is_limited_to_what_the_account_can_start(
     tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.2")  # three in fifteen seconds
     for _ in range(5):
         a_pending_attempt(tenant)
-    assert release.due() == 3
-    assert release.due() == 0
+    assert release.round(resends=False).released == 3
+    assert release.round(resends=False).released == 0
     claimed = tenant.dial.claim(hints.ids(tasks.DIAL)).claimed
-    assert release.due() == len(claimed), "claimed attempts make room"
+    assert release.round(resends=False).released == len(claimed), "claimed attempts make room"
 
 
 def test_release_at_its_limit_says_that_there_may_be_more(tenant: Tenant, release: Release) -> None:
@@ -163,7 +163,9 @@ def test_large_company_does_not_delay_a_small_one(tenant: Tenant, release: Relea
     for _ in range(30):
         a_pending_attempt(tenant, due_at=tenant.now() - timedelta(hours=1))
     others = [a_pending_attempt(another_company(tenant)) for _ in range(3)]
-    assert release.due() == 14, "of the fifteen seconds one is kept for companies without a released attempt"
+    assert release.round(resends=False).released == 14, (
+        "of the fifteen seconds one is kept for companies without a released attempt"
+    )
     assert {other.id for other in others} <= set(hints.ids(tasks.DIAL)[:6])
 
 
@@ -173,15 +175,15 @@ def test_backlog_leaves_a_second_of_calls_to_other_companies(
     tenant.change("UPDATE carrier_accounts SET calls_per_second = 2.0")
     for _ in range(40):
         a_pending_attempt(tenant, due_at=tenant.now() - timedelta(hours=1))
-    assert release.due() == 2 * 14, "the number that the account can start in fourteen seconds"
+    assert release.round(resends=False).released == 2 * 14, "the number that the account can start in fourteen seconds"
     others = [another_company(tenant) for _ in range(3)]
     earliest = [a_pending_attempt(each, due_at=tenant.now() - timedelta(minutes=1)).id for each in others]
     for each in others:
         a_pending_attempt(each, due_at=tenant.now())
     hints.rung.clear()
-    assert release.due() == 2
+    assert release.round(resends=False).released == 2
     assert set(hints.ids(tasks.DIAL)) < set(earliest), "the first call of a company only"
-    assert release.due() == 0, "thirty in all"
+    assert release.round(resends=False).released == 0, "thirty in all"
 
 
 def test_full_company_takes_no_place_from_others(tenant: Tenant, release: Release) -> None:
@@ -189,8 +191,8 @@ def test_full_company_takes_no_place_from_others(tenant: Tenant, release: Releas
     a_claimed_attempt(tenant)
     for _ in range(3):
         a_pending_attempt(tenant)
-    assert release.due() == 1, "one place is left"
-    assert release.due() == 0
+    assert release.round(resends=False).released == 1, "one place is left"
+    assert release.round(resends=False).released == 0
 
 
 def test_company_with_a_later_turn_takes_no_place_from_others(
@@ -203,7 +205,7 @@ def test_company_with_a_later_turn_takes_no_place_from_others(
     other = a_pending_attempt(quick)
     assert released() == [other.id]
     quick.take(other, Cancelled(reason=Reason.CANCELLED_BY_USER))
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
     now.move(timedelta(seconds=19) + A_MOMENT)
     assert released() == [waiting.id]
 
@@ -218,7 +220,7 @@ def test_very_slow_account_still_releases_one_attempt(tenant: Tenant, release: R
     tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.01")
     for _ in range(2):
         a_pending_attempt(tenant)
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
 
 
 def test_trial_that_could_not_be_claimed_gives_way_to_another(
@@ -241,7 +243,7 @@ def test_trial_that_could_not_be_claimed_gives_way_to_another(
 def test_hint_contains_at_most_fifty_ids(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
     for _ in range(51):
         a_pending_attempt(tenant)
-    assert release.due() == 51
+    assert release.round(resends=False).released == 51
     assert [len(ids) for task, ids in hints.rings if task == tasks.DIAL] == [50, 1]
 
 
@@ -258,15 +260,15 @@ def test_hints_for_unapplied_commands_back_off(
 ) -> None:
     """Otherwise workers that fall behind would get ever more hints."""
     command = a_waiting_command(tenant, None)
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.APPLY) == [], "the hint of the accepting process is still recent"
     for seconds in (2, 2, 4, 8, 8, 8):
         now.move(timedelta(seconds=seconds) - A_MOMENT)
-        release.resend_hints()
+        release.round(resends=True)
         assert hints.ids(tasks.APPLY) == []
         now.move(A_MOMENT)
-        release.resend_hints()
-        release.resend_hints()
+        release.round(resends=True)
+        release.round(resends=True)
         assert hints.ids(tasks.APPLY) == [command.id], "once"
         hints.rung.clear()
 

@@ -97,7 +97,7 @@ def test_wrong_clock_releases_and_claims_nothing(
     with seen_from(postgres_url, Machine(span)) as database:
         wrong_tenant = replace(tenant, database=database)
         with pytest.raises(ClockWrong):
-            Release(wrong_tenant.context, hints, tenant.account_id).due()
+            Release(wrong_tenant.context, hints, tenant.account_id).round(resends=False)
         claims = wrong_tenant.dial.claim([due.id])
         assert claims.claimed == ()
         assert claims.waiting == {due.id}, "the hint is kept until its release has lapsed"
@@ -279,8 +279,8 @@ def test_process_with_a_wrong_clock_takes_no_place_from_others(
     for _ in range(30):
         a_pending_attempt(tenant)
     with pytest.raises(ClockWrong):
-        Release(wrong_tenant.context, hints, tenant.account_id).due()
-    assert release.due() == 30
+        Release(wrong_tenant.context, hints, tenant.account_id).round(resends=False)
+    assert release.round(resends=False).released == 30
 
 
 def test_deferred_call_waits_by_the_databases_clock(tenant: Tenant, wrong_tenant: Tenant) -> None:

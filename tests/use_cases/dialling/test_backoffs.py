@@ -129,7 +129,7 @@ def test_release_skips_calls_to_a_refused_country(tenant: Tenant, release: Relea
         a_pending_attempt(tenant, number)
     refused(tenant, first)
     elsewhere = a_pending_attempt(tenant, SLOVAKIA[0])
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
     assert hints.ids(tasks.DIAL) == [elsewhere.id]
 
 
@@ -198,7 +198,7 @@ def test_trial_skips_a_call_that_waits_for_a_command(tenant: Tenant, release: Re
     held = to_austria(tenant, 1)
     a_waiting_command(tenant, held.interview_id)
     free = to_austria(tenant, 2)
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
     assert hints.ids(tasks.DIAL) == [free.id]
 
 
@@ -211,7 +211,7 @@ def test_trial_skips_a_call_whose_caller_is_backed_off_too(
     settle.round()
     to_austria(other, 1)
     mine = to_austria(tenant, 2)
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
     assert hints.ids(tasks.DIAL) == [mine.id]
 
 
@@ -223,10 +223,10 @@ def test_unclaimable_trial_gives_way_to_another_call(
     tenant.change("UPDATE companies SET concurrent_calls = 1 WHERE id = :id", id=other.company_id)
     full = to_austria(other, 1)
     mine = to_austria(tenant, 2)
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
     assert claimed(tenant, full) == []
     now.move(RELEASE_SPAN)
-    release.due()
+    release.round(resends=False)
     assert hints.ids(tasks.DIAL) == [full.id, mine.id]
 
 
@@ -238,7 +238,7 @@ def test_trial_of_the_account_may_be_that_of_a_back_off(
     tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :now, answered_at = :now", now=tenant.now())
     mine = to_austria(tenant, 1)
     to_austria(tenant, 2)
-    assert (release.due(), release.due()) == (1, 0), "one at a time"
+    assert (release.round(resends=False).released, release.round(resends=False).released) == (1, 0), "one at a time"
     assert hints.ids(tasks.DIAL) == [mine.id]
     [tried] = claimed(tenant, mine)
     tenant.dial.record([(tried, Accepted(call_sid=a_sid()))])
@@ -254,9 +254,9 @@ def test_release_from_the_future_does_not_delay_a_trial(
     tenant.change(
         "UPDATE attempts SET released_until = :at WHERE id = :id", at=tenant.now() + timedelta(hours=1), id=mine.id
     )
-    assert release.due() == 1
+    assert release.round(resends=False).released == 1
     assert hints.ids(tasks.DIAL) == [mine.id]
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
 
 
 # ---- failures of one company
@@ -297,7 +297,7 @@ def test_failed_probe_opens_the_account_breaker_at_once(
     tenant: Tenant, other: Tenant, settle: Settle, release: Release, hints: RecordingHints, carrier: SimulatedCarrier
 ) -> None:
     failed(tenant)
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
     assert (tasks.SETTLE, ()) in hints.rings, "it is asked at once"
     carrier.down("503")
     try:

@@ -134,7 +134,7 @@ def test_company_that_is_not_deleted_is_not_erased(tenant: Tenant, deletion: Del
 def test_attempts_of_a_deleted_company_are_not_claimed(tenant: Tenant, release: Release, deletion: Deletion) -> None:
     waiting = a_pending_attempt(tenant)
     deletion.request()
-    assert release.due() == 0
+    assert release.round(resends=False).released == 0
     assert not is_claimed(tenant, waiting)
     assert tenant.attempt(waiting.id) == waiting
 
@@ -375,16 +375,16 @@ def test_erasure_hint_is_repeated_until_it_is_complete(
     deletion.request()
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
     hints.rung.clear()
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.ERASE) == [], "not yet"
     now.move(timedelta(seconds=3))
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.ERASE) == [tenant.company_id]
     tenant.dial.record([(mine, NeverTaken(cause="CONNECTION_REFUSED"))])
     deletion.erase()
     hints.rung.clear()
     now.move(timedelta(seconds=3))
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.ids(tasks.ERASE) == []
 
 

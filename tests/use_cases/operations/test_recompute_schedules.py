@@ -198,10 +198,10 @@ def test_clock_sends_no_hint_during_a_recomputation(
         now.move(timedelta(seconds=3))
         assert worker.reresolve()
         hints.rings.clear()
-        release.resend_hints()
+        release.round(resends=True)
         assert hints.rings == []
     now.move(timedelta(seconds=5))
-    release.resend_hints()
+    release.round(resends=True)
     assert hints.rings == [(tasks.RERESOLVE, ())], "the last hint was lost"
 
 

@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
     def release(self) -> None:
         before = self.snapshot
         rung = len(self.world.hints.rung)
-        self.world.release.due()
+        self.world.release.round(resends=False)
         for task, attempt_id in self.world.hints.rung[rung:]:
             assert task == tasks.DIAL
             assert list(before.stops_claim(before.attempts[attempt_id])) == [], "released although a rule forbids it"
@@ -341,7 +341,7 @@ class Machine(RuleBasedStateMachine):
                     world.deliver(world.carrier.callbacks[-1])
         world.now.move(timedelta(minutes=11))
         rung = len(world.hints.rung)
-        world.release.resend_hints()
+        world.release.round(resends=True)
         for task, event_id in world.hints.rung[rung:]:
             if task == tasks.HEAR:
                 world.hear.event(event_id)

@@ -50,7 +50,7 @@ class WorkerHand:
 
     def look(self) -> None:
         """Release due attempts and dial them, until none is left."""
-        while self.release.due():
+        while self.release.round(resends=False).released:
             ids = self.hints.ids(tasks.DIAL)
             self.hints.rung.clear()
             self.dial(ids)

@@ -139,13 +139,13 @@ class Year:
     def _work(self) -> None:
         """Do all work that is due now. Dialling may move the clock by seconds."""
         self.rounds += 1
-        while self.release.due():
+        while self.release.round(resends=False).released:
             rung = self.hints.ids(tasks.DIAL)
             self.hints.rung.clear()
             for start in range(0, len(rung), A_BATCH):
                 self._dial(rung[start : start + A_BATCH])
         # As the clock does each second. Without it a callback whose hint was lost above would never be heard.
-        self.release.resend_hints()
+        self.release.round(resends=True)
         for event_id in self.hints.ids(tasks.HEAR):
             self.hear.event(event_id)
         self.hints.rung.clear()

@@ -176,7 +176,7 @@ class RaceSetup(Installation):
         release = Release(self.tenant.context, hints, self.tenant.account_id)
 
         def all_rang() -> bool:
-            release.due()
+            release.round(resends=False)
             for _, ids in hints.rings:
                 self.dialler.hand(*ids)
             hints.rings.clear()
