@@ -25,6 +25,13 @@ class Processor:
         assert self.released.acquire(timeout=IN_TIME_S)
 
 
+class FailsFirst(Processor):
+    def process(self, batch: list[UUID]) -> None:
+        super().process(batch)
+        if len(self.batches) == 1:
+            raise ZeroDivisionError
+
+
 def test_ids_that_arrive_meanwhile_are_one_batch() -> None:
     processor = Processor()
     gathered = GatheredIds(processor.process, at_a_time=1, largest=3)
@@ -85,3 +92,36 @@ def test_error_ends_only_its_own_batch() -> None:
     second = uuid4()
     gathered.take([second])
     assert batches == [[second]]
+
+
+def test_ids_that_wait_during_an_error_stay_until_the_next_take() -> None:
+    processor = FailsFirst()
+    gathered = GatheredIds(processor.process, at_a_time=1, largest=3)
+    first, *waiting, last = (uuid4() for _ in range(4))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(gathered.take, [first])
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        gathered.take(waiting)
+        processor.released.release(2)
+        with pytest.raises(ZeroDivisionError):
+            running.result(IN_TIME_S)
+    assert processor.batches == [[first]], "the thread takes no further batch"
+    gathered.take([last])
+    assert processor.batches == [[first], [*waiting, last]], "without the id of the failed batch"
+
+
+def test_error_makes_room_for_a_waiting_thread() -> None:
+    processor = FailsFirst()
+    gathered = GatheredIds(processor.process, at_a_time=1, largest=1)
+    first, *others, last = (uuid4() for _ in range(6))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(gathered.take, [first])
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        gathered.take(others)
+        waiting = threading.Thread(target=gathered.take, args=([last],), daemon=True)
+        waiting.start()
+        processor.released.release(6)
+        with pytest.raises(ZeroDivisionError):
+            running.result(IN_TIME_S)
+    waiting.join(IN_TIME_S)
+    assert processor.batches == [[each] for each in (first, *others, last)]
