@@ -6,7 +6,7 @@ Any number of clocks may run this at once. Each row is released by one of them, 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
@@ -111,12 +111,19 @@ class Release:
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
         before = now - _UNANSWERED_FOR
-        unfinished = _Unfinished(
-            commands=_if_free(stores, lambda: stores.inbox.due_hints(before, now, _MAX_RELEASED)) or (),
-            events=_if_free(stores, lambda: stores.carrier_events.due_hints(before, now, _MAX_RELEASED)) or (),
-            recompute=_if_free(stores, lambda: stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now)) or False,
-            erasures=_if_free(stores, lambda: stores.erasures.due_hints(before, now, _MAX_RELEASED)) or (),
-        )
+        takes: dict[str, Callable[[], Any]] = {
+            "commands": lambda: stores.inbox.due_hints(before, now, _MAX_RELEASED),
+            "events": lambda: stores.carrier_events.due_hints(before, now, _MAX_RELEASED),
+            "recompute": lambda: stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now),
+            "erasures": lambda: stores.erasures.due_hints(before, now, _MAX_RELEASED),
+        }
+        found = _if_free(stores, lambda: {name: take() for name, take in takes.items()})
+        if found is None:
+            _log.warning("hints_delayed: another transaction held unfinished work, so its hints are sent later")
+            # Only the hints of the kind that is held are delayed.
+            each = {name: _if_free(stores, take) for name, take in takes.items()}
+            found = {name: value for name, value in each.items() if value is not None}
+        unfinished = _Unfinished(**found)
         failpoint("release.reminding")
         return unfinished
 
@@ -160,5 +167,4 @@ def _if_free(stores: Stores, take: Callable[[], T]) -> T | None:
     except Exception as error:
         if not is_conflict(error):
             raise
-        _log.warning("hints_delayed: another transaction held unfinished work, so its hints are sent later")
         return None
