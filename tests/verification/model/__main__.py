@@ -1,4 +1,4 @@
-"""Spin checks the model of the dial protocol: the model has no error, and each rule that a switch breaks is detected.
+"""Spin checks the models of the dial protocol: they have no error, and each rule that a switch breaks is detected.
 
 Run by `make model`. It prints a line per run, and exits 0 only if every run has the expected result.
 """
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.verification.model.arrows import ASKS_WHETHER_ALL_END, MODEL, arrows, with_its_events_told
+from tests.verification.model.arrows import ASKS_WHETHER_ALL_END, BATCH, DIAL, happenings, with_its_events_told
 
 SAFETY: Mapping[str, str] = {
     "CLAIMS_READ_THEN_WRITE": "a claim reads that the attempt is pending, and writes later",
@@ -37,11 +37,25 @@ LIVENESS: Mapping[str, str] = {
     "CARRIER_IS_NOT_POLLED": "the carrier is never polled, and only callbacks are processed",
     "UNKNOWN_IS_NOT_GIVEN_UP": "an outcome without proof is polled forever and never given up",
 }
-"""The rule that each switch of the model breaks."""
+BATCHES: Mapping[str, str] = {
+    "A_BATCH_TRUSTS_ITS_IDS": "a claim tests one row, and takes each id of its batch",
+    "A_STALE_ROW_STOPS_ITS_BATCH": "a stale row stops the claim of the others",
+    "LINES_ARE_TESTED_ROW_BY_ROW": "a claim takes two attempts to one number, whose line is free for each",
+    "A_CLAIM_IN_DOUBT_IS_SENT": "attempts are sent although the commit of their claim was not confirmed",
+    "A_LOOK_IS_JUDGED_AS_A_WHOLE": "a last look at several calls permits all of them or none",
+    "A_BLOCKED_CALL_STOPS_ITS_LOOK": "a call that may not be sent stops the others of its look",
+    "THE_TIMER_COVERS_ONE_CALL": "the kernel's timer is set for one of the calls that a worker holds",
+    "A_RECORD_IS_TESTED_AS_A_WHOLE": "a record writes all answers of its batch if one claim is current",
+    "A_LATE_ANSWER_STOPS_ITS_RECORD": "a late answer stops the record of the others",
+    "RECORDS_TRUST_THE_EPOCH": "a record compares the epoch, and not the token",
+    "A_FAILED_RECORD_SENDS_AGAIN": "the calls of a record that failed are sent again",
+}
+"""The rule that each switch of a model breaks. BATCHES are those of the model of batches."""
 
 MISSING = "{} is missing. The model check needs spin and gcc: apt-get install spin gcc (Debian, Ubuntu)"
 _SMALL = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 1}
 _TWO_INTERVIEWS = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0, "INTERVIEWS": 2}
+_SMALL_BATCHES = {"CLAIMS": 2, "ATTEMPTS": 3}
 _SIZES_OF = {"VERDICT_WITHOUT_AN_ANSWER": _TWO_INTERVIEWS}
 """Sizes that broken rules need to be detected. Default: small."""
 _MEGABYTES = 1900
@@ -52,10 +66,11 @@ _DEEPEST = 1_000_000
 @dataclass(frozen=True, kw_only=True)
 class Run:
     name: str
+    model: Path = DIAL
     sizes: Mapping[str, int] = field(default_factory=lambda: _SMALL)
     broken: str | None = None
     must_happen: frozenset[str] = frozenset()
-    """Events that the run must reach: an event that never happens is never checked."""
+    """Events and situations that the run must reach: one that never happens is never checked."""
     whether_all_end: bool = False
 
     @property
@@ -81,22 +96,34 @@ def all_runs() -> Iterator[Run]:
     ends = {"CLAIMS": 2, "DEATHS": 1, "COMMANDS": 0}
     yield Run(name="as it is: every attempt ends", sizes=ends, whether_all_end=True)
     yield Run(name="as it is: two interviews, one number", sizes=_TWO_INTERVIEWS)
-    events = frozenset(arrow.event for arrow in arrows())
+    events = happenings()
     yield Run(name=f"as it is: each of its {len(events)} events happens", must_happen=events)
+    yield from _runs_of_batches()
     for switch, what in SAFETY.items():
         yield Run(name=f"broken: {what}", sizes=_SIZES_OF.get(switch, _SMALL), broken=switch)
     for switch, what in LIVENESS.items():
         yield Run(name=f"broken: {what}", sizes=ends, broken=switch, whether_all_end=True)
 
 
+def _runs_of_batches() -> Iterator[Run]:
+    sizes = {"CLAIMS": 3, "ATTEMPTS": 3}
+    all_of_it = happenings(BATCH)
+    what = f"three attempts, and each of {len(all_of_it)} events and situations happens"
+    yield Run(name=f"batches as they are: {what}", model=BATCH, sizes=sizes, must_happen=all_of_it)
+    sizes = {"CLAIMS": 3, "ATTEMPTS": 2, "FAULTS": 2, "CANCELS": 2, "BLOCKS": 2}
+    yield Run(name="batches as they are: two faults, two cancellations", model=BATCH, sizes=sizes)
+    for switch, what in BATCHES.items():
+        yield Run(name=f"batches broken: {what}", model=BATCH, sizes=_SMALL_BATCHES, broken=switch)
+
+
 def check(run: Run) -> Found:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        text = with_its_events_told() if run.must_happen else MODEL.read_text(encoding="utf-8")
-        (Path(folder) / MODEL.name).write_text(text, encoding="utf-8")
+        text = with_its_events_told(run.model) if run.must_happen else run.model.read_text(encoding="utf-8")
+        (Path(folder) / run.model.name).write_text(text, encoding="utf-8")
         kind = ["-DNFAIR=4"] if run.whether_all_end else ["-DSAFETY"]
         # -o1 disables dead variable analysis, which would make 50 % more states here.
-        _made(["spin", "-a", "-o1", *run.defines, MODEL.name], folder)
+        _made(["spin", "-a", "-o1", *run.defines, run.model.name], folder)
         # Broken rules are detected at once: optimising would take longer than it saves.
         optimized = "-O1" if run.broken else "-O2"
         _made(["gcc", optimized, "-w", "-DCOLLAPSE", f"-DMEMLIM={_MEGABYTES}", *kind, "-o", "pan", "pan.c"], folder)
@@ -138,7 +165,7 @@ def line(run: Run, found: Found) -> str:
         verdict = "NOT FOUND" if run.broken else "WRONG" if found.errors else "NOT SEARCHED TO THE END"
         if found.is_whole and not found.errors and not run.broken:
             verdict = f"NEVER: {', '.join(sorted(run.must_happen - found.happened))}"
-    return f"{run.name:86} {found.errors} errors {found.states:12,} states {found.seconds:6.1f} s  {verdict}"
+    return f"{run.name:88} {found.errors} errors {found.states:12,} states {found.seconds:6.1f} s  {verdict}"
 
 
 def main() -> int:

@@ -1,13 +1,15 @@
-"""Arrows of the model, read from its text, for a comparison with the state machine's table."""
+"""Arrows of the models, read from their text, for a comparison with the state machine's table."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-MODEL = Path(__file__).parent / "dial.pml"
+DIAL = Path(__file__).parent / "dial.pml"
+BATCH = DIAL.with_name("batch.pml")
 _INLINE_OR_ARROW = re.compile(r"^inline (\w+)\(|TAKES\(a, ([A-Z]\w+), ([A-Z]\w+), ([A-Z]\w+)\)", re.MULTILINE)
+_SITUATION = re.compile(r"^inline (\w+)\(\) \{ skip \}$", re.MULTILINE)
 _SWITCH = re.compile(r"^#ifn?def (\w+)$", re.MULTILINE)
-SIZES = {"CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS"}
+SIZES = {"CLAIMS", "DEATHS", "COMMANDS", "INTERVIEWS", "ATTEMPTS", "FAULTS", "CANCELS", "BLOCKS"}
 ASKS_WHETHER_ALL_END = "LIVENESS"
 
 
@@ -18,9 +20,9 @@ class ModelArrow(NamedTuple):
     reason: str | None
 
 
-def arrows() -> set[ModelArrow]:
+def arrows(model: Path = DIAL) -> set[ModelArrow]:
     found, event = set(), ""
-    for match in _INLINE_OR_ARROW.finditer(MODEL.read_text(encoding="utf-8")):
+    for match in _INLINE_OR_ARROW.finditer(model.read_text(encoding="utf-8")):
         if match[1]:
             event = match[1]
         else:
@@ -36,31 +38,37 @@ def arrows() -> set[ModelArrow]:
     return found
 
 
-def words(kind: str) -> set[str]:
+def words(kind: str, model: Path = DIAL) -> set[str]:
     """Return the model's names of one kind: `state`, `phase` or `reason`."""
-    [names] = re.findall(rf"^mtype:{kind} = \{{(.*?)\}};", MODEL.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    [names] = re.findall(rf"^mtype:{kind} = \{{(.*?)\}};", model.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return {name for name in re.findall(r"\w+", names) if not name.startswith("NO")}
 
 
-def switches() -> set[str]:
+def happenings(model: Path = DIAL) -> frozenset[str]:
+    """Return the model's events, and the situations that it marks with an inline that only skips."""
+    events = {arrow.event for arrow in arrows(model)}
+    return frozenset(events.union(_SITUATION.findall(model.read_text(encoding="utf-8"))))
+
+
+def switches(model: Path = DIAL) -> set[str]:
     """Return the names of the switches that break a rule."""
-    return set(_SWITCH.findall(MODEL.read_text(encoding="utf-8"))) - SIZES - {ASKS_WHETHER_ALL_END}
+    return set(_SWITCH.findall(model.read_text(encoding="utf-8"))) - SIZES - {ASKS_WHETHER_ALL_END}
 
 
-def with_its_events_told() -> str:
-    """Return a model with the same states whose verifier prints `happens: EVENT` when an event first occurs."""
-    text = MODEL.read_text(encoding="utf-8")
-    for place, event in enumerate(sorted({arrow.event for arrow in arrows()})):
-        head = re.compile(rf"^(inline {event}\([^)]*\) \{{)", re.MULTILINE)
-        text, times = head.subn(rf'\1 c_code {{ happens({place}, "{event}"); }};', text)
+def with_its_events_told(model: Path = DIAL) -> str:
+    """Return a model with the same states whose verifier prints `happens: NAME` at the first of each `happenings`."""
+    text = model.read_text(encoding="utf-8")
+    for place, name in enumerate(sorted(happenings(model))):
+        head = re.compile(rf"^(inline {name}\([^)]*\) \{{)", re.MULTILINE)
+        text, times = head.subn(rf'\1 c_code {{ happens({place}, "{name}"); }};', text)
         assert times == 1
     return _PRINTER + text
 
 
 _PRINTER = """c_decl {
-static void happens(int place, const char *event) {
+static void happens(int place, const char *name) {
   static unsigned long printed;
-  if (!(printed & (1ul << place))) { printed |= 1ul << place; printf("happens: %s\\n", event); }
+  if (!(printed & (1ul << place))) { printed |= 1ul << place; printf("happens: %s\\n", name); }
 }
 }
 """

@@ -14,6 +14,8 @@
  * With two interviews the carrier lists every accepted call, except calls that it never lists. Only those may still be
  * live when the other interview is called.
  *
+ * A worker dials one call at a time here. batch.pml has claims, last looks and records of several calls.
+ *
  * `make model` runs it; tests/verification/model/__main__.py has the sizes, and the rule that each -DNAME breaks.
  */
 #ifndef CLAIMS

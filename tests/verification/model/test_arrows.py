@@ -1,7 +1,8 @@
-"""The model has every arrow that a call in progress can take, and no arrow that the product lacks."""
+"""The models have no arrow that the product lacks, and that of one call has every arrow of a call in progress."""
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from scheduler.domain.attempt import AttemptState, Phase, Reason
 from scheduler.lifecycle.state_machine import ARROWS
 from tests.verification.model import __main__ as checker
 from tests.verification.model.__main__ import (
+    BATCHES,
     LIVENESS,
     MISSING,
     SAFETY,
@@ -20,7 +22,7 @@ from tests.verification.model.__main__ import (
     found_in,
     is_as_it_must_be,
 )
-from tests.verification.model.arrows import ModelArrow, arrows, switches, words
+from tests.verification.model.arrows import BATCH, DIAL, ModelArrow, arrows, happenings, switches, words
 
 STANDS_FOR = {"BUSY": {"NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}, "DECLINED": {"INVALID_NUMBER"}}
 """Reasons with the same consequences (retried, or not), which the model represents by one of them."""
@@ -53,6 +55,8 @@ def in_the_model() -> set[ModelArrow]:
 def test_model_has_no_arrow_that_the_product_lacks() -> None:
     assert len(arrows()) > 20
     assert arrows() - PRODUCT == set()
+    assert len(arrows(BATCH)) > 9
+    assert arrows(BATCH) - PRODUCT == set()
 
 
 def test_model_has_every_arrow_of_a_call_in_progress() -> None:
@@ -70,11 +74,23 @@ def test_model_names_are_those_of_the_product() -> None:
     assert words("phase") == {each.value for each in Phase}
     assert words("state") == {each.value for each in AttemptState}
     assert words("reason") <= {each.value for each in Reason}
+    assert words("phase", BATCH) == words("phase")
+    assert words("state", BATCH) == words("state")
+    assert words("reason", BATCH) <= words("reason")
 
 
 def test_each_switch_of_the_model_has_a_run() -> None:
     assert switches() == SAFETY.keys() | LIVENESS.keys()
-    assert sorted(run.broken for run in all_runs() if run.broken) == sorted(switches())
+    assert switches(BATCH) == BATCHES.keys()
+    for model in (DIAL, BATCH):
+        runs = [run.broken for run in all_runs() if run.broken and run.model == model]
+        assert sorted(runs) == sorted(switches(model))
+
+
+def test_each_situation_of_a_batch_must_be_reached() -> None:
+    situations = happenings(BATCH) - {arrow.event for arrow in arrows(BATCH)}
+    assert {"one_row_is_stale", "one_call_is_blocked", "one_answer_is_late", "one_token_is_replaced"} <= situations
+    assert any(situations <= run.must_happen for run in all_runs() if run.model == BATCH and not run.broken)
 
 
 # ---- results of the checker
@@ -124,8 +140,16 @@ def test_message_for_missing_spin_names_the_packages(
     (shutil.which("spin") is None or shutil.which("gcc") is None) and os.environ.get("CI") != "true",
     reason="spin and gcc are not installed: apt-get install spin gcc",
 )
-def test_small_model_is_clean_and_its_broken_rule_is_detected() -> None:
-    tiny = {"CLAIMS": 2, "DEATHS": 0, "COMMANDS": 0}
-    as_it_is: Found = check(Run(name="as it is", sizes=tiny))
+@pytest.mark.parametrize(
+    ("model", "tiny", "broken"),
+    [
+        pytest.param(DIAL, {"CLAIMS": 2, "DEATHS": 0, "COMMANDS": 0}, "A_LAPSED_LEASE_IS_PENDING", id="a call"),
+        pytest.param(BATCH, {"CLAIMS": 2, "ATTEMPTS": 2, "FAULTS": 0}, "A_LOOK_IS_JUDGED_AS_A_WHOLE", id="batches"),
+    ],
+)
+def test_small_model_is_clean_and_its_broken_rule_is_detected(
+    model: Path, tiny: Mapping[str, int], broken: str
+) -> None:
+    as_it_is: Found = check(Run(name="as it is", model=model, sizes=tiny))
     assert (as_it_is.errors, as_it_is.is_whole) == (0, True)
-    assert check(Run(name="broken", sizes=tiny, broken="A_LAPSED_LEASE_IS_PENDING")).errors == 1
+    assert check(Run(name="broken", model=model, sizes=tiny, broken=broken)).errors == 1
