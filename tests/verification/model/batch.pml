@@ -1,16 +1,16 @@
 /* Batches of the dial protocol: an item that is stale is left out, and the other items are not affected.
  *
  * A dial worker claims up to two attempts in one transaction, takes one last look at up to two calls, and records up to
- * two answers in one transaction. The batches of one worker are independent: calls that were claimed together are looked
- * at, sent and recorded in any grouping and order. There are three attempts of three interviews, two of them to one
- * number, and two workers, which get hints of any of them. A client cancels attempts, and a rule begins to block them (a
- * deleted company, a pause, the end of calling hours). FAULTS times in all, a worker dies or does not learn whether its
- * transaction was committed. A worker that died continues as a new one, which knows nothing.
+ * two answers in one transaction. The batches of one worker are independent: calls that were claimed together are
+ * looked at, sent and recorded in any grouping and order. There are three attempts of three interviews, two of them to
+ * one number, and two workers, which get hints of any of them. A client cancels attempts, and a rule begins to block
+ * them (a deleted company, a pause, the end of calling hours). FAULTS times in all, a worker dies or does not learn
+ * whether its transaction was committed. A worker that died continues as a new one, which knows nothing.
  *
- * A transaction is one step here: it locks its rows before it tests them. A transaction that was rolled back is no step.
+ * A transaction is one step here: it locks its rows before it tests them. A transaction that was rolled back is none.
  * Rules that are the same for a single attempt are in dial.pml: due times, waiting commands, retries, the carrier's
- * queue, lists that lack a call, and late proof. Here the carrier lists each call at once, a call that is answered ends
- * its attempt, and attempts that are pending after the last claim expire.
+ * queue, lists that lack a call, and late proof. Here the carrier lists each call at once, a call that is over was
+ * answered, and attempts that are pending after the last claim expire.
  *
  * Events follow scheduler/lifecycle/state_machine.py, as in dial.pml. An inline that only skips marks a situation that
  * the search must reach. A token is the number of a claim. An epoch is kept only in comparison with the epoch that a
@@ -115,6 +115,7 @@ inline one_call_is_blocked() { skip }
 inline one_answer_is_late() { skip }
 inline one_token_is_replaced() { skip }
 inline record_is_in_doubt() { skip }
+inline one_call_is_sent_at_a_death() { skip }
 
 /* ---- claim */
 
@@ -267,6 +268,8 @@ inline worker_ends(worker) {
   od
 }
 
+#define IS_MY_CALL(c) (cl[c].by == ME)
+#define IS_MY_SENT(c) (cl[c].by == ME && IS_SENT(c))
 #define IS_UNSENT(c) (cl[c].by == ME && cl[c].post == UNSENT)
 #define IS_LOOKED_AT(c) (cl[c].by == ME && cl[c].post == LOOKED)
 #define HAS_AN_ANSWER(c) (cl[c].by == ME && (cl[c].post == NOT_SENT || IS_SENT(c)))
@@ -280,12 +283,12 @@ inline worker_ends(worker) {
   :: IS_SUCH(2) -> c = 2 :: IS_SUCH(1) && IS_SUCH(3) -> c = 1; d = 3 \
   :: IS_SUCH(3) -> c = 3 :: IS_SUCH(2) && IS_SUCH(3) -> c = 2; d = 3 \
   fi
-#define HOLDS_ANY(worker) (cl[1].by == worker || cl[2].by == worker || cl[3].by == worker)
+#define ANY(IS_SUCH) (IS_SUCH(1) || IS_SUCH(2) || IS_SUCH(3))
 #else
 #define PICKS_ONE(IS_SUCH) if :: IS_SUCH(1) -> c = 1 :: IS_SUCH(2) -> c = 2 fi
 #define PICKS_SOME(IS_SUCH) \
   if :: IS_SUCH(1) -> c = 1 :: IS_SUCH(2) -> c = 2 :: IS_SUCH(1) && IS_SUCH(2) -> c = 1; d = 2 fi
-#define HOLDS_ANY(worker) (cl[1].by == worker || cl[2].by == worker)
+#define ANY(IS_SUCH) (IS_SUCH(1) || IS_SUCH(2))
 #endif
 
 active [2] proctype Dialler() {
@@ -328,12 +331,18 @@ end_idle:
        :: records_batch(); is_dropped(c); if :: d != 0 -> is_dropped(d) :: else -> skip fi
        :: faults < FAULTS -> faults++; record_is_in_doubt(); records_batch() /* and again later */
 #ifdef A_FAILED_RECORD_SENDS_AGAIN
-       :: faults < FAULTS -> faults++; cl[c].post = ON_ITS_WAY; if :: d != 0 -> cl[d].post = ON_ITS_WAY :: else -> skip fi
+       :: faults < FAULTS ->
+          faults++; cl[c].post = ON_ITS_WAY;
+          if :: d != 0 -> cl[d].post = ON_ITS_WAY :: else -> skip fi
 #endif
        fi;
        c = 0; d = 0; first = false; second = false
      }
-  :: atomic { faults < FAULTS && HOLDS_ANY(ME) -> faults++; worker_ends(ME) }
+  :: atomic {
+       faults < FAULTS && ANY(IS_MY_CALL) -> faults++;
+       if :: ANY(IS_MY_SENT) && ANY(IS_UNSENT) -> one_call_is_sent_at_a_death() :: else -> skip fi;
+       worker_ends(ME)
+     }
   od
 }
 
