@@ -15,7 +15,8 @@ from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
 from scheduler.logs import log
-from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken, StatementTooSlow
+from scheduler.persistence.database import BATCH_LOCK_S
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken, StatementFailed
 from scheduler.settings import settings
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names
@@ -91,36 +92,53 @@ class _MessageTask(QuietTask):
 
 
 _RETRY_AFTER_S = 1.0
+_MOST_FAILED_STATEMENTS = 3
 _never_set = threading.Event()
 
 
-def _each(ids: Iterable[UUID], verb: Callable[[UUID], None]) -> None:
+def _each(ids: Iterable[UUID], verb: Callable[[UUID], None], *, once: bool = False) -> None:
     """Call `verb` with each id. If it fails for one, the clock sends that hint again, and the others are done.
 
-    Raises DatabaseAway, and StatementTooSlow for the second id that is too slow: then the whole database may be slow.
+    `once`: a conflict is not tried again, because the others would wait. Raises DatabaseAway, and StatementFailed for
+    the third failed statement in a row: then the whole database is in trouble.
     """
-    is_one_slow = False
+    failed = 0
     for each in ids:
         try:
-            again_at_once(partial(verb, each))
+            (_once if once else again_at_once)(partial(verb, each))
         except LockTaken:
             _log.warning(
                 "task_conflict: an id waited too long for a locked row; the clock sends its hint again", ids=str(each)
             )
-        except StatementTooSlow:
-            if is_one_slow:
+        except StatementFailed:
+            failed += 1
+            if failed == _MOST_FAILED_STATEMENTS:
                 raise
-            is_one_slow = True
-            _log.warning("id_too_slow: an id took too long; the clock sends its hint again", ids=str(each))
+            _log.warning(
+                "statement_failed: the database did not complete a statement for an id; the clock sends its hint again",
+                ids=str(each),
+            )
+            continue
         except DatabaseAway:
             raise
         except Exception:  # noqa: BLE001 - the others get their turn
             _log.exception("id_failed: the task failed for one id; the clock sends its hint again", ids=str(each))
+        failed = 0
 
 
-def _together(ids: list[UUID], batch: Callable[[list[UUID]], list[UUID]], alone: Callable[[UUID], None]) -> None:
-    """Process ids in one transaction, and those that it leaves with a transaction each."""
-    _each(batch(ids) if len(ids) > 1 else ids, alone)
+def _once(verb: Callable[[], None]) -> None:
+    verb()
+
+
+def _together(ids: list[UUID], batch: Callable[[list[UUID]], list[UUID]], alone: Callable[..., None]) -> None:
+    """Process ids in one transaction, and those that it leaves with a transaction each.
+
+    Only a single id waits long for a lock. Locked rows of one company would otherwise delay all others.
+    """
+    if len(ids) == 1:
+        _each(ids, alone)
+    else:
+        _each(batch(ids), partial(alone, lock_s=BATCH_LOCK_S), once=True)
 
 
 def _apply(command_ids: list[UUID]) -> None:

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from api_shim.context import app_context
 from scheduler.carriers.interface import NotACallback
@@ -17,7 +18,6 @@ _MOST_FIELDS = 200
 
 async def hear_twilio(request: Request) -> Response:
     """Store a callback and return 204. The carrier authenticates only by its signature."""
-    request.scope["route"] = route  # for the log: Starlette, unlike FastAPI, does not note it
     token = request.path_params["token"]
     form = _pairs(await request.body())
     signature = request.headers.get("x-twilio-signature", "")
@@ -43,4 +43,12 @@ def _signed_path(request: Request) -> str:
     return (raw + b"?" + query if query else raw).decode("ascii", errors="replace")
 
 
-route = Route("/carrier/twilio/{token}", hear_twilio, methods=["POST"], include_in_schema=False)
+class _LoggedRoute(Route):
+    """Notes itself for the log of requests, like FastAPI's routes."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return match, {**child_scope, "route": self}
+
+
+route = _LoggedRoute("/carrier/twilio/{token}", hear_twilio, methods=["POST"], include_in_schema=False)

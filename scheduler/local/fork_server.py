@@ -28,7 +28,7 @@ _TELLS_WITHIN_S = 1.0
 """Time within which the server tells how a process has ended."""
 _IS_PLAIN = re.compile(
     r"PATH|HOME|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|GLIBC_TUNABLES|PSYCOPG_IMPL"
-    r"|(LC_|PYTHON|LD_|SSL_CERT_|OPENSSL_|MALLOC_)\w*"
+    r"|LD_LIBRARY_PATH|LD_PRELOAD|LD_BIND_NOW|(LC_|PYTHON|SSL_CERT_|OPENSSL_|MALLOC_)\w*"
 )
 """Variables of the environment that importing needs."""
 

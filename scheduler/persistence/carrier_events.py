@@ -31,6 +31,18 @@ _ADD = text("""
 """)
 
 
+_IS_AFTER_UNHEARD = text("""
+    SELECT EXISTS (
+        SELECT FROM lines l
+        JOIN attempt_tokens t ON t.attempt_id = l.attempt_id
+        JOIN carrier_events earlier ON earlier.token = t.token
+        WHERE l.number_hash = :number_hash
+          AND earlier.heard_at IS NULL AND earlier.quarantined_at IS NULL
+          AND earlier.received_at < (SELECT received_at FROM carrier_events WHERE id = :id)
+    )
+""")
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewCarrierEvent:
     """A genuine callback that is not stored yet."""
@@ -147,6 +159,12 @@ class CarrierEvents(Store):
                 carrier_events.c.quarantined_at.is_(None),
             )
             .limit(1)
+        )
+
+    def is_after_unheard(self, event_id: UUID, number_hash: bytes | None) -> bool:
+        """Return True if an earlier event of the attempt that holds this number's line is not yet processed."""
+        return bool(
+            self._connection.execute(_IS_AFTER_UNHEARD, {"id": event_id, "number_hash": number_hash}).scalar_one()
         )
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:

@@ -1,5 +1,6 @@
 """Transactions and the stores that they carry. No other module opens a transaction."""
 
+import re
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from scheduler.persistence.errors import (
     CommitInDoubt,
     DatabaseAway,
     LockTaken,
-    StatementTooSlow,
+    StatementFailed,
     WrongRole,
 )
 from scheduler.persistence.stores import CheckedClock, Stores
@@ -77,7 +78,8 @@ _MAX_OVERFLOW = 4
 
 _CONFLICTS = frozenset({"55P03", "40P01"})
 """SQLSTATE of a lock timeout and of a deadlock."""
-_STATEMENT_TIMEOUT = "57014"
+_FAILED = re.compile(r"57014|54\w{3}|55\w{3}|58\w{3}")
+"""SQLSTATEs of a statement that the server could not complete: timeout, limits, states of objects, damaged files."""
 
 
 class Database:
@@ -303,14 +305,14 @@ def _state_of(error: Exception) -> str | None:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Translate the driver's errors to DatabaseAway and its kinds LockTaken and StatementTooSlow."""
+    """Translate the driver's errors to DatabaseAway and its kinds LockTaken and StatementFailed."""
     try:
         yield
     except (OperationalError, PoolTimeoutError) as error:
         if _state_of(error) in _CONFLICTS:  # guard: lock_taken
             raise LockTaken("another transaction holds a row that is needed") from error
-        if _state_of(error) == _STATEMENT_TIMEOUT:
-            raise StatementTooSlow("a statement took longer than its limit") from error
+        if _FAILED.fullmatch(_state_of(error) or ""):
+            raise StatementFailed(reason_of(error)) from error
         raise DatabaseAway(reason_of(error)) from error
     except DBAPIError as error:
         if error.connection_invalidated:

@@ -23,10 +23,10 @@ class LockTaken(DatabaseAway):
     """
 
 
-class StatementTooSlow(DatabaseAway):
-    """A statement took longer than its limit. Nothing was written.
+class StatementFailed(DatabaseAway):
+    """The server did not complete a statement: it took too long, exceeded another limit, or met a damaged row.
 
-    The whole database may be slow, or only what one item of several needs.
+    Nothing was written. The cause may be the whole database, or only what one item of several needs.
     """
 
 

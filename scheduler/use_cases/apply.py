@@ -42,7 +42,7 @@ from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, scheduling
 from scheduler.logs import log
-from scheduler.persistence.database import BATCH_LOCK_S
+from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.json_columns import STORY, request_from_json
 from scheduler.persistence.stores import Stores
@@ -78,11 +78,11 @@ class Apply:
         """
         return together(command_ids, self._apply_new)
 
-    def command(self, command_id: UUID) -> None:
+    def command(self, command_id: UUID, *, lock_s: float = LOCK_S) -> None:
         """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway."""
         following = None
         try:
-            with self._database.transaction() as stores, stores.connection.gathering():
+            with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
                 command = stores.inbox.lock_next(command_id)
                 if command is None:
                     return

@@ -71,16 +71,20 @@ class Hear:
         """Apply stored callbacks in one transaction. Return those that are to be applied alone. Raises DatabaseAway."""
         return together(event_ids, self._apply)
 
-    def event(self, event_id: UUID) -> None:
+    def event(self, event_id: UUID, *, lock_s: float = LOCK_S) -> None:
         """Apply a stored callback unless it was applied already. Raises DatabaseAway and any unexpected error.
 
-        After five failures it is put in quarantine, and the carrier is polled as if the callback had never come.
+        After five failures it is put in quarantine, and the carrier is polled as if the callback had never come. If it
+        seems to be a second call to a number, it waits for earlier callbacks of the first one.
         """
         try:
-            self._apply([event_id], lock_s=LOCK_S)
+            self._apply([event_id], lock_s=lock_s)
         except InvariantViolated as alarmed:
             # A new transaction, because the company must be locked first.
             with self._database.transaction() as stores:
+                if _may_be_early(stores, alarmed, event_id):  # guard: in_turn
+                    _log.info("callback_waits: a callback waits for an earlier one of a call to the same number")
+                    return
                 now = stores.instant(self._now)
                 self._effects.pause_for_alarm_in(stores, alarmed, now)
                 stores.carrier_events.heard([event_id], now)
@@ -145,6 +149,13 @@ class Hear:
         for attempt_id in asks:
             stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
         return bool(asks)
+
+
+def _may_be_early(stores: Stores, alarmed: InvariantViolated, event_id: UUID) -> bool:
+    """Return True if the call that seems to be live at the same number may have ended: an earlier event waits."""
+    if alarmed.alarm.cause != "TWO_CALLS_TO_ONE_NUMBER":
+        return False
+    return stores.carrier_events.is_after_unheard(event_id, alarmed.attempt.number_hash)
 
 
 def _without_failed(events: Sequence[CarrierEvent]) -> tuple[list[CarrierEvent], Collection[UUID]]:

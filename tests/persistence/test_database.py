@@ -14,7 +14,7 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, concerns_no_item, is_conflict
-from scheduler.persistence.errors import DatabaseAway, StatementTooSlow
+from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 from scheduler.persistence.stores import Stores
 from tests.support.servers import Wire, wired
 
@@ -205,11 +205,32 @@ def test_error_says_whether_it_belongs_to_an_item(
         stores.connection.execute(text("ROLLBACK"))
 
 
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        pytest.param(RAISED.format("57014"), StatementFailed, id="statement timeout"),
+        pytest.param(RAISED.format("54000"), StatementFailed, id="limit"),
+        pytest.param(RAISED.format("58030"), StatementFailed, id="damaged file"),
+        pytest.param(RAISED.format("55P03"), LockTaken, id="lock timeout"),
+        pytest.param(RAISED.format("53100"), DatabaseAway, id="full disk"),
+        pytest.param(RAISED.format("57P01"), DatabaseAway, id="shutdown"),
+    ],
+)
+def test_error_of_a_statement_is_translated(pooled: Database, statement: str, error: type[DatabaseAway]) -> None:
+    def fail() -> None:
+        with pooled.reading() as stores:
+            stores.connection.execute(text(statement))
+
+    with pytest.raises(DatabaseAway) as raised:
+        fail()
+    assert type(raised.value) is error
+
+
 def test_statement_over_its_limit_is_not_a_lost_connection(pooled: Database) -> None:
     def count_slowly() -> None:
         with pooled.reading() as stores:
             stores.connection.execute(text("SET LOCAL statement_timeout = 1"))
             stores.connection.execute(text("SELECT count(*) FROM generate_series(1, 100000000)"))
 
-    with pytest.raises(StatementTooSlow):
+    with pytest.raises(StatementFailed):
         count_slowly()

@@ -15,6 +15,7 @@ from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RELEASE_SPAN
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.shared import hints as tasks
+from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import (
     RecordingHints,
@@ -32,7 +33,7 @@ from tests.use_cases.conftest import pause_reason
 from tests.use_cases.dialling.test_conflicts import LOCK_ATTEMPT, locked
 from tests.use_cases.test_hear import Form, a_form, deliver
 from tests.verification.nights.bulk_attempts import FIRST, bulk_attempts
-from workers.tasks import _each
+from workers.tasks import _each, _together
 
 A_DAY = timedelta(days=1)
 _OTHERS = "SELECT state FROM attempts WHERE interview_id = :interview_id AND id <> :id"
@@ -210,6 +211,41 @@ def test_calls_of_a_batch_keep_the_order_of_their_arrival(
     apply_all(hear, [*ended, *seen])
     assert (pause_reason(tenant), pause_reason(other)) == (None, None)
     assert tenant.line(late)[0] == late.id
+
+
+@guards("in_turn")
+def test_callback_that_overtook_another_waits_before_an_alarm(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock, postgres_url: str
+) -> None:
+    """The end of the first call is delayed by a lock. The second call, to the same number, is seen alive."""
+    number = a_number()
+    late = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(timedelta(hours=1))
+    first = a_placed_attempt(other, number)
+    event_ids = stored(hear, hints, [(first, a_form(first, "no-answer"))])
+    now.move(timedelta(milliseconds=5))
+    event_ids += stored(hear, hints, [(late, a_form(a_sid(), **RINGING))])
+    with locked(postgres_url, LOCK_ATTEMPT, first.id), capture_logs() as logs:
+        _together(event_ids, hear.batch, hear.event)
+    assert {"task_conflict", "callback_waits"} <= {each["event"].partition(":")[0] for each in logs}
+    assert (pause_reason(tenant), pause_reason(other)) == (None, None)
+    _together(event_ids, hear.batch, hear.event)
+    assert (pause_reason(tenant), pause_reason(other)) == (None, None)
+    assert tenant.line(late)[0] == late.id
+
+
+def test_second_call_pauses_although_a_later_callback_waits(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
+) -> None:
+    number = a_number()
+    late = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(timedelta(hours=1))
+    first = a_placed_attempt(other, number)
+    [seen] = stored(hear, hints, [(late, a_form(a_sid(), **RINGING))])
+    now.move(timedelta(milliseconds=5))
+    stored(hear, hints, [(first, a_form(first, "no-answer"))])
+    hear.event(seen)
+    assert pause_reason(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
 
 
 def test_first_of_two_calls_of_a_batch_is_the_attempts_call(

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.persistence.errors import StatementTooSlow
+from scheduler.persistence.errors import StatementFailed
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
@@ -316,7 +316,7 @@ def test_slow_query_for_hints_is_no_conflict(
     )
     tenant.change("CREATE TRIGGER too_slow BEFORE UPDATE ON inbox FOR EACH ROW EXECUTE FUNCTION too_slow()")
     try:
-        with pytest.raises(StatementTooSlow):
+        with pytest.raises(StatementFailed):
             release.round(resends=True)
         assert hints.rings == []
         assert release.round(resends=False).released == 1, "the next round of the clock"

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from scheduler.logs import log
 from scheduler.persistence.database import concerns_no_item
-from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementTooSlow
+from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 
 T = TypeVar("T")
 _log = log(__name__)
@@ -39,7 +39,7 @@ def together(ids: Iterable[UUID], act: Callable[[Sequence[UUID]], Collection[UUI
     These are the ids that `act` returns, and the ones that failed: an item that `blaming` names is taken out, and the
     others are done without it. If another transaction holds a row of one, if nothing tells which one fails, or if
     several have failed, each half is done by itself, so that one item keeps only a few waiting. After a statement that
-    was too slow all are done alone. Raises DatabaseAway.
+    the server did not complete, all are done alone. Raises DatabaseAway.
     """
     ids = list(dict.fromkeys(ids))
     alone = _left_of(ids, act) if len(ids) > 1 else ids
@@ -58,8 +58,8 @@ def _left_of(
         if taken_out < _MOST_TAKEN_OUT:
             return failed.ids | set(_left_of(others, act, taken_out + 1))
         return failed.ids | _left_of_halves(others, act)
-    except StatementTooSlow:
-        # Halves of halves would wait for the limit each time.
+    except StatementFailed:
+        # Halves of halves would wait for the statement's time limit each time.
         return ids
     except Exception as error:
         if isinstance(error, DatabaseAway) and not isinstance(error, LockTaken):

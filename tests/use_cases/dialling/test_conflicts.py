@@ -18,7 +18,8 @@ from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
 from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
-from scheduler.persistence.errors import DatabaseAway, StatementTooSlow
+from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
+from scheduler.persistence.errors import DatabaseAway, StatementFailed
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dialling.watch import LOCK_LASTS_S, LockWatch
 from scheduler.use_cases.settle import Settle
@@ -37,9 +38,10 @@ from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import breaker_of, is_claimed
 from tests.verification.nights.bulk_attempts import bulk_attempts
-from workers.tasks import _each
+from workers.tasks import _each, _together
 
 STATEMENTS_OF_A_CLAIM = 7
+IDS = [UUID(int=each) for each in range(200)]
 LOCK_ATTEMPT = "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE"
 
 
@@ -261,24 +263,36 @@ def test_unavailable_database_is_not_a_conflict(broker: None) -> None:
     assert seen == [UUID(int=1)]
 
 
-def test_slow_id_delays_no_other_and_a_second_one_ends_the_task(broker: None) -> None:
-    slow, free, second, last = (UUID(int=each) for each in range(4))
+def test_conflict_of_one_of_several_is_tried_once(broker: None, tenant: Tenant, postgres_url: str) -> None:
+    """Locked rows of one company would otherwise delay the commands and callbacks of all others."""
+    stuck, free = a_pending_attempt(tenant).id, a_pending_attempt(tenant).id
+    seen: list[tuple[UUID, float]] = []
+
+    def alone(attempt_id: UUID, *, lock_s: float = LOCK_S) -> None:
+        seen.append((attempt_id, lock_s))
+        with tenant.database.transaction(lock_s=lock_s) as stores:
+            stores.attempts.lock(attempt_id)
+
+    with locked(postgres_url, LOCK_ATTEMPT, stuck):
+        _together([stuck, free], list, alone)
+    assert seen == [(stuck, BATCH_LOCK_S), (free, BATCH_LOCK_S)]
+
+
+def test_failed_statements_end_the_task_only_in_a_row(broker: None) -> None:
+    bad = {UUID(int=each) for each in (0, 1, 3, 4, 5)}
     seen: list[UUID] = []
 
     def verb(attempt_id: UUID) -> None:
         seen.append(attempt_id)
-        if attempt_id in {slow, second}:
-            raise StatementTooSlow
+        if attempt_id in bad:
+            raise StatementFailed
 
-    with pytest.raises(StatementTooSlow):
-        _each([slow, free, second, last], verb)
-    assert seen == [slow, free, second]
+    with pytest.raises(StatementFailed):
+        _each(IDS, verb)
+    assert seen == IDS[:6]
 
 
 # ---- batches
-
-
-IDS = [UUID(int=each) for each in range(200)]
 
 
 def test_batch_with_a_slow_statement_is_done_alone() -> None:
@@ -286,7 +300,7 @@ def test_batch_with_a_slow_statement_is_done_alone() -> None:
 
     def act(ids: Sequence[UUID]) -> Collection[UUID]:
         tried.append(ids)
-        raise StatementTooSlow
+        raise StatementFailed
 
     assert together(IDS, act) == IDS
     assert len(tried) == 1, "halves of halves would wait for the limit each time"
