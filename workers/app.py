@@ -17,6 +17,8 @@ from scheduler.use_cases.shared.hints import QUEUES
 KEY_PREFIX = "duecall:"
 ANSWERED_CHANNEL = "duecall:answered"
 """The Redis channel on which workers publish the ids of answered commands."""
+DUE_AT = "due_at"
+"""The header of a message for dial workers that holds the due times of attempts that are not due yet, by id."""
 
 
 # By its alias and not as `broker_transport`, because Flower would use that name as the scheme of the broker's URL.

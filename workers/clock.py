@@ -10,6 +10,7 @@ from redis import RedisError
 
 from scheduler import assembly
 from scheduler.clock import monotonic
+from scheduler.lifecycle.policy import RELEASE_AHEAD
 from scheduler.logs import log
 from scheduler.persistence.database import FINDS_OUT
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
@@ -96,7 +97,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         # No hints for unfinished work after a failed round: a query that fails for them must not stop the releases.
         resends = instant >= self._next_resend and not self._has_failed
         self._has_failed = True
-        done = self._release.round(resends=resends)
+        done = self._release.round(resends=resends, ahead=RELEASE_AHEAD)
         self._has_failed = False
         if resends:
             self._next_resend = instant + _RESEND_EVERY_S

@@ -3,7 +3,9 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import redis
@@ -13,7 +15,7 @@ from kombu import Connection
 from scheduler.clock import monotonic
 from scheduler.logs import log
 from scheduler.use_cases.shared.hints import HEAR, QUEUES
-from workers.app import ANSWERED_CHANNEL, KEY_PREFIX
+from workers.app import ANSWERED_CHANNEL, DUE_AT, KEY_PREFIX
 
 _log = log(__name__)
 _SOCKET_TIMEOUT = 0.5
@@ -37,6 +39,13 @@ def quick_connection(redis_url: str) -> Connection:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Message:
+    task: str
+    ids: tuple[UUID, ...]
+    due_at: Mapping[UUID, datetime] | None = None
+
+
 class RedisHintPublisher:
     """Publishes hints in the background, without retries: the clock sends a lost hint again.
 
@@ -50,7 +59,7 @@ class RedisHintPublisher:
             redis_url, socket_timeout=_SOCKET_TIMEOUT, socket_connect_timeout=_SOCKET_TIMEOUT
         )
         self._connection = quick_connection(redis_url)
-        self._waiting: queue.Queue[tuple[str, tuple[UUID, ...]] | UUID | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[_Message | UUID | None] = queue.Queue(_MAX_WAITING)
         self._batch: list[UUID] = []
         self._batch_due_at = 0.0
         """On the monotonic clock."""
@@ -73,15 +82,15 @@ class RedisHintPublisher:
         """True if Redis did not take the last message, so that no request should wait for an answer over it."""
         return self._away.is_set()
 
-    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
-        """Send a worker a hint with these ids. Never raises."""
-        self._put((task, tuple(ids)))
+    def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
+        """Send a worker a hint with these ids. `due_at`: due times of those that are not due yet. Never raises."""
+        self._put(_Message(task=task, ids=tuple(ids), due_at=due_at))
 
     def answered(self, command_id: UUID) -> None:
         """Tell waiting requests that this command was answered. Never raises."""
         self._put(command_id)
 
-    def _put(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+    def _put(self, message: _Message | UUID) -> None:
         # While Redis is away hints are dropped and not queued: the database rows show the pending work.
         if self._away.is_set():
             return
@@ -116,28 +125,30 @@ class RedisHintPublisher:
                 _log.warning("hint_lost: a hint could not be published; the clock sends it again", exc_info=error)
             self._went_away()
 
-    def _publish_or_batch(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
-        if isinstance(message, tuple) and message[0] == HEAR:
+    def _publish_or_batch(self, message: _Message | UUID) -> None:
+        if isinstance(message, _Message) and message.task == HEAR:
             if not self._batch:
                 self._batch_due_at = monotonic() + _BATCH_S
-            self._batch.extend(message[1])
+            self._batch.extend(message.ids)
         else:
             self._publish(message)
 
     def _publish_batch(self) -> None:
         ids, self._batch = tuple(self._batch), []
         if ids:
-            self._publish((HEAR, ids))
+            self._publish(_Message(task=HEAR, ids=ids))
 
-    def _publish(self, message: tuple[str, tuple[UUID, ...]] | UUID) -> None:
+    def _publish(self, message: _Message | UUID) -> None:
         if isinstance(message, UUID):
             self._redis.publish(ANSWERED_CHANNEL, str(message))
             return
-        task, ids = message
+        due_at = message.due_at
         self._app.send_task(
-            task,
-            args=[[str(each) for each in ids]],
-            queue=QUEUES[task],
+            message.task,
+            args=[[str(each) for each in message.ids]],
+            # A header, because a worker of the previous release does not accept another argument.
+            headers={DUE_AT: {str(each): at.isoformat() for each, at in due_at.items()}} if due_at else None,
+            queue=QUEUES[message.task],
             connection=self._connection,
             retry=False,
             ignore_result=True,

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
 from workers import liveness
-from workers.app import app, starting
+from workers.app import DUE_AT, app, starting
 from workers.gathered_ids import GatheredIds
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import Announcement
@@ -163,11 +164,13 @@ def submit(*_: Any, **message: Any) -> None:  # noqa: ANN401 - whatever the mess
         raise Reject(requeue=True) from None
 
 
-@app.task(name=names.DIAL, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
-def dial(attempt_ids: list[str]) -> None:
+@app.task(name=names.DIAL, base=QuietTask, bind=True, send_events=False)  # type: ignore[untyped-decorator]
+def dial(self: Task, attempt_ids: list[str]) -> None:
     if _Dialler.one is None:
         raise RuntimeError("this worker has no dialler: start it with -Q dial --pool solo")
-    _Dialler.one.take([UUID(each) for each in attempt_ids])
+    early: dict[str, str] = self.request.get(DUE_AT) or {}
+    due_at = {UUID(each): datetime.fromisoformat(at) for each, at in early.items()}
+    _Dialler.one.take([UUID(each) for each in attempt_ids], due_at)
 
 
 @app.task(name=names.HEAR, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]

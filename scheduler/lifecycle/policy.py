@@ -5,6 +5,11 @@ from datetime import timedelta
 
 RELEASE_SPAN = timedelta(seconds=15)
 """The time after which a due attempt is released again."""
+RELEASE_AHEAD = timedelta(seconds=2)
+"""The longest time between the release of an attempt and its due time. Its dial worker waits for the rest of it.
+
+Longer than the interval of the clock, so that the clock need not wake for each attempt.
+"""
 SEND_SPAN = timedelta(seconds=1)
 """A claim takes only as many attempts as can be sent within this span."""
 AT_MOST_A_TRANSACTION = 200

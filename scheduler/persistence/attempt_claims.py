@@ -14,6 +14,7 @@ from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
+from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.lifecycle.state_machine import evolve
 from scheduler.persistence.attempts import attempt_of, history_row
 from scheduler.persistence.backoffs import MATCHES
@@ -41,6 +42,16 @@ class ClaimFacts:
     """The companies of the attempts that may place calls, whether or not they are locked."""
     has_backoffs: bool
     """True if any orders of the account may have to wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """The pending attempts that a claim has named and not locked, but can have later."""
+
+    locked_elsewhere: frozenset[UUID] = frozenset()
+    """Another transaction has locked them or their lines, or another attempt to their number goes first."""
+    early: Mapping[UUID, datetime] = field(default_factory=dict)
+    """The due times of those that become due within a release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +178,7 @@ class AttemptClaims(Store):
     def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Attempt]:
         """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
 
-        Companies take turns. Rows that another transaction has locked are left out, see `locked_elsewhere`.
+        Companies take turns. Rows that another transaction has locked are left out, see `left`.
         """
         hashes: set[bytes] = set()
         claimable = []
@@ -178,15 +189,17 @@ class AttemptClaims(Store):
             claimable.append(attempt_of(row))
         return in_turns(claimable)
 
-    def locked_elsewhere(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> frozenset[UUID]:
-        """Return the attempts that seem claimable without locks and are not among the `locked`.
-
-        Another transaction has locked them or their lines, or another attempt to their number goes first.
-        """
+    def left(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> Left:
+        """Return the attempts not among the `locked` that seem claimable without locks, or are due soon."""
         rest = set(ids) - set(locked)
         if not rest:
-            return frozenset()
-        return frozenset(row.id for row in self._connection.execute(_CLAIMABLE, {"ids": list(rest), "now": now}))
+            return Left()
+        values = {"ids": list(rest), "now": now, "soon": now + RELEASE_SPAN}
+        rows = self._connection.execute(_LEFT, values).all()
+        return Left(
+            locked_elsewhere=frozenset(row.id for row in rows if row.due_at <= now),
+            early={row.id: row.due_at for row in rows if row.due_at > now},
+        )
 
     def look_all(self, ids: Sequence[UUID]) -> dict[UUID, AnyRow]:
         """Read everything that the last looks need, with the database's clock. `last_look_of` reads each row."""
@@ -232,7 +245,13 @@ _LOCK_CLAIMABLE = text(f"""
 """)
 
 
-_CLAIMABLE = text(f"SELECT a.id {_WHAT_MAY_BE_CLAIMED}")
+_DUE_SOON = """
+    FROM attempts a
+    WHERE a.id = ANY (:ids) AND a.state = 'PENDING' AND a.due_at > :now AND a.due_at <= :soon
+"""
+
+
+_LEFT = text(f"SELECT a.id, a.due_at {_WHAT_MAY_BE_CLAIMED} UNION ALL SELECT a.id, a.due_at {_DUE_SOON}")
 
 
 _CLAIM_FACTS = text(f"""

@@ -1,5 +1,6 @@
 """Attempts: release of due ones, so that workers claim them."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -14,6 +15,15 @@ from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outstanding:
+    """Numbers of attempts that are released and not yet claimed."""
+
+    all: int
+    early: int
+    """Those of them that are not due yet."""
+
+
 class AttemptRelease(Store):
     def release(
         self,
@@ -24,8 +34,13 @@ class AttemptRelease(Store):
         *,
         first: int = 0,
         on_trial: bool = False,
-    ) -> list[UUID]:
+        early: int = 0,
+        due_by: datetime | None = None,
+    ) -> dict[UUID, datetime]:
         """Release up to `limit` due attempts that seem claimable without locks. They count as released until `until`.
+
+        Returns their due times in the order of dialling. Among them are up to `early` attempts that become due by
+        `due_by`. These take no place from due attempts, and no room that their company needs for them.
 
         Companies take turns. Each gets only as many as its room and pace allow, and none before its next call may
         start, so that a company with thousands of attempts or a slow pace does not delay another one. A company's
@@ -40,6 +55,8 @@ class AttemptRelease(Store):
                 "on_trial": on_trial,
                 "account_id": account_id,
                 "now": now,
+                "due_by": now if due_by is None else due_by,
+                "early": early,
                 "soon": now + SEND_SPAN,
                 "until": until,
                 "latest": bounds.latest_release(now),
@@ -49,7 +66,7 @@ class AttemptRelease(Store):
                 "span_s": (until - now).total_seconds(),
             },
         ).all()
-        return [row.id for row in in_turns(rows)]
+        return {row.id: row.due_at for row in in_turns(rows)}
 
     def release_again(self, interview_id: UUID) -> bool:
         """End the release of the interview's pending attempt, whose hint may be lost. True if there was one."""
@@ -65,13 +82,15 @@ class AttemptRelease(Store):
         )
         return rows.first() is not None
 
-    def released(self, now: datetime) -> int:
+    def released(self, now: datetime) -> Outstanding:
         """Count the attempts that are released and not yet claimed. A release from the future is not counted."""
-        return self._count(_COUNT_RELEASED, {"now": now, "latest": bounds.latest_release(now)})
+        row = self._connection.execute(_COUNT_RELEASED, {"now": now, "latest": bounds.latest_release(now)}).one()
+        return Outstanding(all=row.calls, early=row.early)
 
     def next_due(self, after: datetime) -> datetime | None:
-        """Return the instant at which the next pending attempt becomes due."""
-        due_at: datetime | None = self._connection.execute(_NEXT_DUE, {"after": after}).scalar_one_or_none()
+        """Return the instant at which the next pending attempt that is not released becomes due."""
+        values = {"after": after, "latest": bounds.latest_release(after)}
+        due_at: datetime | None = self._connection.execute(_NEXT_DUE, values).scalar_one_or_none()
         return due_at
 
 
@@ -79,21 +98,25 @@ _RELEASE = text(f"""
     WITH calling AS (
         SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
     ), released AS (
-        SELECT company_id, count(*) AS calls FROM attempts
+        SELECT company_id, count(*) AS calls, count(*) FILTER (WHERE due_at <= :now) AS due FROM attempts
         WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
           AND released_until <= :latest  -- guard: release_of_company
         GROUP BY company_id
     ), turns AS (
-        SELECT due.id, due.manual, due.due_at, due.released_until, released.calls IS NULL AS none_released,
-            row_number() OVER (PARTITION BY c.id ORDER BY due.manual DESC, due.due_at) AS turn
+        SELECT due.id, due.due_at, due.due_at > :now AS early, room.early AS room_for_early, due.released_until,
+            coalesce(released.due, 0) = 0 AS none_released,
+            row_number() OVER (PARTITION BY c.id ORDER BY due.due_at > :now, due.manual DESC, due.due_at) AS turn
         FROM companies c
         LEFT JOIN calling ON calling.company_id = c.id
         LEFT JOIN released ON released.company_id = c.id
-        CROSS JOIN LATERAL (SELECT greatest(0, least(
-            greatest(:limit, 1),
-            c.concurrent_calls - coalesce(calling.calls, 0) - coalesce(released.calls, 0),
-            ceil(c.calls_per_second * :span_s) - coalesce(released.calls, 0)
-        )) AS calls) room
+        CROSS JOIN LATERAL (SELECT least(
+            c.concurrent_calls - coalesce(calling.calls, 0), ceil(c.calls_per_second * :span_s)
+        ) AS calls) startable
+        -- Early ones count only among themselves. Otherwise they would delay a call that is due at once.
+        CROSS JOIN LATERAL (SELECT
+            greatest(0, least(greatest(:limit, 1), startable.calls - coalesce(released.due, 0))) AS calls,
+            startable.calls - coalesce(released.calls, 0) AS early
+        ) room
         CROSS JOIN LATERAL (
             SELECT earliest.*
             FROM (VALUES (true), (false)) AS kind (by_hand)
@@ -105,7 +128,7 @@ _RELEASE = text(f"""
                 WHERE a.company_id = c.id
                   AND a.state = 'PENDING'
                   AND a.manual = kind.by_hand
-                  AND a.due_at <= :now
+                  AND a.due_at <= :due_by
                   AND a.expires_at > :now
                   AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
                   AND l.attempt_id IS NULL
@@ -122,13 +145,17 @@ _RELEASE = text(f"""
                 ORDER BY a.due_at
                 LIMIT room.calls
             ) earliest
-            ORDER BY earliest.manual DESC, earliest.due_at
+            ORDER BY earliest.due_at > :now, earliest.manual DESC, earliest.due_at
             LIMIT room.calls
         ) due
         WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
           -- A later slot was taken on a wrong clock, see `capacity.Pace.of_this_clock`.
           AND (c.next_slot_at < :soon
                OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
+    ), places AS (
+        SELECT turns.*, row_number() OVER (PARTITION BY early ORDER BY turn, due_at) AS place
+        FROM turns
+        WHERE NOT early OR turn <= room_for_early
     )
     UPDATE attempts SET released_until = :until
     WHERE id = ANY (ARRAY (
@@ -136,12 +163,13 @@ _RELEASE = text(f"""
         FROM attempts a
         JOIN (
             (
-                SELECT id FROM turns
-                ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+                SELECT id FROM places
+                WHERE NOT early OR place <= :early
+                ORDER BY early, turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
                 LIMIT :limit
             )
             UNION
-            (SELECT id FROM turns WHERE turn = 1 AND none_released ORDER BY due_at LIMIT :first)
+            (SELECT id FROM places WHERE turn = 1 AND none_released AND NOT early ORDER BY due_at LIMIT :first)
         ) chosen ON chosen.id = a.id
         WHERE a.state = 'PENDING'
           AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
@@ -152,10 +180,14 @@ _RELEASE = text(f"""
 
 
 _COUNT_RELEASED = text("""
-    SELECT count(*) FROM attempts
+    SELECT count(*) AS calls, count(*) FILTER (WHERE due_at > :now) AS early FROM attempts
     WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
       AND released_until <= :latest  -- guard: release_of_account
 """)
 
 
-_NEXT_DUE = text("SELECT min(due_at) FROM attempts WHERE state = 'PENDING' AND due_at > :after")
+_NEXT_DUE = text("""
+    SELECT min(due_at) FROM attempts
+    WHERE state = 'PENDING' AND due_at > :after
+      AND (released_until IS NULL OR released_until <= :after OR released_until > :latest)
+""")

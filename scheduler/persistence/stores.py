@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from scheduler.clock import Now, monotonic
+from scheduler.lifecycle.policy import RELEASE_AHEAD
 from scheduler.persistence.agents import Agents
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
@@ -43,7 +44,7 @@ _ON_BEHALF_OF = text(
 )
 
 DUE_CHANNEL = "duecall_due"
-"""Notified when an attempt became due at once, so that it does not wait for the clock's next tick."""
+"""Notified when an attempt became due at once or soon, so that it does not wait for the clock's next tick."""
 
 
 def _notify(connection: Connection, channels: Sequence[str]) -> None:
@@ -126,6 +127,11 @@ class Stores:
         For callers without an API key that have proved their permission otherwise, by the token of an invitation.
         """
         self.connection.execute(_ON_BEHALF_OF, {"principal_id": "", "company_id": str(company_id)})
+
+    def notify_if_due_soon(self, due_at: datetime, now: datetime) -> None:
+        """Wake the clock when this commits if an attempt is due before the clock would see it by itself."""
+        if due_at <= now + RELEASE_AHEAD:
+            self.notify_due()
 
     def notify_due(self) -> None:
         """Wake the clock when this commits."""

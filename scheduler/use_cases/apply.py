@@ -306,8 +306,7 @@ class Apply:
         lasting = tuple(each for each in attempt.warnings if each is ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW)
         event = Rescheduled(schedule=schedule, expires_at=interview.expires_at, warnings=(*warnings, *lasting))
         moved = turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
-        if schedule.due_at <= turn.now:
-            turn.stores.notify_due()
+        turn.stores.notify_if_due_soon(schedule.due_at, turn.now)
         return interview, moved
 
     def _delete_attempt(self, turn: Turn, request: DeleteAttempt) -> None:

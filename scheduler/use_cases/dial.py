@@ -104,7 +104,7 @@ class Dial:
             if not self._database_is_unchanged(stores, account, facts.database, now):  # guard: database
                 return Claims(is_stopped=True)
             claimable = stores.attempt_claims.lock_claimable(ids, now)
-            passed_over = stores.attempt_claims.locked_elsewhere(ids, [each.id for each in claimable], now)
+            left = stores.attempt_claims.left(ids, [each.id for each in claimable], now)
             # A second statement, after the locks: see `callees`.
             callees = stores.attempt_claims.callees([each.interview_id for each in claimable])
             claimable = _without_waiting_commands(claimable, callees)
@@ -124,10 +124,11 @@ class Dial:
         waiting = [each for each in claimable if each.id not in claimed_ids]
         return Claims(
             claimed=tuple(claimed),
-            waiting=passed_over | held | {each.id for each in waiting},
+            waiting=left.locked_elsewhere | held | {each.id for each in waiting},
+            early=left.early,
             unplaced=frozenset(each.id for each in waiting),
             # There is no event for an unlocked row, so the claim is tried again soon.
-            try_again_at=None if passed_over or held else allotment.try_again_at,
+            try_again_at=None if left.locked_elsewhere or held else allotment.try_again_at,
             full=frozenset(company_id for company_id, pace in allotment.companies.items() if is_full(pace, now)),
             locked=locked,
             unlocked=frozenset(companies),

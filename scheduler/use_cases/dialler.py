@@ -6,7 +6,7 @@ No other code places calls.
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,7 +21,14 @@ from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, Never
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.capacity import SendRate, in_step
-from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
+from scheduler.lifecycle.policy import (
+    LOOK_TO_SEND,
+    MAX_CLOCK_SKEW,
+    RELEASE_AHEAD,
+    RELEASE_SPAN,
+    SEND_SPAN,
+    Policy,
+)
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import Dial
@@ -49,6 +56,8 @@ _RETRY_LOOK = 1.0
 _UNANSWERED_CALLS = 2
 _UNANSWERED_FOR_S = 1.0
 _LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
+_LONGEST_EARLY_S = (RELEASE_AHEAD + MAX_CLOCK_SKEW).total_seconds()
+"""A longer wait comes from a wrong clock. The claim that follows finds the time that is left."""
 _DRAIN_S = 15.0
 T = TypeVar("T")
 
@@ -109,10 +118,13 @@ class Dialler:
         LeaseAlarm.prepare()
         self._thread.start()
 
-    def take(self, ids: Sequence[UUID]) -> None:
-        """Take hints, to claim their attempts while their release lasts."""
+    def take(self, ids: Sequence[UUID], due_at: Mapping[UUID, datetime] | None = None) -> None:
+        """Take hints, to claim their attempts while their release lasts.
+
+        `due_at`: the due times of those that are not due yet. They are kept until then. The claim decides.
+        """
         failpoint("dial.taken")
-        self._loop.call_soon_threadsafe(self._take, tuple(ids))
+        self._loop.call_soon_threadsafe(self._take, tuple(ids), dict(due_at or {}))
 
     def stop_claiming(self) -> None:
         """Stop claiming."""
@@ -143,9 +155,16 @@ class Dialler:
             )
             self._on_failure()
 
-    def _take(self, ids: tuple[UUID, ...]) -> None:
-        self._hand.take(ids, monotonic())
+    def _take(self, ids: tuple[UUID, ...], due_at: Mapping[UUID, datetime]) -> None:
+        self._hand.take(ids, monotonic(), self._on_monotonic(due_at))
         self._wake.set()
+
+    def _on_monotonic(self, due_at: Mapping[UUID, datetime]) -> dict[UUID, float]:
+        """Convert due times to the monotonic clock, which no change of the machine's time affects."""
+        if not due_at:
+            return {}
+        now, instant = self._now(), monotonic()  # in this order, so that no result is too early
+        return {each: instant + min(_LONGEST_EARLY_S, (at - now).total_seconds()) for each, at in due_at.items()}
 
     async def _main(self) -> None:
         recorder = asyncio.create_task(self._recorder.run(lambda: self._has_ended))
@@ -169,6 +188,7 @@ class Dialler:
         """Claim the attempts that have a place. Return the seconds until the next try. None: wait to be woken."""
         if not self._hand:
             return None
+        self._hand.become_due(monotonic())
         limit = self._limit()
         try:
             ids = self._hand.untried(limit)
@@ -256,6 +276,7 @@ class Dialler:
         if claims.try_again_at is not None:
             again_s = max(0.01, self._until(claims.try_again_at + PLACES_COME_TOGETHER))
         self._paces.learn(claims.account, claims.companies)
+        self._hand.wait_until_due(self._on_monotonic(claims.early))
         self._hand.drop(each for each in ids if each not in claims.waiting)
         # Do not hold attempts that lack only a place: later hints would take each place that becomes free.
         self._hand.hold(claims.waiting - claims.unplaced, instant + _RETRY_CLAIM)
@@ -281,8 +302,10 @@ class Dialler:
             return _RETRY_CLAIM  # a call that is sent or recorded wakes the loop
         if self._next_ids():
             return 0.0
-        wait = max(self._account_free_at, self._hand.ready_at() or 0.0) - monotonic()
-        return wait if wait > 0 else _RETRY_CLAIM
+        instant, due_at = monotonic(), self._hand.due_at()
+        wait = max(self._account_free_at, self._hand.ready_at() or 0.0) - instant
+        wait = wait if wait > 0 else _RETRY_CLAIM
+        return wait if due_at is None else max(0.0, min(wait, max(self._account_free_at, due_at) - instant))
 
     def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
         send_at = in_step([each.send_at for each in claimed], self._now())

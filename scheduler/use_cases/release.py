@@ -3,7 +3,7 @@
 Any number of clocks may run this at once. Each row is released by one of them, and a superfluous hint costs one query.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -38,7 +38,7 @@ class Round:
     more: bool
     """True if the release ended at its limit, so that more attempts may be due."""
     next_due: datetime | None
-    """The instant at which the next pending attempt becomes due."""
+    """The instant at which the next pending attempt that is not released becomes due."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +58,18 @@ class Release:
         self._account_id = account_id
         self.now = context.now
 
-    def round(self, *, resends: bool) -> Round:
+    def round(self, *, resends: bool, ahead: timedelta = timedelta()) -> Round:
         """Send hints for as many due attempts as the account can start during one release, in one transaction.
 
-        With `resends`, also send hints again for unfinished work. Raises DatabaseAway, ClockWrong.
+        Attempts that become due within `ahead` get theirs early. A hint claims nothing. With `resends`, also send hints
+        again for unfinished work. Raises DatabaseAway, ClockWrong.
         """
         unfinished = _Unfinished()
         # Short waits, because the rows of released attempts stay locked meanwhile.
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
             now = stores.instant(self.now)
             account = stores.carrier_accounts.get(self._account_id)
-            ids, more = self._release(stores, account, now)
+            released, more = self._release(stores, account, now, ahead)
             failpoint("release.releasing")
             if resends:
                 unfinished = self._unfinished(stores, now)
@@ -76,37 +77,44 @@ class Release:
             next_due = stores.attempt_release.next_due(now)
         if account.is_to_be_asked(now):
             self.hint_sweep()  # settle probes the carrier too
-        self._send(tasks.DIAL, ids)
+        self._send(tasks.DIAL, list(released), {each: at for each, at in released.items() if at > now})
         self._resend(unfinished)
-        return Round(released=len(ids), more=more, next_due=next_due)
+        return Round(released=len(released), more=more, next_due=next_due)
 
-    def _release(self, stores: Stores, account: CarrierAccount, now: datetime) -> tuple[list[UUID], bool]:
-        """Release due attempts. Return their ids, and whether the limit was reached."""
+    def _release(
+        self, stores: Stores, account: CarrierAccount, now: datetime, ahead: timedelta
+    ) -> tuple[Mapping[UUID, datetime], bool]:
+        """Release attempts. Return their ids with their due times, and whether the limit was reached."""
         if account.paused or account.breaker.is_down:
-            return [], False
+            return {}, False
         # While the breaker is half-open one call is tried, and the others stay unreleased.
         on_trial = account.breaker.is_on_trial
         startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
-        room = startable - stores.attempt_release.released(now)
+        released = stores.attempt_release.released(now)
+        room = startable - released.all
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
         if room <= 0:
-            return [], False
+            return {}, False
         until = now + RELEASE_SPAN
         if on_trial:
             tried = stores.attempt_release.release(now, until, 1, account.id, on_trial=True)
             # Every due call may wait for a scope that is half-open too.
-            return tried or stores.backoffs.release_trials(account.id, now, until, 1), False
-        tried = []
+            return tried or _due(stores.backoffs.release_trials(account.id, now, until, 1), now), False
+        tried = {}
         if any(each.breaker.is_on_trial for each in account.backoffs.values()):
-            tried = stores.backoffs.release_trials(account.id, now, until, room)
+            tried = _due(stores.backoffs.release_trials(account.id, now, until, room), now)
         room -= len(tried)
         # One second of calls is kept for companies without a released attempt. Otherwise, a company whose first call
         # becomes due during another's backlog waits for a tick.
         first = min(room, int(account.calls_per_second * SEND_SPAN.total_seconds()), _MAX_RELEASED)
         limit = min(room - first, _MAX_RELEASED)
-        ids = stores.attempt_release.release(now, until, limit, account.id, first=first)
-        return [*tried, *ids], bool(ids) and len(ids) >= limit
+        # At most the calls of `ahead`. Otherwise early attempts would fill the room that a call due at once needs.
+        early = max(0, int(account.calls_per_second * ahead.total_seconds()) - released.early)
+        found = stores.attempt_release.release(
+            now, until, limit, account.id, first=first, early=early, due_by=now + ahead
+        )
+        return tried | found, bool(found) and len(found) >= limit
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
@@ -152,10 +160,12 @@ class Release:
         """Send the hint to purge rows whose retention has ended."""
         self._hints.send(tasks.PURGE)
 
-    def _send(self, task: str, ids: Sequence[UUID]) -> None:
+    def _send(self, task: str, ids: Sequence[UUID], early: Mapping[UUID, datetime] | None = None) -> None:
         for start in range(0, len(ids), _IDS_PER_HINT):
+            some = ids[start : start + _IDS_PER_HINT]
+            due_at = {each: early[each] for each in some if each in early} if early else None
             failpoint("release.released")
-            self._hints.send(task, ids[start : start + _IDS_PER_HINT])
+            self._hints.send(task, some, due_at)
             failpoint("release.rung")
 
 
@@ -168,3 +178,7 @@ def _if_free(stores: Stores, take: Callable[[], T]) -> T | None:
         if not is_conflict(error):
             raise
         return None
+
+
+def _due(ids: Sequence[UUID], now: datetime) -> dict[UUID, datetime]:
+    return dict.fromkeys(ids, now)

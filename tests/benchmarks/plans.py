@@ -25,7 +25,7 @@ from sqlalchemy import Connection, event
 
 from scheduler.domain.company import CallLimits
 from scheduler.hashing import Hasher
-from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.lifecycle.policy import RELEASE_AHEAD, RELEASE_SPAN
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
@@ -169,13 +169,18 @@ def tell(database: Database, tenants: list[Tenant]) -> None:
     with database._engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         stores = Stores(connection, None)
-        ids = stores.attempt_release.release(NOW, NOW + RELEASE_SPAN, 750)
+        ids = list(stores.attempt_release.release(NOW, NOW + RELEASE_SPAN, 750))
         page = stores.attempts.pending_of(busy, None, None, 25_000)[-1].id
         asked: tuple[tuple[str, float | None, Callable[[Stores], object]], ...] = (
             (
                 "release: the next 500 of 10,000",
                 BAR_MS,
                 lambda s: s.attempt_release.release(NOW, NOW + RELEASE_SPAN, 500),
+            ),
+            (
+                "release: 500, early ones too",
+                BAR_MS,
+                lambda s: s.attempt_release.release(NOW, NOW + RELEASE_SPAN, 500, early=40, due_by=NOW + RELEASE_AHEAD),
             ),
             ("release: count of released", BAR_MS, lambda s: s.attempt_release.released(NOW)),
             ("release: next due time", BAR_MS, lambda s: s.attempt_release.next_due(NOW)),

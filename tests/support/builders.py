@@ -1,6 +1,6 @@
 """Builders of attempts in each state. They call the product's own use cases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime, timedelta
 from itertools import count
@@ -56,9 +56,12 @@ class RecordingHints:
     rung: list[tuple[str, UUID]] = field(default_factory=list)
     rings: list[tuple[str, tuple[UUID, ...]]] = field(default_factory=list)
     answers: list[UUID] = field(default_factory=list)
+    due_at: dict[UUID, datetime] = field(default_factory=dict)
+    """The due times in the hints that were sent early."""
 
-    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
         self.rings.append((task, tuple(ids)))
+        self.due_at.update(due_at or {})
         self.rung.extend((task, each) for each in ids)
 
     def answered(self, command_id: UUID) -> None:

@@ -1,9 +1,9 @@
 """Round trips of the clock's tick, and its hints for unfinished work."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import psycopg
@@ -90,8 +90,8 @@ def test_hints_are_sent_after_the_commit(broker: None, tenant: Tenant) -> None:
     seen: list[bool] = []
 
     class Looking(RecordingHints):
-        def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
-            super().send(task, ids)
+        def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
+            super().send(task, ids, due_at)
             seen.extend(tenant.attempt(each).released_until is not None for each in ids if task == tasks.DIAL)
 
     a_pending_attempt(tenant)

@@ -57,6 +57,8 @@ class Claims:
     claimed: tuple[ToSend, ...] = ()
     waiting: frozenset[UUID] = frozenset()
     """Attempts without a place yet, or locked by another transaction. They wait in the worker's memory, unclaimed."""
+    early: Mapping[UUID, datetime] = field(default_factory=dict)
+    """Attempts that become due during their release, with their due times. Their hints came early, by this clock."""
     unplaced: frozenset[UUID] = frozenset()
     """The part of `waiting` that lacks only a place."""
     try_again_at: datetime | None = None
@@ -73,7 +75,10 @@ class Claims:
     companies: Mapping[UUID, Pace] = field(default_factory=dict)
     """The paces of the locked companies after this claim."""
     is_stopped: bool = False
-    """The account is paused, the carrier is down, or the database was replaced. All hints are dropped."""
+    """The account is paused, the carrier is down, or the database was replaced.
+
+    All hints are dropped, except early ones.
+    """
 
 
 class ClaimInDoubt(DatabaseAway):

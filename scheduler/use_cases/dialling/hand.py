@@ -1,16 +1,20 @@
 """The hints that a dial worker holds in memory, in the order in which their attempts are claimed.
 
 A claim passes only as many ids to the database as it may claim, so the order is decided here: companies take turns
-(`capacity.in_turns`). All instants are seconds on the monotonic clock.
+(`capacity.in_turns`). Early hints wait here until their attempts are due. All instants are seconds on the monotonic
+clock: a wall clock that is set neither hastens nor delays them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RELEASE_SPAN
 from scheduler.use_cases.dialling.claims import Hinted
+
+MOST_HINTS = int(2 * AT_MOST_A_TRANSACTION * RELEASE_SPAN.total_seconds())
+"""As many as one process can claim during a release. The clock sends the hints that are not kept again."""
 
 
 class Hand:
@@ -22,13 +26,47 @@ class Hand:
         self._new: dict[UUID, float] = {}
         self._tried: dict[UUID, float] = {}
         """Given to a claim without a turn. Apart from `_new`, so that a hint that comes during the claim is kept."""
+        self._early: dict[UUID, tuple[float, float]] = {}
+        """Not due yet: the instants at which the attempt is due and at which its release ends."""
 
     def __bool__(self) -> bool:
-        return bool(self._until or self._new or self._tried)
+        return bool(self._until or self._new or self._tried or self._early)
 
-    def take(self, ids: Iterable[UUID], instant: float) -> None:
-        """Keep these ids while their release lasts. Their turn is not known yet."""
-        self._new.update(dict.fromkeys(ids, instant + RELEASE_SPAN.total_seconds()))
+    def take(self, ids: Iterable[UUID], instant: float, due_at: Mapping[UUID, float] | None = None) -> None:
+        """Keep these ids while their release lasts, at most `MOST_HINTS`. Their turn is not known yet.
+
+        `due_at`: the instants at which those attempts are due that are not due yet.
+        """
+        until = instant + RELEASE_SPAN.total_seconds()
+        for each in ids:
+            if not self._has_room_for(each):
+                continue
+            at = instant if due_at is None else due_at.get(each, instant)
+            if at > instant:
+                self._early[each] = (at, until)
+            else:
+                self._early.pop(each, None)
+                self._new[each] = until
+
+    def _has_room_for(self, attempt_id: UUID) -> bool:
+        kept = (self._until.keys(), self._new.keys(), self._tried.keys(), self._early.keys())
+        return sum(len(each) for each in kept) < MOST_HINTS or any(attempt_id in each for each in kept)
+
+    def become_due(self, instant: float) -> None:
+        """Treat the early hints whose attempts are due by now as new ones, the earliest due first."""
+        due = sorted((at, each) for each, (at, _) in self._early.items() if at <= instant)
+        self._new.update((each, self._early.pop(each)[1]) for _, each in due)
+
+    def due_at(self) -> float | None:
+        """Return when the next early hint becomes due. None without one."""
+        return min((at for at, _ in self._early.values()), default=None)
+
+    def wait_until_due(self, due_at: Mapping[UUID, float]) -> None:
+        """Keep ids that a claim has found not due yet. Otherwise they would be lost for the rest of their release."""
+        for each, at in due_at.items():
+            until = self._tried.pop(each, None) or self._until.pop(each, None)
+            if until is not None and at < until:
+                self._early[each] = (at, until)
 
     def untried(self, limit: int) -> list[UUID]:
         """Return all ids once, without their turns, if there are no others and at most `limit`.
@@ -87,6 +125,7 @@ class Hand:
             self._tried.pop(each, None)
 
     def clear(self) -> None:
+        """Drop all hints except early ones, which no claim has tried yet."""
         self._hints, self._until, self._not_before, self._new, self._tried = [], {}, {}, {}, {}
 
     def hold(self, attempts_or_companies: Iterable[UUID], until: float) -> None:

@@ -103,7 +103,7 @@ class Batch:
         return moved
 
     def add(self, attempt: Attempt, actor: str) -> None:
-        """Add a pending attempt and its line. Notify the clock if it is due already."""
+        """Add a pending attempt and its line. Notify the clock if it is due soon."""
         add_attempt(self.stores, attempt, actor)
         self.keep(attempt)
 
@@ -122,9 +122,8 @@ class Batch:
 
 
 def add_attempt(stores: Stores, attempt: Attempt, actor: str) -> None:
-    """Add a pending attempt and its line. Notify the clock if it is due already."""
+    """Add a pending attempt and its line. Notify the clock if it is due soon."""
     assert attempt.number_hash is not None
     stores.lines.ensure(attempt.number_hash)
     stores.attempts.add(attempt, Created(), actor)
-    if attempt.due_at <= attempt.created_at:
-        stores.notify_due()
+    stores.notify_if_due_soon(attempt.due_at, attempt.created_at)

@@ -347,8 +347,7 @@ class Effects:
             cause=cause,
         )
         moved = stores.attempts.save(attempt, event, "settings", now)
-        if event.due_at <= now:
-            stores.notify_due()
+        stores.notify_if_due_soon(event.due_at, now)
         return moved
 
 

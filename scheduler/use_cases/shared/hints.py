@@ -1,6 +1,7 @@
 """Hints: queue messages that make a worker query the database. They decide nothing, and a lost hint costs seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -32,8 +33,8 @@ QUEUES = {
 class Hints(Protocol):
     """Sends hints, always after the commit. Neither method raises or blocks."""
 
-    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
-        """Send a hint for these ids to a worker."""
+    def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
+        """Send a hint for these ids to a worker. `due_at`: the due times of those that are not due yet."""
         ...
 
     def answered(self, command_id: UUID) -> None:

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
+
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.use_cases.dialling.claims import Hinted
-from scheduler.use_cases.dialling.hand import Hand
+from scheduler.use_cases.dialling.hand import MOST_HINTS, Hand
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A, B = UUID(int=1), UUID(int=2)
@@ -143,3 +145,108 @@ def test_expired_hint_is_not_tried() -> None:
     hand.take([a_hint(1).id], 0.0)
     assert hand.next(SPAN_S, 10) == []
     assert hand.untried(10) == []
+
+
+# ---- early hints
+
+
+def an_early_hand(due_at: dict[int, float], at: float = 0.0) -> Hand:
+    """Return a hand with hints that have arrived before their attempts are due."""
+    hand = Hand()
+    ids = {a_hint(number).id: due for number, due in due_at.items()}
+    hand.take(ids, at, ids)
+    return hand
+
+
+def test_early_hint_waits_until_its_attempt_is_due() -> None:
+    hand = an_early_hand({1: 102.0}, at=100.0)
+    assert hand
+    for instant in (100.0, 101.999):
+        hand.become_due(instant)
+        assert hand.untried(10) == []
+        assert list(hand.without_a_turn()) == [], "its row is not read before"
+        assert hand.due_at() == 102.0
+    hand.become_due(102.0)
+    assert numbers(hand.untried(10)) == [1]
+    assert hand.due_at() is None
+
+
+def test_early_hints_become_due_in_the_order_of_due_times() -> None:
+    hand = an_early_hand({1: 3.0, 2: 1.0, 3: 2.0, 4: 9.0})
+    hand.become_due(3.0)
+    assert numbers(hand.untried(10)) == [2, 3, 1]
+    assert hand.due_at() == 9.0
+
+
+def test_early_hint_does_not_delay_a_due_one() -> None:
+    hand = an_early_hand({1: 1.0})
+    hand.take([a_hint(2).id], 0.0)
+    hand.become_due(0.0)
+    assert numbers(hand.untried(1)) == [2]
+
+
+def test_hint_with_a_past_due_time_is_new() -> None:
+    hand = an_early_hand({1: 5.0}, at=5.0)
+    assert numbers(hand.untried(10)) == [1]
+
+
+def test_attempt_moved_to_now_no_longer_waits() -> None:
+    hand = an_early_hand({1: 2.0})
+    hand.take([a_hint(1).id], 0.5)
+    hand.become_due(0.5)
+    assert numbers(hand.untried(10)) == [1]
+    assert hand.due_at() is None
+
+
+def test_early_hint_is_kept_while_its_release_lasts() -> None:
+    hand = an_early_hand({1: 2.0})
+    hand.become_due(2.0)
+    hand.give_turns(hand.without_a_turn(), [a_hint(1)])
+    assert numbers(hand.next(SPAN_S - 0.1, 10)) == [1]
+    assert hand.next(SPAN_S, 10) == []
+    assert not hand
+
+
+def test_early_hint_is_kept_when_due_ones_are_cleared() -> None:
+    """A pause may end before it is due."""
+    hand = an_early_hand({1: 2.0, 2: 1.0})
+    hand.become_due(1.0)
+    hand.clear()
+    assert hand.untried(10) == []
+    hand.become_due(2.0)
+    assert numbers(hand.untried(10)) == [1]
+
+
+@pytest.mark.parametrize("has_a_turn", [False, True])
+def test_hint_claimed_too_early_waits_again(has_a_turn: bool) -> None:
+    hand = Hand()
+    ids = [a_hint(1).id]
+    hand.take(ids, 0.0)
+    if has_a_turn:
+        hand.give_turns(hand.without_a_turn(), [a_hint(1)])
+    else:
+        assert hand.untried(10) == ids
+    hand.wait_until_due({ids[0]: 1.0})
+    hand.drop(ids)
+    assert hand.next(0.9, 10) == hand.untried(10) == list(hand.without_a_turn()) == []
+    hand.become_due(1.0)
+    assert hand.untried(10) == ids
+
+
+def test_hint_due_after_its_release_is_dropped() -> None:
+    """The clock releases it again by then."""
+    hand = Hand()
+    hand.take([a_hint(1).id], 0.0)
+    hand.untried(10)
+    hand.wait_until_due({a_hint(1).id: SPAN_S})
+    assert not hand
+
+
+def test_hints_beyond_the_maximum_are_not_kept() -> None:
+    hand = an_early_hand(dict.fromkeys(range(MOST_HINTS), 1.0))
+    hand.take([a_hint(MOST_HINTS).id], 0.0)
+    hand.take([a_hint(1).id], 0.0)
+    assert numbers(hand.untried(MOST_HINTS)) == [1], "a hint that is kept may change"
+    hand.become_due(1.0)
+    assert len(hand.untried(MOST_HINTS)) == 0, "the tried one gets its turn first"
+    assert len(hand.without_a_turn()) == MOST_HINTS

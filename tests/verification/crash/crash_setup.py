@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -61,7 +61,8 @@ class QueueHints:
 
     rung: SimpleQueue[tuple[str, UUID]] = field(default_factory=SimpleQueue)
 
-    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
+        assert not due_at, "its clock releases nothing early"
         for each in ids:
             self.rung.put((task, each))
 

@@ -14,6 +14,6 @@ def run(environment: Mapping[str, str], rings: Connection) -> None:
     configure()
     dialler = assembly.dialler(Settings())
     dialler.start()
-    while (ids := rings.recv()) is not None:
-        dialler.take(ids)
+    while (ring := rings.recv()) is not None:
+        dialler.take(*ring)
     dialler.stop()

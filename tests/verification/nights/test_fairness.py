@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import statistics
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,9 +62,9 @@ class PipeHints:
 
     to_the_dialler: Connection
 
-    def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
+    def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
         if task == tasks.DIAL:
-            self.to_the_dialler.send(list(ids))
+            self.to_the_dialler.send((list(ids), due_at))
 
     def answered(self, command_id: UUID) -> None:
         """Do nothing: no client waits for an answer."""
@@ -176,11 +176,12 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
 
 def test_call_due_during_the_clocks_work_is_released_next(broker: None, tenant: Tenant, now: TestClock) -> None:
     class SlowHints(RecordingHints):
-        def send(self, task: str, ids: Sequence[UUID] = ()) -> None:
-            super().send(task, ids)
+        def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
+            super().send(task, ids, due_at)
             now.move(timedelta(milliseconds=300))
 
     hints = SlowHints()
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.3")  # too slow for an early hint
     due = a_pending_attempt(tenant, due_at=now() + timedelta(milliseconds=200))
     a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = rung_at - interval '1 minute'")

@@ -1,0 +1,237 @@
+"""Hints that a dial worker receives before their attempts are due: nothing is claimed early, and no hint is lost."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from redis import Redis
+
+from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.clock import monotonic
+from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
+from scheduler.persistence.stores import DUE_CHANNEL
+from scheduler.use_cases.dialler import Dialler
+from scheduler.use_cases.shared import hints as tasks
+from tests.architecture.guards import guards
+from tests.conftest import TestClock, wait_until
+from tests.support.builders import Tenant, a_pending_attempt
+from tests.support.servers import SimulatedCarrier
+from tests.support.statements import statements_of
+from tests.use_cases.conftest import is_claimed
+from tests.use_cases.dialling.test_conflicts import STATEMENTS_OF_A_CLAIM
+from tests.use_cases.test_wrong_clock import AN_HOUR, Machine, seen_from
+from workers import tasks as worker_tasks
+from workers.app import DUE_AT, app
+from workers.hint_publisher import RedisHintPublisher
+
+A_SECOND, A_MOMENT = timedelta(seconds=1), timedelta(microseconds=1)
+
+
+def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Dialler:
+    """Return a dialler whose loop a test runs step by step."""
+    return Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
+
+
+@pytest.fixture
+def dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Dialler]:
+    dialler = a_dialler(tenant, carrier)
+    yield dialler
+    dialler._loop.close()
+
+
+def a_pass(dialler: Dialler) -> float | None:
+    """Run one pass of the loop, which must claim nothing. Return the seconds until the next one."""
+    calls: set[asyncio.Task[None]] = set()
+    pause = dialler._loop.run_until_complete(dialler._claim_from_hand(calls))
+    assert not calls
+    return pause
+
+
+# ---- the claim
+
+
+@guards("due_at")
+def test_claim_returns_attempts_that_are_due_soon(tenant: Tenant, now: TestClock) -> None:
+    early = a_pending_attempt(tenant, due_at=now() + A_SECOND)
+    due = a_pending_attempt(tenant)
+    claims = tenant.dial.claim([early.id, due.id])
+    assert [each.attempt.id for each in claims.claimed] == [due.id]
+    assert (claims.early, claims.waiting) == ({early.id: early.due_at}, frozenset())
+    assert tenant.attempt(early.id) == early
+    now.instant = early.due_at
+    assert is_claimed(tenant, early)
+
+
+def test_attempt_due_after_its_release_is_not_early(tenant: Tenant, now: TestClock) -> None:
+    """The clock sends its hint again by then."""
+    last = a_pending_attempt(tenant, due_at=now() + RELEASE_SPAN)
+    later = a_pending_attempt(tenant, due_at=now() + RELEASE_SPAN + A_MOMENT)
+    assert tenant.dial.claim([last.id, later.id]).early == {last.id: last.due_at}
+
+
+def test_due_attempts_need_no_query_for_early_ones(tenant: Tenant) -> None:
+    due = a_pending_attempt(tenant)
+    with statements_of(tenant.database) as sent:
+        assert is_claimed(tenant, due)
+    assert len(sent) == STATEMENTS_OF_A_CLAIM
+
+
+# ---- the dial loop
+
+
+def test_early_hint_costs_no_statement_before_it_is_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
+    dialler._take((soon.id,), {soon.id: soon.due_at})
+    with statements_of(tenant.database) as sent:
+        pause = a_pass(dialler)
+    assert sent == []
+    assert pause is not None
+    assert 0 < pause <= 1
+    due_at = dialler._hand.due_at()
+    assert due_at is not None
+    assert due_at <= monotonic() + 1
+
+
+def test_loop_wakes_when_the_next_hint_becomes_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    """Otherwise a call would wait until the loop looks by itself, for a quarter of a second."""
+    dialler._take((UUID(int=1),), {UUID(int=1): now() + timedelta(milliseconds=50)})
+    pause = a_pass(dialler)
+    assert pause is not None
+    assert pause <= 0.05
+
+
+def test_hint_that_becomes_due_during_a_claim_is_next(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    dialler._take((UUID(int=1),), {UUID(int=1): now() + timedelta(microseconds=1)})
+    assert dialler._hand.due_at() is not None
+    assert dialler._pause() == 0.0
+
+
+def test_early_hint_claimed_too_early_is_tried_when_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    """The worker's clock may have been behind for a moment. It would lose the hint for the rest of its release."""
+    soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
+    dialler._take((soon.id,), {})
+    a_pass(dialler)
+    assert tenant.attempt(soon.id) == soon
+    instant = monotonic()
+    due_at = dialler._hand.due_at()
+    assert due_at is not None
+    assert instant < due_at <= instant + 1
+    dialler._hand.become_due(due_at)
+    assert dialler._hand.untried(10) == [soon.id]
+    now.instant = soon.due_at
+    assert is_claimed(tenant, soon)
+
+
+def test_hint_of_an_attempt_moved_to_tomorrow_is_dropped(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    moved = a_pending_attempt(tenant, due_at=now() + timedelta(days=1))
+    dialler._take((moved.id,), {moved.id: now()})
+    a_pass(dialler)
+    assert not dialler._hand
+
+
+def test_early_hint_outlasts_a_pause_before_it_is_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    due, soon = a_pending_attempt(tenant), a_pending_attempt(tenant, due_at=now() + A_SECOND)
+    with tenant.database.transaction() as stores:
+        stores.carrier_accounts.pause("a test", now())
+    dialler._take((due.id, soon.id), {soon.id: soon.due_at})
+    a_pass(dialler)
+    assert dialler._hand.untried(10) == []
+    dialler._hand.become_due(monotonic() + 1)
+    assert dialler._hand.untried(10) == [soon.id]
+
+
+@pytest.mark.parametrize("ahead", [AN_HOUR, -AN_HOUR], ids=str)
+def test_wrong_clock_neither_hastens_nor_forgets_a_hint(
+    tenant: Tenant, carrier: SimulatedCarrier, postgres_url: str, now: TestClock, ahead: timedelta
+) -> None:
+    soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
+    machine = Machine(ahead)
+    with seen_from(postgres_url, machine) as database:
+        there = replace(tenant, database=database, now=lambda: now() + machine.ahead)
+        dialler = a_dialler(there, carrier)
+        dialler._take((soon.id,), {soon.id: soon.due_at})
+        longest = (RELEASE_AHEAD + MAX_CLOCK_SKEW).total_seconds()
+        due_at = dialler._hand.due_at()
+        assert due_at is None or due_at <= monotonic() + longest, "not an hour"
+        dialler._hand.become_due(monotonic() + longest)
+        a_pass(dialler)
+        assert tenant.attempt(soon.id) == soon
+        machine.ahead = timedelta()
+        claims = there.dial.claim([soon.id])
+        assert (claims.claimed, claims.early) == ((), {soon.id: soon.due_at})
+        assert list(dialler._hand.without_a_turn()) == [soon.id], "it is tried again"
+        dialler._loop.close()
+
+
+# ---- the messages
+
+
+@pytest.fixture
+def message(broker: None, redis_url: str, tenant: Tenant) -> Iterator[Any]:
+    """The message with a hint for a due attempt and for an early one."""
+    hints = RedisHintPublisher(app, redis_url)
+    hints.start()
+    with Redis.from_url(redis_url) as redis:
+        hints.send(tasks.DIAL, [UUID(int=1), UUID(int=2)], {UUID(int=2): tenant.now()})
+        wait_until(lambda: redis.llen("duecall:dial") == 1, says="the hint is sent")
+        [sent] = redis.lrange("duecall:dial", 0, -1)
+    yield json.loads(sent)
+    hints.stop()
+
+
+def test_due_times_travel_in_a_header(message: Any, tenant: Tenant) -> None:
+    """A worker of the previous release ignores it, and accepts no other argument than the ids."""
+    assert message["headers"][DUE_AT] == {str(UUID(int=2)): tenant.now().isoformat()}
+
+
+def test_worker_reads_the_due_times(
+    message: Any, dialler: Dialler, now: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_tasks._Dialler, "one", dialler)
+    now.move(-A_SECOND)
+    worker_tasks.dial.push_request(**message["headers"])
+    try:
+        worker_tasks.dial.run([str(UUID(int=1)), str(UUID(int=2))])
+    finally:
+        worker_tasks.dial.pop_request()
+    dialler._loop.run_until_complete(asyncio.sleep(0))
+    assert dialler._hand.untried(10) == [UUID(int=1)]
+    dialler._hand.become_due(monotonic() + 1)
+    assert list(dialler._hand.without_a_turn()) == [UUID(int=1), UUID(int=2)]
+
+
+# ---- the notification of the clock
+
+
+@pytest.mark.parametrize(
+    ("due_in", "notified"), [(timedelta(), 1), (RELEASE_AHEAD, 1), (RELEASE_AHEAD + A_MOMENT, 0)], ids=str
+)
+def test_clock_is_notified_of_attempts_due_soon(
+    tenant: Tenant, postgres_url: str, now: TestClock, due_in: timedelta, notified: int
+) -> None:
+    """Its next look may be a second away."""
+    attempt = a_pending_attempt(tenant, due_at=now() + timedelta(days=1))
+    with psycopg.connect(postgres_url, autocommit=True) as clock:
+        received: list[str] = []
+        clock.add_notify_handler(lambda each: received.append(each.payload))
+        clock.execute(f"LISTEN {DUE_CHANNEL}".encode())
+        move(tenant, attempt.id, now() + due_in)
+        clock.execute("SELECT pg_notify(%s, 'last')", [DUE_CHANNEL])
+        wait_until(lambda: clock.execute("SELECT 1") and "last" in received, says="all notifications have arrived")
+        assert received == [""] * notified + ["last"]
+
+
+def move(tenant: Tenant, attempt_id: UUID, due_at: datetime) -> None:
+    attempt = tenant.attempt(attempt_id)
+    number = tenant.ask("SELECT phone_number FROM candidates")[0][0]
+    schedule = replace(attempt.schedule, due_at=due_at)
+    with tenant.database.transaction() as stores:
+        stores.interviews.lock(attempt.interview_id)
+        locked = stores.attempts.lock(attempt.id)
+        tenant.effects.move(stores, locked, schedule, number, tenant.now())
