@@ -10,7 +10,7 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from uuid import UUID
@@ -61,24 +61,28 @@ class PipeHints:
     """Hints for one dial worker, in the order of sending."""
 
     to_the_dialler: Connection
+    early: list[int] = field(default_factory=list)
+    """For each message, its number of hints that came before their attempts were due."""
 
     def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
         if task == tasks.DIAL:
             self.to_the_dialler.send((list(ids), due_at))
+            self.early.append(len(due_at or {}))
 
     def answered(self, command_id: UUID) -> None:
         """Do nothing: no client waits for an answer."""
 
 
 @contextmanager
-def at_work(url: str, setup: CrashSetup) -> Iterator[None]:
+def at_work(url: str, setup: CrashSetup) -> Iterator[PipeHints]:
     """Run a dial worker and the clock."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     process = context.Process(target=fed_dialler.run, args=(setup.environment, theirs), daemon=True)
     process.start()
     tenant = setup.tenant
-    release = Release(tenant.context, PipeHints(ours), tenant.account_id)
+    hints = PipeHints(ours)
+    release = Release(tenant.context, hints, tenant.account_id)
     clock = a_clock(release, tenant.policy.sweep.total_seconds())
     clock._listening = psycopg.connect(url, autocommit=True)
     clock._listening.execute(f"LISTEN {DUE_CHANNEL}".encode())
@@ -91,7 +95,7 @@ def at_work(url: str, setup: CrashSetup) -> Iterator[None]:
     thread = threading.Thread(target=tick)
     thread.start()
     try:
-        yield
+        yield hints
     finally:
         over.set()
         thread.join()
