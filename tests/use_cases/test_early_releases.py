@@ -89,12 +89,12 @@ def test_account_of_one_call_in_three_seconds_has_no_early_ones(tenant: Tenant, 
 
 def test_early_attempts_and_due_ones_share_the_room(tenant: Tenant, hints: RecordingHints) -> None:
     tenant.change("UPDATE carrier_accounts SET calls_per_second = 1.0")
+    a_pending_attempt(another_company(tenant), due_at=due_in(tenant, 1))
     for _ in range(30):
         a_pending_attempt(tenant)
         a_pending_attempt(tenant, due_at=due_in(tenant, 1))
     assert len(released_ahead(tenant, hints)) == 14, "one second is kept for the first calls of companies"
-    assert hints.due_at == {}, "due ones go first"
-    a_pending_attempt(another_company(tenant), due_at=due_in(tenant, 1))
+    assert hints.due_at == {}, "due ones go first, also those of another company"
     assert released_ahead(tenant, hints) == [], "an early one does not take it"
 
 
@@ -145,6 +145,19 @@ def test_invoke_due_soon_is_released_after_due_attempts(tenant: Tenant, hints: R
     a_pending_attempt(tenant, manual=True, due_at=due_in(tenant, 1))
     due = a_pending_attempt(tenant, manual=False)
     assert released_ahead(tenant, hints) == [due.id]
+
+
+def test_early_invoke_takes_no_turn_from_a_due_attempt(tenant: Tenant, hints: RecordingHints) -> None:
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 1.0")
+    for _ in range(12):
+        a_pending_attempt(tenant)
+    assert len(released_ahead(tenant, hints)) == 12
+    for _ in range(30):
+        a_pending_attempt(tenant, due_at=due_in(tenant, -3600))
+    other = another_company(tenant)
+    a_pending_attempt(other, manual=True, due_at=due_in(tenant, 1))
+    due = a_pending_attempt(other, manual=False)
+    assert due.id in released_ahead(tenant, hints)
 
 
 def test_companies_share_the_early_places(tenant: Tenant, hints: RecordingHints) -> None:
