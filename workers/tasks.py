@@ -249,5 +249,8 @@ def _stop_claiming(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
 def _stop(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     if _Dialler.one is not None:
         _Dialler.one.stop()
+        left = _Dialler.one.left()
+        for start in range(0, len(left), AT_MOST_A_TRANSACTION):
+            _hints().send(names.DIAL, left[start : start + AT_MOST_A_TRANSACTION])
     if _hints.cache_info().currsize:
         _hints().stop()

@@ -21,14 +21,7 @@ from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, Never
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.capacity import SendRate, in_step
-from scheduler.lifecycle.policy import (
-    LOOK_TO_SEND,
-    MAX_CLOCK_SKEW,
-    RELEASE_AHEAD,
-    RELEASE_SPAN,
-    SEND_SPAN,
-    Policy,
-)
+from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import Dial
@@ -40,7 +33,7 @@ from scheduler.use_cases.dialling.claims import (
     PermittedOrder,
     ToSend,
 )
-from scheduler.use_cases.dialling.hand import Hand
+from scheduler.use_cases.dialling.hand import Hand, on_monotonic
 from scheduler.use_cases.dialling.known_paces import KnownPaces
 from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
 from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
@@ -56,8 +49,6 @@ _RETRY_LOOK = 1.0
 _UNANSWERED_CALLS = 2
 _UNANSWERED_FOR_S = 1.0
 _LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
-_LONGEST_EARLY_S = (RELEASE_AHEAD + MAX_CLOCK_SKEW).total_seconds()
-"""A longer wait comes from a wrong clock. The claim that follows finds the time that is left."""
 _DRAIN_S = 15.0
 T = TypeVar("T")
 
@@ -141,6 +132,10 @@ class Dialler:
                 count=len(self._alarm),
             )
 
+    def left(self) -> list[UUID]:
+        """Return the attempts of the hints that are left after `stop`, so that another worker takes them."""
+        return [] if self._thread.is_alive() else self._hand.ids()
+
     # ---- all below runs on the loop
 
     def _run(self) -> None:
@@ -156,15 +151,8 @@ class Dialler:
             self._on_failure()
 
     def _take(self, ids: tuple[UUID, ...], due_at: Mapping[UUID, datetime]) -> None:
-        self._hand.take(ids, monotonic(), self._on_monotonic(due_at))
+        self._hand.take(ids, monotonic(), on_monotonic(due_at, self._now))
         self._wake.set()
-
-    def _on_monotonic(self, due_at: Mapping[UUID, datetime]) -> dict[UUID, float]:
-        """Convert due times to the monotonic clock, which no change of the machine's time affects."""
-        if not due_at:
-            return {}
-        now, instant = self._now(), monotonic()  # in this order, so that no result is too early
-        return {each: instant + min(_LONGEST_EARLY_S, (at - now).total_seconds()) for each, at in due_at.items()}
 
     async def _main(self) -> None:
         recorder = asyncio.create_task(self._recorder.run(lambda: self._has_ended))
@@ -276,7 +264,7 @@ class Dialler:
         if claims.try_again_at is not None:
             again_s = max(0.01, self._until(claims.try_again_at + PLACES_COME_TOGETHER))
         self._paces.learn(claims.account, claims.companies)
-        self._hand.wait_until_due(self._on_monotonic(claims.early))
+        self._hand.wait_until_due(on_monotonic(claims.early, self._now))
         self._hand.drop(each for each in ids if each not in claims.waiting)
         # Do not hold attempts that lack only a place: later hints would take each place that becomes free.
         self._hand.hold(claims.waiting - claims.unplaced, instant + _RETRY_CLAIM)

@@ -7,14 +7,26 @@ clock: a wall clock that is set neither hastens nor delays them.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
+from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RELEASE_SPAN
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
 from scheduler.use_cases.dialling.claims import Hinted
 
 MOST_HINTS = int(2 * AT_MOST_A_TRANSACTION * RELEASE_SPAN.total_seconds())
 """As many as one process can claim during a release. The clock sends the hints that are not kept again."""
+_LONGEST_EARLY_S = (RELEASE_AHEAD + MAX_CLOCK_SKEW).total_seconds()
+"""A longer wait comes from a wrong clock. The claim that follows finds the time that is left."""
+
+
+def on_monotonic(due_at: Mapping[UUID, datetime], now: Now) -> dict[UUID, float]:
+    """Convert due times to the monotonic clock, which no change of the machine's time affects."""
+    if not due_at:
+        return {}
+    wall, instant = now(), monotonic()  # in this order, so that no result is too early
+    return {each: instant + min(_LONGEST_EARLY_S, (at - wall).total_seconds()) for each, at in due_at.items()}
 
 
 class Hand:
@@ -51,6 +63,10 @@ class Hand:
     def _has_room_for(self, attempt_id: UUID) -> bool:
         kept = (self._until.keys(), self._new.keys(), self._tried.keys(), self._early.keys())
         return sum(len(each) for each in kept) < MOST_HINTS or any(attempt_id in each for each in kept)
+
+    def ids(self) -> list[UUID]:
+        """Return the ids of all hints."""
+        return list({**self._until, **self._new, **self._tried, **self._early})
 
     def become_due(self, instant: float) -> None:
         """Treat the early hints whose attempts are due by now as new ones, the earliest due first."""

@@ -1,10 +1,11 @@
 """Hints that a dial worker receives before their attempts are due: nothing is claimed early, and no hint is lost."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
 from scheduler.persistence.stores import DUE_CHANNEL
+from scheduler.settings import settings as of_this_process
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
@@ -169,6 +171,16 @@ def test_wrong_clock_neither_hastens_nor_forgets_a_hint(
         dialler._loop.close()
 
 
+def test_stopped_dialler_leaves_its_hints_to_another(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    soon = a_pending_attempt(tenant, due_at=now() + timedelta(hours=1))
+    dialler._thread.start()  # without `start`, whose alarm would end the process of all tests
+    dialler.take([soon.id], {soon.id: soon.due_at})
+    wait_until(lambda: dialler._hand.due_at() is not None, says="the hint is taken")
+    assert dialler.left() == [], "it may still claim"
+    dialler.stop()
+    assert dialler.left() == [soon.id]
+
+
 # ---- the messages
 
 
@@ -188,6 +200,25 @@ def message(broker: None, redis_url: str, tenant: Tenant) -> Iterator[Any]:
 def test_due_times_travel_in_a_header(message: Any, tenant: Tenant) -> None:
     """A worker of the previous release ignores it, and accepts no other argument than the ids."""
     assert message["headers"][DUE_AT] == {str(UUID(int=2)): tenant.now().isoformat()}
+
+
+def test_stopping_worker_sends_its_hints_to_another(
+    message: Any, dialler: Dialler, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_tasks._Dialler, "one", dialler)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    of_this_process.cache_clear()
+    worker_tasks._hints.cache_clear()
+    dialler._thread.start()
+    dialler.take([UUID(int=3)], {UUID(int=3): datetime.max.replace(tzinfo=UTC)})
+    worker_tasks._stop()
+    with Redis.from_url(redis_url) as redis:
+        bodies = [
+            json.loads(base64.b64decode(json.loads(each)["body"])) for each in redis.lrange("duecall:dial", 0, -1)
+        ]
+    assert [str(UUID(int=3))] in [args[0] for args, *_ in bodies]
+    worker_tasks._hints.cache_clear()
+    of_this_process.cache_clear()
 
 
 def test_worker_reads_the_due_times(
