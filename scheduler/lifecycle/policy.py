@@ -10,6 +10,11 @@ RELEASE_AHEAD = timedelta(seconds=2)
 
 Longer than the interval of the clock, so that the clock need not wake for each attempt.
 """
+EARLY_RELEASE_LASTS = timedelta(seconds=3)
+"""The time after its due time at which an attempt that was released early is released again.
+
+Shorter than `RELEASE_SPAN`: the dial worker that held its hint until then may have died.
+"""
 SEND_SPAN = timedelta(seconds=1)
 """A claim takes only as many attempts as can be sent within this span."""
 AT_MOST_A_TRANSACTION = 200

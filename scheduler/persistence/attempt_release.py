@@ -9,7 +9,7 @@ from sqlalchemy import text, update
 from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.policy import SEND_SPAN
+from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN
 from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
@@ -40,7 +40,8 @@ class AttemptRelease(Store):
         """Release up to `limit` due attempts that seem claimable without locks. They count as released until `until`.
 
         Returns their due times in the order of dialling. Among them are up to `early` attempts that become due by
-        `due_by`. These take no place from due attempts, and no room that their company needs for them.
+        `due_by`. These take no place from due attempts, and no room that their company needs for them. They count as
+        released until `EARLY_RELEASE_LASTS` after they are due.
 
         Companies take turns. Each gets only as many as its room and pace allow, and none before its next call may
         start, so that a company with thousands of attempts or a slow pace does not delay another one. A company's
@@ -59,6 +60,7 @@ class AttemptRelease(Store):
                 "early": early,
                 "soon": now + SEND_SPAN,
                 "until": until,
+                "early_lasts": EARLY_RELEASE_LASTS,
                 "latest": bounds.latest_release(now),
                 "latest_slot": bounds.latest_slot(now, 1.0) - timedelta(seconds=1),
                 "limit": limit,
@@ -157,7 +159,8 @@ _RELEASE = text(f"""
         FROM turns
         WHERE NOT early OR turn <= room_for_early
     )
-    UPDATE attempts SET released_until = :until
+    UPDATE attempts
+    SET released_until = CASE WHEN due_at > :now THEN due_at + CAST(:early_lasts AS interval) ELSE :until END
     WHERE id = ANY (ARRAY (
         SELECT a.id
         FROM attempts a
