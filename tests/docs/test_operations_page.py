@@ -138,6 +138,12 @@ def commands() -> set[str]:
     return set(words(cli.app))
 
 
+def test_table_of_commands_is_complete() -> None:
+    rows = re.findall(r"^\| (`.*?) \| ", section(TEXT, "Commands"), re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert sorted(listed) == sorted(commands())
+
+
 def test_operations_page_names_existing_commands() -> None:
     said = {line.strip() for line in re.findall(r"duecall ((?:[a-z]+ ?){1,2})", "\n".join(_code()))}
     known = commands()
