@@ -1,5 +1,6 @@
 """The command `duecall` and its groups. The other modules of this package add the commands."""
 
+import inspect
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,16 @@ from scheduler.cli.output import print_result
 def examples(*lines: str) -> str:
     """Return the end of a --help page: commands to paste."""
     return "\n".join(("Examples:", "", *(f"$ {line}" for line in lines)))
+
+
+def join_help_lines(group: typer.Typer) -> None:
+    """Join the lines of each paragraph in the help of every command, so that it wraps at the terminal's width."""
+    for command in group.registered_commands:
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(each.split("\n")) for each in paragraphs)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            join_help_lines(inner.typer_instance)
 
 
 app = typer.Typer(

@@ -8,7 +8,7 @@ import typer
 
 from scheduler.cli.app import billing, examples, numbers
 from scheduler.cli.on_demand import operator_session
-from scheduler.cli.options import AsJson, id_of
+from scheduler.cli.options import AsJson, CompanyId
 from scheduler.cli.output import print_json, print_note, print_result, refuse
 from scheduler.domain.usage import Billing, BillingSystem, PriceList
 from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
@@ -17,7 +17,12 @@ _AMOUNTS = ("baseCost", "costPerMinute", "includedMinutes")
 
 
 @numbers.command("add", epilog=examples("duecall numbers add 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55 +421221020002"))
-def numbers_add(company: Annotated[UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of)], number: str) -> None:
+def numbers_add(
+    company: CompanyId,
+    number: Annotated[
+        str, typer.Argument(metavar="NUMBER", help="Phone number with its country code, for example +421221020002.")
+    ],
+) -> None:
     """Add a caller number to a company. The carrier account must own the number."""
     from scheduler.use_cases.operations.installation import Installation
 
@@ -36,7 +41,7 @@ def numbers_add(company: Annotated[UUID, typer.Argument(metavar="COMPANY_ID", pa
     ),
 )
 def billing_set(
-    company: Annotated[UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of)],
+    company: CompanyId,
     system: Annotated[BillingSystem | None, typer.Option(help="Unit of billing.")] = None,
     price: Annotated[
         list[str] | None,

@@ -5,6 +5,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from scheduler.cli.app import db, examples
 from scheduler.cli.on_demand import chosen_settings
@@ -49,7 +52,9 @@ def db_check() -> None:
 
 
 @db.command("draft", epilog=examples("duecall db draft 'jobs'"))
-def db_draft(message: str) -> None:
+def db_draft(
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A few words, for the name of the migration.")],
+) -> None:
     """Draft a migration for the differences that `db check` finds. For developers, to be reviewed and corrected."""
     from scheduler.persistence import schema
 

@@ -53,7 +53,7 @@ class OperatorSession:
 
     def report(self, result: str) -> None:
         """Print what was done, and in which installation."""
-        print_note(f"In {self.system}: {result}")
+        print_note(f"{self.system[0].upper()}{self.system[1:]}: {result}")
 
 
 @contextmanager

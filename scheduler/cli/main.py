@@ -1,7 +1,7 @@
 """The entry point of the command `duecall`."""
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -11,13 +11,15 @@ from scheduler.cli import run  # noqa: F401
 # isort: split
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
 from scheduler.cli import billing, carrier, database, document, keys, operate, quarantine  # noqa: F401
-from scheduler.cli.app import app
+from scheduler.cli.app import app, join_help_lines
 from scheduler.cli.output import print_error, print_stopped
 from scheduler.local.errors import Stopped
 
 __all__ = ["app", "main"]
 
 _STOPPED = 130
+
+join_help_lines(app)
 
 
 def main() -> NoReturn:
@@ -30,9 +32,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_STOPPED)
     except TyperException as error:
-        context = getattr(error, "ctx", None)
-        help_hint = f" See: {context.command_path} --help" if context and error.message else ""
-        print_error(error.format_message() + help_hint)
+        print_error(_usage_line(error))
         sys.exit(error.exit_code)
     except Stopped:
         print_stopped()
@@ -45,3 +45,16 @@ def main() -> NoReturn:
         print_error(failure.line)
         sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_line(error: TyperException) -> str:
+    """Return the line of an error of arguments. It names every missing argument: the parser names only the first."""
+    context: Any = getattr(error, "ctx", None)
+    line = error.format_message()
+    if context is None or not line:  # a group without a command has printed its help
+        return line
+    if not error.message:
+        required = [each for each in context.command.get_params(context) if each.required]
+        missing = [each.get_error_hint().strip("'") for each in required if each.name not in context.params]
+        line = f"Missing {' and '.join(missing)}"
+    return f"{line.removesuffix('.')}. See: {context.command_path} --help"

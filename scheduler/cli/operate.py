@@ -1,6 +1,6 @@
 """`duecall explain`, `status`, `pause`, `resume` and `reconcile`: the operator's commands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -8,7 +8,7 @@ import typer
 
 from scheduler.cli.app import app, examples
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import AllCompanies, AsJson, CompanyId, id_of, instant_of
+from scheduler.cli.options import AllCompanies, AsJson, OneCompanyId, id_of, instant_of
 from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
@@ -96,14 +96,14 @@ def status(as_json: AsJson = False) -> None:
     )
 )
 def pause(
+    company_id: OneCompanyId = None,
     reason: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Reason, in one line, for operators and for the company. It must not contain a phone number or an"
-            " e-mail address, and should not name a person."
+            help="Reason, in one line, for operators and for the company. Required. It must not contain a phone number"
+            " or an e-mail address, and should not name a person."
         ),
-    ],
-    company_id: CompanyId = None,
+    ] = None,
     everything: AllCompanies = False,
     as_json: AsJson = False,
 ) -> None:
@@ -111,10 +111,10 @@ def pause(
 
     Pausing again changes nothing: the first reason is kept.
     """
-    reason = reason.strip()
+    target = _target("pause", company_id, everything=everything, missing=["--reason"] if reason is None else [])
+    reason = (reason or "").strip()
     if not reason:
         refuse("--reason must not be empty: it is shown to operators and to the company.")
-    target = _target(company_id, everything=everything)
     with operator_session() as session:
         before = session.pauses.pause(company_id, reason)
     if as_json:
@@ -128,12 +128,12 @@ def pause(
 @app.command(
     epilog=examples("duecall resume 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55", "duecall resume --all"),
 )
-def resume(company_id: CompanyId = None, everything: AllCompanies = False, as_json: AsJson = False) -> None:
+def resume(company_id: OneCompanyId = None, everything: AllCompanies = False, as_json: AsJson = False) -> None:
     """Resume calling for one company, or for all. Overdue calls are placed immediately, within calling hours.
 
     --all does not resume companies that were paused separately.
     """
-    target = _target(company_id, everything=everything)
+    target = _target("resume", company_id, everything=everything)
     with operator_session() as session:
         before = session.pauses.resume(company_id)
         other_pauses = list(_other_pauses(session, company_id))
@@ -141,7 +141,8 @@ def resume(company_id: CompanyId = None, everything: AllCompanies = False, as_js
         _print_pause(company_id, None, changed=before is not None)
         return
     if before is None:
-        session.report(f"{target} was not paused")
+        without = "There was no pause of all calls" if everything else f"{target} was not paused"
+        session.report(f"{without}; nothing changed")
     else:
         session.report(f"{target} is resumed; it was paused ({_cause(before)})")
     for line in other_pauses:
@@ -189,10 +190,17 @@ def reconcile(
         print_note(f"  no match: {call_sid}")
 
 
-def _target(company_id: UUID | None, *, everything: bool) -> str:
-    """Return the target, to begin a sentence. Exactly one option is required, so that an omission pauses nothing."""
-    if (company_id is None) != everything:
-        refuse("Give either COMPANY_ID or --all. `duecall status` lists the companies.")
+def _target(command: str, company_id: UUID | None, *, everything: bool, missing: Sequence[str] = ()) -> str:
+    """Return the target, to begin a sentence. Exactly one option is required, so that an omission pauses nothing.
+
+    One error names everything that is missing.
+    """
+    if company_id is None and not everything:
+        missing = ["COMPANY_ID (see `duecall status`) or --all", *missing]
+    if missing:
+        refuse(f"Missing {', and '.join(missing)}. See: duecall {command} --help")
+    if company_id is not None and everything:
+        refuse(f"Give either COMPANY_ID or --all, not both. See: duecall {command} --help")
     return "Everything" if everything else f"Company {company_id}"
 
 

@@ -45,10 +45,19 @@ Ephemeral = Annotated[
     bool, typer.Option("--ephemeral", help="An empty database that is deleted when the system stops.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON, for scripts.")]
-CompanyId = Annotated[UUID | None, typer.Argument(metavar="COMPANY_ID", parser=id_of, show_default=False)]
+CompanyId = Annotated[UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of, help="Id from `duecall status`.")]
+OneCompanyId = Annotated[
+    UUID | None,
+    typer.Argument(
+        metavar="COMPANY_ID",
+        parser=id_of,
+        help="Id from `duecall status`. Either COMPANY_ID or --all is required.",
+        show_default=False,
+    ),
+]
 DocumentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the document.")]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
-AllCompanies = Annotated[bool, typer.Option("--all", help="All companies.")]
+AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
 
 
 def clock_offset(at: str | None, chosen: "Settings") -> float:

@@ -74,12 +74,12 @@ def of_number(callee: Callee) -> Block | None:
 
 
 _WAITS_FOR = {
-    Rule.ACCOUNT_PAUSED: "an end of the pause",
+    Rule.ACCOUNT_PAUSED: "the end of the pause",
     Rule.CARRIER_DOWN: "the carrier",
     Rule.CARRIER_REFUSES_COUNTRY: "the carrier's permission for the country",
     Rule.CARRIER_REFUSES_CALLER: "the carrier's permission for the caller id",
     Rule.CARRIER_FAILS_CALLER: "the carrier",
-    Rule.COMPANY_PAUSED: "an end of the pause",
+    Rule.COMPANY_PAUSED: "the end of the pause",
     Rule.COMPANY_DELETED: "its end",
     Rule.INTERVIEW_OVER: "its end",
     Rule.COMMAND_WAITING: "a command",

@@ -77,7 +77,7 @@ def _when_it_may_ring(explanation: Explanation, now: datetime) -> Iterator[tuple
     possible = explanation.next_possible_at
     open_ended = any(block.until is None for block in explanation.blocks)
     if possible is None and open_ended:
-        yield "may ring", "at an unknown time: an open-ended rule below must end first"
+        yield "may ring", "not known: a rule below has no known end"
         return
     if possible is None:
         yield (

@@ -106,10 +106,12 @@ def _company(
     company: Waiting, carriers: Sequence[Carrier], commands: Commands, mail: Mails | None, now: datetime
 ) -> Text:
     text = Text(f"Company   {company.company_id}  ")
-    if company.pause_reason is None:
-        text.append("runs", "green")
-    else:
+    if company.pause_reason is not None:
         text.append("PAUSED", "bold red").append(f": {company.pause_reason}")
+    elif any(each.pause_reason is not None for each in carriers):
+        text.append("runs", "green").append(", but all calls are paused", "bold red")
+    else:
+        text.append("runs", "green")
     for name, value in _facts(company, carriers, now):
         text.append(f"\n  {name:<13} ", "dim").append(value)
     if line := _of_commands(commands):
@@ -151,7 +153,7 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
     """Count pending attempts by what they wait for. Each attempt is counted once, by the first rule that blocks it."""
     down = any(carrier.is_down for carrier in carriers)
     if any(carrier.pause_reason is not None for carrier in carriers) or (company.paused and not down):
-        return {_THEIR_TIME: company.waiting, "an end of the pause": company.due}
+        return {_THEIR_TIME: company.waiting, "the end of the pause": company.due}
     if down:
         return {_THEIR_TIME: company.waiting, "the carrier": company.due}
     full = company.in_progress >= company.concurrent_calls or any(each.is_full for each in carriers)

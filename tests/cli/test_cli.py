@@ -134,8 +134,8 @@ def test_explain_lists_blocks_in_the_order_of_their_checks(duecall: Duecall, ten
     order = [told.index(rule) for rule in ("ACCOUNT_PAUSED", "COMPANY_PAUSED", "NOT_DUE")]
     assert order == sorted(order)
     assert "COMPANY_PAUSED open-ended The company is paused: their lines are being moved" in told
-    assert "PENDING, waits for an end of the pause: a drill" in told
-    assert "may ring at an unknown time: an open-ended rule below must end first" in told
+    assert "PENDING, waits for the end of the pause: a drill" in told
+    assert "may ring not known: a rule below has no known end" in told
 
 
 def test_explain_shows_time_and_condition_while_limit_is_reached(duecall: Duecall, tenant: Tenant) -> None:
@@ -315,18 +315,25 @@ def test_status_counts_due_attempts_of_paused_company_as_paused(
     pauses.pause(tenant.company_id, "they asked for silence")
     told = duecall("status").told
     assert "PAUSED: they asked for silence" in told
-    assert "waiting 1 for an end of the pause" in told
+    assert "waiting 1 for the end of the pause" in told
     assert "for their turn" not in told
 
 
 def test_status_ranks_pause_and_outage_before_other_reasons(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
     _in_every_way(tenant)
     pauses.pause(tenant.company_id, "they asked for silence")
-    assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
+    assert "waiting 1 for their time, 3 for the end of the pause" in duecall("status").told
     _set_breaker(tenant, DOWN)
     assert "waiting 1 for their time, 3 for the carrier" in duecall("status").told
     pauses.pause(None, "a drill")
-    assert "waiting 1 for their time, 3 for an end of the pause" in duecall("status").told
+    told = duecall("status").told
+    assert "waiting 1 for their time, 3 for the end of the pause" in told
+    assert f"Company {tenant.company_id} PAUSED: they asked for silence" in told
+
+
+def test_status_of_running_company_names_a_pause_of_all(duecall: Duecall, tenant: Tenant, pauses: Pauses) -> None:
+    pauses.pause(None, "a drill")
+    assert f"Company {tenant.company_id} runs, but all calls are paused" in duecall("status").told
 
 
 def test_status_counts_attempts_that_wait_up_to_a_maximum(
@@ -597,7 +604,7 @@ def _reasons(tenant: Tenant) -> list[str | None]:
 def _what(said: CliResult) -> str:
     """Return the report without the name of the installation."""
     system, _, what = said.told.partition(": ")
-    assert system.startswith("In the system of DATABASE_URL, database duecall at 127.0.0.1:")
+    assert system.startswith("The system of DATABASE_URL, database duecall at 127.0.0.1:")
     return what
 
 
@@ -629,7 +636,9 @@ def test_second_pause_keeps_and_reports_the_first_reason(duecall: Duecall, tenan
 
 def test_resume_without_pause_changes_nothing_and_reports_it(duecall: Duecall, tenant: Tenant) -> None:
     said = duecall(f"resume {tenant.company_id}")
-    assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} was not paused")
+    assert (said.code, _what(said)) == (0, f"Company {tenant.company_id} was not paused; nothing changed")
+    said = duecall("resume --all")
+    assert (said.code, _what(said)) == (0, "There was no pause of all calls; nothing changed")
 
 
 def test_pause_by_an_alarm_is_reported_as_such(duecall: Duecall, tenant: Tenant) -> None:
@@ -746,6 +755,33 @@ def test_invalid_arguments_print_one_line_and_change_nothing(
 ) -> None:
     assert duecall(line).is_one_error_line(code)
     assert _reasons(tenant) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("explain", "Missing ATTEMPT_ID. See: duecall explain --help"),
+        ("numbers add", "Missing COMPANY_ID and NUMBER. See: duecall numbers add --help"),
+        (f"numbers add {UUID(int=1)}", "Missing NUMBER. See: duecall numbers add --help"),
+        ("reconcile", "Missing --since. See: duecall reconcile --help"),
+        ("commands retry", "Missing COMMAND_ID. See: duecall commands retry --help"),
+        ("pause", "Missing COMPANY_ID (see `duecall status`) or --all, and --reason. See: duecall pause --help"),
+        ("pause --all", "Missing --reason. See: duecall pause --help"),
+        ("pause --reason x", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall pause --help"),
+        ("resume", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall resume --help"),
+        ("status --nonsense", "No such option: --nonsense. See: duecall status --help"),
+    ],
+)
+def test_usage_error_names_all_that_is_missing(duecall: Duecall, line: str, expected: str) -> None:
+    said = duecall(line)
+    assert said.is_one_error_line(code=2)
+    assert said.err.strip() == expected
+
+
+def test_group_without_a_command_prints_its_help_only(duecall: Duecall) -> None:
+    said = duecall("keys")
+    assert said.code == 2
+    assert "See:" not in said.told
 
 
 def test_invalid_port_error_names_port_and_remedy(duecall: Duecall) -> None:
@@ -870,6 +906,23 @@ def test_each_help_page_has_an_example(duecall: Duecall, command: str) -> None:
     said = duecall(f"{command} --help")
     assert said.code == 0
     assert f"duecall {command}" in said.told.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_help_paragraphs_wrap_at_the_width(duecall: Duecall, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 2000)
+    usage, *paragraphs = filter(str.strip, duecall(f"{command} --help").out.partition("\n╭")[0].splitlines())
+    assert usage.startswith(" Usage: ")
+    assert [line for line in paragraphs if not line.rstrip().endswith(".")] == []
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_each_argument_has_a_help_text(command: str) -> None:
+    words = command.split()
+    found = typer.main.get_command(cli.app)
+    for word in words:
+        found = found.commands[word]  # type: ignore[attr-defined]
+    assert [each.name for each in found.params if not each.help] == []  # type: ignore[attr-defined]
 
 
 # ---- which installation is meant
@@ -1017,7 +1070,7 @@ def test_output_names_the_installation_without_its_password(
         "resume --all",
         "keys create --ats Acme",
     ):
-        told = duecall(line).told
+        told = duecall(line).told.replace("The system", "the system")
         assert "the system of DATABASE_URL, database duecall at 127.0.0.1:" in told, line
         assert _password(postgres_url) not in told, line
 

@@ -119,9 +119,9 @@ def test_blocks_are_listed_in_the_order_of_the_rules(
     ("statement", "words", "when"),
     [
         pytest.param("", "its turn", "now", id="nothing"),
-        pytest.param(f"UPDATE companies SET {PAUSED}", "an end of the pause: a test", None, id="a pause"),
+        pytest.param(f"UPDATE companies SET {PAUSED}", "the end of the pause: a test", None, id="a pause"),
         pytest.param(
-            f"UPDATE carrier_accounts SET {PAUSED}", "an end of the pause: a test", None, id="a pause of everything"
+            f"UPDATE carrier_accounts SET {PAUSED}", "the end of the pause: a test", None, id="a pause of everything"
         ),
         pytest.param(
             "UPDATE carrier_accounts SET failures = 5, down_until = :at, down_cause = 'X'",
@@ -175,7 +175,7 @@ def test_pause_has_no_known_end_for_a_later_attempt(tenant: Tenant, explain: Exp
     attempt = a_pending_attempt(tenant, number, due_at=tenant.now() + timedelta(hours=3))
     assert waiting(explain, attempt) == ("its time", attempt.due_at)
     pauses.pause(tenant.company_id, "a holiday")
-    assert waiting(explain, attempt) == ("an end of the pause: a holiday", None)
+    assert waiting(explain, attempt) == ("the end of the pause: a holiday", None)
 
 
 def test_closed_window_names_its_next_opening(tenant: Tenant, explain: Explain, now: TestClock) -> None:
