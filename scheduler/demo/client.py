@@ -10,6 +10,7 @@ import requests
 
 from scheduler.clock import Now
 from scheduler.demo.sample_calls import BUSY_RETRY_AFTER, SampleCall, Then, moved_to
+from scheduler.domain.explanation import Rule
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.local.run_file import Running
@@ -47,7 +48,7 @@ class DemoCall:
     refusal: dict[str, Any] | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
     deleted: bool = False
-    block: str | None = None
+    block: Rule | None = None
     """The first rule that blocks it, from the explanation."""
     problem: str | None = None
     """A contradiction with the carrier's ledger, or an unexpected response of the API."""
@@ -68,6 +69,13 @@ class DemoCall:
     @property
     def is_as_expected(self) -> bool:
         return self.result == self.sample.expected and self.problem is None
+
+    @property
+    def difference(self) -> str:
+        """Return the expected and the actual result, the rule that blocks the call, and the contradiction, if any."""
+        blocked = "" if self.block is None else f", blocked by {self.block}"
+        problem = "" if self.problem is None else f" ({self.problem})"
+        return f"expected {self.sample.expected}, got {self.result}{blocked}{problem}"
 
     def is_over(self, now: datetime) -> bool:
         """Return whether its state is final."""
@@ -185,13 +193,12 @@ class DemoClient:
         except requests.RequestException:
             return  # the API restarts; the next refresh reads the state
 
-    def _block(self, call: DemoCall) -> str | None:
+    def _block(self, call: DemoCall) -> Rule | None:
         path = f"/interviews/{call.interview_id}/call-attempts/{call.newest['id']}/explanation"
         answer = self._api("GET", call.company, path).json()
         if not answer["success"] or not answer["data"]["blocks"]:
             return None
-        rule: str = answer["data"]["blocks"][0]["rule"]
-        return rule
+        return Rule(answer["data"]["blocks"][0]["rule"])
 
     def _api(self, method: str, client: Company, path: str, **options: Any) -> requests.Response:  # noqa: ANN401 - JSON
         headers = {"Authorization": f"Bearer {client.key}"}

@@ -92,10 +92,7 @@ def _print_result(console: Console, system: System, calls: list[DemoCall], viola
         if call.refusal is not None:
             console.print(f"{call.sample.label}: {call.refusal['message']}", style="dim", markup=False)
         if not call.is_as_expected:
-            problem = f" ({call.problem})" if call.problem else ""
-            console.print(
-                f"{call.sample.label}: expected {call.sample.expected}, got {call.result}{problem}", style="red"
-            )
+            console.print(f"{call.sample.label}: {call.difference}", style="red", markup=False)
     for violation in violations:
         console.print(f"the carrier's ledger shows {violation}", style="red")
     count = sum(call.is_as_expected for call in calls)

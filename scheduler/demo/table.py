@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scheduler.demo.client import DemoCall
+from scheduler.domain.explanation import Rule
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows
 
@@ -33,14 +34,25 @@ _STYLES = {
     "DELETED": "magenta",
 }
 _WAITS = {
-    "COMPANY_PAUSED": "waits: paused",
-    "ACCOUNT_PAUSED": "waits: all paused",
-    "CARRIER_DOWN": "waits: carrier down",
-    "COMMAND_WAITING": "waits: a command",
-    "NUMBER_BUSY": "waits: number busy",
-    "COMPANY_LIMIT": "waits: a place",
-    "ACCOUNT_LIMIT": "waits: a place",
+    Rule.ACCOUNT_PAUSED: "waits: all paused",
+    Rule.CARRIER_DOWN: "waits: carrier down",
+    Rule.CARRIER_REFUSES_COUNTRY: "waits: carrier refuses",
+    Rule.CARRIER_REFUSES_CALLER: "waits: carrier refuses",
+    Rule.CARRIER_FAILS_CALLER: "waits: carrier fails",
+    Rule.COMPANY_PAUSED: "waits: paused",
+    Rule.COMPANY_DELETED: "company deleted",
+    Rule.INTERVIEW_OVER: "interview over",
+    Rule.COMMAND_WAITING: "waits: a command",
+    Rule.EXPIRED: "expired",
+    Rule.NUMBER_MISSING: "waits: no number",
+    Rule.NUMBER_NOT_ALLOWED: "waits: not allowed",
+    Rule.TIMEZONE_UNKNOWN: "waits: no time zone",
+    Rule.CONSENT_EXPIRED: "consent is over",
+    Rule.NUMBER_BUSY: "waits: number busy",
+    Rule.COMPANY_LIMIT: "waits: a place",
+    Rule.ACCOUNT_LIMIT: "waits: a place",
 }
+"""Texts of the blocks. For the others, NOT_DUE and WINDOW_CLOSED, the due time is shown."""
 _CALLING = {
     "the carrier's answer": "dialling",
     "the call's end": "calling",
@@ -139,7 +151,9 @@ def _attempt_state(call: DemoCall, newest: dict[str, Any], now: datetime) -> str
     if status == "PENDING":
         if len(call.attempts) > 1:
             return f"{call.attempts[-2]['reasonCode']}, then {_due(newest, now)}"
-        return _WAITS.get(call.block or "", f"waits until {_due(newest, now)}" if call.block else "waits for its turn")
+        if call.block is None:
+            return "waits for its turn"
+        return _WAITS.get(call.block, f"waits until {_due(newest, now)}")
     if status == "COMPLETED":
         return "COMPLETED" if len(call.attempts) == 1 else f"COMPLETED, call {len(call.attempts)}"
     return f"{status} {newest['reasonCode'] or ''}".strip()

@@ -11,6 +11,7 @@ from rich.console import Console
 from scheduler.demo.client import Company, DemoCall, _contradiction
 from scheduler.demo.sample_calls import CALLS, STARTS_AT, SampleCall, Then, moved_to
 from scheduler.demo.table import WIDE, table
+from scheduler.domain.explanation import Rule
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
 COMPANY = Company(company_id=uuid4(), agent_id=uuid4(), key="none")
@@ -68,6 +69,24 @@ RESULTS = {
 @pytest.mark.parametrize(("call", "result"), RESULTS.values(), ids=RESULTS)
 def test_result_of_a_call_has_the_form_of_the_expected_result(call: DemoCall, result: str) -> None:
     assert call.result == result
+
+
+def test_difference_names_the_rule_that_blocks_the_call() -> None:
+    call = _demo_call(_sample(), attempts=[_attempt("PENDING")], block=Rule.CARRIER_FAILS_CALLER)
+    assert call.difference == (
+        "expected COMPLETED ANSWERED, got PENDING until 09:00 Europe/Berlin, blocked by CARRIER_FAILS_CALLER"
+    )
+
+
+@pytest.mark.parametrize("rule", Rule)
+def test_table_names_the_block_unless_it_is_a_time(rule: Rule) -> None:
+    call = _demo_call(_sample(), attempts=[_attempt("PENDING")], block=rule)
+    output = io.StringIO()
+    console = Console(file=output, width=80, highlight=False)
+    console.print(table(console, [call], STARTS + timedelta(minutes=5)))
+    is_a_time = rule in {Rule.NOT_DUE, Rule.WINDOW_CLOSED}
+    assert ("waits until 09:00:00" in output.getvalue()) is is_a_time
+    assert "…" not in output.getvalue()
 
 
 def test_expected_number_of_calls_is_no_contradiction() -> None:
