@@ -15,6 +15,21 @@ from scheduler.wire.field_errors import FieldError, invalid_fields, unknown_fiel
 from scheduler.wire.json_values import MAX_LEVELS, is_too_deep, refuse_unstorable
 
 _TOO_DEEP = f"it is nested more than {MAX_LEVELS} levels deep"
+_REASONS = {
+    "Unexpected UTF-8 BOM (decode using utf-8-sig)": "the text begins with a byte order mark",
+    "Expecting value": "a JSON value is expected",
+    "Expecting property name enclosed in double quotes": "a name in double quotes is expected",
+    "Illegal trailing comma before end of object": "a name in double quotes is expected",
+    "Illegal trailing comma before end of array": "a JSON value is expected",
+    "Expecting ':' delimiter": "a colon is expected",
+    "Expecting ',' delimiter": "a comma or a closing bracket is expected",
+    "Extra data": "there is text after the end of the value",
+    "Unterminated string starting at": "a string has no closing quote",
+    "Invalid control character at": "a string contains a control character that is not escaped",
+    "Invalid \\escape": "a string contains an unknown escape sequence",
+    "Invalid \\uXXXX escape": "a string contains an invalid \\u escape sequence",
+}
+"""Our text for each message of Python's parser."""
 _JSON = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 
 
@@ -83,7 +98,7 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise _malformed(error.msg, error.pos, line=error.lineno, column=error.colno) from None
+        raise _malformed(_REASONS.get(error.msg, error.msg), error.pos, line=error.lineno, column=error.colno) from None
     except RecursionError:
         raise _malformed(_TOO_DEEP, 0) from None
     except _OnlyOurs as error:

@@ -54,7 +54,7 @@ class Conflict(Refused):
 
 
 class InvalidFields(InvalidRequest):
-    """Some fields are invalid. See details.fields."""
+    """Some fields are missing or invalid. See details.fields."""
 
     code = "VALIDATION_ERROR"
 
@@ -312,7 +312,7 @@ class Gone(Refused):
 
 
 class InvitationGone(Gone):
-    """This invitation cannot be accepted: it was used or withdrawn, has expired, or never existed."""
+    """This invitation was used or withdrawn, has expired, or never existed. Ask for a new invitation."""
 
     code = "INVITATION_GONE"
 

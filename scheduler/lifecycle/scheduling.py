@@ -24,6 +24,7 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.timing.callee_zones import CalleeNumber
 from scheduler.timing.requested_time import RequestedTime
+from scheduler.timing.spans import span_text
 
 _SHORTEST_COMMON_OPENING = timedelta(minutes=60)
 
@@ -228,7 +229,7 @@ def _in_time(instant: datetime, now: datetime) -> datetime:
     """Return the instant, or `now` if it has just passed. Raises ScheduleInPast, ScheduleTooFar."""
     if instant < now - times.PAST_ALLOWANCE:
         raise ScheduleInPast(
-            f"{_utc_text(instant)} is {_span_text(now - instant)} in the past. Send a later time, or omit it to call"
+            f"{_utc_text(instant)} is {span_text(now - instant)} in the past. Send a later time, or omit it to call"
             " as soon as allowed.",
             scheduledAt=_utc_text(instant),
             receivedAt=_utc_text(now),
@@ -308,10 +309,6 @@ def offset_text(offset: timedelta) -> str:
 
 def _utc_text(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _span_text(span: timedelta) -> str:
-    return str(timedelta(seconds=int(span.total_seconds())))
 
 
 # ---- clocks that must be open when the phone rings

@@ -13,7 +13,8 @@ from scheduler.domain.owner import Mails
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.terminal.json_text import as_json
-from scheduler.terminal.text import from_now, span_text, utc
+from scheduler.terminal.text import from_now, utc
+from scheduler.timing.spans import span_text
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
 

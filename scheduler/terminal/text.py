@@ -9,6 +9,7 @@ from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
+from scheduler.timing.spans import span_text
 
 _MAX_NAMED_ZONES = 3
 """Up to this many zones are named. For more, only their count is shown."""
@@ -54,16 +55,3 @@ def from_now(instant: datetime, now: datetime) -> str:
     if instant <= now:
         return "now" if now - instant < timedelta(seconds=1) else f"since {span_text(now - instant)}"
     return f"in {span_text(instant - now)}"
-
-
-def span_text(span: timedelta) -> str:
-    """Return the two largest units, for example "2 h 59 min"."""
-    seconds = span.total_seconds()
-    if seconds < 10:  # noqa: PLR2004 - tenths of a second matter below this
-        return f"{seconds:.1f} s"
-    days, rest = divmod(int(seconds), 86_400)
-    hours, rest = divmod(rest, 3_600)
-    minutes, seconds_left = divmod(rest, 60)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds_left, "s")]
-    first = next(index for index, (count, _) in enumerate(parts) if count)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)

@@ -3,8 +3,10 @@
 requested_time   parses the time in a request
 callee_zones     time zones of a phone number, and the clock that decides
 call_windows     when a person may be called
-interval_texts   JSON <-> call time intervals
+call_hours_json  JSON <-> call time intervals
+zone_facts       facts about a zone's clock
 zone_names       valid names of time zones
+spans            time spans in words
 """
 
 import zoneinfo

@@ -40,6 +40,17 @@ from scheduler.wire.field_types import is_idempotency_key
 
 T = TypeVar("T")
 
+_NAMES = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
+_LISTS = {
+    "agent": "GET /agents",
+    "callAttempt": "GET /interviews/{id}/call-attempts",
+    "candidate": "GET /candidates",
+    "interview": "GET /interviews",
+    "job": "GET /jobs",
+    "phoneNumber": "GET /phone-numbers",
+}
+"""The request that lists the resources of each kind."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
@@ -220,8 +231,9 @@ def require(resource: T | None, kind: str, resource_id: UUID) -> T:
 
 def not_found(kind: str, resource_id: UUID) -> NotFound:
     """Build NotFound for a missing resource. A resource of another company gives the same error."""
-    words = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
-    return NotFound(f"There is no such {words.get(kind, kind)}.", resourceType=kind, resourceId=str(resource_id))
+    name = _NAMES.get(kind, kind)
+    found_by = f" {_LISTS[kind]} lists the ids; details.resourceId is not one of them." if kind in _LISTS else ""
+    return NotFound(f"There is no such {name}.{found_by}", resourceType=kind, resourceId=str(resource_id))
 
 
 def first_with_its_key(stores: Stores, command: Command) -> Command:

@@ -54,7 +54,7 @@ def invalid_fields(fields: Sequence[FieldError]) -> refusals.InvalidFields:
     """Build the refusal that lists these errors."""
     names = ", ".join(dict.fromkeys(each.field for each in fields if each.field))
     return refusals.InvalidFields(
-        f"Some fields are invalid: {names}." if names else None,
+        f"Some fields are missing or invalid: {names}." if names else None,
         fields=[each.model_dump() for each in fields],
     )
 

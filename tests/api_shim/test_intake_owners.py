@@ -22,7 +22,7 @@ from tests.test_mail import BAD_ADDRESSES, HEADERS, HOSTILE_NAMES
 KNOWN, OTHER = "known@example.com", "other@example.com"
 GONE = {
     "code": "INVITATION_GONE",
-    "message": "This invitation cannot be accepted: it was used or withdrawn, has expired, or never existed.",
+    "message": "This invitation was used or withdrawn, has expired, or never existed. Ask for a new invitation.",
     "details": None,
 }
 

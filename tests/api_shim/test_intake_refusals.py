@@ -1,13 +1,18 @@
 """Invalid requests are refused by field and code, never with the value, and are not stored."""
 
 import json
+import re
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from api_shim import json_body
+from api_shim.errors import MalformedJson
+from scheduler.use_cases.submit import not_found
 from tests.api_shim.answers import refusal, refused, wrong_fields
 from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, TOMORROW, candidate
+from tests.api_shim.document_operations import DOCUMENT
 from tests.api_shim.intake import Intake, Worker
 
 
@@ -154,6 +159,47 @@ def test_malformed_json_is_refused_with_the_position(intake: Intake, content: by
     assert details["position"] == position
     assert details["reason"]
     assert intake.count("inbox") == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "a JSON value is expected"),
+        (b"tru", "a JSON value is expected"),
+        (b"[1,]", "a JSON value is expected"),
+        (b"{a: 1}", "a name in double quotes is expected"),
+        (b'{"a": 1,}', "a name in double quotes is expected"),
+        (b'{"a"}', "a colon is expected"),
+        (b"[1 2]", "a comma or a closing bracket is expected"),
+        (b"1 2", "there is text after the end of the value"),
+        (b'"a', "a string has no closing quote"),
+        (b'"\n"', "a string contains a control character that is not escaped"),
+        (b'"\\x"', "a string contains an unknown escape sequence"),
+        (b'"\\u12"', "a string contains an invalid \\u escape sequence"),
+        (b"\xef\xbb\xbf{}", "the text begins with a byte order mark"),
+    ],
+)
+def test_malformed_json_has_a_reason_in_plain_english(content: bytes, reason: str) -> None:
+    with pytest.raises(MalformedJson) as refused_by:
+        json_body.parse(content)
+    assert refused_by.value.details["reason"] == reason
+    assert reason in refused_by.value.message
+
+
+def test_missing_resource_names_the_request_that_lists_it(intake: Intake) -> None:
+    error = refused(intake.get(f"/agents/{uuid4()}"), 404, "RESOURCE_NOT_FOUND")
+    assert error["message"] == (
+        "There is no such agent. GET /agents lists the ids; details.resourceId is not one of them."
+    )
+    documented = json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]
+    for kind in ("agent", "callAttempt", "candidate", "interview", "job", "phoneNumber"):
+        [path] = re.findall(r"GET (\S+) lists", not_found(kind, uuid4()).message)
+        assert "get" in documented[path.replace("{id}", "{interviewId}")], path
+
+
+def test_empty_body_names_the_missing_fields(intake: Intake) -> None:
+    error = refused(send(intake, b"{}"), 400, "VALIDATION_ERROR")
+    assert error["message"] == "Some fields are missing or invalid: candidate, agent."
 
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])

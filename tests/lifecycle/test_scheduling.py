@@ -193,6 +193,15 @@ def test_an_online_time_is_refused(text: str, refusal: type[Exception]) -> None:
         scheduling.online_time(text, a_callee(), NOON)
 
 
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [("2026-04-02T11:58:40Z", "1 min 20 s"), ("2026-04-01T11:56:40Z", "1 d"), ("2026-03-30T09:00:00Z", "3 d 3 h")],
+)
+def test_past_time_is_refused_with_its_age(text: str, span: str) -> None:
+    with pytest.raises(ScheduleInPast, match=f" is {span} in the past. Send a later time"):
+        scheduled(text)
+
+
 def test_online_wall_time_needs_a_clock_but_an_instant_does_not() -> None:
     without_a_clock = a_callee(number=None)
     assert scheduling.online_time("2026-04-03T03:00:00Z", without_a_clock, NOON) == datetime(2026, 4, 3, 3, tzinfo=UTC)
