@@ -127,7 +127,7 @@ class AppContext:
     def note_use(self, key: Key) -> None:
         """Store in the background that the key was used, if the stored time is too old."""
         key_id = key.principal.key_id
-        if key_id not in self.notes and self.use_cases.keys.is_news(key):
+        if key_id not in self.notes and self.use_cases.keys.must_record_use(key):
             self.notes[key_id] = asyncio.create_task(self._write_use(key), name="note")
 
     async def _write_use(self, key: Key) -> None:

@@ -89,7 +89,7 @@ class CommandSender(Sender):
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
         """Return 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""
         unknown = partial(self._acceptance_unknown, command_id)
-        await certain(self.context, commit, doubt, unknown)
+        await confirm_commit(self.context, commit, doubt, unknown)
         try:
             with deadline_in(DOUBT_S):
                 command = await run_in_thread(
@@ -183,7 +183,7 @@ class WriteSender(Sender):
                 if not may_wait_again():
                     raise IdempotencyInProgress from earlier
             except CommitInDoubt as doubt:
-                written = await certain(self.context, commit, doubt, partial(self._write_unknown, sent))
+                written = await confirm_commit(self.context, commit, doubt, partial(self._write_unknown, sent))
                 break
         return responses.written(self.request, kind, written)
 
@@ -210,7 +210,7 @@ _SEND_AGAIN = " You may send the request again with the same Idempotency-Key: it
 _DO_NOT_SEND_AGAIN = " Do not send the request again before that: without an Idempotency-Key it could be applied twice."
 
 
-async def certain(
+async def confirm_commit(
     context: AppContext, commit: Commit, doubt: CommitInDoubt, unknown: Callable[[], CommitUnknown]
 ) -> Any:  # noqa: ANN401 - what the write returns
     """Return the result of a write whose commit was in doubt, if it was committed.

@@ -92,16 +92,16 @@ def command_answers(
     description: str,
     *refusals: type[Refused],
     headers: Mapping[str, Any] | None = None,
-    leads_to: Mapping[str, Any] | None = None,
+    response_links: Mapping[str, Any] | None = None,
 ) -> Responses:
     """Return the responses of a command route: success, 202 and every error.
 
-    `headers` and `leads_to` (links) belong to success. `refusals` are the errors of this route only.
+    `headers` and `response_links` belong to success. `refusals` are the errors of this route only.
     """
     success: dict[str, Any] = {
         "description": description,
         "headers": {**(headers or {}), **_REPLAYED},
-        **_links(leads_to),
+        **_links(response_links),
     }
     accepted = {
         "model": WaitingAnswer,
@@ -121,11 +121,14 @@ def written_answers(
     model: type[Answer[Any]],
     description: str,
     *refusals: type[Refused],
-    leads_to: Mapping[str, Any] | None = None,
+    response_links: Mapping[str, Any] | None = None,
 ) -> Responses:
     """Return the responses of a route whose write the API does itself: success and every error, never 202."""
     success = {"description": description, "headers": _REPLAYED, "model": model}
-    return {int(done): success | _links(leads_to), **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True)}
+    return {
+        int(done): success | _links(response_links),
+        **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
+    }
 
 
 def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writes: bool = False) -> Responses:
@@ -144,8 +147,8 @@ def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writ
     return {**responses, "default": {"model": ErrorAnswer, "description": "Any other error."}}
 
 
-def _links(leads_to: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"links": dict(leads_to)} if leads_to else {}
+def _links(response_links: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"links": dict(response_links)} if response_links else {}
 
 
 def _error_response(status: int, messages: dict[str, str]) -> dict[str, Any]:

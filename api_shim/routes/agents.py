@@ -57,7 +57,7 @@ async def list_agents(request: Request, reader: Reader, page: PageQuery) -> JSON
         AgentAnswer,
         "The created agent.",
         refusals.AgentNumberRequired,
-        leads_to=links("getAgent", "updateAgent", "deleteAgent", agentId="id"),
+        response_links=links("getAgent", "updateAgent", "deleteAgent", agentId="id"),
     ),
 )
 async def create_agent(

@@ -56,7 +56,7 @@ async def list_call_attempts(
         refusals.CallAttemptsNotSupported,
         refusals.CallAttemptInProgress,
         refusals.InterviewFinished,
-        leads_to=links(
+        response_links=links(
             "getCallAttempt",
             "rescheduleCallAttempt",
             "deleteCallAttempt",

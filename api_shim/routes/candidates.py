@@ -69,7 +69,7 @@ async def list_candidates(
         "The created candidate.",
         refusals.InvalidTimezone,
         refusals.UnknownJobs,
-        leads_to=links("getCandidate", "updateCandidate", "deleteCandidate", candidateId="id"),
+        response_links=links("getCandidate", "updateCandidate", "deleteCandidate", candidateId="id"),
     ),
 )
 async def create_candidate(

@@ -63,7 +63,7 @@ async def list_companies(request: Request, principal: Reader, page: PageQuery) -
         "The created company.",
         *_SETTINGS,
         refusals.CompanyDeleted,
-        leads_to=links("getCompany", "updateCompany", "deleteCompany", companyId="id"),
+        response_links=links("getCompany", "updateCompany", "deleteCompany", companyId="id"),
     ),
 )
 async def create_company(

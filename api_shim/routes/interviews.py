@@ -73,7 +73,7 @@ async def list_interviews(
         refusals.JobAmbiguous,
         refusals.JobNotAssigned,
         refusals.TooManyJobs,
-        leads_to={
+        response_links={
             **links("getInterview", "updateInterview", "deleteInterview", interviewId="id"),
             **links("listCallAttempts", "createCallAttempt", interviewId="id"),
             **links("getCallAttempt", interviewId="id", attemptId="callAttempts/0/id"),

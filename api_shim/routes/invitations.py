@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from api_shim import json_body, responses
 from api_shim.context import app_context, run_write
-from api_shim.dispatch import certain
+from api_shim.dispatch import confirm_commit
 from api_shim.errors import CommitUnknown
 from api_shim.openapi_responses import error_answers
 from api_shim.queries import refuse_wrong_query
@@ -40,11 +40,11 @@ async def accept_invitation(
         accept = partial(context.use_cases.owners.accept, body.token, body.name, commit=commit)
         owner = await run_write(context.threads.without_key, commit, accept)
     except CommitInDoubt as doubt:
-        owner = await certain(context, commit, doubt, _unknown)
+        owner = await confirm_commit(context, commit, doubt, _acceptance_unknown)
     return responses.answered(request, OwnerView.of(owner))
 
 
-def _unknown() -> CommitUnknown:
+def _acceptance_unknown() -> CommitUnknown:
     return CommitUnknown(
         "The database connection was lost, so the invitation may have been accepted. Send the request again: 410 then"
         " means that it was accepted or can no longer be used.",

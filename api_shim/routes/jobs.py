@@ -49,7 +49,7 @@ async def list_jobs(
         HTTPStatus.CREATED,
         JobAnswer,
         "The created job.",
-        leads_to=links("getJob", "updateJob", "deleteJob", jobId="id"),
+        response_links=links("getJob", "updateJob", "deleteJob", jobId="id"),
     ),
 )
 async def create_job(

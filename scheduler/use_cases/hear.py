@@ -28,6 +28,8 @@ _log = log(__name__)
 
 
 class Hear:
+    """Stores and applies callbacks of the carrier. A callback that arrives twice is applied once."""
+
     def __init__(self, context: Context, hints: Hints, callbacks: CarrierCallbacks) -> None:
         self._database = context.database
         self._hints = hints
@@ -54,7 +56,7 @@ class Hear:
     def store(self, callbacks: Sequence[NewCarrierEvent]) -> None:
         """Store each callback once, all in one transaction, and send one hint. Raises DatabaseAway, CommitInDoubt.
 
-        A callback with an unknown token is not stored. It is no error, so that the carrier stops repeating it.
+        A callback with an unknown token is not stored. The request succeeds, so that the carrier stops repeating it.
         """
         events = list({each.fingerprint: each for each in callbacks}.values())
         with self._database.transaction() as stores:
@@ -68,7 +70,7 @@ class Hear:
         failpoint("hear.rung")
 
     def batch(self, event_ids: Sequence[UUID]) -> list[UUID]:
-        """Apply stored callbacks in one transaction. Return those that are to be applied alone. Raises DatabaseAway."""
+        """Apply stored callbacks in one transaction. Return the ids to apply one by one. Raises DatabaseAway."""
         return together(event_ids, self._apply)
 
     def event(self, event_id: UUID, *, lock_s: float = LOCK_S) -> None:
@@ -95,7 +97,7 @@ class Hear:
             raise
 
     def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> Collection[UUID]:
-        """Apply them, except those that are to be applied alone, whose ids are returned."""
+        """Apply the callbacks. Return the ids to apply one by one."""
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             found = stores.carrier_events.lock_unheard(event_ids)
@@ -121,7 +123,7 @@ class Hear:
                 )
 
     def _hear(self, stores: Stores, events: Sequence[CarrierEvent], now: datetime) -> bool:
-        """Apply them to their attempts. Return True if one proves nothing by itself and the carrier must be polled.
+        """Apply the callbacks. Return True if a callback proves nothing and the carrier must be polled.
 
         If one of several fails, all events of its attempt are taken out, so that they keep their order.
         """
@@ -167,7 +169,7 @@ def _without_failed(events: Sequence[CarrierEvent]) -> tuple[list[CarrierEvent],
 
 
 def _in_order(heard: Sequence[tuple[UUID, CallNews]]) -> list[tuple[UUID, CallNews]]:
-    """Sort the news of each call by its progress, so that the history has each step. Calls keep their turns.
+    """Sort the news of each call by its progress, so that the history has each step. The order between calls stays.
 
     Between two calls the order of arrival matters: the end of one may free the line of the other.
     """

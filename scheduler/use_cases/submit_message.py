@@ -26,6 +26,8 @@ _PLAIN = re.compile(r"[A-Za-z]{1,40}|[0-9]{1,3}")
 
 
 class Messages:
+    """Accepts commands that arrive as queue messages."""
+
     def __init__(self, keys: Keys, submit: Submit) -> None:
         self._keys = keys
         self._submit = submit
@@ -33,8 +35,8 @@ class Messages:
     def take(self, message: Mapping[str, Any]) -> None:
         """Accept the command of a message, once for its idempotency key. Raises DatabaseAway.
 
-        An invalid body is stored as a refusal. No answer is stored, only a log line written, for an invalid envelope, a
-        key without the permission or the company, and an idempotency key that an earlier, different message used.
+        An invalid body is stored as a refusal. These messages get only a log line: an invalid envelope, a key without
+        the permission or the company, and an idempotency key that an earlier, different message used.
         """
         key: Key | None = None
         try:
@@ -54,7 +56,7 @@ class Messages:
 
     def _take(self, key: Key, kind: CommandKind, idempotency_key: str, body: Any) -> None:  # noqa: ANN401 - JSON
         must_have(key.principal, [_SCOPES.get(kind, _USUAL_SCOPE)])
-        if self._keys.is_news(key):
+        if self._keys.must_record_use(key):
             self._keys.used(key.principal)
         try:
             canonical_body = canonical(body)

@@ -33,7 +33,7 @@ def with_limits(intake: Intake, *scopes: str, per_minute: int, per_hour: int = 2
 
 
 def limits_of(answer: httpx.Response) -> dict[str, int]:
-    """The value of each header, by its name without the prefix."""
+    """Return the value of each header, by its name without the prefix."""
     assert all(answer.headers.get_list(name) == [answer.headers[name]] for name in NAMES)
     return {name.removeprefix("X-RateLimit-"): int(answer.headers[name]) for name in NAMES}
 
@@ -105,7 +105,7 @@ def test_request_above_the_hour_limit_gets_429(intake: Intake) -> None:
     assert answers[1].json()["error"]["details"]["reset"] == limits_of(answers[1])["Reset-Hour"]
 
 
-def test_a_key_is_limited_by_itself_and_so_is_its_rotation(intake: Intake) -> None:
+def test_each_key_of_a_company_has_its_own_limits(intake: Intake) -> None:
     one, other = with_limits(intake, per_minute=1), with_limits(intake, per_minute=1)
     assert one.get("/jobs").status_code == 200
     assert other.get("/jobs").status_code == 200

@@ -25,11 +25,11 @@ IN_NEW_YORK = "+12125550123"
 WITHOUT_A_ZONE = "+80012345678"
 """Freephone of no country."""
 A_WHILE = timedelta(seconds=7)
-"""Both looks at what a change touches are over."""
+"""Longer than both passes of the recomputation."""
 
 
 def move(tenant: Tenant, records: ApiWriter, now: TestClock, attempt: Attempt, reach: Reach) -> None:
-    """They are reached otherwise, and everything that this touches has been looked at."""
+    """Change the candidate's number or zone, and recompute until nothing is left."""
     records.change_reach(tenant.principal, candidate_of(tenant, attempt), reach)
     records.reresolve()
     now.move(A_WHILE)
@@ -84,7 +84,7 @@ def test_returned_attempt_calls_the_changed_number(
     assert back.number_hash == tenant.hasher.number(new), (
         "else it would be put back every five seconds until it expires"
     )
-    assert back.due_at > now(), "its turn is when it was"
+    assert back.due_at > now(), "its due time is still ahead"
     now.instant = back.due_at
     [claim] = tenant.dial.claim([mine.id]).claimed
     assert order_to(tenant, claim.attempt) == new

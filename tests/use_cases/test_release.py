@@ -1,4 +1,4 @@
-"""Releases by the clock: due and claimable attempts, once in fifteen seconds, within the limits."""
+"""Releases by the clock: due and claimable attempts, at most once in fifteen seconds, within the limits."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -86,7 +86,9 @@ def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: Reco
         pytest.param("UPDATE lines SET free_at = :at + interval '1 second'", id="its line rests"),
     ],
 )
-def test_nothing_is_released_when(tenant: Tenant, release: Release, hints: RecordingHints, meanwhile: str) -> None:
+def test_nothing_is_released_while_a_rule_blocks_it(
+    tenant: Tenant, release: Release, hints: RecordingHints, meanwhile: str
+) -> None:
     a_pending_attempt(tenant)
     tenant.change(meanwhile, at=tenant.now())
     assert release.round(resends=False).released == 0

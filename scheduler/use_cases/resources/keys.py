@@ -85,7 +85,7 @@ class Keys:
                 raise ApiKeySuspended(suspendedAt=suspended_at, reason=key.suspend_reason)
         raise InvalidApiKey
 
-    def is_news(self, key: Key) -> bool:
+    def must_record_use(self, key: Key) -> bool:
         """Return True if `last_used_at` should be updated."""
         now, last = self._now(), key.last_used_at
         return last is None or not now - USED_EVERY < last <= now
