@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,18 +31,22 @@ def _nodes(path: Path) -> Iterator[ast.AST]:
     return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 
 
-def _calls(path: Path) -> set[str]:
+@cache
+def _calls(path: Path) -> frozenset[str]:
     """Return every dotted name that a module calls or reads, as written."""
-    return {ast.unparse(node) for node in _nodes(path) if isinstance(node, ast.Attribute | ast.Name)}
+    return frozenset(ast.unparse(node) for node in _nodes(path) if isinstance(node, ast.Attribute | ast.Name))
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    """Return every module that a module imports, and every name from it."""
+    imported = set()
     for node in _nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(imported)
 
 
 CLOCK = r"(datetime|date)\.(now|utcnow|today)|time\.(time|time_ns|monotonic|monotonic_ns|perf_counter)"
