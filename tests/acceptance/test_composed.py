@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,12 @@ def test_compose_services_start_place_a_call_and_stop(composition: Composition, 
     assert len(rung) == 1
     told = list(what_flower_and_metrics_tell(composition, place))
 
-    codes = {name: composition.stop(name) for name in names}
-    # uvicorn finishes running requests and then ends by the signal.
-    assert codes == {**dict.fromkeys(names, 0), "api": -signal.SIGTERM}
-    assert not any(composition.is_healthy(name) for name in names)
+    # All at once, as Docker does: a worker takes seconds to stop, and the check of a stopped one waits for its answer.
+    with ThreadPoolExecutor(len(names)) as pool:
+        codes = dict(zip(names, pool.map(composition.stop, names), strict=True))
+        # uvicorn finishes running requests and then ends by the signal.
+        assert codes == {**dict.fromkeys(names, 0), "api": -signal.SIGTERM}
+        assert not any(pool.map(composition.is_healthy, names))
     told += [log.read_text(encoding="utf-8") for log in composition.logs()]
     assert len(told) > len(names)
     for canary in (*composition.secrets, NUMBER.removeprefix("+"), "Canary", "Ferdinand"):
