@@ -1,6 +1,7 @@
 """The operations of the public document: expected, and as the API documents them."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -59,9 +60,16 @@ OPERATIONS = {
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Return method, path and description of each operation."""
-    for path, operations in create_app().openapi()["paths"].items():
+    for path, operations in _paths().items():
         for method, operation in operations.items():
             yield method.upper(), path, operation
+
+
+@cache
+def _paths() -> dict[str, Any]:
+    """Return the paths of the document, which takes a second to generate and is read when tests are collected."""
+    paths: dict[str, Any] = create_app().openapi()["paths"]
+    return paths
 
 
 def example_of(operation: Mapping[str, Any]) -> Any:
