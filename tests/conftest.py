@@ -39,18 +39,22 @@ CALLER = "+421221020001"
 def wait_until(what: Callable[[], T | None], *, seconds: float = 20.0, says: str = "it came true") -> T:
     """Return the first truthy value of `what()`. Fails after the given seconds."""
     deadline = time.monotonic() + seconds
+    pause_s = _FIRST_PAUSE_S
     while True:
         value = what()
         if value:
             return value
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds} s and never: {says}; last seen: {value!r}")
-        _NEVER.wait(_BETWEEN_LOOKS_S)
+        _NEVER.wait(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 _NEVER = threading.Event()
-_BETWEEN_LOOKS_S = 0.02
-"""Seconds between two checks of a condition. A wait ends by its condition."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
+"""Seconds between two checks of a condition, growing: most conditions come true within 3 ms. A wait ends by its
+condition.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,20 +63,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _ONE_AFTER_THE_OTHER = {
+    "whole systems": {"acceptance"},
     "many processes": {
-        *("acceptance", "crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
+        *("crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
         *("test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"),
     },
     "waits for minutes": {"test_deaf_workers.py"},
 }
-"""Files and folders whose tests start many processes, race with time itself, want the usual ports, or mostly wait.
+"""Files and folders whose tests start many processes, race with time itself, or mostly wait, in groups.
 
-One process more than there are processors would be no faster, and the races with time would fail.
+Two groups may run next to each other: a whole system waits for most of its time, so it disturbs a race with time less
+than other tests do.
 """
 
 
 class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Give the next test to a free process. Tests of one group run in one process, first of all.
+    """Give the next test to a free process. Tests of one group run in one process, and groups are given first.
 
     The marker `xdist_group` would do the same, but this pytest ignores it.
     """
@@ -81,6 +87,13 @@ class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
         parts = set(nodeid.partition("::")[0].split("/"))
         groups = [name for name, places in _ONE_AFTER_THE_OTHER.items() if places & parts]
         return groups[-1] if groups else nodeid
+
+    def _assign_work_unit(self, node: Any) -> None:
+        # xdist gives large groups first. A group with one test would come last, and all processes wait for its minutes.
+        group = next((name for name in _ONE_AFTER_THE_OTHER if name in self.workqueue), None)
+        if group is not None:
+            self.workqueue.move_to_end(group, last=False)
+        super()._assign_work_unit(node)
 
 
 @pytest.hookimpl(optionalhook=True)
