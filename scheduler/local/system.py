@@ -134,6 +134,10 @@ class System:
         self._lock.close()
         self._lock = None
 
+    def fork_server(self, environment: Mapping[str, str], log: Path) -> ForkServer:
+        """Start the fork server. The supervisor stops it after its processes."""
+        return ForkServer(environment, log)
+
     def log_of(self, name: str) -> Path:
         return self._home / "logs" / f"{name}.log"
 
@@ -176,7 +180,8 @@ class System:
             for folder in (self._data, self._home / "logs"):
                 shutil.rmtree(folder, ignore_errors=True)
         if ForkServer.is_possible():
-            self.supervisor.fork_server = ForkServer(needed_for_imports(environment()), self.log_of("fork-server"))
+            needed = needed_for_imports(environment())
+            self.supervisor.fork_server = self.fork_server(needed, self.log_of("fork-server"))
         database_url, redis_url = self._database_url(), self._redis_url()
         self._report("upgrading the database to this version's schema")
         schema.upgrade(self._owner_url(database_url))

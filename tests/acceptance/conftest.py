@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from scheduler.clock import clock
+from scheduler.local.fork_server import ForkServer
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.run_file import Running
 from scheduler.local.system import Options, System
@@ -24,6 +25,8 @@ from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, environment
 from tests.conftest import wait_until
+from tests.support.copied_postgres import CopiedPostgres
+from tests.support.kept_fork_server import kept_fork_server
 
 STARTS_AT = datetime(2026, 4, 2, 8, 0, tzinfo=UTC)
 """A Thursday, ten in the morning in Bratislava. Calling hours last for hours there."""
@@ -164,6 +167,15 @@ class WholeSystem:
         self.change("UPDATE companies SET calls_per_second = 100, concurrent_calls = 1000")
 
 
+class _QuickSystem(System):
+    """Starts with data and imports that earlier systems of this test process have already paid for."""
+
+    postgres_class: ClassVar = CopiedPostgres
+
+    def fork_server(self, environment: Mapping[str, str], log: Path) -> ForkServer:
+        return kept_fork_server(environment, log)
+
+
 def kill_server(server: EmbeddedPostgres | EmbeddedValkey | None) -> None:
     assert server is not None
     assert server.pid is not None
@@ -182,7 +194,7 @@ def running_system(
     settings = settings or Settings(database_url=None, redis_url=None, twilio_account_sid="")
     offset = (starts_at - datetime.now(UTC)).total_seconds()
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
-    with System(options, settings, say) as system:
+    with _QuickSystem(options, settings, say) as system:
         yield WholeSystem(system, home, offset)
 
 
