@@ -18,6 +18,8 @@ demo: $(VENV)/runtime ## run sample calls in eight countries; ONCE=1 ends by its
 up: $(VENV)/runtime ## run the whole system until Ctrl-C; ARGS="--port 8080" passes options
 	@$(PY) -m scheduler up $(ARGS)
 
+# Many containers forbid bytecode. Then each process that a test starts would compile the product again.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/dev ## run all tests, or a part: ARGS="tests/timing -x"; AT_ONCE=1 uses one process
 	@$(PY) -m pytest -n $(AT_ONCE) --maxprocesses 4 $(ARGS)
 
