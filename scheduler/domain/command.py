@@ -182,6 +182,10 @@ class Command:
     answer: Answer | None = None
     failures: int = 0
     quarantined_at: datetime | None = None
+    may_be_packed: bool = False
+    """The snapshot of the answer may be packed. False for a command that the previous version accepted: it cannot
+    read packed snapshots.
+    """
 
     @property
     def state(self) -> CommandState:

@@ -1,7 +1,7 @@
 """The inbox: accepted commands in the order of their acceptance, and their answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -15,6 +15,7 @@ from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.many import among, update_all
+from scheduler.persistence.packed_snapshots import pack, unpack
 from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
@@ -51,9 +52,10 @@ class Inbox(Store):
         """
         values = as_columns(
             command,
-            without={"quarantined_at"},
+            without={"quarantined_at", "may_be_packed"},
             body=null() if command.body is None else command.body,
-            answer=null() if command.answer is None else ANSWER.dump_python(command.answer, mode="json"),
+            answer=null() if command.answer is None else _answer_as_json(command.answer),
+            packed_snapshot=b"" if command.may_be_packed else None,
             failures=0,
             rung_at=command.received_at,
         )
@@ -132,16 +134,13 @@ class Inbox(Store):
                 raise StillRunning from error
             raise
 
-    def answer(self, command_id: UUID, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
+    def answer(self, command: Command, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
         """Mark the command as applied: store its answer and delete its body."""
-        row = {
-            "id": command_id,
-            "interview_id": interview_id,
-            "applied_at": now,
-            "answer": ANSWER.dump_python(answer, mode="json"),
-            "body": None,
-        }
-        self._connection.write(_ANSWER, command_id, row)
+        row: dict[str, Any] = {"id": command.id, "interview_id": interview_id, "applied_at": now, "body": None}
+        if command.may_be_packed and answer.snapshot is not None:
+            row["packed_snapshot"] = pack(answer.snapshot, (interview_id, command.company_id))
+            answer = replace(answer, snapshot=None)
+        self._connection.write(_ANSWER, command.id, {**row, "answer": _answer_as_json(answer)})
 
     def count_failure(self, command_id: UUID, now: datetime) -> bool:
         """Count an unexpected failure of the command. True if it is now in quarantine."""
@@ -247,7 +246,21 @@ _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:
-    return from_row(Command, row, answer=None if row.answer is None else ANSWER.validate_python(row.answer))
+    return from_row(Command, row, answer=_answer_of(row), may_be_packed=row.packed_snapshot is not None)
+
+
+def _answer_as_json(answer: Answer) -> dict[str, Any]:
+    form = ANSWER.dump_python(answer, mode="json")
+    return {name: value for name, value in form.items() if value is not None}
+
+
+def _answer_of(row: Row[tuple[Any, ...]]) -> Answer | None:
+    if row.answer is None:
+        return None
+    answer = ANSWER.validate_python(row.answer)
+    if not row.packed_snapshot:
+        return answer
+    return replace(answer, snapshot=unpack(row.packed_snapshot, (row.interview_id, row.company_id)))
 
 
 def _found(row: Row[tuple[Any, ...]]) -> FoundCommand:

@@ -616,6 +616,9 @@ inbox = Table(
     Column("rung_at", _INSTANT, nullable=False),
     Column("applied_at", _INSTANT),
     Column("answer", JSONB),
+    # The snapshot of the answer. It is empty while the command waits, and for an answer without a snapshot. NULL: a
+    # process of the previous version has accepted the command, so the snapshot belongs in `answer`.
+    Column("packed_snapshot", LargeBinary),
     Column("failures", Integer, nullable=False),
     Column("quarantined_at", _INSTANT),
     CheckConstraint("(applied_at IS NULL) = (answer IS NULL)", name="applied_is_answered"),

@@ -137,7 +137,7 @@ class Apply:
                 failpoint("apply.doing")
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
-        turn.stores.inbox.answer(turn.command.id, answer, interview_id, turn.now)
+        turn.stores.inbox.answer(turn.command, answer, interview_id, turn.now)
 
     def _do(self, turn: Turn) -> tuple[UUID, Answer]:
         if not _company_is_there(turn):

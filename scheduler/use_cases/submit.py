@@ -105,6 +105,7 @@ class Submit:
                 interview_id=getattr(request, "interview_id", None) if refused is None else None,
                 applied_at=None if refused is None else now,
                 answer=None if refused is None else Answer(refusal=refusal_of(refused)),
+                may_be_packed=True,
             )
             accepted = _accept(stores, command)
             failpoint("submit.accepting")

@@ -517,7 +517,7 @@ def test_quarantined_command_is_listed_dropped_or_retried(duecall: Duecall, tena
 def test_status_does_not_count_applied_commands(duecall: Duecall, tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None)
     with tenant.database.transaction() as stores:
-        stores.inbox.answer(command.id, Answer(), None, tenant.now())
+        stores.inbox.answer(command, Answer(), None, tenant.now())
     assert "ommands" not in duecall("status").told
 
 

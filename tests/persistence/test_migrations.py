@@ -15,8 +15,9 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import with_driver
+from scheduler.persistence.packed_snapshots import pack
 from scheduler.persistence.revisions import head
-from tests.conftest import wait_until
+from tests.conftest import NOON, wait_until
 
 CATALOG = {
     "columns": """
@@ -172,6 +173,27 @@ def test_upgrade_says_that_tables_are_in_use(connection: Connection, config: Con
         with pytest.raises(schema.SchemaNotMade, match=r"could not be locked .* Pause calling \(duecall pause --all\)"):
             schema.upgrade(url)
     assert _catalog(connection) == before
+
+
+def test_downgrade_unpacks_stored_answers(connection: Connection, config: Config) -> None:
+    """The previous version reads answers as JSON, and returns them for 30 days."""
+    command.upgrade(config, "0015")
+    packed, plain, interview_id = uuid4(), uuid4(), uuid4()
+    snapshot = {"interview": {"id": str(interview_id)}, "attempts": [{"reason": None}]}
+    for command_id, content in ((packed, pack(snapshot, (interview_id, None))), (plain, b"")):
+        values = {"id": command_id, "interview": interview_id, "packed": content, "now": NOON}
+        connection.execute(text(_ANSWERED), values)
+    connection.commit()
+    command.downgrade(config, "0014")
+    answers = {row.id: row.answer for row in connection.execute(text("SELECT id, answer FROM inbox"))}
+    assert answers == {packed: {"attempt_id": "a", "snapshot": snapshot}, plain: {"attempt_id": "a"}}
+
+
+_ANSWERED = """
+    INSERT INTO inbox (id, principal_id, request_hash, kind, interview_id, received_at, rung_at, applied_at, answer,
+                       packed_snapshot, failures)
+    VALUES (:id, :id, '', 'create_interview', :interview, :now, :now, :now, '{"attempt_id": "a"}', :packed, 0)
+"""
 
 
 def _url_of(connection: Connection) -> str:

@@ -41,7 +41,7 @@ class Quarantine:
 
 def dropped(stores: Stores, command: Command, now: datetime) -> None:
     """Store the answer of a dropped command and delete its body, which may contain personal data."""
-    stores.inbox.answer(command.id, Answer(refusal=refusal_of(CommandDropped())), command.interview_id, now)
+    stores.inbox.answer(command, Answer(refusal=refusal_of(CommandDropped())), command.interview_id, now)
 
 
 def _locked(stores: Stores, command_id: UUID) -> Command:

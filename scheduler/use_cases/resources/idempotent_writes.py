@@ -108,7 +108,7 @@ class IdempotentWrites:
                 written = WriteResult(record=record)
                 answer = Answer(snapshot=None if record is None else record_as_json(record))
             if command.idempotency_key is not None:
-                stores.inbox.answer(command.id, answer, None, now)
+                stores.inbox.answer(command, answer, None, now)
             _set_commit_result(sent, written)
             failpoint("write.answering")
         failpoint("write.written")
