@@ -71,7 +71,11 @@ class Attempts(Store):
 
     def of_chains(self, chain_ids: Sequence[UUID]) -> list[Attempt]:
         """Return all attempts of chains of retries. Deleted attempts still count as tries."""
-        query = select(attempts).where(among(attempts.c.chain_id, chain_ids)).order_by(attempts.c.retry_number)
+        # The first attempt of a chain has its id. Only retries are in the index of chains.
+        of_chain = or_(
+            among(attempts.c.id, chain_ids), and_(attempts.c.retry_number > 0, among(attempts.c.chain_id, chain_ids))
+        )
+        query = select(attempts).where(of_chain).order_by(attempts.c.retry_number)
         return self._all(attempt_of, query)
 
     def find(self, attempt_id: UUID) -> Attempt | None:

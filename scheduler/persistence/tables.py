@@ -363,7 +363,6 @@ attempts = Table(
     Column("cause_is_lost", Boolean),
     Column("deleted_at", _INSTANT),
     *_timestamps(),
-    UniqueConstraint("company_id", "id"),
     ForeignKeyConstraint(["company_id", "interview_id"], ["interviews.company_id", "interviews.id"]),
     CheckConstraint(_state_and_reason(), name="state_and_reason"),
     CheckConstraint("(state = 'IN_PROGRESS') = (phase IS NOT NULL)", name="a_phase_in_progress_only"),
@@ -411,8 +410,14 @@ attempts = Table(
         "released_until",
         postgresql_where=text("state = 'PENDING' AND released_until IS NOT NULL"),
     ),
-    # For attempts that wait for a line.
-    Index("ix_attempts_waiting_by_number", "number_hash", postgresql_where=text("state = 'PENDING'")),
+    Index("ix_attempts_pending_by_company", "company_id", "id", postgresql_where=text("state = 'PENDING'")),
+    # For attempts that wait for a line. Half the size of a B-tree of these hashes.
+    Index(
+        "ix_attempts_waiting_by_number",
+        "number_hash",
+        postgresql_using="hash",
+        postgresql_where=text("state = 'PENDING'"),
+    ),
     # By the version of the tz database that an attempt was resolved with.
     Index("ix_attempts_zone_data", text("(schedule ->> 'tzdata_version')"), postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_expiry", "expires_at", postgresql_where=text("state = 'PENDING'")),
@@ -422,10 +427,17 @@ attempts = Table(
     Index("ix_attempts_cause_lost", "company_id", postgresql_where=text("cause_is_lost")),
     Index("ix_attempts_search", "search_at", postgresql_where=text("search_at IS NOT NULL")),
     Index("ix_attempts_unknown", "company_id", postgresql_where=text("reason = 'OUTCOME_UNKNOWN'")),
-    # For attempts that a clock from the future wrote last.
-    Index("ix_attempts_pending_updated_at", "updated_at", postgresql_where=text("state = 'PENDING'")),
-    Index(None, "interview_id", "created_at"),
-    Index(None, "chain_id"),
+    # For attempts that a clock from the future wrote last. A B-tree would have an entry for each event of a call.
+    Index(
+        "ix_attempts_pending_updated_at",
+        "updated_at",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": True},
+        postgresql_where=text("state = 'PENDING'"),
+    ),
+    Index(None, "interview_id"),
+    # The first attempt of a chain has the chain's id.
+    Index("ix_attempts_retries", "chain_id", postgresql_where=text("retry_number > 0")),
 )
 
 attempt_tokens = Table(
@@ -578,7 +590,7 @@ attempt_history = Table(
         ["event", "from_state", "to_state", "reason"],
         ["arrows.event", "arrows.from_state", "arrows.to_state", "arrows.reason"],
     ),
-    Index(None, "attempt_id", "id"),
+    Index(None, "attempt_id"),
 )
 
 lines = Table(

@@ -1,4 +1,4 @@
-"""Statements behind lists, search, metrics and status read few rows by an index, however many rows there are.
+"""Statements behind lists, search, metrics, status and workers read few rows by an index, however many there are.
 
 Each is run as the role that runs it in production, because policies change a plan.
 """
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import md5
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,22 +25,27 @@ from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from tests.conftest import NOON, Seeded, seed
+from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.support.big_tables import add_pending_calls
 
 BIG = frozenset({"candidates", "interviews", "attempts", "lines", "inbox"})
 COUNT, COUNT_OF_OTHER = 40_000, 5_000
 FIRST = Slice(page=1, limit=20)
-NO_COMPANY = UUID(int=0)
+NO_COMPANY = NO_ATTEMPT = UUID(int=0)
+NO_NUMBER = bytes(32)
+LATER = NOON + timedelta(days=1)
+ROWS_OF_A_RANGE = 32 * 20
+"""Rows in the last pages of `attempts`, which a BRIN index does not describe yet."""
 ADAS_WITH_0 = sum(md5(str(n).encode()).hexdigest().startswith("0") for n in range(3, COUNT + 1, 3))
 """Candidates called Ada whose last name, a hash, begins with 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Big:
-    """A database with many pending calls, seen as the API sees it."""
+    """A database with many pending calls, seen as the API and as workers see it."""
 
     api: Database
+    worker: Database
     one: Seeded
     ats_id: UUID
 
@@ -59,17 +65,17 @@ def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
     name = f"big_{uuid4().hex}"
     with psycopg.connect(postgres.url, autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}".encode())
-        url, api_url = (_of_database(each, name) for each in (postgres.url, logins.api))
+        url, api_url, worker_url = (_of_database(each, name) for each in (postgres.url, logins.api, logins.worker))
         schema.upgrade(url)
-        owner, api, ats_id = Database(url), Database(api_url, bound=True), uuid4()
+        owner, api, worker, ats_id = Database(url), Database(api_url, bound=True), Database(worker_url), uuid4()
         one, other = seed(owner, NOON), seed(owner, NOON)
         with owner.transaction() as stores:
             stores.connection.execute(text("UPDATE companies SET ats_principal_id = :id"), {"id": ats_id})
         add_pending_calls(url, one, NOON, COUNT)
         add_pending_calls(url, other, NOON, COUNT_OF_OTHER)
-        yield Big(api=api, one=one, ats_id=ats_id)
-        owner.close()
-        api.close()
+        yield Big(api=api, worker=worker, one=one, ats_id=ats_id)
+        for each in (owner, api, worker):
+            each.close()
         server.execute(f"DROP DATABASE {name}".encode())
 
 
@@ -120,6 +126,19 @@ COUNTS: dict[str, Callable[[Stores], Any]] = {
     "back-offs": lambda stores: stores.backoffs.waiting(),
     "erasures": lambda stores: stores.erasures.count_open(),
 }
+STEPS: dict[str, Act] = {
+    "pending attempts that a wrong clock wrote": lambda stores, _: stores.corrections.lock_impossible_pending(
+        LATER, 100
+    ),
+    "gaps that a wrong clock wrote": lambda stores, _: stores.corrections.shorten_rests(LATER, LATER, 100),
+    "chains of retries": lambda stores, _: stores.attempts.of_chains([NO_ATTEMPT] * 200),
+    "attempts of interviews": lambda stores, _: stores.attempts.of_interviews([NO_ATTEMPT] * 200),
+    "pending attempts of a company": lambda stores, one: stores.attempts.pending_of(
+        one.company_id, None, UUID(int=2**127), 25
+    ),
+    "pending attempts between two numbers": lambda stores, _: stores.attempt_polls.pending_to(NO_NUMBER, CALLER),
+    "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 200, NOON),
+}
 
 
 @pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
@@ -139,6 +158,13 @@ def test_first_page_of_companies_reads_no_big_table(big: Big, kind: KeyKind) -> 
 @pytest.mark.parametrize("name", COUNTS)
 def test_count_for_metrics_and_status_reads_an_index(big: Big, name: str) -> None:
     assert rows_read(big.api, big.api.counting(), COUNTS[name]) <= 200
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_step_of_a_worker_reads_an_index(big: Big, name: str) -> None:
+    assert (
+        rows_read(big.worker, big.worker.transaction(), lambda stores: STEPS[name](stores, big.one)) <= ROWS_OF_A_RANGE
+    )
 
 
 def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:
