@@ -66,14 +66,16 @@ def request_from_json(kind: CommandKind, form: dict[str, Any] | None) -> Request
 
 def schedule_as_json(schedule: Schedule) -> dict[str, Any]:
     clock = schedule.clock
+    # Left out if it is the same as `due_at`, because each attempt stores this form.
+    earlier = {} if schedule.earliest_at == schedule.due_at else {"earliest_at": schedule.earliest_at.isoformat()}
     return {
         "requested": schedule.requested,
         "source": clock.source.value,
         "offset_s": None if clock.offset is None else clock.offset.total_seconds(),
         "zones": list(clock.zones),
         "due_at": schedule.due_at.isoformat(),
-        "earliest_at": schedule.earliest_at.isoformat(),
         "tzdata_version": schedule.tzdata_version,
+        **earlier,
     }
 
 
@@ -87,7 +89,6 @@ def schedule_from_json(form: dict[str, Any]) -> Schedule:
             zones=tuple(form["zones"]),
         ),
         due_at=datetime.fromisoformat(form["due_at"]),
-        # The previous version did not store it.
         earliest_at=datetime.fromisoformat(form.get("earliest_at", form["due_at"])),
         tzdata_version=form["tzdata_version"],
     )

@@ -1,11 +1,16 @@
-"""The settings of a company are parsed once for the same contents, and never out of date."""
+"""Settings are parsed once for the same contents and never out of date. Schedules are read as they were written."""
+
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from scheduler.domain.company import CallLimits, CompanySettings
 from scheduler.persistence.database import Database
-from tests.conftest import Seeded
+from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json
+from tests.conftest import NOON, Seeded
+from tests.support.builders import a_schedule
 
 
 def settings_in(database: Database, seeded: Seeded) -> CompanySettings:
@@ -50,3 +55,11 @@ def test_malformed_settings_fail_each_time(database: Database, seeded: Seeded) -
     for _ in range(2):
         with pytest.raises(KeyError):
             settings_in(database, seeded)
+
+
+@pytest.mark.parametrize(("earlier", "is_stored"), [(timedelta(0), False), (timedelta(minutes=5), True)])
+def test_earliest_time_is_stored_if_it_differs(earlier: timedelta, is_stored: bool) -> None:
+    schedule = replace(a_schedule(NOON), earliest_at=NOON - earlier)
+    form = schedule_as_json(schedule)
+    assert ("earliest_at" in form) == is_stored
+    assert schedule_from_json(form) == schedule

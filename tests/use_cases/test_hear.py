@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import timedelta
 from itertools import permutations
 from uuid import UUID
@@ -13,8 +14,8 @@ from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
 from scheduler.carriers.twilio import callback_path
-from scheduler.domain.attempt import Attempt, AttemptState, Phase, Reason
-from scheduler.domain.call import Accepted, AnsweredBy, NeverTaken
+from scheduler.domain.attempt import Attempt, AttemptState, Phase, Progressed, Reason
+from scheduler.domain.call import Accepted, AnsweredBy, CallProgress, NeverTaken
 from scheduler.domain.interview import InterviewStatus
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
@@ -404,3 +405,30 @@ def test_ordinary_news_pauses_no_company(tenant: Tenant, apply_callbacks: ApplyC
     mine = a_placed_attempt(tenant, a_number())
     apply_callbacks(mine, *forms_of(mine), *forms_of(mine))
     assert pause_reason(tenant) is None
+
+
+# ---- cost
+
+
+_INDEXED = """
+    SELECT DISTINCT a.attname
+    FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indexrelid
+    JOIN pg_am m ON m.oid = c.relam
+    JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.refobjid = i.indrelid
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.refobjsubid
+    WHERE i.indrelid = 'attempts'::regclass AND d.refobjsubid > 0 AND m.amname <> 'brin'
+"""
+"""Columns of `attempts` in a key, expression or condition of an index, except for those of BRIN indexes."""
+
+
+def test_progress_of_a_call_changes_no_indexed_column(tenant: Tenant, now: TestClock) -> None:
+    """PostgreSQL then adds no entry to any index (HOT), and most events of a call are of this kind."""
+    before = a_placed_attempt(tenant)
+    now.move(timedelta(seconds=1))
+    after = tenant.take(before, Progressed(rank=CallProgress.ANSWERED, answered_by=AnsweredBy.PERSON))
+    changed = {each.name for each in fields(Attempt) if getattr(before, each.name) != getattr(after, each.name)}
+    indexed = {row.attname for row in tenant.ask(_INDEXED)}
+    assert changed == {"heard_rank", "answered_by", "epoch", "updated_at"}
+    assert {"state", "call_sid", "look_at"} <= indexed
+    assert not changed & indexed
