@@ -410,7 +410,6 @@ attempts = Table(
         "released_until",
         postgresql_where=text("state = 'PENDING' AND released_until IS NOT NULL"),
     ),
-    Index("ix_attempts_pending_by_company", "company_id", "id", postgresql_where=text("state = 'PENDING'")),
     # For attempts that wait for a line. Half the size of a B-tree of these hashes.
     Index(
         "ix_attempts_waiting_by_number",
