@@ -9,6 +9,7 @@ import pytest
 from scheduler.persistence.packed_snapshots import pack, unpack
 
 KNOWN = (UUID("f4e05f9c-6c8a-4f5e-9d53-3e6f2a0b7c11"), UUID("0a5d1f77-2f43-4b8e-8f6d-9b1f0c6d2e33"))
+ANOTHER = "c9b8954d-1102-49fb-8d5d-b7435b23a3f9"
 STORED: dict[str, Any] = {
     "interview": {"id": str(KNOWN[0]), "company_id": str(KNOWN[1]), "type": "PHONE", "status": "SCHEDULED"},
     "attempts": [{"id": "6b1e1cc2-09a4-4ec5-9b1a-5d2f7f0a9e44", "state": "PENDING", "warnings": [], "epoch": 3}],
@@ -26,16 +27,16 @@ def test_stored_snapshot_is_read_with_the_same_dictionary() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "\x00",
-        "\x00" + "a" * 16,
-        str(uuid4()),
-        str(uuid4()).upper(),
-        f"-{uuid4()}{uuid4()}",
-        "Ľ\u2028\\u0000",
-        "x" * 9000,
+        pytest.param("", id="empty"),
+        pytest.param("\x00", id="zero"),
+        pytest.param("\x00" + "a" * 16, id="zero and sixteen bytes"),
+        pytest.param(str(KNOWN[0]), id="known id"),
+        pytest.param(ANOTHER, id="another id"),
+        pytest.param(ANOTHER.upper(), id="id in capitals"),
+        pytest.param(f"-{ANOTHER}{ANOTHER}", id="ids without a space"),
+        pytest.param("Ľ\u2028\\u0000", id="escapes"),
+        pytest.param("x" * 9000, id="longer than the window"),
     ],
-    ids=repr,
 )
 def test_snapshot_is_read_as_it_was_packed(text: str) -> None:
     snapshot = {"attempts": [{"schedule": {"requested": text}, text: [None, 1.5, True]}] * 3}
