@@ -34,6 +34,8 @@ PAST_ALLOWANCE = timedelta(seconds=60)
 DEFAULT_LIFE = timedelta(days=7)
 """The time from an interview's first due time to its expiry."""
 MAX_CLOCK_SKEW = timedelta(seconds=2)
+NOTICED_CLOCK_SKEW = timedelta(milliseconds=250)
+"""A clock that is ahead by more than this makes no call earlier. A comparison of clocks is less exact than this."""
 RING_MARGIN = timedelta(seconds=5)
 """The time that a carrier may ring beyond the requested timeout."""
 ASK_EVERY = timedelta(seconds=10)

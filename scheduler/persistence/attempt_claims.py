@@ -175,30 +175,35 @@ class AttemptClaims(Store):
         rows = self._connection.execute(_CALLEES, {"ids": list(interview_ids)})
         return {row.id: from_row(CalleeNow, row) for row in rows}
 
-    def lock_claimable(self, ids: Sequence[UUID], now: datetime) -> list[Attempt]:
+    def lock_claimable(self, ids: Sequence[UUID], now: datetime, ahead: timedelta = timedelta()) -> list[Attempt]:
         """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
 
+        `ahead`: how far the clock of `now` is ahead of the database's. No attempt is due earlier because of it.
         Companies take turns. Rows that another transaction has locked are left out, see `left`.
         """
         hashes: set[bytes] = set()
         claimable = []
-        for row in self._connection.execute(_LOCK_CLAIMABLE, {"ids": list(ids), "now": now}):
+        values = {"ids": list(ids), "now": now, "due_by": now - ahead}
+        for row in self._connection.execute(_LOCK_CLAIMABLE, values):
             if row.number_hash in hashes:  # guard: one_per_number
                 continue
             hashes.add(row.number_hash)
             claimable.append(attempt_of(row))
         return in_turns(claimable)
 
-    def left(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime) -> Left:
-        """Return the attempts not among the `locked` that seem claimable without locks, or are due soon."""
+    def left(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime, ahead: timedelta = timedelta()) -> Left:
+        """Return the attempts not among the `locked` that seem claimable without locks, or are due soon.
+
+        Due times are those of the clock of `now`, which is `ahead` of the database's.
+        """
         rest = set(ids) - set(locked)
         if not rest:
             return Left()
-        values = {"ids": list(rest), "now": now, "soon": now + RELEASE_SPAN}
+        values = {"ids": list(rest), "now": now, "due_by": now - ahead, "soon": now + RELEASE_SPAN}
         rows = self._connection.execute(_LEFT, values).all()
         return Left(
-            locked_elsewhere=frozenset(row.id for row in rows if row.due_at <= now),
-            early={row.id: row.due_at for row in rows if row.due_at > now},
+            locked_elsewhere=frozenset(row.id for row in rows if row.due_at <= now - ahead),
+            early={row.id: row.due_at + ahead for row in rows if row.due_at > now - ahead},
         )
 
     def look_all(self, ids: Sequence[UUID]) -> dict[UUID, AnyRow]:
@@ -230,7 +235,7 @@ _WHAT_MAY_BE_CLAIMED = """
     JOIN lines l ON l.number_hash = a.number_hash
     WHERE a.id = ANY (:ids)
       AND a.state = 'PENDING'  -- guard: state
-      AND a.due_at <= :now  -- guard: due_at
+      AND a.due_at <= :due_by  -- guard: due_at
       AND a.expires_at > :now  -- guard: expires_at
       AND l.attempt_id IS NULL  -- guard: line
       AND (l.free_at <= :now OR l.interview_id = a.interview_id)  -- guard: line_gap
@@ -247,7 +252,7 @@ _LOCK_CLAIMABLE = text(f"""
 
 _DUE_SOON = """
     FROM attempts a
-    WHERE a.id = ANY (:ids) AND a.state = 'PENDING' AND a.due_at > :now AND a.due_at <= :soon
+    WHERE a.id = ANY (:ids) AND a.state = 'PENDING' AND a.due_at > :due_by AND a.due_at <= :soon
 """
 
 

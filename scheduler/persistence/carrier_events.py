@@ -38,7 +38,8 @@ _IS_AFTER_UNHEARD = text("""
         JOIN carrier_events earlier ON earlier.token = t.token
         WHERE l.number_hash = :number_hash
           AND earlier.heard_at IS NULL AND earlier.quarantined_at IS NULL
-          AND earlier.received_at < (SELECT received_at FROM carrier_events WHERE id = :id)
+          AND earlier.id <> :id
+          AND earlier.received_at <= (SELECT received_at FROM carrier_events WHERE id = :id AND received_at > :since)
     )
 """)
 
@@ -161,11 +162,13 @@ class CarrierEvents(Store):
             .limit(1)
         )
 
-    def is_after_unheard(self, event_id: UUID, number_hash: bytes | None) -> bool:
-        """Return True if an earlier event of the attempt that holds this number's line is not yet processed."""
-        return bool(
-            self._connection.execute(_IS_AFTER_UNHEARD, {"id": event_id, "number_hash": number_hash}).scalar_one()
-        )
+    def is_after_unheard(self, event_id: UUID, number_hash: bytes | None, since: datetime) -> bool:
+        """Return True if an earlier event of the attempt that holds this number's line is not yet processed.
+
+        Events of one transaction have the same instant. False for an event that was received before `since`.
+        """
+        values = {"id": event_id, "number_hash": number_hash, "since": since}
+        return bool(self._connection.execute(_IS_AFTER_UNHEARD, values).scalar_one())
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return unprocessed events whose hint is to be sent again, and record it as sent now."""

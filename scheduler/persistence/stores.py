@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from scheduler.clock import Now, monotonic
-from scheduler.lifecycle.policy import RELEASE_AHEAD
+from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
 from scheduler.persistence.agents import Agents
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
@@ -78,6 +78,11 @@ class CheckedClock:
     def ahead(self) -> timedelta:
         return self.comparison.ahead(self.machine(), monotonic())
 
+    def noticed_ahead(self) -> timedelta:
+        """Return how far this machine's clock is certainly ahead of the database's. Zero if that is uncertain."""
+        ahead = self.ahead()
+        return ahead if ahead > NOTICED_CLOCK_SKEW else timedelta()
+
 
 class Stores:
     """The stores of one transaction, one a noun."""
@@ -120,6 +125,11 @@ class Stores:
         """
         assert self.clock is not None, "a transaction that only reads writes no time"
         return self.clock.instant(now)
+
+    def noticed_ahead(self) -> timedelta:
+        """Return how far this machine's clock is certainly ahead of the database's. Zero if that is uncertain."""
+        assert self.clock is not None, "a transaction that only reads compares no clocks"
+        return self.clock.noticed_ahead()
 
     def act_for_company(self, company_id: UUID) -> None:
         """Let this transaction see the rows of the company.

@@ -103,8 +103,9 @@ class Dial:
                 return Claims()
             if not self._database_is_unchanged(stores, account, facts.database, now):  # guard: database
                 return Claims(is_stopped=True)
-            claimable = stores.attempt_claims.lock_claimable(ids, now)
-            left = stores.attempt_claims.left(ids, [each.id for each in claimable], now)
+            ahead = stores.noticed_ahead()
+            claimable = stores.attempt_claims.lock_claimable(ids, now, ahead)
+            left = stores.attempt_claims.left(ids, [each.id for each in claimable], now, ahead)
             # A second statement, after the locks: see `callees`.
             callees = stores.attempt_claims.callees([each.interview_id for each in claimable])
             claimable = _without_waiting_commands(claimable, callees)

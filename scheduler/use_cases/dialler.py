@@ -212,7 +212,7 @@ class Dialler:
             # Dropped rather than retried in a loop: the clock releases the rows again.
             _log.exception("claim_failed: an unexpected error stopped a claim")
             self._hand.clear()
-            return None
+            return self._until_due()  # early hints are kept
         await self._update_hints(ids, claims)
         self._begin(claims.claimed, calls)
         return self._pause()
@@ -294,6 +294,11 @@ class Dialler:
         wait = max(self._account_free_at, self._hand.ready_at() or 0.0) - instant
         wait = wait if wait > 0 else _RETRY_CLAIM
         return wait if due_at is None else max(0.0, min(wait, max(self._account_free_at, due_at) - instant))
+
+    def _until_due(self) -> float | None:
+        """Return the seconds until the next early hint becomes due. None without one."""
+        due_at = self._hand.due_at()
+        return None if due_at is None else max(0.0, due_at - monotonic())
 
     def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
         send_at = in_step([each.send_at for each in claimed], self._now())

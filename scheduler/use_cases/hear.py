@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from scheduler.carriers.interface import CarrierCallbacks, NotACallback
@@ -25,6 +25,8 @@ from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
 
 _log = log(__name__)
+_WAITS_IN_TURN = timedelta(seconds=30)
+"""The longest time for which a callback waits for an earlier one before it raises an alarm."""
 
 
 class Hear:
@@ -84,10 +86,10 @@ class Hear:
         except InvariantViolated as alarmed:
             # A new transaction, because the company must be locked first.
             with self._database.transaction() as stores:
-                if _may_be_early(stores, alarmed, event_id):  # guard: in_turn
+                now = stores.instant(self._now)
+                if _may_be_early(stores, alarmed, event_id, now):  # guard: in_turn
                     _log.info("callback_waits: a callback waits for an earlier one of a call to the same number")
                     return
-                now = stores.instant(self._now)
                 self._effects.pause_for_alarm_in(stores, alarmed, now)
                 stores.carrier_events.heard([event_id], now)
         except DatabaseAway:
@@ -153,11 +155,14 @@ class Hear:
         return bool(asks)
 
 
-def _may_be_early(stores: Stores, alarmed: InvariantViolated, event_id: UUID) -> bool:
-    """Return True if the call that seems to be live at the same number may have ended: an earlier event waits."""
+def _may_be_early(stores: Stores, alarmed: InvariantViolated, event_id: UUID, now: datetime) -> bool:
+    """Return True if the call that seems to be live at the same number may have ended: an earlier event waits.
+
+    False half a minute after the event was received, because the earlier one may never be processed.
+    """
     if alarmed.alarm.cause != "TWO_CALLS_TO_ONE_NUMBER":
         return False
-    return stores.carrier_events.is_after_unheard(event_id, alarmed.attempt.number_hash)
+    return stores.carrier_events.is_after_unheard(event_id, alarmed.attempt.number_hash, now - _WAITS_IN_TURN)
 
 
 def _without_failed(events: Sequence[CarrierEvent]) -> tuple[list[CarrierEvent], Collection[UUID]]:

@@ -222,9 +222,7 @@ def test_callback_that_overtook_another_waits_before_an_alarm(
     late = an_attempt_of_unknown_outcome(tenant, number)
     now.move(timedelta(hours=1))
     first = a_placed_attempt(other, number)
-    event_ids = stored(hear, hints, [(first, a_form(first, "no-answer"))])
-    now.move(timedelta(milliseconds=5))
-    event_ids += stored(hear, hints, [(late, a_form(a_sid(), **RINGING))])
+    event_ids = stored(hear, hints, [(first, a_form(first, "no-answer")), (late, a_form(a_sid(), **RINGING))])
     with locked(postgres_url, LOCK_ATTEMPT, first.id), capture_logs() as logs:
         _together(event_ids, hear.batch, hear.event)
     assert {"task_conflict", "callback_waits"} <= {each["event"].partition(":")[0] for each in logs}
@@ -232,6 +230,19 @@ def test_callback_that_overtook_another_waits_before_an_alarm(
     _together(event_ids, hear.batch, hear.event)
     assert (pause_reason(tenant), pause_reason(other)) == (None, None)
     assert tenant.line(late)[0] == late.id
+
+
+def test_callback_waits_for_an_earlier_one_only_for_a_while(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
+) -> None:
+    number = a_number()
+    late = an_attempt_of_unknown_outcome(tenant, number)
+    now.move(timedelta(hours=1))
+    first = a_placed_attempt(other, number)
+    [_, seen] = stored(hear, hints, [(first, a_form(first, "no-answer")), (late, a_form(a_sid(), **RINGING))])
+    now.move(timedelta(seconds=30))
+    hear.event(seen)
+    assert pause_reason(tenant) == "ALARM: TWO_CALLS_TO_ONE_NUMBER"
 
 
 def test_second_call_pauses_although_a_later_callback_waits(

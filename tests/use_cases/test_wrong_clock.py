@@ -105,6 +105,19 @@ def test_wrong_clock_releases_and_claims_nothing(
     assert tenant.attempt(due.id) == due
 
 
+@guards("due_at")
+def test_clock_slightly_ahead_claims_nothing_early(postgres_url: str, tenant: Tenant, now: TestClock) -> None:
+    """It is within the tolerance, so the worker goes on. Its hint came before the due time."""
+    due, ahead = a_pending_attempt(tenant, due_at=now()), timedelta(seconds=1.5)
+    with seen_from(postgres_url, Machine(ahead)) as database:
+        worker = replace(tenant, database=database)
+        claims = worker.dial.claim([due.id])
+        assert claims.claimed == ()
+        assert abs(claims.early[due.id] - (now() + ahead)) < timedelta(seconds=0.5), "by the worker's own clock"
+        now.move(timedelta(seconds=2))
+        assert [each.attempt.id for each in worker.dial.claim([due.id]).claimed] == [due.id]
+
+
 def test_wrong_clock_lapses_no_lease(
     postgres_url: str, tenant: Tenant, carrier: SimulatedCarrier, settle: Settle, now: TestClock
 ) -> None:

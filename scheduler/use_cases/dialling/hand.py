@@ -41,8 +41,8 @@ class Hand:
         self._early: dict[UUID, tuple[float, float]] = {}
         """Not due yet: the instants at which the attempt is due and at which its release ends."""
 
-    def __bool__(self) -> bool:
-        return bool(self._until or self._new or self._tried or self._early)
+    def __len__(self) -> int:
+        return len(self._until) + len(self._new) + len(self._tried) + len(self._early)
 
     def take(self, ids: Iterable[UUID], instant: float, due_at: Mapping[UUID, float] | None = None) -> None:
         """Keep these ids while their release lasts, at most `MOST_HINTS`. Their turn is not known yet.
@@ -50,6 +50,8 @@ class Hand:
         `due_at`: the instants at which those attempts are due that are not due yet.
         """
         until = instant + RELEASE_SPAN.total_seconds()
+        if len(self) >= MOST_HINTS:
+            self._end_releases(instant)
         for each in ids:
             if not self._has_room_for(each):
                 continue
@@ -61,8 +63,14 @@ class Hand:
                 self._new[each] = until
 
     def _has_room_for(self, attempt_id: UUID) -> bool:
-        kept = (self._until.keys(), self._new.keys(), self._tried.keys(), self._early.keys())
-        return sum(len(each) for each in kept) < MOST_HINTS or any(attempt_id in each for each in kept)
+        kept = (self._until, self._new, self._tried, self._early)
+        return len(self) < MOST_HINTS or any(attempt_id in each for each in kept)
+
+    def _end_releases(self, instant: float) -> None:
+        """Drop hints whose release has ended. While nothing can be claimed, no other method drops them."""
+        for kept in (self._until, self._new, self._tried):
+            for each in [each for each, until in kept.items() if until <= instant]:
+                del kept[each]
 
     def ids(self) -> list[UUID]:
         """Return the ids of all hints."""

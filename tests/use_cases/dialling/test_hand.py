@@ -250,3 +250,9 @@ def test_hints_beyond_the_maximum_are_not_kept() -> None:
     hand.become_due(1.0)
     assert len(hand.untried(MOST_HINTS)) == 0, "the tried one gets its turn first"
     assert len(hand.without_a_turn()) == MOST_HINTS
+
+
+def test_full_hand_drops_hints_whose_release_has_ended() -> None:
+    hand = a_hand(*(a_hint(number) for number in range(MOST_HINTS)))
+    hand.take([a_hint(MOST_HINTS).id], SPAN_S)
+    assert hand.ids() == [a_hint(MOST_HINTS).id]
