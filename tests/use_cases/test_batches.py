@@ -213,7 +213,7 @@ def test_calls_of_a_batch_keep_the_order_of_their_arrival(
     assert tenant.line(late)[0] == late.id
 
 
-@guards("in_turn")
+@guards("in_turn", "lock_taken", "late_line")
 def test_callback_that_overtook_another_waits_before_an_alarm(
     tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock, postgres_url: str
 ) -> None:
