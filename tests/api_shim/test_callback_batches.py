@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from api_shim.callback_batches import LARGEST_BATCH, CallbackBatches
+from api_shim.callback_batches import GATHER_S, GATHER_UNDER_LOAD_S, LARGEST_BATCH, CallbackBatches, gather_s
 from api_shim.thread_pools import ThreadPool
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.deadline import deadline_in
@@ -160,6 +160,32 @@ async def test_callbacks_gather_while_every_thread_is_busy(storage: Storage, ten
     await asyncio.gather(first, *waiting)
     assert [len(ids) for _, ids in storage.hints.rings] == [1, 3]
     assert stored(tenant) == 4
+
+
+@pytest.mark.parametrize(
+    ("last_batch", "seconds"),
+    [(0, GATHER_S), (1, GATHER_S), (2, GATHER_UNDER_LOAD_S), (LARGEST_BATCH, GATHER_UNDER_LOAD_S)],
+)
+def test_batch_gathers_longer_after_one_of_several(last_batch: int, seconds: float) -> None:
+    assert gather_s(last_batch) == seconds
+    assert GATHER_S < GATHER_UNDER_LOAD_S
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1, GATHER_S), (2, GATHER_UNDER_LOAD_S)])
+async def test_size_of_a_batch_determines_the_next_wait(storage: Storage, count: int, seconds: float) -> None:
+    assert await store_all(storage, [storage.callback(number) for number in range(count)]) == [None] * count
+    following = asyncio.create_task(storage.batches.store(storage.callback(count)))
+    await asyncio.sleep(0)  # it opens a batch
+    assert storage.batches._open is not None
+    assert storage.batches._open[0].gathers_s == seconds
+    await following
+
+
+async def test_single_callback_after_a_load_ends_the_long_wait(storage: Storage) -> None:
+    assert await store_all(storage, [storage.callback(number) for number in range(3)]) == [None] * 3
+    assert storage.batches._last_batch == 3
+    await storage.batches.store(storage.callback(3))
+    assert storage.batches._last_batch == 1
 
 
 async def test_duplicates_in_a_batch_are_stored_once(storage: Storage, tenant: Tenant) -> None:
