@@ -6,8 +6,8 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -16,9 +16,18 @@ from scheduler.clock import monotonic
 
 T = TypeVar("T")
 
-_Job = tuple[Future[Any], Context, Callable[[], Any]]
 OVERLOAD_S = 3.0
 """Half a request's deadline. A request with less time left can hardly be answered."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Job:
+    work: Callable[[], Any]
+    context: Context
+    loop: asyncio.AbstractEventLoop
+    result: asyncio.Future[Any]
+    is_taken: threading.Lock = field(default_factory=threading.Lock)
+    """Acquired by the thread that begins the work, or by the request that gives it up. Never released."""
 
 
 class ThreadPool:
@@ -51,10 +60,15 @@ class ThreadPool:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(seconds):
             await self._take_thread(loop, monotonic() + seconds)
-            result: Future[T] = Future()
-            result.add_done_callback(lambda _: self._free_from_thread(loop))
-            self._jobs.put((result, copy_context(), work))
-            return await asyncio.wrap_future(result)
+            result: asyncio.Future[T] = loop.create_future()
+            job = _Job(work=work, context=copy_context(), loop=loop, result=result)
+            self._jobs.put(job)
+            try:
+                return await result
+            except asyncio.CancelledError:
+                if job.is_taken.acquire(blocking=False):
+                    self._free_thread()
+                raise
 
     async def _take_thread(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         if self._free:
@@ -68,10 +82,6 @@ class ThreadPool:
             if not turn.cancelled():  # it got a thread at the moment of its timeout
                 self._free_thread()
             raise
-
-    def _free_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and no request waits any longer
-            loop.call_soon_threadsafe(self._free_thread)
 
     def _free_thread(self) -> None:
         while self._waiting:
@@ -92,14 +102,24 @@ class ThreadPool:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            result, context, work = job
-            if not result.set_running_or_notify_cancel():
+            if not job.is_taken.acquire(blocking=False):
                 continue
+            value = error = None
             try:
-                value = context.run(work)
-            except BaseException as error:  # noqa: BLE001 - the request raises it
-                out_of_memory.end_if(error)
-                result.set_exception(error)
-            else:
-                result.set_result(value)
-            del job, result, context, work  # an idle thread keeps no data of a request
+                value = job.context.run(job.work)
+            except BaseException as raised:  # noqa: BLE001 - the request raises it
+                out_of_memory.end_if(raised)
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and no request waits any longer
+                # One call for the result and the thread: each call wakes the loop.
+                job.loop.call_soon_threadsafe(self._end, job.result, value, error)
+            del job, value, error  # an idle thread keeps no data of a request
+
+    def _end(self, result: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
+        self._free_thread()
+        if result.done():  # the request has given up
+            return
+        if error is None:
+            result.set_result(value)
+        else:
+            result.set_exception(error)
