@@ -73,10 +73,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Its records would quote invalid input, which may be a person's name or phone number.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    app.add_middleware(carrier.CallbackMiddleware)
     app.add_middleware(RequestMiddleware)
     app.add_middleware(_PlainStart)
     errors.handle_in(app)
-    app.router.routes.append(carrier.route)  # the first of all, because most requests are callbacks
+    app.router.routes.append(carrier.route)
     for resource in (
         companies,
         jobs,

@@ -94,21 +94,26 @@ class SchemaNotReady(Exception):
     """The database does not have the schema of this version."""
 
 
+EXPECTED = (
+    Refused,
+    HTTPException,
+    RequestValidationError,
+    DatabaseAway,
+    CommitUnknown,
+    NotACallback,
+    SchemaNotReady,
+)
+"""Errors of routes and of the framework that have a response of their own."""
+
+
 def handle_in(app: FastAPI) -> None:
-    """Register handlers that turn the errors of routes and of the framework into our envelope."""
-    for kind in (
-        Refused,
-        HTTPException,
-        RequestValidationError,
-        DatabaseAway,
-        CommitUnknown,
-        NotACallback,
-        SchemaNotReady,
-    ):
-        app.add_exception_handler(kind, _handler)
+    """Register a handler that turns expected errors into our envelope."""
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, handle)
 
 
-async def _handler(request: Request, error: Exception) -> JSONResponse:
+async def handle(request: Request, error: Exception) -> JSONResponse:
+    """Return the response for an expected error."""
     out_of_memory.end_if(error)  # the framework turns any error while it reads a body into a 400
     return answer_to(request, error)
 

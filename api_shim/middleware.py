@@ -75,8 +75,8 @@ class _RequestScope:
 
     @property
     def announced(self) -> int:
-        length = Request(self.scope).headers.get("content-length", "")
-        return int(length) if length.isascii() and length.isdecimal() else 0
+        length = next((value for name, value in self.scope["headers"] if name == b"content-length"), b"")
+        return int(length) if length.isdigit() else 0
 
     async def receive(self) -> Message:
         """Receive and count bytes: a client may send no Content-Length, or a wrong one. Raises BodyTooLarge."""

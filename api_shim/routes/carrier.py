@@ -1,6 +1,7 @@
 """HTTP route for carrier callbacks. Not part of the public document.
 
-A plain route of Starlette: FastAPI's reading of parameters would cost more than everything that a callback needs.
+A plain route of Starlette, served before the framework's router: finding the route, reading parameters and handling
+errors there would cost more than everything that a callback needs.
 """
 
 from urllib.parse import parse_qsl
@@ -8,12 +9,38 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api_shim import errors
 from api_shim.context import app_context
 from scheduler.carriers.interface import NotACallback
 
+_PREFIX = "/carrier/twilio/"
 _MOST_FIELDS = 200
+
+
+class CallbackMiddleware:
+    """Serves carrier callbacks and passes every other request on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_PREFIX):
+            match, child_scope = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(child_scope)
+                await _respond(Request(scope, receive), send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _respond(request: Request, send: Send) -> None:
+    try:
+        response = await hear_twilio(request)
+    except errors.EXPECTED as error:
+        response = await errors.handle(request, error)
+    await response(request.scope, request.receive, send)
 
 
 async def hear_twilio(request: Request) -> Response:
@@ -51,4 +78,4 @@ class _LoggedRoute(Route):
         return match, {**child_scope, "route": self}
 
 
-route = _LoggedRoute("/carrier/twilio/{token}", hear_twilio, methods=["POST"], include_in_schema=False)
+route = _LoggedRoute(_PREFIX + "{token}", hear_twilio, methods=["POST"], include_in_schema=False)
