@@ -131,11 +131,12 @@ async def _in_time(batch: _Batch, task: asyncio.Task[None], request: _Request) -
 
     At the request's deadline raises DatabaseAway if the request could leave the batch, and otherwise CommitInDoubt.
     """
-    try:
-        async with asyncio.timeout(request.ends_at - monotonic()):
-            await asyncio.shield(task)  # the others still wait for it
-    except TimeoutError as timeout:
-        if batch.is_closed:
-            raise CommitInDoubt("silence") from timeout
+    # Not `wait_for`: it would cancel the task, and the other requests still wait for it.
+    stored, _ = await asyncio.wait([task], timeout=request.ends_at - monotonic())
+    if stored:
+        task.result()
+    elif batch.is_closed:
+        raise CommitInDoubt("silence")
+    else:
         batch.requests.remove(request)
-        raise DatabaseAway("silence") from timeout
+        raise DatabaseAway("silence")
