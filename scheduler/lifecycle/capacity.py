@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.lifecycle import bounds
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RECORD_SPAN
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, LOOKS_TOGETHER, RECORD_SPAN
 
 T = TypeVar("T")
 
@@ -155,6 +155,14 @@ def in_step(send_at: Sequence[datetime], now: datetime) -> list[datetime]:
     """
     late = max(now - min(send_at), timedelta(0)) if send_at else timedelta(0)
     return [each + late for each in send_at]
+
+
+def look_waits(send_at: Sequence[datetime], now: datetime) -> list[timedelta]:
+    """Return how long from now the calls of one claim wait with their last looks: those of 25 ms look together.
+
+    No look is made after its call could be sent, and none so early that it would not be valid any longer.
+    """
+    return [max(each - now, timedelta(0)) // LOOKS_TOGETHER * LOOKS_TOGETHER for each in send_at]
 
 
 def in_turns(due: Iterable[T], attempt_of: Callable[[T], Any] = lambda each: each) -> list[T]:

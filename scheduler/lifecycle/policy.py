@@ -25,6 +25,8 @@ RECORD_SPAN = timedelta(milliseconds=500)
 """Target duration of a transaction that records answers. Its size follows from the last durations."""
 LOOK_TO_SEND = timedelta(milliseconds=200)
 """The validity of a last look."""
+LOOKS_TOGETHER = timedelta(milliseconds=25)
+"""Calls of one claim that are sent within this span share a last look. Well below its validity."""
 LOOK_TO_END = timedelta(seconds=2)
 """The time after its last look at which the kernel kills a process that still holds an unsent call."""
 NOT_PLACED_DELAY = timedelta(seconds=5)

@@ -7,7 +7,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -20,8 +20,8 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker
-from scheduler.lifecycle.capacity import SendRate, in_step
-from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN, SEND_SPAN, Policy
+from scheduler.lifecycle.capacity import SendRate, in_step, look_waits
+from scheduler.lifecycle.policy import LOOK_TO_SEND, LOOKS_TOGETHER, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.use_cases.dial import Dial
@@ -88,6 +88,8 @@ class Dialler:
         self._look_limit = LookLimit()
         self._look_queries = LookQueries(self._look_all)
         self._unsent: set[UUID] = set()
+        self._waits_for_calls = False
+        """True if the loop waits for an answer, or for calls to be sent or recorded. Otherwise none wakes it."""
         self._account_free_at = 0.0
         self._conflicts = 0
         self._sent_at: dict[UUID, float] = {}
@@ -97,9 +99,9 @@ class Dialler:
         self._stopping = False
         self._has_ended = False
         """True once all calls have ended and no further one is begun."""
-        self._threads = _threads("dial")
+        self._threads = LeaseAlarm.threads("dial")
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_threads("names"))
+        self._loop.set_default_executor(LeaseAlarm.threads("names"))
         self._wake = asyncio.Event()
         self._recorder = Recorder(self._record, self._forget)
         self._thread = threading.Thread(target=self._run, name="dial-loop", daemon=True)
@@ -159,8 +161,11 @@ class Dialler:
         calls: set[asyncio.Task[None]] = set()
         while not self._stopping:
             self._wake.clear()
-            pause = _RETRY_CLAIM if self._is_in_doubt() else await self._claim_from_hand(calls)
-            await _wait(self._wake, pause)
+            self._waits_for_calls = self._is_in_doubt()
+            pause = _RETRY_CLAIM if self._waits_for_calls else await self._claim_from_hand(calls)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
         if calls:
             await asyncio.wait(calls)
         self._has_ended = True
@@ -238,7 +243,9 @@ class Dialler:
 
     def _room(self) -> int:
         """Return how many calls this machine may claim."""
-        return self._rate.may_claim(monotonic(), len(self._unsent) + len(self._recorder))
+        room = self._rate.may_claim(monotonic(), len(self._unsent) + len(self._recorder))
+        self._waits_for_calls = not room
+        return room
 
     async def _looks_are_too_slow(self, attempt_id: UUID) -> bool:
         """Return True if claimed calls would only be given back. Measures again if the latest look took too long.
@@ -301,14 +308,18 @@ class Dialler:
         return None if due_at is None else max(0.0, due_at - monotonic())
 
     def _begin(self, claimed: Sequence[ToSend], calls: set[asyncio.Task[None]]) -> None:
-        send_at = in_step([each.send_at for each in claimed], self._now())
-        for claim in (replace(each, send_at=at) for each, at in zip(claimed, send_at, strict=True)):
+        now, instant = self._now(), self._loop.time()
+        send_at = in_step([each.send_at for each in claimed], now)
+        for each, at, wait in zip(claimed, send_at, look_waits(send_at, now), strict=True):
+            claim = each if each.send_at == at else replace(each, send_at=at)
+            # Claimed calls are sent within a second. A longer wait comes from a clock that was set back.
+            look_at = instant + min(wait, SEND_SPAN).total_seconds()
             if monotonic() >= claim.send_by:
                 self._withhold(claim, "TOO_SLOW")
                 continue
             self._unsent.add(claim.attempt.id)
             self._alarm.hold(claim.attempt.id, claim.lease_ends)
-            task = asyncio.create_task(self._call(claim))
+            task = asyncio.create_task(self._call(claim, look_at))
             calls.add(task)
             task.add_done_callback(calls.discard)
         if claimed:
@@ -316,9 +327,11 @@ class Dialler:
 
     # ---- sending
 
-    async def _call(self, claim: ToSend) -> None:
+    async def _call(self, claim: ToSend, look_at: float) -> None:
+        """Dial one claimed call. Its last look begins at `look_at`, in the loop's time."""
         attempt = claim.attempt
         try:
+            await asyncio.sleep(look_at - self._loop.time())
             answer = await self._dial_once(claim)
             if answer is not None:
                 self._recorder.add((attempt, answer))
@@ -336,17 +349,21 @@ class Dialler:
     def _make_room(self, attempt_id: UUID) -> None:
         """Make room for another call: this one was sent or given back."""
         self._unsent.discard(attempt_id)
-        self._wake.set()
+        self._wake_for_room()
+
+    def _wake_for_room(self) -> None:
+        if self._waits_for_calls:
+            self._wake.set()
 
     async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
         """Send at most one POST. Return its answer or the reason for not sending. None: a last look gave it back."""
-        # Claimed calls are sent within a second. A longer wait comes from a clock that was set back.
-        await asyncio.sleep(min(SEND_SPAN.total_seconds(), self._until(claim.send_at)))
         attempt = claim.attempt
         permit = Permit(
             claim, lambda: self._look(attempt), self._alarm, self._now, lambda age: self._on_left(attempt.id, age)
         )
         while order := await permit.order():
+            if claim.send_at > self._now():
+                await asyncio.sleep(min(LOOKS_TOGETHER.total_seconds(), self._until(claim.send_at)))
             if self._is_in_doubt():
                 return Withheld(cause="CARRIER_IN_DOUBT")
             failpoint("dial.looked")
@@ -416,7 +433,7 @@ class Dialler:
         failpoint("dial.judged")
         self._unrecorded_failures.difference_update(attempt.id for attempt, _ in answers)
         self._cancel_at_the_carrier(to_cancel)
-        self._wake.set()
+        self._wake_for_room()
 
     def _forget(self, answer: Answer) -> None:
         self._unrecorded_failures.discard(answer[0].id)
@@ -430,15 +447,3 @@ class Dialler:
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._threads, step)
-
-
-def _threads(name: str) -> ThreadPoolExecutor:
-    """Create threads that block the alarm signal. They would inherit the loop's mask, which lets it through."""
-    return ThreadPoolExecutor(max_workers=12, thread_name_prefix=name, initializer=LeaseAlarm.block)
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

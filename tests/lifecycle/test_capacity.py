@@ -8,8 +8,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.lifecycle.capacity import Allotment, Pace, RecordSize, SendRate, allot, in_step, in_turns
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, RECORD_SPAN
+from scheduler.lifecycle.capacity import Allotment, Pace, RecordSize, SendRate, allot, in_step, in_turns, look_waits
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, LOOK_TO_SEND, LOOKS_TOGETHER, RECORD_SPAN
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A_SECOND = timedelta(seconds=1)
@@ -238,3 +238,15 @@ def test_calls_that_are_not_late_keep_their_instants() -> None:
     planned = [NOW + A_SECOND / 4, NOW + A_SECOND / 2]
     assert in_step(planned, NOW) == planned
     assert in_step([], NOW) == []
+
+
+def test_calls_sent_within_a_moment_look_together() -> None:
+    send_at = [NOW + LOOKS_TOGETHER * place / 4 for place in range(6)]
+    assert look_waits(send_at, NOW) == [timedelta()] * 4 + [LOOKS_TOGETHER] * 2
+
+
+@given(st.lists(st.timedeltas(min_value=-A_SECOND, max_value=A_SECOND), max_size=20))
+def test_each_look_is_made_shortly_before_its_call(planned: list[timedelta]) -> None:
+    for wait, send_in in zip(look_waits([NOW + each for each in planned], NOW), planned, strict=True):
+        assert timedelta() <= wait <= max(send_in, timedelta())
+        assert send_in - wait < LOOKS_TOGETHER <= LOOK_TO_SEND / 4

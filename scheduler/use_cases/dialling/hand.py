@@ -1,16 +1,19 @@
 """The hints that a dial worker holds in memory, in the order in which their attempts are claimed.
 
 A claim passes only as many ids to the database as it may claim, so the order is decided here: companies take turns
-(`capacity.in_turns`). Early hints wait here until their attempts are due. All instants are seconds on the monotonic
-clock: a wall clock that is set neither hastens nor delays them.
+(`capacity.in_turns`). Early hints wait here until their attempts are due, and for those that become due soon after
+(`gathering.claim_at`). All instants are seconds on the monotonic clock: a wall clock that is set neither hastens nor
+delays them.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now, monotonic
+from scheduler.lifecycle import gathering
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
 from scheduler.use_cases.dialling.claims import Hinted
@@ -39,7 +42,9 @@ class Hand:
         self._tried: dict[UUID, float] = {}
         """Given to a claim without a turn. Apart from `_new`, so that a hint that comes during the claim is kept."""
         self._early: dict[UUID, tuple[float, float]] = {}
-        """Not due yet: the instants at which the attempt is due and at which its release ends."""
+        """Waiting: the instants at which the attempt is due and at which its release ends."""
+        self._due_at: list[tuple[float, UUID]] = []
+        """The early hints in the order of their due times. Sorted, because the loop asks after each call."""
 
     def __len__(self) -> int:
         return len(self._until) + len(self._new) + len(self._tried) + len(self._early)
@@ -57,9 +62,9 @@ class Hand:
                 continue
             at = instant if due_at is None else due_at.get(each, instant)
             if at > instant:
-                self._early[each] = (at, until)
+                self._wait_until(each, at, until)
             else:
-                self._early.pop(each, None)
+                self._wait_no_longer(each)
                 self._new[each] = until
 
     def _has_room_for(self, attempt_id: UUID) -> bool:
@@ -77,20 +82,46 @@ class Hand:
         return list({**self._until, **self._new, **self._tried, **self._early})
 
     def become_due(self, instant: float) -> None:
-        """Treat the early hints whose attempts are due by now as new ones, the earliest due first."""
-        due = sorted((at, each) for each, (at, _) in self._early.items() if at <= instant)
+        """Treat early hints whose attempts are due by now as new ones, the earliest due first.
+
+        They go on waiting for attempts that become due soon, unless a claim is made now in any case.
+        """
+        if not self._due_at or (self._claim_at() > instant and not self._is_ready(instant)):
+            return
+        count = bisect_right(self._due_at, instant, key=lambda each: each[0])
+        due, self._due_at = self._due_at[:count], self._due_at[count:]
         self._new.update((each, self._early.pop(each)[1]) for _, each in due)
 
     def due_at(self) -> float | None:
-        """Return when the next early hint becomes due. None without one."""
-        return min((at for at, _ in self._early.values()), default=None)
+        """Return when the next early hints are to be claimed. None without one."""
+        return self._claim_at() if self._due_at else None
+
+    def _claim_at(self) -> float:
+        return gathering.claim_at([at for at, _ in self._due_at[: gathering.ENOUGH]])
+
+    def _is_ready(self, instant: float) -> bool:
+        """Return True if a hint may be tried now that is not an early one."""
+        if self._new or self._tried:
+            return True
+        ready_at = self.ready_at() if self._until else None
+        return ready_at is not None and ready_at <= instant
+
+    def _wait_until(self, attempt_id: UUID, at: float, until: float) -> None:
+        self._wait_no_longer(attempt_id)
+        self._early[attempt_id] = (at, until)
+        insort(self._due_at, (at, attempt_id))
+
+    def _wait_no_longer(self, attempt_id: UUID) -> None:
+        former = self._early.pop(attempt_id, None)
+        if former is not None:
+            del self._due_at[bisect_left(self._due_at, (former[0], attempt_id))]
 
     def wait_until_due(self, due_at: Mapping[UUID, float]) -> None:
         """Keep ids that a claim has found not due yet. Otherwise they would be lost for the rest of their release."""
         for each, at in due_at.items():
             until = self._tried.pop(each, None) or self._until.pop(each, None)
             if until is not None and at < until:
-                self._early[each] = (at, until)
+                self._wait_until(each, at, until)
 
     def untried(self, limit: int) -> list[UUID]:
         """Return all ids once, without their turns, if there are no others and at most `limit`.

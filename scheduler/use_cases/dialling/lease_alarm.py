@@ -4,6 +4,7 @@ A frozen process cannot notice the freeze. The timer keeps running and ends the 
 """
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 from scheduler.clock import monotonic
@@ -17,6 +18,8 @@ class LeaseAlarm:
 
     def __init__(self) -> None:
         self._ends: dict[UUID, float] = {}
+        self._earliest: float | None = None
+        """The deadline to which the timer is set. None: it is off."""
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -45,10 +48,16 @@ class LeaseAlarm:
         """
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
+    @staticmethod
+    def threads(name: str) -> ThreadPoolExecutor:
+        """Create threads that block the signal. They would inherit the loop's mask, which lets it through."""
+        return ThreadPoolExecutor(max_workers=12, thread_name_prefix=name, initializer=LeaseAlarm.block)
+
     def hold(self, attempt_id: UUID, until: float) -> None:
         """End this process at `until`, on the monotonic clock, unless the call is prolonged or dropped before."""
-        self._ends[attempt_id] = until
-        self._set()
+        former, self._ends[attempt_id] = self._ends.get(attempt_id), until
+        if self._earliest is None or until < self._earliest or former == self._earliest:
+            self._set()
 
     def ends_of(self, attempt_id: UUID) -> float:
         """Return this call's deadline on the monotonic clock. Raises KeyError."""
@@ -61,9 +70,15 @@ class LeaseAlarm:
 
     def drop(self, attempt_id: UUID) -> None:
         """Drop a call that this process has finished."""
-        self._ends.pop(attempt_id, None)
-        self._set()
+        former = self._ends.pop(attempt_id, None)
+        if former is not None and former == self._earliest:
+            self._set()
 
     def _set(self) -> None:
-        remaining = min(self._ends.values()) - monotonic() if self._ends else 0.0
-        signal.setitimer(signal.ITIMER_REAL, max(_AT_ONCE, remaining) if self._ends else 0.0)  # guard: frozen
+        """Set the timer to the earliest deadline. Not called for other deadlines: each call has four changes."""
+        earliest = min(self._ends.values(), default=None)
+        if earliest == self._earliest:
+            return
+        self._earliest = earliest
+        remaining = 0.0 if earliest is None else max(_AT_ONCE, earliest - monotonic())
+        signal.setitimer(signal.ITIMER_REAL, remaining)  # guard: frozen

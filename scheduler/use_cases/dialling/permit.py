@@ -64,9 +64,14 @@ class Permit:
         return self._order
 
     async def _looks_again(self) -> bool:
+        left_s = self._claim.send_by - monotonic()
+        if left_s <= 0:
+            self.is_too_late = True
+            return False
         try:
             # Limited, because a look that hangs until the lease ends would end the process.
-            self._order = await asyncio.wait_for(self._look(), max(0.0, self._claim.send_by - monotonic()))
+            async with asyncio.timeout(left_s):
+                self._order = await self._look()
         except TimeoutError:
             self.is_too_late = True
         except DatabaseAway:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from scheduler.lifecycle.gathering import LONGEST_S, SHORT_S
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.use_cases.dialling.claims import Hinted
 from scheduler.use_cases.dialling.hand import MOST_HINTS, Hand
@@ -256,3 +257,54 @@ def test_full_hand_drops_hints_whose_release_has_ended() -> None:
     hand = a_hand(*(a_hint(number) for number in range(MOST_HINTS)))
     hand.take([a_hint(MOST_HINTS).id], SPAN_S)
     assert hand.ids() == [a_hint(MOST_HINTS).id]
+
+
+# ---- early hints that wait for each other
+
+SOON = SHORT_S / 2
+"""Attempts this far apart are claimed together, at any rate."""
+
+
+def test_early_hint_waits_for_one_due_right_after_it() -> None:
+    hand = an_early_hand({1: 1.0, 2: 1.0 + SOON, 3: 9.0})
+    assert hand.due_at() == 1.0 + SOON
+    hand.become_due(1.0)
+    assert hand.untried(10) == []
+    hand.become_due(1.0 + SOON)
+    assert numbers(hand.untried(10)) == [1, 2]
+    assert hand.due_at() == 9.0
+
+
+def test_early_hints_at_a_busy_rate_wait_for_each_other() -> None:
+    hand = an_early_hand({number: 1.0 + number / 100 for number in range(100)})
+    hand.become_due(1.0 + LONGEST_S / 2)
+    assert hand.untried(10) == []
+    hand.become_due(1.0 + LONGEST_S)
+    assert numbers(hand.untried(100)) == list(range(int(LONGEST_S * 100) + 1))
+
+
+def test_due_hint_takes_waiting_ones_into_its_claim() -> None:
+    """Its call is made at once. A claim of their own would cost as much again."""
+    hand = an_early_hand({1: 1.0, 2: 1.0 + SOON})
+    hand.take([a_hint(3).id], 1.0)
+    hand.become_due(1.0)
+    assert set(numbers(hand.untried(10))) == {1, 3}
+
+
+@pytest.mark.parametrize("ready_at", [1.0, 2.0])
+def test_held_hint_takes_waiting_ones_only_when_it_is_ready(ready_at: float) -> None:
+    hand = a_hand(a_hint(3))
+    hand.hold([a_hint(3).id], ready_at)
+    due_at = {a_hint(number).id: at for number, at in ((1, 1.0), (2, 1.0 + SOON))}
+    hand.take(due_at, 0.0, due_at)
+    hand.become_due(1.0)
+    assert numbers(list(hand.without_a_turn())) == ([1] if ready_at == 1.0 else [])
+
+
+def test_moved_attempt_is_waited_for_no_longer() -> None:
+    hand = an_early_hand({1: 1.0, 2: 1.0 + SOON})
+    hand.take([a_hint(2).id], 0.0, {a_hint(2).id: 9.0})
+    assert hand.due_at() == 1.0
+    hand.take([a_hint(1).id], 0.0)
+    assert hand.due_at() == 9.0
+    assert len(hand) == 2
