@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -23,7 +24,15 @@ from scheduler.lifecycle.policy import Policy
 
 _KEEP_IDLE = 10.0
 _MAX_ANSWER = 64 * 1024
-_CALLBACK_EVENTS = ("initiated", "ringing", "answered", "completed")
+# Repeated fields: Twilio reads several names in one field as a single, unknown event.
+_CALLBACKS = urlencode(
+    {
+        "StatusCallbackMethod": "POST",
+        "StatusCallbackEvent": ("initiated", "ringing", "answered", "completed"),
+    },
+    doseq=True,
+)
+_DETECTION = "&MachineDetection=Enable"
 _OK = 200
 _CREATED = 201
 _RETRIES = "#rc=5&rp=5xx,ct,rt"
@@ -67,9 +76,8 @@ class TwilioCallPlacer:
 
     async def cancel(self, call_sid: str) -> bool:
         """Cancel an unanswered call. Never raises. False if the result is unknown."""
-        form = aiohttp.FormData([("Status", "canceled")])
         try:
-            return is_stopped(*await self._post(self._url(f"Calls/{call_sid}"), form))
+            return is_stopped(*await self._post(self._url(f"Calls/{call_sid}"), b"Status=canceled"))
         except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
             return False
 
@@ -92,7 +100,8 @@ class TwilioCallPlacer:
             connector=connector,
             request_class=_Request,
             headers={
-                "Authorization": aiohttp.encode_basic_auth(self._account.account_sid, self._account.auth_tokens[0])
+                "Authorization": aiohttp.encode_basic_auth(self._account.account_sid, self._account.auth_tokens[0]),
+                "Content-Type": "application/x-www-form-urlencoded",
             },
             # `connect` includes the name lookup: a lookup that hangs counts as a failed connection.
             timeout=aiohttp.ClientTimeout(total=self._deadline, connect=self._connect, sock_connect=self._connect),
@@ -102,7 +111,7 @@ class TwilioCallPlacer:
         )
         return self._session
 
-    async def _post(self, url: str, form: aiohttp.FormData) -> tuple[int, bytes]:
+    async def _post(self, url: str, form: bytes) -> tuple[int, bytes]:
         """Send one POST and return its status and body."""
         session = self._session or self._open()
         async with (
@@ -118,21 +127,17 @@ class TwilioCallPlacer:
     def _url(self, resource: str) -> str:
         return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/{resource}.json"
 
-    def _form(self, order: CallOrder) -> aiohttp.FormData:
-        fields = [
-            ("To", order.to),
-            ("From", order.caller),
-            ("Url", _with_attempt(self._account.voice_url, order.token)),
-            ("Timeout", str(int(order.ring_timeout.total_seconds()))),
-            ("TimeLimit", str(int(order.time_limit.total_seconds()))),
-            ("StatusCallback", f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}"),
-            ("StatusCallbackMethod", "POST"),
-            # Repeated fields: Twilio reads several names in one field as a single, unknown event.
-            *(("StatusCallbackEvent", event) for event in _CALLBACK_EVENTS),
-        ]
-        if order.machine_detection:
-            fields.append(("MachineDetection", "Enable"))
-        return aiohttp.FormData(fields)
+    def _form(self, order: CallOrder) -> bytes:
+        # Encoded here: aiohttp's FormData takes a tenth of the time of a call.
+        fields = {
+            "To": order.to,
+            "From": order.caller,
+            "Url": _with_attempt(self._account.voice_url, order.token),
+            "Timeout": int(order.ring_timeout.total_seconds()),
+            "TimeLimit": int(order.time_limit.total_seconds()),
+            "StatusCallback": f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}",
+        }
+        return f"{urlencode(fields)}{_DETECTION if order.machine_detection else ''}&{_CALLBACKS}".encode()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

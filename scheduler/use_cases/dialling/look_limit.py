@@ -36,6 +36,9 @@ class LookLimit:
     async def begin(self, attempt_id: UUID) -> None:
         """Wait until this call may look. It counts until `end`, but no longer than a look is valid."""
         self.end(attempt_id)
+        if not self._waiting and len(self._begun) < self._at_once:
+            self._begin(attempt_id)
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((attempt_id, turn))
         self._give_places()
@@ -64,10 +67,13 @@ class LookLimit:
         while self._waiting and len(self._begun) < self._at_once:
             attempt_id, turn = self._waiting.popleft()
             if not turn.done():  # it is done if its call has given up
-                # A slow connection must not delay other calls: its look is repeated once it is connected.
-                after_s = self._good_for.total_seconds()
-                self._begun[attempt_id] = turn.get_loop().call_later(after_s, self._expire, attempt_id)
+                self._begin(attempt_id)
                 turn.set_result(None)
+
+    def _begin(self, attempt_id: UUID) -> None:
+        # A slow connection must not delay other calls: its look is repeated once it is connected.
+        after_s = self._good_for.total_seconds()
+        self._begun[attempt_id] = asyncio.get_running_loop().call_later(after_s, self._expire, attempt_id)
 
     def _expire(self, attempt_id: UUID) -> None:
         self._lower()
