@@ -114,6 +114,33 @@ def test_hint_that_becomes_due_during_a_claim_is_next(tenant: Tenant, dialler: D
     assert dialler._pause() == 0.0
 
 
+def test_attempts_due_right_after_each_other_share_a_claim(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    due_at = {a_pending_attempt(tenant, due_at=now() + each).id: now() + each for each in (A_MOMENT, 2 * A_MOMENT)}
+    dialler._take(tuple(due_at), due_at)
+    now.move(A_SECOND)
+    wait_until(lambda: dialler._pause() == 0.0, says="both are due")
+    calls: set[asyncio.Task[None]] = set()
+    with statements_of(tenant.database) as sent:
+        dialler._loop.run_until_complete(dialler._claim_from_hand(calls))
+    assert len(calls) == len(due_at)
+    assert len(sent) == STATEMENTS_OF_A_CLAIM
+    for each in calls:
+        each.cancel()
+    dialler._loop.run_until_complete(asyncio.wait(calls))
+    dialler._alarm.clear()  # of calls that were cancelled before they began
+
+
+@pytest.mark.parametrize("unsent", [0, 100])
+def test_sent_call_wakes_only_a_loop_that_waits_for_room(tenant: Tenant, dialler: Dialler, unsent: int) -> None:
+    """Waking it after each call would take more time than the call."""
+    dialler._unsent.update(UUID(int=number) for number in range(unsent))
+    dialler._take((a_pending_attempt(tenant, due_at=tenant.now() + A_SECOND).id,), {})
+    a_pass(dialler)
+    dialler._wake.clear()
+    dialler._make_room(UUID(int=1))
+    assert dialler._wake.is_set() is bool(unsent)
+
+
 def test_early_hint_claimed_too_early_is_tried_when_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
     """The worker's clock may have been behind for a moment. It would lose the hint for the rest of its release."""
     soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
