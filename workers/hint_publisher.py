@@ -16,13 +16,12 @@ from scheduler.clock import monotonic
 from scheduler.logs import log
 from scheduler.use_cases.shared.hints import HEAR, QUEUES
 from workers.app import ANSWERED_CHANNEL, DUE_AT, KEY_PREFIX
+from workers.hint_batch import HintBatch
 
 _log = log(__name__)
 _SOCKET_TIMEOUT = 0.5
 _RETRY_AFTER_S = 1.0
 _MAX_WAITING = 10_000
-_BATCH_S = 0.05
-_MAX_BATCH = 50
 _ERRORS = (OSError, redis.RedisError)
 
 
@@ -49,8 +48,8 @@ class _Message:
 class RedisHintPublisher:
     """Publishes hints in the background, without retries: the clock sends a lost hint again.
 
-    Hints are published in order, except those for carrier callbacks: they are batched for 50 ms, because a message
-    costs a worker twice as much as processing the callback. Start it in the process that uses it, after any fork.
+    Hints are published in order, except those for carrier callbacks: a HintBatch gathers them. Start it in the process
+    that uses it, after any fork.
     """
 
     def __init__(self, app: Celery, redis_url: str) -> None:
@@ -60,9 +59,7 @@ class RedisHintPublisher:
         )
         self._connection = quick_connection(redis_url)
         self._waiting: queue.Queue[_Message | UUID | None] = queue.Queue(_MAX_WAITING)
-        self._batch: list[UUID] = []
-        self._batch_due_at = 0.0
-        """On the monotonic clock."""
+        self._callbacks = HintBatch()
         self._away = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
         self._stopped = False
@@ -106,16 +103,15 @@ class RedisHintPublisher:
                     self._check_if_back()
             else:
                 if message is None:
-                    self._try(self._publish_batch)
+                    self._try(self._publish_callbacks)
                     return
                 self._try(lambda message=message: self._publish_or_batch(message))  # type: ignore[misc]
-            if self._batch and (monotonic() >= self._batch_due_at or len(self._batch) >= _MAX_BATCH):
+            while self._callbacks.wait_s(monotonic()) == 0:
                 self._try(self._publish_batch)
 
     def _timeout(self) -> float | None:
-        if self._batch:
-            return max(0.0, self._batch_due_at - monotonic())
-        return _RETRY_AFTER_S if self._away.is_set() else None
+        wait_s = self._callbacks.wait_s(monotonic())
+        return _RETRY_AFTER_S if wait_s is None and self._away.is_set() else wait_s
 
     def _try(self, publish: Callable[[], None]) -> None:
         try:
@@ -127,16 +123,16 @@ class RedisHintPublisher:
 
     def _publish_or_batch(self, message: _Message | UUID) -> None:
         if isinstance(message, _Message) and message.task == HEAR:
-            if not self._batch:
-                self._batch_due_at = monotonic() + _BATCH_S
-            self._batch.extend(message.ids)
+            self._callbacks.add(message.ids, monotonic())
         else:
             self._publish(message)
 
     def _publish_batch(self) -> None:
-        ids, self._batch = tuple(self._batch), []
-        if ids:
-            self._publish(_Message(task=HEAR, ids=ids))
+        self._publish(_Message(task=HEAR, ids=self._callbacks.take(monotonic())))
+
+    def _publish_callbacks(self) -> None:
+        while self._callbacks.wait_s(monotonic()) is not None:
+            self._publish_batch()
 
     def _publish(self, message: _Message | UUID) -> None:
         if isinstance(message, UUID):
@@ -158,7 +154,7 @@ class RedisHintPublisher:
         if not self._away.is_set():
             _log.warning("redis_away: Redis could not be reached; the clock sends the hints again")
         self._away.set()
-        self._batch.clear()
+        self._callbacks.clear()
         with contextlib.suppress(Exception):
             self._connection.close()
 

@@ -173,11 +173,17 @@ def dial(self: Task, attempt_ids: list[str]) -> None:
     _Dialler.one.take([UUID(each) for each in attempt_ids], due_at)
 
 
+def _hear(event_ids: list[UUID]) -> None:
+    _together(event_ids, use_cases().hear.batch, use_cases().hear.event)
+
+
+# Not more at a time: callbacks of one call would wait for each other's locks.
+_callbacks = GatheredIds(_hear, at_a_time=2, largest=AT_MOST_A_TRANSACTION)
+
+
 @app.task(name=names.HEAR, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def hear(event_ids: list[str]) -> None:
-    ids, hear = [UUID(each) for each in event_ids], use_cases().hear
-    for start in range(0, len(ids), AT_MOST_A_TRANSACTION):
-        _together(ids[start : start + AT_MOST_A_TRANSACTION], hear.batch, hear.event)
+    _callbacks.take(map(UUID, event_ids))
 
 
 @app.task(name=names.SETTLE, base=QuietTask)  # type: ignore[untyped-decorator]

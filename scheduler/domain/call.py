@@ -85,6 +85,11 @@ class CallNews:
     def rank(self) -> CallProgress:
         return RANKS[self.status]
 
+    @property
+    def is_about_queue(self) -> bool:
+        """True for a call that waits in the carrier's queue, or may have been removed from it."""
+        return self.status in {CallStatus.QUEUED, CallStatus.CANCELLED}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListedCall:

@@ -274,8 +274,8 @@ def on_news(
 ) -> tuple[Event, ...] | Alarm | AskTheCarrier:
     """Return the events that follow from the carrier's news, in their order. News may come repeatedly and in any order.
 
-    Old or known news causes no event. `callee` gives the next opening for a call that was removed from the carrier's
-    queue.
+    Old or known news causes no event. `callee` gives the openings for a call that waits in the carrier's queue, or was
+    removed from it. Other news needs none: see `CallNews.is_about_queue`.
     """
     if news.token is not None and news.token != attempt.token:
         return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN", stray_sid=_unanswered(news), live_sids=_live(news))

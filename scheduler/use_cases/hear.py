@@ -106,7 +106,8 @@ class Hear:
             events, alone = _without_failed(found) if len(event_ids) > 1 else (found, ())
             if not events:
                 return alone
-            events.sort(key=lambda event: (event.received_at, event_ids.index(event.id)))
+            place = {event_id: place for place, event_id in enumerate(event_ids)}
+            events.sort(key=lambda event: (event.received_at, place[event.id]))
             asks = self._hear(stores, events, now)
             stores.carrier_events.heard([event.id for event in events], now)
             failpoint("hear.hearing")

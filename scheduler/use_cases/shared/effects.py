@@ -168,7 +168,9 @@ class Effects:
         self, batch: Batch, attempt: Attempt, news: CallNews, actor: str, now: datetime
     ) -> Attempt | AskTheCarrier:
         """Apply the carrier's news to the attempt. Raises InvariantViolated."""
-        callee = callee_from(batch.callee_of(attempt.interview_id)) if attempt.reason is None else None
+        # Only for news that needs it: parsing a number takes longer than everything else here.
+        needs_callee = attempt.reason is None and news.is_about_queue
+        callee = callee_from(batch.callee_of(attempt.interview_id)) if needs_callee else None
         heard = decisions.on_news(attempt, news, callee, now, self._policy)
         if isinstance(heard, Alarm):
             raise InvariantViolated(heard, attempt)

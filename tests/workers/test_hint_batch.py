@@ -1,0 +1,52 @@
+"""Hints for callbacks share messages: soon after a pause, and five times a second under load."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from workers.hint_batch import BATCH_S, INTERVAL_S, LARGEST, HintBatch
+
+
+def some(count: int) -> list[UUID]:
+    return [uuid4() for _ in range(count)]
+
+
+def test_first_hint_after_a_pause_waits_briefly() -> None:
+    batch, ids = HintBatch(), some(2)
+    assert batch.wait_s(100.0) is None
+    batch.add(ids[:1], 100.0)
+    batch.add(ids[1:], 100.0 + BATCH_S / 2)
+    assert batch.wait_s(100.0) == pytest.approx(BATCH_S)
+    assert batch.wait_s(100.0 + 2 * BATCH_S) == 0
+    assert batch.take(100.0 + BATCH_S) == tuple(ids)
+    assert batch.wait_s(100.0 + BATCH_S) is None
+
+
+def test_next_message_follows_after_an_interval() -> None:
+    batch, later = HintBatch(), some(3)
+    batch.add(some(1), 100.0)
+    batch.take(200.0)
+    batch.add(later[:2], 200.0 + BATCH_S)
+    batch.add(later[2:], 200.0 + 2 * BATCH_S)
+    assert batch.wait_s(200.0) == pytest.approx(INTERVAL_S)
+    assert batch.take(200.0 + INTERVAL_S) == tuple(later)
+    batch.add(some(1), 300.0)
+    assert batch.wait_s(300.0) == pytest.approx(BATCH_S), "a pause has passed"
+
+
+def test_full_batch_does_not_wait() -> None:
+    batch, ids = HintBatch(), some(LARGEST + 1)
+    batch.take(100.0)
+    batch.add(ids, 100.0)
+    assert batch.wait_s(100.0) == 0
+    assert batch.take(100.0) == tuple(ids[:LARGEST])
+    assert batch.wait_s(100.0) == pytest.approx(INTERVAL_S), "the rest is no full batch"
+    assert batch.take(100.0) == tuple(ids[LARGEST:])
+
+
+def test_cleared_batch_has_no_message() -> None:
+    batch = HintBatch()
+    batch.add(some(1), 100.0)
+    batch.clear()
+    assert batch.wait_s(200.0) is None
+    assert batch.take(200.0) == ()
