@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import BindParameter, Select, bindparam, select, update
 
 from scheduler.domain.agent import Agent
 from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.many import insert_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
@@ -31,7 +32,7 @@ class Agents(Store):
 
     def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Return the agent with its caller id, if it is this company's and not deleted."""
-        return self._one(_agent, _of_company(company_id).where(agents.c.id == agent_id))
+        return self._one(_agent, _GET, {"company_id": company_id, "id": agent_id})
 
     def lock(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Lock the agent, if it is this company's and not deleted."""
@@ -59,9 +60,12 @@ class Agents(Store):
         )
 
 
-def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
+def _of_company(company_id: UUID | BindParameter[UUID]) -> Select[tuple[object, ...]]:
     return (
         select(agents, phone_numbers.c.number.label("caller_number"))
         .outerjoin(phone_numbers, phone_numbers.c.id == agents.c.phone_number_id)
         .where(agents.c.company_id == company_id, agents.c.deleted_at.is_(None))
     )
+
+
+_GET = Fixed(_of_company(bindparam("company_id")).where(agents.c.id == bindparam("id")))

@@ -7,15 +7,16 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, and_, any_, func, or_, select, text, update
+from sqlalchemy import Row, Select, and_, any_, bindparam, func, literal_column, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle.state_machine import arrow_of, evolve
+from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
-from scheduler.persistence.many import among, insert_all, update_all
+from scheduler.persistence.many import among_given, insert_all, update_all
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews, stray_calls
@@ -32,6 +33,44 @@ MAY_BE_RINGING = or_(*_WHILE_RINGING)
 That is while it is in progress, while a stray call of it is open, and after its outcome was given up until the
 carrier's list has been read, or while its call was seen alive.
 """
+
+# The first attempt of a chain has its id. Only retries are in the index of chains.
+_OF_CHAINS = Fixed(
+    select(attempts)
+    .where(
+        or_(
+            among_given(attempts.c.id, "ids"),
+            and_(attempts.c.retry_number > 0, among_given(attempts.c.chain_id, "ids")),
+        )
+    )
+    .order_by(attempts.c.retry_number)
+)
+_LOCK_ALL = Fixed(
+    select(attempts)
+    .where(among_given(attempts.c.interview_id, "interview_ids"), among_given(attempts.c.id, "ids"))
+    .order_by(attempts.c.id)
+    .with_for_update(key_share=True)
+)
+_IS_OPEN = attempts.c.state.in_([literal_column("'PENDING'"), literal_column("'IN_PROGRESS'")])
+_OPEN_OF = Fixed(
+    select(attempts.c.id, attempts.c.interview_id).where(among_given(attempts.c.interview_id, "ids"), _IS_OPEN)
+)
+_LOCK_OPEN = Fixed(
+    select(attempts)
+    .where(attempts.c.interview_id == bindparam("id"), _IS_OPEN)
+    .with_for_update(key_share=True)  # guard: acceptance
+)
+_LOCK_LIVE_LEG = Fixed(
+    select(attempts)
+    .where(
+        attempts.c.interview_id == bindparam("id"),
+        attempts.c.state == AttemptState.FAILED.value,
+        attempts.c.look_at.is_not(None),
+    )
+    .order_by(attempts.c.created_at.desc())
+    .limit(1)
+    .with_for_update(key_share=True)
+)
 
 _OLDEST_FIRST = select(attempts).order_by(attempts.c.created_at, attempts.c.id)
 
@@ -72,12 +111,7 @@ class Attempts(Store):
 
     def of_chains(self, chain_ids: Sequence[UUID]) -> list[Attempt]:
         """Return all attempts of chains of retries. Deleted attempts still count as tries."""
-        # The first attempt of a chain has its id. Only retries are in the index of chains.
-        of_chain = or_(
-            among(attempts.c.id, chain_ids), and_(attempts.c.retry_number > 0, among(attempts.c.chain_id, chain_ids))
-        )
-        query = select(attempts).where(of_chain).order_by(attempts.c.retry_number)
-        return self._all(attempt_of, query)
+        return self._all(attempt_of, _OF_CHAINS, {"ids": list(chain_ids)})
 
     def find(self, attempt_id: UUID) -> Attempt | None:
         """Return the attempt of any company, for operators."""
@@ -124,22 +158,12 @@ class Attempts(Store):
 
         The interviews are named, too, because an attempt of another one must not be locked before its interview.
         """
-        query = (
-            select(attempts)
-            .where(among(attempts.c.interview_id, interview_ids), among(attempts.c.id, attempt_ids))
-            .order_by(attempts.c.id)
-            .with_for_update(key_share=True)
-        )
-        return self._all(attempt_of, query)
+        values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
+        return self._all(attempt_of, _LOCK_ALL, values)
 
     def open_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, UUID]:
         """Return the attempt of each interview that is pending or in progress, if there is one."""
-        rows = self._connection.execute(
-            select(attempts.c.id, attempts.c.interview_id).where(
-                among(attempts.c.interview_id, interview_ids),
-                attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
-            )
-        )
+        rows = self._connection.execute(_OPEN_OF, {"ids": list(interview_ids)})
         return {row.interview_id: row.id for row in rows}
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
@@ -157,15 +181,7 @@ class Attempts(Store):
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
-        query = (
-            select(attempts)
-            .where(
-                attempts.c.interview_id == interview_id,
-                attempts.c.state.in_([AttemptState.PENDING.value, AttemptState.IN_PROGRESS.value]),
-            )
-            .with_for_update(key_share=True)  # guard: acceptance
-        )
-        return self._one(attempt_of, query)
+        return self._one(attempt_of, _LOCK_OPEN, {"id": interview_id})
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
         """Return True if the interview has that attempt and it was not deleted."""
@@ -191,18 +207,7 @@ class Attempts(Store):
 
     def lock_live_leg(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""
-        query = (
-            select(attempts)
-            .where(
-                attempts.c.interview_id == interview_id,
-                attempts.c.state == AttemptState.FAILED.value,
-                attempts.c.look_at.is_not(None),
-            )
-            .order_by(attempts.c.created_at.desc())
-            .limit(1)
-            .with_for_update(key_share=True)
-        )
-        return self._one(attempt_of, query)
+        return self._one(attempt_of, _LOCK_LIVE_LEG, {"id": interview_id})
 
     def pending_of(self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int) -> list[Attempt]:
         """Return up to `limit` pending attempts of a company, or of one of its candidates, with ids above `after`."""
@@ -228,7 +233,7 @@ class Attempts(Store):
         """
         older = _older_zone_data(version).join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
         free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
-        ids = self._connection.execute(free).scalars().all()
+        ids = self._connection.execute(free).scalars()
         return self._all(attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
 
     def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:

@@ -82,7 +82,7 @@ class CarrierBackoffs(Store):
     def forget(self, updated_before: datetime, limit: int) -> int:
         """Delete up to `limit` back-offs that have not changed since `updated_before`."""
         old = select(table.c.id).where(table.c.updated_at < updated_before).limit(limit)
-        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars()
         return self._connection.execute(delete(table).where(among(table.c.id, ids))).rowcount
 
     # ---- the ends of orders

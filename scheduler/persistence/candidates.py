@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Uuid, cast, delete, func, or_, select, text, update
+from sqlalchemy import ARRAY, Row, Select, Uuid, cast, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from scheduler.domain.candidate import Candidate, CandidateStatus
 from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
+from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import insert_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write

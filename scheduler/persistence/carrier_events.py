@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, case, select, text, update
+from sqlalchemy import and_, bindparam, case, select, text, update
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
-from scheduler.persistence.many import among
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.many import among_given
 from scheduler.persistence.redelivery import due_hints, has_waited
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
 
@@ -62,6 +63,8 @@ class CarrierEvent:
     raw: dict[str, Any] = field(repr=False)
     received_at: datetime
     failures: int
+    claim: "ClaimOfToken | None"
+    """None after the attempt was erased."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,26 @@ class ClaimOfToken:
     interview_id: UUID
     closed_sid: str | None
     """The call of that claim, when it was proven never to have been dialled."""
+
+
+_CLAIM_COLUMNS = (attempt_tokens.c.closed_sid, attempts.c.id.label("attempt_id"), attempts.c.interview_id)
+_CLAIM_OF = Fixed(
+    select(*_CLAIM_COLUMNS)
+    .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
+    .where(attempt_tokens.c.token == bindparam("token"))
+)
+_LOCK_UNHEARD = Fixed(
+    select(*(carrier_events.c[name] for name in ("id", "token", "raw", "received_at", "failures")), *_CLAIM_COLUMNS)
+    .outerjoin(attempt_tokens, attempt_tokens.c.token == carrier_events.c.token)
+    .outerjoin(attempts, attempts.c.id == attempt_tokens.c.attempt_id)
+    .where(
+        among_given(carrier_events.c.id, "ids"),
+        carrier_events.c.heard_at.is_(None),  # guard: heard_once
+        carrier_events.c.quarantined_at.is_(None),
+    )
+    .with_for_update(of=carrier_events, skip_locked=True)
+)
+_HEARD = text("UPDATE carrier_events SET heard_at = :now, raw = '{}' WHERE id = ANY (:ids)")
 
 
 class CarrierEvents(Store):
@@ -91,35 +114,15 @@ class CarrierEvents(Store):
 
     def claim_of(self, token: str) -> ClaimOfToken | None:
         """Return the claim of a token, also if the attempt was claimed again since."""
-        return self.claims_of([token]).get(token)
-
-    def claims_of(self, tokens: Sequence[str]) -> dict[str, ClaimOfToken]:
-        """Return the claim of each known token, like `claim_of`, in one query."""
-        rows = self._connection.execute(
-            select(attempt_tokens.c.token, attempt_tokens.c.closed_sid, attempts.c.id, attempts.c.interview_id)
-            .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
-            .where(among(attempt_tokens.c.token, tokens))
-        )
-        return {row.token: from_row(ClaimOfToken, row, attempt_id=row.id) for row in rows}
+        return self._one(partial(from_row, ClaimOfToken), _CLAIM_OF, {"token": token})
 
     def lock_unheard(self, event_ids: Sequence[UUID]) -> list[CarrierEvent]:
         """Lock those of the events that were not processed, not locked by another worker and not in quarantine."""
-        query = (
-            select(carrier_events)
-            .where(
-                among(carrier_events.c.id, event_ids),
-                carrier_events.c.heard_at.is_(None),  # guard: heard_once
-                carrier_events.c.quarantined_at.is_(None),
-            )
-            .with_for_update(skip_locked=True)
-        )
-        return self._all(partial(from_row, CarrierEvent), query)
+        return self._all(_event, _LOCK_UNHEARD, {"ids": list(event_ids)})
 
     def heard(self, event_ids: Sequence[UUID], now: datetime) -> None:
         """Mark the events as processed and delete their forms, which contain the person's number."""
-        self._connection.execute(
-            update(carrier_events).where(among(carrier_events.c.id, event_ids)).values(heard_at=now, raw={})
-        )
+        self._connection.execute(_HEARD, {"ids": list(event_ids), "now": now})
 
     def count_failure(self, event_id: UUID, now: datetime) -> bool:
         """Count an unexpected failure to process the event. True if it is now in quarantine."""
@@ -178,3 +181,8 @@ class CarrierEvents(Store):
             has_waited(carrier_events, rung_before, now),
         )
         return due_hints(self._connection, carrier_events.c.id, is_due, now, limit)
+
+
+def _event(row: AnyRow) -> CarrierEvent:
+    claim = None if row.attempt_id is None else from_row(ClaimOfToken, row)
+    return from_row(CarrierEvent, row, claim=claim)

@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, any_, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Row, any_, bindparam, func, insert, select, text, update
 
 from scheduler.domain.company import Company
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.logs import log
+from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import settings_as_json, settings_of
 from scheduler.persistence.many import among
 from scheduler.persistence.owners import email_of_owner_or_invited
@@ -23,6 +24,7 @@ _log = log(__name__)
 
 
 _WITH_OWNER = select(companies, email_of_owner_or_invited(companies.c.id).label("owner_email"))
+_GET = Fixed(_WITH_OWNER.where(companies.c.id == bindparam("id"), companies.c.deleted_at.is_(None)))
 
 
 # A transaction that locks a row writes its id into the row, and holds the lock on that id until it ends.
@@ -46,8 +48,7 @@ class Companies(Store):
 
     def get(self, company_id: UUID) -> Company | None:
         """Return the company, unless it was deleted."""
-        query = _WITH_OWNER.where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
-        return self._one(_with_owner, query)
+        return self._one(_with_owner, _GET, {"id": company_id})
 
     def first(self) -> Company | None:
         """Return the oldest company, with which a development installation was seeded."""
@@ -87,7 +88,7 @@ class Companies(Store):
 
     def lock_holder(self, company_id: UUID) -> int | None:
         """Return the process id of the database session that has locked the row. None if several have, or none."""
-        pid: int | None = self._connection.execute(_LOCK_HOLDER, {"id": company_id}).scalar()
+        pid: int | None = self._connection.execute(_LOCK_HOLDER, {"id": company_id}).scalar_one_or_none()
         return pid
 
     def pause(self, company_id: UUID, reason: str, now: datetime) -> None:

@@ -175,7 +175,7 @@ class Erasures(Store):
         # they belong to no attempt, and the worker empties them.
         tokens = select(attempt_tokens.c.token).where(among(attempt_tokens.c.attempt_id, attempt_ids))
         events = select(carrier_events.c.id).where(carrier_events.c.token.in_(tokens)).with_for_update(skip_locked=True)
-        ids = self._connection.execute(events).scalars().all()
+        ids = self._connection.execute(events).scalars()
         return self._delete(carrier_events, among(carrier_events.c.id, ids))
 
     def _candidates(self, company_id: UUID, limit: int) -> Counts:
@@ -191,13 +191,9 @@ class Erasures(Store):
         """Erase memberships, and users without another company. A lock keeps them from joining one."""
         of_company = memberships.c.company_id == company_id
         member = select(memberships.c.user_id).where(of_company).limit(limit)
-        ids = (
-            self._connection.execute(
-                select(users.c.id).where(users.c.id.in_(member)).order_by(users.c.id).with_for_update()
-            )
-            .scalars()
-            .all()
-        )
+        ids = self._connection.execute(
+            select(users.c.id).where(users.c.id.in_(member)).order_by(users.c.id).with_for_update()
+        ).scalars()
         elsewhere = select(memberships.c.user_id).where(memberships.c.user_id == users.c.id).exists()
         return _some(
             {
@@ -211,7 +207,7 @@ class Erasures(Store):
 
     def _locked(self, table: Table, company_id: UUID, limit: int) -> Sequence[Any]:
         some = select(table.c.id).where(table.c.company_id == company_id).order_by(table.c.id).limit(limit)
-        return self._connection.execute(some.with_for_update()).scalars().all()
+        return self._connection.execute(some.with_for_update()).scalars()
 
     def _delete(self, table: Table, which: ColumnElement[bool]) -> int:
         return self._connection.execute(delete(table).where(which)).rowcount

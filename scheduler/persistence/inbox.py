@@ -7,14 +7,15 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, ColumnElement, Connection, Row, Uuid, and_, bindparam, cast, func, null, select, update
+from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, bindparam, cast, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
+from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import ANSWER
-from scheduler.persistence.many import among, update_all
+from scheduler.persistence.many import among, among_given, update_all
 from scheduler.persistence.packed_snapshots import pack, unpack
 from scheduler.persistence.redelivery import due_hints, has_waited
 from scheduler.persistence.rows import as_columns, from_row
@@ -73,8 +74,8 @@ class Inbox(Store):
         return found
 
     def find_all(self, principal_id: UUID, command_ids: Sequence[UUID]) -> dict[UUID, FoundOrError]:
-        query = _WITH_COMPANY.where(among(inbox.c.id, command_ids), inbox.c.principal_id == principal_id)
-        return dict(self._all(_found_or_error, query))
+        values = {"principal_id": principal_id, "ids": list(command_ids)}
+        return dict(self._all(_found_or_error, _FIND_ALL, values))
 
     def find_by_key(self, principal_id: UUID, idempotency_key: str) -> FoundCommand | None:
         """Return the command like `by_key`, with the state of its company."""
@@ -97,20 +98,7 @@ class Inbox(Store):
 
         Oldest first. A command that has failed before is left out, because it might fail those of its batch again.
         """
-        query = (
-            select(inbox)
-            .where(
-                among(inbox.c.id, command_ids),
-                inbox.c.applied_at.is_(None),
-                inbox.c.quarantined_at.is_(None),
-                inbox.c.kind == CommandKind.CREATE_INTERVIEW.value,
-                inbox.c.interview_id.is_(None),
-                inbox.c.failures == 0,
-            )
-            .order_by(inbox.c.seq)
-            .with_for_update(skip_locked=True)
-        )
-        return self._all(_command, query)
+        return self._all(_command, _LOCK_NEW, {"ids": list(command_ids)})
 
     def next_of(self, interview_id: UUID) -> UUID | None:
         """Return an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
@@ -210,6 +198,10 @@ _COMPANY_DELETED = and_(
 # One query: it answers each request that has waited for its command.
 _WITH_COMPANY = select(inbox, _COMPANY_DELETED.label("company_deleted"))
 
+_FIND_ALL = Fixed(
+    _WITH_COMPANY.where(among_given(inbox.c.id, "ids"), inbox.c.principal_id == bindparam("principal_id"))
+)
+
 
 def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
     return and_(
@@ -218,7 +210,7 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
     )
 
 
-# These two are built once: building them for each command took longer than executing them.
+# These are built once: building them for each command took longer than executing them.
 _ADD = (
     insert(inbox)
     .on_conflict_do_nothing(
@@ -227,7 +219,7 @@ _ADD = (
     .returning(inbox.c.id)
 )
 _OLDER = inbox.alias("older")
-_LOCK_NEXT = (
+_LOCK_NEXT = Fixed(
     select(inbox)
     .where(
         inbox.c.id == bindparam("id"),
@@ -239,6 +231,20 @@ _LOCK_NEXT = (
         .where(_OLDER.c.interview_id == inbox.c.interview_id, _OLDER.c.seq < inbox.c.seq, _OLDER.c.applied_at.is_(None))
         .exists(),
     )
+    .with_for_update(skip_locked=True)
+)
+
+_LOCK_NEW = Fixed(
+    select(inbox)
+    .where(
+        among_given(inbox.c.id, "ids"),
+        inbox.c.applied_at.is_(None),
+        inbox.c.quarantined_at.is_(None),
+        inbox.c.kind == CommandKind.CREATE_INTERVIEW.value,
+        inbox.c.interview_id.is_(None),
+        inbox.c.failures == 0,
+    )
+    .order_by(inbox.c.seq)
     .with_for_update(skip_locked=True)
 )
 

@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, update
+from sqlalchemy import ColumnElement, Select, and_, select, update
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.persistence.many import among, insert_all, update_all
+from scheduler.persistence.connection import Connection, Fixed
+from scheduler.persistence.many import among_given, insert_all, update_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, interviews
@@ -27,6 +28,13 @@ def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 def _set_statuses(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     update_all(connection, interviews, "id", rows)
 
+
+_LOCK_ALL = Fixed(
+    select(interviews)
+    .where(among_given(interviews.c.id, "ids"))
+    .order_by(interviews.c.id)
+    .with_for_update(key_share=True)
+)
 
 # After `candidates`, `agents` and `jobs`, before `attempts`.
 _ADD = Write(execute=_add_all, turn=1)
@@ -64,8 +72,7 @@ class Interviews(Store):
 
     def lock_all(self, interview_ids: Sequence[UUID]) -> list[Interview]:
         """Lock interviews like `lock`, in the order of their ids."""
-        query = select(interviews).where(among(interviews.c.id, interview_ids)).order_by(interviews.c.id)
-        return self._all(_interview, query.with_for_update(key_share=True))
+        return self._all(_interview, _LOCK_ALL, {"ids": list(interview_ids)})
 
     def set_status(self, interview_id: UUID, status: InterviewStatus, now: datetime) -> None:
         over = status is not InterviewStatus.SCHEDULED

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, delete, null, select, update
+from sqlalchemy import Select, delete, null, select, update
 
 from scheduler.domain.job import Job, JobStatus
 from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import insert_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from scheduler.domain.attempt import AttemptState
+from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import among
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, lines
@@ -99,7 +100,7 @@ class Lines(Store):
             .where(among(lines.c.number_hash, number_hashes), lines.c.attempt_id.is_(None), lines.c.free_at <= now)
             .with_for_update(skip_locked=True)
         )
-        hashes = self._connection.execute(free).scalars().all()
+        hashes = self._connection.execute(free).scalars()
         # A second statement, after the lock: it sees each attempt that needs a line. A later attempt creates its own.
         waiting = (
             select(attempts.c.id)
@@ -119,7 +120,7 @@ class Lines(Store):
             .order_by(lines.c.number_hash)
             .limit(limit)
         )
-        hashes = self._connection.execute(above).scalars().all()
+        hashes = self._connection.execute(above).scalars()
         self.forget_free(hashes, free_before)
         return hashes[-1] if len(hashes) == limit else None
 

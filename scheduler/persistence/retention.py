@@ -13,7 +13,7 @@ class Retention(Store):
     def forget_answers(self, before: datetime, limit: int) -> int:
         """Delete commands that were answered before then. Unanswered commands stay, however old they are."""
         old = select(inbox.c.id).where(inbox.c.applied_at < before).order_by(inbox.c.applied_at).limit(limit)
-        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars()
         return self._connection.execute(delete(inbox).where(among(inbox.c.id, ids))).rowcount
 
     def forget_carrier_events(self, before: datetime, limit: int) -> int:
@@ -24,7 +24,7 @@ class Retention(Store):
             .order_by(carrier_events.c.heard_at)
             .limit(limit)
         )
-        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars().all()
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars()
         return self._connection.execute(delete(carrier_events).where(among(carrier_events.c.id, ids))).rowcount
 
     def forget_history(self, before: datetime, limit: int) -> int:
@@ -48,5 +48,5 @@ class Retention(Store):
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        ids = self._connection.execute(old).scalars().all()
+        ids = self._connection.execute(old).scalars()
         return self._connection.execute(delete(invitations).where(among(invitations.c.id, ids))).rowcount

@@ -7,16 +7,16 @@ from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, get_args, get_type_hints
 
-from sqlalchemy import Row
-
 
 class _Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 D = TypeVar("D", bound=_Dataclass)
-AnyRow: TypeAlias = Row[*tuple[Any, ...]]
-"""A row with any columns."""
+AnyRow: TypeAlias = Any
+"""A row with any columns, which are its attributes: of SQLAlchemy, or a tuple of the driver."""
+AnyValue: TypeAlias = Any
+"""The value of any column."""
 
 
 def from_row(cls: type[D], row: AnyRow, prefix: str = "", **given: object) -> D:

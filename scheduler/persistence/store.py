@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import sqlalchemy
 from sqlalchemy import (
-    Connection,
-    CursorResult,
     Executable,
     NestedTransaction,
     Select,
@@ -19,6 +18,7 @@ from sqlalchemy import (
 )
 
 from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
+from scheduler.persistence.connection import Connection, Fixed, Found
 from scheduler.persistence.rows import AnyRow
 
 T = TypeVar("T")
@@ -46,8 +46,8 @@ class Statements:
     else. Within `undoable`, a savepoint is set only before the first write that is sent.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlalchemy.Connection) -> None:
+        self._connection = Connection(connection)
         self._gathers = False
         self._is_beside = False
         self._rows: _Rows = {}
@@ -58,16 +58,14 @@ class Statements:
 
     def execute(
         self,
-        statement: Executable,
+        statement: Executable | Fixed,
         values: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
-        *,
-        execution_options: Mapping[str, object] | None = None,
-    ) -> CursorResult[*tuple[Any, ...]]:
+    ) -> Found:
         if not self._is_beside:
             self.send()
-        if not isinstance(statement, SelectBase):
+        if not (statement.is_query if isinstance(statement, Fixed) else isinstance(statement, SelectBase)):
             self._set_savepoint()
-        return self._connection.execute(statement, values, execution_options=execution_options)
+        return self._connection.execute(statement, values)
 
     def begin_nested(self) -> NestedTransaction:
         # A savepoint that is rolled back must take back the writes of its time, and no others.
@@ -167,14 +165,14 @@ class Store:
         self._connection = statements
 
     def _one(
-        self, read: Callable[[AnyRow], T], query: Executable, values: Mapping[str, object] | None = None
+        self, read: Callable[[AnyRow], T], query: Executable | Fixed, values: Mapping[str, object] | None = None
     ) -> T | None:
         """Read the row of a query that returns at most one."""
         row = self._connection.execute(query, values).one_or_none()
         return None if row is None else read(row)
 
     def _all(
-        self, read: Callable[[AnyRow], T], query: Executable, values: Mapping[str, object] | None = None
+        self, read: Callable[[AnyRow], T], query: Executable | Fixed, values: Mapping[str, object] | None = None
     ) -> list[T]:
         return [read(row) for row in self._connection.execute(query, values)]
 
@@ -211,10 +209,10 @@ class Store:
         some = query.with_only_columns(literal(1), maintain_column_froms=True).limit(most)
         return self._count(select(func.count()).select_from(some.subquery()))
 
-    def _is_any(self, query: Executable) -> bool:
+    def _is_any(self, query: Executable | Fixed) -> bool:
         """Return True if the query returns a row."""
         return self._connection.execute(query).first() is not None
 
-    def _count(self, query: Executable, values: Mapping[str, object] | None = None) -> int:
+    def _count(self, query: Executable | Fixed, values: Mapping[str, object] | None = None) -> int:
         count: int = self._connection.execute(query, values).scalar_one()
         return count

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+import sqlalchemy
+from sqlalchemy import text
 
 from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
@@ -20,6 +21,7 @@ from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
+from scheduler.persistence.connection import Connection
 from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.errors import ClockWrong
@@ -39,8 +41,8 @@ from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 
 _ON_BEHALF_OF = text(
-    "SELECT set_config('duecall.principal_id', :principal_id, true),"
-    " set_config('duecall.company_id', :company_id, true)"
+    "SELECT set_config('duecall.principal_id', :principal_id, true) AS principal_id,"
+    " set_config('duecall.company_id', :company_id, true) AS company_id"
 )
 
 DUE_CHANNEL = "duecall_due"
@@ -87,7 +89,7 @@ class CheckedClock:
 class Stores:
     """The stores of one transaction, one a noun."""
 
-    def __init__(self, connection: Connection, clock: CheckedClock | None) -> None:
+    def __init__(self, connection: sqlalchemy.Connection, clock: CheckedClock | None) -> None:
         """`clock` is None in a transaction that only reads."""
         self.connection = statements = Statements(connection)
         self.clock = clock

@@ -13,7 +13,8 @@ from scheduler.domain.refusals import Refused
 from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, CompanyUsage, PriceList
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
-from scheduler.persistence.many import among, insert_all
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.many import among_given, insert_all
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import companies, usage
@@ -27,11 +28,17 @@ _BOOK = Write[Mapping[str, Any]](
 )
 
 
+_BILLINGS = Fixed(
+    select(companies.c.id, companies.c.billing_system, companies.c.prices, companies.c.ats_principal_id).where(
+        among_given(companies.c.id, "ids")
+    )
+)
+
+
 class Usage(Store):
     def billings_of(self, company_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
         """Return the rows of `billing_from` for companies, also while they are being erased."""
-        query = select(companies.c.id, companies.c.billing_system, companies.c.prices, companies.c.ats_principal_id)
-        rows = self._connection.execute(query.where(among(companies.c.id, list(company_ids))))
+        rows = self._connection.execute(_BILLINGS, {"ids": list(company_ids)})
         return {row.id: row for row in rows}
 
     def billing_of(self, company_id: UUID) -> Billing:

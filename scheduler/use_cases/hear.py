@@ -130,21 +130,17 @@ class Hear:
 
         If one of several fails, all events of its attempt are taken out, so that they keep their order.
         """
-        claims = stores.carrier_events.claims_of([event.token for event in events])
+        claimed = [(event, event.claim) for event in events if event.claim is not None]
         by_attempt: defaultdict[UUID, set[UUID]] = defaultdict(set)
-        for event in events:
-            if event.token in claims:
-                by_attempt[claims[event.token].attempt_id].add(event.id)
+        for event, claim in claimed:
+            by_attempt[claim.attempt_id].add(event.id)
         heard: list[tuple[UUID, CallNews]] = []
-        for event in events:
-            claim = claims.get(event.token)
-            if claim is None:
-                continue
+        for event, claim in claimed:
             with blaming(by_attempt[claim.attempt_id], of=len(events)):
                 news = self._callbacks.read(event.token, event.raw)
             if not decisions.is_old_news(claim.closed_sid, news):
                 heard.append((claim.attempt_id, news))
-        batch = Batch.locked(stores, {claim.attempt_id: claim.interview_id for claim in claims.values()})
+        batch = Batch.locked(stores, {claim.attempt_id: claim.interview_id for _, claim in claimed})
         asks: set[UUID] = set()
         for attempt_id, news in _in_order(heard):
             with blaming(by_attempt[attempt_id], of=len(events)):

@@ -147,8 +147,8 @@ def limits(stores: Stores) -> tuple[bool, bool]:
     """Return whether the statement timeout and the lock timeout are below their usual values."""
     row: Any = stores.connection.execute(
         text(
-            "SELECT CAST(current_setting('statement_timeout') AS interval) < '5 s',"
-            " CAST(current_setting('lock_timeout') AS interval) < '2 s'"
+            "SELECT CAST(current_setting('statement_timeout') AS interval) < '5 s' AS statement,"
+            " CAST(current_setting('lock_timeout') AS interval) < '2 s' AS lock"
         )
     ).one()
     return bool(row[0]), bool(row[1])

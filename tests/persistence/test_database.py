@@ -23,8 +23,8 @@ PRINCIPAL = Principal(id=uuid4(), kind=KeyKind.REGULAR, key_id=uuid4(), scopes=f
 Opened = Callable[..., AbstractContextManager[Stores]]
 _BACKEND = text("SELECT pg_backend_pid()")
 _PRINCIPAL = text(
-    "SELECT coalesce(current_setting('duecall.principal_id', true), ''),"
-    " coalesce(current_setting('duecall.company_id', true), '')"
+    "SELECT coalesce(current_setting('duecall.principal_id', true), '') AS principal_id,"
+    " coalesce(current_setting('duecall.company_id', true), '') AS company_id"
 )
 
 

@@ -287,7 +287,7 @@ def rows_read(database: Database, opened: AbstractContextManager[Stores], act: C
         event.remove(database._engine, "before_cursor_execute", note)
         # Also those of statements within functions, which EXPLAIN does not show.
         reads = _reads(stores) - before
-        cursor = stores.connection._connection.connection.cursor()
+        cursor = stores.connection._connection._connection.connection.cursor()
         for statement, parameters in sent:
             cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
             [([explained],)] = cursor.fetchall()

@@ -1,15 +1,14 @@
 """Rows and dataclasses: columns are read and written by the names of the fields."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import CallProgress
 from scheduler.persistence.database import Database
-from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.rows import AnyRow, as_columns, from_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class Call:
 RINGING = Call(state=AttemptState.PENDING, phase=None, rank=CallProgress.RINGING, zones=("Europe/Paris",))
 
 
-def row_of(database: Database, columns: str) -> Row[Any]:
+def row_of(database: Database, columns: str) -> AnyRow:
     with database.reading() as stores:
         return stores.connection.execute(text(f"SELECT {columns}")).one()
 

@@ -1,0 +1,123 @@
+"""The connection of one transaction. Statements with a constant text are executed by the driver itself.
+
+For each execution, SQLAlchemy works three times as long as the driver. It still builds the statements, keeps the pool,
+and executes those statements that are built for one execution.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+
+import psycopg
+import sqlalchemy
+from psycopg.rows import namedtuple_row
+from sqlalchemy import Dialect, Executable, NestedTransaction, SelectBase, TextClause, UpdateBase
+from sqlalchemy.dialects import registry
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
+
+from scheduler.persistence.rows import AnyRow, AnyValue
+
+_DIALECT: Dialect = registry.load("postgresql.psycopg")()
+
+
+class Found:
+    """The rows that a statement returned, and how many rows it returned or changed."""
+
+    def __init__(self, rows: Sequence[AnyRow], rowcount: int) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
+
+    def __iter__(self) -> Iterator[AnyRow]:
+        return iter(self._rows)
+
+    def all(self) -> Sequence[AnyRow]:
+        return self._rows
+
+    def scalars(self) -> Sequence[AnyValue]:
+        return [row[0] for row in self._rows]
+
+    def first(self) -> AnyRow | None:
+        return self._rows[0] if self._rows else None
+
+    def one(self) -> AnyRow:
+        """Return the only row. Raises NoResultFound, MultipleResultsFound."""
+        if not self._rows:
+            raise NoResultFound("the statement returned no row")
+        return self.one_or_none()
+
+    def one_or_none(self) -> AnyRow | None:
+        """Return the only row, if there is one. Raises MultipleResultsFound."""
+        if len(self._rows) > 1:
+            raise MultipleResultsFound("the statement returned several rows")
+        return self.first()
+
+    def scalar_one(self) -> AnyValue:
+        return self.one()[0]
+
+    def scalar_one_or_none(self) -> AnyValue:
+        row = self.one_or_none()
+        return None if row is None else row[0]
+
+
+class Fixed:
+    """A statement that is built once. Each execution passes the values of its `bindparam`s by name.
+
+    They are passed on to the driver, which adapts no mapping to JSON.
+    """
+
+    def __init__(self, statement: SelectBase | UpdateBase) -> None:
+        compiled = statement.compile(dialect=_DIALECT)
+        self.sql = str(compiled)
+        self.values = {name: each.value for name, each in compiled.binds.items() if not each.required}
+        self.is_query = isinstance(statement, SelectBase)
+
+
+class Connection:
+    """Executes statements on a connection of SQLAlchemy's pool. All errors are those of SQLAlchemy."""
+
+    def __init__(self, connection: sqlalchemy.Connection) -> None:
+        self._connection = connection
+
+    def execute(
+        self, statement: Executable | Fixed, values: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
+    ) -> Found:
+        if isinstance(statement, Fixed):
+            assert not isinstance(values, Sequence)
+            return self._by_driver(statement.sql, {**statement.values, **(values or {})})
+        if isinstance(statement, TextClause) and not isinstance(values, Sequence):
+            return self._by_driver(_sql_of(statement), values or {})
+        result = self._connection.execute(statement, values)
+        return Found(result.all() if result.returns_rows else (), result.rowcount)
+
+    def begin_nested(self) -> NestedTransaction:
+        return self._connection.begin_nested()
+
+    def _by_driver(self, sql: str, values: Mapping[str, object]) -> Found:
+        driver = self._connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        cursor = driver.cursor(row_factory=namedtuple_row)
+        for notify in self._connection.dispatch.before_cursor_execute:
+            notify(self._connection, cursor, sql, values, None, False)
+        try:
+            cursor.execute(sql.encode(), values)
+            rows = () if cursor.rownumber is None else cursor.fetchall()
+        except psycopg.Error as error:
+            is_lost = driver.closed
+            if is_lost:
+                self._connection.invalidate(error)
+            raise _translated(error, sql, is_lost=is_lost) from error
+        except BaseException as error:
+            # An answer that was not read may follow, so the connection cannot be used again.
+            self._connection.invalidate(error)
+            raise
+        return Found(rows, cursor.rowcount)
+
+
+@lru_cache(maxsize=512)
+def _sql_of(statement: TextClause) -> str:
+    return str(statement.compile(dialect=_DIALECT))
+
+
+def _translated(error: psycopg.Error, sql: str, *, is_lost: bool) -> Exception:
+    return DBAPIError.instance(
+        sql, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost, dialect=_DIALECT
+    )

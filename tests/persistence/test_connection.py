@@ -1,0 +1,103 @@
+"""Statements that the driver executes itself, with the errors and rows of the others."""
+
+import signal
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import bindparam, literal, select, text
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound, PendingRollbackError, ProgrammingError
+
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.tables import companies
+from tests.support.statements import statements_of
+
+_DOUBLED = Fixed(select((bindparam("number", type_=companies.c.concurrent_calls.type) * 2).label("doubled")))
+_END = text("SELECT pg_terminate_backend(pg_backend_pid())")
+_BACKEND = text("SELECT pg_backend_pid()")
+_NUMBERS = text("SELECT n FROM generate_series(1, :count) AS n")
+
+
+def test_fixed_statement_has_new_values_each_time(database: Database) -> None:
+    with database.reading() as stores:
+        assert [stores.connection.execute(_DOUBLED, {"number": n}).one().doubled for n in (1, 2)] == [2, 4]
+
+
+def test_fixed_statement_without_a_value_is_an_error(database: Database) -> None:
+    with pytest.raises(ProgrammingError), database.reading() as stores:
+        stores.connection.execute(_DOUBLED)
+
+
+def test_rows_are_counted_before_one_is_returned(database: Database) -> None:
+    with database.reading() as stores:
+        none, one, two = (stores.connection.execute(_NUMBERS, {"count": count}) for count in (0, 1, 2))
+        assert (none.first(), one.one().n, two.scalars(), two.rowcount) == (None, 1, [1, 2], 2)
+        assert (none.one_or_none(), none.scalar_one_or_none(), one.scalar_one()) == (None, None, 1)
+        with pytest.raises(NoResultFound):
+            none.one()
+        for read in (two.one, two.one_or_none, two.scalar_one):
+            with pytest.raises(MultipleResultsFound):
+                read()
+
+
+def test_percent_sign_in_a_text_is_no_parameter(database: Database) -> None:
+    with database.reading() as stores:
+        assert stores.connection.execute(text("SELECT 'a' LIKE '%' AS matches")).one().matches
+
+
+def test_error_is_of_the_same_kind_as_for_other_statements(database: Database) -> None:
+    for statement in (text("SELECT 1 / (:n - 1)"), select(literal(1) / (literal(1) - 1))):
+        with pytest.raises(DBAPIError) as caught, database.reading() as stores:
+            stores.connection.execute(statement, {"n": 1})
+        assert not caught.value.connection_invalidated
+        assert getattr(caught.value.orig, "sqlstate", None) == "22012"
+
+
+def test_error_never_quotes_a_value(database: Database) -> None:
+    with pytest.raises(DBAPIError) as caught, database.reading() as stores:
+        stores.connection.execute(text("SELECT CAST(:number AS bigint), nowhere"), {"number": "+421915123456"})
+    assert "421915123456" not in str(caught.value)
+
+
+def test_lost_connection_is_away_and_replaced(database: Database) -> None:
+    with pytest.raises(DatabaseAway), database.reading() as stores:
+        stores.connection.execute(_END)
+    with database.reading() as stores:
+        assert stores.connection.execute(_DOUBLED, {"number": 3}).scalar_one() == 6
+
+
+def test_lost_connection_is_not_replaced_within_a_transaction(database: Database) -> None:
+    with suppress(ZeroDivisionError), database.reading() as stores:
+        with pytest.raises(DBAPIError) as caught:
+            stores.connection.execute(_END)
+        assert caught.value.connection_invalidated
+        with pytest.raises(PendingRollbackError):
+            stores.connection.execute(_DOUBLED, {"number": 3})
+        raise ZeroDivisionError  # a commit would fail
+
+
+def test_interrupted_statement_gives_up_its_connection(database: Database) -> None:
+    """The next transaction would read the answer to the interrupted statement."""
+
+    def end(*_: object) -> None:
+        raise SystemExit
+
+    before = signal.signal(signal.SIGALRM, end)
+    try:
+        with suppress(SystemExit), database.reading() as stores:
+            mine = stores.connection.execute(_BACKEND).scalar_one()
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            stores.connection.execute(text("SELECT pg_sleep(5)"))
+            pytest.fail("the statement was not interrupted")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with database.reading() as stores:
+        assert stores.connection.execute(_BACKEND).scalar_one() != mine
+
+
+def test_each_statement_is_seen_by_listeners(database: Database) -> None:
+    with statements_of(database) as sent, database.reading() as stores:
+        stores.connection.execute(_NUMBERS, {"count": 1})
+        stores.connection.execute(_DOUBLED, {"number": 1})
+    assert [each.split()[0] for each in sent] == ["BEGIN", "SELECT", "SELECT"]
