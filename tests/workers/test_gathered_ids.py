@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.conftest import wait_until
 from workers.gathered_ids import GatheredIds
 
 IN_TIME_S = 10.0
@@ -63,6 +64,26 @@ def test_full_process_takes_no_further_ids() -> None:
     assert processor.batches == [[each] for each in (first, *others, last)]
 
 
+def test_process_with_a_patient_thread_is_full_too() -> None:
+    processor = Processor()
+    gathered = GatheredIds(processor.process, at_a_time=2, largest=1, held_up_s=IN_TIME_S)
+    first, *others, last = (uuid4() for _ in range(6))
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(gathered.take, [first])]
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        running += [pool.submit(gathered.take, others)]
+        wait_until(lambda: len(gathered._waiting) == 4, says="the others wait")
+        assert not gathered._has_room()
+        running += [pool.submit(gathered.take, [last])]
+        processor.released.release()
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        assert processor.batches == [[first], others[:1]]
+        processor.released.release(5)
+        for each in running:
+            each.result(IN_TIME_S)
+    assert processor.batches == [[each] for each in (first, *others, last)]
+
+
 def test_another_thread_begins_while_one_is_held_up() -> None:
     processor = Processor()
     gathered = GatheredIds(processor.process, at_a_time=2, largest=3)
@@ -75,6 +96,21 @@ def test_another_thread_begins_while_one_is_held_up() -> None:
         for each in running:
             each.result(IN_TIME_S)
     assert sorted(processor.batches) == sorted([each] for each in ids)
+
+
+def test_second_thread_leaves_its_ids_to_one_that_goes_on() -> None:
+    processor = Processor()
+    gathered = GatheredIds(processor.process, at_a_time=2, largest=3, held_up_s=IN_TIME_S)
+    ids = [uuid4() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(gathered.take, ids[:1])]
+        assert processor.started.acquire(timeout=IN_TIME_S)
+        running += [pool.submit(gathered.take, [each]) for each in ids[1:]]
+        wait_until(lambda: len(gathered._waiting) == 2, says="both ids wait")
+        processor.released.release(2)
+        for each in running:
+            each.result(IN_TIME_S)
+    assert [sorted(batch) for batch in processor.batches] == [ids[:1], sorted(ids[1:])]
 
 
 def test_error_ends_only_its_own_batch() -> None:
