@@ -1,6 +1,6 @@
 """The state machine of attempts: every allowed arrow, and its changes. No other code sets a state."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -171,14 +171,10 @@ def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
 def evolve(attempt: Attempt, event: Event, now: datetime) -> Attempt:
     """Return the attempt after `event`. Raises NoSuchArrow if the event is impossible in its state."""
     arrow = arrow_of(attempt, event)
-    return replace(
-        attempt,
-        state=arrow.target,
-        reason=arrow.reason,
-        epoch=attempt.epoch + 1,
-        updated_at=now,
-        **_changes(attempt, event, now),
-    )
+    changes = _changes(attempt, event, now)
+    changes |= {"state": arrow.target, "reason": arrow.reason, "epoch": attempt.epoch + 1, "updated_at": now}
+    # `dataclasses.replace` takes twice as long, for each event of each call.
+    return Attempt(**{**vars(attempt), **changes})
 
 
 _NOT_CALLED: dict[str, Any] = {

@@ -395,7 +395,8 @@ def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) 
     """
     rows = []
     for before, after in saved:
-        names = [name for name in _COLUMNS if getattr(before, name) != getattr(after, name)]
+        values = vars(before)
+        names = [name for name, value in vars(after).items() if value is not values[name] and value != values[name]]
         rows.append({name: _column_of(after, name) for name in ("id", *names)})
     update_all(connection, attempts, "id", rows)
 

@@ -5,6 +5,7 @@ and executes those statements that are built for one execution.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import psycopg
@@ -76,10 +77,13 @@ class Connection:
 
     def __init__(self, connection: sqlalchemy.Connection) -> None:
         self._connection = connection
+        self._joined: dict[str, tuple[str, Mapping[str, object]]] | None = None
+        """The writes of the present `joining` block that are not sent yet, by table."""
 
     def execute(
         self, statement: Executable | Fixed, values: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
     ) -> Found:
+        self._send_joined()
         if isinstance(statement, Fixed):
             assert not isinstance(values, Sequence)
             return self._by_driver(statement.sql, {**statement.values, **(values or {})})
@@ -88,8 +92,39 @@ class Connection:
         result = self._connection.execute(statement, values)
         return Found(result.all() if result.returns_rows else (), result.rowcount)
 
+    def write(self, table: str, sql: str, values: Mapping[str, object]) -> None:
+        """Execute a write of one table. Its text has the driver's parameters. Within `joining` it may be sent later."""
+        if self._joined is None:
+            self._by_driver(sql, values)
+            return
+        if table in self._joined:
+            self._send_joined()
+        self._joined[table] = sql, values
+
+    @contextmanager
+    def joining(self) -> Iterator[None]:
+        """Send the writes of this block together, in as few statements as possible.
+
+        Writes of one table stay in their order, and so do other statements. PostgreSQL checks foreign keys at the end
+        of a statement, so a row and those that refer to it may be written by the same one.
+        """
+        self._joined = {}
+        try:
+            yield
+            self._send_joined()
+        finally:
+            self._joined = None
+
     def begin_nested(self) -> NestedTransaction:
         return self._connection.begin_nested()
+
+    def _send_joined(self) -> None:
+        if self._joined:
+            writes, self._joined = list(self._joined.values()), {}
+            self._by_driver(
+                _joined_sql(tuple(sql for sql, _ in writes)),
+                {f"{name}_{place}": each for place, (_, own) in enumerate(writes) for name, each in own.items()},
+            )
 
     def _by_driver(self, sql: str, values: Mapping[str, object]) -> Found:
         driver = self._connection.connection.driver_connection
@@ -110,6 +145,14 @@ class Connection:
             self._connection.invalidate(error)
             raise
         return Found(rows, cursor.rowcount)
+
+
+@lru_cache(maxsize=512)
+def _joined_sql(writes: tuple[str, ...]) -> str:
+    """Return one statement for writes of different tables. Each parameter has the place of its write in its name."""
+    *others, last = (sql.replace(")s", f"_{place})s") for place, sql in enumerate(writes))
+    before = ", ".join(f"written_{place} AS ({sql})" for place, sql in enumerate(others))
+    return f"WITH {before} {last}" if before else last
 
 
 @lru_cache(maxsize=512)

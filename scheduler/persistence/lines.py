@@ -144,6 +144,7 @@ def _start_gaps(connection: Connection, gaps: Sequence[Mapping[str, Any]]) -> No
     connection.execute(_START_GAPS, {f"{name}s": [gap[name] for gap in gaps] for name in gaps[0]})
 
 
-_ENSURE = Write(execute=_ensure_all, turn=0, merge=lambda first, _: first)
+# Before all others, which can then be sent together.
+_ENSURE = Write(execute=_ensure_all, turn=-1, merge=lambda first, _: first)
 _GIVE_BACK = Write(execute=_give_back_all, turn=4)
 _START_GAP = Write(execute=_start_gaps, turn=5)

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Column, ColumnElement, Table, TextClause, any_, bindparam, literal, text
+from sqlalchemy import ARRAY, Column, ColumnElement, Table, any_, bindparam, literal
 from sqlalchemy.dialects.postgresql import dialect
 
 from scheduler.persistence.connection import Connection
@@ -34,7 +34,7 @@ def among_given(column: Column[Any], name: str) -> ColumnElement[bool]:
 
 def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], suffix: str = "") -> None:
     """Insert rows that all have the same columns, in their order. `suffix` is SQL, such as ON CONFLICT."""
-    connection.execute(_insertion(table, tuple(rows[0]), suffix), {"rows": _as_json(rows)})
+    connection.write(table.name, _insertion(table, tuple(rows[0]), suffix), {"rows": _as_json(rows)})
 
 
 def update_all(connection: Connection, table: Table, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -43,17 +43,18 @@ def update_all(connection: Connection, table: Table, key: str, rows: Sequence[Ma
     is_mixed = any(len(row) < len(names) for row in rows)
     if is_mixed:
         rows = [{**row, _SET: sum(1 << place for place, name in enumerate(names) if name in row)} for row in rows]
-    connection.execute(_change(table, key, names, is_mixed=is_mixed), {"rows": _as_json(rows), "count": len(rows)})
+    values = {"rows": _as_json(rows), "count": len(rows)}
+    connection.write(table.name, _change(table, key, names, is_mixed=is_mixed), values)
 
 
 @cache
-def _insertion(table: Table, names: tuple[str, ...], suffix: str) -> TextClause:
+def _insertion(table: Table, names: tuple[str, ...], suffix: str) -> str:
     columns = ", ".join(f'"{name}"' for name in names)
-    return text(f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {_given(table, names)} {suffix}")  # noqa: S608 - the names are those of our tables
+    return f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {_given(table, names)} {suffix}"  # noqa: S608 - the names are those of our tables
 
 
 @cache
-def _change(table: Table, key: str, names: tuple[str, ...], *, is_mixed: bool) -> TextClause:
+def _change(table: Table, key: str, names: tuple[str, ...], *, is_mixed: bool) -> str:
     changes = []
     for place, name in enumerate(names):
         value = f'given."{name}"'
@@ -64,13 +65,13 @@ def _change(table: Table, key: str, names: tuple[str, ...], *, is_mixed: bool) -
     given = _given(table, names, f", {_SET} bigint" if is_mixed else "")
     is_row = f'{table.name}."{key}" = given."{key}"'
     # The limit tells the planner how many rows there are.
-    given = f"{given} LIMIT :count"
-    return text(f"UPDATE {table.name} SET {', '.join(changes)} FROM (SELECT * FROM {given}) AS given WHERE {is_row}")  # noqa: S608 - as above
+    given = f"{given} LIMIT %(count)s"
+    return f"UPDATE {table.name} SET {', '.join(changes)} FROM (SELECT * FROM {given}) AS given WHERE {is_row}"  # noqa: S608 - as above
 
 
 def _given(table: Table, names: tuple[str, ...], more: str = "") -> str:
     columns = ", ".join(f'"{name}" {table.c[name].type.compile(_DIALECT)}' for name in names)
-    return f"json_to_recordset(CAST(:rows AS json)) AS given ({columns}{more})"
+    return f"json_to_recordset(CAST(%(rows)s AS json)) AS given ({columns}{more})"
 
 
 def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:

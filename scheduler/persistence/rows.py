@@ -1,6 +1,6 @@
 """Rows and dataclasses: each field has the column of its name."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import Field, fields
 from enum import Enum
 from functools import cache
@@ -24,7 +24,11 @@ def from_row(cls: type[D], row: AnyRow, prefix: str = "", **given: object) -> D:
 
     Fields that need any other conversion are `given`. Raises AttributeError if the row lacks the column of a field.
     """
-    values = {name: _read(getattr(row, prefix + name), enum) for name, enum in _enums(cls).items() if name not in given}
+    names, enums = _fields(cls, frozenset(given))
+    values = {name: getattr(row, prefix + name) for name in names}
+    for name, enum in enums:
+        if values[name] is not None:
+            values[name] = enum(values[name])
     return cls(**values, **given)
 
 
@@ -37,15 +41,13 @@ def as_columns(instance: _Dataclass, *, without: Collection[str] = (), **given: 
     return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()} | given
 
 
-def _read(value: object, enum: type[Enum] | None) -> object:
-    return value if enum is None or value is None else enum(value)
-
-
 @cache
-def _enums(cls: type[_Dataclass]) -> Mapping[str, type[Enum] | None]:
-    """Return the enum of each field. None for a field of another type."""
+def _fields(cls: type[_Dataclass], given: frozenset[str]) -> tuple[tuple[str, ...], tuple[tuple[str, type[Enum]], ...]]:
+    """Return the names of the other fields, and the enums of those that have one."""
     types = get_type_hints(cls)
-    return {each.name: _enum_in(types[each.name]) for each in fields(cls)}
+    names = tuple(each.name for each in fields(cls) if each.name not in given)
+    enums = {name: _enum_in(types[name]) for name in names}
+    return names, tuple((name, enum) for name, enum in enums.items() if enum is not None)
 
 
 def _enum_in(declared: object) -> type[Enum] | None:

@@ -154,8 +154,9 @@ class Statements:
         self._send(rows)
 
     def _send(self, rows: _Rows) -> None:
-        for write in sorted(rows, key=lambda each: each.turn):
-            write.execute(self._connection, list(rows[write].values()))
+        with self._connection.joining():
+            for write in sorted(rows, key=lambda each: each.turn):
+                write.execute(self._connection, list(rows[write].values()))
 
 
 class Store:

@@ -82,7 +82,7 @@ def test_batch_of_commands_takes_as_many_statements_as_one(tenant: Tenant, apply
             apply_all(apply, command_ids)
         numbers.add(len(sent_within(statements)))
         assert not [each for each in statements if "SAVEPOINT" in each]
-    assert numbers == {9}, numbers
+    assert numbers == {5}, numbers
     assert rows(tenant)["attempts"] == 23
 
 
@@ -92,7 +92,7 @@ def test_named_candidate_takes_three_more_statements(tenant: Tenant, apply: Appl
         with statements_of(tenant.database) as statements:
             apply_all(apply, command_ids)
         # Not one for the candidate, and two more: the locks of all candidates, and because the calls are due at once.
-        assert len(sent_within(statements)) == 10 + 3 * size
+        assert len(sent_within(statements)) == 7 + 3 * size
 
 
 # ---- a batch does the same as its commands alone
@@ -200,4 +200,4 @@ def test_same_number_twice_takes_no_more_statements(tenant: Tenant, apply: Apply
     command_ids = [sent(tenant, replace(wish, scheduled_at=TOMORROW)).id for _ in range(10)]
     with statements_of(tenant.database) as statements:
         apply_all(apply, command_ids)
-    assert len(sent_within(statements)) == 9
+    assert len(sent_within(statements)) == 5
