@@ -7,6 +7,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis, virtual
+from redis import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from scheduler.clock import monotonic
@@ -64,6 +65,20 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
     channel frees the place. Redis delivers the message again after the visibility timeout if it never got the
     acknowledgement.
     """
+
+    _kept_client: Redis | None = None
+
+    @contextmanager
+    def conn_or_acquire(self, client: Redis | None = None) -> Iterator[Redis]:
+        """Yield a client for a few commands.
+
+        kombu builds one each time, three for a message, which takes as long as the commands themselves.
+        """
+        if client is None:
+            if self._kept_client is None or self._kept_client.connection_pool is not self.pool:
+                self._kept_client = self._create_client()
+            client = self._kept_client
+        yield client
 
     def basic_consume(
         self, queue: str, *, no_ack: bool, callback: Callable[[virtual.Message], object], **options: object

@@ -175,3 +175,18 @@ def test_malformed_messages_are_reported_at_most_once_a_minute(broker: None) -> 
     assert tally.count_of(1090.0) == 0
     assert tally.count_of(1200.0) == 2
     assert tally.count_of(2000.0, new=0) == 0
+
+
+def test_channel_keeps_its_client_until_it_is_disconnected(own: EmbeddedValkey) -> None:
+    with Connection(own.url, transport_options=configuration(own.url)["broker_transport_options"]) as connection:
+        channel = connection.default_channel
+        kept = []
+        for _ in range(2):
+            with channel.conn_or_acquire() as client:
+                kept.append(client)
+        assert kept[0] is kept[1]
+        channel._disconnect_pools()
+        with channel.conn_or_acquire() as client:
+            assert client.connection_pool is channel.pool is not kept[0].connection_pool
+        with channel.conn_or_acquire(kept[0]) as client:
+            assert client is kept[0]
