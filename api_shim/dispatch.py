@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Concatenate, ParamSpec
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.responses import Response
@@ -20,6 +20,7 @@ from scheduler.domain.command import Command, CommandKind, CommandState
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import fingerprint
+from scheduler.ids import new_id
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import may_wait_again
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
@@ -69,7 +70,7 @@ class CommandSender(Sender):
         request_hash = self.hash_of(raw)
         if stale:
             return await self._answer(await self._earlier(request_hash, stale), metadata)
-        command_id, commit = uuid4(), Commit()
+        command_id, commit = new_id(self.use_cases.now()), Commit()
         submit = partial(
             self.use_cases.submit.command,
             self.principal,
@@ -169,7 +170,7 @@ class WriteSender(Sender):
             idempotency_key=self.asked.idempotency_key,
             request_hash=self.hash_of(raw),
             fields=of_write(kind, raw),
-            command_id=uuid4(),
+            command_id=new_id(self.use_cases.now()),
         )
         while True:
             # A Commit belongs to one transaction, so each try needs a new one.

@@ -15,7 +15,7 @@ from scheduler.clock import clock, monotonic
 from scheduler.demo.client import DemoCall, DemoClient
 from scheduler.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
 from scheduler.demo.table import table, terminal
-from scheduler.domain.attempt import Attempt
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.hashing import Hasher
 from scheduler.local.errors import Stopped
 from scheduler.local.run_file import Running
@@ -137,7 +137,8 @@ def _waiting_attempt(database: Database) -> Attempt | None:
     """Return the pending attempt that is due last, because rules block it."""
     with database.reading() as stores:
         company = stores.companies.first()
-        pending = [] if company is None else stores.attempts.pending_of(company.id, None, None, len(CALLS))
+        opened = [] if company is None else stores.attempts.open_of_company(company.id, None, None, len(CALLS))
+    pending = (attempt for attempt in opened if attempt.state is AttemptState.PENDING)
     return max(pending, key=lambda attempt: attempt.due_at, default=None)
 
 

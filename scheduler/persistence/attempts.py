@@ -209,18 +209,34 @@ class Attempts(Store):
         """Lock the interview's attempt of unknown outcome whose call was later seen alive and has not ended."""
         return self._one(attempt_of, _LOCK_LIVE_LEG, {"id": interview_id})
 
-    def pending_of(self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int) -> list[Attempt]:
-        """Return up to `limit` pending attempts of a company, or of one of its candidates, with ids above `after`."""
-        query = select(attempts).where(
-            attempts.c.company_id == company_id, attempts.c.state == AttemptState.PENDING.value
-        )
+    def open_of_company(
+        self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int
+    ) -> list[Attempt]:
+        """Return up to `limit` open attempts of a company, or of one of its candidates, in the order of interviews.
+
+        An interview has at most one. `after`: only of interviews with ids above it.
+        """
+        # The index of open attempts contains the company, so the entries of other companies cost little. By the ids of
+        # attempts, which are in the order of time, all finished attempts would come first.
+        found = select(attempts.c.interview_id).where(attempts.c.company_id == company_id, _IS_OPEN)
         if candidate_id is not None:
-            query = query.join(interviews, interviews.c.id == attempts.c.interview_id).where(
+            found = found.join(interviews, interviews.c.id == attempts.c.interview_id).where(
                 interviews.c.candidate_id == candidate_id
             )
         if after is not None:
-            query = query.where(attempts.c.id > after)
-        return self._all(attempt_of, query.order_by(attempts.c.id).limit(limit))
+            found = found.where(attempts.c.interview_id > after)
+        some = func.array(found.order_by(attempts.c.interview_id).limit(limit).scalar_subquery())
+        query = select(attempts).where(attempts.c.interview_id == any_(some), _IS_OPEN)
+        return self._all(attempt_of, query.order_by(attempts.c.interview_id))
+
+    def has_pending(self, candidate_id: UUID) -> bool:
+        """Return True if a pending attempt calls this candidate."""
+        query = (
+            select(attempts.c.id)
+            .join(interviews, interviews.c.id == attempts.c.interview_id)
+            .where(interviews.c.candidate_id == candidate_id, attempts.c.state == AttemptState.PENDING.value)
+        )
+        return self._is_any(query.limit(1))
 
     def has_older_zone_data(self, version: str) -> bool:
         """Return True if a pending attempt was resolved with zone data older than `version`."""

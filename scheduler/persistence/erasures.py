@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, any_, delete, func, insert, literal, or_, select, update
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
@@ -206,8 +206,12 @@ class Erasures(Store):
         return _some({kind: self._delete(table, among(table.c.id, self._locked(table, company_id, limit)))})
 
     def _locked(self, table: Table, company_id: UUID, limit: int) -> Sequence[Any]:
-        some = select(table.c.id).where(table.c.company_id == company_id).order_by(table.c.id).limit(limit)
-        return self._connection.execute(some.with_for_update()).scalars()
+        # Only an index of companies has the order of this range, which is one company. For an equality, PostgreSQL
+        # might read the table or its ids from the beginning, with all rows of earlier companies.
+        is_of_company = table.c.company_id.between(company_id, company_id)
+        some = select(table.c.id).where(is_of_company).order_by(table.c.company_id).limit(limit).scalar_subquery()
+        chosen = select(table.c.id).where(table.c.id == any_(func.array(some))).order_by(table.c.id)
+        return self._connection.execute(chosen.with_for_update()).scalars()
 
     def _delete(self, table: Table, which: ColumnElement[bool]) -> int:
         return self._connection.execute(delete(table).where(which)).rowcount

@@ -21,10 +21,17 @@ class Reresolution:
     id: int
     company_id: UUID
     candidate_id: UUID | None
-    after_id: UUID | None
-    """Attempts up to this id are done."""
+    after_interview_id: UUID | None
+    """Interviews up to this id are done, in the pass of `after_in_last_pass`."""
+    after_in_last_pass: bool | None
     asked_at: datetime
     is_last_pass: bool
+
+    @property
+    def after(self) -> UUID | None:
+        """The id of the last interview that is done in this pass."""
+        # A worker of the previous version begins the last pass without resetting our place.
+        return self.after_interview_id if self.after_in_last_pass is self.is_last_pass else None
 
 
 class ScheduleRecomputations(Store):
@@ -49,7 +56,7 @@ class ScheduleRecomputations(Store):
             .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
             # It continues, and is then repeated from the first attempt. If it restarted at once, it would never end
             # while settings are changed repeatedly.
-            .values(is_last_pass=False, asked_at=now, not_before=now, rung_at=now)
+            .values(is_last_pass=False, after_in_last_pass=False, asked_at=now, not_before=now, rung_at=now)
             .returning(reresolutions.c.id)
         ).all()
         if coalesced:
@@ -76,10 +83,12 @@ class ScheduleRecomputations(Store):
         )
         return self._one(partial(from_row, Reresolution), query)
 
-    def came_to(self, reresolution_id: int, after_id: UUID, now: datetime) -> None:
-        """Record that attempts up to that id are done. The change then comes after those of other companies."""
+    def came_to(self, change: Reresolution, interview_id: UUID, now: datetime) -> None:
+        """Record that interviews up to that id are done. The change then comes after those of other companies."""
         self._connection.execute(
-            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(after_id=after_id, not_before=now)
+            update(reresolutions)
+            .where(reresolutions.c.id == change.id)
+            .values(after_interview_id=interview_id, after_in_last_pass=change.is_last_pass, not_before=now)
         )
 
     def put_off(self, reresolution_id: int, not_before: datetime) -> None:
@@ -93,7 +102,7 @@ class ScheduleRecomputations(Store):
         self._connection.execute(
             update(reresolutions)
             .where(reresolutions.c.id == reresolution_id)
-            .values(after_id=None, is_last_pass=True, not_before=not_before)
+            .values(after_id=None, after_interview_id=None, is_last_pass=True, not_before=not_before)
         )
 
     def done(self, reresolution_id: int) -> None:

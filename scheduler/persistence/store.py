@@ -199,7 +199,10 @@ class Store:
         is_last = len(rows) <= requested.limit and (items or not requested.offset)
         if is_last:
             return Listed(items=items, total=seen, asked=requested)
-        total = self._count_up_to(COUNTED_UP_TO + 1, query) if counted is None else counted
+        # Counted in this order, too. Otherwise PostgreSQL might read the table from its beginning, with the rows of all
+        # companies, because it expects those of this one everywhere.
+        in_order = query.order_by(table.c.created_at.desc())
+        total = self._count_up_to(COUNTED_UP_TO + 1, in_order) if counted is None else counted
         is_estimate = total > COUNTED_UP_TO
         if items:
             total = max(total, seen)  # the rows may have become more since they were counted

@@ -162,8 +162,9 @@ jobs = Table(
 candidates = Table(
     "candidates",
     metadata,
+    # Both are the key, for foreign keys that keep the rows of a company together.
     Column("id", Uuid, primary_key=True),
-    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("company_id", Uuid, ForeignKey("companies.id"), primary_key=True),
     Column("first_name", Text),
     Column("last_name", Text),
     Column("email", Text),
@@ -182,9 +183,8 @@ candidates = Table(
         name="somebody_or_nobody",
     ),
     CheckConstraint("status IN ('APPLIED', 'IN_PROCESS', 'REJECTED', 'ACCEPTED')", name="status"),
-    UniqueConstraint("company_id", "id"),
-    Index(None, "company_id", "created_at", "id"),
-    Index(None, "company_id", "status", "created_at", "id"),
+    Index(None, "company_id", "created_at"),
+    Index(None, "company_id", "status", "created_at"),
     # For parts of names and e-mail addresses. Used by the function `candidates_found`.
     Index(
         "ix_candidates_search",
@@ -211,8 +211,9 @@ assignments = Table(
 interviews = Table(
     "interviews",
     metadata,
+    # Both are the key, for foreign keys that keep the rows of a company together.
     Column("id", Uuid, primary_key=True),
-    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("company_id", Uuid, ForeignKey("companies.id"), primary_key=True),
     Column("candidate_id", Uuid, nullable=False),
     Column("agent_id", Uuid, nullable=False),
     Column("job_id", Uuid),
@@ -234,12 +235,11 @@ interviews = Table(
     CheckConstraint("status IN ('SCHEDULED', 'COMPLETED', 'FAILED', 'CANCELLED')", name="status"),
     CheckConstraint("(status = 'SCHEDULED') = (finished_at IS NULL)", name="finished_when_over"),
     CheckConstraint("type <> 'PHONE' OR caller_number IS NOT NULL", name="a_phone_interview_has_a_caller_id"),
-    UniqueConstraint("company_id", "id"),
     ForeignKeyConstraint(["company_id", "candidate_id"], ["candidates.company_id", "candidates.id"]),
     ForeignKeyConstraint(["company_id", "agent_id"], ["agents.company_id", "agents.id"]),
     ForeignKeyConstraint(["company_id", "job_id"], ["jobs.company_id", "jobs.id"]),
-    Index(None, "company_id", "created_at", "id"),
-    Index(None, "company_id", "status", "created_at", "id"),
+    Index(None, "company_id", "created_at"),
+    Index(None, "company_id", "status", "created_at"),
     Index(None, "candidate_id"),
     Index(None, "agent_id"),
     Index(None, "job_id"),
@@ -393,6 +393,8 @@ attempts = Table(
         "uq_attempts_one_open_per_interview",
         "interview_id",
         unique=True,
+        # The open attempts of one company are found without reading those of others.
+        postgresql_include=["company_id"],
         postgresql_where=text("state IN ('PENDING', 'IN_PROGRESS')"),
     ),
     Index(
@@ -466,11 +468,15 @@ stray_calls = Table(
 reresolutions = Table(
     "reresolutions",
     metadata,
-    # Hours, zones or a number have changed: pending attempts are resolved again, in the order of their ids.
+    # Hours, zones or a number have changed: pending attempts are resolved again, in the order of their interviews.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
     Column("candidate_id", Uuid),
+    # The id of an attempt. Only the previous version uses it.
     Column("after_id", Uuid),
+    # Interviews up to this id are done, if that was in the present pass.
+    Column("after_interview_id", Uuid),
+    Column("after_in_last_pass", Boolean),
     # Two passes: the second one, a little later, sees attempts that were being created under the old settings.
     Column("is_last_pass", Boolean, nullable=False),
     Column("not_before", _INSTANT, nullable=False),
@@ -652,7 +658,7 @@ carrier_events = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("token", Text, nullable=False),
-    Column("fingerprint", LargeBinary, nullable=False, unique=True),
+    Column("fingerprint", LargeBinary, nullable=False),
     Column("raw", JSONB, nullable=False),
     Column("received_at", _INSTANT, nullable=False),
     Column("rung_at", _INSTANT, nullable=False),
@@ -661,5 +667,6 @@ carrier_events = Table(
     Column("quarantined_at", _INSTANT),
     Index("ix_carrier_events_heard", "heard_at", postgresql_where=text("heard_at IS NOT NULL")),
     Index("ix_carrier_events_unheard", "rung_at", postgresql_where=text("heard_at IS NULL")),
-    Index(None, "token"),
+    # The fingerprint contains the token. With it, the callbacks of a call are next to each other, and found by it.
+    UniqueConstraint("token", "fingerprint"),
 )

@@ -4,12 +4,13 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.carriers.interface import CarrierCallbacks, NotACallback
 from scheduler.domain.call import CallNews
 from scheduler.failpoints import failpoint
 from scheduler.hashing import fingerprint
+from scheduler.ids import new_id
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
 from scheduler.logs import log
@@ -53,7 +54,7 @@ class Hear:
             raise NotACallback
         self._callbacks.read(token, fields)
         content_hash = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
-        return NewCarrierEvent(id=uuid4(), token=token, raw=fields, fingerprint=content_hash)
+        return NewCarrierEvent(id=new_id(self._now()), token=token, raw=fields, fingerprint=content_hash)
 
     def store(self, callbacks: Sequence[NewCarrierEvent]) -> None:
         """Store each callback once, all in one transaction, and send one hint. Raises DatabaseAway, CommitInDoubt.

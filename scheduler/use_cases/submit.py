@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.attempt import Attempt, AttemptState
@@ -28,6 +28,7 @@ from scheduler.domain.refusals import (
     Refused,
 )
 from scheduler.failpoints import failpoint
+from scheduler.ids import new_id
 from scheduler.lifecycle import decisions
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
@@ -92,7 +93,7 @@ class Submit:
             now = stores.instant(self._now)
             kind = KIND_OF[type(request)]
             command = Command(
-                id=command_id or uuid4(),
+                id=command_id or new_id(now),
                 kind=kind,
                 principal_id=principal.id,
                 key_id=principal.key_id,
@@ -122,7 +123,7 @@ class Submit:
         with self._database.transaction(principal) as stores:
             now = stores.instant(self._now)
             command = Command(
-                id=uuid4(),
+                id=new_id(now),
                 kind=kind,
                 principal_id=principal.id,
                 key_id=principal.key_id,

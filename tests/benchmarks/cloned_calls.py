@@ -7,15 +7,22 @@ from uuid import UUID
 import psycopg
 
 from scheduler.hashing import Hasher
+from tests.support.big_tables import new_id_sql
 
 FIRST_NUMBER = 421_915_000_000
 _COPIES = """
     CREATE TEMPORARY TABLE copies (
-        place int, number text, number_hash bytea, due_at timestamptz,
-        candidate uuid DEFAULT gen_random_uuid(), interview uuid DEFAULT gen_random_uuid(),
-        attempt uuid DEFAULT gen_random_uuid(), command uuid DEFAULT gen_random_uuid()
+        place int, number text, number_hash bytea, due_at timestamptz, created_at timestamptz,
+        candidate uuid, interview uuid, attempt uuid, command uuid
     ) ON COMMIT DROP
 """
+_IN_ORDER = f"""
+    UPDATE copies SET created_at = made.at, command = {new_id_sql("made.at")}, candidate = {new_id_sql("made.at")},
+                      interview = {new_id_sql("made.at")}, attempt = {new_id_sql("made.at")}
+    FROM (SELECT place, now() - (max(place) OVER () - place) * interval '5 milliseconds' AS at FROM copies) made
+    WHERE made.place = copies.place
+"""
+"""Rows are created one after another, each with ids of its time."""
 _MANY = """
     INSERT INTO copies (place, number, number_hash, due_at)
     SELECT n, '+' || (%(first)s + n), sha256(n::text::bytea), %(begin)s::timestamptz + random() * interval '27 days'
@@ -30,10 +37,10 @@ _ROWS = {
     "inbox": "interview_id = %(interview)s",
 }
 _CHANGES = {
-    "candidates": "'id', c.candidate, 'phone_number', c.number",
-    "interviews": "'id', c.interview, 'candidate_id', c.candidate",
+    "candidates": "'id', c.candidate, 'phone_number', c.number, 'created_at', c.created_at",
+    "interviews": "'id', c.interview, 'candidate_id', c.candidate, 'created_at', c.created_at",
     "attempts": "'id', c.attempt, 'interview_id', c.interview, 'chain_id', c.attempt, 'number_hash', c.number_hash,"
-    " 'due_at', c.due_at",
+    " 'due_at', c.due_at, 'created_at', c.created_at",
     "lines": "'number_hash', c.number_hash",
     "attempt_history": "'attempt_id', c.attempt",
     "inbox": "'id', c.command, 'interview_id', c.interview, 'idempotency_key', NULL",
@@ -71,6 +78,7 @@ def _count(connection: psycopg.Connection) -> int:
 
 
 def _copy_all(connection: psycopg.Connection, interview_id: UUID) -> None:
+    connection.execute(_IN_ORDER.encode())
     connection.execute("SET LOCAL session_replication_role = replica")  # the rows are consistent by construction
     for table, condition in _ROWS.items():
         generated = _GENERATED.get(table)
@@ -86,6 +94,7 @@ def _copy_all(connection: psycopg.Connection, interview_id: UUID) -> None:
         wanted = ", ".join(f"r.{name}" for name in columns.split(", "))
         connection.execute(
             f"INSERT INTO {table} ({columns}) SELECT {wanted} FROM {table} t, copies c,"
-            f" jsonb_populate_record(t, jsonb_build_object({_CHANGES[table]})) r WHERE t.{condition}".encode(),
+            f" jsonb_populate_record(t, jsonb_build_object({_CHANGES[table]})) r WHERE t.{condition}"
+            " ORDER BY c.created_at".encode(),
             {"interview": interview_id},
         )

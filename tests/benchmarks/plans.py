@@ -170,7 +170,7 @@ def tell(database: Database, tenants: list[Tenant]) -> None:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         stores = Stores(connection, None)
         ids = list(stores.attempt_release.release(NOW, NOW + RELEASE_SPAN, 750))
-        page = stores.attempts.pending_of(busy, None, None, 25_000)[-1].id
+        page = stores.attempts.open_of_company(busy, None, None, 25_000)[-1].interview_id
         asked: tuple[tuple[str, float | None, Callable[[Stores], object]], ...] = (
             (
                 "release: the next 500 of 10,000",
@@ -193,9 +193,13 @@ def tell(database: Database, tenants: list[Tenant]) -> None:
             ("settle: expired attempts", BAR_MS, lambda s: s.attempt_polls.to_expire(NOW, 100)),
             ("settle: lapsed leases", BAR_MS, lambda s: s.attempt_polls.lapsed_leases(NOW, 100)),
             ("settle: due polls", BAR_MS, lambda s: s.attempt_polls.due_polls(NOW, NOW + timedelta(seconds=10), 100)),
-            ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.pending_of(busy, None, None, 100)),
-            ("settings changed: 100 from the middle", BAR_MS, lambda s: s.attempts.pending_of(busy, None, page, 100)),
-            ("a candidate changed", BAR_MS, lambda s: s.attempts.pending_of(busy, UUID(int=0), None, 100)),
+            ("settings changed: the first 100", BAR_MS, lambda s: s.attempts.open_of_company(busy, None, None, 100)),
+            (
+                "settings changed: 100 from the middle",
+                BAR_MS,
+                lambda s: s.attempts.open_of_company(busy, None, page, 100),
+            ),
+            ("a candidate changed", BAR_MS, lambda s: s.attempts.open_of_company(busy, UUID(int=0), None, 100)),
             ("status: the counts", None, lambda s: s.attempt_counts.counts(NOW, NOW)),
         )
         print(f"\n  {'':<40}{'median ms':>10}{'rows':>8}   sequential scans")

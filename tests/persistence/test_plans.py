@@ -25,8 +25,9 @@ from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from scheduler.persistence.tables import candidates, inbox, interviews
 from tests.conftest import CALLER, NOON, Seeded, seed
-from tests.support.big_tables import add_pending_calls
+from tests.support.big_tables import add_finished_calls, add_pending_calls
 
 BIG = frozenset({"candidates", "interviews", "attempts", "lines", "inbox"})
 COUNT, COUNT_OF_OTHER = 40_000, 5_000
@@ -74,6 +75,7 @@ def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
             stores.connection.execute(text("UPDATE companies SET ats_principal_id = :id"), {"id": ats_id})
         add_pending_calls(url, one, NOON, COUNT)
         add_pending_calls(url, other, NOON, COUNT_OF_OTHER)
+        add_finished_calls(url, one)
         yield Big(api=api, worker=worker, one=one, other=other, ats_id=ats_id)
         for each in (owner, api, worker):
             each.close()
@@ -134,15 +136,21 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     "gaps that a wrong clock wrote": lambda stores, _: stores.corrections.shorten_rests(LATER, LATER, 100),
     "chains of retries": lambda stores, _: stores.attempts.of_chains([NO_ATTEMPT] * 200),
     "attempts of interviews": lambda stores, _: stores.attempts.of_interviews([NO_ATTEMPT] * 200),
-    "pending attempts of a company": lambda stores, big: stores.attempts.pending_of(
+    "open attempts of a company": lambda stores, big: stores.attempts.open_of_company(
         big.one.company_id, None, UUID(int=2**127), 25
     ),
-    "pending attempts of a small company": lambda stores, big: stores.attempts.pending_of(
+    "first open attempts of a company": lambda stores, big: stores.attempts.open_of_company(
+        big.one.company_id, None, None, 25
+    ),
+    "open attempts of a small company": lambda stores, big: stores.attempts.open_of_company(
         big.other.company_id, None, None, 25
     ),
     "pending attempts between two numbers": lambda stores, _: stores.attempt_polls.pending_to(NO_NUMBER, CALLER),
     "calls of a deleted company": lambda stores, big: stores.attempts.is_calling(big.other.company_id),
     "calls of a deleted company that must end": lambda stores, _: stores.attempts.to_stop(NO_COMPANY, 100),
+    "rows of a deleted company": lambda stores, big: [
+        stores.erasures._locked(table, big.other.company_id, 100) for table in (candidates, interviews, inbox)
+    ],
     "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 200, NOON),
 }
 

@@ -215,7 +215,7 @@ class ApiWriter:
 
 
 def _sent(kind: CommandKind, principal: Principal) -> WriteRequest:
-    return WriteRequest(kind=kind, principal=principal, idempotency_key=None, request_hash=b"")
+    return WriteRequest(kind=kind, principal=principal, idempotency_key=None, request_hash=b"", command_id=uuid4())
 
 
 def _done(written: WriteResult) -> None:

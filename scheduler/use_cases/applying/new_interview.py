@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, CreatedAsTest, Reason
@@ -16,6 +16,7 @@ from scheduler.domain.job import Job
 from scheduler.domain.refusals import AccessDenied, PhoneNumberRequired, TooManyJobs
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
+from scheduler.ids import new_id
 from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
@@ -68,7 +69,7 @@ class NewInterviews:
         first_at = schedule.due_at if schedule else (online_at or turn.requested_at)
         over = request.is_test
         interview = Interview(
-            id=uuid4(),
+            id=new_id(now),
             company_id=company.id,
             candidate_id=candidate.id,
             agent_id=agent.id,
@@ -128,7 +129,7 @@ class NewInterviews:
         `manual` means that a client invoked this call: it goes first among its company's calls.
         """
         assert callee.number is not None
-        attempt_id = uuid4()
+        attempt_id = new_id(turn.now)
         attempt = Attempt(
             id=attempt_id,
             interview_id=interview.id,

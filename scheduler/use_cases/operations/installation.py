@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.principal import KeyKind
+from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
@@ -45,8 +46,8 @@ class Installation:
         number = callee_zones.read_number(caller_id).e164
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            company = stores.companies.first() or _new_company(stores, "First company", uuid4(), now)
-            number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
+            company = stores.companies.first() or _new_company(stores, "First company", new_id(now), now)
+            number_id = stores.phone_numbers.add(new_id(now), company.id, number, now)
             agent = stores.agents.first(company.id) or _new_agent(stores, company, number_id, now)
             stores.keys.revoke_named(_KEY_NAME, now)
         ats_principal = company.ats_principal_id
@@ -76,7 +77,7 @@ class Installation:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             company = _new_company(stores, name, None, now)
-            number_id = stores.phone_numbers.add(uuid4(), company.id, number, now)
+            number_id = stores.phone_numbers.add(new_id(now), company.id, number, now)
             return company.id, _new_agent(stores, company, number_id, now).id
 
     def add_number(self, company_id: UUID, number: str) -> UUID:
@@ -84,7 +85,8 @@ class Installation:
         e164 = callee_zones.read_number(number).e164
         with self._database.transaction() as stores:
             require(stores.companies.get(company_id), "company", company_id)
-            return stores.phone_numbers.add(uuid4(), company_id, e164, stores.instant(self._now))
+            now = stores.instant(self._now)
+            return stores.phone_numbers.add(new_id(now), company_id, e164, now)
 
 
 def _new_company(stores: Stores, name: str, ats_principal_id: UUID | None, now: datetime) -> Company:

@@ -88,12 +88,13 @@ class ScheduleRecomputer:
         if change is None:
             return False
         taken.append(change.id)
-        pending = stores.attempts.pending_of(change.company_id, change.candidate_id, change.after_id, _BATCH_SIZE)
-        # The same lock order as in every transaction that locks several interviews.
-        for attempt in sorted(pending, key=lambda each: each.interview_id):
-            self._try_to_recompute(stores, attempt)
-        if len(pending) == _BATCH_SIZE:
-            stores.reresolutions.came_to(change.id, pending[-1].id, now)
+        opened = stores.attempts.open_of_company(change.company_id, change.candidate_id, change.after, _BATCH_SIZE)
+        # In the order of interviews, in which every transaction locks them.
+        for attempt in opened:
+            if attempt.state is AttemptState.PENDING:
+                self._try_to_recompute(stores, attempt)
+        if len(opened) == _BATCH_SIZE:
+            stores.reresolutions.came_to(change, opened[-1].interview_id, now)
         elif change.is_last_pass:
             stores.reresolutions.done(change.id)
         else:

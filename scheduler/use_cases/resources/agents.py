@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.domain.agent import Agent, AgentType, NewAgent, PhoneNumber
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AgentNumberRequired
 from scheduler.domain.resource import Changes
+from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
@@ -72,7 +73,9 @@ class Agents:
 def add_agent(stores: Stores, company_id: UUID, new: NewAgent, now: datetime) -> Agent:
     """Create an agent of the company. Raises AgentNumberRequired, NotFound."""
     caller = _caller_number(stores, company_id, new.type, new.phone_number_id)
-    agent = Agent(id=uuid4(), company_id=company_id, caller_number=caller, created_at=now, updated_at=now, **vars(new))
+    agent = Agent(
+        id=new_id(now), company_id=company_id, caller_number=caller, created_at=now, updated_at=now, **vars(new)
+    )
     stores.agents.add(agent)
     return agent
 

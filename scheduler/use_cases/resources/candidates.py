@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.domain.attempt import AttemptState, Cancelled, Reason
 from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
@@ -14,6 +14,7 @@ from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
 from scheduler.domain.resource import Changes
+from scheduler.ids import new_id
 from scheduler.lifecycle import interviews
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -83,7 +84,7 @@ class Candidates:
             company = stores.companies.get(company_id)
             assert company is not None  # `IdempotentWrites.once` has locked it
             before = _locked(stores, company_id, candidate_id)
-            is_rung = bool("phone_number" in changes and stores.attempts.pending_of(company_id, candidate_id, None, 1))
+            is_rung = bool("phone_number" in changes and stores.attempts.has_pending(candidate_id))
             after = _normalised(stores, replace(changed(before, changes), updated_at=now), before, is_rung=is_rung)
             if is_rung and after.phone_number != before.phone_number:
                 _check_allowed(after, company)
@@ -123,7 +124,7 @@ def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: date
 
     Raises PhoneNumberInvalid, InvalidTimezone, UnknownJobs.
     """
-    candidate = Candidate(id=uuid4(), company_id=company.id, created_at=now, updated_at=now, **vars(new))
+    candidate = Candidate(id=new_id(now), company_id=company.id, created_at=now, updated_at=now, **vars(new))
     candidate = _normalised(stores, candidate, None, is_rung=is_rung)
     stores.candidates.add(candidate)
     return candidate

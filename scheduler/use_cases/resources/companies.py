@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.domain.company import Company, CompanySettings, NewCompany
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions
 from scheduler.domain.resource import Changes
+from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
@@ -56,7 +57,7 @@ class Companies:
             nonlocal invites
             company = add_company(stores, new, sent.principal.id, now)
             if self._caller_id is not None:
-                stores.phone_numbers.add(uuid4(), company.id, self._caller_id, now)
+                stores.phone_numbers.add(new_id(now), company.id, self._caller_id, now)
             invites = new.owner_email is not None
             return name_owner(stores, company, new.owner_email, now)
 
@@ -126,7 +127,7 @@ def _company_even_if_deleted(principal: Principal, company_id: UUID) -> Callable
 def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, now: datetime) -> Company:
     """Create a company. An operator creates it without `ats_principal_id`. Raises InvalidTimezone."""
     company = Company(
-        id=uuid4(),
+        id=new_id(now),
         name=new.name,
         settings=_normalised(new.settings),
         profile=new.profile,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.agent import Agent
@@ -51,7 +51,7 @@ class WriteRequest:
     request_hash: bytes
     fields: Fields = field(default_factory=dict)
     """Names of the request's fields for refusals."""
-    command_id: UUID = field(default_factory=uuid4)
+    command_id: UUID
     """Its id in the inbox, which stores writes with an idempotency key."""
     commit: Commit | None = None
     """For callers that must know whether it was committed. Its result is what `IdempotentWrites.once` returns."""

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.domain.job import Job, JobStatus, NewJob
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.resource import Changes
+from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
@@ -68,7 +69,7 @@ class Jobs:
 
 def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:
     """Create a job of the company."""
-    job = Job(id=uuid4(), company_id=company_id, created_at=now, updated_at=now, **vars(new))
+    job = Job(id=new_id(now), company_id=company_id, created_at=now, updated_at=now, **vars(new))
     stores.jobs.add(job)
     return job
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from secrets import choice
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.key import MAX_NAME, PER_HOUR, PER_MINUTE, Key, KeyState
@@ -24,6 +24,7 @@ from scheduler.domain.refusals import (
     UnknownScopes,
 )
 from scheduler.hashing import Hasher
+from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import USED_EVERY, Found
 from scheduler.persistence.stores import Stores
@@ -111,15 +112,18 @@ class Keys:
 
         Raises NotFound for an unknown company, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
         """
-        key_id = uuid4()
-        principal = Principal(id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id)
         with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            key_id = new_id(now)
+            principal = Principal(
+                id=principal_id or key_id, kind=kind, key_id=key_id, scopes=scopes, company_id=company_id
+            )
             key = Key(
                 principal=principal,
                 name=name,
                 per_minute=per_minute,
                 per_hour=per_hour,
-                created_at=stores.instant(self._now),
+                created_at=now,
                 expires_at=expires_at,
             )
             return principal, self._add(stores, key)
@@ -141,7 +145,7 @@ class Keys:
             if len(live) >= _LIVE_AT_ONCE:
                 raise TooManyLiveKeys(f"Revoke one of its keys first: {', '.join(live)}.", keyIds=live)
             scopes = changes.get("scopes", first.principal.scopes)
-            principal = replace(first.principal, key_id=uuid4(), scopes=scopes)
+            principal = replace(first.principal, key_id=new_id(now), scopes=scopes)
             others = {name: value for name, value in changes.items() if name != "scopes"}
             key = Key(
                 principal=principal,

@@ -4,13 +4,13 @@ import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import token_urlsafe
-from uuid import uuid4
 
 from scheduler.clock import Now
 from scheduler.domain.company import Company
 from scheduler.domain.owner import Invitation, Owner, User
 from scheduler.domain.refusals import InvitationGone
 from scheduler.hashing import Hasher
+from scheduler.ids import new_id
 from scheduler.logs import log
 from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeMail
 from scheduler.persistence.commits import Commit
@@ -65,7 +65,7 @@ class Owners:
             now = stores.instant(self._now)
             if company is None or invitation is None or not invitation.is_open(now):
                 raise InvitationGone
-            user_id = stores.users.add(User(id=uuid4(), email=invitation.email, name=name), now)
+            user_id = stores.users.add(User(id=new_id(now), email=invitation.email, name=name), now)
             stores.memberships.make_owner(company.id, user_id, now)
             stores.invitations.accept(invitation.id, now)
             user = stores.users.get(user_id)
@@ -91,7 +91,7 @@ def name_owner(stores: Stores, company: Company, email: str | None, now: datetim
         if user_id is not None:
             stores.memberships.make_owner(company.id, user_id, now)
         else:
-            invitation = Invitation(id=uuid4(), company_id=company.id, email=email, expires_at=now + LIFE)
+            invitation = Invitation(id=new_id(now), company_id=company.id, email=email, expires_at=now + LIFE)
             stores.invitations.add(invitation, now)
     return replace(company, owner_email=email)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import uuid4
 
 from scheduler.domain.attempt import (
     Attempt,
@@ -25,6 +24,7 @@ from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
+from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, interviews, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
@@ -355,7 +355,7 @@ class Effects:
 
 def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:
     return Attempt(
-        id=uuid4(),
+        id=new_id(now),
         interview_id=interview.id,
         company_id=interview.company_id,
         chain_id=ended.chain_id,

@@ -259,7 +259,7 @@ def test_change_during_the_last_pass_adds_another_pass(
     records.reresolve()
     now.move(timedelta(seconds=6))
     worker.reresolve()
-    assert tenant.ask("SELECT is_last_pass, after_id IS NULL FROM reresolutions") == [(True, False)]
+    assert tenant.ask("SELECT is_last_pass, after_interview_id IS NULL FROM reresolutions") == [(True, False)]
     change_hours(tenant, records, 13)
     for _ in range(2):
         records.reresolve()

@@ -320,6 +320,7 @@ def _write(play: Play) -> None:
             principal=play.tenant.principal,
             idempotency_key=str(uuid4()),
             request_hash=b"the same",
+            command_id=uuid4(),
         )
         candidate_id = play.tenant.interview(attempt.interview_id).candidate_id
         play.dies_and_is_repeated("change_candidate", sent, candidate_id, {"phone_number": new_number})
