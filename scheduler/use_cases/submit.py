@@ -99,7 +99,8 @@ class Submit:
                 key_id=principal.key_id,
                 company_id=company,
                 idempotency_key=idempotency_key,
-                request_hash=request_hash,
+                # Only requests with the same key are compared.
+                request_hash=b"" if idempotency_key is None else request_hash,
                 received_at=now,
                 body=request_as_json(kind, request) if refused is None else None,
                 # A refused command must not block its interview.

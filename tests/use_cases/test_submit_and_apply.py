@@ -179,6 +179,14 @@ def test_reused_idempotency_key_with_another_request_is_refused(tenant: Tenant, 
     assert tenant.ask("SELECT interview_id FROM inbox") == [(first.interview_id,)]
 
 
+def test_command_without_a_key_stores_no_request_hash(tenant: Tenant, submit: Submit) -> None:
+    for key in (None, "key"):
+        attempt = a_pending_attempt(tenant)
+        submit.command(tenant.principal, None, delete(attempt), idempotency_key=key, request_hash=b"hash")
+    stored = tenant.ask("SELECT idempotency_key, request_hash FROM inbox ORDER BY seq")
+    assert [(key, bytes(request_hash)) for key, request_hash in stored] == [(None, b""), ("key", b"hash")]
+
+
 # ---- PATCH …/call-attempts
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import NeverTaken
@@ -265,6 +266,23 @@ def test_change_during_the_last_pass_adds_another_pass(
         records.reresolve()
         now.move(timedelta(seconds=6))
     assert {tenant.attempt(each.id).due_at for each in many} == {many[0].due_at + timedelta(hours=3)}
+
+
+def test_last_pass_of_a_previous_worker_begins_at_the_start(
+    tenant: Tenant, records: ApiWriter, worker: ScheduleRecomputer, now: TestClock
+) -> None:
+    for _ in range(60):
+        due_tomorrow(tenant)
+    change_hours(tenant, records, 12)
+    worker.reresolve()
+    with tenant.database.transaction() as stores:
+        first_pass = stores.reresolutions.lock_next(now())
+        assert first_pass is not None
+        assert first_pass.after is not None
+        stores.connection.execute(text("UPDATE reresolutions SET after_id = NULL, is_last_pass = true"))
+        last_pass = stores.reresolutions.lock_next(now())
+        assert last_pass is not None
+        assert (last_pass.is_last_pass, last_pass.after) == (True, None)
 
 
 def test_change_of_settings_does_not_wait_for_a_recomputation(tenant: Tenant, records: ApiWriter) -> None:
