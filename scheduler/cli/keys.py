@@ -1,6 +1,6 @@
 """`duecall keys`: API keys."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
@@ -10,7 +10,10 @@ from scheduler.cli.on_demand import operator_session, print_pages
 from scheduler.cli.options import AsJson, KeyId, id_of, instant_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
 from scheduler.domain.key import PER_HOUR, PER_MINUTE
-from scheduler.domain.principal import KeyKind
+from scheduler.domain.principal import KeyKind, Principal
+
+if TYPE_CHECKING:
+    from scheduler.cli.installation import OperatorSession
 
 _MAX_REQUESTS = 1_000_000
 
@@ -73,13 +76,7 @@ def keys_create(
     }
     given: dict[str, Any] = {option: value for option, value in options.items() if value is not None}
     with operator_session() as session:
-        if rotate is not None:
-            principal, secret = session.keys.rotate(rotate, given)
-        elif company is not None:
-            named = {"name": "regular", **given}
-            principal, secret = session.keys.create(kind=KeyKind.REGULAR, company_id=company, **named)
-        else:
-            principal, secret = session.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), **given)
+        principal, secret = _created(session, company, ats, rotate, given)
         if not as_json:
             session.report(f"key {principal.key_id} was created; it is shown only once")
     if as_json:
@@ -96,6 +93,17 @@ def _check_owner(company: UUID | None, ats: str | None, rotate: UUID | None, nam
         refuse("--ats needs a name.")
     if ats is not None and name is not None:
         refuse("--name cannot be combined with --ats, which already names the key.")
+
+
+def _created(
+    session: "OperatorSession", company: UUID | None, ats: str | None, rotate: UUID | None, given: dict[str, Any]
+) -> tuple[Principal, str]:
+    """Create the key of the owner that is named. Return it with its secret."""
+    if rotate is not None:
+        return session.keys.rotate(rotate, given)
+    if company is not None:
+        return session.keys.create(kind=KeyKind.REGULAR, company_id=company, **{"name": "regular", **given})
+    return session.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), **given)
 
 
 @keys.command("list", epilog=examples("duecall keys list", "duecall keys list --company ID --json | jq '.[].keyId'"))
