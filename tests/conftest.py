@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _ONE_AFTER_THE_OTHER = {
     "whole systems": {"acceptance"},
     "many processes": {
-        *("crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
+        *("bursts", "crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
         *("test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"),
     },
     "waits for minutes": {"test_deaf_workers.py"},

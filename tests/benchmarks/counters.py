@@ -60,6 +60,9 @@ class Meter:
         self._connection = psycopg.connect(url, autocommit=True, application_name="benchmark")
         self._connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
+    def close(self) -> None:
+        self._connection.close()
+
     @contextmanager
     def measured(self) -> Iterator[Cost]:
         """Yield a Cost that is complete when the block has ended."""

@@ -31,8 +31,9 @@ _MAX_CONCURRENT = 64
 class MinimalCarrier:
     """Keeps the calls in memory. GET /arrivals returns them, and DELETE /arrivals forgets them."""
 
-    def __init__(self, *, sends_callbacks: bool) -> None:
+    def __init__(self, *, sends_callbacks: bool, answer_s: float) -> None:
         self.sends_callbacks = sends_callbacks
+        self.answer_s = answer_s
         self._numbers = itertools.count(1)
         self._arrivals: list[tuple[str, float]] = []
         self._calls: dict[str, dict[str, object]] = {}
@@ -79,6 +80,7 @@ class MinimalCarrier:
             task = asyncio.create_task(self._call_back(call, urldefrag(str(form["StatusCallback"])).url))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+        await asyncio.sleep(self.answer_s)
         return web.json_response(call, status=201)
 
     async def _call_back(self, call: dict[str, object], url: str) -> None:
@@ -144,8 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
     parser.add_argument("--callbacks", action="store_true", help="send four callbacks for each call")
+    parser.add_argument("--answer-s", type=float, default=0.0, help="seconds until a call is answered")
     chosen = parser.parse_args()
-    carrier = MinimalCarrier(sends_callbacks=chosen.callbacks)
+    carrier = MinimalCarrier(sends_callbacks=chosen.callbacks, answer_s=chosen.answer_s)
     web.run_app(carrier.app(), host="127.0.0.1", port=chosen.port, access_log=None, print=lambda *_: None)
 
 

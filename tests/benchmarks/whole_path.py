@@ -46,8 +46,8 @@ from tests.support.builders import ALWAYS
 _AHEAD = timedelta(seconds=4)
 _CHECK_S = 0.2
 _OPEN = "SELECT count(*) FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') AND due_at <= %s"
-_UNRECORDED = "SELECT count(*) FROM attempts WHERE (state = 'PENDING' AND due_at <= %s) OR phase = 'DIALLING'"
-_LOST_LEASES = "SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'LEASE_OVER'"
+UNRECORDED = "SELECT count(*) FROM attempts WHERE (state = 'PENDING' AND due_at <= %s) OR phase = 'DIALLING'"
+LOST_LEASES = "SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'LEASE_OVER'"
 _RATES = (20.0, 50.0, 100.0, 200.0)
 
 Row = dict[str, Any]
@@ -111,8 +111,8 @@ class Bench:
 
 
 @contextmanager
-def running(*, callbacks: bool, progress: Callable[[str], None]) -> Iterator[Bench]:
-    """Start a system with an empty database and raised limits, and a minimal carrier."""
+def running(*, callbacks: bool, progress: Callable[[str], None], answer_s: float = 0.0) -> Iterator[Bench]:
+    """Start a system with an empty database and raised limits, and a minimal carrier that answers after `answer_s`."""
     carrier_port, api_port = free_port(), free_port()
     carrier = f"http://127.0.0.1:{carrier_port}"
     settings = Settings(
@@ -132,6 +132,7 @@ def running(*, callbacks: bool, progress: Callable[[str], None]) -> Iterator[Ben
         "TWILIO_MAX_CALLS": "1000000",
     }
     argv = [sys.executable, "-m", "tests.benchmarks.minimal_carrier", "--port", str(carrier_port)]
+    argv += ["--answer-s", str(answer_s)]
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen([*argv, *(["--callbacks"] if callbacks else [])]) as process,
@@ -141,7 +142,9 @@ def running(*, callbacks: bool, progress: Callable[[str], None]) -> Iterator[Ben
             with CountingSystem(options, settings, progress) as system:
                 assert system.postgres is not None
                 with psycopg.connect(system.postgres.url, autocommit=True) as connection:
-                    yield _prepared(system, connection, carrier)
+                    bench = _prepared(system, connection, carrier)
+                    yield bench
+                    bench.meter.close()
         finally:
             process.terminate()
 
@@ -197,7 +200,7 @@ def place_calls(bench: Bench, due: Sequence[datetime], *, settles: bool, patienc
     last = max(due)
     with bench.meter.measured() as cost:
         bench.wait(lambda: len(bench.arrivals(begin)) >= len(due), seconds=patience_s)
-        bench.wait(lambda: bench.count(_UNRECORDED, last) == 0, seconds=patience_s)
+        bench.wait(lambda: bench.count(UNRECORDED, last) == 0, seconds=patience_s)
         if settles:
             bench.wait(lambda: bench.count(_OPEN, last) == 0, seconds=patience_s)
         settled_at = time.time()
@@ -214,7 +217,7 @@ def place_calls(bench: Bench, due: Sequence[datetime], *, settles: bool, patienc
         "all posted s": max(at for _, at in arrived) - min(due).timestamp(),
         "all settled s": settled_at - min(due).timestamp() if settles and not left else None,
         "unsettled": left,
-        "leases lost": bench.count(_LOST_LEASES),
+        "leases lost": bench.count(LOST_LEASES),
         **_per_item(cost, len(due), "call"),
     }
 
