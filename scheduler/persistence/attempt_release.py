@@ -175,7 +175,8 @@ _RELEASE = text(f"""
             (SELECT id FROM places WHERE turn = 1 AND none_released AND NOT early ORDER BY due_at LIMIT :first)
         ) chosen ON chosen.id = a.id
         WHERE a.state = 'PENDING'
-          AND a.due_at <= :due_by  -- it may have been moved meanwhile
+          -- It may have been moved since it was chosen.
+          AND a.due_at <= :due_by  -- guard: release_moved
           AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ))

@@ -1,18 +1,22 @@
 """Releases by the clock: due and claimable attempts, at most once in fifteen seconds, within the limits."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.lifecycle.policy import RELEASE_SPAN
+from scheduler.persistence.database import Database
 from scheduler.persistence.errors import StatementFailed
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
+from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
     RecordingHints,
@@ -24,7 +28,7 @@ from tests.support.builders import (
     a_waiting_command,
     of_company,
 )
-from tests.use_cases.conftest import PAUSED, finish, is_claimed
+from tests.use_cases.conftest import PAUSED, finish, is_claimed, wait_for_a_lock
 
 A_MOMENT = timedelta(microseconds=1)
 Released = Callable[[], list[UUID]]
@@ -52,6 +56,38 @@ def test_due_attempt_is_released_with_a_hint(tenant: Tenant, release: Release, h
     assert hints.ids(tasks.DIAL) == [due.id]
     assert tenant.attempt(due.id).released_until == tenant.now() + RELEASE_SPAN
     assert tenant.attempt(due.id).epoch == due.epoch, "a release is no event"
+
+
+@guards("release_moved")
+def test_attempt_moved_during_its_release_is_not_released(
+    tenant: Tenant, database: Database, postgres_url: str
+) -> None:
+    """The release has chosen it by its former due time, and has not locked it yet."""
+    moved, due = (a_pending_attempt(tenant).id for _ in range(2))
+    now, later = tenant.now(), tenant.now() + timedelta(days=1)
+    with psycopg.connect(postgres_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT pg_advisory_lock(1)")
+        released = pool.submit(_released_after_advisory_lock, database, now)
+        wait_for_a_lock(tenant)
+        other.execute("UPDATE attempts SET due_at = %s WHERE id = %s", (later, moved))
+        other.commit()
+        other.execute("SELECT pg_advisory_unlock(1)")
+        assert released.result() == [due]
+
+
+def _released_after_advisory_lock(database: Database, now: datetime) -> list[UUID]:
+    """Release, and wait while the attempts are chosen until no other session holds the lock."""
+    with database.transaction(lock_s=60) as stores:
+        # The temporary view hides the table from the statement, and waits when it is read.
+        stores.connection.execute(
+            text(
+                "CREATE TEMPORARY VIEW lines AS"
+                " SELECT lines.* FROM public.lines, (SELECT pg_advisory_xact_lock_shared(1) OFFSET 0) AS waited"
+            )
+        )
+        released = stores.attempt_release.release(now, now + RELEASE_SPAN, 10)
+        stores.connection.execute(text("DROP VIEW lines"))
+    return list(released)
 
 
 def test_attempt_due_a_moment_later_is_not_released(tenant: Tenant, release: Release, hints: RecordingHints) -> None:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 import pytest
 from redis import Redis
+from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
@@ -139,6 +140,26 @@ def test_sent_call_wakes_only_a_loop_that_waits_for_room(tenant: Tenant, dialler
     dialler._wake.clear()
     dialler._make_room(UUID(int=1))
     assert dialler._wake.is_set() is bool(unsent)
+
+
+def test_failed_claim_keeps_early_hints_and_drops_others(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+    soon, no_id = UUID(int=1), cast("UUID", "this is not an id")
+    dialler._take((no_id, soon), {soon: now() + timedelta(milliseconds=50)})
+    with capture_logs() as logs:
+        pause = a_pass(dialler)
+    assert [each["event"].partition(":")[0] for each in logs] == ["claim_failed"]
+    assert pause is not None
+    assert pause <= 0.05, "the loop wakes when it becomes due"
+    dialler._hand.become_due(monotonic() + 1)
+    assert list(dialler._hand.without_a_turn()) == [soon]
+
+
+def test_loop_waits_for_a_hint_after_a_failed_claim(dialler: Dialler) -> None:
+    dialler._take((cast("UUID", "this is not an id"),), {})
+    with capture_logs() as logs:
+        assert a_pass(dialler) is None
+    assert len(logs) == 1, "it has failed"
+    assert not dialler._hand
 
 
 def test_early_hint_claimed_too_early_is_tried_when_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
