@@ -82,7 +82,10 @@ _COUNTS = text("""
                    (SELECT changed_at FROM account)
                ) AS since
         FROM attempts a
-        JOIN lines l ON l.number_hash = a.number_hash
+        -- OFFSET keeps this a search for each attempt. For many attempts, a join would read all lines.
+        CROSS JOIN LATERAL (
+            SELECT attempt_id, interview_id, free_at, country FROM lines WHERE number_hash = a.number_hash OFFSET 0
+        ) l
         JOIN companies c ON c.id = a.company_id
         LEFT JOIN calling ON calling.company_id = a.company_id
         CROSS JOIN LATERAL (SELECT

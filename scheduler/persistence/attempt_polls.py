@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, exists, func, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.persistence.attempts import attempt_of
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import Store, is_set
 from scheduler.persistence.tables import attempt_tokens, attempts, inbox, interviews
 
 
@@ -50,7 +50,7 @@ class AttemptPolls(Store):
         """
         self._connection.execute(
             update(attempts)
-            .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, attempts.c.look_at.is_not(None))
+            .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, is_set(attempts.c.look_at))
             .values(
                 look_at=look_at, looks=attempts.c.looks + 1, listed_at=func.coalesce(listed_at, attempts.c.listed_at)
             )
@@ -84,7 +84,7 @@ class AttemptPolls(Store):
         """
         self._connection.execute(
             update(attempts)
-            .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, attempts.c.search_at.is_not(None))
+            .where(attempts.c.id == attempt_id, attempts.c.epoch == epoch, is_set(attempts.c.search_at))
             .values(
                 search_at=search_at,
                 looks=attempts.c.looks + 1,
@@ -155,7 +155,8 @@ _TAKE_SEARCHES = text("""
     UPDATE attempts SET search_at = :hold_until
     WHERE id = ANY (ARRAY (
         SELECT id FROM attempts
-        WHERE search_at <= :now AND state = 'FAILED' AND reason = 'OUTCOME_UNKNOWN' AND look_at IS NULL
+        -- `coalesce` hides the reason from the index of unknown outcomes, most of which are searched for no longer.
+        WHERE search_at <= :now AND state = 'FAILED' AND coalesce(reason, '') = 'OUTCOME_UNKNOWN' AND look_at IS NULL
         ORDER BY search_at
         LIMIT :limit
         FOR NO KEY UPDATE SKIP LOCKED

@@ -11,7 +11,7 @@ from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN
 from scheduler.persistence.backoffs import MATCHES
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import Store, is_set
 from scheduler.persistence.tables import attempts
 
 
@@ -77,7 +77,7 @@ class AttemptRelease(Store):
             .where(
                 attempts.c.interview_id == interview_id,
                 attempts.c.state == AttemptState.PENDING.value,
-                attempts.c.released_until.is_not(None),
+                is_set(attempts.c.released_until),
             )
             .values(released_until=None)
             .returning(attempts.c.id)
