@@ -53,17 +53,17 @@ debian: ## install the Debian packages that some tests need, as root; CI has the
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev > /dev/null
 
-proof: $(VENV)/dev ## run the long versions of nights, fuzz, traces, races, machine and bursts; make test runs a part
+proof: $(VENV)/dev ## run the long versions of nights, fuzz, traces, races, machine, bursts and plans; make test runs a part
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
 	@DUECALL_TRACES=all $(PY) -m pytest tests/verification/traces
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/verification/races tests/verification/machine
 	@DUECALL_BURST=5000 $(PY) -m pytest tests/verification/bursts
+	@DUECALL_PENDING=1000000 $(PY) -m pytest tests/persistence/test_hot_statements.py
 
-bench: $(VENV)/dev ## measure the whole path, decisions and queries over a million calls; ARGS="--parts burst" runs parts
+bench: $(VENV)/dev ## measure the whole path and decisions; ARGS="--parts burst" runs parts
 	@$(PY) -m tests.benchmarks.whole_path $(ARGS)
 	@$(if $(ARGS),:,$(PY) -m tests.benchmarks.decisions)
-	@$(if $(ARGS),:,$(PY) -m tests.benchmarks.plans)
 
 format: $(VENV)/dev ## format the code and fix lint findings
 	@$(PY) -m ruff format .

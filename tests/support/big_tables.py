@@ -1,6 +1,7 @@
 """Rows in the number at which PostgreSQL plans as for a million, made by SQL because the API would take minutes."""
 
 from datetime import datetime
+from uuid import uuid4
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -8,6 +9,9 @@ from psycopg.types.json import Jsonb
 from scheduler.persistence.json_columns import schedule_as_json
 from tests.conftest import Seeded
 from tests.support.builders import a_schedule
+
+_WITHOUT_CHECKS = "SET session_replication_role = replica"
+"""Without checks of foreign keys, which take most of the time. The rows are consistent by construction."""
 
 
 def new_id_sql(at: str) -> str:
@@ -79,6 +83,7 @@ def add_pending_calls(url: str, seeded: Seeded, now: datetime, count: int) -> No
         "schedule": Jsonb(schedule_as_json(a_schedule(now))),
     }
     with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_WITHOUT_CHECKS)
         for statement in _OTHERS:
             connection.execute(statement.encode(), values)
         connection.execute("VACUUM ANALYZE")
@@ -89,3 +94,66 @@ def add_finished_calls(url: str, seeded: Seeded) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_FINISHED.encode(), {"company": seeded.company_id})
         connection.execute("VACUUM ANALYZE")
+
+
+_ANSWERED = (
+    """
+    INSERT INTO candidates (id, company_id, first_name, last_name, phone_number, gdpr_expiry_date,
+                            created_at, updated_at)
+    VALUES (%(candidate)s, %(company)s, 'Ada', 'Byron', '+421915000000', '2099-12-31', %(now)s, %(now)s)
+    """,
+    f"""
+    CREATE TEMPORARY TABLE made AS
+    SELECT {new_id_sql(_CREATED_AT)} AS id, {new_id_sql(_CREATED_AT)} AS interview,
+           sha256((%(company)s::text || n)::bytea) AS line, {_CREATED_AT} AS ended_at
+    FROM generate_series(1, %(count)s) AS n
+    """,
+    """
+    INSERT INTO interviews (id, company_id, candidate_id, agent_id, type, focus, duration, caller_number, status,
+                            is_test, metadata, expires_at, created_at, updated_at, finished_at)
+    SELECT interview, %(company)s, %(candidate)s, %(agent)s, 'PHONE', 'GENERIC', '10 minutes', '+421221020001',
+           'COMPLETED', false, '{}', ended_at + interval '7 days', ended_at, ended_at, ended_at
+    FROM made
+    """,
+    "INSERT INTO lines (number_hash, free_at) SELECT line, ended_at FROM made",
+    """
+    INSERT INTO attempts (id, interview_id, company_id, chain_id, retry_number, manual, state, reason, due_at,
+                          expires_at, schedule, warnings, number_hash, epoch, token, account_id, claimed_at, call_sid,
+                          heard_rank, looks, not_placed, ended_at, created_at, updated_at)
+    SELECT id, interview, %(company)s, id, 0, false, 'COMPLETED', 'ANSWERED', ended_at, ended_at + interval '7 days',
+           %(schedule)s, '{}', line, 1, 'token ' || id, %(account)s, ended_at, 'CA' || id, 3, 0, 0, ended_at, ended_at,
+           ended_at
+    FROM made
+    """,
+    "INSERT INTO attempt_tokens (token, attempt_id, claimed_at) SELECT 'token ' || id, id, ended_at FROM made",
+    """
+    INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at, heard_at)
+    SELECT id, 'token ' || id, line, '{}', ended_at, ended_at, ended_at FROM made
+    """,
+    """
+    INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)
+    SELECT id, ended_at, event, '', 'PENDING', '', 0, 'a test', '{}' FROM made, (VALUES ('created')) AS done (event)
+    """,
+    """
+    INSERT INTO usage (attempt_id, company_id, interview_id, booked_at, billing_system, cost_key, talked)
+    SELECT id, %(company)s, interview, ended_at, 'minutes', 'PHONE', '1 minute' FROM made
+    """,
+    "DROP TABLE made",
+)
+
+
+def add_answered_calls(url: str, seeded: Seeded, now: datetime, count: int, account_id: int) -> None:
+    """Add calls that were answered, with all that remains of them. The last one ended a second ago."""
+    values = {
+        "company": seeded.company_id,
+        "agent": seeded.agent_id,
+        "account": account_id,
+        "candidate": uuid4(),
+        "now": now,
+        "count": count,
+        "schedule": Jsonb(schedule_as_json(a_schedule(now))),
+    }
+    with psycopg.connect(url) as connection:
+        connection.execute(_WITHOUT_CHECKS)
+        for statement in _ANSWERED:
+            connection.execute(statement.encode(), values)
