@@ -154,10 +154,18 @@ _RELEASE = text(f"""
           -- A later slot was taken on a wrong clock, see `capacity.Pace.of_this_clock`.
           AND (c.next_slot_at < :soon
                OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
-    ), places AS (
-        SELECT turns.*, row_number() OVER (PARTITION BY early ORDER BY turn, due_at) AS place
-        FROM turns
-        WHERE NOT early OR turn <= room_for_early
+    ), due_now AS (
+        SELECT id FROM turns
+        WHERE NOT early
+        ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+        LIMIT :limit
+    ), first_of_companies AS (
+        SELECT id FROM turns WHERE NOT early AND turn = 1 AND none_released ORDER BY due_at LIMIT :first
+    ), due_soon AS (
+        SELECT id FROM turns
+        WHERE early AND turn <= room_for_early
+        ORDER BY turn, due_at
+        LIMIT least(:early, :limit - (SELECT count(*) FROM due_now))
     )
     UPDATE attempts
     SET released_until = CASE WHEN due_at > :now THEN due_at + CAST(:early_lasts AS interval) ELSE :until END
@@ -165,14 +173,7 @@ _RELEASE = text(f"""
         SELECT a.id
         FROM attempts a
         JOIN (
-            (
-                SELECT id FROM places
-                WHERE NOT early OR place <= :early
-                ORDER BY early, turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
-                LIMIT :limit
-            )
-            UNION
-            (SELECT id FROM places WHERE turn = 1 AND none_released AND NOT early ORDER BY due_at LIMIT :first)
+            SELECT id FROM due_now UNION SELECT id FROM first_of_companies UNION ALL SELECT id FROM due_soon
         ) chosen ON chosen.id = a.id
         WHERE a.state = 'PENDING'
           -- It may have been moved since it was chosen.
