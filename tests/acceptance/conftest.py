@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +24,7 @@ from scheduler.persistence.database import Database
 from scheduler.settings import Settings, environment
 from tests.conftest import wait_until
 from tests.support.copied_postgres import CopiedPostgres
+from tests.support.forked_commands import forked_duecall
 from tests.support.kept_fork_server import kept_fork_server
 
 STARTS_AT = datetime(2026, 4, 2, 8, 0, tzinfo=UTC)
@@ -133,8 +132,7 @@ class WholeSystem:
         """Run `duecall` in this system's folder and return its standard output."""
         named = environment(DUECALL_HOME=str(self.home))
         named.pop("DATABASE_URL", None)
-        command = [sys.executable, "-m", "scheduler", *words]
-        return subprocess.run(command, env=named, check=True, capture_output=True, text=True, timeout=60).stdout
+        return forked_duecall(words, named)
 
     def logs(self) -> list[Path]:
         """The folder of the processes' logs."""
