@@ -52,13 +52,16 @@ class Server:
         self.names.append(other)
         return other
 
+    def drop_all(self) -> None:
+        for name in self.names:
+            self.change(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
 
 @pytest.fixture
 def server(postgres: EmbeddedPostgres) -> Iterator[Server]:
     server = Server(postgres.url, [])
     yield server
-    for name in server.names:
-        server.change(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    server.drop_all()
 
 
 @dataclass
@@ -102,11 +105,20 @@ class Installation:
         self.tenant.change("UPDATE carrier_accounts SET claimed_copy = NULL")
 
 
-@pytest.fixture
-def new_installation(server: Server, hasher: Hasher, now: TestClock) -> Iterator[Installation]:
-    """No call was claimed in it yet."""
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The name of a database at this release's schema without rows. A copy takes a tenth of the CPU of an upgrade."""
+    server = Server(postgres.url, [])
     name = server.create()
     schema.upgrade(server.url_of(name))
+    yield name
+    server.drop_all()
+
+
+@pytest.fixture
+def new_installation(server: Server, template: str, hasher: Hasher, now: TestClock) -> Iterator[Installation]:
+    """No call was claimed in it yet."""
+    name = server.create(template=template)
     database = Database(server.url_of(name))
     tenant = a_tenant(database, seed(database, now()), hasher, now)
     installation = Installation(server, name, tenant, a_pending_attempt(tenant).id)
