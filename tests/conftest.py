@@ -4,6 +4,7 @@ The servers are private ones, started once for all tests and stopped at their en
 ignored, because a test must never empty a database in use.
 """
 
+import gc
 import re
 import threading
 import time
@@ -62,18 +63,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "acceptance" in item.path.parts)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let garbage collection skip the collected tests and imported modules. They live until the process ends."""
+    gc.collect()
+    gc.freeze()
+
+
 _ONE_AFTER_THE_OTHER = {
     "whole systems": {"acceptance"},
     "many processes": {
         *("bursts", "crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
         *("test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"),
     },
-    "waits for minutes": {"test_deaf_workers.py"},
+    "large tables": {"test_plans.py"},
+    "source code": {"architecture"},
+    "generated client": {"test_generated_client.py"},
 }
-"""Files and folders whose tests start many processes, race with time itself, or mostly wait, in groups.
+"""Groups of files and folders. The tests of a group run in one process.
 
-Two groups may run next to each other: a whole system waits for most of its time, so it disturbs a race with time less
-than other tests do.
+Tests of the first two groups start many processes, race with time itself, or mostly wait. The two groups may run next
+to each other: a whole system waits for most of its time, so it disturbs a race with time less than other tests do. The
+tests of each other group share what takes seconds of CPU to make.
 """
 
 
@@ -89,7 +100,7 @@ class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
         return groups[-1] if groups else nodeid
 
     def _assign_work_unit(self, node: Any) -> None:
-        # xdist gives large groups first. A group with one test would come last, and all processes wait for its minutes.
+        # xdist gives large groups first. The tests of a small one may take longer, and all processes wait for the last.
         group = next((name for name in _ONE_AFTER_THE_OTHER if name in self.workqueue), None)
         if group is not None:
             self.workqueue.move_to_end(group, last=False)
