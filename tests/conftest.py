@@ -5,6 +5,7 @@ ignored, because a test must never empty a database in use.
 """
 
 import gc
+import os
 import re
 import threading
 import time
@@ -105,6 +106,12 @@ class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
         if group is not None:
             self.workqueue.move_to_end(group, last=False)
         super()._assign_work_unit(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than processors: while one waits for a whole system, the others use the processors."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
