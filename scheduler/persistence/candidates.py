@@ -130,8 +130,10 @@ class Candidates(Store):
         found = func.candidates_found(company_id, search, COUNTED_UP_TO + 1).column_valued("found")
         count = self._count(select(func.count(found)))
         if count > COUNTED_UP_TO:
-            # So frequent that the newest candidates contain a page of them.
-            query = query.where(or_(*(each.icontains(search, autoescape=True) for each in (_NAME, candidates.c.email))))
+            # So frequent that the newest candidates contain a page of them. For ILIKE, PostgreSQL would expect few, and
+            # read and sort all candidates of the company.
+            contains = (func.strpos(func.lower(each), func.lower(search)) > 0 for each in (_NAME, candidates.c.email))
+            query = query.where(or_(*contains))
         else:
             query = query.where(candidates.c.id.in_(select(found)))
         is_narrowed = job_id is not None or status is not None

@@ -118,6 +118,7 @@ LISTS: dict[str, Act] = {
     "search without a match": _candidates(search="no such person"),
     "search with one match": _candidates(search="123@example"),
     "search with many matches": _candidates(search="ada"),
+    "search that all match": _candidates(search="@example.com"),
     "agents": lambda stores, one: stores.agents.page(one.company_id, FIRST),
     "jobs": lambda stores, one: stores.jobs.page(one.company_id, FIRST, status=None),
     "phone numbers": lambda stores, one: stores.phone_numbers.page(one.company_id, FIRST),
@@ -189,7 +190,14 @@ def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:
 
 @pytest.mark.parametrize(
     ("search", "total"),
-    [("no such person", 0), ("123@EXAMPLE", 40), ("ada", 10_001), ("ada 0", ADAS_WITH_0), ("a", 10_001)],
+    [
+        ("no such person", 0),
+        ("123@EXAMPLE", 40),
+        ("ada", 10_001),
+        ("ada 0", ADAS_WITH_0),
+        ("a", 10_001),
+        ("@Example.com", 10_001),
+    ],
 )
 def test_search_counts_its_matches(big: Big, search: str, total: int) -> None:
     with big.api.reading(big.principal(KeyKind.REGULAR)) as stores:
