@@ -53,7 +53,7 @@ debian: ## install the Debian packages that some tests need, as root; CI has the
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev > /dev/null
 
-proof: $(VENV)/dev ## run the long versions of nights, fuzz, traces, races, machine, bursts and plans; make test runs a part
+proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine, bursts and plans
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
 	@DUECALL_TRACES=all $(PY) -m pytest tests/verification/traces

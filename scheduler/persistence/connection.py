@@ -4,13 +4,13 @@ For each execution, SQLAlchemy works three times as long as the driver. It still
 and executes those statements that are built for one execution.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
 import psycopg
 import sqlalchemy
-from psycopg.rows import namedtuple_row
 from sqlalchemy import Dialect, Executable, NestedTransaction, SelectBase, TextClause, UpdateBase
 from sqlalchemy.dialects import registry
 from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
@@ -129,7 +129,7 @@ class Connection:
     def _by_driver(self, sql: str, values: Mapping[str, object]) -> Found:
         driver = self._connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        cursor = driver.cursor(row_factory=namedtuple_row)
+        cursor = driver.cursor(row_factory=_rows)
         for notify in self._connection.dispatch.before_cursor_execute:
             notify(self._connection, cursor, sql, values, None, False)
         try:
@@ -153,6 +153,17 @@ def _joined_sql(writes: tuple[str, ...]) -> str:
     *others, last = (sql.replace(")s", f"_{place})s") for place, sql in enumerate(writes))
     before = ", ".join(f"written_{place} AS ({sql})" for place, sql in enumerate(others))
     return f"WITH {before} {last}" if before else last
+
+
+def _rows(cursor: psycopg.Cursor[AnyRow]) -> Callable[[Sequence[object]], AnyRow]:
+    make: Callable[[Sequence[object]], AnyRow] = _row_type(tuple(each.name for each in cursor.description or ()))._make
+    return make
+
+
+@lru_cache(maxsize=512)
+def _row_type(names: tuple[str, ...]) -> AnyValue:
+    """Return the type of rows with these columns. Columns of the same name have only their places."""
+    return namedtuple("Row", (name if names.count(name) == 1 else "" for name in names), rename=True)  # noqa: PYI024 - the columns are not known before
 
 
 @lru_cache(maxsize=512)

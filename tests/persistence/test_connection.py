@@ -41,6 +41,14 @@ def test_rows_are_counted_before_one_is_returned(database: Database) -> None:
                 read()
 
 
+def test_columns_of_the_same_name_have_only_their_places(database: Database) -> None:
+    with database.reading() as stores:
+        row = stores.connection.execute(text("SELECT 1 AS n, 2 AS n, 3 AS other")).one()
+        assert (tuple(row), row.other) == ((1, 2, 3), 3)
+        with pytest.raises(AttributeError):
+            _ = row.n
+
+
 def test_percent_sign_in_a_text_is_no_parameter(database: Database) -> None:
     with database.reading() as stores:
         assert stores.connection.execute(text("SELECT 'a' LIKE '%' AS matches")).one().matches
