@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import psycopg
 import sqlalchemy
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Dialect, Executable, NestedTransaction, SelectBase, TextClause, UpdateBase
 from sqlalchemy.dialects import registry
 from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
@@ -129,10 +130,10 @@ class Connection:
     def _by_driver(self, sql: str, values: Mapping[str, object]) -> Found:
         driver = self._connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        cursor = driver.cursor(row_factory=_rows)
-        for notify in self._connection.dispatch.before_cursor_execute:
-            notify(self._connection, cursor, sql, values, None, False)
         try:
+            cursor = driver.cursor(row_factory=_rows)
+            for notify in self._connection.dispatch.before_cursor_execute:
+                notify(self._connection, cursor, sql, values, None, False)
             cursor.execute(sql.encode(), values)
             rows = () if cursor.rownumber is None else cursor.fetchall()
         except psycopg.Error as error:
@@ -141,8 +142,10 @@ class Connection:
                 self._connection.invalidate(error)
             raise _translated(error, sql, is_lost=is_lost) from error
         except BaseException as error:
-            # An answer that was not read may follow, so the connection cannot be used again.
-            self._connection.invalidate(error)
+            # After an interruption the next statement might read the answer to this one. Most errors are raised before
+            # it is sent, by values that cannot be sent: they must not end a transaction with other items.
+            if not isinstance(error, Exception) or driver.info.transaction_status is TransactionStatus.ACTIVE:
+                self._connection.invalidate(error)
             raise
         return Found(rows, cursor.rowcount)
 

@@ -3,6 +3,7 @@
 import signal
 from contextlib import suppress
 
+import psycopg
 import pytest
 from sqlalchemy import bindparam, literal, select, text
 from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound, PendingRollbackError, ProgrammingError
@@ -83,6 +84,26 @@ def test_lost_connection_is_not_replaced_within_a_transaction(database: Database
         with pytest.raises(PendingRollbackError):
             stores.connection.execute(_DOUBLED, {"number": 3})
         raise ZeroDivisionError  # a commit would fail
+
+
+def test_closed_connection_is_an_error_of_the_same_kind(database: Database) -> None:
+    with suppress(ZeroDivisionError), database.reading() as stores:
+        driver = stores.connection._connection._connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        driver.close()
+        with pytest.raises(DBAPIError) as caught:
+            stores.connection.execute(_DOUBLED, {"number": 3})
+        assert caught.value.connection_invalidated
+        raise ZeroDivisionError  # a commit would fail
+
+
+def test_value_that_cannot_be_sent_does_not_end_the_transaction(database: Database) -> None:
+    """Otherwise one unreadable item would fail all others of its batch."""
+    with database.reading() as stores:
+        mine = stores.connection.execute(_BACKEND).scalar_one()
+        with pytest.raises(UnicodeEncodeError):
+            stores.connection.execute(text("SELECT CAST(:name AS text) AS name"), {"name": "\ud800"})
+        assert stores.connection.execute(_BACKEND).scalar_one() == mine
 
 
 def test_interrupted_statement_gives_up_its_connection(database: Database) -> None:
