@@ -22,6 +22,7 @@ from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
+from scheduler.persistence.tables import attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +230,10 @@ def last_look_of(row: AnyRow) -> LastLookRow:
     )
 
 
+# Named, because a prepared statement with a star fails after a migration that adds a column.
+_COLUMNS = ", ".join(f"a.{column.name}" for column in attempts.c)
+
+
 # The statement that locks attempts for the claim checks every guard itself: a hint is never a reason to dial.
 _WHAT_MAY_BE_CLAIMED = """
     FROM attempts a
@@ -243,7 +248,7 @@ _WHAT_MAY_BE_CLAIMED = """
 
 
 _LOCK_CLAIMABLE = text(f"""
-    SELECT a.*
+    SELECT {_COLUMNS}
     {_WHAT_MAY_BE_CLAIMED}
     ORDER BY a.manual DESC, a.due_at, a.id
     FOR NO KEY UPDATE OF l, a SKIP LOCKED
@@ -343,7 +348,7 @@ _CLAIM = text("""
 
 # The only statement that may read the database's clock: it compares two clocks and decides nothing by either.
 _LAST_LOOK = text(f"""
-    SELECT a.*,
+    SELECT {_COLUMNS},
            p.phone_number,
            p.timezone AS candidate_timezone,
            p.gdpr_expiry_date,

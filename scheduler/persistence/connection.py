@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import psycopg
 import sqlalchemy
+from psycopg.errors import FeatureNotSupported
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Dialect, Executable, NestedTransaction, SelectBase, TextClause, UpdateBase
 from sqlalchemy.dialects import registry
@@ -137,7 +138,7 @@ class Connection:
             cursor.execute(sql.encode(), values)
             rows = () if cursor.rownumber is None else cursor.fetchall()
         except psycopg.Error as error:
-            is_lost = driver.closed
+            is_lost = driver.closed or _is_outdated(error)
             if is_lost:
                 self._connection.invalidate(error)
             raise _translated(error, sql, is_lost=is_lost) from error
@@ -172,6 +173,12 @@ def _row_type(names: tuple[str, ...]) -> AnyValue:
 @lru_cache(maxsize=512)
 def _sql_of(statement: TextClause) -> str:
     return str(statement.compile(dialect=_DIALECT))
+
+
+def _is_outdated(error: psycopg.Error) -> bool:
+    """Return True if a migration has changed the columns of a prepared statement, which then fails each time."""
+    # As the JDBC driver does: the code alone means a statement that PostgreSQL does not support.
+    return isinstance(error, FeatureNotSupported) and error.diag.source_function == "RevalidateCachedQuery"
 
 
 def _translated(error: psycopg.Error, sql: str, *, is_lost: bool) -> Exception:

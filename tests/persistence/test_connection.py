@@ -17,6 +17,8 @@ from tests.support.statements import statements_of
 _DOUBLED = Fixed(select((bindparam("number", type_=companies.c.concurrent_calls.type) * 2).label("doubled")))
 _END = text("SELECT pg_terminate_backend(pg_backend_pid())")
 _BACKEND = text("SELECT pg_backend_pid()")
+_PREPARED_AFTER = 5
+"""The driver prepares a statement at its sixth execution over a connection."""
 _NUMBERS = text("SELECT n FROM generate_series(1, :count) AS n")
 
 
@@ -104,6 +106,29 @@ def test_value_that_cannot_be_sent_does_not_end_the_transaction(database: Databa
         with pytest.raises(UnicodeEncodeError):
             stores.connection.execute(text("SELECT CAST(:name AS text) AS name"), {"name": "\ud800"})
         assert stores.connection.execute(_BACKEND).scalar_one() == mine
+
+
+def test_statement_prepared_before_a_migration_fails_once(database: Database, postgres_url: str) -> None:
+    """PostgreSQL never executes it again on that connection, which a running worker would keep."""
+    everything, one_connection = text("SELECT * FROM growing"), Database(postgres_url, pool_size=1)
+
+    def read() -> int:
+        with one_connection.statement() as stores:
+            return len(stores.connection.execute(everything).one())
+
+    try:
+        with database.transaction() as stores:
+            stores.connection.execute(text("CREATE TABLE growing AS SELECT 1 AS n"))
+        assert {read() for _ in range(_PREPARED_AFTER + 1)} == {1}
+        with database.transaction() as stores:
+            stores.connection.execute(text("ALTER TABLE growing ADD COLUMN later text"))
+        with pytest.raises(DatabaseAway):
+            read()
+        assert read() == 2
+    finally:
+        one_connection.close()
+        with database.transaction() as stores:
+            stores.connection.execute(text("DROP TABLE IF EXISTS growing"))
 
 
 def test_interrupted_statement_gives_up_its_connection(database: Database) -> None:

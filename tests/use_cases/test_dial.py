@@ -744,3 +744,21 @@ def test_company_with_unreadable_settings_delays_no_other(tenant: Tenant, other:
     tenant.change("UPDATE companies SET settings = '{}' WHERE id = :id", id=other.company_id)
     assert [each.attempt.id for each in tenant.dial.claim([theirs.id, mine.id]).claimed] == [mine.id]
     assert tenant.attempt(theirs.id) == theirs
+
+
+def test_migration_that_adds_a_column_delays_no_call(tenant: Tenant, postgres_url: str) -> None:
+    """Workers keep running during a migration, with the statements that they have prepared."""
+    worker = replace(tenant, database=Database(postgres_url, pool_size=1))
+
+    def is_called() -> bool:
+        attempt = a_pending_attempt(tenant)
+        claimed = worker.dial.claim([attempt.id]).claimed
+        return [worker.dial.last_look(each.attempt) is not None for each in claimed] == [True]
+
+    try:
+        assert all(is_called() for _ in range(6))  # the driver prepares a statement at its sixth execution
+        tenant.change("ALTER TABLE attempts ADD COLUMN later text")
+        assert is_called()
+    finally:
+        worker.database.close()
+        tenant.change("ALTER TABLE attempts DROP COLUMN IF EXISTS later")
