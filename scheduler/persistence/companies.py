@@ -160,9 +160,23 @@ class Companies(Store):
 
 def reached_by(principal: Principal) -> ColumnElement[bool]:
     """Match the companies of a principal: a regular key's own, or all that an ATS key has created."""
-    if principal.kind is KeyKind.REGULAR:
-        return companies.c.id == principal.company_id
-    return companies.c.ats_principal_id == principal.id
+    return _reached(principal.kind, principal.company_id, principal.id)
+
+
+def reached_by_given(kind: KeyKind) -> ColumnElement[bool]:
+    """Match like `reached_by`. Each execution passes the values of `reaching`."""
+    return _reached(kind, bindparam("own_company_id"), bindparam("ats_principal_id"))
+
+
+def reaching(principal: Principal) -> Mapping[str, object]:
+    """Return the values for a statement with `reached_by_given`."""
+    return {"own_company_id": principal.company_id, "ats_principal_id": principal.id}
+
+
+def _reached(kind: KeyKind, own_company_id: object, ats_principal_id: object) -> ColumnElement[bool]:
+    if kind is KeyKind.REGULAR:
+        return companies.c.id == own_company_id
+    return companies.c.ats_principal_id == ats_principal_id
 
 
 def _changeable(company: Company) -> dict[str, object]:

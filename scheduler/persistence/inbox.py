@@ -1,5 +1,6 @@
 """The inbox: accepted commands in the order of their acceptance, and their answers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -7,8 +8,7 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, bindparam, cast, func, null, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, bindparam, cast, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind
@@ -54,14 +54,11 @@ class Inbox(Store):
         values = as_columns(
             command,
             without={"quarantined_at", "may_be_packed"},
-            body=null() if command.body is None else command.body,
-            answer=null() if command.answer is None else _answer_as_json(command.answer),
+            body=None if command.body is None else json.dumps(command.body),
+            answer=None if command.answer is None else json.dumps(_answer_as_json(command.answer)),
             packed_snapshot=b"" if command.may_be_packed else None,
-            failures=0,
-            rung_at=command.received_at,
         )
-        row = self._connection.execute(_ADD, values).one_or_none()
-        return row is not None
+        return self._connection.execute(_ADD, values).first() is not None
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
         return self._one(_command, select(inbox).where(_of_key(principal_id, idempotency_key)))
@@ -211,13 +208,18 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
 
 
 # These are built once: building them for each command took longer than executing them.
-_ADD = (
-    insert(inbox)
-    .on_conflict_do_nothing(
-        index_elements=["principal_id", "idempotency_key"], index_where=inbox.c.idempotency_key.is_not(None)
+_ADD = text("""
+    INSERT INTO inbox (
+        id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at,
+        rung_at, applied_at, answer, packed_snapshot, failures
     )
-    .returning(inbox.c.id)
-)
+    VALUES (
+        :id, :principal_id, :key_id, :company_id, :idempotency_key, :request_hash, :kind, CAST(:body AS jsonb),
+        :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :packed_snapshot, 0
+    )
+    ON CONFLICT (principal_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+    RETURNING id
+""")
 _OLDER = inbox.alias("older")
 _LOCK_NEXT = Fixed(
     select(inbox)

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, insert, or_, select, text, update
+from sqlalchemy import Row, bindparam, insert, or_, select, text, update
 
 from scheduler.domain.key import Key
-from scheduler.domain.principal import Principal
-from scheduler.persistence.companies import reached_by
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.persistence.companies import reached_by_given, reaching
+from scheduler.persistence.connection import Fixed
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import api_keys, companies
@@ -130,22 +131,29 @@ class Keys(Store):
             query = query.where((api_keys.c.principal_id == reader.id) | (api_keys.c.company_id == company_id))
         return self._all(partial(from_row, NamedKey), query)
 
-    def reach(self, principal: Principal, company_ids: Iterable[UUID], *, is_held: bool = False) -> frozenset[UUID]:
-        """Return which of the companies this principal can access and are not deleted.
+    def reach(self, principal: Principal, company_id: UUID, *, is_held: bool = False) -> bool:
+        """Return True if this principal can access the company and it is not deleted.
 
-        `is_held`: like `Companies.hold`, block their deletion until we commit.
+        `is_held`: like `Companies.hold`, block its deletion until we commit.
         """
-        query = select(companies.c.id).where(
-            companies.c.id.in_(list(company_ids)), companies.c.deleted_at.is_(None), reached_by(principal)
-        )
-        if is_held:
-            query = query.order_by(companies.c.id).with_for_update(read=True, key_share=True)
-        return frozenset(self._connection.execute(query).scalars())
+        values = {"company_id": company_id, **reaching(principal)}
+        return self._is_any(_REACH[principal.kind, is_held], values)
 
 
 _SELECT = select(*(column for column in api_keys.c if column.name != "key_hash"))
 _OLDEST_FIRST = _SELECT.order_by(api_keys.c.created_at, api_keys.c.id)
 _BY_HASH = text("SELECT (found.key).*, found.company_deleted FROM key_of_hash(:hash) AS found")
+
+
+def _reach(kind: KeyKind, *, is_held: bool) -> Fixed:
+    query = select(companies.c.id).where(
+        companies.c.id == bindparam("company_id"), companies.c.deleted_at.is_(None), reached_by_given(kind)
+    )
+    return Fixed(query.with_for_update(read=True, key_share=True) if is_held else query)
+
+
+# Built once: each command that is accepted executes one of them.
+_REACH = {(kind, is_held): _reach(kind, is_held=is_held) for kind in KeyKind for is_held in (False, True)}
 
 
 def _key(row: Row[Any]) -> Key:

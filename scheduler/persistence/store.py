@@ -223,9 +223,9 @@ class Store:
         some = query.with_only_columns(literal(1), maintain_column_froms=True).limit(most)
         return self._count(select(func.count()).select_from(some.subquery()))
 
-    def _is_any(self, query: Executable | Fixed) -> bool:
+    def _is_any(self, query: Executable | Fixed, values: Mapping[str, object] | None = None) -> bool:
         """Return True if the query returns a row."""
-        return self._connection.execute(query).first() is not None
+        return self._connection.execute(query, values).first() is not None
 
     def _count(self, query: Executable | Fixed, values: Mapping[str, object] | None = None) -> int:
         count: int = self._connection.execute(query, values).scalar_one()

@@ -182,7 +182,7 @@ def authorized_company(stores: Stores, principal: Principal, requested: UUID | N
         raise CompanyIdRequired(field="companyId")
     else:
         company_id = requested
-    if not stores.keys.reach(principal, [company_id], is_held=is_held):  # guard: reach
+    if not stores.keys.reach(principal, company_id, is_held=is_held):  # guard: reach
         raise AccessDenied
     return company_id
 

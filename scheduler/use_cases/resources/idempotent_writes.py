@@ -124,7 +124,7 @@ def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UU
     """For `once`: this company. Raises AccessDenied if it is missing or the key may not reach it."""
 
     def reached(stores: Stores) -> UUID:
-        if not stores.keys.reach(principal, [company_id]):
+        if not stores.keys.reach(principal, company_id):
             raise AccessDenied
         return company_id
 

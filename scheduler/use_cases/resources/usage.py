@@ -39,7 +39,7 @@ class Usage:
         if until - since > _LONGEST:
             raise InvalidPeriod(f"The period is longer than {_LONGEST.days} days; ask for a part of it.", field="start")
         with self._database.reading(principal) as stores:
-            if company_id is not None and not stores.keys.reach(principal, [company_id]):
+            if company_id is not None and not stores.keys.reach(principal, company_id):
                 raise AccessDenied
             return stores.usage.of(principal, since, until, company_id=company_id)
 
