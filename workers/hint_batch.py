@@ -1,9 +1,12 @@
-"""The hints for carrier callbacks that share the next message."""
+"""Hints that share a message: those that wait to be sent, and those for carrier callbacks, which wait for others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
+from scheduler.use_cases.shared.hints import APPLY
 
 BATCH_S = 0.05
 """How long the first hint after a pause waits for others."""
@@ -11,6 +14,35 @@ INTERVAL_S = 0.2
 """The time between two messages under load."""
 LARGEST = AT_MOST_A_TRANSACTION
 """A batch of this size does not wait."""
+
+
+ANSWERED = "commands.answered"
+"""Stands for the notifications of waiting requests in place of a task."""
+_SHARED_BY = {APPLY: COMMANDS_A_TRANSACTION, ANSWERED: AT_MOST_A_TRANSACTION}
+"""The largest number of ids in a message of waiting hints, by task. Hints of other tasks share none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    task: str
+    ids: tuple[UUID, ...]
+    due_at: Mapping[UUID, datetime] | None = None
+
+
+def joined(messages: Iterable[Message]) -> list[Message]:
+    """Join neighbouring messages of the same task, if hints of that task may share one. All ids keep their order."""
+    found: list[Message] = []
+    for message in messages:
+        last = found[-1] if found else None
+        if last is not None and last.task == message.task and _have_room(last, message):
+            found[-1] = replace(last, ids=last.ids + message.ids)
+        else:
+            found.append(message)
+    return found
+
+
+def _have_room(last: Message, message: Message) -> bool:
+    return len(last.ids) + len(message.ids) <= _SHARED_BY.get(message.task, 0)
 
 
 class HintBatch:

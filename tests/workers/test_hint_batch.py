@@ -4,7 +4,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from workers.hint_batch import BATCH_S, INTERVAL_S, LARGEST, HintBatch
+from scheduler.lifecycle.policy import COMMANDS_A_TRANSACTION
+from scheduler.use_cases.shared.hints import APPLY, DIAL, SETTLE
+from workers.hint_batch import ANSWERED, BATCH_S, INTERVAL_S, LARGEST, HintBatch, Message, joined
 
 
 def some(count: int) -> list[UUID]:
@@ -50,3 +52,32 @@ def test_cleared_batch_has_no_message() -> None:
     batch.clear()
     assert batch.wait_s(200.0) is None
     assert batch.take(200.0) == ()
+
+
+def test_waiting_command_hints_share_a_message_in_order() -> None:
+    first, second, third = ([each] for each in some(3))
+    waiting = [Message(task=APPLY, ids=tuple(each)) for each in (first, second, third)]
+    assert joined(waiting) == [Message(task=APPLY, ids=(*first, *second, *third))]
+
+
+def test_message_joins_no_other_task_and_none_before_it() -> None:
+    ids = some(5)
+    tasks = (APPLY, ANSWERED, ANSWERED, APPLY, DIAL)
+    assert joined(Message(task=task, ids=(each,)) for task, each in zip(tasks, ids, strict=True)) == [
+        Message(task=APPLY, ids=(ids[0],)),
+        Message(task=ANSWERED, ids=(ids[1], ids[2])),
+        Message(task=APPLY, ids=(ids[3],)),
+        Message(task=DIAL, ids=(ids[4],)),
+    ]
+
+
+@pytest.mark.parametrize("task", [DIAL, SETTLE])
+def test_hints_of_other_tasks_share_no_message(task: str) -> None:
+    waiting = [Message(task=task, ids=(each,)) for each in some(2)]
+    assert joined(waiting) == waiting
+
+
+def test_command_hints_of_a_message_fit_in_a_transaction() -> None:
+    ids = some(COMMANDS_A_TRANSACTION + 1)
+    sizes = [len(each.ids) for each in joined(Message(task=APPLY, ids=(each,)) for each in ids)]
+    assert sizes == [COMMANDS_A_TRANSACTION, 1]

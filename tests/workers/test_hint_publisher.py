@@ -1,16 +1,20 @@
-"""Hints over a real Redis: sent at once, or batched for callbacks."""
+"""Hints over a real Redis: sent at once, together if several wait, or batched for callbacks."""
 
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 from redis import Redis
+from redis.client import PubSub
 
+from scheduler.local.ports import free_port
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import wait_until
-from workers.app import app
+from workers.app import ANSWERED_CHANNEL, app
 from workers.hint_publisher import RedisHintPublisher
 
 
@@ -27,7 +31,7 @@ def messages(redis: Redis, queue: str) -> list[list[str]]:
 
 
 @pytest.mark.usefixtures("broker")
-def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redis_url: str) -> None:
+def test_callback_hints_are_batched_and_command_hints_joined(redis: Redis, redis_url: str) -> None:
     hints = RedisHintPublisher(app, redis_url)
     events, commands = [uuid4() for _ in range(450)], [uuid4() for _ in range(3)]
     for each in events:
@@ -35,8 +39,8 @@ def test_callback_hints_are_batched_and_command_hints_are_not(redis: Redis, redi
     for each in commands:
         hints.send(tasks.APPLY, [each])
     hints.start()
-    wait_until(lambda: len(messages(redis, "intake")) == len(commands), says="the command hints are sent")
-    assert messages(redis, "intake") == [[str(each)] for each in commands]
+    wait_until(lambda: messages(redis, "intake"), says="the command hints are sent")
+    assert messages(redis, "intake") == [[str(each) for each in commands]]
     wait_until(lambda: sum(map(len, messages(redis, "callbacks"))) == len(events), says="the callback hints are sent")
     assert [UUID(each) for message in messages(redis, "callbacks") for each in message] == events
     assert len(messages(redis, "callbacks")) < len(events) / 10
@@ -51,3 +55,51 @@ def test_stopping_publisher_sends_its_batch(redis: Redis, redis_url: str) -> Non
     hints.send(tasks.HEAR, [event])
     hints.stop()
     assert messages(redis, "callbacks") == [[str(event)]]
+
+
+@pytest.mark.usefixtures("broker")
+def test_command_hint_waits_for_no_other(redis: Redis, redis_url: str) -> None:
+    hints, commands = RedisHintPublisher(app, redis_url), [uuid4() for _ in range(2)]
+    hints.start()
+    hints.send(tasks.APPLY, commands[:1])
+    wait_until(lambda: messages(redis, "intake"), says="the first hint is sent")
+    hints.send(tasks.APPLY, commands[1:])
+    wait_until(lambda: len(messages(redis, "intake")) == len(commands), says="the second hint is sent")
+    assert messages(redis, "intake") == [[str(each)] for each in commands]
+    hints.stop()
+
+
+@pytest.fixture
+def subscription(redis: Redis) -> Iterator[PubSub]:
+    with PubSub(redis.connection_pool, ignore_subscribe_messages=True) as subscription:
+        subscription.subscribe(ANSWERED_CHANNEL)
+        subscription.get_message(timeout=5)
+        yield subscription
+
+
+@pytest.mark.usefixtures("broker")
+def test_each_waiting_request_gets_a_notification(subscription: PubSub, redis_url: str) -> None:
+    hints, commands = RedisHintPublisher(app, redis_url), [uuid4() for _ in range(3)]
+    for each in commands:
+        hints.answered(each)
+    hints.start()
+    hints.stop()
+    found = [subscription.get_message(timeout=5) for _ in commands]
+    assert [each and each["data"] for each in found] == [str(each).encode() for each in commands]
+
+
+@pytest.mark.usefixtures("broker")
+def test_hints_are_published_again_after_redis_was_away(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path, port=free_port()) as valkey, Redis.from_url(valkey.url) as redis:
+        hints, command = RedisHintPublisher(app, valkey.url), uuid4()
+        hints.start()
+        hints.send(tasks.APPLY, [uuid4()])
+        wait_until(lambda: messages(redis, "intake"), says="the first hint is sent")
+        valkey.stop()
+        hints.send(tasks.APPLY, [uuid4()])
+        wait_until(lambda: hints.is_away, says="Redis is away")
+        valkey.start()
+        wait_until(lambda: not hints.is_away, says="Redis is back")
+        hints.send(tasks.APPLY, [command])
+        wait_until(lambda: [str(command)] in messages(redis, "intake"), says="the last hint is sent")
+        hints.stop()
