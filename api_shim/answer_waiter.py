@@ -98,7 +98,9 @@ class AnswerWaiter:
                 if remaining <= 0 or self.is_off:
                     break
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(notified.wait(), remaining)
+                    # Not `wait_for`: it starts a task for each wait.
+                    async with asyncio.timeout(remaining):
+                        await notified.wait()
                     notified.clear()
                     if command.id not in self._answered:
                         continue
