@@ -132,7 +132,8 @@ def configure(level: int = logging.INFO) -> None:
         logging.getLogger(verbose).setLevel(logging.WARNING)
     structlog.configure(
         processors=_PROCESSORS,
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        # structlog's own loggers search the stack for the caller of each line, and no line contains it.
+        logger_factory=logging.getLogger,
         cache_logger_on_first_use=True,
     )
 
