@@ -36,24 +36,21 @@ _LOOK_AT_THE_NEWEST = """
 
 def upgrade() -> None:
     _make_search(
-        # Without a sort, the newest are read by their index, and without a sequential scan all others by that of the
-        # search.
-        settings='\n        SET enable_seqscan = off SET enable_sort = off',
         variables='\n            newest integer;\n            found uuid[];',
         first=_LOOK_AT_THE_NEWEST,
     )
 
 
 def downgrade() -> None:
-    _make_search(settings='', variables='', first='')
+    _make_search(variables='', first='')
 
 
-def _make_search(*, settings: str, variables: str, first: str) -> None:
+def _make_search(*, variables: str, first: str) -> None:
     schema = op.get_bind().execute(text('SELECT quote_ident(current_schema())')).scalar_one()
     # Of migration 0014.
     op.execute(f"""
         CREATE OR REPLACE FUNCTION candidates_found(searched uuid, part text, most integer) RETURNS SETOF uuid
-        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp{settings}
+        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         AS $function$
         DECLARE
             keys bigint[] := {schema}.candidate_search_keys(searched, part);{variables}
