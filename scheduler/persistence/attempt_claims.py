@@ -26,10 +26,19 @@ from scheduler.persistence.tables import attempts
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalleeNow:
+    """The current number of a callee, which is personal data, and whether a command for the interview waits."""
+
+    phone_number: str | None = field(repr=False)
+    command_waiting: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClaimFacts:
     """The facts that a claim needs besides the rows that it locks.
 
-    Exact while account and companies are locked, because only claims increase these numbers.
+    While account and companies are locked, the numbers of calls can only become smaller, because only claims increase
+    them.
     """
 
     database: DatabaseName
@@ -43,6 +52,8 @@ class ClaimFacts:
     """The companies of the attempts that may place calls, whether or not they are locked."""
     has_backoffs: bool
     """True if any orders of the account may have to wait."""
+    callees: Mapping[UUID, CalleeNow]
+    """The callees of the locked attempts, by interview."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +64,6 @@ class Left:
     """Another transaction has locked them or their lines, or another attempt to their number goes first."""
     early: Mapping[UUID, datetime] = field(default_factory=dict)
     """The due times of those that become due within a release."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalleeNow:
-    """The current number of a callee, which is personal data, and whether a command for the interview waits."""
-
-    phone_number: str | None = field(repr=False)
-    command_waiting: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,7 @@ class LastLookRow:
 class AttemptClaims(Store):
     def claim(self, attempt: Attempt, event: Claimed, account_id: int, actor: str, now: datetime) -> Attempt:
         """Claim one attempt, as `claim_all` does."""
-        number = self.callees([attempt.interview_id])[attempt.interview_id].phone_number
+        number: str | None = self._connection.execute(_NUMBER, {"id": attempt.interview_id}).scalar_one()
         [moved] = self.claim_all([(attempt, event, number)], account_id, actor, now)
         return moved
 
@@ -150,14 +153,29 @@ class AttemptClaims(Store):
         """Return `id`, `company_id`, `manual`, `due_at` of the pending attempts: they decide the order of claims."""
         return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
 
-    def facts(self, account_id: int, ids: Sequence[UUID], locked: Collection[UUID]) -> ClaimFacts:
-        """Read the facts for a claim of these attempts. The caller has locked the account and the `locked` companies.
+    def facts(
+        self, account_id: int, ids: Sequence[UUID], locked: Collection[UUID], interview_ids: Sequence[UUID]
+    ) -> ClaimFacts:
+        """Read the facts for a claim of these attempts.
 
-        A statement of its own, after these locks: an earlier one would not see what the last claim has committed.
+        The caller has locked the account, the `locked` companies and the attempts of the interviews.
+
+        A statement of its own, after all locks: an earlier one would not see what other transactions have committed
+        until then. What commits between the locks and this statement cannot make a claim wrong:
+
+        - the end of a call makes room, and no call begins, because each claim needs the lock on the account,
+        - a command for an interview is seen here, or waits for the lock on the attempt and is accepted after the claim,
+        - a pause or deletion concerns no locked company, and the attempts of the others are not claimed,
+        - back-offs are written under the lock on the account,
+        - a changed number is stored with the claim, and the last look compares it with the line.
         """
-        row = self._connection.execute(
-            _CLAIM_FACTS, {"account_id": account_id, "ids": list(ids), "locked": list(locked)}
-        ).one()
+        values = {
+            "account_id": account_id,
+            "ids": list(ids),
+            "locked": list(locked),
+            "interview_ids": list(interview_ids),
+        }
+        row = self._connection.execute(_CLAIM_FACTS, values).one()
         return ClaimFacts(
             database=from_row(DatabaseName, row),
             calls=row.calls,
@@ -165,16 +183,11 @@ class AttemptClaims(Store):
             calls_by_company={UUID(key): calls for key, calls in row.calls_by_company.items()},
             companies=frozenset(row.companies),
             has_backoffs=row.has_backoffs,
+            callees={
+                UUID(key): CalleeNow(phone_number=number, command_waiting=command_waiting)
+                for key, (number, command_waiting) in row.callees.items()
+            },
         )
-
-    def callees(self, interview_ids: Sequence[UUID]) -> dict[UUID, CalleeNow]:
-        """Return the callees of these interviews, by interview.
-
-        A command for an interview whose attempt the caller has locked was either committed before, and is seen here, or
-        waits for that lock and is accepted after the claim.
-        """
-        rows = self._connection.execute(_CALLEES, {"ids": list(interview_ids)})
-        return {row.id: from_row(CalleeNow, row) for row in rows}
 
     def lock_claimable(self, ids: Sequence[UUID], now: datetime, ahead: timedelta = timedelta()) -> list[Attempt]:
         """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
@@ -283,7 +296,17 @@ _CLAIM_FACTS = text(f"""
                WHERE c.id = ANY (ARRAY (SELECT a.company_id FROM attempts a WHERE a.id = ANY (CAST(:ids AS uuid[]))))
                  AND c.deleted_at IS NULL AND c.paused_at IS NULL
            ) AS companies,
-           EXISTS (SELECT FROM carrier_backoffs b WHERE b.account_id = :account_id) AS has_backoffs
+           EXISTS (SELECT FROM carrier_backoffs b WHERE b.account_id = :account_id) AS has_backoffs,
+           coalesce(
+               (SELECT json_object_agg(i.id, json_build_array(
+                    p.phone_number,
+                    EXISTS (SELECT FROM inbox x WHERE x.interview_id = i.id AND x.applied_at IS NULL)
+                ))
+                FROM interviews i
+                JOIN candidates p ON p.id = i.candidate_id
+                WHERE i.id = ANY (CAST(:interview_ids AS uuid[]))),
+               '{{}}'
+           ) AS callees
     FROM ({DATABASE_NOW}) d
     CROSS JOIN (
         SELECT count(*) AS calls, count(*) FILTER (WHERE a.phase = 'DIALLING') AS calls_being_placed
@@ -293,14 +316,7 @@ _CLAIM_FACTS = text(f"""
 """)  # noqa: S608 - the inserted text is a constant of this package
 
 
-_CALLEES = text("""
-    SELECT i.id,
-           p.phone_number,
-           EXISTS (SELECT FROM inbox x WHERE x.interview_id = i.id AND x.applied_at IS NULL) AS command_waiting
-    FROM interviews i
-    JOIN candidates p ON p.id = i.candidate_id
-    WHERE i.id = ANY (:ids)
-""")
+_NUMBER = text("SELECT p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = :id")
 
 
 _CLAIM = text("""

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, any_, bindparam, func, literal_column, or_, select, text, update
+from sqlalchemy import Row, and_, any_, bindparam, func, literal_column, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
@@ -19,7 +19,7 @@ from scheduler.persistence.json_columns import schedule_as_json, schedule_from_j
 from scheduler.persistence.many import among_given, insert_all, update_all
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store, Write
-from scheduler.persistence.tables import attempt_history, attempt_tokens, attempts, interviews, stray_calls
+from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
 
 _WHILE_RINGING = (
     attempts.c.state == AttemptState.IN_PROGRESS.value,
@@ -51,6 +51,24 @@ _LOCK_ALL = Fixed(
     .order_by(attempts.c.id)
     .with_for_update(key_share=True)
 )
+_INTERVIEW_OF = Fixed(select(attempts.c.interview_id).where(attempts.c.id == bindparam("id")))
+_LOCK = Fixed(select(attempts).where(attempts.c.id == bindparam("id")).with_for_update(key_share=True))
+_LISTED = select(attempts).where(
+    attempts.c.id == bindparam("id"),
+    attempts.c.interview_id == bindparam("interview_id"),
+    attempts.c.deleted_at.is_(None),
+)
+_IS_LISTED = Fixed(_LISTED.with_only_columns(attempts.c.id))
+_LOCK_LISTED = Fixed(_LISTED.with_for_update(key_share=True))
+_LOCK_AS_OF = Fixed(
+    select(attempts)
+    .where(
+        attempts.c.id == bindparam("id"),
+        attempts.c.epoch == bindparam("epoch"),  # guard: epoch
+    )
+    .with_for_update(key_share=True)
+)
+_CLOSE_TOKEN = text("UPDATE attempt_tokens SET closed_sid = :call_sid WHERE token = :token")
 _IS_OPEN = attempts.c.state.in_([literal_column("'PENDING'"), literal_column("'IN_PROGRESS'")])
 _OPEN_OF = Fixed(
     select(attempts.c.id, attempts.c.interview_id).where(among_given(attempts.c.interview_id, "ids"), _IS_OPEN)
@@ -141,17 +159,12 @@ class Attempts(Store):
 
     def interview_of(self, attempt_id: UUID) -> UUID | None:
         """Return the id of the interview, which must be locked before the attempt."""
-        interview_id: UUID | None = self._connection.execute(
-            select(attempts.c.interview_id).where(attempts.c.id == attempt_id)
-        ).scalar_one_or_none()
+        interview_id: UUID | None = self._connection.execute(_INTERVIEW_OF, {"id": attempt_id}).scalar_one_or_none()
         return interview_id
 
     def lock(self, attempt_id: UUID) -> Attempt:
         """Lock the attempt: no other transaction may change it until we commit."""
-        row = self._connection.execute(
-            select(attempts).where(attempts.c.id == attempt_id).with_for_update(key_share=True)
-        ).one()
-        return attempt_of(row)
+        return attempt_of(self._connection.execute(_LOCK, {"id": attempt_id}).one())
 
     def lock_all(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> list[Attempt]:
         """Lock these attempts of these interviews, which the caller has locked.
@@ -168,16 +181,7 @@ class Attempts(Store):
 
     def lock_of_interview(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt of the interview, unless it was deleted."""
-        query = (
-            select(attempts)
-            .where(
-                attempts.c.id == attempt_id,
-                attempts.c.interview_id == interview_id,
-                attempts.c.deleted_at.is_(None),
-            )
-            .with_for_update(key_share=True)
-        )
-        return self._one(attempt_of, query)
+        return self._one(attempt_of, _LOCK_LISTED, {"interview_id": interview_id, "id": attempt_id})
 
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
@@ -185,12 +189,7 @@ class Attempts(Store):
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
         """Return True if the interview has that attempt and it was not deleted."""
-        query = select(attempts.c.id).where(
-            attempts.c.id == attempt_id,
-            attempts.c.interview_id == interview_id,
-            attempts.c.deleted_at.is_(None),
-        )
-        return self._is_any(query)
+        return self._is_any(_IS_LISTED, {"interview_id": interview_id, "id": attempt_id})
 
     def forget_candidate(self, candidate_id: UUID) -> None:
         """Delete the called number of the candidate's finished attempts: the previous version kept it there."""
@@ -240,16 +239,16 @@ class Attempts(Store):
 
     def has_older_zone_data(self, version: str) -> bool:
         """Return True if a pending attempt was resolved with zone data older than `version`."""
-        return self._is_any(_older_zone_data(version).limit(1))
+        return self._is_any(_HAS_OLDER_ZONE_DATA, {"version": version})
 
     def lock_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
         """Lock up to `limit` pending attempts that were resolved with zone data older than `version`.
 
         Their interviews are locked too. An attempt that another transaction has locked is left for later.
         """
-        older = _older_zone_data(version).join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
+        older = _OLDER_ZONE_DATA.join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
         free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
-        ids = self._connection.execute(free).scalars()
+        ids = self._connection.execute(free, {"version": version}).scalars()
         return self._all(attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
 
     def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
@@ -271,15 +270,7 @@ class Attempts(Store):
 
     def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
         """Lock the attempt if nothing has happened to it since the caller read it. None: the caller writes nothing."""
-        query = (
-            select(attempts)
-            .where(
-                attempts.c.id == attempt_id,
-                attempts.c.epoch == epoch,  # guard: epoch
-            )
-            .with_for_update(key_share=True)
-        )
-        return self._one(attempt_of, query)
+        return self._one(attempt_of, _LOCK_AS_OF, {"id": attempt_id, "epoch": epoch})
 
     def save(self, attempt: Attempt, event: Event, actor: str, now: datetime) -> Attempt:
         """Apply `event` to an attempt that the caller has locked, and save it with its history row.
@@ -292,9 +283,7 @@ class Attempts(Store):
         self._connection.write(_SAVE, attempt.id, (attempt, moved))
         self._connection.write(_ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
         if isinstance(event, NeverDialled):
-            self._connection.execute(
-                update(attempt_tokens).where(attempt_tokens.c.token == attempt.token).values(closed_sid=event.call_sid)
-            )
+            self._connection.execute(_CLOSE_TOKEN, {"token": attempt.token, "call_sid": event.call_sid})
         return moved
 
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
@@ -314,13 +303,12 @@ _zone_data = attempts.c.schedule["tzdata_version"].astext
 """Versions of the tz database sort by name: 2026a, 2026b, ... 2027a."""
 
 
-def _older_zone_data(version: str) -> Select[tuple[UUID]]:
-    return (
-        select(attempts.c.id)
-        .where(attempts.c.state == AttemptState.PENDING.value, _zone_data < version)
-        .order_by(_zone_data)
-    )
-
+_OLDER_ZONE_DATA = (
+    select(attempts.c.id)
+    .where(attempts.c.state == AttemptState.PENDING.value, _zone_data < bindparam("version"))
+    .order_by(_zone_data)
+)
+_HAS_OLDER_ZONE_DATA = Fixed(_OLDER_ZONE_DATA.limit(1))
 
 _CALLEES = text("""
     SELECT i.id AS interview_id, p.phone_number, p.timezone, p.gdpr_expiry_date,

@@ -6,12 +6,13 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import bindparam, delete, insert, select, text
 
 from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import among
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
@@ -39,6 +40,7 @@ class Ends:
 
 
 _ends = partial(from_row, Ends)
+_OF_ACCOUNT = Fixed(select(table).where(table.c.account_id == bindparam("account_id")).order_by(table.c.id))
 
 
 class CarrierBackoffs(Store):
@@ -47,7 +49,7 @@ class CarrierBackoffs(Store):
         return {each.scope: each for _, each in self._rows(account_id)}
 
     def _rows(self, account_id: int) -> list[tuple[int, Backoff]]:
-        rows = self._connection.execute(select(table).where(table.c.account_id == account_id).order_by(table.c.id))
+        rows = self._connection.execute(_OF_ACCOUNT, {"account_id": account_id})
         return [
             (row.id, from_row(Backoff, row, scope=from_row(Scope, row), breaker=from_row(Breaker, row))) for row in rows
         ]

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import case, cast, func, select, text, update
+from sqlalchemy import bindparam, case, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.connection import Fixed
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
@@ -22,6 +23,7 @@ DATABASE_NOW = """
       AND (a.event, a.from_state, a.to_state, a.reason) = ('claimed', 'PENDING', 'IN_PROGRESS', '')
 """
 """The name of the database of this connection, as `DatabaseName`."""
+_DATABASE_NOW = text(DATABASE_NOW)
 _NEWEST_CLAIMS = 50
 _CLAIMED_HERE = text("""
     SELECT EXISTS (
@@ -32,6 +34,15 @@ _CLAIMED_HERE = text("""
         WHERE claimed.xmin = t.xmin AND made.xmin <> t.xmin
     )
 """)
+_ACCOUNT = select(carrier_accounts, carrier_accounts.c.down_cause.label("cause")).where(
+    carrier_accounts.c.id == bindparam("id")
+)
+_GET = Fixed(_ACCOUNT)
+_LOCK = Fixed(_ACCOUNT.with_for_update(key_share=True))
+_HAS_BACKOFFS = select(carrier_backoffs.c.id).where(carrier_backoffs.c.account_id == carrier_accounts.c.id).exists()
+_IS_IN_TROUBLE = Fixed(
+    select((carrier_accounts.c.failures > 0) | _HAS_BACKOFFS).where(carrier_accounts.c.id == bindparam("id"))
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +156,7 @@ class CarrierAccounts(Store):
         return replace(account, backoffs=CarrierBackoffs(self._connection).of(account.id))
 
     def _account(self, account_id: int, *, lock: bool) -> CarrierAccount:
-        columns = (carrier_accounts, carrier_accounts.c.down_cause.label("cause"))
-        query = select(*columns).where(carrier_accounts.c.id == account_id)
-        row = self._connection.execute(query.with_for_update(key_share=True) if lock else query).one()
+        row = self._connection.execute(_LOCK if lock else _GET, {"id": account_id}).one()
         return from_row(
             CarrierAccount,
             row,
@@ -161,7 +170,7 @@ class CarrierAccounts(Store):
 
         The timeline comes from the current WAL file: the control file shows it only after the next checkpoint.
         """
-        return from_row(DatabaseName, self._connection.execute(text(DATABASE_NOW)).one())
+        return from_row(DatabaseName, self._connection.execute(_DATABASE_NOW).one())
 
     def has_claimed_here(self) -> bool:
         """Return True if this copy of the database made one of its newest claims itself.
@@ -215,9 +224,7 @@ class CarrierAccounts(Store):
 
     def is_in_trouble(self, account_id: int) -> bool:
         """True if failures of any company's orders are counted against the carrier."""
-        held = select(carrier_backoffs.c.id).where(carrier_backoffs.c.account_id == account_id).exists()
-        query = select((carrier_accounts.c.failures > 0) | held).where(carrier_accounts.c.id == account_id)
-        return bool(self._connection.execute(query).scalar_one())
+        return bool(self._connection.execute(_IS_IN_TROUBLE, {"id": account_id}).scalar_one())
 
     def pause(self, reason: str, now: datetime) -> None:
         """Stop all claims once committed. An existing pause keeps its original reason."""

@@ -13,7 +13,7 @@ from sqlalchemy import and_, bindparam, case, select, text, update
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import among_given
-from scheduler.persistence.redelivery import due_hints, has_waited
+from scheduler.persistence.redelivery import due_hints, has_waited, taking
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
@@ -91,6 +91,10 @@ _LOCK_UNHEARD = Fixed(
         carrier_events.c.quarantined_at.is_(None),
     )
     .with_for_update(of=carrier_events, skip_locked=True)
+)
+_TAKE_DUE_HINTS = taking(
+    carrier_events.c.id,
+    and_(carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_(None), has_waited(carrier_events)),
 )
 _HEARD = text("UPDATE carrier_events SET heard_at = :now, raw = '{}' WHERE id = ANY (:ids)")
 
@@ -175,12 +179,7 @@ class CarrierEvents(Store):
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return unprocessed events whose hint is to be sent again, and record it as sent now."""
-        is_due = and_(
-            carrier_events.c.heard_at.is_(None),
-            carrier_events.c.quarantined_at.is_(None),
-            has_waited(carrier_events, rung_before, now),
-        )
-        return due_hints(self._connection, carrier_events.c.id, is_due, now, limit)
+        return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
 
 def _event(row: AnyRow) -> CarrierEvent:

@@ -14,7 +14,7 @@ from scheduler.domain.refusals import Refused
 from scheduler.logs import log
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import settings_as_json, settings_of
-from scheduler.persistence.many import among
+from scheduler.persistence.many import among_given
 from scheduler.persistence.owners import email_of_owner_or_invited
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
@@ -25,6 +25,18 @@ _log = log(__name__)
 
 _WITH_OWNER = select(companies, email_of_owner_or_invited(companies.c.id).label("owner_email"))
 _GET = Fixed(_WITH_OWNER.where(companies.c.id == bindparam("id"), companies.c.deleted_at.is_(None)))
+_OF_ATTEMPTS = select(attempts.c.company_id).where(among_given(attempts.c.id, "attempt_ids")).distinct()
+_LOCK_FOR_CLAIM = Fixed(
+    select(companies)
+    .where(
+        companies.c.id == any_(func.array(_OF_ATTEMPTS.scalar_subquery())),
+        companies.c.deleted_at.is_(None),  # guard: company_deleted
+        companies.c.paused_at.is_(None),  # guard: company_paused
+    )
+    .order_by(companies.c.id)
+    # Do not wait: the claim holds the account's row, which every claim needs.
+    .with_for_update(key_share=True, skip_locked=True)
+)
 
 
 # A transaction that locks a row writes its id into the row, and holds the lock on that id until it ends.
@@ -62,20 +74,8 @@ class Companies(Store):
         locked, or whose settings another version wrote and cannot be read, is left out and does not stop the calls of
         the others.
         """
-        of_attempts = select(attempts.c.company_id).where(among(attempts.c.id, attempt_ids)).distinct()
-        rows = self._connection.execute(
-            select(companies)
-            .where(
-                companies.c.id == any_(func.array(of_attempts.scalar_subquery())),
-                companies.c.deleted_at.is_(None),  # guard: company_deleted
-                companies.c.paused_at.is_(None),  # guard: company_paused
-            )
-            .order_by(companies.c.id)
-            # Do not wait: we hold the account's row, which every claim needs.
-            .with_for_update(key_share=True, skip_locked=True)
-        ).all()
         locked = {}
-        for row in rows:
+        for row in self._connection.execute(_LOCK_FOR_CLAIM, {"attempt_ids": list(attempt_ids)}):
             try:
                 locked[row.id] = (_company(row), row.next_slot_at)
             except (Refused, LookupError, TypeError, ValueError):

@@ -16,8 +16,8 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.lines import Lines
-from scheduler.persistence.many import among
-from scheduler.persistence.redelivery import due_hints, is_from_the_future
+from scheduler.persistence.many import among, given_instant
+from scheduler.persistence.redelivery import due_hints, is_from_the_future, taking
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import (
@@ -40,6 +40,14 @@ from scheduler.persistence.tables import (
     reresolutions,
     stray_calls,
     users,
+)
+
+_TAKE_DUE_HINTS = taking(
+    erasures.c.company_id,
+    and_(
+        erasures.c.finished_at.is_(None),
+        or_(erasures.c.rung_at <= given_instant("rung_before"), is_from_the_future(erasures)),
+    ),
 )
 
 Counts = Mapping[str, int]
@@ -92,11 +100,7 @@ class Erasures(Store):
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return companies whose erasure hint is to be sent again, and record it as sent now."""
-        is_due = and_(
-            erasures.c.finished_at.is_(None),
-            or_(erasures.c.rung_at <= rung_before, is_from_the_future(erasures, now)),
-        )
-        return due_hints(self._connection, erasures.c.company_id, is_due, now, limit)
+        return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
     def erase_some(self, erasure: Erasure, limit: int, now: datetime) -> bool:
         """Erase up to `limit` rows of the next kind, with their dependent rows. False: it is finished, or must wait.

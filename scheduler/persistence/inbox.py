@@ -17,7 +17,7 @@ from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.many import among, among_given, update_all
 from scheduler.persistence.packed_snapshots import pack, unpack
-from scheduler.persistence.redelivery import due_hints, has_waited
+from scheduler.persistence.redelivery import due_hints, has_waited, taking
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import companies, inbox
@@ -168,10 +168,7 @@ class Inbox(Store):
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return waiting commands whose hint is to be sent again, and record it as sent now."""
-        is_due = and_(
-            inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_(None), has_waited(inbox, rung_before, now)
-        )
-        return due_hints(self._connection, inbox.c.id, is_due, now, limit, in_order_of=inbox.c.seq)
+        return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
     def count_unapplied(self) -> Sequence[Row[Any]]:
         """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""
@@ -248,6 +245,12 @@ _LOCK_NEW = Fixed(
     )
     .order_by(inbox.c.seq)
     .with_for_update(skip_locked=True)
+)
+
+_TAKE_DUE_HINTS = taking(
+    inbox.c.id,
+    and_(inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_(None), has_waited(inbox)),
+    in_order_of=inbox.c.seq,
 )
 
 _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None))

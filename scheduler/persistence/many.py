@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Column, ColumnElement, Table, any_, bindparam, literal
+from sqlalchemy import ARRAY, BindParameter, Column, ColumnElement, DateTime, Table, any_, bindparam, literal
 from sqlalchemy.dialects.postgresql import dialect
 
 from scheduler.persistence.connection import Connection
@@ -30,6 +30,11 @@ def among(column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
 def among_given(column: Column[Any], name: str) -> ColumnElement[bool]:
     """Match rows whose value is one of those that each execution passes as this parameter."""
     return column == any_(bindparam(name, type_=ARRAY(column.type)))
+
+
+def given_instant(name: str) -> BindParameter[datetime]:
+    """Return the parameter of an instant that each execution passes."""
+    return bindparam(name, type_=DateTime(timezone=True))
 
 
 def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], suffix: str = "") -> None:

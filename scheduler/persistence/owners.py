@@ -12,6 +12,8 @@ from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, func, or_, sel
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.owner import Invitation, Mails, Role, User
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.many import given_instant
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies, invitation_tokens, invitations, memberships, users
@@ -103,25 +105,12 @@ class Invitations(Store):
     # ---- their mail
 
     def is_one_due(self, now: datetime) -> bool:
-        due: bool = self._connection.execute(select(select(invitations.c.id).where(_is_due(now)).exists())).scalar_one()
+        due: bool = self._connection.execute(_IS_ONE_DUE, _instants(now)).scalar_one()
         return due
 
     def take_due(self, now: datetime, until: datetime) -> Invitation | None:
         """Return the invitation whose mail has been due longest, for one try. No other worker tries before `until`."""
-        oldest = (
-            select(invitations.c.id)
-            .where(_is_due(now))
-            .order_by(invitations.c.send_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        query = (
-            update(invitations)
-            .where(invitations.c.id == oldest.scalar_subquery())
-            .values(tries=invitations.c.tries + 1, send_at=until, updated_at=now)
-            .returning(*invitations.c)
-        )
-        return self._one(_invitation, query)
+        return self._one(_invitation, _TAKE_DUE, _instants(now) | {"until": until})
 
     def add_token(self, invitation_id: UUID, token_hash: bytes, now: datetime) -> None:
         """Store a token before the mail with it is sent."""
@@ -163,11 +152,27 @@ _NOT_ENDED = and_(invitations.c.accepted_at.is_(None), invitations.c.revoked_at.
 _COMPANY_LIVES = companies.c.deleted_at.is_(None)
 
 
-def _is_due(now: datetime) -> ColumnElement[bool]:
-    lives = select(companies.c.id).where(companies.c.id == invitations.c.company_id, _COMPANY_LIVES).exists()
+_IS_DUE = and_(
     # A later time was set by a wrong clock.
-    is_due = or_(invitations.c.send_at <= now, invitations.c.send_at > latest_try(now))
-    return and_(is_due, invitations.c.expires_at > now, _NOT_ENDED, lives)
+    or_(invitations.c.send_at <= given_instant("now"), invitations.c.send_at > given_instant("latest_try")),
+    invitations.c.expires_at > given_instant("now"),
+    _NOT_ENDED,
+    select(companies.c.id).where(companies.c.id == invitations.c.company_id, _COMPANY_LIVES).exists(),
+)
+_IS_ONE_DUE = Fixed(select(select(invitations.c.id).where(_IS_DUE).exists()))
+_OLDEST_DUE = (
+    select(invitations.c.id).where(_IS_DUE).order_by(invitations.c.send_at).limit(1).with_for_update(skip_locked=True)
+)
+_TAKE_DUE = Fixed(
+    update(invitations)
+    .where(invitations.c.id == _OLDEST_DUE.scalar_subquery())
+    .values(tries=invitations.c.tries + 1, send_at=given_instant("until"), updated_at=given_instant("now"))
+    .returning(*invitations.c)
+)
+
+
+def _instants(now: datetime) -> dict[str, datetime]:
+    return {"now": now, "latest_try": latest_try(now)}
 
 
 def email_of_owner_or_invited(company_id: ColumnElement[UUID]) -> ColumnElement[str | None]:

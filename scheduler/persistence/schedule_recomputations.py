@@ -5,10 +5,12 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, any_, delete, func, insert, or_, select, update
+from sqlalchemy import any_, delete, func, insert, or_, select, update
 
 from scheduler.lifecycle import bounds
-from scheduler.persistence.redelivery import is_from_the_future
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.many import given_instant
+from scheduler.persistence.redelivery import instants, is_from_the_future
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import reresolutions
@@ -74,14 +76,8 @@ class ScheduleRecomputations(Store):
 
     def lock_next(self, now: datetime) -> Reresolution | None:
         """Lock the change that has waited longest, among due changes that no other worker has locked."""
-        query = (
-            select(reresolutions)
-            .where(_may_begin(now))
-            .order_by(reresolutions.c.not_before, reresolutions.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        return self._one(partial(from_row, Reresolution), query)
+        values = {"now": now, "latest_recomputation": bounds.latest_recomputation(now)}
+        return self._one(partial(from_row, Reresolution), _LOCK_NEXT, values)
 
     def came_to(self, change: Reresolution, interview_id: UUID, now: datetime) -> None:
         """Record that interviews up to that id are done. The change then comes after those of other companies."""
@@ -110,20 +106,33 @@ class ScheduleRecomputations(Store):
 
     def ring_waiting(self, rung_before: datetime, now: datetime) -> bool:
         """Return True if a hint is to be sent again for a waiting change, and record it as sent now."""
-        waiting = (
-            select(reresolutions.c.id)
-            .where(or_(reresolutions.c.rung_at <= rung_before, is_from_the_future(reresolutions, now)), _may_begin(now))
-            .with_for_update(skip_locked=True)
-        )
-        rows = self._connection.execute(
-            update(reresolutions)
-            .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
-            .values(rung_at=now)
-            .returning(reresolutions.c.id)
-        ).all()
-        return bool(rows)
+        values = instants(rung_before, now) | {"latest_recomputation": bounds.latest_recomputation(now)}
+        return bool(self._connection.execute(_RING_WAITING, values).all())
 
 
-def _may_begin(now: datetime) -> ColumnElement[bool]:
-    """Match changes that are due. A later time than workers set was written by a wrong clock and counts as due."""
-    return or_(reresolutions.c.not_before <= now, reresolutions.c.not_before > bounds.latest_recomputation(now))
+# Changes that are due. A later time than workers set was written by a wrong clock and counts as due.
+_MAY_BEGIN = or_(
+    reresolutions.c.not_before <= given_instant("now"),
+    reresolutions.c.not_before > given_instant("latest_recomputation"),
+)
+_LOCK_NEXT = Fixed(
+    select(reresolutions)
+    .where(_MAY_BEGIN)
+    .order_by(reresolutions.c.not_before, reresolutions.c.id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+_WAITING = (
+    select(reresolutions.c.id)
+    .where(
+        or_(reresolutions.c.rung_at <= given_instant("rung_before"), is_from_the_future(reresolutions)),
+        _MAY_BEGIN,
+    )
+    .with_for_update(skip_locked=True)
+)
+_RING_WAITING = Fixed(
+    update(reresolutions)
+    .where(reresolutions.c.id == any_(func.array(_WAITING.scalar_subquery())))
+    .values(rung_at=given_instant("now"))
+    .returning(reresolutions.c.id)
+)

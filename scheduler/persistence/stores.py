@@ -48,10 +48,12 @@ _ON_BEHALF_OF = text(
 DUE_CHANNEL = "duecall_due"
 """Notified when an attempt became due at once or soon, so that it does not wait for the clock's next tick."""
 
+_NOTIFY_CHANNEL = text("SELECT pg_notify(:channel, '')")
+
 
 def _notify(connection: Connection, channels: Sequence[str]) -> None:
     for channel in channels:
-        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
+        connection.execute(_NOTIFY_CHANNEL, {"channel": channel})
 
 
 _NOTIFY = Write(execute=_notify, turn=9, merge=lambda first, _: first)

@@ -97,18 +97,19 @@ class Dial:
             if any(stops):
                 return Claims(is_stopped=True)
             companies = stores.companies.lock_for_claim(ids)
-            facts = stores.attempt_claims.facts(account.id, ids, companies.keys())
+            ahead = stores.noticed_ahead()
+            claimable = stores.attempt_claims.lock_claimable(ids, now, ahead)
+            # After all locks: see `facts`.
+            facts = stores.attempt_claims.facts(
+                account.id, ids, companies.keys(), [each.interview_id for each in claimable]
+            )
             locked = facts.companies - companies.keys()
             if not companies and not locked:
                 return Claims()
             if not self._database_is_unchanged(stores, account, facts.database, now):  # guard: database
                 return Claims(is_stopped=True)
-            ahead = stores.noticed_ahead()
-            claimable = stores.attempt_claims.lock_claimable(ids, now, ahead)
             left = stores.attempt_claims.left(ids, [each.id for each in claimable], now, ahead)
-            # A second statement, after the locks: see `callees`.
-            callees = stores.attempt_claims.callees([each.interview_id for each in claimable])
-            claimable = _without_waiting_commands(claimable, callees)
+            claimable = _without_waiting_commands(claimable, facts.callees)
             held = {each.id for each in claimable if each.company_id in locked}
             claimable = [each for each in claimable if each.company_id in companies]
             if facts.has_backoffs:
@@ -117,7 +118,7 @@ class Dial:
                 claimable = [each for each in claimable if each.id not in waits]
             room = room_of(account, facts)
             allotment = allotment_of(claimable, account, room, companies, facts, now)
-            claimed += self._claim(stores, claimable, callees, allotment, now, started)
+            claimed += self._claim(stores, claimable, facts.callees, allotment, now, started)
             if monotonic() - started > self._policy.send_within.total_seconds():
                 claimed.clear()
                 raise ClaimTooSlow

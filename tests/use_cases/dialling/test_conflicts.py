@@ -40,7 +40,7 @@ from tests.use_cases.conftest import breaker_of, is_claimed
 from tests.verification.nights.bulk_attempts import bulk_attempts
 from workers.tasks import _each, _together
 
-STATEMENTS_OF_A_CLAIM = 7
+STATEMENTS_OF_A_CLAIM = 6
 IDS = [UUID(int=each) for each in range(200)]
 LOCK_ATTEMPT = "SELECT FROM attempts WHERE id = %(id)s FOR UPDATE"
 
@@ -376,7 +376,7 @@ def test_claim_counts_the_calls_of_each_company(tenant: Tenant, other: Tenant) -
         a_claimed_attempt(each)
     with tenant.database.reading() as stores:
         ids = [a_pending_attempt(tenant).id, a_pending_attempt(other).id]
-        facts = stores.attempt_claims.facts(tenant.account_id, ids, [tenant.company_id])
+        facts = stores.attempt_claims.facts(tenant.account_id, ids, [tenant.company_id], [])
     assert facts.calls_by_company == {tenant.company_id: 2}, "only those of the claim"
     assert (facts.calls, facts.calls_being_placed) == (3, 3)
     assert facts.companies == {tenant.company_id, other.company_id}
