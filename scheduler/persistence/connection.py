@@ -172,7 +172,9 @@ def _row_type(names: tuple[str, ...]) -> AnyValue:
 
 @lru_cache(maxsize=512)
 def _sql_of(statement: TextClause) -> str:
-    return str(statement.compile(dialect=_DIALECT))
+    # Without indentation and comments, because the driver parses a text above 4 kB again for each execution.
+    lines = (line.strip() for line in str(statement.compile(dialect=_DIALECT)).splitlines())
+    return "\n".join(line for line in lines if not line.startswith("--"))
 
 
 def _is_outdated(error: psycopg.Error) -> bool:

@@ -57,6 +57,18 @@ def test_percent_sign_in_a_text_is_no_parameter(database: Database) -> None:
         assert stores.connection.execute(text("SELECT 'a' LIKE '%' AS matches")).one().matches
 
 
+def test_indentation_and_comments_are_not_sent(database: Database) -> None:
+    """The driver parses long texts again for each execution."""
+    indented = text("""
+        SELECT 1 AS one,
+               -- why
+               2 AS two  -- guard: nothing
+    """)
+    with statements_of(database) as sent, database.reading() as stores:
+        assert stores.connection.execute(indented).one() == (1, 2)
+    assert sent[1:] == ["\nSELECT 1 AS one,\n2 AS two  -- guard: nothing\n"]
+
+
 def test_error_is_of_the_same_kind_as_for_other_statements(database: Database) -> None:
     for statement in (text("SELECT 1 / (:n - 1)"), select(literal(1) / (literal(1) - 1))):
         with pytest.raises(DBAPIError) as caught, database.reading() as stores:

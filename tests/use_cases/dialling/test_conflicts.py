@@ -5,16 +5,19 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import event
 from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
+from scheduler.domain.command import Command
 from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
@@ -32,6 +35,7 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_sid,
+    a_waiting_command,
     of_company,
 )
 from tests.support.servers import SimulatedCarrier
@@ -361,6 +365,22 @@ def test_claim_needs_the_same_statements_for_any_number(tenant: Tenant, postgres
     with statements_of(tenant.database) as sent:
         assert len(tenant.dial.claim(ids).claimed) == number
     assert len(sent) == STATEMENTS_OF_A_CLAIM
+
+
+def test_claim_sees_commands_committed_before_its_lock(tenant: Tenant) -> None:
+    pending = a_pending_attempt(tenant)
+    commands: list[Command] = []
+
+    def note(*seen: Any) -> None:
+        if "SKIP LOCKED" in seen[2] and "JOIN lines" in seen[2]:
+            commands.append(a_waiting_command(tenant, pending.interview_id))
+
+    event.listen(tenant.database._engine, "before_cursor_execute", note)
+    try:
+        assert not is_claimed(tenant, pending)
+    finally:
+        event.remove(tenant.database._engine, "before_cursor_execute", note)
+    assert len(commands) == 1, "it was stored between the lock of the company and that of the attempt"
 
 
 def test_claim_clears_what_a_former_version_left(tenant: Tenant) -> None:
