@@ -19,6 +19,7 @@ from scheduler.persistence.connection import Connection
 
 _SET = "columns_set"
 """For each row a bit for each column: whether the row sets it."""
+_SHORT = {"TIMESTAMP WITH TIME ZONE": "timestamptz"}
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 
@@ -55,7 +56,8 @@ def update_all(connection: Connection, table: Table, key: str, rows: Sequence[Ma
 @cache
 def _insertion(table: Table, names: tuple[str, ...], suffix: str) -> str:
     columns = ", ".join(f'"{name}"' for name in names)
-    return f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {_given(table, names)} {suffix}"  # noqa: S608 - the names are those of our tables
+    # No list of columns in the SELECT, because the driver parses a text above 4 kB again for each execution.
+    return f"INSERT INTO {table.name} ({columns}) SELECT * FROM {_given(table, names)} {suffix}"  # noqa: S608 - the names are those of our tables
 
 
 @cache
@@ -75,7 +77,8 @@ def _change(table: Table, key: str, names: tuple[str, ...], *, is_mixed: bool) -
 
 
 def _given(table: Table, names: tuple[str, ...], more: str = "") -> str:
-    columns = ", ".join(f'"{name}" {table.c[name].type.compile(_DIALECT)}' for name in names)
+    types = {name: table.c[name].type.compile(_DIALECT) for name in names}
+    columns = ", ".join(f'"{name}" {_SHORT.get(type_, type_)}' for name, type_ in types.items())
     return f"json_to_recordset(CAST(%(rows)s AS json)) AS given ({columns}{more})"
 
 
