@@ -6,7 +6,7 @@ and executes those statements that are built for one execution.
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 
 import psycopg
@@ -15,7 +15,7 @@ from psycopg.errors import FeatureNotSupported
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Dialect, Executable, NestedTransaction, SelectBase, TextClause, UpdateBase
 from sqlalchemy.dialects import registry
-from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound
+from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound, SQLAlchemyError
 
 from scheduler.persistence.rows import AnyRow, AnyValue
 
@@ -88,16 +88,16 @@ class Connection:
         self._send_joined()
         if isinstance(statement, Fixed):
             assert not isinstance(values, Sequence)
-            return self._by_driver(statement.sql, {**statement.values, **(values or {})})
+            return self.by_driver(statement.sql, {**statement.values, **(values or {})})
         if isinstance(statement, TextClause) and not isinstance(values, Sequence):
-            return self._by_driver(_sql_of(statement), values or {})
+            return self.by_driver(_sql_of(statement), values or {})
         result = self._connection.execute(statement, values)
         return Found(result.all() if result.returns_rows else (), result.rowcount)
 
     def write(self, table: str, sql: str, values: Mapping[str, object]) -> None:
         """Execute a write of one table. Its text has the driver's parameters. Within `joining` it may be sent later."""
         if self._joined is None:
-            self._by_driver(sql, values)
+            self.by_driver(sql, values)
             return
         if table in self._joined:
             self._send_joined()
@@ -123,23 +123,29 @@ class Connection:
     def _send_joined(self) -> None:
         if self._joined:
             writes, self._joined = list(self._joined.values()), {}
-            self._by_driver(
+            self.by_driver(
                 _joined_sql(tuple(sql for sql, _ in writes)),
                 {f"{name}_{place}": each for place, (_, own) in enumerate(writes) for name, each in own.items()},
             )
 
-    def _by_driver(self, sql: str, values: Mapping[str, object]) -> Found:
+    def by_driver(self, sql: str, values: Mapping[str, object] | None) -> Found:
+        """Execute a text with the driver's parameters. Without values it may contain several statements.
+
+        Returns the rows of the first one. Raises DBAPIError, as SQLAlchemy does.
+        """
         driver = self._connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         try:
             cursor = driver.cursor(row_factory=_rows)
             for notify in self._connection.dispatch.before_cursor_execute:
-                notify(self._connection, cursor, sql, values, None, False)
+                notify(self._connection, cursor, sql, values or {}, None, False)
             cursor.execute(sql.encode(), values)
             rows = () if cursor.rownumber is None else cursor.fetchall()
         except psycopg.Error as error:
             is_lost = driver.closed or _is_outdated(error)
-            if is_lost:
+            if driver.closed:
+                self._report_loss()
+            if is_lost and not self._connection.invalidated:
                 self._connection.invalidate(error)
             raise _translated(error, sql, is_lost=is_lost) from error
         except BaseException as error:
@@ -149,6 +155,17 @@ class Connection:
                 self._connection.invalidate(error)
             raise
         return Found(rows, cursor.rowcount)
+
+    def _report_loss(self) -> None:
+        """Let SQLAlchemy notice that the connection is lost. It then drops all older connections of the pool, too."""
+        with suppress(SQLAlchemyError):
+            self._connection.exec_driver_sql("SELECT")  # sends nothing: the connection is closed
+
+
+def begin(connection: sqlalchemy.Connection, sql: str) -> Found:
+    """Begin a transaction with one message of several statements, and return the rows of the first one."""
+    connection.begin()  # from here on, a lost connection is not replaced before a rollback
+    return Connection(connection).by_driver(sql, None)
 
 
 @lru_cache(maxsize=512)

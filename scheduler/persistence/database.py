@@ -21,6 +21,7 @@ from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
+from scheduler.persistence.connection import begin
 from scheduler.persistence.errors import (
     ClockWrong,
     CommitInDoubt,
@@ -141,8 +142,8 @@ class Database:
         """
         is_leaving = False
         try:
-            begin = partial(_begin, principal=principal, commit=commit, lock_s=lock_s)
-            with self._begun(begin) as (connection, comparison):
+            begins = partial(_begin, principal=principal, commit=commit, lock_s=lock_s)
+            with self._begun(begins) as (connection, comparison):
                 clock = CheckedClock(comparison=comparison, machine=self._machine, is_corrected=corrected)
                 is_right = self._check_clock(clock.ahead())
                 if not is_right and not corrected:
@@ -192,8 +193,8 @@ class Database:
             yield stores
 
     @contextmanager
-    def _begun(self, begin: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
-        """Open a transaction with the message `begin`, and commit it at the end.
+    def _begun(self, begins: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
+        """Open a transaction with the message of `begins`, and commit it at the end.
 
         If the server has closed the pooled connection, this message fails before anything was executed, so it is sent
         once more over a new connection. SQLAlchemy then drops all older connections of the pool. No later statement is
@@ -202,13 +203,13 @@ class Database:
         with _translated(), self._engine.connect() as connection:
             _must_be_in_time()
             try:
-                begun = begin(connection)
+                begun = begins(connection)
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
                 connection.rollback()  # forgets the closed connection
                 _must_be_in_time()
-                begun = begin(connection)
+                begun = begins(connection)
             yield connection, begun
             connection.commit()
 
@@ -366,7 +367,7 @@ def _begin(connection: Connection, *, principal: Principal | None, commit: Commi
     identified = "" if commit is None else ", CAST(pg_current_xact_id() AS text) AS transaction_id"
     columns = f"clock_timestamp() AS database_clock{identified}{_settings(principal, lock_s)}"
     asked_at = monotonic()
-    row = connection.exec_driver_sql(f"SELECT {columns}; BEGIN").one()
+    row = begin(connection, f"SELECT {columns}; BEGIN").one()
     answered_at = monotonic()
     if commit is not None:
         commit.transaction_id = row.transaction_id
@@ -375,7 +376,7 @@ def _begin(connection: Connection, *, principal: Principal | None, commit: Commi
 
 def _begin_reading(connection: Connection, *, principal: Principal | None) -> None:
     settings = _settings(principal, LOCK_S)
-    connection.exec_driver_sql(f"SELECT NULL{settings}; BEGIN READ ONLY" if settings else "BEGIN READ ONLY").close()
+    begin(connection, f"SELECT NULL{settings}; BEGIN READ ONLY" if settings else "BEGIN READ ONLY")
 
 
 def _settings(principal: Principal | None, lock_s: float) -> str:
@@ -392,7 +393,9 @@ def _settings(principal: Principal | None, lock_s: float) -> str:
         "statement_timeout": _milliseconds(_STATEMENT_S, left),
         "lock_timeout": _milliseconds(lock_s, left),
     }
-    return "".join(f", set_config('{name}', '{value}', true)" for name, value in values.items())
+    return "".join(
+        f", set_config('{name}', '{value}', true) AS {name.removeprefix('duecall.')}" for name, value in values.items()
+    )
 
 
 def _literal(value: UUID | None) -> str:

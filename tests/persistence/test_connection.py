@@ -167,3 +167,16 @@ def test_each_statement_is_seen_by_listeners(database: Database) -> None:
         stores.connection.execute(_NUMBERS, {"count": 1})
         stores.connection.execute(_DOUBLED, {"number": 1})
     assert [each.split()[0] for each in sent] == ["BEGIN", "SELECT", "SELECT"]
+
+
+def test_loss_of_one_connection_drops_the_older_ones(postgres_url: str) -> None:
+    """The server has probably closed them too, and each would fail a transaction."""
+    database = Database(postgres_url, pool_size=2)
+    with database.reading() as one, database.reading() as two:
+        older = {each.connection.execute(_BACKEND).scalar_one() for each in (one, two)}
+    with pytest.raises(DatabaseAway), database.reading() as stores:
+        stores.connection.execute(_END)
+    with database.reading() as one, database.reading() as two:
+        newer = {each.connection.execute(_BACKEND).scalar_one() for each in (one, two)}
+    database.close()
+    assert not older & newer

@@ -51,12 +51,12 @@ def hint_sweep(tenant: Tenant, _: Attempt, __: Attempt) -> object:
 
 @contextmanager
 def executed_by_sqlalchemy(database: Database) -> Iterator[list[str]]:
-    """Collect the statements of the block that SQLAlchemy executes, except BEGIN and SAVEPOINT."""
+    """Collect the statements of the block that SQLAlchemy executes, except savepoints."""
     found: list[str] = []
 
     def note(*seen: Any) -> None:
         statement, context = seen[2], seen[4]
-        if context is not None and not any(word in statement for word in ("BEGIN", "SAVEPOINT")):
+        if context is not None and "SAVEPOINT" not in statement:
             found.append(statement)
 
     event.listen(database._engine, "before_cursor_execute", note)
