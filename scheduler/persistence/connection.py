@@ -195,7 +195,7 @@ def _row_type(names: tuple[bytes, ...]) -> AnyValue:
 def _sql_of(statement: TextClause) -> str:
     # Without indentation and comments, because the driver parses a text above 4 kB again for each execution.
     lines = (line.strip() for line in str(statement.compile(dialect=_DIALECT)).splitlines())
-    return "\n".join(line for line in lines if not line.startswith("--"))
+    return "\n".join(line for line in lines if line and not line.startswith("--"))
 
 
 def _is_outdated(error: psycopg.Error) -> bool:

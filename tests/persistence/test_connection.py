@@ -66,7 +66,7 @@ def test_indentation_and_comments_are_not_sent(database: Database) -> None:
     """)
     with statements_of(database) as sent, database.reading() as stores:
         assert stores.connection.execute(indented).one() == (1, 2)
-    assert sent[1:] == ["\nSELECT 1 AS one,\n2 AS two  -- guard: nothing\n"]
+    assert sent[1:] == ["SELECT 1 AS one,\n2 AS two  -- guard: nothing"]
 
 
 def test_error_is_of_the_same_kind_as_for_other_statements(database: Database) -> None:
