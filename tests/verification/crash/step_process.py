@@ -7,17 +7,22 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from scheduler import assembly
 from scheduler.assembly import ApiUseCases, WorkerUseCases
-from scheduler.domain.command import Request
+from scheduler.domain.candidate import Candidate
+from scheduler.domain.command import CommandKind, Request
 from scheduler.domain.principal import Principal
+from scheduler.ids import new_id
 from scheduler.logs import configure
 from scheduler.persistence.errors import ClockWrong
+from scheduler.persistence.inbox import StillRunning
 from scheduler.settings import Settings
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult
 from tests.support.builders import RecordingHints
 from tests.verification.crash.wrong_clock import REFUSED, WrongClock
 
@@ -48,6 +53,27 @@ def _submit(api: ApiUseCases, principal: Principal, request: Request, idempotenc
     api.submit.command(principal, None, request, idempotency_key=idempotency_key, request_hash=b"the same")
 
 
+def _change_candidate(
+    api: ApiUseCases, principal: Principal, idempotency_key: str, candidate_id: UUID, changes: Mapping[str, Any]
+) -> None:
+    """Change a candidate, as a client that repeats its request after each 409 `IDEMPOTENCY_IN_PROGRESS`."""
+    written: WriteResult | None = None
+    while written is None:
+        sent = WriteRequest(
+            kind=CommandKind.UPDATE_CANDIDATE,
+            principal=principal,
+            idempotency_key=idempotency_key,
+            request_hash=b"the same",
+            # The API creates an id for each request, and for each repetition of a request.
+            command_id=new_id(api.now()),
+        )
+        with suppress(StillRunning):
+            written = api.candidates.change(sent, None, candidate_id, changes)
+    assert written.refusal is None, f"the change was refused: {written.refusal}"
+    assert isinstance(written.record, Candidate)
+    assert changes.items() <= vars(written.record).items(), "the answer shows the change"
+
+
 def _look(release: Release) -> None:
     """Run one round of the clock."""
     release.round(resends=True)
@@ -67,7 +93,7 @@ def _erase(worker: WorkerUseCases, company_id: UUID, batch: int) -> None:
 
 API_STEPS: Mapping[str, Callable[..., object]] = {
     "submit": _submit,
-    "change_candidate": lambda api, sent, *words: api.candidates.change(sent, None, *words),
+    "change_candidate": _change_candidate,
     "callback": lambda api, *received: api.hear.store([api.hear.genuine(*received)]),
 }
 WORKER_STEPS: Mapping[str, Callable[..., object]] = {

@@ -20,10 +20,9 @@ import pytest
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Phase, Reason
-from scheduler.domain.command import Command, CommandKind, CreateInterview, InvokeAttempt, Request
+from scheduler.domain.command import Command, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
-from scheduler.use_cases.resources.idempotent_writes import WriteRequest
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import seed, wait_until
@@ -315,15 +314,9 @@ def _write(play: Play) -> None:
     with play.setup.leave(CLOCK):
         attempt = play.a_pending_attempt(SHORT)
         new_number = play.a_number()
-        sent = WriteRequest(
-            kind=CommandKind.UPDATE_CANDIDATE,
-            principal=play.tenant.principal,
-            idempotency_key=str(uuid4()),
-            request_hash=b"the same",
-            command_id=uuid4(),
-        )
         candidate_id = play.tenant.interview(attempt.interview_id).candidate_id
-        play.dies_and_is_repeated("change_candidate", sent, candidate_id, {"phone_number": new_number})
+        sent = (play.tenant.principal, str(uuid4()), candidate_id, {"phone_number": new_number})
+        play.dies_and_is_repeated("change_candidate", *sent)
         play.dialled_twice(attempt)
     play.wait(play.is_over, "all attempts are finished")
     assert play.setup.carrier.requests(play.numbers[0]) == [], "the old number was called"

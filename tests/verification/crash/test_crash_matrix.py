@@ -5,9 +5,10 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -15,11 +16,12 @@ import scheduler
 from scheduler.domain.attempt import Phase
 from scheduler.failpoints import FAILPOINTS, OF_THE_DIAL
 from tests.conftest import wait_until
-from tests.support.builders import a_pending_attempt
+from tests.support.builders import Tenant, a_number, a_pending_attempt
 from tests.verification.crash import matrix
-from tests.verification.crash.crash_setup import Dialled, dialled, killed, stopped, working
+from tests.verification.crash.crash_setup import Dialled, dialled, is_stopped, killed, stopped, working
 from tests.verification.crash.matrix import CELLS, CLOCK_CELLS, SOME_CLOCK_CELLS, WHOLE, is_chosen, one_of_each
 from tests.verification.crash.wrong_clock import AHEAD, BEHIND, SET_AHEAD, SET_BACK
+from tests.verification.installation import ended
 
 pytestmark = pytest.mark.crash
 
@@ -120,3 +122,31 @@ def test_stopping_dialler_claims_no_further_attempts(postgres_url: str) -> None:
         process = setup.dialling([waiting.id])
         assert stopped(process) == [0]
         assert setup.tenant.history(waiting.id) == ["created"]
+
+
+_WAITING_SINCE = """
+    SELECT max(xact_start) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INTO inbox%'
+"""
+
+
+def test_client_repeats_a_request_that_is_still_running(postgres_url: str) -> None:
+    with working(postgres_url, settling=False) as setup:
+        tenant, number = setup.tenant, a_number()
+        candidate_id = tenant.interview(a_pending_attempt(tenant).interview_id).candidate_id
+        words = ("change_candidate", tenant.principal, str(uuid4()), candidate_id, {"phone_number": number})
+        first = setup.doing(*words, DUECALL_FAILPOINT="write.answering:stop")
+        try:
+            wait_until(lambda: is_stopped(first), says="the first request holds the idempotency key")
+            second = setup.doing(*words)
+            [[since]] = wait_until(lambda: _waiting_since(tenant), says="the second request waits for the first one")
+            wait_until(lambda: [(since,)] < _waiting_since(tenant), says="it is repeated")
+        finally:
+            assert killed(first) == -signal.SIGKILL
+        assert ended(second) == 0
+        assert tenant.ask("SELECT phone_number FROM candidates WHERE id = :id", id=candidate_id) == [(number,)]
+
+
+def _waiting_since(tenant: Tenant) -> list[tuple[datetime]]:
+    """Return when the transaction began that waits for an idempotency key. Empty: no transaction waits."""
+    return [(since,) for [since] in tenant.ask(_WAITING_SINCE) if since is not None]
