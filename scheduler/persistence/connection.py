@@ -4,10 +4,11 @@ For each execution, SQLAlchemy works three times as long as the driver. It still
 and executes those statements that are built for one execution.
 """
 
+import re
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import psycopg
 import sqlalchemy
@@ -20,6 +21,8 @@ from sqlalchemy.exc import DBAPIError, MultipleResultsFound, NoResultFound, SQLA
 from scheduler.persistence.rows import AnyRow, AnyValue
 
 _DIALECT: Dialect = registry.load("postgresql.psycopg")()
+_PARAMETER = re.compile(r"%%|%\((?P<name>\w+)\)")
+"""The driver's parameter, or its escaped percent sign, which begins no parameter."""
 
 
 class Found:
@@ -171,9 +174,13 @@ def begin(connection: sqlalchemy.Connection, sql: str) -> Found:
 @lru_cache(maxsize=512)
 def _joined_sql(writes: tuple[str, ...]) -> str:
     """Return one statement for writes of different tables. Each parameter has the place of its write in its name."""
-    *others, last = (sql.replace(")s", f"_{place})s") for place, sql in enumerate(writes))
+    *others, last = (_PARAMETER.sub(partial(_placed, place), sql) for place, sql in enumerate(writes))
     before = ", ".join(f"written_{place} AS ({sql})" for place, sql in enumerate(others))
     return f"WITH {before} {last}" if before else last
+
+
+def _placed(place: int, found: re.Match[str]) -> str:
+    return f"%({found['name']}_{place})" if found["name"] else found[0]
 
 
 def _rows(cursor: psycopg.Cursor[AnyRow]) -> Callable[[Sequence[object]], AnyRow]:

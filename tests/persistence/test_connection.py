@@ -57,6 +57,19 @@ def test_percent_sign_in_a_text_is_no_parameter(database: Database) -> None:
         assert stores.connection.execute(text("SELECT 'a' LIKE '%' AS matches")).one().matches
 
 
+def test_joined_writes_keep_text_that_resembles_a_parameter(database: Database) -> None:
+    note = "INSERT INTO notes SELECT '(a)s %%(b)s', %(number)s::int"
+    with database.transaction() as stores:
+        stores.connection.execute(text("CREATE TEMPORARY TABLE notes (said text, number int) ON COMMIT DROP"))
+        connection = stores.connection._connection
+        with statements_of(database) as sent, connection.joining():
+            connection.write("one", note, {"number": 1})
+            connection.write("two", note, {"number": 2})
+        notes = connection.execute(text("SELECT said, number FROM notes")).all()
+    assert len(sent) == 1
+    assert sorted(notes) == [("(a)s %(b)s", 1), ("(a)s %(b)s", 2)]
+
+
 def test_indentation_and_comments_are_not_sent(database: Database) -> None:
     """The driver parses long texts again for each execution."""
     indented = text("""
