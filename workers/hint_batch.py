@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
@@ -16,33 +17,44 @@ LARGEST = AT_MOST_A_TRANSACTION
 """A batch of this size does not wait."""
 
 
-ANSWERED = "commands.answered"
-"""Stands for the notifications of waiting requests in place of a task."""
-_SHARED_BY = {APPLY: COMMANDS_A_TRANSACTION, ANSWERED: AT_MOST_A_TRANSACTION}
-"""The largest number of ids in a message of waiting hints, by task. Hints of other tasks share none."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Message:
+    """Hints for one task."""
+
     task: str
     ids: tuple[UUID, ...]
     due_at: Mapping[UUID, datetime] | None = None
 
 
-def joined(messages: Iterable[Message]) -> list[Message]:
-    """Join neighbouring messages of the same task, if hints of that task may share one. All ids keep their order."""
-    found: list[Message] = []
-    for message in messages:
+@dataclass(frozen=True, kw_only=True)
+class Notification:
+    """Tells waiting requests that these commands were answered. It is no task, and reaches every API process."""
+
+    ids: tuple[UUID, ...]
+
+
+Published: TypeAlias = Message | Notification
+
+
+def joined(published: Iterable[Published]) -> list[Published]:
+    """Join neighbours of the same kind that may share a message or a notification. All ids keep their order."""
+    found: list[Published] = []
+    for each in published:
         last = found[-1] if found else None
-        if last is not None and last.task == message.task and _have_room(last, message):
-            found[-1] = replace(last, ids=last.ids + message.ids)
+        if last is not None and len(last.ids) + len(each.ids) <= _largest_of(last, each):
+            found[-1] = replace(last, ids=last.ids + each.ids)
         else:
-            found.append(message)
+            found.append(each)
     return found
 
 
-def _have_room(last: Message, message: Message) -> bool:
-    return len(last.ids) + len(message.ids) <= _SHARED_BY.get(message.task, 0)
+def _largest_of(last: Published, following: Published) -> int:
+    """Return the largest number of ids that these two may share. 0 if they are of different kinds, or share none."""
+    if isinstance(last, Notification) and isinstance(following, Notification):
+        return AT_MOST_A_TRANSACTION
+    if isinstance(last, Message) and isinstance(following, Message) and last.task == following.task == APPLY:
+        return COMMANDS_A_TRANSACTION
+    return 0
 
 
 class HintBatch:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import TypeGuard
 from uuid import UUID
 
 import redis
@@ -17,7 +18,7 @@ from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.logs import log
 from scheduler.use_cases.shared.hints import HEAR, QUEUES
 from workers.app import ANSWERED_CHANNEL, DUE_AT, KEY_PREFIX
-from workers.hint_batch import ANSWERED, HintBatch, Message, joined
+from workers.hint_batch import HintBatch, Message, Notification, Published, joined
 
 _log = log(__name__)
 _SOCKET_TIMEOUT = 0.5
@@ -40,6 +41,10 @@ def quick_connection(redis_url: str) -> Connection:
     )
 
 
+def _is_for_callbacks(published: Published | None) -> TypeGuard[Message]:
+    return isinstance(published, Message) and published.task == HEAR
+
+
 class RedisHintPublisher:
     """Publishes hints in the background, without retries: the clock sends a lost hint again.
 
@@ -55,7 +60,7 @@ class RedisHintPublisher:
         self._connection = quick_connection(redis_url)
         self._producer: Producer | None = None
         """Kept until Redis is away, because opening one takes a quarter of the time that a message takes."""
-        self._waiting: queue.Queue[Message | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[Published | None] = queue.Queue(_MAX_WAITING)
         self._callbacks = HintBatch()
         self._away = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
@@ -82,9 +87,9 @@ class RedisHintPublisher:
 
     def answered(self, command_id: UUID) -> None:
         """Tell waiting requests that this command was answered. Never raises."""
-        self._put(Message(task=ANSWERED, ids=(command_id,)))
+        self._put(Notification(ids=(command_id,)))
 
-    def _put(self, message: Message) -> None:
+    def _put(self, message: Published) -> None:
         # While Redis is away hints are dropped and not queued: the database rows show the pending work.
         if self._away.is_set():
             return
@@ -96,9 +101,8 @@ class RedisHintPublisher:
             taken = self._take()
             if not taken and self._away.is_set():
                 self._check_if_back()
-            messages = [each for each in taken if each is not None]
-            self._callbacks.add((hint for each in messages if each.task == HEAR for hint in each.ids), monotonic())
-            for message in joined(each for each in messages if each.task != HEAR):
+            self._callbacks.add((hint for each in taken if _is_for_callbacks(each) for hint in each.ids), monotonic())
+            for message in joined(each for each in taken if each is not None and not _is_for_callbacks(each)):
                 self._try(partial(self._publish, message))
             if None in taken:
                 self._try(self._publish_callbacks)
@@ -106,9 +110,9 @@ class RedisHintPublisher:
             while self._callbacks.wait_s(monotonic()) == 0:
                 self._try(self._publish_batch)
 
-    def _take(self) -> list[Message | None]:
+    def _take(self) -> list[Published | None]:
         """Wait for a message and return all that wait, up to a limit or None. Empty when something else is due."""
-        taken: list[Message | None] = []
+        taken: list[Published | None] = []
         with contextlib.suppress(queue.Empty):
             taken.append(self._waiting.get(timeout=self._timeout()))
             while taken[-1] is not None and len(taken) < AT_MOST_A_TRANSACTION:
@@ -134,8 +138,8 @@ class RedisHintPublisher:
         while self._callbacks.wait_s(monotonic()) is not None:
             self._publish_batch()
 
-    def _publish(self, message: Message) -> None:
-        if message.task == ANSWERED:
+    def _publish(self, message: Published) -> None:
+        if isinstance(message, Notification):
             self._notify(message.ids)
             return
         if self._producer is None:

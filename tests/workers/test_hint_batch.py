@@ -6,7 +6,7 @@ import pytest
 
 from scheduler.lifecycle.policy import COMMANDS_A_TRANSACTION
 from scheduler.use_cases.shared.hints import APPLY, DIAL, SETTLE
-from workers.hint_batch import ANSWERED, BATCH_S, INTERVAL_S, LARGEST, HintBatch, Message, joined
+from workers.hint_batch import BATCH_S, INTERVAL_S, LARGEST, HintBatch, Message, Notification, Published, joined
 
 
 def some(count: int) -> list[UUID]:
@@ -61,14 +61,15 @@ def test_waiting_command_hints_share_a_message_in_order() -> None:
 
 
 def test_message_joins_no_other_task_and_none_before_it() -> None:
-    ids = some(5)
-    tasks = (APPLY, ANSWERED, ANSWERED, APPLY, DIAL)
-    assert joined(Message(task=task, ids=(each,)) for task, each in zip(tasks, ids, strict=True)) == [
-        Message(task=APPLY, ids=(ids[0],)),
-        Message(task=ANSWERED, ids=(ids[1], ids[2])),
-        Message(task=APPLY, ids=(ids[3],)),
-        Message(task=DIAL, ids=(ids[4],)),
+    one, two, three, four, five = ((each,) for each in some(5))
+    waiting: list[Published] = [
+        Message(task=APPLY, ids=one),
+        Notification(ids=two),
+        Notification(ids=three),
+        Message(task=APPLY, ids=four),
+        Message(task=DIAL, ids=five),
     ]
+    assert joined(waiting) == [waiting[0], Notification(ids=(*two, *three)), *waiting[3:]]
 
 
 @pytest.mark.parametrize("task", [DIAL, SETTLE])
