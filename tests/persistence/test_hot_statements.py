@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import event, make_url
+from sqlalchemy import event
 
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.domain.attempt import Attempt
@@ -44,6 +43,7 @@ from tests.conftest import NOON, TestClock, seed
 from tests.persistence.test_plans import ROWS_OF_A_RANGE
 from tests.support.big_tables import add_answered_calls, add_pending_calls
 from tests.support.builders import RecordingHints, Tenant, a_candidate, a_pending_attempt, a_sid, a_tenant
+from tests.support.separate_database import separate_database
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 from tests.use_cases.conftest import EMPTY_LIST, PUBLIC_URL, answering, settle_at
 from tests.use_cases.test_apply import a_wish
@@ -223,30 +223,23 @@ class Path:
 
 @pytest.fixture(scope="module")
 def path(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Path]:
-    name = f"hot_{uuid4().hex}"
-    with psycopg.connect(postgres.url, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}".encode())
-        url, api_url, worker_url = (
-            make_url(each).set(database=name).render_as_string(hide_password=False)
-            for each in (postgres.url, logins.api, logins.worker)
-        )
-        schema.upgrade(url)
+    with separate_database(postgres, logins) as made:
         now, hasher = TestClock(NOON), Hasher("a pepper")
-        owner, api, worker = Database(url), Database(api_url, bound=True), Database(worker_url, bound=False)
-        one, other = seed(owner, NOON), seed(owner, NOON)
-        tenant = a_tenant(owner, one, hasher, now, account_sid=ACCOUNT_SID)
-        with psycopg.connect(url, autocommit=True) as connection:
+        one, other = seed(made.owner, NOON), seed(made.owner, NOON)
+        tenant = a_tenant(made.owner, one, hasher, now, account_sid=ACCOUNT_SID)
+        with psycopg.connect(made.url, autocommit=True) as connection:
             # Nothing on the path searches, and to fill this index takes longer than everything else.
             connection.execute("DROP INDEX ix_candidates_search")
         for seeded, count in ((one, PENDING), (other, PENDING // 8)):
-            add_pending_calls(url, seeded, NOON, count)
-            add_answered_calls(url, seeded, NOON, count // 4, tenant.account_id)
+            add_pending_calls(made.url, seeded, NOON, count)
+            add_answered_calls(made.url, seeded, NOON, count // 4, tenant.account_id)
         yield Path(
-            owner=tenant, api=replace(tenant, database=api), worker=replace(tenant, database=worker), url=url, now=now
+            owner=tenant,
+            api=replace(tenant, database=made.api),
+            worker=replace(tenant, database=made.worker),
+            url=made.url,
+            now=now,
         )
-        for each in (owner, api, worker):
-            each.close()
-        server.execute(f"DROP DATABASE {name}".encode())
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, text
 
 from scheduler.domain.candidate import CandidateStatus
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
@@ -28,6 +28,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
 from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.support.big_tables import add_finished_calls, add_pending_calls
+from tests.support.separate_database import separate_database
 
 BIG = frozenset({"candidates", "interviews", "attempts", "lines", "inbox"})
 COUNT, COUNT_OF_OTHER = 40_000, 5_000
@@ -64,26 +65,14 @@ class Big:
 
 @pytest.fixture(scope="module")
 def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
-    name = f"big_{uuid4().hex}"
-    with psycopg.connect(postgres.url, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}".encode())
-        url, api_url, worker_url = (_of_database(each, name) for each in (postgres.url, logins.api, logins.worker))
-        schema.upgrade(url)
-        owner, api, worker, ats_id = Database(url), Database(api_url, bound=True), Database(worker_url), uuid4()
-        one, other = seed(owner, NOON), seed(owner, NOON)
-        with owner.transaction() as stores:
+    with separate_database(postgres, logins) as made:
+        one, other, ats_id = seed(made.owner, NOON), seed(made.owner, NOON), uuid4()
+        with made.owner.transaction() as stores:
             stores.connection.execute(text("UPDATE companies SET ats_principal_id = :id"), {"id": ats_id})
-        add_pending_calls(url, one, NOON, COUNT)
-        add_pending_calls(url, other, NOON, COUNT_OF_OTHER)
-        add_finished_calls(url, one)
-        yield Big(api=api, worker=worker, one=one, other=other, ats_id=ats_id)
-        for each in (owner, api, worker):
-            each.close()
-        server.execute(f"DROP DATABASE {name}".encode())
-
-
-def _of_database(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
+        add_pending_calls(made.url, one, NOON, COUNT)
+        add_pending_calls(made.url, other, NOON, COUNT_OF_OTHER)
+        add_finished_calls(made.url, one)
+        yield Big(api=made.api, worker=made.worker, one=one, other=other, ats_id=ats_id)
 
 
 Act = Callable[[Stores, Seeded], Any]
@@ -222,24 +211,16 @@ class Mixed:
 
 @pytest.fixture(scope="module")
 def mixed(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Mixed]:
-    name = f"mixed_{uuid4().hex}"
-    with psycopg.connect(postgres.url, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}".encode())
-        url, api_url = (_of_database(each, name) for each in (postgres.url, logins.api))
-        schema.upgrade(url)
-        owner, api = Database(url), Database(api_url, bound=True)
-        one, other = seed(owner, NOON).company_id, seed(owner, NOON).company_id
-        owner.close()
-        with psycopg.connect(url, autocommit=True) as connection:
+    with separate_database(postgres, logins) as made:
+        one, other = seed(made.owner, NOON).company_id, seed(made.owner, NOON).company_id
+        with psycopg.connect(made.url, autocommit=True) as connection:
             connection.execute(_MIXED, {"one": one, "other": other, "now": NOON})
             connection.execute("VACUUM ANALYZE")
         principals = (
             Principal(id=uuid4(), key_id=uuid4(), kind=KeyKind.REGULAR, company_id=each, scopes=frozenset())
             for each in (one, other)
         )
-        yield Mixed(api=api, one=next(principals), other=next(principals))
-        api.close()
-        server.execute(f"DROP DATABASE {name}".encode())
+        yield Mixed(api=made.api, one=next(principals), other=next(principals))
 
 
 _MIXED = """
