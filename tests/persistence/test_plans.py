@@ -202,7 +202,10 @@ def test_search_counts_its_matches(big: Big, search: str, total: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixed:
-    """Two companies with rows in the same pages. A third of the names of the second begin with "marek"."""
+    """Two companies with rows in the same pages.
+
+    Of the second one, a third of the names begin with "marek", and its newest and oldest names end with "vrba".
+    """
 
     api: Database
     one: Principal
@@ -226,8 +229,10 @@ def mixed(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Mixed]:
 _MIXED = """
     INSERT INTO candidates (id, company_id, first_name, last_name, email, gdpr_expiry_date, created_at, updated_at)
     SELECT gen_random_uuid(), CASE WHEN n % 4 = 0 THEN %(one)s::uuid ELSE %(other)s::uuid END,
-           CASE WHEN n % 4 = 1 THEN 'Marek' ELSE md5((-n)::text) END, md5(n::text),
-           CASE WHEN n % 4 = 1 THEN 'marek' ELSE 'x' END || n || '@example.com', '2099-12-31', %(now)s, %(now)s
+           CASE WHEN n % 4 = 1 THEN 'Marek' ELSE md5((-n)::text) END,
+           md5(n::text) || CASE WHEN n % 4 <> 0 AND (n <= 100 OR n > 19000) THEN ' Vrba' ELSE '' END,
+           CASE WHEN n % 4 = 1 THEN 'marek' ELSE 'x' END || n || '@example.com', '2099-12-31',
+           %(now)s::timestamptz - n * interval '1 second', %(now)s
     FROM generate_series(1, 20000) AS n
 """.replace(" % ", " %% ")
 
@@ -249,12 +254,38 @@ def test_new_names_of_other_companies_are_not_read(mixed: Mixed) -> None:
     assert options == ["fastupdate=false"]
 
 
-_FIND = "SELECT found FROM candidates_found(:company, :part, 10001) AS found"
+@pytest.mark.parametrize(
+    ("most", "is_index_read"),
+    [
+        pytest.param(50, False, id="the newest candidates suffice"),
+        pytest.param(500, True, id="older ones are needed"),
+    ],
+)
+def test_search_reads_its_index_for_older_candidates(mixed: Mixed, most: int, is_index_read: bool) -> None:
+    """Three quarters of the newest 100 candidates match, but only 75 of the newest 1,000."""
+    values = {"company": mixed.other.company_id, "part": "vrba", "most": most}
+    with mixed.api.reading(mixed.other) as stores:
+        before = _scans_of_search_index(stores)
+        found = stores.connection.execute(text(_FIND), values).scalars()
+        assert bool(_scans_of_search_index(stores) - before) is is_index_read
+    assert len(set(found)) == most
+
+
+def _scans_of_search_index(stores: Stores) -> int:
+    """Return the session's scans of this index since it last reported them."""
+    scans = stores.connection.execute(text("SELECT pg_stat_get_xact_numscans('ix_candidates_search'::regclass)"))
+    return int(scans.scalar_one())
+
+
+_FIND = "SELECT found FROM candidates_found(:company, :part, :most) AS found"
+_MOST = COUNTED_UP_TO + 1
 
 
 def _found(api: Database, principal: Principal, part: str) -> int:
     with api.reading(principal) as stores:
-        return len(stores.connection.execute(text(_FIND), {"company": principal.company_id, "part": part}).all())
+        return len(
+            stores.connection.execute(text(_FIND), {"company": principal.company_id, "part": part, "most": _MOST}).all()
+        )
 
 
 def _pages_read(api: Database, principal: Principal, part: str) -> int:
@@ -264,7 +295,7 @@ def _pages_read(api: Database, principal: Principal, part: str) -> int:
         # The first search of a session also reads the catalog.
         for _ in range(2):
             [[explained]] = stores.connection.execute(
-                explain, {"company": principal.company_id, "part": part}
+                explain, {"company": principal.company_id, "part": part, "most": _MOST}
             ).scalars()
     plan = explained["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
