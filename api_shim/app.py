@@ -34,6 +34,7 @@ from api_shim.routes import (
 )
 from api_shim.shutdown import on_stop_signal
 from scheduler import assembly
+from scheduler.garbage import collect_rarely
 from scheduler.logs import configure
 from scheduler.persistence import revisions
 from scheduler.settings import Settings, WrongSettings
@@ -61,6 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure()
         _uvicorn_logs_as_we_do()
         async with _open(settings or of_this_process()) as app.state.app_context:
+            if settings is None:  # this process serves nothing else
+                collect_rarely()
             yield
 
     app = FastAPI(

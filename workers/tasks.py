@@ -14,6 +14,7 @@ from celery.worker.request import Request
 
 from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
+from scheduler.garbage import collect_rarely
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
 from scheduler.logs import log
 from scheduler.persistence.database import BATCH_LOCK_S
@@ -231,6 +232,11 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
     with starting():
         _Dialler.one = assembly.dialler(settings())
     _Dialler.one.start()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _end_of_start(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    collect_rarely()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
