@@ -103,8 +103,7 @@ class Hand:
         """Return True if a hint may be tried now that is not an early one."""
         if self._new or self._tried:
             return True
-        ready_at = self.ready_at() if self._until else None
-        return ready_at is not None and ready_at <= instant
+        return any(self._ready_at(each) <= instant for each in self._hints if each.id in self._until)
 
     def _wait_until(self, attempt_id: UUID, at: float, until: float) -> None:
         self._wait_no_longer(attempt_id)
