@@ -1,17 +1,33 @@
 """Capacity: how many calls may start now, and when, by the pace and limits of the account and of each company."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 from math import ceil
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, LOOKS_TOGETHER, RECORD_SPAN
 
-T = TypeVar("T")
+
+class _Due(Protocol):
+    """The attributes that decide an attempt's turn."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def company_id(self) -> UUID: ...
+    @property
+    def manual(self) -> bool: ...
+    @property
+    def due_at(self) -> datetime: ...
+
+
+DueT = TypeVar("DueT", bound=_Due)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,21 +181,14 @@ def look_waits(send_at: Sequence[datetime], now: datetime) -> list[timedelta]:
     return [max(each - now, timedelta(0)) // LOOKS_TOGETHER * LOOKS_TOGETHER for each in send_at]
 
 
-def in_turns(due: Iterable[T], attempt_of: Callable[[T], Any] = lambda each: each) -> list[T]:
+def in_turns(due: Iterable[DueT]) -> list[DueT]:
     """Sort due attempts in dialling order: first the first attempt of each company, then the second of each, ...
 
     A company's thousand attempts do not delay another company's only one. Within a company manual attempts (invokes)
-    go first, then the earliest due. `attempt_of` returns an object with `manual`, `company_id`, `due_at` and `id`.
+    go first, then the earliest due.
     """
-
-    def own_order(each: T) -> tuple[bool, Any, Any]:
-        attempt = attempt_of(each)
-        return not attempt.manual, attempt.due_at, attempt.id
-
-    turns: Counter[UUID] = Counter()
-    order = []
-    for each in sorted(due, key=own_order):
-        attempt = attempt_of(each)
-        order.append(((turns[attempt.company_id], attempt.due_at, attempt.id), each))
-        turns[attempt.company_id] += 1
-    return [each for _, each in sorted(order, key=lambda pair: pair[0])]
+    # By the numbers of the ids: UUIDs themselves compare several times as slowly.
+    turns: dict[UUID, Iterator[int]] = defaultdict(count)
+    in_own_order = sorted(due, key=lambda each: (not each.manual, each.due_at, each.id.int))
+    order = [((next(turns[each.company_id]), each.due_at, each.id.int), each) for each in in_own_order]
+    return [each for _, each in sorted(order, key=itemgetter(0))]
