@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -35,7 +35,7 @@ _CALLBACKS = urlencode(
 _DETECTION = "&MachineDetection=Enable"
 _OK = 200
 _CREATED = 201
-_RETRIES = "#rc=5&rp=5xx,ct,rt"
+_RETRIES = quote_plus("#rc=5&rp=5xx,ct,rt")
 """Twilio's connection overrides. By default it sends a callback again only after it could not connect. The fragment is
 neither sent nor signed."""
 _NOT_TAKEN_STATUSES = {401: "CREDENTIALS", 429: "THROTTLED"}
@@ -55,6 +55,9 @@ class TwilioCallPlacer:
         self._deadline = policy.total_timeout.total_seconds()
         self._connect = policy.connect_timeout.total_seconds()
         self._session: aiohttp.ClientSession | None = None
+        # Encoded up to the token of a call, which is encoded alone.
+        self._voice_url = quote_plus(_with_attempt(account.voice_url, ""))
+        self._callback_url = quote_plus(account.public_url + callback_path(""))
 
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
         """Send an attempt's only POST. Never raises and never sends twice. In doubt, AnswerUnknown.
@@ -128,16 +131,14 @@ class TwilioCallPlacer:
         return f"{self._account.api_url}/2010-04-01/Accounts/{self._account.account_sid}/{resource}.json"
 
     def _form(self, order: CallOrder) -> bytes:
-        # Encoded here: aiohttp's FormData takes a tenth of the time of a call.
-        fields = {
-            "To": order.to,
-            "From": order.caller,
-            "Url": _with_attempt(self._account.voice_url, order.token),
-            "Timeout": int(order.ring_timeout.total_seconds()),
-            "TimeLimit": int(order.time_limit.total_seconds()),
-            "StatusCallback": f"{self._account.public_url}{callback_path(order.token)}{_RETRIES}",
-        }
-        return f"{urlencode(fields)}{_DETECTION if order.machine_detection else ''}&{_CALLBACKS}".encode()
+        # Encoded here: aiohttp's FormData takes a tenth of the time of a call, and `urlencode` half of that.
+        token = quote_plus(order.token)
+        return (
+            f"To={quote_plus(order.to)}&From={quote_plus(order.caller)}&Url={self._voice_url}{token}"
+            f"&Timeout={int(order.ring_timeout.total_seconds())}&TimeLimit={int(order.time_limit.total_seconds())}"
+            f"&StatusCallback={self._callback_url}{token}{_RETRIES}"
+            f"{_DETECTION if order.machine_detection else ''}&{_CALLBACKS}"
+        ).encode()
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -322,6 +322,7 @@ async def test_form_orders_callbacks_with_retries(carrier: SimulatedCarrier, voi
         assert isinstance(await placed(carrier, order, url=there, voice_url=voice_url), Accepted)
     [request] = asked
     form = parse_qs(request.split(b"\r\n\r\n", 1)[1].decode())
+    assert [form[name] for name in ("To", "From", "Timeout", "TimeLimit")] == [[order.to], [OURS], ["30"], ["720"]]
     assert form["Url"] == [url]
     assert form["StatusCallback"] == ["http://127.0.0.1:9/carrier/twilio/mine#rc=5&rp=5xx,ct,rt"]
     assert form["StatusCallbackEvent"] == ["initiated", "ringing", "answered", "completed"]
