@@ -371,7 +371,7 @@ _LAST_LOOK = text(f"""
            i.caller_number,
            i.duration AS interview_duration,
            i.deleted_at IS NOT NULL OR i.status <> 'SCHEDULED' AS interview_over,
-           c.settings,
+           CAST(c.settings AS text) AS settings,
            c.calls_per_second,
            c.concurrent_calls,
            l.attempt_id AS line_holder,

@@ -312,7 +312,8 @@ _HAS_OLDER_ZONE_DATA = Fixed(_OLDER_ZONE_DATA.limit(1))
 
 _CALLEES = text("""
     SELECT i.id AS interview_id, p.phone_number, p.timezone, p.gdpr_expiry_date,
-           c.settings, c.calls_per_second, c.concurrent_calls, c.deleted_at IS NOT NULL AS company_deleted
+           CAST(c.settings AS text) AS settings, c.calls_per_second, c.concurrent_calls,
+           c.deleted_at IS NOT NULL AS company_deleted
     FROM interviews i
     JOIN candidates p ON p.id = i.candidate_id
     JOIN companies c ON c.id = i.company_id
