@@ -45,8 +45,15 @@ from tests.support.builders import ALWAYS
 
 _AHEAD = timedelta(seconds=4)
 _CHECK_S = 0.2
-_OPEN = "SELECT count(*) FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS') AND due_at <= %s"
-UNRECORDED = "SELECT count(*) FROM attempts WHERE (state = 'PENDING' AND due_at <= %s) OR phase = 'DIALLING'"
+# Two counts by partial indexes. One with OR reads all rows, and a million pending ones cost more than the calls.
+_OPEN = """
+    SELECT (SELECT count(*) FROM attempts WHERE state = 'PENDING' AND due_at <= %s)
+         + (SELECT count(*) FROM attempts WHERE state = 'IN_PROGRESS')
+"""
+UNRECORDED = """
+    SELECT (SELECT count(*) FROM attempts WHERE state = 'PENDING' AND due_at <= %s)
+         + (SELECT count(*) FROM attempts WHERE state = 'IN_PROGRESS' AND phase = 'DIALLING')
+"""
 LOST_LEASES = "SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'LEASE_OVER'"
 _RATES = (20.0, 50.0, 100.0, 200.0)
 
