@@ -29,6 +29,8 @@ OF_A_RUNNING_SYSTEM = {
     "api_shim",
 }
 CARRIER_CLIENTS = {"aiohttp", "requests", "twilio.rest"}
+DATABASE = {"alembic", "sqlalchemy"}
+QUEUE = {"celery", "kombu", "redis", "workers"}
 API = {"fastapi", "uvicorn", "api_shim", "prometheus_client"}
 
 
@@ -58,6 +60,9 @@ def test_help_imports_no_package_of_a_running_system(words: str) -> None:
         ("api_shim.app", CARRIER_CLIENTS | {"alembic", "flower"}),
         ("workers.clock", CARRIER_CLIENTS | API | {"alembic", "flower"}),
         ("workers.tasks", CARRIER_CLIENTS | API | {"alembic", "flower"}),
+        ("scheduler.cli.installation", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
+        ("scheduler.cli.failures", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
+        ("scheduler.cli.session", CARRIER_CLIENTS | API | QUEUE | {"alembic", "flower"}),
     ],
 )
 def test_a_process_imports_only_what_it_uses(module: str, spared: set[str]) -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from scheduler.cli.output import WRONG_USAGE
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.local.errors import CannotRun, ServerUnavailable
-from scheduler.persistence.errors import DatabaseAway, WrongRole
-from scheduler.persistence.schema import NoLogin, SchemaDrift, SchemaNotMade
+from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongRole
 from scheduler.settings import MissingSetting, WrongSettings
 
 

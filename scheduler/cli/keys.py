@@ -13,7 +13,7 @@ from scheduler.domain.key import PER_HOUR, PER_MINUTE
 from scheduler.domain.principal import KeyKind, Principal
 
 if TYPE_CHECKING:
-    from scheduler.cli.installation import OperatorSession
+    from scheduler.cli.session import OperatorSession
 
 _MAX_REQUESTS = 1_000_000
 

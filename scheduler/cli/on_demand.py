@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from scheduler.cli.installation import OperatorSession
+    from scheduler.cli.session import OperatorSession
     from scheduler.settings import Settings
 
 
@@ -21,10 +21,10 @@ def chosen_settings() -> "Settings":
 
 def operator_session(*, computes: bool = False) -> AbstractContextManager["OperatorSession"]:
     """Open the installation's database. `computes`: the result depends on the workers' times, e.g. RING_TIMEOUT_S."""
-    from scheduler.cli import installation
+    from scheduler.cli import session
 
     _cancel_on_interrupt()
-    return installation.operator_session(computes=computes)
+    return session.operator_session(computes=computes)
 
 
 def _cancel_on_interrupt() -> None:

@@ -15,7 +15,7 @@ from scheduler.domain.explanation import Explanation
 from scheduler.domain.refusals import NotFound
 
 if TYPE_CHECKING:
-    from scheduler.cli.installation import OperatorSession
+    from scheduler.cli.session import OperatorSession
 
 
 @app.command(

@@ -39,3 +39,15 @@ class CommitInDoubt(DatabaseAway):
 
 class WrongRole(Exception):
     """The database role does not fit this process. No statement was sent with it."""
+
+
+class SchemaDrift(Exception):
+    """The tables in the code differ from the schema that the migrations make."""
+
+
+class SchemaNotMade(Exception):
+    """The database could not be upgraded to this version's schema. Nothing in it was changed."""
+
+
+class NoLogin(Exception):
+    """A login cannot be set: user or password is missing, or this role may not create roles. Nothing was changed."""

@@ -14,17 +14,9 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from scheduler.persistence.database import reason_of, with_driver
-from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-
-
-class SchemaDrift(Exception):
-    """The tables in the code differ from the schema that the migrations make."""
-
-
-class SchemaNotMade(Exception):
-    """The database could not be upgraded to this version's schema. Nothing in it was changed."""
 
 
 def upgrade(url: str) -> None:
@@ -50,10 +42,6 @@ class Logins:
 
     api: str
     worker: str
-
-
-class NoLogin(Exception):
-    """A login cannot be set: user or password is missing, or this role may not create roles. Nothing was changed."""
 
 
 def make_logins(url: str) -> Logins:

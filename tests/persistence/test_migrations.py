@@ -15,6 +15,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import with_driver
+from scheduler.persistence.errors import SchemaNotMade
 from scheduler.persistence.packed_snapshots import pack
 from scheduler.persistence.revisions import head
 from tests.conftest import NOON, wait_until
@@ -170,7 +171,7 @@ def test_upgrade_says_that_tables_are_in_use(connection: Connection, config: Con
     before, url = _catalog(connection), _url_of(connection)
     with psycopg.connect(url) as worker:
         worker.execute("UPDATE candidates SET created_at = created_at")
-        with pytest.raises(schema.SchemaNotMade, match=r"could not be locked .* Pause calling \(duecall pause --all\)"):
+        with pytest.raises(SchemaNotMade, match=r"could not be locked .* Pause calling \(duecall pause --all\)"):
             schema.upgrade(url)
     assert _catalog(connection) == before
 

@@ -22,8 +22,8 @@ from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.database import Database
-from scheduler.persistence.errors import WrongRole
-from scheduler.persistence.schema import Logins, SchemaNotMade
+from scheduler.persistence.errors import SchemaNotMade, WrongRole
+from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits

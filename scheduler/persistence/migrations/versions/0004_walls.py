@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from scheduler.persistence.schema import SchemaNotMade
+from scheduler.persistence.errors import SchemaNotMade
 
 revision = '0004'
 down_revision = '0003'

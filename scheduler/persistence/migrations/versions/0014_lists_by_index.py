@@ -15,7 +15,7 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from scheduler.persistence.schema import SchemaNotMade
+from scheduler.persistence.errors import SchemaNotMade
 
 revision = '0014'
 down_revision = '0013'

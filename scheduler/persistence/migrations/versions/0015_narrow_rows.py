@@ -10,8 +10,8 @@ from alembic import op
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
+from scheduler.persistence.errors import SchemaNotMade
 from scheduler.persistence.packed_snapshots import unpack
-from scheduler.persistence.schema import SchemaNotMade
 
 revision = '0015'
 down_revision = '0014'

@@ -8,7 +8,7 @@ from alembic import op
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
-from scheduler.persistence.schema import SchemaNotMade
+from scheduler.persistence.errors import SchemaNotMade
 
 revision = '0016'
 down_revision = '0015'

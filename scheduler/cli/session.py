@@ -1,0 +1,92 @@
+"""Opens the database of an installation, with the use cases of operators."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from scheduler import assembly
+from scheduler.cli.installation import chosen_settings, installation
+from scheduler.cli.options import HOME
+from scheduler.cli.output import fail, print_error, print_note
+from scheduler.clock import Now
+from scheduler.domain.refusals import NotFound
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
+from scheduler.settings import Settings, as_kept
+from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.backlog import Backlog
+from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.quarantine import Quarantine
+from scheduler.use_cases.resources.keys import Keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorSession:
+    """Use cases for operators, on one installation."""
+
+    database: Database
+    keys: Keys
+    explain: Explain
+    backlog: Backlog
+    quarantine: Quarantine
+    pauses: Pauses
+    carrier_waits: CarrierWaits
+    now: Now
+    system: str
+    """Name of the installation, for messages."""
+
+    def report(self, result: str) -> None:
+        """Print what was done, and in which installation."""
+        print_note(f"{self.system[0].upper()}{self.system[1:]}: {result}")
+
+
+@contextmanager
+def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
+    """Open the installation's database. `computes`: the result depends on the workers' times, e.g. RING_TIMEOUT_S."""
+    chosen, system = installation()
+    if computes and HOME.get() is None and chosen_settings().database_url is not None:
+        chosen = _with_announced_times(chosen)
+    database = Database(chosen.database("worker"), pool_size=1, bound=False)
+    context = assembly.context_of(chosen, database)
+    now = context.now
+    try:
+        if database.schema_revision() is None:
+            fail("The database has no schema yet. Create it with: duecall db upgrade")
+        yield OperatorSession(
+            database=database,
+            keys=Keys(database, context.hasher, now),
+            explain=Explain(context),
+            backlog=Backlog(database, now),
+            quarantine=Quarantine(database, now),
+            pauses=Pauses(database, now),
+            carrier_waits=CarrierWaits(database, now),
+            now=now,
+            system=system,
+        )
+    except NotFound as missing:
+        raise NotFound(f"{missing.message} Searched in {system}.", **missing.details) from None
+    except DatabaseAway as away:
+        raise DatabaseAway(f"{away} ({system})") from away
+    finally:
+        database.close()
+
+
+def _with_announced_times(chosen: Settings) -> Settings:
+    """Return the settings with the times that live processes announce in Redis, or warn that the shell's are used."""
+    from workers.presence import TimesUnknown, times_of  # with the client of Redis
+
+    try:
+        times = None if chosen.redis_url is None else times_of(chosen.redis)
+        problem = "REDIS_URL is not set"
+    except TimesUnknown as unknown:
+        times, problem = None, str(unknown)
+    if times is None:
+        print_error(f"WARNING: {problem}; times such as RING_TIMEOUT_S are those of this shell.")
+        return chosen
+    differing = [name for name, seconds in times.items() if seconds != chosen.times.get(name, seconds)]
+    if differing:
+        print_error(
+            f"WARNING: this shell sets {', '.join(differing)} differently; the times of the processes are used."
+        )
+    return as_kept(chosen, times)
