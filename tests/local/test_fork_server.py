@@ -23,11 +23,20 @@ EXAMPLE = (sys.executable, "-m", "tests.support.forked_example")
 Told = dict[str, Any]
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[ForkServer]]:
+    servers: list[ForkServer] = []
+    yield servers
+    for each in servers:
+        each.stop()
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ForkServer]:
-    server = ForkServer({**os.environ, "INHERITED": "by the server"}, tmp_path / "fork-server.log")
-    yield server
-    server.stop()
+def server(servers: list[ForkServer], tmp_path: Path) -> ForkServer:
+    """The server of the previous test, unless that ended it: the imports of a new one take two seconds of CPU."""
+    if not servers or servers[-1]._is_away or servers[-1]._process.poll() is not None:
+        servers.append(ForkServer({**os.environ, "INHERITED": "by the server"}, tmp_path / "fork-server.log"))
+    return servers[-1]
 
 
 Start = Callable[[str], tuple[ForkedProcess, Told]]
@@ -79,6 +88,18 @@ def test_ends_are_told_apart_in_any_order(start: Start) -> None:
     assert second.wait(60) == 7
     first.terminate()
     assert first.wait(60) == -signal.SIGTERM
+
+
+def test_failed_fork_ends_no_other_process(server: ForkServer, start: Start, tmp_path: Path) -> None:
+    process, _ = start("wait")
+    files = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    held = max(int(each.name) for each in Path(f"/proc/{server.pid}/fd").iterdir())
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (held + 1, files[1]))
+    assert server.start("example", (*EXAMPLE, "wait"), dict(os.environ), tmp_path / "another.log") is None
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
+    assert process.poll() is None
+    another, _ = start("3")
+    assert another.wait(60) == 3
 
 
 def test_processes_end_with_a_killed_server(server: ForkServer, start: Start) -> None:
@@ -209,15 +230,3 @@ def test_stopped_server_delays_a_start_by_seconds(server: ForkServer, start: Sta
     assert another.wait(60) == 0
     assert process.wait(60) == -signal.SIGTERM, "it ends with the server"
     importing.stop()
-
-
-def test_failed_fork_ends_no_other_process(server: ForkServer, start: Start, tmp_path: Path) -> None:
-    process, _ = start("wait")
-    files = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-    held = max(int(each.name) for each in Path(f"/proc/{server.pid}/fd").iterdir())
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (held + 1, files[1]))
-    assert server.start("example", (*EXAMPLE, "wait"), dict(os.environ), tmp_path / "another.log") is None
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
-    assert process.poll() is None
-    another, _ = start("3")
-    assert another.wait(60) == 3
