@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,6 +113,7 @@ class WholeSystem:
         self.home = home
         self.running = system.running
         self.client = Client(system.running)
+        self._connection: psycopg.Connection | None = None
 
     def wait_until(self, what: Callable[[], object], *, seconds: float, says: str) -> None:
         def looked() -> object:
@@ -153,12 +154,26 @@ class WholeSystem:
         database.close()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.running.databaseUrl, autocommit=True) as connection:
-            return connection.execute(query.encode()).fetchall()
+        return self._execute(query).fetchall()
 
     def change(self, statement: str) -> None:
-        with psycopg.connect(self.running.databaseUrl, autocommit=True) as connection:
-            connection.execute(statement.encode())
+        self._execute(statement)
+
+    def _execute(self, statement: str) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Execute it over one connection: a wait that connected at each check would take more CPU than the system."""
+        if self._connection is not None:
+            try:
+                return self._connection.execute(statement.encode())
+            except psycopg.OperationalError:
+                if not self._connection.closed:
+                    raise
+        self._connection = psycopg.connect(self.running.databaseUrl, autocommit=True)
+        return self._connection.execute(statement.encode())
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def raise_limits(self) -> None:
         """Raise the company's limits, which these tests do not cover."""
@@ -192,8 +207,8 @@ def running_system(
     settings = settings or Settings(database_url=None, redis_url=None, twilio_account_sid="")
     offset = (starts_at - datetime.now(UTC)).total_seconds()
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
-    with _QuickSystem(options, settings, say) as system:
-        yield WholeSystem(system, home, offset)
+    with _QuickSystem(options, settings, say) as system, closing(WholeSystem(system, home, offset)) as whole:
+        yield whole
 
 
 @pytest.fixture(scope="module")
