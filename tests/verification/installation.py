@@ -37,7 +37,15 @@ _LONG_S = 3600.0
 
 # A clean process that has imported the modules once. Each process here is forked from it within milliseconds.
 nursery = multiprocessing.get_context("forkserver")
-nursery.set_forkserver_preload(["tests.verification.crash.step_process", "tests.verification.installation"])
+nursery.set_forkserver_preload(
+    [
+        "tests.verification.crash.step_process",
+        "tests.verification.installation",
+        # The assembly imports these only when it builds a dialler or a worker.
+        "scheduler.carriers.twilio_calls",
+        "scheduler.carriers.twilio_queries",
+    ]
+)
 
 
 def environment_of(postgres_url: str, carrier: SimulatedCarrier, **settings: str) -> dict[str, str]:
