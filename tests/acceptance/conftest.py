@@ -180,7 +180,7 @@ class WholeSystem:
         self.change("UPDATE companies SET calls_per_second = 100, concurrent_calls = 1000")
 
 
-class _QuickSystem(System):
+class QuickSystem(System):
     """Starts with data and imports that earlier systems of this test process have already paid for."""
 
     postgres_class: ClassVar = CopiedPostgres
@@ -207,7 +207,7 @@ def running_system(
     settings = settings or Settings(database_url=None, redis_url=None, twilio_account_sid="")
     offset = (starts_at - datetime.now(UTC)).total_seconds()
     options = Options(home=home, clock_offset_s=offset, variables={**SCALED, **variables})
-    with _QuickSystem(options, settings, say) as system, closing(WholeSystem(system, home, offset)) as whole:
+    with QuickSystem(options, settings, say) as system, closing(WholeSystem(system, home, offset)) as whole:
         yield whole
 
 

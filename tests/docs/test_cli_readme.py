@@ -14,8 +14,9 @@ import requests
 import typer.main
 
 from scheduler.cli import main as cli
-from scheduler.local.system import Options, System
+from scheduler.local.system import Options
 from scheduler.settings import Settings
+from tests.acceptance.conftest import QuickSystem
 from tests.architecture.test_code_rules import ROOT
 from tests.docs.pages import DOCS, read, section
 
@@ -88,7 +89,8 @@ def test_pasted_blocks_work_on_any_day(tmp_path: Path, at: str, rings: bool) -> 
     starts_at = datetime.fromisoformat(at.format(today=datetime.now(UTC).date()))
     offset = (starts_at - datetime.now(UTC)).total_seconds()
     settings = Settings(database_url=None, redis_url=None, twilio_account_sid="")
-    with System(Options(home=tmp_path / ".duecall", ephemeral=True, clock_offset_s=offset), settings, print) as system:
+    options = Options(home=tmp_path / ".duecall", ephemeral=True, clock_offset_s=offset)
+    with QuickSystem(options, settings, print) as system:
         assert system.running is not None
         long_talk = {"to": None, "outcome": "answered", "talk_s": 60}
         requests.post(f"{system.running.simulatorUrl}/plans", json=long_talk, timeout=5).raise_for_status()

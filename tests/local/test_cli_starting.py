@@ -22,7 +22,7 @@ from scheduler.local.processes import commands
 from scheduler.local.supervisor import Program, Supervisor
 from scheduler.local.system import Options, System, _instance_in
 from scheduler.settings import Settings
-from tests.acceptance.conftest import Client
+from tests.acceptance.conftest import Client, QuickSystem
 from tests.conftest import wait_until
 from tests.support.servers import a_door
 
@@ -129,7 +129,7 @@ def test_foreign_api_on_the_port_is_not_announced(tmp_path: Path) -> None:
             others.append(HTTPServer(("127.0.0.1", port), _OtherApi))
             threading.Thread(target=others[0].serve_forever, daemon=True).start()
 
-    with pytest.raises(NotReady) as why, System(Options(home=tmp_path, port=port), PRIVATE, say):
+    with pytest.raises(NotReady) as why, QuickSystem(Options(home=tmp_path, port=port), PRIVATE, say):
         pytest.fail("it announced another program's API")
     assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok
     others[0].shutdown()
@@ -142,7 +142,8 @@ def test_foreign_api_on_the_port_is_not_announced(tmp_path: Path) -> None:
 def test_start_fails_with_log_end_when_a_process_keeps_ending(tmp_path: Path) -> None:
     options = Options(home=tmp_path, variables={"DIAL_LEASE_S": "1"})
     began = monotonic()
-    with pytest.raises(NotReady, match="ended 3 times right after its start") as why, System(options, PRIVATE, print):
+    often = "ended 3 times right after its start"
+    with pytest.raises(NotReady, match=often) as why, QuickSystem(options, PRIVATE, print):
         pytest.fail("it is up with unsafe times")
     assert "DIAL_LEASE_S=1 is too short" in str(why.value)
     assert monotonic() - began < 60
@@ -187,7 +188,7 @@ def test_up_without_redis_warns_and_status_counts_commands(
 ) -> None:
     chosen = Settings(database_url=SecretStr(postgres_url), redis_url=SecretStr(NO_REDIS), twilio_account_sid="")
     said: list[str] = []
-    with System(Options(home=tmp_path), chosen, said.append) as system:
+    with QuickSystem(Options(home=tmp_path), chosen, said.append) as system:
         assert system.running is not None
         client = Client(system.running)
         assert client.get("/readyz").json()["data"]["degraded"] == ["redis"]
