@@ -76,9 +76,14 @@ def _has_moved_boundary(form: Mapping[str, str]) -> bool:
     """Return True if a field that we read may be hidden in another one.
 
     The signature covers names and values in one text without separators: `CallDuratio=n12` has the signature of
-    `CallDuration=12`, and so has a value that contains the next field.
+    `CallDuration=12`, and so has a value or a name that contains the next field.
     """
     # None of them contains NUL, so each is found only within one value.
     return _HIDDEN.search("\0".join(form.values())) is not None or any(
-        (name + value).startswith(_BEGINNINGS) for name, value in form.items() if name not in _READ
+        (name + value).startswith(_BEGINNINGS)
+        # A name of letters alone may contain another one: ParentCallSid. Such a name hides no field, because the values
+        # before the fields that may be missing (versions, numbers, times) do not consist of letters.
+        or (not name.isalpha() and _HIDDEN.search(name + value) is not None)
+        for name, value in form.items()
+        if name not in _READ
     )

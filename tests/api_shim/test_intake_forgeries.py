@@ -112,6 +112,15 @@ class Forger:
             for behind, (swallowed, its) in enumerate(after[:1], start=1):
                 moved = [*before, (name, value + swallowed + its), *after[behind:]]
                 yield self._made(f"{name} with {swallowed} in it", moved, signature)
+        signature = signed(self._path, MORE)
+        for index, (name, value) in enumerate(MORE[1:], start=1):
+            before, [(other, its)], after = MORE[: index - 1], MORE[index - 1 : index], MORE[index + 1 :]
+            if name in NAMES_OF_READ:
+                for more in range(1, len(name + value) + 1):
+                    swallowed = its + name + value
+                    here = len(its) + more
+                    moved = [*before, (other + swallowed[:here], swallowed[here:]), *after]
+                    yield self._made(f"{name} in the name of {other}, up to {more}", moved, signature)
 
     def of_signatures(self) -> Iterator[Forgery]:
         right = self._right
@@ -126,6 +135,11 @@ class Forger:
 READ: Form = sorted([*FORM, ("AnsweredBy", "human"), ("CallDuration", "12"), ("SipResponseCode", "200")])
 READ = [each for each in READ if each[0] not in {"FromCity", "SequenceNumber"}]
 """All fields that are read of a callback, in signing order. The others may be changed."""
+NAMES_OF_READ = frozenset(name for name, _ in READ)
+MORE: Form = sorted(
+    [*READ, ("ApiVersion", "2010-04-01"), ("SequenceNumber", "1"), ("Timestamp", "Fri, 27 Nov 2026 12:00:00 +0000")]
+)
+"""The same with fields that are not read, each right before one that is."""
 
 
 def bodies() -> Iterator[tuple[str, Form]]:
