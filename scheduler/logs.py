@@ -57,11 +57,9 @@ ALLOWED = frozenset(
 
 _watch: Callable[[BaseException], None] | None = None
 
-_STRUCTLOG_OWN = frozenset({"_record", "_from_structlog"})
-
 
 def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: value for key, value in event.items() if key in ALLOWED or key in _STRUCTLOG_OWN}
+    return {key: value for key, value in event.items() if key in ALLOWED}
 
 
 def _without_a_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -117,13 +115,13 @@ _CHAIN: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     _without_a_message,
     _error_by_kind,
-    _only_allowed,
 ]
 
 
 _PROCESSORS: list[Any] = [
     structlog.stdlib.filter_by_level,
     *_CHAIN,
+    _only_allowed,
     _for_formatter,
 ]
 """A single list, also if a process is configured repeatedly: loggers cache the first list that they get."""
@@ -135,10 +133,7 @@ def configure(level: int = logging.INFO) -> None:
     handler.setFormatter(
         _Formatter(
             foreign_pre_chain=_CHAIN,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(default=str),
-            ],
+            processors=[_only_allowed, structlog.processors.JSONRenderer(default=str)],
         )
     )
     root = logging.getLogger()
