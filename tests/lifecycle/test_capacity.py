@@ -147,6 +147,18 @@ def test_manual_attempts_go_first_within_their_company_only() -> None:
     assert in_turns([their_retry, *retries, *reversed(theirs)]) == in_order
 
 
+def test_turn_of_several_companies_is_by_due_time_then_id() -> None:
+    same = [due(4, 3, minutes=2), due(3, 5, minutes=2, manual=True)]
+    in_order = [due(2, 9, minutes=1), *same, due(1, 1, minutes=3)]
+    assert in_turns(reversed(in_order)) == in_order
+    assert in_turns(in_order) == in_order
+
+
+def test_attempts_due_together_are_in_order_of_ids() -> None:
+    in_order = [due(1, number) for number in (1, 2, 3)]
+    assert in_turns(reversed(in_order)) == in_order
+
+
 # ---- what this machine can send
 
 

@@ -61,13 +61,14 @@ def test_waiting_command_hints_share_a_message_in_order() -> None:
 
 
 def test_message_joins_no_other_task_and_none_before_it() -> None:
-    one, two, three, four, five = ((each,) for each in some(5))
+    one, two, three, four, five, six = ((each,) for each in some(6))
     waiting: list[Published] = [
         Message(task=APPLY, ids=one),
         Notification(ids=two),
         Notification(ids=three),
         Message(task=APPLY, ids=four),
         Message(task=DIAL, ids=five),
+        Message(task=APPLY, ids=six),
     ]
     assert joined(waiting) == [waiting[0], Notification(ids=(*two, *three)), *waiting[3:]]
 
