@@ -56,7 +56,9 @@ class TwilioCallPlacer:
         self._connect = policy.connect_timeout.total_seconds()
         self._session: aiohttp.ClientSession | None = None
         # Encoded up to the token of a call, which is encoded alone.
-        self._voice_url = quote_plus(_with_attempt(account.voice_url, ""))
+        voice_url, mark, overrides = account.voice_url.partition("#")  # overrides of the connection, as in _RETRIES
+        self._voice_url = quote_plus(_with_attempt(voice_url, ""))
+        self._voice_overrides = quote_plus(mark + overrides)
         self._callback_url = quote_plus(account.public_url + callback_path(""))
 
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
@@ -134,7 +136,7 @@ class TwilioCallPlacer:
         # Encoded here: aiohttp's FormData takes a tenth of the time of a call, and `urlencode` half of that.
         token = quote_plus(order.token)
         return (
-            f"To={quote_plus(order.to)}&From={quote_plus(order.caller)}&Url={self._voice_url}{token}"
+            f"To={quote_plus(order.to)}&From={quote_plus(order.caller)}&Url={self._voice_url}{token}{self._voice_overrides}"
             f"&Timeout={int(order.ring_timeout.total_seconds())}&TimeLimit={int(order.time_limit.total_seconds())}"
             f"&StatusCallback={self._callback_url}{token}{_RETRIES}"
             f"{_DETECTION if order.machine_detection else ''}&{_CALLBACKS}"

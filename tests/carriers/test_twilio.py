@@ -313,6 +313,9 @@ async def test_accepted_call_has_a_sid_and_all_ordered_fields(carrier: Simulated
     [
         pytest.param("https://example.com/voice", "https://example.com/voice?attempt=mine", id="plain"),
         pytest.param("https://example.com/voice?a=b", "https://example.com/voice?a=b&attempt=mine", id="with a query"),
+        pytest.param(
+            "https://example.com/voice#rc=2", "https://example.com/voice?attempt=mine#rc=2", id="with overrides"
+        ),
     ],
 )
 async def test_form_orders_callbacks_with_retries(carrier: SimulatedCarrier, voice_url: str, url: str) -> None:
