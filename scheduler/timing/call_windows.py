@@ -16,6 +16,7 @@ from scheduler.timing.requested_time import RequestedTime
 __all__ = [
     "SEARCHED",
     "Clocks",
+    "clock_changes",
     "closes_at",
     "common_minutes",
     "instant_of",
@@ -23,6 +24,7 @@ __all__ = [
     "is_open",
     "local_times",
     "next_open",
+    "openings",
     "read_intervals",
     "resolve",
     "utc_offsets",
@@ -87,6 +89,24 @@ def closes_at(clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: da
     return closes
 
 
+def openings(
+    clocks: Clocks, intervals: Sequence[CallTimeInterval], begins: datetime, ends: datetime
+) -> tuple[tuple[datetime, datetime], ...]:
+    """Return the openings between two instants (aware UTC, at most SEARCHED apart) in order, cut at both.
+
+    Openings are half-open and do not touch. Empty for an unknown zone.
+    """
+    found: list[tuple[datetime, datetime]] = []
+    for span_opens, span_closes in _openings_after(clocks, intervals, begins):
+        if span_opens >= ends:
+            break
+        opens, closes = max(span_opens, begins), min(span_closes, ends)
+        if found and found[-1][1] == opens:  # one opening that was cut at the end of a week or of summer time
+            opens = found.pop()[0]
+        found.append((opens, closes))
+    return tuple(found)
+
+
 def common_minutes(
     clocks: Clocks,
     intervals: Sequence[CallTimeInterval],
@@ -121,6 +141,18 @@ def utc_offsets(clock: CalleeClock, instant: datetime) -> tuple[timedelta, ...]:
     """Return the UTC offsets at that instant, in the order of `local_times`."""
     utc = instant.astimezone(UTC).replace(tzinfo=None)
     return tuple(local - utc for local in local_times(clock, instant))
+
+
+def clock_changes(clock: CalleeClock, begins: datetime, ends: datetime) -> tuple[datetime, ...]:
+    """Return the instants after `begins` and up to `ends` (both aware UTC) at which a zone of the clock changes.
+
+    Raises TimezoneUnknown if the clock has no zone.
+    """
+    weeks = range((begins - _EPOCH) // timedelta(seconds=_WEEK) - 1, (ends - _EPOCH) // timedelta(seconds=_WEEK) + 1)
+    steps = [[step for week in weeks for step in _steps(zone, week)] for zone in set(_clocks(clock))]
+    starts = {late[0] for of_one in steps for early, late in pairwise(of_one) if early[2] != late[2]}
+    changes = (_EPOCH + timedelta(seconds=second) for second in sorted(starts))
+    return tuple(change for change in changes if begins < change <= ends)
 
 
 def instant_of(clock: CalleeClock, wall: datetime) -> datetime:

@@ -581,3 +581,49 @@ def test_closing_time_of_an_opening_crosses_midnight_and_week() -> None:
     night = hours("daily", "08:00", "24:00") + hours("daily", "00:00", "02:00")
     assert call_windows.closes_at(london, night, thursday) == utc("2026-04-03T01:00")
     assert call_windows.closes_at(london, hours("SUN", "22:00", "02:00"), sunday_night) == utc("2026-04-06T01:00")
+
+
+# --- openings of a span, and changes of the clock
+
+INSTANTS = st.integers(min_value=0, max_value=366 * 24 * 12).map(
+    lambda grains: utc("2026-01-01 00:00") + grains * GRAIN
+)
+SPANS = st.integers(min_value=1, max_value=9 * 24 * 12).map(lambda grains: grains * GRAIN)
+
+
+@given(begins=INSTANTS, span=SPANS)
+@settings(max_examples=60, deadline=None)
+def test_openings_are_the_open_minutes_of_the_wall(begins: datetime, span: timedelta) -> None:
+    clock, intervals = in_zones("Europe/Berlin", "America/New_York"), hours("daily", "09:00", "22:00")
+    found = call_windows.openings(clock, intervals, begins, begins + span)
+    at = begins
+    while at < begins + span:
+        assert any(opens <= at < closes for opens, closes in found) == wall_is_open(clock, intervals, at)
+        at += GRAIN
+    assert all(closes < opens for (_, closes), (opens, _) in pairwise(found))
+
+
+def test_openings_are_whole_across_weeks_and_changes() -> None:
+    begins, ends = utc("2026-10-24 00:00"), utc("2026-11-06 00:00")
+    assert call_windows.openings(in_zones("Europe/Berlin"), AROUND_THE_CLOCK, begins, ends) == ((begins, ends),)
+
+
+def test_openings_of_an_unknown_zone_are_empty() -> None:
+    unknown = CalleeClock(source=TimezoneSource.PHONE_NUMBER)
+    assert call_windows.openings(unknown, AROUND_THE_CLOCK, utc("2026-10-24 00:00"), utc("2026-10-25 00:00")) == ()
+
+
+def test_clock_changes_of_several_zones_are_in_order() -> None:
+    clock = in_zones("Europe/Berlin", "America/New_York", "Asia/Tokyo")
+    changes = [utc("2026-10-25 01:00"), utc("2026-11-01 06:00")]
+    assert list(call_windows.clock_changes(clock, changes[0] - MINUTE, changes[1])) == changes
+    assert call_windows.clock_changes(clock, changes[0], changes[1] - MINUTE) == ()
+    assert call_windows.clock_changes(at_offset(2), changes[0] - MINUTE, changes[1]) == ()
+
+
+def test_clock_change_at_the_start_of_a_week_is_found() -> None:
+    # Weeks are counted from 1970-01-01, a Thursday.
+    change = utc("1998-10-01 00:00")
+    baghdad = ZoneInfo("Asia/Baghdad")
+    assert change.astimezone(baghdad).utcoffset() != (change - MINUTE).astimezone(baghdad).utcoffset()
+    assert call_windows.clock_changes(in_zones("Asia/Baghdad"), change - MINUTE, change + MINUTE) == (change,)
