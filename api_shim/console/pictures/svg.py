@@ -1,6 +1,7 @@
 """SVG text: elements with classes instead of styles, and every text escaped."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from xml.etree import ElementTree as ET
@@ -42,6 +43,8 @@ class Drawing:
     layout: Layout
     title: str
     description: str
+    fluid: bool = False
+    """The picture has no text and is shown at every width."""
     _parts: ET.Element = field(default_factory=lambda: ET.Element("g"))
     _above: ET.Element = field(default_factory=lambda: ET.Element("g"))
     """Texts and marks, which no band or line may cover."""
@@ -100,7 +103,7 @@ class Drawing:
             {
                 "xmlns": _NAMESPACE,
                 "id": self.picture_id,
-                "class": self.layout.css_class,
+                "class": "picture" if self.fluid else self.layout.css_class,
                 "viewBox": f"0 0 {self.width} {number(height)}",
                 "role": "img",
                 "aria-labelledby": f"{title_id} {description_id}",
@@ -130,3 +133,15 @@ def shortened(text: str, width: float) -> str:
     """Return the text, cut to the width with an ellipsis."""
     most = max(int(width / CHARACTER), 1)
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def wrapped(text: str, width: float) -> Iterator[str]:
+    """Yield the text in lines that fit the width, cut between words. A long word has a line of its own."""
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and not fits(longer, width):
+            yield line
+            longer = word
+        line = longer
+    yield line

@@ -208,7 +208,7 @@ def _edges(explanation: Explanation, hours: CallHours) -> tuple[Mark, ...]:
     return tuple(edges)
 
 
-_ASKED, _MOVED, _BACK, _CARRIER, _ENDED = "asked", "moved", "back", "carrier", "ended"
+_ASKED, _DUE, _MOVED, _BACK, _CARRIER, _ENDED = "asked", "due", "moved", "back", "carrier", "ended"
 _WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "created": (_ASKED, "asked for"),
@@ -244,10 +244,10 @@ def _marks(explanation: Explanation) -> tuple[Mark, ...]:
         for (kind, word), entries in groupby(explanation.happenings, key=_kind_and_word)
         for times in [[each.at for each in entries]]
     ]
-    marks.append(Mark(kind="due", at=attempt.due_at, word="due"))
+    marks.append(Mark(kind=_DUE, at=attempt.due_at, word="due"))
     if attempt.released_until is not None:
         marks.append(Mark(kind="released", at=attempt.released_until, word="released until"))
-    return tuple(sorted(marks, key=lambda mark: mark.at))
+    return tuple(sorted(marks, key=lambda mark: (mark.at, mark.kind != _DUE)))
 
 
 def _kind_and_word(entry: HistoryEntry) -> tuple[str, str]:

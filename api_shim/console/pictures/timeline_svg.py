@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from api_shim.console.pictures.svg import CHARACTER, Drawing, Layout, fits, number, shortened
+from api_shim.console.pictures.svg import CHARACTER, Drawing, Layout, fits, number, shortened, wrapped
 from api_shim.console.pictures.timeline import Mark, Span, Timeline, clock_text
 from scheduler.domain.schedule import CalleeClock
 from scheduler.timing import call_windows
@@ -290,46 +290,43 @@ def _utc_ruler(drawing: Drawing, plot: _Plot, top: float) -> float:
 
 def _list(drawing: Drawing, timeline: Timeline, numbered: Sequence[tuple[str, Mark]], top: float) -> float:
     """Write a line for each mark with its number, shape, time and word. Return the lower edge of the picture."""
-    lines: list[tuple[str, Mark | None, str]] = [
-        (place, mark, f"{_listed(timeline.clock, mark.at, drawing.layout)}  {_words(mark)}") for place, mark in numbered
-    ]
-    if len(lines) > _MAX_LISTED:
-        hidden = len(lines) - _MAX_LISTED + 1
-        lines = [*lines[:4], ("", None, f"… {hidden} more in the table …"), *lines[4 + hidden :]]
     columns = 2 if drawing.layout.is_wide else 1
-    rows = -(-len(lines) // columns)
     width = (drawing.width - 20) / columns
+    shown: list[tuple[str, Mark | None]] = list(numbered)
+    hidden = len(shown) - _MAX_LISTED + 1
+    if hidden > 1:
+        shown = [*shown[:4], (f"{hidden} more events are in the table.", None), *shown[4 + hidden :]]
+    lines = [line for label, mark in shown for line in _listed(timeline.clock, label, mark, drawing.layout, width - 50)]
+    rows = -(-len(lines) // columns)
     for place, (label, mark, text) in enumerate(lines):
         x, y = 10 + place // rows * width, top + place % rows * _LINE
         drawing.words("mark-number", x + 18, y + 4, label, "end")
         if mark is not None:
             _shape(drawing, mark.kind, x + 32, y, "")
-        drawing.words("mark-text", x + 46, y + 4, shortened(text, width - 50))
+        drawing.words("mark-text", x + 46, y + 4, text)
     bottom = top + rows * _LINE
     notes = [f"State {timeline.state}. Now is {_local(timeline.clock, timeline.now)}, the dotted line.", timeline.note]
     if not timeline.begins <= timeline.now <= timeline.ends:
         notes[0] = f"State {timeline.state}. Now is {_local(timeline.clock, timeline.now)}."
     for note in (each for each in notes if each):
-        for line in _wrapped(note, drawing.width - 20):
+        for line in wrapped(note, drawing.width - 20):
             drawing.words("note", 10, bottom + 8, line)
             bottom += _LINE
     return bottom + 4
 
 
-def _listed(clock: CalleeClock | None, at: datetime, layout: Layout) -> str:
-    return _local(clock, at) if layout.is_wide else f"{_wall(clock, at):%d %b %H:%M:%S}"
+def _listed(
+    clock: CalleeClock | None, label: str, mark: Mark | None, layout: Layout, width: float
+) -> Iterator[tuple[str, Mark | None, str]]:
+    """Yield the lines of a mark: its number and shape are in the first one."""
+    if mark is None:
+        yield "", None, label
+        return
+    time = _local(clock, mark.at) if layout.is_wide else f"{_wall(clock, mark.at):%d %b %H:%M:%S}"
+    first, *more = wrapped(f"{time} {_words(mark)}", width)
+    yield label, mark, first
+    yield from (("", None, each) for each in more)
 
 
 def _words(mark: Mark) -> str:
     return mark.word if mark.times == 1 else f"{mark.word}, {mark.times} times"
-
-
-def _wrapped(text: str, width: float) -> Iterator[str]:
-    line = ""
-    for word in text.split():
-        longer = f"{line} {word}".strip()
-        if line and not fits(longer, width):
-            yield line
-            longer = word
-        line = longer
-    yield line
