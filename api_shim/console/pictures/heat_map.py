@@ -74,23 +74,25 @@ def heat_map(
     concurrent_calls: int | None = None,
     call_lasts: timedelta | None = None,
 ) -> HeatMap:
-    """Return the heat map of 96 quarter hours from `begins` on. Companies have at most one row each, in any order."""
+    """Return the heat map of 96 quarter hours from `begins` on: the companies with the most calls, and the rest.
+
+    `calls_per_second` and `concurrent_calls` are those of the account, `call_lasts` is the mean duration of a call.
+    """
     ranked = sorted((each for each in companies if each.total), key=lambda each: (-each.total, each.name))
     rows = ranked[:MAX_ROWS]
     rest = ranked[MAX_ROWS:]
     if rest:
         rows.append(CompanyDue(name=f"the rest ({len(rest)} companies)", calls=_sums(rest)))
-    seconds = QUARTER.total_seconds()
-    known = concurrent_calls is not None and call_lasts is not None
+    by_places = None
+    if concurrent_calls is not None and call_lasts is not None:
+        by_places = concurrent_calls * (QUARTER / call_lasts)
     return HeatMap(
         begins=begins,
         clock=clock,
         rows=tuple(rows),
         totals=_sums(ranked),
-        by_pace=calls_per_second * seconds,
-        by_places=concurrent_calls * seconds / call_lasts.total_seconds()
-        if known and concurrent_calls is not None and call_lasts is not None
-        else None,
+        by_pace=calls_per_second * QUARTER.total_seconds(),
+        by_places=by_places,
         forecast=forecast_text(forecast.total),
     )
 

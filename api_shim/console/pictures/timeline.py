@@ -23,7 +23,8 @@ Span = tuple[datetime, datetime]
 _DAYS = 3
 _MAX_ZONES = 6
 """More bands would not fit a page. The others are combined into one."""
-_BEFORE_CALENDAR_END = date(9999, 12, 1)
+_LAST_MONTH = date(9999, 12, 1)
+"""Consent until this month has no end that could be computed, and means "never"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +197,7 @@ def clock_text(clock: CalleeClock | None) -> str:
 
 def _edges(explanation: Explanation, hours: CallHours) -> tuple[Mark, ...]:
     edges = [Mark(kind="expiry", at=explanation.attempt.expires_at, word="attempt expires")]
-    if hours.clocks and hours.consent_until < _BEFORE_CALENDAR_END:
+    if hours.clocks and hours.consent_until < _LAST_MONTH:
         midnight = datetime.combine(hours.consent_until + timedelta(days=1), time())
         singles = [
             each if each.offset is not None else _one_zone(each, zone)
