@@ -20,7 +20,7 @@ _HOUR = timedelta(hours=1)
 _DAY = 24 * _HOUR
 _BAND = 20.0
 _RADIUS = 6.0
-_APART = 38.0
+_APART = 42.0
 """Marks that are closer share a label, which is narrower than this."""
 
 
@@ -185,14 +185,9 @@ def _events(drawing: Drawing, plot: _Plot, numbered: Sequence[tuple[str, Mark]],
     """Draw one shape for each group of marks that would overlap, and the numbers of its marks above it."""
     if drawing.layout.is_wide:
         drawing.words("row-name", 180, top + 34, "Events", "end")
-    groups: list[list[tuple[str, Mark]]] = []
-    for each in numbered:
-        if groups and plot.x(each[1].at) - plot.x(groups[-1][0][1].at) < _APART:
-            groups[-1].append(each)
-        else:
-            groups.append([each])
+    groups = _groups(plot, numbered)
     for group in groups:
-        x = (plot.x(group[0][1].at) + plot.x(group[-1][1].at)) / 2
+        x = _middle(plot, group)
         shown = next((mark for _, mark in group if mark.kind == "next"), group[-1][1])
         x = min(max(x, plot.left + _RADIUS), plot.right - _RADIUS)
         for _, mark in group:
@@ -206,6 +201,21 @@ def _events(drawing: Drawing, plot: _Plot, numbered: Sequence[tuple[str, Mark]],
         if shown.kind == "next" and drawing.layout.is_wide:
             _rule(drawing, x, top + 33, shown.word, [plot.x(mark.at) for _, mark in numbered], plot)
     return top + 42
+
+
+def _groups(plot: _Plot, numbered: Sequence[tuple[str, Mark]]) -> list[list[tuple[str, Mark]]]:
+    """Return the marks in groups whose labels do not overlap. A merged group may overlap the one before it."""
+    groups: list[list[tuple[str, Mark]]] = []
+    for each in numbered:
+        group = [each]
+        while groups and _middle(plot, group) - _middle(plot, groups[-1]) < _APART:
+            group = [*groups.pop(), *group]
+        groups.append(group)
+    return groups
+
+
+def _middle(plot: _Plot, group: Sequence[tuple[str, Mark]]) -> float:
+    return (plot.x(group[0][1].at) + plot.x(group[-1][1].at)) / 2
 
 
 def _rule(drawing: Drawing, x: float, y: float, words: str, taken: Sequence[float], plot: _Plot) -> None:

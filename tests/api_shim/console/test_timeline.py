@@ -1,6 +1,7 @@
 """The timeline shows the hours of the code that dials, in real time, with every event of the history."""
 
 import random
+import re
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -218,7 +219,8 @@ def test_tables_contain_the_picture_on_the_callees_clock() -> None:
     assert all(len(row) == len(table.header) for table in (hours, marks_table(timeline)) for row in table.rows)
 
 
-def test_long_history_is_cut_in_the_picture_alone() -> None:
+@LAYOUTS
+def test_long_history_is_cut_in_the_picture_alone(layout: Layout) -> None:
     events = [
         happened(f"2026-10-28 {hour:02}:{minute:02}:00", event)
         for hour in range(7, 12)
@@ -226,10 +228,26 @@ def test_long_history_is_cut_in_the_picture_alone() -> None:
     ]
     explanation = explained(*events, due_at="2026-10-28 07:00:00")
     timeline = timeline_of(explanation, hours_of("Europe/Berlin"), utc("2026-10-28 13:00:00"))
-    root = parsed(timeline_svg(timeline, Layout.NARROW, "long"))
+    root = parsed(timeline_svg(timeline, layout, "long"))
     assert_texts_fit(root)
     assert len(marks_table(timeline).rows) == len(timeline.marks) + len(timeline.edges)
     assert "9 more events are in the table." in texts(root)
+
+
+@given(minutes=st.lists(st.integers(0, 4320), max_size=30), layout=st.sampled_from(Layout))
+@settings(max_examples=60, deadline=None)
+def test_labels_of_marks_never_overlap(minutes: list[int], layout: Layout) -> None:
+    begins = utc("2026-10-26 23:00:00").replace(tzinfo=None)
+    events = [
+        happened(f"{begins + timedelta(minutes=minute)}", ("claimed", "deferred")[number % 2])
+        for number, minute in enumerate(sorted(minutes))
+    ]
+    timeline = timeline_of(
+        explained(*events, due_at="2026-10-28 07:00:00", next_possible_at="2026-10-28 07:00:00"),
+        hours_of("Europe/Berlin"),
+        utc("2026-10-28 06:00:00"),
+    )
+    assert_texts_fit(parsed(timeline_svg(timeline, layout, "labels")))
 
 
 # --- the bands are the hours of the code that dials
@@ -310,3 +328,32 @@ def test_stylesheet_has_dark_and_forced_colours() -> None:
     names = [{line.split(":")[0] for line in section if line} for section in (light, dark, forced)]
     assert names[0] == names[1] == names[2]
     assert not [line for line in forced if "#" in line], "forced colours are the system's"
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("section", [1, 2], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("text", "ground", "least"),
+    [
+        ("ink", "surface", 4.5),
+        ("ink", "closed", 4.5),
+        ("quiet", "surface", 4.5),
+        ("quiet", "day", 4.5),
+        ("quiet", "closed", 4.5),
+        ("zone-ink", "zone", 4.5),
+        ("common-ink", "common", 4.5),
+        ("next", "surface", 4.5),
+        ("edge", "surface", 3.0),
+        ("common", "closed", 3.0),
+        ("over", "surface", 3.0),
+    ],
+)
+def test_colours_have_the_contrast_of_wcag(section: int, text: str, ground: str, least: float) -> None:
+    colours = dict(re.findall(r"--picture-([\w-]+): (#\w{6});", CSS.split(":root {")[section].split("}")[0]))
+    light, dark = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= least
