@@ -189,7 +189,7 @@ def _events(drawing: Drawing, plot: _Plot, numbered: Sequence[tuple[str, Mark]],
     for group in groups:
         x = _middle(plot, group)
         shown = next((mark for _, mark in group if mark.kind == "next"), group[-1][1])
-        x = min(max(x, plot.left + _RADIUS), plot.right - _RADIUS)
+        shape_x = min(max(plot.x(shown.at), plot.left + _RADIUS), plot.right - _RADIUS)
         for _, mark in group:
             drawing.line(f"stem stem-{mark.kind}", plot.x(mark.at), top - 4, plot.x(mark.at), top + 6)
         label = _label(group)
@@ -197,9 +197,9 @@ def _events(drawing: Drawing, plot: _Plot, numbered: Sequence[tuple[str, Mark]],
         label = f"{label}→" if group[-1][1].at > plot.ends else label
         half = len(label) * CHARACTER / 2
         drawing.words("mark-number", min(max(x, plot.left + half), plot.right - half), top + 17, label, "middle")
-        _shape(drawing, shown.kind, x, top + 29, "; ".join(mark.word for _, mark in group))
+        _shape(drawing, shown.kind, shape_x, top + 29, "; ".join(mark.word for _, mark in group))
         if shown.kind == "next" and drawing.layout.is_wide:
-            _rule(drawing, x, top + 33, shown.word, [plot.x(mark.at) for _, mark in numbered], plot)
+            _rule(drawing, shape_x, top + 33, shown.word, [plot.x(mark.at) for _, mark in numbered], plot)
     return top + 42
 
 

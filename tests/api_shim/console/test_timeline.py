@@ -23,7 +23,7 @@ from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows
 from tests.api_shim.console.examples import explained, happened, hours_of, in_zones, utc
-from tests.api_shim.console.pictures import HOSTILE, assert_texts_fit, boxes, class_names, marks, parsed, texts
+from tests.api_shim.console.pictures import HOSTILE, SVG, assert_texts_fit, boxes, class_names, marks, parsed, texts
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = timedelta(hours=1)
@@ -113,6 +113,12 @@ def test_next_possible_time_names_its_rule() -> None:
     root = parsed(timeline_svg(timeline, Layout.WIDE, "next"))
     assert texts(root, "next-text") == ["may ring, after WINDOW_CLOSED"]
     assert marks(root) == ["asked", "next", "expiry"], "the mark `due` lies at the same place"
+    [place] = [each.get("transform") for each in root.iter(f"{SVG}path") if each.get("class") == "mark mark-next"][:1]
+    [closed, *_] = boxes(root, "closed")
+    share = (timeline.next_possible.at - timeline.begins) / (timeline.ends - timeline.begins)
+    assert float((place or "").removeprefix("translate(").split()[0]) == pytest.approx(
+        closed.left + closed.width * share, abs=0.01
+    )
     assert [text for text in texts(root, "mark-number") if not text.isdigit()] == ["←1", "2-3", "4→"]
 
 
