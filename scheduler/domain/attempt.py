@@ -55,6 +55,17 @@ class Reason(StrEnum):
     """There is no proof whether the phone rang. Only a person may decide to call again."""
 
 
+class Decision(StrEnum):
+    """An operator's decision about an attempt whose outcome is unknown."""
+
+    RANG = "RANG"
+    """The phone rang, for example according to the carrier's console. No call follows."""
+    DID_NOT_RING = "DID_NOT_RING"
+    """The phone did not ring, so the interview is invoked again."""
+    LEFT = "LEFT"
+    """The attempt stays as it is. No call follows."""
+
+
 class HangUpCause(StrEnum):
     """The reason for ending an accepted call at the carrier."""
 
@@ -118,6 +129,9 @@ class Attempt:
     """The call failed for an unknown cause, because its last callback was lost. No automatic retry follows."""
     deleted_at: datetime | None = None
     """No longer listed, but still counted."""
+    decision: Decision | None = None
+    """An operator's decision about its unknown outcome. A call that is found afterwards removes it."""
+    decided_at: datetime | None = None
 
 
 class Event:
@@ -298,6 +312,15 @@ class LegSeen(Event):
     rank: CallProgress
     look_at: datetime
     answered_by: AnsweredBy | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided(Event):
+    """An operator has decided about the unknown outcome. Late proof still replaces it."""
+
+    name: ClassVar[str] = "decided"
+    decision: Decision
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

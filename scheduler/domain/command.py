@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from scheduler.domain.agent import NewAgent
+from scheduler.domain.attempt import Decision
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.job import NewJob
@@ -20,6 +21,9 @@ class CommandKind(StrEnum):
     INVOKE_ATTEMPT = "invoke_attempt"
     RESCHEDULE_ATTEMPT = "reschedule_attempt"
     DELETE_ATTEMPT = "delete_attempt"
+
+    # Given by operators only.
+    DECIDE_OUTCOME = "decide_outcome"
 
     # Applied by the API itself. The inbox stores them only for their idempotency key, already answered.
     CREATE_COMPANY = "create_company"
@@ -122,7 +126,27 @@ class DeleteAttempt:
     if_match: str | None = None
 
 
-Request = CreateInterview | UpdateInterview | DeleteInterview | InvokeAttempt | RescheduleAttempt | DeleteAttempt
+@dataclass(frozen=True, kw_only=True)
+class DecideOutcome:
+    """Record an operator's decision about an attempt whose outcome is unknown. `DID_NOT_RING` also calls again."""
+
+    interview_id: UUID
+    attempt_id: UUID
+    decision: Decision
+    reason: str
+    operator: str
+    """The actor in the history, in place of an API key."""
+
+
+Request = (
+    CreateInterview
+    | UpdateInterview
+    | DeleteInterview
+    | InvokeAttempt
+    | RescheduleAttempt
+    | DeleteAttempt
+    | DecideOutcome
+)
 """The request of a command, one class per kind."""
 
 KIND_OF: dict[type[Request], CommandKind] = {
@@ -132,6 +156,7 @@ KIND_OF: dict[type[Request], CommandKind] = {
     InvokeAttempt: CommandKind.INVOKE_ATTEMPT,
     RescheduleAttempt: CommandKind.RESCHEDULE_ATTEMPT,
     DeleteAttempt: CommandKind.DELETE_ATTEMPT,
+    DecideOutcome: CommandKind.DECIDE_OUTCOME,
 }
 
 

@@ -12,6 +12,10 @@ class KeyKind(StrEnum):
     """Has access to every company that it created."""
 
 
+OPERATORS = UUID(int=0)
+"""The principal id of commands that operators give. No API key has it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Principal:
     id: UUID

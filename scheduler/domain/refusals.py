@@ -275,6 +275,24 @@ class CallAttemptNotPending(Conflict):
     code = "CALL_ATTEMPT_NOT_PENDING"
 
 
+class OutcomeNotUnknown(Conflict):
+    """The outcome of this call attempt is not unknown, so there is nothing to decide."""
+
+    code = "OUTCOME_NOT_UNKNOWN"
+
+
+class OutcomeDecided(Conflict):
+    """Another decision about this call attempt was made before. See details.decision."""
+
+    code = "OUTCOME_DECIDED"
+
+
+class NewerCallAttempt(Conflict):
+    """The interview has a newer call attempt, so this one is not repeated. See details.attemptId."""
+
+    code = "NEWER_CALL_ATTEMPT"
+
+
 class CommandDropped(Conflict):
     """The command failed each time it was tried and changed nothing. Send it again with a new Idempotency-Key."""
 

@@ -13,6 +13,7 @@ from scheduler.domain.attempt import (
     ConsentEnded,
     Created,
     CreatedAsTest,
+    Decided,
     Deferred,
     Deleted,
     Ended,
@@ -110,6 +111,7 @@ ARROWS: tuple[Arrow, ...] = (
     _arrow(NeverDialled, _IN_PROGRESS, _PENDING),
     _arrow(LegSeen, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     _arrow(ProofMissing, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
+    _arrow(Decided, _FAILED, _FAILED, Reason.OUTCOME_UNKNOWN),
     *(_arrow(Deleted, state, state, reason) for reason, state in ENDS.items()),
 )
 """Every arrow. The database has the same table, and each row of the history refers to it."""
@@ -144,6 +146,9 @@ def _may_come_late(attempt: Attempt, event: Event) -> bool:
     match event:
         case Proven() | LegSeen() | ProofMissing():
             return attempt.reason is Reason.OUTCOME_UNKNOWN
+        case Decided():
+            # While a call is live, its end will decide.
+            return is_to_decide(attempt) and not has_live_leg(attempt)
         case HangUpWanted():
             return has_live_leg(attempt)
         case _:
@@ -158,7 +163,7 @@ def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
             return event.reason
         case CreatedAsTest():
             return Reason.TEST
-        case ProofMissing() | LegSeen():
+        case ProofMissing() | LegSeen() | Decided():
             return Reason.OUTCOME_UNKNOWN
         case Expired():
             return Reason.EXPIRED
@@ -253,6 +258,9 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "search_at": None,
                 "called_number": None,  # the call now has a sid, by which it is polled
                 "looks": 0,
+                # The operator did not know of this call. If its end remains unknown, an operator decides again.
+                "decision": None,
+                "decided_at": None,
             }
         case Proven():
             return {
@@ -301,6 +309,9 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
             return {"expires_at": event.expires_at}
         case HangUpWanted():
             return {"hang_up": event.cause, "look_at": now}
+        case Decided():
+            # The searches of the carrier's list go on.
+            return {"decision": event.decision, "decided_at": now}
         case Deleted():
             return {"deleted_at": now}
         case _:
@@ -321,6 +332,11 @@ def has_live_leg(attempt: Attempt) -> bool:
     return attempt.state is _FAILED and attempt.look_at is not None
 
 
+def is_to_decide(attempt: Attempt) -> bool:
+    """Return whether an operator has yet to decide about the attempt's unknown outcome."""
+    return attempt.reason is Reason.OUTCOME_UNKNOWN and attempt.decision is None
+
+
 def is_busy(attempt: Attempt) -> bool:
     """Return whether the attempt holds its line, because the phone may be ringing."""
     return attempt.state is _IN_PROGRESS or has_live_leg(attempt)
@@ -337,4 +353,5 @@ __all__ = [
     "has_live_leg",
     "is_busy",
     "is_over",
+    "is_to_decide",
 ]

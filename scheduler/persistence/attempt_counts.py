@@ -115,7 +115,8 @@ _COUNTS = text("""
         ) counted
         GROUP BY company_id
     ), unknown AS (
-        SELECT company_id, count(*) AS unknown FROM attempts WHERE reason = 'OUTCOME_UNKNOWN' GROUP BY company_id
+        SELECT company_id, count(*) AS unknown
+        FROM attempts WHERE reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL GROUP BY company_id
     ), causeless AS (
         SELECT company_id, count(*) AS cause_lost FROM attempts WHERE cause_is_lost GROUP BY company_id
     )

@@ -36,6 +36,7 @@ from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.stray_calls import StrayCalls
+from scheduler.persistence.unknown_outcomes import UnknownOutcomes
 from scheduler.persistence.usage import Usage
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
@@ -119,6 +120,7 @@ class Stores:
         self.reresolutions = ScheduleRecomputations(statements)
         self.retention = Retention(statements)
         self.stray_calls = StrayCalls(statements)
+        self.unknown_outcomes = UnknownOutcomes(statements)
         self.usage = Usage(statements)
         self.users = Users(statements)
 

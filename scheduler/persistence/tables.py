@@ -362,6 +362,9 @@ attempts = Table(
     Column("hang_up", Text),
     Column("cause_is_lost", Boolean),
     Column("deleted_at", _INSTANT),
+    # An operator's decision about an unknown outcome.
+    Column("decision", Text),
+    Column("decided_at", _INSTANT),
     *_timestamps(),
     ForeignKeyConstraint(["company_id", "interview_id"], ["interviews.company_id", "interviews.id"]),
     CheckConstraint(_state_and_reason(), name="state_and_reason"),
@@ -382,6 +385,9 @@ attempts = Table(
     CheckConstraint("(state IN ('PENDING', 'IN_PROGRESS')) = (ended_at IS NULL)", name="ended_when_over"),
     CheckConstraint("reason IS NOT DISTINCT FROM 'TEST' OR number_hash IS NOT NULL", name="a_call_has_a_line"),
     CheckConstraint("hang_up IN ('QUEUED_PAST_CLOSING', 'COMPANY_DELETED')", name="hang_up"),
+    CheckConstraint("decision IN ('RANG', 'DID_NOT_RING', 'LEFT')", name="decision"),
+    CheckConstraint("(decision IS NULL) = (decided_at IS NULL)", name="decided_at_an_instant"),
+    CheckConstraint("decision IS NULL OR state NOT IN ('PENDING', 'IN_PROGRESS')", name="decided_is_over"),
     CheckConstraint("deleted_at IS NULL OR state NOT IN ('PENDING', 'IN_PROGRESS')", name="deleted_is_over"),
     CheckConstraint(
         "look_at IS NULL OR state = 'IN_PROGRESS' OR (reason IS NOT DISTINCT FROM 'OUTCOME_UNKNOWN'"
@@ -427,7 +433,12 @@ attempts = Table(
     Index("ix_attempts_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
     Index("ix_attempts_cause_lost", "company_id", postgresql_where=text("cause_is_lost")),
     Index("ix_attempts_search", "search_at", postgresql_where=text("search_at IS NOT NULL")),
-    Index("ix_attempts_unknown", "company_id", postgresql_where=text("reason = 'OUTCOME_UNKNOWN'")),
+    # For the list of unknown outcomes that an operator has yet to decide.
+    Index(
+        "ix_attempts_unknown",
+        "company_id",
+        postgresql_where=text("reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL"),
+    ),
     # For attempts that a clock from the future wrote last. A B-tree would have an entry for each event of a call.
     Index(
         "ix_attempts_pending_updated_at",
@@ -637,6 +648,9 @@ inbox = Table(
     # process of the previous version has accepted the command, so the snapshot belongs in `answer`.
     Column("packed_snapshot", LargeBinary),
     Column("failures", Integer, nullable=False),
+    Column("first_failed_at", _INSTANT),
+    # The type and place of the last error, without its text, which may contain personal data.
+    Column("failed_with", Text),
     Column("quarantined_at", _INSTANT),
     CheckConstraint("(applied_at IS NULL) = (answer IS NULL)", name="applied_is_answered"),
     CheckConstraint("(applied_at IS NULL) = (body IS NOT NULL)", name="a_body_until_applied"),
@@ -664,9 +678,16 @@ carrier_events = Table(
     Column("rung_at", _INSTANT, nullable=False),
     Column("heard_at", _INSTANT),
     Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("first_failed_at", _INSTANT),
+    Column("failed_with", Text),
     Column("quarantined_at", _INSTANT),
     Index("ix_carrier_events_heard", "heard_at", postgresql_where=text("heard_at IS NOT NULL")),
     Index("ix_carrier_events_unheard", "rung_at", postgresql_where=text("heard_at IS NULL")),
+    Index(
+        "ix_carrier_events_quarantined",
+        "received_at",
+        postgresql_where=text("heard_at IS NULL AND quarantined_at IS NOT NULL"),
+    ),
     # The fingerprint contains the token. With it, the callbacks of a call are next to each other, and found by it.
     UniqueConstraint("token", "fingerprint"),
 )

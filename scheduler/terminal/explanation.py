@@ -148,7 +148,13 @@ def _cells(happening: HistoryEntry) -> tuple[str, str, str, str]:
 
 def _reason(happening: HistoryEntry) -> str:
     rank = happening.detail.get("rank")
-    parts = [happening.reason, happening.detail.get("cause"), None if rank is None else CallProgress(rank).name]
+    decided = (happening.detail["decision"], happening.detail["reason"]) if "decision" in happening.detail else ()
+    parts = [
+        happening.reason,
+        happening.detail.get("cause"),
+        *decided,
+        None if rank is None else CallProgress(rank).name,
+    ]
     if (due_at := happening.detail.get("due_at")) is not None:
         parts.append(f"due {utc(datetime.fromisoformat(due_at))[11:19]}")
     return ", ".join(part for part in parts if part)
@@ -156,8 +162,8 @@ def _reason(happening: HistoryEntry) -> str:
 
 def _by(happening: HistoryEntry) -> str:
     """Return the actor. For an API key: its name and the beginning of its id."""
-    kind, _, key_id = happening.actor.partition(":")
-    return " ".join(each for each in (kind, happening.key_name, key_id[:8]) if each)
+    kind, _, actor_id = happening.actor.partition(":")
+    return " ".join(each for each in (kind, happening.key_name, actor_id[:8] if kind == "key" else actor_id) if each)
 
 
 def attempt_line(attempt: Attempt) -> str:

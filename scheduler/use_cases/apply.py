@@ -9,6 +9,7 @@ from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
     Cancelled,
+    Decision,
     Deleted,
     ExpiryMoved,
     Reason,
@@ -19,6 +20,7 @@ from scheduler.domain.command import (
     Command,
     CommandKind,
     CreateInterview,
+    DecideOutcome,
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
@@ -41,6 +43,7 @@ from scheduler.domain.refusals import (
 from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, scheduling
+from scheduler.lifecycle.operator_decisions import on_decision
 from scheduler.logs import log
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
@@ -50,6 +53,7 @@ from scheduler.rules import etags
 from scheduler.rules.metadata import merged
 from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry
 from scheduler.use_cases.applying.turn import SharedReads, Turn
+from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
@@ -167,6 +171,9 @@ class Apply:
             case DeleteAttempt():
                 self._delete_attempt(turn, request)
                 return request.interview_id, Answer(attempt_id=request.attempt_id)
+            case DecideOutcome():
+                attempt = self._decide(replace(turn, operator=request.operator), request)
+                return request.interview_id, Answer(attempt_id=attempt.id)
 
     def _count_failure(self, command_id: UUID) -> None:
         with self._database.transaction() as stores:
@@ -317,6 +324,22 @@ class Apply:
             attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
             failpoint("cancel.cancelling")
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
+
+    # ---- operators
+
+    def _decide(self, turn: Turn, request: DecideOutcome) -> Attempt:
+        """Save the decision, and call again if the phone did not ring. Return the new attempt, or the decided one.
+
+        A repeated decision changes nothing, so that it never leads to a second call.
+        """
+        attempt, newer = lock_to_decide(turn.stores, request.interview_id, request.attempt_id)
+        event = on_decision(attempt, newer, request)
+        if event is None:
+            return attempt
+        attempt = turn.stores.attempts.save(attempt, event, turn.actor, turn.now)
+        if event.decision is not Decision.DID_NOT_RING:
+            return attempt
+        return self._invoke(turn, InvokeAttempt(interview_id=request.interview_id))
 
 
 def _named_candidates(commands: Sequence[Command]) -> set[tuple[UUID, UUID]]:

@@ -68,7 +68,7 @@ class Waiting:
     undecided: int
     """Attempts of `asked_for` whose outcome is overdue because the carrier's list of calls could not be read."""
     unknown: int
-    """Attempts that ended with an unknown outcome. A person decides."""
+    """Attempts that ended with an unknown outcome about which no operator has decided yet."""
     cause_lost: int
     """Attempts that failed without a known cause. They are not retried, and a person decides."""
 

@@ -12,6 +12,7 @@ from scheduler.domain import refusals
 from scheduler.domain.command import (
     CommandKind,
     CreateInterview,
+    DecideOutcome,
     DeleteAttempt,
     DeleteInterview,
     InvokeAttempt,
@@ -76,7 +77,7 @@ def of_command(request: Request) -> Fields:
             return _all(_OF_THE_TIME, request.time_name)
         case RescheduleAttempt():
             return _all(_OF_THE_TIME, "scheduledAt")
-        case InvokeAttempt() | DeleteInterview() | DeleteAttempt():
+        case InvokeAttempt() | DeleteInterview() | DeleteAttempt() | DecideOutcome():
             return {}
 
 

@@ -18,6 +18,8 @@ from scheduler.domain.attempt import (
     ConsentEnded,
     Created,
     CreatedAsTest,
+    Decided,
+    Decision,
     Deferred,
     Deleted,
     Ended,
@@ -79,6 +81,7 @@ def events() -> Iterator[Event]:
         HangUpWanted(cause=HangUpCause.QUEUED_PAST_CLOSING),
         NeverDialled(due_at=LATER, call_sid="CA1"),
         LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER),
+        Decided(decision=Decision.RANG, reason="a test"),
         Deleted(),
     )
     for reason in Reason:
@@ -126,6 +129,7 @@ CONTRACT = {
     ("never_dialled", "IN_PROGRESS"): {("PENDING", None)},
     ("leg_seen", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
     ("proof_missing", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
+    ("decided", "FAILED"): {("FAILED", "OUTCOME_UNKNOWN")},
 }
 FAILURES = ("BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "INVALID_NUMBER", "CARRIER_ERROR", "CANCELLED_AT_CARRIER")
 HOW_CALLS_END = {("COMPLETED", "ANSWERED"), *(("FAILED", reason) for reason in FAILURES)}
@@ -163,7 +167,8 @@ def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> 
     deleted = isinstance(event, Deleted)
     if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not deleted:
         return None
-    wanted = reason if deleted else getattr(event, "reason", None)
+    # The reason of a decision is an operator's text.
+    wanted = reason if deleted else None if isinstance(event, Decided) else getattr(event, "reason", None)
     found = [
         arrow
         for arrow in ARROWS
@@ -180,6 +185,8 @@ def test_every_arrow_is_taken_and_every_other_pair_is_refused() -> None:
     taken = set()
     for (state, reason), event in PAIRS:
         attempt = None if state is None else an_attempt(state, reason)
+        if attempt is not None and isinstance(event, Decided):
+            attempt = replace(attempt, look_at=None)  # a live call forbids only this event
         arrow = allowed(state, reason, event)
         if arrow is None:
             with pytest.raises(NoSuchArrow):
@@ -215,6 +222,28 @@ def test_unknown_outcome_is_hung_up_only_after_its_call_is_found() -> None:
     for nothing_to_end in (replace(seen, look_at=None), an_attempt(), an_attempt(AttemptState.FAILED, Reason.BUSY)):
         with pytest.raises(NoSuchArrow):
             evolve(nothing_to_end, wanted, NOON)
+
+
+def test_decision_is_possible_once_and_not_during_a_call() -> None:
+    unknown = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None, search_at=LATER)
+    decided = evolve(unknown, Decided(decision=Decision.LEFT, reason="a test"), LATER)
+    assert (decided.decision, decided.decided_at, decided.search_at) == (Decision.LEFT, LATER, LATER)
+    for no_decision in (decided, replace(unknown, look_at=LATER)):
+        with pytest.raises(NoSuchArrow):
+            evolve(no_decision, Decided(decision=Decision.RANG, reason="a test"), LATER)
+
+
+@pytest.mark.parametrize("decision", Decision)
+def test_late_proof_replaces_each_decision(decision: Decision) -> None:
+    unknown = replace(an_attempt(AttemptState.FAILED, Reason.OUTCOME_UNKNOWN), look_at=None, call_sid=None)
+    decided = evolve(unknown, Decided(decision=decision, reason="a test"), NOON)
+    for reason, state in CALL_ENDS.items():
+        proven = evolve(decided, Proven(reason=reason, call_sid="CA1", ended_at=LATER), LATER)
+        assert (proven.state, proven.reason) == (state, reason)
+    seen = evolve(decided, LegSeen(call_sid="CA1", rank=CallProgress.RINGING, look_at=LATER), LATER)
+    assert (seen.reason, seen.decision, seen.decided_at) == (Reason.OUTCOME_UNKNOWN, None, None)
+    again = evolve(seen, ProofMissing(), LATER)
+    assert (again.reason, again.decision) == (Reason.OUTCOME_UNKNOWN, None), "an operator decides again"
 
 
 @guards("late_proof")

@@ -50,6 +50,8 @@ class Turn:
     reads: SharedReads
     command: Command
     now: datetime
+    operator: str | None = None
+    """The actor of a command that an operator has given."""
 
     @property
     def company_id(self) -> UUID:
@@ -59,7 +61,7 @@ class Turn:
 
     @property
     def actor(self) -> str:
-        return f"key:{self.command.key_id or self.command.principal_id}"
+        return self.operator or f"key:{self.command.key_id or self.command.principal_id}"
 
     @property
     def requested_at(self) -> datetime:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from psycopg.rows import dict_row
 
 from scheduler.clock import monotonic
+from scheduler.domain.attempt import Decision
 from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, NeverTaken, NumberRefused
 from scheduler.domain.command import DeleteAttempt, DeleteInterview, InvokeAttempt, RescheduleAttempt, UpdateInterview
 from scheduler.domain.company import EVERY_DAY, CallLimits, CallTimeInterval, CompanySettings, RetryPolicy
@@ -149,6 +150,11 @@ class Machine(RuleBasedStateMachine):
             self.world.ask(tenant, DeleteInterview(interview_id=interview["id"]), applied=applied)
         elif self.snapshot.candidates[interview["candidate_id"]]["erased_at"] is None:
             self.world.records.delete_candidate(tenant.principal, interview["candidate_id"])
+
+    def decide(self, which: int, decision: Decision, applied: bool) -> None:
+        """Decide about any attempt: most are refused, because their outcome is known or was decided."""
+        attempt = self.one(which)
+        self.world.decide(self.tenant_of(attempt), attempt["id"], decision, applied=applied)
 
     def apply(self, which: int) -> None:
         self.world.apply_waiting(which % len(self.world.waiting))
@@ -386,6 +392,7 @@ STEPS = (
     Step("create", 3, by={"which": any_one, "number": any_one, "ahead": [*[None] * 6, *AHEAD], "applied": mostly}),
     Step("move", 2, by={"which": any_one, "ahead": AHEAD, "applied": mostly}),
     Step("delete", 2, by={"which": any_one, "applied": mostly}),
+    Step("decide", 2, by={"which": any_one, "decision": [*Decision], "applied": mostly}),
     Step("invoke", 3, by={"which": any_one, "applied": mostly}),
     Step("let_it_expire", 1, by={"which": any_one, "ahead": AHEAD, "applied": mostly}),
     Step("delete_for_good", 1, by={"which": any_one, "applied": mostly, "of_interview": mostly}),

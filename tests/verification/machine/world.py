@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 
-from scheduler.domain.attempt import Attempt
+from scheduler.domain.attempt import Attempt, Decision
 from scheduler.domain.call import CarrierAnswer
 from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import (
@@ -19,9 +19,11 @@ from scheduler.domain.command import (
     Request,
     RescheduleAttempt,
 )
+from scheduler.domain.refusals import Conflict, NotFound
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dialling.claims import ToSend
 from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
@@ -64,6 +66,7 @@ class World(ScriptedWorld):
         self.release = Release(context, self.hints, self.tenant.account_id)
         self.records = ApiWriter(tenant=self.tenant, hints=self.hints)
         self.pauses = Pauses(self.database, self.now)
+        self.unknown_outcomes = UnknownOutcomes(self.database, self.now)
 
     def read_snapshot(self) -> Snapshot:
         return read_snapshot(self.looking, self.now())
@@ -100,9 +103,11 @@ class World(ScriptedWorld):
     def apply_waiting(self, place: int) -> None:
         """Apply a command as a worker does. It is left waiting if it is not its turn."""
         index, command = self.waiting[place]
-        tenant = next(each for each in self.tenants if each.company_id == command.company_id)
         self.apply.command(command.id)
-        done = self.submit.find(tenant.principal, str(command.id))
+        with self.database.reading() as stores:
+            found = stores.inbox.find(command.principal_id, command.id)
+        assert found is not None
+        done = found.command
         if done.applied_at is None:
             return
         self.waiting.pop(place)
@@ -114,8 +119,36 @@ class World(ScriptedWorld):
         if creates_attempt and answer.snapshot is not None:
             attempt_id = answer.attempt_id or UUID(answer.snapshot["attempts"][-1]["id"])
             interview_id = done.interview_id
+        if command.kind is CommandKind.DECIDE_OUTCOME and asked.verb is Verb.INVOKE:
+            # A repeated decision names the decided attempt, because no call follows it.
+            attempt_id = None if answer.attempt_id == attempt_id else answer.attempt_id
         applied = ClientResponse(status=_status(done), at=self.now())
         self.asked[index] = replace(asked, applied=applied, attempt_id=attempt_id, interview_id=interview_id)
+
+    def decide(self, tenant: Tenant, attempt_id: UUID, decision: Decision, *, applied: bool) -> None:
+        """Decide about an attempt as an operator does. Most decisions are refused: the outcome is known or decided."""
+        asked_at = self.now()
+        try:
+            command_id = self.unknown_outcomes.decide(attempt_id, decision, actor="cli:a test", reason="a step")
+        except (Conflict, NotFound):
+            return
+        if command_id is None:
+            return
+        command = self.unknown_outcomes.answer(command_id)
+        self.tick()
+        calls_again = decision is Decision.DID_NOT_RING
+        asked = ClientRequest(
+            verb=Verb.INVOKE if calls_again else Verb.CREATE,
+            asked_at=asked_at,
+            told=ClientResponse(status=202, at=self.now()),
+            company_id=tenant.company_id,
+            interview_id=command.interview_id if calls_again else None,
+            attempt_id=attempt_id if calls_again else None,
+        )
+        self.asked.append(asked)
+        self.waiting.append((len(self.asked) - 1, command))
+        if applied:
+            self.apply_waiting(len(self.waiting) - 1)
 
     def create(self, tenant: Tenant, number: str, at: datetime | None, *, applied: bool) -> None:
         candidate = NewCandidate(

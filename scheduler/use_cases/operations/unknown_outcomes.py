@@ -1,0 +1,99 @@
+"""Unknown outcomes: a work list of attempts about which the carrier proved nothing. An operator decides each."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from scheduler.clock import Now
+from scheduler.domain.attempt import Attempt, Decision
+from scheduler.domain.command import Command, CommandKind, DecideOutcome
+from scheduler.domain.principal import OPERATORS
+from scheduler.ids import new_id
+from scheduler.lifecycle.operator_decisions import on_decision
+from scheduler.persistence.database import Database
+from scheduler.persistence.json_columns import request_as_json
+from scheduler.persistence.stores import Stores
+from scheduler.persistence.unknown_outcomes import UnknownOutcome
+from scheduler.rules import pause_reasons
+from scheduler.use_cases.submit import not_found
+
+MAX_LISTED = 1000
+
+
+class UnknownOutcomes:
+    """Lists unknown outcomes and accepts decisions about them.
+
+    A decision is a command of the inbox. A worker applies it in the interview's turn, like a client's invoke.
+    """
+
+    def __init__(self, database: Database, now: Now) -> None:
+        self._database = database
+        self._now = now
+
+    def all(self, company_id: UUID | None) -> Sequence[UnknownOutcome]:
+        """Return the attempts that are to be decided, oldest first, at most `MAX_LISTED`. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return stores.unknown_outcomes.page(company_id, MAX_LISTED)
+
+    def decide(self, attempt_id: UUID, decision: Decision, *, actor: str, reason: str) -> UUID | None:
+        """Accept a decision and return the id of its command. None: the same decision was made before.
+
+        Raises InvalidPauseReason, NotFound, OutcomeNotUnknown, OutcomeDecided, NewerCallAttempt,
+        CallAttemptInProgress, DatabaseAway. The same refusals may be the answer of the command: see `answer`.
+        """
+        reason = pause_reasons.checked(reason)
+        with self._database.transaction() as stores:
+            found = stores.attempts.find(attempt_id)
+            # As for a client's command: first the company, whose deletion waits until we commit.
+            if found is None or not stores.companies.hold(found.company_id):
+                raise not_found("callAttempt", attempt_id)
+            request = DecideOutcome(
+                interview_id=found.interview_id,
+                attempt_id=attempt_id,
+                decision=decision,
+                reason=reason,
+                operator=actor,
+            )
+            attempt, newer = lock_to_decide(stores, found.interview_id, attempt_id)
+            if on_decision(attempt, newer, request) is None:
+                return None
+            # The audit entry of this act belongs here, in the same transaction: `actor`, `reason`, the decision.
+            return _accept(stores, attempt.company_id, request, stores.instant(self._now))
+
+    def answer(self, command_id: UUID) -> Command:
+        """Return the command of a decision, with its answer once a worker has applied it. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            found = stores.inbox.find(OPERATORS, command_id)
+        assert found is not None, "answers are kept for a month"
+        return found.command
+
+
+def lock_to_decide(stores: Stores, interview_id: UUID, attempt_id: UUID) -> tuple[Attempt, Sequence[Attempt]]:
+    """Lock the interview, then the attempt, deleted or not. Return it and the later attempts of the interview.
+
+    Raises NotFound.
+    """
+    locked = stores.interviews.lock_all([interview_id])
+    locked_attempts = stores.attempts.lock_all([each.id for each in locked], [attempt_id])
+    if not locked_attempts:
+        raise not_found("callAttempt", attempt_id)
+    [attempt] = locked_attempts
+    others = [each for each in stores.attempts.find_of_interview(interview_id) if each.id != attempt_id]
+    return attempt, [each for each in others if each.created_at >= attempt.created_at]
+
+
+def _accept(stores: Stores, company_id: UUID, request: DecideOutcome, now: datetime) -> UUID:
+    command = Command(
+        id=new_id(now),
+        kind=CommandKind.DECIDE_OUTCOME,
+        principal_id=OPERATORS,
+        company_id=company_id,
+        idempotency_key=None,
+        request_hash=b"",
+        received_at=now,
+        body=request_as_json(CommandKind.DECIDE_OUTCOME, request),
+        interview_id=request.interview_id,
+        may_be_packed=True,
+    )
+    stores.inbox.add(command)
+    return command.id
