@@ -40,7 +40,7 @@ _CAUSES: Mapping[str, str] = {
     "CALL_ATTEMPT_IN_PROGRESS": "moving, deleting or invoking while a call is in progress (F4-4)",
     "CALL_ATTEMPT_NOT_PENDING": "moving an attempt that is over (F4-2, F4-10)",
     "CALL_TIME_INTERVALS_INVALID": "`settings.callTimeIntervals` of a company (F2-5)",
-    "COMMAND_DROPPED": "a command that an operator dropped with `duecall commands drop`",
+    "COMMAND_DROPPED": "a command that an operator dropped with `duecall quarantine drop`",
     "COMPANY_DELETED": "a repeated `POST /company` with its `Idempotency-Key`",
     "COMPANY_ID_REQUIRED": "a request with an ATS key for a resource of a company",
     "COMPANY_PHONE_NUMBER_REQUIRED": "an agent of type PHONE, inline or not (F1-6)",

@@ -79,11 +79,12 @@ def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     if isinstance(error, BaseException):
         if _watch is not None:
             _watch(error)
-        event["error"] = _place(error)
+        event["error"] = place_of(error)
     return event
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
+    """Return the type of an error and the line that raised it, without its text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -34,17 +34,25 @@ app = typer.Typer(
 )
 db = typer.Typer(help="Manage the database schema and its logins.", no_args_is_help=True)
 keys = typer.Typer(help="Manage API keys.", no_args_is_help=True)
-commands = typer.Typer(help="List, retry or drop commands in quarantine (failed five times).", no_args_is_help=True)
-carrier = typer.Typer(
-    help="List and end back-offs: calls to one country or from one number wait for the carrier.", no_args_is_help=True
+unknown = typer.Typer(help="List calls of unknown outcome, and decide about them.", no_args_is_help=True)
+quarantine = typer.Typer(
+    help="List, retry or drop commands and callbacks in quarantine (failed five times).", no_args_is_help=True
 )
+carrier = typer.Typer(
+    help="List and end back-offs (calls that wait for the carrier), and list stray calls.", no_args_is_help=True
+)
+locks = typer.Typer(help="List open transactions of the database, and end one.", no_args_is_help=True)
+erasures = typer.Typer(help="Show the certificates of deleted companies.", no_args_is_help=True)
 numbers = typer.Typer(help="Manage the caller numbers of a company.", no_args_is_help=True)
 billing = typer.Typer(help="Set how a company is billed.", no_args_is_help=True)
 openapi = typer.Typer(help="Write or check the OpenAPI document.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(keys, name="keys")
-app.add_typer(commands, name="commands")
+app.add_typer(unknown, name="unknown")
+app.add_typer(quarantine, name="quarantine")
 app.add_typer(carrier, name="carrier")
+app.add_typer(locks, name="locks")
+app.add_typer(erasures, name="erasures")
 app.add_typer(numbers, name="numbers")
 app.add_typer(billing, name="billing")
 app.add_typer(openapi, name="openapi")

@@ -1,4 +1,4 @@
-"""`duecall carrier`: calls to a country or from a number that wait for the carrier."""
+"""`duecall carrier`: calls to a country or from a number that wait for the carrier, and stray calls."""
 
 from scheduler.cli.app import carrier, examples
 from scheduler.cli.on_demand import operator_session
@@ -27,3 +27,29 @@ def carrier_retry() -> None:
     with operator_session() as session:
         count = session.carrier_waits.end()
     session.report(f"{count} back-offs ended; one call of each is tried")
+
+
+@carrier.command("strays", epilog=examples("duecall carrier strays", "duecall carrier strays --json"))
+def carrier_strays(as_json: AsJson = False) -> None:
+    """List the stray calls, which belong to no attempt and have not provably ended, oldest first.
+
+    Each line has the carrier's id of the call, the attempt whose number it calls, and the times at which it was seen
+    and is polled next.
+    """
+    with operator_session() as session:
+        strays = session.carrier_waits.stray_calls()
+    rows = [
+        {
+            "callSid": each.call_sid,
+            "attemptId": str(each.attempt_id),
+            "seenAt": each.seen_at.isoformat(),
+            "nextAskedAt": each.look_at.isoformat(),
+        }
+        for each in strays
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        session.report("no stray call is open")
+    print_rows(rows)

@@ -10,7 +10,18 @@ from scheduler.cli import run  # noqa: F401
 
 # isort: split
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
-from scheduler.cli import billing, carrier, database, document, keys, operate, quarantine  # noqa: F401
+from scheduler.cli import (  # noqa: F401
+    billing,
+    carrier,
+    database,
+    document,
+    erasures,
+    keys,
+    locks,
+    operate,
+    quarantine,
+    unknown,
+)
 from scheduler.cli.app import app, join_help_lines
 from scheduler.cli.output import print_error, print_stopped
 from scheduler.local.errors import Stopped

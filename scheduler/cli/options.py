@@ -45,6 +45,13 @@ Ephemeral = Annotated[
     bool, typer.Option("--ephemeral", help="An empty database that is deleted when the system stops.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON, for scripts.")]
+ActReason = Annotated[
+    str | None,
+    typer.Option(
+        help="Reason, in one line. Required. It must not contain a phone number or an e-mail address, and should not"
+        " name a person."
+    ),
+]
 CompanyId = Annotated[UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of, help="Id from `duecall status`.")]
 OneCompanyId = Annotated[
     UUID | None,
@@ -58,6 +65,11 @@ OneCompanyId = Annotated[
 DocumentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the document.")]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
 AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
+
+
+def instant_text(instant: datetime | None) -> str | None:
+    """Return an instant for JSON."""
+    return None if instant is None else instant.isoformat()
 
 
 def clock_offset(at: str | None, chosen: "Settings") -> float:

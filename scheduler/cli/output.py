@@ -67,6 +67,13 @@ def refuse(line: str) -> NoReturn:
     raise typer.Exit(WRONG_USAGE)
 
 
+def required_reason(reason: str | None, command: str) -> str:
+    """Return the value of --reason, or end the command if it is missing."""
+    if reason is None or not reason.strip():
+        refuse(f"Missing --reason. See: {command} --help")
+    return reason
+
+
 def print_running(running: Running, chosen: "Settings", mail: str) -> None:
     user, _, password = chosen.flower_basic_auth.get_secret_value().partition(":")
     for name, value in (

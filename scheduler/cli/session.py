@@ -16,8 +16,11 @@ from scheduler.settings import Settings, as_kept
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.certificates import Certificates
+from scheduler.use_cases.operations.database_sessions import DatabaseSessions
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
+from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.resources.keys import Keys
 
 
@@ -32,6 +35,9 @@ class OperatorSession:
     quarantine: Quarantine
     pauses: Pauses
     carrier_waits: CarrierWaits
+    unknown_outcomes: UnknownOutcomes
+    database_sessions: DatabaseSessions
+    certificates: Certificates
     now: Now
     system: str
     """Name of the installation, for messages."""
@@ -61,6 +67,9 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
             quarantine=Quarantine(database, now),
             pauses=Pauses(database, now),
             carrier_waits=CarrierWaits(database, now),
+            unknown_outcomes=UnknownOutcomes(database, now),
+            database_sessions=DatabaseSessions(database),
+            certificates=Certificates(database),
             now=now,
             system=system,
         )

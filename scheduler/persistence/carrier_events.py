@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, case, select, text, update
+from sqlalchemy import and_, bindparam, case, func, select, text, update
 
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Fixed
@@ -81,16 +81,24 @@ _CLAIM_OF = Fixed(
     .join(attempt_tokens, attempt_tokens.c.attempt_id == attempts.c.id)
     .where(attempt_tokens.c.token == bindparam("token"))
 )
-_LOCK_UNHEARD = Fixed(
+_EVENTS = (
     select(*(carrier_events.c[name] for name in ("id", "token", "raw", "received_at", "failures")), *_CLAIM_COLUMNS)
     .outerjoin(attempt_tokens, attempt_tokens.c.token == carrier_events.c.token)
     .outerjoin(attempts, attempts.c.id == attempt_tokens.c.attempt_id)
-    .where(
+)
+_LOCK_UNHEARD = Fixed(
+    _EVENTS.where(
         among_given(carrier_events.c.id, "ids"),
         carrier_events.c.heard_at.is_(None),  # guard: heard_once
         carrier_events.c.quarantined_at.is_(None),
-    )
-    .with_for_update(of=carrier_events, skip_locked=True)
+    ).with_for_update(of=carrier_events, skip_locked=True)
+)
+_LOCK_QUARANTINED = Fixed(
+    _EVENTS.where(
+        carrier_events.c.id == bindparam("id"),
+        carrier_events.c.heard_at.is_(None),
+        carrier_events.c.quarantined_at.is_not(None),
+    ).with_for_update(of=carrier_events)
 )
 _TAKE_DUE_HINTS = taking(
     carrier_events.c.id,
@@ -128,16 +136,39 @@ class CarrierEvents(Store):
         """Mark the events as processed and delete their forms, which contain the person's number."""
         self._connection.execute(_HEARD, {"ids": list(event_ids), "now": now})
 
-    def count_failure(self, event_id: UUID, now: datetime) -> bool:
-        """Count an unexpected failure to process the event. True if it is now in quarantine."""
+    def count_failure(self, event_id: UUID, failed_with: str, now: datetime) -> bool:
+        """Count an unexpected failure to process the event, with its place. True if it is now in quarantine."""
         failures = carrier_events.c.failures + 1
         row = self._connection.execute(
             update(carrier_events)
             .where(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
-            .values(failures=failures, quarantined_at=case((failures >= QUARANTINED_AFTER, now)))
+            .values(
+                failures=failures,
+                first_failed_at=func.coalesce(carrier_events.c.first_failed_at, now),
+                failed_with=failed_with,
+                quarantined_at=case((failures >= QUARANTINED_AFTER, now)),
+            )
             .returning(carrier_events.c.quarantined_at)
         ).one_or_none()
         return row is not None and row.quarantined_at is not None
+
+    def lock_quarantined(self, event_id: UUID) -> CarrierEvent | None:
+        """Lock the event if it is in quarantine."""
+        return self._one(_event, _LOCK_QUARANTINED, {"id": event_id})
+
+    def requeue(self, event_id: UUID) -> None:
+        """Take the event out of quarantine, as if its hint was only sent when it was received."""
+        self._connection.execute(
+            update(carrier_events)
+            .where(carrier_events.c.id == event_id)
+            .values(
+                quarantined_at=None,
+                failures=0,
+                first_failed_at=None,
+                failed_with=None,
+                rung_at=carrier_events.c.received_at,
+            )
+        )
 
     def forget_candidate(self, candidate_id: UUID) -> None:
         """Delete the forms of this candidate's processed and quarantined events. The previous version kept them."""

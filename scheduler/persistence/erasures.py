@@ -60,6 +60,21 @@ class Erasure:
     erased: Counts
 
 
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The request of an erasure, its end and its deleted rows."""
+
+    company_id: UUID
+    asked_at: datetime
+    finished_at: datetime | None
+    """None: not everything is erased yet."""
+    erased: Counts
+
+
+_CERTIFICATES = select(*(erasures.c[name] for name in Certificate.__dataclass_fields__))
+_certificate = partial(from_row, Certificate)
+
+
 class Erasures(Store):
     def ask(self, company_id: UUID, now: datetime) -> None:
         """Request the erasure of the company by adding its certificate."""
@@ -97,6 +112,13 @@ class Erasures(Store):
         query = select(func.count(), func.min(erasures.c.asked_at)).where(erasures.c.finished_at.is_(None))
         count, oldest_at = self._connection.execute(query).one()
         return count, oldest_at
+
+    def newest(self, limit: int) -> Sequence[Certificate]:
+        """Return up to `limit` certificates, the last request first."""
+        return self._all(_certificate, _CERTIFICATES.order_by(erasures.c.asked_at.desc()).limit(limit))
+
+    def find(self, company_id: UUID) -> Certificate | None:
+        return self._one(_certificate, _CERTIFICATES.where(erasures.c.company_id == company_id))
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return companies whose erasure hint is to be sent again, and record it as sent now."""

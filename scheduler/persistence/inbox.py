@@ -127,22 +127,22 @@ class Inbox(Store):
             answer = replace(answer, snapshot=None)
         self._connection.write(_ANSWER, command.id, {**row, "answer": _answer_as_json(answer)})
 
-    def count_failure(self, command_id: UUID, now: datetime) -> bool:
-        """Count an unexpected failure of the command. True if it is now in quarantine."""
+    def count_failure(self, command_id: UUID, failed_with: str, now: datetime) -> bool:
+        """Count an unexpected failure of the command, with its place. True if it is now in quarantine."""
         row = self._connection.execute(
             update(inbox)
             .where(inbox.c.id == command_id, inbox.c.applied_at.is_(None))
-            .values(failures=inbox.c.failures + 1)
+            .values(
+                failures=inbox.c.failures + 1,
+                first_failed_at=func.coalesce(inbox.c.first_failed_at, now),
+                failed_with=failed_with,
+            )
             .returning(inbox.c.failures)
         ).one_or_none()
         if row is None or row.failures < QUARANTINED_AFTER:
             return False
         self._connection.execute(update(inbox).where(inbox.c.id == command_id).values(quarantined_at=now))
         return True
-
-    def quarantined(self) -> Sequence[Command]:
-        """Return the quarantined commands of all companies, oldest first."""
-        return self._all(_command, select(inbox).where(*_QUARANTINED).order_by(inbox.c.seq))
 
     def lock_quarantined(self, command_id: UUID) -> Command | None:
         query = select(inbox).where(inbox.c.id == command_id, *_QUARANTINED).with_for_update()
@@ -163,7 +163,9 @@ class Inbox(Store):
         self._connection.execute(
             update(inbox)
             .where(inbox.c.id == command_id)
-            .values(quarantined_at=None, failures=0, rung_at=inbox.c.received_at)
+            .values(
+                quarantined_at=None, failures=0, first_failed_at=None, failed_with=None, rung_at=inbox.c.received_at
+            )
         )
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:

@@ -30,8 +30,10 @@ from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.jobs import Jobs
 from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
+from scheduler.persistence.open_transactions import OpenTransactions
 from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
+from scheduler.persistence.quarantine import Quarantine
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.store import Statements, Write
@@ -117,6 +119,8 @@ class Stores:
         self.lines = Lines(statements)
         self.memberships = Memberships(statements)
         self.phone_numbers = PhoneNumbers(statements)
+        self.open_transactions = OpenTransactions(statements)
+        self.quarantine = Quarantine(statements)
         self.reresolutions = ScheduleRecomputations(statements)
         self.retention = Retention(statements)
         self.stray_calls = StrayCalls(statements)

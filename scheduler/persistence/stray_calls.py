@@ -1,7 +1,9 @@
 """Stray calls: calls at the carrier that must not exist and are ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import any_, func, or_, select, update
@@ -20,6 +22,12 @@ class StrayCall:
     seen_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class LiveStrayCall(StrayCall):
+    look_at: datetime
+    """The time of the next poll."""
+
+
 class StrayCalls(Store):
     def add(self, stray: StrayCall) -> None:
         """Add a call that is to be ended. A known one becomes due again."""
@@ -28,6 +36,15 @@ class StrayCalls(Store):
             .values(**as_columns(stray, look_at=stray.seen_at))
             .on_conflict_do_update(index_elements=["call_sid"], set_={"look_at": stray.seen_at})
         )
+
+    def live(self) -> Sequence[LiveStrayCall]:
+        """Return the stray calls that have not provably ended, oldest first."""
+        query = (
+            select(*(stray_calls.c[each] for each in ("call_sid", "attempt_id", "seen_at", "look_at")))
+            .where(stray_calls.c.look_at.is_not(None))
+            .order_by(stray_calls.c.seen_at)
+        )
+        return self._all(partial(from_row, LiveStrayCall), query)
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
         """Return the stray calls that are due. No other process polls for them until `hold_until`."""

@@ -683,11 +683,6 @@ carrier_events = Table(
     Column("quarantined_at", _INSTANT),
     Index("ix_carrier_events_heard", "heard_at", postgresql_where=text("heard_at IS NOT NULL")),
     Index("ix_carrier_events_unheard", "rung_at", postgresql_where=text("heard_at IS NULL")),
-    Index(
-        "ix_carrier_events_quarantined",
-        "received_at",
-        postgresql_where=text("heard_at IS NULL AND quarantined_at IS NOT NULL"),
-    ),
     # The fingerprint contains the token. With it, the callbacks of a call are next to each other, and found by it.
     UniqueConstraint("token", "fingerprint"),
 )

@@ -69,7 +69,7 @@ def _of_commands(commands: Commands) -> str:
     if commands.oldest is not None:
         parts.append(f"{commands.waiting} accepted and not applied yet, the oldest for {span_text(commands.oldest)}")
     if commands.quarantined:
-        parts.append(f"{commands.quarantined} in quarantine: they failed five times; see `duecall commands list`")
+        parts.append(f"{commands.quarantined} in quarantine: they failed five times; see `duecall quarantine list`")
     return "; ".join(parts)
 
 

@@ -44,7 +44,7 @@ from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, scheduling
 from scheduler.lifecycle.operator_decisions import on_decision
-from scheduler.logs import log
+from scheduler.logs import log, place_of
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.json_columns import STORY, request_from_json
@@ -98,8 +98,8 @@ class Apply:
                     following = stores.inbox.next_of(command.interview_id)
         except DatabaseAway:
             raise
-        except Exception:
-            self._count_failure(command_id)
+        except Exception as error:
+            self._count_failure(command_id, place_of(error))
             raise
         self._notify([command_id])
         if following is not None:
@@ -175,9 +175,9 @@ class Apply:
                 attempt = self._decide(replace(turn, operator=request.operator), request)
                 return request.interview_id, Answer(attempt_id=attempt.id)
 
-    def _count_failure(self, command_id: UUID) -> None:
+    def _count_failure(self, command_id: UUID, failed_with: str) -> None:
         with self._database.transaction() as stores:
-            if stores.inbox.count_failure(command_id, stores.instant(self._now)):
+            if stores.inbox.count_failure(command_id, failed_with, stores.instant(self._now)):
                 _log.error(
                     "command_quarantined: a command failed five times and was put in quarantine",
                     alarm="QUARANTINE",

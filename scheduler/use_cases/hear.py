@@ -13,7 +13,7 @@ from scheduler.hashing import fingerprint
 from scheduler.ids import new_id
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import AskTheCarrier
-from scheduler.logs import log
+from scheduler.logs import log, place_of
 from scheduler.persistence.carrier_events import CarrierEvent, NewCarrierEvent
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
@@ -95,8 +95,8 @@ class Hear:
                 stores.carrier_events.heard([event_id], now)
         except DatabaseAway:
             raise
-        except Exception:
-            self._count_failure(event_id)
+        except Exception as error:
+            self._count_failure(event_id, place_of(error))
             raise
 
     def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> Collection[UUID]:
@@ -117,9 +117,9 @@ class Hear:
             self._hints.send(tasks.SETTLE)
         return alone
 
-    def _count_failure(self, event_id: UUID) -> None:
+    def _count_failure(self, event_id: UUID, failed_with: str) -> None:
         with self._database.transaction() as stores:
-            if stores.carrier_events.count_failure(event_id, stores.instant(self._now)):
+            if stores.carrier_events.count_failure(event_id, failed_with, stores.instant(self._now)):
                 _log.error(
                     "callback_quarantined: a callback failed five times and was put in quarantine",
                     alarm="QUARANTINE",

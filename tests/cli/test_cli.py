@@ -493,25 +493,12 @@ def test_status_counts_quarantined_commands_separately(duecall: Duecall, tenant:
     command = a_waiting_command(tenant, None)
     for _ in range(5):
         with tenant.database.transaction() as stores:
-            stores.inbox.count_failure(command.id, tenant.now())
+            stores.inbox.count_failure(command.id, "A_TEST", tenant.now())
     told = duecall("status").told
     assert "Commands 1 in quarantine" in told
     assert "not applied yet" not in told
     counted = duecall("status --json").data["commands"]
     assert counted == {"waiting": 0, "oldestSeconds": None, "quarantined": 1}
-
-
-def test_quarantined_command_is_listed_dropped_or_retried(duecall: Duecall, tenant: Tenant) -> None:
-    dropped, retried = a_waiting_command(tenant, None), a_waiting_command(tenant, None)
-    tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
-    listed = [each["commandId"] for each in duecall("commands list --json").data]
-    assert listed == [str(dropped.id), str(retried.id)]
-    assert str(dropped.id) in duecall("commands list").out
-    assert "was dropped and had no effect" in duecall(f"commands drop {dropped.id}").err
-    assert "is retried within seconds" in duecall(f"commands retry {retried.id}").err
-    assert "no command is in quarantine" in duecall("commands list").err
-    again = duecall(f"commands drop {dropped.id}")
-    assert (again.code, "duecall commands list" in again.err) == (1, True)
 
 
 def test_status_does_not_count_applied_commands(duecall: Duecall, tenant: Tenant) -> None:
@@ -764,7 +751,7 @@ def test_invalid_arguments_print_one_line_and_change_nothing(
         ("numbers add", "Missing COMPANY_ID and NUMBER. See: duecall numbers add --help"),
         (f"numbers add {UUID(int=1)}", "Missing NUMBER. See: duecall numbers add --help"),
         ("reconcile", "Missing --since. See: duecall reconcile --help"),
-        ("commands retry", "Missing COMMAND_ID. See: duecall commands retry --help"),
+        ("quarantine retry", "Missing ID. See: duecall quarantine retry --help"),
         ("pause", "Missing COMPANY_ID (see `duecall status`) or --all, and --reason. See: duecall pause --help"),
         ("pause --all", "Missing --reason. See: duecall pause --help"),
         ("pause --reason x", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall pause --help"),
@@ -798,7 +785,7 @@ def test_invalid_port_error_names_port_and_remedy(duecall: Duecall) -> None:
         "keys list --company +421915123456",
         "numbers add +421915123456 +421221020001",
         "billing set +421915123456 --system credits",
-        "commands retry +421915123456",
+        "quarantine retry +421915123456",
     ],
 )
 def test_malformed_id_error_shows_an_id_and_quotes_nothing(duecall: Duecall, line: str) -> None:

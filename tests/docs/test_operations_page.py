@@ -1,4 +1,4 @@
-"""docs/operations.md contains every alarm, and its commands and statements work."""
+"""docs/operations.md contains every alarm, and its commands exist."""
 
 import ast
 import re
@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import psycopg
 import pytest
 import typer
 
@@ -156,8 +155,7 @@ def _code() -> Iterator[str]:
     yield from re.findall(r"`([^`\n]+)`", TEXT)
 
 
-@pytest.mark.parametrize("statement", re.findall(r"^(?:UPDATE|SELECT) [^;]*;", TEXT, re.MULTILINE))
-def test_statements_of_the_operations_page_run(postgres_url: str, statement: str) -> None:
-    with psycopg.connect(postgres_url) as connection:
-        connection.execute(statement.replace(":'id'", "gen_random_uuid()").encode())
-        connection.rollback()
+def test_operations_page_contains_no_statements() -> None:
+    """A command checks its input, locks what it changes and is audited. A statement that a person pastes does not."""
+    assert "```sql" not in TEXT
+    assert re.findall(r"\b(?:SELECT|UPDATE|DELETE|INSERT)\b (?!/)[^`\n]*", "\n".join(_code())) == []

@@ -725,7 +725,7 @@ def test_quarantined_command_prevents_no_expiry(
     command = accept(move(pending))
     with tenant.database.transaction() as stores:
         for _ in range(5):
-            stores.inbox.count_failure(command.id, now())
+            stores.inbox.count_failure(command.id, "A_TEST", now())
     now.move(timedelta(hours=1))
     settle.round()
     assert tenant.attempt(pending.id).reason is Reason.EXPIRED

@@ -1,4 +1,4 @@
-"""Carrier back-offs as an operator lists and ends them."""
+"""Carrier back-offs as an operator lists and ends them, and stray calls."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 from scheduler.clock import Now
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.database import Database
+from scheduler.persistence.stray_calls import LiveStrayCall
 
 
 class CarrierWaits:
@@ -17,6 +18,11 @@ class CarrierWaits:
         """Return the open and half-open back-offs, without the callers' numbers. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return stores.backoffs.waiting()
+
+    def stray_calls(self) -> Sequence[LiveStrayCall]:
+        """Return the stray calls that have not provably ended, oldest first. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return stores.stray_calls.live()
 
     def end(self) -> int:
         """End the wait of all back-offs: each gets a trial call after the next good probe. Return their number.

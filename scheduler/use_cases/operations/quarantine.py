@@ -1,14 +1,29 @@
-"""Quarantine: commands that failed five times with an unexpected error. An operator retries or drops them."""
+"""Quarantine: commands and callbacks that failed five times with an unexpected error. An operator decides each."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.command import Answer, Command, refusal_of
 from scheduler.domain.refusals import CommandDropped, NotFound
+from scheduler.persistence.carrier_events import CarrierEvent
 from scheduler.persistence.database import Database
+from scheduler.persistence.quarantine import Quarantined, QuarantineKind
 from scheduler.persistence.stores import Stores
+from scheduler.rules import pause_reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """A dropped command or callback."""
+
+    kind: QuarantineKind
+    attempt_id: UUID | None = None
+    """The attempt of a callback, unless it was erased."""
+    look_at: datetime | None = None
+    """The next poll or search of the carrier about that attempt. None: its outcome is known, or the search is over."""
 
 
 class Quarantine:
@@ -16,27 +31,47 @@ class Quarantine:
         self._database = database
         self._now = now
 
-    def all(self) -> Sequence[Command]:
-        """Return the quarantined commands, oldest first. Raises DatabaseAway."""
+    def all(self) -> Sequence[Quarantined]:
+        """Return everything in quarantine, oldest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return stores.inbox.quarantined()
+            return stores.quarantine.all()
 
-    def again(self, command_id: UUID) -> None:
-        """Retry a command, judged as of its receipt. The clock sends its hint within a sweep.
+    def retry(self, quarantined_id: UUID, *, actor: str, reason: str) -> QuarantineKind:
+        """Retry a command or a callback. The clock sends its hint within a sweep.
 
-        Raises NotFound, DatabaseAway.
+        A command is judged as of its receipt. Raises InvalidPauseReason, NotFound, DatabaseAway.
         """
+        pause_reasons.checked(reason)
         with self._database.transaction() as stores:
-            _locked(stores, command_id)
-            stores.inbox.requeue(command_id)
+            found = _locked(stores, quarantined_id)
+            del actor, reason  # the audit entry of this act belongs here
+            if isinstance(found, Command):
+                stores.inbox.requeue(found.id)
+                return QuarantineKind.COMMAND
+            stores.carrier_events.requeue(found.id)
+            return QuarantineKind.CALLBACK
 
-    def drop(self, command_id: UUID) -> None:
-        """Drop a command unapplied, with the answer COMMAND_DROPPED. Later commands of its interview are applied.
+    def drop(self, quarantined_id: UUID, *, actor: str, reason: str) -> Dropped:
+        """Drop a command or a callback. Its body is deleted.
 
-        Raises NotFound, DatabaseAway.
+        A command gets the answer COMMAND_DROPPED, and later commands of its interview are applied. The attempt of a
+        callback is left to the polls of the carrier, as if the callback had never come. Raises InvalidPauseReason,
+        NotFound, DatabaseAway.
         """
+        pause_reasons.checked(reason)
         with self._database.transaction() as stores:
-            dropped(stores, _locked(stores, command_id), stores.instant(self._now))
+            found = _locked(stores, quarantined_id)
+            del actor, reason  # the audit entry of this act belongs here
+            now = stores.instant(self._now)
+            if isinstance(found, Command):
+                dropped(stores, found, now)
+                return Dropped(kind=QuarantineKind.COMMAND)
+            stores.carrier_events.heard([found.id], now)
+            attempt = None if found.claim is None else stores.attempts.find(found.claim.attempt_id)
+            if attempt is None:
+                return Dropped(kind=QuarantineKind.CALLBACK)
+            look_at = attempt.look_at or attempt.search_at
+            return Dropped(kind=QuarantineKind.CALLBACK, attempt_id=attempt.id, look_at=look_at)
 
 
 def dropped(stores: Stores, command: Command, now: datetime) -> None:
@@ -44,12 +79,12 @@ def dropped(stores: Stores, command: Command, now: datetime) -> None:
     stores.inbox.answer(command, Answer(refusal=refusal_of(CommandDropped())), command.interview_id, now)
 
 
-def _locked(stores: Stores, command_id: UUID) -> Command:
-    command = stores.inbox.lock_quarantined(command_id)
-    if command is None:
+def _locked(stores: Stores, quarantined_id: UUID) -> Command | CarrierEvent:
+    found = stores.inbox.lock_quarantined(quarantined_id) or stores.carrier_events.lock_quarantined(quarantined_id)
+    if found is None:
         raise NotFound(
-            "There is no such command in quarantine; `duecall commands list` has their ids.",
-            resourceType="command",
-            resourceId=str(command_id),
+            "Nothing with this id is in quarantine; `duecall quarantine list` has the ids.",
+            resourceType="quarantine",
+            resourceId=str(quarantined_id),
         )
-    return command
+    return found

@@ -39,7 +39,7 @@ class UnknownOutcomes:
         """Accept a decision and return the id of its command. None: the same decision was made before.
 
         Raises InvalidPauseReason, NotFound, OutcomeNotUnknown, OutcomeDecided, NewerCallAttempt,
-        CallAttemptInProgress, DatabaseAway. The same refusals may be the answer of the command: see `answer`.
+        CallAttemptInProgress, DatabaseAway. The same refusals may be the answer of the command: see `command`.
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
@@ -60,7 +60,7 @@ class UnknownOutcomes:
             # The audit entry of this act belongs here, in the same transaction: `actor`, `reason`, the decision.
             return _accept(stores, attempt.company_id, request, stores.instant(self._now))
 
-    def answer(self, command_id: UUID) -> Command:
+    def command(self, command_id: UUID) -> Command:
         """Return the command of a decision, with its answer once a worker has applied it. Raises DatabaseAway."""
         with self._database.reading() as stores:
             found = stores.inbox.find(OPERATORS, command_id)

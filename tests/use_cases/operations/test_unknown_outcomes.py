@@ -67,7 +67,7 @@ def decide(accept_decision: Decide, apply: Apply, unknown_outcomes: UnknownOutco
         command_id = accept_decision(attempt, decision)
         if command_id is not None:
             apply.command(command_id)
-            answer = unknown_outcomes.answer(command_id).answer
+            answer = unknown_outcomes.command(command_id).answer
             assert answer is not None
             assert answer.refusal is None, answer.refusal
         return command_id
@@ -77,7 +77,7 @@ def decide(accept_decision: Decide, apply: Apply, unknown_outcomes: UnknownOutco
 
 def refusal_of(unknown_outcomes: UnknownOutcomes, command_id: UUID | None) -> str:
     assert command_id is not None
-    answer = unknown_outcomes.answer(command_id).answer
+    answer = unknown_outcomes.command(command_id).answer
     assert answer is not None
     assert answer.refusal is not None
     return answer.refusal.code
@@ -467,5 +467,5 @@ def test_command_of_a_decision_is_the_operators(
 ) -> None:
     command_id = accept_decision(an_attempt_of_unknown_outcome(tenant), Decision.LEFT)
     assert command_id is not None
-    command = unknown_outcomes.answer(command_id)
+    command = unknown_outcomes.command(command_id)
     assert (command.state, command.principal_id, command.key_id) == (CommandState.WAITING, UUID(int=0), None)

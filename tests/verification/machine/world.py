@@ -134,7 +134,7 @@ class World(ScriptedWorld):
             return
         if command_id is None:
             return
-        command = self.unknown_outcomes.answer(command_id)
+        command = self.unknown_outcomes.command(command_id)
         self.tick()
         calls_again = decision is Decision.DID_NOT_RING
         asked = ClientRequest(

@@ -1,4 +1,4 @@
-"""Decisions of operators about unknown outcomes, and the failures of what is in quarantine."""
+"""Decisions of operators about unknown outcomes, causes of quarantines, and a list of open transactions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,6 +17,25 @@ _CHECKS = {
 _QUARANTINES = ('inbox', 'carrier_events')
 
 
+# With the owner's rights: other roles do not see the state and the beginning of each other's transactions. Statements are
+# left out, because they may contain personal data.
+_TRANSACTIONS = """
+    CREATE FUNCTION open_transactions() RETURNS TABLE (
+        pid integer, login name, program text, state text, waits_for text, since timestamptz, blocks bigint
+    )
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT a.pid, a.usename, a.application_name, a.state, a.wait_event_type, a.xact_start,
+               (SELECT count(DISTINCT w.pid) FROM pg_locks w
+                WHERE NOT w.granted AND a.pid = ANY (pg_blocking_pids(w.pid)))
+        FROM pg_stat_activity a
+        WHERE a.datname = current_database() AND a.backend_type = 'client backend'
+          AND a.xact_start IS NOT NULL AND a.pid <> pg_backend_pid()
+        ORDER BY a.xact_start;
+    END
+"""
+
+
 def upgrade() -> None:
     op.add_column('attempts', sa.Column('decision', sa.Text(), nullable=True))
     op.add_column('attempts', sa.Column('decided_at', sa.DateTime(timezone=True), nullable=True))
@@ -28,16 +47,15 @@ def upgrade() -> None:
     for table in _QUARANTINES:
         op.add_column(table, sa.Column('first_failed_at', sa.DateTime(timezone=True), nullable=True))
         op.add_column(table, sa.Column('failed_with', sa.Text(), nullable=True))
-    op.create_index(
-        'ix_carrier_events_quarantined',
-        'carrier_events',
-        ['received_at'],
-        postgresql_where=sa.text('heard_at IS NULL AND quarantined_at IS NOT NULL'),
-    )
+    op.execute(_TRANSACTIONS)
+    op.execute('REVOKE ALL ON FUNCTION open_transactions() FROM PUBLIC')
+    op.execute('GRANT EXECUTE ON FUNCTION open_transactions() TO duecall_worker')
 
 
 def downgrade() -> None:
-    op.drop_index('ix_carrier_events_quarantined', table_name='carrier_events')
+    op.execute('DROP FUNCTION open_transactions()')
+    # Workers of the previous version would leave them, and each would block its interview.
+    op.execute("DELETE FROM inbox WHERE kind = 'decide_outcome'")
     for table in _QUARANTINES:
         op.drop_column(table, 'failed_with')
         op.drop_column(table, 'first_failed_at')
