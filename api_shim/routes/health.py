@@ -134,7 +134,7 @@ _ATTEMPT_GAUGES: _Gauges[Waiting] = (
         "Polled attempts that are overdue because no list of the carrier's calls could be read.",
         lambda row: row.undecided,
     ),
-    ("unknown", "Attempts that ended with an unknown outcome; an operator decides.", lambda row: row.unknown),
+    ("unknown", "Attempts with an unknown outcome about which no operator has decided yet.", lambda row: row.unknown),
     ("cause_lost", "Failed attempts whose final callback was lost. Not retried.", lambda row: row.cause_lost),
 )
 _COMPANY_GAUGES: _Gauges[Waiting] = (

@@ -71,7 +71,10 @@ def _facts(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]
     if attempt.duration is not None:
         yield "talk time", span_text(attempt.duration)
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
-        yield "next step", "no proof whether it rang; an operator must decide: POST .../call-attempts calls again"
+        if attempt.decision is None:
+            yield "next step", "no proof whether it rang; an operator must decide: duecall unknown decide --help"
+        elif attempt.decided_at is not None:
+            yield "decision", f"{attempt.decision.value}, {utc(attempt.decided_at)}"
 
 
 def _when_it_may_ring(explanation: Explanation, now: datetime) -> Iterator[tuple[str, str]]:

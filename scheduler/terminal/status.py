@@ -147,7 +147,7 @@ def _facts(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iter
     if company.cause_lost:
         yield "cause lost", f"{company.cause_lost}: failed for an unknown cause; an operator must decide"
     if company.unknown:
-        yield "unknown", f"{company.unknown}: no proof whether they rang; an operator must decide"
+        yield "unknown", f"{company.unknown}: no proof whether they rang; decide by `duecall unknown list`"
 
 
 def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:

@@ -102,7 +102,8 @@ def test_unknown_decide_waits_for_the_worker(duecall: Duecall, tenant: Tenant, u
     again = tenant.attempts(unknown.interview_id)[1]
     assert f"is decided: it did not ring: call again; attempt {again.id} calls again" in said.told
     shown = duecall(f"explain {unknown.id}").told
-    assert "DID_NOT_RING" in shown
+    assert "decision DID_NOT_RING, 2026-04-02 12:00:" in shown
+    assert "an operator must decide" not in shown
     assert "the console" in shown
     assert cli_actor().replace(":", " ") in shown
 
