@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import socket
 
 
 def cli_actor() -> str:
@@ -12,4 +11,4 @@ def cli_actor() -> str:
         user = pwd.getpwuid(number).pw_name
     except KeyError:  # usual in containers
         user = str(number)
-    return f"cli:{user}@{socket.gethostname()}"
+    return f"cli:{user}@{os.uname().nodename}"

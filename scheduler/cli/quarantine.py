@@ -47,7 +47,7 @@ def quarantine_retry(quarantined_id: _QuarantinedId, reason: ActReason = None) -
     """Retry a command or a callback after its cause is fixed. A command is judged as of when it was received."""
     why = required_reason(reason, "duecall quarantine retry")
     with operator_session() as session:
-        kind = session.quarantine.retry(quarantined_id, actor=cli_actor(), reason=why)
+        kind = session.quarantine.requeue(quarantined_id, actor=cli_actor(), reason=why)
     session.report(f"{kind.value} {quarantined_id} is retried within seconds")
 
 

@@ -301,7 +301,7 @@ def test_quarantined_command_can_be_retried_after_a_fix(
     tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
     quarantine = Quarantine(tenant.database, tenant.now)
     assert [each.id for each in quarantine.all()] == [fixed.id]
-    quarantine.retry(fixed.id, **BY_JANA)
+    quarantine.requeue(fixed.id, **BY_JANA)
     now.move(timedelta(seconds=2))
     release.round(resends=True)
     assert hints.rung == [(tasks.APPLY, fixed.id)]
@@ -322,7 +322,7 @@ def test_dropped_command_is_answered_and_unblocks_its_interview(tenant: Tenant, 
     assert refusal_of(tenant, poison) == "COMMAND_DROPPED"
     assert command(tenant, poison).body is None
     fail(apply, behind.id, 1)
-    for do in (quarantine.drop, quarantine.retry):
+    for do in (quarantine.drop, quarantine.requeue):
         with pytest.raises(NotFound):
             do(poison.id, **BY_JANA)
         with pytest.raises(NotFound):

@@ -36,7 +36,7 @@ class Quarantine:
         with self._database.reading() as stores:
             return stores.quarantine.all()
 
-    def retry(self, quarantined_id: UUID, *, actor: str, reason: str) -> QuarantineKind:
+    def requeue(self, quarantined_id: UUID, *, actor: str, reason: str) -> QuarantineKind:
         """Retry a command or a callback. The clock sends its hint within a sweep.
 
         A command is judged as of its receipt. Raises InvalidPauseReason, NotFound, DatabaseAway.

@@ -89,7 +89,7 @@ def test_callback_can_be_retried_after_a_fix(
     quarantine: Quarantine, callback: FailingCallback, release: Release, hear: Hear, hints: RecordingHints
 ) -> None:
     callback.fix()
-    assert quarantine.retry(callback.id, **BY_JANA) == "callback"
+    assert quarantine.requeue(callback.id, **BY_JANA) == "callback"
     assert quarantine.all() == []
     hints.rung.clear()
     release.round(resends=True)
@@ -123,13 +123,13 @@ def test_only_what_is_in_quarantine_is_dropped_or_retried(
 ) -> None:
     quarantine.drop(callback.id, **BY_JANA)
     for unknown in (callback.id, a_waiting_command(tenant, None).id, uuid4()):
-        for act in (quarantine.drop, quarantine.retry):
+        for act in (quarantine.drop, quarantine.requeue):
             with pytest.raises(NotFound, match="duecall quarantine list"):
                 act(unknown, **BY_JANA)
 
 
 def test_act_with_an_invalid_reason_changes_nothing(quarantine: Quarantine, callback: FailingCallback) -> None:
-    for act in (quarantine.drop, quarantine.retry):
+    for act in (quarantine.drop, quarantine.requeue):
         with pytest.raises(InvalidPauseReason):
             act(callback.id, actor="cli:jana@ops-1", reason=f"{a_number()} complained")
     assert [each.id for each in quarantine.all()] == [callback.id]
