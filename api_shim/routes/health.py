@@ -21,7 +21,7 @@ from api_shim.schemas.envelope import Answer
 from scheduler.assembly import ApiUseCases
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
-from scheduler.use_cases.explain import Carrier, Waiting
+from scheduler.use_cases.explain import HOLDING, Carrier, Held, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
 from scheduler.wire.camel_model import Wire
 from workers.presence import Degraded, degraded_by
@@ -118,7 +118,11 @@ _ATTEMPT_GAUGES: _Gauges[Waiting] = (
         f"Pending attempts that are not due yet. {COUNTED_UP_TO + 1} means more than {COUNTED_UP_TO:,}.",
         lambda row: row.waiting,
     ),
-    ("due", "Pending attempts that are due.", lambda row: row.due),
+    (
+        "due",
+        f"Pending attempts that are due. {COUNTED_UP_TO + 1} means more than {COUNTED_UP_TO:,}.",
+        lambda row: row.due,
+    ),
     ("due_for_commands", "Due attempts that wait for a command to be applied.", lambda row: row.for_commands),
     ("due_for_numbers", "Due attempts that wait for another call to the same number.", lambda row: row.for_numbers),
     ("due_for_places", "Due attempts that wait for a free slot or for a pause to end.", lambda row: row.for_places),
@@ -144,6 +148,14 @@ _COMPANY_GAUGES: _Gauges[Waiting] = (
         lambda row: _seconds(row.late),
     ),
     ("paused", "1 while the company's calls are paused.", lambda row: row.paused),
+)
+_HELD_GAUGES: _Gauges[Held] = (
+    (
+        "attempts",
+        "Due attempts, by the first rule that holds them. Those that no rule holds could be called now.",
+        lambda row: row.count,
+    ),
+    ("oldest_seconds", "Time since the first of them was due.", lambda row: _seconds(row.oldest)),
 )
 _CARRIER_GAUGES: _Gauges[Carrier] = (
     ("paused", "1 while all calls are paused.", lambda row: row.pause_reason is not None),
@@ -171,6 +183,7 @@ def _counted_metrics(
     by_company = {row.company_id: row for row in counted}
     _add(registry, "attempts_", _ATTEMPT_GAUGES, "company_id", by_company)
     _add(registry, "", _COMPANY_GAUGES, "company_id", by_company)
+    _add_held(registry, by_company)
     _add(registry, "carrier_", _CARRIER_GAUGES, "account", dict(enumerate(carriers, start=1)))
     _add_backoffs(registry, backoffs)
     # Also export zero: dashboards keep the last value of a gauge that disappears.
@@ -197,6 +210,14 @@ def _add(registry: CollectorRegistry, prefix: str, gauges: _Gauges[R], label: st
         gauge = Gauge(f"duecall_{prefix}{name}", documentation, [label], registry=registry)
         for key, row in rows.items():
             gauge.labels(str(key)).set(value_of(row))
+
+
+def _add_held(registry: CollectorRegistry, by_company: Mapping[UUID, Waiting]) -> None:
+    for name, documentation, value_of in _HELD_GAUGES:
+        gauge = Gauge(f"duecall_held_{name}", documentation, ["company_id", "rule"], registry=registry)
+        for company_id, row in by_company.items():
+            for rule in HOLDING:
+                gauge.labels(str(company_id), rule).set(value_of(row.held.get(rule, Held())))
 
 
 def _add_backoffs(registry: CollectorRegistry, backoffs: Sequence[Backoff]) -> None:

@@ -46,6 +46,10 @@ class Rule(StrEnum):
     ACCOUNT_LIMIT = "ACCOUNT_LIMIT"
 
 
+PACE = "PACE"
+"""Due attempts wait for the rate of company or account. Counted like a rule, but it blocks no attempt for itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """A rule that blocks the attempt now."""

@@ -7,7 +7,9 @@ from uuid import UUID
 from sqlalchemy import Row, func, select, text
 
 from scheduler.domain.attempt import AttemptState
+from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.lifecycle.breaker import PERMISSIONS
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
@@ -26,14 +28,16 @@ class AttemptCounts(Store):
         """Count the attempts of each company: due, late, waiting, in progress, unknown, failed without a known cause.
 
         Attempts that became unknown at `undecided_before` or earlier also count as undecided. Of more than
-        COUNTED_UP_TO attempts that wait for their time, one more than that is counted.
+        COUNTED_UP_TO attempts of a company that wait for their time, or are due, one more than that is counted: the
+        first ones. `held`: for each rule, the number of due attempts that it holds, and the seconds since the first of
+        them was due.
         """
         times = {
             "now": now,
             "soon": now + SEND_SPAN,
             "impossible": now + _NO_SLOT_IS_FURTHER,
             "undecided_before": undecided_before,
-            "most": COUNTED_UP_TO + 1,
+            "permissions": sorted(PERMISSIONS),
         }
         return list(self._connection.execute(_COUNTS, times))
 
@@ -42,16 +46,26 @@ _NO_SLOT_IS_FURTHER = timedelta(hours=1)
 """No pace leads to a later slot: such a slot was taken on a wrong clock and counts as free."""
 
 
-_COUNTS = text("""
+# More than this are not counted: see `AttemptCounts.counts`. A constant, because PostgreSQL plans by it. Without it,
+# PostgreSQL expects as many due attempts as there are finished ones, and reads all pending ones by another index.
+_MOST = COUNTED_UP_TO + 1
+
+
+_COUNTS = text(f"""
     WITH account AS (
         -- The account in use. After a change of the account, the others keep their last state.
         SELECT k.id, k.next_slot_at, k.calls_per_second,
                CASE WHEN k.updated_at > k.created_at THEN k.updated_at END AS changed_at,
-               k.paused_at IS NULL AND k.down_until IS NULL
-               AND (k.next_slot_at < :soon OR k.next_slot_at > :impossible)
-               AND k.max_calls > (
-                   SELECT count(*) FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id
-               ) AS takes_calls
+               CASE
+                   WHEN k.paused_at IS NOT NULL THEN '{Rule.ACCOUNT_PAUSED}'
+                   WHEN k.down_until IS NOT NULL THEN '{Rule.CARRIER_DOWN}'
+               END AS stops,
+               CASE
+                   WHEN k.max_calls <= (
+                       SELECT count(*) FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id
+                   ) THEN '{Rule.ACCOUNT_LIMIT}'
+                   WHEN k.next_slot_at >= :soon AND k.next_slot_at <= :impossible THEN '{PACE}'
+               END AS limits
         FROM carrier_accounts k
         ORDER BY greatest(k.updated_at, CASE WHEN k.next_slot_at < :impossible THEN k.next_slot_at END) DESC
         LIMIT 1
@@ -61,58 +75,110 @@ _COUNTS = text("""
                count(*) FILTER (WHERE phase = 'UNKNOWN') AS asked_for,
                count(*) FILTER (WHERE phase = 'UNKNOWN' AND unknown_at <= :undecided_before) AS undecided
         FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
-    ), due AS (
-        SELECT a.company_id, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
-               a.expires_at > :now AND NOT waits.busy AND NOT waits.held AND c.paused_at IS NULL
-               AND (c.next_slot_at < :soon OR c.next_slot_at > :impossible)
-               AND c.concurrent_calls > coalesce(calling.in_progress, 0)
-               AND coalesce((SELECT takes_calls FROM account), true)
-               -- This role cannot read caller ids, so one refused number excuses the company's other numbers too.
-               AND NOT EXISTS (
-                   SELECT FROM carrier_backoffs b
-                   WHERE b.account_id = (SELECT id FROM account)
-                     AND b.down_until IS NOT NULL AND (b.country = l.country OR b.company_id = a.company_id)
-               ) AS could_ring,
+    ), has AS (
+        -- Most of the time there are none, and the due attempts need not be compared with them.
+        SELECT EXISTS (SELECT FROM inbox WHERE applied_at IS NULL) AS commands,
+               EXISTS (SELECT FROM carrier_backoffs WHERE down_until IS NOT NULL) AS backoffs
+    ), due AS MATERIALIZED (
+        SELECT c.id AS company_id, a.due_at, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
+               -- The first rule that holds the attempt, in the order of `lifecycle/blocks.py`.
+               CASE
+                   WHEN (SELECT stops FROM account) IS NOT NULL THEN (SELECT stops FROM account)
+                   WHEN waits.backoff IS NOT NULL THEN waits.backoff
+                   WHEN c.paused_at IS NOT NULL THEN '{Rule.COMPANY_PAUSED}'
+                   WHEN waits.held THEN '{Rule.COMMAND_WAITING}'
+                   WHEN a.expires_at <= :now THEN '{Rule.EXPIRED}'
+                   WHEN waits.busy THEN '{Rule.NUMBER_BUSY}'
+                   WHEN c.concurrent_calls <= coalesce(calling.in_progress, 0) THEN '{Rule.COMPANY_LIMIT}'
+                   WHEN (SELECT limits FROM account) IS NOT NULL THEN (SELECT limits FROM account)
+                   WHEN c.next_slot_at >= :soon AND c.next_slot_at <= :impossible THEN '{PACE}'
+               END AS rule,
                -- Time before these instants is not our delay: something else kept the phone from ringing.
                greatest(
                    a.due_at,
-                   CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id AND l.free_at > a.created_at
-                        THEN l.free_at END,
+                   CASE WHEN waits.rested_until > a.created_at THEN waits.rested_until END,
                    c.resumed_at,
                    (SELECT changed_at FROM account)
                ) AS since
-        FROM attempts a
-        -- OFFSET keeps this a search for each attempt. For many attempts, a join would read all lines.
+        FROM companies c
+        LEFT JOIN calling ON calling.company_id = c.id
         CROSS JOIN LATERAL (
-            SELECT attempt_id, interview_id, free_at, country FROM lines WHERE number_hash = a.number_hash OFFSET 0
-        ) l
-        JOIN companies c ON c.id = a.company_id
-        LEFT JOIN calling ON calling.company_id = a.company_id
-        CROSS JOIN LATERAL (SELECT
-            l.attempt_id IS NOT NULL
-                OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
-            EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL) AS held
+            SELECT a.interview_id, a.number_hash, a.due_at, a.expires_at, a.created_at
+            FROM attempts a
+            WHERE a.company_id = c.id AND a.state = 'PENDING' AND a.due_at <= :now
+            ORDER BY a.due_at
+            LIMIT {_MOST}
+        ) a
+        -- OFFSET keeps these searches for each attempt. For many attempts, joins would read all lines and commands.
+        CROSS JOIN LATERAL (
+            SELECT l.attempt_id IS NOT NULL
+                       OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
+                   CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id THEN l.free_at END AS rested_until,
+                   (SELECT commands FROM has)
+                       AND EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+                       AS held,
+                   -- This role cannot read caller ids, so one refused number excuses the company's others too.
+                   CASE WHEN (SELECT backoffs FROM has) THEN (
+                       SELECT CASE
+                                  WHEN b.country IS NOT NULL THEN '{Rule.CARRIER_REFUSES_COUNTRY}'
+                                  WHEN b.cause = ANY (:permissions) THEN '{Rule.CARRIER_REFUSES_CALLER}'
+                                  ELSE '{Rule.CARRIER_FAILS_CALLER}'
+                              END
+                       FROM carrier_backoffs b
+                       WHERE b.account_id = (SELECT id FROM account)
+                         AND b.down_until IS NOT NULL AND (b.country = l.country OR b.company_id = c.id)
+                       ORDER BY b.country
+                       LIMIT 1
+                   ) END AS backoff
+            FROM lines l
+            WHERE l.number_hash = a.number_hash
+            OFFSET 0
         ) waits
-        WHERE a.state = 'PENDING' AND a.due_at <= :now
-    ), late AS (
-        SELECT company_id,
+        WHERE c.deleted_at IS NULL
+    ), counted AS (
+        SELECT company_id, rule, next_slot_at, calls_per_second,
                count(*) AS due,
-               -- If more attempts wait than the pace starts in a second, they wait for slots, but not longer than that.
-               max(:now - greatest(
-                   since,
-                   CASE WHEN ringable_of_company > calls_per_second THEN least(next_slot_at, :now) END,
-                   CASE WHEN ringable > (SELECT calls_per_second FROM account)
-                        THEN least((SELECT next_slot_at FROM account), :now) END
-               )) FILTER (WHERE could_ring AND since <= :now) AS late,
+               min(due_at) AS oldest_due_at,
+               min(since) FILTER (WHERE since <= :now) AS since,
                count(*) FILTER (WHERE held) AS for_commands,
                count(*) FILTER (WHERE busy AND NOT held) AS for_numbers,
                count(*) FILTER (WHERE NOT busy AND NOT held) AS for_places
+        FROM due
+        GROUP BY company_id, rule, next_slot_at, calls_per_second
+    ), paced AS (
+        -- If more attempts wait than the pace starts in a second, they wait for slots, but not longer than that.
+        SELECT *,
+               rule IS NULL AND due > calls_per_second AS of_company,
+               rule IS NULL AND sum(due) FILTER (WHERE rule IS NULL) OVER ()
+                   > (SELECT calls_per_second FROM account) AS of_account
+        FROM counted
+    ), held AS (
+        SELECT company_id,
+               jsonb_object_agg(
+                   rule, jsonb_build_array(due, extract(epoch FROM :now - oldest_due_at))
+               ) FILTER (WHERE rule IS NOT NULL) AS held
         FROM (
-            SELECT *,
-                   count(*) FILTER (WHERE could_ring) OVER (PARTITION BY company_id) AS ringable_of_company,
-                   count(*) FILTER (WHERE could_ring) OVER () AS ringable
-            FROM due
-        ) counted
+            SELECT company_id, rule, sum(due) AS due, min(oldest_due_at) AS oldest_due_at
+            FROM (
+                SELECT company_id, due, oldest_due_at,
+                       CASE WHEN of_company OR of_account THEN '{PACE}' ELSE rule END AS rule
+                FROM paced
+            ) named
+            GROUP BY company_id, rule
+        ) by_rule
+        GROUP BY company_id
+    ), late AS (
+        SELECT company_id,
+               sum(due) AS due,
+               max(:now - greatest(
+                   since,
+                   CASE WHEN of_company THEN least(next_slot_at, :now) END,
+                   CASE WHEN of_account THEN least((SELECT next_slot_at FROM account), :now) END
+               )) FILTER (WHERE rule IS NULL) AS late,
+               sum(for_commands) AS for_commands,
+               sum(for_numbers) AS for_numbers,
+               sum(for_places) AS for_places
+        FROM paced
         GROUP BY company_id
     ), unknown AS (
         SELECT company_id, count(*) AS unknown
@@ -124,12 +190,13 @@ _COUNTS = text("""
            c.pause_reason,
            c.concurrent_calls,
            waiting.waiting,
-           waiting.waiting >= :most AS waiting_is_estimate,
-           coalesce(late.due, 0) AS due,
+           waiting.waiting >= {_MOST} AS waiting_is_estimate,
+           coalesce(late.due, 0)::integer AS due,
            late.late,
-           coalesce(late.for_commands, 0) AS for_commands,
-           coalesce(late.for_numbers, 0) AS for_numbers,
-           coalesce(late.for_places, 0) AS for_places,
+           coalesce(late.for_commands, 0)::integer AS for_commands,
+           coalesce(late.for_numbers, 0)::integer AS for_numbers,
+           coalesce(late.for_places, 0)::integer AS for_places,
+           coalesce(held.held, '{{}}') AS held,
            waiting.next_due_at,
            coalesce(calling.in_progress, 0) AS in_progress,
            coalesce(calling.asked_for, 0) AS asked_for,
@@ -138,6 +205,7 @@ _COUNTS = text("""
            coalesce(causeless.cause_lost, 0) AS cause_lost
     FROM companies c
     LEFT JOIN late ON late.company_id = c.id
+    LEFT JOIN held ON held.company_id = c.id
     -- Most attempts are here. For each company this reads the first entries of an index, and no row.
     CROSS JOIN LATERAL (
         SELECT count(*) AS waiting, min(first.due_at) AS next_due_at
@@ -146,7 +214,7 @@ _COUNTS = text("""
             FROM attempts a
             WHERE a.company_id = c.id AND a.state = 'PENDING' AND a.due_at > :now
             ORDER BY a.due_at
-            LIMIT :most
+            LIMIT {_MOST}
         ) first
     ) waiting
     LEFT JOIN calling ON calling.company_id = c.id
@@ -154,4 +222,4 @@ _COUNTS = text("""
     LEFT JOIN causeless ON causeless.company_id = c.id
     WHERE c.deleted_at IS NULL
     ORDER BY c.id
-""")
+""")  # noqa: S608 - the inserted text is a constant of this package

@@ -138,7 +138,10 @@ def _facts(company: Waiting, carriers: Sequence[Carrier], now: datetime) -> Iter
     if company.next_due_at is not None:
         yield "next is due", f"{utc(company.next_due_at)}, {from_now(company.next_due_at, now)}"
     late = "" if company.late is None else f", late by {span_text(company.late)}"
-    yield "due", f"{company.due}{late}"
+    due = company.due if company.due <= COUNTED_UP_TO else f"more than {COUNTED_UP_TO:,}"
+    yield "due", f"{due}{late}"
+    for rule, held in company.held.items():
+        yield "held", f"{held.count} by {rule}, the oldest for {span_text(held.oldest)}"
     yield "in progress", f"{company.in_progress} of {company.concurrent_calls}"
     if company.asked_for:
         yield "polled", f"{company.asked_for}: the carrier's answer was lost, so the carrier is polled"
@@ -194,7 +197,9 @@ def status_as_json(
         "carrierBackoffs": backoffs_as_json(backoffs),
         "commands": as_json(asdict(_all_of(commands))),
         "companies": [
-            as_json(asdict(each)) | {"commands": as_json(asdict(commands.get(each.company_id, Commands())))}
+            as_json(asdict(each))
+            | {"held": {rule: as_json(asdict(held)) for rule, held in each.held.items()}}
+            | {"commands": as_json(asdict(commands.get(each.company_id, Commands())))}
             for each in companies
         ],
         "erasures": as_json(asdict(erasures)),

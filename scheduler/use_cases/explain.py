@@ -1,7 +1,7 @@
 """Explain: the rules that block an attempt and its history, from the same rules that dial."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -9,7 +9,15 @@ from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company
-from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, HistoryEntry
+from scheduler.domain.explanation import (
+    PACE,
+    Block,
+    CallTimeAnswer,
+    CallTimeQuestion,
+    Explanation,
+    HistoryEntry,
+    Rule,
+)
 from scheduler.domain.interview import InterviewFilter, InterviewStory
 from scheduler.domain.key import MAX_NAME
 from scheduler.domain.owner import Mails
@@ -37,6 +45,24 @@ _KEY = "key:"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """Due attempts that a rule holds."""
+
+    count: int = 0
+    oldest: timedelta = timedelta()
+    """Time since the first of them was due."""
+
+
+HOLDING = (
+    *(Rule.ACCOUNT_PAUSED, Rule.CARRIER_DOWN),
+    *(Rule.CARRIER_REFUSES_COUNTRY, Rule.CARRIER_REFUSES_CALLER, Rule.CARRIER_FAILS_CALLER),
+    *(Rule.COMPANY_PAUSED, Rule.COMMAND_WAITING, Rule.EXPIRED, Rule.NUMBER_BUSY),
+    *(Rule.COMPANY_LIMIT, Rule.ACCOUNT_LIMIT, PACE),
+)
+"""The rules that hold due attempts, in the order of the checks. All others are decided by the last look."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Waiting:
     """Counts of one company's attempts by state."""
 
@@ -48,6 +74,7 @@ class Waiting:
     """True if more attempts than `COUNTED_UP_TO` are not due yet."""
     next_due_at: datetime | None
     due: int
+    """Due attempts, counted up to `COUNTED_UP_TO` and one more. These are the first ones that became due."""
     late: timedelta | None
     """Longest time that a callable attempt has waited without being called. None without such an attempt.
 
@@ -60,6 +87,8 @@ class Waiting:
     """Due attempts whose number has another call in progress, or had one a short while ago."""
     for_places: int
     """Due attempts that wait for a place under the limits, or for the end of a pause."""
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """Due attempts by the first rule that holds them, if any. An attempt that no rule holds could be called now."""
     in_progress: int
     concurrent_calls: int
     """Maximum number of calls in progress."""
@@ -237,7 +266,7 @@ class Explain:
         now = self._now()
         with self._database.counting() as stores:
             rows = stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
-        return [Waiting(**row._asdict()) for row in rows]
+        return [Waiting(**{**row._asdict(), "held": _held(row.held)}) for row in rows]
 
     def unsent_invitations(self) -> Sequence[Mails]:
         """Return the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
@@ -248,6 +277,11 @@ class Explain:
         """Return the state of each carrier account. There is usually one. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return _carriers(stores)
+
+
+def _held(by_rule: Mapping[str, tuple[int, float]]) -> dict[str, Held]:
+    found = {rule: Held(count=count, oldest=timedelta(seconds=s)) for rule, (count, s) in by_rule.items()}
+    return {rule: found[rule] for rule in HOLDING if rule in found}
 
 
 def _carriers(stores: Stores) -> list[Carrier]:

@@ -296,6 +296,8 @@ def test_status_counts_waiting_attempts_by_reason(duecall: Duecall, tenant: Tena
     assert "waiting 1 for their time, 1 for a command, 1 for their number, 1 for their turn" in told
     assert "next is due 2026-04-02 13:00:00 UTC, in 59 min" in told
     assert "due 3, late by" in told
+    assert "held 1 by COMMAND_WAITING, the oldest for" in told
+    assert "held 1 by NUMBER_BUSY, the oldest for" in told
     assert "in progress 2 of 1000" in told
     assert "polled 1" in told
     assert "unknown 1" in told
@@ -464,6 +466,7 @@ def test_status_json_has_the_same_counts(duecall: Duecall, tenant: Tenant) -> No
     assert [company[name] for name in counted] == [1, 3, 1, 1, 1, 2, 1, 1]
     assert company["nextDueAt"] == "2026-04-02T13:00:00Z"
     assert 0 <= company["lateSeconds"] < 60
+    assert {rule: each["count"] for rule, each in company["held"].items()} == {"COMMAND_WAITING": 1, "NUMBER_BUSY": 1}
     assert told["carriers"] == [
         {"pauseReason": None, "downUntil": None, "downCause": None, "onTrial": False, "inProgress": 2, "maxCalls": 1000}
     ]
@@ -556,6 +559,9 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
         f"duecall_attempts_due_for_commands{company} 1.0",
         f"duecall_attempts_due_for_numbers{company} 1.0",
         f"duecall_attempts_due_for_places{company} 1.0",
+        f'duecall_held_attempts{{company_id="{tenant.company_id}",rule="ACCOUNT_PAUSED"}} 3.0',
+        f'duecall_held_attempts{{company_id="{tenant.company_id}",rule="COMMAND_WAITING"}} 0.0',
+        f"duecall_late_seconds{company} 0.0",
         f"duecall_attempts_in_progress{company} 2.0",
         f"duecall_attempts_in_progress_limit{company} 1000.0",
         f"duecall_commands_waiting{company} 1.0",

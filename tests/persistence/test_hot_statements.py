@@ -80,9 +80,6 @@ MAY_READ = {
     "WHERE search_at IS NOT NULL AND (search_at >": CLAIMED,
     "SELECT count(*) AS count_1, min(attempts.unknown_at)": CLAIMED,
     "WHERE state = 'PENDING' AND updated_at >": 4 * ROWS_OF_A_RANGE,
-    # Known defect at a million: PostgreSQL also counts finished calls when it estimates how many pending ones are due.
-    # It then reads all pending calls by another index, which takes a second, at most every five seconds.
-    "WITH account AS (": 2 * PENDING,
     # No index holds the kind of a due attempt. Each kind's turns read the others too, and released ones.
     "WITH calling AS ( SELECT company_id": 5 * DUE,
     # Skips the attempts that were released early.

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from scheduler.domain.attempt import Attempt
+from scheduler.domain.explanation import PACE, Rule
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.use_cases.explain import Explain, Waiting
+from scheduler.use_cases.explain import Explain, Held, Waiting
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_waiting_command
@@ -78,53 +79,109 @@ def test_refused_country_excuses_no_other_country(tenant: Tenant, now: TestClock
     assert waiting(tenant).late == SPAN
 
 
+def _caller_is_refused(tenant: Tenant, attempt: Attempt, cause: str) -> None:
+    _back_off(tenant, attempt, company_id=tenant.company_id, caller=tenant.caller)
+    tenant.change("UPDATE carrier_backoffs SET cause = :cause", cause=cause)
+
+
 @pytest.mark.parametrize(
-    "keeps",
+    ("keeps", "rule"),
     [
-        pytest.param(_line_rests, id="line rests"),
-        pytest.param(_number_is_called, id="number is called"),
-        pytest.param(lambda tenant, attempt: a_waiting_command(tenant, attempt.interview_id), id="command waits"),
+        pytest.param(_line_rests, Rule.NUMBER_BUSY, id="line rests"),
+        pytest.param(_number_is_called, Rule.NUMBER_BUSY, id="number is called"),
+        pytest.param(
+            lambda tenant, attempt: a_waiting_command(tenant, attempt.interview_id),
+            Rule.COMMAND_WAITING,
+            id="command waits",
+        ),
         pytest.param(
             lambda tenant, _: Pauses(tenant.database, tenant.now).pause(tenant.company_id, "a test"),
+            Rule.COMPANY_PAUSED,
             id="company is paused",
         ),
-        pytest.param(lambda tenant, _: Pauses(tenant.database, tenant.now).pause(None, "a test"), id="all is paused"),
-        pytest.param(lambda tenant, attempt: _back_off(tenant, attempt, country="SK"), id="country is refused"),
         pytest.param(
-            lambda tenant, attempt: _back_off(tenant, attempt, company_id=tenant.company_id, caller=tenant.caller),
+            lambda tenant, _: Pauses(tenant.database, tenant.now).pause(None, "a test"),
+            Rule.ACCOUNT_PAUSED,
+            id="all is paused",
+        ),
+        pytest.param(
+            lambda tenant, attempt: _back_off(tenant, attempt, country="SK"),
+            Rule.CARRIER_REFUSES_COUNTRY,
+            id="country is refused",
+        ),
+        pytest.param(
+            lambda tenant, attempt: _caller_is_refused(tenant, attempt, "CALLER_REFUSED"),
+            Rule.CARRIER_REFUSES_CALLER,
             id="caller is refused",
+        ),
+        pytest.param(
+            lambda tenant, attempt: _caller_is_refused(tenant, attempt, "HTTP_503"),
+            Rule.CARRIER_FAILS_CALLER,
+            id="caller fails",
         ),
     ],
 )
 def test_call_that_duecall_could_not_place_is_not_late(
-    tenant: Tenant, now: TestClock, keeps: Callable[[Tenant, Attempt], None]
+    tenant: Tenant, now: TestClock, keeps: Callable[[Tenant, Attempt], None], rule: Rule
 ) -> None:
-    keeps(tenant, a_pending_attempt(tenant))
+    attempt = a_pending_attempt(tenant)
+    keeps(tenant, attempt)
     now.move(SPAN)
     row = waiting(tenant)
     assert (row.late, row.due) == (None, 1)
+    assert row.held == {rule: Held(count=1, oldest=now() - attempt.due_at)}
+    # The same rule as in the explanation of the attempt.
+    assert Explain(tenant.context).explanation_of(attempt.id).blocks[0].rule is rule
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "rule"),
     [
         pytest.param(
-            "UPDATE carrier_accounts SET failures = 5, down_until = :at + interval '9 minutes'", id="open breaker"
+            "UPDATE carrier_accounts SET failures = 5, down_until = :at + interval '9 minutes'",
+            Rule.CARRIER_DOWN,
+            id="open breaker",
         ),
-        pytest.param(ON_TRIAL, id="breaker on trial"),
-        pytest.param("UPDATE companies SET concurrent_calls = 0", id="full company"),
-        pytest.param("UPDATE carrier_accounts SET max_calls = 0", id="full account"),
-        pytest.param("UPDATE carrier_accounts SET next_slot_at = :at + interval '6 minutes'", id="no slot of account"),
-        pytest.param("UPDATE companies SET next_slot_at = :at + interval '6 minutes'", id="no slot of company"),
-        pytest.param("UPDATE attempts SET expires_at = :at", id="expired"),
+        pytest.param(ON_TRIAL, Rule.CARRIER_DOWN, id="breaker on trial"),
+        pytest.param("UPDATE companies SET concurrent_calls = 0", Rule.COMPANY_LIMIT, id="full company"),
+        pytest.param("UPDATE carrier_accounts SET max_calls = 0", Rule.ACCOUNT_LIMIT, id="full account"),
+        pytest.param(
+            "UPDATE carrier_accounts SET next_slot_at = :at + interval '6 minutes'", PACE, id="no slot of account"
+        ),
+        pytest.param("UPDATE companies SET next_slot_at = :at + interval '6 minutes'", PACE, id="no slot of company"),
+        pytest.param("UPDATE attempts SET expires_at = :at", Rule.EXPIRED, id="expired"),
     ],
 )
-def test_call_is_not_late_while_a_stored_limit_forbids_it(tenant: Tenant, now: TestClock, statement: str) -> None:
+def test_call_is_not_late_while_a_stored_limit_forbids_it(
+    tenant: Tenant, now: TestClock, statement: str, rule: str
+) -> None:
     a_pending_attempt(tenant)
     change_now(tenant, statement)
     now.move(SPAN)
     row = waiting(tenant)
     assert (row.late, row.due) == (None, 1)
+    assert row.held == {rule: Held(count=1, oldest=SPAN)}
+
+
+def test_call_is_held_by_one_rule_only(tenant: Tenant, pauses: Pauses, now: TestClock) -> None:
+    """Each due attempt counts once: by the rule that is checked first, or as callable."""
+    free, both = a_pending_attempt(tenant), a_pending_attempt(tenant)
+    _line_rests(tenant, both)
+    a_waiting_command(tenant, both.interview_id)
+    now.move(SPAN)
+    assert waiting(tenant).held == {Rule.COMMAND_WAITING: Held(count=1, oldest=now() - both.due_at)}
+    pauses.pause(tenant.company_id, "a test")
+    assert waiting(tenant).held == {Rule.COMPANY_PAUSED: Held(count=2, oldest=now() - free.due_at)}
+
+
+def test_deleted_company_uses_no_pace_of_the_others(tenant: Tenant, other: Tenant, now: TestClock) -> None:
+    tenant.change("UPDATE carrier_accounts SET calls_per_second = 1, next_slot_at = :at", at=now())
+    a_pending_attempt(tenant)
+    a_pending_attempt(other)
+    other.change("UPDATE companies SET deleted_at = :at WHERE id = :it", at=now(), it=other.company_id)
+    now.move(SPAN)
+    row = waiting(tenant)
+    assert (row.held, row.late) == ({}, SPAN)
 
 
 def test_callable_attempt_is_late_while_others_wait(tenant: Tenant, now: TestClock) -> None:
@@ -199,7 +256,8 @@ def test_thousands_due_at_once_are_not_late_within_the_pace(tenant: Tenant, now:
     now.move(SPAN)
     a_claimed_attempt(tenant, a_number())
     now.move(timedelta(seconds=9))
-    assert waiting(tenant).late is None
+    row = waiting(tenant)
+    assert (row.late, row.held[PACE].count) == (None, 5)
     now.move(timedelta(seconds=9))
     assert waiting(tenant).late == timedelta(seconds=8)
 
