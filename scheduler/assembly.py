@@ -21,6 +21,7 @@ from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
+from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.agents import Agents
 from scheduler.use_cases.resources.candidates import Candidates
@@ -50,6 +51,7 @@ class ApiUseCases:
     explain: Explain
     backlog: Backlog
     carrier_waits: CarrierWaits
+    tallies: Tallies
     companies: Companies
     jobs: Jobs
     candidates: Candidates
@@ -111,6 +113,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         explain=Explain(context),
         backlog=Backlog(database, now),
         carrier_waits=CarrierWaits(database, now),
+        tallies=Tallies(database),
         companies=Companies(database, writes, hints, settings.default_caller_id),
         jobs=Jobs(database, writes),
         candidates=Candidates(database, writes, hints),

@@ -85,6 +85,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         if instant >= self._next_sweep:
             self._next_sweep = instant + self._sweep_every
             self._release.hint_sweep()
+            self._fold_tallies()
         if instant >= self._next_purge:
             self._next_purge = instant + _PURGE_EVERY
             self._release.hint_purge()
@@ -92,6 +93,14 @@ class Clock(Scheduler):  # type: ignore[misc]
         with suppress(ClockWrong):
             return self._until_next(self._round(instant))
         return self._until_sweep()
+
+    def _fold_tallies(self) -> None:
+        try:
+            self._release.fold_tallies()
+        except DatabaseAway:
+            raise
+        except Exception:  # noqa: BLE001 - figures must not stop the releases
+            _log.exception("tallies_not_folded: the counters of /metrics could not be added up; the next sweep retries")
 
     def _round(self, instant: float) -> Round:
         # No hints for unfinished work after a failed round: a query that fails for them must not stop the releases.

@@ -76,7 +76,7 @@ _COUNTS = text(f"""
                count(*) FILTER (WHERE phase = 'UNKNOWN' AND unknown_at <= :undecided_before) AS undecided
         FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
     ), has AS (
-        -- Most of the time there are none, and the due attempts need not be compared with them.
+        -- Usually both are false, and no due attempt is compared with commands and back-offs.
         SELECT EXISTS (SELECT FROM inbox WHERE applied_at IS NULL) AS commands,
                EXISTS (SELECT FROM carrier_backoffs WHERE down_until IS NOT NULL) AS backoffs
     ), due AS MATERIALIZED (

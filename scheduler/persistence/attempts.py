@@ -20,6 +20,8 @@ from scheduler.persistence.many import among_given, insert_all, update_all
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
+from scheduler.persistence.tallies import ADD as ADD_TALLY
+from scheduler.rules import tallies
 
 _WHILE_RINGING = (
     attempts.c.state == AttemptState.IN_PROGRESS.value,
@@ -282,6 +284,8 @@ class Attempts(Store):
             self._connection.send()
         self._connection.write(_SAVE, attempt.id, (attempt, moved))
         self._connection.write(_ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
+        for key in tallies.of_event(attempt, moved, event):
+            self._connection.write(ADD_TALLY, key, (key, tallies.ONE))
         if isinstance(event, NeverDialled):
             self._connection.execute(_CLOSE_TOKEN, {"token": attempt.token, "call_sid": event.call_sid})
         return moved

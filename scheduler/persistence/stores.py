@@ -38,6 +38,7 @@ from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.stray_calls import StrayCalls
+from scheduler.persistence.tallies import Tallies
 from scheduler.persistence.unknown_outcomes import UnknownOutcomes
 from scheduler.persistence.usage import Usage
 from scheduler.rules import clock_comparison
@@ -125,6 +126,7 @@ class Stores:
         self.retention = Retention(statements)
         self.stray_calls = StrayCalls(statements)
         self.unknown_outcomes = UnknownOutcomes(statements)
+        self.tallies = Tallies(statements)
         self.usage = Usage(statements)
         self.users = Users(statements)
 

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -665,6 +666,25 @@ inbox = Table(
     Index("ix_inbox_answered", "applied_at", postgresql_where=text("applied_at IS NOT NULL")),
     Index("ix_inbox_waiting", "rung_at", postgresql_where=text("applied_at IS NULL")),
     Index("ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")),
+)
+
+tallies = Table(
+    "tallies",
+    metadata,
+    # Totals of counters and histograms. No company, person or number.
+    Column("name", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+    Column("sum", Double, nullable=False),
+    Column("buckets", ARRAY(BigInteger), nullable=False),
+)
+
+tally_entries = Table(
+    "tally_entries",
+    metadata,
+    # Amounts that are not in the totals yet. Rows are only appended and deleted, so that no process waits for another.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("entries", JSONB, nullable=False),
 )
 
 carrier_events = Table(

@@ -51,6 +51,7 @@ from scheduler.persistence.json_columns import STORY, request_from_json
 from scheduler.persistence.stores import Stores
 from scheduler.rules import etags
 from scheduler.rules.metadata import merged
+from scheduler.rules.tallies import COMMAND, key_of, seconds_of
 from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry
 from scheduler.use_cases.applying.turn import SharedReads, Turn
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
@@ -142,6 +143,7 @@ class Apply:
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command, answer, interview_id, turn.now)
+        turn.stores.tallies.add({key_of(COMMAND): seconds_of(COMMAND, turn.now - turn.command.received_at)})
 
     def _do(self, turn: Turn) -> tuple[UUID, Answer]:
         if not _company_is_there(turn):

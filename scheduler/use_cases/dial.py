@@ -30,6 +30,7 @@ from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.rules.clock_comparison import Comparison
+from scheduler.rules.tallies import Sent, of_post
 from scheduler.use_cases.dialling import last_look
 from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
 from scheduler.use_cases.dialling.claims import (
@@ -257,27 +258,29 @@ class Dial:
 
     def _give_back(self, attempt: Attempt, events_at: Callable[[datetime], Sequence[Event]]) -> None:
         """Write also on a wrong clock, in the database's time: no other process knows that nothing was sent."""
-        with self._database.transaction(corrected=True) as stores:
+        with self._database.transaction(corrected=True) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             batch = Batch.locked(stores, {attempt.id: attempt.interview_id})
             self._write(batch, attempt, events_at(now), now)
             failpoint("dial.deferring")
         failpoint("dial.deferred")
 
-    def record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
+    def record(
+        self, answers: Sequence[tuple[Attempt, CarrierAnswer]], sent: Mapping[UUID, Sent] | None = None
+    ) -> list[str]:
         """Write the answers to the POSTs, at most 200 in a transaction, each only if its claim is still current.
 
-        Returns the calls to cancel in the carrier's queue. Raises DatabaseAway and LockTaken: the transaction of up to
-        200 answers was rolled back.
+        `sent`: the measured times of the POSTs, by attempt. Returns the calls to cancel in the carrier's queue. Raises
+        DatabaseAway and LockTaken: the transaction of up to 200 answers was rolled back.
         """
         to_cancel = []
         at_once = len(answers) or 1
         at_once = min(at_once, AT_MOST_A_TRANSACTION)  # guard: record_size
         for start in range(0, len(answers), at_once):
-            to_cancel += self._record(answers[start : start + at_once])
+            to_cancel += self._record(answers[start : start + at_once], sent or {})
         return to_cancel
 
-    def _record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> list[str]:
+    def _record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]], sent: Mapping[UUID, Sent]) -> list[str]:
         to_cancel = []
         alarms: list[InvariantViolated] = []
         lock_s = LOCK_S if len(answers) == 1 else BATCH_LOCK_S
@@ -291,6 +294,8 @@ class Dial:
                 ends = written is not None and written.hang_up is not None
                 if isinstance(answer, Accepted) and (ends or _wants_hang_up(events)):
                     to_cancel.append(answer.call_sid)
+                if attempt.id in sent:
+                    stores.tallies.add(of_post(answer, sent[attempt.id]))
             failpoint("dial.recording")
         failpoint("dial.recorded")
         for alarmed in alarms:

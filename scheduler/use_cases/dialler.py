@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -40,14 +40,13 @@ from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
 from scheduler.use_cases.dialling.look_limit import LookLimit
 from scheduler.use_cases.dialling.look_queries import LookQueries
 from scheduler.use_cases.dialling.permit import Permit
+from scheduler.use_cases.dialling.post_times import PostTimes
 from scheduler.use_cases.dialling.recorder import Answer, Recorder
 from scheduler.use_cases.dialling.watch import LockWatch, LookWatch
 
 _log = log(__name__)
 _RETRY_CLAIM = 0.25
 _RETRY_LOOK = 1.0
-_UNANSWERED_CALLS = 2
-_UNANSWERED_FOR_S = 1.0
 _LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
 _DRAIN_S = 15.0
 T = TypeVar("T")
@@ -92,8 +91,7 @@ class Dialler:
         """True if the loop waits for an answer, or for calls to be sent or recorded. Otherwise none wakes it."""
         self._account_free_at = 0.0
         self._conflicts = 0
-        self._sent_at: dict[UUID, float] = {}
-        self._answered_at = 0.0
+        self._post_times = PostTimes()
         self._unrecorded_failures: set[UUID] = set()
         self._cancelling: set[asyncio.Task[bool]] = set()
         self._stopping = False
@@ -341,6 +339,7 @@ class Dialler:
                 attempt_id=str(attempt.id),
             )
             self._unrecorded_failures.discard(attempt.id)
+            self._post_times.drop([attempt.id])
         finally:
             self._alarm.drop(attempt.id)
             self._look_limit.end(attempt.id)
@@ -358,9 +357,7 @@ class Dialler:
     async def _dial_once(self, claim: ToSend) -> CarrierAnswer | None:
         """Send at most one POST. Return its answer or the reason for not sending. None: a last look gave it back."""
         attempt = claim.attempt
-        permit = Permit(
-            claim, lambda: self._look(attempt), self._alarm, self._now, lambda age: self._on_left(attempt.id, age)
-        )
+        permit = Permit(claim, lambda: self._look(attempt), self._alarm, self._now, partial(self._on_left, attempt.id))
         while order := await permit.order():
             if claim.send_at > self._now():
                 await asyncio.sleep(min(LOOKS_TOGETHER.total_seconds(), self._until(claim.send_at)))
@@ -380,7 +377,8 @@ class Dialler:
             self._looks.is_too_slow(self._dial.look_took, monotonic())
         return Withheld(cause="TOO_SLOW" if permit.is_too_late else "SLOW_LOOK")
 
-    def _on_left(self, attempt_id: UUID, age: timedelta) -> None:
+    def _on_left(self, attempt_id: UUID, age: timedelta, could_ring_at: datetime) -> None:
+        self._post_times.left(attempt_id, self._now() - could_ring_at)
         self._look_limit.sent(attempt_id, age)
         self._rate.sent(monotonic())
         self._make_room(attempt_id)
@@ -402,15 +400,12 @@ class Dialler:
         return await self._in_thread(lambda: self._dial.look_all(attempts))
 
     async def _place(self, attempt_id: UUID, order: CallOrder, permit: Permit) -> CarrierAnswer:
-        self._sent_at[attempt_id] = monotonic()
-        try:
+        with self._post_times.in_flight(attempt_id):
             answer = await self._line.place(order, permit)
-        finally:
-            del self._sent_at[attempt_id]
         if permit.has_refused:
             return answer
         if not isinstance(answer, AnswerUnknown):
-            self._answered_at = monotonic()
+            self._post_times.answered()
         elif breaker.opens_at_once(answer.cause):
             self._unrecorded_failures.add(attempt_id)
         return answer
@@ -421,21 +416,21 @@ class Dialler:
         True while an answer that will open the breaker is not recorded yet, or while at least two POSTs are in flight,
         the first for over a second, and none was answered since. A single hanging POST among answered ones is ignored.
         """
-        if self._unrecorded_failures:
-            return True
-        unanswered = [sent for sent in self._sent_at.values() if sent > self._answered_at]
-        return len(unanswered) >= _UNANSWERED_CALLS and min(unanswered) < monotonic() - _UNANSWERED_FOR_S
+        return bool(self._unrecorded_failures) or self._post_times.are_unanswered()
 
     # ---- recording
 
     async def _record(self, answers: Sequence[Answer]) -> None:
-        to_cancel = await self._in_thread(lambda: self._dial.record(answers))
+        sent = self._post_times.of([attempt.id for attempt, _ in answers])
+        to_cancel = await self._in_thread(lambda: self._dial.record(answers, sent))
+        self._post_times.drop(sent)
         failpoint("dial.judged")
         self._unrecorded_failures.difference_update(attempt.id for attempt, _ in answers)
         self._cancel_at_the_carrier(to_cancel)
         self._wake_for_room()
 
     def _forget(self, answer: Answer) -> None:
+        self._post_times.drop([answer[0].id])
         self._unrecorded_failures.discard(answer[0].id)
 
     def _cancel_at_the_carrier(self, call_sids: Sequence[str]) -> None:

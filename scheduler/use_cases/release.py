@@ -16,6 +16,7 @@ from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
+from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
@@ -54,6 +55,7 @@ class _Unfinished:
 class Release:
     def __init__(self, context: Context, hints: Hints, account_id: int) -> None:
         self._database = context.database
+        self._tallies = Tallies(context.database)
         self._hints = hints
         self._account_id = account_id
         self.now = context.now
@@ -155,6 +157,10 @@ class Release:
             self._hints.send(tasks.INVITE)
         if is_older:
             self._hints.send(tasks.RERESOLVE)
+
+    def fold_tallies(self) -> None:
+        """Add the amounts that all processes have appended to the totals. Raises DatabaseAway."""
+        self._tallies.fold()
 
     def hint_purge(self) -> None:
         """Send the hint to purge rows whose retention has ended."""

@@ -139,7 +139,7 @@ class Settle:
                 self._try(self._end_expired, attempt)
 
     def _end_expired(self, attempt: Attempt) -> None:
-        with self._database.transaction() as stores:
+        with self._database.transaction() as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
@@ -158,7 +158,7 @@ class Settle:
                 self._try(self._lapse, attempt)
 
     def _lapse(self, attempt: Attempt) -> None:
-        with self._database.transaction() as stores:
+        with self._database.transaction() as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
@@ -296,7 +296,7 @@ class Settle:
     def _apply(self, attempt_id: UUID, epoch: int, result: _PollResult) -> None:
         """Apply the carrier's answer. Raises Alarmed: nothing was written."""
         outcome = result.outcome
-        with self._database.transaction() as stores:
+        with self._database.transaction() as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             interview_id = stores.attempts.interview_of(attempt_id)
             if interview_id is None:
@@ -380,7 +380,7 @@ class Settle:
     def _apply_search(self, searched: Attempt, listed: _Listed | None) -> None:
         """Apply the result of a search. Raises Alarmed: nothing was written."""
         found = None if listed is None else decisions.on_search(listed.calls)
-        with self._database.transaction() as stores:
+        with self._database.transaction() as stores, stores.connection.gathering():
             interview_id = stores.attempts.interview_of(searched.id)
             if interview_id is None:
                 return  # erased since the search

@@ -60,7 +60,7 @@ TENANTS = {
 FOR_ANY_PRINCIPAL = {"lines"}
 """A line belongs to no tenant: it has only the hash of a number and its state."""
 FOR_ALL = {"alembic_version", "carrier_accounts"}
-HIDDEN = {"stray_calls", "arrows"}
+HIDDEN = {"stray_calls", "arrows", "tallies", "tally_entries"}
 """Tables that the API cannot read."""
 
 DENIED = "permission denied"

@@ -50,6 +50,8 @@ class PermittedOrder(CallOrder):
     """The same instant on the monotonic clock."""
     leave_by: datetime = field(compare=False)
     """Latest time for sending, for example the end of calling hours, however fresh the look is."""
+    could_ring_at: datetime = field(compare=False)
+    """The time from which the call was due and its number was free. Only measured, and decides nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,11 +58,13 @@ def verdict(
     if isinstance(decided, NotMine):
         return None
     if isinstance(decided, GoAhead):
-        return _order(row, facts, decided.leave_by, policy)
+        return _order(row, facts, decided.leave_by, situation.line.free_at, policy)
     return PutBack(events=decided)
 
 
-def _order(row: LastLookRow, facts: LookFacts, leave_by: datetime, policy: Policy) -> PermittedOrder:
+def _order(
+    row: LastLookRow, facts: LookFacts, leave_by: datetime, line_free_at: datetime | None, policy: Policy
+) -> PermittedOrder:
     assert row.phone_number is not None
     assert row.attempt.token is not None
     return PermittedOrder(
@@ -75,4 +77,5 @@ def _order(row: LastLookRow, facts: LookFacts, leave_by: datetime, policy: Polic
         looked_at=facts.looked_at,
         looked=facts.looked,
         leave_by=leave_by,
+        could_ring_at=max(row.attempt.due_at, line_free_at or row.attempt.due_at),
     )

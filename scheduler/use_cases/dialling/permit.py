@@ -6,7 +6,7 @@ and POST: once connected, when an old look is repeated, and right before the fir
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
@@ -23,7 +23,7 @@ Look = Callable[[], Awaitable[PermittedOrder | None]]
 class Permit:
     """The gate (`carriers.interface.Gate`) of one call. `look` gives back an attempt that may not be called.
 
-    `on_left` receives the age of the look when the call is sent.
+    `on_left` receives the age of the look when the call is sent, and since when the call could ring.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Permit:
         look: Look,
         alarm: LeaseAlarm,
         now: Now,
-        on_left: Callable[[timedelta], None] = lambda _: None,
+        on_left: Callable[[timedelta, datetime], None] = lambda *_: None,
     ) -> None:
         self._claim = claim
         self._look = look
@@ -110,7 +110,7 @@ class Permit:
         """Set the timer back to the lease: it must not end the process while the answer is on its way."""
         self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
         assert self._order is not None
-        self._on_left(timedelta(seconds=monotonic() - self._order.looked))
+        self._on_left(timedelta(seconds=monotonic() - self._order.looked), self._order.could_ring_at)
 
     def is_fresh(self) -> bool:
         """Check both clocks: in a paused virtual machine the monotonic clock stops, and later the wall clock jumps."""
