@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -14,6 +14,7 @@ from api_shim.answer_waiter import AnswerWaiter
 from api_shim.callback_batches import CallbackBatches
 from api_shim.command_reads import CommandReads
 from api_shim.context import AppContext, ThreadPools, run_in_thread
+from api_shim.http_tallies import HttpTallies
 from api_shim.middleware import RequestMiddleware
 from api_shim.out_of_memory import ending_the_process
 from api_shim.rate_limits import RateLimits
@@ -34,9 +35,11 @@ from api_shim.routes import (
 )
 from api_shim.shutdown import on_stop_signal
 from scheduler import assembly
+from scheduler.deadline import deadline_in
 from scheduler.garbage import collect_rarely
 from scheduler.logs import configure
 from scheduler.persistence import revisions
+from scheduler.rules.tallies import Amount, Key
 from scheduler.settings import Settings, WrongSettings
 from scheduler.settings import settings as of_this_process
 from workers import hint_publisher
@@ -44,6 +47,8 @@ from workers.app import ANSWERED_CHANNEL
 from workers.app import app as celery
 from workers.presence import Presence
 
+_ADD_TALLIES_S = 2.0
+"""A process that stops waits this long for the database. Later its last counts are lost."""
 _DESCRIPTION = """
 Places each scheduled phone call when it is due, within the hours in which that person may be called, and never twice.
 
@@ -56,12 +61,13 @@ Responses to requests with a valid key show its rate limits: `X-RateLimit-Limit-
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Create the application. Without `settings`, it reads those of the process when it starts to serve."""
+    tallies = HttpTallies()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure()
         _uvicorn_logs_as_we_do()
-        async with _open(settings or of_this_process()) as app.state.app_context:
+        async with _open(settings or of_this_process(), tallies) as app.state.app_context:
             if settings is None:  # this process serves nothing else
                 collect_rarely()
             yield
@@ -77,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.add_middleware(carrier.CallbackMiddleware)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, tallies=tallies)
     app.add_middleware(_PlainStart)
     errors.handle_in(app)
     app.router.routes.append(carrier.route)
@@ -101,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @contextlib.asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[AppContext]:
+async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppContext]:
     redis_url = settings.redis
 
     hints = hint_publisher.RedisHintPublisher(celery, redis_url)
@@ -111,6 +117,10 @@ async def _open(settings: Settings) -> AsyncIterator[AppContext]:
     async def which_answered(command_ids: Sequence[UUID]) -> frozenset[UUID]:
         return await run_in_thread(threads.lookups, use_cases.command_lookup.which_answered, command_ids)
 
+    async def add_tallies(amounts: Mapping[Key, Amount]) -> None:
+        with deadline_in(_ADD_TALLIES_S):
+            await run_in_thread(threads.without_key, use_cases.tallies.add, amounts)
+
     waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
     batches = CallbackBatches(threads.callbacks, use_cases.hear.store)
     presence = Presence(redis_url)
@@ -118,7 +128,7 @@ async def _open(settings: Settings) -> AsyncIterator[AppContext]:
     await run_in_thread(threads.requests, use_cases.database.check_role)
     hints.start()
     try:
-        async with waiter.listening(), rate_limits.counting():
+        async with waiter.listening(), rate_limits.counting(), tallies.adding(add_tallies):
             with on_stop_signal(waiter.let_go), ending_the_process():
                 yield AppContext(
                     use_cases=use_cases,

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api_shim import errors, out_of_memory
 from api_shim.context import MAX_S
 from api_shim.errors import BodyTooLarge
+from api_shim.http_tallies import HttpTallies
 from api_shim.rate_limits import RateLimitState
 from scheduler.clock import monotonic
 from scheduler.deadline import set_deadline
@@ -30,8 +31,9 @@ class RequestMiddleware:
     Unexpected errors get a response without their text, which may quote input.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tallies: HttpTallies) -> None:
         self._app = app
+        self._tallies = tallies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,7 +46,7 @@ class RequestMiddleware:
         try:
             await self._admit(visit)
         finally:
-            visit.log()
+            visit.log(self._tallies)
 
     async def _admit(self, visit: "_RequestScope") -> None:
         try:
@@ -114,14 +116,18 @@ class _RequestScope:
                 if self._received > _DRAINED:
                     return
 
-    def log(self) -> None:
+    def log(self, tallies: HttpTallies) -> None:
+        """Log and count the request."""
         route: Any = self.scope.get("route")
+        template: str = getattr(route, "path_format", None) or getattr(route, "path", None) or "-"
+        seconds = monotonic() - self._began
+        tallies.count(self.scope["method"], template, self.status, seconds)
         _log.info(
             "request_answered: A request was answered.",
             method=self.scope["method"],
-            route=getattr(route, "path_format", None) or getattr(route, "path", "-"),
+            route=template,
             status=self.status,
-            seconds=round(monotonic() - self._began, 4),
+            seconds=round(seconds, 4),
             trace_id=self.trace_id,
         )
 

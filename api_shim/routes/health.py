@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from pydantic import Field
 from redis import RedisError
 
-from api_shim import responses
+from api_shim import responses, tally_metrics
 from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import SchemaNotReady
 from api_shim.openapi_responses import error_answers
@@ -21,6 +21,7 @@ from api_shim.schemas.envelope import Answer
 from scheduler.assembly import ApiUseCases
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
+from scheduler.rules.tallies import Amount, Key
 from scheduler.use_cases.explain import HOLDING, Carrier, Held, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
 from scheduler.wire.camel_model import Wire
@@ -89,8 +90,9 @@ async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
     "/metrics",
     operation_id="getMetrics",
     summary="Get metrics for Prometheus",
-    description="Waiting and active calls per company, commands, and the state of each carrier account. Each process"
-    " counts at most once in 5 s, so the values may be that old. `duecall_redis_away` is always current.",
+    description="Waiting and active calls per company, commands, and the state of each carrier account, and counters"
+    " and histograms over all processes. Each process counts at most once in 5 s, so the values may be that old."
+    " `duecall_redis_away` is always current.",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **error_answers(400, 503)},
 )
@@ -105,7 +107,12 @@ async def get_metrics(request: Request) -> Response:
 def _counted_now(use_cases: ApiUseCases) -> bytes:
     explain, backlog = use_cases.explain, use_cases.backlog
     return _counted_metrics(
-        explain.waiting(), explain.carriers(), use_cases.carrier_waits.all(), backlog.commands(), backlog.erasures()
+        explain.waiting(),
+        explain.carriers(),
+        use_cases.carrier_waits.all(),
+        backlog.commands(),
+        backlog.erasures(),
+        use_cases.tallies.totals(),
     )
 
 
@@ -177,6 +184,7 @@ def _counted_metrics(
     backoffs: Sequence[Backoff],
     commands: Mapping[UUID, Commands],
     erasures: OpenErasures,
+    totals: Mapping[Key, Amount],
 ) -> bytes:
     """Render the counts. Labels are company ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
@@ -194,6 +202,7 @@ def _counted_metrics(
         ("erasures_oldest_seconds", "Time since the oldest of them was deleted.", _seconds(erasures.oldest)),
     ):
         Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
+    tally_metrics.register(registry, totals)
     return generate_latest(registry)
 
 

@@ -546,7 +546,7 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
 
     def metrics() -> str:
         counts = (explain.waiting(), explain.carriers(), waits.all(), backlog.commands(), backlog.erasures())
-        return health._counted_metrics(*counts).decode()
+        return health._counted_metrics(*counts, {}).decode()
 
     kinds = ("country", "caller")
     assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in metrics() for kind in kinds)

@@ -1,0 +1,141 @@
+"""Metrics: documented names and types, counters that are the same in every process, and bounded labels."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from api_shim import http_tallies
+from api_shim.http_tallies import HttpTallies
+from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
+from scheduler.rules.tallies import CALLS, DIAL_LATENESS, HTTP_REQUESTS, HTTP_SECONDS, Amount, Key, key_of, seconds_of
+from scheduler.use_cases.operations.tallies import Tallies
+from tests.api_shim.intake import Intake, an_intake
+from tests.conftest import Seeded, wait_until
+from tests.docs.pages import read
+from tests.support.builders import Tenant, a_claimed_attempt
+
+_SUFFIX = {"counter": "_total"}
+
+
+def families(intake: Intake) -> dict[str, Metric]:
+    answer = intake.client.get("/metrics")
+    assert answer.status_code == 200
+    return {each.name + _SUFFIX.get(each.type, ""): each for each in text_string_to_metric_families(answer.text)}
+
+
+def value(found: Mapping[str, Metric], name: str, **labels: str) -> float | None:
+    family = next(each for key, each in found.items() if name.startswith(key))
+    return next((each.value for each in family.samples if (each.name, each.labels) == (name, labels)), None)
+
+
+def test_metrics_and_the_reference_page_match(intake: Intake, tenant: Tenant) -> None:
+    a_claimed_attempt(tenant)
+    intake.get("/interviews")
+    wait_until(lambda: intake.count("tallies") + intake.count("tally_entries"), says="the request is counted")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| (.*) \|$", read("docs/reference/metrics.md"), re.MULTILINE)
+    found = families(intake)
+    assert {name: (type_, meaning) for name, type_, _, meaning in rows} == {
+        name: (each.type, each.documentation) for name, each in found.items()
+    }
+    for name, _, labels, _ in rows:
+        assert {label for each in found[name].samples for label in each.labels} - {"le"} == set(
+            re.findall(r"`(\w+)`", labels)
+        ), name
+
+
+def test_requests_are_counted_by_their_template(intake: Intake) -> None:
+    for path in ("/interviews/a-name-of-a-person", "/interviews/another", "/no-such-page"):
+        intake.get(path)
+    intake.client.request("BREW", "/interviews")
+    tallies = Tallies(intake.database)
+    wait_until(lambda: tallies.totals().get(key_of(HTTP_REQUESTS, "GET -", "404")), says="the requests are counted")
+    totals = tallies.totals()
+    templates = {key[1].split("\t")[0] for key in totals if key[0] == HTTP_REQUESTS.name}
+    assert not [each for each in templates if "person" in each or "no-such" in each or "BREW" in each]
+    assert "OTHER -" in templates or "OTHER /interviews" in templates, templates
+    [parameter] = [each for each in templates if each.startswith("GET /interviews/{")]
+    assert totals[key_of(HTTP_SECONDS, parameter)].n == 2
+
+
+def test_two_processes_show_the_same_totals(intake: Intake, seeded: Seeded) -> None:
+    amounts: dict[Key, Amount] = {
+        key_of(CALLS, "BUSY"): Amount(n=7),
+        key_of(DIAL_LATENESS): seconds_of(DIAL_LATENESS, 0.2) + seconds_of(DIAL_LATENESS, 99.0),
+    }
+    tallies = Tallies(intake.database)
+    tallies.add(amounts)
+    tallies.fold()
+    tallies.add(amounts)
+    with an_intake(intake.settings, intake.database, seeded) as other:
+        for found in (families(intake), families(other)):
+            assert value(found, "duecall_calls_total", outcome="BUSY") == 14
+            assert value(found, "duecall_calls_total", outcome="NO_ANSWER") == 0
+            assert value(found, "duecall_dial_lateness_seconds_bucket", le="0.25") == 2
+            assert value(found, "duecall_dial_lateness_seconds_bucket", le="+Inf") == 4
+            assert value(found, "duecall_dial_lateness_seconds_count") == 4
+            assert value(found, "duecall_dial_lateness_seconds_sum") == pytest.approx(198.4)
+
+
+def test_stopped_process_has_counted_its_last_requests(intake: Intake, seeded: Seeded) -> None:
+    with an_intake(intake.settings, intake.database, seeded) as other:
+        other.client.get("/healthz").raise_for_status()
+    totals = Tallies(intake.database).totals()
+    assert totals[key_of(HTTP_REQUESTS, "GET /healthz", "200")].n == 1
+
+
+# ---- counts in memory
+
+
+def count_once(tallies: HttpTallies) -> None:
+    tallies.count("GET", "/interviews", 200, 0.02)
+
+
+REQUESTS = key_of(HTTP_REQUESTS, "GET /interviews", "200")
+
+
+@pytest.mark.parametrize(
+    ("error", "added_later"),
+    [
+        pytest.param(DatabaseAway("away"), 3, id="nothing was stored"),
+        pytest.param(CommitInDoubt("in doubt"), 2, id="may be stored: never twice"),
+    ],
+)
+def test_counts_wait_for_a_database_that_is_away(error: DatabaseAway, added_later: int) -> None:
+    added: list[Mapping[Key, Amount]] = []
+
+    async def add(amounts: Mapping[Key, Amount]) -> None:
+        added.append(amounts)
+        if len(added) == 1:
+            count_once(tallies)  # a request that is answered meanwhile
+            raise error
+
+    async def run() -> None:
+        count_once(tallies)
+        await tallies.add_now(add)
+        count_once(tallies)
+        await tallies.add_now(add)
+        await tallies.add_now(add)
+
+    tallies = HttpTallies()
+    asyncio.run(run())
+    assert [each[REQUESTS].n for each in added] == [1, added_later]
+
+
+def test_counts_are_added_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_tallies, "ADDED_EVERY_S", 3600)
+    added: list[Mapping[Key, Amount]] = []
+
+    async def add(amounts: Mapping[Key, Amount]) -> None:
+        added.append(amounts)
+
+    async def run() -> None:
+        async with tallies.adding(add):
+            count_once(tallies)
+
+    tallies = HttpTallies()
+    asyncio.run(run())
+    assert [each[REQUESTS].n for each in added] == [1]
