@@ -97,8 +97,6 @@ class Clock(Scheduler):  # type: ignore[misc]
     def _fold_tallies(self) -> None:
         try:
             self._release.fold_tallies()
-        except DatabaseAway:
-            raise
         except Exception:  # noqa: BLE001 - figures must not stop the releases
             _log.exception("tallies_not_folded: the counters of /metrics could not be added up; the next sweep retries")
 

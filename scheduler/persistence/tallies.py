@@ -11,6 +11,7 @@ from scheduler.persistence.store import Store, Write
 from scheduler.rules.tallies import Amount, Key, folded
 
 _Row = tuple[Key, Amount]
+_FIELDS = {"name", "label", "n", "sum", "buckets"}
 
 
 class Tallies(Store):
@@ -60,6 +61,8 @@ def _read(entries: Sequence[Mapping[str, AnyValue]]) -> list[_Row]:
     return [
         ((each["name"], each["label"]), Amount(n=each["n"], seconds=each["sum"], buckets=tuple(each["buckets"])))
         for each in entries
+        # Of another version. One unreadable row must not take all metrics away.
+        if each.keys() >= _FIELDS
     ]
 
 

@@ -35,6 +35,7 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
@@ -384,6 +385,7 @@ class Walk:
             counted()
         backlog.commands()
         backlog.erasures()
+        Tallies(self.api.database).totals()
         self.watch.step = "health"
         self.api.database.schema_revision()
         self.api.database.clock_is_right()

@@ -196,6 +196,14 @@ def test_fold_changes_no_total(tenant: Tenant, tallies: Tallies) -> None:
     assert sum(before[key_of(DIAL_LATENESS)].buckets) == 6
 
 
+def test_unreadable_row_takes_no_other_count_away(tenant: Tenant, tallies: Tallies) -> None:
+    tallies.add(MANY)
+    tenant.change("INSERT INTO tally_entries (entries) VALUES ('[{}]')")
+    assert tallies.totals() == MANY
+    tallies.fold()
+    assert tallies.totals() == MANY
+
+
 def test_totals_during_a_fold_count_nothing_twice(tenant: Tenant, tallies: Tallies) -> None:
     tallies.add(MANY)
     with tenant.database.transaction() as stores:

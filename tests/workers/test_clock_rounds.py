@@ -8,9 +8,12 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler.clock import monotonic
 from scheduler.persistence.database import Database
+from scheduler.rules.tallies import CALLS, ONE, Amount, key_of
+from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_waiting_command
@@ -109,3 +112,22 @@ def test_failing_hints_do_not_stop_the_releases(
         assert hints.ids(tasks.DIAL) == [due.id], "released in the same round"
     watched.tick(resends=True)
     assert len(watched.sent) == WITH_RESENDING, "and they are tried again"
+
+
+def test_sweep_folds_the_tallies(watched: Watched, tenant: Tenant) -> None:
+    Tallies(tenant.database).add({key_of(CALLS, "BUSY"): ONE})
+    watched.clock._next_sweep = 0.0
+    watched.tick(resends=False)
+    assert tenant.ask("SELECT count(*) FROM tally_entries") == [(0,)]
+    assert tenant.ask("SELECT name, label, n FROM tallies") == [("duecall_calls", "BUSY", 1)]
+
+
+def test_tallies_that_cannot_be_folded_stop_no_release(watched: Watched, tenant: Tenant, hints: RecordingHints) -> None:
+    due = a_pending_attempt(tenant)
+    for _ in range(2):  # together more than a column can hold
+        Tallies(tenant.database).add({key_of(CALLS, "BUSY"): Amount(n=2**63 - 1)})
+    watched.clock._next_sweep = 0.0
+    with capture_logs() as logs:
+        watched.tick(resends=False)
+    assert [each["event"].partition(":")[0] for each in logs] == ["tallies_not_folded"]
+    assert hints.ids(tasks.DIAL) == [due.id]
