@@ -75,10 +75,13 @@ _COUNTS = text(f"""
                count(*) FILTER (WHERE phase = 'UNKNOWN') AS asked_for,
                count(*) FILTER (WHERE phase = 'UNKNOWN' AND unknown_at <= :undecided_before) AS undecided
         FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
-    ), has AS (
-        -- Usually both are false, and no due attempt is compared with commands and back-offs.
-        SELECT EXISTS (SELECT FROM inbox WHERE applied_at IS NULL) AS commands,
-               EXISTS (SELECT FROM carrier_backoffs WHERE down_until IS NOT NULL) AS backoffs
+    ), backoffs AS (
+        -- This role cannot read caller ids, so one refused number excuses the company's other numbers too.
+        SELECT array_agg(b.country) FILTER (WHERE b.country IS NOT NULL) AS countries,
+               array_agg(b.company_id) FILTER (WHERE b.cause = ANY (:permissions)) AS refused,
+               array_agg(b.company_id) FILTER (WHERE b.cause <> ALL (:permissions)) AS failing
+        FROM carrier_backoffs b
+        WHERE b.account_id = (SELECT id FROM account) AND b.down_until IS NOT NULL
     ), due AS MATERIALIZED (
         SELECT c.id AS company_id, a.due_at, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
                -- The first rule that holds the attempt, in the order of `lifecycle/blocks.py`.
@@ -109,27 +112,24 @@ _COUNTS = text(f"""
             ORDER BY a.due_at
             LIMIT {_MOST}
         ) a
-        -- OFFSET keeps these searches for each attempt. For many attempts, joins would read all lines and commands.
+        -- OFFSET keeps this a search for each attempt. For many attempts, a join would read all lines.
         CROSS JOIN LATERAL (
             SELECT l.attempt_id IS NOT NULL
                        OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
                    CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id THEN l.free_at END AS rested_until,
-                   (SELECT commands FROM has)
-                       AND EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-                       AS held,
-                   -- This role cannot read caller ids, so one refused number excuses the company's others too.
-                   CASE WHEN (SELECT backoffs FROM has) THEN (
-                       SELECT CASE
-                                  WHEN b.country IS NOT NULL THEN '{Rule.CARRIER_REFUSES_COUNTRY}'
-                                  WHEN b.cause = ANY (:permissions) THEN '{Rule.CARRIER_REFUSES_CALLER}'
-                                  ELSE '{Rule.CARRIER_FAILS_CALLER}'
-                              END
-                       FROM carrier_backoffs b
-                       WHERE b.account_id = (SELECT id FROM account)
-                         AND b.down_until IS NOT NULL AND (b.country = l.country OR b.company_id = c.id)
-                       ORDER BY b.country
-                       LIMIT 1
-                   ) END AS backoff
+                   -- Hashed once. A search for each attempt would read all waiting commands each time, because until
+                   -- the next ANALYZE PostgreSQL expects none. With the limit it never expects too many to hash.
+                   a.interview_id IN (
+                       SELECT x.interview_id FROM inbox x
+                       WHERE x.applied_at IS NULL AND x.interview_id IS NOT NULL
+                       LIMIT 100000
+                   ) AS held,
+                   CASE
+                       WHEN l.country = ANY ((SELECT countries FROM backoffs)::text[])
+                           THEN '{Rule.CARRIER_REFUSES_COUNTRY}'
+                       WHEN c.id = ANY ((SELECT refused FROM backoffs)::uuid[]) THEN '{Rule.CARRIER_REFUSES_CALLER}'
+                       WHEN c.id = ANY ((SELECT failing FROM backoffs)::uuid[]) THEN '{Rule.CARRIER_FAILS_CALLER}'
+                   END AS backoff
             FROM lines l
             WHERE l.number_hash = a.number_hash
             OFFSET 0
