@@ -1,5 +1,6 @@
 """Tallies: counted in the transaction that they belong to, without a statement of their own, and never lost."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+from scheduler.domain.attempt import Phase
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.domain.command import UpdateInterview
 from scheduler.rules.tallies import (
@@ -37,8 +39,10 @@ from tests.support.builders import (
     a_placed_attempt,
     a_sid,
 )
+from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import EMPTY_LIST, PAUSED, Perform, answering, change_now, settle_at
+from tests.use_cases.dialling.test_early_hints import a_dialler
 from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_batches import BUSY, stored
 from tests.use_cases.test_hear import a_form
@@ -122,6 +126,31 @@ def test_times_of_posts_are_recorded_with_their_answers(tenant: Tenant, tallies:
     assert totals[key_of(DIAL_LATENESS)] == late + late
     for answer in ("accepted", "unknown"):
         assert totals[key_of(CARRIER_ANSWER, answer)] == seconds_of(CARRIER_ANSWER, SENT.answered_after)
+
+
+def test_dialler_measures_each_call_that_it_sends(
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, tallies: Tallies
+) -> None:
+    attempt = a_pending_attempt(tenant)
+    now.move(timedelta(seconds=7))
+    dialler = a_dialler(tenant, carrier)
+
+    async def dial() -> None:
+        calls: set[asyncio.Task[None]] = set()
+        dialler._take((attempt.id,), {})
+        await dialler._claim_from_hand(calls)
+        await asyncio.wait(calls)
+        dialler._recorder.wake()
+        await dialler._recorder.run(lambda: True)
+        await dialler._line.close()
+
+    dialler._loop.run_until_complete(dial())
+    dialler._loop.close()
+    assert tenant.attempt(attempt.id).phase is Phase.PLACED
+    totals = tallies.totals()
+    assert totals[key_of(DIAL_LATENESS)] == seconds_of(DIAL_LATENESS, now() - attempt.due_at)
+    assert totals[key_of(CARRIER_ANSWER, "accepted")].n == 1
+    assert dialler._post_times.of([attempt.id]) == {}, "forgotten once recorded"
 
 
 def test_tallies_travel_in_statements_that_are_sent_anyway(
