@@ -388,7 +388,7 @@ class Walk:
 
     def count(self) -> None:
         self.watch.step = "gauges"
-        for _ in range(40):  # PostgreSQL must not read all of them for each due attempt
+        for _ in range(40):  # the figures are counted while commands wait, too
             a_waiting_command(self.owner, self.a_call().interview_id)
         explain, backlog = Explain(self.api.context), Backlog(self.api.database, self.now)
         for counted in (explain.waiting, explain.carriers, CarrierWaits(self.api.database, self.now).all):
