@@ -43,6 +43,7 @@ from scheduler.rules.tallies import Amount, Key
 from scheduler.settings import Settings, WrongSettings
 from scheduler.settings import settings as of_this_process
 from workers import hint_publisher
+from workers.alarm_writer import AlarmWriter
 from workers.app import ANSWERED_CHANNEL
 from workers.app import app as celery
 from workers.presence import Presence
@@ -121,12 +122,14 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
         with deadline_in(_ADD_TALLIES_S):
             await run_in_thread(threads.without_key, use_cases.tallies.add, amounts)
 
+    alarms = AlarmWriter(assembly.alarm_store(settings, "api"))
     waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
     batches = CallbackBatches(threads.callbacks, use_cases.hear.store)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, use_cases.now, lambda: waiter.is_away)
     await run_in_thread(threads.requests, use_cases.database.check_role)
     hints.start()
+    alarms.start()
     try:
         async with waiter.listening(), rate_limits.counting(), tallies.adding(add_tallies):
             with on_stop_signal(waiter.let_go), ending_the_process():
@@ -148,6 +151,7 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
         presence.close()
         for database in use_cases.databases:
             database.close()
+        alarms.stop()
 
 
 class _PlainStart:

@@ -171,6 +171,7 @@ class WriteSender(Sender):
             request_hash=self.hash_of(raw),
             fields=of_write(kind, raw),
             command_id=new_id(self.use_cases.now()),
+            trace_id=self.request.state.trace_id,
         )
         while True:
             # A Commit belongs to one transaction, so each try needs a new one.

@@ -1,8 +1,10 @@
 """Assembly: builds the use cases of a process from its settings, in one place, once."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from scheduler import failpoints
+from scheduler.alarm_receiver import AlarmReceiver
 from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.clock import Now, clock
@@ -15,6 +17,8 @@ from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.operations.alarm_posts import AlarmPosts
+from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.erase import Erase
@@ -49,6 +53,7 @@ class ApiUseCases:
     submit: Submit
     hear: Hear
     explain: Explain
+    alarms: Alarms
     backlog: Backlog
     carrier_waits: CarrierWaits
     tallies: Tallies
@@ -79,6 +84,7 @@ class WorkerUseCases:
     invitations: Invitations
     purge: Purge
     erase: Erase
+    alarm_posts: AlarmPosts
 
 
 def context_of(settings: Settings, database: Database) -> Context:
@@ -111,6 +117,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         submit=Submit(database, hints, now),
         hear=Hear(replace(context, database=for_callbacks), hints, TwilioCallbacks(carrier(settings))),
         explain=Explain(context),
+        alarms=Alarms(database, now),
         backlog=Backlog(database, now),
         carrier_waits=CarrierWaits(database, now),
         tallies=Tallies(database),
@@ -145,7 +152,13 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
         purge=Purge(database, hints, now),
         erase=Erase(context, hints),
+        alarm_posts=AlarmPosts(database, alarm_receiver(settings), now),
     )
+
+
+def alarm_store(settings: Settings, role: Literal["api", "worker"]) -> AlarmStore:
+    """Build the store of a process's alarms. It has its own connection, which is open only while alarms are stored."""
+    return AlarmStore(Database(settings.database(role), pool_size=1), clock(settings.duecall_clock_offset_s))
 
 
 def release(settings: Settings, hints: Hints) -> Release:
@@ -164,14 +177,14 @@ def dialler(settings: Settings) -> Dialler:
     return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
 
 
-def reconcile(settings: Settings, database: Database) -> Reconcile:
+def reconcile(settings: Settings, database: Database, actor: str) -> Reconcile:
     """Build the use case of an operator's command. Raises MissingSetting, DatabaseAway."""
     from scheduler.carriers.twilio_queries import TwilioQueries
 
     must_name_a_carrier(settings)
     context = context_of(settings, database)
     queries = TwilioQueries(carrier(settings), context.policy)
-    return Reconcile(context, queries, account_id(settings, database, context.now))
+    return Reconcile(context, queries, account_id(settings, database, context.now), actor)
 
 
 def _worker_context(settings: Settings) -> Context:
@@ -205,6 +218,16 @@ def carrier(settings: Settings) -> TwilioAccount:
         voice_url=settings.twilio_voice_url,
         ca_file=settings.ssl_cert_file,
     )
+
+
+def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
+    """Build the receiver of new alarms. None: the settings name none."""
+    url, secret = settings.alert_webhook_url, settings.alert_webhook_secret
+    if url is None or secret is None:
+        return None
+    from scheduler.alarm_webhook import AlarmWebhook
+
+    return AlarmWebhook(url.get_secret_value(), secret.get_secret_value())
 
 
 def mailer(settings: Settings) -> Mailer:

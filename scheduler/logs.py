@@ -6,7 +6,8 @@ A field that is not in `ALLOWED` is never written, so that no name or number sli
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -56,6 +57,21 @@ ALLOWED = frozenset(
 )
 
 _watch: Callable[[BaseException], None] | None = None
+
+
+class _Alarms:
+    """The function that receives the alarms of this process."""
+
+    watch: Callable[[str, Mapping[str, object]], None] | None = None
+
+
+def _alarm_watched(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # `is_stored`: the alarm was stored in the transaction of its cause.
+    is_stored = event.pop("is_stored", False)
+    if _Alarms.watch is not None and not is_stored and "alarm" in event:
+        with suppress(Exception):  # a log line must not raise an error in its caller
+            _Alarms.watch(str(event["alarm"]), event)
+    return event
 
 
 def _only_allowed(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -116,6 +132,7 @@ _CHAIN: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     _without_a_message,
     _error_by_kind,
+    _alarm_watched,
 ]
 
 
@@ -158,6 +175,11 @@ def watch_errors(watch: Callable[[BaseException], None] | None) -> None:
     """Pass every logged error, also of libraries, to `watch`. None ends this."""
     global _watch  # noqa: PLW0603 - there is one log
     _watch = watch
+
+
+def watch_alarms(watch: Callable[[str, Mapping[str, object]], None] | None) -> None:
+    """Pass the kind and the fields of every logged alarm to `watch`, which must not block. None ends this."""
+    _Alarms.watch = watch
 
 
 def log(name: str) -> structlog.stdlib.BoundLogger:

@@ -1,5 +1,6 @@
 """Settings: every environment variable, read once. Nothing else in the product reads the environment."""
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ DEVELOPMENT_SENDER = "Duecall <duecall@localhost.localdomain>"
 
 _SHORTEST_PEPPER = 16
 _SHORTEST_PASSWORD = 8
+_WEBHOOK_KEY_BYTES = range(24, 65)
 
 _A_YEAR_S = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_A_YEAR_S, allow_inf_nan=False)]
@@ -93,6 +95,11 @@ class Settings(BaseSettings):
     """`Duecall <mail@example.com>`, or only an address."""
     app_url: str | None = None
     """The web application that invitation links lead to. Default: this API, which has no page for them."""
+
+    alert_webhook_url: SecretStr | None = None
+    """Receiver of new alarms, see `alarm_webhook`. Its path may contain a secret. Unset: alarms are not posted."""
+    alert_webhook_secret: SecretStr | None = None
+    """Key of the signatures: `whsec_` and base64. Required with the URL."""
 
     key_pepper: SecretStr = SecretStr(DEVELOPMENT_PEPPER)
     flower_basic_auth: SecretStr = SecretStr(DEVELOPMENT_FLOWER_AUTH)
@@ -193,6 +200,34 @@ class Settings(BaseSettings):
             raise ValueError("must be written in ASCII, without spaces")
         return url.rstrip("/")
 
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _is_a_receiver(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            _check_url(url.get_secret_value(), "web")
+            if _is_overheard(url.get_secret_value()):
+                raise ValueError("must begin with https://; http:// is only allowed to this machine, in development")
+        return url
+
+    @field_validator("alert_webhook_secret")
+    @classmethod
+    def _is_a_webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            prefix, _, encoded = secret.get_secret_value().partition("_")
+            try:
+                length = len(base64.b64decode(encoded, validate=True))
+            except ValueError:
+                length = 0
+            if prefix != "whsec" or length not in _WEBHOOK_KEY_BYTES:
+                raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+        return secret
+
+    @model_validator(mode="after")
+    def _alarms_are_signed(self) -> Self:
+        if self.alert_webhook_url is not None and self.alert_webhook_secret is None:
+            raise ValueError("ALERT_WEBHOOK_SECRET is required with ALERT_WEBHOOK_URL; the receiver checks it")
+        return self
+
     @model_validator(mode="after")
     def _strong_in_production(self) -> Self:
         if self.duecall_env != "production":
@@ -214,6 +249,7 @@ class Settings(BaseSettings):
                 ("SMTP_URL", self.smtp_url is None),
                 ("MAIL_FROM", self.mail_from is None),
                 ("APP_URL", self.app_url is None or _is_overheard(self.app_url)),
+                ("ALERT_WEBHOOK_URL", _is_plain_http(self.alert_webhook_url)),
             )
             if holds
         ]
@@ -332,6 +368,10 @@ def _is_overheard(url: str) -> bool:
     """Return whether the URL would send tokens, credentials or phone numbers over a network unencrypted."""
     parts = urlsplit(url)
     return parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}
+
+
+def _is_plain_http(url: SecretStr | None) -> bool:
+    return url is not None and urlsplit(url.get_secret_value()).scheme.lower() != "https"
 
 
 _ENCODED = "; percent-encode characters such as / @ : # % in a password"

@@ -1,5 +1,6 @@
 """`duecall up` and every worker warn about a Redis that evicts keys, and only then."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 from scheduler import redis_health
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
-from tests.acceptance.conftest import running_system
+from tests.acceptance.conftest import WholeSystem, running_system
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 
@@ -21,6 +22,10 @@ def evicting(valkey: EmbeddedValkey) -> Iterator[str]:
         client.config_set("maxmemory-policy", "allkeys-lru")
         yield valkey.url
         client.config_set("maxmemory-policy", "noeviction")
+
+
+def alarms_of(whole: WholeSystem) -> list[tuple[str, int]]:
+    return [(each["kind"], each["count"]) for each in json.loads(whole.duecall("alarms", "list", "--json"))]
 
 
 def test_our_own_server_keeps_all(valkey: EmbeddedValkey) -> None:
@@ -47,4 +52,6 @@ def test_evicting_redis_is_reported_while_everything_runs(evicting: str, tmp_pat
                 seconds=30,
                 says=f"{name} says it",
             )
+        # Five processes raise the same alarm, which is one row.
+        whole.wait_until(lambda: alarms_of(whole) == [("REDIS_EVICTS", 5)], seconds=30, says="the alarm is kept")
         assert whole.client.post(whole.client.interview("+421915310001")).status_code == 201

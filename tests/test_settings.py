@@ -118,7 +118,11 @@ def test_a_url_that_is_one_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, 
     assert taken.get_secret_value() == url
 
 
-PRODUCTION = {name.upper(): value for name, value in STRONG.items()}
+WEBHOOK = {
+    "ALERT_WEBHOOK_URL": "https://pager.example.com/secret",
+    "ALERT_WEBHOOK_SECRET": "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0",
+}
+PRODUCTION = {name.upper(): value for name, value in STRONG.items()} | WEBHOOK
 WEAK = [
     ("KEY_PEPPER", DEVELOPMENT_PEPPER),
     ("KEY_PEPPER", "too short"),
@@ -142,6 +146,7 @@ WEAK = [
     ("MAIL_FROM", ""),
     ("APP_URL", ""),
     ("APP_URL", "http://app.example.com"),
+    ("ALERT_WEBHOOK_URL", "http://127.0.0.1:9/pager"),
     ("DUECALL_CLOCK_OFFSET_S", "1"),
     ("DUECALL_FAILPOINT", "dial.claimed"),
 ]
@@ -154,6 +159,34 @@ def test_production_refuses_weak_settings_by_name(monkeypatch: pytest.MonkeyPatc
     assert "secret" not in said
     monkeypatch.setenv("DUECALL_ENV", "development")
     assert Settings()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"ALERT_WEBHOOK_SECRET": ""}, "ALERT_WEBHOOK_SECRET is required with ALERT_WEBHOOK_URL"),
+        ({"ALERT_WEBHOOK_URL": "http://pager.example.com/secret"}, "ALERT_WEBHOOK_URL must begin with https://"),
+        ({"ALERT_WEBHOOK_URL": "ftp://pager.example.com/secret"}, "ALERT_WEBHOOK_URL must be a URL that begins with"),
+        ({"ALERT_WEBHOOK_SECRET": "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0"}, "ALERT_WEBHOOK_SECRET must be whsec_"),
+        ({"ALERT_WEBHOOK_SECRET": "whsec_c2VjcmV0"}, "ALERT_WEBHOOK_SECRET must be whsec_"),
+        ({"ALERT_WEBHOOK_SECRET": "whsec_not base64"}, "ALERT_WEBHOOK_SECRET must be whsec_"),
+    ],
+)
+def test_wrong_webhook_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str) -> None:
+    refusal = _refusal(monkeypatch, **WEBHOOK | variables)
+    assert said in refusal
+    assert "secret" not in refusal
+    assert "c2Vjcm" not in refusal
+
+
+@pytest.mark.parametrize("url", [WEBHOOK["ALERT_WEBHOOK_URL"], "http://127.0.0.1:9/pager"])
+def test_webhook_is_taken_and_optional(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    assert Settings().alert_webhook_url is None
+    for name, value in (WEBHOOK | {"ALERT_WEBHOOK_URL": url}).items():
+        monkeypatch.setenv(name, value)
+    chosen = Settings().alert_webhook_url
+    assert chosen is not None
+    assert chosen.get_secret_value() == url
 
 
 def test_every_refusal_of_production_is_proven_here() -> None:

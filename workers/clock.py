@@ -17,6 +17,7 @@ from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings
 from scheduler.use_cases.release import Round
+from workers.alarm_writer import AlarmWriter
 from workers.app import app, starting
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
@@ -39,6 +40,7 @@ class Clock(Scheduler):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Beat's own
         self._listening: psycopg.Connection[Any] | None = None
         self._hints: RedisHintPublisher | None = None
+        self._alarms: AlarmWriter | None = None
         self._next_sweep = 0.0
         self._next_purge = 0.0
         self._next_announcement = 0.0
@@ -55,6 +57,8 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._presence = Presence(chosen.redis)
         with starting():
             self._release = assembly.release(chosen, self._hints)
+        self._alarms = AlarmWriter(assembly.alarm_store(chosen, "worker"))
+        self._alarms.start()
         self._sweep_every = chosen.policy.sweep.total_seconds()
 
     def setup_schedule(self) -> None:
@@ -149,3 +153,5 @@ class Clock(Scheduler):  # type: ignore[misc]
                 self._presence.withdraw(self._process)
         if self._hints is not None:
             self._hints.stop()  # publishes waiting hints: their rows are already marked as sent
+        if self._alarms is not None:
+            self._alarms.stop()

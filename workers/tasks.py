@@ -24,6 +24,7 @@ from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
 from workers import liveness
+from workers.alarm_writer import AlarmWriter
 from workers.app import DUE_AT, app, starting
 from workers.gathered_ids import GatheredIds
 from workers.hint_publisher import RedisHintPublisher
@@ -37,6 +38,11 @@ def _hints() -> RedisHintPublisher:
     hints = RedisHintPublisher(app, settings().redis)
     hints.start()
     return hints
+
+
+@lru_cache(maxsize=1)
+def _alarms() -> AlarmWriter:
+    return AlarmWriter(assembly.alarm_store(settings(), "worker"))
 
 
 @lru_cache(maxsize=1)
@@ -207,6 +213,11 @@ def purge(_: list[str]) -> None:
     use_cases().purge.round()
 
 
+@app.task(name=names.POST_ALARMS, base=QuietTask)  # type: ignore[untyped-decorator]
+def post_alarms(_: list[str]) -> None:
+    use_cases().alarm_posts.send()
+
+
 @app.task(name=names.ERASE, base=QuietTask)  # type: ignore[untyped-decorator]
 def erase(company_ids: list[str]) -> None:
     _each(map(UUID, company_ids), use_cases().erase.company)
@@ -222,6 +233,7 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
     with starting():
         assembly.must_name_a_carrier(settings())
         assembly.must_see_every_row(settings())
+    _alarms().start()
     queues = set(sender.app.amqp.queues.consume_from)
     process = Announcement(queues=frozenset(queues), times=settings().times)
     liveness.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)
@@ -266,3 +278,4 @@ def _stop(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
             _hints().send(names.DIAL, left[start : start + AT_MOST_A_TRANSACTION])
     if _hints.cache_info().currsize:
         _hints().stop()
+    _alarms().stop()

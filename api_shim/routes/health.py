@@ -113,6 +113,7 @@ def _counted_now(use_cases: ApiUseCases) -> bytes:
         backlog.commands(),
         backlog.erasures(),
         use_cases.tallies.totals(),
+        use_cases.alarms.count_open(),
     )
 
 
@@ -185,6 +186,7 @@ def _counted_metrics(
     commands: Mapping[UUID, Commands],
     erasures: OpenErasures,
     totals: Mapping[Key, Amount],
+    alarms: Mapping[str, int],
 ) -> bytes:
     """Render the counts. Labels are company ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
@@ -203,6 +205,7 @@ def _counted_metrics(
     ):
         Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
     tally_metrics.register(registry, totals)
+    _add_alarms(registry, alarms)
     return generate_latest(registry)
 
 
@@ -239,6 +242,12 @@ def _add_backoffs(registry: CollectorRegistry, backoffs: Sequence[Backoff]) -> N
     by_kind = Counter("caller" if each.scope.country is None else "country" for each in backoffs)
     for kind in ("country", "caller"):
         waits.labels(kind).set(by_kind[kind])
+
+
+def _add_alarms(registry: CollectorRegistry, alarms: Mapping[str, int]) -> None:
+    opened = Gauge("duecall_alarms_open", "Alarms that no operator has acknowledged yet.", ["kind"], registry=registry)
+    for kind, count in alarms.items():
+        opened.labels(kind).set(count)
 
 
 def _seconds(span: timedelta | None) -> float:

@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 db = typer.Typer(help="Manage the database schema and its logins.", no_args_is_help=True)
 keys = typer.Typer(help="Manage API keys.", no_args_is_help=True)
+alarms = typer.Typer(help="List and acknowledge alarms.", no_args_is_help=True)
 unknown = typer.Typer(help="List calls of unknown outcome, and decide about them.", no_args_is_help=True)
 quarantine = typer.Typer(
     help="List, retry or drop commands and callbacks in quarantine (failed five times).", no_args_is_help=True
@@ -48,6 +49,7 @@ billing = typer.Typer(help="Set how a company is billed.", no_args_is_help=True)
 openapi = typer.Typer(help="Write or check the OpenAPI document.", no_args_is_help=True)
 app.add_typer(db, name="db")
 app.add_typer(keys, name="keys")
+app.add_typer(alarms, name="alarms")
 app.add_typer(unknown, name="unknown")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(carrier, name="carrier")

@@ -8,7 +8,7 @@ import typer
 
 from scheduler.cli.app import billing, examples, numbers
 from scheduler.cli.on_demand import operator_session
-from scheduler.cli.options import AsJson, CompanyId
+from scheduler.cli.options import AsJson, CompanyId, Reason
 from scheduler.cli.output import print_json, print_note, print_result, refuse
 from scheduler.domain.usage import Billing, BillingSystem, PriceList
 from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
@@ -22,12 +22,14 @@ def numbers_add(
     number: Annotated[
         str, typer.Argument(metavar="NUMBER", help="Phone number with its country code, for example +421221020002.")
     ],
+    reason: Reason = None,
 ) -> None:
     """Add a caller number to a company. The carrier account must own the number."""
     from scheduler.use_cases.operations.installation import Installation
 
     with operator_session() as session:
-        number_id = Installation(session.database, session.keys, session.now).add_number(company, number)
+        installation = Installation(session.database, session.keys, session.now, session.actor)
+        number_id = installation.add_number(company, number, reason)
         session.report("a number was added")
         print_result(str(number_id))
 
@@ -54,6 +56,7 @@ def billing_set(
     default_prices: Annotated[
         bool, typer.Option("--default-prices", help="Default prices for every focus without --price.")
     ] = False,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Set the unit and the prices in which a company is billed from now on. Booked usage does not change."""
@@ -63,8 +66,8 @@ def billing_set(
         refuse("Give at least one of --system, --price and --default-prices.")
     prices = _prices(price or ())
     with operator_session() as session:
-        after = Usage(session.database, session.now).bill(
-            company, system=system, prices=prices, drops_its_prices=default_prices
+        after = Usage(session.database, session.now, session.actor).bill(
+            company, system=system, prices=prices, drops_its_prices=default_prices, reason=reason
         )
     _print_billing(company, after, as_json=as_json)
 

@@ -2,7 +2,7 @@
 
 from scheduler.cli.app import carrier, examples
 from scheduler.cli.on_demand import operator_session
-from scheduler.cli.options import AsJson
+from scheduler.cli.options import AsJson, Reason
 from scheduler.cli.output import print_json, print_rows
 
 
@@ -22,10 +22,10 @@ def carrier_list(as_json: AsJson = False) -> None:
 
 
 @carrier.command("retry", epilog=examples("duecall carrier retry   # after the carrier has granted a permission"))
-def carrier_retry() -> None:
+def carrier_retry(reason: Reason = None) -> None:
     """Try one call of each back-off now. If the carrier accepts it, the other calls follow."""
     with operator_session() as session:
-        count = session.carrier_waits.end()
+        count = session.carrier_waits.end(reason)
     session.report(f"{count} back-offs ended; one call of each is tried")
 
 

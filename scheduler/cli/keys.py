@@ -7,7 +7,7 @@ import typer
 
 from scheduler.cli.app import examples, keys
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import AsJson, KeyId, id_of, instant_of
+from scheduler.cli.options import AsJson, KeyId, Reason, id_of, instant_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
 from scheduler.domain.key import PER_HOUR, PER_MINUTE
 from scheduler.domain.principal import KeyKind, Principal
@@ -63,6 +63,7 @@ def keys_create(
             min=1, max=_MAX_REQUESTS, help=f"Requests per hour. Default: {PER_HOUR}, or those of the rotated key."
         ),
     ] = None,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an API key. It is shown only once."""
@@ -76,7 +77,7 @@ def keys_create(
     }
     given: dict[str, Any] = {option: value for option, value in options.items() if value is not None}
     with operator_session() as session:
-        principal, secret = _created(session, company, ats, rotate, given)
+        principal, secret = _created(session, company, ats, rotate, given, reason)
         if not as_json:
             session.report(f"key {principal.key_id} was created; it is shown only once")
     if as_json:
@@ -96,11 +97,17 @@ def _check_owner(company: UUID | None, ats: str | None, rotate: UUID | None, nam
 
 
 def _created(
-    session: "OperatorSession", company: UUID | None, ats: str | None, rotate: UUID | None, given: dict[str, Any]
+    session: "OperatorSession",
+    company: UUID | None,
+    ats: str | None,
+    rotate: UUID | None,
+    given: dict[str, Any],
+    reason: str | None,
 ) -> tuple[Principal, str]:
     """Create the key of the owner that is named. Return it with its secret."""
     if rotate is not None:
-        return session.keys.rotate(rotate, given)
+        return session.keys.rotate(rotate, given, reason)
+    given = {**given, "reason": reason}
     if company is not None:
         return session.keys.create(kind=KeyKind.REGULAR, company_id=company, **{"name": "regular", **given})
     return session.keys.create(kind=KeyKind.ATS, name=str(ats).strip(), **given)
@@ -147,18 +154,18 @@ def keys_suspend(
 
 
 @keys.command("resume", epilog=examples("duecall keys resume KEY_ID"))
-def keys_resume(key_id: KeyId, as_json: AsJson = False) -> None:
+def keys_resume(key_id: KeyId, reason: Reason = None, as_json: AsJson = False) -> None:
     """Resume a suspended key."""
     with operator_session() as session:
-        changed = session.keys.resume(key_id)
+        changed = session.keys.resume(key_id, reason)
     _print_change(key_id, "is resumed", "was not suspended", changed=changed, as_json=as_json)
 
 
 @keys.command("revoke", epilog=examples("duecall keys revoke KEY_ID"))
-def keys_revoke(key_id: KeyId, as_json: AsJson = False) -> None:
+def keys_revoke(key_id: KeyId, reason: Reason = None, as_json: AsJson = False) -> None:
     """Revoke a key permanently: requests with it receive 401 INVALID_API_KEY. Its rotations stay valid."""
     with operator_session() as session:
-        changed = session.keys.revoke(key_id)
+        changed = session.keys.revoke(key_id, reason)
     _print_change(key_id, "is revoked", "was already revoked", changed=changed, as_json=as_json)
 
 

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli.actor import cli_actor
 from scheduler.cli.app import examples, locks
 from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import ActReason, AsJson
@@ -48,5 +47,5 @@ def locks_end(
     """End a database session. Its transaction is rolled back, and its program receives an error."""
     why = required_reason(reason, "duecall locks end")
     with operator_session() as session:
-        session.database_sessions.end(pid, actor=cli_actor(), reason=why)
+        session.database_sessions.end(pid, why)
     session.report(f"session {pid} was ended")

@@ -11,6 +11,8 @@ from scheduler.cli import run  # noqa: F401
 # isort: split
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
 from scheduler.cli import (  # noqa: F401
+    alarms,
+    audit,
     billing,
     carrier,
     database,

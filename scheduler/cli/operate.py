@@ -8,7 +8,7 @@ import typer
 
 from scheduler.cli.app import app, examples
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import AllCompanies, AsJson, OneCompanyId, id_of, instant_of
+from scheduler.cli.options import AllCompanies, AsJson, OneCompanyId, Reason, id_of, instant_of
 from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
@@ -68,8 +68,8 @@ def _explanation(session: "OperatorSession", attempt_or_interview: UUID) -> Expl
 def status(as_json: AsJson = False) -> None:
     """Show the carrier's state, and per company the calls that wait, are late, in progress or of unknown outcome.
 
-    Also shows unsent invitations, and the number and age of accepted commands that are not applied yet and of deleted
-    companies that are not erased yet.
+    Also shows open alarms, unsent invitations, and the number and age of accepted commands that are not applied yet and
+    of deleted companies that are not erased yet.
     """
     from scheduler.terminal.status import status_as_json, status_page
     from scheduler.terminal.text import system_line
@@ -81,11 +81,11 @@ def status(as_json: AsJson = False) -> None:
             session.backlog.commands(),
         )
         mails, erasures = session.explain.unsent_invitations(), session.backlog.erasures()
-        backoffs = session.carrier_waits.all()
+        backoffs, alarms = session.carrier_waits.all(), session.alarms.count_open()
     if as_json:
-        print_json(status_as_json(carriers, backoffs, companies, commands, mails, erasures))
+        print_json(status_as_json(carriers, backoffs, companies, commands, mails, erasures, alarms))
     else:
-        page = status_page(carriers, backoffs, companies, commands, mails, erasures, session.now())
+        page = status_page(carriers, backoffs, companies, commands, mails, erasures, alarms, session.now())
         print_pages(system_line(session.system), page)
 
 
@@ -128,14 +128,19 @@ def pause(
 @app.command(
     epilog=examples("duecall resume 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55", "duecall resume --all"),
 )
-def resume(company_id: OneCompanyId = None, everything: AllCompanies = False, as_json: AsJson = False) -> None:
+def resume(
+    company_id: OneCompanyId = None,
+    reason: Reason = None,
+    everything: AllCompanies = False,
+    as_json: AsJson = False,
+) -> None:
     """Resume calling for one company, or for all. Overdue calls are placed immediately, within calling hours.
 
     --all does not resume companies that were paused separately.
     """
     target = _target("resume", company_id, everything=everything)
     with operator_session() as session:
-        before = session.pauses.resume(company_id)
+        before = session.pauses.resume(company_id, reason)
         other_pauses = list(_other_pauses(session, company_id))
     if as_json:
         _print_pause(company_id, None, changed=before is not None)
@@ -158,6 +163,7 @@ def resume(company_id: OneCompanyId = None, everything: AllCompanies = False, as
 )
 def reconcile(
     since: Annotated[str, typer.Option(help="Time of the backup, or an earlier time.")],
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Find calls that a restored database does not contain, by querying the carrier. Places no calls.
@@ -173,7 +179,7 @@ def reconcile(
     since_at = instant_of(since, "--since")
     with operator_session() as session:
         try:
-            result = assembly.reconcile(installation()[0], session.database).since(since_at)
+            result = assembly.reconcile(installation()[0], session.database, session.actor).since(since_at, reason)
         except NotPaused:
             refuse("Pause everything first: duecall pause --all --reason 'the database was restored'")
         except CarrierUnavailable:

@@ -63,6 +63,14 @@ OneCompanyId = Annotated[
     ),
 ]
 DocumentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the document.")]
+Reason = Annotated[
+    str | None,
+    typer.Option(
+        help="Reason, in one line, for `duecall audit`. It must not contain a phone number or an e-mail address, and"
+        " should not name a person.",
+        show_default=False,
+    ),
+]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
 AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
 

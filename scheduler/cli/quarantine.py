@@ -5,7 +5,6 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.actor import cli_actor
 from scheduler.cli.app import examples, quarantine
 from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import ActReason, AsJson, id_of, instant_text
@@ -47,7 +46,7 @@ def quarantine_retry(quarantined_id: _QuarantinedId, reason: ActReason = None) -
     """Retry a command or a callback after its cause is fixed. A command is judged as of when it was received."""
     why = required_reason(reason, "duecall quarantine retry")
     with operator_session() as session:
-        kind = session.quarantine.requeue(quarantined_id, actor=cli_actor(), reason=why)
+        kind = session.quarantine.requeue(quarantined_id, why)
     session.report(f"{kind.value} {quarantined_id} is retried within seconds")
 
 
@@ -60,7 +59,7 @@ def quarantine_drop(quarantined_id: _QuarantinedId, reason: ActReason = None) ->
     """
     why = required_reason(reason, "duecall quarantine drop")
     with operator_session() as session:
-        dropped = session.quarantine.drop(quarantined_id, actor=cli_actor(), reason=why)
+        dropped = session.quarantine.drop(quarantined_id, why)
     if dropped.kind.value == "command":
         session.report(f"command {quarantined_id} was dropped and had no effect")
     elif dropped.look_at is None:

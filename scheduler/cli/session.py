@@ -1,5 +1,7 @@
 """Opens the database of an installation, with the use cases of operators."""
 
+import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,11 +11,14 @@ from scheduler.cli.installation import chosen_settings, installation
 from scheduler.cli.options import HOME
 from scheduler.cli.output import fail, print_error, print_note
 from scheduler.clock import Now
+from scheduler.domain import actor
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.settings import Settings, as_kept
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.certificates import Certificates
@@ -29,6 +34,10 @@ class OperatorSession:
     """Use cases for operators, on one installation."""
 
     database: Database
+    actor: str
+    """This command's user and machine, for the audit."""
+    acts: Acts
+    alarms: Alarms
     keys: Keys
     explain: Explain
     backlog: Backlog
@@ -55,20 +64,23 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
         chosen = _with_announced_times(chosen)
     database = Database(chosen.database("worker"), pool_size=1, bound=False)
     context = assembly.context_of(chosen, database)
-    now = context.now
+    now, who = context.now, this_actor()
     try:
         if database.schema_revision() is None:
             fail("The database has no schema yet. Create it with: duecall db upgrade")
         yield OperatorSession(
             database=database,
-            keys=Keys(database, context.hasher, now),
+            actor=who,
+            acts=Acts(database),
+            alarms=Alarms(database, now, who),
+            keys=Keys(database, context.hasher, now, who),
             explain=Explain(context),
             backlog=Backlog(database, now),
-            quarantine=Quarantine(database, now),
-            pauses=Pauses(database, now),
-            carrier_waits=CarrierWaits(database, now),
-            unknown_outcomes=UnknownOutcomes(database, now),
-            database_sessions=DatabaseSessions(database),
+            quarantine=Quarantine(database, now, who),
+            pauses=Pauses(database, now, who),
+            carrier_waits=CarrierWaits(database, now, who),
+            unknown_outcomes=UnknownOutcomes(database, now, who),
+            database_sessions=DatabaseSessions(database, now, who),
             certificates=Certificates(database),
             now=now,
             system=system,
@@ -79,6 +91,16 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
         raise DatabaseAway(f"{away} ({system})") from away
     finally:
         database.close()
+
+
+def this_actor() -> str:
+    """Return the actor of this command. The user is the operating system's, because a variable could name any other."""
+    user_id = os.getuid()
+    try:
+        user = pwd.getpwuid(user_id).pw_name
+    except KeyError:  # a container may run with an id that has no name
+        user = str(user_id)
+    return actor.of_cli(user, os.uname().nodename)
 
 
 def _with_announced_times(chosen: Settings) -> Settings:

@@ -7,7 +7,6 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.actor import cli_actor
 from scheduler.cli.app import examples, unknown
 from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import ActReason, AsJson, id_of, instant_text
@@ -120,7 +119,7 @@ def unknown_decide(
     why = required_reason(reason, "duecall unknown decide")
     [decision] = decisions
     with operator_session() as session:
-        command_id = session.unknown_outcomes.decide(attempt_id, decision, actor=cli_actor(), reason=why)
+        command_id = session.unknown_outcomes.decide(attempt_id, decision, why)
         command = None if command_id is None else _applied(session, command_id, wait)
     if command is not None and command.answer is not None and command.answer.refusal is not None:
         fail(f"Nothing was decided. {command.answer.refusal.message}")

@@ -13,6 +13,7 @@ from scheduler.domain.key import Key
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.companies import reached_by_given, reaching
 from scheduler.persistence.connection import Fixed
+from scheduler.persistence.many import among
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import api_keys, companies
@@ -83,13 +84,16 @@ class Keys(Store):
     def _change(self, key_id: UUID, now: datetime, **values: object) -> None:
         self._connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(updated_at=now, **values))
 
-    def revoke_named(self, name: str, now: datetime) -> None:
-        """Revoke all keys of that name."""
+    def revoke_named(self, name: str, now: datetime) -> Sequence[Key]:
+        """Revoke all keys of that name. Return those that were not revoked, as they were."""
+        query = _SELECT.where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
+        found = self._all(_key, query.with_for_update(key_share=True))
         self._connection.execute(
             update(api_keys)
-            .where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
+            .where(among(api_keys.c.id, [each.principal.key_id for each in found]))
             .values(revoked_at=now, updated_at=now)
         )
+        return found
 
     def used(self, key_id: UUID, now: datetime) -> None:
         """Update `last_used_at`, at most once a minute, and not while another transaction has locked the key."""

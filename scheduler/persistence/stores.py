@@ -11,11 +11,13 @@ from sqlalchemy import text
 from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
 from scheduler.persistence.agents import Agents
+from scheduler.persistence.alarms import Alarms
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
 from scheduler.persistence.attempt_polls import AttemptPolls
 from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
+from scheduler.persistence.audit import Audit
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
@@ -100,11 +102,13 @@ class Stores:
         self.connection = statements = Statements(connection)
         self.clock = clock
         self.agents = Agents(statements)
+        self.alarms = Alarms(statements)
         self.attempt_release = AttemptRelease(statements)
         self.attempt_claims = AttemptClaims(statements)
         self.attempt_polls = AttemptPolls(statements)
         self.attempt_counts = AttemptCounts(statements)
         self.attempts = Attempts(statements)
+        self.audit = Audit(statements)
         self.backoffs = CarrierBackoffs(statements)
         self.candidates = Candidates(statements)
         self.carrier_accounts = CarrierAccounts(statements)

@@ -706,3 +706,47 @@ carrier_events = Table(
     # The fingerprint contains the token. With it, the callbacks of a call are next to each other, and found by it.
     UniqueConstraint("token", "fingerprint"),
 )
+
+alarms = Table(
+    "alarms",
+    metadata,
+    # One row for each kind and its subjects until it is acknowledged. A repetition raises the count.
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    # Ids of what the alarm is about, by the names of the log's fields.
+    Column("subjects", JSONB, nullable=False),
+    Column("first_seen_at", _INSTANT, nullable=False),
+    Column("last_seen_at", _INSTANT, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("acknowledged_at", _INSTANT),
+    Column("acknowledged_by", Text),
+    Column("note", Text),
+    Column("tries", Integer, nullable=False),
+    # The next try to post it to the webhook. NULL when it was posted, acknowledged or given up.
+    Column("post_at", _INSTANT),
+    Column("posted_at", _INSTANT),
+    CheckConstraint("kind ~ '^[A-Z0-9_]{1,80}$'", name="kind"),
+    CheckConstraint("jsonb_typeof(subjects) = 'object' AND length(subjects::text) <= 800", name="few_subjects"),
+    CheckConstraint("num_nonnulls(acknowledged_at, acknowledged_by) IN (0, 2)", name="acknowledged_by_an_actor"),
+    CheckConstraint("acknowledged_at IS NULL OR post_at IS NULL", name="acknowledged_is_not_posted"),
+    Index("uq_alarms_open", "kind", "subjects", unique=True, postgresql_where=text("acknowledged_at IS NULL")),
+    Index("ix_alarms_to_post", "post_at", postgresql_where=text("post_at IS NOT NULL")),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # Acts of operators. Rows outlive what they are about, so there are no foreign keys. No role but the owner may
+    # change or delete one.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _INSTANT, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("target_kind", Text, nullable=False),
+    Column("target_id", Text),
+    Column("company_id", Uuid),
+    Column("reason", Text),
+    Column("before", JSONB, nullable=False),
+    Column("after", JSONB, nullable=False),
+    Column("trace_id", Text),
+)

@@ -1,4 +1,4 @@
-"""Validation of the reasons of pauses and key suspensions, which other people read and the database keeps."""
+"""Validation of the reasons of operators' acts, which other people read and the database keeps."""
 
 import re
 import unicodedata
@@ -16,6 +16,11 @@ _NO_NUMBER = re.compile(
 _NUMBER = re.compile(r"\d(?:[\s()./\\_\u2010-\u2015-]*\d){6,}")
 """Seven or more digits with any separators: shorter numbers are local only."""
 _ADDRESS = re.compile(r"\S@\S")
+
+
+def optional(text: str | None) -> str | None:
+    """Return a reason that may be left out. Raises InvalidPauseReason like `checked`."""
+    return None if text is None else checked(text)
 
 
 def checked(text: str) -> str:

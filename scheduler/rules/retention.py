@@ -23,3 +23,5 @@ INVITATIONS = timedelta(days=30)
 """An accepted, revoked or expired invitation, which contains an e-mail address."""
 LINES = timedelta(days=1)
 """A free line that no pending attempt needs. It holds only the hash of a phone number and blocks no calls."""
+ALARMS = timedelta(days=366)
+"""An acknowledged alarm, as long as the history that explains it. An open alarm is kept."""

@@ -30,14 +30,22 @@ def status_page(
     commands: Mapping[UUID, Commands],
     mails: Sequence[Mails],
     erasures: OpenErasures,
+    alarms: Mapping[str, int],
     now: datetime,
 ) -> RenderableType:
-    """Return the state of the carriers, then of each company. `mails` are owners' invitations that were not sent."""
+    """Return the state of the carriers, then of each company. `mails` are owners' invitations that were not sent.
+
+    `alarms` are the numbers of open alarms by kind.
+    """
     mail_of = {each.company_id: each for each in mails}
     lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
     if not carriers:
         lines.append(Text("Carrier   none yet: the first worker to start registers it"))
     lines += [_backoff(each, now) for each in backoffs]
+    if alarms:
+        kinds = ", ".join(kind if count == 1 else f"{kind} ({count})" for kind, count in alarms.items())
+        line = f"{sum(alarms.values())} open: {kinds}; see `duecall alarms list`"
+        lines.append(Text("Alarms    ").append(line, "bold yellow"))
     total = _all_of(commands)
     if line := _of_commands(total):
         lines.append(Text("Commands  ").append(line, "bold yellow"))
@@ -191,8 +199,10 @@ def status_as_json(
     commands: Mapping[UUID, Commands],
     mails: Sequence[Mails],
     erasures: OpenErasures,
+    alarms: Mapping[str, int],
 ) -> dict[str, Any]:
     return {
+        "alarms": dict(alarms),
         "carriers": [as_json(asdict(each)) for each in carriers],
         "carrierBackoffs": backoffs_as_json(backoffs),
         "commands": as_json(asdict(_all_of(commands))),

@@ -54,6 +54,7 @@ from scheduler.rules.metadata import merged
 from scheduler.rules.tallies import COMMAND, key_of, seconds_of
 from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry
 from scheduler.use_cases.applying.turn import SharedReads, Turn
+from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.conflicts import blaming, together
@@ -179,10 +180,13 @@ class Apply:
 
     def _count_failure(self, command_id: UUID, failed_with: str) -> None:
         with self._database.transaction() as stores:
-            if stores.inbox.count_failure(command_id, failed_with, stores.instant(self._now)):
+            now = stores.instant(self._now)
+            if stores.inbox.count_failure(command_id, failed_with, now):
+                raise_in(stores, "QUARANTINE", now, command_id=command_id)
                 _log.error(
                     "command_quarantined: a command failed five times and was put in quarantine",
                     alarm="QUARANTINE",
+                    is_stored=True,
                     command_id=str(command_id),
                 )
 

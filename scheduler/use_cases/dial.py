@@ -43,6 +43,7 @@ from scheduler.use_cases.dialling.claims import (
 )
 from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
 from scheduler.use_cases.dialling.places import account_free_at, allotment_of, is_full, room_of
+from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
@@ -154,9 +155,11 @@ class Dial:
             stores.carrier_accounts.claims_on(account.id, present)
             return True
         stores.carrier_accounts.pause(f"{ALARM}DATABASE_CHANGED", now)
+        raise_in(stores, "DATABASE_CHANGED", now)
         _log.error(
             "database_changed: calls were last claimed in another database, so all calling is paused",
             alarm="DATABASE_CHANGED",
+            is_stored=True,
         )
         return False
 

@@ -18,6 +18,7 @@ from scheduler.persistence.carrier_events import CarrierEvent, NewCarrierEvent
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
+from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.conflicts import blaming, together
@@ -119,10 +120,13 @@ class Hear:
 
     def _count_failure(self, event_id: UUID, failed_with: str) -> None:
         with self._database.transaction() as stores:
-            if stores.carrier_events.count_failure(event_id, failed_with, stores.instant(self._now)):
+            now = stores.instant(self._now)
+            if stores.carrier_events.count_failure(event_id, failed_with, now):
+                raise_in(stores, "QUARANTINE", now, event_id=event_id)
                 _log.error(
                     "callback_quarantined: a callback failed five times and was put in quarantine",
                     alarm="QUARANTINE",
+                    is_stored=True,
                     event_id=str(event_id),
                 )
 

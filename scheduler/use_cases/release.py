@@ -145,16 +145,19 @@ class Release:
         self._send(tasks.ERASE, unfinished.erasures)
 
     def hint_sweep(self) -> None:
-        """Send hints to settle calls without a callback, to send due mail, and to apply newer zone data.
+        """Send hints to settle calls without a callback, to send due mail and alarms, and to apply newer zone data.
 
         Raises DatabaseAway.
         """
         self._hints.send(tasks.SETTLE)
         with self._database.reading() as stores:
             due = stores.invitations.is_one_due(self.now())
+            is_alarmed = stores.alarms.is_one_to_post(self.now())
             is_older = stores.attempts.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
             self._hints.send(tasks.INVITE)
+        if is_alarmed:
+            self._hints.send(tasks.POST_ALARMS)
         if is_older:
             self._hints.send(tasks.RERESOLVE)
 

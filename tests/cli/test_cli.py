@@ -35,6 +35,7 @@ from scheduler.local.run_file import Running
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.alarms import Alarms, raise_in
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.pauses import Pauses
@@ -542,11 +543,13 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
     _delete_company(tenant, since=NOON - timedelta(minutes=3))
     pauses.pause(None, "a drill")
     _set_breaker(tenant, DOWN)
-    waits = CarrierWaits(tenant.database, now)
+    waits, alarms = CarrierWaits(tenant.database, now), Alarms(tenant.database, now)
+    with tenant.database.transaction() as stores:
+        raise_in(stores, "CAUSE_LOST", NOON, company_id=tenant.company_id)
 
     def metrics() -> str:
         counts = (explain.waiting(), explain.carriers(), waits.all(), backlog.commands(), backlog.erasures())
-        return health._counted_metrics(*counts, {}).decode()
+        return health._counted_metrics(*counts, {}, alarms.count_open()).decode()
 
     kinds = ("country", "caller")
     assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in metrics() for kind in kinds)
@@ -576,6 +579,7 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
         'duecall_carrier_calls_limit{account="1"} 1000.0',
         'duecall_carrier_backoffs{kind="country"} 2.0',
         'duecall_carrier_backoffs{kind="caller"} 1.0',
+        'duecall_alarms_open{kind="CAUSE_LOST"} 1.0',
     ):
         assert line in told
     assert told.count("duecall_carrier_backoffs{") == 2

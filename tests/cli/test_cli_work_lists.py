@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from scheduler.cli.actor import cli_actor
+from scheduler.cli.session import this_actor
 from scheduler.domain.attempt import Attempt, Decision
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.use_cases.apply import Apply
@@ -105,7 +105,7 @@ def test_unknown_decide_waits_for_the_worker(duecall: Duecall, tenant: Tenant, u
     assert "decision DID_NOT_RING, 2026-04-02 12:00:" in shown
     assert "an operator must decide" not in shown
     assert "the console" in shown
-    assert cli_actor().replace(":", " ") in shown
+    assert this_actor().replace(":", " ") in shown
 
 
 def test_unknown_decide_prints_a_refusal(duecall: Duecall, tenant: Tenant, unknown: Attempt, apply: Apply) -> None:
@@ -148,7 +148,7 @@ def test_decision_about_a_pending_attempt_is_refused(duecall: Duecall, tenant: T
 
 def test_actor_names_user_and_host() -> None:
     user = pwd.getpwuid(os.getuid()).pw_name
-    assert cli_actor().startswith(f"cli:{user}@")
+    assert this_actor().startswith(f"cli:{user}@")
 
 
 # ---- quarantine

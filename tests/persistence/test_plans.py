@@ -118,6 +118,7 @@ COUNTS: dict[str, Callable[[Stores], Any]] = {
     "carrier accounts": lambda stores: [stores.carrier_accounts.calls_at_once(each) for each in (1, 2)],
     "back-offs": lambda stores: stores.backoffs.waiting(),
     "erasures": lambda stores: stores.erasures.count_open(),
+    "alarms": lambda stores: stores.alarms.count_open(),
 }
 STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     "pending attempts that a wrong clock wrote": lambda stores, _: stores.corrections.lock_impossible_pending(

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from api_shim.app import create_app
 from scheduler import assembly
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
@@ -60,7 +61,7 @@ TENANTS = {
 FOR_ANY_PRINCIPAL = {"lines"}
 """A line belongs to no tenant: it has only the hash of a number and its state."""
 FOR_ALL = {"alembic_version", "carrier_accounts"}
-HIDDEN = {"stray_calls", "arrows", "tallies", "tally_entries"}
+HIDDEN = {"stray_calls", "arrows", "tallies", "tally_entries", "alarms", "audit"}
 """Tables that the API cannot read."""
 
 DENIED = "permission denied"
@@ -493,6 +494,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "answered_commands",
         "candidates_found",
         "open_transactions",
+        "raise_alarms",
     }
     assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in functions)
     assert not any(is_public for *_, is_public in functions)
@@ -703,3 +705,53 @@ def test_worker_whose_role_sees_no_rows_does_not_start(logins: Logins, postgres_
         assembly.must_see_every_row(production(logins.api, redis_url))
     assembly.must_see_every_row(production(logins.api, redis_url, database_worker_url=logins.worker))
     assembly.must_see_every_row(production(postgres_url, redis_url))
+
+
+# ---- the audit, which only grows
+
+ENTRY = (
+    "INSERT INTO audit (at, actor, verb, target_kind, company_id, before, after)"
+    " VALUES (:now, :actor, 'pause', 'company', :company, '{}', '{}')"
+)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET reason = 'x'", "DELETE FROM audit", "TRUNCATE audit"])
+@pytest.mark.parametrize("role", ["duecall_api", "duecall_worker", "duecall_counter"])
+def test_no_role_may_change_the_audit(town: TwoTenants, postgres_url: str, role: str, statement: str) -> None:
+    entry = {"now": NOON, "actor": "cli:ada@control", "company": town.one.tenant.company_id}
+    _do(town.one.tenant, ENTRY, **entry)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"SET ROLE {role}".encode())
+        with pytest.raises(InsufficientPrivilege):
+            connection.execute(statement.encode())
+    assert town.one.tenant.ask("SELECT reason FROM audit WHERE verb = 'pause'") == [(None,)]
+
+
+def test_worker_adds_and_reads_the_audit(town: TwoTenants, logins: Logins) -> None:
+    worker = Database(logins.worker, pool_size=1, bound=False)
+    with worker.transaction() as stores:
+        entry = {"now": NOON, "actor": "cli:ada@control", "company": None}
+        stores.connection.execute(text(ENTRY), entry)
+        assert (
+            stores.connection.execute(text("SELECT actor FROM audit WHERE verb = 'pause'")).scalar_one()
+            == "cli:ada@control"
+        )
+    worker.close()
+
+
+def test_api_adds_only_acts_of_its_own_key(town: TwoTenants) -> None:
+    mine, theirs = (walled.tenant.company_id for walled in (town.one, town.other))
+    key, another = (f"key:{walled.regular.key_id}" for walled in (town.one, town.other))
+    act = Act(verb=Verb.PAUSE, target_kind=TargetKind.COMPANY, target_id=mine, company_id=mine)
+    with town.api.transaction(town.one.regular) as stores:
+        stores.audit.add(key, [act], NOON)
+    for principal, actor, company in (
+        (town.one.regular, another, mine),
+        (town.one.regular, "cli:ada@control", mine),
+        (town.one.regular, key, theirs),
+        (town.one.regular, key, None),
+        (None, key, mine),
+    ):
+        with town.api.transaction(principal) as stores, pytest.raises(ProgrammingError, match="row-level security"):
+            stores.connection.execute(text(ENTRY), {"now": NOON, "actor": actor, "company": company})
+    assert town.one.tenant.ask("SELECT actor FROM audit WHERE verb = 'pause'") == [(key,)]

@@ -28,7 +28,7 @@ from tests.support.builders import (
     of_company,
 )
 
-BY_JANA = {"actor": "cli:jana@ops-1", "reason": "a test"}
+WHY = "a test"
 
 
 def a_new_candidate(number: str | None = None, **fields: Any) -> NewCandidate:
@@ -301,7 +301,7 @@ def test_quarantined_command_can_be_retried_after_a_fix(
     tenant.change("UPDATE inbox SET quarantined_at = received_at, failures = 5")
     quarantine = Quarantine(tenant.database, tenant.now)
     assert [each.id for each in quarantine.all()] == [fixed.id]
-    quarantine.requeue(fixed.id, **BY_JANA)
+    quarantine.requeue(fixed.id, WHY)
     now.move(timedelta(seconds=2))
     release.round(resends=True)
     assert hints.rung == [(tasks.APPLY, fixed.id)]
@@ -318,15 +318,15 @@ def test_dropped_command_is_answered_and_unblocks_its_interview(tenant: Tenant, 
     apply.command(behind.id)
     assert command(tenant, behind).failures == 0, "it is not tried before the other one"
     quarantine = Quarantine(tenant.database, tenant.now)
-    quarantine.drop(poison.id, **BY_JANA)
+    quarantine.drop(poison.id, WHY)
     assert refusal_of(tenant, poison) == "COMMAND_DROPPED"
     assert command(tenant, poison).body is None
     fail(apply, behind.id, 1)
     for do in (quarantine.drop, quarantine.requeue):
         with pytest.raises(NotFound):
-            do(poison.id, **BY_JANA)
+            do(poison.id, WHY)
         with pytest.raises(NotFound):
-            do(behind.id, **BY_JANA)
+            do(behind.id, WHY)
 
 
 def test_refusal_does_not_count_as_a_failure(tenant: Tenant, apply: Apply) -> None:

@@ -155,7 +155,7 @@ def test_wrong_clock_begins_no_writing_transaction(postgres_url: str, tenant: Te
     tenant.change("UPDATE inbox SET failures = 5, quarantined_at = received_at")
     [(command_id,)] = tenant.ask("SELECT id FROM inbox")
     with seen_from(postgres_url, Machine(AN_HOUR)) as database, pytest.raises(ClockWrong):
-        Quarantine(database, tenant.now).requeue(command_id, actor="cli:a test", reason="a test")
+        Quarantine(database, tenant.now).requeue(command_id, "a test")
     assert tenant.ask("SELECT failures FROM inbox") == [(5,)]
     assert hints.rings == []
 

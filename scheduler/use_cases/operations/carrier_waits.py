@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.database import Database
 from scheduler.persistence.stray_calls import LiveStrayCall
+from scheduler.rules import pause_reasons
 
 
 class CarrierWaits:
-    def __init__(self, database: Database, now: Now) -> None:
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
         self._now = now
+        self._actor = actor
 
     def all(self) -> Sequence[Backoff]:
         """Return the open and half-open back-offs, without the callers' numbers. Raises DatabaseAway."""
@@ -24,11 +28,12 @@ class CarrierWaits:
         with self._database.reading() as stores:
             return stores.stray_calls.live()
 
-    def end(self) -> int:
+    def end(self, reason: str | None = None) -> int:
         """End the wait of all back-offs: each gets a trial call after the next good probe. Return their number.
 
-        Raises ClockWrong, DatabaseAway.
+        `reason` is for the audit. Raises InvalidPauseReason, ClockWrong, DatabaseAway.
         """
+        reason = pause_reasons.optional(reason)
         ended = 0
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
@@ -40,4 +45,7 @@ class CarrierWaits:
                 stores.backoffs.save(account_id, held, now)
                 ended += len(waits)
             stores.notify_due()
+            if ended:
+                act = Act(verb=Verb.RETRY_CARRIER, target_kind=TargetKind.ALL, reason=reason, after={"count": ended})
+                stores.audit.add(self._actor, [act], now)
         return ended

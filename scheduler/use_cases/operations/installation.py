@@ -5,16 +5,19 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
 from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.company import Company, NewCompany
 from scheduler.domain.principal import KeyKind
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from scheduler.rules import pause_reasons
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.companies import add_company
-from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.resources.keys import Keys, revocation
 from scheduler.use_cases.submit import require
 
 _KEY_NAME = "duecall up"
@@ -32,10 +35,11 @@ class Seeded:
 
 
 class Installation:
-    def __init__(self, database: Database, keys: Keys, now: Now) -> None:
+    def __init__(self, database: Database, keys: Keys, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
         self._keys = keys
         self._now = now
+        self._actor = actor
 
     def seed(self, caller_id: str) -> Seeded:
         """Return the first company with number, agent and keys. Creates whatever is missing.
@@ -49,7 +53,8 @@ class Installation:
             company = stores.companies.first() or _new_company(stores, "First company", new_id(now), now)
             number_id = stores.phone_numbers.add(new_id(now), company.id, number, now)
             agent = stores.agents.first(company.id) or _new_agent(stores, company, number_id, now)
-            stores.keys.revoke_named(_KEY_NAME, now)
+            revoked = stores.keys.revoke_named(_KEY_NAME, now)
+            stores.audit.add(self._actor, [revocation(each, None) for each in revoked], now)
         ats_principal = company.ats_principal_id
         assert ats_principal is not None
         return Seeded(
@@ -80,13 +85,28 @@ class Installation:
             number_id = stores.phone_numbers.add(new_id(now), company.id, number, now)
             return company.id, _new_agent(stores, company, number_id, now).id
 
-    def add_number(self, company_id: UUID, number: str) -> UUID:
-        """Add a caller number to a company. Raises PhoneNumberInvalid, NotFound."""
+    def add_number(self, company_id: UUID, number: str, reason: str | None = None) -> UUID:
+        """Add a caller number to a company. `reason` is for the audit, which does not contain the number.
+
+        Raises PhoneNumberInvalid, InvalidPauseReason, NotFound.
+        """
+        reason = pause_reasons.optional(reason)
         e164 = callee_zones.read_number(number).e164
         with self._database.transaction() as stores:
             require(stores.companies.get(company_id), "company", company_id)
             now = stores.instant(self._now)
-            return stores.phone_numbers.add(new_id(now), company_id, e164, now)
+            new = new_id(now)
+            number_id = stores.phone_numbers.add(new, company_id, e164, now)
+            if number_id == new:
+                act = Act(
+                    verb=Verb.ADD_NUMBER,
+                    target_kind=TargetKind.NUMBER,
+                    target_id=number_id,
+                    company_id=company_id,
+                    reason=reason,
+                )
+                stores.audit.add(self._actor, [act], now)
+            return number_id
 
 
 def _new_company(stores: Stores, name: str, ats_principal_id: UUID | None, now: datetime) -> Company:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -14,9 +16,10 @@ from scheduler.use_cases.submit import not_found
 class Pauses:
     """A committed pause stops all claims. A call that is claimed and not yet sent returns to PENDING."""
 
-    def __init__(self, database: Database, now: Now) -> None:
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
         self._now = now
+        self._actor = actor
 
     def pause(self, company_id: UUID | None, reason: str) -> str | None:
         """Pause one company, or all. An existing pause keeps its reason, which is returned.
@@ -31,13 +34,16 @@ class Pauses:
                 stores.carrier_accounts.pause(reason, now)
             else:
                 stores.companies.pause(company_id, reason, now)
+            if before is None:
+                stores.audit.add(self._actor, [_act(Verb.PAUSE, company_id, reason, now_paused_for=reason)], now)
             return before
 
-    def resume(self, company_id: UUID | None) -> str | None:
+    def resume(self, company_id: UUID | None, reason: str | None = None) -> str | None:
         """Resume calling and release due attempts at once. Return the reason of the pause, or None without one.
 
-        Raises NotFound, DatabaseAway.
+        `reason` is for the audit. Raises InvalidPauseReason, NotFound, DatabaseAway.
         """
+        reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             before = _reason(stores, company_id)
@@ -46,12 +52,37 @@ class Pauses:
             else:
                 stores.companies.resume(company_id, now)
             stores.notify_due()
+            if before is not None:
+                stores.audit.add(self._actor, [_act(Verb.RESUME, company_id, reason, paused_for=before)], now)
             return before
 
     def active(self) -> tuple[str | None, Mapping[UUID, str]]:
         """Return the reason of the general pause, and the reasons by paused company. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return _reason_for_all(stores), stores.companies.paused()
+
+
+def _act(
+    verb: Verb,
+    company_id: UUID | None,
+    reason: str | None,
+    *,
+    paused_for: str | None = None,
+    now_paused_for: str | None = None,
+) -> Act:
+    return Act(
+        verb=verb,
+        target_kind=TargetKind.ALL if company_id is None else TargetKind.COMPANY,
+        target_id=company_id,
+        company_id=company_id,
+        reason=reason,
+        before=_pause(paused_for),
+        after=_pause(now_paused_for),
+    )
+
+
+def _pause(reason: str | None) -> Mapping[str, object]:
+    return {"state": "RUNNING"} if reason is None else {"state": "PAUSED", "reason": reason}
 
 
 def _reason(stores: Stores, company_id: UUID | None) -> str | None:

@@ -11,8 +11,11 @@ from secrets import token_urlsafe
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierQueries
+from scheduler.domain.actor import SYSTEM
 from scheduler.domain.attempt import Attempt, Claimed, Placed
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.call import ListedCall
+from scheduler.rules import pause_reasons
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 
@@ -39,7 +42,8 @@ class Reconciled:
 
 
 class Reconcile:
-    def __init__(self, context: Context, queries: CarrierQueries, account_id: int) -> None:
+    def __init__(self, context: Context, queries: CarrierQueries, account_id: int, actor: str = SYSTEM) -> None:
+        self._actor = actor
         self._database = context.database
         self._queries = queries
         self._account_id = account_id
@@ -48,15 +52,18 @@ class Reconcile:
         self._policy = context.policy
         self._now = context.now
 
-    def since(self, instant: datetime) -> Reconciled:
+    def since(self, instant: datetime, reason: str | None = None) -> Reconciled:
         """Bind the carrier's calls since then to the pending attempts that they were placed for. May be repeated.
 
-        Raises NotPaused, CarrierUnavailable, DatabaseAway. Calls bound before the error stay bound.
+        `reason` is for the audit, which has an entry for the start and one for the result. Raises NotPaused,
+        InvalidPauseReason, CarrierUnavailable, DatabaseAway. Calls bound before the error stay bound.
         """
+        reason = pause_reasons.optional(reason)
         with self._database.reading() as stores:
             if not stores.carrier_accounts.get(self._account_id).paused:
                 raise NotPaused
             callers = stores.attempt_polls.callers_of_pending()
+        self._audit(reason, since=instant)
         calls = known = 0
         bound: list[UUID] = []
         unmatched: list[str] = []
@@ -73,7 +80,13 @@ class Reconcile:
                     unmatched.append(call.news.call_sid)
                 else:
                     bound.append(attempt)
+        self._audit(reason, since=instant, calls=calls, known=known, bound=len(bound), unmatched=len(unmatched))
         return Reconciled(calls=calls, known=known, bound=tuple(bound), unmatched=tuple(unmatched))
+
+    def _audit(self, reason: str | None, **after: object) -> None:
+        act = Act(verb=Verb.RECONCILE, target_kind=TargetKind.ALL, reason=reason, after=after)
+        with self._database.transaction() as stores:
+            stores.audit.add(self._actor, [act], stores.instant(self._now))
 
     def _unbound(self, listed: Sequence[ListedCall]) -> list[ListedCall]:
         with self._database.reading() as stores:

@@ -5,7 +5,9 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
 from scheduler.domain.attempt import Attempt, Decision
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import Command, CommandKind, DecideOutcome
 from scheduler.domain.principal import OPERATORS
 from scheduler.ids import new_id
@@ -26,16 +28,17 @@ class UnknownOutcomes:
     A decision is a command of the inbox. A worker applies it in the interview's turn, like a client's invoke.
     """
 
-    def __init__(self, database: Database, now: Now) -> None:
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
         self._now = now
+        self._actor = actor
 
     def all(self, company_id: UUID | None) -> Sequence[UnknownOutcome]:
         """Return the attempts that are to be decided, oldest first, at most `MAX_LISTED`. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.unknown_outcomes.page(company_id, MAX_LISTED)
 
-    def decide(self, attempt_id: UUID, decision: Decision, *, actor: str, reason: str) -> UUID | None:
+    def decide(self, attempt_id: UUID, decision: Decision, reason: str) -> UUID | None:
         """Accept a decision and return the id of its command. None: the same decision was made before.
 
         Raises InvalidPauseReason, NotFound, OutcomeNotUnknown, OutcomeDecided, NewerCallAttempt,
@@ -52,13 +55,22 @@ class UnknownOutcomes:
                 attempt_id=attempt_id,
                 decision=decision,
                 reason=reason,
-                operator=actor,
+                operator=self._actor,
             )
             attempt, newer = lock_to_decide(stores, found.interview_id, attempt_id)
             if on_decision(attempt, newer, request) is None:
                 return None
-            # The audit entry of this act belongs here, in the same transaction: `actor`, `reason`, the decision.
-            return _accept(stores, attempt.company_id, request, stores.instant(self._now))
+            now = stores.instant(self._now)
+            act = Act(
+                verb=Verb.DECIDE_OUTCOME,
+                target_kind=TargetKind.ATTEMPT,
+                target_id=attempt_id,
+                company_id=attempt.company_id,
+                reason=reason,
+                after={"decision": decision},
+            )
+            stores.audit.add(self._actor, [act], now)
+            return _accept(stores, attempt.company_id, request, now)
 
     def command(self, command_id: UUID) -> Command:
         """Return the command of a decision, with its answer once a worker has applied it. Raises DatabaseAway."""

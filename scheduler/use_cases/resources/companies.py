@@ -6,7 +6,9 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from scheduler.domain.company import Company, CompanySettings, NewCompany
+from scheduler.domain.actor import of_key
+from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions
@@ -86,6 +88,9 @@ class Companies:
             settings = _normalised(replace(before.settings, **changes.get("settings", {})))
             after = replace(changed(before, others), settings=settings, updated_at=now)
             stores.companies.save(after)
+            limits = before.settings.limits, settings.limits
+            if limits[0] != limits[1]:
+                _audit(stores, sent, Verb.CHANGE_LIMITS, company_id, now, limits)
             rings = _CALL_RULES(before.settings) != _CALL_RULES(settings)
             if rings:
                 stores.reresolutions.ask(company_id, None, now)
@@ -105,12 +110,38 @@ class Companies:
         def write(stores: Stores, company_id: UUID, now: datetime) -> None:
             if not stores.companies.lock_to_delete(company_id):
                 raise AccessDenied
+            _audit(stores, sent, Verb.DELETE_COMPANY, company_id, now)
             stores.companies.delete(company_id, now)
             stores.erasures.ask(company_id, now)
 
         written = self._writes.once(sent, _company_even_if_deleted(sent.principal, company_id), write)
         self._hints.send(tasks.ERASE, [company_id])
         return written
+
+
+def _audit(
+    stores: Stores,
+    sent: WriteRequest,
+    verb: Verb,
+    company_id: UUID,
+    now: datetime,
+    limits: tuple[CallLimits, CallLimits] | None = None,
+) -> None:
+    """Add an act of the request's key upon a company. `limits`: before and after."""
+    before, after = ({}, {}) if limits is None else map(_limits, limits)
+    act = Act(
+        verb=verb,
+        target_kind=TargetKind.COMPANY,
+        target_id=company_id,
+        company_id=company_id,
+        before=before,
+        after=after,
+    )
+    stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
+
+
+def _limits(limits: CallLimits) -> dict[str, object]:
+    return {"concurrentCalls": limits.concurrent_calls, "callsPerSecond": limits.calls_per_second}
 
 
 def _company_even_if_deleted(principal: Principal, company_id: UUID) -> Callable[[Stores], UUID]:

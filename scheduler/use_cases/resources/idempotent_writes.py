@@ -53,6 +53,8 @@ class WriteRequest:
     """Names of the request's fields for refusals."""
     command_id: UUID
     """Its id in the inbox, which stores writes with an idempotency key."""
+    trace_id: str | None = None
+    """Id of the request, for the audit."""
     commit: Commit | None = None
     """For callers that must know whether it was committed. Its result is what `IdempotentWrites.once` returns."""
 

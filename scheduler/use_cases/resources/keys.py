@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.key import MAX_NAME, PER_HOUR, PER_MINUTE, Key, KeyState
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import (
@@ -50,10 +52,11 @@ _LIVE_AT_ONCE = 2
 class Keys:
     """All keys are visible here: operators and the setup of an installation use this class without a principal."""
 
-    def __init__(self, database: Database, hasher: Hasher, now: Now) -> None:
+    def __init__(self, database: Database, hasher: Hasher, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
         self._hasher = hasher
         self._now = now
+        self._actor = actor
 
     def authenticate(self, secret: str) -> Key:
         """Return the active key of this secret. Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
@@ -107,11 +110,14 @@ class Keys:
         per_minute: int = PER_MINUTE,
         per_hour: int = PER_HOUR,
         expires_at: datetime | None = None,
+        reason: str | None = None,
     ) -> tuple[Principal, str]:
         """Create a key. Return it with its secret, which is not stored. `principal_id` makes it a rotation.
 
-        Raises NotFound for an unknown company, InvalidKeyName, UnknownScopes, ExpiryInPast, DatabaseAway.
+        `reason` is for the audit. Raises NotFound for an unknown company, InvalidKeyName, UnknownScopes, ExpiryInPast,
+        InvalidPauseReason, DatabaseAway.
         """
+        reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             key_id = new_id(now)
@@ -126,16 +132,19 @@ class Keys:
                 created_at=now,
                 expires_at=expires_at,
             )
-            return principal, self._add(stores, key)
+            secret = self._add(stores, key)
+            stores.audit.add(self._actor, [_act(Verb.CREATE_KEY, key, reason, after=_fields(key))], now)
+            return principal, secret
 
-    def rotate(self, key_id: UUID, changes: Mapping[str, Any]) -> tuple[Principal, str]:
+    def rotate(self, key_id: UUID, changes: Mapping[str, Any], reason: str | None = None) -> tuple[Principal, str]:
         """Create a second key of a principal: a copy of the first except for `changes`. Return it with its secret.
 
         `changes` may contain name, scopes, per_minute, per_hour, expires_at. Both keys work until one is revoked. A
         third is refused. A revoked or expired key can be rotated too: the principal keeps its idempotency keys. Raises
         NotFound, KeySuspended while a key of the principal is suspended, TooManyLiveKeys, InvalidKeyName,
-        UnknownScopes, ExpiryInPast, DatabaseAway.
+        UnknownScopes, ExpiryInPast, InvalidPauseReason, DatabaseAway. `reason` is for the audit.
         """
+        reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             first = _locked(stores, key_id)
@@ -152,7 +161,9 @@ class Keys:
                 created_at=now,
                 **{"name": first.name, "per_minute": first.per_minute, "per_hour": first.per_hour, **others},
             )
-            return principal, self._add(stores, key)
+            secret, after = self._add(stores, key), {**_fields(key), "rotatedFrom": key_id}
+            stores.audit.add(self._actor, [_act(Verb.ROTATE_KEY, key, reason, after=after)], now)
+            return principal, secret
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
         """Return all keys, or the keys of one company, oldest first. Raises DatabaseAway."""
@@ -170,23 +181,40 @@ class Keys:
             key = _not_revoked(stores, key_id)
             if key.suspended_at is not None and (key.suspend_reason is not None or reason is None):
                 return False
-            stores.keys.suspend(key_id, reason, stores.instant(self._now))
+            now = stores.instant(self._now)
+            stores.keys.suspend(key_id, reason, now)
+            stores.audit.add(self._actor, [_moved(Verb.SUSPEND_KEY, key, reason, KeyState.SUSPENDED)], now)
             return True
 
-    def resume(self, key_id: UUID) -> bool:
-        """Resume a suspended key. False: it was not suspended. Raises NotFound, KeyRevoked, DatabaseAway."""
+    def resume(self, key_id: UUID, reason: str | None = None) -> bool:
+        """Resume a suspended key. False: it was not suspended. `reason` is for the audit.
+
+        Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
+        """
+        reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
-            if _not_revoked(stores, key_id).suspended_at is None:
+            key = _not_revoked(stores, key_id)
+            if key.suspended_at is None:
                 return False
-            stores.keys.resume(key_id, stores.instant(self._now))
+            now = stores.instant(self._now)
+            stores.keys.resume(key_id, now)
+            after = replace(key, suspended_at=None).state(now)
+            stores.audit.add(self._actor, [_moved(Verb.RESUME_KEY, key, reason, after)], now)
             return True
 
-    def revoke(self, key_id: UUID) -> bool:
-        """Revoke a key permanently. False: it was revoked already. Raises NotFound, DatabaseAway."""
+    def revoke(self, key_id: UUID, reason: str | None = None) -> bool:
+        """Revoke a key permanently. False: it was revoked already. `reason` is for the audit.
+
+        Raises InvalidPauseReason, NotFound, DatabaseAway.
+        """
+        reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
-            if _locked(stores, key_id).revoked_at is not None:
+            key = _locked(stores, key_id)
+            if key.revoked_at is not None:
                 return False
-            stores.keys.revoke(key_id, stores.instant(self._now))
+            now = stores.instant(self._now)
+            stores.keys.revoke(key_id, now)
+            stores.audit.add(self._actor, [revocation(key, reason)], now)
             return True
 
     def _add(self, stores: Stores, key: Key) -> str:
@@ -211,6 +239,43 @@ def must_have(principal: Principal, scopes: Iterable[str]) -> None:
     missing = sorted(frozenset(scopes) - principal.scopes)
     if missing:
         raise InsufficientPermissions(f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing)
+
+
+def revocation(key: Key, reason: str | None) -> Act:
+    """Return the audit's entry of a key that is revoked."""
+    return _moved(Verb.REVOKE_KEY, key, reason, KeyState.REVOKED)
+
+
+def _moved(verb: Verb, key: Key, reason: str | None, state: KeyState) -> Act:
+    suspended = {"state": KeyState.SUSPENDED, "reason": key.suspend_reason}
+    before = {"state": KeyState.ACTIVE} if key.suspended_at is None else suspended
+    return _act(verb, key, reason, before=before, after={"state": state})
+
+
+def _act(
+    verb: Verb, key: Key, reason: str | None, *, before: Mapping[str, object] | None = None, after: Mapping[str, object]
+) -> Act:
+    return Act(
+        verb=verb,
+        target_kind=TargetKind.KEY,
+        target_id=key.principal.key_id,
+        company_id=key.principal.company_id,
+        reason=reason,
+        before=before or {},
+        after=after,
+    )
+
+
+def _fields(key: Key) -> dict[str, object]:
+    """Return what the audit keeps of a new key. Its name may be a person's."""
+    return {
+        "keyKind": key.principal.kind,
+        "principalId": key.principal.id,
+        "scopes": key.principal.scopes,
+        "perMinute": key.per_minute,
+        "perHour": key.per_hour,
+        "expiresAt": key.expires_at,
+    }
 
 
 def _locked(stores: Stores, key_id: UUID) -> Key:

@@ -5,11 +5,15 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, InvalidPeriod
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.domain.usage import Billing, BillingSystem, CompanyUsage, PriceList
 from scheduler.persistence.database import Database
+from scheduler.rules import pause_reasons
+from scheduler.rules.pricing import prices_as_json
 from scheduler.timing import call_windows, requested_time
 from scheduler.use_cases.submit import require
 
@@ -20,9 +24,10 @@ _UTC = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(0))
 
 
 class Usage:
-    def __init__(self, database: Database, now: Now) -> None:
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
         self._now = now
+        self._actor = actor
 
     def of(
         self, principal: Principal, company_id: UUID | None, start: str | None, end: str | None
@@ -50,12 +55,14 @@ class Usage:
         system: BillingSystem | None = None,
         prices: PriceList | None = None,
         drops_its_prices: bool = False,
+        reason: str | None = None,
     ) -> Billing:
         """Change the billing of a company from now on. Omitted arguments keep their value.
 
-        Each focus in `prices` gets that price. With `drops_its_prices` all others get the default price again. Raises
-        NotFound, DatabaseAway.
+        Each focus in `prices` gets that price. With `drops_its_prices` all others get the default price again.
+        `reason` is for the audit. Raises InvalidPauseReason, NotFound, DatabaseAway.
         """
+        reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             require(stores.companies.lock(company_id), "company", company_id)
@@ -63,7 +70,22 @@ class Usage:
             own = {} if drops_its_prices else before.prices
             after = replace(before, system=system or before.system, prices={**own, **(prices or {})})
             stores.usage.bill(company_id, after, now)
+            if after != before:
+                act = Act(
+                    verb=Verb.CHANGE_BILLING,
+                    target_kind=TargetKind.COMPANY,
+                    target_id=company_id,
+                    company_id=company_id,
+                    reason=reason,
+                    before=_fields(before),
+                    after=_fields(after),
+                )
+                stores.audit.add(self._actor, [act], now)
             return after
+
+
+def _fields(billing: Billing) -> dict[str, object]:
+    return {"billingSystem": billing.system, "prices": prices_as_json(billing.prices)}
 
 
 def _instant(text: str, field: str) -> datetime:

@@ -34,6 +34,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.rules import pricing
+from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.situations import callee_from
 
@@ -138,9 +139,11 @@ class Effects:
             stores.stray_calls.add(StrayCall(call_sid=sid, attempt_id=attempt.id, seen_at=now))
         if strays and attempt.number_hash is not None:
             stores.lines.block_until(attempt.number_hash, now + self._policy.line_gap)
+        raise_in(stores, alarm.cause, now, attempt_id=attempt.id, company_id=attempt.company_id)
         _log.error(
             "company_paused: an invariant was violated, so the company is paused until an operator resumes it",
             alarm=alarm.cause,
+            is_stored=True,
             attempt_id=str(attempt.id),
             company_id=str(attempt.company_id),
         )

@@ -14,6 +14,7 @@ HEAR = "carrier.hear"
 RERESOLVE = "records.reresolve"
 INVITE = "invitations.send"
 PURGE = "records.purge"
+POST_ALARMS = "alarms.post"
 ERASE = "companies.erase"
 LIVENESS = "workers.heard"
 """Liveness: a worker sends this to its own queue to check that it still receives messages."""
@@ -25,7 +26,7 @@ QUEUES = {
     HEAR: "callbacks",
     # Its own queue and process: changed settings, e-mail and erasures must not delay settling and probes.
     SETTLE: "settle",
-    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE), "maintenance"),
+    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE, POST_ALARMS), "maintenance"),
 }
 """The queue of each task."""
 

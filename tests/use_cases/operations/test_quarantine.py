@@ -21,12 +21,13 @@ from tests.support.builders import RecordingHints, Tenant, a_number, a_placed_at
 from tests.use_cases.test_hear import a_form, deliver
 from tests.use_cases.test_settle import settle_during
 
-BY_JANA: dict[str, str] = {"actor": "cli:jana@ops-1", "reason": "a test"}
+JANA = "cli:jana@ops-1"
+WHY = "a test"
 
 
 @pytest.fixture
 def quarantine(tenant: Tenant) -> Quarantine:
-    return Quarantine(tenant.database, tenant.now)
+    return Quarantine(tenant.database, tenant.now, JANA)
 
 
 class FailingCallback:
@@ -89,7 +90,7 @@ def test_callback_can_be_retried_after_a_fix(
     quarantine: Quarantine, callback: FailingCallback, release: Release, hear: Hear, hints: RecordingHints
 ) -> None:
     callback.fix()
-    assert quarantine.requeue(callback.id, **BY_JANA) == "callback"
+    assert quarantine.requeue(callback.id, WHY) == "callback"
     assert quarantine.all() == []
     hints.rung.clear()
     release.round(resends=True)
@@ -103,7 +104,7 @@ def test_call_of_a_dropped_callback_is_polled(
 ) -> None:
     callback.fix()
     before = callback.ended()
-    dropped = quarantine.drop(callback.id, **BY_JANA)
+    dropped = quarantine.drop(callback.id, WHY)
     assert (dropped.kind, dropped.attempt_id, dropped.look_at) == ("callback", before.id, before.look_at)
     assert callback.ended() == before
     assert before.state is AttemptState.IN_PROGRESS
@@ -121,15 +122,15 @@ def test_call_of_a_dropped_callback_is_polled(
 def test_only_what_is_in_quarantine_is_dropped_or_retried(
     tenant: Tenant, quarantine: Quarantine, callback: FailingCallback
 ) -> None:
-    quarantine.drop(callback.id, **BY_JANA)
+    quarantine.drop(callback.id, WHY)
     for unknown in (callback.id, a_waiting_command(tenant, None).id, uuid4()):
         for act in (quarantine.drop, quarantine.requeue):
             with pytest.raises(NotFound, match="duecall quarantine list"):
-                act(unknown, **BY_JANA)
+                act(unknown, WHY)
 
 
 def test_act_with_an_invalid_reason_changes_nothing(quarantine: Quarantine, callback: FailingCallback) -> None:
     for act in (quarantine.drop, quarantine.requeue):
         with pytest.raises(InvalidPauseReason):
-            act(callback.id, actor="cli:jana@ops-1", reason=f"{a_number()} complained")
+            act(callback.id, f"{a_number()} complained")
     assert [each.id for each in quarantine.all()] == [callback.id]

@@ -47,7 +47,7 @@ A_SECOND = timedelta(seconds=1)
 
 @pytest.fixture
 def unknown_outcomes(tenant: Tenant) -> UnknownOutcomes:
-    return UnknownOutcomes(tenant.database, tenant.now)
+    return UnknownOutcomes(tenant.database, tenant.now, JANA)
 
 
 Decide = Callable[[Attempt, Decision], UUID | None]
@@ -56,7 +56,7 @@ Decide = Callable[[Attempt, Decision], UUID | None]
 @pytest.fixture
 def accept_decision(unknown_outcomes: UnknownOutcomes) -> Decide:
     """Accept a decision, which is not applied yet."""
-    return lambda attempt, decision: unknown_outcomes.decide(attempt.id, decision, actor=JANA, reason=WHY)
+    return lambda attempt, decision: unknown_outcomes.decide(attempt.id, decision, WHY)
 
 
 @pytest.fixture
@@ -275,17 +275,17 @@ def test_ended_call_is_not_decided(tenant: Tenant, decide: Decide) -> None:
 
 def test_unknown_attempt_is_not_found(tenant: Tenant, unknown_outcomes: UnknownOutcomes) -> None:
     with pytest.raises(NotFound):
-        unknown_outcomes.decide(uuid4(), Decision.LEFT, actor=JANA, reason=WHY)
+        unknown_outcomes.decide(uuid4(), Decision.LEFT, WHY)
     unknown = an_attempt_of_unknown_outcome(tenant)
     tenant.change("UPDATE companies SET deleted_at = :at", at=tenant.now())
     with pytest.raises(NotFound):
-        unknown_outcomes.decide(unknown.id, Decision.LEFT, actor=JANA, reason=WHY)
+        unknown_outcomes.decide(unknown.id, Decision.LEFT, WHY)
 
 
 def test_reason_with_a_phone_number_is_refused(tenant: Tenant, unknown_outcomes: UnknownOutcomes) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     with pytest.raises(InvalidPauseReason):
-        unknown_outcomes.decide(unknown.id, Decision.LEFT, actor=JANA, reason=f"called {a_number()} myself")
+        unknown_outcomes.decide(unknown.id, Decision.LEFT, f"called {a_number()} myself")
     assert tenant.ask("SELECT 1 FROM inbox") == []
 
 

@@ -66,7 +66,7 @@ class World(ScriptedWorld):
         self.release = Release(context, self.hints, self.tenant.account_id)
         self.records = ApiWriter(tenant=self.tenant, hints=self.hints)
         self.pauses = Pauses(self.database, self.now)
-        self.unknown_outcomes = UnknownOutcomes(self.database, self.now)
+        self.unknown_outcomes = UnknownOutcomes(self.database, self.now, "cli:a test")
 
     def read_snapshot(self) -> Snapshot:
         return read_snapshot(self.looking, self.now())
@@ -129,7 +129,7 @@ class World(ScriptedWorld):
         """Decide about an attempt as an operator does. Most decisions are refused: the outcome is known or decided."""
         asked_at = self.now()
         try:
-            command_id = self.unknown_outcomes.decide(attempt_id, decision, actor="cli:a test", reason="a step")
+            command_id = self.unknown_outcomes.decide(attempt_id, decision, "a step")
         except (Conflict, NotFound):
             return
         if command_id is None:

@@ -1,0 +1,68 @@
+"""Alarms as they are kept: the kind, the ids that it is about, and how often it was raised until it is acknowledged."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+SUBJECTS = (
+    "attempt_id",
+    "interview_id",
+    "invitation_id",
+    "company_id",
+    "command_id",
+    "event_id",
+    "key_id",
+    "country",
+)
+"""Fields of a log line that identify an alarm's subject. Other fields are not kept."""
+
+_LONGEST_KIND = 80
+_LONGEST_SUBJECT = 40
+_OTHER = re.compile(r"[^A-Z0-9_]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmKey:
+    """An alarm is open at most once per key."""
+
+    kind: str
+    subjects: tuple[tuple[str, str], ...] = ()
+    """Names and ids, in the order of SUBJECTS."""
+
+
+def key_of(kind: str, fields: Mapping[str, object]) -> AlarmKey:
+    """Return the key of an alarm from the fields of its log line. A kind is stored in capitals, digits and `_` only."""
+    subjects = tuple((name, str(fields[name])[:_LONGEST_SUBJECT]) for name in SUBJECTS if fields.get(name) is not None)
+    return AlarmKey(kind=_OTHER.sub("_", kind.upper())[:_LONGEST_KIND] or "UNNAMED", subjects=subjects)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaisedAlarm:
+    """Occurrences of one alarm that are to be stored."""
+
+    key: AlarmKey
+    count: int = 1
+    first_seen_at: datetime
+    last_seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptAlarm:
+    """A stored alarm. It is open until an operator acknowledges it."""
+
+    id: UUID
+    kind: str
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    first_seen_at: datetime
+    last_seen_at: datetime
+    count: int
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str | None = None
+    note: str | None = None
+    tries: int = 0
+    """Tries to post it to the webhook."""
+    post_at: datetime | None = None
+    """Time of the next try. None if it was posted, acknowledged or given up."""
+    posted_at: datetime | None = None

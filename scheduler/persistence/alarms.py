@@ -1,0 +1,101 @@
+"""Alarms that are kept until an operator acknowledges them, and the state of their posts to the webhook."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, text, update
+
+from scheduler.domain.alarm import KeptAlarm, RaisedAlarm
+from scheduler.ids import new_id
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.many import among, given_instant
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
+from scheduler.persistence.tables import alarms
+
+_RAISE = text("SELECT raise_alarms(CAST(:raised AS jsonb))")
+"""For every role: only workers and operators may read alarms."""
+_IS_OPEN = alarms.c.acknowledged_at.is_(None)
+_IS_ONE_TO_POST = Fixed(select(alarms.c.id).where(alarms.c.post_at <= given_instant("now")).limit(1))
+_kept = partial(from_row, KeptAlarm)
+
+
+class Alarms(Store):
+    def raise_all(self, raised: Sequence[RaisedAlarm], now: datetime) -> None:
+        """Store alarms, each key once. An open alarm of the same key only gets a higher count."""
+        rows = [
+            {
+                "id": str(new_id(now)),
+                "kind": each.key.kind,
+                "subjects": dict(each.key.subjects),
+                "first_seen_at": each.first_seen_at.isoformat(),
+                "last_seen_at": each.last_seen_at.isoformat(),
+                "count": each.count,
+            }
+            for each in raised
+        ]
+        self._connection.execute(_RAISE, {"raised": json.dumps(rows)})
+
+    def open(self, limit: int) -> Sequence[KeptAlarm]:
+        """Return the open alarms, the last seen first."""
+        return self._all(_kept, select(alarms).where(_IS_OPEN).order_by(alarms.c.last_seen_at.desc()).limit(limit))
+
+    def newest(self, limit: int) -> Sequence[KeptAlarm]:
+        """Return alarms, acknowledged or not, newest first."""
+        return self._all(_kept, select(alarms).order_by(alarms.c.id.desc()).limit(limit))
+
+    def lock_open(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
+        """Lock the open alarm of this id, or all of this kind."""
+        query = select(alarms).where(_IS_OPEN, alarms.c.kind == kind if alarm_id is None else alarms.c.id == alarm_id)
+        return self._all(_kept, query.order_by(alarms.c.id).with_for_update())
+
+    def acknowledge(self, ids: Sequence[UUID], actor: str, note: str | None, now: datetime) -> None:
+        """Close alarms that the caller has locked. They are no longer posted."""
+        self._connection.execute(
+            update(alarms)
+            .where(among(alarms.c.id, ids))
+            .values(acknowledged_at=now, acknowledged_by=actor, note=note, post_at=None)
+        )
+
+    def count_open(self) -> Mapping[str, int]:
+        """Count the open alarms by kind, from the index alone."""
+        query = select(alarms.c.kind, func.count().label("count")).where(_IS_OPEN).group_by(alarms.c.kind)
+        return {row.kind: row.count for row in self._connection.execute(query.order_by(alarms.c.kind))}
+
+    def is_one_to_post(self, now: datetime) -> bool:
+        return self._is_any(_IS_ONE_TO_POST, {"now": now})
+
+    def take_to_post(self, now: datetime, hold_until: datetime) -> KeptAlarm | None:
+        """Return an alarm that is due to be posted. No other process posts it until `hold_until`."""
+        due = (
+            select(alarms.c.id)
+            .where(alarms.c.post_at <= now)
+            .order_by(alarms.c.post_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        return self._one(
+            _kept,
+            update(alarms)
+            .where(alarms.c.id == due.scalar_subquery())
+            .values(post_at=hold_until, tries=alarms.c.tries + 1)
+            .returning(alarms),
+        )
+
+    def posted(self, alarm_id: UUID, now: datetime) -> None:
+        self._connection.execute(update(alarms).where(alarms.c.id == alarm_id).values(posted_at=now, post_at=None))
+
+    def not_posted(self, alarm_id: UUID, again_at: datetime | None) -> None:
+        """Post it again at this time, unless it was acknowledged meanwhile. None: give up."""
+        self._connection.execute(
+            update(alarms).where(alarms.c.id == alarm_id, alarms.c.post_at.is_not(None)).values(post_at=again_at)
+        )
+
+    def forget(self, before: datetime, limit: int) -> int:
+        """Delete alarms that were acknowledged before then. Return their number. Open alarms stay, however old."""
+        old = select(alarms.c.id).where(alarms.c.acknowledged_at < before).limit(limit)
+        ids = self._connection.execute(old.with_for_update(skip_locked=True)).scalars()
+        return self._connection.execute(delete(alarms).where(among(alarms.c.id, ids))).rowcount
