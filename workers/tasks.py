@@ -278,4 +278,5 @@ def _stop(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
             _hints().send(names.DIAL, left[start : start + AT_MOST_A_TRANSACTION])
     if _hints.cache_info().currsize:
         _hints().stop()
-    _alarms().stop()
+    if _alarms.cache_info().currsize:
+        _alarms().stop()
