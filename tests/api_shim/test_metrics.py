@@ -10,8 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api_shim import http_tallies
 from api_shim.http_tallies import HttpTallies
+from scheduler.domain.alarm import AlarmKey
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
 from scheduler.rules.tallies import CALLS, DIAL_LATENESS, HTTP_REQUESTS, HTTP_SECONDS, Amount, Key, key_of, seconds_of
+from scheduler.use_cases.operations.alarms import AlarmStore, Seen
 from scheduler.use_cases.operations.tallies import Tallies
 from tests.api_shim.intake import Intake, an_intake
 from tests.conftest import Seeded, wait_until
@@ -34,6 +36,7 @@ def value(found: Mapping[str, Metric], name: str, **labels: str) -> float | None
 
 def test_metrics_and_the_reference_page_match(intake: Intake, tenant: Tenant) -> None:
     a_claimed_attempt(tenant)
+    AlarmStore(intake.database, tenant.now).store({AlarmKey(kind="LOCK_HELD"): Seen(count=1, first=0, last=0)})
     intake.get("/interviews")
     wait_until(lambda: intake.count("tallies") + intake.count("tally_entries"), says="the request is counted")
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \| (.*) \|$", read("docs/reference/metrics.md"), re.MULTILINE)
