@@ -57,7 +57,11 @@ class ExplanationView(Wire):
     attempt_id: UUID
     status: AttemptState
     reason_code: Reason | None
-    waiting_for: str | None = Field(examples=["its time"])
+    waiting_for: str | None = Field(
+        description="PENDING: the first rule in `blocks`, in words, or `its turn` if no rule blocks the call."
+        " Otherwise the next event of the call. Null if nothing follows.",
+        examples=["its time"],
+    )
     next_possible_at: datetime | None = Field(
         description="Earliest time for the call, as far as known. Null if the attempt is finished or no time is known."
     )

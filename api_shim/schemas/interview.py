@@ -66,7 +66,11 @@ class AttemptView(Wire):
     recording_url: None = Field(default=None, description="Always null: Duecall records no calls.")
     schedule: ScheduleView
     warnings: list[ScheduleWarning]
-    waiting_for: str | None = Field(examples=["its time"])
+    waiting_for: str | None = Field(
+        description="Next event of the attempt, from its state and its due time alone: `its turn` also while calls are"
+        " paused or the number is busy. The explanation names the rule that blocks it. Null if nothing follows.",
+        examples=["its time"],
+    )
     created_at: datetime
     updated_at: datetime
 
@@ -98,12 +102,18 @@ class InterviewView(Wire):
     expires_at: datetime
     is_test: bool
     metadata: dict[str, Any]
-    duration_minutes: float | None = Field(description="Duration of the completed call, to one decimal.")
+    duration_minutes: float | None = Field(
+        description="Duration of the completed call, to one decimal: a call under 3 s shows 0.0."
+        " Exact seconds are in the attempt's `duration`."
+    )
     finished_date: datetime | None
     call_attempts: list[AttemptView] = Field(description="Oldest first. Empty for an ONLINE interview.")
     analysis: None = Field(default=None, description="Always null: Duecall analyses no interviews.")
     created_at: datetime
-    updated_at: datetime
+    updated_at: datetime = Field(
+        description="Last change of the interview itself, such as its completion. A call that starts, or that fails and"
+        " is retried, changes only the `updatedAt` of its attempt."
+    )
 
     @classmethod
     def of(cls, story: InterviewStory, metadata: dict[str, Any], now: datetime) -> Self:

@@ -189,6 +189,14 @@ def test_end_of_an_answered_call_completes_the_interview(tenant: Tenant, apply_c
     assert unheard(tenant) == 0
 
 
+def test_end_of_a_call_updates_the_interview(tenant: Tenant, now: TestClock, apply_callbacks: ApplyCallbacks) -> None:
+    mine = a_placed_attempt(tenant)
+    now.move(timedelta(minutes=2))
+    apply_callbacks(mine, a_form(mine, "completed", CallDuration="61"))
+    interview = tenant.interview(mine.interview_id)
+    assert (interview.finished_at, interview.updated_at) == (now(), now())
+
+
 def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
     mine = a_placed_attempt(tenant)
     tenant.change("UPDATE interviews SET status = 'CANCELLED', finished_at = :at", at=tenant.now())
