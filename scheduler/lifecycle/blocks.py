@@ -12,6 +12,7 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening
 from scheduler.timing import callee_zones
+from scheduler.timing.spans import span_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Situation:
 
 def blocks(situation: Situation, now: datetime, policy: Policy) -> tuple[Block, ...]:
     """Return the rules that block the attempt now, in the order of the checks. Empty: it may ring."""
-    return (*_stops(situation, now), *_times(situation, now, policy), *_places(situation, now))
+    return (*_stops(situation, now), *_times(situation, now, policy), *_places(situation, now, policy))
 
 
 def of_number(callee: Callee) -> Block | None:
@@ -113,7 +114,7 @@ def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> dat
     there is no other block, because places may be free or taken again some hours later.
     """
     attempt = situation.attempt
-    blocking = [*_stops(situation, now), *_times(situation, now, policy)] or [*_places(situation, now)][:1]
+    blocking = [*_stops(situation, now), *_times(situation, now, policy)] or [*_places(situation, now, policy)][:1]
     ends = [block.until for block in blocking if block.until is not None]
     if len(ends) < len(blocking):
         return None
@@ -199,19 +200,19 @@ def _times(situation: Situation, now: datetime, policy: Policy) -> Iterator[Bloc
         )
 
 
-def _places(situation: Situation, now: datetime) -> Iterator[Block]:
+def _places(situation: Situation, now: datetime, policy: Policy) -> Iterator[Block]:
     """Yield the blocks by the line and by the limits of the company and the carrier account."""
     line, load = situation.line, situation.load
     if situation.attempt.state is AttemptState.IN_PROGRESS:
         if not line.mine:
             yield Block(rule=Rule.NUMBER_BUSY, detail="The attempt does not hold the line of the current number.")
         elif line.free_at is not None and line.free_at > now:
-            yield _line_is_resting(line)  # another call to it was seen after the claim
+            yield _line_is_resting(line, policy)  # another call to it was seen after the claim
         return
     if line.held_by_another:
         yield Block(rule=Rule.NUMBER_BUSY, detail="Another call to this number is in progress.")
     elif line.free_at is not None and line.free_at > now:
-        yield _line_is_resting(line)
+        yield _line_is_resting(line, policy)
     if load is not None and load.company_calls >= load.company_limit:
         yield Block(
             rule=Rule.COMPANY_LIMIT,
@@ -224,9 +225,10 @@ def _places(situation: Situation, now: datetime) -> Iterator[Block]:
         )
 
 
-def _line_is_resting(line: Line) -> Block:
+def _line_is_resting(line: Line, policy: Policy) -> Block:
     return Block(
         rule=Rule.NUMBER_BUSY,
         until=line.free_at,
-        detail="Another call to this number was seen a short time ago. Its calls are at least LINE_GAP_S apart.",
+        detail=f"The number rests for {span_text(policy.line_gap)} (LINE_GAP_S) after another call to it is known to be"
+        " over.",
     )

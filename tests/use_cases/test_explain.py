@@ -196,7 +196,7 @@ def test_line_gap_names_its_end_except_to_its_own_interview(tenant: Tenant, expl
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
     [block] = explain.explanation_of(other.id).blocks
     assert (block.rule, block.until) == (Rule.NUMBER_BUSY, now() + tenant.policy.line_gap)
-    assert "LINE_GAP_S" in block.detail
+    assert "rests for 10 min (LINE_GAP_S) after another call to it" in block.detail
     assert rules(explain, same) == []
 
 
