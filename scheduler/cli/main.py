@@ -70,4 +70,5 @@ def _usage_line(error: TyperException) -> str:
         required = [each for each in context.command.get_params(context) if each.required]
         missing = [each.get_error_hint().strip("'") for each in required if each.name not in context.params]
         line = f"Missing {' and '.join(missing)}"
-    return f"{line.removesuffix('.')}. See: {context.command_path} --help"
+    line = line.removesuffix(".")  # the parser ends a suggestion with "?."
+    return f"{line}{'' if line.endswith('?') else '.'} See: {context.command_path} --help"

@@ -25,9 +25,9 @@ def explain(
     attempt_id: Annotated[
         UUID,
         typer.Argument(
-            metavar="ATTEMPT_ID",
+            metavar="ID",
             parser=id_of,
-            help="Id of a call attempt, or of an interview for its newest attempt.",
+            help="Id of a call attempt or of an interview. Of an interview, the newest attempt is explained.",
         ),
     ],
     as_json: AsJson = False,

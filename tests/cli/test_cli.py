@@ -757,7 +757,7 @@ def test_invalid_arguments_print_one_line_and_change_nothing(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("explain", "Missing ATTEMPT_ID. See: duecall explain --help"),
+        ("explain", "Missing ID. See: duecall explain --help"),
         ("numbers add", "Missing COMPANY_ID and NUMBER. See: duecall numbers add --help"),
         (f"numbers add {UUID(int=1)}", "Missing NUMBER. See: duecall numbers add --help"),
         ("reconcile", "Missing --since. See: duecall reconcile --help"),
@@ -767,6 +767,7 @@ def test_invalid_arguments_print_one_line_and_change_nothing(
         ("pause --reason x", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall pause --help"),
         ("resume", "Missing COMPANY_ID (see `duecall status`) or --all. See: duecall resume --help"),
         ("status --nonsense", "No such option: --nonsense. See: duecall status --help"),
+        ("statsu", "No such command 'statsu'. Did you mean 'status'? See: duecall --help"),
     ],
 )
 def test_usage_error_names_all_that_is_missing(duecall: Duecall, line: str, expected: str) -> None:
