@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _CHECK_EVERY_S = 0.1
 _never = threading.Event()
+_USUAL_HOME = Path(".duecall")
 _SHELL_VARIABLES = {
     "API": "apiUrl",
     "KEY": "companyKey",
@@ -54,7 +56,21 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     with _until_stopped() as stopped, System(options, chosen, print_progress, stopped) as system:
         assert system.running is not None
         print_running(system.running, chosen, system.mail_goes_to)
+        print_note(f"In a second terminal, in this folder: {_next_step(chosen.duecall_home)}")
         _run_until(stopped, system)
+
+
+def _next_step(home: Path) -> str:
+    """Return the shell commands after which `duecall` and `curl` can use the system in this folder."""
+    environment = Path(sys.prefix)
+    if environment.is_relative_to(Path.cwd()):
+        environment = environment.relative_to(Path.cwd())
+    steps = ['eval "$(duecall env)"']
+    if home != _USUAL_HOME:
+        steps.insert(0, f"export DUECALL_HOME={shlex.quote(str(home))}")
+    if sys.prefix != sys.base_prefix:
+        steps.insert(0, f"source {shlex.quote(str(environment / 'bin' / 'activate'))}")
+    return "; ".join(steps)
 
 
 @app.command(epilog=examples("duecall demo", "duecall demo --once", "duecall demo --once --carrier refuse"))

@@ -43,7 +43,7 @@ class EmbeddedPostgres(PrivateServer):
     Its data is in a folder named by the major version, for example `folder/pg18`: no other version can read it.
     """
 
-    _what = "PostgreSQL"
+    product = "PostgreSQL"
     _name = "postgres"
     _setting = "DATABASE_URL"
     _stop_signal = signal.SIGINT

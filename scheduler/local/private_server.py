@@ -62,7 +62,8 @@ class PrivateServer(ABC):
     starting thread lives as long as the server.
     """
 
-    _what: str
+    product: str
+    """Its name in messages."""
     _name: str
     """Base name of its files in the folder."""
     _setting: str
@@ -134,7 +135,7 @@ class PrivateServer(ABC):
                 self._port = free_port()
             elif not is_free(self._port):
                 raise ServerUnavailable(
-                    f"Port {self._port} on 127.0.0.1, for {self._what}, is taken: "
+                    f"Port {self._port} on 127.0.0.1, for {self.product}, is taken: "
                     f"stop the program that uses it, or choose another port."
                 )
             self._write_settings()
@@ -154,7 +155,7 @@ class PrivateServer(ABC):
     def url(self) -> str:
         """Return the URL with its password. It survives restarts and is known from `prepare` to `stop`."""
         if self._lock is None:
-            raise ServerUnavailable(f"{self._what} has not been started.")
+            raise ServerUnavailable(f"{self.product} has not been started.")
         return self._url(self._password_file.read_text(encoding="ascii"))
 
     @property
@@ -223,7 +224,7 @@ class PrivateServer(ABC):
 
     def _refuse_temporary_thread(self) -> None:
         if not self._any_thread and threading.current_thread() is not threading.main_thread():
-            raise RuntimeError(f"{self._what} would end with this thread; start it in the main thread.")
+            raise RuntimeError(f"{self.product} would end with this thread; start it in the main thread.")
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -231,7 +232,7 @@ class PrivateServer(ABC):
             yield
         except OSError as error:
             raise ServerUnavailable(
-                f"{self._what} cannot use {self._folder}: {error}. Choose another folder, or set {self._setting}."
+                f"{self.product} cannot use {self._folder}: {error}. Choose another folder, or set {self._setting}."
             ) from error
 
     def _take_lock(self) -> None:
@@ -245,7 +246,7 @@ class PrivateServer(ABC):
             holder = file.read().strip() or "unknown"
             file.close()
             raise ServerUnavailable(
-                f"{self._what} in {self._folder} is used by process {holder}: stop it, or choose another folder."
+                f"{self.product} in {self._folder} is used by process {holder}: stop it, or choose another folder."
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -299,12 +300,12 @@ class PrivateServer(ABC):
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         for _ in range(_CHECKS_UNTIL_READY):
             if ends_within(_CHECK_EVERY_S, process):
-                raise ServerUnavailable(f"{self._what} ended immediately: {self._log_end()}")
+                raise ServerUnavailable(f"{self.product} ended immediately: {self._log_end()}")
             refusal = self._refusal()
             if refusal is None:
                 return
         self._end_process()
-        raise ServerUnavailable(f"{self._what} runs but does not accept connections: {refusal}. See {self._log}.")
+        raise ServerUnavailable(f"{self.product} runs but does not accept connections: {refusal}. See {self._log}.")
 
     def _log_end(self) -> str:
         with self._log.open("rb") as log:

@@ -115,8 +115,9 @@ class System:
         """Restart servers and processes that have ended."""
         for server in self._servers:
             if not server.is_running():
-                self._report(f"{type(server).__name__} ended and is restarted")
+                self._report(f"the private {server.product} ended and is restarted")
                 server.restart()
+                self._report(f"the private {server.product} accepts connections again")
         self.supervisor.restart_ended()
 
     def stop(self) -> None:
@@ -131,6 +132,7 @@ class System:
         self._ports.release()
         if self._options.ephemeral:
             shutil.rmtree(self._data, ignore_errors=True)
+        self._lock.truncate(0)  # the process id is free for another process
         self._lock.close()
         self._lock = None
 

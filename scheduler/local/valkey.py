@@ -33,7 +33,7 @@ _VALKEY_SETTINGS = {
 class EmbeddedValkey(PrivateServer):
     """A private Valkey in `folder/valkey` that never evicts keys and writes to disk every second."""
 
-    _what = "Valkey"
+    product = "Valkey"
     _name = "valkey"
     _setting = "REDIS_URL"
     _stop_signal = signal.SIGTERM

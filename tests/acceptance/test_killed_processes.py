@@ -100,7 +100,9 @@ def test_a_dial_worker_that_is_told_to_stop_leaves_no_unknown(whole: WholeSystem
     assert sorted(rung) == sorted(platform.accepted)
 
 
-def test_command_is_accepted_without_redis_and_rings_later(whole: WholeSystem) -> None:
+def test_command_is_accepted_without_redis_and_rings_later(
+    whole: WholeSystem, capsys: pytest.CaptureFixture[str]
+) -> None:
     kill_server(whole.system.valkey)  # no supervisor restarts it before `wait_until` does
     number = "+421915200001"
     answer = whole.client.post_impatiently(whole.client.interview(number))
@@ -110,6 +112,8 @@ def test_command_is_accepted_without_redis_and_rings_later(whole: WholeSystem) -
     )
     command = whole.client.get(answer.headers["Location"]).json()["data"]
     assert command["status"] == "APPLIED"
+    told = capsys.readouterr().out
+    assert "the private Valkey ended and is restarted\nthe private Valkey accepts connections again\n" in told
 
 
 def test_request_without_postgresql_gets_503_and_has_no_effect(whole: WholeSystem) -> None:

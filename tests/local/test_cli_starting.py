@@ -239,3 +239,5 @@ def test_ctrl_c_ends_up_with_a_last_line_that_says_so(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert err.splitlines()[-1].endswith("stopped: all processes and private servers have ended")
+    assert f'export DUECALL_HOME={tmp_path}; eval "$(duecall env)"' in err, "the next step"
+    assert (tmp_path / "up.lock").read_text() == "", "no process id is left"
