@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -418,6 +418,15 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
 
 
 _FLIGHTS = {1: 200, 32: 1_000}
+_TAKES = {
+    "eta": "1 minute",
+    "burst": "2 minutes",
+    "steady": "4 minutes",
+    "intake": "2 minutes",
+    "idle": "1 minute",
+    "backlog": "grows with --pending",
+}
+"""About how long each part takes."""
 _BURST, _ETA = "burst of 5,000, no callbacks", "Celery ETA, burst of 5,000"
 
 
@@ -437,6 +446,11 @@ def _text(value: object) -> str:
     return f"{value:,.2f}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
+def _list_of(known: Mapping[str, Mapping[str, object]]) -> str:
+    """Return one line per part: its measurements, separated by semicolons because their names have commas."""
+    return "\n".join(f"{part:<8} {_TAKES[part]:<20} {'; '.join(names)}" for part, names in known.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -449,7 +463,7 @@ def main() -> None:
     chosen = parser.parse_args()
     known = parts(chosen.pending)
     if chosen.list:
-        print("\n".join(f"{part:<8} {', '.join(names)}" for part, names in known.items()))
+        print(_list_of(known))
         return
     wanted = list(known) if chosen.parts == "all" else chosen.parts.split(",")
     if unknown := [part for part in wanted if part not in known]:
