@@ -27,6 +27,7 @@ from api_shim.routes import (
     carrier,
     commands,
     companies,
+    docs_page,
     health,
     interviews,
     invitations,
@@ -79,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # the framework's page loads its scripts from another host
         redoc_url=None,
         # Its records would quote invalid input, which may be a person's name or phone number.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -101,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         invitations,
         billing,
         health,
+        docs_page,
     ):
         # Not by `include_router`: it compares the versions of all routers at each request.
         app.router.routes.extend(resource.router.routes)

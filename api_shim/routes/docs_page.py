@@ -1,0 +1,34 @@
+"""HTTP routes for `/docs`, which shows the OpenAPI document. All of its files are served here: it needs no network."""
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+FOLDER = Path(__file__).resolve().parent.parent / "swagger_ui"
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+"""A cached file is asked for again, so that no browser combines the files of two releases."""
+
+router = APIRouter(include_in_schema=False)
+_files = StaticFiles(directory=FOLDER)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def get_docs_page(request: Request) -> Response:
+    return await _served("index.html", request)
+
+
+@router.api_route("/docs/{name}", methods=["GET", "HEAD"])
+async def get_file_of_docs_page(name: str, request: Request) -> Response:
+    return await _served(name, request)
+
+
+async def _served(name: str, request: Request) -> Response:
+    response = await _files.get_response(name, request.scope)
+    response.headers.update(_HEADERS)
+    return response
