@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -70,10 +70,14 @@ async def is_ready(request: Request) -> JSONResponse:
     revision = await run_in_thread(context.threads.health, context.use_cases.health.schema_revision)
     if revision is None or revision != context.schema_head:
         raise SchemaNotReady
+    return responses.answered(request, HealthView(degraded=await _degraded(context), instance=context.instance))
+
+
+async def _degraded(context: AppContext) -> list[Degraded]:
     degraded = await _degraded_by_redis(context)
     if not await run_in_thread(context.threads.health, context.use_cases.health.clock_is_right):
         degraded.append("clock")
-    return responses.answered(request, HealthView(degraded=degraded, instance=context.instance))
+    return degraded
 
 
 async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
@@ -92,7 +96,7 @@ async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
     summary="Get metrics for Prometheus",
     description="Waiting and active calls per company, commands, and the state of each carrier account, and counters"
     " and histograms over all processes. Each process counts at most once in 5 s, so the values may be that old."
-    " `duecall_redis_away` is always current.",
+    " `duecall_redis_away` and `duecall_degraded` are always current.",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **error_answers(400, 503)},
 )
@@ -101,7 +105,8 @@ async def get_metrics(request: Request) -> Response:
     counted = await context.counted.get(
         lambda: run_in_thread(context.threads.without_key, _counted_now, context.use_cases)
     )
-    return Response(counted + _redis_metric(is_away=context.waiter.is_away), media_type=CONTENT_TYPE_LATEST)
+    current = _current_metrics(await _degraded(context), is_redis_away=context.waiter.is_away)
+    return Response(counted + current, media_type=CONTENT_TYPE_LATEST)
 
 
 def _counted_now(use_cases: ApiUseCases) -> bytes:
@@ -209,10 +214,13 @@ def _counted_metrics(
     return generate_latest(registry)
 
 
-def _redis_metric(*, is_away: bool) -> bytes:
+def _current_metrics(degraded: Sequence[Degraded], *, is_redis_away: bool) -> bytes:
     registry = CollectorRegistry()
     documentation = "1 while requests cannot wait for results over Redis."
-    Gauge("duecall_redis_away", documentation, registry=registry).set(is_away)
+    Gauge("duecall_redis_away", documentation, registry=registry).set(is_redis_away)
+    problems = Gauge("duecall_degraded", "1 while `/readyz` reports this problem.", ["problem"], registry=registry)
+    for problem in get_args(Degraded):
+        problems.labels(problem).set(problem in degraded)
     return generate_latest(registry)
 
 

@@ -33,6 +33,7 @@ from workers.presence import Presence
 
 ALL_QUEUES = sorted(set(QUEUES.values()))
 PROCESSES = "duecall:processes"
+PROBLEMS = ("redis", "workers", "tzdata", "clock")
 OLD = "2001a"
 """A version of the tz database that no real process has."""
 
@@ -64,13 +65,21 @@ def degraded_with(settings: Settings, changed: Callable[[AppContext], AppContext
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
         app_context = app.state.app_context
         app.state.app_context = changed(app_context)
-        answer = client.get("/readyz")
+        answer, metrics = client.get("/readyz"), client.get("/metrics").text
         app.state.app_context = app_context
-    return list(data(answer)["degraded"])
+    degraded = list(data(answer)["degraded"])
+    assert [each for each in PROBLEMS if f'duecall_degraded{{problem="{each}"}} 1.0' in metrics] == degraded
+    return degraded
 
 
 def test_readyz_reports_workers_while_none_runs(intake: Intake) -> None:
     assert intake.degraded() == ["workers"]
+
+
+def test_metrics_report_each_problem_of_readyz(intake: Intake) -> None:
+    metrics = intake.client.get("/metrics").text
+    values = {each: f'duecall_degraded{{problem="{each}"}} {float(each == "workers")}' for each in PROBLEMS}
+    assert [each for each, line in values.items() if line not in metrics] == []
 
 
 @pytest.mark.parametrize("missing", ALL_QUEUES)
