@@ -71,6 +71,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     database_worker_url: SecretStr | None = None
+    database_operator_url: SecretStr | None = None
     database_owner_url: SecretStr | None = None
     database_listen_url: SecretStr | None = None
     redis_url: SecretStr | None = None
@@ -131,7 +132,13 @@ class Settings(BaseSettings):
         trusted(file)
         return file
 
-    @field_validator("database_url", "database_worker_url", "database_owner_url", "database_listen_url")
+    @field_validator(
+        "database_url",
+        "database_worker_url",
+        "database_operator_url",
+        "database_owner_url",
+        "database_listen_url",
+    )
     @classmethod
     def _of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
@@ -291,11 +298,12 @@ class Settings(BaseSettings):
         """The folder for mails when no mail server is set."""
         return self.duecall_home / "mail"
 
-    def database(self, role: Literal["api", "worker", "owner", "listen"]) -> str:
+    def database(self, role: Literal["api", "worker", "operator", "owner", "listen"]) -> str:
         """Return the URL for a role, by default DATABASE_URL. Raises MissingSetting if neither is set."""
         chosen = {
             "api": self.database_url,
             "worker": self.database_worker_url,
+            "operator": self.database_operator_url,
             "owner": self.database_owner_url,
             "listen": self.database_listen_url,
         }[role] or self.database_url

@@ -26,6 +26,7 @@ FILLED = {
     "POSTGRES_PASSWORD": "an-owners-secret",
     "API_PASSWORD": "an-apis-secret",
     "WORKER_PASSWORD": "a-workers-secret",
+    "CONSOLE_PASSWORD": "a-consoles-secret",
     "REDIS_PASSWORD": "a-doorbells-secret",
     "FLOWER_REDIS_PASSWORD": "a-watchers-secret",
     "KEY_PEPPER": "a-pepper-of-production",

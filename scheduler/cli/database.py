@@ -25,20 +25,26 @@ def db_upgrade() -> None:
 
 @db.command("logins", epilog=examples("duecall db logins   # also after a password in these URLs has changed"))
 def db_logins() -> None:
-    """Create or update the database users in DATABASE_URL (API) and DATABASE_WORKER_URL, with their passwords.
+    """Create or update the database users of the API, the workers and the console, with their passwords.
+
+    They are those in DATABASE_URL, DATABASE_WORKER_URL and, if it is set, DATABASE_OPERATOR_URL.
 
     Connects as the user in DATABASE_OWNER_URL, who needs CREATEROLE. Run `duecall db upgrade` first.
     """
     from scheduler.persistence import schema
 
     chosen = chosen_settings()
-    logins = schema.Logins(api=chosen.database("api"), worker=chosen.database("worker"))
-    if chosen.database("owner") in {logins.api, logins.worker}:
-        refuse("DATABASE_OWNER_URL must name another user than DATABASE_URL and DATABASE_WORKER_URL.")
+    operator = None if chosen.database_operator_url is None else chosen.database("operator")
+    logins = schema.Logins(api=chosen.database("api"), worker=chosen.database("worker"), operator=operator)
+    if chosen.database("owner") in {logins.api, logins.worker, logins.operator}:
+        refuse("DATABASE_OWNER_URL must name another user than the URLs of API, workers and console.")
     if logins.api == logins.worker:
         refuse("DATABASE_WORKER_URL must name another user than DATABASE_URL.")
+    if logins.operator in {logins.api, logins.worker}:
+        refuse("DATABASE_OPERATOR_URL must name another user than DATABASE_URL and DATABASE_WORKER_URL.")
     schema.set_logins(chosen.database("owner"), logins)
-    print_progress("the API and the workers can log in")
+    who = "the API and the workers" if operator is None else "the API, the workers and the console"
+    print_progress(f"{who} can log in")
 
 
 @db.command("check", epilog=examples("duecall db check"))

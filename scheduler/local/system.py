@@ -50,7 +50,7 @@ _MAX_EARLY_ENDS = 3
 """Give up when a process ends this often right after its start, before the system is ready."""
 
 _LOCK_TRIES = 10
-_OTHER_ROLES = ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL")
+_OTHER_ROLES = ("DATABASE_WORKER_URL", "DATABASE_OPERATOR_URL", "DATABASE_OWNER_URL", "DATABASE_LISTEN_URL")
 _never = threading.Event()
 
 
@@ -349,11 +349,12 @@ class System:
 
 
 def _roles_of(url: str) -> dict[str, str]:
-    """Return the database logins: the API's with row-level security, and the workers' without."""
+    """Return the database logins: the API's with row-level security, the workers' without, and the console's."""
     logins = schema.make_logins(url)
     return {
         "DATABASE_URL": logins.api,
         "DATABASE_WORKER_URL": logins.worker,
+        "DATABASE_OPERATOR_URL": logins.operator or "",
         "DATABASE_LISTEN_URL": logins.worker,
         "DATABASE_OWNER_URL": "",  # no running process may change tables
     }

@@ -11,8 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -20,6 +19,7 @@ from scheduler.clock import Now, machine_now, monotonic
 from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
+from scheduler.persistence import roles
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.connection import begin
 from scheduler.persistence.errors import (
@@ -28,7 +28,6 @@ from scheduler.persistence.errors import (
     DatabaseAway,
     LockTaken,
     StatementFailed,
-    WrongRole,
 )
 from scheduler.persistence.stores import CheckedClock, Stores
 from scheduler.rules import clock_comparison
@@ -47,22 +46,6 @@ _ANSWER_S = 0.5
 _STATUS = text("SELECT pg_xact_status(CAST(:transaction_id AS xid8))")
 
 _COUNTING = text("SET LOCAL ROLE duecall_counter")
-
-_ROLE = """
-    SELECT r.rolname,
-           r.rolsuper OR r.rolbypassrls
-               OR EXISTS (
-                   SELECT FROM pg_class t WHERE t.oid = to_regclass('companies') AND pg_has_role(t.relowner, 'USAGE')
-               )
-               OR EXISTS (SELECT FROM pg_roles w WHERE w.rolname = 'duecall_worker' AND pg_has_role(w.oid, 'USAGE')),
-           EXISTS (SELECT FROM pg_roles a WHERE a.rolname = 'duecall_api' AND pg_has_role(a.oid, 'USAGE'))
-    FROM pg_roles r
-    WHERE r.rolname = current_user AND to_regclass('companies') IS NOT NULL
-"""
-"""Our role, whether it sees every tenant's rows, and whether it is bound to a principal's rows.
-
-No row in a database without tables.
-"""
 
 FINDS_OUT = {
     "connect_timeout": 3,
@@ -91,9 +74,18 @@ class Database:
 
     `bound` True: the role must be bound to its principal's rows. False: it must see all rows, because a role that sees
     none would do nothing without an error. None: any role. With another role every method raises WrongRole.
+    `operates` True: every connection runs as `duecall_operator`, which can read no personal data.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8, machine: Now = machine_now, bound: bool | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        machine: Now = machine_now,
+        bound: bool | None = None,
+        operates: bool = False,
+    ) -> None:
         self._machine = machine
         self._is_wrong = False
         self._log_lock = Lock()
@@ -111,12 +103,14 @@ class Database:
                 **FINDS_OUT,
                 "application_name": "duecall",
                 "options": "-c statement_timeout=5000 -c lock_timeout=2000"
-                " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC",
+                " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
+                + (f" -c role={roles.OPERATOR}" if operates else ""),
             },
         )
-
-        if bound is not None:
-            event.listen(self._engine, "connect", lambda connection, _: _refuse_wrong_role(connection, bound=bound))
+        if operates:
+            roles.require_operator(self._engine)
+        elif bound is not None:
+            roles.require_bound(self._engine, bound=bound)
 
     @contextmanager
     def transaction(
@@ -412,30 +406,6 @@ def _is_lost(error: BaseException | None) -> bool:
     """Return True if the connection failed, False if the server rejected the statement."""
     return isinstance(error, DBAPIError) and (
         error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
-    )
-
-
-def _refuse_wrong_role(connection: DBAPIConnection, *, bound: bool) -> None:
-    cursor = connection.cursor()
-    cursor.execute(_ROLE)
-    row = cursor.fetchone()
-    cursor.close()
-    connection.rollback()
-    if row is None:
-        return
-    role, sees_all, is_api = row
-    if sees_all is not bound and (is_api or not bound):
-        return
-    connection.close()
-    if bound:
-        raise WrongRole(
-            f"DATABASE_URL logs in as {role}, which sees {'every' if sees_all else 'no'} company's rows;"
-            " the API needs a role that is bound by row-level security: CREATE ROLE api LOGIN PASSWORD '...' IN ROLE"
-            " duecall_api. Workers and migrations have roles of their own: DATABASE_WORKER_URL, DATABASE_OWNER_URL."
-        )
-    raise WrongRole(
-        f"workers and operators would log in as {role}, which is bound by row-level security and sees no row; set"
-        " DATABASE_WORKER_URL to a role of their own: CREATE ROLE worker LOGIN PASSWORD '...' IN ROLE duecall_worker."
     )
 
 

@@ -38,14 +38,16 @@ def upgrade(url: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Logins:
-    """The URLs of a database for the API and the workers, with passwords."""
+    """The URLs of a database for the API, the workers and the console, with passwords."""
 
     api: str
     worker: str
+    operator: str | None = None
+    """None: no console is used."""
 
 
 def make_logins(url: str) -> Logins:
-    """Create the logins of the API and the workers, or give existing ones new passwords.
+    """Create the logins of the API, the workers and the console, or give existing ones new passwords.
 
     For private servers, as their superuser.
     """
@@ -54,7 +56,7 @@ def make_logins(url: str) -> Logins:
         chosen = make_url(url).set(username=login, password=secrets.token_hex(16))
         return chosen.render_as_string(hide_password=False)
 
-    logins = Logins(api=login_url("api"), worker=login_url("worker"))
+    logins = Logins(api=login_url("api"), worker=login_url("worker"), operator=login_url("console"))
     set_logins(url, logins)
     return logins
 
@@ -66,6 +68,8 @@ def set_logins(url: str, logins: Logins) -> None:
     """
     chosen = [(_login_in("DATABASE_URL", logins.api), "duecall_api")]
     chosen.append((_login_in("DATABASE_WORKER_URL", logins.worker), "duecall_worker"))
+    if logins.operator is not None:
+        chosen.append((_login_in("DATABASE_OPERATOR_URL", logins.operator), "duecall_operator"))
     try:
         with _connection(url) as connection:
             for (login, password), group in chosen:

@@ -750,3 +750,32 @@ audit = Table(
     Column("after", JSONB, nullable=False),
     Column("trace_id", Text),
 )
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("created_at", _INSTANT, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("last_used_at", _INSTANT, nullable=False),
+    Column("revoked_at", _INSTANT),
+    CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),
+    Index(None, "expires_at"),
+)
+
+sign_in_links = Table(
+    "sign_in_links",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", _INSTANT, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+    Column("used_at", _INSTANT),
+    CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),
+    Index(None, "expires_at"),
+)

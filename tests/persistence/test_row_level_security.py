@@ -61,7 +61,16 @@ TENANTS = {
 FOR_ANY_PRINCIPAL = {"lines"}
 """A line belongs to no tenant: it has only the hash of a number and its state."""
 FOR_ALL = {"alembic_version", "carrier_accounts"}
-HIDDEN = {"stray_calls", "arrows", "tallies", "tally_entries", "alarms", "audit"}
+HIDDEN = {
+    "stray_calls",
+    "arrows",
+    "tallies",
+    "tally_entries",
+    "alarms",
+    "audit",
+    "console_sessions",
+    "sign_in_links",
+}
 """Tables that the API cannot read."""
 
 DENIED = "permission denied"

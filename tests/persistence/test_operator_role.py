@@ -1,0 +1,128 @@
+"""The role of the operators' console: it reads no personal data, whatever a page asks for."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import WrongRole
+from scheduler.persistence.schema import Logins
+from scheduler.persistence.tables import metadata
+from tests.support.builders import Tenant, a_placed_attempt
+
+FORBIDDEN = {
+    "companies": {"profile", "metadata", "prices"},
+    "api_keys": {"key_hash"},
+    "phone_numbers": {"number", "location"},
+    "agents": {"name", "details", "metadata"},
+    "jobs": {"title", "description", "details", "metadata"},
+    "candidates": {"first_name", "last_name", "email", "phone_number", "metadata"},
+    "interviews": {"caller_number", "metadata"},
+    "attempts": {"called_number"},
+    "invitations": {"email"},
+    "inbox": {"body", "answer", "packed_snapshot", "request_hash", "idempotency_key"},
+    "carrier_events": {"raw", "fingerprint"},
+    "carrier_backoffs": {"caller"},
+}
+"""Columns with names, numbers, addresses, texts of clients or hashes of secrets."""
+UNREADABLE = {"assignments", "users", "memberships", "invitation_tokens"}
+"""Tables of which the console reads nothing."""
+COLUMNS = [(table.name, column.name) for table in metadata.sorted_tables for column in table.columns]
+DENIED = "permission denied"
+WRITTEN = {
+    "companies": {"paused_at", "pause_reason", "resumed_at", "updated_at"},
+    "carrier_accounts": {"paused_at", "pause_reason", "claimed_on", "claimed_copy", "updated_at"},
+    "inbox": {
+        *("failures", "quarantined_at", "rung_at", "applied_at"),
+        *("answer", "packed_snapshot", "body", "interview_id"),
+    },
+    "carrier_events": {"failures", "quarantined_at", "rung_at", "heard_at", "raw"},
+    "api_keys": {"revoked_at", "suspended_at", "suspend_reason", "updated_at"},
+    "console_sessions": {"last_used_at", "revoked_at"},
+    "sign_in_links": {"used_at"},
+}
+
+
+@pytest.fixture(scope="module")
+def operator(logins: Logins) -> Iterator[Database]:
+    assert logins.operator is not None
+    database = Database(logins.operator, pool_size=2, operates=True)
+    yield database
+    database.close()
+
+
+def _may(operator: Database, statement: str) -> bool:
+    with operator.transaction() as stores:
+        try:
+            stores.connection.execute(text(statement))
+        except ProgrammingError as error:
+            if DENIED in str(error):
+                return False
+            raise
+    return True
+
+
+@pytest.mark.parametrize("table", [table.name for table in metadata.sorted_tables])
+def test_operator_reads_only_columns_without_personal_data(operator: Database, table: str) -> None:
+    columns = {column for name, column in COLUMNS if name == table}
+    unread = {column for column in columns if not _may(operator, f"SELECT {column} FROM {table}")}
+    assert unread == (columns if table in UNREADABLE else FORBIDDEN.get(table, set()))
+
+
+@pytest.mark.parametrize("table", [table.name for table in metadata.sorted_tables])
+def test_operator_writes_only_what_acts_change(operator: Database, table: str) -> None:
+    columns = {column for name, column in COLUMNS if name == table}
+    written = {column for column in columns if _may(operator, f"UPDATE {table} SET {column} = DEFAULT WHERE false")}
+    assert written == WRITTEN.get(table, set())
+    assert not _may(operator, f"DELETE FROM {table}")
+    inserts = text(f"SELECT has_any_column_privilege('{table}', 'INSERT')")
+    with operator.reading() as stores:
+        assert stores.connection.execute(inserts).scalar_one() == (table == "console_sessions")
+
+
+def test_operator_sees_the_rows_of_all_companies(operator: Database, tenant: Tenant) -> None:
+    attempt = a_placed_attempt(tenant)
+    with operator.reading() as stores:
+        assert stores.connection.execute(text("SELECT id FROM attempts")).scalars() == [attempt.id]
+        assert stores.connection.execute(text("SELECT id FROM companies")).scalars() == [tenant.company_id]
+    with operator.counting() as stores:
+        assert stores.connection.execute(text("SELECT count(*) FROM attempts")).scalar_one() == 1
+    with operator.reading() as stores:  # the role of the counts has ended with them
+        assert stores.connection.execute(text("SELECT current_user")).scalar_one() == "duecall_operator"
+
+
+def test_superuser_login_runs_as_operator(postgres_url: str) -> None:
+    database = Database(postgres_url, pool_size=1, operates=True)
+    assert not _may(database, "SELECT email FROM candidates")
+    database.close()
+
+
+def test_login_without_the_operators_role_is_refused(logins: Logins, postgres_url: str) -> None:
+    for url in (logins.api, logins.worker):
+        database = Database(url, pool_size=1, operates=True)
+        with pytest.raises(WrongRole, match="set DATABASE_OPERATOR_URL and run `duecall db logins`"):
+            database.check_role()
+        database.close()
+
+
+def test_connection_as_another_role_is_refused(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert logins.operator is not None
+    with psycopg.connect(logins.operator) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("console",)
+    database = Database(logins.operator, pool_size=1, operates=True)
+    # As behind a pooler that drops the option.
+    monkeypatch.setattr(psycopg, "connect", _without_role(psycopg.connect))
+    with pytest.raises(WrongRole, match="runs as console instead of duecall_operator"):
+        database.check_role()
+    database.close()
+
+
+def _without_role(connect: object) -> object:
+    def connected(*arguments: object, **options: object) -> object:
+        options["options"] = str(options["options"]).replace("-c role=duecall_operator", "")
+        return connect(*arguments, **options)  # type: ignore[operator]
+
+    return connected
