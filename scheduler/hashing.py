@@ -22,6 +22,14 @@ class Hasher:
         """Return the 32-byte hash of the token in an invitation's mail."""
         return self._hash(b"invitation", token)
 
+    def sign_in_link(self, secret: str) -> bytes:
+        """Return the 32-byte hash of the secret in a sign-in link of the console."""
+        return self._hash(b"sign-in link", secret)
+
+    def console_session(self, secret: str) -> bytes:
+        """Return the 32-byte hash of the secret in the cookie of a console session."""
+        return self._hash(b"console session", secret)
+
     def _hash(self, kind: bytes, text: str) -> bytes:
         return hmac.new(self._pepper, kind + b"\0" + text.encode(), hashlib.sha256).digest()
 

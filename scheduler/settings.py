@@ -23,6 +23,7 @@ from scheduler.rules.email_addresses import NotAnAddress, sender
 DEVELOPMENT_PEPPER = "development-pepper"
 DEVELOPMENT_FLOWER_AUTH = "operator:operator"
 DEVELOPMENT_PUBLIC_URL = "http://127.0.0.1:8000"
+DEVELOPMENT_CONSOLE_URL = "http://127.0.0.1:8001"
 DEVELOPMENT_SENDER = "Duecall <duecall@localhost.localdomain>"
 
 _SHORTEST_PEPPER = 16
@@ -77,6 +78,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
 
     public_url: str = DEVELOPMENT_PUBLIC_URL
+    console_url: str = DEVELOPMENT_CONSOLE_URL
+    """The address at which operators open the console. Other addresses are refused by it."""
     default_caller_id: str | None = None
 
     twilio_api_url: str = "https://api.twilio.com"
@@ -117,7 +120,7 @@ class Settings(BaseSettings):
     carrier_total_timeout_s: Seconds = 13
     max_call_s: Seconds = 11400
 
-    @field_validator("public_url", "twilio_api_url")
+    @field_validator("public_url", "twilio_api_url", "console_url")
     @classmethod
     def _without_a_last_slash(cls, url: str) -> str:
         _check_url(url, "web")

@@ -36,6 +36,7 @@ def installation() -> tuple[Settings, str]:
         of_this_run = {
             "database_url": SecretStr(running.database_url),
             "database_worker_url": None,
+            "console_url": running.run_file.get("consoleUrl", chosen.console_url),
             "duecall_clock_offset_s": running.clock_offset_s,
         }
         used = as_kept(chosen, running.settings).model_copy(update=of_this_run)

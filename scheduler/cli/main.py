@@ -15,6 +15,7 @@ from scheduler.cli import (  # noqa: F401
     audit,
     billing,
     carrier,
+    console,
     database,
     document,
     erasures,

@@ -22,6 +22,7 @@ from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.certificates import Certificates
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.database_sessions import DatabaseSessions
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
@@ -47,6 +48,8 @@ class OperatorSession:
     unknown_outcomes: UnknownOutcomes
     database_sessions: DatabaseSessions
     certificates: Certificates
+    console_sessions: ConsoleSessions
+    console_url: str
     now: Now
     system: str
     """Name of the installation, for messages."""
@@ -82,6 +85,8 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
             unknown_outcomes=UnknownOutcomes(database, now, who),
             database_sessions=DatabaseSessions(database, now, who),
             certificates=Certificates(database),
+            console_sessions=ConsoleSessions(database, context.hasher, now),
+            console_url=chosen.console_url,
             now=now,
             system=system,
         )

@@ -24,6 +24,7 @@ from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
 from scheduler.persistence.connection import Connection
+from scheduler.persistence.console_sessions import ConsoleSessions
 from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.errors import ClockWrong
@@ -114,6 +115,7 @@ class Stores:
         self.carrier_accounts = CarrierAccounts(statements)
         self.carrier_events = CarrierEvents(statements)
         self.companies = Companies(statements)
+        self.console_sessions = ConsoleSessions(statements)
         self.corrections = Corrections(statements)
         self.erasures = Erasures(statements)
         self.inbox = Inbox(statements)

@@ -25,3 +25,5 @@ LINES = timedelta(days=1)
 """A free line that no pending attempt needs. It holds only the hash of a phone number and blocks no calls."""
 ALARMS = timedelta(days=366)
 """An acknowledged alarm, as long as the history that explains it. An open alarm is kept."""
+CONSOLE_SESSIONS = timedelta(days=30)
+"""An expired session or sign-in link of the operators' console."""

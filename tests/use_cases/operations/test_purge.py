@@ -72,6 +72,16 @@ def a_revoked_invitation(tenant: Tenant) -> None:
     an_invitation(tenant, revoked_at=tenant.now(), expires_at=tenant.now() + timedelta(days=400))
 
 
+def a_session(tenant: Tenant) -> None:
+    times = dict.fromkeys(("created_at", "expires_at", "last_used_at"), tenant.now())
+    tenant.insert("console_sessions", id=uuid4(), token_hash=b"x", actor="link:x", role="viewer", **times)
+
+
+def a_link(tenant: Tenant) -> None:
+    times = dict.fromkeys(("created_at", "expires_at"), tenant.now())
+    tenant.insert("sign_in_links", id=uuid4(), token_hash=b"x", created_by="cli:x", role="viewer", **times)
+
+
 @pytest.mark.parametrize(
     ("make", "table", "kept"),
     [
@@ -86,6 +96,8 @@ def a_revoked_invitation(tenant: Tenant) -> None:
             Policy().line_gap + retention.LINES - A_MOMENT,
             id="a line that became free",
         ),
+        pytest.param(a_session, "console_sessions", retention.CONSOLE_SESSIONS, id="an expired session"),
+        pytest.param(a_link, "sign_in_links", retention.CONSOLE_SESSIONS, id="an expired sign-in link"),
         pytest.param(a_pending_attempt, "attempt_history", retention.HISTORY, id="an entry of an attempt's history"),
     ],
 )
