@@ -1,13 +1,10 @@
 """The HTTP API: `uvicorn api_shim.app:app`. Routes turn JSON into commands and results into JSON."""
 
 import contextlib
-import logging
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from uuid import UUID
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim import errors
 from api_shim.answer_waiter import AnswerWaiter
@@ -35,13 +32,14 @@ from api_shim.routes import (
     phone_numbers,
 )
 from api_shim.shutdown import on_stop_signal
+from api_shim.startup import PlainStart, uvicorn_logs_as_we_do
 from scheduler import assembly
 from scheduler.deadline import deadline_in
 from scheduler.garbage import collect_rarely
 from scheduler.logs import configure
 from scheduler.persistence import revisions
 from scheduler.rules.tallies import Amount, Key
-from scheduler.settings import Settings, WrongSettings
+from scheduler.settings import Settings
 from scheduler.settings import settings as of_this_process
 from workers import hint_publisher
 from workers.alarm_writer import AlarmWriter
@@ -68,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure()
-        _uvicorn_logs_as_we_do()
+        uvicorn_logs_as_we_do()
         async with _open(settings or of_this_process(), tallies) as app.state.app_context:
             if settings is None:  # this process serves nothing else
                 collect_rarely()
@@ -87,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(carrier.CallbackMiddleware)
     app.add_middleware(RequestMiddleware, tallies=tallies)
-    app.add_middleware(_PlainStart)
+    app.add_middleware(PlainStart)
     errors.handle_in(app)
     app.router.routes.append(carrier.route)
     for resource in (
@@ -155,29 +153,6 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
         for database in use_cases.databases:
             database.close()
         alarms.stop()
-
-
-class _PlainStart:
-    """Middleware that reports invalid settings in one line instead of the framework's traceback."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_plainly(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed" and isinstance(sys.exception(), WrongSettings):
-                message["message"] = str(sys.exception())
-            await send(message)
-
-        await self._app(scope, receive, send_plainly if scope["type"] == "lifespan" else send)
-
-
-def _uvicorn_logs_as_we_do() -> None:
-    """Route uvicorn's records through our logging. Its own handlers write error texts, which may quote input."""
-    for name in ("uvicorn", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = []
-        logger.propagate = True
 
 
 app = create_app()

@@ -21,7 +21,10 @@ from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.operator_pages import OperatorPages
+from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
@@ -87,6 +90,17 @@ class WorkerUseCases:
     alarm_posts: AlarmPosts
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConsoleUseCases:
+    """The use cases of the operators' console. Their database reads no personal data."""
+
+    database: Database
+    now: Now
+    sessions: ConsoleSessions
+    pages: OperatorPages
+    pauses: Pauses
+
+
 def context_of(settings: Settings, database: Database) -> Context:
     """Build what the use cases on this database share."""
     return Context(
@@ -130,6 +144,20 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         health=for_health,
         command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
         databases=(database, for_keys, for_callbacks, for_health, for_lookups),
+    )
+
+
+def console_use_cases(settings: Settings) -> ConsoleUseCases:
+    """Build the use cases of a console process. Raises MissingSetting."""
+    database = Database(settings.database("operator"), pool_size=4, operates=True)
+    context = context_of(settings, database)
+    now = context.now
+    return ConsoleUseCases(
+        database=database,
+        now=now,
+        sessions=ConsoleSessions(database, context.hasher, now),
+        pages=OperatorPages(context),
+        pauses=Pauses(database, now),
     )
 
 

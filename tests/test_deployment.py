@@ -17,7 +17,7 @@ from tests.support.compose import ROOT, Missing, as_run_by_default, composed, pr
 
 SERVERS = {"postgres", "valkey"}
 ONCE = {"migrate"}
-OF_THE_SHELL = {"LISTEN_ON", "PORT", "FLOWER_PORT"}
+OF_THE_SHELL = {"LISTEN_ON", "PORT", "CONSOLE_PORT", "FLOWER_PORT"}
 """Variables that the lines of the Procfile use."""
 OF_THE_OWNER = {"DATABASE_OWNER_URL", "POSTGRES_PASSWORD"}
 DRAIN_S = 15
@@ -32,6 +32,7 @@ FILLED = {
     "KEY_PEPPER": "a-pepper-of-production",
     "FLOWER_BASIC_AUTH": "operator:a-flowers-secret",
     "PUBLIC_URL": "https://duecall.example.com",
+    "CONSOLE_URL": "https://console.example.com",
     "TWILIO_ACCOUNT_SID": "AC" + "1" * 32,
     "TWILIO_AUTH_TOKEN": "a-carriers-secret",
     "TWILIO_VOICE_URL": "https://voice.example.com/twiml",
@@ -129,14 +130,17 @@ def test_env_example_lists_all_variables_without_secrets() -> None:
 def test_owners_password_is_given_only_to_the_migration(services: dict[str, Any]) -> None:
     for name in procfile():
         assert FILLED["POSTGRES_PASSWORD"] not in yaml.safe_dump(services[name]), name
-    assert FILLED["WORKER_PASSWORD"] not in yaml.safe_dump(services["api"])
+    for name in ("api", "console"):
+        assert FILLED["WORKER_PASSWORD"] not in yaml.safe_dump(services[name]), name
+    for name in set(procfile()) - {"console"}:
+        assert FILLED["CONSOLE_PASSWORD"] not in yaml.safe_dump(services[name]), name
     for name in set(procfile()) - {"api"}:
         assert FILLED["API_PASSWORD"] not in yaml.safe_dump(services[name]), name
 
 
 def test_ports_are_on_loopback_alone(services: dict[str, Any]) -> None:
     ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert set(ports) == {"api", "flower"} | SERVERS
+    assert set(ports) == {"api", "console", "flower"} | SERVERS
     assert all(port.startswith("127.0.0.1:") for each in ports.values() for port in each)
 
 

@@ -77,6 +77,7 @@ def required_reason(reason: str | None, command: str) -> str:
 def print_running(running: Running, chosen: "Settings", mail: str) -> None:
     user, _, password = chosen.flower_basic_auth.get_secret_value().partition(":")
     for name, value in (
+        ("console", f"{running.consoleUrl}   (sign in: duecall console login)"),
         ("API", running.apiUrl),
         ("documentation", f"{running.apiUrl}/docs"),
         ("Flower", f"{running.flowerUrl}   ({user} / {password})"),

@@ -6,7 +6,7 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
+def commands(*, api_port: int, console_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
     """Return each process's command by its name, in start order. A test compares them with the Procfile."""
     python = (sys.executable, "-m")
     worker = (*python, "celery", "-A", "workers.app", "worker")
@@ -16,6 +16,11 @@ def commands(*, api_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
         "api": (
             *python,
             *("uvicorn", "api_shim.app:app", "--host", "127.0.0.1", "--port", str(api_port)),
+            *("--no-access-log", "--timeout-graceful-shutdown", "15"),
+        ),
+        "console": (
+            *python,
+            *("uvicorn", "api_shim.console.app:app", "--host", "127.0.0.1", "--port", str(console_port)),
             *("--no-access-log", "--timeout-graceful-shutdown", "15"),
         ),
         "clock": (

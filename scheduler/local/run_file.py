@@ -24,6 +24,7 @@ class Running:
 
     apiUrl: str  # noqa: N815 - the names of run.json
     simulatorUrl: str | None  # noqa: N815
+    consoleUrl: str  # noqa: N815
     flowerUrl: str  # noqa: N815
     databaseUrl: str  # noqa: N815
     redisUrl: str  # noqa: N815

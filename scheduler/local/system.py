@@ -45,7 +45,7 @@ from scheduler.use_cases.resources.keys import Keys
 SIMULATOR_CALLER_ID = "+421221020001"
 _SIMULATOR_ACCOUNT = "AC" + "5" * 32
 _SIMULATOR_CPS = 20
-_USUAL_PORTS = {"api": 8000, "flower": 5555}
+_USUAL_PORTS = {"api": 8000, "console": 8001, "flower": 5555}
 _MAX_EARLY_ENDS = 3
 """Give up when a process ends this often right after its start, before the system is ready."""
 
@@ -190,7 +190,7 @@ class System:
         roles = {} if self.postgres is None else _roles_of(database_url)
         ports = self._ports.reserve_each(_USUAL_PORTS, {} if port is None else {"api": port})
         simulator_port = None if self._settings.twilio_account_sid else self._ports.reserve()
-        variables = self._variables(database_url, redis_url, ports["api"], simulator_port) | roles
+        variables = self._variables(database_url, redis_url, ports, simulator_port) | roles
         chosen = self._settings.model_copy(update={"duecall_clock_offset_s": self._options.clock_offset_s})
         if self.postgres is None:
             database_url = self._settings.database("worker")  # also used by operators' commands
@@ -202,6 +202,7 @@ class System:
         self.running = Running(
             apiUrl=f"http://127.0.0.1:{ports['api']}",
             simulatorUrl=None if simulator_port is None else f"http://127.0.0.1:{simulator_port}",
+            consoleUrl=variables["CONSOLE_URL"],
             flowerUrl=f"http://127.0.0.1:{ports['flower']}",
             databaseUrl=database_url,
             redisUrl=redis_url,
@@ -266,16 +267,17 @@ class System:
         return owner.get_secret_value() if owner is not None and self.postgres is None else database_url
 
     def _variables(
-        self, database_url: str, redis_url: str, api_port: int, simulator_port: int | None
+        self, database_url: str, redis_url: str, ports: Mapping[str, int], simulator_port: int | None
     ) -> dict[str, str]:
         """Return the variables that are added to the environment of every process."""
-        smtp = self._settings.smtp_url
+        smtp, api_port = self._settings.smtp_url, ports["api"]
         variables = {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
             "DUECALL_HOME": str(self._home),
             "DUECALL_CLOCK_OFFSET_S": repr(self._options.clock_offset_s),
             "DUECALL_INSTANCE": self._instance,
+            "CONSOLE_URL": f"http://127.0.0.1:{ports['console']}",
             "SMTP_URL": "" if smtp is None else smtp.get_secret_value(),
             "APP_URL": self._settings.app_url or f"http://127.0.0.1:{api_port}",
             "DEFAULT_CALLER_ID": self._settings.default_caller_id or SIMULATOR_CALLER_ID,
@@ -301,7 +303,7 @@ class System:
         self, variables: Mapping[str, str], ports: Mapping[str, int], simulator_port: int | None
     ) -> None:
         self._report("starting the processes")
-        argvs = commands(api_port=ports["api"], flower_port=ports["flower"])
+        argvs = commands(api_port=ports["api"], console_port=ports["console"], flower_port=ports["flower"])
         if simulator_port is not None:
             journal = self._data / "simulator.jsonl"
             argvs = {"simulator": simulator_command(port=simulator_port, journal=journal)} | argvs
@@ -311,16 +313,17 @@ class System:
             )
 
     def _wait_until_ready(self, running: Running) -> None:
-        """Wait until our API, Flower and the simulator answer. Raises NotReady, Stopped."""
+        """Wait until our API, console, Flower and the simulator answer. Raises NotReady, Stopped."""
         deadline = monotonic() + READY_WITHIN_S
         readyz = f"{running.apiUrl}/readyz"
-        not_ready = {readyz, f"{running.flowerUrl}/healthcheck"}
+        healthz = f"{running.consoleUrl}/healthz"
+        not_ready = {readyz, healthz, f"{running.flowerUrl}/healthcheck"}
         if running.simulatorUrl is not None:
             not_ready.add(f"{running.simulatorUrl}/healthz")
 
         def answers(url: str) -> bool:
             response = _response_of(url)
-            return response is not None and (url != readyz or _instance_in(response) == self._instance)
+            return response is not None and (url not in {readyz, healthz} or _instance_in(response) == self._instance)
 
         def all_ready() -> bool:
             if self._stopped():

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.operator import ConsoleSession, SignInLink
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import console_sessions, sign_in_links
+from scheduler.persistence.tables import console_acts, console_sessions, sign_in_links
 
 
 class ConsoleSessions(Store):
@@ -56,12 +57,21 @@ class ConsoleSessions(Store):
             .values(revoked_at=now)
         ).rowcount
 
+    def take_act(self, token: str, now: datetime) -> bool:
+        """Record that the form with this token was sent. False: it was sent before."""
+        new = insert(console_acts).values(token=token, sent_at=now).on_conflict_do_nothing()
+        return self._connection.execute(new.returning(console_acts.c.token)).one_or_none() is not None
+
     def forget(self, before: datetime, limit: int) -> int:
-        """Delete sessions and links that expired before then. Returns the number of the larger kind."""
+        """Delete sessions, links and tokens of forms of before then. Returns the number of the largest kind."""
         deleted = []
-        for table in (console_sessions, sign_in_links):
-            old = select(table.c.id).where(table.c.expires_at < before).order_by(table.c.expires_at).limit(limit)
-            deleted.append(self._connection.execute(delete(table).where(table.c.id.in_(old))).rowcount)
+        for key, ended_at in (
+            (console_sessions.c.id, console_sessions.c.expires_at),
+            (sign_in_links.c.id, sign_in_links.c.expires_at),
+            (console_acts.c.token, console_acts.c.sent_at),
+        ):
+            old = select(key).where(ended_at < before).order_by(ended_at).limit(limit)
+            deleted.append(self._connection.execute(delete(key.table).where(key.in_(old))).rowcount)
         return max(deleted)
 
 

@@ -779,3 +779,12 @@ sign_in_links = Table(
     CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),
     Index(None, "expires_at"),
 )
+
+console_acts = Table(
+    "console_acts",
+    metadata,
+    # The token of each form that was sent, so that sending a form twice acts once.
+    Column("token", Text, primary_key=True),
+    Column("sent_at", _INSTANT, nullable=False),
+    Index(None, "sent_at"),
+)

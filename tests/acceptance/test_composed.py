@@ -113,7 +113,8 @@ def carrier() -> Iterator[SimulatedCarrier]:
 @pytest.fixture(scope="module")
 def composition(carrier: SimulatedCarrier, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composition]:
     folder = tmp_path_factory.mktemp("composed")
-    ports = {"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), "LISTEN_ON": "127.0.0.1"}
+    ports = {name: str(free_port()) for name in ("PORT", "CONSOLE_PORT", "FLOWER_PORT")}
+    ports["LISTEN_ON"] = "127.0.0.1"
     with ExitStack() as stack:
         postgres, valkey = EmbeddedPostgres(folder), EmbeddedValkey(folder)
         database, broker = (urlsplit(stack.enter_context(server).url) for server in (postgres, valkey))

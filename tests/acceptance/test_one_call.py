@@ -164,7 +164,7 @@ def test_the_api_and_the_workers_log_in_as_what_they_are(whole: WholeSystem) -> 
 
 def test_the_run_file_names_everything_and_is_its_owners_alone(whole: WholeSystem) -> None:
     file = Path(whole.system.log_of("api")).parent.parent / "run.json"
-    urls = {"apiUrl", "simulatorUrl", "flowerUrl", "databaseUrl", "redisUrl"}
+    urls = {"apiUrl", "consoleUrl", "simulatorUrl", "flowerUrl", "databaseUrl", "redisUrl"}
     keys_and_ids = {"atsKey", "companyKey", "companyId", "agentId", "phoneNumberId"}
     assert set(json.loads(file.read_text())) == urls | keys_and_ids
     assert file.stat().st_mode & 0o077 == 0

@@ -165,7 +165,7 @@ def test_real_process_with_older_tzdata_is_reported(
 def a_process(name: str, intake: Intake, folder: Path, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
     """One of Duecall's processes, as the Procfile runs it."""
     named = environment(**environment_of(intake), **variables)
-    command = commands(api_port=0, flower_port=0)[name]
+    command = commands(api_port=0, console_port=0, flower_port=0)[name]
     with (folder / f"{name}.log").open("wb") as said:
         process = subprocess.Popen(command, cwd=ROOT, env=named, stdout=said, stderr=said)
         try:

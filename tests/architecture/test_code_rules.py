@@ -227,7 +227,7 @@ def test_the_seven_stops_are_where_the_map_says() -> None:
 
 
 def test_the_procfile_runs_what_duecall_up_runs() -> None:
-    ours = commands(api_port=8000, flower_port=5555)
+    ours = commands(api_port=8000, console_port=8001, flower_port=5555)
     lines = procfile()
     assert list(lines) == list(ours)
     for name, line in lines.items():

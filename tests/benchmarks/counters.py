@@ -14,7 +14,7 @@ from scheduler.local.processes import commands
 from scheduler.local.system import System
 
 _SAMPLE_S = 0.05
-_NAMES = tuple(commands(api_port=0, flower_port=0))
+_NAMES = tuple(commands(api_port=0, console_port=0, flower_port=0))
 _STATEMENTS = """
     SELECT coalesce(sum(calls), 0)::bigint,
            coalesce(sum(calls) FILTER (WHERE query ILIKE 'COMMIT%%' OR query ILIKE 'ROLLBACK%%'), 0)::bigint

@@ -1121,6 +1121,7 @@ def _a_running_demo(tenant: Tenant, postgres_url: str) -> Running:
     return Running(
         apiUrl="http://127.0.0.1:1",
         simulatorUrl="http://127.0.0.1:2",
+        consoleUrl="http://127.0.0.1:4",
         flowerUrl="http://127.0.0.1:3",
         databaseUrl=postgres_url,
         redisUrl="redis://127.0.0.1:4/0",

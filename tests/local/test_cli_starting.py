@@ -60,7 +60,10 @@ def duecall(words: str, home: Path, **variables: str) -> Iterator[subprocess.Pop
 
 
 ENTRY_POINTS: Mapping[str, Sequence[str]] = {
-    **{name: argv[1:] for name, argv in commands(api_port=free_port(), flower_port=free_port()).items()},
+    **{
+        name: argv[1:]
+        for name, argv in commands(api_port=free_port(), console_port=free_port(), flower_port=free_port()).items()
+    },
     **{words: ("-m", "scheduler", *words.split()) for words in ("up", "demo", "status", "simulator")},
 }
 

@@ -70,6 +70,7 @@ HIDDEN = {
     "audit",
     "console_sessions",
     "sign_in_links",
+    "console_acts",
 }
 """Tables that the API cannot read."""
 

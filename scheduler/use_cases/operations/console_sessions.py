@@ -82,6 +82,14 @@ class ConsoleSessions:
         with self._database.reading() as stores:
             return stores.console_sessions.valid(self._now())
 
+    def take_act(self, token: str) -> bool:
+        """Record that the form with this token was sent, before its act. False: it was sent before.
+
+        Raises ClockWrong, DatabaseAway.
+        """
+        with self._database.transaction() as stores:
+            return stores.console_sessions.take_act(token, stores.instant(self._now))
+
     def revoke(self, session_id: UUID) -> None:
         """End a session. Its next request is refused. Raises NotFound, ClockWrong, DatabaseAway."""
         with self._database.transaction() as stores:

@@ -58,6 +58,7 @@ _WRITTEN = {
 _SESSIONS = {
     'console_sessions': 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)',
     'sign_in_links': 'SELECT, UPDATE (used_at)',
+    'console_acts': 'SELECT, INSERT',
 }
 
 
@@ -80,8 +81,8 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         op.execute(f"CREATE POLICY everything ON {table} TO duecall_worker, CURRENT_USER USING (true)")
     op.execute(f"GRANT INSERT ON audit TO {_ROLE}")
-    op.execute(f"CREATE POLICY operator_made ON audit FOR INSERT TO {_ROLE} WITH CHECK (true)")
-    op.execute(f"CREATE POLICY operator_made ON console_sessions FOR INSERT TO {_ROLE} WITH CHECK (true)")
+    for table in ('console_sessions', 'console_acts', 'audit'):
+        op.execute(f"CREATE POLICY operator_made ON {table} FOR INSERT TO {_ROLE} WITH CHECK (true)")
     for table in _hidden_rows(bind):
         op.execute(f"CREATE POLICY operator_seen ON {table} FOR SELECT TO {_ROLE} USING (true)")
         if table in _WRITTEN or table in _SESSIONS:
@@ -118,6 +119,13 @@ def _make_tables() -> None:
         sa.UniqueConstraint('token_hash', name=op.f('uq_sign_in_links_token_hash')),
     )
     op.create_index('ix_sign_in_links_expires_at', 'sign_in_links', ['expires_at'])
+    op.create_table(
+        'console_acts',
+        sa.Column('token', sa.Text(), nullable=False),
+        sa.Column('sent_at', sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint('token', name=op.f('pk_console_acts')),
+    )
+    op.create_index('ix_console_acts_sent_at', 'console_acts', ['sent_at'])
 
 
 def _of_attempts(bind) -> str:

@@ -1,0 +1,42 @@
+"""The resources of one console process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar, cast
+
+from jinja2 import Environment
+from starlette.requests import HTTPConnection
+
+from api_shim.console.live import Live
+from api_shim.console.security import Address
+from api_shim.context import run_in_thread
+from api_shim.thread_pools import ThreadPool
+from scheduler.assembly import ConsoleUseCases
+from workers.presence import Presence
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsoleContext:
+    """Created once, inside the event loop that serves."""
+
+    use_cases: ConsoleUseCases
+    threads: ThreadPool
+    templates: Environment
+    presence: Presence
+    live: Live
+    schema_head: str
+    """The migration that this version needs."""
+    address: Address
+    instance: str | None = None
+    """Id of the `duecall up` that runs this process, if any."""
+
+    async def run(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a use case in a thread. Raises its errors, and DatabaseAway at the request's deadline."""
+        return await run_in_thread(self.threads, verb, *args, **kwargs)
+
+
+def console_context(connection: HTTPConnection) -> ConsoleContext:
+    return cast("ConsoleContext", connection.app.state.console_context)

@@ -1,0 +1,23 @@
+"""Forms that a page of the console sends."""
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from api_shim.console.security import LARGEST_FORM
+
+_MOST_FIELDS = 50
+
+
+async def form_of(request: Request) -> Mapping[str, str]:
+    """Return the fields of a form, each once. A body that is no form has no fields."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FORM:
+            return {}
+    try:
+        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        return {}

@@ -1,0 +1,117 @@
+"""Changed fragments of open pages, as server-sent events. One poller a process, however many browsers watch."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
+
+from scheduler.clock import monotonic
+from scheduler.logs import log
+from scheduler.persistence.errors import DatabaseAway
+
+_log = log(__name__)
+POLL_EVERY_S = 2.0
+_KEEP_ALIVE_S = 15.0
+"""A stream without events sends a comment after this time, so that a vanished browser is noticed."""
+MOST_STREAMS = 100
+Fragments: TypeAlias = Mapping[str, str]
+"""HTML by the id of the element that contains it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polled:
+    """One poll: all fragments, and the sessions that are valid."""
+
+    fragments: Fragments
+    session_ids: frozenset[UUID]
+
+
+@dataclass(eq=False)
+class Live:
+    """Polls while at least one stream is open."""
+
+    poll: Callable[[], Awaitable[Polled]]
+    every_s: float = POLL_EVERY_S
+    _streams: int = 0
+    _last: Polled | None = None
+    _number: int = 0
+    """Of the last poll. A stream that waits for the next one cannot miss it."""
+    _is_stopped: bool = False
+    _task: asyncio.Task[None] | None = None
+    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def is_full(self) -> bool:
+        return self._streams >= MOST_STREAMS
+
+    async def stream(self, session_id: UUID) -> AsyncIterator[bytes]:
+        """Yield all fragments first, then each that changes. Ends with the session, and when the process stops."""
+        self._streams += 1
+        if self._task is None or self._task.done():
+            self._last = None  # of an earlier stream
+            self._task = asyncio.create_task(self._poll_on(), name="console poller")
+        seen: dict[str, str] = {}
+        sent_at = monotonic()
+        try:
+            while not self._is_stopped:
+                if self._task.done():
+                    self._task.result()  # raises its error, and the browser connects again
+                polled, number = self._last, self._number
+                if polled is not None and session_id not in polled.session_ids:
+                    yield _event("signed-out", "")
+                    return
+                if polled is not None:
+                    for name, html in polled.fragments.items():
+                        if seen.get(name) != html:
+                            seen[name] = html
+                            sent_at = monotonic()
+                            yield _event(name, html)
+                if monotonic() - sent_at >= _KEEP_ALIVE_S:
+                    sent_at = monotonic()
+                    yield b": still connected\n\n"
+                await self._next(number)
+        finally:
+            self._streams -= 1
+            if self._streams == 0 and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    def stop(self) -> None:
+        """End every stream, because the server waits for them before it closes."""
+        self._is_stopped = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _next(self, number: int) -> None:
+        """Wait for the poll after this one, or for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self.every_s), self._changed:
+                await self._changed.wait_for(lambda: self._number != number or self._is_stopped)
+
+    async def _poll_on(self) -> None:
+        try:
+            while not self._is_stopped:
+                await self._poll_once()
+                await asyncio.sleep(self.every_s)
+        finally:
+            await self._tell()
+
+    async def _poll_once(self) -> None:
+        try:
+            self._last = await self.poll()
+        except DatabaseAway:
+            _log.warning("console_poll_failed: The counts could not be read; pages keep the last ones.")
+            return
+        self._number += 1
+        await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def _event(name: str, html: str) -> bytes:
+    lines = "".join(f"data: {line}\n" for line in html.splitlines() or [""])
+    return f"event: {name}\n{lines}\n".encode()

@@ -1,0 +1,39 @@
+"""The pages of the console, by name. Templates link to a page only if it exists."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    name: str
+    title: str
+    path: str
+    exists: bool = True
+
+
+PAGES = (
+    Page(name="now", title="Now", path="/"),
+    Page(name="companies", title="Companies", path="/companies", exists=False),
+    Page(name="attempts", title="Attempts", path="/attempts", exists=False),
+    Page(name="find", title="Find", path="/find", exists=False),
+    Page(name="unknown", title="Unknown", path="/unknown", exists=False),
+    Page(name="quarantine", title="Quarantine", path="/quarantine", exists=False),
+    Page(name="alarms", title="Alarms", path="/alarms", exists=False),
+    Page(name="calendar", title="Calendar", path="/calendar", exists=False),
+    Page(name="keys", title="Keys", path="/keys", exists=False),
+    Page(name="erasures", title="Erasures", path="/erasures", exists=False),
+    Page(name="audit", title="Audit", path="/audit", exists=False),
+)
+"""In the order of the navigation. Set `exists` when the route is added."""
+
+_BY_NAME: Mapping[str, Page] = {each.name: each for each in PAGES}
+
+
+def link_to(name: str, **query: str) -> str | None:
+    """Return the address of a page with this filter, or None while the page does not exist."""
+    page = _BY_NAME[name]
+    if not page.exists:
+        return None
+    return f"{page.path}?{urlencode(query)}" if query else page.path

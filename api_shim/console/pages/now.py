@@ -1,0 +1,82 @@
+"""The page Now: the state of the whole installation, and the fragments that `live` sends."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from redis import RedisError
+from starlette.responses import Response
+
+from api_shim.console.context import ConsoleContext, console_context
+from api_shim.console.operators import viewer
+from api_shim.console.rendering import page
+from scheduler.domain.operator import ConsoleSession
+from scheduler.timing.callee_zones import TZDATA_VERSION
+from scheduler.use_cases.operations.operator_pages import Overview
+from scheduler.use_cases.shared.hints import QUEUES
+
+router = APIRouter()
+FRAGMENTS = ("banner", "now-acts", "now-carrier", "now-calls", "now-work", "now-system")
+"""Ids of elements, each with a template in `fragments/`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """The processes and versions behind the counts."""
+
+    workers: Mapping[str, int] | None
+    """Live workers by queue. None: Redis does not answer."""
+    tzdata: frozenset[str]
+    """Versions of the tz database in the live processes and in this one."""
+    is_clock_right: bool
+    schema: str | None
+    schema_head: str
+
+    @property
+    def unserved(self) -> tuple[str, ...]:
+        """Queues without a live worker."""
+        return () if self.workers is None else tuple(name for name, count in self.workers.items() if not count)
+
+    @property
+    def version(self) -> str:
+        return metadata.version("duecall")
+
+
+@router.get("/")
+async def now(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context = console_context(request)
+    return page(request, "now.html", given=await state(context))
+
+
+async def state(context: ConsoleContext) -> dict[str, object]:
+    """Return the values of the templates. Raises DatabaseAway."""
+    overview: Overview = await context.run(context.use_cases.pages.overview)
+    installation = await _installation(context)
+    return {"overview": overview, "installation": installation}
+
+
+async def fragments(context: ConsoleContext) -> Mapping[str, str]:
+    """Render the fragments of the page by their ids. Raises DatabaseAway."""
+    values = await state(context)
+    return {
+        name: context.templates.get_template(f"fragments/{name}.html").render(**values).strip() for name in FRAGMENTS
+    }
+
+
+async def _installation(context: ConsoleContext) -> Installation:
+    database = context.use_cases.database
+    try:
+        live = await context.run(context.presence.live)
+    except (OSError, RedisError):
+        live = None
+    served = Counter(queue for each in live or () for queue in each.queues)
+    return Installation(
+        workers=None if live is None else {queue: served[queue] for queue in sorted(set(QUEUES.values()))},
+        tzdata=frozenset({TZDATA_VERSION, *(each.tzdata for each in live or ())}),
+        is_clock_right=await context.run(database.clock_is_right),
+        schema=await context.run(database.schema_revision),
+        schema_head=context.schema_head,
+    )

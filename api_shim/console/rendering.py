@@ -1,0 +1,68 @@
+"""Templates of the console: the environment, its filters, and the page of a request."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from api_shim.console.context import console_context
+from api_shim.console.navigation import PAGES, link_to
+from scheduler.domain.operator import OperatorRole
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(now: Callable[[], datetime]) -> Environment:
+    """Build the environment. Values are escaped, and a missing value is an error."""
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(instant=instant, span=span, number=number)
+    made.globals.update(pages=PAGES, link_to=link_to, roles=OperatorRole, utc_now=now)
+    return made
+
+
+def page(
+    request: Request,
+    template: str,
+    status: int = 200,
+    given: Mapping[str, object] | None = None,
+    **values: object,
+) -> HTMLResponse:
+    """Render a page for the operator of the request, with the `given` values and the others."""
+    shown = console_context(request).templates.get_template(template)
+    session = getattr(request.state, "session", None)
+    return HTMLResponse(shown.render(session=session, path=request.url.path, **(given or {}), **values), status)
+
+
+def instant(at: datetime) -> Markup:
+    """Return a time in UTC. The script adds the browser's zone and the distance from now."""
+    utc = at.astimezone(UTC)
+    machine, shown = utc.isoformat(timespec="seconds").replace("+00:00", "Z"), f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}">{}</time>').format(machine, shown)
+
+
+def span(duration: timedelta | None) -> str:
+    """Return a duration in its two largest units."""
+    if duration is None:
+        return "none"
+    seconds = int(duration.total_seconds())
+    units = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+    parts = []
+    for size, unit in units:
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def number(count: int) -> str:
+    return f"{count:,}"

@@ -1,0 +1,95 @@
+// Shows times in the browser's zone, and replaces the fragments of an open page that have changed. No page needs it.
+"use strict";
+
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const LOCAL = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const PAUSED_AFTER_HIDDEN_MS = 60000;
+const RETRY_MS = 5000;
+
+function distance(seconds) {
+  const [unit, size] = UNITS.find(([, each]) => Math.abs(seconds) >= each) || UNITS[3];
+  return RELATIVE.format(Math.trunc(seconds / size), unit);
+}
+
+function showTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    if (time.closest("#clock")) continue;
+    const at = new Date(time.dateTime);
+    time.title = at.toLocaleString(undefined, { timeZoneName: "short" });
+    time.dataset.utc = time.dataset.utc || time.textContent;
+    time.textContent = `${time.dataset.utc} (${distance((at - Date.now()) / 1000)})`;
+  }
+}
+
+function showClock() {
+  const time = document.querySelector("#clock time");
+  if (!time) return;
+  const now = new Date();
+  time.dateTime = now.toISOString();
+  time.textContent = `${now.toISOString().slice(11, 16)} UTC · ${LOCAL.format(now)}`;
+}
+
+// ---- live fragments
+
+const status = document.getElementById("live-status");
+let source = null;
+let hidden = 0;
+let retry = 0;
+
+function say(text) {
+  if (status && status.textContent !== text) status.textContent = text;
+}
+
+function replace(element, html) {
+  if (element.dataset.html === html) return;
+  const isFirst = element.dataset.html === undefined;
+  element.dataset.html = html;
+  const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
+  element.innerHTML = html;
+  showTimes(element);
+  if (focused) document.getElementById(focused)?.focus();
+  if (!isFirst) {
+    element.classList.remove("changed");
+    void element.offsetWidth;
+    element.classList.add("changed");
+  }
+}
+
+function connect() {
+  const live = document.querySelectorAll("[data-live]");
+  if (!live.length || source) return;
+  source = new EventSource("/live");
+  source.onopen = () => say("Live");
+  for (const element of live) {
+    source.addEventListener(element.id, (event) => replace(element, event.data));
+  }
+  source.addEventListener("signed-out", () => { disconnect("Signed out"); location.assign("/sign-in?signedOut"); });
+  source.onerror = () => {
+    // The browser connects again by itself after a lost connection, and not after an error response.
+    const isOver = source && source.readyState === EventSource.CLOSED;
+    say("Connection lost; connecting again");
+    if (isOver) {
+      disconnect("Connection lost; connecting again");
+      retry = setTimeout(connect, RETRY_MS);
+    }
+  };
+}
+
+function disconnect(text) {
+  clearTimeout(retry);
+  if (source) source.close();
+  source = null;
+  say(text);
+}
+
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hidden);
+  if (document.hidden) hidden = setTimeout(() => disconnect("Paused while hidden"), PAUSED_AFTER_HIDDEN_MS);
+  else connect();
+});
+
+showTimes(document);
+showClock();
+setInterval(() => { showClock(); showTimes(document); }, 10000);
+connect();

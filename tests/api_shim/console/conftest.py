@@ -1,0 +1,101 @@
+"""Fixtures: the console on the servers of all tests, as the role of its connections in production."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from api_shim.console.app import create_app
+from scheduler.domain.operator import OperatorRole
+from scheduler.hashing import Hasher
+from scheduler.local.valkey import EmbeddedValkey
+from scheduler.persistence.database import Database
+from scheduler.persistence.schema import Logins
+from scheduler.settings import Settings
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from scheduler.use_cases.operations.pauses import Pauses
+from tests.conftest import real_now
+from tests.support.servers import a_door, a_server, address_of
+
+PEPPER = "a pepper for tests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """A running console, and the use cases of the person who runs Duecall."""
+
+    url: str
+    database: Database
+    sessions: ConsoleSessions
+    pauses: Pauses
+
+    def link(self, role: OperatorRole = OperatorRole.OPERATOR) -> str:
+        _, secret = self.sessions.make_link(role, "cli:ada@host")
+        return f"{self.url}/sign-in/link/{secret}"
+
+    def client(self, **headers: str) -> httpx.Client:
+        """A browser without a session that sends the headers of a page of the console."""
+        return httpx.Client(base_url=self.url, headers={"Sec-Fetch-Site": "same-origin", **headers}, timeout=30)
+
+    @contextmanager
+    def signed_in(self, role: OperatorRole = OperatorRole.OPERATOR) -> Iterator[httpx.Client]:
+        with self.client() as client:
+            assert client.post(self.link(role)).status_code == httpx.codes.SEE_OTHER
+            yield client
+
+
+def settings_of_console(logins: Logins, redis_url: str, url: str) -> Settings:
+    assert logins.operator is not None
+    return Settings(
+        database_url=SecretStr("postgresql://nobody@127.0.0.1:1/nothing"),
+        database_operator_url=SecretStr(logins.operator),
+        redis_url=SecretStr(redis_url),
+        key_pepper=SecretStr(PEPPER),
+        console_url=url,
+        twilio_account_sid="",
+    )
+
+
+@pytest.fixture(scope="session")
+def console_url(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[str]:
+    """The address of one running console for all tests, because starting it takes longer than most of them."""
+    door = a_door()
+    url = address_of(door)
+    with a_server(create_app(settings_of_console(logins, valkey.url, url)), door):
+        yield url
+
+
+@pytest.fixture
+def console(console_url: str, redis_url: str, database: Database) -> Console:
+    return Console(
+        url=console_url,
+        database=database,
+        sessions=ConsoleSessions(database, Hasher(PEPPER), real_now),
+        pauses=Pauses(database, real_now),
+    )
+
+
+@pytest.fixture
+def viewer(console: Console) -> Iterator[httpx.Client]:
+    with console.signed_in(OperatorRole.VIEWER) as client:
+        yield client
+
+
+@pytest.fixture
+def operator(console: Console) -> Iterator[httpx.Client]:
+    with console.signed_in() as client:
+        yield client
+
+
+@pytest.fixture
+def account(database: Database) -> Callable[[], None]:
+    """Create the carrier account, as the first worker does."""
+
+    def create() -> None:
+        with database.transaction() as stores:
+            stores.carrier_accounts.ensure("AC1", 1.0, 50, real_now())
+
+    return create

@@ -1,0 +1,125 @@
+"""Access to the console: links, sessions, roles, and requests from other sites."""
+
+import re
+
+import httpx
+import pytest
+
+from scheduler.domain.operator import OperatorRole
+from tests.api_shim.console.conftest import Console
+
+OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, GONE = 200, 303, 401, 403, 404, 410
+PAGES = ("/", "/acts/pause-everything", "/acts/resume-everything")
+
+
+def test_page_without_session_leads_to_sign_in(console: Console) -> None:
+    with console.client() as client:
+        for path in PAGES:
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["location"]) == (SEE_OTHER, "/sign-in")
+        assert client.get("/sign-in").status_code == OK
+        assert client.get("/live").status_code == UNAUTHORIZED
+        assert client.post("/acts/pause-everything", data={"reason": "x"}).status_code == UNAUTHORIZED
+
+
+def test_link_signs_in_once_and_not_by_looking_at_it(console: Console) -> None:
+    link = console.link()
+    with console.client() as client, console.client() as late:
+        for _ in range(2):  # as the preview of a chat does
+            answer = client.get(link)
+            assert answer.status_code == OK
+            assert "set-cookie" not in answer.headers
+        assert client.post(link).headers["location"] == "/"
+        assert client.get("/").status_code == OK
+        assert late.get(link).status_code == GONE
+        assert late.post(link).status_code == GONE
+        assert late.get("/").status_code == SEE_OTHER
+
+
+def test_cookie_is_hidden_from_scripts_and_sites(console: Console) -> None:
+    with console.client() as client:
+        cookie = client.post(console.link()).headers["set-cookie"].lower()
+    assert re.fullmatch(r"duecall-console=\S+; httponly; max-age=28800; path=/; samesite=strict", cookie)
+
+
+def test_sign_out_ends_the_session(console: Console, operator: httpx.Client) -> None:
+    cookie = operator.cookies["duecall-console"]
+    assert operator.post("/sign-out").headers["location"] == "/sign-in?signedOut"
+    assert "duecall-console" not in operator.cookies
+    assert console.sessions.all() == []
+    with console.client(Cookie=f"duecall-console={cookie}") as client:
+        assert client.get("/").status_code == SEE_OTHER
+
+
+def test_revoked_session_is_refused_at_the_next_request(console: Console, operator: httpx.Client) -> None:
+    assert operator.get("/").status_code == OK
+    [session] = console.sessions.all()
+    console.sessions.revoke(session.id)
+    assert operator.get("/").status_code == SEE_OTHER
+    assert operator.post("/acts/pause-everything", data={"token": "x", "reason": "x"}).status_code == UNAUTHORIZED
+
+
+def test_viewer_sees_pages_and_changes_nothing(console: Console, viewer: httpx.Client) -> None:
+    assert viewer.get("/").status_code == OK
+    assert "Pause all calls" not in viewer.get("/").text
+    for path in ("/acts/pause-everything", "/acts/resume-everything"):
+        assert viewer.get(path).status_code == FORBIDDEN
+        answer = viewer.post(path, data={"token": "x", "reason": "x"})
+        assert answer.status_code == FORBIDDEN
+        assert "This needs the role operator. Yours is viewer." in answer.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_own"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "OWN"}, False),
+        ({"Origin": "OWN"}, True),
+        ({"Origin": "https://evil.example.com"}, False),
+        ({"Origin": "null"}, False),
+        ({}, False),
+    ],
+)
+def test_write_from_another_site_is_refused(console: Console, headers: dict[str, str], is_own: bool) -> None:
+    sent = {name: value.replace("OWN", console.url) for name, value in headers.items()}
+    with httpx.Client(base_url=console.url, headers=sent) as client:
+        answer = client.post(console.link())
+    assert answer.status_code == (SEE_OTHER if is_own else FORBIDDEN)
+    assert len(console.sessions.all()) == is_own
+
+
+@pytest.mark.parametrize("host", ["evil.example.com", "localhost:1", "127.0.0.1"])
+def test_request_for_another_host_is_refused(console: Console, operator: httpx.Client, host: str) -> None:
+    for path in ("/", "/sign-in", "/live", "/static/console.js"):
+        answer = operator.get(path, headers={"Host": host})
+        assert answer.status_code == FORBIDDEN
+        assert f"Open the console at {console.url}." in answer.text
+    assert operator.get("/healthz", headers={"Host": host}).json()["data"]["status"] == "ok"
+
+
+def test_every_response_has_the_security_headers(operator: httpx.Client) -> None:
+    for path, status in (("/", OK), ("/nowhere", NOT_FOUND), ("/sign-in", OK), ("/static/console.css", OK)):
+        answer = operator.get(path)
+        assert answer.status_code == status
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == ("no-cache" if path.startswith("/static") else "no-store")
+
+
+def test_pages_contain_no_inline_script_or_style(operator: httpx.Client) -> None:
+    for path in (*PAGES, "/sign-in", "/nowhere"):
+        html = operator.get(path).text
+        assert not re.search(r"<style|style=|<script(?! src=)| on\w+=|javascript:", html), path
+
+
+def test_every_role_may_sign_in(console: Console) -> None:
+    for role in OperatorRole:
+        with console.signed_in(role) as client:
+            assert f">{role.value}</span>" in client.get("/").text

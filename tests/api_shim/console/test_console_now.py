@@ -1,0 +1,172 @@
+"""The page Now, the pause of everything, and changes that reach an open page."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from scheduler.clock import machine_now
+from scheduler.persistence.database import Database
+from scheduler.rules.pause_reasons import LONGEST
+from tests.api_shim.console.conftest import Console
+from tests.conftest import seed
+
+OK, SEE_OTHER, CONFLICT, UNPROCESSABLE = 200, 303, 409, 422
+PAUSE, RESUME = "/acts/pause-everything", "/acts/resume-everything"
+
+
+@pytest.fixture(autouse=True)
+def _account(account: Callable[[], None]) -> None:
+    account()
+
+
+def token_in(page: httpx.Response) -> str:
+    found = re.search(r'name="token" value="([^"]+)"', page.text)
+    assert found
+    return found[1]
+
+
+def sent(client: httpx.Client, act: str, **fields: str) -> httpx.Response:
+    """Open the form of an act and send it."""
+    return client.post(act, data={"token": token_in(client.get(act)), **fields})
+
+
+def figure(page: httpx.Response, label: str) -> str:
+    found = re.search(rf"<dt>{label}</dt>\s*<dd>\s*<\w+ [^>]*>([^<]*)<", page.text)
+    assert found, label
+    return found[1]
+
+
+def test_now_shows_the_carrier_and_the_counts(console: Console, viewer: httpx.Client) -> None:
+    page = viewer.get("/")
+    assert "Takes calls" in page.text
+    assert "<strong>0</strong> of 50" in page.text
+    assert [figure(page, label) for label in ("Late", "Due", "In progress", "Unknown outcomes")] == [
+        "none",
+        "0",
+        "0",
+        "0",
+    ]
+    assert figure(page, "Clocks") == "agree"
+
+
+def test_now_says_that_no_worker_is_alive(viewer: httpx.Client) -> None:
+    page = viewer.get("/")
+    assert figure(page, "Workers") == "0"
+    assert "no worker for callbacks" in page.text
+
+
+def test_everything_is_paused_and_resumed(console: Console, operator: httpx.Client) -> None:
+    assert sent(operator, PAUSE, reason="the voice server is down").headers["location"] == "/"
+    assert console.pauses.active() == ("the voice server is down", {})
+    page = operator.get("/").text
+    assert "<strong>All calls are paused.</strong> the voice server is down" in page
+    assert RESUME in page
+    assert sent(operator, RESUME).status_code == SEE_OTHER
+    assert console.pauses.active() == (None, {})
+    assert PAUSE in operator.get("/").text
+
+
+def test_preview_counts_and_changes_nothing(console: Console, operator: httpx.Client, database: Database) -> None:
+    seed(database, machine_now())
+    page = operator.get(PAUSE)
+    assert "0 pending calls of 1 companies will wait until calls are resumed." in page.text
+    assert console.pauses.active() == (None, {})
+
+
+def test_form_that_is_sent_twice_acts_once(console: Console, operator: httpx.Client) -> None:
+    fields = {"token": token_in(operator.get(PAUSE)), "reason": "first"}
+    assert operator.post(PAUSE, data=fields).status_code == SEE_OTHER
+    console.pauses.resume(None)
+    again = operator.post(PAUSE, data=fields)
+    assert again.status_code == CONFLICT
+    assert "already sent" in again.text
+    assert console.pauses.active() == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("reason", "problem"),
+    [
+        ("", "Write a reason."),
+        ("   ", "Write a reason."),
+        ("call +421 905 123 456", "text like a phone number"),
+        ("ask jana@example.com", "text like an e-mail address"),
+        ("x" * (LONGEST + 1), f"Shorten it to {LONGEST}."),
+    ],
+)
+def test_bad_reason_pauses_nothing(console: Console, operator: httpx.Client, reason: str, problem: str) -> None:
+    answer = sent(operator, PAUSE, reason=reason)
+    assert answer.status_code == UNPROCESSABLE
+    assert problem in answer.text
+    assert console.pauses.active() == (None, {})
+
+
+def test_form_without_token_is_refused(console: Console, operator: httpx.Client) -> None:
+    assert operator.post(PAUSE, data={"reason": "x"}).status_code == CONFLICT
+    assert operator.post(PAUSE, content=b"\xff" * 10).status_code == UNPROCESSABLE
+    assert console.pauses.active() == (None, {})
+
+
+def test_reason_is_escaped(console: Console, operator: httpx.Client) -> None:
+    sent(operator, PAUSE, reason="<script>alert(1)</script>")
+    for path in ("/", RESUME):
+        page = operator.get(path).text
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;alert" in page
+
+
+# ---- live
+
+
+@contextmanager
+def events(client: httpx.Client) -> Iterator[Iterator[tuple[str, str]]]:
+    """The events of an open page: name and data."""
+    with client.stream("GET", "/live", timeout=20) as stream:
+        assert stream.status_code == OK
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        yield _events(stream.iter_lines())
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    name, data = "", []
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            data.append(line.removeprefix("data: "))
+        elif not line and name:
+            yield name, "\n".join(data)
+            name, data = "", []
+
+
+def test_open_page_gets_all_fragments_then_changes(console: Console, viewer: httpx.Client) -> None:
+    with events(viewer) as stream:
+        first = dict(next(stream) for _ in range(6))
+        assert set(first) == {"banner", "now-acts", "now-carrier", "now-calls", "now-work", "now-system"}
+        console.pauses.pause(None, "seen in another tab")
+        changed = dict(next(stream) for _ in range(3))
+    assert set(changed) == {"banner", "now-acts", "now-carrier"}, "an unchanged fragment was sent"
+    assert "seen in another tab" in changed["banner"]
+    assert "Paused" in changed["now-carrier"]
+
+
+def test_fragments_equal_those_of_the_page(viewer: httpx.Client) -> None:
+    page = re.sub(r"\s+", " ", viewer.get("/").text)
+    with events(viewer) as stream:
+        for name, html in (next(stream) for _ in range(6)):
+            if name != "now-acts":  # a viewer has no acts
+                assert re.sub(r"\s+", " ", html).strip() in page, name
+
+
+def test_stream_ends_with_its_session(console: Console, viewer: httpx.Client, operator: httpx.Client) -> None:
+    with events(viewer) as stream, events(operator) as other:
+        for _ in range(6):
+            next(stream)
+            next(other)
+        viewers = next(each for each in console.sessions.all() if each.role == "viewer")
+        console.sessions.revoke(viewers.id)
+        assert list(stream) == [("signed-out", "")]
+        console.pauses.pause(None, "still connected")
+        assert "still connected" in next(other)[1]
