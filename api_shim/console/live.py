@@ -53,21 +53,22 @@ class Live:
             self._last = None  # of an earlier stream
             self._task = asyncio.create_task(self._poll_on(), name="console poller")
         seen: dict[str, str] = {}
+        # A poll that began before this may not know the session yet: neither the last one, nor the one that runs now.
+        knows_from = self._number + 2
         sent_at = monotonic()
         try:
             while not self._is_stopped:
-                if self._task.done():
-                    self._task.result()  # raises its error, and the browser connects again
+                self._raise_failure()
                 polled, number = self._last, self._number
-                if polled is not None and session_id not in polled.session_ids:
+                if polled is not None and session_id in polled.session_ids:
+                    knows_from = 0
+                elif polled is not None and number >= knows_from:
                     yield _event("signed-out", "")
                     return
-                if polled is not None:
-                    for name, html in polled.fragments.items():
-                        if seen.get(name) != html:
-                            seen[name] = html
-                            sent_at = monotonic()
-                            yield _event(name, html)
+                fragments = {} if polled is None else polled.fragments
+                for name, html in fragments.items() - seen.items():
+                    seen[name], sent_at = html, monotonic()
+                    yield _event(name, html)
                 if monotonic() - sent_at >= _KEEP_ALIVE_S:
                     sent_at = monotonic()
                     yield b": still connected\n\n"
@@ -83,6 +84,11 @@ class Live:
         self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
+
+    def _raise_failure(self) -> None:
+        """Raise the error of a poller that has ended. The browser connects again, which starts another one."""
+        if self._task is not None and self._task.done():
+            self._task.result()
 
     async def _next(self, number: int) -> None:
         """Wait for the poll after this one, or for a while."""

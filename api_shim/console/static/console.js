@@ -2,7 +2,7 @@
 "use strict";
 
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
-const LOCAL = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+const LOCAL = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZoneName: "short" });
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const PAUSED_AFTER_HIDDEN_MS = 60000;
 const RETRY_MS = 5000;

@@ -170,3 +170,14 @@ def test_stream_ends_with_its_session(console: Console, viewer: httpx.Client, op
         assert list(stream) == [("signed-out", "")]
         console.pauses.pause(None, "still connected")
         assert "still connected" in next(other)[1]
+
+
+def test_new_session_is_not_ended_by_an_older_poll(console: Console, viewer: httpx.Client) -> None:
+    with events(viewer) as stream:
+        for _ in range(6):
+            next(stream)
+        with console.signed_in() as late, events(late) as other:
+            names = {next(other)[0] for _ in range(6)}
+            console.pauses.pause(None, "still connected")
+            names |= {next(other)[0]}
+    assert "signed-out" not in names

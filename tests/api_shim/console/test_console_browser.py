@@ -1,0 +1,101 @@
+"""The console in a real browser: by keyboard alone, without JavaScript, light and dark, and without WCAG violations."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.api_shim.console.conftest import Console
+
+CHROMIUM = Path("/usr/bin/chromium")
+WCAG = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+if os.environ.get("CI") != "true" and not CHROMIUM.exists():
+    pytest.skip("chromium is not installed", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def _account(account: Callable[[], None]) -> None:
+    account()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def violations(page: Page) -> list[tuple[str, str]]:
+    found = Axe().run(page, options=WCAG).response["violations"]
+    return [(each["id"], node["html"]) for each in found for node in each["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_have_no_wcag_violations(console: Console, browser: Browser, scheme: Literal["light", "dark"]) -> None:
+    with browser.new_context(color_scheme=scheme) as context:
+        page, errors = context.new_page(), []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        link = console.link()
+        for url in ("/sign-in", link):
+            page.goto(url if url == link else console.url + url)
+            assert violations(page) == [], url
+        page.get_by_role("button", name="Sign in").click()
+        for path in ("/", "/acts/pause-everything", "/acts/resume-everything"):
+            page.goto(console.url + path)
+            assert violations(page) == [], path
+        console.pauses.pause(None, "a reason")
+        page.goto(console.url)
+        expect(page.locator("#live-status")).to_have_text("Live")
+        assert violations(page) == []
+        assert errors == []
+        page.goto(f"{console.url}/nowhere")
+        assert violations(page) == []
+
+
+def test_operator_signs_in_and_pauses_by_keyboard_alone(console: Console, browser: Browser) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(console.link())
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Now")).to_be_visible()
+        for _ in range(10):
+            page.keyboard.press("Tab")
+            if page.locator("#act:focus").count():
+                break
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("Reason")).to_be_focused()
+        page.keyboard.type("the voice server is down")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("All calls are paused.")).to_be_visible()
+    assert console.pauses.active()[0] == "the voice server is down"
+
+
+def test_operator_pauses_without_javascript(console: Console, browser: Browser) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(console.link())
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name="Pause all calls").click()
+        page.get_by_label("Reason").fill("no script")
+        page.get_by_role("button", name="Pause all calls").click()
+        expect(page.get_by_text("All calls are paused.")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_text("You are signed out.")).to_be_visible()
+    assert console.pauses.active()[0] == "no script"
+
+
+def test_pause_of_another_tab_shows_in_an_open_page(console: Console, browser: Browser) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(console.link())
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#live-status")).to_have_text("Live")
+        console.pauses.pause(None, "from another tab")
+        expect(page.locator("#banner")).to_contain_text("from another tab", timeout=15_000)
+        expect(page.get_by_role("link", name="Resume all calls")).to_be_visible()
