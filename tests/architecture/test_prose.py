@@ -32,6 +32,8 @@ WITH_COMMENTS = (
     "Dockerfile",
     "Makefile",
     "Procfile",
+    "deploy/prometheus/duecall.rules.yml",
+    "deploy/prometheus/duecall.rules.tests.yml",
     "docker-compose.yml",
     "pyproject.toml",
 )

@@ -17,8 +17,6 @@ from tests.architecture.test_code_rules import ROOT
 RULES = ROOT / "deploy" / "prometheus" / "duecall.rules.yml"
 TESTS_OF_RULES = RULES.with_name("duecall.rules.tests.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "duecall.json"
-WITHOUT_SERIES = frozenset({"duecall_alarms_open"})
-"""Metrics that have no series while there is nothing to count. /metrics names them in a line `# TYPE`."""
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None and os.environ.get("CI") != "true",
@@ -53,6 +51,8 @@ def metrics_read() -> frozenset[str]:
 
 
 def metrics_of(text: str) -> frozenset[str]:
-    """Return the names of the series in an answer of /metrics, and those of metrics without series."""
-    series = frozenset(re.findall(r"^(duecall_\w+)", text, re.MULTILINE))
-    return series | (frozenset(re.findall(r"^# TYPE (duecall_\w+)", text, re.MULTILINE)) & WITHOUT_SERIES)
+    """Return the names in an answer of /metrics. A metric without series, because nothing was counted, has a type."""
+    found = set(re.findall(r"^(duecall_\w+)", text, re.MULTILINE))
+    for name, kind in re.findall(r"^# TYPE (duecall_\w+) (\w+)$", text, re.MULTILINE):
+        found |= {f"{name}_{suffix}" for suffix in ("bucket", "count", "sum")} if kind == "histogram" else {name}
+    return frozenset(found)
