@@ -25,7 +25,7 @@ STEP_S = 5
 """Seconds between two scrapes, and between two evaluations."""
 _PATIENCE_S = 4.0
 _LINE = re.compile(r"(\w+(?:\{.*\})?) (\S+)")
-_ALARM = re.compile(r"""\balarm"?[=:] ?["']?([A-Z_]+)""")
+_ALARM = re.compile(r"""\balarm"?[=:] ?["']?([A-Z_0-9]+)""")
 OF_SLOW_MACHINES = frozenset({"DuecallCallsAreLate", "DuecallCommandsWait"})
 """Alerts that are right on a machine that cannot keep up with the load. The run does not require that it can."""
 OF_HURT_DIALLERS = frozenset({"DuecallManyOutcomesAreUnknown", "DuecallManyCausesAreLost"})
