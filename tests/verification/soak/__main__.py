@@ -3,15 +3,13 @@
 `make soak` runs it for five minutes at twenty calls a second. On a machine that cannot keep up, the load goes on until
 3,600 people are served. `python -m tests.verification.soak --help` lists the
 options. It prints each fault with its time, the numbers that Jepsen counts, and the growth of connections and memory.
-It exits 1 if a person was rung twice, outside their hours or after a cancel, if a call was lost, if an accepted command
-was never finished, or if the alert rules, evaluated over the recorded metrics, would have paged for more or less than
-they should. The recording is written to `alerts/` in the folder of the run.
+It exits 1 if a person was rung twice, outside their hours or after a cancel, if a call was lost, or if an accepted
+command was never finished.
 """
 
 import os
 import random
 import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +21,6 @@ import requests
 import typer
 
 from scheduler.clock import monotonic
-from tests.verification.soak.alerts import NO_ALARMS, NO_PROMTOOL, Recording, alarms_in, judge_alerts, recorded
 from tests.verification.soak.callers import ACCEPTED, Sample
 from tests.verification.soak.gauges import Gauges
 from tests.verification.soak.judgement import Verdict, judge, lines, nearest_rank
@@ -97,28 +94,8 @@ def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds:
     gauges = Gauges(setup)
     forger = Forger(setup, random.Random(seed))
     setup.meanwhile += [gauges.read, forger.forge]
-    with recorded(setup.whole.running.apiUrl) as recording:
-        is_quiet = _break_everything(setup, nemesis, seed=seed, rate=rate, seconds=seconds)
-    setup.meanwhile.clear()
-    verdict = judge(setup, len(forger.heard))
-    if not is_quiet:
-        verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
-    if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
-        verdict.faults["wrong clock"].append(nemesis.wrong_clock)
-    told = _alerts_of(setup, recording, verdict)
-    for line in lines(verdict):
-        print(line)
-    _tell_of_latency(setup.loads[0].told()[1])
-    _tell_of_growth(gauges)
-    print(f"{forger.sent} forged callbacks, dialler with a wrong clock: {nemesis.wrong_clock}")
-    print(f"alerts: {told}")
-    return verdict
-
-
-def _break_everything(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds: float) -> bool:
-    """Place calls and inject faults. Return true if all work was finished at the end."""
     began = monotonic()
-    setup.begin(
+    load = setup.begin(
         seed=seed,
         rate=rate,
         seconds=seconds,
@@ -133,21 +110,19 @@ def _break_everything(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: fl
     setup.at_carrier("DELETE", "/outage")
     say(f"{len(setup.blows)} faults in {monotonic() - began:.0f} s, all healed now")
     is_quiet = setup.until(setup.is_quiet, seconds=_PATIENCE_S)
+    setup.meanwhile.clear()
     say(f"{'all finished' if is_quiet else 'NOT FINISHED'} {monotonic() - began:.0f} s after the first request")
-    return is_quiet
-
-
-def _alerts_of(setup: SoakSetup, recording: Recording, verdict: Verdict) -> str:
-    """Add to the verdict if Prometheus would have paged for more or less than it should. Return a summary."""
-    if shutil.which("promtool") is None:
-        if os.environ.get("CI") == "true":
-            verdict.faults["alerts"].append(NO_PROMTOOL)
-        return f"not judged: {NO_PROMTOOL}"
-    folder = setup.whole.home / "alerts"
-    if report := judge_alerts(recording, alarms_in(setup.whole.logs()), setup.blows, folder):
-        verdict.faults["alerts"].append(report)
-    judged = "judged" if "duecall_alarms_open" in recording.names else f"judged without alarms, because {NO_ALARMS}"
-    return f"{judged}, {len(recording.scrapes)} scrapes in {folder}"
+    verdict = judge(setup, len(forger.heard))
+    if not is_quiet:
+        verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
+    if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
+        verdict.faults["wrong clock"].append(nemesis.wrong_clock)
+    for line in lines(verdict):
+        print(line)
+    _tell_of_latency(load.told()[1])
+    _tell_of_growth(gauges)
+    print(f"{forger.sent} forged callbacks, dialler with a wrong clock: {nemesis.wrong_clock}")
+    return verdict
 
 
 def _tell_of_latency(samples: Sequence[Sample]) -> None:
