@@ -98,7 +98,10 @@ class ConsoleUseCases:
     now: Now
     sessions: ConsoleSessions
     pages: OperatorPages
-    pauses: Pauses
+
+    def pauses(self, actor: str) -> Pauses:
+        """Return the use case of this operator, who is named in the audit."""
+        return Pauses(self.database, self.now, actor)
 
 
 def context_of(settings: Settings, database: Database) -> Context:
@@ -157,7 +160,6 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
         now=now,
         sessions=ConsoleSessions(database, context.hasher, now),
         pages=OperatorPages(context),
-        pauses=Pauses(database, now),
     )
 
 

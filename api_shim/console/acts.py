@@ -38,8 +38,8 @@ class Act:
     """The label of its button."""
     preview: Callable[[Overview], Sequence[str]]
     """Sentences about what it would change now."""
-    run: Callable[[ConsoleUseCases, str], object]
-    """Executes it with the operator's reason. Raises Refused, ClockWrong, DatabaseAway."""
+    run: Callable[[ConsoleUseCases, str, str], object]
+    """Executes it for an actor with a reason. Raises Refused, ClockWrong, DatabaseAway."""
     needs_reason: bool = True
     is_danger: bool = False
 
@@ -73,7 +73,7 @@ ACTS: Mapping[str, Act] = {
             title="Pause all calls",
             verb="Pause all calls",
             preview=_pause_preview,
-            run=lambda use_cases, reason: use_cases.pauses.pause(None, reason),
+            run=lambda use_cases, actor, reason: use_cases.pauses(actor).pause(None, reason),
             is_danger=True,
         ),
         Act(
@@ -81,7 +81,7 @@ ACTS: Mapping[str, Act] = {
             title="Resume all calls",
             verb="Resume all calls",
             preview=_resume_preview,
-            run=lambda use_cases, _: use_cases.pauses.resume(None),
+            run=lambda use_cases, actor, reason: use_cases.pauses(actor).resume(None, reason or None),
             needs_reason=False,
         ),
     )
@@ -107,8 +107,7 @@ async def _form(
 
 
 async def _do(context: ConsoleContext, session: ConsoleSession, act: Act, reason: str) -> None:
-    await context.run(act.run, context.use_cases, reason)
-    # The place for `audit.add(session.actor, act.name, target, reason)`, in the transaction of the act.
+    await context.run(act.run, context.use_cases, session.actor, reason)
     _log.info("console_act: An operator's act was executed.", name=act.name, kind=session.role.value)
 
 

@@ -48,7 +48,11 @@ numbers = typer.Typer(help="Manage the caller numbers of a company.", no_args_is
 billing = typer.Typer(help="Set how a company is billed.", no_args_is_help=True)
 openapi = typer.Typer(help="Write or check the OpenAPI document.", no_args_is_help=True)
 console = typer.Typer(help="Sign in to the operators' console, and manage its sessions.", no_args_is_help=True)
-console_sessions = typer.Typer(help="List and revoke sessions of the console.", no_args_is_help=True)
+console_sessions = typer.Typer(
+    help="List and revoke sessions of the console.",
+    epilog=examples("duecall console sessions list"),
+    no_args_is_help=True,
+)
 console.add_typer(console_sessions, name="sessions")
 app.add_typer(db, name="db")
 app.add_typer(keys, name="keys")

@@ -159,7 +159,7 @@ def test_the_api_and_the_workers_log_in_as_what_they_are(whole: WholeSystem) -> 
     roles = dict.fromkeys(
         role for (role,) in whole.rows("SELECT usename FROM pg_stat_activity WHERE application_name LIKE 'duecall%'")
     )
-    assert set(roles) == {"api", "worker"}
+    assert set(roles) == {"api", "worker", "console"}
 
 
 def test_the_run_file_names_everything_and_is_its_owners_alone(whole: WholeSystem) -> None:
