@@ -51,7 +51,7 @@ model: $(VENV)/dev ## check the dial protocol in every order of its steps; needs
 
 debian: ## install the Debian packages that some tests need, as root; CI has them
 	apt-get -qq update
-	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus > /dev/null
+	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus chromium > /dev/null
 
 proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine, bursts and plans
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
