@@ -35,7 +35,7 @@ class HappeningView(Wire):
     to_state: str = Field(serialization_alias="to", examples=["IN_PROGRESS"])
     reason_code: str | None
     by: str = Field(
-        description="`key:` and the id of an API key, or a part of Duecall.",
+        description="`key:` and the id of an API key, `operator`, or a part of Duecall.",
         examples=["key:6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11", "dial"],
     )
     key_name: str | None = Field(description="Name of the key, if it is one of yours.")

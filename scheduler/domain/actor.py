@@ -6,6 +6,15 @@ SYSTEM = "system:duecall"
 """An act of the installation itself, for example the keys that `duecall up` creates."""
 
 
+OPERATOR = "operator"
+"""An operator, as companies see one. Logins and machines of operators are not theirs to know."""
+_OPERATORS = ("cli:", "link:", "oidc:")
+
+
+def seen_by_companies(actor: str) -> str:
+    return OPERATOR if actor.startswith(_OPERATORS) else actor
+
+
 def of_key(key_id: UUID) -> str:
     """Return the actor of a request with this API key."""
     return f"key:{key_id}"

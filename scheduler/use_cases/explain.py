@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from scheduler.domain.actor import seen_by_companies
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
@@ -190,6 +191,8 @@ class Explain:
         """Build the explanation for `reader`, or for the operator without one."""
         now = self._now()
         happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
+        if reader is not None:
+            happenings = tuple(replace(each, actor=seen_by_companies(each.actor)) for each in happenings)
         blocking: tuple[Block, ...] = ()
         possible: datetime | None = None
         waiting_for = waits_for(attempt, now)

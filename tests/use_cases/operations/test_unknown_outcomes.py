@@ -173,6 +173,15 @@ def test_history_has_author_and_reason_of_a_decision(tenant: Tenant, decide: Dec
     assert body is None
 
 
+def test_company_does_not_see_the_login_of_an_operator(tenant: Tenant, decide: Decide, explain: Explain) -> None:
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    decide(unknown, Decision.LEFT)
+    of_company = explain.explanation(tenant.principal, None, unknown.interview_id, unknown.id)
+    assert [each.actor for each in of_company.happenings if each.event == "decided"] == ["operator"]
+    of_operator = explain.explanation_of(unknown.id)
+    assert [each.actor for each in of_operator.happenings if each.event == "decided"] == [JANA]
+
+
 def test_call_again_is_an_invoke(tenant: Tenant, decide: Decide, explain: Explain) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     decide(unknown, Decision.DID_NOT_RING)
