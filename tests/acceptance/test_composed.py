@@ -165,7 +165,7 @@ def test_compose_services_start_place_a_call_and_stop(composition: Composition, 
     with ThreadPoolExecutor(len(names)) as pool:
         codes = dict(zip(names, pool.map(composition.stop, names), strict=True))
         # uvicorn finishes running requests and then ends by the signal.
-        assert codes == {**dict.fromkeys(names, 0), "api": -signal.SIGTERM}
+        assert codes == {**dict.fromkeys(names, 0), "api": -signal.SIGTERM, "console": -signal.SIGTERM}
         assert not any(pool.map(composition.is_healthy, names))
     told += [log.read_text(encoding="utf-8") for log in composition.logs()]
     assert len(told) > len(names)

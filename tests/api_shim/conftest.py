@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from scheduler.domain.command import Command
 from scheduler.domain.principal import KeyKind
@@ -66,7 +67,7 @@ def waiting() -> Command:
 def lines(intake: Intake) -> Iterator[list[dict[str, Any]]]:
     """Log lines, added as they are written."""
     root = logging.getLogger()
-    [ours] = [each for each in root.handlers if "structlog" in type(each.formatter).__module__]
+    [ours] = [each for each in root.handlers if isinstance(each.formatter, structlog.stdlib.ProcessorFormatter)]
     written: list[dict[str, Any]] = []
     kept = _Keeper(written)
     kept.setFormatter(ours.formatter)

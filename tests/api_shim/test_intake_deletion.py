@@ -271,7 +271,10 @@ def test_f6_3_everything_is_erased_but_certificate_and_usage(intake: Intake, wor
     assert (erased["candidates"], erased["interviews"], erased["attempts"]) == (1, 1, 1)
     assert asked_at <= finished_at <= intake.now()
     left = {table: intake.count(table) for (table,) in intake.ask(TABLES)}
-    assert {table for table, count in left.items() if count} == {"api_keys", "carrier_accounts", "erasures"}
+    # Counts of requests are of the whole installation, and the audit names the deletion by ids.
+    counts_of_all = {"tallies", "tally_entries"}
+    filled = {table for table, count in left.items() if count} - counts_of_all
+    assert filled == {"api_keys", "audit", "carrier_accounts", "erasures"}
     assert intake.ask("SELECT kind FROM api_keys") == [("ATS",)]
 
 
