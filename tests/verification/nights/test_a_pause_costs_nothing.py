@@ -15,7 +15,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import TestClock
+from tests.conftest import CLEANER, TestClock, wait_until
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.servers import SimulatedCarrier
 from tests.verification.nights.bulk_attempts import bulk_attempts
@@ -28,6 +28,12 @@ A_ROUND = timedelta(seconds=31)
 LOOK_EVERY_S = 1.0
 SOME = 50
 
+_OTHER_BACKENDS = """
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend'
+    AND pid <> pg_backend_pid() AND application_name <> %(cleaner)s
+"""
+
 
 @dataclass(frozen=True)
 class Writes:
@@ -36,8 +42,15 @@ class Writes:
 
 
 def writes_so_far(url: str) -> Writes:
-    """Return PostgreSQL's own counts. Close the writing connections first, because counts arrive late."""
+    """Return PostgreSQL's own counts. Close the writing connections first: a backend reports when it ends.
+
+    Closing a connection does not wait for the end of its backend, so this does.
+    """
     with psycopg.connect(url, autocommit=True) as connection:
+        wait_until(
+            lambda: not connection.execute(_OTHER_BACKENDS, {"cleaner": CLEANER}).fetchall(),
+            says="other backends ended",
+        )
         [row] = connection.execute(
             "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint,"
             " (pg_current_wal_lsn() - '0/0')::bigint FROM pg_stat_user_tables"
