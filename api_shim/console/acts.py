@@ -1,136 +1,167 @@
 """Acts of operators: a form that shows the effects, then the act, then a redirect to the page that shows its result.
 
+A page defines its acts beside its routes and adds `act_routes(...)` to its router. It links to `address_of(act, ...)`.
 Each form has a token, so that sending it twice acts once. Reasons are checked as those of `duecall pause`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_urlsafe
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.forms import form_of
-from api_shim.console.operators import operator
-from api_shim.console.rendering import number, page
+from api_shim.console.operators import needs
+from api_shim.console.rendering import page
 from scheduler.assembly import ConsoleUseCases
-from scheduler.domain.operator import ConsoleSession
-from scheduler.domain.refusals import Refused
+from scheduler.domain.operator import ConsoleSession, OperatorRole
+from scheduler.domain.refusals import NotFound, Refused
 from scheduler.logs import log
 from scheduler.rules.pause_reasons import LONGEST
-from scheduler.use_cases.operations.operator_pages import Overview
 
-router = APIRouter()
+T = TypeVar("T")
 _log = log(__name__)
-_SEE_OTHER, _CONFLICT, _UNPROCESSABLE = 303, 409, 422
+_SEE_OTHER, _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 303, 404, 409, 422
 
 
 @dataclass(frozen=True, kw_only=True)
-class Act:
-    """Something that an operator changes."""
+class Choice:
+    """A question of the form with one answer out of several, for example the decision about an unknown outcome."""
+
+    name: str
+    """Name of the field. `Act.read` finds the answer under it, or no such field while nothing is chosen."""
+    label: str
+    options: Mapping[str, str]
+    """Texts by their values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act(Generic[T]):
+    """Something that an operator changes. `T` is its subject, for example the id of a company."""
 
     name: str
     """Part of its address."""
     title: str
     verb: str
     """The label of its button."""
-    preview: Callable[[Overview], Sequence[str]]
-    """Sentences about what it would change now."""
-    run: Callable[[ConsoleUseCases, str, str], object]
+    fields: tuple[str, ...] = ()
+    """Fields of the address that name the subject. The form sends them again."""
+    read: Callable[[Mapping[str, str]], T]
+    """Return the subject from the fields that are not empty. Raises Refused."""
+    preview: Callable[[ConsoleUseCases, T], Sequence[str]]
+    """Sentences about what it would change now. Raises Refused if there is no such subject, and DatabaseAway."""
+    run: Callable[[ConsoleUseCases, str, str, T], object]
     """Executes it for an actor with a reason. Raises Refused, ClockWrong, DatabaseAway."""
+    back: Callable[[T], str]
+    """The address of the page that shows the result."""
+    choice: Choice | None = None
+    role: OperatorRole = OperatorRole.OPERATOR
     needs_reason: bool = True
     is_danger: bool = False
 
 
-def _pause_preview(overview: Overview) -> Sequence[str]:
-    if overview.pause_reason is not None:
-        return [f"All calls are paused already: {overview.pause_reason}. Pausing again changes nothing."]
-    waiting = f"{number(overview.waiting + overview.due)}{'+' if overview.waiting_is_estimate else ''}"
-    return [
-        f"{waiting} pending calls of {number(len(overview.companies))} companies will wait until calls are resumed.",
-        f"{number(overview.due)} of them are due now.",
-        f"{number(overview.in_progress)} calls in progress continue.",
-    ]
+def address_of(act: Act[T], **fields: object) -> str:
+    """Return the address of the form of this act for a subject."""
+    return f"/acts/{act.name}?{urlencode(fields)}" if fields else f"/acts/{act.name}"
 
 
-def _resume_preview(overview: Overview) -> Sequence[str]:
-    if overview.pause_reason is None:
-        return ["All calls are running. Resuming changes nothing."]
-    return [
-        f"The pause of all calls ends. Its reason was: {overview.pause_reason}",
-        f"{number(overview.due)} calls are due. Those within calling hours are placed at once, at the account's pace.",
-        f"{number(overview.paused_companies)} companies that are paused separately stay paused.",
-    ]
+def act_routes(*acts: Act[Any]) -> APIRouter:
+    """Return the routes of these acts: the form, and what it sends."""
+    router = APIRouter()
+    for act in acts:
+        _add_routes(router, act)
+    return router
 
 
-ACTS: Mapping[str, Act] = {
-    act.name: act
-    for act in (
-        Act(
-            name="pause-everything",
-            title="Pause all calls",
-            verb="Pause all calls",
-            preview=_pause_preview,
-            run=lambda use_cases, actor, reason: use_cases.pauses(actor).pause(None, reason),
-            is_danger=True,
-        ),
-        Act(
-            name="resume-everything",
-            title="Resume all calls",
-            verb="Resume all calls",
-            preview=_resume_preview,
-            run=lambda use_cases, actor, reason: use_cases.pauses(actor).resume(None, reason or None),
-            needs_reason=False,
-        ),
-    )
-}
+def id_in(fields: Mapping[str, str], name: str, resource: str) -> UUID:
+    """Return the id in a field. Raises NotFound if it is missing or not an id."""
+    try:
+        return UUID(fields[name])
+    except (KeyError, ValueError):
+        raise NotFound(
+            f"This form needs the id of one {resource}. Open it from a page.", resourceType=resource
+        ) from None
 
 
-async def _form(
-    request: Request, act: Act, *, status: int = 200, problem: str | None = None, reason: str = ""
-) -> Response:
+@dataclass(frozen=True, kw_only=True)
+class _Filled:
+    """The contents of a form that is shown again."""
+
+    status: int = 200
+    problem: str | None = None
+    reason: str = ""
+    chosen: str = ""
+
+
+async def _form(request: Request, act: Act[T], fields: Mapping[str, str], filled: _Filled) -> Response:
     context = console_context(request)
-    overview = await context.run(context.use_cases.pages.overview)
+    try:
+        subject = act.read(fields)
+        preview = await context.run(act.preview, context.use_cases, subject)
+    except Refused as refused:
+        status = _NOT_FOUND if isinstance(refused, NotFound) else _UNPROCESSABLE
+        return page(request, "error.html", status, title="This cannot be done.", text=refused.message)
     return page(
         request,
         "act.html",
-        status,
+        filled.status,
         act=act,
-        preview=act.preview(overview),
-        problem=problem,
-        reason=reason,
+        back=act.back(subject),
+        fields={name: fields[name] for name in act.fields if name in fields},
+        preview=preview,
+        filled=filled,
         longest_reason=LONGEST,
         token=token_urlsafe(16),
     )
 
 
-async def _do(context: ConsoleContext, session: ConsoleSession, act: Act, reason: str) -> None:
-    await context.run(act.run, context.use_cases, session.actor, reason)
+async def _execute(
+    request: Request, act: Act[T], session: ConsoleSession, form: Mapping[str, str], filled: _Filled
+) -> Response | str:
+    """Execute the act once. Return the answer, or the problem for which nothing was done."""
+    context = console_context(request)
+    if act.choice is not None and filled.chosen not in act.choice.options:
+        return f"Choose one: {act.choice.label}"
+    if act.needs_reason and not filled.reason:
+        return "Write a reason."
+    try:
+        subject = act.read(form)
+        if not await _is_first(context, form.get("token")):
+            problem = "This form was already sent, so it was not executed again. The state now is described below."
+            return await _form(request, act, form, _Filled(status=_CONFLICT, problem=problem))
+        await context.run(act.run, context.use_cases, session.actor, filled.reason, subject)
+    except Refused as refused:
+        return refused.message
     _log.info("console_act: An operator's act was executed.", name=act.name, kind=session.role.value)
+    return RedirectResponse(act.back(subject), _SEE_OTHER)
 
 
-def _add_routes(act: Act) -> None:
+async def _is_first(context: ConsoleContext, token: str | None) -> bool:
+    return token is not None and await context.run(context.use_cases.sessions.take_act, token)
+
+
+def _add_routes(router: APIRouter, act: Act[T]) -> None:
+    allowed = needs(act.role)
+
     @router.get(f"/acts/{act.name}", name=f"preview {act.name}")
-    async def preview(request: Request, _: Annotated[ConsoleSession, Depends(operator)]) -> Response:
-        return await _form(request, act)
+    async def preview(request: Request, _: Annotated[ConsoleSession, Depends(allowed)]) -> Response:
+        return await _form(request, act, _filled_in(request.query_params), _Filled())
 
     @router.post(f"/acts/{act.name}", name=act.name)
-    async def execute(request: Request, session: Annotated[ConsoleSession, Depends(operator)]) -> Response:
-        context, form = console_context(request), await form_of(request)
-        token, reason = form.get("token", ""), form.get("reason", "").strip()
-        if act.needs_reason and not reason:
-            return await _form(request, act, status=_UNPROCESSABLE, problem="Write a reason.")
-        if not token or not await context.run(context.use_cases.sessions.take_act, token):
-            problem = "This form was already sent, so it was not executed again. The state now is described below."
-            return await _form(request, act, status=_CONFLICT, problem=problem)
-        try:
-            await _do(context, session, act, reason)
-        except Refused as refused:
-            return await _form(request, act, status=_UNPROCESSABLE, problem=refused.message, reason=reason)
-        return RedirectResponse("/", _SEE_OTHER)
+    async def execute(request: Request, session: Annotated[ConsoleSession, Depends(allowed)]) -> Response:
+        form = _filled_in(await form_of(request))
+        chosen = form.get(act.choice.name, "") if act.choice is not None else ""
+        filled = _Filled(status=_UNPROCESSABLE, reason=form.get("reason", ""), chosen=chosen)
+        answer = await _execute(request, act, session, form, filled)
+        if isinstance(answer, Response):
+            return answer
+        return await _form(request, act, form, replace(filled, problem=answer))
 
 
-for _act in ACTS.values():
-    _add_routes(_act)
+def _filled_in(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: value.strip() for name, value in fields.items() if value.strip()}

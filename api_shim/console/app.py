@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.staticfiles import StaticFiles
 
 from api_shim import out_of_memory
-from api_shim.console import acts, rendering, sign_in
+from api_shim.console import rendering, sign_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.live import Live, Polled
 from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(PlainStart)
     _handle_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    for part in (router, sign_in.router, now.router, acts.router):
+    for part in (router, sign_in.router, now.router):
         app.router.routes.extend(part.routes)
     return app
 

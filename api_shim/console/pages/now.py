@@ -1,7 +1,7 @@
-"""The page Now: the state of the whole installation, and the fragments that `live` sends."""
+"""The page Now: the state of the whole installation, the pause of all calls, and the fragments that `live` sends."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Annotated
@@ -10,9 +10,11 @@ from fastapi import APIRouter, Depends, Request
 from redis import RedisError
 from starlette.responses import Response
 
+from api_shim.console.acts import Act, act_routes
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.operators import viewer
-from api_shim.console.rendering import page
+from api_shim.console.rendering import number, page
+from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
 from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases.operations.operator_pages import Overview
@@ -80,3 +82,49 @@ async def _installation(context: ConsoleContext) -> Installation:
         schema=await context.run(database.schema_revision),
         schema_head=context.schema_head,
     )
+
+
+def _pause_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
+    overview = use_cases.pages.overview()
+    if overview.pause_reason is not None:
+        return [f"All calls are paused already: {overview.pause_reason}. Pausing again changes nothing."]
+    waiting = f"{number(overview.waiting + overview.due)}{'+' if overview.waiting_is_estimate else ''}"
+    return [
+        f"{waiting} pending calls of {number(len(overview.companies))} companies will wait until calls are resumed.",
+        f"{number(overview.due)} of them are due now.",
+        f"{number(overview.in_progress)} calls in progress continue.",
+    ]
+
+
+def _resume_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
+    overview = use_cases.pages.overview()
+    if overview.pause_reason is None:
+        return ["All calls are running. Resuming changes nothing."]
+    return [
+        f"The pause of all calls ends. Its reason was: {overview.pause_reason}",
+        f"{number(overview.due)} calls are due. Those within calling hours are placed at once, at the account's pace.",
+        f"{number(overview.paused_companies)} companies that are paused separately stay paused.",
+    ]
+
+
+PAUSE_EVERYTHING = Act(
+    name="pause-everything",
+    title="Pause all calls",
+    verb="Pause all calls",
+    read=lambda _: None,
+    preview=_pause_preview,
+    run=lambda use_cases, actor, reason, _: use_cases.pauses(actor).pause(None, reason),
+    back=lambda _: "/",
+    is_danger=True,
+)
+RESUME_EVERYTHING = Act(
+    name="resume-everything",
+    title="Resume all calls",
+    verb="Resume all calls",
+    read=lambda _: None,
+    preview=_resume_preview,
+    run=lambda use_cases, actor, reason, _: use_cases.pauses(actor).resume(None, reason or None),
+    back=lambda _: "/",
+    needs_reason=False,
+)
+router.routes.extend(act_routes(PAUSE_EVERYTHING, RESUME_EVERYTHING).routes)
