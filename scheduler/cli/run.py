@@ -109,7 +109,7 @@ def demo(
     )
     with _until_stopped() as stopped, System(options, own, print_progress, stopped) as system:
         assert system.running is not None
-        as_expected = demo_run.run(system, own, carrier=carrier, stopped=stopped)
+        as_expected = demo_run.run(system, own, carrier=carrier, with_full_day=not once, stopped=stopped)
         if not stopped() and (as_expected or not once):
             demo_run.print_what_to_try(system.running, own, options.home, stays_up=not once)
         if not once and not stopped():

@@ -1,4 +1,4 @@
-"""The demo's client: its two companies, their requests to the API, and a comparison with the carrier's ledger."""
+"""The demo's client: its companies, their requests to the API, and a comparison with the carrier's ledger."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from uuid import UUID
 import requests
 
 from scheduler.clock import Now
-from scheduler.demo.sample_calls import BUSY_RETRY_AFTER, SampleCall, Then, moved_to
+from scheduler.demo.sample_calls import BUSY_RETRY_AFTER, FULL_DAY, SampleCall, Then, moved_to
 from scheduler.domain.explanation import Rule
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
@@ -20,7 +20,7 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
 
 PAUSE_REASON = "the demo shows a pause"
-_SECOND_CALLER_ID = "+421221020002"
+_REQUESTS_PER_MINUTE = 6000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +126,17 @@ class DemoClient:
         self._api("PATCH", company, f"/company/{company.company_id}", json=changes).raise_for_status()
         return company
 
-    def second_company(self) -> Company:
-        """Create another company with its own agent and key."""
+    def another_company(self, name: str, caller_id: str) -> Company:
+        """Create another company with its own number, agent and key."""
         installation = Installation(self._database, self._keys, self._now)
-        company_id, agent_id = installation.add_company("Second company", _SECOND_CALLER_ID)
-        _, key = self._keys.create(kind=KeyKind.REGULAR, name="demo", company_id=company_id, principal_id=company_id)
+        company_id, agent_id = installation.add_company(name, caller_id)
+        _, key = self._keys.create(
+            kind=KeyKind.REGULAR,
+            name="demo",
+            company_id=company_id,
+            principal_id=company_id,
+            per_minute=_REQUESTS_PER_MINUTE,
+        )
         return Company(company_id=company_id, agent_id=agent_id, key=key)
 
     def pause(self, company: Company) -> None:
@@ -147,23 +153,32 @@ class DemoClient:
     def submit(self, call: DemoCall) -> None:
         """POST the interview. After a 202, `refresh` follows it."""
         call.scheduled_at = call.sample.scheduled_at(self._now())
-        body: dict[str, Any] = {
-            "agentId": str(call.company.agent_id),
-            "candidate": {
-                "firstName": "Sample",
-                "lastName": "Candidate",
-                "phoneNumber": call.sample.number,
-                "gdprExpiryDate": "2030-01-01",
-            },
-        }
-        if call.scheduled_at is not None:
-            body["scheduledAt"] = call.scheduled_at
-        answer = self._api("POST", call.company, "/interviews", json=body).json()
+        answer = self._interview(call.company, call.sample.number, call.scheduled_at)
         if answer["success"]:
             call.interview_id = answer["data"]["id"]
             call.attempts = answer["data"]["callAttempts"]
         else:
             call.refusal = answer["error"]
+
+    def submit_full_day(self, company: Company) -> int:
+        """POST interviews for the next 24 hours, and return the number of those that were accepted."""
+        planned = [each for place in FULL_DAY for each in place.all()]
+        return sum(self._interview(company, number, at)["success"] for number, at in planned)
+
+    def _interview(self, company: Company, number: str, scheduled_at: str | None) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "agentId": str(company.agent_id),
+            "candidate": {
+                "firstName": "Sample",
+                "lastName": "Candidate",
+                "phoneNumber": number,
+                "gdprExpiryDate": "2030-01-01",
+            },
+        }
+        if scheduled_at is not None:
+            body["scheduledAt"] = scheduled_at
+        answer: dict[str, Any] = self._api("POST", company, "/interviews", json=body).json()
+        return answer
 
     def change(self, call: DemoCall) -> None:
         """PATCH or DELETE its attempt, if the sample call requires it."""

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.live import Live
 
 from scheduler.assembly import context_of
-from scheduler.clock import clock, monotonic
+from scheduler.clock import Now, clock, monotonic
 from scheduler.demo.client import DemoCall, DemoClient
 from scheduler.demo.sample_calls import CALLS, CARRIERS, RESUMES_AFTER, Then
 from scheduler.demo.table import table, terminal
+from scheduler.domain.actor import SYSTEM
 from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.local.errors import Stopped
 from scheduler.local.run_file import Running
@@ -24,23 +26,32 @@ from scheduler.persistence.database import Database
 from scheduler.settings import Settings
 from scheduler.terminal.explanation import explanation_page
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 
 _ENDS_WITHIN_S = 60.0
 _REFRESH_EVERY_S = 0.5
 _LATER = timedelta(minutes=5)
 
 
-def run(system: System, chosen: Settings, *, carrier: str, stopped: Callable[[], bool]) -> bool:
+_SECOND_CALLER_ID, _THIRD_CALLER_ID = "+421221020002", "+421221020003"
+
+
+def run(system: System, chosen: Settings, *, carrier: str, with_full_day: bool, stopped: Callable[[], bool]) -> bool:
     """Send the sample calls, and show them until all are as expected or a minute is over. Return whether they are.
 
-    Raises Stopped if it is stopped before: then there is no result. `chosen` are the settings of the demo's processes,
-    including its moved clock.
+    `with_full_day`: first add a company with calls for the next 24 hours, for the console. `chosen` are the settings of
+    the demo's processes, including its moved clock. Raises Stopped if it is stopped before: then there is no result.
     """
     assert system.running is not None
     now = clock(chosen.duecall_clock_offset_s)
     console = terminal()
-    client = DemoClient(system.running, Hasher(chosen.key_pepper.get_secret_value()), now)
+    hasher = Hasher(chosen.key_pepper.get_secret_value())
+    client = DemoClient(system.running, hasher, now)
+    _print_console(console, system.running, hasher, now)
     try:
+        if with_full_day:
+            day = client.submit_full_day(client.another_company("Company with a full day", _THIRD_CALLER_ID))
+            console.print(f"{day} calls of the next 24 hours were added for the console's calendar.\n")
         calls = _send(client, carrier)
         began = refreshed = monotonic()
         with Live(table(console, calls, now()), console=console, refresh_per_second=4) as live:
@@ -67,10 +78,21 @@ def run(system: System, chosen: Settings, *, carrier: str, stopped: Callable[[],
     return _print_result(console, system, calls, violations)
 
 
+def _print_console(console: Console, running: Running, hasher: Hasher, now: Now) -> None:
+    """Print the console's address, as a link that signs in once."""
+    database = Database(running.databaseUrl, pool_size=1)
+    try:
+        _, secret = ConsoleSessions(database, hasher, now).make_link(OperatorRole.ADMIN, SYSTEM)
+    finally:
+        database.close()
+    console.print("The console shows everything live. This link signs you in once, within ten minutes:")
+    console.print(f"  {running.consoleUrl}/sign-in/link/{secret}\n", markup=False, soft_wrap=True)
+
+
 def _send(client: DemoClient, carrier: str) -> list[DemoCall]:
     """Submit every call. Calls that are moved or deleted come first, and are changed at once."""
     client.plan(CALLS, CARRIERS[carrier])
-    first, second = client.first_company(), client.second_company()
+    first, second = client.first_company(), client.another_company("Second company", _SECOND_CALLER_ID)
     client.pause(second)
     calls = [DemoCall(sample=each, company=second if each.then is Then.PAUSED else first) for each in CALLS]
     for call in sorted(calls, key=lambda call: call.sample.then is Then.NOTHING):

@@ -1,6 +1,6 @@
 """The demo's sample calls, with the expected result of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -177,4 +177,42 @@ CALLS = (
         plans=({"outcome": "answered", "ring_s": 0.5, "talk_s": 1},),
         then=Then.PAUSED,
     ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Calls to one place in the next 24 hours, so that the console has a full day to show."""
+
+    first_number: str
+    """The other numbers follow it. No network has them."""
+    opens: str
+    """The earliest of its times, on the callees' own clocks."""
+    hours: int
+    calls: int = 20
+
+    def all(self) -> Iterator[tuple[str, str]]:
+        """Yield each number with its scheduledAt. Half of the calls are within the first hour, as people book."""
+        earliest = datetime.fromisoformat(self.opens)
+        for index in range(self.calls):
+            minutes = 60 if index % 2 else 60 * self.hours
+            at = earliest + timedelta(minutes=index * _SPREAD_MINUTES % minutes)
+            yield f"+{int(self.first_number) + index}", at.isoformat()
+
+
+_SPREAD_MINUTES = 37
+
+FULL_DAY = (
+    Place(first_number="+81312340000", opens="2026-04-03T09:00:00", hours=6),
+    Place(first_number="+6566123000", opens="2026-04-03T09:00:00", hours=5),
+    Place(first_number="+912266012000", opens="2026-04-02T13:00:00", hours=6, calls=40),
+    Place(first_number="+97142123000", opens="2026-04-02T12:00:00", hours=6),
+    Place(first_number="+493023125000", opens="2026-04-02T10:00:00", hours=9, calls=60),
+    Place(first_number="+48221230000", opens="2026-04-02T10:00:00", hours=8),
+    Place(first_number="+442079460000", opens="2026-04-02T09:00:00", hours=9, calls=40),
+    Place(first_number="+27112340000", opens="2026-04-02T10:00:00", hours=8),
+    Place(first_number="+551123450000", opens="2026-04-02T09:00:00", hours=9),
+    Place(first_number="+12015550150", opens="2026-04-02T09:00:00", hours=9, calls=40),
+    Place(first_number="+13125550150", opens="2026-04-02T09:00:00", hours=9, calls=30),
+    Place(first_number="+12135550150", opens="2026-04-02T09:00:00", hours=9, calls=30),
 )

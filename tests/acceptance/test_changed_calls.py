@@ -19,7 +19,7 @@ TALK = {"outcome": "answered", "ring_s": 0.3, "talk_s": 0.3}
 @pytest.fixture(scope="module")
 def second(whole: WholeSystem) -> Company:
     client = DemoClient(whole.running, Hasher(DEVELOPMENT_PEPPER), whole.now)
-    company = client.second_company()
+    company = client.another_company("Second company", "+421221020002")
     client.close()
     return company
 

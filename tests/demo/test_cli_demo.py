@@ -4,14 +4,16 @@ import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from rich.console import Console
 
 from scheduler.demo.client import Company, DemoCall, _contradiction
-from scheduler.demo.sample_calls import CALLS, STARTS_AT, SampleCall, Then, moved_to
+from scheduler.demo.sample_calls import CALLS, FULL_DAY, STARTS_AT, SampleCall, Then, moved_to
 from scheduler.demo.table import WIDE, table
 from scheduler.domain.explanation import Rule
+from scheduler.timing.callee_zones import read_number
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
 COMPANY = Company(company_id=uuid4(), agent_id=uuid4(), key="none")
@@ -45,6 +47,19 @@ def _ring(after: timedelta = timedelta()) -> dict[str, Any]:
 def test_sample_calls_have_eight_countries_and_distinct_numbers() -> None:
     assert len({call.country for call in CALLS}) == 8
     assert len({call.number for call in CALLS}) == len(CALLS)
+
+
+def test_full_day_fills_the_next_24_hours_of_many_zones() -> None:
+    day = [each for place in FULL_DAY for each in place.all()]
+    assert len({number for number, _ in day}) == len(day) > 300, "a number has one call"
+    due: set[datetime] = set()
+    zones: set[str] = set()
+    for number, at in day:
+        [zone] = read_number(number).zones
+        zones.add(zone)
+        due.add(datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC))
+    assert STARTS < min(due) < max(due) < STARTS + timedelta(days=1)
+    assert len(zones) == len(FULL_DAY)
 
 
 RESULTS = {
