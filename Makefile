@@ -65,6 +65,10 @@ bench: $(VENV)/dev ## measure the whole path and decisions; ARGS="--parts burst"
 	@$(PY) -m tests.benchmarks.whole_path $(ARGS)
 	@$(if $(ARGS),:,$(PY) -m tests.benchmarks.decisions)
 
+console-shots: $(VENV)/dev ## keep pictures of every page of the console in .duecall/console-shots; needs chromium
+	@DUECALL_SHOTS=.duecall/console-shots $(PY) -m pytest tests/api_shim/console/test_console_browser.py -k violations
+	@echo "the pictures are in .duecall/console-shots"
+
 format: $(VENV)/dev ## format the code and fix lint findings
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
@@ -92,4 +96,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi guards crash soak model debian proof bench format lock clean
+.PHONY: help demo up test check openapi guards crash soak model debian proof bench console-shots format lock clean

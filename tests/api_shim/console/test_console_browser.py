@@ -1,6 +1,7 @@
 """The console in a real browser: by keyboard alone, without JavaScript, light and dark, and without WCAG violations."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from api_shim.console.app import create_app
+from scheduler.domain.operator import OperatorRole
+from tests.api_shim.console.busy_installation import linked_pages, make_busy
 from tests.api_shim.console.conftest import Console
+from tests.support.builders import Tenant
 
 CHROMIUM = Path("/usr/bin/chromium")
 WCAG = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
@@ -35,20 +40,39 @@ def violations(page: Page) -> list[tuple[str, str]]:
     return [(each["id"], node["html"]) for each in found for node in each["nodes"]]
 
 
+def shoot(page: Page, name: str, scheme: str) -> None:
+    """Keep a picture of the page, wide and narrow, where `make console-shots` asks for it."""
+    folder = os.environ.get("DUECALL_SHOTS")
+    if folder is None:
+        return
+    for width in (1280, 375):
+        page.set_viewport_size({"width": width, "height": 800})
+        file = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "now"
+        page.screenshot(path=Path(folder) / f"{file}-{scheme}-{width}.png", full_page=True)
+    page.set_viewport_size({"width": 1280, "height": 720})
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_have_no_wcag_violations(console: Console, browser: Browser, scheme: Literal["light", "dark"]) -> None:
+def test_pages_have_no_wcag_violations(
+    console: Console, tenant: Tenant, browser: Browser, scheme: Literal["light", "dark"]
+) -> None:
     with browser.new_context(color_scheme=scheme) as context:
         page, errors = context.new_page(), []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        link = console.link()
+        link = console.link(OperatorRole.ADMIN)
         for url in ("/sign-in", link):
             page.goto(url if url == link else console.url + url)
             assert violations(page) == [], url
         page.get_by_role("button", name="Sign in").click()
-        for path in ("/", "/acts/pause-everything", "/acts/resume-everything"):
-            page.goto(console.url + path)
-            assert violations(page) == [], path
+        page.wait_for_load_state()
+        make_busy(tenant)
+        with console.signed_in(OperatorRole.ADMIN) as admin:
+            addresses = linked_pages(admin, create_app().routes)
+        for name, address in addresses.items():
+            page.goto(console.url + address)
+            assert violations(page) == [], address
+            shoot(page, name, scheme)
         console.pauses.pause(None, "a reason")
         page.goto(console.url)
         expect(page.locator("#live-status")).to_have_text("Live")

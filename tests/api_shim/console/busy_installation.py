@@ -1,0 +1,114 @@
+"""An installation in which every page of the console has rows, and the addresses of all of its pages.
+
+The addresses are found by following the links of each page, so a page that nothing links to is not among them.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from html import unescape
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID, uuid4
+
+import httpx
+from starlette.routing import BaseRoute, Match
+
+from scheduler.domain.alarm import key_of
+from scheduler.domain.principal import KeyKind
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.persistence.database import Database
+from scheduler.use_cases.operations.alarms import AlarmStore, Seen
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.resources.keys import Keys
+from tests.conftest import seed
+from tests.support.builders import (
+    Tenant,
+    a_claimed_attempt,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_waiting_command,
+    an_attempt_of_unknown_outcome,
+    of_company,
+)
+
+ADA = "cli:ada@host"
+_ZONES = ("Europe/Bratislava", "America/New_York", "Asia/Kolkata", "Asia/Tokyo", "America/Sao_Paulo")
+
+
+def make_busy(tenant: Tenant) -> None:
+    """Add calls of all states in several zones, and work for people to decide."""
+    a_placed_attempt(tenant)
+    a_claimed_attempt(tenant)
+    an_attempt_of_unknown_outcome(tenant)
+    a_pending_attempt(tenant)
+    for number, zone in enumerate(_ZONES * 6):
+        clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=(zone,))
+        a_pending_attempt(tenant, due_at=tenant.now() + timedelta(minutes=47 * (number + 1)), clock=clock)
+    _add_trouble(tenant)
+    other = of_company(tenant, seed(tenant.database, tenant.now()))
+    Pauses(tenant.database, tenant.now, ADA).pause(other.company_id, "they asked for silence")
+    _add_keys(tenant)
+
+
+def _add_trouble(tenant: Tenant) -> None:
+    command = a_waiting_command(tenant, a_pending_attempt(tenant).interview_id)
+    a_waiting_command(tenant, command.interview_id)
+    with tenant.database.transaction() as stores:
+        for _ in range(5):
+            stores.inbox.count_failure(command.id, "builtins.KeyError at x:1", tenant.now())
+    raise_alarm(tenant.database, tenant, "OUTCOME_UNKNOWN", company_id=tenant.company_id, attempt_id=uuid4())
+    raise_alarm(tenant.database, tenant, "COMMAND_QUARANTINED", company_id=tenant.company_id, command_id=command.id)
+
+
+def raise_alarm(database: Database, tenant: Tenant, kind: str, **subjects: UUID) -> None:
+    AlarmStore(database, tenant.now, monotonic=lambda: 0.0).store(
+        {key_of(kind, subjects): Seen(count=3, first=0, last=0)}
+    )
+
+
+def _add_keys(tenant: Tenant) -> None:
+    keys = Keys(tenant.database, tenant.hasher, tenant.now, ADA)
+    for name in ("in use", "suspended", "revoked"):
+        principal, _ = keys.create(
+            kind=KeyKind.REGULAR, name=name, company_id=tenant.company_id, principal_id=tenant.company_id
+        )
+        if name == "suspended":
+            keys.suspend(principal.key_id, "a test")
+        if name == "revoked":
+            keys.revoke(principal.key_id, "a test")
+
+
+def linked_pages(client: httpx.Client, routes: list[BaseRoute]) -> Mapping[str, str]:
+    """Follow all links from the first page, and return one address per route and set of filters.
+
+    Fails if a link leads nowhere.
+    """
+    found: dict[str, str] = {}
+    waiting = ["/"]
+    while waiting:
+        address = waiting.pop(0)
+        kind = _kind(address, routes)
+        if kind in found:
+            continue
+        found[kind] = address
+        answer = client.get(address)
+        assert answer.status_code == httpx.codes.OK, f"{address}: {answer.status_code}"
+        waiting += _links(answer.text)
+    return found
+
+
+def _links(html: str) -> Iterator[str]:
+    for href in re.findall(r'<a [^>]*?href="([^"]+)"', html):
+        if href.startswith("/"):
+            yield unescape(href).partition("#")[0]
+
+
+def _kind(address: str, routes: list[BaseRoute]) -> str:
+    """Return the route of an address with the names of its filters. Raises LookupError if no page has it."""
+    parts = urlsplit(address)
+    scope = {"type": "http", "method": "GET", "path": parts.path, "root_path": ""}
+    for route in routes:
+        if route.matches(scope)[0] is Match.FULL:
+            names = sorted({name for name, _ in parse_qsl(parts.query)})
+            return f"{getattr(route, 'path', '')}{'?' if names else ''}{'&'.join(names)}"
+    raise LookupError(f"no page has the address {address}")
