@@ -38,7 +38,7 @@ from scheduler.local.run_file import Running
 from scheduler.local.system import Options, System
 from scheduler.persistence.database import Database
 from scheduler.settings import DEVELOPMENT_PEPPER, Settings
-from tests.benchmarks import celery_eta, cloned_calls
+from tests.benchmarks import celery_eta, cloned_calls, console_pages
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.minimal_carrier import ACCOUNT_SID, AUTH_TOKEN
 from tests.support.builders import ALWAYS
@@ -318,9 +318,16 @@ def backlog(pending: int) -> Callable[[Callable[[str], None]], Row]:
             progress(f"adding {pending:,} pending calls")
             cloned_calls.add_pending(bench.connection, bench.template, pending, _now() + timedelta(days=1))
             after = _figures_of_backlog(bench)
+            assert bench.system.running is not None
+            pages = console_pages.measure(bench.system.running, bench.connection, bench.template, progress)
             size = bench.count("SELECT pg_database_size(current_database())")
         ratios = {f"{name} ratio": after[name] / before[name] for name in after if before[name]}
-        return {**{f"{name} with": figure for name, figure in after.items()}, **ratios, "database GB": size / 1e9}
+        return {
+            **{f"{name} with": figure for name, figure in after.items()},
+            **ratios,
+            **pages,
+            "database GB": size / 1e9,
+        }
 
     return measure
 

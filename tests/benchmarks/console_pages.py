@@ -1,0 +1,65 @@
+"""Server times of the console's pages and of /metrics, beside many calls that are due while all calls are paused."""
+
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import httpx
+import psycopg
+
+from api_shim.console.app import create_app
+from scheduler.domain.operator import OperatorRole
+from scheduler.hashing import Hasher
+from scheduler.local.run_file import Running
+from scheduler.persistence.database import Database
+from scheduler.settings import DEVELOPMENT_PEPPER
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from scheduler.use_cases.operations.pauses import Pauses
+from tests.api_shim.console.busy_installation import linked_pages
+from tests.benchmarks import cloned_calls
+from tests.conftest import real_now
+
+DUE = 10_000
+_TIMES = 3
+_ANSWER_IS_KEPT_S = 5.0
+"""The API counts the metrics at most once in this time."""
+
+
+def measure(
+    running: Running, connection: psycopg.Connection, template: UUID, progress: Callable[[str], None]
+) -> dict[str, object]:
+    """Return times in ms, each of one request at a time. They include those of the client."""
+    hasher = Hasher(DEVELOPMENT_PEPPER)
+    database = Database(running.databaseUrl, pool_size=1)
+    Pauses(database, real_now).pause(None, "the benchmark counts due calls")
+    _, secret = ConsoleSessions(database, hasher, real_now).make_link(OperatorRole.ADMIN, "cli:bench@bench")
+    database.close()
+    cloned_calls.add_due(connection, template, hasher, [datetime.now(UTC)] * DUE)
+    connection.execute("VACUUM ANALYZE")
+    with httpx.Client(base_url=running.apiUrl, timeout=60) as api:
+        time.sleep(_ANSWER_IS_KEPT_S)
+        metrics_ms = _answer_ms(api, "/metrics")
+    with httpx.Client(base_url=running.consoleUrl, headers={"Sec-Fetch-Site": "same-origin"}, timeout=60) as client:
+        assert client.post(f"/sign-in/link/{secret}").status_code == httpx.codes.SEE_OTHER
+        addresses = linked_pages(client, create_app().routes)
+        progress(f"timing {len(addresses)} pages of the console")
+        taken = {
+            name: statistics.median(_answer_ms(client, address) for _ in range(_TIMES))
+            for name, address in addresses.items()
+        }
+    slowest = sorted(taken, key=lambda name: -taken[name])
+    return {
+        "due while paused": DUE,
+        "first /metrics ms": metrics_ms,
+        "pages": len(taken),
+        "slowest page ms": taken[slowest[0]],
+        "slowest pages": ", ".join(f"{name} {taken[name]:.0f}" for name in slowest[:5]),
+    }
+
+
+def _answer_ms(client: httpx.Client, address: str) -> float:
+    began = time.monotonic()
+    client.get(address).raise_for_status()
+    return 1000 * (time.monotonic() - began)
