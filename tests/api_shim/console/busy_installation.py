@@ -5,6 +5,7 @@ The addresses are found by following the links of each page, so a page that noth
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from urllib.parse import parse_qsl, urlsplit
@@ -20,7 +21,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.alarms import AlarmStore, Seen
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
-from tests.conftest import seed
+from tests.conftest import real_now, seed
 from tests.support.builders import (
     Tenant,
     a_claimed_attempt,
@@ -36,7 +37,8 @@ _ZONES = ("Europe/Bratislava", "America/New_York", "Asia/Kolkata", "Asia/Tokyo",
 
 
 def make_busy(tenant: Tenant) -> None:
-    """Add calls of all states in several zones, and work for people to decide."""
+    """Add calls of all states in several zones, and work for people to decide. They are of the real time."""
+    tenant = replace(tenant, now=real_now)
     a_placed_attempt(tenant)
     a_claimed_attempt(tenant)
     an_attempt_of_unknown_outcome(tenant)
