@@ -21,8 +21,10 @@ from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.company_pages import CompanyPages
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.operations.operator_pages import OperatorPages
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.purge import Purge
@@ -98,6 +100,13 @@ class ConsoleUseCases:
     now: Now
     sessions: ConsoleSessions
     pages: OperatorPages
+    company_pages: CompanyPages
+    key_pages: KeyPages
+    hasher: Hasher
+
+    def keys(self, actor: str) -> Keys:
+        """Return the use case of this operator, who is named in the audit."""
+        return Keys(self.database, self.hasher, self.now, actor)
 
     def pauses(self, actor: str) -> Pauses:
         """Return the use case of this operator, who is named in the audit."""
@@ -160,6 +169,9 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
         now=now,
         sessions=ConsoleSessions(database, context.hasher, now),
         pages=OperatorPages(context),
+        company_pages=CompanyPages(context),
+        key_pages=KeyPages(database, now),
+        hasher=context.hasher,
     )
 
 

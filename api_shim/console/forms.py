@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from starlette.requests import Request
 
@@ -21,3 +22,11 @@ async def form_of(request: Request) -> Mapping[str, str]:
         return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
     except ValueError:
         return {}
+
+
+def id_or_none(text: str) -> UUID | None:
+    """Return the id that a text is, or None."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -15,14 +15,14 @@ class Page:
 
 PAGES = (
     Page(name="now", title="Now", path="/"),
-    Page(name="companies", title="Companies", path="/companies", exists=False),
+    Page(name="companies", title="Companies", path="/companies"),
     Page(name="attempts", title="Attempts", path="/attempts", exists=False),
     Page(name="find", title="Find", path="/find", exists=False),
     Page(name="unknown", title="Unknown", path="/unknown", exists=False),
     Page(name="quarantine", title="Quarantine", path="/quarantine", exists=False),
     Page(name="alarms", title="Alarms", path="/alarms", exists=False),
     Page(name="calendar", title="Calendar", path="/calendar", exists=False),
-    Page(name="keys", title="Keys", path="/keys", exists=False),
+    Page(name="keys", title="Keys", path="/keys"),
     Page(name="erasures", title="Erasures", path="/erasures", exists=False),
     Page(name="audit", title="Audit", path="/audit", exists=False),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,7 +12,9 @@ from starlette.responses import HTMLResponse
 
 from api_shim.console.context import console_context
 from api_shim.console.navigation import PAGES, link_to
+from scheduler.domain.key import MAX_NAME
 from scheduler.domain.operator import OperatorRole
+from scheduler.rules.display_names import shown
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -25,7 +28,7 @@ def environment(now: Callable[[], datetime]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(instant=instant, span=span, number=number)
+    made.filters.update(instant=instant, span=span, number=number, rate=rate, name=name)
     made.globals.update(pages=PAGES, link_to=link_to, roles=OperatorRole, utc_now=now)
     return made
 
@@ -66,3 +69,13 @@ def span(duration: timedelta | None) -> str:
 
 def number(count: int) -> str:
     return f"{count:,}"
+
+
+def rate(per_second: Decimal) -> str:
+    """Return a limit of calls per second without trailing zeros."""
+    return f"{per_second.normalize():f}"
+
+
+def name(chosen: str | None) -> str:
+    """Return a name that a client has chosen, in one line and without invisible characters."""
+    return shown(chosen, MAX_NAME)

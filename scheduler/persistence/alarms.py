@@ -43,6 +43,12 @@ class Alarms(Store):
         """Return the open alarms, the last seen first."""
         return self._all(_kept, select(alarms).where(_IS_OPEN).order_by(alarms.c.last_seen_at.desc()).limit(limit))
 
+    def open_of_company(self, company_id: UUID, limit: int) -> Sequence[KeptAlarm]:
+        """Return the open alarms that name this company, the last seen first."""
+        of_company = alarms.c.subjects["company_id"].astext == str(company_id)
+        query = select(alarms).where(_IS_OPEN, of_company).order_by(alarms.c.last_seen_at.desc())
+        return self._all(_kept, query.limit(limit))
+
     def newest(self, limit: int) -> Sequence[KeptAlarm]:
         """Return alarms, acknowledged or not, newest first."""
         return self._all(_kept, select(alarms).order_by(alarms.c.id.desc()).limit(limit))

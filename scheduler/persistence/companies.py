@@ -1,16 +1,19 @@
 """Companies: the rows that every claim locks and checks, and the settings that decide when candidates are called."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, any_, bindparam, func, insert, select, text, update
 
-from scheduler.domain.company import Company
+from scheduler.domain.company import Company, CompanySettings
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
+from scheduler.domain.usage import BillingSystem
 from scheduler.logs import log
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import settings_as_json, settings_of
@@ -44,6 +47,37 @@ _LOCK_HOLDER = text("""
     SELECT l.pid FROM companies c JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = c.xmax
     WHERE c.id = :id AND l.granted
 """)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanyHeading:
+    """The name and the pace of a company in a list for operators."""
+
+    id: UUID
+    name: str
+    calls_per_second: Decimal
+    paused_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatedCompany:
+    """A company as operators see it: without its owner and the texts of its clients."""
+
+    id: UUID
+    name: str
+    settings: CompanySettings | None
+    """None: another version wrote them, and they cannot be read. No call of the company is placed."""
+    calls_per_second: Decimal
+    concurrent_calls: int
+    billing_system: BillingSystem
+    ats_principal_id: UUID | None
+    """The principal of the ATS key that created the company. None if an operator created it."""
+    paused_at: datetime | None
+    pause_reason: str | None
+    resumed_at: datetime | None
+    """The end of the last pause."""
+    deleted_at: datetime | None
+    created_at: datetime
 
 
 class Companies(Store):
@@ -123,6 +157,29 @@ class Companies(Store):
         # Read in a second statement: the first one would see the owner as of before its wait.
         return self.get(company_id)
 
+    def lock_row(self, company_id: UUID) -> bool:
+        """Lock the company like `lock`, without reading it: operators may not read all of it. False: it is deleted."""
+        query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
+        return self._is_any(query.with_for_update(key_share=True))
+
+    def headings(self) -> Sequence[CompanyHeading]:
+        """Return all companies that were not deleted."""
+        columns = (companies.c[name] for name in CompanyHeading.__dataclass_fields__)
+        return self._all(partial(from_row, CompanyHeading), select(*columns).where(companies.c.deleted_at.is_(None)))
+
+    def operated(self, company_id: UUID) -> OperatedCompany | None:
+        """Return the company, also after its deletion, until it is erased."""
+        columns = (companies.c[name] for name in OperatedCompany.__dataclass_fields__)
+        return self._one(_operated, select(*columns).where(companies.c.id == company_id))
+
+    def count_of_ats(self, principal_id: UUID) -> int:
+        """Count the companies that the ATS key with this principal has created and that were not deleted."""
+        return self._count(
+            select(func.count())
+            .select_from(companies)
+            .where(companies.c.ats_principal_id == principal_id, companies.c.deleted_at.is_(None))
+        )
+
     def hold(self, company_id: UUID) -> bool:
         """Block the company's deletion until we commit, but not claims or changes. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
@@ -197,3 +254,12 @@ def _with_owner(row: Row[tuple[object, ...]]) -> Company:
 def _company(row: Row[tuple[object, ...]]) -> Company:
     """Without the owner, which the dialler does not need."""
     return from_row(Company, row, settings=settings_of(row), owner_email=None)
+
+
+def _operated(row: Row[tuple[object, ...]]) -> OperatedCompany:
+    settings: CompanySettings | None
+    try:
+        settings = settings_of(row)
+    except (Refused, LookupError, TypeError, ValueError):
+        settings = None
+    return from_row(OperatedCompany, row, settings=settings)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -39,6 +40,18 @@ class FoundCommand:
     command: Command
     company_deleted: bool
     """True if the command's company no longer exists. False for a command without a company."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnappliedCommand:
+    """A waiting or quarantined command without its body."""
+
+    id: UUID
+    kind: str
+    interview_id: UUID | None
+    received_at: datetime
+    failures: int
+    quarantined_at: datetime | None
 
 
 FoundOrError: TypeAlias = FoundCommand | ValueError
@@ -171,6 +184,16 @@ class Inbox(Store):
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Return waiting commands whose hint is to be sent again, and record it as sent now."""
         return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
+
+    def unapplied_of(self, company_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
+        """Return the waiting and quarantined commands of a company, oldest first."""
+        columns = (inbox.c[name] for name in UnappliedCommand.__dataclass_fields__)
+        query = (
+            select(*columns)
+            .where(inbox.c.applied_at.is_(None), inbox.c.company_id == company_id)
+            .order_by(inbox.c.received_at, inbox.c.seq)
+        )
+        return self._all(partial(from_row, UnappliedCommand), query.limit(limit))
 
     def count_unapplied(self) -> Sequence[Row[Any]]:
         """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""

@@ -37,6 +37,17 @@ class NamedKey:
     name: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListedKey:
+    """A key in a list for operators."""
+
+    key: Key
+    company_name: str | None
+    """None for the key of an ATS."""
+    company_deleted: bool
+    """The company of the key was deleted, so the key grants nothing."""
+
+
 class Keys(Store):
     def add(self, key: Key, key_hash: bytes) -> None:
         principal = key.principal
@@ -71,6 +82,25 @@ class Keys(Store):
         """Return every key, or the keys of one company, oldest first."""
         query = _OLDEST_FIRST if company_id is None else _OLDEST_FIRST.where(api_keys.c.company_id == company_id)
         return self._all(_key, query)
+
+    def newest(self, company_id: UUID | None, after: UUID | None, limit: int) -> Sequence[ListedKey]:
+        """Return keys of one company, or of all, newest first. `after`: only those older than this key.
+
+        The ids of keys are in the order of their creation.
+        """
+        query = _LISTED.order_by(api_keys.c.id.desc()).limit(limit)
+        if company_id is not None:
+            query = query.where(api_keys.c.company_id == company_id)
+        if after is not None:
+            query = query.where(api_keys.c.id < after)
+        return self._all(_listed, query)
+
+    def listed(self, key_id: UUID) -> ListedKey | None:
+        return self._one(_listed, _LISTED.where(api_keys.c.id == key_id))
+
+    def of_principal(self, principal_id: UUID) -> Sequence[Key]:
+        """Return a principal's key and its rotations, oldest first."""
+        return self._all(_key, _OLDEST_FIRST.where(api_keys.c.principal_id == principal_id))
 
     def suspend(self, key_id: UUID, reason: str | None, now: datetime) -> None:
         self._change(key_id, now, suspended_at=now, suspend_reason=reason)
@@ -146,6 +176,9 @@ class Keys(Store):
 
 _SELECT = select(*(column for column in api_keys.c if column.name != "key_hash"))
 _OLDEST_FIRST = _SELECT.order_by(api_keys.c.created_at, api_keys.c.id)
+_LISTED = _SELECT.add_columns(
+    companies.c.name.label("company_name"), companies.c.deleted_at.is_not(None).label("company_deleted")
+).outerjoin_from(api_keys, companies, companies.c.id == api_keys.c.company_id)
 _BY_HASH = text("SELECT (found.key).*, found.company_deleted FROM key_of_hash(:hash) AS found")
 
 
@@ -167,3 +200,7 @@ def _key(row: Row[Any]) -> Key:
 
 def _found(row: Row[Any]) -> Found:
     return from_row(Found, row, key=_key(row))
+
+
+def _listed(row: Row[Any]) -> ListedKey:
+    return from_row(ListedKey, row, key=_key(row))

@@ -1,5 +1,7 @@
 """The numbers that companies call from."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -14,6 +16,19 @@ from scheduler.persistence.store import Store
 from scheduler.persistence.tables import phone_numbers
 
 _phone_number = partial(from_row, PhoneNumber)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberHeading:
+    """A company's number without its digits."""
+
+    id: UUID
+    number_type: str
+    provider: str
+    status: str
+    capabilities: str
+    custom: bool
+    created_at: datetime
 
 
 class PhoneNumbers(Store):
@@ -35,6 +50,12 @@ class PhoneNumbers(Store):
 
     def page(self, company_id: UUID, requested: Slice) -> Listed[PhoneNumber]:
         return self._page(_phone_number, _of_company(company_id), phone_numbers, requested)
+
+    def headings(self, company_id: UUID, limit: int) -> Sequence[NumberHeading]:
+        """Return a company's numbers without their digits, oldest first."""
+        columns = (phone_numbers.c[name] for name in NumberHeading.__dataclass_fields__)
+        query = select(*columns).where(phone_numbers.c.company_id == company_id).order_by(phone_numbers.c.created_at)
+        return self._all(partial(from_row, NumberHeading), query.limit(limit))
 
     def first(self, company_id: UUID) -> UUID | None:
         number_id: UUID | None = self._connection.execute(

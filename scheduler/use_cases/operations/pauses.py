@@ -91,7 +91,7 @@ def _reason(stores: Stores, company_id: UUID | None) -> str | None:
         if not stores.carrier_accounts.all():
             raise NotFound("No worker has started on this database yet, so there is nothing to pause.")
         return _reason_for_all(stores)
-    if stores.companies.lock(company_id) is None:
+    if not stores.companies.lock_row(company_id):
         raise not_found("company", company_id)
     return stores.companies.paused().get(company_id)
 

@@ -1,6 +1,7 @@
 """Access to the console: links, sessions, roles, and requests from other sites."""
 
 import re
+from uuid import UUID
 
 import httpx
 import pytest
@@ -9,7 +10,20 @@ from scheduler.domain.operator import OperatorRole
 from tests.api_shim.console.conftest import Console
 
 OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, GONE = 200, 303, 401, 403, 404, 410
-PAGES = ("/", "/acts/pause-everything", "/acts/resume-everything")
+ACTS = {
+    "pause-everything": OperatorRole.OPERATOR,
+    "resume-everything": OperatorRole.OPERATOR,
+    "pause-company": OperatorRole.OPERATOR,
+    "resume-company": OperatorRole.OPERATOR,
+    "suspend-key": OperatorRole.ADMIN,
+    "resume-key": OperatorRole.ADMIN,
+    "revoke-key": OperatorRole.ADMIN,
+}
+"""Each act with the least role that may execute it."""
+PAGES = (
+    *("/", "/companies", f"/companies/{UUID(int=1)}", "/keys", f"/keys/{UUID(int=1)}"),
+    *(f"/acts/{act}" for act in ACTS),
+)
 
 
 def test_page_without_session_leads_to_sign_in(console: Console) -> None:
@@ -67,6 +81,15 @@ def test_viewer_sees_pages_and_changes_nothing(console: Console, viewer: httpx.C
         answer = viewer.post(path, data={"token": "x", "reason": "x"})
         assert answer.status_code == FORBIDDEN
         assert "This needs the role operator. Yours is viewer." in answer.text
+
+
+@pytest.mark.parametrize("role", OperatorRole)
+def test_act_needs_its_role(console: Console, role: OperatorRole) -> None:
+    with console.signed_in(role) as client:
+        for act, needed in ACTS.items():
+            shown = client.get(f"/acts/{act}").status_code
+            sent = client.post(f"/acts/{act}", data={"token": act}).status_code
+            assert [each == FORBIDDEN for each in (shown, sent)] == [not role.may(needed)] * 2, act
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+"""The pages Companies and Company, and the pause of one company."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from api_shim.console.acts import Act, act_routes, address_of, id_in
+from api_shim.console.context import ConsoleContext, console_context
+from api_shim.console.forms import id_or_none
+from api_shim.console.operators import viewer
+from api_shim.console.rendering import name as shown_name
+from api_shim.console.rendering import number, page, span
+from scheduler.assembly import ConsoleUseCases
+from scheduler.domain.explanation import PACE, Rule
+from scheduler.domain.operator import ConsoleSession
+from scheduler.domain.refusals import NotFound
+from scheduler.timing.call_windows import intervals_as_json
+from scheduler.use_cases.operations.company_pages import MOST_LISTED, MOST_PARTS, CompanyCounts, CompanyParts, Show
+
+router = APIRouter()
+_NOT_FOUND, _UNPROCESSABLE = 404, 422
+_LATE = timedelta(minutes=1)
+"""A longer delay is marked."""
+_SHOWN: Mapping[Show, str] = {
+    Show.ALL: "all",
+    Show.LATE: "with late calls",
+    Show.PAUSED: "paused",
+    Show.COMMANDS: "with waiting commands",
+}
+_LONGEST_NAME = 100
+
+HOLDS: Mapping[str, str] = {
+    Rule.ACCOUNT_PAUSED: "All calls are paused.",
+    Rule.CARRIER_DOWN: "The carrier accepts no calls. It is asked again periodically.",
+    Rule.CARRIER_REFUSES_COUNTRY: "The carrier refuses calls to the country.",
+    Rule.CARRIER_REFUSES_CALLER: "The carrier refuses calls from the company's number.",
+    Rule.CARRIER_FAILS_CALLER: "The carrier fails calls from the company's number.",
+    Rule.COMPANY_PAUSED: "The company is paused.",
+    Rule.COMMAND_WAITING: "A command for the interview is not applied yet.",
+    Rule.EXPIRED: "The interview has expired. A worker ends it.",
+    Rule.NUMBER_BUSY: "The person's number has another call, or had one shortly before.",
+    Rule.COMPANY_LIMIT: "The company has reached its limit of calls in progress.",
+    Rule.ACCOUNT_LIMIT: "The carrier account has reached its limit of calls in progress.",
+    PACE: "The calls per second of the company or of the account are used up.",
+}
+"""Sentences about the rules that hold due calls."""
+
+
+@router.get("/companies")
+async def companies(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context = console_context(request)
+    show, name = request.query_params.get("show", Show.ALL.value), request.query_params.get("name", "").strip()
+    problem = _problem(show, name)
+    listed = None if problem else await context.run(context.use_cases.company_pages.all, Show(show), name)
+    return page(
+        request,
+        "companies.html",
+        _UNPROCESSABLE if problem else 200,
+        listed=listed,
+        problem=problem,
+        show=show,
+        name_part=name,
+        shows={each.value: text for each, text in _SHOWN.items()},
+        longest_name=_LONGEST_NAME,
+        most=MOST_LISTED,
+        late=_LATE,
+    )
+
+
+def _problem(show: str, name: str) -> str | None:
+    """Return which filter is wrong, or None."""
+    if show not in set(Show):
+        return f"There is no filter “{show[:_LONGEST_NAME]}”. Choose one of the list."
+    if len(name) > _LONGEST_NAME:
+        return f"A name has at most {_LONGEST_NAME} characters. Write a part of it."
+    return None
+
+
+@router.get("/companies/{company_id}")
+async def company(request: Request, company_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    parts = await _parts(console_context(request), company_id)
+    if parts is None:
+        text = "The address is wrong, or the company was deleted and erased. The page Companies lists all."
+        return page(request, "error.html", _NOT_FOUND, title="There is no such company.", text=text)
+    settings, found = parts.company.settings, parts.company.id
+    return page(
+        request,
+        "company.html",
+        parts=parts,
+        company=parts.company,
+        hours=None if settings is None else [_hours(each) for each in intervals_as_json(settings.intervals)],
+        holds=HOLDS,
+        most=MOST_PARTS,
+        late=_LATE,
+        pause=address_of(PAUSE_COMPANY, company=found),
+        resume=address_of(RESUME_COMPANY, company=found),
+    )
+
+
+async def _parts(context: ConsoleContext, company_id: str) -> CompanyParts | None:
+    found = id_or_none(company_id)
+    try:
+        return None if found is None else await context.run(context.use_cases.company_pages.one, found)
+    except NotFound:
+        return None
+
+
+def _hours(interval: Mapping[str, object]) -> tuple[str, str]:
+    """Return the days and the hours of an interval in its JSON form."""
+    days = interval["days"]
+    assert isinstance(days, list)
+    return "every day" if len(days) == len(_DAYS) else ", ".join(_DAYS[day] for day in days), (
+        f"{interval['start']} to {interval['end']}"
+    )
+
+
+_DAYS = {
+    "MON": "Monday",
+    "TUE": "Tuesday",
+    "WED": "Wednesday",
+    "THU": "Thursday",
+    "FRI": "Friday",
+    "SAT": "Saturday",
+    "SUN": "Sunday",
+}
+
+
+def _company(fields: Mapping[str, str]) -> UUID:
+    return id_in(fields, "company", "company")
+
+
+def _address(company_id: UUID) -> str:
+    return f"/companies/{company_id}"
+
+
+def _counts_text(row: CompanyCounts) -> str:
+    attempts = row.attempts
+    return f"{number(attempts.waiting + attempts.due)}{'+' if attempts.waiting_is_estimate else ''}"
+
+
+def _pause_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[str]:
+    row, all_paused_for = use_cases.company_pages.counts(company_id)
+    attempts, name = row.attempts, shown_name(row.heading.name)
+    if attempts.pause_reason is not None:
+        return [f"{name} is paused already: {attempts.pause_reason}. Pausing again changes nothing."]
+    lines = [
+        f"{_counts_text(row)} pending calls of {name} will wait until it is resumed.",
+        f"{number(attempts.due)} of them are due now.",
+        f"{number(attempts.in_progress)} of its calls in progress continue.",
+        "Its clients can still schedule and cancel calls. Other companies are not affected.",
+    ]
+    return [*lines, f"All calls are paused too: {all_paused_for}"] if all_paused_for is not None else lines
+
+
+def _resume_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[str]:
+    row, all_paused_for = use_cases.company_pages.counts(company_id)
+    attempts, name = row.attempts, shown_name(row.heading.name)
+    if attempts.pause_reason is None:
+        return [f"{name} is not paused. Resuming changes nothing."]
+    lines = [
+        f"The pause of {name} ends. Its reason was: {attempts.pause_reason}",
+        f"{number(attempts.due)} calls are due. Those within calling hours are placed at once, within its limits.",
+    ]
+    oldest = max((each.oldest for each in attempts.held.values()), default=None)
+    if oldest is not None:
+        lines.append(f"The oldest of them has been due for {span(oldest)}.")
+    if all_paused_for is not None:
+        lines.append(f"All calls are paused too, so nothing is placed until that pause ends: {all_paused_for}")
+    return lines
+
+
+PAUSE_COMPANY = Act(
+    name="pause-company",
+    title="Pause a company",
+    verb="Pause this company",
+    fields=("company",),
+    read=_company,
+    preview=_pause_preview,
+    run=lambda use_cases, actor, reason, company_id: use_cases.pauses(actor).pause(company_id, reason),
+    back=_address,
+    is_danger=True,
+)
+RESUME_COMPANY = Act(
+    name="resume-company",
+    title="Resume a company",
+    verb="Resume this company",
+    fields=("company",),
+    read=_company,
+    preview=_resume_preview,
+    run=lambda use_cases, actor, reason, company_id: use_cases.pauses(actor).resume(company_id, reason or None),
+    back=_address,
+    needs_reason=False,
+)
+router.routes.extend(act_routes(PAUSE_COMPANY, RESUME_COMPANY).routes)

@@ -1,0 +1,198 @@
+"""The pages Keys and Key, and the suspension, resumption and revocation of a key."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from api_shim.console.acts import Act, act_routes, address_of, id_in
+from api_shim.console.context import ConsoleContext, console_context
+from api_shim.console.forms import id_or_none
+from api_shim.console.navigation import link_to
+from api_shim.console.operators import viewer
+from api_shim.console.rendering import name as shown_name
+from api_shim.console.rendering import number, page
+from scheduler.assembly import ConsoleUseCases
+from scheduler.domain.key import KeyState
+from scheduler.domain.operator import ConsoleSession, OperatorRole
+from scheduler.domain.principal import KeyKind
+from scheduler.domain.refusals import KeyRevoked, NotFound
+from scheduler.use_cases.operations.key_pages import KeyList, KeyParts
+
+router = APIRouter()
+_NOT_FOUND, _UNPROCESSABLE = 404, 422
+
+
+@router.get("/keys")
+async def keys(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context = console_context(request)
+    company, after = (request.query_params.get(name, "").strip() for name in ("company", "after"))
+    company_id, after_id = id_or_none(company), id_or_none(after)
+    problem, listed = None, None
+    if company and company_id is None:
+        problem = "Company must be an id, for example 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55. The page Companies has it."
+    elif after and after_id is None:
+        problem = "This part of the list does not exist. Open its newest part."
+    else:
+        listed = await context.run(context.use_cases.key_pages.newest, company_id, after_id)
+    return page(
+        request,
+        "keys.html",
+        _UNPROCESSABLE if problem else 200,
+        listed=listed,
+        problem=problem,
+        company=company,
+        newest=_part(company, None) if after else None,
+        older=_part(company, listed.older_than) if listed is not None and listed.older_than is not None else None,
+        state_of=_state_in(listed),
+    )
+
+
+def _part(company: str, after: UUID | None) -> str | None:
+    query = {"company": company, "after": "" if after is None else str(after)}
+    return link_to("keys", **{name: value for name, value in query.items() if value})
+
+
+def _state_in(listed: KeyList | None) -> Mapping[UUID, KeyState]:
+    if listed is None:
+        return {}
+    return {each.key.principal.key_id: each.key.state(listed.now) for each in listed.keys}
+
+
+@router.get("/keys/{key_id}")
+async def key(request: Request, key_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    parts = await _parts(console_context(request), key_id)
+    if parts is None:
+        text = "The address is wrong, or the company of the key was deleted and erased. The page Keys lists all."
+        return page(request, "error.html", _NOT_FOUND, title="There is no such key.", text=text)
+    acts = {each.verb: address_of(each, key=parts.key.principal.key_id) for each in _possible(parts)}
+    return page(request, "key.html", parts=parts, key=parts.key, state=parts.state, acts=acts)
+
+
+async def _parts(context: ConsoleContext, key_id: str) -> KeyParts | None:
+    found = id_or_none(key_id)
+    try:
+        return None if found is None else await context.run(context.use_cases.key_pages.one, found)
+    except NotFound:
+        return None
+
+
+def _possible(parts: KeyParts) -> Sequence[Act[UUID]]:
+    """Return the acts that would change the key now."""
+    if parts.key.revoked_at is not None:
+        return ()
+    return (SUSPEND_KEY if parts.key.suspended_at is None else RESUME_KEY, REVOKE_KEY)
+
+
+def _key(fields: Mapping[str, str]) -> UUID:
+    return id_in(fields, "key", "key")
+
+
+def _address(key_id: UUID) -> str:
+    return f"/keys/{key_id}"
+
+
+def _subject(parts: KeyParts) -> str:
+    """Return a sentence about the key, its reach and its last use."""
+    key, listed = parts.key, parts.listed
+    used = "It was never used." if key.last_used_at is None else f"It was last used at {_utc(parts)}."
+    if key.principal.kind is KeyKind.ATS:
+        companies = f"{number(parts.companies)} {'company' if parts.companies == 1 else 'companies'}"
+        return f"The ATS key {shown_name(key.name)} reaches {companies}. {used}"
+    return f"The key {shown_name(key.name)} reaches the company {shown_name(listed.company_name)}. {used}"
+
+
+def _utc(parts: KeyParts) -> str:
+    return f"{parts.key.last_used_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _rotations(parts: KeyParts) -> str:
+    count = parts.active_rotations
+    if not count:
+        return "Its principal has no other active key, so its client can no longer use the API."
+    if count == 1:
+        return "1 other active key of its principal stays valid."
+    return f"{number(count)} other active keys of its principal stay valid."
+
+
+_CALLS = "Calls that are already scheduled are still placed. To stop them, pause the company."
+
+
+def _suspend_preview(use_cases: ConsoleUseCases, key_id: UUID) -> Sequence[str]:
+    parts = use_cases.key_pages.one(key_id)
+    if parts.key.revoked_at is not None:
+        raise KeyRevoked
+    if parts.key.suspended_at is not None and parts.key.suspend_reason is not None:
+        return [f"The key is suspended already: {parts.key.suspend_reason}. Suspending again changes nothing."]
+    return [
+        _subject(parts),
+        "Requests with it receive 401 API_KEY_SUSPENDED and your reason, until an admin resumes it.",
+        _rotations(parts),
+        "No key of its principal can be rotated in the meantime.",
+        _CALLS,
+    ]
+
+
+def _resume_preview(use_cases: ConsoleUseCases, key_id: UUID) -> Sequence[str]:
+    parts = use_cases.key_pages.one(key_id)
+    if parts.key.revoked_at is not None:
+        raise KeyRevoked
+    if parts.key.suspended_at is None:
+        return ["The key is not suspended. Resuming changes nothing."]
+    reason = parts.key.suspend_reason or "none was given"
+    lines = [_subject(parts), f"Its suspension ends. The reason was: {reason}"]
+    return [*lines, "It has expired, so it stays invalid."] if parts.state is KeyState.EXPIRED else lines
+
+
+def _revoke_preview(use_cases: ConsoleUseCases, key_id: UUID) -> Sequence[str]:
+    parts = use_cases.key_pages.one(key_id)
+    if parts.key.revoked_at is not None:
+        return ["The key is revoked already. Revoking again changes nothing."]
+    return [
+        _subject(parts),
+        "Requests with it receive 401 INVALID_API_KEY from now on. This is final: a revoked key cannot be restored.",
+        _rotations(parts),
+        _CALLS,
+        "To replace it without an interruption, rotate it first, and revoke it when its client uses the new key.",
+    ]
+
+
+SUSPEND_KEY = Act(
+    name="suspend-key",
+    title="Suspend an API key",
+    verb="Suspend this key",
+    fields=("key",),
+    read=_key,
+    preview=_suspend_preview,
+    run=lambda use_cases, actor, reason, key_id: use_cases.keys(actor).suspend(key_id, reason),
+    back=_address,
+    role=OperatorRole.ADMIN,
+    is_danger=True,
+)
+RESUME_KEY = Act(
+    name="resume-key",
+    title="Resume an API key",
+    verb="Resume this key",
+    fields=("key",),
+    read=_key,
+    preview=_resume_preview,
+    run=lambda use_cases, actor, reason, key_id: use_cases.keys(actor).resume(key_id, reason or None),
+    back=_address,
+    role=OperatorRole.ADMIN,
+    needs_reason=False,
+)
+REVOKE_KEY = Act(
+    name="revoke-key",
+    title="Revoke an API key",
+    verb="Revoke this key",
+    fields=("key",),
+    read=_key,
+    preview=_revoke_preview,
+    run=lambda use_cases, actor, reason, key_id: use_cases.keys(actor).revoke(key_id, reason),
+    back=_address,
+    role=OperatorRole.ADMIN,
+    is_danger=True,
+)
+router.routes.extend(act_routes(SUSPEND_KEY, RESUME_KEY, REVOKE_KEY).routes)

@@ -1,0 +1,25 @@
+"""Forms of acts, as a browser sends them."""
+
+import re
+from html import unescape
+
+import httpx
+
+_HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
+
+
+def form_in(page: httpx.Response) -> dict[str, str]:
+    """Return the hidden fields of the form."""
+    return {name: unescape(value) for name, value in _HIDDEN.findall(page.text)}
+
+
+def send(client: httpx.Client, address: str, **fields: str) -> httpx.Response:
+    """Open the form of an act and send it."""
+    form = form_in(client.get(address))
+    assert "token" in form
+    return client.post(address.partition("?")[0], data={**form, **fields})
+
+
+def words(page: httpx.Response) -> str:
+    """Return the text of a page without its tags, in one line."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page.text)).split())
