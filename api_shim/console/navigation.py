@@ -31,6 +31,12 @@ PAGES = (
 _BY_NAME: Mapping[str, Page] = {each.name: each for each in PAGES}
 
 
+def page_of(name: str, resource_id: object) -> str | None:
+    """Return the address of one resource's page below the page of its list, or None while that does not exist."""
+    page = _BY_NAME[name]
+    return f"{page.path}/{resource_id}" if page.exists else None
+
+
 def link_to(name: str, **query: str) -> str | None:
     """Return the address of a page with this filter, or None while the page does not exist."""
     page = _BY_NAME[name]

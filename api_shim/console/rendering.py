@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from api_shim.console.context import console_context
-from api_shim.console.navigation import PAGES, link_to
+from api_shim.console.navigation import PAGES, link_to, page_of
 from scheduler.domain.key import MAX_NAME
 from scheduler.domain.operator import OperatorRole
 from scheduler.rules.display_names import shown
@@ -28,8 +28,8 @@ def environment(now: Callable[[], datetime]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(instant=instant, span=span, number=number, rate=rate, name=name)
-    made.globals.update(pages=PAGES, link_to=link_to, roles=OperatorRole, utc_now=now)
+    made.filters.update(instant=instant, span=span, number=number, name=name, rate=rate)
+    made.globals.update(pages=PAGES, link_to=link_to, page_of=page_of, roles=OperatorRole, utc_now=now)
     return made
 
 
@@ -71,11 +71,11 @@ def number(count: int) -> str:
     return f"{count:,}"
 
 
-def rate(per_second: Decimal) -> str:
-    """Return a limit of calls per second without trailing zeros."""
-    return f"{per_second.normalize():f}"
-
-
 def name(chosen: str | None) -> str:
     """Return a name that a client has chosen, in one line and without invisible characters."""
     return shown(chosen, MAX_NAME)
+
+
+def rate(per_second: Decimal) -> str:
+    """Return a limit of calls per second without trailing zeros."""
+    return f"{per_second.normalize():,f}"

@@ -44,10 +44,11 @@ ADAS_WITH_0 = sum(md5(str(n).encode()).hexdigest().startswith("0") for n in rang
 
 @dataclass(frozen=True, kw_only=True)
 class Big:
-    """A database with many pending calls, seen as the API and as workers see it."""
+    """A database with many pending calls, seen as the API, the workers and the console see it."""
 
     api: Database
     worker: Database
+    console: Database
     one: Seeded
     other: Seeded
     ats_id: UUID
@@ -72,7 +73,7 @@ def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
         add_pending_calls(made.url, one, NOON, COUNT)
         add_pending_calls(made.url, other, NOON, COUNT_OF_OTHER)
         add_finished_calls(made.url, one)
-        yield Big(api=made.api, worker=made.worker, one=one, other=other, ats_id=ats_id)
+        yield Big(api=made.api, worker=made.worker, console=made.console, one=one, other=other, ats_id=ats_id)
 
 
 Act = Callable[[Stores, Seeded], Any]
@@ -144,6 +145,10 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     ],
     "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 200, NOON),
 }
+PAGES: dict[str, Callable[[Stores, Big], Any]] = {
+    "waiting commands of a company": lambda stores, big: stores.inbox.unapplied_of(big.one.company_id, 21),
+    "unknown outcomes of a company": lambda stores, big: stores.unknown_outcomes.page(big.one.company_id, 21),
+}
 
 
 @pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
@@ -168,6 +173,11 @@ def test_count_for_metrics_and_status_reads_an_index(big: Big, name: str) -> Non
 @pytest.mark.parametrize("name", STEPS)
 def test_step_of_a_worker_reads_an_index(big: Big, name: str) -> None:
     assert rows_read(big.worker, big.worker.transaction(), lambda stores: STEPS[name](stores, big)) <= ROWS_OF_A_RANGE
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_of_the_console_reads_an_index(big: Big, name: str) -> None:
+    assert rows_read(big.console, big.console.reading(), lambda stores: PAGES[name](stores, big)) <= 200
 
 
 def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:

@@ -148,7 +148,7 @@ def _pause_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[str
     if attempts.pause_reason is not None:
         return [f"{name} is paused already: {attempts.pause_reason}. Pausing again changes nothing."]
     lines = [
-        f"{_counts_text(row)} pending calls of {name} will wait until it is resumed.",
+        f"{_counts_text(row)} pending calls of {name} ({company_id}) will wait until it is resumed.",
         f"{number(attempts.due)} of them are due now.",
         f"{number(attempts.in_progress)} of its calls in progress continue.",
         "Its clients can still schedule and cancel calls. Other companies are not affected.",
@@ -162,7 +162,7 @@ def _resume_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[st
     if attempts.pause_reason is None:
         return [f"{name} is not paused. Resuming changes nothing."]
     lines = [
-        f"The pause of {name} ends. Its reason was: {attempts.pause_reason}",
+        f"The pause of {name} ({company_id}) ends. Its reason was: {attempts.pause_reason}",
         f"{number(attempts.due)} calls are due. Those within calling hours are placed at once, within its limits.",
     ]
     oldest = max((each.oldest for each in attempts.held.values()), default=None)

@@ -97,11 +97,12 @@ def _address(key_id: UUID) -> str:
 def _subject(parts: KeyParts) -> str:
     """Return a sentence about the key, its reach and its last use."""
     key, listed = parts.key, parts.listed
+    named = f"{shown_name(key.name)} ({key.principal.key_id})"
     used = "It was never used." if key.last_used_at is None else f"It was last used at {_utc(parts)}."
     if key.principal.kind is KeyKind.ATS:
         companies = f"{number(parts.companies)} {'company' if parts.companies == 1 else 'companies'}"
-        return f"The ATS key {shown_name(key.name)} reaches {companies}. {used}"
-    return f"The key {shown_name(key.name)} reaches the company {shown_name(listed.company_name)}. {used}"
+        return f"The ATS key {named} reaches {companies}. {used}"
+    return f"The key {named} reaches the company {shown_name(listed.company_name)}. {used}"
 
 
 def _utc(parts: KeyParts) -> str:

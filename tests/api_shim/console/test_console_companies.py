@@ -265,7 +265,7 @@ def test_preview_counts_the_calls_of_this_company(
     a_pending_attempt(globex)
     a_placed_attempt(acme)
     shown = words(operator.get(_acts(acme)[0]))
-    assert "2 pending calls of Acme will wait until it is resumed. 1 of them are due now." in shown
+    assert f"2 pending calls of Acme ({acme.company_id}) will wait until it is resumed. 1 of them are due now." in shown
     assert "1 of its calls in progress continue." in shown
     assert console.pauses.active() == (None, {})
     assert "Acme is not paused. Resuming changes nothing." in words(operator.get(_acts(acme)[1]))

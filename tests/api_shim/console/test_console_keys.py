@@ -227,7 +227,7 @@ def test_only_an_admin_changes_keys(console: Console, new: New, database: Databa
 def test_preview_of_a_revocation_says_what_stops(admin: httpx.Client, new: New, keys: Keys) -> None:
     key = new()
     shown = words(admin.get(_act("revoke-key", key)))
-    assert "The key night shift reaches the company Acme. It was never used." in shown
+    assert f"The key night shift ({key.key_id}) reaches the company Acme. It was never used." in shown
     assert "401 INVALID_API_KEY" in shown
     assert "This is final" in shown
     assert "Its principal has no other active key" in shown
@@ -241,11 +241,11 @@ def test_preview_of_a_revocation_says_what_stops(admin: httpx.Client, new: New, 
 
 def test_preview_of_an_ats_key_counts_its_companies(admin: httpx.Client, new: New, database: Database) -> None:
     key = new("Acme ATS", is_ats=True)
-    assert "The ATS key Acme ATS reaches 0 companies." in words(admin.get(_act("suspend-key", key)))
+    assert f"The ATS key Acme ATS ({key.key_id}) reaches 0 companies." in words(admin.get(_act("suspend-key", key)))
     with database.transaction() as stores:
         stores.connection.execute(text("UPDATE companies SET ats_principal_id = :id"), {"id": key.id})
     shown = words(admin.get(_act("suspend-key", key)))
-    assert "The ATS key Acme ATS reaches 1 company." in shown
+    assert f"The ATS key Acme ATS ({key.key_id}) reaches 1 company." in shown
     assert "401 API_KEY_SUSPENDED and your reason" in shown
 
 
