@@ -15,7 +15,7 @@ from api_shim.console.operators import viewer
 from api_shim.console.rendering import name as shown_name
 from api_shim.console.rendering import number, page
 from scheduler.assembly import ConsoleUseCases
-from scheduler.domain.key import KeyState
+from scheduler.domain.key import Key, KeyState
 from scheduler.domain.operator import ConsoleSession, OperatorRole
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import KeyRevoked, NotFound
@@ -47,6 +47,7 @@ async def keys(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) 
         newest=_part(company, None) if after else None,
         older=_part(company, listed.older_than) if listed is not None and listed.older_than is not None else None,
         state_of=_state_in(listed),
+        acts_of=_acts_of,
     )
 
 
@@ -67,8 +68,7 @@ async def key(request: Request, key_id: str, _: Annotated[ConsoleSession, Depend
     if parts is None:
         text = "The address is wrong, or the company of the key was deleted and erased. The page Keys lists all."
         return page(request, "error.html", _NOT_FOUND, title="There is no such key.", text=text)
-    acts = {each.verb: address_of(each, key=parts.key.principal.key_id) for each in _possible(parts)}
-    return page(request, "key.html", parts=parts, key=parts.key, state=parts.state, acts=acts)
+    return page(request, "key.html", parts=parts, key=parts.key, state=parts.state, acts=_acts_of(parts.key))
 
 
 async def _parts(context: ConsoleContext, key_id: str) -> KeyParts | None:
@@ -79,11 +79,12 @@ async def _parts(context: ConsoleContext, key_id: str) -> KeyParts | None:
         return None
 
 
-def _possible(parts: KeyParts) -> Sequence[Act[UUID]]:
-    """Return the acts that would change the key now."""
-    if parts.key.revoked_at is not None:
-        return ()
-    return (SUSPEND_KEY if parts.key.suspended_at is None else RESUME_KEY, REVOKE_KEY)
+def _acts_of(key: Key) -> Mapping[str, str]:
+    """Return the addresses of the acts that would change the key now, by their names on the page."""
+    if key.revoked_at is not None:
+        return {}
+    act = {"Suspend": SUSPEND_KEY} if key.suspended_at is None else {"Resume": RESUME_KEY}
+    return {name: address_of(each, key=key.principal.key_id) for name, each in (act | {"Revoke": REVOKE_KEY}).items()}
 
 
 def _key(fields: Mapping[str, str]) -> UUID:

@@ -74,7 +74,8 @@ def test_keys_are_listed_newest_first(viewer: httpx.Client, new: New, database: 
     page = viewer.get("/keys")
     assert _listed(page, first, ats, theirs) == [theirs, ats, first]
     assert "7 a minute" in words(page)
-    assert "those it created" in words(page)
+    assert "ATS: the companies that it created" in words(page)
+    assert "one company: Acme" in words(page)
     assert _listed(viewer.get(f"/keys?company={company_id}"), first, ats, theirs) == [first]
     assert "1 active of 1" in words(viewer.get(f"/companies/{company_id}"))
 
@@ -198,8 +199,10 @@ def test_key_offers_only_acts_that_change_it(admin: httpx.Client, new: New, keys
     key = new()
 
     def offered() -> list[str]:
-        page = admin.get(_page_of(key)).text
-        return [each for each in ACTS if f"/acts/{each}?" in page]
+        pages = [admin.get(path).text for path in (_page_of(key), "/keys")]
+        [acts, listed] = [[each for each in ACTS if _act(each, key) in page] for page in pages]
+        assert acts == listed
+        return acts
 
     assert offered() == ["suspend-key", "revoke-key"]
     keys.suspend(key.key_id, None)
@@ -214,7 +217,7 @@ def test_only_an_admin_changes_keys(console: Console, new: New, database: Databa
         with console.signed_in(role) as client:
             page = client.get(_page_of(key))
             assert page.status_code == OK
-            assert "/acts/" not in page.text
+            assert "/acts/" not in page.text + client.get("/keys").text
             for name in ACTS:
                 assert client.get(_act(name, key)).status_code == FORBIDDEN
                 form = {"token": "x", "reason": "x", "key": str(key.key_id)}
