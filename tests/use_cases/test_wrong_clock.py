@@ -19,7 +19,6 @@ from scheduler.persistence.errors import ClockWrong
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.purge import Purge
-from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
@@ -149,15 +148,21 @@ def test_clock_set_within_a_transaction_writes_nothing(
 
 
 @guards("clock")
-def test_wrong_clock_begins_no_writing_transaction(postgres_url: str, tenant: Tenant, hints: RecordingHints) -> None:
-    """Where the time is not asked for, as by an operator's command, the comparison at its beginning counts."""
-    a_waiting_command(tenant, None)
+def test_wrong_clock_begins_no_writing_transaction(postgres_url: str, tenant: Tenant) -> None:
+    """Where the time is not asked for, the comparison at the beginning of the transaction counts."""
+    command = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET failures = 5, quarantined_at = received_at")
-    [(command_id,)] = tenant.ask("SELECT id FROM inbox")
+
+    def requeue(database: Database) -> None:
+        with database.transaction() as stores:
+            stores.inbox.requeue(command.id)
+
     with seen_from(postgres_url, Machine(AN_HOUR)) as database, pytest.raises(ClockWrong):
-        Quarantine(database, tenant.now).requeue(command_id, "a test")
+        requeue(database)
     assert tenant.ask("SELECT failures FROM inbox") == [(5,)]
-    assert hints.rings == []
+    with seen_from(postgres_url, Machine(timedelta())) as database:
+        requeue(database)
+    assert tenant.ask("SELECT failures FROM inbox") == [(0,)]
 
 
 def test_clock_set_back_right_writes_again(postgres_url: str, now: TestClock) -> None:
