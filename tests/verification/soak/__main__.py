@@ -3,13 +3,15 @@
 `make soak` runs it for five minutes at twenty calls a second. On a machine that cannot keep up, the load goes on until
 3,600 people are served. `python -m tests.verification.soak --help` lists the
 options. It prints each fault with its time, the numbers that Jepsen counts, and the growth of connections and memory.
-It exits 1 if a person was rung twice, outside their hours or after a cancel, if a call was lost, or if an accepted
-command was never finished.
+It exits 1 if a person was rung twice, outside their hours or after a cancel, if a call was lost, if an accepted command
+was never finished, if a logged alarm was not stored, or if the alert rules, evaluated over the recorded metrics, would
+have paged for more or less than they should. The recording is written to `alerts/` in the folder of the run.
 """
 
 import os
 import random
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +23,17 @@ import requests
 import typer
 
 from scheduler.clock import monotonic
+from tests.verification.soak.alerts import (
+    NO_PROMTOOL,
+    STEP_S,
+    Ends,
+    Recorder,
+    Stored,
+    judge_alerts,
+    must_be_stored,
+    paging_kinds,
+    stored_kinds,
+)
 from tests.verification.soak.callers import ACCEPTED, Sample
 from tests.verification.soak.gauges import Gauges
 from tests.verification.soak.judgement import Verdict, judge, lines, nearest_rank
@@ -37,6 +50,8 @@ _AT_LEAST = 0.6
 """Share of the people who are served although the time is over: 3,600 of 6,000. A machine that keeps up serves all."""
 _PATIENCE_S = 900.0
 """Limit for the remaining work after the last fault."""
+_STORED_WITHIN_S = 60.0
+_SCRAPED_WITHIN_S = 8.0 * STEP_S
 
 
 def a_form(account_sid: str) -> dict[str, str]:
@@ -93,9 +108,32 @@ def main(
 def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds: float) -> Verdict:
     gauges = Gauges(setup)
     forger = Forger(setup, random.Random(seed))
-    setup.meanwhile += [gauges.read, forger.forge]
+    ends = Ends(setup)
+    setup.meanwhile += [gauges.read, forger.forge, ends.look]
+    with Recorder(setup.whole.running.apiUrl) as recorder:
+        is_quiet = _break_everything(setup, nemesis, seed=seed, rate=rate, seconds=seconds)
+        missing, before = _wait_for_alarms(setup, ends, recorder)
+    setup.meanwhile.clear()
+    verdict = judge(setup, len(forger.heard))
+    if not is_quiet:
+        verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
+    if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
+        verdict.faults["wrong clock"].append(nemesis.wrong_clock)
+    verdict.faults["alerts"] += missing
+    told = _judge_rules(setup, recorder, Stored(before=before, after=stored_kinds(setup)), verdict)
+    for line in lines(verdict):
+        print(line)
+    _tell_of_latency(setup.loads[0].told()[1])
+    _tell_of_growth(gauges)
+    print(f"{forger.sent} forged callbacks, dialler with a wrong clock: {nemesis.wrong_clock}")
+    print(f"alerts: {told}")
+    return verdict
+
+
+def _break_everything(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds: float) -> bool:
+    """Place calls and inject faults. Return true if all work was finished at the end."""
     began = monotonic()
-    load = setup.begin(
+    setup.begin(
         seed=seed,
         rate=rate,
         seconds=seconds,
@@ -110,19 +148,36 @@ def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds:
     setup.at_carrier("DELETE", "/outage")
     say(f"{len(setup.blows)} faults in {monotonic() - began:.0f} s, all healed now")
     is_quiet = setup.until(setup.is_quiet, seconds=_PATIENCE_S)
-    setup.meanwhile.clear()
     say(f"{'all finished' if is_quiet else 'NOT FINISHED'} {monotonic() - began:.0f} s after the first request")
-    verdict = judge(setup, len(forger.heard))
-    if not is_quiet:
-        verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
-    if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
-        verdict.faults["wrong clock"].append(nemesis.wrong_clock)
-    for line in lines(verdict):
-        print(line)
-    _tell_of_latency(load.told()[1])
-    _tell_of_growth(gauges)
-    print(f"{forger.sent} forged callbacks, dialler with a wrong clock: {nemesis.wrong_clock}")
-    return verdict
+    return is_quiet
+
+
+def _wait_for_alarms(setup: SoakSetup, ends: Ends, recorder: Recorder) -> tuple[list[str], frozenset[str]]:
+    """Wait until the logged alarms are stored and their number is scraped. Return what is missing, and what is stored.
+
+    Processes store alarms in the background, and may lose them when they end.
+    """
+    must = must_be_stored(setup, ends)
+    setup.until(lambda: must <= stored_kinds(setup), seconds=_STORED_WITHIN_S)
+    stored = stored_kinds(setup)
+    missing = [f"{kind} was logged and is not stored" for kind in sorted(must - stored)]
+    enough = recorder.recording.answered + 2  # the next one may be under way already
+    if not setup.until(lambda: recorder.recording.answered >= enough, seconds=_SCRAPED_WITHIN_S):
+        missing.append(f"/metrics did not answer twice within {_SCRAPED_WITHIN_S:.0f} s")
+    return missing, stored
+
+
+def _judge_rules(setup: SoakSetup, recorder: Recorder, stored: Stored, verdict: Verdict) -> str:
+    """Add to the verdict if Prometheus would have paged for more or less than it should. Return a summary."""
+    if shutil.which("promtool") is None:
+        if os.environ.get("CI") == "true":
+            verdict.faults["alerts"].append(NO_PROMTOOL)
+        return f"not judged: {NO_PROMTOOL}"
+    folder = setup.whole.home / "alerts"
+    if report := judge_alerts(recorder.recording, stored, setup.blows, folder):
+        verdict.faults["alerts"].append(report)
+    paged = ", ".join(sorted(paging_kinds() & stored.before)) or "no alarm"
+    return f"{paged} had to page; {len(recorder.recording.scrapes)} scrapes in {folder}"
 
 
 def _tell_of_latency(samples: Sequence[Sample]) -> None:

@@ -53,7 +53,14 @@ _CARRIER = "the carrier cut the POST, refused it with a 5xx or let it time out"
 _DIALLER = "its dialler ended, or had no database, between the claim and the record; or the carrier went down"
 ZEROS = (
     *("lost", "duplicated", "outside the window", "after cancel", "early", "stuck", "accepted and never finished"),
-    *("told and not there", "unexplained history", "undecided and unexplained", "forged and heard", "wrong clock"),
+    *(
+        "told and not there",
+        "unexplained history",
+        "undecided and unexplained",
+        "forged and heard",
+        "wrong clock",
+        "alerts",
+    ),
 )
 
 

@@ -31,6 +31,8 @@ _STEPS_S = ("+3600", "-3600", "+10", "-10")
 _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
 _STARTS_WITHIN_S = 5.0
 _SLOWEST_RETURN_S = 40.0
+WRONG_CLOCK = "wrong-clock"
+"""The log of the dialler with a wrong clock, which is ended by SIGTERM."""
 UNNOTICED = "IT DID NOT NOTICE"
 _NO_FAKE_TIME = "no wrong clock: libfaketime is not installed"
 LACKING = "not tried: this machine lacks Debian's libfaketime (`make debian` as root); CI has it"
@@ -114,7 +116,7 @@ class Nemesis:
         if library is None:
             self.wrong_clock = LACKING
             return _NO_FAKE_TIME
-        log = self._log_of("wrong-clock")
+        log = self._log_of(WRONG_CLOCK)
         with self._beside("dial", log, LD_PRELOAD=str(library), FAKETIME="+2h"):
             self.setup.pause(_A_WRONG_CLOCK_RUNS_FOR_S)
         noticed = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
