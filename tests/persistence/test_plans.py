@@ -265,6 +265,19 @@ def test_new_names_of_other_companies_are_not_read(mixed: Mixed) -> None:
     assert options == ["fastupdate=false"]
 
 
+def test_new_rows_are_summarised_whatever_their_state(big: Big) -> None:
+    """Autovacuum is asked for a summary when an indexed row begins a range: of an index of all rows, any row is one."""
+    with big.api.counting() as stores:
+        [found] = stores.connection.execute(
+            text(
+                "SELECT c.reloptions, i.indpred IS NULL AS has_all_rows FROM pg_class c"
+                " JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relname = 'ix_attempts_updated_at'"
+            )
+        )
+    assert found.has_all_rows
+    assert "autosummarize=true" in [each.lower() for each in found.reloptions]
+
+
 @pytest.mark.parametrize(
     ("most", "is_index_read"),
     [

@@ -30,12 +30,11 @@ def upgrade() -> None:
     # An update is HOT if it changes no indexed column. A summary (BRIN) does not count, from PostgreSQL 16 on.
     op.drop_index('ix_attempts_pending_updated_at', table_name='attempts')
     op.create_index(
-        'ix_attempts_pending_updated_at',
+        'ix_attempts_updated_at',
         'attempts',
         ['updated_at'],
         postgresql_using='brin',
         postgresql_with={'pages_per_range': 32, 'autosummarize': True},
-        postgresql_where=_PENDING,
     )
     op.drop_index('ix_attempts_waiting_by_number', table_name='attempts')
     op.create_index(
@@ -67,7 +66,7 @@ def downgrade() -> None:
     op.create_index('ix_attempts_chain_id', 'attempts', ['chain_id'])
     op.drop_index('ix_attempts_waiting_by_number', table_name='attempts')
     op.create_index('ix_attempts_waiting_by_number', 'attempts', ['number_hash'], postgresql_where=_PENDING)
-    op.drop_index('ix_attempts_pending_updated_at', table_name='attempts')
+    op.drop_index('ix_attempts_updated_at', table_name='attempts')
     op.create_index('ix_attempts_pending_updated_at', 'attempts', ['updated_at'], postgresql_where=_PENDING)
     _unpack_snapshots()
     op.drop_column('inbox', 'packed_snapshot')
