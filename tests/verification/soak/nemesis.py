@@ -87,7 +87,8 @@ class Nemesis:
         if (pid := self._pid(name)) is None:
             return f"no kill -9: {name} is down"
         self._hurts_diallers = name in _DIALLERS
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a dialler that was frozen ends by itself
+            os.kill(pid, signal.SIGKILL)
         return f"kill -9 {name}"
 
     def freeze(self, name: str, seconds: float) -> str:
@@ -103,7 +104,8 @@ class Nemesis:
         for name in PROCESSES:
             pid = self._pid(name)
             if pid is not None:
-                os.kill(pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
                 self.setup.until(partial(self._is_back, name, pid), seconds=_SLOWEST_RETURN_S)
         return "rolling restart"
 
