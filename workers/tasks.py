@@ -16,7 +16,7 @@ from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
 from scheduler.garbage import collect_rarely
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
-from scheduler.logs import log
+from scheduler.logs import configure, log
 from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken, StatementFailed
 from scheduler.settings import settings
@@ -230,10 +230,12 @@ def heard() -> None:
 
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    # Celery sets up logging after this signal: until then, lines would not be filtered and their alarms not be stored.
+    configure()
     with starting():
+        _alarms().start()
         assembly.must_name_a_carrier(settings())
         assembly.must_see_every_row(settings())
-    _alarms().start()
     queues = set(sender.app.amqp.queues.consume_from)
     process = Announcement(queues=frozenset(queues), times=settings().times)
     liveness.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)

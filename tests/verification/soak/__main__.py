@@ -37,7 +37,7 @@ from tests.verification.soak.alerts import (
 from tests.verification.soak.callers import ACCEPTED, Sample
 from tests.verification.soak.gauges import Gauges
 from tests.verification.soak.judgement import Verdict, judge, lines, nearest_rank
-from tests.verification.soak.nemesis import LACKING, UNNOTICED, Nemesis, a_nemesis
+from tests.verification.soak.nemesis import LACKING, NOTICED, UNNOTICED, Nemesis, a_nemesis
 from tests.verification.soak.soak_setup import SoakSetup, a_soak_setup, say
 
 _CALM_S = 15.0
@@ -112,7 +112,7 @@ def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds:
     setup.meanwhile += [gauges.read, forger.forge, ends.look]
     with Recorder(setup.whole.running.apiUrl) as recorder:
         is_quiet = _break_everything(setup, nemesis, seed=seed, rate=rate, seconds=seconds)
-        missing, before = _wait_for_alarms(setup, ends, recorder)
+        missing, before = _wait_for_alarms(setup, nemesis, ends, recorder)
     setup.meanwhile.clear()
     verdict = judge(setup, len(forger.heard))
     if not is_quiet:
@@ -152,12 +152,16 @@ def _break_everything(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: fl
     return is_quiet
 
 
-def _wait_for_alarms(setup: SoakSetup, ends: Ends, recorder: Recorder) -> tuple[list[str], frozenset[str]]:
+def _wait_for_alarms(
+    setup: SoakSetup, nemesis: Nemesis, ends: Ends, recorder: Recorder
+) -> tuple[list[str], frozenset[str]]:
     """Wait until the logged alarms are stored and their number is scraped. Return what is missing, and what is stored.
 
     Processes store alarms in the background, and may lose them when they end.
     """
     must = must_be_stored(setup, ends)
+    if nemesis.wrong_clock == NOTICED:
+        must |= {"CLOCK_SKEW"}
     setup.until(lambda: must <= stored_kinds(setup), seconds=_STORED_WITHIN_S)
     stored = stored_kinds(setup)
     missing = [f"{kind} was logged and is not stored" for kind in sorted(must - stored)]

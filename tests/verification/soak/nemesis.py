@@ -33,6 +33,7 @@ _STARTS_WITHIN_S = 5.0
 _SLOWEST_RETURN_S = 40.0
 WRONG_CLOCK = "wrong-clock"
 """The log of the dialler with a wrong clock, which is ended by SIGTERM."""
+NOTICED = "it noticed, and dialled nothing"
 UNNOTICED = "IT DID NOT NOTICE"
 _NO_FAKE_TIME = "no wrong clock: libfaketime is not installed"
 LACKING = "not tried: this machine lacks Debian's libfaketime (`make debian` as root); CI has it"
@@ -122,7 +123,7 @@ class Nemesis:
         with self._beside("dial", log, LD_PRELOAD=str(library), FAKETIME="+2h"):
             self.setup.pause(_A_WRONG_CLOCK_RUNS_FOR_S)
         noticed = "CLOCK_SKEW" in log.read_text(encoding="utf-8")
-        self.wrong_clock = "it noticed, and dialled nothing" if noticed else UNNOTICED
+        self.wrong_clock = NOTICED if noticed else UNNOTICED
         return "a dialler with a clock two hours ahead"
 
     def clock_that_is_set(self, name: str, span: str, seconds: float) -> str:
