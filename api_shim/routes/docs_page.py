@@ -1,12 +1,11 @@
 """HTTP routes for `/docs`, which shows the OpenAPI document. All of its files are served here: it needs no network."""
 
-from pathlib import Path
+import os
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-FOLDER = Path(__file__).resolve().parent.parent / "swagger_ui"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -15,7 +14,21 @@ _HEADERS = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosni
 """A cached file is asked for again, so that no browser combines the files of two releases."""
 
 router = APIRouter(include_in_schema=False)
-_files = StaticFiles(directory=FOLDER)
+
+
+class _FilesOfThePage(StaticFiles):
+    """The page and the files that it names. Their folders contain others."""
+
+    _NAMES = frozenset({"index.html", "start.js", "icon.svg", "swagger-ui-bundle.js", "swagger-ui.css"})
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        return super().lookup_path(path) if path in self._NAMES else ("", None)
+
+
+# Swagger UI comes from a package. Starlette finds its folder without importing it.
+_files = _FilesOfThePage(
+    packages=[("api_shim", "swagger_ui"), ("api_shim", "console/static"), ("fastapi_offline", "static")]
+)
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])

@@ -1,32 +1,37 @@
 """/docs works without a network: all of its files are served by the API, under a strict Content-Security-Policy."""
 
+import base64
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
 from hatchling.builders.wheel import WheelBuilder
+from playwright.sync_api import expect, sync_playwright
+from starlette.types import Receive, Scope, Send
 
 from api_shim.app import create_app
-from api_shim.routes.docs_page import FOLDER
 from tests.api_shim.intake import Intake
 from tests.architecture.test_code_rules import ROOT
 from tests.docs.pages import read
+from tests.support.servers import serving
 
-COPIED = {
-    "LICENSE": "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30",
-    "NOTICE": "0d20d1adef18aee3f40dd258172155521ce702ac445cb5f7b7d60ed32dad2fb2",
-    "favicon-32x32.png": "3ed612f41e050ca5e7000cad6f1cbe7e7da39f65fca99c02e99e6591056e5837",
-    "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
-    "swagger-ui-bundle.js.LICENSE.txt": "37eb6e7e59aed57b2c1acf076574b818ea07b74265717e0bd67b59e0baf9abbb",
-    "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
-}
-"""Files of the released package, with the SHA-256 of each."""
+CHROMIUM = Path("/usr/bin/chromium")
+FOLDER = ROOT / "api_shim" / "swagger_ui"
+PACKAGE = "fastapi-offline"
+
+OF_THE_PACKAGE = ("swagger-ui-bundle.js", "swagger-ui.css")
 OURS = {"README.md", "index.html", "start.js"}
+NOT_OF_THE_PAGE = ("README.md", "redoc.standalone.js", "favicon.png", "console.js")
+"""Files of the same folders."""
 TYPES = {
-    "docs/favicon-32x32.png": ("image/png",),
+    "docs/icon.svg": ("image/svg+xml",),
     "docs/swagger-ui.css": ("text/css",),
     "docs/swagger-ui-bundle.js": ("text/javascript", "application/javascript"),
     "docs/start.js": ("text/javascript", "application/javascript"),
@@ -85,21 +90,65 @@ async def test_unchanged_file_is_not_sent_again(client: httpx.AsyncClient) -> No
     assert again.headers["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize("name", ["nothing.js", "..%2Fapp.py", "%2Fetc%2Fpasswd", "", "swagger-ui.css/"])
+@pytest.mark.parametrize(
+    "name", ["nothing.js", "..%2Fapp.py", "%2Fetc%2Fpasswd", "", "swagger-ui.css/", *NOT_OF_THE_PAGE]
+)
 def test_other_files_are_not_served(intake: Intake, name: str) -> None:
     answer = intake.client.get(f"/docs/{name}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ROUTE_NOT_FOUND")
 
 
-def test_files_of_swagger_ui_are_those_of_the_release() -> None:
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FOLDER.iterdir()}
-    assert {name: sum_ for name, sum_ in found.items() if name not in OURS} == COPIED
-    assert set(found) >= OURS
+@pytest.mark.parametrize("name", OF_THE_PACKAGE)
+async def test_swagger_ui_is_that_of_the_package(client: httpx.AsyncClient, name: str) -> None:
+    """The served bytes have the SHA-256 that the wheel records. The lock files contain the hash of the wheel."""
+    [file] = [each for each in metadata.files(PACKAGE) or () if str(each) == f"fastapi_offline/static/{name}"]
+    assert file.hash is not None
+    answer = await client.get(f"/docs/{name}")
+    sha256 = hashlib.sha256(answer.content).digest()
+    assert (file.hash.mode, file.hash.value) == ("sha256", base64.urlsafe_b64encode(sha256).decode().rstrip("="))
+
+
+def test_docs_page_does_not_import_the_package() -> None:
+    """Its Python code would add a second page, without a Content-Security-Policy."""
+    asked = "import sys, api_shim.app; print('fastapi_offline' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_licence_of_swagger_ui_is_named() -> None:
+    assert metadata.metadata(PACKAGE)["License"] == "MIT"
+    assert "Apache 2.0" in str(metadata.metadata(PACKAGE).json["description"])
     readme = read(FOLDER / "README.md")
-    assert re.search(r"`swagger-ui-dist` \d+\.\d+\.\d+ \(Apache License 2\.0\)", readme)
-    assert [name for name in COPIED if f"`{name}`" not in readme] == []
+    assert f"`{PACKAGE}` (MIT)" in readme
+    assert "Apache License 2.0" in readme
+    assert [name for name in OF_THE_PACKAGE if f"`{name}`" not in readme] == []
 
 
-def test_wheel_contains_the_files_of_docs_page() -> None:
+def test_no_file_of_swagger_ui_is_copied() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == OURS
     included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    assert {f"{Path('api_shim', FOLDER.name, name)}" for name in (*COPIED, *OURS)} <= included
+    assert {f"{Path('api_shim', FOLDER.name, name)}" for name in OURS} <= included
+    assert [name for name in included if name.endswith(OF_THE_PACKAGE)] == []
+
+
+@pytest.mark.skipif(os.environ.get("CI") != "true" and not CHROMIUM.exists(), reason="chromium is not installed")
+def test_docs_page_works_in_a_browser_without_network() -> None:
+    app, asked, errors = create_app(), [], []
+
+    async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve requests. The lifespan would open a database, which the page does not need."""
+        if scope["type"] == "http":
+            await app(scope, receive, send)
+
+    with serving(without_lifespan) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(f"{url}/v1/docs")
+        page.get_by_text("Schedule an interview and its first call", exact=True).click()
+        expect(page.get_by_role("heading", name="Request body")).to_be_visible()
+        browser.close()
+    assert f"{url}/v1/openapi.json" in asked
+    assert [each for each in asked if not each.startswith((f"{url}/", "data:"))] == []
+    assert errors == []
