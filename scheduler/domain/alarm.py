@@ -18,6 +18,44 @@ SUBJECTS = (
 )
 """Fields of a log line that identify an alarm's subject. Other fields are not kept."""
 
+KINDS = (
+    "ACCOUNT_LIMITED",
+    "CARRIER_ACCOUNT_NOT_ACTIVE",
+    "CARRIER_ANSWER_BROKE_OFF",
+    "CARRIER_CREATED_WITHOUT_A_NAME",
+    "CARRIER_CREDENTIALS",
+    "CARRIER_FAILS_CALLER",
+    "CARRIER_NEVER_CONNECTED",
+    "CARRIER_NO_ANSWER_IN_TIME",
+    "CARRIER_QUEUE_FULL",
+    "CARRIER_REFUSES_CALLER",
+    "CARRIER_REFUSES_COUNTRY",
+    "CARRIER_THROTTLED",
+    "CAUSE_LOST",
+    "CLOCK_SKEW",
+    "CLOCK_WAS_WRONG",
+    "DATABASE_CHANGED",
+    "DATABASE_SLOW",
+    "DEAF_WORKER",
+    "DIALLER_FAILED",
+    "LOCK_HELD",
+    "MAIL",
+    "NEWS_FOR_AN_OLD_TOKEN",
+    "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
+    "NO_MESSAGE",
+    "ORDER_REFUSED",
+    "OUTCOME_UNDECIDED",
+    "OUTCOME_UNKNOWN",
+    "PRICES",
+    "QUARANTINE",
+    "REDIS_EVICTS",
+    "SETTINGS",
+    "TWO_CALLS_FOR_ONE_TOKEN",
+    "TWO_CALLS_TO_ONE_NUMBER",
+    "UNRESOLVED",
+)
+"""The kinds that are counted by their name, see docs/operations.md. Others, as CARRIER_HTTP_500, count together."""
+
 _LONGEST_KIND = 80
 _LONGEST_SUBJECT = 40
 _OTHER = re.compile(r"[^A-Z0-9_]+")

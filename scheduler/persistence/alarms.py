@@ -15,9 +15,14 @@ from scheduler.persistence.many import among, given_instant
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import alarms
+from scheduler.persistence.tallies import as_json
+from scheduler.rules.tallies import of_alarms
 
-_RAISE = text("SELECT raise_alarms(CAST(:raised AS jsonb))")
-"""For every role: only workers and operators may read alarms."""
+_RAISE = text("""
+    WITH counted AS (INSERT INTO tally_entries (entries) VALUES (CAST(:counts AS jsonb)))
+    SELECT raise_alarms(CAST(:raised AS jsonb))
+""")
+"""For every role: only workers and operators may read alarms. One statement, which also counts them."""
 _IS_OPEN = alarms.c.acknowledged_at.is_(None)
 _IS_ONE_TO_POST = Fixed(select(alarms.c.id).where(alarms.c.post_at <= given_instant("now")).limit(1))
 _kept = partial(from_row, KeptAlarm)
@@ -25,7 +30,7 @@ _kept = partial(from_row, KeptAlarm)
 
 class Alarms(Store):
     def raise_all(self, raised: Sequence[RaisedAlarm], now: datetime) -> None:
-        """Store alarms, each key once. An open alarm of the same key only gets a higher count."""
+        """Store and count alarms, each key once. An open alarm of the same key only gets a higher count."""
         rows = [
             {
                 "id": str(new_id(now)),
@@ -37,7 +42,8 @@ class Alarms(Store):
             }
             for each in raised
         ]
-        self._connection.execute(_RAISE, {"raised": json.dumps(rows)})
+        counts = as_json(of_alarms(raised).items())
+        self._connection.execute(_RAISE, {"raised": json.dumps(rows), "counts": counts})
 
     def open(self, limit: int) -> Sequence[KeptAlarm]:
         """Return the open alarms, the last seen first."""

@@ -1,7 +1,7 @@
 """Tallies: amounts are appended, and folded into totals. So no process waits for another one's row."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import text
 
@@ -32,7 +32,7 @@ class Tallies(Store):
         rows = self._connection.execute(_TAKE, {"limit": limit}).all()
         sums = folded(part for row in rows for part in _read(row.entries))
         if sums:
-            self._connection.execute(_ADD_TO_TOTALS, {"entries": _as_json(list(sums.items()))})
+            self._connection.execute(_ADD_TO_TOTALS, {"entries": as_json(sums.items())})
         return len(rows)
 
 
@@ -40,7 +40,7 @@ def _append(connection: Connection, rows: Sequence[_Row]) -> None:
     connection.write(
         "tally_entries",
         "INSERT INTO tally_entries (entries) VALUES (CAST(%(entries)s AS jsonb))",
-        {"entries": _as_json(rows)},
+        {"entries": as_json(rows)},
     )
 
 
@@ -48,7 +48,8 @@ def _append(connection: Connection, rows: Sequence[_Row]) -> None:
 ADD = Write(execute=_append, turn=3, merge=lambda first, second: (first[0], first[1] + second[1]))
 
 
-def _as_json(rows: Sequence[_Row]) -> str:
+def as_json(rows: Iterable[_Row]) -> str:
+    """Return the text of one row of `tally_entries`."""
     return json.dumps(
         [
             {"name": name, "label": label, "n": each.n, "sum": each.seconds, "buckets": each.buckets}

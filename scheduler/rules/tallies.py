@@ -4,12 +4,13 @@ An amount is added in the transaction that it counts. The sum is the same in any
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import zip_longest
 from typing import TypeAlias
 
+from scheduler.domain.alarm import KINDS, RaisedAlarm
 from scheduler.domain.attempt import Attempt, Deferred, Event, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, CarrierAnswer, NeverTaken, NumberRefused
 from scheduler.domain.explanation import Rule
@@ -88,6 +89,12 @@ COMMAND = Tally(
     documentation="Time from when a command was received until it was applied or refused.",
     bounds=(0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0),
 )
+ALARMS = Tally(
+    name="duecall_alarms",
+    documentation="Alarms that were raised, by kind, repetitions included.",
+    labels=("kind",),
+    known=KINDS,
+)
 HTTP_REQUESTS = Tally(
     name="duecall_http_requests",
     documentation="Answered requests, by method and path template, and by status.",
@@ -99,7 +106,7 @@ HTTP_SECONDS = Tally(
     labels=("route",),
     bounds=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0),
 )
-TALLIES = (CALLS, DEFERRED, DIAL_LATENESS, CARRIER_ANSWER, COMMAND, HTTP_REQUESTS, HTTP_SECONDS)
+TALLIES = (CALLS, DEFERRED, DIAL_LATENESS, CARRIER_ANSWER, COMMAND, ALARMS, HTTP_REQUESTS, HTTP_SECONDS)
 ONE = Amount(n=1)
 
 
@@ -137,6 +144,11 @@ def of_event(before: Attempt, after: Attempt, event: Event) -> tuple[Key, ...]:
     if is_over(after) and not is_over(before):
         return (key_of(CALLS, after.reason.value if after.reason else OTHER),)
     return ()
+
+
+def of_alarms(raised: Sequence[RaisedAlarm]) -> Mapping[Key, Amount]:
+    """Return the amounts of alarms with their repetitions."""
+    return folded((key_of(ALARMS, each.key.kind), Amount(n=each.count)) for each in raised)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import typer
 from scheduler.carriers import twilio_calls
 from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.cli import main as cli
+from scheduler.domain.alarm import KINDS
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
@@ -64,6 +65,12 @@ def alarms() -> set[str]:
 def test_alarms_and_headings_match() -> None:
     headings = re.findall(r"^### (.*)$", section(TEXT, "Alarms"), re.MULTILINE)
     assert {alarm for heading in headings for alarm in heading.split(" · ")} == alarms()
+
+
+def test_every_alarm_of_a_fixed_kind_is_counted() -> None:
+    only_in_the_log = {"OUT_OF_MEMORY", "LOOP_STUCK"}
+    assert set(KINDS) == {each for each in alarms() - only_in_the_log if not each.endswith("…")}
+    assert list(KINDS) == sorted(set(KINDS))
 
 
 def test_every_alarm_states_whether_to_page() -> None:

@@ -20,14 +20,17 @@ from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.rules import retention
+from scheduler.rules.tallies import ALARMS, labels_of
 from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
+from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen, raise_in
 from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.architecture.test_code_rules import PRODUCT
 from tests.conftest import NOON, TestClock
 from tests.docs.pages import read
 from tests.support.builders import RecordingHints, Tenant, a_placed_attempt
+from tests.support.statements import statements_of
 
 OPERATOR = "cli:ada@control"
 AT = 1000.0
@@ -94,6 +97,28 @@ def test_two_processes_raise_one_alarm(alarms: Alarms, database: Database, now: 
         each.join()
     assert {each.count for each in alarms.open()} == {10}
     assert len(alarms.open()) == len(keys)
+
+
+def test_alarms_are_counted_by_kind_without_a_statement(database: Database, store: AlarmStore) -> None:
+    seen = {
+        of_attempt("CAUSE_LOST", uuid4()): ONCE,
+        of_attempt("CAUSE_LOST", uuid4()): Seen(count=4, first=AT, last=AT),
+    }
+    with statements_of(database) as sent:
+        store.store({**seen, DEAF: ONCE, AlarmKey(kind="CARRIER_HTTP_500"): ONCE})
+    assert len([each for each in sent if "raise_alarms" in each]) == 1
+    assert [each for each in sent if "tally_entries" in each and "raise_alarms" not in each] == []
+    store.store({DEAF: ONCE})
+    totals = Tallies(database).totals()
+    counted = {labels_of(key): amount.n for key, amount in totals.items() if key[0] == ALARMS.name}
+    assert counted == {("CAUSE_LOST",): 5, ("DEAF_WORKER",): 2, ("OTHER",): 1}
+
+
+def test_rolled_back_alarm_is_not_counted(database: Database) -> None:
+    with suppress(ZeroDivisionError), database.transaction() as stores:
+        raise_in(stores, "CAUSE_LOST", NOON)
+        raise ZeroDivisionError
+    assert Tallies(database).totals() == {}
 
 
 def test_alarm_is_stored_on_a_wrong_clock(database: Database, alarms: Alarms, postgres_url: str) -> None:
