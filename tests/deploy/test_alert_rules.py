@@ -17,10 +17,13 @@ MANY = {
     "CAUSE_LOST": "DuecallManyCausesAreLost",
     "QUARANTINE": "DuecallManyCommandsInQuarantine",
     "CARRIER_NEVER_CONNECTED": "DuecallCarrierIsDown",
+    "DATABASE_SLOW": "DuecallDatabaseIsSlow",
     "CARRIER_REFUSES_COUNTRY": "DuecallCarrierRefusesMany",
     "CARRIER_FAILS_CALLER": "DuecallCarrierRefusesMany",
 }
 """Alarms of which only many page, with the alert that counts them."""
+LASTING = {"CARRIER_NEVER_CONNECTED": "15m", "DATABASE_SLOW": "5m"}
+"""Alarms that page when their cause lasts so long."""
 NOT_COUNTED = {
     *("CLOCK_WAS_WRONG", "DEAF_WORKER", "NO_MESSAGE", "ORDER_REFUSED", "UNRESOLVED", "SETTINGS", "OUT_OF_MEMORY"),
     "DIALLER_FAILED",
@@ -118,6 +121,8 @@ def test_alarms_of_which_many_page_have_an_alert() -> None:
     assert set(many) == set(MANY) | NOT_COUNTED
     for alarm, alert in MANY.items():
         rule = ALERTS[alert]
-        limit = rf">= {many[alarm]}$" if alarm != "CARRIER_NEVER_CONNECTED" else "> 0$"
+        limit = rf">= {many[alarm]}$" if alarm not in LASTING else "> 0$"
         assert re.search(limit, rule["expr"]), alarm
         assert rule["labels"]["severity"] == "page"
+        assert alarm not in LASTING or rule["for"] == LASTING[alarm]
+    assert LASTING["DATABASE_SLOW"] == f"{many['DATABASE_SLOW']}m"
