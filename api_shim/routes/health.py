@@ -116,6 +116,7 @@ def _counted_now(use_cases: ApiUseCases) -> bytes:
         explain.carriers(),
         use_cases.carrier_waits.all(),
         backlog.commands(),
+        backlog.callbacks_quarantined(),
         backlog.erasures(),
         use_cases.tallies.totals(),
         use_cases.alarms.count_open(),
@@ -189,6 +190,7 @@ def _counted_metrics(
     carriers: Sequence[Carrier],
     backoffs: Sequence[Backoff],
     commands: Mapping[UUID, Commands],
+    callbacks_quarantined: int,
     erasures: OpenErasures,
     totals: Mapping[Key, Amount],
     alarms: Mapping[str, int],
@@ -205,6 +207,7 @@ def _counted_metrics(
     of_company = {company_id: commands.get(company_id, Commands()) for company_id in {*commands, *by_company}}
     _add(registry, "commands_", _COMMAND_GAUGES, "company_id", of_company)
     for name, documentation, value in (
+        ("callbacks_quarantined", "Callbacks that failed five times; an engineer decides.", callbacks_quarantined),
         ("erasures_open", "Deleted companies that are not fully erased yet.", erasures.count),
         ("erasures_oldest_seconds", "Time since the oldest of them was deleted.", _seconds(erasures.oldest)),
     ):

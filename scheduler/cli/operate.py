@@ -68,8 +68,8 @@ def _explanation(session: "OperatorSession", attempt_or_interview: UUID) -> Expl
 def status(as_json: AsJson = False) -> None:
     """Show the carrier's state, and per company the calls that wait, are late, in progress or of unknown outcome.
 
-    Also shows open alarms, unsent invitations, and the number and age of accepted commands that are not applied yet and
-    of deleted companies that are not erased yet.
+    Also shows open alarms, unsent invitations, what is in quarantine, and the number and age of accepted commands that
+    are not applied yet and of deleted companies that are not erased yet.
     """
     from scheduler.terminal.status import status_as_json, status_page
     from scheduler.terminal.text import system_line
@@ -80,12 +80,13 @@ def status(as_json: AsJson = False) -> None:
             session.explain.waiting(),
             session.backlog.commands(),
         )
+        callbacks = session.backlog.callbacks_quarantined()
         mails, erasures = session.explain.unsent_invitations(), session.backlog.erasures()
         backoffs, alarms = session.carrier_waits.all(), session.alarms.count_open()
     if as_json:
-        print_json(status_as_json(carriers, backoffs, companies, commands, mails, erasures, alarms))
+        print_json(status_as_json(carriers, backoffs, companies, commands, callbacks, mails, erasures, alarms))
     else:
-        page = status_page(carriers, backoffs, companies, commands, mails, erasures, alarms, session.now())
+        page = status_page(carriers, backoffs, companies, commands, callbacks, mails, erasures, alarms, session.now())
         print_pages(system_line(session.system), page)
 
 

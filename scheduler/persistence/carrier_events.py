@@ -100,6 +100,9 @@ _LOCK_QUARANTINED = Fixed(
         carrier_events.c.quarantined_at.is_not(None),
     ).with_for_update(of=carrier_events)
 )
+_COUNT_QUARANTINED = select(func.count()).where(
+    carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_not(None)
+)
 _TAKE_DUE_HINTS = taking(
     carrier_events.c.id,
     and_(carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_(None), has_waited(carrier_events)),
@@ -155,6 +158,10 @@ class CarrierEvents(Store):
     def lock_quarantined(self, event_id: UUID) -> CarrierEvent | None:
         """Lock the event if it is in quarantine."""
         return self._one(_event, _LOCK_QUARANTINED, {"id": event_id})
+
+    def count_quarantined(self) -> int:
+        """Count the events in quarantine, from the index of unprocessed events."""
+        return int(self._connection.execute(_COUNT_QUARANTINED).scalar_one())
 
     def requeue(self, event_id: UUID) -> None:
         """Take the event out of quarantine, as if its hint was only sent when it was received."""

@@ -28,6 +28,7 @@ def status_page(
     backoffs: Sequence[Backoff],
     companies: Sequence[Waiting],
     commands: Mapping[UUID, Commands],
+    callbacks_quarantined: int,
     mails: Sequence[Mails],
     erasures: OpenErasures,
     alarms: Mapping[str, int],
@@ -53,6 +54,8 @@ def status_page(
             lines.append(
                 Text("          Check that Redis answers and an intake worker runs. No command is lost.", "dim")
             )
+    if callbacks_quarantined:
+        lines.append(Text("Callbacks ").append(_in_quarantine(callbacks_quarantined), "bold yellow"))
     if erasures.oldest is not None:
         line = f"{erasures.count} deleted companies not erased yet, the oldest for {span_text(erasures.oldest)}"
         lines.append(Text("Erasures  ").append(line, "bold yellow"))
@@ -77,8 +80,12 @@ def _of_commands(commands: Commands) -> str:
     if commands.oldest is not None:
         parts.append(f"{commands.waiting} accepted and not applied yet, the oldest for {span_text(commands.oldest)}")
     if commands.quarantined:
-        parts.append(f"{commands.quarantined} in quarantine: they failed five times; see `duecall quarantine list`")
+        parts.append(_in_quarantine(commands.quarantined))
     return "; ".join(parts)
+
+
+def _in_quarantine(count: int) -> str:
+    return f"{count} in quarantine: they failed five times; see `duecall quarantine list`"
 
 
 def _carrier(carrier: Carrier, now: datetime) -> Text:
@@ -197,12 +204,14 @@ def status_as_json(
     backoffs: Sequence[Backoff],
     companies: Sequence[Waiting],
     commands: Mapping[UUID, Commands],
+    callbacks_quarantined: int,
     mails: Sequence[Mails],
     erasures: OpenErasures,
     alarms: Mapping[str, int],
 ) -> dict[str, Any]:
     return {
         "alarms": dict(alarms),
+        "callbacks": {"quarantined": callbacks_quarantined},
         "carriers": [as_json(asdict(each)) for each in carriers],
         "carrierBackoffs": backoffs_as_json(backoffs),
         "commands": as_json(asdict(_all_of(commands))),

@@ -47,6 +47,7 @@ from tests.support.builders import (
     a_claimed_attempt,
     a_pending_attempt,
     a_placed_attempt,
+    a_quarantined_callback,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
@@ -505,6 +506,15 @@ def test_status_counts_quarantined_commands_separately(duecall: Duecall, tenant:
     assert counted == {"waiting": 0, "oldestSeconds": None, "quarantined": 1}
 
 
+def test_status_counts_callbacks_in_quarantine(duecall: Duecall, tenant: Tenant) -> None:
+    assert "Callbacks" not in duecall("status").told
+    a_quarantined_callback(tenant, "a-token")
+    assert "Callbacks 1 in quarantine: they failed five times; see `duecall quarantine list`" in duecall("status").told
+    assert duecall("status --json").data["callbacks"] == {"quarantined": 1}
+    tenant.change("UPDATE carrier_events SET heard_at = :at", at=tenant.now())
+    assert duecall("status --json").data["callbacks"] == {"quarantined": 0}
+
+
 def test_status_does_not_count_applied_commands(duecall: Duecall, tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None)
     with tenant.database.transaction() as stores:
@@ -544,12 +554,14 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
     pauses.pause(None, "a drill")
     _set_breaker(tenant, DOWN)
     waits, alarms = CarrierWaits(tenant.database, now), Alarms(tenant.database, now)
+    a_quarantined_callback(tenant, "a-token")
     with tenant.database.transaction() as stores:
         raise_in(stores, "CAUSE_LOST", NOON, company_id=tenant.company_id)
 
     def metrics() -> str:
-        counts = (explain.waiting(), explain.carriers(), waits.all(), backlog.commands(), backlog.erasures())
-        return health._counted_metrics(*counts, {}, alarms.count_open()).decode()
+        counts = (explain.waiting(), explain.carriers(), waits.all(), backlog.commands())
+        callbacks, erasures = backlog.callbacks_quarantined(), backlog.erasures()
+        return health._counted_metrics(*counts, callbacks, erasures, {}, alarms.count_open()).decode()
 
     kinds = ("country", "caller")
     assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in metrics() for kind in kinds)
@@ -570,6 +582,7 @@ def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now
         f"duecall_commands_waiting{company} 1.0",
         f"duecall_commands_oldest_seconds{company} 0.0",
         f"duecall_commands_quarantined{company} 0.0",
+        "duecall_callbacks_quarantined 1.0",
         "duecall_erasures_open 1.0",
         "duecall_erasures_oldest_seconds 180.0",
         'duecall_carrier_paused{account="1"} 1.0',

@@ -7,7 +7,7 @@ import pwd
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -24,6 +24,7 @@ from tests.support.builders import (
     RecordingHints,
     Tenant,
     a_pending_attempt,
+    a_quarantined_callback,
     a_sid,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
@@ -173,21 +174,14 @@ def test_quarantined_command_is_listed_dropped_or_retried(duecall: Duecall, tena
 
 
 def test_dropped_callback_names_its_attempt(duecall: Duecall, tenant: Tenant, unknown: Attempt) -> None:
-    event_id = _a_quarantined_callback(tenant, unknown)
+    event_id = a_quarantined_callback(tenant, str(unknown.token))
     said = duecall(f"quarantine drop {event_id} {WHY}").told
     assert unknown.search_at is None
     assert f"callback {event_id} was dropped; no attempt waits for its news" in said
     tenant.change("UPDATE attempts SET search_at = :at", at=NOON + timedelta(minutes=1))
-    event_id = _a_quarantined_callback(tenant, unknown)
+    event_id = a_quarantined_callback(tenant, str(unknown.token))
     said = duecall(f"quarantine drop {event_id} {WHY}").told
     assert f"the carrier is polled about attempt {unknown.id}, next at 2026-04-02T12:01:00" in said
-
-
-def _a_quarantined_callback(tenant: Tenant, attempt: Attempt) -> UUID:
-    event_id = uuid4()
-    times = dict.fromkeys(("received_at", "rung_at", "quarantined_at"), tenant.now())
-    tenant.insert("carrier_events", id=event_id, token=attempt.token, fingerprint=event_id.bytes, raw="{}", **times)
-    return event_id
 
 
 # ---- stray calls

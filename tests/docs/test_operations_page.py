@@ -113,7 +113,7 @@ def test_sample_of_status_is_real_output(capsys: pytest.CaptureFixture[str]) -> 
         unknown=0,
     )
     terminal().print(system_line("the system of DATABASE_WORKER_URL, database duecall at postgres:5432"))
-    terminal().print(status_page([carrier], [backoff], [runs, paused], {}, [], OpenErasures(), {}, now))
+    terminal().print(status_page([carrier], [backoff], [runs, paused], {}, 0, [], OpenErasures(), {}, now))
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert f"```text\n{printed}\n```" in TEXT
 

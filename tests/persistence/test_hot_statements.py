@@ -401,6 +401,7 @@ class Walk:
         for counted in (explain.waiting, explain.carriers, CarrierWaits(self.api.database, self.now).all):
             counted()
         backlog.commands()
+        backlog.callbacks_quarantined()
         backlog.erasures()
         Tallies(self.api.database).totals()
         self.watch.step = "health"

@@ -118,6 +118,7 @@ COUNTS: dict[str, Callable[[Stores], Any]] = {
     "commands": lambda stores: stores.inbox.count_unapplied(),
     "carrier accounts": lambda stores: [stores.carrier_accounts.calls_at_once(each) for each in (1, 2)],
     "back-offs": lambda stores: stores.backoffs.waiting(),
+    "callbacks": lambda stores: stores.carrier_events.count_quarantined(),
     "erasures": lambda stores: stores.erasures.count_open(),
     "alarms": lambda stores: stores.alarms.count_open(),
 }

@@ -407,3 +407,11 @@ def a_waiting_command(tenant: Tenant, interview_id: UUID | None, body: dict[str,
     with tenant.database.transaction() as stores:
         assert stores.inbox.add(command)
     return command
+
+
+def a_quarantined_callback(tenant: Tenant, token: str) -> UUID:
+    """A callback with this token that failed five times."""
+    event_id = uuid4()
+    times = dict.fromkeys(("received_at", "rung_at", "quarantined_at"), tenant.now())
+    tenant.insert("carrier_events", id=event_id, token=token, fingerprint=event_id.bytes, raw="{}", **times)
+    return event_id

@@ -1,4 +1,4 @@
-"""Backlog: accepted commands that are not applied yet, including quarantined ones, and open erasures."""
+"""Backlog: accepted commands that are not applied yet, quarantined commands and callbacks, and open erasures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,6 +47,11 @@ class Backlog:
                 )
                 for row in stores.inbox.count_unapplied()
             }
+
+    def callbacks_quarantined(self) -> int:
+        """Count the carrier's callbacks that failed five times with an unexpected error. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return stores.carrier_events.count_quarantined()
 
     def erasures(self) -> OpenErasures:
         """Count open erasures. Raises DatabaseAway."""

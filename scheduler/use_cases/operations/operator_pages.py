@@ -19,6 +19,7 @@ class Overview:
     carriers: Sequence[Carrier]
     companies: Sequence[Waiting]
     commands: Mapping[UUID, Commands]
+    callbacks_quarantined: int
     backoffs: Sequence[Backoff]
     erasures: OpenErasures
 
@@ -90,7 +91,8 @@ class Overview:
 
     @property
     def quarantined(self) -> int:
-        return sum(each.quarantined for each in self.commands.values())
+        """Commands and callbacks in quarantine."""
+        return self.callbacks_quarantined + sum(each.quarantined for each in self.commands.values())
 
     @property
     def pause_reason(self) -> str | None:
@@ -110,6 +112,7 @@ class OperatorPages:
             carriers=self._explain.carriers(),
             companies=self._explain.waiting(),
             commands=self._backlog.commands(),
+            callbacks_quarantined=self._backlog.callbacks_quarantined(),
             backoffs=self._carrier_waits.all(),
             erasures=self._backlog.erasures(),
         )

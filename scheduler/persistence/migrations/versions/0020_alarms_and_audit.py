@@ -1,7 +1,7 @@
 """Alarms and operators' acts are kept as rows.
 
 Every role may raise an alarm, by a function alone, and only operators see alarms. An entry of the audit can be added
-by the API and the workers, and changed or deleted by nobody but the owner.
+by the API and the workers, and changed or deleted by nobody but the owner. Quarantined callbacks are counted.
 """
 
 import sqlalchemy as sa
@@ -96,6 +96,8 @@ def upgrade() -> None:
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON alarms TO duecall_worker")
     op.execute("GRANT SELECT (kind, acknowledged_at) ON alarms TO duecall_counter")
     op.execute("CREATE POLICY counted ON alarms FOR SELECT TO duecall_counter USING (true)")
+    op.execute("GRANT SELECT (heard_at, quarantined_at) ON carrier_events TO duecall_counter")
+    op.execute("CREATE POLICY counted ON carrier_events FOR SELECT TO duecall_counter USING (true)")
     op.execute("GRANT SELECT, INSERT ON audit TO duecall_worker")
     op.execute("GRANT INSERT ON audit TO duecall_api")
     op.execute(f"CREATE POLICY own_made ON audit FOR INSERT TO duecall_api WITH CHECK ({_OWN_ACT})")
@@ -106,5 +108,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP FUNCTION raise_alarms(jsonb)")
+    op.execute("DROP POLICY counted ON carrier_events")
+    op.execute("REVOKE SELECT (heard_at, quarantined_at) ON carrier_events FROM duecall_counter")
     op.drop_table('audit')
     op.drop_table('alarms')
