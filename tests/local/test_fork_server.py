@@ -95,8 +95,10 @@ def test_failed_fork_ends_no_other_process(server: ForkServer, start: Start, tmp
     files = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     held = max(int(each.name) for each in Path(f"/proc/{server.pid}/fd").iterdir())
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (held + 1, files[1]))
-    assert server.start("example", (*EXAMPLE, "wait"), dict(os.environ), tmp_path / "another.log") is None
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
+    try:
+        assert server.start("example", (*EXAMPLE, "wait"), dict(os.environ), tmp_path / "another.log") is None
+    finally:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
     assert process.poll() is None
     another, _ = start("3")
     assert another.wait(60) == 3
