@@ -1,6 +1,8 @@
 """`duecall explain`, `status`, `pause`, `resume` and `reconcile`: the operator's commands."""
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from scheduler.domain.refusals import NotFound
 
 if TYPE_CHECKING:
     from scheduler.cli.session import OperatorSession
+    from scheduler.settings import Settings
 
 
 @app.command(
@@ -178,9 +181,10 @@ def reconcile(
     from scheduler.use_cases.operations.reconcile import NotPaused
 
     since_at = instant_of(since, "--since")
-    with operator_session() as session:
+    chosen = installation()[0]
+    with _alarms_stored(chosen), operator_session() as session:
         try:
-            result = assembly.reconcile(installation()[0], session.database, session.actor).since(since_at, reason)
+            result = assembly.reconcile(chosen, session.database, session.actor).since(since_at, reason)
         except NotPaused:
             refuse("Pause everything first: duecall pause --all --reason 'the database was restored'")
         except CarrierUnavailable:
@@ -195,6 +199,22 @@ def reconcile(
     )
     for call_sid in result.unmatched:
         print_note(f"  no match: {call_sid}")
+
+
+@contextmanager
+def _alarms_stored(settings: "Settings") -> Iterator[None]:
+    """Log problems to stderr, and store alarms, as a worker does: the block settles calls, which can raise alarms."""
+    from scheduler import assembly
+    from scheduler.logs import configure
+    from workers.alarm_writer import AlarmWriter
+
+    configure(logging.WARNING)
+    alarms = AlarmWriter(assembly.alarm_store(settings, "worker"))
+    alarms.start()
+    try:
+        yield
+    finally:
+        alarms.stop()
 
 
 def _target(command: str, company_id: UUID | None, *, everything: bool, missing: Sequence[str] = ()) -> str:

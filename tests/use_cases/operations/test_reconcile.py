@@ -1,9 +1,13 @@
 """A restored database calls no person twice: calling stops, lost calls are read from the carrier, calling resumes."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,16 +15,18 @@ import pytest
 from scheduler.carriers.interface import CarrierUnavailable
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
+from scheduler.domain.call import CallOrder
 from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
+from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.reconcile import NotPaused, Reconcile
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_sid, a_tenant
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_closed_port
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
 from tests.use_cases.conftest import Calls, is_claimed
 
 A_MINUTE = timedelta(minutes=1)
@@ -150,6 +156,45 @@ def test_unavailable_carrier_proves_nothing(tenant: Tenant, now: TestClock) -> N
     Pauses(tenant.database, now).pause(None, "restored")
     with pytest.raises(CarrierUnavailable):
         reconcile(tenant, a_closed_port()).since(now())
+
+
+def test_alarm_of_the_command_is_stored_and_logged(
+    tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, postgres_url: str, tmp_path: Path
+) -> None:
+    number = a_number()
+    lost = a_pending_attempt(tenant, number)
+    carrier.plan(to=number, outcome="failed", ring_s=0, callbacks="none")
+    limit = timedelta(minutes=1)
+    order = CallOrder(
+        to=number, caller=tenant.caller, token="t" * 32, ring_timeout=limit, time_limit=limit, machine_detection=False
+    )
+    Calls(tenant, carrier).place(order)
+    Pauses(tenant.database, now).pause(None, "restored")
+    command = ("reconcile", "--since", now().isoformat(), "--reason", "a drill", "--json")
+    environment = {
+        "DATABASE_URL": postgres_url,
+        "DUECALL_HOME": str(tmp_path),
+        "KEY_PEPPER": "a pepper for tests",
+        "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+        "TWILIO_AUTH_TOKEN": PRIMARY,
+        "TWILIO_API_URL": carrier.url,
+        "TWILIO_CPS": "1000",
+        "TWILIO_MAX_CALLS": "1000",
+        "DUECALL_CLOCK_OFFSET_S": str((now() - datetime.now(UTC)).total_seconds()),
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "scheduler", *command],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["bound"] == [str(lost.id)]
+    [line] = [json.loads(each) for each in run.stderr.splitlines() if each.startswith("{")]
+    assert (line["alarm"], line["attempt_id"]) == ("CAUSE_LOST", str(lost.id))
+    [alarm] = Alarms(tenant.database, now).open()
+    assert (alarm.kind, alarm.subjects["attempt_id"]) == ("CAUSE_LOST", str(lost.id))
 
 
 @guards("database", "database_server")
