@@ -4,6 +4,9 @@ Calls are a fluid. Each company's queue is served in the order of due times, at 
 account starts a call whenever one ends. Companies share the account equally, as `capacity.in_turns` shares it, and a
 company that needs less than its share leaves the rest to the others. Calls in progress end at a constant rate for each
 call (one in `call_lasts`). Between two events every rate is constant, so the result is exact and not a sum of steps.
+
+A step only does arithmetic on lists of numbers, one number a company. The calls themselves are taken from a company's
+queue when something happens to that company, for all steps since the last time.
 """
 
 from collections import deque
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from math import exp, inf, log
+from operator import itemgetter
 from uuid import UUID
 
 _ALMOST_NONE = 1e-6
@@ -77,9 +81,9 @@ def forecast(
     `call_lasts` is the mean duration of a call. If it is unknown (None), only the paces count.
     """
     lasts = None if call_lasts is None else call_lasts.total_seconds()
-    companies = [_Queue.of(queue, now, lasts) for queue in queues]
+    companies = [_Queue.of(queue, now) for queue in queues]
     running = max(account.in_progress, sum(queue.limits.in_progress for queue in queues))
-    _run(companies, _Places.of(account, lasts, running), sorted({0.0, *_instants(companies)}))
+    _Run(companies, [queue.limits for queue in queues], _Places.of(account, lasts, running)).to_the_end()
     return Forecast(
         total=_starts([company.record for company in companies], now),
         companies={company.company_id: _starts([company.record], now) for company in companies},
@@ -131,18 +135,38 @@ class _Places:
 
 _Flow = tuple[float, float, float, float]
 """Start, end, last start, and calls that become due each second."""
+_Step = tuple[float, float, Sequence[float]]
+"""Start and length, and the calls of each company that start each second."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class _Chunk:
-    """Calls that became due evenly between two instants, by their last start."""
+    """Calls that became due evenly between two instants."""
 
     due_from: float
     due_to: float
     calls: dict[float, float]
+    """By their last start, before any of them started."""
+    whole: float = field(init=False)
+    """The sum of these."""
+    size: float = field(init=False)
+    """The calls that have not started."""
+
+    def __post_init__(self) -> None:
+        self.whole = self.size = sum(self.calls.values())
+
+    def close(self, at: float) -> float:
+        """Remove the calls that may no longer start, and return their number."""
+        if min(self.calls, default=inf) > at:
+            return 0.0
+        before, part = self.size, self.size / self.whole
+        self.calls = {last_start: calls for last_start, calls in self.calls.items() if last_start > at}
+        self.whole = sum(self.calls.values())
+        self.size = self.whole * part
+        return before - self.size
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class _Record:
     calls: int
     past_closing: float = 0.0
@@ -150,104 +174,126 @@ class _Record:
     last_late: float = 0.0
     latest: float = 0.0
 
-    def start(self, start: float, due: float) -> None:
-        late = max(start - due, 0.0)
-        self.latest = max(self.latest, late)
-        if start > self.last_start or (start == self.last_start and late > self.last_late):
-            self.last_start, self.last_late = start, late
 
-
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class _Queue:
     company_id: UUID
-    places: _Places
     jumps: dict[float, list[_Chunk]]
     """Calls that become due at one instant, by the instant from which they wait here."""
-    flows: list[_Flow]
+    flows: dict[float, list[_Flow]]
+    """By the instant at which they begin here."""
     record: _Record
     chunks: deque[_Chunk] = field(default_factory=deque)
+    waiting: float = 0.0
+    """The calls in all chunks."""
+    at: float = 0.0
+    """The instant up to which calls were taken from the queue."""
+    coming: float = 0.0
+    """Calls that become due each second from then on."""
+    closed: float = 0.0
+    """Calls that become due each second too late to start."""
+    by_last_start: dict[float, float] = field(default_factory=dict)
+    _flowing: list[_Flow] = field(default_factory=list)
+    _last_starts: frozenset[float] = frozenset()
 
     @classmethod
-    def of(cls, queue: CompanyQueue, now: datetime, lasts: float | None) -> "_Queue":
+    def of(cls, queue: CompanyQueue, now: datetime) -> "_Queue":
         jumps: dict[float, list[_Chunk]] = {}
-        flows = []
-        for due in (each for each in queue.due if each.calls):
+        flows: list[_Flow] = []
+        last_starts = set()
+        for due in queue.due:
+            if not due.calls:
+                continue
             at, over = (due.at - now).total_seconds(), due.over.total_seconds()
             last_start = inf if due.last_start is None else (due.last_start - now).total_seconds()
+            last_starts.add(last_start)
             if over:
                 flows.append((at, at + over, last_start, due.calls / over))
             else:
-                jumps.setdefault(max(at, 0.0), []).append(
-                    _Chunk(due_from=at, due_to=at, calls={last_start: float(due.calls)})
-                )
+                chunk = _Chunk(due_from=at, due_to=at, calls={last_start: float(due.calls)})
+                jumps.setdefault(max(at, 0.0), []).append(chunk)
         waiting = jumps.setdefault(0.0, [])
-        waiting.extend([*_flowed_before(flows, [chunk.due_from for chunk in waiting])])
+        waiting.extend([*_flowed_before([flow for flow in flows if flow[0] < 0], [each.due_from for each in waiting])])
+        begun: dict[float, list[_Flow]] = {}
+        for flow in flows:
+            if flow[1] > 0:
+                begun.setdefault(max(flow[0], 0.0), []).append(flow)
         return cls(
             company_id=queue.company_id,
-            places=_Places.of(queue.limits, lasts, queue.limits.in_progress),
             jumps={at: _together(chunks) for at, chunks in jumps.items()},
-            flows=[flow for flow in flows if flow[1] > 0],
+            flows=begun,
             record=_Record(calls=sum(due.calls for due in queue.due)),
+            _last_starts=frozenset(last_starts),
         )
 
-    def instants(self) -> Iterator[float]:
-        """Yield the instants at which calls begin or end to become due, or may no longer start."""
-        yield from self.jumps
-        for chunks in self.jumps.values():
-            yield from (last_start for chunk in chunks for last_start in chunk.calls)
-        for begins, ends, last_start, _ in self.flows:
-            yield from (begins, ends, last_start)
+    def instants(self) -> set[float]:
+        """Return the instants at which calls begin or end to become due, or may no longer start."""
+        ends = {flow[1] for flows in self.flows.values() for flow in flows}
+        return {at for at in {0.0, *self.jumps, *self.flows, *ends, *self._last_starts} if 0 <= at < inf}
 
-    @property
-    def waiting(self) -> float:
-        return sum(sum(chunk.calls.values()) for chunk in self.chunks)
-
-    def arrive(self, at: float) -> None:
+    def change(self, at: float) -> None:
         """Add the calls that become due at this instant, and remove those that may no longer start."""
-        self.chunks.extend(self.jumps.get(at, ()))
-        for chunk in self.chunks:
-            self.record.past_closing += sum(chunk.calls.pop(each) for each in [*chunk.calls] if each <= at)
+        for chunk in self.jumps.get(at, ()):
+            self.chunks.append(chunk)
+            self.waiting += chunk.size
+        if at in self._last_starts or at in self.jumps:  # new calls may be too late already
+            for chunk in self.chunks:
+                past = chunk.close(at)
+                self.record.past_closing += past
+                self.waiting -= past
+        self._drop_empty()
+        self._flowing = [flow for flow in (*self._flowing, *self.flows.get(at, ())) if flow[1] > at]
+        self.by_last_start = {}
+        self.closed = 0.0
+        for _, _, last_start, rate in self._flowing:
+            if last_start > at:
+                self.by_last_start[last_start] = self.by_last_start.get(last_start, 0.0) + rate
+            else:
+                self.closed += rate
+        self.coming = sum(self.by_last_start.values())
+
+    def serve(self, steps: Sequence[_Step], rates: Sequence[float], ends: float) -> None:
+        """Take the calls that start in these steps, which reach from the last instant until `ends`."""
+        seconds = ends - self.at
+        self.record.past_closing += self.closed * seconds
+        if not self.chunks and min(rates) >= self.coming:
+            if self.coming:
+                self.record.last_start, self.record.last_late = ends, 0.0
+            return
+        if self.coming:
+            calls = {last_start: rate * seconds for last_start, rate in self.by_last_start.items()}
+            self.chunks.append(_Chunk(due_from=self.at, due_to=ends, calls=calls))
+            self.waiting += self.chunks[-1].size
+        self._take(steps, rates)
         self._drop_empty()
 
-    def flow(self, at: float) -> dict[float, float]:
-        """Return the calls that become due each second from this instant on, by their last start."""
-        found: dict[float, float] = {}
-        for begins, ends, last_start, rate in self.flows:
-            if begins <= at < ends:
-                found[last_start] = found.get(last_start, 0.0) + rate
-        return found
-
-    def pass_time(self, at: float, seconds: float, starting: float, flow: dict[float, float]) -> None:
-        past = sum(rate for last_start, rate in flow.items() if last_start <= at)
-        self.record.past_closing += past * seconds
-        calls = {last_start: rate * seconds for last_start, rate in flow.items() if last_start > at}
-        if not self.chunks and calls and starting >= sum(calls.values()) / seconds:
-            self.record.start(at + seconds, at + seconds)
-            return
-        if calls:
-            self.chunks.append(_Chunk(due_from=at, due_to=at + seconds, calls=calls))
-        self._serve(at, starting, seconds)
-
-    def _serve(self, at: float, starting: float, seconds: float) -> None:
-        left = starting * seconds
-        served = 0.0
-        while self.chunks and left > _ALMOST_NONE:
-            chunk = self.chunks[0]
-            size = sum(chunk.calls.values())
-            part = min(1.0, left / size)
-            due_to = chunk.due_from + (chunk.due_to - chunk.due_from) * part
-            self.record.start(at + served / starting, chunk.due_from)
-            served += size * part
-            left -= size * part
-            self.record.start(at + served / starting, due_to)
-            chunk.due_from = due_to
-            chunk.calls = {last_start: calls * (1 - part) for last_start, calls in chunk.calls.items()}
-            self._drop_empty()
-        self._drop_empty()  # also without service, or a rounding error would wait and be an event again and again
+    def _take(self, steps: Sequence[_Step], rates: Sequence[float]) -> None:
+        chunks, record = self.chunks, self.record
+        for (begins, seconds, _), rate in zip(steps, rates, strict=True):
+            left, start = rate * seconds, begins
+            while left > _ALMOST_NONE and chunks:
+                chunk = chunks[0]
+                size = chunk.size
+                record.latest = max(record.latest, start - chunk.due_from)
+                taken = min(left, size)
+                start += taken / rate
+                if taken < size:
+                    chunk.due_from += (chunk.due_to - chunk.due_from) * (taken / size)
+                    chunk.size -= taken
+                    due = chunk.due_from
+                else:
+                    due = chunk.due_to
+                    chunks.popleft()
+                left -= taken
+                self.waiting -= taken
+                record.last_start, record.last_late = start, max(start - due, 0.0)
+                record.latest = max(record.latest, record.last_late)
 
     def _drop_empty(self) -> None:
-        while self.chunks and sum(self.chunks[0].calls.values()) <= _ALMOST_NONE:
+        while self.chunks and self.chunks[0].size <= _ALMOST_NONE:
             self.chunks.popleft()
+        if not self.chunks:
+            self.waiting = 0.0
 
 
 def _flowed_before(flows: Sequence[_Flow], jumps: Iterable[float]) -> Iterator[_Chunk]:
@@ -261,66 +307,135 @@ def _flowed_before(flows: Sequence[_Flow], jumps: Iterable[float]) -> Iterator[_
 
 def _together(chunks: Iterable[_Chunk]) -> list[_Chunk]:
     """Merge the chunks with the same due times, and sort them: calls due at one instant start mixed."""
-    merged: dict[tuple[float, float], _Chunk] = {}
+    merged: dict[tuple[float, float], dict[float, float]] = {}
     for chunk in chunks:
-        key = chunk.due_from, chunk.due_to
-        kept = merged.setdefault(key, _Chunk(due_from=chunk.due_from, due_to=chunk.due_to, calls={}))
+        kept = merged.setdefault((chunk.due_from, chunk.due_to), {})
         for last_start, calls in chunk.calls.items():
-            kept.calls[last_start] = kept.calls.get(last_start, 0.0) + calls
-    return sorted(merged.values(), key=lambda chunk: (chunk.due_from, chunk.due_to))
-
-
-def _instants(companies: Iterable[_Queue]) -> Iterator[float]:
-    for company in companies:
-        yield from (instant for instant in company.instants() if 0 <= instant < inf)
-
-
-def _run(companies: Sequence[_Queue], account: _Places, instants: Sequence[float]) -> None:
-    """Let time pass from event to event until no call waits and none becomes due."""
-    for number, begins in enumerate(instants):
-        at, ends = begins, instants[number + 1] if number + 1 < len(instants) else inf
-        for company in companies:
-            company.arrive(at)
-        flows = [company.flow(at) for company in companies]
-        while at < ends and (ends < inf or any(company.chunks for company in companies)):
-            at = _step(companies, account, flows, at, ends)
-
-
-def _step(
-    companies: Sequence[_Queue], account: _Places, flows: Sequence[dict[float, float]], at: float, ends: float
-) -> float:
-    """Let time pass until the next event, at most until `ends`. Return its instant."""
-    coming = [sum(rate for last_start, rate in flow.items() if last_start > at) for flow in flows]
-    starting = _shared(
-        [
-            company.places.rate if company.chunks else min(company.places.rate, arriving)
-            for company, arriving in zip(companies, coming, strict=True)
-        ],
-        account.rate,
-    )
-    every = [(account, sum(starting)), *((each.places, rate) for each, rate in zip(companies, starting, strict=True))]
-    changes = [places.changes_in(rate) for places, rate in every]
-    empty = [
-        company.waiting / (rate - arriving)
-        for company, rate, arriving in zip(companies, starting, coming, strict=True)
-        if company.chunks and rate > arriving
+            kept[last_start] = kept.get(last_start, 0.0) + calls
+    return [
+        _Chunk(due_from=begins, due_to=ends, calls=calls)
+        for (begins, ends), calls in sorted(merged.items(), key=itemgetter(0))
     ]
-    seconds = min([*changes, *empty, ends - at])
-    for (places, rate), change in zip(every, changes, strict=True):
-        places.pass_time(seconds, rate, reaches_limit=change <= seconds)
-    for company, rate, flow in zip(companies, starting, flows, strict=True):
-        company.pass_time(at, seconds, rate, flow)
-    return ends if seconds == ends - at else at + seconds
 
 
-def _shared(wanted: Sequence[float], rate: float) -> list[float]:
+class _Run:
+    """The steps of time: one list a figure, in the order of the companies."""
+
+    def __init__(self, companies: Sequence[_Queue], limits: Sequence[Limits], account: _Places) -> None:
+        self._companies = companies
+        self._account = account
+        self._lasts = account.lasts
+        self._paces = [each.calls_per_second for each in limits]
+        self._rates = [*self._paces]
+        """The calls that each company may start in a second."""
+        self._waiting = [0.0] * len(companies)
+        self._coming = [0.0] * len(companies)
+        self._running = [float(each.in_progress) for each in limits]
+        self._limits = [float(each.concurrent_calls) for each in limits]
+        self._steps: list[_Step] = []
+        self._served = [0] * len(companies)
+        """The number of these steps whose calls were taken from the queue."""
+        self._set_rates()
+
+    def to_the_end(self) -> None:
+        """Let time pass from event to event until no call waits and none becomes due."""
+        changing: dict[float, list[int]] = {}
+        for index, company in enumerate(self._companies):
+            for at in company.instants():
+                changing.setdefault(at, []).append(index)
+        at = 0.0
+        for begins, ends in pairwise([*sorted(changing), inf]):
+            at = begins
+            for index in changing[at]:
+                self._serve(index, at)
+                self._companies[index].change(at)
+                self._waiting[index] = self._companies[index].waiting
+                self._coming[index] = self._companies[index].coming
+            while at < ends and (ends < inf or any(self._waiting)):
+                at = self._step(at, ends)
+        for index in range(len(self._companies)):
+            self._serve(index, at)
+
+    def _serve(self, index: int, at: float) -> None:
+        """Take the calls of a company that started since its last change."""
+        company = self._companies[index]
+        if company.chunks or company.coming or company.closed:
+            steps = self._steps[self._served[index] :]
+            if steps:
+                company.serve(steps, [starting[index] for _, _, starting in steps], at)
+        company.at, self._served[index] = at, len(self._steps)
+
+    def _step(self, at: float, ends: float) -> float:
+        """Let time pass until the next event, at most until `ends`. Return its instant."""
+        waiting, coming = self._waiting, self._coming
+        wanted = [
+            rate if waits or rate < comes else comes
+            for rate, waits, comes in zip(self._rates, waiting, coming, strict=True)
+        ]
+        starting = _shared(wanted, self._account.rate)
+        total = sum(starting)
+        empty = [
+            waits / (rate - comes)
+            for waits, rate, comes in zip(waiting, starting, coming, strict=True)
+            if waits and rate > comes
+        ]
+        change = self._account.changes_in(total)
+        seconds = min([change, *self._changes_in(starting), *empty, ends - at])
+        self._account.pass_time(seconds, total, reaches_limit=change <= seconds)
+        self._pass_time(seconds, starting)
+        self._waiting = [
+            left if (left := waits + (comes - rate) * seconds) > _ALMOST_NONE else 0.0
+            for waits, rate, comes in zip(waiting, starting, coming, strict=True)
+        ]
+        self._steps.append((at, seconds, starting))
+        return ends if seconds == ends - at else at + seconds
+
+    def _changes_in(self, starting: Sequence[float]) -> list[float]:
+        """Return the seconds until a company reaches its limit, of those that will."""
+        lasts = self._lasts
+        if lasts is None:
+            return []
+        return [
+            lasts * log((rate * lasts - running) / (rate * lasts - limit))
+            for rate, running, limit in zip(starting, self._running, self._limits, strict=True)
+            if (running < limit < rate * lasts or rate * lasts < limit < running)
+            and abs(running - limit) > limit * _ALMOST_FULL
+        ]
+
+    def _pass_time(self, seconds: float, starting: Sequence[float]) -> None:
+        if (lasts := self._lasts) is None:
+            return
+        left = exp(-seconds / lasts)
+        self._running = [
+            rate * lasts + (running - rate * lasts) * left
+            for rate, running in zip(starting, self._running, strict=True)
+        ]
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        """Set the rates as `_Places.rate` does for one company."""
+        if (lasts := self._lasts) is None:
+            return
+        self._rates = [
+            pace
+            if running < limit * (1 - _ALMOST_FULL)
+            else 0.0
+            if running > limit * (1 + _ALMOST_FULL)
+            else min(pace, limit / lasts)
+            for pace, running, limit in zip(self._paces, self._running, self._limits, strict=True)
+        ]
+
+
+def _shared(wanted: list[float], rate: float) -> list[float]:
     """Share the account's rate equally among companies, but give none more than it wants."""
-    shares = [0.0] * len(wanted)
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    for served, index in enumerate(order):
-        shares[index] = min(wanted[index], rate / (len(order) - served))
-        rate = max(rate - shares[index], 0.0)
-    return shares
+    if sum(wanted) <= rate:
+        return wanted
+    for served, each in enumerate(sorted(wanted)):
+        share = rate / (len(wanted) - served)
+        if each > share:
+            return [min(share, one) for one in wanted]
+        rate = max(rate - each, 0.0)
+    return wanted
 
 
 def _starts(records: Sequence[_Record], now: datetime) -> Starts:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Limits, Starts, forecast
+from tests.lifecycle.plain_forecast import plain_forecast
 
 NOW = datetime(2026, 4, 2, 8, 0, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
@@ -283,3 +284,54 @@ def test_forecast_equals_small_steps_of_time(
         assert starts.past_closing == pytest.approx(stepped.past, abs=3)
         if starts.last_start_at is not None:
             assert (starts.last_start_at - NOW).total_seconds() == pytest.approx(stepped.last_start, abs=20)
+
+
+# --- the plain way, step by step for every company
+
+
+ANY_DUE = st.builds(
+    due,
+    at=st.integers(-40, 60),
+    calls=st.integers(0, 200),
+    over=st.sampled_from([0, 1, 15, 40]),
+    last_start=st.none() | st.integers(-5, 90),
+)
+ANY_QUEUE = st.tuples(
+    st.lists(ANY_DUE, max_size=5), st.sampled_from([0.05, 0.2, 1.0, 5.0]), st.integers(1, 30), st.integers(0, 40)
+)
+
+
+@given(
+    written=st.lists(ANY_QUEUE, max_size=6),
+    per_second=st.sampled_from([0.1, 0.5, 2.0, 20.0]),
+    places=st.integers(1, 60),
+    running=st.integers(0, 60),
+    lasts=st.none() | st.sampled_from([20, 90, 600]),
+)
+@settings(max_examples=150, deadline=None)
+def test_fast_forecast_equals_the_plain_one(
+    written: list[tuple[list[DueCalls], float, int, int]],
+    per_second: float,
+    places: int,
+    running: int,
+    lasts: int | None,
+) -> None:
+    queues = [
+        queue(*calls, per_second=pace, places=most, running=own, of=UUID(int=number))
+        for number, (calls, pace, most, own) in enumerate(written)
+    ]
+    account = Limits(calls_per_second=per_second, concurrent_calls=places, in_progress=running)
+    call_lasts = None if lasts is None else timedelta(seconds=lasts)
+    fast = forecast(queues, account, NOW, call_lasts=call_lasts)
+    plain = plain_forecast(queues, account, NOW, call_lasts=call_lasts)
+    for found, expected in [
+        (fast.total, plain.total),
+        *((fast.companies[key], plain.companies[key]) for key in plain.companies),
+    ]:
+        assert found.calls == expected.calls
+        assert found.past_closing == pytest.approx(expected.past_closing, abs=1)
+        assert (found.last_start_at is None) == (expected.last_start_at is None)
+        if found.last_start_at is not None and expected.last_start_at is not None:
+            assert abs(found.last_start_at - expected.last_start_at) < timedelta(milliseconds=1)
+        assert abs(found.last_is_late_by - expected.last_is_late_by) < timedelta(milliseconds=1)
+        assert abs(found.latest_by - expected.latest_by) < timedelta(milliseconds=1)
