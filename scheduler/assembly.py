@@ -20,6 +20,7 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
 from scheduler.use_cases.operations.backlog import Backlog
+from scheduler.use_cases.operations.calendar import Calendars
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.company_pages import CompanyPages
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
@@ -100,6 +101,7 @@ class ConsoleUseCases:
     now: Now
     sessions: ConsoleSessions
     pages: OperatorPages
+    calendars: Calendars
     company_pages: CompanyPages
     key_pages: KeyPages
     hasher: Hasher
@@ -169,6 +171,7 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
         now=now,
         sessions=ConsoleSessions(database, context.hasher, now),
         pages=OperatorPages(context),
+        calendars=Calendars(context),
         company_pages=CompanyPages(context),
         key_pages=KeyPages(database, now),
         hasher=context.hasher,

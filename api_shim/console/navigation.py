@@ -21,7 +21,7 @@ PAGES = (
     Page(name="unknown", title="Unknown", path="/unknown", exists=False),
     Page(name="quarantine", title="Quarantine", path="/quarantine", exists=False),
     Page(name="alarms", title="Alarms", path="/alarms", exists=False),
-    Page(name="calendar", title="Calendar", path="/calendar", exists=False),
+    Page(name="calendar", title="Calendar", path="/calendar"),
     Page(name="keys", title="Keys", path="/keys"),
     Page(name="erasures", title="Erasures", path="/erasures", exists=False),
     Page(name="audit", title="Audit", path="/audit", exists=False),

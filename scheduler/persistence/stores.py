@@ -26,6 +26,7 @@ from scheduler.persistence.companies import Companies
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.console_sessions import ConsoleSessions
 from scheduler.persistence.corrections import Corrections
+from scheduler.persistence.due_calls import DueCalls
 from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.errors import ClockWrong
 from scheduler.persistence.inbox import Inbox
@@ -117,6 +118,7 @@ class Stores:
         self.companies = Companies(statements)
         self.console_sessions = ConsoleSessions(statements)
         self.corrections = Corrections(statements)
+        self.due_calls = DueCalls(statements)
         self.erasures = Erasures(statements)
         self.inbox = Inbox(statements)
         self.interviews = Interviews(statements)

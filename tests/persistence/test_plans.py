@@ -22,7 +22,7 @@ from scheduler.domain.interview import InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.persistence import schema
+from scheduler.persistence import due_calls, schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
@@ -179,6 +179,21 @@ def test_step_of_a_worker_reads_an_index(big: Big, name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_page_of_the_console_reads_an_index(big: Big, name: str) -> None:
     assert rows_read(big.console, big.console.reading(), lambda stores: PAGES[name](stores, big)) <= 200
+
+
+def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the clocks are read from the table, up to twice the maximum. The counts are those of indexes."""
+    monkeypatch.setattr(due_calls, "READ_CLOCKS", 100)
+    begins = NOON + timedelta(days=1)
+    with big.console.reading() as stores:
+        found = stores.due_calls.cells(begins, begins + timedelta(days=1))
+    assert sum(cell.calls for cell in found.cells) == COUNT + COUNT_OF_OTHER
+    assert 0 < sum(sum(cell.clocks.values()) for cell in found.cells) <= 200
+    read = rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.cells(begins, LATER))
+    assert read <= 200
+    assert rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.account()) <= 200
+    ids = [big.one.company_id]
+    assert rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.companies(ids)) <= 200
 
 
 def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from api_shim.console.pictures.svg import CHARACTER, Drawing, Layout, shortened, wrapped
 from api_shim.console.pictures.tables import Cell, TableRows, moment
@@ -26,6 +27,7 @@ _THOUSAND = 1000
 _TEN_THOUSAND = 9950
 """From here on a tenth of a thousand is rounded away."""
 _CHART = 90.0
+_FAR_ABOVE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class CompanyDue:
     name: str
     """The name that is shown, for example the company's name or id."""
     calls: tuple[int, ...]
+    company_id: UUID | None = None
+    """None for the sum of several companies."""
 
     @property
     def total(self) -> int:
@@ -73,10 +77,12 @@ def heat_map(
     calls_per_second: float,
     concurrent_calls: int | None = None,
     call_lasts: timedelta | None = None,
+    sentence: str | None = None,
 ) -> HeatMap:
     """Return the heat map of 96 quarter hours from `begins` on: the companies with the most calls, and the rest.
 
     `calls_per_second` and `concurrent_calls` are those of the account, `call_lasts` is the mean duration of a call.
+    `sentence` replaces the forecast of all companies.
     """
     ranked = sorted((each for each in companies if each.total), key=lambda each: (-each.total, each.name))
     rows = ranked[:MAX_ROWS]
@@ -93,7 +99,7 @@ def heat_map(
         totals=_sums(ranked),
         by_pace=calls_per_second * QUARTER.total_seconds(),
         by_places=by_places,
-        forecast=forecast_text(forecast.total),
+        forecast=sentence or forecast_text(forecast.total),
     )
 
 
@@ -133,8 +139,8 @@ def heat_map_table(picture: HeatMap) -> TableRows:
     return TableRows(caption="Calls due by quarter hour", header=header, rows=tuple(rows))
 
 
-def heat_map_svg(picture: HeatMap, layout: Layout, picture_id: str) -> str:
-    """Return the picture. The table contains the same data."""
+def heat_map_svg(picture: HeatMap, layout: Layout, picture_id: str, *, has_sentence: bool = True) -> str:
+    """Return the picture. The table contains the same data. Without `has_sentence` it does not show the forecast."""
     drawing = Drawing(
         picture_id=picture_id,
         layout=layout,
@@ -143,7 +149,7 @@ def heat_map_svg(picture: HeatMap, layout: Layout, picture_id: str) -> str:
         " The table below contains the same data.",
     )
     axis = _Axis(left=190.0 if layout.is_wide else 8.0, right=drawing.width - (64.0 if layout.is_wide else 8.0))
-    bottom = _sentences(drawing, picture)
+    bottom = _sentences(drawing, picture) if has_sentence else 0.0
     bottom = _chart(drawing, picture, axis, bottom + 20)
     bottom = _hours(drawing, picture, axis, bottom)
     for row in picture.rows:
@@ -178,7 +184,10 @@ def _sentences(drawing: Drawing, picture: HeatMap) -> float:
 
 def _chart(drawing: Drawing, picture: HeatMap, axis: _Axis, top: float) -> float:
     """Draw the calls of all companies as bars, and the account's limits as lines. The part above a limit is hatched."""
-    highest = max([*picture.totals, picture.capacity]) * 1.05 or 1.0
+    most = max(picture.totals)
+    # A limit far above all bars is only named: to its scale, no bar would be seen.
+    is_near = not most or picture.capacity <= _FAR_ABOVE * most
+    highest = (max(most, picture.capacity) if is_near else most) * 1.05 or 1.0
     bottom = top + _CHART
 
     def y(calls: float) -> float:
@@ -199,7 +208,6 @@ def _chart(drawing: Drawing, picture: HeatMap, axis: _Axis, top: float) -> float
         if limit <= highest:
             drawing.line(f"capacity capacity-{kind}", axis.left, y(limit), axis.right, y(limit))
     named = "; ".join(f"{kind} {limit:,.0f}" for kind, limit in lines)
-    most = max(picture.totals)
     if drawing.layout.is_wide:
         drawing.words("row-name", 180, top + 20, "All companies", "end")
         drawing.words("row-detail", 180, top + 36, f"most due: {most:,}", "end")

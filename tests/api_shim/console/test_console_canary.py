@@ -21,7 +21,7 @@ from tests.support.builders import (
 )
 
 OK = 200
-PATHS = ("/", "/acts/pause-everything", "/acts/resume-everything", "/sign-in", "/nowhere")
+PATHS = ("/", "/calendar", "/acts/pause-everything", "/acts/resume-everything", "/sign-in", "/nowhere")
 
 
 def test_stored_personal_data_is_shown_nowhere(

@@ -99,6 +99,13 @@ def test_places_are_a_line_of_their_own() -> None:
     assert len(boxes(root, "over-bar")) == 1
 
 
+def test_limit_far_above_the_bars_is_only_named() -> None:
+    for calls, is_drawn in ((360, True), (359, False)):
+        root = parsed(heat_map_svg(drawn(due("Hays", {3: calls})), Layout.WIDE, "map"))
+        assert ("capacity-pace" in class_names(root)) is is_drawn
+        assert "pace: 1,800 a quarter" in texts(root)
+
+
 @LAYOUTS
 def test_day_without_calls_is_drawn(layout: Layout) -> None:
     picture = drawn()

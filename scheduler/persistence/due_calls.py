@@ -1,0 +1,206 @@
+"""Pending attempts by company, quarter of the hour and clock, for the calendar of operators."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from scheduler.domain.company import CompanySettings
+from scheduler.domain.schedule import CalleeClock, TimezoneSource
+from scheduler.persistence.json_columns import settings_of
+from scheduler.persistence.store import Store
+
+COUNTED = 50_000
+"""The attempts that are counted: those that are due first. PostgreSQL reads this many index entries in 30 ms."""
+READ_CLOCKS = 2_000
+"""The attempts whose clocks are read. Each is a row of the table, which may have to be read from the disk."""
+_ENDED = 2_000
+FEWEST_ENDED = 20
+"""The mean duration of fewer calls says little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueCell:
+    """The pending attempts of one company that are due within one quarter of the hour, or before or after all."""
+
+    company_id: UUID
+    calls: int
+    begins: datetime
+    """The start of the quarter. That before the first one for attempts due earlier, the end for those due later."""
+    first_at: datetime
+    mean_at: datetime
+    last_at: datetime
+    clocks: Mapping[CalleeClock, int]
+    """Attempts by clock: all of them, or those whose clocks were read. Empty if none was read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueCells:
+    cells: tuple[DueCell, ...]
+    counted_until: datetime | None
+    """The due time of the last attempt that is counted. None: all are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallingCompany:
+    id: UUID
+    name: str
+    settings: CompanySettings
+    pause_reason: str | None
+    in_progress: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallingAccount:
+    calls_per_second: float
+    max_calls: int
+    pause_reason: str | None
+    is_down: bool
+    in_progress: int
+    call_lasts: timedelta | None
+    """The mean duration of the calls that ended last. None if too few ended."""
+
+
+class DueCalls(Store):
+    def cells(self, begins: datetime, ends: datetime) -> DueCells:
+        """Count the pending attempts by company and quarter hour, of more than COUNTED those that are due first.
+
+        Those due before `begins` are one cell of a company, and those due from `ends` on are another one.
+        """
+        values = {"begins": begins, "ends": ends, "counted": COUNTED, "read": READ_CLOCKS}
+        cells: dict[tuple[UUID, datetime], DueCell] = {}
+        clocks: dict[tuple[UUID, datetime], dict[CalleeClock, int]] = defaultdict(dict)
+        until: datetime | None = None
+        for row in self._connection.execute(_CELLS, values):
+            until, key = row.counted_until, (row.company_id, row.begins)
+            if key not in cells:
+                cells[key] = DueCell(
+                    company_id=row.company_id,
+                    calls=row.calls,
+                    begins=row.begins,
+                    first_at=row.first_at,
+                    mean_at=row.mean_at,
+                    last_at=row.last_at,
+                    clocks=clocks[key],
+                )
+            if row.zones is not None:
+                clocks[key][_clock_of(row)] = row.with_clock
+        return DueCells(cells=tuple(cells.values()), counted_until=until)
+
+    def companies(self, company_ids: Collection[UUID]) -> Mapping[UUID, CallingCompany]:
+        """Return the companies with these ids, without those that were deleted."""
+        rows = self._connection.execute(_COMPANIES, {"ids": list(company_ids)})
+        return {row.id: _company(row) for row in rows}
+
+    def account(self) -> CallingAccount | None:
+        """Return the account in use. None before the first worker has started."""
+        values = {"ended": _ENDED, "fewest": FEWEST_ENDED}
+        row = self._connection.execute(_CALLING_ACCOUNT, values).one_or_none()
+        return None if row is None else CallingAccount(**row._asdict())
+
+
+def _clock_of(row: Row[Any]) -> CalleeClock:
+    """Return the clock with any source: it does not matter here, and fewer clocks are read faster."""
+    offset = None if row.offset_s is None else timedelta(seconds=row.offset_s)
+    return CalleeClock(source=TimezoneSource.ZONE, offset=offset, zones=tuple(row.zones))
+
+
+def _company(row: Row[Any]) -> CallingCompany:
+    return CallingCompany(
+        id=row.id,
+        name=row.name,
+        settings=settings_of(row),
+        pause_reason=row.pause_reason,
+        in_progress=row.in_progress,
+    )
+
+
+_CELLS = text("""
+    WITH horizon AS MATERIALIZED (
+        -- Reads only the index of due times.
+        SELECT due_at FROM attempts WHERE state = 'PENDING' ORDER BY due_at OFFSET :counted - 1 LIMIT 2
+    ), due AS (
+        -- Reads only the index of companies and due times. A company's rows are counted by themselves, because
+        -- PostgreSQL would sort them all to count them together.
+        SELECT c.id AS company_id, a.*
+        FROM companies c
+        CROSS JOIN LATERAL (
+            SELECT begins, count(*) AS calls, min(due_at) AS first_at, max(due_at) AS last_at,
+                   to_timestamp(avg(date_part('epoch', due_at))) AS mean_at
+            FROM (
+                SELECT due_at,
+                       date_bin(
+                           '15 minutes', least(greatest(due_at, :begins - interval '15 minutes'), :ends), :begins
+                       ) AS begins
+                FROM attempts
+                WHERE company_id = c.id AND state = 'PENDING'
+                      AND due_at <= coalesce((SELECT min(due_at) FROM horizon HAVING count(*) = 2), 'infinity')
+                -- If very many are due at the instant of the horizon, no more of one company.
+                ORDER BY due_at
+                LIMIT :counted
+            ) first
+            GROUP BY begins
+            OFFSET 0
+        ) a
+        WHERE c.deleted_at IS NULL
+    ), cells AS MATERIALIZED (
+        SELECT *,
+               row_number() OVER (ORDER BY company_id, begins) AS place,
+               count(*) OVER () AS number_of_cells,
+               sum(calls) OVER () AS all_calls
+        FROM due
+    ), clocks AS MATERIALIZED (
+        SELECT d.place, (s.schedule ->> 'offset_s')::float AS offset_s,
+               s.schedule -> 'zones' AS zones, count(*) AS with_clock
+        FROM cells d
+        CROSS JOIN LATERAL (
+            SELECT a.schedule
+            FROM attempts a
+            WHERE a.company_id = d.company_id AND a.state = 'PENDING'
+                  AND a.due_at >= d.first_at AND a.due_at <= d.last_at
+            ORDER BY a.due_at
+            LIMIT ceil(d.calls * least(1, :read / d.all_calls))
+        ) s
+        -- With more cells than rows that may be read, some cells in equal distances.
+        WHERE d.place % greatest(1, ceil(d.number_of_cells::float / :read)::bigint) = 0
+        GROUP BY 1, 2, 3
+    )
+    SELECT d.company_id, d.begins, d.calls, d.first_at, d.mean_at, d.last_at, k.offset_s, k.zones, k.with_clock,
+           (SELECT min(due_at) FROM horizon HAVING count(*) = 2) AS counted_until
+    FROM cells d
+    LEFT JOIN clocks k ON k.place = d.place
+    ORDER BY d.company_id, d.begins
+""")
+_COMPANIES = text("""
+    SELECT c.id, c.name, c.settings::text AS settings, c.concurrent_calls, c.calls_per_second, c.pause_reason,
+           coalesce(calling.calls, 0) AS in_progress
+    FROM companies c
+    LEFT JOIN (
+        SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
+    ) calling ON calling.company_id = c.id
+    WHERE c.id = ANY (:ids) AND c.deleted_at IS NULL
+""")
+_CALLING_ACCOUNT = text("""
+    WITH ended AS MATERIALIZED (
+        -- The newest entries of the history, by its key: no index has the ends of calls.
+        SELECT attempt_id, from_state, to_state FROM attempt_history ORDER BY id DESC LIMIT :ended
+    ), durations AS (
+        SELECT avg(a.ended_at - a.claimed_at) AS mean, count(*) AS calls
+        FROM ended e
+        JOIN attempts a ON a.id = e.attempt_id
+        WHERE e.from_state = 'IN_PROGRESS' AND e.to_state NOT IN ('PENDING', 'IN_PROGRESS')
+              AND a.ended_at > a.claimed_at
+    )
+    SELECT k.calls_per_second::float AS calls_per_second, k.max_calls, k.pause_reason,
+           k.down_until IS NOT NULL AS is_down,
+           (SELECT count(*) FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id) AS in_progress,
+           (SELECT mean FROM durations WHERE calls >= :fewest) AS call_lasts
+    FROM carrier_accounts k
+    -- After a change of the account, the others keep their last state.
+    ORDER BY k.updated_at DESC
+    LIMIT 1
+""")
