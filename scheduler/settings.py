@@ -2,7 +2,6 @@
 
 import base64
 import os
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
@@ -16,9 +15,11 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scheduler.carriers.trust import trusted
+from scheduler.domain.operator import OperatorRole
 from scheduler.lifecycle.policy import Policy, UnsafeTimes
 from scheduler.mail import SmtpServer
 from scheduler.rules.email_addresses import NotAnAddress, sender
+from scheduler.setting_urls import ENCODED, EXAMPLES, check_url, is_overheard, is_plain_http
 
 DEVELOPMENT_PEPPER = "development-pepper"
 DEVELOPMENT_FLOWER_AUTH = "operator:operator"
@@ -44,13 +45,6 @@ _TIMES = {
     "max_call": "max_call_s",
 }
 """The setting of each time of the policy."""
-
-_SCHEMES = {"database": ("postgresql", "postgres"), "redis": ("redis", "rediss"), "web": ("http", "https")}
-_EXAMPLES = {
-    "database": "postgresql://user:password@host:5432/name",
-    "redis": "redis://:password@host:6379/0",
-    "web": "https://host",
-}
 
 
 class Settings(BaseSettings):
@@ -80,6 +74,16 @@ class Settings(BaseSettings):
     public_url: str = DEVELOPMENT_PUBLIC_URL
     console_url: str = DEVELOPMENT_CONSOLE_URL
     """The address at which operators open the console. Other addresses are refused by it."""
+    console_oidc_issuer: str | None = None
+    """The identity provider of operators, exactly as its tokens name it. Unset: operators sign in with links only."""
+    console_oidc_client_id: str | None = None
+    console_oidc_client_secret: SecretStr | None = None
+    console_oidc_scope: str = "openid"
+    console_oidc_roles_claim: str = "roles"
+    """A claim of the ID token, or a path with dots to one."""
+    console_oidc_viewer_role: str = "duecall-viewer"
+    console_oidc_operator_role: str = "duecall-operator"
+    console_oidc_admin_role: str = "duecall-admin"
     default_caller_id: str | None = None
 
     twilio_api_url: str = "https://api.twilio.com"
@@ -123,10 +127,46 @@ class Settings(BaseSettings):
     @field_validator("public_url", "twilio_api_url", "console_url")
     @classmethod
     def _without_a_last_slash(cls, url: str) -> str:
-        _check_url(url, "web")
+        check_url(url, "web")
         if any(mark in url for mark in "?#"):
             raise ValueError("must not have a query or a fragment, because paths are appended to it")
         return url.rstrip("/")
+
+    @field_validator("console_oidc_issuer")
+    @classmethod
+    def _is_an_issuer(cls, url: str | None) -> str | None:
+        if url is not None:
+            check_url(url, "web")
+            if any(mark in url for mark in "?#@"):
+                raise ValueError("must not have a user, a query or a fragment")
+            if is_overheard(url):
+                raise ValueError("must begin with https://; http:// is only allowed to this machine, in development")
+        return url
+
+    @field_validator("console_oidc_scope")
+    @classmethod
+    def _includes_openid(cls, scope: str) -> str:
+        if "openid" not in scope.split():
+            raise ValueError("must contain openid, for example: openid groups")
+        return scope
+
+    @model_validator(mode="after")
+    def _oidc_is_complete(self) -> Self:
+        values = {
+            "CONSOLE_OIDC_ISSUER": self.console_oidc_issuer,
+            "CONSOLE_OIDC_CLIENT_ID": self.console_oidc_client_id,
+            "CONSOLE_OIDC_CLIENT_SECRET": self.console_oidc_client_secret,
+        }
+        missing = [name for name, value in values.items() if value is None]
+        if missing and len(missing) < len(values):
+            present = [name for name in values if name not in missing]
+            raise ValueError(f"{' and '.join(missing)} must be set, too, because {' and '.join(present)} is set")
+        roles = {self.console_oidc_viewer_role, self.console_oidc_operator_role, self.console_oidc_admin_role}
+        if len(roles) < len(OperatorRole):
+            raise ValueError(
+                "CONSOLE_OIDC_VIEWER_ROLE, CONSOLE_OIDC_OPERATOR_ROLE and CONSOLE_OIDC_ADMIN_ROLE must differ"
+            )
+        return self
 
     @field_validator("ssl_cert_file")
     @classmethod
@@ -145,21 +185,21 @@ class Settings(BaseSettings):
     @classmethod
     def _of_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            _check_url(url.get_secret_value(), "database")
+            check_url(url.get_secret_value(), "database")
             try:
                 conninfo_to_dict(url.get_secret_value())
             except psycopg.ProgrammingError:
                 # The message of the error may quote the password.
-                raise ValueError(f"is not a valid URL; use the form {_EXAMPLES['database']}{_ENCODED}") from None
+                raise ValueError(f"is not a valid URL; use the form {EXAMPLES['database']}{ENCODED}") from None
         return url
 
     @field_validator("redis_url", "flower_redis_url")
     @classmethod
     def _of_redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            number = _check_url(url.get_secret_value(), "redis").strip("/")
+            number = check_url(url.get_secret_value(), "redis").strip("/")
             if number and not number.isdecimal():
-                raise ValueError(f"must end with a database number; use the form {_EXAMPLES['redis']}{_ENCODED}")
+                raise ValueError(f"must end with a database number; use the form {EXAMPLES['redis']}{ENCODED}")
         return url
 
     @model_validator(mode="after")
@@ -214,8 +254,8 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_receiver(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            _check_url(url.get_secret_value(), "web")
-            if _is_overheard(url.get_secret_value()):
+            check_url(url.get_secret_value(), "web")
+            if is_overheard(url.get_secret_value()):
                 raise ValueError("must begin with https://; http:// is only allowed to this machine, in development")
         return url
 
@@ -251,15 +291,16 @@ class Settings(BaseSettings):
                 ("FLOWER_BASIC_AUTH", _is_weak_login(self.flower_basic_auth)),
                 ("DATABASE_URL", self.database_url is None),
                 ("REDIS_URL", self.redis_url is None or not urlsplit(self.redis_url.get_secret_value()).password),
-                ("PUBLIC_URL", self.public_url == DEVELOPMENT_PUBLIC_URL or _is_overheard(self.public_url)),
-                ("TWILIO_API_URL", _is_overheard(self.twilio_api_url)),
+                ("PUBLIC_URL", self.public_url == DEVELOPMENT_PUBLIC_URL or is_overheard(self.public_url)),
+                ("TWILIO_API_URL", is_overheard(self.twilio_api_url)),
                 ("TWILIO_ACCOUNT_SID", not self.twilio_account_sid),
                 ("TWILIO_AUTH_TOKEN", not self.auth_tokens),
-                ("TWILIO_VOICE_URL", not self.twilio_voice_url or _is_overheard(self.twilio_voice_url)),
+                ("TWILIO_VOICE_URL", not self.twilio_voice_url or is_overheard(self.twilio_voice_url)),
                 ("SMTP_URL", self.smtp_url is None),
                 ("MAIL_FROM", self.mail_from is None),
-                ("APP_URL", self.app_url is None or _is_overheard(self.app_url)),
-                ("ALERT_WEBHOOK_URL", _is_plain_http(self.alert_webhook_url)),
+                ("APP_URL", self.app_url is None or is_overheard(self.app_url)),
+                ("ALERT_WEBHOOK_URL", is_plain_http(self.alert_webhook_url)),
+                ("CONSOLE_OIDC_ISSUER", is_plain_http(self.console_oidc_issuer)),
             )
             if holds
         ]
@@ -373,37 +414,6 @@ def _is_weak(secret: SecretStr, default: str, shortest: int) -> bool:
 def _is_weak_login(login: SecretStr) -> bool:
     user, _, password = login.get_secret_value().partition(":")
     return not user or len(password) < _SHORTEST_PASSWORD or login.get_secret_value() == DEVELOPMENT_FLOWER_AUTH
-
-
-def _is_overheard(url: str) -> bool:
-    """Return whether the URL would send tokens, credentials or phone numbers over a network unencrypted."""
-    parts = urlsplit(url)
-    return parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}
-
-
-def _is_plain_http(url: SecretStr | None) -> bool:
-    return url is not None and urlsplit(url.get_secret_value()).scheme.lower() != "https"
-
-
-_ENCODED = "; percent-encode characters such as / @ : # % in a password"
-
-
-def _check_url(url: str, kind: Literal["database", "redis", "web"]) -> str:
-    """Return the path of a URL of that kind. The text of a ValueError quotes at most the scheme of the URL."""
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme.lower() not in _SCHEMES[kind]:
-        begins = f", but begins with {scheme}://" if separator and re.fullmatch(r"[\w.+-]{1,30}", scheme) else ""
-        allowed = " or ".join(f"{each}://" for each in _SCHEMES[kind])
-        raise ValueError(f"must be a URL that begins with {allowed}{begins}; use the form {_EXAMPLES[kind]}")
-    try:
-        parts = urlsplit(url)
-        if parts.port == 0:
-            raise ValueError  # noqa: TRY301 - same message as an unreadable port
-    except ValueError:
-        raise ValueError(f"has an invalid host or port; use the form {_EXAMPLES[kind]}{_ENCODED}") from None
-    if kind != "database" and not parts.hostname:
-        raise ValueError(f"must name a host; use the form {_EXAMPLES[kind]}")
-    return parts.path
 
 
 class WrongSettings(Exception):

@@ -122,7 +122,12 @@ WEBHOOK = {
     "ALERT_WEBHOOK_URL": "https://pager.example.com/secret",
     "ALERT_WEBHOOK_SECRET": "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0",
 }
-PRODUCTION = {name.upper(): value for name, value in STRONG.items()} | WEBHOOK
+OIDC = {
+    "CONSOLE_OIDC_ISSUER": "https://id.example.com/realm/",
+    "CONSOLE_OIDC_CLIENT_ID": "the-console",
+    "CONSOLE_OIDC_CLIENT_SECRET": "a secret of the console",
+}
+PRODUCTION = {name.upper(): value for name, value in STRONG.items()} | WEBHOOK | OIDC
 WEAK = [
     ("KEY_PEPPER", DEVELOPMENT_PEPPER),
     ("KEY_PEPPER", "too short"),
@@ -147,6 +152,7 @@ WEAK = [
     ("APP_URL", ""),
     ("APP_URL", "http://app.example.com"),
     ("ALERT_WEBHOOK_URL", "http://127.0.0.1:9/pager"),
+    ("CONSOLE_OIDC_ISSUER", "http://127.0.0.1:9/realm"),
     ("DUECALL_CLOCK_OFFSET_S", "1"),
     ("DUECALL_FAILPOINT", "dial.claimed"),
 ]
@@ -187,6 +193,41 @@ def test_webhook_is_taken_and_optional(monkeypatch: pytest.MonkeyPatch, url: str
     chosen = Settings().alert_webhook_url
     assert chosen is not None
     assert chosen.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"CONSOLE_OIDC_ISSUER": ""}, "CONSOLE_OIDC_ISSUER must be set, too, because CONSOLE_OIDC_CLIENT_ID and"),
+        ({"CONSOLE_OIDC_CLIENT_ID": ""}, "CONSOLE_OIDC_CLIENT_ID must be set, too, because CONSOLE_OIDC_ISSUER and"),
+        ({"CONSOLE_OIDC_CLIENT_SECRET": ""}, "CONSOLE_OIDC_CLIENT_SECRET must be set, too"),
+        (
+            {"CONSOLE_OIDC_ISSUER": "", "CONSOLE_OIDC_CLIENT_ID": ""},
+            "CONSOLE_OIDC_ISSUER and CONSOLE_OIDC_CLIENT_ID must be set, too, because CONSOLE_OIDC_CLIENT_SECRET",
+        ),
+        ({"CONSOLE_OIDC_ISSUER": "http://id.example.com"}, "CONSOLE_OIDC_ISSUER must begin with https://"),
+        ({"CONSOLE_OIDC_ISSUER": "id.example.com"}, "CONSOLE_OIDC_ISSUER must be a URL that begins with"),
+        ({"CONSOLE_OIDC_ISSUER": "https://u:secret@id.example.com"}, "CONSOLE_OIDC_ISSUER must not have a user"),
+        ({"CONSOLE_OIDC_ISSUER": "https://id.example.com?x=1"}, "CONSOLE_OIDC_ISSUER must not have a user, a query"),
+        ({"CONSOLE_OIDC_SCOPE": "profile"}, "CONSOLE_OIDC_SCOPE must contain openid"),
+        ({"CONSOLE_OIDC_VIEWER_ROLE": "duecall-admin"}, "CONSOLE_OIDC_ADMIN_ROLE must differ"),
+    ],
+)
+def test_wrong_identity_provider_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    refusal = _refusal(monkeypatch, **OIDC | variables)
+    assert said in refusal
+    assert "secret" not in refusal
+
+
+@pytest.mark.parametrize("issuer", [OIDC["CONSOLE_OIDC_ISSUER"], "http://127.0.0.1:9"])
+def test_identity_provider_is_taken_and_optional(monkeypatch: pytest.MonkeyPatch, issuer: str) -> None:
+    assert Settings().console_oidc_issuer is None
+    for name, value in (OIDC | {"CONSOLE_OIDC_ISSUER": issuer}).items():
+        monkeypatch.setenv(name, value)
+    assert Settings().console_oidc_issuer == issuer, "the issuer is compared with tokens, so no slash may be removed"
+    assert "a secret" not in repr(Settings())
 
 
 def test_every_refusal_of_production_is_proven_here() -> None:
