@@ -30,6 +30,14 @@ class Hasher:
         """Return the 32-byte hash of the secret in the cookie of a console session."""
         return self._hash(b"console session", secret)
 
+    def sign_in(self, purpose: str, cookie: str) -> bytes:
+        """Return 32 bytes for one purpose of a sign-in with an identity provider, by the secret of its cookie."""
+        return self._hash(b"sign-in " + purpose.encode(), cookie)
+
+    def subject(self, issuer: str, subject: str) -> bytes:
+        """Return the 32-byte hash of an operator at an identity provider."""
+        return self._hash(b"subject", f"{issuer} {subject}")
+
     def _hash(self, kind: bytes, text: str) -> bytes:
         return hmac.new(self._pepper, kind + b"\0" + text.encode(), hashlib.sha256).digest()
 

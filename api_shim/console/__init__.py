@@ -3,6 +3,7 @@
     app             assembles the process: middleware, routes, files
     security        headers of each response, and the requests that are refused: another host, another site
     sign_in         links of `duecall console login`, sessions, sign-out
+    oidc            sign-in with the identity provider of an organisation
     operators       the operator of a request, and the role that a route needs
     pages           one module a page, each with a template
     acts            everything that an operator changes: form with preview, act, redirect

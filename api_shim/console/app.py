@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.staticfiles import StaticFiles
 
 from api_shim import out_of_memory
-from api_shim.console import rendering, sign_in
+from api_shim.console import oidc, rendering, sign_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.live import Live, Polled
 from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
@@ -23,7 +23,9 @@ from api_shim.thread_pools import ThreadPool
 from scheduler import assembly
 from scheduler.deadline import set_deadline
 from scheduler.domain.operator import ConsoleSession
+from scheduler.hashing import Hasher
 from scheduler.logs import configure, log
+from scheduler.oidc.sign_in import SignIn
 from scheduler.persistence import revisions
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.settings import Settings, WrongSettings
@@ -62,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(PlainStart)
     _handle_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    for part in (router, sign_in.router, now.router, calendar.router, companies.router, keys.router):
+    for part in (router, sign_in.router, oidc.router, now.router, calendar.router, companies.router, keys.router):
         app.router.routes.extend(part.routes)
     return app
 
@@ -85,6 +87,7 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
         live=Live(poll=poll),
         schema_head=revisions.head(),
         address=Address.of(settings.console_url),
+        oidc=SignIn.of(settings, Hasher(settings.key_pepper.get_secret_value())),
         instance=settings.duecall_instance or None,
     )
     try:

@@ -12,6 +12,7 @@ from api_shim.console.security import Address
 from api_shim.context import run_in_thread
 from api_shim.thread_pools import ThreadPool
 from scheduler.assembly import ConsoleUseCases
+from scheduler.oidc.sign_in import SignIn
 from workers.presence import Presence
 
 P = ParamSpec("P")
@@ -30,6 +31,8 @@ class ConsoleContext:
     schema_head: str
     """The migration that this version needs."""
     address: Address
+    oidc: SignIn | None = None
+    """Sign-in with the identity provider of the settings, if any."""
     instance: str | None = None
     """Id of the `duecall up` that runs this process, if any."""
 

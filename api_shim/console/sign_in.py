@@ -1,11 +1,9 @@
-"""Sign in with a link of `duecall console login`, and sign out.
-
-An identity provider has its place here too: its callback ends with `_signed_in`.
-"""
+"""Sign in with a link of `duecall console login`, and sign out."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
+from api_shim.console import oidc
 from api_shim.console.context import console_context
 from api_shim.console.operators import cookie_of, delete_cookie, set_cookie
 from api_shim.console.rendering import page
@@ -17,7 +15,12 @@ _GONE = 410
 
 @router.get("/sign-in")
 async def sign_in(request: Request) -> Response:
-    return page(request, "sign_in.html", is_signed_out="signedOut" in request.query_params)
+    return page(
+        request,
+        "sign_in.html",
+        is_signed_out="signedOut" in request.query_params,
+        has_oidc=console_context(request).oidc is not None,
+    )
 
 
 @router.get("/sign-in/link/{secret}")
@@ -44,7 +47,8 @@ async def sign_out(request: Request) -> Response:
     session = None if secret is None else await context.run(context.use_cases.sessions.current, secret)
     if session is not None:
         await context.run(context.use_cases.sessions.revoke, session.id)
-    response = RedirectResponse("/sign-in?signedOut", _SEE_OTHER)
+    elsewhere = None if session is None else await oidc.sign_out_elsewhere(request, session)
+    response = elsewhere or RedirectResponse("/sign-in?signedOut", _SEE_OTHER)
     delete_cookie(request, response)
     return response
 

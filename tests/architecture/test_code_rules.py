@@ -74,6 +74,7 @@ POWERS = {
             "scheduler/alarm_webhook.py",
             "scheduler/carriers/twilio_calls.py",
             "scheduler/carriers/simulator/callbacks.py",
+            "scheduler/oidc/provider.py",
         },
     ),
     # Rows get theirs from `scheduler.ids`. Those of traces and of the simulated carrier are in no row.
@@ -104,6 +105,8 @@ def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
         pytest.param("phonenumbers", "scheduler/timing/callee_zones.py", id="asking phonenumbers"),
         pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
         pytest.param("standardwebhooks", "scheduler/alarm_webhook.py", id="signing posts"),
+        pytest.param("authlib", "scheduler/oidc/", id="speaking OpenID Connect"),
+        pytest.param("joserfc", "scheduler/oidc/", id="verifying ID tokens"),
         pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
         pytest.param("email_validator", "scheduler/rules/email_addresses.py", id="judging an address"),
     ],
@@ -120,6 +123,7 @@ SPEAKERS = {
         "scheduler/alarm_webhook.py",
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/callbacks.py",
+        "scheduler/oidc/provider.py",
     },
     "socket": {
         "scheduler/local/fork_server.py",  # a pair of sockets within this machine, as in the next module

@@ -58,9 +58,14 @@ class ConsoleSessions:
             stores.console_sessions.use_link(link.id, now)
             return self._add(stores, f"link:{link.id}", link.role)
 
-    def open(self, actor: str, role: OperatorRole) -> tuple[ConsoleSession, str]:
-        """Return a new session of an operator whom an identity provider has named. Raises ClockWrong, DatabaseAway."""
+    def open(self, actor: str, role: OperatorRole, sign_in: str) -> tuple[ConsoleSession, str] | None:
+        """Return a new session of an operator whom an identity provider has named, with the secret of its cookie.
+
+        `sign_in` identifies the sign-in. None: it has opened a session before. Raises ClockWrong, DatabaseAway.
+        """
         with self._database.transaction() as stores:
+            if not stores.console_sessions.take_act(f"sign-in:{sign_in}", stores.instant(self._now)):
+                return None
             return self._add(stores, actor, role)
 
     def current(self, secret: str) -> ConsoleSession | None:
