@@ -1,9 +1,10 @@
-"""A small identity provider (OpenID Connect) on loopback. Its operator is signed in, and each answer can be wrong."""
+"""A small identity provider (OpenID Connect) on loopback. Each of its answers can be wrong."""
 
 import asyncio
 import base64
 import hashlib
 import hmac
+import html
 import json
 import time
 from base64 import urlsafe_b64encode
@@ -63,6 +64,8 @@ class IdentityProvider:
     roles: Any = field(default_factory=lambda: ["duecall-operator"])
     published: list[RSAKey | ECKey | OctKey] = field(default_factory=lambda: [FIRST_KEY])
     faults: Faults = field(default_factory=Faults)
+    has_page: bool = False
+    """Show a page with a link before the browser is sent back. Otherwise the operator is signed in already."""
     asked: list[str] = field(default_factory=list)
     """Paths of the requests."""
     seen: list[dict[str, str]] = field(default_factory=list)
@@ -148,7 +151,10 @@ class IdentityProvider:
         self._codes[code] = sent
         answer = {"code": code, "state": sent["state"], "iss": self.issuer, **self.faults.answer}
         present = {name: value for name, value in answer.items() if value is not None}
-        return RedirectResponse(f"{sent['redirect_uri']}?{urlencode(present)}", 302)
+        url = f"{sent['redirect_uri']}?{urlencode(present)}"
+        if self.has_page:
+            return HTMLResponse(f'<a href="{html.escape(url)}">Continue as Jana Canary</a>')
+        return RedirectResponse(url, 302)
 
     async def _token(self, request: Request) -> Response:
         if (failure := await self._failure(request)) is not None:

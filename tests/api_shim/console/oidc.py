@@ -49,19 +49,18 @@ class OidcConsole:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[str]:
-    """Serve a console with these settings. Its address is that of the settings, or if it is empty, its own."""
+def served(settings: Settings, address: str | None = None) -> Iterator[str]:
+    """Serve a console with these settings, and yield its address. A proxy may give it another `address`."""
     door = a_door()
     url = address_of(door)
-    chosen = settings.model_copy(update={"console_url": settings.console_url or url})
+    chosen = settings.model_copy(update={"console_url": address or url})
     with a_server(create_app(chosen), door):
         yield url
 
 
-def with_provider(settings: Settings, issuer: str, console_url: str = "") -> Settings:
+def with_provider(settings: Settings, issuer: str) -> Settings:
     return settings.model_copy(
         update={
-            "console_url": console_url,
             "console_oidc_issuer": issuer,
             "console_oidc_client_id": CLIENT_ID,
             "console_oidc_client_secret": SecretStr(CLIENT_SECRET),

@@ -6,8 +6,12 @@ from uuid import UUID
 import httpx
 import pytest
 
+from api_shim.console.app import create_app
 from scheduler.domain.operator import OperatorRole
-from tests.api_shim.console.conftest import Console
+from scheduler.local.valkey import EmbeddedValkey
+from scheduler.persistence.schema import Logins
+from scheduler.settings import WrongSettings
+from tests.api_shim.console.conftest import Console, settings_of_console
 
 OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, GONE = 200, 303, 401, 403, 404, 410
 ACTS = {
@@ -146,3 +150,17 @@ def test_every_role_may_sign_in(console: Console) -> None:
     for role in OperatorRole:
         with console.signed_in(role) as client:
             assert f">{role.value}</span>" in client.get("/").text
+
+
+@pytest.mark.parametrize("address", ["http://console.example.com", "http://127.0.0.1:8001"])
+@pytest.mark.usefixtures("broker")
+async def test_production_refuses_a_console_without_https(logins: Logins, valkey: EmbeddedValkey, address: str) -> None:
+    settings = settings_of_console(logins, valkey.url, address)
+    app = create_app(settings.model_copy(update={"duecall_env": "production"}))
+    with pytest.raises(WrongSettings, match="CONSOLE_URL must be the https address of the console in production"):
+        async with app.router.lifespan_context(app):
+            pass
+    over_https = {"duecall_env": "production", "console_url": "https://console.example.com"}
+    app = create_app(settings.model_copy(update=over_https))
+    async with app.router.lifespan_context(app):
+        assert app.state.console_context.address.is_secure

@@ -12,9 +12,14 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from api_shim.console.app import create_app
 from scheduler.domain.operator import OperatorRole
+from scheduler.local.valkey import EmbeddedValkey
+from scheduler.persistence.schema import Logins
+from scheduler.settings import Settings
 from tests.api_shim.console.busy_installation import linked_pages, make_busy
-from tests.api_shim.console.conftest import Console
+from tests.api_shim.console.conftest import Console, settings_of_console
+from tests.api_shim.console.oidc import served, with_provider
 from tests.support.builders import Tenant
+from tests.support.identity_provider import an_identity_provider
 
 CHROMIUM = Path("/usr/bin/chromium")
 WCAG = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
@@ -124,3 +129,41 @@ def test_pause_of_another_tab_shows_in_an_open_page(console: Console, browser: B
         console.pauses.pause(None, "from another tab")
         expect(page.locator("#banner")).to_contain_text("from another tab", timeout=15_000)
         expect(page.get_by_role("link", name="Resume all calls")).to_be_visible()
+
+
+@pytest.fixture
+def settings(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Settings:
+    return settings_of_console(logins, valkey.url, "http://127.0.0.1")
+
+
+@pytest.mark.parametrize("has_javascript", [True, False])
+def test_operator_signs_in_and_out_with_the_organisation(
+    console: Console, browser: Browser, settings: Settings, has_javascript: bool
+) -> None:
+    """The provider is another site, so the browser sends the strict cookie only after a page of the console."""
+    with (
+        an_identity_provider() as provider,
+        served(with_provider(settings, provider.issuer)) as url,
+        browser.new_context(java_script_enabled=has_javascript) as context,
+    ):
+        provider.has_page = True  # otherwise browsers take the console for the site that began the request
+        page, errors = context.new_page(), []
+        page.on("console", lambda message: errors.append((message.location["url"], message.text)))
+        page.goto(f"{url}/sign-in")
+        assert not has_javascript or violations(page) == []
+        page.get_by_role("button", name="Sign in with your organisation").click()
+        page.get_by_role("link", name="Continue as").click()
+        expect(page.get_by_role("heading", name="Now")).to_be_visible()
+        assert page.url == f"{url}/"
+        strict = {each["name"]: (each["sameSite"], each["httpOnly"]) for each in context.cookies()}
+        assert strict == {"duecall-console": ("Strict", True)}
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Signed out of the organisation")).to_be_visible()
+        assert console.sessions.all() == []
+        provider.roles = []
+        page.goto(f"{url}/sign-in")
+        page.get_by_role("button", name="Sign in with your organisation").click()
+        page.get_by_role("link", name="Continue as").click()
+        expect(page.get_by_role("heading", name="You have no role in the console.")).to_be_visible()
+        assert not has_javascript or violations(page) == []
+        assert [text for place, text in errors if place.startswith(url) and "403 (Forbidden)" not in text] == []

@@ -7,15 +7,19 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from api_shim.console import live
 from scheduler.clock import machine_now
+from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
+from scheduler.persistence.schema import Logins
 from scheduler.rules.pause_reasons import LONGEST
 from scheduler.use_cases.operations.acts import Acts
-from tests.api_shim.console.conftest import Console
-from tests.conftest import seed
+from tests.api_shim.console.conftest import Console, settings_of_console
+from tests.api_shim.console.oidc import served
+from tests.conftest import seed, wait_until
 
-OK, SEE_OTHER, CONFLICT, UNPROCESSABLE = 200, 303, 409, 422
+OK, SEE_OTHER, CONFLICT, UNPROCESSABLE, AWAY = 200, 303, 409, 422, 503
 PAUSE, RESUME = "/acts/pause-everything", "/acts/resume-everything"
 
 
@@ -187,3 +191,25 @@ def test_new_session_is_not_ended_by_an_older_poll(console: Console, viewer: htt
             console.pauses.pause(None, "still connected")
             names |= {next(other)[0]}
     assert "signed-out" not in names
+
+
+def test_closed_stream_frees_its_place(
+    console: Console, viewer: httpx.Client, logins: Logins, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MOST_STREAMS", 2)
+    with served(settings_of_console(logins, valkey.url, console.url)) as url, console.client() as client:
+        client.base_url, client.cookies = httpx.URL(url), viewer.cookies
+
+        def status() -> int:
+            with client.stream("GET", "/live") as another:
+                return another.status_code
+
+        with events(client) as first:
+            next(first)
+            with events(client) as second:
+                next(second)
+                refused = client.get("/live")
+                assert (refused.status_code, refused.text) == (AWAY, "Too many pages of the console are open.")
+                assert client.get("/").status_code == OK
+            wait_until(lambda: status() == OK, says="the closed stream has freed its place")
+            assert next(first)

@@ -123,7 +123,7 @@ def test_cookies_of_a_sign_in(oidc: OidcConsole, browser: httpx.Client) -> None:
 
 def test_cookie_over_https_is_of_this_host_alone(settings: Settings, oidc: OidcConsole) -> None:
     address = "https://console.example.com"
-    with served(with_provider(settings, oidc.provider.issuer, address)) as url:
+    with served(with_provider(settings, oidc.provider.issuer), address) as url:
         headers = {"Host": "console.example.com"}
         secure = OidcConsole(url=url, provider=oidc.provider, sessions=oidc.sessions, headers=headers)
         with secure.browser() as browser:
