@@ -1,13 +1,14 @@
 """Assembly: builds the use cases of a process from its settings, in one place, once."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from scheduler import failpoints
 from scheduler.alarm_receiver import AlarmReceiver
 from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.clock import Now, clock
+from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
 from scheduler.persistence.database import Database
@@ -47,6 +48,9 @@ from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import Submit
 from scheduler.use_cases.submit_message import Messages
+
+if TYPE_CHECKING:
+    from scheduler.oidc.sign_in import SignIn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +179,30 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
         company_pages=CompanyPages(context),
         key_pages=KeyPages(database, now),
         hasher=context.hasher,
+    )
+
+
+def oidc_sign_in(settings: Settings) -> "SignIn | None":
+    """Build the sign-in with the identity provider of the settings. None: operators sign in with links only."""
+    from scheduler.oidc.provider import Provider
+    from scheduler.oidc.sign_in import SignIn
+
+    issuer, client_id = settings.console_oidc_issuer, settings.console_oidc_client_id
+    secret = settings.console_oidc_client_secret
+    if issuer is None or client_id is None or secret is None:
+        return None
+    return SignIn(
+        Provider(issuer, client_id, secret.get_secret_value()),
+        Hasher(settings.key_pepper.get_secret_value()),
+        redirect_uri=f"{settings.console_url}/sign-in/callback",
+        after_sign_out_uri=f"{settings.console_url}/sign-in",
+        scope=settings.console_oidc_scope,
+        roles_claim=settings.console_oidc_roles_claim,
+        roles={
+            OperatorRole.VIEWER: settings.console_oidc_viewer_role,
+            OperatorRole.OPERATOR: settings.console_oidc_operator_role,
+            OperatorRole.ADMIN: settings.console_oidc_admin_role,
+        },
     )
 
 

@@ -23,9 +23,7 @@ from api_shim.thread_pools import ThreadPool
 from scheduler import assembly
 from scheduler.deadline import set_deadline
 from scheduler.domain.operator import ConsoleSession
-from scheduler.hashing import Hasher
 from scheduler.logs import configure, log
-from scheduler.oidc.sign_in import SignIn
 from scheduler.persistence import revisions
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.settings import Settings, WrongSettings
@@ -87,7 +85,7 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
         live=Live(poll=poll),
         schema_head=revisions.head(),
         address=Address.of(settings.console_url),
-        oidc=SignIn.of(settings, Hasher(settings.key_pepper.get_secret_value())),
+        oidc=assembly.oidc_sign_in(settings),
         instance=settings.duecall_instance or None,
     )
     try:

@@ -23,7 +23,6 @@ from scheduler.hashing import Hasher
 from scheduler.oidc.id_tokens import SIGN_IN_LASTS, UnknownKey, is_plain, role_of, verified
 from scheduler.oidc.provider import Metadata, Provider, Tokens
 from scheduler.oidc.refusals import Refusal, SignInRefused
-from scheduler.settings import Settings
 
 DEADLINE_S = 5.0
 """Time for all requests of one step to the provider."""
@@ -70,27 +69,6 @@ class SignIn:
         self._scope = scope
         self.roles_claim = roles_claim
         self.roles = roles
-
-    @classmethod
-    def of(cls, settings: Settings, hasher: Hasher) -> "SignIn | None":
-        """Return the sign-in of the settings. None: only links sign in."""
-        issuer, client_id = settings.console_oidc_issuer, settings.console_oidc_client_id
-        secret = settings.console_oidc_client_secret
-        if issuer is None or client_id is None or secret is None:
-            return None
-        return cls(
-            Provider(issuer, client_id, secret.get_secret_value()),
-            hasher,
-            redirect_uri=f"{settings.console_url}/sign-in/callback",
-            after_sign_out_uri=f"{settings.console_url}/sign-in",
-            scope=settings.console_oidc_scope,
-            roles_claim=settings.console_oidc_roles_claim,
-            roles={
-                OperatorRole.VIEWER: settings.console_oidc_viewer_role,
-                OperatorRole.OPERATOR: settings.console_oidc_operator_role,
-                OperatorRole.ADMIN: settings.console_oidc_admin_role,
-            },
-        )
 
     async def start(self) -> Started:
         # By the machine's clock, as the provider's times: an installation's may be moved.
