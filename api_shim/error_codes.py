@@ -85,6 +85,7 @@ _CAUSES: Mapping[str, str] = {
 }
 _OF_OPERATORS = frozenset(
     {
+        "DECISION_WAITING",
         "EXPIRY_IN_PAST",
         "KEY_NAME_INVALID",
         "KEY_REVOKED",

@@ -287,6 +287,12 @@ class OutcomeDecided(Conflict):
     code = "OUTCOME_DECIDED"
 
 
+class DecisionWaiting(Conflict):
+    """A decision about this interview waits for a worker, which applies it within seconds. Open the list after that."""
+
+    code = "DECISION_WAITING"
+
+
 class NewerCallAttempt(Conflict):
     """The interview has a newer call attempt, so this one is not repeated. See details.attemptId."""
 

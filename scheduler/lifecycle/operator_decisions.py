@@ -16,15 +16,30 @@ def on_decision(attempt: Attempt, newer: Sequence[Attempt], request: DecideOutco
     """
     if attempt.decision is request.decision:
         return None
+    must_be_undecided(attempt)
+    if request.decision is Decision.DID_NOT_RING:
+        # An invoke would replace a pending attempt, or call a person who was called in the meantime.
+        for each in newer:
+            if may_replace(each):
+                raise NewerCallAttempt(attemptId=str(each.id))
+    return Decided(decision=request.decision, reason=request.reason)
+
+
+def must_be_undecided(attempt: Attempt) -> None:
+    """Raise OutcomeNotUnknown, OutcomeDecided or CallAttemptInProgress unless an operator may decide about it."""
     if attempt.reason is not Reason.OUTCOME_UNKNOWN:
         raise OutcomeNotUnknown(status=attempt.state.value, reasonCode=attempt.reason and attempt.reason.value)
     if attempt.decision is not None:
         raise OutcomeDecided(decision=attempt.decision.value)
     if has_live_leg(attempt):
         raise CallAttemptInProgress(attemptId=str(attempt.id))
-    if request.decision is Decision.DID_NOT_RING:
-        # An invoke would replace a pending attempt, or call a person who was called in the meantime.
-        for each in newer:
-            if each.state is not AttemptState.CANCELLED:
-                raise NewerCallAttempt(attemptId=str(each.id))
-    return Decided(decision=request.decision, reason=request.reason)
+
+
+def newer_than(attempt: Attempt, of_interview: Sequence[Attempt]) -> Sequence[Attempt]:
+    """Return the later attempts of the interview."""
+    return [each for each in of_interview if each.id != attempt.id and each.created_at >= attempt.created_at]
+
+
+def may_replace(newer: Attempt) -> bool:
+    """Return True if a newer attempt rules out another call. A cancelled one does not: nobody was called by it."""
+    return newer.state is not AttemptState.CANCELLED

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import Select, delete, func, select, text, tuple_, update
 
 from scheduler.domain.alarm import KeptAlarm, RaisedAlarm
 from scheduler.ids import new_id
@@ -26,6 +27,17 @@ _RAISE = text("""
 _IS_OPEN = alarms.c.acknowledged_at.is_(None)
 _IS_ONE_TO_POST = Fixed(select(alarms.c.id).where(alarms.c.post_at <= given_instant("now")).limit(1))
 _kept = partial(from_row, KeptAlarm)
+AlarmPlace: TypeAlias = tuple[datetime, UUID]
+"""The place of an open alarm in the list: when it was last seen, and its id."""
+
+
+def _of_kind(kind: str | None) -> Select[tuple[Any, ...]]:
+    return select(alarms) if kind is None else select(alarms).where(alarms.c.kind == kind)
+
+
+def _open_of(alarm_id: UUID | None, kind: str | None) -> Select[tuple[Any, ...]]:
+    is_wanted = alarms.c.kind == kind if alarm_id is None else alarms.c.id == alarm_id
+    return select(alarms).where(_IS_OPEN, is_wanted).order_by(alarms.c.id)
 
 
 class Alarms(Store):
@@ -45,9 +57,12 @@ class Alarms(Store):
         counts = as_json(of_alarms(raised).items())
         self._connection.execute(_RAISE, {"raised": json.dumps(rows), "counts": counts})
 
-    def open(self, limit: int) -> Sequence[KeptAlarm]:
-        """Return the open alarms, the last seen first."""
-        return self._all(_kept, select(alarms).where(_IS_OPEN).order_by(alarms.c.last_seen_at.desc()).limit(limit))
+    def open(self, limit: int, kind: str | None = None, after: AlarmPlace | None = None) -> Sequence[KeptAlarm]:
+        """Return open alarms, the last seen first. `after`: only those that follow this place."""
+        query = _of_kind(kind).where(_IS_OPEN).order_by(alarms.c.last_seen_at.desc(), alarms.c.id.desc()).limit(limit)
+        if after is not None:
+            query = query.where(tuple_(alarms.c.last_seen_at, alarms.c.id) < tuple_(*after))
+        return self._all(_kept, query)
 
     def open_of_company(self, company_id: UUID, limit: int) -> Sequence[KeptAlarm]:
         """Return the open alarms that name this company, the last seen first."""
@@ -55,14 +70,24 @@ class Alarms(Store):
         query = select(alarms).where(_IS_OPEN, of_company).order_by(alarms.c.last_seen_at.desc())
         return self._all(_kept, query.limit(limit))
 
-    def newest(self, limit: int) -> Sequence[KeptAlarm]:
-        """Return alarms, acknowledged or not, newest first."""
-        return self._all(_kept, select(alarms).order_by(alarms.c.id.desc()).limit(limit))
+    def newest(
+        self, limit: int, kind: str | None = None, before: UUID | None = None, *, acknowledged: bool = False
+    ) -> Sequence[KeptAlarm]:
+        """Return alarms, newest first. `acknowledged`: only those. `before`: only those older than this alarm."""
+        query = _of_kind(kind).order_by(alarms.c.id.desc()).limit(limit)
+        if acknowledged:
+            query = query.where(~_IS_OPEN)
+        if before is not None:
+            query = query.where(alarms.c.id < before)
+        return self._all(_kept, query)
+
+    def find_open(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
+        """Return the open alarm of this id, or all of this kind."""
+        return self._all(_kept, _open_of(alarm_id, kind))
 
     def lock_open(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
         """Lock the open alarm of this id, or all of this kind."""
-        query = select(alarms).where(_IS_OPEN, alarms.c.kind == kind if alarm_id is None else alarms.c.id == alarm_id)
-        return self._all(_kept, query.order_by(alarms.c.id).with_for_update())
+        return self._all(_kept, _open_of(alarm_id, kind).with_for_update())
 
     def acknowledge(self, ids: Sequence[UUID], actor: str, note: str | None, now: datetime) -> None:
         """Close alarms that the caller has locked. They are no longer posted."""

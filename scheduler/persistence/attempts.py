@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, any_, bindparam, func, literal_column, or_, select, text, update
+from sqlalchemy import Row, and_, any_, bindparam, func, literal_column, null, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
@@ -93,6 +93,9 @@ _LOCK_LIVE_LEG = Fixed(
 )
 
 _OLDEST_FIRST = select(attempts).order_by(attempts.c.created_at, attempts.c.id)
+_WITHOUT_NUMBER = select(
+    *(column for column in attempts.c if column.name != "called_number"), null().label("called_number")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +137,13 @@ class Attempts(Store):
         return self._all(attempt_of, _OF_CHAINS, {"ids": list(chain_ids)})
 
     def find(self, attempt_id: UUID) -> Attempt | None:
-        """Return the attempt of any company, for operators."""
-        return self._one(attempt_of, select(attempts).where(attempts.c.id == attempt_id))
+        """Return the attempt of any company, for operators, without the called number."""
+        return self._one(attempt_of, _WITHOUT_NUMBER.where(attempts.c.id == attempt_id))
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
-        """Return all attempts of an interview of any company, also deleted attempts, oldest first, for operators."""
-        return tuple(self._all(attempt_of, _OLDEST_FIRST.where(attempts.c.interview_id == interview_id)))
+        """Return all attempts of an interview of any company, also deleted ones, oldest first, like `find`."""
+        query = _WITHOUT_NUMBER.where(attempts.c.interview_id == interview_id)
+        return tuple(self._all(attempt_of, query.order_by(attempts.c.created_at, attempts.c.id)))
 
     def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
         """Return the events of the attempt, oldest first."""
@@ -175,6 +179,14 @@ class Attempts(Store):
         """
         values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
         return self._all(attempt_of, _LOCK_ALL, values)
+
+    def lock_without_number(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
+        """Lock an attempt, deleted or not, of an interview that the caller has locked. Its called number is left out.
+
+        For events that do not change the number: only changed columns are saved.
+        """
+        query = _WITHOUT_NUMBER.where(attempts.c.interview_id == interview_id, attempts.c.id == attempt_id)
+        return self._one(attempt_of, query.with_for_update(key_share=True))
 
     def open_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, UUID]:
         """Return the attempt of each interview that is pending or in progress, if there is one."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from scheduler.domain.audit import Act, AuditEntry, as_stored
 from scheduler.persistence.connection import Connection
@@ -26,6 +26,9 @@ class AuditFilter:
     company_id: UUID | None = None
     target_kind: str | None = None
     target_id: str | None = None
+    verb: str | None = None
+    concerns: UUID | None = None
+    """Id of the target or of the company."""
 
 
 def _add(connection: Connection, batches: Sequence[Sequence[Mapping[str, Any]]]) -> None:
@@ -69,7 +72,11 @@ class Audit(Store):
             (audit.c.company_id, wanted.company_id),
             (audit.c.target_kind, wanted.target_kind),
             (audit.c.target_id, wanted.target_id),
+            (audit.c.verb, wanted.verb),
         ):
             if value is not None:
                 query = query.where(column == value)
+        if wanted.concerns is not None:
+            is_target = audit.c.target_id == str(wanted.concerns)
+            query = query.where(or_(is_target, audit.c.company_id == wanted.concerns))
         return self._all(partial(from_row, AuditEntry), query)

@@ -93,13 +93,6 @@ _LOCK_UNHEARD = Fixed(
         carrier_events.c.quarantined_at.is_(None),
     ).with_for_update(of=carrier_events, skip_locked=True)
 )
-_LOCK_QUARANTINED = Fixed(
-    _EVENTS.where(
-        carrier_events.c.id == bindparam("id"),
-        carrier_events.c.heard_at.is_(None),
-        carrier_events.c.quarantined_at.is_not(None),
-    ).with_for_update(of=carrier_events)
-)
 _COUNT_QUARANTINED = select(func.count()).where(
     carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_not(None)
 )
@@ -154,10 +147,6 @@ class CarrierEvents(Store):
             .returning(carrier_events.c.quarantined_at)
         ).one_or_none()
         return row is not None and row.quarantined_at is not None
-
-    def lock_quarantined(self, event_id: UUID) -> CarrierEvent | None:
-        """Lock the event if it is in quarantine."""
-        return self._one(_event, _LOCK_QUARANTINED, {"id": event_id})
 
     def count_quarantined(self) -> int:
         """Count the events in quarantine, from the index of unprocessed events."""

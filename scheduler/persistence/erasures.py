@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, and_, any_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, any_, delete, func, insert, literal, or_, select, tuple_, update
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
@@ -73,6 +73,8 @@ class Certificate:
 
 _CERTIFICATES = select(*(erasures.c[name] for name in Certificate.__dataclass_fields__))
 _certificate = partial(from_row, Certificate)
+CertificatePlace: TypeAlias = tuple[datetime, UUID]
+"""The place of a certificate in the list: when the erasure was requested, and the id of the company."""
 
 
 class Erasures(Store):
@@ -113,9 +115,21 @@ class Erasures(Store):
         count, oldest_at = self._connection.execute(query).one()
         return count, oldest_at
 
-    def newest(self, limit: int) -> Sequence[Certificate]:
-        """Return up to `limit` certificates, the last request first."""
-        return self._all(_certificate, _CERTIFICATES.order_by(erasures.c.asked_at.desc()).limit(limit))
+    def newest(
+        self, limit: int, after: CertificatePlace | None = None, *, is_finished: bool | None = None
+    ) -> Sequence[Certificate]:
+        """Return up to `limit` certificates, the last request first. `is_finished`: only those, or only the others.
+
+        `after`: only those that follow this place.
+        """
+        query = _CERTIFICATES.order_by(erasures.c.asked_at.desc(), erasures.c.company_id.desc()).limit(limit)
+        if is_finished is not None:
+            query = query.where(
+                erasures.c.finished_at.is_not(None) if is_finished else erasures.c.finished_at.is_(None)
+            )
+        if after is not None:
+            query = query.where(tuple_(erasures.c.asked_at, erasures.c.company_id) < tuple_(*after))
+        return self._all(_certificate, query)
 
     def find(self, company_id: UUID) -> Certificate | None:
         return self._one(_certificate, _CERTIFICATES.where(erasures.c.company_id == company_id))

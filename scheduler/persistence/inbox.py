@@ -12,7 +12,8 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, bindparam, cast, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from scheduler.domain.command import Answer, Command, CommandKind
+from scheduler.domain.command import Answer, Command, CommandKind, refusal_of
+from scheduler.domain.refusals import CommandDropped
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import ANSWER
@@ -54,6 +55,17 @@ class UnappliedCommand:
     quarantined_at: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionAnswer:
+    """The answer of an operator's decision about an unknown outcome."""
+
+    is_applied: bool
+    refusal: str | None
+    """The reason for which nothing was decided."""
+    attempt_id: UUID | None
+    """The attempt that calls again, or the decided one."""
+
+
 FoundOrError: TypeAlias = FoundCommand | ValueError
 """A command, or the error that its row cannot be read. It concerns none of the other commands of a query."""
 
@@ -71,7 +83,8 @@ class Inbox(Store):
             answer=None if command.answer is None else json.dumps(_answer_as_json(command.answer)),
             packed_snapshot=b"" if command.may_be_packed else None,
         )
-        return self._connection.execute(_ADD, values).first() is not None
+        add = _ADD if command.idempotency_key is None else _ADD_ONCE
+        return self._connection.execute(add, values).first() is not None
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
         return self._one(_command, select(inbox).where(_of_key(principal_id, idempotency_key)))
@@ -157,19 +170,25 @@ class Inbox(Store):
         self._connection.execute(update(inbox).where(inbox.c.id == command_id).values(quarantined_at=now))
         return True
 
-    def lock_quarantined(self, command_id: UUID) -> Command | None:
-        query = select(inbox).where(inbox.c.id == command_id, *_QUARANTINED).with_for_update()
-        return self._one(_command, query)
+    def drop(self, command_ids: Sequence[UUID], now: datetime) -> None:
+        """Answer commands with COMMAND_DROPPED and delete their bodies, which may contain personal data."""
+        answer = _answer_as_json(Answer(refusal=refusal_of(CommandDropped())))
+        for each in command_ids:
+            self._connection.write(_ANSWER, each, {"id": each, "applied_at": now, "body": None, "answer": answer})
 
-    def lock_forgotten(self, before: datetime, limit: int) -> Sequence[Command]:
+    def decision(self, command_id: UUID) -> DecisionAnswer | None:
+        """Return the answer of an operator's decision, in the form that the console may read."""
+        return self._one(partial(from_row, DecisionAnswer), _DECISION, {"id": command_id})
+
+    def lock_forgotten(self, before: datetime, limit: int) -> Sequence[UUID]:
         """Lock commands in quarantine since before then that block no interview."""
         query = (
-            select(inbox)
+            select(inbox.c.id)
             .where(*_QUARANTINED, inbox.c.quarantined_at < before, inbox.c.interview_id.is_(None))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return self._all(_command, query)
+        return list(self._connection.execute(query).scalars())
 
     def requeue(self, command_id: UUID) -> None:
         """Take the command out of quarantine, as if its hint was only sent when it was received."""
@@ -210,6 +229,7 @@ class Inbox(Store):
         ).all()
 
 
+_DECISION = text("SELECT * FROM decision_answer(:id)")
 _COMPANY_DELETED = and_(
     inbox.c.company_id.is_not(None),
     ~select(companies.c.id).where(companies.c.id == inbox.c.company_id, companies.c.deleted_at.is_(None)).exists(),
@@ -230,7 +250,7 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
 
 
 # These are built once: building them for each command took longer than executing them.
-_ADD = text("""
+_NEW = """
     INSERT INTO inbox (
         id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at,
         rung_at, applied_at, answer, packed_snapshot, failures
@@ -239,6 +259,11 @@ _ADD = text("""
         :id, :principal_id, :key_id, :company_id, :idempotency_key, :request_hash, :kind, CAST(:body AS jsonb),
         :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :packed_snapshot, 0
     )
+"""
+# Without the clause for conflicts, which needs the right to read the keys. The console adds commands and has it not.
+_ADD = text(f"{_NEW} RETURNING id")
+_ADD_ONCE = text(f"""
+    {_NEW}
     ON CONFLICT (principal_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id
 """)

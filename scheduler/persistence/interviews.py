@@ -74,6 +74,11 @@ class Interviews(Store):
         """Lock interviews like `lock`, in the order of their ids."""
         return self._all(_interview, _LOCK_ALL, {"ids": list(interview_ids)})
 
+    def hold(self, interview_id: UUID) -> None:
+        """Lock the interview like `lock`, and read nothing of it."""
+        query = select(interviews.c.id).where(interviews.c.id == interview_id)
+        self._connection.execute(query.with_for_update(key_share=True))
+
     def set_status(self, interview_id: UUID, status: InterviewStatus, now: datetime) -> None:
         over = status is not InterviewStatus.SCHEDULED
         row = {"id": interview_id, "status": status.value, "finished_at": now if over else None, "updated_at": now}

@@ -589,6 +589,7 @@ erasures = Table(
     Column("finished_at", _INSTANT),
     Column("erased", JSONB, nullable=False),
     Index("ix_erasures_open", "rung_at", postgresql_where=text("finished_at IS NULL")),
+    Index(None, "asked_at", "company_id"),
 )
 
 attempt_history = Table(
@@ -732,6 +733,7 @@ alarms = Table(
     CheckConstraint("acknowledged_at IS NULL OR post_at IS NULL", name="acknowledged_is_not_posted"),
     Index("uq_alarms_open", "kind", "subjects", unique=True, postgresql_where=text("acknowledged_at IS NULL")),
     Index("ix_alarms_to_post", "post_at", postgresql_where=text("post_at IS NOT NULL")),
+    Index(None, "kind", "id"),
 )
 
 audit = Table(
@@ -750,6 +752,10 @@ audit = Table(
     Column("before", JSONB, nullable=False),
     Column("after", JSONB, nullable=False),
     Column("trace_id", Text),
+    Index(None, "actor", "id"),
+    Index(None, "verb", "id"),
+    Index(None, "target_id", "id"),
+    Index(None, "company_id", "id"),
 )
 
 console_sessions = Table(

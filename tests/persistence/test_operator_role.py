@@ -1,17 +1,21 @@
 """The role of the operators' console: it reads no personal data, whatever a page asks for."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from uuid import uuid4
 
 import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from scheduler.domain.command import CommandKind
+from scheduler.domain.principal import OPERATORS
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.schema import Logins
 from scheduler.persistence.tables import metadata
-from tests.support.builders import Tenant, a_placed_attempt
+from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command
 
 FORBIDDEN = {
     "companies": {"profile", "metadata", "prices"},
@@ -36,16 +40,20 @@ WRITTEN = {
     "companies": {"paused_at", "pause_reason", "resumed_at", "updated_at"},
     "carrier_accounts": {"paused_at", "pause_reason", "claimed_on", "claimed_copy", "updated_at"},
     "inbox": {
-        *("failures", "quarantined_at", "rung_at", "applied_at"),
+        *("failures", "quarantined_at", "first_failed_at", "failed_with", "rung_at", "applied_at"),
         *("answer", "packed_snapshot", "body", "interview_id"),
     },
-    "carrier_events": {"failures", "quarantined_at", "rung_at", "heard_at", "raw"},
+    "carrier_events": {
+        *("failures", "quarantined_at", "first_failed_at", "failed_with", "rung_at", "heard_at", "raw"),
+    },
     "alarms": {"acknowledged_at", "acknowledged_by", "note", "post_at"},
     "api_keys": {"revoked_at", "suspended_at", "suspend_reason", "updated_at"},
     "console_sessions": {"last_used_at", "revoked_at"},
     "sign_in_links": {"used_at"},
 }
-INSERTED = {"console_sessions", "console_acts", "audit"}
+LOCKED = {"interviews", "attempts"}
+"""Tables whose rows may be locked, for which the role needs the right to change a column. A policy forbids changes."""
+INSERTED = {"console_sessions", "console_acts", "audit", "inbox"}
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +86,33 @@ def test_operator_reads_only_columns_without_personal_data(operator: Database, t
 def test_operator_writes_only_what_acts_change(operator: Database, table: str) -> None:
     columns = {column for name, column in COLUMNS if name == table}
     written = {column for column in columns if _may(operator, f"UPDATE {table} SET {column} = DEFAULT WHERE false")}
-    assert written == WRITTEN.get(table, set())
+    assert written == ({"updated_at"} if table in LOCKED else WRITTEN.get(table, set()))
     assert not _may(operator, f"DELETE FROM {table}")
     inserts = text(f"SELECT has_any_column_privilege('{table}', 'INSERT')")
     with operator.reading() as stores:
-        assert stores.connection.execute(inserts).scalar_one() == (
-            table in {"console_sessions", "console_acts", "audit"}
-        )
+        assert stores.connection.execute(inserts).scalar_one() == (table in INSERTED)
+
+
+@pytest.mark.parametrize("table", sorted(LOCKED))
+def test_operator_locks_rows_that_it_may_not_change(operator: Database, tenant: Tenant, table: str) -> None:
+    a_placed_attempt(tenant)
+    with operator.transaction() as stores:
+        assert stores.connection.execute(text(f"SELECT id FROM {table} FOR NO KEY UPDATE")).scalars() != []
+    with pytest.raises(ProgrammingError, match="violates row-level security"), operator.transaction() as stores:
+        stores.connection.execute(text(f"UPDATE {table} SET updated_at = now()"))
+
+
+def test_operator_adds_only_decisions_to_the_inbox(operator: Database, tenant: Tenant) -> None:
+    waiting = a_waiting_command(tenant, None)
+    decision = replace(waiting, id=uuid4(), kind=CommandKind.DECIDE_OUTCOME, principal_id=OPERATORS)
+    with operator.transaction() as stores:
+        assert stores.inbox.add(decision)
+    for other in (
+        replace(decision, id=uuid4(), kind=CommandKind.INVOKE_ATTEMPT),
+        replace(decision, id=uuid4(), principal_id=waiting.principal_id),
+    ):
+        with pytest.raises(ProgrammingError, match="violates row-level security"), operator.transaction() as stores:
+            stores.inbox.add(other)
 
 
 def test_operator_sees_the_rows_of_all_companies(operator: Database, tenant: Tenant) -> None:

@@ -10,6 +10,7 @@ from scheduler.domain.actor import SYSTEM
 from scheduler.domain.alarm import AlarmKey, KeptAlarm, RaisedAlarm, key_of
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
+from scheduler.persistence.alarms import AlarmPlace
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
@@ -72,15 +73,25 @@ class Alarms:
         self._now = now
         self._actor = actor
 
-    def open(self) -> Sequence[KeptAlarm]:
-        """Return the open alarms, the last seen first. Raises DatabaseAway."""
+    def open(self, kind: str | None = None, after: AlarmPlace | None = None, limit: int = SHOWN) -> Sequence[KeptAlarm]:
+        """Return open alarms, the last seen first. `after`: only those that follow this place. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return stores.alarms.open(SHOWN)
+            return stores.alarms.open(limit, kind, after)
 
-    def all(self) -> Sequence[KeptAlarm]:
-        """Return open and acknowledged alarms, newest first. Raises DatabaseAway."""
+    def all(
+        self, kind: str | None = None, before: UUID | None = None, limit: int = SHOWN, *, acknowledged: bool = False
+    ) -> Sequence[KeptAlarm]:
+        """Return open and acknowledged alarms, or only these, newest first. `before`: only older ones than this alarm.
+
+        Raises DatabaseAway.
+        """
         with self._database.reading() as stores:
-            return stores.alarms.newest(SHOWN)
+            return stores.alarms.newest(limit, kind, before, acknowledged=acknowledged)
+
+    def to_acknowledge(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
+        """Return the alarms that `acknowledge` would close now. Raises NotFound without any, DatabaseAway."""
+        with self._database.reading() as stores:
+            return _found(stores.alarms.find_open(alarm_id, kind))
 
     def count_open(self) -> Mapping[str, int]:
         """Count the open alarms by kind. Raises DatabaseAway."""
@@ -96,11 +107,7 @@ class Alarms:
         """
         note = pause_reasons.optional(note)
         with self._database.transaction() as stores:
-            closed = stores.alarms.lock_open(alarm_id, kind)
-            if not closed:
-                raise NotFound(
-                    "No such alarm is open; `duecall alarms list` shows the open alarms.", resourceType="alarm"
-                )
+            closed = _found(stores.alarms.lock_open(alarm_id, kind))
             now = stores.instant(self._now)
             stores.alarms.acknowledge([each.id for each in closed], self._actor, note, now)
             stores.audit.add(self._actor, [_acknowledged(each, note, now) for each in closed], now)
@@ -114,6 +121,16 @@ def raise_in(stores: Stores, kind: str, now: datetime, **subjects: UUID) -> None
     """
     key = key_of(kind, subjects)
     stores.alarms.raise_all([RaisedAlarm(key=key, first_seen_at=now, last_seen_at=now)], now)
+
+
+def _found(alarms: Sequence[KeptAlarm]) -> Sequence[KeptAlarm]:
+    if not alarms:
+        raise NotFound(
+            "No such alarm is open: it was acknowledged before, or the id or the kind is wrong. The page Alarms and"
+            " `duecall alarms list` have the open ones.",
+            resourceType="alarm",
+        )
+    return alarms
 
 
 def _acknowledged(alarm: KeptAlarm, note: str | None, now: datetime) -> Act:

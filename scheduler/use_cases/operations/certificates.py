@@ -5,7 +5,7 @@ from uuid import UUID
 
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database
-from scheduler.persistence.erasures import Certificate
+from scheduler.persistence.erasures import Certificate, CertificatePlace
 
 MAX_LISTED = 100
 
@@ -14,10 +14,15 @@ class Certificates:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def newest(self) -> Sequence[Certificate]:
-        """Return the last erasures, newest first, at most `MAX_LISTED`. Raises DatabaseAway."""
+    def newest(
+        self, limit: int = MAX_LISTED, after: CertificatePlace | None = None, *, is_finished: bool | None = None
+    ) -> Sequence[Certificate]:
+        """Return the last erasures, newest first. `is_finished`: only those, or only the others. Raises DatabaseAway.
+
+        `after`: only those that follow this place.
+        """
         with self._database.reading() as stores:
-            return stores.erasures.newest(MAX_LISTED)
+            return stores.erasures.newest(limit, after, is_finished=is_finished)
 
     def of_company(self, company_id: UUID) -> Certificate:
         """Return the certificate of a deleted company. Raises NotFound, DatabaseAway."""
@@ -25,7 +30,8 @@ class Certificates:
             found = stores.erasures.find(company_id)
         if found is None:
             raise NotFound(
-                "No erasure of such a company was requested; `duecall erasures list` has the newest.",
+                "No erasure of such a company was requested. The page Erasures and `duecall erasures list` have the"
+                " newest.",
                 resourceType="erasure",
                 resourceId=str(company_id),
             )

@@ -7,7 +7,6 @@ from scheduler.clock import Now
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import retention
-from scheduler.use_cases.operations.quarantine import dropped
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 
@@ -20,10 +19,9 @@ _Forget = Callable[[Stores, datetime, int], int]
 
 def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
     """Drop commands that have been in quarantine for a month, because they contain personal data."""
-    commands = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
-    for each in commands:
-        dropped(stores, each, now)
-    return len(commands)
+    ids = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
+    stores.inbox.drop(ids, now)
+    return len(ids)
 
 
 _STEPS: tuple[_Forget, ...] = (

@@ -8,11 +8,9 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.command import Answer, Command, refusal_of
-from scheduler.domain.refusals import CommandDropped, NotFound
-from scheduler.persistence.carrier_events import CarrierEvent
+from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database
-from scheduler.persistence.quarantine import Quarantined, QuarantineKind
+from scheduler.persistence.quarantine import Quarantined, QuarantineKind, QuarantinePlace
 from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
 
@@ -36,8 +34,24 @@ class Quarantine:
 
     def all(self) -> Sequence[Quarantined]:
         """Return everything in quarantine, oldest first. Raises DatabaseAway."""
+        return self.page(None, None, None)
+
+    def page(
+        self, kind: QuarantineKind | None, after: QuarantinePlace | None, limit: int | None
+    ) -> Sequence[Quarantined]:
+        """Return up to `limit` items, oldest first. `after`: only those that follow this place. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return stores.quarantine.all()
+            return stores.quarantine.page(kind, after, limit)
+
+    def find(self, quarantined_id: UUID) -> Quarantined:
+        """Return a command or a callback in quarantine. Raises NotFound, DatabaseAway."""
+        with self._database.reading() as stores:
+            return _found(stores.quarantine.find(quarantined_id), quarantined_id)
+
+    def next_look(self, quarantined: Quarantined) -> datetime | None:
+        """Return the next poll or search of the carrier about the attempt of a callback. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return _next_look(stores, quarantined)
 
     def requeue(self, quarantined_id: UUID, reason: str) -> QuarantineKind:
         """Retry a command or a callback. The clock sends its hint within a sweep.
@@ -46,14 +60,14 @@ class Quarantine:
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
-            found = _locked(stores, quarantined_id)
+            found = _found(stores.quarantine.lock(quarantined_id), quarantined_id)
             act, now = _act("retry", found, reason, "WAITING"), stores.instant(self._now)
             stores.audit.add(self._actor, [act], now)
-            if isinstance(found, Command):
+            if found.kind is QuarantineKind.COMMAND:
                 stores.inbox.requeue(found.id)
-                return QuarantineKind.COMMAND
-            stores.carrier_events.requeue(found.id)
-            return QuarantineKind.CALLBACK
+            else:
+                stores.carrier_events.requeue(found.id)
+            return found.kind
 
     def drop(self, quarantined_id: UUID, reason: str) -> Dropped:
         """Drop a command or a callback. Its body is deleted.
@@ -64,47 +78,42 @@ class Quarantine:
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
-            found = _locked(stores, quarantined_id)
+            found = _found(stores.quarantine.lock(quarantined_id), quarantined_id)
             act, now = _act("drop", found, reason, "DROPPED"), stores.instant(self._now)
             stores.audit.add(self._actor, [act], now)
-            if isinstance(found, Command):
-                dropped(stores, found, now)
-                return Dropped(kind=QuarantineKind.COMMAND)
+            if found.kind is QuarantineKind.COMMAND:
+                stores.inbox.drop([found.id], now)
+                return Dropped(kind=found.kind)
             stores.carrier_events.heard([found.id], now)
-            attempt = None if found.claim is None else stores.attempts.find(found.claim.attempt_id)
-            if attempt is None:
-                return Dropped(kind=QuarantineKind.CALLBACK)
-            look_at = attempt.look_at or attempt.search_at
-            return Dropped(kind=QuarantineKind.CALLBACK, attempt_id=attempt.id, look_at=look_at)
+            return Dropped(kind=found.kind, attempt_id=found.attempt_id, look_at=_next_look(stores, found))
 
 
-def dropped(stores: Stores, command: Command, now: datetime) -> None:
-    """Store the answer of a dropped command and delete its body, which may contain personal data."""
-    stores.inbox.answer(command, Answer(refusal=refusal_of(CommandDropped())), command.interview_id, now)
+def _next_look(stores: Stores, quarantined: Quarantined) -> datetime | None:
+    if quarantined.kind is QuarantineKind.COMMAND or quarantined.attempt_id is None:
+        return None
+    attempt = stores.attempts.find(quarantined.attempt_id)
+    return None if attempt is None else attempt.look_at or attempt.search_at
 
 
-def _act(what: str, found: Command | CarrierEvent, reason: str, state: str) -> Act:
-    kind = TargetKind.COMMAND if isinstance(found, Command) else TargetKind.CALLBACK
-    before: dict[str, object] = {"state": "QUARANTINED"}
-    company_id = None
-    if isinstance(found, Command):
-        before["kind"], company_id = found.kind, found.company_id
+def _act(what: str, found: Quarantined, reason: str, state: str) -> Act:
+    kind = TargetKind(found.kind.value)
+    command = {} if found.command is None else {"kind": found.command}
     return Act(
         verb=Verb(f"{kind.value}.{what}"),
         target_kind=kind,
         target_id=found.id,
-        company_id=company_id,
+        company_id=found.company_id,
         reason=reason,
-        before=before,
+        before={"state": "QUARANTINED", **command},
         after={"state": state},
     )
 
 
-def _locked(stores: Stores, quarantined_id: UUID) -> Command | CarrierEvent:
-    found = stores.inbox.lock_quarantined(quarantined_id) or stores.carrier_events.lock_quarantined(quarantined_id)
+def _found(found: Quarantined | None, quarantined_id: UUID) -> Quarantined:
     if found is None:
         raise NotFound(
-            "Nothing with this id is in quarantine; `duecall quarantine list` has the ids.",
+            "Nothing with this id is in quarantine: it was retried or dropped before, or the id is wrong. The page"
+            " Quarantine and `duecall quarantine list` have the ids.",
             resourceType="quarantine",
             resourceId=str(quarantined_id),
         )

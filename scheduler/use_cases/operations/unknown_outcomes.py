@@ -1,6 +1,7 @@
 """Unknown outcomes: a work list of attempts about which the carrier proved nothing. An operator decides each."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -10,16 +11,27 @@ from scheduler.domain.attempt import Attempt, Decision
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import Command, CommandKind, DecideOutcome
 from scheduler.domain.principal import OPERATORS
+from scheduler.domain.refusals import DecisionWaiting
 from scheduler.ids import new_id
-from scheduler.lifecycle.operator_decisions import on_decision
+from scheduler.lifecycle.operator_decisions import may_replace, must_be_undecided, newer_than, on_decision
 from scheduler.persistence.database import Database
+from scheduler.persistence.inbox import DecisionAnswer
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
-from scheduler.persistence.unknown_outcomes import UnknownOutcome
+from scheduler.persistence.unknown_outcomes import UnknownOutcome, UnknownPlace
 from scheduler.rules import pause_reasons
 from scheduler.use_cases.submit import not_found
 
 MAX_LISTED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undecided:
+    """An attempt of unknown outcome, before an operator decides about it."""
+
+    outcome: UnknownOutcome
+    replaced_by: UUID | None
+    """A newer attempt of the interview, after which this one is not repeated."""
 
 
 class UnknownOutcomes:
@@ -35,8 +47,29 @@ class UnknownOutcomes:
 
     def all(self, company_id: UUID | None) -> Sequence[UnknownOutcome]:
         """Return the attempts that are to be decided, oldest first, at most `MAX_LISTED`. Raises DatabaseAway."""
+        return self.page(company_id, None, MAX_LISTED)
+
+    def page(self, company_id: UUID | None, after: UnknownPlace | None, limit: int) -> Sequence[UnknownOutcome]:
+        """Return up to `limit` such attempts. `after`: only those that follow this place. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return stores.unknown_outcomes.page(company_id, MAX_LISTED)
+            return stores.unknown_outcomes.page(company_id, limit, after)
+
+    def undecided(self, attempt_id: UUID) -> Undecided:
+        """Return an attempt about which a decision would be accepted now.
+
+        Raises NotFound, OutcomeNotUnknown, OutcomeDecided, CallAttemptInProgress, DecisionWaiting, DatabaseAway.
+        """
+        with self._database.reading() as stores:
+            attempt, found = stores.attempts.find(attempt_id), stores.unknown_outcomes.find(attempt_id)
+            if attempt is None:
+                raise not_found("callAttempt", attempt_id)
+            must_be_undecided(attempt)
+            if found is None:  # its company was deleted
+                raise not_found("callAttempt", attempt_id)
+            if found.is_decided:
+                raise DecisionWaiting
+            newer = newer_than(attempt, stores.attempts.find_of_interview(attempt.interview_id))
+            return Undecided(outcome=found, replaced_by=next((each.id for each in newer if may_replace(each)), None))
 
     def decide(self, attempt_id: UUID, decision: Decision, reason: str) -> UUID | None:
         """Accept a decision and return the id of its command. None: the same decision was made before.
@@ -79,19 +112,22 @@ class UnknownOutcomes:
         assert found is not None, "answers are kept for a month"
         return found.command
 
+    def answer(self, command_id: UUID) -> DecisionAnswer | None:
+        """Return the answer of a decision. None: there is no such decision, or no longer. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return stores.inbox.decision(command_id)
+
 
 def lock_to_decide(stores: Stores, interview_id: UUID, attempt_id: UUID) -> tuple[Attempt, Sequence[Attempt]]:
     """Lock the interview, then the attempt, deleted or not. Return it and the later attempts of the interview.
 
     Raises NotFound.
     """
-    locked = stores.interviews.lock_all([interview_id])
-    locked_attempts = stores.attempts.lock_all([each.id for each in locked], [attempt_id])
-    if not locked_attempts:
+    stores.interviews.hold(interview_id)
+    attempt = stores.attempts.lock_without_number(interview_id, attempt_id)
+    if attempt is None:
         raise not_found("callAttempt", attempt_id)
-    [attempt] = locked_attempts
-    others = [each for each in stores.attempts.find_of_interview(interview_id) if each.id != attempt_id]
-    return attempt, [each for each in others if each.created_at >= attempt.created_at]
+    return attempt, newer_than(attempt, stores.attempts.find_of_interview(interview_id))
 
 
 def _accept(stores: Stores, company_id: UUID, request: DecideOutcome, now: datetime) -> UUID:

@@ -20,6 +20,8 @@ depends_on = None
 
 _ROLE = 'duecall_operator'
 _EXISTS = '42710'
+_OPERATORS = '00000000-0000-0000-0000-000000000000'
+"""The principal of operators' commands."""
 _TIMES = 'created_at, updated_at'
 
 _WHOLE = ('alembic_version', 'arrows', 'carrier_accounts', 'lines', 'stray_calls', 'reresolutions', 'usage', 'erasures',
@@ -49,11 +51,48 @@ _PERSONAL_OF_ATTEMPTS = ('called_number',)
 _WRITTEN = {
     'companies': 'paused_at, pause_reason, resumed_at, updated_at',
     'carrier_accounts': 'paused_at, pause_reason, claimed_on, claimed_copy, updated_at',
-    'inbox': 'failures, quarantined_at, rung_at, applied_at, answer, packed_snapshot, body, interview_id',
-    'carrier_events': 'failures, quarantined_at, rung_at, heard_at, raw',
+    'inbox': 'failures, quarantined_at, first_failed_at, failed_with, rung_at, applied_at, answer, packed_snapshot, body,'
+    ' interview_id',
+    'carrier_events': 'failures, quarantined_at, first_failed_at, failed_with, rung_at, heard_at, raw',
     'api_keys': 'revoked_at, suspended_at, suspend_reason, updated_at',
     'alarms': 'acknowledged_at, acknowledged_by, note, post_at',
 }
+
+_LOCKED = ('interviews', 'attempts')
+"""Tables whose rows an act locks and never changes. A lock needs the right to update a column; a policy forbids it."""
+
+_DECISIONS = (
+    'id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at, rung_at,'
+    ' applied_at, answer, packed_snapshot, failures'
+)
+
+_INDEXES = {
+    'alarms': (('kind', 'id'),),
+    'audit': (('actor', 'id'), ('verb', 'id'), ('target_id', 'id'), ('company_id', 'id')),
+    'erasures': (('asked_at', 'company_id'),),
+}
+"""For the lists of the console."""
+
+_ANSWERS = (
+    # Of decisions only: other answers and bodies contain texts of clients.
+    ('decision_answer(uuid)', _ROLE, """
+        CREATE FUNCTION decision_answer(command uuid) RETURNS TABLE (is_applied boolean, refusal text, attempt_id uuid)
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        BEGIN ATOMIC
+            SELECT i.applied_at IS NOT NULL, i.answer -> 'refusal' ->> 'message', CAST(i.answer ->> 'attempt_id' AS uuid)
+            FROM inbox i WHERE i.id = command AND i.kind = 'decide_outcome';
+        END
+    """),
+    ('quarantined_attempt(uuid)', f'duecall_worker, {_ROLE}', """
+        CREATE FUNCTION quarantined_attempt(command uuid) RETURNS uuid
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        BEGIN ATOMIC
+            SELECT CAST(i.body ->> 'attempt_id' AS uuid) FROM inbox i
+            WHERE i.id = command AND i.quarantined_at IS NOT NULL;
+        END
+    """),
+)
+"""Functions that return single values of bodies and answers, with the roles that may call them."""
 
 _SESSIONS = {
     'console_sessions': 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)',
@@ -81,6 +120,21 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         op.execute(f"CREATE POLICY everything ON {table} TO duecall_worker, CURRENT_USER USING (true)")
     op.execute(f"GRANT INSERT ON audit TO {_ROLE}")
+    op.execute(f"GRANT INSERT ({_DECISIONS}) ON inbox TO {_ROLE}")
+    op.execute(
+        f"CREATE POLICY operator_made ON inbox FOR INSERT TO {_ROLE}"
+        f" WITH CHECK (kind = 'decide_outcome' AND principal_id = '{_OPERATORS}')"
+    )
+    for table in _LOCKED:
+        op.execute(f"GRANT UPDATE (updated_at) ON {table} TO {_ROLE}")
+        op.execute(f"CREATE POLICY operator_locked ON {table} FOR UPDATE TO {_ROLE} USING (true) WITH CHECK (false)")
+    for function, roles, statement in _ANSWERS:
+        op.execute(statement)
+        op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+        op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {roles}")
+    for table, indexes in _INDEXES.items():
+        for columns in indexes:
+            op.create_index(f"ix_{table}_{'_'.join(columns)}", table, list(columns))
     for table in ('console_sessions', 'console_acts', 'audit'):
         op.execute(f"CREATE POLICY operator_made ON {table} FOR INSERT TO {_ROLE} WITH CHECK (true)")
     for table in _hidden_rows(bind):
@@ -186,10 +240,16 @@ def _run(bind, statement, needed) -> None:
 
 def downgrade() -> None:
     bind = op.get_bind()
+    for table, indexes in _INDEXES.items():
+        for columns in indexes:
+            op.drop_index(f"ix_{table}_{'_'.join(columns)}", table_name=table)
+    for function, _, _ in _ANSWERS:
+        op.execute(f"DROP FUNCTION {function}")
     for table in _hidden_rows(bind):
         op.execute(f"DROP POLICY IF EXISTS operator_seen ON {table}")
         op.execute(f"DROP POLICY IF EXISTS operator_changed ON {table}")
         op.execute(f"DROP POLICY IF EXISTS operator_made ON {table}")
+        op.execute(f"DROP POLICY IF EXISTS operator_locked ON {table}")
     for table in _SESSIONS:
         op.drop_table(table)
     for table in (*_WHOLE, *_READ, 'attempts'):
