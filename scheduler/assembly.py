@@ -8,6 +8,7 @@ from scheduler.alarm_receiver import AlarmReceiver
 from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.clock import Now, clock
+from scheduler.domain.actor import SYSTEM
 from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
@@ -18,11 +19,13 @@ from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.calendar import Calendars
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.certificates import Certificates
 from scheduler.use_cases.operations.company_pages import CompanyPages
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.erase import Erase
@@ -30,9 +33,11 @@ from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.operations.operator_pages import OperatorPages
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
 from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.agents import Agents
 from scheduler.use_cases.resources.candidates import Candidates
@@ -109,6 +114,17 @@ class ConsoleUseCases:
     company_pages: CompanyPages
     key_pages: KeyPages
     hasher: Hasher
+    certificates: Certificates
+    audit: Acts
+
+    def unknown_outcomes(self, actor: str = SYSTEM) -> UnknownOutcomes:
+        return UnknownOutcomes(self.database, self.now, actor)
+
+    def quarantine(self, actor: str = SYSTEM) -> Quarantine:
+        return Quarantine(self.database, self.now, actor)
+
+    def alarms(self, actor: str = SYSTEM) -> Alarms:
+        return Alarms(self.database, self.now, actor)
 
     def keys(self, actor: str) -> Keys:
         """Return the use case of this operator, who is named in the audit."""
@@ -179,6 +195,8 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
         company_pages=CompanyPages(context),
         key_pages=KeyPages(database, now),
         hasher=context.hasher,
+        certificates=Certificates(database),
+        audit=Acts(database),
     )
 
 

@@ -59,6 +59,8 @@ class Act(Generic[T]):
     """Executes it for an actor with a reason. Raises Refused, ClockWrong, DatabaseAway."""
     back: Callable[[T], str]
     """The address of the page that shows the result."""
+    result: Callable[[T, Any], str] | None = None
+    """The address after the act, also from what `run` returned. None: `back`."""
     choice: Choice | None = None
     role: OperatorRole = OperatorRole.OPERATOR
     needs_reason: bool = True
@@ -134,11 +136,11 @@ async def _execute(
         if not await _is_first(context, form.get("token")):
             problem = "This form was already sent, so it was not executed again. The state now is described below."
             return await _form(request, act, form, _Filled(status=_CONFLICT, problem=problem))
-        await context.run(act.run, context.use_cases, session.actor, filled.reason, subject)
+        done = await context.run(act.run, context.use_cases, session.actor, filled.reason, subject)
     except Refused as refused:
         return refused.message
     _log.info("console_act: An operator's act was executed.", name=act.name, kind=session.role.value)
-    return RedirectResponse(act.back(subject), _SEE_OTHER)
+    return RedirectResponse(act.back(subject) if act.result is None else act.result(subject, done), _SEE_OTHER)
 
 
 async def _is_first(context: ConsoleContext, token: str | None) -> bool:

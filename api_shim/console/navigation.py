@@ -18,13 +18,13 @@ PAGES = (
     Page(name="companies", title="Companies", path="/companies"),
     Page(name="attempts", title="Attempts", path="/attempts", exists=False),
     Page(name="find", title="Find", path="/find", exists=False),
-    Page(name="unknown", title="Unknown", path="/unknown", exists=False),
-    Page(name="quarantine", title="Quarantine", path="/quarantine", exists=False),
-    Page(name="alarms", title="Alarms", path="/alarms", exists=False),
+    Page(name="unknown", title="Unknown", path="/unknown"),
+    Page(name="quarantine", title="Quarantine", path="/quarantine"),
+    Page(name="alarms", title="Alarms", path="/alarms"),
     Page(name="calendar", title="Calendar", path="/calendar"),
     Page(name="keys", title="Keys", path="/keys"),
-    Page(name="erasures", title="Erasures", path="/erasures", exists=False),
-    Page(name="audit", title="Audit", path="/audit", exists=False),
+    Page(name="erasures", title="Erasures", path="/erasures"),
+    Page(name="audit", title="Audit", path="/audit"),
 )
 """In the order of the navigation. Set `exists` when the route is added."""
 

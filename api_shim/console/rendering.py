@@ -49,8 +49,13 @@ def page(
 def instant(at: datetime) -> Markup:
     """Return a time in UTC. The script adds the browser's zone and the distance from now."""
     utc = at.astimezone(UTC)
-    machine, shown = utc.isoformat(timespec="seconds").replace("+00:00", "Z"), f"{utc:%Y-%m-%d %H:%M:%S} UTC"
-    return Markup('<time datetime="{}">{}</time>').format(machine, shown)
+    machine = utc.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}">{}</time>').format(machine, utc_text(utc))
+
+
+def utc_text(at: datetime) -> str:
+    """Return a time in UTC, for a sentence."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def span(duration: timedelta | None) -> str:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.use_cases.explain import Carrier, Explain, Waiting
+from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.backlog import Backlog, Commands, OpenErasures
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.shared.context import Context
@@ -22,6 +23,8 @@ class Overview:
     callbacks_quarantined: int
     backoffs: Sequence[Backoff]
     erasures: OpenErasures
+    alarms: Mapping[str, int]
+    """Open alarms by kind."""
 
     @property
     def late(self) -> timedelta | None:
@@ -105,6 +108,7 @@ class OperatorPages:
         self._explain = Explain(context)
         self._backlog = Backlog(context.database, context.now)
         self._carrier_waits = CarrierWaits(context.database, context.now)
+        self._alarms = Alarms(context.database, context.now)
 
     def overview(self) -> Overview:
         """Return the counts over all companies. Raises DatabaseAway."""
@@ -115,4 +119,5 @@ class OperatorPages:
             callbacks_quarantined=self._backlog.callbacks_quarantined(),
             backoffs=self._carrier_waits.all(),
             erasures=self._backlog.erasures(),
+            alarms=self._alarms.count_open(),
         )

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from api_shim.console.app import create_app
+from scheduler.assembly import ConsoleUseCases, console_use_cases
 from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.local.valkey import EmbeddedValkey
@@ -99,3 +100,11 @@ def account(database: Database) -> Callable[[], None]:
             stores.carrier_accounts.ensure("AC1", 1.0, 50, real_now())
 
     return create
+
+
+@pytest.fixture
+def use_cases(logins: Logins, redis_url: str) -> Iterator[ConsoleUseCases]:
+    """The use cases of the console, as the role of its connections."""
+    made = console_use_cases(settings_of_console(logins, redis_url, "http://console.test"))
+    yield made
+    made.database.close()

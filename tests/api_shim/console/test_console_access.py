@@ -22,10 +22,15 @@ ACTS = {
     "suspend-key": OperatorRole.ADMIN,
     "resume-key": OperatorRole.ADMIN,
     "revoke-key": OperatorRole.ADMIN,
+    "decide-outcome": OperatorRole.OPERATOR,
+    "retry-quarantined": OperatorRole.OPERATOR,
+    "drop-quarantined": OperatorRole.OPERATOR,
+    "acknowledge-alarms": OperatorRole.OPERATOR,
 }
 """Each act with the least role that may execute it."""
 PAGES = (
     *("/", "/companies", f"/companies/{UUID(int=1)}", "/keys", f"/keys/{UUID(int=1)}"),
+    *("/unknown", "/quarantine", "/quarantine?kind=command", "/alarms", "/alarms?state=all", "/erasures", "/audit"),
     *(f"/acts/{act}" for act in ACTS),
 )
 

@@ -18,7 +18,8 @@ from scheduler.settings import Settings
 from tests.api_shim.console.busy_installation import linked_pages, make_busy
 from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import served, with_provider
-from tests.support.builders import Tenant
+from tests.api_shim.console.work import work_pages
+from tests.support.builders import Tenant, a_placed_attempt
 from tests.support.identity_provider import an_identity_provider
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -84,6 +85,18 @@ def test_pages_have_no_wcag_violations(
         assert violations(page) == []
         assert errors == []
         for path in ("/nowhere", "/companies?show=none"):
+            page.goto(console.url + path)
+            assert violations(page) == [], path
+
+
+def test_work_pages_have_no_wcag_violations(console: Console, browser: Browser, tenant: Tenant) -> None:
+    paths = work_pages(tenant, a_placed_attempt(tenant))
+    empty = ("/unknown?company=x", "/quarantine?kind=x", "/alarms?state=acknowledged", "/erasures?state=done")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(console.link())
+        page.get_by_role("button", name="Sign in").click()
+        for path in (*paths, *empty, "/audit?subject=x", "/"):
             page.goto(console.url + path)
             assert violations(page) == [], path
 

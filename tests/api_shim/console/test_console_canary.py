@@ -11,6 +11,7 @@ from scheduler.domain.principal import KeyKind
 from scheduler.use_cases.resources.keys import Keys
 from tests.api_shim.console.conftest import Console
 from tests.api_shim.console.test_console_now import events
+from tests.api_shim.console.work import work_pages
 from tests.conftest import real_now
 from tests.support.builders import (
     Tenant,
@@ -33,8 +34,9 @@ def test_stored_personal_data_is_shown_nowhere(
     )
     a_waiting_command(tenant, None, {"text": "Canarios"})
     an_attempt_of_unknown_outcome(tenant)
-    a_placed_attempt(tenant)
+    placed = a_placed_attempt(tenant)
     a_pending_attempt(tenant)
+    of_work = work_pages(tenant, placed)
     with console.database.transaction() as stores:
         stores.connection.execute(
             text("UPDATE companies SET metadata = :it, profile = :it"), {"it": '{"x": "Canarina"}'}
@@ -48,6 +50,7 @@ def test_stored_personal_data_is_shown_nowhere(
     of_company, of_key = f"company={tenant.company_id}", f"key={key.key_id}"
     paths = (
         *PATHS,
+        *of_work,
         *("/companies", f"/companies/{tenant.company_id}", "/keys", f"/keys/{key.key_id}"),
         *(f"/acts/{act}?{of_company}" for act in ("pause-company", "resume-company")),
         *(f"/acts/{act}?{of_key}" for act in ("suspend-key", "resume-key", "revoke-key")),

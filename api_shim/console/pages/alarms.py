@@ -1,0 +1,106 @@
+"""The page Alarms: alarms that are open, or were acknowledged within a year, and their acknowledgement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from api_shim.console.acts import Act, act_routes, address_of, id_in
+from api_shim.console.context import ConsoleContext, console_context
+from api_shim.console.lists import ROWS, Part, WrongFilter, choice_filter, part_of, place_in, text_filter
+from api_shim.console.operators import viewer
+from api_shim.console.rendering import number, page, utc_text
+from scheduler.assembly import ConsoleUseCases
+from scheduler.domain.alarm import KeptAlarm
+from scheduler.domain.operator import ConsoleSession
+from scheduler.domain.refusals import NotFound
+
+router = APIRouter()
+_PATH = "/alarms"
+_UNPROCESSABLE = 422
+_OPEN, _ACKNOWLEDGED, _ALL = "open", "acknowledged", "all"
+_STATES = {_OPEN: "open", _ACKNOWLEDGED: "acknowledged", _ALL: "all"}
+
+
+@router.get(_PATH)
+async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, query = console_context(request), request.query_params
+    values = {
+        "states": _STATES,
+        "state": query.get("state") or _OPEN,
+        "kind": query.get("kind", ""),
+        "acknowledge": lambda **subject: address_of(ACKNOWLEDGE, **subject),
+    }
+    try:
+        state, kind = choice_filter(query, "state", _STATES, _OPEN), text_filter(query, "kind")
+        listed = await _part(context, query, state, None if kind is None else kind.upper())
+    except WrongFilter as wrong:
+        return page(request, "alarms.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None, counts={})
+    counts = await context.run(context.use_cases.alarms().count_open)
+    return page(request, "alarms.html", given=values, problem=None, listed=listed, counts=counts)
+
+
+async def _part(context: ConsoleContext, query: Mapping[str, str], state: str, kind: str | None) -> Part[KeptAlarm]:
+    """Return open alarms by their last occurrence, and others by their first. Raises WrongFilter, DatabaseAway."""
+    of_all = context.use_cases.alarms()
+    if state == _OPEN:
+        place = place_in(query, datetime, UUID)
+        found = await context.run(of_all.open, kind, place, ROWS + 1)
+        return part_of(_PATH, query, found, lambda each: (each.last_seen_at, each.id))
+    [before] = place_in(query, UUID) or (None,)
+    found = await context.run(of_all.all, kind, before, ROWS + 1, acknowledged=state == _ACKNOWLEDGED)
+    return part_of(_PATH, query, found, lambda each: (each.id,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """One alarm, or all open alarms of a kind."""
+
+    alarm_id: UUID | None
+    kind: str | None
+
+
+def _read(fields: Mapping[str, str]) -> _Subject:
+    if "kind" not in fields:
+        return _Subject(alarm_id=id_in(fields, "alarm", "alarm"), kind=None)
+    if not fields["kind"].isprintable():
+        raise NotFound("No alarm has this kind. Open the form from the page Alarms.", resourceType="alarm")
+    return _Subject(alarm_id=None, kind=fields["kind"].upper())
+
+
+def _preview(use_cases: ConsoleUseCases, subject: _Subject) -> Sequence[str]:
+    found = use_cases.alarms().to_acknowledge(subject.alarm_id, subject.kind)
+    kind, count = found[0].kind, sum(each.count for each in found)
+    times = "once" if count == 1 else f"{number(count)} times"
+    last = utc_text(max(each.last_seen_at for each in found))
+    if subject.kind is None:
+        first = f"The alarm {kind} is acknowledged. It occurred {times}, last at {last}."
+    else:
+        alarms = "1 open alarm" if len(found) == 1 else f"{number(len(found))} open alarms"
+        first = f"{alarms} of the kind {kind} are acknowledged. They occurred {times}, last at {last}."
+    return [
+        first,
+        "The next occurrence opens another alarm. An acknowledgement fixes nothing: follow the runbook first.",
+        "The reason is kept as the note of the alarm.",
+    ]
+
+
+def _run(use_cases: ConsoleUseCases, actor: str, reason: str, subject: _Subject) -> object:
+    return use_cases.alarms(actor).acknowledge(subject.alarm_id, kind=subject.kind, note=reason)
+
+
+ACKNOWLEDGE = Act(
+    name="acknowledge-alarms",
+    title="Acknowledge alarms",
+    verb="Acknowledge",
+    fields=("alarm", "kind"),
+    read=_read,
+    preview=_preview,
+    run=_run,
+    back=lambda _: _PATH,
+)
+router.routes.extend(act_routes(ACKNOWLEDGE).routes)

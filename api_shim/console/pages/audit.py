@@ -1,0 +1,84 @@
+"""The page Audit: acts of operators and API keys, and what they changed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from api_shim.console.context import console_context
+from api_shim.console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
+from api_shim.console.navigation import link_to, page_of
+from api_shim.console.operators import viewer
+from api_shim.console.rendering import page
+from scheduler.domain.audit import AuditEntry, TargetKind, Verb
+from scheduler.domain.operator import ConsoleSession
+from scheduler.persistence.audit import AuditFilter
+
+router = APIRouter()
+_PATH = "/audit"
+_UNPROCESSABLE = 422
+_KINDS = {"": "all", **{each.value: each.value for each in sorted(Verb)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    entry: AuditEntry
+    target: str | None
+    """The address of the target's page, if it has one."""
+    changes: Sequence[tuple[str, str, str]]
+    """Fields with their values before and after."""
+
+
+@router.get(_PATH)
+async def audit(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, query = console_context(request), request.query_params
+    values = {"kinds": _KINDS, **{each: query.get(each, "") for each in ("actor", "kind", "subject")}}
+    try:
+        wanted = AuditFilter(
+            actor=text_filter(query, "actor"),
+            verb=choice_filter(query, "kind", _KINDS) or None,
+            concerns=id_filter(query, "subject"),
+        )
+        [before] = place_in(query, int) or (None,)
+    except WrongFilter as wrong:
+        return page(request, "audit.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
+    found = await context.run(context.use_cases.audit.newest, wanted, before, ROWS + 1)
+    listed = part_of(_PATH, query, [_row(each) for each in found], lambda each: (each.entry.id,))
+    return page(request, "audit.html", given=values, problem=None, listed=listed)
+
+
+def _row(entry: AuditEntry) -> _Row:
+    names = sorted({*entry.before, *entry.after})
+    changes = [(name, _text(entry.before, name), _text(entry.after, name)) for name in names]
+    return _Row(entry=entry, target=_page_of_target(entry), changes=changes)
+
+
+def _page_of_target(entry: AuditEntry) -> str | None:
+    match entry.target_kind:
+        case TargetKind.ALL:
+            return link_to("now")
+        case TargetKind.ATTEMPT:
+            return page_of("attempts", entry.target_id)
+        case TargetKind.COMPANY if entry.verb == Verb.DELETE_COMPANY:
+            return page_of("erasures", entry.target_id)
+        case TargetKind.COMPANY:
+            return page_of("companies", entry.target_id)
+        case TargetKind.ALARM:
+            return link_to("alarms", state="all", kind=str(entry.before.get("kind", "")))
+        case TargetKind.KEY:
+            return page_of("keys", entry.target_id)
+        case TargetKind.NUMBER if entry.company_id is not None:
+            return page_of("companies", entry.company_id)
+        case TargetKind.COMMAND | TargetKind.CALLBACK:
+            return link_to("quarantine", kind=entry.target_kind)
+    return None
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return ""
+    value = values[name]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,217 @@
+"""The page Alarms, their number on Now, and operators who acknowledge them."""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from scheduler.assembly import ConsoleUseCases
+from scheduler.domain.alarm import KeptAlarm, RaisedAlarm, key_of
+from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.database import Database
+from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.alarms import Alarms
+from tests.api_shim.console.acts import form_in, send, words
+from tests.api_shim.console.conftest import Console
+from tests.api_shim.console.test_console_now import events
+from tests.conftest import real_now
+from tests.support.statements import statements_of
+
+SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 303, 403, 404, 422
+WHY = "the proxy was restarted"
+Raise = Callable[..., KeptAlarm]
+ACKNOWLEDGE = "/acts/acknowledge-alarms"
+
+
+@pytest.fixture
+def alarms(database: Database) -> Alarms:
+    return Alarms(database, real_now, "cli:ada@host")
+
+
+@pytest.fixture
+def raised(database: Database, alarms: Alarms) -> Raise:
+    """Raise an alarm, the later ones after the earlier ones."""
+
+    def stored(kind: str, count: int = 1, **subjects: UUID) -> KeptAlarm:
+        with database.transaction() as stores:
+            now = stores.instant(real_now)
+            key = key_of(kind, subjects)
+            stores.alarms.raise_all(
+                [RaisedAlarm(key=key, count=count, first_seen_at=now - timedelta(hours=1), last_seen_at=now)], now
+            )
+        [alarm] = [each for each in alarms.open() if (each.kind, dict(each.subjects)) == (kind, dict(key.subjects))]
+        return alarm
+
+    return stored
+
+
+def copies_of(database: Database, alarm: KeptAlarm, count: int) -> None:
+    """Acknowledged copies: an alarm is open once."""
+    with database.transaction() as stores:
+        stores.connection.execute(_COPY, {"count": count, "id": alarm.id})
+
+
+_COPY = text("""
+    INSERT INTO alarms
+    SELECT (jsonb_populate_record(a, jsonb_build_object('id', gen_random_uuid(), 'acknowledged_at', now(),
+            'acknowledged_by', 'cli:ada@host', 'note', 'a copy', 'post_at', NULL))).*
+    FROM alarms a, generate_series(1, :count) WHERE a.id = :id
+""")
+
+
+def kinds(page: httpx.Response) -> list[str]:
+    return re.findall(r'<th scope="row"><code>([^<]+)<', page.text)
+
+
+def test_open_alarms_are_listed_by_their_last_occurrence(operator: httpx.Client, raised: Raise) -> None:
+    attempt_id, company_id = uuid4(), uuid4()
+    raised("CAUSE_LOST", attempt_id=attempt_id, company_id=company_id)
+    raised("DEAF_WORKER")
+    raised("CAUSE_LOST", 4, attempt_id=attempt_id, company_id=company_id)
+    page = operator.get("/alarms")
+    assert kinds(page) == ["CAUSE_LOST", "DEAF_WORKER"]
+    assert f"attempt {attempt_id} company {company_id}" in words(page)
+    assert '<td class="count">5</td>' in page.text
+    assert "Steps: docs/operations.md, Alarms, DEAF_WORKER" in words(page)
+    assert "the installation" in words(page)
+
+
+def test_now_counts_open_alarms_by_kind(operator: httpx.Client, raised: Raise, alarms: Alarms) -> None:
+    raised("CAUSE_LOST", attempt_id=uuid4())
+    raised("CAUSE_LOST", attempt_id=uuid4())
+    raised("DEAF_WORKER")
+    page = operator.get("/")
+    assert '<a class="value" id="figure-alarms" href="/alarms">3</a>' in page.text
+    assert '<a href="/alarms?kind=CAUSE_LOST"><code>CAUSE_LOST</code></a> 2' in page.text
+    assert kinds(operator.get("/alarms?kind=CAUSE_LOST")) == ["CAUSE_LOST", "CAUSE_LOST"]
+    assert kinds(operator.get("/alarms?kind=deaf_worker")) == ["DEAF_WORKER"]
+    with events(operator) as stream:
+        for _ in range(6):
+            next(stream)
+        alarms.acknowledge(None, kind="CAUSE_LOST")
+        name, html = next(stream)
+    assert name == "now-work"
+    assert 'href="/alarms">1</a>' in html
+
+
+def test_acknowledged_alarm_has_operator_time_and_note(
+    console: Console, operator: httpx.Client, raised: Raise, alarms: Alarms, database: Database
+) -> None:
+    alarm = raised("DEAF_WORKER", 3)
+    form = f"{ACKNOWLEDGE}?alarm={alarm.id}"
+    assert "The alarm DEAF_WORKER is acknowledged. It occurred 3 times" in words(operator.get(form))
+    assert send(operator, form, reason=WHY).headers["location"] == "/alarms"
+    assert alarms.open() == []
+    page = operator.get("/alarms?state=acknowledged")
+    [closed] = alarms.all()
+    assert closed.acknowledged_by is not None
+    assert closed.acknowledged_by.startswith("link:")
+    assert f"by {closed.acknowledged_by} {WHY}" in words(page)
+    assert kinds(operator.get("/alarms")) == []
+    assert kinds(operator.get("/alarms?state=all")) == ["DEAF_WORKER"]
+    [entry] = Acts(database).newest(AuditFilter(concerns=alarm.id), None, 10)
+    assert (entry.actor, entry.reason) == (closed.acknowledged_by, WHY)
+
+
+def test_all_alarms_of_a_kind_are_counted_and_closed(operator: httpx.Client, raised: Raise, alarms: Alarms) -> None:
+    for count in (1, 2, 3):
+        raised("CAUSE_LOST", count, attempt_id=uuid4())
+    raised("DEAF_WORKER")
+    form = f"{ACKNOWLEDGE}?kind=CAUSE_LOST"
+    assert "3 open alarms of the kind CAUSE_LOST are acknowledged. They occurred 6 times" in words(operator.get(form))
+    assert send(operator, form, reason=WHY).status_code == SEE_OTHER
+    assert [each.kind for each in alarms.open()] == ["DEAF_WORKER"]
+
+
+def test_second_of_two_operators_sees_that_it_is_closed(
+    console: Console, operator: httpx.Client, raised: Raise, alarms: Alarms
+) -> None:
+    form = f"{ACKNOWLEDGE}?alarm={raised('DEAF_WORKER').id}"
+    with console.signed_in() as second:
+        fields = {**form_in(second.get(form)), "reason": "late"}
+        send(operator, form, reason=WHY)
+        answer = second.post(ACKNOWLEDGE, data=fields)
+    assert answer.status_code == NOT_FOUND
+    assert "No such alarm is open: it was acknowledged before" in words(answer)
+    assert [each.note for each in alarms.all()] == [WHY]
+
+
+def test_unknown_alarm_has_no_form(operator: httpx.Client) -> None:
+    for query in ("", "?alarm=x", f"?alarm={uuid4()}", "?kind=NO_SUCH", "?kind=a%00b"):
+        assert operator.get(ACKNOWLEDGE + query).status_code == NOT_FOUND, query
+
+
+def test_viewer_sees_and_does_not_acknowledge(viewer: httpx.Client, raised: Raise) -> None:
+    alarm = raised("DEAF_WORKER")
+    page = viewer.get("/alarms")
+    assert kinds(page) == ["DEAF_WORKER"]
+    assert "Acknowledge" not in page.text
+    assert viewer.get(f"{ACKNOWLEDGE}?alarm={alarm.id}").status_code == FORBIDDEN
+    data = {"token": "x", "alarm": str(alarm.id), "reason": WHY}
+    assert viewer.post(ACKNOWLEDGE, data=data).status_code == FORBIDDEN
+
+
+def test_empty_lists_say_why(operator: httpx.Client) -> None:
+    assert "No alarm is open: nothing needs an operator now." in words(operator.get("/alarms"))
+    assert "Acknowledged alarms are deleted after a year." in words(operator.get("/alarms?state=all"))
+    assert "No such alarm has this kind." in words(operator.get("/alarms?kind=X"))
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("state=x", "The filter state must be one of: open, acknowledged, all."),
+        ("kind=a%00b", "The filter kind must be one line"),
+        ("after=eA", "The address of this part of the list is incomplete."),
+        ("state=all&after=MjAyNi0wMS0wMSAx", "The address of this part of the list is incomplete."),
+    ],
+)
+def test_wrong_filter_is_said(operator: httpx.Client, query: str, problem: str) -> None:
+    page = operator.get(f"/alarms?{query}")
+    assert page.status_code == UNPROCESSABLE
+    assert problem in words(page)
+
+
+@pytest.mark.parametrize("state", ["open", "acknowledged", "all"])
+def test_list_continues_after_fifty_rows(operator: httpx.Client, raised: Raise, database: Database, state: str) -> None:
+    for _ in range(55 if state == "open" else 1):
+        alarm = raised("CAUSE_LOST", attempt_id=uuid4())
+    copies_of(database, alarm, 55)
+    ids, address, pages = [], f"/alarms?state={state}", 0
+    while address:
+        page = operator.get(address)
+        rows = re.findall(r"<tr>.*?</tr>", page.text, re.DOTALL)[1:]
+        ids += rows
+        address = next(iter(re.findall(r'rel="next" href="([^"]+)"', page.text)), "").replace("&amp;", "&")
+        pages += 1
+    assert pages == 2
+    assert len(ids) == {"open": 55, "acknowledged": 55, "all": 56}[state]
+
+
+def test_lists_and_act_send_a_constant_number_of_statements(
+    use_cases: ConsoleUseCases, raised: Raise, database: Database
+) -> None:
+    def count() -> list[int]:
+        of_alarms = use_cases.alarms("link:a")
+        acts: Sequence[Callable[[], object]] = (
+            of_alarms.open,
+            of_alarms.all,
+            lambda: of_alarms.acknowledge(None, kind="CAUSE_LOST", note=WHY),
+        )
+        counts = []
+        for do in acts:
+            with statements_of(use_cases.database) as sent:
+                do()
+            counts.append(len(sent))
+        return counts
+
+    raised("CAUSE_LOST", attempt_id=uuid4())
+    few = count()
+    for _ in range(20):
+        alarm = raised("CAUSE_LOST", attempt_id=uuid4())
+    copies_of(database, alarm, 20)
+    assert count() == few
