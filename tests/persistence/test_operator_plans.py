@@ -1,0 +1,118 @@
+"""Lists of operators' work read few rows by an index, as the role of the console, however many rows there are."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from scheduler.domain.audit import Verb
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.persistence import schema
+from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
+from tests.conftest import NOON, Seeded, seed
+from tests.persistence.test_plans import rows_read
+from tests.support.big_tables import add_answered_calls
+from tests.support.separate_database import separate_database
+
+BIG = frozenset({"attempts", "attempt_tokens", "carrier_events", "inbox", "alarms", "audit", "erasures"})
+COUNT, FEW, ROWS = 20_000, 30, 51
+SOME_ID = UUID(int=2**127)
+AFTER = (NOON, SOME_ID)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Big:
+    """A database with many finished rows and a few that wait for an operator."""
+
+    operator: Database
+    one: Seeded
+
+
+_ROWS = (
+    f"""
+    UPDATE attempts SET state = 'FAILED', reason = 'OUTCOME_UNKNOWN'
+    WHERE id IN (SELECT id FROM attempts LIMIT {FEW})
+    """,
+    f"""
+    UPDATE carrier_events SET heard_at = NULL, quarantined_at = now()
+    WHERE id IN (SELECT id FROM carrier_events LIMIT {FEW})
+    """,
+    f"""
+    INSERT INTO inbox (id, principal_id, company_id, request_hash, kind, interview_id, received_at, rung_at, applied_at,
+                       answer, body, failures, quarantined_at)
+    SELECT gen_random_uuid(), company_id, company_id, '', 'invoke_attempt', interview_id, created_at, created_at,
+           CASE WHEN n > {FEW} THEN created_at END, CASE WHEN n > {FEW} THEN '{{}}'::jsonb END,
+           CASE WHEN n <= {FEW} THEN '{{}}'::jsonb END, 5, CASE WHEN n <= {FEW} THEN created_at END
+    FROM (SELECT *, row_number() OVER () AS n FROM attempts) AS of_attempts
+    """,
+    f"""
+    INSERT INTO alarms (id, kind, subjects, first_seen_at, last_seen_at, count, acknowledged_at, acknowledged_by, tries)
+    SELECT gen_random_uuid(), 'KIND_' || n %% 400, jsonb_build_object('attempt_id', n), now(), now(), 1,
+           CASE WHEN n > {FEW} THEN now() END, CASE WHEN n > {FEW} THEN 'cli:ada@host' END, 0
+    FROM generate_series(1, %(count)s) AS n
+    """,
+    """
+    INSERT INTO audit (at, actor, verb, target_kind, target_id, company_id, before, after)
+    SELECT now(), 'link:' || n %% 900, 'verb.' || n %% 700, 'key', gen_random_uuid(), gen_random_uuid(), '{}', '{}'
+    FROM generate_series(1, %(count)s) AS n
+    """,
+    f"""
+    INSERT INTO erasures (company_id, asked_at, rung_at, finished_at, erased)
+    SELECT gen_random_uuid(), now() - n * interval '1 minute', now(), CASE WHEN n > {FEW} THEN now() END, '{{}}'
+    FROM generate_series(1, %(count)s) AS n
+    """,
+    "VACUUM ANALYZE",
+)
+
+
+@pytest.fixture(scope="module")
+def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
+    assert logins.operator is not None
+    with separate_database(postgres, logins) as made:
+        one = seed(made.owner, NOON)
+        add_answered_calls(made.url, one, NOON, COUNT, account_id=1)
+        with psycopg.connect(made.url, autocommit=True) as connection:
+            for statement in _ROWS:
+                connection.execute(statement.encode(), {"count": COUNT} if "%(count)s" in statement else None)
+        url = make_url(logins.operator).set(database=make_url(made.url).database)
+        operator = Database(url.render_as_string(hide_password=False), pool_size=1, operates=True)
+        yield Big(operator=operator, one=one)
+        operator.close()
+
+
+READS: dict[str, Callable[[Stores, Seeded], object]] = {
+    "unknown": lambda stores, _: stores.unknown_outcomes.page(None, ROWS),
+    "unknown, next": lambda stores, _: stores.unknown_outcomes.page(None, ROWS, AFTER),
+    "unknown of a company": lambda stores, one: stores.unknown_outcomes.page(one.company_id, ROWS),
+    "one unknown": lambda stores, _: stores.unknown_outcomes.find(SOME_ID),
+    "quarantine": lambda stores, _: stores.quarantine.page(None, None, ROWS),
+    "quarantine, next": lambda stores, _: stores.quarantine.page(None, AFTER, ROWS),
+    "one in quarantine": lambda stores, _: stores.quarantine.find(SOME_ID),
+    "open alarms": lambda stores, _: stores.alarms.open(ROWS),
+    "open alarms, next": lambda stores, _: stores.alarms.open(ROWS, None, AFTER),
+    "open alarms of a kind": lambda stores, _: stores.alarms.open(ROWS, "KIND_7"),
+    "alarms": lambda stores, _: stores.alarms.newest(ROWS),
+    "acknowledged alarms, next": lambda stores, _: stores.alarms.newest(ROWS, None, SOME_ID, acknowledged=True),
+    "alarms of a kind": lambda stores, _: stores.alarms.newest(ROWS, "KIND_7"),
+    "alarms to acknowledge": lambda stores, _: stores.alarms.find_open(None, "KIND_7"),
+    "erasures": lambda stores, _: stores.erasures.newest(ROWS),
+    "erasures, next": lambda stores, _: stores.erasures.newest(ROWS, AFTER),
+    "open erasures": lambda stores, _: stores.erasures.newest(ROWS, is_finished=False),
+    "finished erasures": lambda stores, _: stores.erasures.newest(ROWS, is_finished=True),
+    "audit": lambda stores, _: stores.audit.newest(AuditFilter(), None, ROWS),
+    "audit, next": lambda stores, _: stores.audit.newest(AuditFilter(), 10_000, ROWS),
+    "audit of an actor": lambda stores, _: stores.audit.newest(AuditFilter(actor="link:7"), None, ROWS),
+    "audit of a kind": lambda stores, _: stores.audit.newest(AuditFilter(verb=Verb.PAUSE), None, ROWS),
+    "audit about an id": lambda stores, _: stores.audit.newest(AuditFilter(concerns=SOME_ID), None, ROWS),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_list_of_work_is_read_by_an_index(big: Big, name: str) -> None:
+    read = rows_read(big.operator, big.operator.reading(), lambda stores: READS[name](stores, big.one), BIG)
+    assert read <= 10 * ROWS
