@@ -41,5 +41,5 @@ def newer_than(attempt: Attempt, of_interview: Sequence[Attempt]) -> Sequence[At
 
 
 def may_replace(newer: Attempt) -> bool:
-    """Return True if a newer attempt rules out another call. A cancelled one does not: nobody was called by it."""
+    """Return True if a newer attempt rules out another call. A cancelled attempt called no person."""
     return newer.state is not AttemptState.CANCELLED

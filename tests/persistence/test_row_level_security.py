@@ -505,6 +505,8 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "candidates_found",
         "open_transactions",
         "raise_alarms",
+        "decision_answer",
+        "quarantined_attempt",
     }
     assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in functions)
     assert not any(is_public for *_, is_public in functions)

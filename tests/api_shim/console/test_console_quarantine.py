@@ -1,6 +1,8 @@
 """The page Quarantine, and operators who retry or drop commands and callbacks."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from uuid import UUID
 
 import httpx
@@ -125,6 +127,25 @@ def test_second_of_two_operators_sees_that_it_is_gone(console: Console, operator
     assert "Nothing with this id is in quarantine: it was retried or dropped before" in words(answer)
     [[applied_at]] = tenant.ask("SELECT applied_at FROM inbox")
     assert applied_at is None
+
+
+def test_acts_at_the_same_instant_are_one(console: Console, operator: httpx.Client, tenant: Tenant) -> None:
+    command, barrier = a_failed_command(tenant), Barrier(2, timeout=30)
+    with console.signed_in() as second:
+        forms = [
+            (client, address, {**form_in(client.get(address)), "reason": WHY})
+            for client, address in ((operator, retry(command.id)), (second, drop(command.id)))
+        ]
+
+        def act(place: int) -> httpx.Response:
+            client, address, form = forms[place]
+            barrier.wait()
+            return client.post(address.partition("?")[0], data=form)
+
+        with ThreadPoolExecutor(2) as operators:
+            answers = list(operators.map(act, range(2)))
+    assert sorted(each.status_code for each in answers) == [SEE_OTHER, NOT_FOUND]
+    assert len(Acts(tenant.database).newest(AuditFilter(concerns=command.id), None, 10)) == 1
 
 
 def test_viewer_sees_and_does_not_act(viewer: httpx.Client, tenant: Tenant) -> None:

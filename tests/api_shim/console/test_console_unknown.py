@@ -1,6 +1,8 @@
 """The page Unknown, and operators who decide about a call."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from uuid import UUID, uuid4
 
 import httpx
@@ -132,6 +134,28 @@ def test_second_of_two_operators_sees_the_refusal(console: Console, operator: ht
     assert "Another decision about this call attempt was made before." in words(answers[2])
     assert acme.attempt(unknown.id).decision is Decision.RANG
     assert len(acme.attempts(unknown.interview_id)) == 1, "no second call"
+
+
+def test_decisions_at_the_same_instant_are_one(console: Console, operator: httpx.Client, acme: Tenant) -> None:
+    unknown, barrier = an_attempt_of_unknown_outcome(acme), Barrier(2, timeout=30)
+    with console.signed_in() as second:
+        forms = [(client, form_in(client.get(form_of(unknown)))) for client in (operator, second)]
+
+        def decide(place: int) -> httpx.Response:
+            client, form = forms[place]
+            barrier.wait()
+            fields = {**form, "decision": ("LEFT", "DID_NOT_RING")[place], "reason": WHY}
+            return client.post("/acts/decide-outcome", data=fields)
+
+        with ThreadPoolExecutor(2) as operators:
+            answers = list(operators.map(decide, range(2)))
+        apply_decisions(acme)
+        told = [result(operator, each) for each in answers]
+    assert sum("is applied" in each for each in told) == 1
+    [refused] = [each for each in told if "Not done." in each]
+    assert "Another decision about this call attempt was made before." in refused
+    calls_again = acme.attempt(unknown.id).decision is Decision.DID_NOT_RING
+    assert len(acme.attempts(unknown.interview_id)) == 1 + calls_again
 
 
 def test_form_is_not_shown_while_a_decision_waits(operator: httpx.Client, acme: Tenant) -> None:
