@@ -80,5 +80,12 @@ def _page_of_target(entry: AuditEntry) -> str | None:
 def _text(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
         return ""
-    value = values[name]
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    match values[name]:
+        case str() as text:
+            return text
+        case None:
+            return "none"
+        case list() as several:
+            return ", ".join(str(each) for each in several) or "none"
+        case value:
+            return json.dumps(value, ensure_ascii=False)

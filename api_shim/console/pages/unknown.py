@@ -112,13 +112,19 @@ def _preview(use_cases: ConsoleUseCases, wanted: _Decision) -> Sequence[str]:
     )
     if undecided.replaced_by is not None:
         again = f"Call again is refused: the interview has the newer attempt {undecided.replaced_by}."
+    claimed = "not known" if outcome.claimed_at is None else utc_text(outcome.claimed_at)
     return [
         f"Attempt {outcome.id} of {name(outcome.company_name)} has had an unknown outcome since {since}.",
+        f"Time of the claim: {claimed}. Carrier's list read in full: {_read_at(outcome.listed_at)}.",
         "It rang, or leave it: no call follows. The attempt keeps its unknown outcome and leaves the list.",
         again,
         late,
         "A decision cannot be changed. Only the first of two operators decides; the other one sees a refusal.",
     ]
+
+
+def _read_at(listed_at: datetime | None) -> str:
+    return "never, so that it proves nothing yet" if listed_at is None else f"{utc_text(listed_at)}, without this call"
 
 
 def _run(use_cases: ConsoleUseCases, actor: str, reason: str, wanted: _Decision) -> UUID | None:

@@ -60,6 +60,12 @@ def test_list_shows_what_failed_and_no_body(operator: httpx.Client, tenant: Tena
     assert "+421" not in page.text
 
 
+def test_number_on_now_counts_commands_and_callbacks(operator: httpx.Client, tenant: Tenant) -> None:
+    a_failed_command(tenant)
+    a_failed_callback(tenant, a_placed_attempt(tenant))
+    assert 'id="figure-quarantine" href="/quarantine">2</a>' in operator.get("/").text
+
+
 def test_list_is_filtered_by_kind(operator: httpx.Client, tenant: Tenant) -> None:
     command = a_failed_command(tenant)
     assert "No callback is in quarantine." in words(operator.get("/quarantine?kind=callback"))

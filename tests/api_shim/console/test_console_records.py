@@ -112,11 +112,11 @@ def test_audit_shows_an_act_of_the_console(operator: httpx.Client, account: Call
 
 def test_change_is_readable(viewer: httpx.Client, database: Database) -> None:
     change = an_act(
-        before={"perMinute": 10, "scopes": ["a"]}, after={"perMinute": 20, "bound": True}, company_id=uuid4()
+        before={"perMinute": 10, "scopes": ["a", "b"]}, after={"perMinute": 20, "expiresAt": None}, company_id=uuid4()
     )
     add(database, "cli:ada@host", change)
     shown = words(viewer.get("/audit"))
-    assert 'bound true perMinute 10 → became 20 scopes ["a"] before' in shown
+    assert "expiresAt none perMinute 10 → became 20 scopes a, b before" in shown
     assert f"key {change.target_id} company {change.company_id}" in shown
     assert "none given" in shown
 

@@ -188,6 +188,8 @@ def test_preview_says_what_follows(operator: httpx.Client, acme: Tenant) -> None
     preview = words(operator.get(form_of(unknown)))
     assert "Call again: a new call is placed within the calling hours of the person" in preview
     assert "Late proof still wins" in preview
+    assert f"Time of the claim: {unknown.claimed_at:%Y-%m-%d %H:%M:%S} UTC." in preview
+    assert "Carrier's list read in full: never, so that it proves nothing yet." in preview
     copies_of(acme, unknown, 1)
     assert "Call again is refused: the interview has the newer attempt" in words(operator.get(form_of(unknown)))
 
