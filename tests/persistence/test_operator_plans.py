@@ -6,7 +6,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from scheduler.domain.audit import Verb
 from scheduler.local.postgres import EmbeddedPostgres
@@ -72,17 +71,13 @@ _ROWS = (
 
 @pytest.fixture(scope="module")
 def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
-    assert logins.operator is not None
     with separate_database(postgres, logins) as made:
         one = seed(made.owner, NOON)
         add_answered_calls(made.url, one, NOON, COUNT, account_id=1)
         with psycopg.connect(made.url, autocommit=True) as connection:
             for statement in _ROWS:
                 connection.execute(statement.encode(), {"count": COUNT} if "%(count)s" in statement else None)
-        url = make_url(logins.operator).set(database=make_url(made.url).database)
-        operator = Database(url.render_as_string(hide_password=False), pool_size=1, operates=True)
-        yield Big(operator=operator, one=one)
-        operator.close()
+        yield Big(operator=made.console, one=one)
 
 
 READS: dict[str, Callable[[Stores, Seeded], object]] = {
