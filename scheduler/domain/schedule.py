@@ -34,6 +34,18 @@ class CalleeClock:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NumberFacts:
+    """Facts about the callee's number that decide about its calls, for readers who may not read its digits."""
+
+    country: str | None
+    """ISO 3166 alpha-2. None for numbers without a country (+800)."""
+    never_called: str | None = None
+    """The kind of a number that is never called, or None."""
+    zones: tuple[str, ...] | None = None
+    """The zones of the number. None if they are those of the schedule's clock, or if no rule needs them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """The requested time and its interpretation, stored with the attempt as evidence."""
 
@@ -45,3 +57,5 @@ class Schedule:
     earliest_at: datetime
     """Aware UTC: the start of the search for an opening. Equal to `due_at` if the client named that instant."""
     tzdata_version: str
+    number: NumberFacts | None = None
+    """None in rows of the previous version."""

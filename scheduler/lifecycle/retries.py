@@ -10,8 +10,15 @@ from scheduler.domain.company import Delay, NextDay
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, Schedule
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening, present_clock
+from scheduler.lifecycle.scheduling import (
+    Callee,
+    consent_is_over_on_any,
+    deciding_clocks,
+    next_opening,
+    present_clock,
+)
 from scheduler.timing import call_windows, callee_zones
+from scheduler.timing.number_facts import number_facts
 
 RETRIED = frozenset({Reason.BUSY, Reason.NO_ANSWER, Reason.VOICEMAIL, Reason.CARRIER_ERROR})
 """A person's decision, a non-existent number and an unknown outcome are never retried."""
@@ -55,6 +62,7 @@ def next_attempt(
         due_at=due_at,
         earliest_at=earliest_at,
         tzdata_version=callee_zones.TZDATA_VERSION,
+        number=number_facts(following.schedule.clock, callee.number, callee.timezone),
     )
 
 

@@ -23,6 +23,7 @@ from scheduler.lifecycle import policy as times
 from scheduler.lifecycle.policy import Policy
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.timing.callee_zones import CalleeNumber
+from scheduler.timing.number_facts import number_facts
 from scheduler.timing.requested_time import RequestedTime
 from scheduler.timing.spans import span_text
 
@@ -70,6 +71,7 @@ def on_request(
         due_at=due_at,
         earliest_at=earliest_at,
         tzdata_version=callee_zones.TZDATA_VERSION,
+        number=number_facts(clock, callee.number, callee.timezone),
     )
     return schedule, warnings
 
@@ -398,6 +400,7 @@ def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy:
         due_at=due_at,
         earliest_at=earliest_at,
         tzdata_version=callee_zones.TZDATA_VERSION,
+        number=number_facts(clock, callee.number, callee.timezone),
     )
 
 

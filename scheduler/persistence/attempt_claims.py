@@ -3,26 +3,30 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
 from scheduler.domain.attempt import Attempt, Claimed
-from scheduler.domain.company import CompanySettings
-from scheduler.lifecycle.backoffs import Backoff, Scope
-from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.lifecycle.state_machine import evolve
 from scheduler.persistence.attempts import attempt_of, history_row
-from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
-from scheduler.persistence.json_columns import settings_of
+from scheduler.persistence.last_looks import (
+    COLUMNS,
+    LAST_LOOK,
+    LOOK_WITHOUT_NUMBER,
+    LastLookRow,
+    LookWithoutNumber,
+    last_look_of,
+    look_of,
+)
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,36 +76,6 @@ class NextSlots:
 
     account: datetime
     companies: Mapping[UUID, datetime]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LastLookRow:
-    """The facts that the last look reads about one attempt. `phone_number` is personal data."""
-
-    attempt: Attempt
-    phone_number: str | None
-    timezone: str | None
-    gdpr_expiry_date: date
-    caller_number: str
-    interview_duration: timedelta
-    settings: CompanySettings
-    line_holder: UUID | None
-    """The attempt that holds the line of this attempt's number."""
-    line_interview: UUID | None
-    """The interview that need not wait until `line_free_at`."""
-    line_free_at: datetime | None
-    interview_over: bool
-    """Deleted, or no longer SCHEDULED."""
-    command_waiting: bool
-    account_paused: str | None
-    company_paused: str | None
-    company_deleted: bool
-    breaker: Breaker
-    backoff: Backoff | None
-    """The back-off that holds this order, if there is one."""
-    max_calls: int | None
-    """The limit of the carrier account. None before an account exists."""
-    database_clock: datetime
 
 
 class AttemptClaims(Store):
@@ -222,29 +196,17 @@ class AttemptClaims(Store):
 
     def look_all(self, ids: Sequence[UUID]) -> dict[UUID, AnyRow]:
         """Read everything that the last looks need, with the database's clock. `last_look_of` reads each row."""
-        return {row.id: row for row in self._connection.execute(_LAST_LOOK, {"ids": list(ids)})}
+        return {row.id: row for row in self._connection.execute(LAST_LOOK, {"ids": list(ids)})}
 
     def look(self, attempt_id: UUID) -> LastLookRow | None:
         """Read everything that the last look of one attempt needs."""
         row = self.look_all([attempt_id]).get(attempt_id)
         return None if row is None else last_look_of(row)
 
-
-def last_look_of(row: AnyRow) -> LastLookRow:
-    """Return the facts in a row of `look_all`. Raises an error for one that this version cannot read."""
-    return from_row(
-        LastLookRow,
-        row,
-        attempt=attempt_of(row),
-        timezone=row.candidate_timezone,
-        settings=settings_of(row),
-        breaker=from_row(Breaker, row, "breaker_"),
-        backoff=_backoff(row),
-    )
-
-
-# Named, because a prepared statement with a star fails after a migration that adds a column.
-_COLUMNS = ", ".join(f"a.{column.name}" for column in attempts.c)
+    def look_without_number(self, attempt_id: UUID) -> LookWithoutNumber | None:
+        """Read the same as `look`, in columns that the role of the console may read."""
+        read = partial(look_of, LookWithoutNumber)
+        return self._one(read, LOOK_WITHOUT_NUMBER, {"ids": [attempt_id]})
 
 
 # The statement that locks attempts for the claim checks every guard itself: a hint is never a reason to dial.
@@ -261,7 +223,7 @@ _WHAT_MAY_BE_CLAIMED = """
 
 
 _LOCK_CLAIMABLE = text(f"""
-    SELECT {_COLUMNS}
+    SELECT {COLUMNS}
     {_WHAT_MAY_BE_CLAIMED}
     ORDER BY a.manual DESC, a.due_at, a.id
     FOR NO KEY UPDATE OF l, a SKIP LOCKED
@@ -362,65 +324,6 @@ _CLAIM = text("""
 """)
 
 
-# The only statement that may read the database's clock: it compares two clocks and decides nothing by either.
-_LAST_LOOK = text(f"""
-    SELECT {_COLUMNS},
-           p.phone_number,
-           p.timezone AS candidate_timezone,
-           p.gdpr_expiry_date,
-           i.caller_number,
-           i.duration AS interview_duration,
-           i.deleted_at IS NOT NULL OR i.status <> 'SCHEDULED' AS interview_over,
-           CAST(c.settings AS text) AS settings,
-           c.calls_per_second,
-           c.concurrent_calls,
-           l.attempt_id AS line_holder,
-           l.interview_id AS line_interview,
-           l.free_at AS line_free_at,
-           k.pause_reason AS account_paused,
-           c.pause_reason AS company_paused,
-           c.deleted_at IS NOT NULL AS company_deleted,
-           coalesce(k.failures, 0) AS breaker_failures,
-           k.down_until AS breaker_down_until,
-           k.answered_at AS breaker_answered_at,
-           k.down_cause AS breaker_cause,
-           coalesce(k.trials, 0) AS breaker_trials,
-           k.max_calls,
-           b.country AS backoff_country,
-           b.company_id AS backoff_company_id,
-           b.failures AS backoff_failures,
-           b.down_until AS backoff_down_until,
-           b.answered_at AS backoff_answered_at,
-           b.cause AS backoff_cause,
-           b.trials AS backoff_trials,
-           EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-               AS command_waiting,
-           clock_timestamp() AS database_clock
-    FROM attempts a
-    JOIN interviews i ON i.id = a.interview_id
-    JOIN candidates p ON p.id = i.candidate_id
-    JOIN companies c ON c.id = a.company_id
-    -- An attempt that was never claimed has no account yet: it will use the installation's newest.
-    LEFT JOIN carrier_accounts k ON k.id = coalesce(a.account_id, (SELECT max(id) FROM carrier_accounts))
-    LEFT JOIN lines l ON l.number_hash = a.number_hash
-    LEFT JOIN LATERAL (
-        SELECT * FROM carrier_backoffs b
-        WHERE b.account_id = k.id AND b.down_until IS NOT NULL AND ({MATCHES})
-        -- If two match, the one that lasts longer.
-        ORDER BY coalesce(b.answered_at >= b.down_until, false), b.down_until DESC
-        LIMIT 1
-    ) b ON true
-    WHERE a.id = ANY (:ids)
-""")  # noqa: S608 - the inserted text is a constant of this package
-
-
 _HINTED = text("""
     SELECT id, company_id, manual, due_at FROM attempts WHERE id = ANY (:ids) AND state = 'PENDING'
 """)
-
-
-def _backoff(row: Row[Any]) -> Backoff | None:
-    """Without the caller of its scope, which no reader needs."""
-    if row.backoff_cause is None:
-        return None
-    return Backoff(scope=from_row(Scope, row, "backoff_", caller=None), breaker=from_row(Breaker, row, "backoff_"))

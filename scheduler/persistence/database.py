@@ -86,6 +86,8 @@ class Database:
         bound: bool | None = None,
         operates: bool = False,
     ) -> None:
+        self.reads_numbers = not operates
+        """False: this role may not read phone numbers."""
         self._machine = machine
         self._is_wrong = False
         self._log_lock = Lock()

@@ -16,7 +16,7 @@ from scheduler.domain.company import CallLimits, Company, CompanySettings, Retry
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
 from scheduler.domain.resource import Resource
-from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
+from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 
@@ -76,7 +76,17 @@ def schedule_as_json(schedule: Schedule) -> dict[str, Any]:
         "due_at": schedule.due_at.isoformat(),
         "tzdata_version": schedule.tzdata_version,
         **earlier,
+        **_number_as_json(schedule.number),
     }
+
+
+def _number_as_json(number: NumberFacts | None) -> dict[str, Any]:
+    """Return the keys of the facts, without those that few numbers need. None: no key."""
+    if number is None:
+        return {}
+    never_called = {} if number.never_called is None else {"never_called": number.never_called}
+    zones = {} if number.zones is None else {"number_zones": list(number.zones)}
+    return {"country": number.country, **never_called, **zones}
 
 
 def schedule_from_json(form: dict[str, Any]) -> Schedule:
@@ -91,6 +101,16 @@ def schedule_from_json(form: dict[str, Any]) -> Schedule:
         due_at=datetime.fromisoformat(form["due_at"]),
         earliest_at=datetime.fromisoformat(form.get("earliest_at", form["due_at"])),
         tzdata_version=form["tzdata_version"],
+        number=_number_from_json(form) if "country" in form else None,
+    )
+
+
+def _number_from_json(form: dict[str, Any]) -> NumberFacts:
+    zones = form.get("number_zones")
+    return NumberFacts(
+        country=form["country"],
+        never_called=form.get("never_called"),
+        zones=None if zones is None else tuple(zones),
     )
 
 

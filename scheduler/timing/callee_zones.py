@@ -83,6 +83,10 @@ class CalleeNumber:
     sparse_zones: tuple[str, ...] = ()
     """Other possible zones, left out because few people live there (F2-4). Canonical names, sorted."""
 
+    @property
+    def is_ever_called(self) -> bool:
+        return self.kind not in _NEVER_CALLED
+
 
 @lru_cache(maxsize=4096)
 def read_number(text: str) -> CalleeNumber:

@@ -373,7 +373,9 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
         exclude_defaults=True,  # a third of the largest column of the database
         exclude={
             "interview": {"metadata", "caller_number"},
-            "attempts": {"__all__": {"number_hash", "token", "called_number"}},
+            "attempts": {
+                "__all__": {"number_hash": True, "token": True, "called_number": True, "schedule": {"number": True}}
+            },
         },
     )
     return snapshot

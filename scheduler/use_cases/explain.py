@@ -197,7 +197,9 @@ class Explain:
         possible: datetime | None = None
         waiting_for = waits_for(attempt, now)
         if attempt.state is AttemptState.PENDING:
-            row = stores.attempt_claims.look(attempt.id)
+            claims = stores.attempt_claims
+            look = claims.look if self._database.reads_numbers else claims.look_without_number
+            row = look(attempt.id)
             assert row is not None
             situation = situation_from(row, self._hasher)
             load = Load(

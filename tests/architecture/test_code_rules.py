@@ -169,7 +169,7 @@ def test_sql_takes_the_time_as_a_parameter() -> None:
 
 def test_only_two_statements_compare_the_databases_clock() -> None:
     saying = [_name(path) for path in PRODUCT for text in _texts(path) if "clock_timestamp()" in text]
-    assert saying == ["scheduler/persistence/attempt_claims.py", "scheduler/persistence/database.py"]
+    assert saying == ["scheduler/persistence/database.py", "scheduler/persistence/last_looks.py"]
 
 
 def _instants_of_own(path: Path) -> Iterator[str]:

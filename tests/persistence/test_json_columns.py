@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.schedule import NumberFacts
 from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json
 from tests.conftest import NOON, Seeded
@@ -63,3 +64,21 @@ def test_earliest_time_is_stored_if_it_differs(earlier: timedelta, is_stored: bo
     form = schedule_as_json(schedule)
     assert ("earliest_at" in form) == is_stored
     assert schedule_from_json(form) == schedule
+
+
+@pytest.mark.parametrize(
+    ("number", "stored"),
+    [
+        (None, {}),
+        (NumberFacts(country=None), {"country": None}),
+        (NumberFacts(country="AT", zones=()), {"country": "AT", "number_zones": []}),
+        (
+            NumberFacts(country="AT", never_called="PREMIUM", zones=("Europe/Vienna",)),
+            {"country": "AT", "never_called": "PREMIUM", "number_zones": ["Europe/Vienna"]},
+        ),
+    ],
+)
+def test_facts_about_a_number_are_stored_as_keys(number: NumberFacts | None, stored: dict[str, object]) -> None:
+    form = schedule_as_json(replace(a_schedule(NOON), number=number))
+    assert {key: form[key] for key in form.keys() - schedule_as_json(a_schedule(NOON)).keys()} == stored
+    assert schedule_from_json(form).number == number

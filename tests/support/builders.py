@@ -21,6 +21,7 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
+from scheduler.timing.number_facts import number_facts
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.resources.candidates import Candidates
@@ -288,7 +289,7 @@ def a_pending_attempt(
     number = number or a_number()
     made = interview_id or _an_interview(tenant, number, expires_at, consent_until)
     attempt = an_unsaved_attempt(
-        tenant, made, number, schedule=a_schedule(due_at, clock), expires_at=expires_at, manual=manual
+        tenant, made, number, schedule=a_schedule(due_at, clock, number), expires_at=expires_at, manual=manual
     )
     with tenant.database.transaction() as stores:
         stores.lines.ensure(tenant.hasher.number(number))
@@ -296,9 +297,14 @@ def a_pending_attempt(
     return attempt
 
 
-def a_schedule(due_at: datetime, clock: CalleeClock = BRATISLAVA) -> Schedule:
+def a_schedule(due_at: datetime, clock: CalleeClock = BRATISLAVA, number: str | None = None) -> Schedule:
     return Schedule(
-        requested=None, clock=clock, due_at=due_at, earliest_at=due_at, tzdata_version=callee_zones.TZDATA_VERSION
+        requested=None,
+        clock=clock,
+        due_at=due_at,
+        earliest_at=due_at,
+        tzdata_version=callee_zones.TZDATA_VERSION,
+        number=None if number is None else number_facts(clock, callee_zones.read_number(number), None),
     )
 
 

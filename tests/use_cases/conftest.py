@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -19,9 +19,11 @@ from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
 from scheduler.domain.call import Accepted, CallNews, CallOrder, CallProgress, CallStatus
 from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
+from scheduler.domain.explanation import Explanation
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
+from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
@@ -29,6 +31,7 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.batch import Batch
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.submit import Submit
 from tests.conftest import Seeded, TestClock, seed, wait_until
 from tests.support.builders import (
@@ -130,9 +133,30 @@ def pauses(tenant: Tenant) -> Pauses:
     return Pauses(tenant.database, tenant.now)
 
 
+class ExplainToBoth(Explain):
+    """Explains to the API, and asserts that the console, which may read no number, explains the same."""
+
+    def __init__(self, context: Context, console: Database) -> None:
+        super().__init__(context)
+        self._console = Explain(replace(context, database=console))
+
+    def explanation_of(self, attempt_id: UUID) -> Explanation:
+        explanation = super().explanation_of(attempt_id)
+        assert self._console.explanation_of(attempt_id) == explanation
+        return explanation
+
+
+@pytest.fixture(scope="session")
+def operators_database(logins: Logins) -> Iterator[Database]:
+    assert logins.operator is not None
+    database = Database(logins.operator, pool_size=1, operates=True)
+    yield database
+    database.close()
+
+
 @pytest.fixture
-def explain(tenant: Tenant) -> Explain:
-    return Explain(tenant.context)
+def explain(tenant: Tenant, operators_database: Database) -> Explain:
+    return ExplainToBoth(tenant.context, operators_database)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import GoAhead, NotMine
 from scheduler.lifecycle.policy import Policy
-from scheduler.persistence.attempt_claims import LastLookRow, last_look_of
+from scheduler.persistence.last_looks import LastLookRow, last_look_of
 from scheduler.persistence.rows import AnyRow
 from scheduler.rules import clock_comparison
 from scheduler.use_cases.dialling.claims import PermittedOrder

@@ -134,10 +134,11 @@ class ScheduleRecomputer:
             return
         callee = callee_from(stores.attempts.callee_of(interview.id))
         if blocks.of_number(callee) is not None:
+            self._effects.note_number(stores, attempt, callee)
             return  # the last look blocks it until its number is valid and allowed, or until it expires
         assert callee.number is not None
-        number = callee.number.e164
         schedule = scheduling.recomputed_schedule(attempt, callee, now, self._policy)
-        if schedule is None and self._hasher.number(number) == attempt.number_hash:
+        if schedule is None and self._hasher.number(callee.number.e164) == attempt.number_hash:
+            self._effects.note_number(stores, attempt, callee)
             return
-        self._effects.move(stores, attempt, schedule, number, now, cause)
+        self._effects.move(stores, attempt, schedule, callee, now, cause)

@@ -1,7 +1,7 @@
 """Effects of an event on an attempt's line, its interview and its retry, saved in the caller's transaction."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from scheduler.domain.attempt import (
@@ -28,12 +28,14 @@ from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, interviews, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
 from scheduler.logs import log
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.rules import pricing
+from scheduler.timing.number_facts import number_facts
 from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.situations import callee_from
@@ -273,7 +275,7 @@ class Effects:
         if same_clock and self._hasher.number(callee.number.e164) == attempt.number_hash:
             return
         schedule = None if same_clock else scheduling.recomputed_schedule(attempt, callee, change.now, self._policy)
-        change.attempt = self.move(change.stores, attempt, schedule, callee.number.e164, change.now)
+        change.attempt = self.move(change.stores, attempt, schedule, callee, change.now)
         change.batch.keep(change.attempt)
 
     def _book(self, change: _Change) -> None:
@@ -335,7 +337,7 @@ class Effects:
         stores: Stores,
         attempt: Attempt,
         schedule: Schedule | None,
-        number: str,
+        callee: Callee,
         now: datetime,
         cause: str | None = None,
     ) -> Attempt:
@@ -343,10 +345,11 @@ class Effects:
 
         Without `schedule` it keeps its schedule and due time. `cause` is written to the history for other causes.
         """
-        number_hash = self._hasher.number(number)
+        assert callee.number is not None
+        number_hash = self._hasher.number(callee.number.e164)
         stores.lines.ensure(number_hash)
         event = MovedBySettings(
-            schedule=schedule or attempt.schedule,
+            schedule=schedule or _with_number(attempt.schedule, callee),
             due_at=schedule.due_at if schedule else attempt.due_at,
             number_hash=number_hash,
             cause=cause,
@@ -354,6 +357,17 @@ class Effects:
         moved = stores.attempts.save(attempt, event, "settings", now)
         stores.notify_if_due_soon(event.due_at, now)
         return moved
+
+    def note_number(self, stores: Stores, attempt: Attempt, callee: Callee) -> None:
+        """Store changed facts about the number of a pending attempt that is not moved. No event happens to it."""
+        schedule = _with_number(attempt.schedule, callee)
+        if schedule != attempt.schedule:
+            stores.attempts.note_schedule(attempt.id, schedule)
+
+
+def _with_number(schedule: Schedule, callee: Callee) -> Schedule:
+    facts = number_facts(schedule.clock, callee.number, callee.timezone)
+    return replace(schedule, number=facts or schedule.number)
 
 
 def _retry_of(ended: Attempt, schedule: Schedule, number_hash: bytes, interview: Interview, now: datetime) -> Attempt:

@@ -1,17 +1,20 @@
 """Builds the inputs of the rules, callee and situation, from database rows."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.company import Company
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
+from scheduler.lifecycle.backoffs import NO_COUNTRY
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.persistence.attempt_claims import LastLookRow
 from scheduler.persistence.attempts import CalleeRow
+from scheduler.persistence.last_looks import LastLookRow, LookWithoutNumber
 from scheduler.timing import callee_zones
 from scheduler.timing.callee_zones import CalleeNumber
+from scheduler.timing.number_facts import number_without_digits
 
 
 def callee_of(candidate: Candidate, company: Company, *, is_rung: bool = True) -> Callee:
@@ -31,6 +34,8 @@ def callee_of(candidate: Candidate, company: Company, *, is_rung: bool = True) -
 
 def callee_from(row: CalleeRow | LastLookRow) -> Callee:
     """Like `callee_of`, for an existing interview. A number that is no longer valid is treated as missing."""
+    if isinstance(row, LookWithoutNumber):
+        return _without_digits(row)
     return Callee(
         number=_number_or_none(row.phone_number),
         timezone=row.timezone,
@@ -60,6 +65,20 @@ def situation_from(row: LastLookRow, hasher: Hasher, skew: timedelta = timedelta
         breaker=row.breaker,
         backoff=row.backoff,
         database_skew=skew,
+    )
+
+
+def _without_digits(row: LookWithoutNumber) -> Callee:
+    """Return the callee as far as the attempt's schedule describes the number."""
+    settings, schedule = row.settings, row.attempt.schedule
+    if schedule.number is None and row.line_country is None:
+        settings = replace(settings, allowed_countries=None)  # of an older version: the country is unknown
+    country = None if row.line_country == NO_COUNTRY else row.line_country
+    return Callee(
+        number=number_without_digits(schedule, country) if row.has_number else None,
+        timezone=row.timezone,
+        consent_until=row.gdpr_expiry_date,
+        settings=settings,
     )
 
 

@@ -21,6 +21,7 @@ from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings as of_this_process
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.situations import callee_from
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import Tenant, a_pending_attempt
@@ -308,9 +309,9 @@ def test_clock_is_notified_of_attempts_due_soon(
 
 def move(tenant: Tenant, attempt_id: UUID, due_at: datetime) -> None:
     attempt = tenant.attempt(attempt_id)
-    number = tenant.ask("SELECT phone_number FROM candidates")[0][0]
     schedule = replace(attempt.schedule, due_at=due_at)
     with tenant.database.transaction() as stores:
         stores.interviews.lock(attempt.interview_id)
         locked = stores.attempts.lock(attempt.id)
-        tenant.effects.move(stores, locked, schedule, number, tenant.now())
+        callee = callee_from(stores.attempts.callee_of(attempt.interview_id))
+        tenant.effects.move(stores, locked, schedule, callee, tenant.now())

@@ -94,6 +94,8 @@ _ANSWERS = (
 )
 """Functions that return single values of bodies and answers, with the roles that may call them."""
 
+_FUNCTIONS = ('numbers_of_interview(uuid)',)
+
 _SESSIONS = {
     'console_sessions': 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)',
     'sign_in_links': 'SELECT, UPDATE (used_at)',
@@ -141,6 +143,25 @@ def upgrade() -> None:
         op.execute(f"CREATE POLICY operator_seen ON {table} FOR SELECT TO {_ROLE} USING (true)")
         if table in _WRITTEN or table in _SESSIONS:
             op.execute(f"CREATE POLICY operator_changed ON {table} FOR UPDATE TO {_ROLE} USING (true)")
+    _make_functions()
+
+
+def _make_functions() -> None:
+    """What the console must know about numbers, from functions that return no digit."""
+    op.execute("""
+        CREATE FUNCTION numbers_of_interview(interview uuid, OUT is_there boolean, OUT backoffs bigint[])
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        BEGIN ATOMIC
+            SELECT p.phone_number IS NOT NULL,
+                   ARRAY (SELECT b.id FROM carrier_backoffs b
+                          WHERE b.company_id = i.company_id AND b.caller = i.caller_number)
+            FROM interviews i JOIN candidates p ON p.id = i.candidate_id
+            WHERE i.id = interview;
+        END
+    """)
+    for function in _FUNCTIONS:
+        op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+        op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {_ROLE}")
 
 
 def _make_tables() -> None:
@@ -243,7 +264,7 @@ def downgrade() -> None:
     for table, indexes in _INDEXES.items():
         for columns in indexes:
             op.drop_index(f"ix_{table}_{'_'.join(columns)}", table_name=table)
-    for function, _, _ in _ANSWERS:
+    for function in (*_FUNCTIONS, *(name for name, _, _ in _ANSWERS)):
         op.execute(f"DROP FUNCTION {function}")
     for table in _hidden_rows(bind):
         op.execute(f"DROP POLICY IF EXISTS operator_seen ON {table}")
