@@ -22,6 +22,7 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
+from scheduler.use_cases.operations.attempt_pages import AttemptPages
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.calendar import Calendars
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
@@ -29,6 +30,7 @@ from scheduler.use_cases.operations.certificates import Certificates
 from scheduler.use_cases.operations.company_pages import CompanyPages
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.find import Find
 from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.operations.operator_pages import OperatorPages
 from scheduler.use_cases.operations.pauses import Pauses
@@ -111,6 +113,8 @@ class ConsoleUseCases:
     sessions: ConsoleSessions
     pages: OperatorPages
     calendars: Calendars
+    attempt_pages: AttemptPages
+    find: Find
     company_pages: CompanyPages
     key_pages: KeyPages
     hasher: Hasher
@@ -192,6 +196,8 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
         sessions=ConsoleSessions(database, context.hasher, now),
         pages=OperatorPages(context),
         calendars=Calendars(context),
+        attempt_pages=AttemptPages(context),
+        find=Find(database, context.hasher),
         company_pages=CompanyPages(context),
         key_pages=KeyPages(database, now),
         hasher=context.hasher,

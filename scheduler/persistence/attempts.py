@@ -282,12 +282,6 @@ class Attempts(Store):
             .values(schedule=attempts.c.schedule.op("||")(func.jsonb_build_object("tzdata_version", version)))
         )
 
-    def note_schedule(self, attempt_id: UUID, schedule: Schedule) -> None:
-        """Replace the schedule of an attempt that the caller has locked, without an event."""
-        self._connection.execute(
-            update(attempts).where(attempts.c.id == attempt_id).values(schedule=schedule_as_json(schedule))
-        )
-
     def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
         """Lock the attempt if nothing has happened to it since the caller read it. None: the caller writes nothing."""
         return self._one(attempt_of, _LOCK_AS_OF, {"id": attempt_id, "epoch": epoch})

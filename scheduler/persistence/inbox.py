@@ -133,6 +133,12 @@ class Inbox(Store):
         ).one_or_none()
         return None if row is None or row.quarantined_at is not None else row.id
 
+    def waiting_of(self, interview_id: UUID, limit: int) -> list[UnappliedCommand]:
+        """Return an interview's waiting commands, oldest first, for operators."""
+        columns = (inbox.c[name] for name in UnappliedCommand.__dataclass_fields__)
+        query = select(*columns).where(inbox.c.interview_id == interview_id, inbox.c.applied_at.is_(None))
+        return self._all(partial(from_row, UnappliedCommand), query.order_by(inbox.c.seq).limit(limit))
+
     def take_key(self, command: Command) -> bool:
         """Store a command that is applied in this same transaction, like `add`.
 

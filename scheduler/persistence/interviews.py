@@ -1,7 +1,7 @@
 """Interviews. A transaction that changes the state of an attempt locks its interview first."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,9 +16,24 @@ from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.many import among_given, insert_all, update_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
-from scheduler.persistence.tables import attempts, interviews
+from scheduler.persistence.tables import attempts, companies, interviews
 
 _interview = partial(from_row, Interview)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterviewFacts:
+    """An interview as operators see it: ids and states, no personal data."""
+
+    id: UUID
+    company_id: UUID
+    company_name: str | None
+    candidate_id: UUID
+    agent_id: UUID
+    job_id: UUID | None
+    status: InterviewStatus
+    is_test: bool
+    deleted_at: datetime | None
 
 
 def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -62,6 +77,16 @@ class Interviews(Store):
         if filters.status is not None:
             query = query.where(_is_shown_as(filters.status))
         return self._page(_interview, query, interviews, requested)
+
+    def facts(self, interview_id: UUID) -> InterviewFacts | None:
+        """Return the interview of any company, for operators."""
+        names = ("id", "company_id", "candidate_id", "agent_id", "job_id", "status", "is_test", "deleted_at")
+        query = (
+            select(*(interviews.c[name] for name in names), companies.c.name.label("company_name"))
+            .join(companies, companies.c.id == interviews.c.company_id)
+            .where(interviews.c.id == interview_id)
+        )
+        return self._one(partial(from_row, InterviewFacts), query)
 
     def lock(self, interview_id: UUID) -> Interview:
         """Lock the interview, deleted or not: no other transaction may change it or end its attempts."""

@@ -7,13 +7,15 @@ from uuid import UUID
 
 from sqlalchemy import any_, delete, func, insert, or_, select, update
 
+from scheduler.domain.schedule import Schedule
 from scheduler.lifecycle import bounds
 from scheduler.persistence.connection import Fixed
+from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.persistence.many import given_instant
 from scheduler.persistence.redelivery import instants, is_from_the_future
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import reresolutions
+from scheduler.persistence.tables import attempts, reresolutions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,12 @@ class Reresolution:
 
 
 class ScheduleRecomputations(Store):
+    def note_schedule(self, attempt_id: UUID, schedule: Schedule) -> None:
+        """Replace the schedule of an attempt that the caller has locked, without an event."""
+        self._connection.execute(
+            update(attempts).where(attempts.c.id == attempt_id).values(schedule=schedule_as_json(schedule))
+        )
+
     def ask(self, company_id: UUID, candidate_id: UUID | None, now: datetime) -> None:
         """Have pending attempts of a company, or of one of its candidates, resolved again.
 

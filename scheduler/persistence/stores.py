@@ -40,6 +40,7 @@ from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.quarantine import Quarantine
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
+from scheduler.persistence.search import Search
 from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.tallies import Tallies
@@ -132,6 +133,7 @@ class Stores:
         self.quarantine = Quarantine(statements)
         self.reresolutions = ScheduleRecomputations(statements)
         self.retention = Retention(statements)
+        self.search = Search(statements)
         self.stray_calls = StrayCalls(statements)
         self.unknown_outcomes = UnknownOutcomes(statements)
         self.tallies = Tallies(statements)

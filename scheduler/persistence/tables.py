@@ -186,6 +186,8 @@ candidates = Table(
     CheckConstraint("status IN ('APPLIED', 'IN_PROCESS', 'REJECTED', 'ACCEPTED')", name="status"),
     Index(None, "company_id", "created_at"),
     Index(None, "company_id", "status", "created_at"),
+    # For the search of operators, by the function `candidates_of_number`. Half the size of a B-tree.
+    Index("ix_candidates_phone_number", "phone_number", postgresql_using="hash"),
     # For parts of names and e-mail addresses. Used by the function `candidates_found`.
     Index(
         "ix_candidates_search",

@@ -30,6 +30,7 @@ from scheduler.lifecycle import blocks, decisions, scheduling
 from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg
+from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.rules.display_names import shown
 from scheduler.rules.etags import etag_of
@@ -160,18 +161,18 @@ class Explain:
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
     ) -> Explanation:
         """Explain the state of an attempt. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
-        account_calls = self._account_calls()
+        account_calls = self.account_calls()
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
             attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
-            return self._explanation(stores, attempt, account_calls, principal)
+            return self.explained(stores, attempt, account_calls, principal)
 
     def explanation_of(self, attempt_id: UUID) -> Explanation:
         """Explain any attempt to the operator, including a deleted one. Raises NotFound, DatabaseAway."""
-        account_calls = self._account_calls()
+        account_calls = self.account_calls()
         with self._database.reading() as stores:
             attempt = require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
-            return self._explanation(stores, attempt, account_calls, None)
+            return self.explained(stores, attempt, account_calls, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
         """Return an interview's attempts for the operator, oldest first, including deleted ones.
@@ -181,14 +182,26 @@ class Explain:
         with self._database.reading() as stores:
             return stores.attempts.find_of_interview(interview_id)
 
-    def _account_calls(self) -> int:
+    def account_calls(self) -> int:
         """Count the calls in progress of all companies, the only figure about others that a principal sees."""
         return sum(each.in_progress for each in self.carriers())
 
-    def _explanation(
-        self, stores: Stores, attempt: Attempt, account_calls: int, reader: Principal | None
+    def look(self, stores: Stores, attempt_id: UUID) -> LastLookRow:
+        """Read what the last look of the attempt needs, without numbers in a role that may not read them."""
+        claims = stores.attempt_claims
+        row = claims.look(attempt_id) if self._database.reads_numbers else claims.look_without_number(attempt_id)
+        assert row is not None
+        return row
+
+    def explained(
+        self,
+        stores: Stores,
+        attempt: Attempt,
+        account_calls: int,
+        reader: Principal | None,
+        row: LastLookRow | None = None,
     ) -> Explanation:
-        """Build the explanation for `reader`, or for the operator without one."""
+        """Build the explanation for `reader`, or for the operator without one. `row`: the attempt's last look."""
         now = self._now()
         happenings = _with_key_names(stores, stores.attempts.history(attempt.id), attempt.company_id, reader)
         if reader is not None:
@@ -197,10 +210,7 @@ class Explain:
         possible: datetime | None = None
         waiting_for = waits_for(attempt, now)
         if attempt.state is AttemptState.PENDING:
-            claims = stores.attempt_claims
-            look = claims.look if self._database.reads_numbers else claims.look_without_number
-            row = look(attempt.id)
-            assert row is not None
+            row = row or self.look(stores, attempt.id)
             situation = situation_from(row, self._hasher)
             load = Load(
                 company_calls=stores.attempt_counts.calls_of_company(attempt.company_id),

@@ -503,6 +503,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "user_of_email",
         "answered_commands",
         "candidates_found",
+        "candidates_of_number",
         "numbers_of_interview",
         "open_transactions",
         "raise_alarms",

@@ -362,7 +362,7 @@ class Effects:
         """Store changed facts about the number of a pending attempt that is not moved. No event happens to it."""
         schedule = _with_number(attempt.schedule, callee)
         if schedule != attempt.schedule:
-            stores.attempts.note_schedule(attempt.id, schedule)
+            stores.reresolutions.note_schedule(attempt.id, schedule)
 
 
 def _with_number(schedule: Schedule, callee: Callee) -> Schedule:

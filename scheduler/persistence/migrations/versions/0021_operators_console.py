@@ -94,7 +94,7 @@ _ANSWERS = (
 )
 """Functions that return single values of bodies and answers, with the roles that may call them."""
 
-_FUNCTIONS = ('numbers_of_interview(uuid)',)
+_FUNCTIONS = ('numbers_of_interview(uuid)', 'candidates_of_number(text[], integer)')
 
 _SESSIONS = {
     'console_sessions': 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)',
@@ -159,6 +159,13 @@ def _make_functions() -> None:
             WHERE i.id = interview;
         END
     """)
+    op.execute("""
+        CREATE FUNCTION candidates_of_number(numbers text[], most integer) RETURNS SETOF uuid
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        BEGIN ATOMIC
+            SELECT c.id FROM candidates c WHERE c.phone_number = ANY (numbers) ORDER BY c.id DESC LIMIT least(most, 50);
+        END
+    """)
     for function in _FUNCTIONS:
         op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
         op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {_ROLE}")
@@ -201,6 +208,7 @@ def _make_tables() -> None:
         sa.PrimaryKeyConstraint('token', name=op.f('pk_console_acts')),
     )
     op.create_index('ix_console_acts_sent_at', 'console_acts', ['sent_at'])
+    op.create_index('ix_candidates_phone_number', 'candidates', ['phone_number'], postgresql_using='hash')
 
 
 def _of_attempts(bind) -> str:
@@ -273,6 +281,7 @@ def downgrade() -> None:
         op.execute(f"DROP POLICY IF EXISTS operator_locked ON {table}")
     for table in _SESSIONS:
         op.drop_table(table)
+    op.drop_index('ix_candidates_phone_number', 'candidates')
     for table in (*_WHOLE, *_READ, 'attempts'):
         # Also of single columns.
         op.execute(f"REVOKE ALL ON {table} FROM {_ROLE}")

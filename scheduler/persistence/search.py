@@ -1,0 +1,134 @@
+"""Search: the rows that an id, a call's sid or a phone number names, for operators. Reads no personal data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import text
+
+from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRow:
+    """A row that was named."""
+
+    kind: str
+    """The resource: attempt, interview, company, candidate, command or key."""
+    id: UUID
+    company_id: UUID | None
+    interview_id: UUID | None
+    """Of an attempt or a command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundAttempt:
+    """An attempt of a found row."""
+
+    id: UUID
+    interview_id: UUID
+    candidate_id: UUID
+    company_id: UUID
+    company_name: str | None
+    state: AttemptState
+    reason: Reason | None
+    due_at: datetime
+    ended_at: datetime | None
+
+
+_found = partial(from_row, FoundRow)
+
+
+class Search(Store):
+    def of_id(self, wanted: UUID) -> list[FoundRow]:
+        """Return the rows with this id, of any kind. A key is found by its principal's id too."""
+        return self._all(_found, _OF_ID, {"id": wanted})
+
+    def of_call(self, call_sid: str) -> list[FoundRow]:
+        """Return the attempts of a call at the carrier, including stray calls and calls that were never dialled."""
+        return self._all(_found, _OF_CALL, {"call_sid": call_sid})
+
+    def of_number(self, numbers: Sequence[str], number_hash: bytes, limit: int) -> list[FoundRow]:
+        """Return the candidates with this number now, and the open attempts to it.
+
+        `numbers` are its spellings, which are personal data.
+        """
+        values = {"numbers": list(numbers), "hash": number_hash, "limit": limit}
+        return self._all(_found, _OF_NUMBER, values)
+
+    def attempts(
+        self,
+        attempt_ids: Sequence[UUID],
+        interview_ids: Sequence[UUID],
+        candidate_ids: Sequence[UUID],
+        limit: int,
+    ) -> list[FoundAttempt]:
+        """Return these attempts, and those of these interviews and candidates, newest first."""
+        values = {
+            "ids": list(attempt_ids),
+            "interview_ids": list(interview_ids),
+            "candidate_ids": list(candidate_ids),
+            "limit": limit,
+        }
+        return self._all(partial(from_row, FoundAttempt), _ATTEMPTS, values)
+
+
+_OF_ID = text("""
+    SELECT 'attempt' AS kind, id, company_id, interview_id FROM attempts WHERE id = :id
+    UNION ALL
+    SELECT 'interview', id, company_id, id FROM interviews WHERE id = :id
+    UNION ALL
+    SELECT 'candidate', id, company_id, NULL FROM candidates WHERE id = :id
+    UNION ALL
+    SELECT 'company', id, id, NULL FROM companies WHERE id = :id
+    UNION ALL
+    SELECT 'command', id, company_id, interview_id FROM inbox WHERE id = :id
+    UNION ALL
+    (SELECT 'key', id, company_id, NULL FROM api_keys WHERE id = :id OR principal_id = :id ORDER BY id LIMIT 20)
+""")
+
+_OF_CALL = text("""
+    SELECT 'attempt' AS kind, a.id, a.company_id, a.interview_id
+    FROM attempts a
+    WHERE a.id = ANY (ARRAY (
+        SELECT id FROM attempts WHERE call_sid = :call_sid
+        UNION
+        SELECT attempt_id FROM stray_calls WHERE call_sid = :call_sid
+    ))
+""")
+
+# The state of attempts is named because the indexes of numbers contain only pending and live calls.
+_OF_NUMBER = text("""
+    SELECT 'candidate' AS kind, c.id, c.company_id, CAST(NULL AS uuid) AS interview_id
+    FROM candidates c
+    WHERE c.id = ANY (ARRAY (SELECT candidates_of_number(CAST(:numbers AS text[]), :limit)))
+    UNION ALL
+    SELECT 'attempt', id, company_id, interview_id FROM attempts WHERE number_hash = :hash AND state = 'IN_PROGRESS'
+    UNION ALL
+    (SELECT 'attempt', id, company_id, interview_id FROM attempts WHERE number_hash = :hash AND state = 'PENDING'
+     LIMIT :limit)
+""")
+
+_ATTEMPTS = text("""
+    WITH of_interviews AS (
+        SELECT id FROM interviews WHERE id = ANY (CAST(:interview_ids AS uuid[]))
+        UNION
+        SELECT id FROM interviews WHERE candidate_id = ANY (CAST(:candidate_ids AS uuid[]))
+    ), wanted AS (
+        SELECT id FROM attempts WHERE id = ANY (CAST(:ids AS uuid[]))
+        UNION
+        SELECT id FROM attempts WHERE interview_id = ANY (ARRAY (SELECT id FROM of_interviews))
+    )
+    SELECT a.id, a.interview_id, i.candidate_id, a.company_id, c.name AS company_name, a.state, a.reason, a.due_at,
+           a.ended_at
+    FROM attempts a
+    JOIN interviews i ON i.id = a.interview_id
+    JOIN companies c ON c.id = a.company_id
+    WHERE a.id = ANY (ARRAY (SELECT id FROM wanted))
+    ORDER BY a.created_at DESC, a.id DESC
+    LIMIT :limit
+""")

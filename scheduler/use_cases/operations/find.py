@@ -1,0 +1,99 @@
+"""Find: the rows that an operator names by an id, by a call's sid or by a phone number."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import Database
+from scheduler.persistence.search import FoundAttempt, FoundRow
+from scheduler.persistence.stores import Stores
+from scheduler.timing import callee_zones
+
+MAX_LISTED = 50
+_CALL_SID = re.compile(r"CA[0-9a-f]{32}")
+_BETWEEN_DIGITS = re.compile(r"[\s().\-/]")
+_LOOKS_LIKE_NUMBER = re.compile(r"\+?[0-9\s().\-/]{5,30}")
+
+
+class Kind(StrEnum):
+    """The kind of text that is looked for. A page names only the kind, because a number is personal data."""
+
+    ID = "id"
+    CALL_SID = "call sid"
+    NUMBER = "phone number"
+
+
+class NotFindable(Exception):
+    """The text is none of the kinds. The message says what to enter, and never quotes the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The result. `rows` without those that are attempts."""
+
+    kind: Kind
+    rows: Sequence[FoundRow] = ()
+    attempts: Sequence[FoundAttempt] = field(default=())
+    is_cut: bool = False
+    """More attempts than `MAX_LISTED` were found."""
+
+
+class Find:
+    def __init__(self, database: Database, hasher: Hasher) -> None:
+        self._database = database
+        self._hasher = hasher
+
+    def text(self, wanted: str) -> Findings:
+        """Look for the rows that the text names. Raises NotFindable, DatabaseAway. It is not stored or logged."""
+        given = wanted.strip()
+        if (wanted_id := _as_id(given)) is not None:
+            with self._database.reading() as stores:
+                return _with_attempts(stores, Kind.ID, stores.search.of_id(wanted_id))
+        if _CALL_SID.fullmatch(given):
+            with self._database.reading() as stores:
+                return _with_attempts(stores, Kind.CALL_SID, stores.search.of_call(given))
+        number, written = _as_number(given)
+        with self._database.reading() as stores:
+            found = stores.search.of_number([number, written], self._hasher.number(number), MAX_LISTED)
+            return _with_attempts(stores, Kind.NUMBER, found)
+
+
+def _with_attempts(stores: Stores, kind: Kind, rows: Sequence[FoundRow]) -> Findings:
+    """Add the attempts of the rows. Always one statement, so that its time tells nothing about a number."""
+    attempts = stores.search.attempts(
+        [each.id for each in rows if each.kind == "attempt"],
+        [each.interview_id for each in rows if each.kind != "attempt" and each.interview_id is not None],
+        [each.id for each in rows if each.kind == "candidate"],
+        MAX_LISTED + 1,
+    )
+    return Findings(
+        kind=kind,
+        rows=[each for each in rows if each.kind != "attempt"],
+        attempts=attempts[:MAX_LISTED],
+        is_cut=len(attempts) > MAX_LISTED,
+    )
+
+
+def _as_id(given: str) -> UUID | None:
+    try:
+        return UUID(given)
+    except ValueError:
+        return None
+
+
+def _as_number(given: str) -> tuple[str, str]:
+    """Return the number in its canonical form, as lines use it, and as candidates may have it. Raises NotFindable."""
+    if not _LOOKS_LIKE_NUMBER.fullmatch(given):
+        raise NotFindable(
+            "Enter a whole id, a call's sid (CA and 32 hexadecimal digits) or a phone number with its country's calling"
+            " code, for example +421 905 …."
+        )
+    try:
+        written = _BETWEEN_DIGITS.sub("", given)
+        return callee_zones.read_number(written).e164, written
+    except PhoneNumberInvalid as invalid:
+        raise NotFindable(invalid.message) from None
