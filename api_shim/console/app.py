@@ -14,7 +14,7 @@ from api_shim.console import oidc, rendering, sign_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.live import Live, Polled
 from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
-from api_shim.console.pages import alarms, audit, calendar, companies, erasures, keys, now, quarantine, unknown
+from api_shim.console.pages import alarms, attempt, audit, calendar, companies, erasures, find, keys, now, quarantine, unknown
 from api_shim.console.rendering import page
 from api_shim.console.security import Address, SecurityMiddleware
 from api_shim.shutdown import on_stop_signal
@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(PlainStart)
     _handle_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    pages = (now, companies, unknown, quarantine, alarms, calendar, keys, erasures, audit)
+    pages = (now, companies, attempt, find, unknown, quarantine, alarms, calendar, keys, erasures, audit)
     for part in (router, sign_in.router, oidc.router, *(each.router for each in pages)):
         app.router.routes.extend(part.routes)
     return app

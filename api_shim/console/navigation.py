@@ -17,7 +17,7 @@ PAGES = (
     Page(name="now", title="Now", path="/"),
     Page(name="companies", title="Companies", path="/companies"),
     Page(name="attempts", title="Attempts", path="/attempts", exists=False),
-    Page(name="find", title="Find", path="/find", exists=False),
+    Page(name="find", title="Find", path="/find"),
     Page(name="unknown", title="Unknown", path="/unknown"),
     Page(name="quarantine", title="Quarantine", path="/quarantine"),
     Page(name="alarms", title="Alarms", path="/alarms"),

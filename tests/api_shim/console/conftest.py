@@ -91,6 +91,15 @@ def operator(console: Console) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def operators_database(logins: Logins) -> Iterator[Database]:
+    """A database as the console connects to it, for statements that are counted."""
+    assert logins.operator is not None
+    database = Database(logins.operator, pool_size=1, operates=True)
+    yield database
+    database.close()
+
+
 @pytest.fixture
 def account(database: Database) -> Callable[[], None]:
     """Create the carrier account, as the first worker does."""

@@ -1,0 +1,41 @@
+"""The page Find: one field for an id, a call's sid or a phone number. It is sent as a form and never in an address."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from api_shim.console.context import console_context
+from api_shim.console.forms import form_of
+from api_shim.console.operators import viewer
+from api_shim.console.rendering import page
+from scheduler.domain.operator import ConsoleSession
+from scheduler.use_cases.operations.find import Findings, NotFindable
+
+router = APIRouter()
+_UNPROCESSABLE = 422
+FIELD = "wanted"
+
+
+@router.get("/find")
+async def find(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    return _page(request)
+
+
+@router.post("/find")
+async def found(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, form = console_context(request), await form_of(request)
+    wanted = form.get(FIELD, "").strip()
+    if not wanted:
+        return _page(request, _UNPROCESSABLE, problem="Enter what to look for.")
+    try:
+        return _page(request, findings=await context.run(context.use_cases.find.text, wanted))
+    except NotFindable as unread:
+        return _page(request, _UNPROCESSABLE, problem=str(unread))
+
+
+def _page(
+    request: Request, status: int = 200, *, findings: Findings | None = None, problem: str | None = None
+) -> Response:
+    """Render the form, which never contains what was sent: it may be a person's number."""
+    return page(request, "find.html", status, findings=findings, problem=problem, field=FIELD)
