@@ -152,6 +152,18 @@ PAGES: dict[str, Callable[[Stores, Big], Any]] = {
 }
 
 
+SEARCHES: dict[str, Callable[[Stores], Any]] = {
+    "an id": lambda stores: stores.search.of_id(NO_ATTEMPT),
+    "a call's sid": lambda stores: stores.search.of_call("CA" + "0" * 32),
+    "a number": lambda stores: stores.search.of_number(["+421905000000"], NO_NUMBER, 50),
+    "attempts of a candidate": lambda stores: stores.search.attempts([], [], [NO_ATTEMPT], 50),
+    "attempts of interviews": lambda stores: stores.search.attempts([NO_ATTEMPT], [NO_ATTEMPT], [], 50),
+    "an attempt without its number": lambda stores: stores.attempt_claims.look_without_number(NO_ATTEMPT),
+    "an interview": lambda stores: stores.interviews.facts(NO_ATTEMPT),
+    "waiting commands": lambda stores: stores.inbox.waiting_of(NO_ATTEMPT, 20),
+}
+
+
 @pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
 @pytest.mark.parametrize("name", LISTS)
 def test_first_page_of_a_list_is_read_by_an_index(big: Big, name: str, kind: KeyKind) -> None:
@@ -194,6 +206,11 @@ def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: py
     assert rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.account()) <= 200
     ids = [big.one.company_id]
     assert rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.companies(ids)) <= 200
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_search_of_the_console_reads_an_index(big: Big, name: str) -> None:
+    assert rows_read(big.console, big.console.reading(), SEARCHES[name]) <= 10
 
 
 def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:

@@ -79,6 +79,15 @@ def test_pages_have_no_wcag_violations(
             page.goto(console.url + address)
             assert violations(page) == [], address
             shoot(page, name, scheme)
+        page.goto(f"{console.url}/find")
+        page.get_by_label("Id, call SID or phone number").fill(str(tenant.ask("SELECT id FROM interviews")[0][0]))
+        page.get_by_role("button", name="Find").click()
+        expect(page.get_by_role("heading", level=2)).to_have_text("Found by id")
+        assert violations(page) == []
+        page.get_by_role("table").get_by_role("link").first.click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Attempt")
+        assert violations(page) == []
+        shoot(page, "attempt", scheme)
         console.pauses.pause(None, "a reason")
         page.goto(console.url)
         expect(page.locator("#live-status")).to_have_text("Live")

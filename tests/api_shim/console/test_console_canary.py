@@ -33,10 +33,8 @@ def test_stored_personal_data_is_shown_nowhere(
         kind=KeyKind.REGULAR, name="night shift", company_id=tenant.company_id
     )
     a_waiting_command(tenant, None, {"text": "Canarios"})
-    an_attempt_of_unknown_outcome(tenant)
-    placed = a_placed_attempt(tenant)
-    a_pending_attempt(tenant)
-    of_work = work_pages(tenant, placed)
+    attempts = [an_attempt_of_unknown_outcome(tenant), a_placed_attempt(tenant), a_pending_attempt(tenant)]
+    of_work = work_pages(tenant, attempts[1])
     with console.database.transaction() as stores:
         stores.connection.execute(
             text("UPDATE companies SET metadata = :it, profile = :it"), {"it": '{"x": "Canarina"}'}
@@ -51,6 +49,7 @@ def test_stored_personal_data_is_shown_nowhere(
     paths = (
         *PATHS,
         *of_work,
+        *("/find", *(f"/attempts/{each.id}" for each in attempts)),
         *("/companies", f"/companies/{tenant.company_id}", "/keys", f"/keys/{key.key_id}"),
         *(f"/acts/{act}?{of_company}" for act in ("pause-company", "resume-company")),
         *(f"/acts/{act}?{of_key}" for act in ("suspend-key", "resume-key", "revoke-key")),
@@ -59,6 +58,8 @@ def test_stored_personal_data_is_shown_nowhere(
         answers = [admin.get(path) for path in paths]
     assert {each.url.path for each in answers if each.status_code != OK} == {"/nowhere"}
     shown = "".join(each.text for each in answers)
+    for wanted in (*canaries, *(each.id for each in attempts)):
+        shown += operator.post("/find", data={"wanted": str(wanted)}).text
     with events(operator) as stream:
         shown += "".join(html for _, html in (next(stream) for _ in range(6)))
     assert OperatorRole.OPERATOR.value in shown

@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from uuid import uuid4
 
 import httpx
@@ -12,11 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from scheduler.domain.attempt import Attempt, Ended, Reason
-from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.operations.find import MAX_LISTED, Find
-from tests.api_shim.console.conftest import PEPPER
 from tests.support.builders import (
     Tenant,
     a_candidate,
@@ -28,12 +25,6 @@ from tests.support.builders import (
 from tests.support.statements import statements_of
 
 OK, SEE_OTHER, UNPROCESSABLE = 200, 303, 422
-
-
-@pytest.fixture
-def tenant(tenant: Tenant) -> Tenant:
-    """With the pepper of the console, by which it recognises numbers."""
-    return replace(tenant, hasher=Hasher(PEPPER))
 
 
 @pytest.fixture
