@@ -14,7 +14,19 @@ from api_shim.console import oidc, rendering, sign_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.live import Live, Polled
 from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
-from api_shim.console.pages import alarms, attempt, audit, calendar, companies, erasures, find, keys, now, quarantine, unknown
+from api_shim.console.pages import (
+    alarms,
+    attempt,
+    audit,
+    calendar,
+    companies,
+    erasures,
+    find,
+    keys,
+    now,
+    quarantine,
+    unknown,
+)
 from api_shim.console.rendering import page
 from api_shim.console.security import Address, SecurityMiddleware
 from api_shim.shutdown import on_stop_signal

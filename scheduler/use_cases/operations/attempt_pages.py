@@ -44,6 +44,11 @@ class AttemptDetails:
         return self.explanation.attempt
 
     @property
+    def is_exact(self) -> bool:
+        """False: the schedule is of an earlier version, so rules about the number's country or zone may be missing."""
+        return self.attempt.schedule.number is not None
+
+    @property
     def before(self) -> Attempt | None:
         """The attempt that the interview had before this one."""
         place = self._place

@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 class NotFindable(Exception):
-    """The text is none of the kinds. The message says what to enter, and never quotes the text."""
+    """The text has an unknown kind. The message says what to enter, and never quotes the text."""
 
 
 @dataclass(frozen=True, kw_only=True)

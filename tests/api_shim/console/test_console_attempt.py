@@ -84,6 +84,13 @@ def test_command_in_quarantine_is_an_operators(tenant: Tenant, viewer: httpx.Cli
     assert "after 5 failures" in page
 
 
+def test_attempt_of_an_earlier_version_says_what_may_be_missing(tenant: Tenant, viewer: httpx.Client) -> None:
+    attempt = a_pending_attempt(tenant)
+    assert "An earlier version" not in shown(viewer, attempt)
+    tenant.change("UPDATE attempts SET schedule = schedule - 'country'")
+    assert "An earlier version created this attempt. Rules about the country or the time zone" in shown(viewer, attempt)
+
+
 def test_callable_attempt_has_no_block(tenant: Tenant, viewer: httpx.Client) -> None:
     page = shown(viewer, a_pending_attempt(tenant))
     assert blocks_in(page) == []
