@@ -85,9 +85,10 @@ def test_company_and_key_are_found(tenant: Tenant, viewer: httpx.Client) -> None
         created_at=tenant.now(),
         updated_at=tenant.now(),
     )
-    assert f"<code>{tenant.company_id}</code>" in found(viewer, tenant.company_id).text
+    page = found(viewer, tenant.company_id).text
+    assert f'Company <a href="/companies/{tenant.company_id}"><code>{tenant.company_id}</code></a>' in page
     for wanted in (key_id, principal_id):
-        assert f"Key <code>{key_id}</code>" in found(viewer, wanted).text
+        assert f'Key <a href="/keys/{key_id}"><code>{key_id}</code></a>' in found(viewer, wanted).text
 
 
 # ---- phone numbers
