@@ -58,6 +58,7 @@ def _add_trouble(tenant: Tenant) -> None:
     with tenant.database.transaction() as stores:
         for _ in range(5):
             stores.inbox.count_failure(command.id, "builtins.KeyError at x:1", tenant.now())
+        stores.erasures.ask(seed(tenant.database, tenant.now()).company_id, tenant.now())
     raise_alarm(tenant.database, tenant, "OUTCOME_UNKNOWN", company_id=tenant.company_id, attempt_id=uuid4())
     raise_alarm(tenant.database, tenant, "COMMAND_QUARANTINED", company_id=tenant.company_id, command_id=command.id)
 
