@@ -254,6 +254,8 @@ class ConsentEnded(Event):
 class Cancelled(Event):
     name: ClassVar[str] = "cancelled"
     reason: Reason
+    note: str | None = None
+    """The words of the operator who cancelled it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ class Verb(StrEnum):
     RETRY_CALLBACK = "callback.retry"
     DROP_CALLBACK = "callback.drop"
     DECIDE_OUTCOME = "outcome.decide"
+    CANCEL_ATTEMPTS = "attempt.cancel"
     END_DATABASE_SESSION = "database_session.end"
     RETRY_CARRIER = "carrier.retry"
     ACKNOWLEDGE_ALARM = "alarm.acknowledge"
@@ -54,6 +55,7 @@ FIELDS = frozenset(
         "count",
         "decision",
         "expiresAt",
+        "filter",
         "keyKind",
         "kind",
         "known",

@@ -24,6 +24,7 @@ class CommandKind(StrEnum):
 
     # Given by operators only.
     DECIDE_OUTCOME = "decide_outcome"
+    CANCEL_ATTEMPT = "cancel_attempt"
 
     # Applied by the API itself. The inbox stores them only for their idempotency key, already answered.
     CREATE_COMPANY = "create_company"
@@ -138,6 +139,17 @@ class DecideOutcome:
     """The actor in the history, in place of an API key."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CancelAttempt:
+    """Cancel an attempt for an operator, if it is still pending. Clients still see it, with the operator's reason."""
+
+    interview_id: UUID
+    attempt_id: UUID
+    reason: str
+    operator: str
+    """The actor in the history, in place of an API key."""
+
+
 Request = (
     CreateInterview
     | UpdateInterview
@@ -146,6 +158,7 @@ Request = (
     | RescheduleAttempt
     | DeleteAttempt
     | DecideOutcome
+    | CancelAttempt
 )
 """The request of a command, one class per kind."""
 
@@ -157,6 +170,7 @@ KIND_OF: dict[type[Request], CommandKind] = {
     RescheduleAttempt: CommandKind.RESCHEDULE_ATTEMPT,
     DeleteAttempt: CommandKind.DELETE_ATTEMPT,
     DecideOutcome: CommandKind.DECIDE_OUTCOME,
+    CancelAttempt: CommandKind.CANCEL_ATTEMPT,
 }
 
 

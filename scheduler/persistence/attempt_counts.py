@@ -32,14 +32,18 @@ class AttemptCounts(Store):
         first ones. `held`: for each rule, the number of due attempts that it holds, and the seconds since the first of
         them was due.
         """
-        times = {
-            "now": now,
-            "soon": now + SEND_SPAN,
-            "impossible": now + _NO_SLOT_IS_FURTHER,
-            "undecided_before": undecided_before,
-            "permissions": sorted(PERMISSIONS),
-        }
-        return list(self._connection.execute(_COUNTS, times))
+        return list(self._connection.execute(_COUNTS, values_of_due(now, undecided_before)))
+
+
+def values_of_due(now: datetime, undecided_before: datetime | None = None) -> dict[str, object]:
+    """Return the values of a statement with `DUE_BY_RULE`."""
+    return {
+        "now": now,
+        "soon": now + SEND_SPAN,
+        "impossible": now + _NO_SLOT_IS_FURTHER,
+        "undecided_before": undecided_before,
+        "permissions": sorted(PERMISSIONS),
+    }
 
 
 _NO_SLOT_IS_FURTHER = timedelta(hours=1)
@@ -51,8 +55,8 @@ _NO_SLOT_IS_FURTHER = timedelta(hours=1)
 _MOST = COUNTED_UP_TO + 1
 
 
-_COUNTS = text(f"""
-    WITH account AS (
+DUE_BY_RULE, _TOTALS = f"""
+    account AS (
         -- The account in use. After a change of the account, the others keep their last state.
         SELECT k.id, k.next_slot_at, k.calls_per_second,
                CASE WHEN k.updated_at > k.created_at THEN k.updated_at END AS changed_at,
@@ -83,7 +87,7 @@ _COUNTS = text(f"""
         FROM carrier_backoffs b
         WHERE b.account_id = (SELECT id FROM account) AND b.down_until IS NOT NULL
     ), due AS MATERIALIZED (
-        SELECT c.id AS company_id, a.due_at, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
+        SELECT a.id, c.id AS company_id, a.due_at, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
                -- The first rule that holds the attempt, in the order of `lifecycle/blocks.py`.
                CASE
                    WHEN (SELECT stops FROM account) IS NOT NULL THEN (SELECT stops FROM account)
@@ -106,7 +110,7 @@ _COUNTS = text(f"""
         FROM companies c
         LEFT JOIN calling ON calling.company_id = c.id
         CROSS JOIN LATERAL (
-            SELECT a.interview_id, a.number_hash, a.due_at, a.expires_at, a.created_at
+            SELECT a.id, a.interview_id, a.number_hash, a.due_at, a.expires_at, a.created_at
             FROM attempts a
             WHERE a.company_id = c.id AND a.state = 'PENDING' AND a.due_at <= :now
             ORDER BY a.due_at
@@ -152,19 +156,19 @@ _COUNTS = text(f"""
                rule IS NULL AND sum(due) FILTER (WHERE rule IS NULL) OVER ()
                    > (SELECT calls_per_second FROM account) AS of_account
         FROM counted
-    ), held AS (
+    ), ruled AS (
+        SELECT *, CASE WHEN of_company OR of_account THEN '{PACE}' ELSE rule END AS held_by FROM paced
+    )
+;
+    held AS (
         SELECT company_id,
                jsonb_object_agg(
                    rule, jsonb_build_array(due, extract(epoch FROM :now - oldest_due_at))
                ) FILTER (WHERE rule IS NOT NULL) AS held
         FROM (
-            SELECT company_id, rule, sum(due) AS due, min(oldest_due_at) AS oldest_due_at
-            FROM (
-                SELECT company_id, due, oldest_due_at,
-                       CASE WHEN of_company OR of_account THEN '{PACE}' ELSE rule END AS rule
-                FROM paced
-            ) named
-            GROUP BY company_id, rule
+            SELECT company_id, held_by AS rule, sum(due) AS due, min(oldest_due_at) AS oldest_due_at
+            FROM ruled
+            GROUP BY company_id, held_by
         ) by_rule
         GROUP BY company_id
     ), late AS (
@@ -222,4 +226,11 @@ _COUNTS = text(f"""
     LEFT JOIN causeless ON causeless.company_id = c.id
     WHERE c.deleted_at IS NULL
     ORDER BY c.id
-""")  # noqa: S608 - the inserted text is a constant of this package
+""".split(";")  # noqa: S608 - the inserted text is a constant of this package
+"""Tables of a WITH clause, and the rest of the statement that counts.
+
+`due` has the due attempts, each with the rule that holds it. `ruled` counts them: there `held_by` is the rule that is
+shown. Attempts that no rule holds have NULL, or PACE if they are more than the pace starts.
+"""
+
+_COUNTS = text(f"WITH {DUE_BY_RULE}, {_TOTALS}")

@@ -1,6 +1,6 @@
 """Companies: the rows that every claim locks and checks, and the settings that decide when candidates are called."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from scheduler.domain.usage import BillingSystem
 from scheduler.logs import log
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import settings_as_json, settings_of
-from scheduler.persistence.many import among_given
+from scheduler.persistence.many import among, among_given
 from scheduler.persistence.owners import email_of_owner_or_invited
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
@@ -184,6 +184,12 @@ class Companies(Store):
         """Block the company's deletion until we commit, but not claims or changes. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
         return self._is_any(query.with_for_update(read=True, key_share=True))
+
+    def hold_all(self, company_ids: Collection[UUID]) -> Sequence[UUID]:
+        """Hold companies like `hold`, in the order of their ids. Return those that are not deleted."""
+        query = select(companies.c.id).where(among(companies.c.id, list(company_ids)), companies.c.deleted_at.is_(None))
+        held = query.order_by(companies.c.id).with_for_update(read=True, key_share=True)
+        return self._connection.execute(held).scalars()
 
     def lock_to_delete(self, company_id: UUID) -> bool:
         """Wait for all transactions of the company and block new ones until we commit. False: it is deleted."""

@@ -17,7 +17,7 @@ from scheduler.domain.refusals import CommandDropped
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import ANSWER
-from scheduler.persistence.many import among, among_given, update_all
+from scheduler.persistence.many import among, among_given, insert_all, update_all
 from scheduler.persistence.packed_snapshots import pack, unpack
 from scheduler.persistence.redelivery import due_hints, has_waited, taking
 from scheduler.persistence.rows import as_columns, from_row
@@ -33,7 +33,13 @@ def _answer_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
     update_all(connection, inbox, "id", rows)
 
 
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, inbox, rows)
+
+
 _ANSWER = Write(execute=_answer_all, turn=8)
+_ADD_ALL = Write(execute=_add_all, turn=8)
+_ADDED = ("id", "principal_id", "company_id", "request_hash", "body", "interview_id", "received_at", "failures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,16 @@ class Inbox(Store):
         )
         add = _ADD if command.idempotency_key is None else _ADD_ONCE
         return self._connection.execute(add, values).first() is not None
+
+    def add_all(self, commands: Sequence[Command]) -> None:
+        """Store commands without idempotency keys that wait. Reads nothing, so that the console may do it too."""
+        for command in commands:
+            row = {name: getattr(command, name) for name in _ADDED}
+            self._connection.write(
+                _ADD_ALL,
+                command.id,
+                {**row, "kind": command.kind.value, "rung_at": command.received_at, "packed_snapshot": b""},
+            )
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
         return self._one(_command, select(inbox).where(_of_key(principal_id, idempotency_key)))

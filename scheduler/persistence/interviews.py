@@ -51,6 +51,13 @@ _LOCK_ALL = Fixed(
     .with_for_update(key_share=True)
 )
 
+_LOCK_IDS = Fixed(
+    select(interviews.c.id)
+    .where(among_given(interviews.c.id, "ids"), interviews.c.deleted_at.is_(None))
+    .order_by(interviews.c.id)
+    .with_for_update(key_share=True)
+)
+
 # After `candidates`, `agents` and `jobs`, before `attempts`.
 _ADD = Write(execute=_add_all, turn=1)
 _SET_STATUS = Write(execute=_set_statuses, turn=7)
@@ -103,6 +110,10 @@ class Interviews(Store):
         """Lock the interview like `lock`, and read nothing of it."""
         query = select(interviews.c.id).where(interviews.c.id == interview_id)
         self._connection.execute(query.with_for_update(key_share=True))
+
+    def lock_ids(self, interview_ids: Sequence[UUID]) -> list[UUID]:
+        """Lock interviews that are not deleted, like `lock_all`, and read only their ids."""
+        return list(self._connection.execute(_LOCK_IDS, {"ids": list(interview_ids)}).scalars())
 
     def set_status(self, interview_id: UUID, status: InterviewStatus, now: datetime) -> None:
         over = status is not InterviewStatus.SCHEDULED

@@ -14,6 +14,7 @@ from scheduler.persistence.agents import Agents
 from scheduler.persistence.alarms import Alarms
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
+from scheduler.persistence.attempt_lists import AttemptLists
 from scheduler.persistence.attempt_polls import AttemptPolls
 from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
@@ -110,6 +111,7 @@ class Stores:
         self.attempt_claims = AttemptClaims(statements)
         self.attempt_polls = AttemptPolls(statements)
         self.attempt_counts = AttemptCounts(statements)
+        self.attempt_lists = AttemptLists(statements)
         self.attempts = Attempts(statements)
         self.audit = Audit(statements)
         self.backoffs = CarrierBackoffs(statements)

@@ -17,6 +17,7 @@ from scheduler.domain.attempt import (
 )
 from scheduler.domain.command import (
     Answer,
+    CancelAttempt,
     Command,
     CommandKind,
     CreateInterview,
@@ -177,6 +178,9 @@ class Apply:
             case DecideOutcome():
                 attempt = self._decide(replace(turn, operator=request.operator), request)
                 return request.interview_id, Answer(attempt_id=attempt.id)
+            case CancelAttempt():
+                self._cancel(replace(turn, operator=request.operator), request)
+                return request.interview_id, Answer(attempt_id=request.attempt_id)
 
     def _count_failure(self, command_id: UUID, failed_with: str) -> None:
         with self._database.transaction() as stores:
@@ -326,10 +330,14 @@ class Apply:
         lock_interview(turn.stores, turn.company_id, request.interview_id)
         attempt = self._lock_attempt(turn, request)
         if attempt.state is AttemptState.PENDING:
-            cancelled = Cancelled(reason=Reason.CANCELLED_BY_USER)
-            attempt = turn.stores.attempts.save(attempt, cancelled, turn.actor, turn.now)
-            failpoint("cancel.cancelling")
+            attempt = self._cancelled(turn, attempt)
         turn.stores.attempts.save(attempt, Deleted(), turn.actor, turn.now)
+
+    def _cancelled(self, turn: Turn, pending: Attempt, note: str | None = None) -> Attempt:
+        event = Cancelled(reason=Reason.CANCELLED_BY_USER, note=note)
+        cancelled = turn.stores.attempts.save(pending, event, turn.actor, turn.now)
+        failpoint("cancel.cancelling")
+        return cancelled
 
     # ---- operators
 
@@ -346,6 +354,17 @@ class Apply:
         if event.decision is not Decision.DID_NOT_RING:
             return attempt
         return self._invoke(turn, InvokeAttempt(interview_id=request.interview_id))
+
+    def _cancel(self, turn: Turn, request: CancelAttempt) -> None:
+        """Cancel the attempt, unless it has ended. Raises NotFound, CallAttemptInProgress."""
+        lock_interview(turn.stores, turn.company_id, request.interview_id)
+        attempt = turn.stores.attempts.lock_of_interview(request.interview_id, request.attempt_id)
+        if attempt is None:
+            raise not_found("callAttempt", request.attempt_id)
+        if attempt.state is AttemptState.IN_PROGRESS:
+            raise CallAttemptInProgress(attemptId=str(attempt.id))
+        if attempt.state is AttemptState.PENDING:
+            self._cancelled(turn, attempt, request.reason)
 
 
 def _named_candidates(commands: Sequence[Command]) -> set[tuple[UUID, UUID]]:

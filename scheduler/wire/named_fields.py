@@ -10,6 +10,7 @@ from typing import Any
 
 from scheduler.domain import refusals
 from scheduler.domain.command import (
+    CancelAttempt,
     CommandKind,
     CreateInterview,
     DecideOutcome,
@@ -77,7 +78,7 @@ def of_command(request: Request) -> Fields:
             return _all(_OF_THE_TIME, request.time_name)
         case RescheduleAttempt():
             return _all(_OF_THE_TIME, "scheduledAt")
-        case InvokeAttempt() | DeleteInterview() | DeleteAttempt() | DecideOutcome():
+        case InvokeAttempt() | DeleteInterview() | DeleteAttempt() | DecideOutcome() | CancelAttempt():
             return {}
 
 

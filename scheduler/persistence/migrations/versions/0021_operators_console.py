@@ -61,7 +61,7 @@ _WRITTEN = {
 _LOCKED = ('interviews', 'attempts')
 """Tables whose rows an act locks and never changes. A lock needs the right to update a column; a policy forbids it."""
 
-_DECISIONS = (
+_COMMANDS = (
     'id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at, rung_at,'
     ' applied_at, answer, packed_snapshot, failures'
 )
@@ -122,10 +122,10 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         op.execute(f"CREATE POLICY everything ON {table} TO duecall_worker, CURRENT_USER USING (true)")
     op.execute(f"GRANT INSERT ON audit TO {_ROLE}")
-    op.execute(f"GRANT INSERT ({_DECISIONS}) ON inbox TO {_ROLE}")
+    op.execute(f"GRANT INSERT ({_COMMANDS}) ON inbox TO {_ROLE}")
     op.execute(
         f"CREATE POLICY operator_made ON inbox FOR INSERT TO {_ROLE}"
-        f" WITH CHECK (kind = 'decide_outcome' AND principal_id = '{_OPERATORS}')"
+        f" WITH CHECK (kind IN ('decide_outcome', 'cancel_attempt') AND principal_id = '{_OPERATORS}')"
     )
     for table in _LOCKED:
         op.execute(f"GRANT UPDATE (updated_at) ON {table} TO {_ROLE}")
@@ -274,6 +274,8 @@ def downgrade() -> None:
             op.drop_index(f"ix_{table}_{'_'.join(columns)}", table_name=table)
     for function in (*_FUNCTIONS, *(name for name, _, _ in _ANSWERS)):
         op.execute(f"DROP FUNCTION {function}")
+    # Workers of the previous version would leave them, and each would block its interview.
+    op.execute("DELETE FROM inbox WHERE kind = 'cancel_attempt'")
     for table in _hidden_rows(bind):
         op.execute(f"DROP POLICY IF EXISTS operator_seen ON {table}")
         op.execute(f"DROP POLICY IF EXISTS operator_changed ON {table}")

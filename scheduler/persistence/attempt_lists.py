@@ -1,0 +1,347 @@
+"""Attempts in lists for operators. Each list reads a bounded number of rows by an index, however many there are."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    FromClause,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    cast,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from scheduler.domain.attempt import AttemptState, Reason
+from scheduler.domain.attempt_list import (
+    END_STATES,
+    AttemptFilter,
+    FoundAttempt,
+    FoundPart,
+    ListedAttempt,
+    ListOrder,
+    ListState,
+    Place,
+)
+from scheduler.domain.command import CommandKind
+from scheduler.persistence.attempt_counts import DUE_BY_RULE, values_of_due
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.json_columns import schedule_from_json
+from scheduler.persistence.many import among, among_given
+from scheduler.persistence.rows import AnyRow, from_row
+from scheduler.persistence.store import Store
+from scheduler.persistence.tables import attempt_history, attempts, companies, inbox, interviews
+
+_FIRST_ID = UUID(int=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptKey:
+    """The rows that a transaction locks for an attempt."""
+
+    id: UUID
+    interview_id: UUID
+    company_id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """The size of a part of a list, and the most rows that it may look at."""
+
+    limit: int
+    scanned: int
+
+
+class AttemptLists(Store):
+    def part(self, only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> FoundPart:
+        """Return the attempts of a list that follow a place.
+
+        The place is one of a list in the same order.
+        """
+        if only.state is ListState.DUE:
+            return self._due(only, after, bounds, now)
+        if only.is_short:
+            return self._few(only, after, bounds)
+        if only.order is ListOrder.DUE_TIME:
+            return self._scanned(_pending(only, after, bounds, now), bounds)
+        if only.order is ListOrder.INTERVIEW:
+            return self._scanned(_of_company(only, after, bounds), bounds)
+        if only.order is ListOrder.END:
+            return self._scanned(_ended(only, after, bounds), bounds)
+        return self._scanned(_newest(after, bounds), bounds)
+
+    def rows(self, found: Sequence[FoundAttempt]) -> list[ListedAttempt]:
+        """Return the rows of attempts, in this order. An attempt that was erased in the meantime is left out."""
+        rules = {each.id: each.rule for each in found}
+        query = (
+            select(*_COLUMNS, companies.c.name.label("company_name"), _COMMAND_WAITS.label("command_waits"))
+            .join(companies, companies.c.id == attempts.c.company_id)
+            .where(among(attempts.c.id, list(rules)))
+        )
+        rows = {row.id: _listed(row, rules[row.id]) for row in self._connection.execute(query)}
+        return [rows[each.id] for each in found if each.id in rows]
+
+    def keys(self, attempt_ids: Sequence[UUID]) -> list[AttemptKey]:
+        return self._all(partial(from_row, AttemptKey), _KEYS, {"ids": list(attempt_ids)})
+
+    def lock_to_cancel(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> list[AttemptKey]:
+        """Lock those of these attempts of locked interviews that are pending and not being cancelled by an operator."""
+        values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
+        return self._all(partial(from_row, AttemptKey), _LOCK_TO_CANCEL, values)
+
+    def _due(self, only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> FoundPart:
+        query = select(_due.c.id, _due.c.company_id, _due.c.due_at, _due.c.rule)
+        query = query.where(*_conditions_of_due(only, after)).order_by(_due.c.due_at, _due.c.id)
+        rows = self._connection.execute(query.limit(bounds.limit + 1), values_of_due(now)).all()
+        found = [from_row(FoundAttempt, row) for row in rows]
+        return _part(found, bounds, [Place(attempt_id=each.id, at=each.due_at) for each in found])
+
+    def _few(self, only: AttemptFilter, after: Place | None, bounds: Bounds) -> FoundPart:
+        of_company = true() if only.company_id is None else attempts.c.company_id == only.company_id
+        # Found by the condition's index before they are sorted. Otherwise PostgreSQL may read all attempts from the
+        # newest one on, because it expects those of the condition everywhere.
+        few = (
+            select(attempts.c.id, attempts.c.company_id, attempts.c.due_at)
+            .where(_short(only), of_company)
+            .cte("few")
+            .prefix_with("MATERIALIZED")
+        )
+        query = select(few).where(few.c.company_id.not_in(_DELETED)).order_by(few.c.id.desc())
+        if after is not None:
+            query = query.where(few.c.id < after.attempt_id)
+        rows = self._connection.execute(query.limit(bounds.limit + 1)).all()
+        return _part([_found(row) for row in rows], bounds, [Place(attempt_id=row.id) for row in rows])
+
+    def _scanned(self, query: Select[Any], bounds: Bounds) -> FoundPart:
+        """Return the rows that match. The last row that was looked at is also returned, and tells if more follow."""
+        rows = self._connection.execute(query.limit(bounds.limit + 2)).all()
+        matching = [row for row in rows if row.matches]
+        if len(matching) > bounds.limit:
+            shown = matching[: bounds.limit]
+            return FoundPart(attempts=[_found(row) for row in shown], next=_place(shown[-1]))
+        last = next((row for row in rows if row.place == bounds.scanned), None)
+        end = None if last is None else _place(last, is_end=True)
+        return FoundPart(attempts=[_found(row) for row in matching], next=end, is_cut=end is not None)
+
+
+def _part(found: Sequence[FoundAttempt], bounds: Bounds, places: Sequence[Place]) -> FoundPart:
+    follows = len(found) > bounds.limit
+    return FoundPart(attempts=found[: bounds.limit], next=places[bounds.limit - 1] if follows else None)
+
+
+def _found(row: AnyRow) -> FoundAttempt:
+    return from_row(FoundAttempt, row, rule=None)
+
+
+def _place(row: AnyRow, *, is_end: bool = False) -> Place:
+    interview_id = row.interview_id
+    # All attempts of the last interview that was looked at were found.
+    attempt_id = _FIRST_ID if is_end and interview_id is not None else row.id
+    return Place(attempt_id=attempt_id or _FIRST_ID, at=row.at, interview_id=interview_id, event_id=row.event_id)
+
+
+# As literals: they must match the indexes.
+_IS_PENDING = attempts.c.state == literal_column("'PENDING'")
+_IN_PROGRESS = attempts.c.state == literal_column("'IN_PROGRESS'")
+_IS_UNKNOWN = and_(
+    attempts.c.reason == literal_column(f"'{Reason.OUTCOME_UNKNOWN.value}'"), attempts.c.decided_at.is_(None)
+)
+_END_STATES = [each.value for each in END_STATES.values()]
+_DELETED = select(companies.c.id).where(companies.c.deleted_at.is_not(None))
+_NO_INSTANT = cast(literal(None), DateTime(timezone=True))
+_NO_ID = cast(literal(None), Uuid)
+_NO_EVENT = cast(literal(None), BigInteger).label("event_id")
+
+_RULES_OF_DUE = """
+    SELECT due.id, due.company_id, due.due_at, ruled.held_by AS rule
+    FROM due JOIN ruled ON ruled.company_id = due.company_id AND ruled.rule IS NOT DISTINCT FROM due.rule
+"""
+_due = (
+    text(f"WITH {DUE_BY_RULE} {_RULES_OF_DUE}")
+    .columns(id=Uuid, company_id=Uuid, due_at=DateTime(timezone=True), rule=Text)
+    .cte("due_attempts")
+)
+
+
+def _conditions_of_due(only: AttemptFilter, after: Place | None) -> list[ColumnElement[bool]]:
+    conditions = _of_range(only, _due.c.due_at)
+    if only.rule is not None:
+        conditions.append(_due.c.rule == only.rule)
+    if only.company_id is not None:
+        conditions.append(_due.c.company_id == only.company_id)
+    if only.zone is not None:
+        # A value for each row: a join would read the schedules of all attempts.
+        conditions.append(
+            select(_has_zone(only.zone)).where(attempts.c.id == _due.c.id).correlate(_due).scalar_subquery()
+        )
+    if after is not None:
+        conditions.append(tuple_(_due.c.due_at, _due.c.id) > _given(after.at, after.attempt_id))
+    return conditions
+
+
+def _given(at: datetime | None, row_id: UUID | None) -> ColumnElement[Any]:
+    return tuple_(literal(at, DateTime(timezone=True)), literal(row_id, Uuid))
+
+
+def _short(only: AttemptFilter) -> ColumnElement[bool]:
+    """Return the condition of a short list, which has an index."""
+    if only.cause_lost:
+        return attempts.c.cause_is_lost
+    return _IN_PROGRESS if only.state is ListState.IN_PROGRESS else _IS_UNKNOWN
+
+
+def _of_range(only: AttemptFilter, due_at: ColumnElement[datetime]) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if only.due_from is not None:
+        conditions.append(due_at >= only.due_from)
+    if only.due_to is not None:
+        conditions.append(due_at < only.due_to)
+    return conditions
+
+
+def _has_zone(zone: str) -> ColumnElement[bool]:
+    return attempts.c.schedule["zones"].contains(cast([zone], JSONB))
+
+
+def _pending(only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> Select[Any]:
+    a = attempts.c
+    matches = a.company_id.not_in(_DELETED)
+    scan = select(
+        *(a.id, a.company_id, a.due_at, a.due_at.label("at"), _NO_ID.label("interview_id"), _NO_EVENT),
+        (matches if only.zone is None else and_(matches, _has_zone(only.zone))).label("matches"),
+    ).where(_IS_PENDING, *_of_range(only, a.due_at))
+    if only.state is ListState.WAITING:
+        scan = scan.where(a.due_at > now)
+    if only.company_id is not None:
+        scan = scan.where(a.company_id == only.company_id)
+    if after is not None:
+        # The first condition is for the index.
+        scan = scan.where(a.due_at >= after.at, tuple_(a.due_at, a.id) > _given(after.at, after.attempt_id))
+    return _numbered(scan.order_by(a.due_at, a.id), (a.due_at.asc(), a.id.asc()), bounds)
+
+
+def _newest(after: Place | None, bounds: Bounds) -> Select[Any]:
+    a = attempts.c
+    scan = select(
+        *(a.id, a.company_id, a.due_at, _NO_INSTANT.label("at"), _NO_ID.label("interview_id"), _NO_EVENT),
+        a.company_id.not_in(_DELETED).label("matches"),
+    )
+    if after is not None:
+        scan = scan.where(a.id < after.attempt_id)
+    return _numbered(scan.order_by(a.id.desc()), (a.id.desc(),), bounds)
+
+
+def _numbered(scan: Select[Any], order: Collection[ColumnElement[Any]], bounds: Bounds) -> Select[Any]:
+    """Return the matching rows of the scan and its last row, in its order."""
+    place = func.row_number().over(order_by=list(order)).label("place")
+    rows = scan.add_columns(place).limit(bounds.scanned).subquery("scanned")
+    return select(rows).where(or_(rows.c.matches, rows.c.place == bounds.scanned)).order_by(rows.c.place)
+
+
+def _of_company(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Select[Any]:
+    i, a = interviews.c, attempts.c
+    order = (i.created_at.desc(), i.id.desc())
+    place = func.row_number().over(order_by=list(order)).label("place")
+    scan = select(i.id, i.created_at, place).where(i.company_id == only.company_id).order_by(*order)
+    conditions = _end_conditions(only)
+    if after is not None:
+        scan = scan.where(i.created_at <= after.at, tuple_(i.created_at, i.id) <= _given(after.at, after.interview_id))
+        conditions.append(or_(a.interview_id != after.interview_id, a.id < after.attempt_id))
+    rows = scan.limit(bounds.scanned).subquery("scanned")
+    found = _searched(a.interview_id == rows.c.id, *conditions)
+    return (
+        select(
+            *(found.c.id, found.c.company_id, found.c.due_at, rows.c.created_at.label("at")),
+            *(rows.c.id.label("interview_id"), _NO_EVENT, found.c.id.is_not(None).label("matches"), rows.c.place),
+        )
+        .select_from(rows.outerjoin(found, true()))
+        .where(or_(found.c.id.is_not(None), rows.c.place == bounds.scanned))
+        .order_by(rows.c.place, found.c.id.desc())
+    )
+
+
+def _ended(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Select[Any]:
+    """Search the last events: those of calls are among them, however many attempts were created since then."""
+    h, a = attempt_history.c, attempts.c
+    place = func.row_number().over(order_by=[h.id.desc()]).label("place")
+    # Exactly one event of an attempt leads to an end state from another state.
+    is_end = and_(h.from_state.not_in(_END_STATES), h.to_state.in_(_END_STATES)).label("is_end")
+    scan = select(h.id, h.attempt_id, is_end, place).order_by(h.id.desc())
+    if after is not None:
+        scan = scan.where(h.id < after.event_id)
+    rows = scan.limit(bounds.scanned).subquery("scanned")
+    found = _searched(rows.c.is_end, a.id == rows.c.attempt_id, a.company_id.not_in(_DELETED), *_end_conditions(only))
+    return (
+        select(
+            *(found.c.id, found.c.company_id, found.c.due_at, _NO_INSTANT.label("at"), _NO_ID.label("interview_id")),
+            *(rows.c.id.label("event_id"), found.c.id.is_not(None).label("matches"), rows.c.place),
+        )
+        .select_from(rows.outerjoin(found, true()))
+        .where(or_(found.c.id.is_not(None), rows.c.place == bounds.scanned))
+        .order_by(rows.c.place)
+    )
+
+
+def _searched(*conditions: ColumnElement[bool]) -> FromClause:
+    """Return attempts that are searched for each row. A join might read all attempts instead."""
+    columns = (attempts.c.id, attempts.c.company_id, attempts.c.due_at)
+    return select(*columns).where(*conditions).offset(literal_column("0")).lateral("found")
+
+
+def _end_conditions(only: AttemptFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if only.state is ListState.FINISHED:
+        conditions.append(attempts.c.ended_at.is_not(None))
+    elif only.state in END_STATES:
+        conditions.append(attempts.c.state == END_STATES[only.state].value)
+    if only.reason is not None:
+        conditions.append(attempts.c.reason == only.reason.value)
+    return conditions
+
+
+# Hashed once, with this limit, as in `attempt_counts`. A search for each attempt would read all waiting commands each
+# time, because until the next ANALYZE PostgreSQL expects none.
+_WAITING = select(inbox.c.interview_id).where(inbox.c.applied_at.is_(None), inbox.c.interview_id.is_not(None))
+_COMMAND_WAITS = attempts.c.interview_id.in_(_WAITING.limit(100_000))
+_CANCELLATIONS = _WAITING.where(inbox.c.kind == CommandKind.CANCEL_ATTEMPT.value).limit(100_000)
+_NOT_COLUMNS = {"company_name", "command_waits", "rule"}
+_COLUMNS = tuple(attempts.c[each.name] for each in fields(ListedAttempt) if each.name not in _NOT_COLUMNS)
+_KEY = tuple(attempts.c[each.name] for each in fields(AttemptKey))
+_KEYS = Fixed(select(*_KEY).where(among_given(attempts.c.id, "ids")))
+_LOCK_TO_CANCEL = Fixed(
+    select(*_KEY)
+    .where(
+        among_given(attempts.c.interview_id, "interview_ids"),
+        among_given(attempts.c.id, "ids"),
+        attempts.c.state == AttemptState.PENDING.value,
+        attempts.c.interview_id.not_in(_CANCELLATIONS),
+    )
+    .order_by(attempts.c.id)
+    .with_for_update(key_share=True)
+)
+
+
+def _listed(row: AnyRow, rule: str | None) -> ListedAttempt:
+    return from_row(
+        ListedAttempt,
+        row,
+        schedule=schedule_from_json(row.schedule),
+        cause_is_lost=bool(row.cause_is_lost),
+        rule=rule,
+    )

@@ -1,0 +1,90 @@
+"""Commands of operators: an operator cancels pending attempts, as a client does, by commands of the inbox."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
+from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.command import CancelAttempt, Command, CommandKind
+from scheduler.domain.principal import OPERATORS
+from scheduler.ids import new_id
+from scheduler.persistence.attempt_lists import AttemptKey
+from scheduler.persistence.database import Database
+from scheduler.persistence.json_columns import request_as_json
+from scheduler.persistence.stores import Stores
+from scheduler.rules import pause_reasons
+
+BATCH_SIZE = 200
+"""Attempts that one transaction locks."""
+
+
+class OperatorCommands:
+    """Accepts commands. A worker applies each in its interview's turn, and until then no attempt of it is claimed."""
+
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
+        self._database = database
+        self._now = now
+        self._actor = actor
+
+    def cancel(self, attempt_ids: Sequence[UUID], reason: str, only: Mapping[str, str] | None = None) -> int:
+        """Accept the cancellation of those attempts that are pending, and return their number.
+
+        An attempt that was claimed, has ended or is being cancelled already is left out. `only` is the filter that
+        found them, for the audit. Each batch is a transaction with its entries of the audit. After DatabaseAway the
+        earlier batches stay accepted. Raises InvalidPauseReason, ClockWrong, DatabaseAway.
+        """
+        reason = pause_reasons.checked(reason)
+        count = 0
+        for first in range(0, len(attempt_ids), BATCH_SIZE):
+            with self._database.transaction() as stores, stores.connection.gathering():
+                pending = _lock_pending(stores, attempt_ids[first : first + BATCH_SIZE])
+                if not pending:
+                    continue
+                now = stores.instant(self._now)
+                stores.inbox.add_all([self._command(each, reason, now) for each in pending])
+                stores.audit.add(self._actor, _acts(pending, reason, only or {}, is_one=len(attempt_ids) == 1), now)
+            count += len(pending)
+        return count
+
+    def _command(self, attempt: AttemptKey, reason: str, now: datetime) -> Command:
+        request = CancelAttempt(
+            interview_id=attempt.interview_id, attempt_id=attempt.id, reason=reason, operator=self._actor
+        )
+        return Command(
+            id=new_id(now),
+            kind=CommandKind.CANCEL_ATTEMPT,
+            principal_id=OPERATORS,
+            company_id=attempt.company_id,
+            idempotency_key=None,
+            request_hash=b"",
+            received_at=now,
+            body=request_as_json(CommandKind.CANCEL_ATTEMPT, request),
+            interview_id=attempt.interview_id,
+            may_be_packed=True,
+        )
+
+
+def _lock_pending(stores: Stores, attempt_ids: Sequence[UUID]) -> Sequence[AttemptKey]:
+    """Lock these attempts as for a client's command. An earlier claim is seen here, a later one sees the command."""
+    found = stores.attempt_lists.keys(attempt_ids)
+    held = set(stores.companies.hold_all({each.company_id for each in found}))
+    of_held = [each.interview_id for each in found if each.company_id in held]
+    locked = stores.interviews.lock_ids(of_held)
+    return stores.attempt_lists.lock_to_cancel(locked, [each.id for each in found])
+
+
+def _acts(pending: Sequence[AttemptKey], reason: str, only: Mapping[str, str], *, is_one: bool) -> list[Act]:
+    return [
+        Act(
+            verb=Verb.CANCEL_ATTEMPTS,
+            target_kind=TargetKind.ATTEMPT if is_one else TargetKind.COMPANY,
+            target_id=pending[0].id if is_one else company_id,
+            company_id=company_id,
+            reason=reason,
+            after={"count": count, "filter": only} if only else {"count": count},
+        )
+        for company_id, count in Counter(each.company_id for each in pending).items()
+    ]
