@@ -22,6 +22,7 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
+from scheduler.use_cases.operations.attempt_lists import AttemptLists
 from scheduler.use_cases.operations.attempt_pages import AttemptPages
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.calendar import Calendars
@@ -32,6 +33,7 @@ from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.find import Find
 from scheduler.use_cases.operations.key_pages import KeyPages
+from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from scheduler.use_cases.operations.operator_pages import OperatorPages
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.purge import Purge
@@ -112,6 +114,7 @@ class ConsoleUseCases:
     now: Now
     sessions: ConsoleSessions
     pages: OperatorPages
+    attempt_lists: AttemptLists
     calendars: Calendars
     attempt_pages: AttemptPages
     find: Find
@@ -137,6 +140,10 @@ class ConsoleUseCases:
     def pauses(self, actor: str) -> Pauses:
         """Return the use case of this operator, who is named in the audit."""
         return Pauses(self.database, self.now, actor)
+
+    def commands(self, actor: str) -> OperatorCommands:
+        """Return the use case of this operator, who is named in the audit and in the history of attempts."""
+        return OperatorCommands(self.database, self.now, actor)
 
 
 def context_of(settings: Settings, database: Database) -> Context:
@@ -203,6 +210,7 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
         hasher=context.hasher,
         certificates=Certificates(database),
         audit=Acts(database),
+        attempt_lists=AttemptLists(database, now),
     )
 
 

@@ -17,6 +17,7 @@ from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
 from api_shim.console.pages import (
     alarms,
     attempt,
+    attempts,
     audit,
     calendar,
     companies,
@@ -74,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(PlainStart)
     _handle_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    pages = (now, companies, attempt, find, unknown, quarantine, alarms, calendar, keys, erasures, audit)
+    pages = (now, companies, attempts, attempt, find, unknown, quarantine, alarms, calendar, keys, erasures, audit)
     for part in (router, sign_in.router, oidc.router, *(each.router for each in pages)):
         app.router.routes.extend(part.routes)
     return app

@@ -16,7 +16,7 @@ class Page:
 PAGES = (
     Page(name="now", title="Now", path="/"),
     Page(name="companies", title="Companies", path="/companies"),
-    Page(name="attempts", title="Attempts", path="/attempts", exists=False),
+    Page(name="attempts", title="Attempts", path="/attempts"),
     Page(name="find", title="Find", path="/find"),
     Page(name="unknown", title="Unknown", path="/unknown"),
     Page(name="quarantine", title="Quarantine", path="/quarantine"),

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import md5
 from typing import Any
@@ -17,12 +17,16 @@ import psycopg
 import pytest
 from sqlalchemy import event, text
 
+from scheduler.domain.attempt import Reason
+from scheduler.domain.attempt_list import AttemptFilter, FoundPart, ListState, Place
 from scheduler.domain.candidate import CandidateStatus
+from scheduler.domain.explanation import PACE
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import due_calls, schema
+from scheduler.persistence.attempt_lists import Bounds
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
@@ -30,7 +34,7 @@ from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.support.big_tables import add_finished_calls, add_pending_calls
 from tests.support.separate_database import separate_database
 
-BIG = frozenset({"candidates", "interviews", "attempts", "lines", "inbox"})
+BIG = frozenset({"candidates", "interviews", "attempts", "attempt_history", "lines", "inbox"})
 COUNT, COUNT_OF_OTHER = 40_000, 5_000
 FIRST = Slice(page=1, limit=20)
 NO_COMPANY = NO_ATTEMPT = UUID(int=0)
@@ -164,6 +168,21 @@ SEARCHES: dict[str, Callable[[Stores], Any]] = {
 }
 
 
+A_PAGE = Bounds(limit=50, scanned=200)
+ATTEMPT_LISTS: dict[str, AttemptFilter] = {
+    "all": AttemptFilter(),
+    "due": AttemptFilter(state=ListState.DUE),
+    "waiting": AttemptFilter(state=ListState.WAITING),
+    "pending in a range": AttemptFilter(state=ListState.PENDING, due_from=LATER, due_to=LATER + timedelta(days=7)),
+    "pending in a zone": AttemptFilter(state=ListState.PENDING, zone="Asia/Tokyo"),
+    "in progress": AttemptFilter(state=ListState.IN_PROGRESS),
+    "unknown": AttemptFilter(state=ListState.UNKNOWN),
+    "cause lost": AttemptFilter(cause_lost=True),
+    "finished": AttemptFilter(state=ListState.FINISHED),
+    "busy": AttemptFilter(state=ListState.FINISHED, reason=Reason.BUSY),
+}
+
+
 @pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
 @pytest.mark.parametrize("name", LISTS)
 def test_first_page_of_a_list_is_read_by_an_index(big: Big, name: str, kind: KeyKind) -> None:
@@ -211,6 +230,53 @@ def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: py
 @pytest.mark.parametrize("name", SEARCHES)
 def test_search_of_the_console_reads_an_index(big: Big, name: str) -> None:
     assert rows_read(big.console, big.console.reading(), SEARCHES[name]) <= 10
+
+
+@pytest.mark.parametrize("of", ["all companies", "one", "other"])
+@pytest.mark.parametrize("name", ATTEMPT_LISTS)
+def test_list_of_attempts_reads_an_index(big: Big, name: str, of: str) -> None:
+    company_id = {"one": big.one.company_id, "other": big.other.company_id}.get(of)
+    only = replace(ATTEMPT_LISTS[name], company_id=company_id)
+
+    def part(stores: Stores, after: Place | None = None) -> FoundPart:
+        found = stores.attempt_lists.part(only, after, A_PAGE, NOON)
+        stores.attempt_lists.rows(found.attempts)
+        return found
+
+    assert rows_read(big.console, big.console.reading(), part) <= 4 * A_PAGE.scanned
+    with big.console.reading() as stores:
+        after = part(stores).next
+    if after is not None:
+        assert rows_read(big.console, big.console.reading(), lambda s: part(s, after)) <= 4 * A_PAGE.scanned
+
+
+@pytest.mark.parametrize("rule", [None, PACE])
+def test_due_attempts_are_listed_by_an_index(big: Big, rule: str | None) -> None:
+    """As many are read as are counted: the rule of each is known only then."""
+    now = LATER + timedelta(hours=12)
+    with big.api.counting() as stores:
+        due = sum(row.due for row in stores.attempt_counts.counts(now, now))
+    assert due > 10 * A_PAGE.limit
+    only = AttemptFilter(state=ListState.DUE, rule=rule, zone="Europe/Bratislava")
+    read = rows_read(
+        big.console, big.console.reading(), lambda stores: stores.attempt_lists.part(only, None, A_PAGE, now)
+    )
+    assert read <= 4 * due
+
+
+def test_locks_to_cancel_are_taken_by_an_index(big: Big) -> None:
+    def lock(stores: Stores) -> None:
+        keys = stores.attempt_lists.keys(ids)
+        stores.companies.hold_all({each.company_id for each in keys})
+        locked = stores.interviews.lock_ids([each.interview_id for each in keys])
+        assert len(stores.attempt_lists.lock_to_cancel(locked, ids)) == len(ids)
+
+    with big.console.reading() as stores:
+        found = stores.attempt_lists.part(
+            AttemptFilter(state=ListState.WAITING), None, Bounds(limit=200, scanned=201), NOON
+        )
+    ids = [each.id for each in found.attempts]
+    assert rows_read(big.console, big.console.transaction(), lock) <= 6 * len(ids)
 
 
 def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:

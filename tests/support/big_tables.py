@@ -65,6 +65,11 @@ _FINISHED = f"""
            created_at
     FROM attempts WHERE company_id = %(company)s AND state = 'PENDING'
 """
+_ENDS = """
+    INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)
+    SELECT id, ended_at, 'ended', 'IN_PROGRESS', state, reason, epoch, 'a test', '{}'
+    FROM attempts WHERE company_id = %(company)s AND ended_at IS NOT NULL ORDER BY ended_at
+"""
 
 
 def add_candidates(url: str, seeded: Seeded, now: datetime, count: int) -> None:
@@ -90,9 +95,10 @@ def add_pending_calls(url: str, seeded: Seeded, now: datetime, count: int) -> No
 
 
 def add_finished_calls(url: str, seeded: Seeded) -> None:
-    """Add an earlier attempt of each interview, which has failed, and analyze the tables."""
+    """Add an earlier attempt of each interview, which has failed, with its end, and analyze the tables."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(_FINISHED.encode(), {"company": seeded.company_id})
+        for statement in (_FINISHED, _ENDS):
+            connection.execute(statement.encode(), {"company": seeded.company_id})
         connection.execute("VACUUM ANALYZE")
 
 

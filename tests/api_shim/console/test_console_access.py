@@ -19,6 +19,8 @@ ACTS = {
     "resume-everything": OperatorRole.OPERATOR,
     "pause-company": OperatorRole.OPERATOR,
     "resume-company": OperatorRole.OPERATOR,
+    "cancel-attempts": OperatorRole.OPERATOR,
+    "cancel-many-attempts": OperatorRole.ADMIN,
     "suspend-key": OperatorRole.ADMIN,
     "resume-key": OperatorRole.ADMIN,
     "revoke-key": OperatorRole.ADMIN,
@@ -31,6 +33,7 @@ ACTS = {
 PAGES = (
     *("/", "/companies", f"/companies/{UUID(int=1)}", "/keys", f"/keys/{UUID(int=1)}"),
     *("/unknown", "/quarantine", "/quarantine?kind=command", "/alarms", "/alarms?state=all", "/erasures", "/audit"),
+    *("/attempts", "/attempts?state=pending", "/acts/cancel-attempts?state=due"),
     *(f"/acts/{act}" for act in ACTS),
 )
 
@@ -85,7 +88,9 @@ def test_revoked_session_is_refused_at_the_next_request(console: Console, operat
 def test_viewer_sees_pages_and_changes_nothing(console: Console, viewer: httpx.Client) -> None:
     assert viewer.get("/").status_code == OK
     assert "Pause all calls" not in viewer.get("/").text
-    for path in ("/acts/pause-everything", "/acts/resume-everything"):
+    assert viewer.get("/attempts").status_code == OK
+    assert "/acts/" not in viewer.get("/attempts?state=due").text
+    for path in ("/acts/pause-everything", "/acts/resume-everything", "/acts/cancel-attempts?state=due"):
         assert viewer.get(path).status_code == FORBIDDEN
         answer = viewer.post(path, data={"token": "x", "reason": "x"})
         assert answer.status_code == FORBIDDEN

@@ -22,7 +22,10 @@ from tests.support.builders import (
 )
 
 OK = 200
-PATHS = ("/", "/calendar", "/acts/pause-everything", "/acts/resume-everything", "/sign-in", "/nowhere")
+PATHS = (
+    *("/", "/calendar", "/acts/pause-everything", "/acts/resume-everything", "/sign-in", "/nowhere"),
+    *("/attempts", "/attempts?state=pending", "/attempts?state=in-progress", "/acts/cancel-attempts?state=due"),
+)
 
 
 def test_stored_personal_data_is_shown_nowhere(

@@ -1,0 +1,201 @@
+"""Filters of lists of attempts: the fields of an address, and what they mean."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from uuid import UUID
+
+from scheduler.domain.attempt import Reason
+from scheduler.domain.attempt_list import END_STATES, AttemptFilter, ListOrder, ListState, Place
+from scheduler.domain.explanation import PACE, Rule
+from scheduler.domain.refusals import InvalidFields, InvalidTimezone
+from scheduler.timing.zone_names import check_zone
+
+FIELDS = ("state", "rule", "company", "zone", "due_from", "due_to", "reason")
+STATES: Mapping[str, str] = {
+    ListState.DUE: "Due",
+    ListState.WAITING: "Waiting for their time",
+    ListState.PENDING: "Due or waiting",
+    ListState.IN_PROGRESS: "In progress",
+    ListState.FINISHED: "Finished",
+    ListState.COMPLETED: "Completed",
+    ListState.FAILED: "Failed",
+    ListState.CANCELLED: "Cancelled",
+    ListState.UNKNOWN: "Unknown, to decide",
+}
+RULES: Mapping[str, str] = {
+    Rule.ACCOUNT_PAUSED: "All calls are paused",
+    Rule.CARRIER_DOWN: "The carrier accepts no calls",
+    Rule.CARRIER_REFUSES_COUNTRY: "The carrier refuses the country",
+    Rule.CARRIER_REFUSES_CALLER: "The carrier refuses the company's number",
+    Rule.CARRIER_FAILS_CALLER: "The carrier fails calls from the company's number",
+    Rule.COMPANY_PAUSED: "The company is paused",
+    Rule.COMMAND_WAITING: "A command is not applied yet",
+    Rule.EXPIRED: "The interview has expired",
+    Rule.NUMBER_BUSY: "The number is busy or rests",
+    Rule.COMPANY_LIMIT: "The company's limit of calls",
+    Rule.ACCOUNT_LIMIT: "The carrier account's limit of calls",
+    PACE: "The pace of calls",
+}
+CAUSE_LOST = "cause-lost"
+REASONS: Mapping[str, str] = {
+    CAUSE_LOST: "Failed, cause lost",
+    **{each.value.lower().replace("_", "-"): each.value.lower().replace("_", " ").capitalize() for each in Reason},
+}
+"""Texts by the values of the field."""
+_BETWEEN = "~"
+_LARGEST_ID = 2**63 - 1
+
+
+def filter_of(fields: Mapping[str, str]) -> AttemptFilter:
+    """Return the filter in the fields of an address. Raises InvalidFields for one that no list can have."""
+    rule, zone = _rule(fields.get("rule")), _zone(fields.get("zone"))
+    due_from, due_to = _instant(fields.get("due_from")), _instant(fields.get("due_to"))
+    cause_lost, reason = _reason(fields.get("reason"))
+    asks_for_range = due_from is not None or due_to is not None
+    if due_from is not None and due_to is not None and due_from >= due_to:
+        raise InvalidFields("The range of due times ends before it begins. Exchange its two times.")
+    state = _state(fields.get("state"))
+    if state is None:
+        state = _implied(rule=rule is not None, pending=bool(zone) or asks_for_range, ended=reason is not None)
+    only = AttemptFilter(
+        state=state,
+        rule=rule,
+        company_id=_company(fields.get("company")),
+        zone=zone,
+        due_from=due_from,
+        due_to=due_to,
+        reason=reason,
+        cause_lost=cause_lost,
+    )
+    _check(only)
+    return only
+
+
+def fields_of(only: AttemptFilter) -> dict[str, str]:
+    """Return the fields of this filter, without empty ones."""
+    reason = CAUSE_LOST if only.cause_lost else "" if only.reason is None else only.reason.lower().replace("_", "-")
+    values = {
+        "state": only.state or "",
+        "rule": only.rule or "",
+        "company": str(only.company_id or ""),
+        "zone": only.zone or "",
+        "due_from": _text(only.due_from),
+        "due_to": _text(only.due_to),
+        "reason": reason,
+    }
+    return {name: str(value) for name, value in values.items() if value}
+
+
+def place_of(only: AttemptFilter, text: str | None) -> Place | None:
+    """Return the place after which a page begins. Raises InvalidFields for one that this list does not have."""
+    if not text:
+        return None
+    try:
+        match only.order:
+            case ListOrder.NEWEST:
+                return Place(attempt_id=UUID(text))
+            case ListOrder.DUE_TIME:
+                attempt_id, at = text.split(_BETWEEN)
+                return Place(attempt_id=UUID(attempt_id), at=datetime.fromisoformat(at).astimezone(UTC))
+            case ListOrder.END:
+                attempt_id, event_id = text.split(_BETWEEN)
+                return Place(attempt_id=UUID(attempt_id), event_id=_event_id(event_id))
+            case ListOrder.INTERVIEW:
+                attempt_id, at, interview_id = text.split(_BETWEEN)
+                created_at = datetime.fromisoformat(at).astimezone(UTC)
+                return Place(attempt_id=UUID(attempt_id), at=created_at, interview_id=UUID(interview_id))
+    except (ValueError, OverflowError):
+        raise InvalidFields("This link to a part of the list is damaged. Begin with the first part.") from None
+
+
+def text_of(place: Place) -> str:
+    """Return the form of a place that `place_of` reads."""
+    parts = (place.attempt_id, place.at and place.at.isoformat(), place.interview_id, place.event_id)
+    return _BETWEEN.join(str(each) for each in parts if each is not None)
+
+
+def _event_id(text: str) -> int:
+    event_id = int(text)
+    if not 0 <= event_id <= _LARGEST_ID:
+        raise ValueError
+    return event_id
+
+
+def _implied(*, rule: bool, pending: bool, ended: bool) -> ListState | None:
+    if rule:
+        return ListState.DUE
+    if pending:
+        return ListState.PENDING
+    return ListState.FINISHED if ended else None
+
+
+def _check(only: AttemptFilter) -> None:
+    """Raise InvalidFields for conditions that no attempt meets together."""
+    if only.rule is not None and only.state is not ListState.DUE:
+        raise InvalidFields("A rule holds only due calls. Choose the state Due, or no rule.")
+    if not only.is_pending and (only.zone or only.due_from or only.due_to):
+        raise InvalidFields(
+            "Time zones and due times are searched only among pending calls. Choose the state Due, Waiting or both."
+        )
+    ended = {ListState.FINISHED, *END_STATES}
+    if only.reason is not None and only.state not in ended:
+        raise InvalidFields("Only finished calls have an end reason. Choose the state Finished, or no reason.")
+    if only.cause_lost and only.state not in {None, ListState.FINISHED, ListState.FAILED}:
+        raise InvalidFields("The cause is lost only of failed calls. Choose the state Failed, or no reason.")
+
+
+def _state(text: str | None) -> ListState | None:
+    if not text:
+        return None
+    try:
+        return ListState(text)
+    except ValueError:
+        raise InvalidFields(f"There is no such state of a call. Choose one of {', '.join(ListState)}.") from None
+
+
+def _rule(text: str | None) -> str | None:
+    if not text:
+        return None
+    rule = text.upper().replace("-", "_")
+    if rule not in RULES:
+        raise InvalidFields(f"There is no such rule. Choose one of {', '.join(RULES)}.")
+    return rule
+
+
+def _reason(text: str | None) -> tuple[bool, Reason | None]:
+    """Return True for a lost cause, and the end reason."""
+    if not text or text == CAUSE_LOST:
+        return bool(text), None
+    try:
+        return False, Reason(text.upper().replace("-", "_"))
+    except ValueError:
+        raise InvalidFields(f"There is no such end reason. Choose one of {', '.join(REASONS)}.") from None
+
+
+def _company(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise InvalidFields("The company is named by its id, for example from the page Companies.") from None
+
+
+def _zone(text: str | None) -> str | None:
+    try:
+        return check_zone(text) if text else None
+    except InvalidTimezone:
+        raise InvalidFields("There is no such time zone. Write an IANA name, for example Europe/Bratislava.") from None
+
+
+def _instant(text: str | None) -> datetime | None:
+    """Return an instant in UTC. A time without an offset is in UTC."""
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
+    except (ValueError, OverflowError):
+        raise InvalidFields("Write due times in UTC like 2030-01-31T09:00.") from None
+
+
+def _text(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

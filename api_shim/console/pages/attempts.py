@@ -1,0 +1,239 @@
+"""The page Attempts: lists of calls by state, rule, company, time zone and due time, and the cancellation of a list."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from api_shim.console.acts import Act, act_routes, address_of
+from api_shim.console.attempt_filters import FIELDS, REASONS, RULES, STATES, fields_of, filter_of, place_of, text_of
+from api_shim.console.context import console_context
+from api_shim.console.operators import viewer
+from api_shim.console.rendering import number, page
+from scheduler.assembly import ConsoleUseCases
+from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
+from scheduler.domain.attempt_list import AttemptFilter, ListedAttempt, ListOrder, ListState
+from scheduler.domain.operator import ConsoleSession, OperatorRole
+from scheduler.domain.refusals import InvalidFields, Refused
+from scheduler.timing.call_windows import local_times
+from scheduler.use_cases.operations.attempt_lists import INTERVIEWS_SCANNED, SCANNED, AttemptPage
+
+router = APIRouter()
+_PATH = "/attempts"
+_UNPROCESSABLE = 422
+_BY_OPERATOR, _BY_ADMIN = 200, 10_000
+"""Calls that one act cancels at most."""
+_PHASES = {
+    Phase.DIALLING: "The carrier's answer",
+    Phase.PLACED: "The end of the call",
+    Phase.UNKNOWN: "Proof of its outcome",
+}
+_BADGES = {
+    AttemptState.PENDING: ("", "○"),
+    AttemptState.IN_PROGRESS: ("good", "►"),
+    AttemptState.COMPLETED: ("good", "✓"),
+    AttemptState.FAILED: ("bad", "✕"),
+    AttemptState.CANCELLED: ("", "⊘"),
+}
+
+
+@router.get(_PATH)
+async def attempts(request: Request, session: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context = console_context(request)
+    asked = {name: request.query_params.get(name, "").strip() for name in FIELDS}
+    try:
+        only = filter_of(asked)
+        after = place_of(only, request.query_params.get("after"))
+        listed = await context.run(context.use_cases.attempt_lists.page, only, after)
+    except Refused as refused:
+        return page(request, "attempts.html", _UNPROCESSABLE, given=_form(asked), problem=refused.message)
+    fields = fields_of(only)
+    return page(
+        request,
+        "attempts.html",
+        given=_form(fields),
+        problem=None,
+        attempts=listed.attempts,
+        first=_address(fields) if after is not None else None,
+        following=_address({**fields, "after": text_of(listed.next)}) if listed.next is not None else None,
+        is_by_time=only.is_pending,
+        order=_ORDERS[only.order],
+        searched=_searched(only, listed),
+        cancels=_cancels(only, session.role) if listed.attempts else [],
+        views={each.id: _view(each, context.use_cases) for each in listed.attempts},
+    )
+
+
+_ORDERS = {
+    ListOrder.DUE_TIME: "The first call that is due comes first.",
+    ListOrder.NEWEST: "The newest call comes first.",
+    ListOrder.END: "The call that ended last comes first.",
+    ListOrder.INTERVIEW: "The calls of the newest interview come first.",
+}
+
+
+def _form(fields: Mapping[str, str]) -> dict[str, object]:
+    """Return the values of the form."""
+    return {
+        "fields": {name: fields.get(name, "") for name in FIELDS},
+        "states": {"": "All", **STATES},
+        "rules": {"": "Any", **RULES},
+        "reasons": {"": "Any", **REASONS},
+    }
+
+
+def _address(fields: Mapping[str, str]) -> str:
+    return f"{_PATH}?{urlencode(fields)}" if fields else _PATH
+
+
+def _searched(only: AttemptFilter, listed: AttemptPage) -> str | None:
+    """Say that a page looked at a part of the list only."""
+    if not listed.is_cut:
+        return None
+    if only.order is ListOrder.INTERVIEW:
+        return f"{number(INTERVIEWS_SCANNED)} interviews of this company were searched. Go on for older ones."
+    if only.is_pending:
+        return f"{number(SCANNED)} pending calls were searched. Go on for later ones, or name a company."
+    return f"The last {number(SCANNED)} events of calls were searched. Go on for older ones, or name a company."
+
+
+def _view(attempt: ListedAttempt, use_cases: ConsoleUseCases) -> dict[str, object]:
+    """Return the words of a row."""
+    is_due = attempt.state is AttemptState.PENDING and attempt.due_at <= use_cases.now()
+    is_open = attempt.reason is Reason.OUTCOME_UNKNOWN and attempt.decision is None
+    level, mark = ("warn", "?") if is_open else _BADGES[attempt.state]
+    word = "Due" if is_due else "Waiting" if attempt.state is AttemptState.PENDING else _word(attempt.state)
+    clock = attempt.schedule.clock
+    names = clock.zones or ("offset of the request",)
+    return {
+        "state": "Unknown" if is_open else word,
+        "level": level,
+        "mark": "●" if is_due else mark,
+        "waits_for": _waits_for(attempt, is_due=is_due),
+        "reason": _reason(attempt),
+        "local": [f"{at:%H:%M} {name}" for at, name in zip(local_times(clock, attempt.due_at), names, strict=True)],
+    }
+
+
+def _word(state: AttemptState) -> str:
+    return state.value.replace("_", " ").capitalize()
+
+
+def _waits_for(attempt: ListedAttempt, *, is_due: bool) -> str:
+    if attempt.state is AttemptState.PENDING:
+        if attempt.command_waits and attempt.rule is None:
+            return "A command is not applied yet"
+        return RULES[attempt.rule] if attempt.rule is not None else "Its turn" if is_due else "Its time"
+    return _PHASES[attempt.phase] if attempt.phase is not None else ""
+
+
+_DECISIONS = {
+    Decision.RANG: "decided: it rang",
+    Decision.DID_NOT_RING: "decided: it did not ring",
+    Decision.LEFT: "decided: left as it is",
+}
+
+
+def _reason(attempt: ListedAttempt) -> str:
+    if attempt.reason is None:
+        return ""
+    words = [_word_of(attempt.reason)]
+    if attempt.cause_is_lost:
+        words.append("cause lost")
+    if attempt.decision is not None:
+        words.append(_DECISIONS[attempt.decision])
+    if attempt.deleted_at is not None:
+        words.append("deleted by a client")
+    return ", ".join(words)
+
+
+def _word_of(reason: Reason) -> str:
+    return REASONS[reason.value.lower().replace("_", "-")]
+
+
+# ---- the act
+
+
+_ACT_FIELDS = tuple(name for name in FIELDS if name != "reason")
+"""Without the end reason, which only finished calls have: the field of that name is the reason of the act."""
+
+
+def _to_cancel(fields: Mapping[str, str]) -> AttemptFilter:
+    only = filter_of({name: fields[name] for name in _ACT_FIELDS if name in fields})
+    if not only.is_pending:
+        raise InvalidFields(
+            "Only pending calls can be cancelled. Choose due or waiting calls on the page Attempts first."
+        )
+    if not _is_narrow(only):
+        raise InvalidFields(
+            "This filter would cancel the pending calls of all companies. Add a company, a time zone or a range of due"
+            " times on the page Attempts first."
+        )
+    return only
+
+
+def _is_narrow(only: AttemptFilter) -> bool:
+    return bool(only.state is ListState.DUE or only.company_id or only.zone or only.due_from or only.due_to)
+
+
+def _cancels(only: AttemptFilter, role: OperatorRole) -> list[tuple[str, str]]:
+    """Return the labels and addresses of the forms with which this operator may cancel the list."""
+    if not only.is_pending or not _is_narrow(only):
+        return []
+    acts = ((CANCEL, _BY_OPERATOR), (CANCEL_MANY, _BY_ADMIN))
+    return [
+        (f"Cancel up to {number(most)} calls…", address_of(act, **fields_of(only)))
+        for act, most in acts
+        if role.may(act.role)
+    ]
+
+
+_NAMES = {"due_from": "due from", "due_to": "due before", "zone": "time zone"}
+
+
+def _described(only: AttemptFilter) -> str:
+    conditions = (f"{_NAMES.get(name, name)} {value}" for name, value in fields_of(only).items())
+    return f"The filter is: {', '.join(conditions)}."
+
+
+def _preview(most: int, use_cases: ConsoleUseCases, only: AttemptFilter) -> Sequence[str]:
+    found = use_cases.attempt_lists.matching(only, most)
+    if not found.ids:
+        return [_described(only), "No pending call matches now, so nothing will be cancelled."]
+    calls = "1 pending call" if len(found.ids) == 1 else f"{number(len(found.ids))} pending calls"
+    companies = "1 company" if found.companies == 1 else f"{number(found.companies)} companies"
+    return [
+        _described(only),
+        f"{calls} of {companies} will be cancelled. No retry follows.",
+        f"{number(found.soon)} of them are due within the hour.",
+        "Calls in progress continue. A call that is claimed before you send this form continues too.",
+        "A cancelled call cannot be restored. Its company sees that an operator cancelled it, and your reason.",
+    ]
+
+
+def _cancel(most: int, use_cases: ConsoleUseCases, actor: str, reason: str, only: AttemptFilter) -> None:
+    found = use_cases.attempt_lists.matching(only, most)
+    use_cases.commands(actor).cancel(found.ids, reason, fields_of(only))
+
+
+def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[AttemptFilter]:
+    return Act(
+        name=name,
+        title="Cancel calls",
+        verb="Cancel these calls",
+        fields=_ACT_FIELDS,
+        read=_to_cancel,
+        preview=partial(_preview, most),
+        run=partial(_cancel, most),
+        back=lambda only: _address(fields_of(only)),
+        role=role,
+        is_danger=True,
+    )
+
+
+CANCEL = _cancel_act("cancel-attempts", OperatorRole.OPERATOR, _BY_OPERATOR)
+CANCEL_MANY = _cancel_act("cancel-many-attempts", OperatorRole.ADMIN, _BY_ADMIN)
+router.routes.extend(act_routes(CANCEL, CANCEL_MANY).routes)

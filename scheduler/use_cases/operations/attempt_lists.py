@@ -1,0 +1,88 @@
+"""Lists of attempts for operators, and the pending attempts that one act cancels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from scheduler.clock import Now
+from scheduler.domain.attempt_list import AttemptFilter, ListedAttempt, ListOrder, Place
+from scheduler.domain.refusals import InvalidFields
+from scheduler.persistence.attempt_lists import Bounds
+from scheduler.persistence.database import Database
+
+PAGE_SIZE = 50
+SCANNED = 20_000
+"""Attempts or events that a page looks at, if its filter has no index."""
+INTERVIEWS_SCANNED = 2_000
+"""Interviews of one company whose attempts a page looks at."""
+_FEW_SCANNED = 200
+_MOST_SCANNED = 100_000
+"""Rows that an act looks at."""
+SOON = timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptPage:
+    attempts: Sequence[ListedAttempt]
+    next: Place | None
+    """None: the list ends here."""
+    is_cut: bool
+    """True if the page ended before it was full, because it had looked at enough rows. The list may go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matching:
+    """The pending attempts that meet a filter."""
+
+    ids: Sequence[UUID]
+    companies: int
+    soon: int
+    """Attempts that are due, or will be within `SOON`."""
+
+
+class AttemptLists:
+    def __init__(self, database: Database, now: Now) -> None:
+        self._database = database
+        self._now = now
+
+    def page(self, only: AttemptFilter, after: Place | None) -> AttemptPage:
+        """Return a page of the list. Raises InvalidFields for an unknown company, and DatabaseAway."""
+        bounds = Bounds(limit=PAGE_SIZE, scanned=_scanned(only))
+        with self._database.reading() as stores:
+            if only.company_id is not None and not stores.companies.is_there(only.company_id):
+                raise InvalidFields("There is no company with this id. The page Companies lists all.")
+            found = stores.attempt_lists.part(only, after, bounds, self._now())
+            rows = stores.attempt_lists.rows(found.attempts)
+        return AttemptPage(attempts=rows, next=found.next, is_cut=found.is_cut)
+
+    def matching(self, only: AttemptFilter, most: int) -> Matching:
+        """Return the pending attempts that meet the filter. Raises InvalidFields for more than `most`, DatabaseAway.
+
+        Raises InvalidFields too if a time zone would be searched among too many attempts.
+        """
+        now = self._now()
+        with self._database.reading() as stores:
+            bounds = Bounds(limit=most, scanned=most + 1 if only.zone is None else _MOST_SCANNED)
+            found = stores.attempt_lists.part(only, None, bounds, now)
+        if found.is_cut:
+            raise InvalidFields(
+                f"Over {_MOST_SCANNED:,} pending calls would be searched for this filter. Name a company or a shorter"
+                " range of due times."
+            )
+        if found.next is not None:
+            raise InvalidFields(
+                f"More than {most:,} pending calls match. Name a company or a shorter range of due times."
+            )
+        return Matching(
+            ids=[each.id for each in found.attempts],
+            companies=len({each.company_id for each in found.attempts}),
+            soon=sum(each.due_at <= now + SOON for each in found.attempts),
+        )
+
+
+def _scanned(only: AttemptFilter) -> int:
+    """Return the most rows that a page of this list looks at."""
+    if only.order is ListOrder.INTERVIEW:
+        return INTERVIEWS_SCANNED
+    return SCANNED if only.zone is not None or only.order is ListOrder.END else _FEW_SCANNED
