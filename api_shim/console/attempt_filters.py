@@ -1,12 +1,13 @@
 """Filters of lists of attempts: the fields of an address, and what they mean."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
+from api_shim.console.pages.companies import HOLDS
 from scheduler.domain.attempt import Reason
 from scheduler.domain.attempt_list import END_STATES, AttemptFilter, ListOrder, ListState, Place
-from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.refusals import InvalidFields, InvalidTimezone
 from scheduler.timing.zone_names import check_zone
 
@@ -22,20 +23,7 @@ STATES: Mapping[str, str] = {
     ListState.CANCELLED: "Cancelled",
     ListState.UNKNOWN: "Unknown, to decide",
 }
-RULES: Mapping[str, str] = {
-    Rule.ACCOUNT_PAUSED: "All calls are paused",
-    Rule.CARRIER_DOWN: "The carrier accepts no calls",
-    Rule.CARRIER_REFUSES_COUNTRY: "The carrier refuses the country",
-    Rule.CARRIER_REFUSES_CALLER: "The carrier refuses the company's number",
-    Rule.CARRIER_FAILS_CALLER: "The carrier fails calls from the company's number",
-    Rule.COMPANY_PAUSED: "The company is paused",
-    Rule.COMMAND_WAITING: "A command is not applied yet",
-    Rule.EXPIRED: "The interview has expired",
-    Rule.NUMBER_BUSY: "The number is busy or rests",
-    Rule.COMPANY_LIMIT: "The company's limit of calls",
-    Rule.ACCOUNT_LIMIT: "The carrier account's limit of calls",
-    PACE: "The pace of calls",
-}
+RULES: Mapping[str, str] = {rule: text.partition(".")[0] for rule, text in HOLDS.items()}
 CAUSE_LOST = "cause-lost"
 REASONS: Mapping[str, str] = {
     CAUSE_LOST: "Failed, cause lost",
@@ -43,6 +31,7 @@ REASONS: Mapping[str, str] = {
 }
 """Texts by the values of the field."""
 _BETWEEN = "~"
+_OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
 _LARGEST_ID = 2**63 - 1
 
 
@@ -180,10 +169,15 @@ def _company(text: str | None) -> UUID | None:
 
 
 def _zone(text: str | None) -> str | None:
+    """Return the canonical name of a zone, or an offset like +10:30, for calls whose request has one."""
+    if text and _OFFSET.fullmatch(text):
+        return text
     try:
         return check_zone(text) if text else None
     except InvalidTimezone:
-        raise InvalidFields("There is no such time zone. Write an IANA name, for example Europe/Bratislava.") from None
+        raise InvalidFields(
+            "There is no such time zone. Write an IANA name such as Europe/Bratislava, or an offset such as +10:30."
+        ) from None
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     DateTime,
+    Double,
     FromClause,
     Select,
     Text,
@@ -215,8 +216,15 @@ def _of_range(only: AttemptFilter, due_at: ColumnElement[datetime]) -> list[Colu
     return conditions
 
 
+_SIGNS = {"+": 1, "-": -1}
+
+
 def _has_zone(zone: str) -> ColumnElement[bool]:
-    return attempts.c.schedule["zones"].contains(cast([zone], JSONB))
+    if zone[0] not in _SIGNS:
+        return attempts.c.schedule["zones"].contains(cast([zone], JSONB))
+    hours, minutes = zone[1:].split(":")
+    seconds = (int(hours) * 3600 + int(minutes) * 60) * _SIGNS[zone[0]]
+    return func.coalesce(cast(attempts.c.schedule["offset_s"].astext, Double) == seconds, literal_column("false"))
 
 
 def _pending(only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> Select[Any]:

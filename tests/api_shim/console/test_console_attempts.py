@@ -190,6 +190,7 @@ def test_filters_find_their_calls(viewer: httpx.Client, tenant: Tenant, other: T
         ("company=acme", "named by its id"),
         (f"company={UUID(int=7)}", "There is no company with this id."),
         ("zone=Mars/Base", "There is no such time zone"),
+        ("zone=%2B99:00", "There is no such time zone"),
         ("due_from=tomorrow", "Write due times in UTC"),
         ("due_from=2030-01-02T00:00&due_to=2030-01-01T00:00", "ends before it begins"),
         ("state=waiting&rule=PACE", "A rule holds only due calls."),
@@ -205,6 +206,19 @@ def test_wrong_filter_is_explained(viewer: httpx.Client, query: str, problem: st
     page = viewer.get(f"/attempts?{query}")
     assert page.status_code == UNPROCESSABLE
     assert problem in page.text
+
+
+def test_calls_with_an_offset_are_found_by_it(viewer: httpx.Client, tenant: Tenant) -> None:
+    waiting(tenant)
+    west, east = (
+        waiting(tenant, clock=CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=hours)))
+        for hours in (-9.5, 9.5)
+    )
+    assert listed(viewer, zone="-09:30") == [west.id]
+    assert listed(viewer, zone="+09:30") == [east.id]
+    assert listed(viewer, zone="+09:00") == []
+    page = viewer.get("/attempts", params={"zone": "+09:30"})
+    assert f"{east.due_at + timedelta(hours=9.5):%H:%M} offset of the request" in page.text
 
 
 def test_empty_list_says_what_to_do(viewer: httpx.Client) -> None:
