@@ -55,7 +55,7 @@ class AttemptFilter:
     """The first rule that holds the attempt, or PACE. Only of due attempts."""
     company_id: UUID | None = None
     zone: str | None = None
-    """A canonical IANA name among the callee's zones, or an offset like +10:30. Only of pending attempts, as the range."""
+    """A canonical IANA name of the callee's zones, or an offset like +10:30. Only of pending attempts, as a range."""
     due_from: datetime | None = None
     due_to: datetime | None = None
     """The first instant after the range."""
