@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,8 @@ from tests.api_shim.console.busy_installation import linked_pages, make_busy
 from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import served, with_provider
 from tests.api_shim.console.work import work_pages
-from tests.support.builders import Tenant, a_placed_attempt
+from tests.conftest import real_now
+from tests.support.builders import Tenant, a_pending_attempt, a_placed_attempt
 from tests.support.identity_provider import an_identity_provider
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -141,6 +143,22 @@ def test_operator_pauses_without_javascript(console: Console, browser: Browser) 
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_text("You are signed out.")).to_be_visible()
     assert console.pauses.active()[0] == "no script"
+
+
+def test_reason_of_a_silent_phone_is_found_in_three_clicks(console: Console, browser: Browser, tenant: Tenant) -> None:
+    """From the first page, by the number of a person who asks. Typing is no click."""
+    a_pending_attempt(replace(tenant, now=real_now), "+421915010203")
+    console.pauses.pause(tenant.company_id, "the agency asked for silence")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(console.link(OperatorRole.VIEWER))
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name="Find").click()
+        page.get_by_label("Id, call SID or phone number").fill("+421 915 010 203")
+        page.get_by_role("button", name="Find").click()
+        page.locator("table a").first.click()
+        expect(page.locator("main")).to_contain_text("COMPANY_PAUSED")
+        expect(page.locator("main")).to_contain_text("the agency asked for silence")
 
 
 def test_pause_of_another_tab_shows_in_an_open_page(console: Console, browser: Browser) -> None:
