@@ -158,8 +158,14 @@ def test_attempts_of_an_interview_are_linked(tenant: Tenant, viewer: httpx.Clien
     assert 'rel="next"' not in page
 
 
-def test_unknown_outcome_is_shown_with_its_search(tenant: Tenant, viewer: httpx.Client) -> None:
-    page = shown(viewer, an_attempt_of_unknown_outcome(tenant))
+def test_unknown_outcome_is_shown_with_its_decision(
+    tenant: Tenant, viewer: httpx.Client, operator: httpx.Client
+) -> None:
+    attempt = an_attempt_of_unknown_outcome(tenant)
+    act = f'href="/acts/decide-outcome?attempt={attempt.id}"'
+    assert act in shown(operator, attempt)
+    page = shown(viewer, attempt)
+    assert act not in page
     assert "FAILED, OUTCOME_UNKNOWN" in page
     assert "Only a new attempt calls again." in page
     assert "Answer lost" in page

@@ -85,9 +85,11 @@ def test_pages_have_no_wcag_violations(
         page.get_by_label("Id, call SID or phone number").fill(str(tenant.ask("SELECT id FROM interviews")[0][0]))
         page.get_by_role("button", name="Find").click()
         expect(page.get_by_role("heading", level=2)).to_have_text("Found by id")
+        page.wait_for_load_state()
         assert violations(page) == []
         page.get_by_role("table").get_by_role("link").first.click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("Attempt")
+        page.wait_for_load_state()
         assert violations(page) == []
         shoot(page, "attempt", scheme)
         console.pauses.pause(None, "a reason")
