@@ -1,6 +1,6 @@
-"""The page of one attempt: the rules that block it and who can end each, its times, history and call."""
+"""The page of one attempt: the rules that block it and who ends each, times, history and call, and its cancellation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from api_shim.console.acts import Act, act_routes, id_in
 from api_shim.console.context import console_context
 from api_shim.console.navigation import link_to, page_of
 from api_shim.console.operators import viewer
@@ -19,16 +20,17 @@ from api_shim.console.pictures.tables import TableRows, moment
 from api_shim.console.pictures.timeline import CallHours, Timeline, hours_table, marks_table, timeline_of
 from api_shim.console.pictures.timeline_svg import timeline_svg
 from api_shim.console.rendering import page
+from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.explanation import Block, HistoryEntry, Rule
 from scheduler.domain.operator import ConsoleSession, OperatorRole
-from scheduler.domain.refusals import NotFound
+from scheduler.domain.refusals import CallAttemptNotPending, NotFound
 from scheduler.use_cases.operations.attempt_pages import AttemptDetails
 
 router = APIRouter()
 _NOT_FOUND = 404
-CANCEL, DECIDE = "cancel-attempt", "decide-outcome"
-"""Names of acts that the lists of attempts define. They have the field `attempt`."""
+_CANCEL, _DECIDE = "cancel-attempt", "decide-outcome"
+"""Names of acts with the field `attempt`. The page of unknown outcomes defines the second one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +89,9 @@ def _acts(request: Request, session: ConsoleSession, details: AttemptDetails) ->
     if not session.role.may(OperatorRole.OPERATOR):
         return []
     if attempt.state is AttemptState.PENDING:
-        wanted = [("Cancel this call…", CANCEL)]
+        wanted = [("Cancel this call…", _CANCEL)]
     elif attempt.reason is Reason.OUTCOME_UNKNOWN and attempt.decision is None:
-        wanted = [("Decide what happened…", DECIDE)]
+        wanted = [("Decide what happened…", _DECIDE)]
     else:
         return []
     exist = {getattr(route, "name", "") for route in request.app.routes}
@@ -178,3 +180,36 @@ _ENDERS: Mapping[Rule, Callable[[AttemptDetails], Ender]] = MappingProxyType(
         ),
     }
 )
+
+
+# ---- the act
+
+
+def _cancel_preview(use_cases: ConsoleUseCases, attempt_id: UUID) -> Sequence[str]:
+    attempt = use_cases.attempt_pages.details(attempt_id).attempt
+    if attempt.state is not AttemptState.PENDING:
+        return [f"The attempt is {attempt.state.value} now, so nothing will be cancelled."]
+    return [
+        f"Attempt {attempt_id} will be cancelled. No retry follows.",
+        "If it is claimed before you send this form, its call continues.",
+        "A cancelled call cannot be restored. Its company sees that an operator cancelled it, and your reason.",
+    ]
+
+
+def _cancel(use_cases: ConsoleUseCases, actor: str, reason: str, attempt_id: UUID) -> None:
+    if not use_cases.commands(actor).cancel([attempt_id], reason):
+        raise CallAttemptNotPending("The attempt is not pending any longer, or is being cancelled already.")
+
+
+CANCEL = Act(
+    name=_CANCEL,
+    title="Cancel a call",
+    verb="Cancel this call",
+    fields=("attempt",),
+    read=lambda fields: id_in(fields, "attempt", "callAttempt"),
+    preview=_cancel_preview,
+    run=_cancel,
+    back=lambda attempt_id: f"/attempts/{attempt_id}",
+    is_danger=True,
+)
+router.routes.extend(act_routes(CANCEL).routes)

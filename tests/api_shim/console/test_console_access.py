@@ -18,6 +18,7 @@ ACTS = {
     "pause-everything": OperatorRole.OPERATOR,
     "resume-everything": OperatorRole.OPERATOR,
     "pause-company": OperatorRole.OPERATOR,
+    "cancel-attempt": OperatorRole.OPERATOR,
     "resume-company": OperatorRole.OPERATOR,
     "cancel-attempts": OperatorRole.OPERATOR,
     "cancel-many-attempts": OperatorRole.ADMIN,
@@ -33,7 +34,7 @@ ACTS = {
 PAGES = (
     *("/", "/companies", f"/companies/{UUID(int=1)}", "/keys", f"/keys/{UUID(int=1)}"),
     *("/unknown", "/quarantine", "/quarantine?kind=command", "/alarms", "/alarms?state=all", "/erasures", "/audit"),
-    *("/attempts", "/attempts?state=pending", "/acts/cancel-attempts?state=due"),
+    *("/attempts", "/attempts?state=pending", "/acts/cancel-attempts?state=due", f"/attempts/{UUID(int=1)}", "/find"),
     *(f"/acts/{act}" for act in ACTS),
 )
 

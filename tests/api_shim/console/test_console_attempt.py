@@ -14,11 +14,14 @@ from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.explanation import Block, Rule
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
+from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.attempt_pages import AttemptPages
 from tests.api_shim.console.conftest import PEPPER, Console
+from tests.api_shim.console.test_console_now import token_in
 from tests.conftest import real_now, seed
 from tests.support.builders import (
     ALWAYS,
+    RecordingHints,
     Tenant,
     a_number,
     a_pending_attempt,
@@ -29,7 +32,7 @@ from tests.support.builders import (
 )
 from tests.support.statements import statements_of
 
-OK, NOT_FOUND = 200, 404
+OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
 
 
 @pytest.fixture
@@ -200,3 +203,44 @@ def test_page_takes_a_constant_number_of_statements(
     )
     assert statements() == alone
     assert alone <= 16
+
+
+# ---- acts
+
+
+def cancelled(client: httpx.Client, attempt: Attempt, reason: str = "the job was filled") -> httpx.Response:
+    form = client.get("/acts/cancel-attempt", params={"attempt": str(attempt.id)})
+    fields = {"token": token_in(form), "attempt": str(attempt.id), "reason": reason}
+    return client.post("/acts/cancel-attempt", data=fields)
+
+
+def test_operator_cancels_a_pending_call(tenant: Tenant, operator: httpx.Client, viewer: httpx.Client) -> None:
+    attempt = a_pending_attempt(tenant)
+    act = f'href="/acts/cancel-attempt?attempt={attempt.id}"'
+    assert act in shown(operator, attempt)
+    assert act not in shown(viewer, attempt)
+    form = operator.get("/acts/cancel-attempt", params={"attempt": str(attempt.id)})
+    assert f"Attempt {attempt.id} will be cancelled." in form.text
+    assert cancelled(operator, attempt).headers["location"] == f"/attempts/{attempt.id}"
+    [[command_id]] = tenant.ask("SELECT id FROM inbox")
+    assert blocks_in(shown(viewer, attempt)) == ["COMMAND_WAITING"]
+    Apply(tenant.context, RecordingHints()).command(command_id)
+    page = shown(viewer, attempt)
+    assert "CANCELLED, CANCELLED_BY_USER" in page
+    assert "link:" in page, "the history names the operator"
+    assert "the job was filled" in page
+
+
+def test_call_that_was_claimed_is_not_cancelled(tenant: Tenant, operator: httpx.Client) -> None:
+    attempt = a_placed_attempt(tenant)
+    assert "/acts/" not in shown(operator, attempt)
+    answer = cancelled(operator, attempt)
+    assert answer.status_code == UNPROCESSABLE
+    assert "not pending any longer" in answer.text
+    assert tenant.ask("SELECT count(*) FROM inbox") == [(0,)]
+
+
+def test_unknown_call_cannot_be_cancelled(operator: httpx.Client) -> None:
+    for attempt_id in (UUID(int=1), ""):
+        answer = operator.get("/acts/cancel-attempt", params={"attempt": str(attempt_id)})
+        assert answer.status_code == NOT_FOUND
