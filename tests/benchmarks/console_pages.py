@@ -23,6 +23,8 @@ from tests.conftest import real_now
 
 DUE = 10_000
 _TIMES = 3
+_ANSWERS = (httpx.codes.OK, httpx.codes.UNPROCESSABLE_ENTITY)
+"""Too many calls are due for some acts of an operator. Their forms say so."""
 _ANSWER_IS_KEPT_S = 5.0
 """The API counts the metrics at most once in this time."""
 
@@ -43,7 +45,7 @@ def measure(
         metrics_ms = _answer_ms(api, "/metrics")
     with httpx.Client(base_url=running.consoleUrl, headers={"Sec-Fetch-Site": "same-origin"}, timeout=60) as client:
         assert client.post(f"/sign-in/link/{secret}").status_code == httpx.codes.SEE_OTHER
-        addresses = linked_pages(client, create_app().routes)
+        addresses = linked_pages(client, create_app().routes, answers=_ANSWERS)
         progress(f"timing {len(addresses)} pages of the console")
         taken = {
             name: statistics.median(_answer_ms(client, address) for _ in range(_TIMES))
@@ -61,5 +63,5 @@ def measure(
 
 def _answer_ms(client: httpx.Client, address: str) -> float:
     began = time.monotonic()
-    client.get(address).raise_for_status()
+    assert client.get(address).status_code in _ANSWERS
     return 1000 * (time.monotonic() - began)
