@@ -9,7 +9,7 @@
     acts            everything that an operator changes: form with preview, act, redirect
     live            changed fragments of open pages, as server-sent events
     rendering       templates
-    navigation      the pages that exist, by name: no template contains a path
+    navigation      the pages by name, and their addresses
 
 Its connections run as the role `duecall_operator`, which cannot read personal data. No page needs JavaScript.
 """

@@ -1,4 +1,4 @@
-"""The pages of the console, by name. Templates link to a page only if it exists."""
+"""The pages of the console, by name. Templates and pages link to each other through `link_to` and `page_of`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ class Page:
     name: str
     title: str
     path: str
-    exists: bool = True
 
 
 PAGES = (
@@ -26,20 +25,17 @@ PAGES = (
     Page(name="erasures", title="Erasures", path="/erasures"),
     Page(name="audit", title="Audit", path="/audit"),
 )
-"""In the order of the navigation. Set `exists` when the route is added."""
+"""In the order of the navigation."""
 
 _BY_NAME: Mapping[str, Page] = {each.name: each for each in PAGES}
 
 
-def page_of(name: str, resource_id: object) -> str | None:
-    """Return the address of one resource's page below the page of its list, or None while that does not exist."""
-    page = _BY_NAME[name]
-    return f"{page.path}/{resource_id}" if page.exists else None
+def page_of(name: str, resource_id: object) -> str:
+    """Return the address of one resource's page below the page of its list."""
+    return f"{_BY_NAME[name].path}/{resource_id}"
 
 
-def link_to(name: str, **query: str) -> str | None:
-    """Return the address of a page with this filter, or None while the page does not exist."""
-    page = _BY_NAME[name]
-    if not page.exists:
-        return None
-    return f"{page.path}?{urlencode(query)}" if query else page.path
+def link_to(name: str, **query: str) -> str:
+    """Return the address of a page with this filter."""
+    path = _BY_NAME[name].path
+    return f"{path}?{urlencode(query)}" if query else path
