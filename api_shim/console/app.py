@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from api_shim import out_of_memory
 from api_shim.console import oidc, rendering, sign_in
 from api_shim.console.context import ConsoleContext, console_context
-from api_shim.console.live import Live, Polled
+from api_shim.console.live import Live, LiveResponse, Polled
 from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
 from api_shim.console.pages import (
     alarms,
@@ -121,10 +121,7 @@ async def is_alive(request: Request) -> Response:
 
 @router.get("/live")
 async def live(request: Request, session: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    stream = console_context(request).live
-    if stream.is_full:
-        return Response("Too many pages of the console are open.", _AWAY)
-    return StreamingResponse(stream.stream(session.id), media_type="text/event-stream")
+    return LiveResponse(console_context(request).live, session.id)
 
 
 def _handle_errors(app: FastAPI) -> None:

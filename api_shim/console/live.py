@@ -1,11 +1,14 @@
 """Changed fragments of open pages, as server-sent events. One poller a process, however many browsers watch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 from uuid import UUID
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from scheduler.clock import monotonic
 from scheduler.logs import log
@@ -16,6 +19,7 @@ POLL_EVERY_S = 2.0
 _KEEP_ALIVE_S = 15.0
 """A stream without events sends a comment after this time, so that a vanished browser is noticed."""
 MOST_STREAMS = 100
+_AWAY = 503
 Fragments: TypeAlias = Mapping[str, str]
 """HTML by the id of the element that contains it."""
 
@@ -42,13 +46,29 @@ class Live:
     _task: asyncio.Task[None] | None = None
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    @property
-    def is_full(self) -> bool:
-        return self._streams >= MOST_STREAMS
+    @contextmanager
+    def place(self) -> Iterator[bool]:
+        """Take a place for one stream and free it at the end. False: all `MOST_STREAMS` places are taken.
+
+        The place is taken at once: a stream begins later, so requests of the same instant would all find it free.
+        """
+        if self._streams >= MOST_STREAMS:
+            yield False
+            return
+        self._streams += 1
+        try:
+            yield True
+        finally:
+            self._streams -= 1
+            if self._streams == 0 and self._task is not None:
+                self._task.cancel()
+                self._task = None
 
     async def stream(self, session_id: UUID) -> AsyncIterator[bytes]:
-        """Yield all fragments first, then each that changes. Ends with the session, and when the process stops."""
-        self._streams += 1
+        """Yield all fragments first, then each that changes. Ends with the session, and when the process stops.
+
+        Only inside `place`.
+        """
         if self._task is None or self._task.done():
             self._last = None  # of an earlier stream
             self._task = asyncio.create_task(self._poll_on(), name="console poller")
@@ -56,28 +76,22 @@ class Live:
         # A poll that began before this may not know the session yet: neither the last one, nor the one that runs now.
         knows_from = self._number + 2
         sent_at = monotonic()
-        try:
-            while not self._is_stopped:
-                self._raise_failure()
-                polled, number = self._last, self._number
-                if polled is not None and session_id in polled.session_ids:
-                    knows_from = 0
-                elif polled is not None and number >= knows_from:
-                    yield _event("signed-out", "")
-                    return
-                fragments = {} if polled is None else polled.fragments
-                for name, html in fragments.items() - seen.items():
-                    seen[name], sent_at = html, monotonic()
-                    yield _event(name, html)
-                if monotonic() - sent_at >= _KEEP_ALIVE_S:
-                    sent_at = monotonic()
-                    yield b": still connected\n\n"
-                await self._next(number)
-        finally:
-            self._streams -= 1
-            if self._streams == 0 and self._task is not None:
-                self._task.cancel()
-                self._task = None
+        while not self._is_stopped:
+            self._raise_failure()
+            polled, number = self._last, self._number
+            if polled is not None and session_id in polled.session_ids:
+                knows_from = 0
+            elif polled is not None and number >= knows_from:
+                yield _event("signed-out", "")
+                return
+            fragments = {} if polled is None else polled.fragments
+            for name, html in fragments.items() - seen.items():
+                seen[name], sent_at = html, monotonic()
+                yield _event(name, html)
+            if monotonic() - sent_at >= _KEEP_ALIVE_S:
+                sent_at = monotonic()
+                yield b": still connected\n\n"
+            await self._next(number)
 
     def stop(self) -> None:
         """End every stream, because the server waits for them before it closes."""
@@ -116,6 +130,21 @@ class Live:
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+class LiveResponse(StreamingResponse):
+    """The stream of a session, or a 503 while all places are taken."""
+
+    def __init__(self, live: Live, session_id: UUID) -> None:
+        super().__init__(live.stream(session_id), media_type="text/event-stream")
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._live.place() as is_free:
+            if is_free:
+                await super().__call__(scope, receive, send)
+            else:
+                await Response("Too many pages of the console are open.", _AWAY)(scope, receive, send)
 
 
 def _event(name: str, html: str) -> bytes:
