@@ -1,7 +1,8 @@
 """Acts of operators: a form that shows the effects, then the act, then a redirect to the page that shows its result.
 
 A page defines its acts beside its routes and adds `act_routes(...)` to its router. It links to `address_of(act, ...)`.
-Each form has a token, so that sending it twice acts once. Reasons are checked as those of `duecall pause`.
+Each form asks for a reason, which is checked like that of `duecall pause`, and has a token, so that sending it twice
+acts once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +64,6 @@ class Act(Generic[T]):
     """The address after the act, also from what `run` returned. None: `back`."""
     choice: Choice | None = None
     role: OperatorRole = OperatorRole.OPERATOR
-    needs_reason: bool = True
     is_danger: bool = False
 
 
@@ -129,7 +129,7 @@ async def _execute(
     context = console_context(request)
     if act.choice is not None and filled.chosen not in act.choice.options:
         return f"Choose one: {act.choice.label}"
-    if act.needs_reason and not filled.reason:
+    if not filled.reason:
         return "Write a reason."
     try:
         subject = act.read(form)

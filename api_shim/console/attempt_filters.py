@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
-from api_shim.console.pages.companies import HOLDS
+from api_shim.console.forms import id_or_none
+from api_shim.console.lists import place_in, place_text
+from api_shim.console.rule_words import RULES
 from scheduler.domain.attempt import Reason
 from scheduler.domain.attempt_list import END_STATES, AttemptFilter, ListOrder, ListState, Place
 from scheduler.domain.refusals import InvalidFields, InvalidTimezone
@@ -23,16 +25,13 @@ STATES: Mapping[str, str] = {
     ListState.CANCELLED: "Cancelled",
     ListState.UNKNOWN: "Unknown, to decide",
 }
-RULES: Mapping[str, str] = {rule: text.partition(".")[0] for rule, text in HOLDS.items()}
 CAUSE_LOST = "cause-lost"
 REASONS: Mapping[str, str] = {
     CAUSE_LOST: "Failed, cause lost",
     **{each.value.lower().replace("_", "-"): each.value.lower().replace("_", " ").capitalize() for each in Reason},
 }
 """Texts by the values of the field."""
-_BETWEEN = "~"
 _OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
-_LARGEST_ID = 2**63 - 1
 
 
 def filter_of(fields: Mapping[str, str]) -> AttemptFilter:
@@ -75,39 +74,25 @@ def fields_of(only: AttemptFilter) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value}
 
 
-def place_of(only: AttemptFilter, text: str | None) -> Place | None:
-    """Return the place after which a page begins. Raises InvalidFields for one that this list does not have."""
-    if not text:
-        return None
-    try:
-        match only.order:
-            case ListOrder.NEWEST:
-                return Place(attempt_id=UUID(text))
-            case ListOrder.DUE_TIME:
-                attempt_id, at = text.split(_BETWEEN)
-                return Place(attempt_id=UUID(attempt_id), at=datetime.fromisoformat(at).astimezone(UTC))
-            case ListOrder.END:
-                attempt_id, event_id = text.split(_BETWEEN)
-                return Place(attempt_id=UUID(attempt_id), event_id=_event_id(event_id))
-            case ListOrder.INTERVIEW:
-                attempt_id, at, interview_id = text.split(_BETWEEN)
-                created_at = datetime.fromisoformat(at).astimezone(UTC)
-                return Place(attempt_id=UUID(attempt_id), at=created_at, interview_id=UUID(interview_id))
-    except (ValueError, OverflowError):
-        raise InvalidFields("This link to a part of the list is damaged. Begin with the first part.") from None
+def place_of(only: AttemptFilter, query: Mapping[str, str]) -> Place | None:
+    """Return the place after which a page begins. Raises WrongFilter for one that this list does not have."""
+    values = place_in(query, *(_TYPES[name] for name in _PLACES[only.order]))
+    return None if values is None else Place(**dict(zip(_PLACES[only.order], values, strict=True)))
 
 
-def text_of(place: Place) -> str:
-    """Return the form of a place that `place_of` reads."""
-    parts = (place.attempt_id, place.at and place.at.isoformat(), place.interview_id, place.event_id)
-    return _BETWEEN.join(str(each) for each in parts if each is not None)
+def text_of(only: AttemptFilter, place: Place) -> str:
+    """Return the form of a place of this list that `place_of` reads."""
+    return place_text(*(getattr(place, name) for name in _PLACES[only.order]))
 
 
-def _event_id(text: str) -> int:
-    event_id = int(text)
-    if not 0 <= event_id <= _LARGEST_ID:
-        raise ValueError
-    return event_id
+_PLACES: Mapping[ListOrder, tuple[str, ...]] = {
+    ListOrder.NEWEST: ("attempt_id",),
+    ListOrder.DUE_TIME: ("attempt_id", "at"),
+    ListOrder.END: ("attempt_id", "event_id"),
+    ListOrder.INTERVIEW: ("attempt_id", "at", "interview_id"),
+}
+"""Fields of a place by the order of its list."""
+_TYPES: Mapping[str, type] = {"attempt_id": UUID, "at": datetime, "interview_id": UUID, "event_id": int}
 
 
 def _implied(*, rule: bool, pending: bool, ended: bool) -> ListState | None:
@@ -162,10 +147,10 @@ def _reason(text: str | None) -> tuple[bool, Reason | None]:
 
 
 def _company(text: str | None) -> UUID | None:
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        raise InvalidFields("The company is named by its id, for example from the page Companies.") from None
+    found = id_or_none(text or "")
+    if text and found is None:
+        raise InvalidFields("The company is named by its id, for example from the page Companies.")
+    return found
 
 
 def _zone(text: str | None) -> str | None:

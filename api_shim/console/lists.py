@@ -3,10 +3,12 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
+
+from api_shim.console.forms import id_or_none
 
 T = TypeVar("T")
 ROWS = 50
@@ -31,10 +33,10 @@ class Part(Generic[T]):
 def id_filter(query: Mapping[str, str], name: str) -> UUID | None:
     """Return the id in a filter, if it is set. Raises WrongFilter."""
     text = query.get(name, "").strip()
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        raise WrongFilter(f"The filter {name} is not an id. Copy the whole id, or leave the field empty.") from None
+    found = id_or_none(text)
+    if text and found is None:
+        raise WrongFilter(f"The filter {name} is not an id. Copy the whole id, or leave the field empty.")
+    return found
 
 
 def choice_filter(query: Mapping[str, str], name: str, options: Mapping[str, str], default: str = "") -> str:
@@ -65,8 +67,14 @@ def place_in(query: Mapping[str, str], *types: type) -> tuple[Any, ...] | None:
     try:
         values = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").split(" ")
         return tuple(_value(type_, value) for type_, value in zip(types, values, strict=True))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise WrongFilter("The address of this part of the list is incomplete. Open the list again.") from None
+
+
+def place_text(*values: object) -> str:
+    """Return a place in the form that `place_in` reads."""
+    text = " ".join(each.isoformat() if isinstance(each, datetime) else str(each) for each in values)
+    return urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("=")
 
 
 def part_of(path: str, query: Mapping[str, str], found: Sequence[T], key: Callable[[T], tuple[Any, ...]]) -> Part[T]:
@@ -78,25 +86,20 @@ def part_of(path: str, query: Mapping[str, str], found: Sequence[T], key: Callab
     rows = found[:ROWS]
     following = None
     if len(found) > ROWS:
-        place = " ".join(each.isoformat() if isinstance(each, datetime) else str(each) for each in key(rows[-1]))
-        following = f"{path}?{urlencode({**filters, 'after': _opaque(place)})}"
+        following = f"{path}?{urlencode({**filters, 'after': place_text(*key(rows[-1]))})}"
     first = None
     if query.get("after"):
         first = f"{path}?{urlencode(filters)}" if filters else path
     return Part(rows=rows, first=first, following=following)
 
 
-def _opaque(place: str) -> str:
-    return urlsafe_b64encode(place.encode("ascii")).decode("ascii").rstrip("=")
-
-
 def _value(type_: type, text: str) -> object:
-    """Read a value of a place. Raises ValueError."""
+    """Read a value of a place. Raises ValueError, OverflowError."""
     if type_ is datetime:
         at = datetime.fromisoformat(text)
         if at.tzinfo is None:
             raise ValueError(text)
-        return at
+        return at.astimezone(UTC)
     if type_ is int:
         number = int(text)
         if not 0 <= number <= _LARGEST_ID:

@@ -83,16 +83,16 @@ class Keys(Store):
         query = _OLDEST_FIRST if company_id is None else _OLDEST_FIRST.where(api_keys.c.company_id == company_id)
         return self._all(_key, query)
 
-    def newest(self, company_id: UUID | None, after: UUID | None, limit: int) -> Sequence[ListedKey]:
-        """Return keys of one company, or of all, newest first. `after`: only those older than this key.
+    def newest(self, company_id: UUID | None, before: UUID | None, limit: int) -> Sequence[ListedKey]:
+        """Return keys of one company, or of all, newest first. `before`: only those older than this key.
 
         The ids of keys are in the order of their creation.
         """
         query = _LISTED.order_by(api_keys.c.id.desc()).limit(limit)
         if company_id is not None:
             query = query.where(api_keys.c.company_id == company_id)
-        if after is not None:
-            query = query.where(api_keys.c.id < after)
+        if before is not None:
+            query = query.where(api_keys.c.id < before)
         return self._all(_listed, query)
 
     def listed(self, key_id: UUID) -> ListedKey | None:

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api_shim.console.acts import Act, act_routes, address_of
-from api_shim.console.attempt_filters import FIELDS, REASONS, RULES, STATES, fields_of, filter_of, place_of, text_of
+from api_shim.console.attempt_filters import FIELDS, REASONS, STATES, fields_of, filter_of, place_of, text_of
 from api_shim.console.context import console_context
+from api_shim.console.lists import WrongFilter
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import number, page
+from api_shim.console.rule_words import RULES
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
 from scheduler.domain.attempt_list import AttemptFilter, ListedAttempt, ListOrder, ListState
@@ -46,8 +48,10 @@ async def attempts(request: Request, session: Annotated[ConsoleSession, Depends(
     asked = {name: request.query_params.get(name, "").strip() for name in FIELDS}
     try:
         only = filter_of(asked)
-        after = place_of(only, request.query_params.get("after"))
+        after = place_of(only, request.query_params)
         listed = await context.run(context.use_cases.attempt_lists.page, only, after)
+    except WrongFilter as wrong:
+        return page(request, "attempts.html", _UNPROCESSABLE, given=_form(asked), problem=str(wrong))
     except Refused as refused:
         return page(request, "attempts.html", _UNPROCESSABLE, given=_form(asked), problem=refused.message)
     fields = fields_of(only)
@@ -58,7 +62,7 @@ async def attempts(request: Request, session: Annotated[ConsoleSession, Depends(
         problem=None,
         attempts=listed.attempts,
         first=_address(fields) if after is not None else None,
-        following=_address({**fields, "after": text_of(listed.next)}) if listed.next is not None else None,
+        following=_address({**fields, "after": text_of(only, listed.next)}) if listed.next is not None else None,
         is_by_time=only.is_pending,
         order=_ORDERS[only.order],
         searched=_searched(only, listed),

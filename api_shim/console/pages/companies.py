@@ -14,8 +14,8 @@ from api_shim.console.forms import id_or_none
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import name as shown_name
 from api_shim.console.rendering import number, page, span
+from api_shim.console.rule_words import HOLDS
 from scheduler.assembly import ConsoleUseCases
-from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.operator import ConsoleSession
 from scheduler.domain.refusals import NotFound
 from scheduler.timing.call_windows import intervals_as_json
@@ -32,22 +32,6 @@ _SHOWN: Mapping[Show, str] = {
     Show.COMMANDS: "with waiting commands",
 }
 _LONGEST_NAME = 100
-
-HOLDS: Mapping[str, str] = {
-    Rule.ACCOUNT_PAUSED: "All calls are paused.",
-    Rule.CARRIER_DOWN: "The carrier accepts no calls. It is asked again periodically.",
-    Rule.CARRIER_REFUSES_COUNTRY: "The carrier refuses calls to the country.",
-    Rule.CARRIER_REFUSES_CALLER: "The carrier refuses calls from the company's number.",
-    Rule.CARRIER_FAILS_CALLER: "The carrier fails calls from the company's number.",
-    Rule.COMPANY_PAUSED: "The company is paused.",
-    Rule.COMMAND_WAITING: "A command for the interview is not applied yet.",
-    Rule.EXPIRED: "The interview has expired. A worker ends it.",
-    Rule.NUMBER_BUSY: "The person's number has another call, or had one shortly before.",
-    Rule.COMPANY_LIMIT: "The company has reached its limit of calls in progress.",
-    Rule.ACCOUNT_LIMIT: "The carrier account has reached its limit of calls in progress.",
-    PACE: "The calls per second of the company or of the account are used up.",
-}
-"""Sentences about the rules that hold due calls."""
 
 
 @router.get("/companies")
@@ -191,8 +175,7 @@ RESUME_COMPANY = Act(
     fields=("company",),
     read=_company,
     preview=_resume_preview,
-    run=lambda use_cases, actor, reason, company_id: use_cases.pauses(actor).resume(company_id, reason or None),
+    run=lambda use_cases, actor, reason, company_id: use_cases.pauses(actor).resume(company_id, reason),
     back=_address,
-    needs_reason=False,
 )
 router.routes.extend(act_routes(PAUSE_COMPANY, RESUME_COMPANY).routes)

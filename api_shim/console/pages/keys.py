@@ -10,7 +10,7 @@ from starlette.responses import Response
 from api_shim.console.acts import Act, act_routes, address_of, id_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.forms import id_or_none
-from api_shim.console.navigation import link_to
+from api_shim.console.lists import ROWS, WrongFilter, id_filter, part_of, place_in
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import name as shown_name
 from api_shim.console.rendering import number, page
@@ -19,50 +19,29 @@ from scheduler.domain.key import Key, KeyState
 from scheduler.domain.operator import ConsoleSession, OperatorRole
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import KeyRevoked, NotFound
-from scheduler.use_cases.operations.key_pages import KeyList, KeyParts
+from scheduler.use_cases.operations.key_pages import KeyParts
 
 router = APIRouter()
+_PATH = "/keys"
 _NOT_FOUND, _UNPROCESSABLE = 404, 422
 
 
-@router.get("/keys")
+@router.get(_PATH)
 async def keys(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context = console_context(request)
-    company, after = (request.query_params.get(name, "").strip() for name in ("company", "after"))
-    company_id, after_id = id_or_none(company), id_or_none(after)
-    problem, listed = None, None
-    if company and company_id is None:
-        problem = "Company must be an id, for example 0d6e5a4e-7d39-4d0c-9f6e-2f1f0f3c7a55. The page Companies has it."
-    elif after and after_id is None:
-        problem = "This part of the list does not exist. Open its newest part."
-    else:
-        listed = await context.run(context.use_cases.key_pages.newest, company_id, after_id)
-    return page(
-        request,
-        "keys.html",
-        _UNPROCESSABLE if problem else 200,
-        listed=listed,
-        problem=problem,
-        company=company,
-        newest=_part(company, None) if after else None,
-        older=_part(company, listed.older_than) if listed is not None and listed.older_than is not None else None,
-        state_of=_state_in(listed),
-        acts_of=_acts_of,
-    )
+    context, query = console_context(request), request.query_params
+    values = {"company": query.get("company", "").strip(), "acts_of": _acts_of}
+    try:
+        company_id, [before] = id_filter(query, "company"), place_in(query, UUID) or (None,)
+    except WrongFilter as wrong:
+        return page(request, "keys.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
+    found = await context.run(context.use_cases.key_pages.newest, company_id, before, ROWS + 1)
+    listed = part_of(_PATH, query, found, lambda each: (each.key.principal.key_id,))
+    now = context.use_cases.now()
+    states = {each.key.principal.key_id: each.key.state(now) for each in listed.rows}
+    return page(request, "keys.html", given=values, problem=None, listed=listed, state_of=states)
 
 
-def _part(company: str, after: UUID | None) -> str | None:
-    query = {"company": company, "after": "" if after is None else str(after)}
-    return link_to("keys", **{name: value for name, value in query.items() if value})
-
-
-def _state_in(listed: KeyList | None) -> Mapping[UUID, KeyState]:
-    if listed is None:
-        return {}
-    return {each.key.principal.key_id: each.key.state(listed.now) for each in listed.keys}
-
-
-@router.get("/keys/{key_id}")
+@router.get(_PATH + "/{key_id}")
 async def key(request: Request, key_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     parts = await _parts(console_context(request), key_id)
     if parts is None:
@@ -92,7 +71,7 @@ def _key(fields: Mapping[str, str]) -> UUID:
 
 
 def _address(key_id: UUID) -> str:
-    return f"/keys/{key_id}"
+    return f"{_PATH}/{key_id}"
 
 
 def _subject(parts: KeyParts) -> str:
@@ -180,10 +159,9 @@ RESUME_KEY = Act(
     fields=("key",),
     read=_key,
     preview=_resume_preview,
-    run=lambda use_cases, actor, reason, key_id: use_cases.keys(actor).resume(key_id, reason or None),
+    run=lambda use_cases, actor, reason, key_id: use_cases.keys(actor).resume(key_id, reason),
     back=_address,
     role=OperatorRole.ADMIN,
-    needs_reason=False,
 )
 REVOKE_KEY = Act(
     name="revoke-key",

@@ -123,8 +123,7 @@ RESUME_EVERYTHING = Act(
     verb="Resume all calls",
     read=lambda _: None,
     preview=_resume_preview,
-    run=lambda use_cases, actor, reason, _: use_cases.pauses(actor).resume(None, reason or None),
+    run=lambda use_cases, actor, reason, _: use_cases.pauses(actor).resume(None, reason),
     back=lambda _: "/",
-    needs_reason=False,
 )
 router.routes.extend(act_routes(PAUSE_EVERYTHING, RESUME_EVERYTHING).routes)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
@@ -11,17 +10,6 @@ from scheduler.domain.principal import KeyKind
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import ListedKey
 from scheduler.use_cases.submit import not_found
-
-PAGE = 50
-"""Keys on one page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeyList:
-    keys: Sequence[ListedKey]
-    older_than: UUID | None
-    """The key after which the list continues. None at its end."""
-    now: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +34,13 @@ class KeyPages:
         self._database = database
         self._now = now
 
-    def newest(self, company_id: UUID | None, after: UUID | None) -> KeyList:
-        """Return a page of the keys of one company, or of all, newest first. Raises DatabaseAway."""
+    def newest(self, company_id: UUID | None, before: UUID | None, limit: int) -> Sequence[ListedKey]:
+        """Return up to `limit` keys of one company, or of all, newest first. Raises DatabaseAway.
+
+        `before`: only those older than this key.
+        """
         with self._database.reading() as stores:
-            found = stores.keys.newest(company_id, after, PAGE + 1)
-        keys = found[:PAGE]
-        older_than = keys[-1].key.principal.key_id if len(found) > PAGE else None
-        return KeyList(keys=keys, older_than=older_than, now=self._now())
+            return stores.keys.newest(company_id, before, limit)
 
     def one(self, key_id: UUID) -> KeyParts:
         """Raises NotFound, DatabaseAway."""

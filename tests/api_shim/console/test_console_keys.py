@@ -7,6 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from api_shim.console.lists import ROWS, place_text
 from scheduler.domain.operator import OperatorRole
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
@@ -14,7 +15,7 @@ from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.key_pages import PAGE, KeyPages
+from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.resources.keys import Keys
 from tests.api_shim.console.acts import form_in, send, words
 from tests.api_shim.console.conftest import PEPPER, Console
@@ -81,10 +82,10 @@ def test_keys_are_listed_newest_first(viewer: httpx.Client, new: New, database: 
 
 
 def test_key_list_continues_after_its_last_key(viewer: httpx.Client, new: New, company_id: UUID) -> None:
-    made = [new() for _ in range(PAGE + 1)]
+    made = [new() for _ in range(ROWS + 1)]
     newest = viewer.get(f"/keys?company={company_id}")
     assert _listed(newest, *made) == made[:0:-1]
-    address = f"/keys?company={company_id}&amp;after={made[1].key_id}"
+    address = f"/keys?company={company_id}&amp;after={place_text(made[1].key_id)}"
     assert f'rel="next" href="{address}"' in newest.text
     older = viewer.get(address.replace("&amp;", "&"))
     assert _listed(older, *made) == made[:1]
@@ -95,12 +96,12 @@ def test_key_list_continues_after_its_last_key(viewer: httpx.Client, new: New, c
 def test_empty_list_of_keys_says_why(viewer: httpx.Client, company_id: UUID) -> None:
     assert "There are no API keys yet." in words(viewer.get("/keys"))
     assert "This company has no keys of its own." in words(viewer.get(f"/keys?company={company_id}"))
-    assert "There are no older keys." in words(viewer.get(f"/keys?after={uuid4()}"))
+    assert "There are no older keys." in words(viewer.get(f"/keys?after={place_text(uuid4())}"))
 
 
 @pytest.mark.parametrize(
     ("query", "problem"),
-    [("company=acme", "Company must be an id"), ("after=yesterday", "This part of the list does not exist.")],
+    [("company=acme", "The filter company is not an id."), ("after=yesterday", "part of the list is incomplete.")],
 )
 def test_wrong_filter_of_keys_is_named(viewer: httpx.Client, new: New, query: str, problem: str) -> None:
     key = new()
@@ -155,7 +156,7 @@ def test_pages_of_keys_have_a_constant_number_of_reads(logins: Logins, new: New,
 
     def reads() -> tuple[int, int]:
         with statements_of(database) as all_of_list:
-            pages.newest(key.company_id, None)
+            pages.newest(key.company_id, None, ROWS + 1)
         with statements_of(database) as all_of_one:
             pages.one(key.key_id)
         return len(all_of_list), len(all_of_one)
@@ -178,7 +179,7 @@ def test_key_is_suspended_resumed_and_revoked(
     suspend, resume, revoke = (_act(name, key) for name in ACTS)
     assert send(admin, suspend, reason="an invoice").headers["location"] == _page_of(key)
     assert "❚❚ Suspended" in words(admin.get(_page_of(key)))
-    assert send(admin, resume).status_code == SEE_OTHER
+    assert send(admin, resume, reason="it is paid").status_code == SEE_OTHER
     assert "✓ Active" in words(admin.get(_page_of(key)))
     assert send(admin, revoke, reason="it leaked").status_code == SEE_OTHER
     assert "✕ Revoked" in words(admin.get(_page_of(key)))
@@ -192,6 +193,7 @@ def test_key_is_suspended_resumed_and_revoked(
         "an invoice",
     )
     assert (resumed.before, resumed.after) == ({"state": "SUSPENDED", "reason": "an invoice"}, {"state": "ACTIVE"})
+    assert resumed.reason == "it is paid"
     assert (revoked.before, revoked.after, revoked.reason) == ({"state": "ACTIVE"}, {"state": "REVOKED"}, "it leaked")
 
 

@@ -70,11 +70,13 @@ def test_everything_is_paused_and_resumed(console: Console, operator: httpx.Clie
     page = operator.get("/").text
     assert "<strong>All calls are paused.</strong> the voice server is down" in page
     assert RESUME in page
-    assert sent(operator, RESUME).status_code == SEE_OTHER
+    assert sent(operator, RESUME).status_code == UNPROCESSABLE
+    assert sent(operator, RESUME, reason="it answers").status_code == SEE_OTHER
     assert console.pauses.active() == (None, {})
     assert PAUSE in operator.get("/").text
     resumed, paused = Acts(database).newest(AuditFilter(), None, 2)
-    assert [(paused.verb, paused.reason), resumed.verb] == [("pause", "the voice server is down"), "resume"]
+    assert (paused.verb, paused.reason) == ("pause", "the voice server is down")
+    assert (resumed.verb, resumed.reason) == ("resume", "it answers")
     assert paused.actor == resumed.actor
     assert paused.actor.startswith("link:")
 
@@ -191,6 +193,18 @@ def test_new_session_is_not_ended_by_an_older_poll(console: Console, viewer: htt
             console.pauses.pause(None, "still connected")
             names |= {next(other)[0]}
     assert "signed-out" not in names
+
+
+def test_place_of_a_stream_is_taken_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def poll() -> live.Polled:
+        raise AssertionError("no stream has begun")
+
+    monkeypatch.setattr(live, "MOST_STREAMS", 2)
+    streams = live.Live(poll=poll)
+    with streams.place() as first, streams.place() as second, streams.place() as third:
+        assert (first, second, third) == (True, True, False)
+    with streams.place() as again:
+        assert again
 
 
 def test_closed_stream_frees_its_place(

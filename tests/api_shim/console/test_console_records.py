@@ -14,6 +14,7 @@ from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from tests.api_shim.console.acts import send, words
+from tests.api_shim.console.conftest import Console
 from tests.conftest import real_now
 from tests.support.builders import Tenant
 from tests.support.statements import statements_of
@@ -98,15 +99,20 @@ def verbs(page: httpx.Response) -> list[str]:
     return re.findall(r'<th scope="row"><code>([^<]+)</code></th>', page.text)
 
 
-def test_audit_shows_an_act_of_the_console(operator: httpx.Client, account: Callable[[], None]) -> None:
+def test_audit_shows_an_act_of_the_console(
+    console: Console, operator: httpx.Client, account: Callable[[], None]
+) -> None:
     account()
     send(operator, "/acts/pause-everything", reason="the voice server is down")
-    send(operator, "/acts/resume-everything")
+    send(operator, "/acts/resume-everything", reason="it answers")
+    console.pauses.pause(None, "a test")
+    console.pauses.resume(None)
     page = operator.get("/audit")
-    assert verbs(page) == ["resume", "pause"]
+    assert verbs(page) == ["resume", "pause", "resume", "pause"]
     shown = words(page)
     assert "all calls the voice server is down reason the voice server is down state RUNNING → became PAUSED" in shown
-    assert "none given reason the voice server is down before state PAUSED → became RUNNING" in shown
+    assert "it answers reason the voice server is down before state PAUSED → became RUNNING" in shown
+    assert "none given reason a test before state PAUSED → became RUNNING" in shown
     assert "link:" in shown
 
 
