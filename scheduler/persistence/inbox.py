@@ -89,11 +89,10 @@ class Inbox(Store):
             answer=None if command.answer is None else json.dumps(_answer_as_json(command.answer)),
             packed_snapshot=b"" if command.may_be_packed else None,
         )
-        add = _ADD if command.idempotency_key is None else _ADD_ONCE
-        return self._connection.execute(add, values).first() is not None
+        return self._connection.execute(_ADD, values).first() is not None
 
     def add_all(self, commands: Sequence[Command]) -> None:
-        """Store commands without idempotency keys that wait. Reads nothing, so that the console may do it too."""
+        """Store waiting commands without idempotency keys. Reads nothing, because operators may not read bodies."""
         for command in commands:
             row = {name: getattr(command, name) for name in _ADDED}
             self._connection.write(
@@ -148,12 +147,6 @@ class Inbox(Store):
             .limit(1)
         ).one_or_none()
         return None if row is None or row.quarantined_at is not None else row.id
-
-    def waiting_of(self, interview_id: UUID, limit: int) -> list[UnappliedCommand]:
-        """Return an interview's waiting commands, oldest first, for operators."""
-        columns = (inbox.c[name] for name in UnappliedCommand.__dataclass_fields__)
-        query = select(*columns).where(inbox.c.interview_id == interview_id, inbox.c.applied_at.is_(None))
-        return self._all(partial(from_row, UnappliedCommand), query.order_by(inbox.c.seq).limit(limit))
 
     def take_key(self, command: Command) -> bool:
         """Store a command that is applied in this same transaction, like `add`.
@@ -226,15 +219,15 @@ class Inbox(Store):
         """Return waiting commands whose hint is to be sent again, and record it as sent now."""
         return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
-    def unapplied_of(self, company_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
+    def unapplied_of_company(self, company_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
         """Return the waiting and quarantined commands of a company, oldest first."""
-        columns = (inbox.c[name] for name in UnappliedCommand.__dataclass_fields__)
-        query = (
-            select(*columns)
-            .where(inbox.c.applied_at.is_(None), inbox.c.company_id == company_id)
-            .order_by(inbox.c.received_at, inbox.c.seq)
-        )
-        return self._all(partial(from_row, UnappliedCommand), query.limit(limit))
+        query = _UNAPPLIED.where(inbox.c.company_id == company_id).order_by(inbox.c.received_at, inbox.c.seq)
+        return self._all(_unapplied, query.limit(limit))
+
+    def unapplied_of_interview(self, interview_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
+        """Return the waiting and quarantined commands of an interview in the order in which they are applied."""
+        query = _UNAPPLIED.where(inbox.c.interview_id == interview_id).order_by(inbox.c.seq)
+        return self._all(_unapplied, query.limit(limit))
 
     def count_unapplied(self) -> Sequence[Row[Any]]:
         """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""
@@ -251,6 +244,10 @@ class Inbox(Store):
         ).all()
 
 
+_UNAPPLIED = select(*(inbox.c[name] for name in UnappliedCommand.__dataclass_fields__)).where(
+    inbox.c.applied_at.is_(None)
+)
+_unapplied = partial(from_row, UnappliedCommand)
 _DECISION = text("SELECT * FROM decision_answer(:id)")
 _COMPANY_DELETED = and_(
     inbox.c.company_id.is_not(None),
@@ -272,7 +269,7 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
 
 
 # These are built once: building them for each command took longer than executing them.
-_NEW = """
+_ADD = text("""
     INSERT INTO inbox (
         id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at,
         rung_at, applied_at, answer, packed_snapshot, failures
@@ -281,11 +278,6 @@ _NEW = """
         :id, :principal_id, :key_id, :company_id, :idempotency_key, :request_hash, :kind, CAST(:body AS jsonb),
         :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :packed_snapshot, 0
     )
-"""
-# Without the clause for conflicts, which needs the right to read the keys. The console adds commands and has it not.
-_ADD = text(f"{_NEW} RETURNING id")
-_ADD_ONCE = text(f"""
-    {_NEW}
     ON CONFLICT (principal_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id
 """)

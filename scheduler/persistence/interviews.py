@@ -51,9 +51,9 @@ _LOCK_ALL = Fixed(
     .with_for_update(key_share=True)
 )
 
-_LOCK_IDS = Fixed(
+_LOCK_ROWS = Fixed(
     select(interviews.c.id)
-    .where(among_given(interviews.c.id, "ids"), interviews.c.deleted_at.is_(None))
+    .where(among_given(interviews.c.id, "ids"))
     .order_by(interviews.c.id)
     .with_for_update(key_share=True)
 )
@@ -106,14 +106,9 @@ class Interviews(Store):
         """Lock interviews like `lock`, in the order of their ids."""
         return self._all(_interview, _LOCK_ALL, {"ids": list(interview_ids)})
 
-    def hold(self, interview_id: UUID) -> None:
-        """Lock the interview like `lock`, and read nothing of it."""
-        query = select(interviews.c.id).where(interviews.c.id == interview_id)
-        self._connection.execute(query.with_for_update(key_share=True))
-
-    def lock_ids(self, interview_ids: Sequence[UUID]) -> list[UUID]:
-        """Lock interviews that are not deleted, like `lock_all`, and read only their ids."""
-        return list(self._connection.execute(_LOCK_IDS, {"ids": list(interview_ids)}).scalars())
+    def lock_rows(self, interview_ids: Sequence[UUID]) -> None:
+        """Lock interviews like `lock_all`, without reading them: operators may not read all of them."""
+        self._connection.execute(_LOCK_ROWS, {"ids": list(interview_ids)})
 
     def set_status(self, interview_id: UUID, status: InterviewStatus, now: datetime) -> None:
         over = status is not InterviewStatus.SCHEDULED

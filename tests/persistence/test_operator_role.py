@@ -106,13 +106,16 @@ def test_operator_adds_only_decisions_to_the_inbox(operator: Database, tenant: T
     waiting = a_waiting_command(tenant, None)
     decision = replace(waiting, id=uuid4(), kind=CommandKind.DECIDE_OUTCOME, principal_id=OPERATORS)
     with operator.transaction() as stores:
-        assert stores.inbox.add(decision)
+        stores.inbox.add_all([decision])
+    with operator.reading() as stores:
+        ids = stores.connection.execute(text("SELECT id FROM inbox ORDER BY seq")).scalars()
+    assert ids == [waiting.id, decision.id]
     for other in (
         replace(decision, id=uuid4(), kind=CommandKind.INVOKE_ATTEMPT),
         replace(decision, id=uuid4(), principal_id=waiting.principal_id),
     ):
         with pytest.raises(ProgrammingError, match="violates row-level security"), operator.transaction() as stores:
-            stores.inbox.add(other)
+            stores.inbox.add_all([other])
 
 
 def test_operator_sees_the_rows_of_all_companies(operator: Database, tenant: Tenant) -> None:

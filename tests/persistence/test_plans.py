@@ -151,7 +151,7 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 200, NOON),
 }
 PAGES: dict[str, Callable[[Stores, Big], Any]] = {
-    "waiting commands of a company": lambda stores, big: stores.inbox.unapplied_of(big.one.company_id, 21),
+    "waiting commands of a company": lambda stores, big: stores.inbox.unapplied_of_company(big.one.company_id, 21),
     "unknown outcomes of a company": lambda stores, big: stores.unknown_outcomes.page(big.one.company_id, 21),
 }
 
@@ -164,7 +164,7 @@ SEARCHES: dict[str, Callable[[Stores], Any]] = {
     "attempts of interviews": lambda stores: stores.search.attempts([NO_ATTEMPT], [NO_ATTEMPT], [], 50),
     "an attempt without its number": lambda stores: stores.attempt_claims.look_without_number(NO_ATTEMPT),
     "an interview": lambda stores: stores.interviews.facts(NO_ATTEMPT),
-    "waiting commands": lambda stores: stores.inbox.waiting_of(NO_ATTEMPT, 20),
+    "waiting commands": lambda stores: stores.inbox.unapplied_of_interview(NO_ATTEMPT, 20),
 }
 
 
@@ -268,8 +268,9 @@ def test_locks_to_cancel_are_taken_by_an_index(big: Big) -> None:
     def lock(stores: Stores) -> None:
         keys = stores.attempt_lists.keys(ids)
         stores.companies.hold_all({each.company_id for each in keys})
-        locked = stores.interviews.lock_ids([each.interview_id for each in keys])
-        assert len(stores.attempt_lists.lock_to_cancel(locked, ids)) == len(ids)
+        interviews = [each.interview_id for each in keys]
+        stores.interviews.lock_rows(interviews)
+        assert len(stores.attempt_lists.lock_to_cancel(interviews, ids)) == len(ids)
 
     with big.console.reading() as stores:
         found = stores.attempt_lists.part(

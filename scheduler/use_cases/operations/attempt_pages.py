@@ -30,7 +30,7 @@ class AttemptDetails:
     attempts: Sequence[Attempt]
     """All attempts of the interview, oldest first, also deleted ones."""
     commands: Sequence[UnappliedCommand]
-    """The interview's waiting commands."""
+    """The interview's waiting and quarantined commands."""
     line_holder: UUID | None
     """The attempt that holds the line of this attempt's number."""
     clocks: tuple[CalleeClock, ...]
@@ -82,7 +82,7 @@ class AttemptPages:
                 explanation=self._explain.explained(stores, attempt, account_calls, None, row),
                 interview=require(stores.interviews.facts(attempt.interview_id), "interview", attempt.interview_id),
                 attempts=stores.attempts.find_of_interview(attempt.interview_id),
-                commands=stores.inbox.waiting_of(attempt.interview_id, MAX_COMMANDS),
+                commands=stores.inbox.unapplied_of_interview(attempt.interview_id, MAX_COMMANDS),
                 line_holder=row.line_holder,
                 clocks=_clocks(attempt, callee_from(row), now),
                 settings=row.settings,

@@ -102,7 +102,7 @@ class CompanyPages:
             company = stores.companies.operated(company_id)
             if company is None:
                 raise not_found("company", company_id)
-            commands = stores.inbox.unapplied_of(company_id, more)
+            commands = stores.inbox.unapplied_of_company(company_id, more)
             unknown = stores.unknown_outcomes.page(company_id, more)
             alarms = stores.alarms.open_of_company(company_id, more)
             numbers = stores.phone_numbers.headings(company_id, more)

@@ -8,7 +8,7 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.command import CancelAttempt, Command, CommandKind
+from scheduler.domain.command import CancelAttempt, Command, CommandKind, DecideOutcome
 from scheduler.domain.principal import OPERATORS
 from scheduler.ids import new_id
 from scheduler.persistence.attempt_lists import AttemptKey
@@ -53,18 +53,25 @@ class OperatorCommands:
         request = CancelAttempt(
             interview_id=attempt.interview_id, attempt_id=attempt.id, reason=reason, operator=self._actor
         )
-        return Command(
-            id=new_id(now),
-            kind=CommandKind.CANCEL_ATTEMPT,
-            principal_id=OPERATORS,
-            company_id=attempt.company_id,
-            idempotency_key=None,
-            request_hash=b"",
-            received_at=now,
-            body=request_as_json(CommandKind.CANCEL_ATTEMPT, request),
-            interview_id=attempt.interview_id,
-            may_be_packed=True,
-        )
+        return command_of(CommandKind.CANCEL_ATTEMPT, request, attempt.company_id, now)
+
+
+def command_of(
+    kind: CommandKind, request: CancelAttempt | DecideOutcome, company_id: UUID, received_at: datetime
+) -> Command:
+    """Return the command of an operator's request. It has no idempotency key: `Inbox.add_all` stores it."""
+    return Command(
+        id=new_id(received_at),
+        kind=kind,
+        principal_id=OPERATORS,
+        company_id=company_id,
+        idempotency_key=None,
+        request_hash=b"",
+        received_at=received_at,
+        body=request_as_json(kind, request),
+        interview_id=request.interview_id,
+        may_be_packed=True,
+    )
 
 
 def _lock_pending(stores: Stores, attempt_ids: Sequence[UUID]) -> Sequence[AttemptKey]:
@@ -72,8 +79,8 @@ def _lock_pending(stores: Stores, attempt_ids: Sequence[UUID]) -> Sequence[Attem
     found = stores.attempt_lists.keys(attempt_ids)
     held = set(stores.companies.hold_all({each.company_id for each in found}))
     of_held = [each.interview_id for each in found if each.company_id in held]
-    locked = stores.interviews.lock_ids(of_held)
-    return stores.attempt_lists.lock_to_cancel(locked, [each.id for each in found])
+    stores.interviews.lock_rows(of_held)
+    return stores.attempt_lists.lock_to_cancel(of_held, [each.id for each in found])
 
 
 def _acts(pending: Sequence[AttemptKey], reason: str, only: Mapping[str, str], *, is_one: bool) -> list[Act]:

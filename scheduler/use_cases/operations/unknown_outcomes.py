@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
@@ -12,14 +11,13 @@ from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import Command, CommandKind, DecideOutcome
 from scheduler.domain.principal import OPERATORS
 from scheduler.domain.refusals import DecisionWaiting
-from scheduler.ids import new_id
 from scheduler.lifecycle.operator_decisions import may_replace, must_be_undecided, newer_than, on_decision
 from scheduler.persistence.database import Database
 from scheduler.persistence.inbox import DecisionAnswer
-from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import UnknownOutcome, UnknownPlace
 from scheduler.rules import pause_reasons
+from scheduler.use_cases.operations.operator_commands import command_of
 from scheduler.use_cases.submit import not_found
 
 MAX_LISTED = 1000
@@ -103,7 +101,9 @@ class UnknownOutcomes:
                 after={"decision": decision},
             )
             stores.audit.add(self._actor, [act], now)
-            return _accept(stores, attempt.company_id, request, now)
+            command = command_of(CommandKind.DECIDE_OUTCOME, request, attempt.company_id, now)
+            stores.inbox.add_all([command])
+            return command.id
 
     def command(self, command_id: UUID) -> Command:
         """Return the command of a decision, with its answer once a worker has applied it. Raises DatabaseAway."""
@@ -123,25 +123,8 @@ def lock_to_decide(stores: Stores, interview_id: UUID, attempt_id: UUID) -> tupl
 
     Raises NotFound.
     """
-    stores.interviews.hold(interview_id)
+    stores.interviews.lock_rows([interview_id])
     attempt = stores.attempts.lock_without_number(interview_id, attempt_id)
     if attempt is None:
         raise not_found("callAttempt", attempt_id)
     return attempt, newer_than(attempt, stores.attempts.find_of_interview(interview_id))
-
-
-def _accept(stores: Stores, company_id: UUID, request: DecideOutcome, now: datetime) -> UUID:
-    command = Command(
-        id=new_id(now),
-        kind=CommandKind.DECIDE_OUTCOME,
-        principal_id=OPERATORS,
-        company_id=company_id,
-        idempotency_key=None,
-        request_hash=b"",
-        received_at=now,
-        body=request_as_json(CommandKind.DECIDE_OUTCOME, request),
-        interview_id=request.interview_id,
-        may_be_packed=True,
-    )
-    stores.inbox.add(command)
-    return command.id
