@@ -6,9 +6,15 @@
     oidc            sign-in with the identity provider of an organisation
     operators       the operator of a request, and the role that a route needs
     pages           one module a page, each with a template
-    acts            everything that an operator changes: form with preview, act, redirect
+    acts            everything that an operator changes: form with preview and reason, act, redirect
+    lists           filters of an address, and the parts of a list
+    attempt_filters the filters of lists of attempts
+    rule_words      words for the rules that hold due calls
+    forms           the fields that a page sends
+    pictures        pictures of pages as SVG, and the same data as tables
     live            changed fragments of open pages, as server-sent events
-    rendering       templates
+    rendering       templates, and the forms of times, numbers and names
+    context         the resources of the process
     navigation      the pages by name, and their addresses
 
 Its connections run as the role `duecall_operator`, which cannot read personal data. No page needs JavaScript.

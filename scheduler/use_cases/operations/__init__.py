@@ -1,0 +1,37 @@
+"""Operations: work of operators, of the clock and of the installation around the calls.
+
+For operators, by `duecall` and in the console:
+
+    pauses               stop and resume the calls of one company, or all
+    unknown_outcomes     a work list of calls about which the carrier proved nothing, and the decisions about them
+    quarantine           commands and callbacks that failed five times: retry or drop
+    alarms               stored alarms, and their acknowledgement
+    acts                 the audit of operators and API keys, for reading
+    certificates         what was erased of deleted companies
+    operator_commands    commands of operators: they cancel pending attempts in the turn of each interview
+    backlog              counts of commands that are not applied, of callbacks in quarantine and of open erasures
+    carrier_waits        back-offs of the carrier by country and caller number, and stray calls
+    database_sessions    sessions that keep rows locked
+    reconcile            finds calls that a restored database does not contain
+    installation         initial data
+
+Reads of the console. Each has a constant number of statements and reads no personal data:
+
+    operator_pages       the counts of all companies, for the page Now
+    company_pages        the companies with their counts, and one company
+    key_pages            the API keys, and one key
+    attempt_lists        lists of attempts by state, rule, company, zone and due time
+    attempt_pages        one attempt: its explanation, hours and neighbours
+    find                 rows by an id, by a call's sid or by a phone number
+    calendar             the calls of the next 24 hours, and the forecast of their starts
+    console_sessions     sign-in links and sessions
+
+By the clock:
+
+    alarm_posts          posts new alarms to the webhook
+    correct              bounds impossible times that a wrong clock wrote
+    erase                deletes the data of deleted companies
+    purge                deletes rows whose retention has ended
+    recompute_schedules  recomputes due times after changes of settings or of the tz database
+    tallies              adds counters and histograms to their totals
+"""
