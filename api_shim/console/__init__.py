@@ -10,7 +10,7 @@
     lists           filters of an address, and the parts of a list
     attempt_filters the filters of lists of attempts
     rule_words      words for the rules that hold due calls
-    forms           the fields that a page sends
+    forms           the fields that a page sends, and ids in addresses
     pictures        pictures of pages as SVG, and the same data as tables
     live            changed fragments of open pages, as server-sent events
     rendering       templates, and the forms of times, numbers and names

@@ -16,6 +16,7 @@ from scheduler.domain.key import MAX_NAME
 from scheduler.domain.operator import OperatorRole
 from scheduler.rules.display_names import shown
 
+_NOT_FOUND = 404
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -46,6 +47,11 @@ def page(
     return HTMLResponse(shown.render(session=session, path=request.url.path, **(given or {}), **values), status)
 
 
+def not_found(request: Request, title: str, text: str) -> HTMLResponse:
+    """Render the page for a resource that does not exist."""
+    return page(request, "error.html", _NOT_FOUND, title=title, text=text)
+
+
 def instant(at: datetime) -> Markup:
     """Return a time in UTC. The script adds the browser's zone and the distance from now."""
     utc = at.astimezone(UTC)
@@ -74,6 +80,11 @@ def span(duration: timedelta | None) -> str:
 
 def number(count: int) -> str:
     return f"{count:,}"
+
+
+def number_of(count: int, one: str, many: str) -> str:
+    """Return a count with its noun, in the singular or in the plural."""
+    return f"{number(count)} {one if count == 1 else many}"
 
 
 def name(chosen: str | None) -> str:

@@ -13,7 +13,7 @@ from api_shim.console.acts import Act, act_routes, address_of, id_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.lists import ROWS, Part, WrongFilter, choice_filter, part_of, place_in, text_filter
 from api_shim.console.operators import viewer
-from api_shim.console.rendering import number, page, utc_text
+from api_shim.console.rendering import number, number_of, page, utc_text
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.operator import ConsoleSession
@@ -80,7 +80,7 @@ def _preview(use_cases: ConsoleUseCases, subject: _Subject) -> Sequence[str]:
     if subject.kind is None:
         first = f"The alarm {kind} is acknowledged. It occurred {times}, last at {last}."
     else:
-        alarms = "1 open alarm" if len(found) == 1 else f"{number(len(found))} open alarms"
+        alarms = number_of(len(found), "open alarm", "open alarms")
         first = f"{alarms} of the kind {kind} are acknowledged. They occurred {times}, last at {last}."
     return [
         first,

@@ -5,21 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Annotated
-from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from api_shim.console.acts import Act, act_routes, id_in
+from api_shim.console.acts import Act, act_routes, address_of, id_in
 from api_shim.console.context import console_context
+from api_shim.console.forms import id_in_path
 from api_shim.console.navigation import link_to, page_of
 from api_shim.console.operators import viewer
+from api_shim.console.pages.unknown import DECIDE
 from api_shim.console.pictures.svg import Layout
 from api_shim.console.pictures.tables import TableRows, moment
 from api_shim.console.pictures.timeline import CallHours, Timeline, hours_table, marks_table, timeline_of
 from api_shim.console.pictures.timeline_svg import timeline_svg
-from api_shim.console.rendering import page
+from api_shim.console.rendering import not_found, page
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.explanation import Block, HistoryEntry, Rule
@@ -28,14 +29,11 @@ from scheduler.domain.refusals import CallAttemptNotPending, NotFound
 from scheduler.use_cases.operations.attempt_pages import AttemptDetails
 
 router = APIRouter()
-_NOT_FOUND = 404
-_CANCEL, _DECIDE = "cancel-attempt", "decide-outcome"
-"""Names of acts with the field `attempt`. The page of unknown outcomes defines the second one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ender:
-    """The person or event that ends a block, and the page where it happens, if it exists."""
+    """The person or event that ends a block, and the page where it happens, if it is one of the console."""
 
     words: str
     link: str = ""
@@ -46,10 +44,10 @@ class Ender:
 async def attempt(request: Request, session: Annotated[ConsoleSession, Depends(viewer)], attempt_id: str) -> Response:
     context = console_context(request)
     try:
-        details = await context.run(context.use_cases.attempt_pages.details, UUID(attempt_id))
-    except (NotFound, ValueError):
+        details = await context.run(context.use_cases.attempt_pages.details, id_in_path(attempt_id))
+    except NotFound:
         text = "It was erased with its company, or the id is incomplete. The page Find looks for ids of every kind."
-        return page(request, "error.html", _NOT_FOUND, title="There is no such attempt.", text=text)
+        return not_found(request, "There is no such attempt.", text)
     hours = CallHours(clocks=details.clocks, intervals=details.settings.intervals, consent_until=details.consent_until)
     timeline = timeline_of(details.explanation, hours, details.now)
     return page(
@@ -61,7 +59,7 @@ async def attempt(request: Request, session: Annotated[ConsoleSession, Depends(v
         tables=_tables(timeline),
         on_clock=lambda at: _on_clock(at, timeline),
         blocks=[(block, ender_of(block, details)) for block in details.explanation.blocks],
-        acts=_acts(request, session, details),
+        acts=_acts(session, details),
         facts=_facts,
     )
 
@@ -83,20 +81,16 @@ def _on_clock(at: datetime, timeline: Timeline) -> str:
     return f"{local.local[:16].replace('T', ' ')} {local.zone}"
 
 
-def _acts(request: Request, session: ConsoleSession, details: AttemptDetails) -> list[tuple[str, str]]:
+def _acts(session: ConsoleSession, details: AttemptDetails) -> list[tuple[str, str]]:
     """Return label and address of what this operator may do with the attempt."""
     attempt = details.attempt
     if not session.role.may(OperatorRole.OPERATOR):
         return []
     if attempt.state is AttemptState.PENDING:
-        wanted = [("Cancel this call…", _CANCEL)]
-    elif attempt.reason is Reason.OUTCOME_UNKNOWN and attempt.decision is None:
-        wanted = [("Decide what happened…", _DECIDE)]
-    else:
-        return []
-    exist = {getattr(route, "name", "") for route in request.app.routes}
-    query = urlencode({"attempt": attempt.id})
-    return [(label, f"/acts/{name}?{query}") for label, name in wanted if f"preview {name}" in exist]
+        return [("Cancel this call…", address_of(CANCEL, attempt=attempt.id))]
+    if attempt.reason is Reason.OUTCOME_UNKNOWN and attempt.decision is None:
+        return [("Decide what happened…", address_of(DECIDE, attempt=attempt.id))]
+    return []
 
 
 def _facts(entry: HistoryEntry) -> str:
@@ -202,7 +196,7 @@ def _cancel(use_cases: ConsoleUseCases, actor: str, reason: str, attempt_id: UUI
 
 
 CANCEL = Act(
-    name=_CANCEL,
+    name="cancel-attempt",
     title="Cancel a call",
     verb="Cancel this call",
     fields=("attempt",),

@@ -13,7 +13,7 @@ from api_shim.console.attempt_filters import FIELDS, REASONS, STATES, fields_of,
 from api_shim.console.context import console_context
 from api_shim.console.lists import WrongFilter
 from api_shim.console.operators import viewer
-from api_shim.console.rendering import number, page
+from api_shim.console.rendering import number, number_of, page
 from api_shim.console.rule_words import RULES
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
@@ -207,8 +207,8 @@ def _preview(most: int, use_cases: ConsoleUseCases, only: AttemptFilter) -> Sequ
     found = use_cases.attempt_lists.matching(only, most)
     if not found.ids:
         return [_described(only), "No pending call matches now, so nothing will be cancelled."]
-    calls = "1 pending call" if len(found.ids) == 1 else f"{number(len(found.ids))} pending calls"
-    companies = "1 company" if found.companies == 1 else f"{number(found.companies)} companies"
+    calls = number_of(len(found.ids), "pending call", "pending calls")
+    companies = number_of(found.companies, "company", "companies")
     return [
         _described(only),
         f"{calls} of {companies} will be cancelled. No retry follows.",

@@ -15,7 +15,7 @@ from api_shim.console.operators import viewer
 from api_shim.console.pictures.heat_map import CompanyDue, HeatMap, forecast_text, heat_map, heat_map_svg
 from api_shim.console.pictures.svg import Layout
 from api_shim.console.pictures.zone_board import WaitingCalls, ZoneRow, zone_board, zone_strip_svg
-from api_shim.console.rendering import name, number, page
+from api_shim.console.rendering import name, number, number_of, page
 from scheduler.domain.operator import ConsoleSession
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
@@ -134,15 +134,13 @@ def _remarks(day: Calendar, chosen: CompanyDay | None) -> Iterator[str]:
     shown = day.companies if chosen is None else [chosen]
     already = sum(each.due_already for each in shown)
     if already:
-        calls = (
-            "1 call that was due earlier and still waits"
-            if already == 1
-            else (f"{number(already)} calls that were due earlier and still wait")
+        calls = number_of(
+            already, "call that was due earlier and still waits", "calls that were due earlier and still wait"
         )
         yield f"The first quarter contains {calls}."
     later = sum(each.later for each in shown)
     if later:
-        calls = "1 more call is" if later == 1 else f"{number(later)} more calls are"
+        calls = number_of(later, "more call is", "more calls are")
         yield f"{calls} due after these 24 hours. The zones below include all."
     if account is None:
         return

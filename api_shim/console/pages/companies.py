@@ -9,20 +9,20 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api_shim.console.acts import Act, act_routes, address_of, id_in
-from api_shim.console.context import ConsoleContext, console_context
-from api_shim.console.forms import id_or_none
+from api_shim.console.context import console_context
+from api_shim.console.forms import id_in_path
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import name as shown_name
-from api_shim.console.rendering import number, page, span
+from api_shim.console.rendering import not_found, number, page, span
 from api_shim.console.rule_words import HOLDS
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
 from scheduler.domain.refusals import NotFound
 from scheduler.timing.call_windows import intervals_as_json
-from scheduler.use_cases.operations.company_pages import MOST_LISTED, MOST_PARTS, CompanyCounts, CompanyParts, Show
+from scheduler.use_cases.operations.company_pages import MOST_LISTED, MOST_PARTS, CompanyCounts, Show
 
 router = APIRouter()
-_NOT_FOUND, _UNPROCESSABLE = 404, 422
+_UNPROCESSABLE = 422
 _LATE = timedelta(minutes=1)
 """A longer delay is marked."""
 _SHOWN: Mapping[Show, str] = {
@@ -66,10 +66,12 @@ def _problem(show: str, name: str) -> str | None:
 
 @router.get("/companies/{company_id}")
 async def company(request: Request, company_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    parts = await _parts(console_context(request), company_id)
-    if parts is None:
+    context = console_context(request)
+    try:
+        parts = await context.run(context.use_cases.company_pages.one, id_in_path(company_id))
+    except NotFound:
         text = "The address is wrong, or the company was deleted and erased. The page Companies lists all."
-        return page(request, "error.html", _NOT_FOUND, title="There is no such company.", text=text)
+        return not_found(request, "There is no such company.", text)
     settings, found = parts.company.settings, parts.company.id
     return page(
         request,
@@ -83,14 +85,6 @@ async def company(request: Request, company_id: str, _: Annotated[ConsoleSession
         pause=address_of(PAUSE_COMPANY, company=found),
         resume=address_of(RESUME_COMPANY, company=found),
     )
-
-
-async def _parts(context: ConsoleContext, company_id: str) -> CompanyParts | None:
-    found = id_or_none(company_id)
-    try:
-        return None if found is None else await context.run(context.use_cases.company_pages.one, found)
-    except NotFound:
-        return None
 
 
 def _hours(interval: Mapping[str, object]) -> tuple[str, str]:

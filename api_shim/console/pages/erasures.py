@@ -8,15 +8,16 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api_shim.console.context import console_context
+from api_shim.console.forms import id_in_path
 from api_shim.console.lists import ROWS, WrongFilter, choice_filter, part_of, place_in
 from api_shim.console.operators import viewer
-from api_shim.console.rendering import page
+from api_shim.console.rendering import not_found, page
 from scheduler.domain.operator import ConsoleSession
 from scheduler.domain.refusals import NotFound
 
 router = APIRouter()
 _PATH = "/erasures"
-_NOT_FOUND, _UNPROCESSABLE = 404, 422
+_UNPROCESSABLE = 422
 _STATES = {"": "all", "open": "open", "done": "done"}
 _FINISHED = {"": None, "open": False, "done": True}
 
@@ -39,8 +40,8 @@ async def erasures(request: Request, _: Annotated[ConsoleSession, Depends(viewer
 async def certificate(request: Request, company_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     context = console_context(request)
     try:
-        found = await context.run(context.use_cases.certificates.of_company, UUID(company_id))
-    except (NotFound, ValueError):
+        found = await context.run(context.use_cases.certificates.of_company, id_in_path(company_id))
+    except NotFound:
         text = "No erasure of a company with this id was requested. The page Erasures lists all."
-        return page(request, "error.html", _NOT_FOUND, title="There is no such certificate.", text=text)
+        return not_found(request, "There is no such certificate.", text)
     return page(request, "erasure.html", certificate=found, now=context.use_cases.now())

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api_shim.console.acts import Act, act_routes, address_of, id_in
-from api_shim.console.context import ConsoleContext, console_context
-from api_shim.console.forms import id_or_none
+from api_shim.console.context import console_context
+from api_shim.console.forms import id_in_path
 from api_shim.console.lists import ROWS, WrongFilter, id_filter, part_of, place_in
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import name as shown_name
-from api_shim.console.rendering import number, page
+from api_shim.console.rendering import not_found, number, number_of, page
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.key import Key, KeyState
 from scheduler.domain.operator import ConsoleSession, OperatorRole
@@ -23,7 +23,7 @@ from scheduler.use_cases.operations.key_pages import KeyParts
 
 router = APIRouter()
 _PATH = "/keys"
-_NOT_FOUND, _UNPROCESSABLE = 404, 422
+_UNPROCESSABLE = 422
 
 
 @router.get(_PATH)
@@ -43,19 +43,13 @@ async def keys(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) 
 
 @router.get(_PATH + "/{key_id}")
 async def key(request: Request, key_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    parts = await _parts(console_context(request), key_id)
-    if parts is None:
-        text = "The address is wrong, or the company of the key was deleted and erased. The page Keys lists all."
-        return page(request, "error.html", _NOT_FOUND, title="There is no such key.", text=text)
-    return page(request, "key.html", parts=parts, key=parts.key, state=parts.state, acts=_acts_of(parts.key))
-
-
-async def _parts(context: ConsoleContext, key_id: str) -> KeyParts | None:
-    found = id_or_none(key_id)
+    context = console_context(request)
     try:
-        return None if found is None else await context.run(context.use_cases.key_pages.one, found)
+        parts = await context.run(context.use_cases.key_pages.one, id_in_path(key_id))
     except NotFound:
-        return None
+        text = "The address is wrong, or the company of the key was deleted and erased. The page Keys lists all."
+        return not_found(request, "There is no such key.", text)
+    return page(request, "key.html", parts=parts, key=parts.key, state=parts.state, acts=_acts_of(parts.key))
 
 
 def _acts_of(key: Key) -> Mapping[str, str]:
@@ -80,7 +74,7 @@ def _subject(parts: KeyParts) -> str:
     named = f"{shown_name(key.name)} ({key.principal.key_id})"
     used = "It was never used." if key.last_used_at is None else f"It was last used at {_utc(parts)}."
     if key.principal.kind is KeyKind.ATS:
-        companies = f"{number(parts.companies)} {'company' if parts.companies == 1 else 'companies'}"
+        companies = number_of(parts.companies, "company", "companies")
         return f"The ATS key {named} reaches {companies}. {used}"
     return f"The key {named} reaches the company {shown_name(listed.company_name)}. {used}"
 

@@ -12,7 +12,7 @@ from api_shim.console.acts import Act, act_routes, address_of, id_in
 from api_shim.console.context import console_context
 from api_shim.console.lists import ROWS, WrongFilter, choice_filter, part_of, place_in
 from api_shim.console.operators import viewer
-from api_shim.console.rendering import number, page, utc_text
+from api_shim.console.rendering import number_of, page, utc_text
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
 from scheduler.persistence.quarantine import Quarantined, QuarantineKind
@@ -77,7 +77,7 @@ def _drop_preview(use_cases: ConsoleUseCases, quarantined_id: UUID) -> Sequence[
 def _blocked(found: Quarantined, then: str) -> Sequence[str]:
     if not found.blocked:
         return []
-    waiting = "1 later command" if found.blocked == 1 else f"{number(found.blocked)} later commands"
+    waiting = number_of(found.blocked, "later command", "later commands")
     return [f"{waiting} of interview {found.interview_id} waited for it. {then}"]
 
 
