@@ -126,7 +126,7 @@ def _line(details: AttemptDetails) -> Ender:
     holder = details.line_holder
     if holder is None:
         return Ender(words="Time: the number rests after its last call.")
-    return Ender(words="The end of the other call.", link="The other call", href=f"/attempts/{holder}")
+    return Ender(words="The end of the other call.", link="The other call", href=page_of("attempts", holder))
 
 
 def _calls(words: str, link: str, *, of_company: bool) -> Callable[[AttemptDetails], Ender]:
@@ -203,7 +203,7 @@ CANCEL = Act(
     read=lambda fields: id_in(fields, "attempt", "callAttempt"),
     preview=_cancel_preview,
     run=_cancel,
-    back=lambda attempt_id: f"/attempts/{attempt_id}",
+    back=lambda attempt_id: page_of("attempts", attempt_id),
     is_danger=True,
 )
 router.routes.extend(act_routes(CANCEL).routes)

@@ -1,4 +1,4 @@
-"""Forms of acts, as a browser sends them."""
+"""Pages and forms of acts, as a browser shows and sends them."""
 
 import re
 from html import unescape
@@ -23,3 +23,10 @@ def send(client: httpx.Client, address: str, **fields: str) -> httpx.Response:
 def words(page: httpx.Response) -> str:
     """Return the text of a page without its tags, in one line."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page.text)).split())
+
+
+def figure(page: httpx.Response, label: str) -> str:
+    """Return the value of a figure of the page Now."""
+    found = re.search(rf"<dt>{label}</dt>\s*<dd>\s*<\w+ [^>]*>([^<]*)<", page.text)
+    assert found, label
+    return found[1]

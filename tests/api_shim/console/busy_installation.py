@@ -21,6 +21,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.alarms import AlarmStore, Seen
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
+from tests.api_shim.console.work import a_failed_command
 from tests.conftest import real_now, seed
 from tests.support.builders import (
     Tenant,
@@ -53,11 +54,9 @@ def make_busy(tenant: Tenant) -> None:
 
 
 def _add_trouble(tenant: Tenant) -> None:
-    command = a_waiting_command(tenant, a_pending_attempt(tenant).interview_id)
+    command = a_failed_command(tenant, a_pending_attempt(tenant).interview_id)
     a_waiting_command(tenant, command.interview_id)
     with tenant.database.transaction() as stores:
-        for _ in range(5):
-            stores.inbox.count_failure(command.id, "builtins.KeyError at x:1", tenant.now())
         stores.erasures.ask(seed(tenant.database, tenant.now()).company_id, tenant.now())
     raise_alarm(tenant.database, tenant, "OUTCOME_UNKNOWN", company_id=tenant.company_id, attempt_id=uuid4())
     raise_alarm(tenant.database, tenant, "COMMAND_QUARANTINED", company_id=tenant.company_id, command_id=command.id)

@@ -16,8 +16,8 @@ from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.attempt_pages import AttemptPages
+from tests.api_shim.console.acts import send
 from tests.api_shim.console.conftest import PEPPER, Console
-from tests.api_shim.console.test_console_now import token_in
 from tests.conftest import real_now, seed
 from tests.support.builders import (
     ALWAYS,
@@ -209,9 +209,7 @@ def test_page_takes_a_constant_number_of_statements(
 
 
 def cancelled(client: httpx.Client, attempt: Attempt, reason: str = "the job was filled") -> httpx.Response:
-    form = client.get("/acts/cancel-attempt", params={"attempt": str(attempt.id)})
-    fields = {"token": token_in(form), "attempt": str(attempt.id), "reason": reason}
-    return client.post("/acts/cancel-attempt", data=fields)
+    return send(client, f"/acts/cancel-attempt?attempt={attempt.id}", reason=reason)
 
 
 def test_operator_cancels_a_pending_call(tenant: Tenant, operator: httpx.Client, viewer: httpx.Client) -> None:

@@ -25,8 +25,8 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations import attempt_lists
 from scheduler.use_cases.operations.acts import Acts
+from tests.api_shim.console.acts import figure, send
 from tests.api_shim.console.conftest import Console
-from tests.api_shim.console.test_console_now import figure, sent
 from tests.conftest import real_now, seed
 from tests.support.builders import (
     RecordingHints,
@@ -350,7 +350,7 @@ def test_list_is_cancelled_by_commands(operator: httpx.Client, tenant: Tenant, o
     assert f"The filter is: state pending, company {tenant.company_id}." in preview
     assert waiting_commands(tenant) == []
     fields = {"state": "pending", "company": str(tenant.company_id)}
-    answer = sent(operator, form, reason=WHY, **fields)
+    answer = send(operator, form, reason=WHY)
     assert (answer.status_code, answer.headers["location"]) == (SEE_OTHER, f"/attempts{query}")
     assert "A command is not applied yet" in operator.get(answer.headers["location"]).text
     assert not tenant.dial.claim([mine[0].id]).claimed, "a call was claimed although a command waits"
@@ -386,7 +386,7 @@ def test_operator_cancels_fewer_calls_than_admin(
     with console.signed_in(OperatorRole.ADMIN) as admin:
         form = f"/acts/{CANCEL_MANY.name}{query}"
         assert "201 pending calls of 1 company" in admin.get(form).text
-        assert sent(admin, form, reason=WHY, state="waiting", company=str(tenant.company_id)).status_code == SEE_OTHER
+        assert send(admin, form, reason=WHY).status_code == SEE_OTHER
     assert len(waiting_commands(tenant)) == 201
 
 

@@ -15,6 +15,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.rules.pause_reasons import LONGEST
 from scheduler.use_cases.operations.acts import Acts
+from tests.api_shim.console.acts import figure, form_in, send
 from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import served
 from tests.conftest import seed, wait_until
@@ -26,23 +27,6 @@ PAUSE, RESUME = "/acts/pause-everything", "/acts/resume-everything"
 @pytest.fixture(autouse=True)
 def _account(account: Callable[[], None]) -> None:
     account()
-
-
-def token_in(page: httpx.Response) -> str:
-    found = re.search(r'name="token" value="([^"]+)"', page.text)
-    assert found
-    return found[1]
-
-
-def sent(client: httpx.Client, act: str, **fields: str) -> httpx.Response:
-    """Open the form of an act and send it."""
-    return client.post(act, data={"token": token_in(client.get(act)), **fields})
-
-
-def figure(page: httpx.Response, label: str) -> str:
-    found = re.search(rf"<dt>{label}</dt>\s*<dd>\s*<\w+ [^>]*>([^<]*)<", page.text)
-    assert found, label
-    return found[1]
 
 
 def test_now_shows_the_carrier_and_the_counts(console: Console, viewer: httpx.Client) -> None:
@@ -65,13 +49,13 @@ def test_now_says_that_no_worker_is_alive(viewer: httpx.Client) -> None:
 
 
 def test_everything_is_paused_and_resumed(console: Console, operator: httpx.Client, database: Database) -> None:
-    assert sent(operator, PAUSE, reason="the voice server is down").headers["location"] == "/"
+    assert send(operator, PAUSE, reason="the voice server is down").headers["location"] == "/"
     assert console.pauses.active() == ("the voice server is down", {})
     page = operator.get("/").text
     assert "<strong>All calls are paused.</strong> the voice server is down" in page
     assert RESUME in page
-    assert sent(operator, RESUME).status_code == UNPROCESSABLE
-    assert sent(operator, RESUME, reason="it answers").status_code == SEE_OTHER
+    assert send(operator, RESUME).status_code == UNPROCESSABLE
+    assert send(operator, RESUME, reason="it answers").status_code == SEE_OTHER
     assert console.pauses.active() == (None, {})
     assert PAUSE in operator.get("/").text
     resumed, paused = Acts(database).newest(AuditFilter(), None, 2)
@@ -89,7 +73,7 @@ def test_preview_counts_and_changes_nothing(console: Console, operator: httpx.Cl
 
 
 def test_form_that_is_sent_twice_acts_once(console: Console, operator: httpx.Client) -> None:
-    fields = {"token": token_in(operator.get(PAUSE)), "reason": "first"}
+    fields = {**form_in(operator.get(PAUSE)), "reason": "first"}
     assert operator.post(PAUSE, data=fields).status_code == SEE_OTHER
     console.pauses.resume(None)
     again = operator.post(PAUSE, data=fields)
@@ -109,7 +93,7 @@ def test_form_that_is_sent_twice_acts_once(console: Console, operator: httpx.Cli
     ],
 )
 def test_bad_reason_pauses_nothing(console: Console, operator: httpx.Client, reason: str, problem: str) -> None:
-    answer = sent(operator, PAUSE, reason=reason)
+    answer = send(operator, PAUSE, reason=reason)
     assert answer.status_code == UNPROCESSABLE
     assert problem in answer.text
     assert console.pauses.active() == (None, {})
@@ -122,7 +106,7 @@ def test_form_without_token_is_refused(console: Console, operator: httpx.Client)
 
 
 def test_reason_is_escaped(console: Console, operator: httpx.Client) -> None:
-    sent(operator, PAUSE, reason="<script>alert(1)</script>")
+    send(operator, PAUSE, reason="<script>alert(1)</script>")
     for path in ("/", RESUME):
         page = operator.get(path).text
         assert "<script>alert" not in page

@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from scheduler.domain.alarm import RaisedAlarm, key_of
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.command import Command
 from tests.conftest import real_now
-from tests.support.builders import Tenant, a_number, a_waiting_command, an_attempt_of_unknown_outcome
+from tests.support.builders import (
+    Tenant,
+    a_number,
+    a_quarantined_callback,
+    a_waiting_command,
+    an_attempt_of_unknown_outcome,
+)
 
 _FAILED = "failures = 5, quarantined_at = :at, first_failed_at = :first, failed_with = 'KeyError at x.py:7'"
 
@@ -21,18 +27,9 @@ def a_failed_command(tenant: Tenant, interview_id: UUID | None = None, **body: o
 
 
 def a_failed_callback(tenant: Tenant, attempt: Attempt) -> UUID:
-    event_id = uuid4()
-    tenant.insert(
-        "carrier_events",
-        id=event_id,
-        token=attempt.token,
-        fingerprint=event_id.bytes,
-        raw='{"To": "+421915000000"}',
-        received_at=tenant.now(),
-        rung_at=tenant.now(),
-    )
-    at = tenant.now()
-    tenant.change(f"UPDATE carrier_events SET {_FAILED} WHERE id = :id", id=event_id, at=at, first=at)
+    event_id = a_quarantined_callback(tenant, str(attempt.token))
+    values = {"id": event_id, "at": tenant.now(), "raw": '{"To": "+421915000000"}'}
+    tenant.change(f"UPDATE carrier_events SET raw = :raw, {_FAILED} WHERE id = :id", **values, first=values["at"])
     return event_id
 
 
