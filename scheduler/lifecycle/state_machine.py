@@ -1,6 +1,6 @@
 """The state machine of attempts: every allowed arrow, and its changes. No other code sets a state."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -295,8 +295,8 @@ def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  
                 "not_placed": 0,
             }
         case MovedBySettings():
-            # If only the number changed, the due time is kept.
-            is_moved = event.schedule != attempt.schedule
+            # If only the number changed, the due time is kept, whatever the schedule stores about the number.
+            is_moved = replace(event.schedule, number=attempt.schedule.number) != attempt.schedule
             moved = _with(attempt.warnings, ScheduleWarning.MOVED_BY_SETTINGS)
             return {
                 "schedule": event.schedule,

@@ -1,5 +1,6 @@
 """Effects on pending attempts of changed hours, zones and numbers, and of a deleted candidate."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySetting
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.refusals import AccessDenied
-from scheduler.domain.schedule import ScheduleWarning
+from scheduler.domain.schedule import NumberFacts, ScheduleWarning
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases.explain import Explain
@@ -449,6 +450,22 @@ def test_changed_number_is_called(tenant: Tenant, records: ApiWriter) -> None:
     assert (moved.due_at, moved.warnings) == (attempt.due_at, ()), "it is due when it was"
     [claim] = tenant.dial.claim([attempt.id]).claimed
     assert order_to(tenant, claim.attempt) == new
+
+
+@pytest.mark.parametrize("stored", [{}, {"country": "SK"}], ids=["of the previous version", "of this version"])
+def test_changed_facts_of_a_number_are_no_move(tenant: Tenant, records: ApiWriter, stored: dict[str, str]) -> None:
+    """The candidate's own zone still decides, so the call is due when it was."""
+    attempt, number, zone = a_pending_attempt(tenant), "+61872001234", "Europe/Bratislava"
+    tenant.change(
+        "UPDATE attempts SET schedule = schedule || CAST(:stored AS jsonb)",
+        stored=json.dumps({**stored, "source": "CANDIDATE"}),
+    )
+    records.change_reach(tenant.principal, candidate_of(tenant, attempt), Reach(phone_number=number, timezone=zone))
+    records.reresolve()
+    moved = tenant.attempt(attempt.id)
+    assert moved.number_hash == tenant.hasher.number(number)
+    assert moved.schedule.number == NumberFacts(country="AU")
+    assert (moved.due_at, moved.warnings) == (attempt.due_at, ())
 
 
 def test_number_in_another_country_changes_the_clock(tenant: Tenant, records: ApiWriter) -> None:
