@@ -341,7 +341,7 @@ _LOCK_TO_CANCEL = Fixed(
         attempts.c.interview_id.not_in(_CANCELLATIONS),
     )
     .order_by(attempts.c.id)
-    .with_for_update(key_share=True)
+    .with_for_update(key_share=True)  # guard: cancellation
 )
 
 

@@ -40,7 +40,7 @@ class OperatorCommands:
         count = 0
         for first in range(0, len(attempt_ids), BATCH_SIZE):
             with self._database.transaction() as stores, stores.connection.gathering():
-                pending = _lock_pending(stores, attempt_ids[first : first + BATCH_SIZE])
+                pending = lock_pending(stores, attempt_ids[first : first + BATCH_SIZE])
                 if not pending:
                     continue
                 now = stores.instant(self._now)
@@ -74,7 +74,7 @@ def command_of(
     )
 
 
-def _lock_pending(stores: Stores, attempt_ids: Sequence[UUID]) -> Sequence[AttemptKey]:
+def lock_pending(stores: Stores, attempt_ids: Sequence[UUID]) -> Sequence[AttemptKey]:
     """Lock these attempts as for a client's command. An earlier claim is seen here, a later one sees the command."""
     found = stores.attempt_lists.keys(attempt_ids)
     held = set(stores.companies.hold_all({each.company_id for each in found}))

@@ -20,7 +20,8 @@ from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.operator_commands import BATCH_SIZE, OperatorCommands
+from scheduler.use_cases.operations.operator_commands import BATCH_SIZE, OperatorCommands, lock_pending
+from tests.architecture.guards import guards
 from tests.support.builders import Tenant, a_claimed_attempt, a_pending_attempt
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import IN_PROGRESS, Perform
@@ -154,6 +155,16 @@ def test_batch_has_a_constant_number_of_statements(tenant: Tenant, commands: Ope
     one, many = statements(1), statements(20)
     assert one == many <= 9
     assert statements(BATCH_SIZE + 1) == 2 * one
+
+
+@guards("cancellation")
+def test_attempt_is_not_claimed_while_it_is_being_cancelled(tenant: Tenant) -> None:
+    attempt = a_pending_attempt(tenant)
+    with tenant.database.transaction() as accepting:
+        assert [each.id for each in lock_pending(accepting, [attempt.id])] == [attempt.id]
+        claims = tenant.dial.claim([attempt.id])
+    assert claims.claimed == ()
+    assert claims.waiting == {attempt.id}, "it is looked at again soon"
 
 
 def test_call_is_either_claimed_or_cancelled(tenant: Tenant, commands: OperatorCommands) -> None:

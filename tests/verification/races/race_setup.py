@@ -16,6 +16,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.command import Command, InvokeAttempt, Request
 from scheduler.domain.company import CallLimits
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from tests.conftest import seed, wait_until
@@ -121,6 +122,11 @@ class RaceSetup(Installation):
     def delete(self, attempt: Attempt) -> bool:
         return self._command(Verb.DELETE, attempt, deleting(attempt))
 
+    def cancel_as_operator(self, attempt: Attempt) -> bool:
+        asked_at = self.tenant.now()
+        accepted = OperatorCommands(self.tenant.database, self.tenant.now).cancel([attempt.id], "a race")
+        return self.note(asked_at, 202 if accepted else 409, **about(Verb.DELETE, attempt))
+
     def invoke(self, attempt: Attempt) -> bool:
         return self._command(Verb.INVOKE, attempt, InvokeAttempt(interview_id=attempt.interview_id))
 
@@ -167,6 +173,12 @@ class RaceSetup(Installation):
             applied = self._applied(command)
             told = ClientResponse(status=_status(asked.verb, applied), at=self.tenant.now())
             self.asked[place] = replace(asked, applied=told)
+
+    def apply_all(self) -> None:
+        """Apply the commands of operators, which no caller waits for."""
+        apply = Apply(self.tenant.context, RecordingHints())
+        for row in self.tenant.ask("SELECT id FROM inbox WHERE applied_at IS NULL ORDER BY seq"):
+            apply.command(row.id)
 
     # ---- results
 

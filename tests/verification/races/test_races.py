@@ -75,6 +75,20 @@ def test_no_phone_rings_after_acceptance_without_a_worker(postgres_url: str, ver
         assert {asked.outcome.status for asked in setup.asked} == {204, 409}
 
 
+def test_no_phone_rings_after_an_operator_cancelled_its_call(postgres_url: str, aloud: Say) -> None:
+    with a_race_setup(postgres_url, aloud, workers_run=False) as setup:
+        attempts = setup.some_attempts(RACES)
+        dialler_won = setup.run(attempts, setup.cancel_as_operator)
+        setup.hint_again(attempts)
+        history = setup.judged("an operator's cancel, no workers", attempts, dialler_won)
+        assert rung(history, attempts) == dialler_won
+        setup.apply_all()
+        setup.hint_again(attempts)
+        history = setup.judged("an operator's cancel, applied afterwards", attempts, dialler_won)
+        assert rung(history, attempts) == dialler_won
+        assert setup.count("state = 'CANCELLED'") == len(attempts) - dialler_won
+
+
 def test_overloaded_dialler_places_all_calls(postgres_url: str) -> None:
     with a_race_setup(postgres_url) as setup:
         attempts = setup.some_attempts(FULL)
