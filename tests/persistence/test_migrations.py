@@ -197,6 +197,30 @@ _ANSWERED = """
 """
 
 
+def test_downgrade_loses_no_accepted_cancellation(connection: Connection, config: Config) -> None:
+    """Only workers of this version apply it. Without it, the phone would ring."""
+    command.upgrade(config, "head")
+    of_client, of_operator = uuid4(), uuid4()
+    for command_id, kind in ((of_client, "delete_attempt"), (of_operator, "cancel_attempt")):
+        connection.execute(text(_WAITING), {"id": command_id, "kind": kind, "now": NOON})
+    connection.commit()
+    with pytest.raises(SchemaNotMade, match="1 calls that operators have cancelled wait"):
+        command.downgrade(config, "0020")
+    connection.rollback()
+    assert set(connection.execute(text("SELECT id FROM inbox")).scalars()) == {of_client, of_operator}
+    connection.execute(text("UPDATE inbox SET applied_at = received_at, body = NULL, answer = '{}'"))
+    connection.commit()
+    command.downgrade(config, "0020")
+    assert set(connection.execute(text("SELECT id FROM inbox")).scalars()) == {of_client}
+
+
+_WAITING = """
+    INSERT INTO inbox (id, principal_id, request_hash, kind, interview_id, received_at, rung_at, body,
+                       packed_snapshot, failures)
+    VALUES (:id, :id, '', :kind, :id, :now, :now, '{}', '', 0)
+"""
+
+
 def _url_of(connection: Connection) -> str:
     return connection.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
 

@@ -269,13 +269,12 @@ def _run(bind, statement, needed) -> None:
 
 def downgrade() -> None:
     bind = op.get_bind()
+    _forget_cancellations(bind)
     for table, indexes in _INDEXES.items():
         for columns in indexes:
             op.drop_index(f"ix_{table}_{'_'.join(columns)}", table_name=table)
     for function in (*_FUNCTIONS, *(name for name, _, _ in _ANSWERS)):
         op.execute(f"DROP FUNCTION {function}")
-    # Workers of the previous version would leave them, and each would block its interview.
-    op.execute("DELETE FROM inbox WHERE kind = 'cancel_attempt'")
     for table in _hidden_rows(bind):
         op.execute(f"DROP POLICY IF EXISTS operator_seen ON {table}")
         op.execute(f"DROP POLICY IF EXISTS operator_changed ON {table}")
@@ -289,3 +288,15 @@ def downgrade() -> None:
         op.execute(f"REVOKE ALL ON {table} FROM {_ROLE}")
     schema = bind.execute(text("SELECT quote_ident(current_schema())")).scalar_one()
     op.execute(f"REVOKE USAGE ON SCHEMA {schema} FROM {_ROLE}")
+
+
+def _forget_cancellations(bind) -> None:
+    op.execute("DELETE FROM inbox WHERE kind = 'cancel_attempt' AND applied_at IS NOT NULL")
+    # Workers of the previous version would leave the others, and each would block its interview. Without it, the phone
+    # would ring although an operator has cancelled the call.
+    waiting = bind.execute(text("SELECT count(*) FROM inbox WHERE kind = 'cancel_attempt'")).scalar_one()
+    if waiting:
+        raise SchemaNotMade(
+            f"{waiting} calls that operators have cancelled wait for a worker of this version. Let the workers run until"
+            " `duecall status` shows no command as not applied yet, decide about those in quarantine, then try again."
+        )
