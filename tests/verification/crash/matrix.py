@@ -105,6 +105,7 @@ CELLS = (
     *_cells("die before record", ["dial.answered"], ("talking", "talking_silent", "queued")),
     *_cells("delete at the door", _SUBMIT, _NOTHING_IS_SENT),
     *_cells("apply DELETE", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
+    *_cells("apply cancellation", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
     *_cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),
     *_cells("defer for good", ["dial.deferring", "dial.deferred"], _NOTHING_IS_SENT),
 )

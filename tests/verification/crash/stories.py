@@ -23,6 +23,7 @@ from scheduler.domain.attempt import Attempt, Phase, Reason
 from scheduler.domain.command import Command, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
+from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import seed, wait_until
@@ -355,6 +356,21 @@ def _apply_delete(play: Play) -> None:
     play.expected = Ending(rings=0, reasons=(Reason.CANCELLED_BY_USER,))
 
 
+def _apply_cancellation(play: Play) -> None:
+    """As `_applied`, for the command of an operator."""
+    with play.setup.leave(tasks.APPLY, CLOCK):
+        attempt = play.a_pending_attempt()
+        assert OperatorCommands(play.tenant.database, play.tenant.now).cancel([attempt.id], "a crash") == 1
+        [[command_id]] = play.tenant.ask(
+            "SELECT id FROM inbox WHERE interview_id = :id AND applied_at IS NULL", id=attempt.interview_id
+        )
+        play.dies("apply", command_id)
+        play.dialled_twice(attempt)
+        play.twice("apply", command_id)
+    assert play.tenant.history(attempt.id) == ["created", "cancelled"]
+    play.expected = Ending(rings=0, reasons=(Reason.CANCELLED_BY_USER,))
+
+
 def _apply_invoke(play: Play) -> None:
     with play.setup.leave(tasks.APPLY, CLOCK):
         attempt = play.a_pending_attempt()
@@ -604,6 +620,7 @@ STORIES: Mapping[str, Callable[[Play], None]] = {
     "apply create": _apply_create,
     "apply PATCH": _apply_move,
     "apply DELETE": _apply_delete,
+    "apply cancellation": _apply_cancellation,
     "apply invoke": _apply_invoke,
     "release": _release,
     "remind": _remind,
