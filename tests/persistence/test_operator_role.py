@@ -9,12 +9,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import CommandKind
+from scheduler.domain.operator import OperatorRole
 from scheduler.domain.principal import OPERATORS
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.schema import Logins
 from scheduler.persistence.tables import metadata
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from tests.conftest import real_now
 from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command
 
 FORBIDDEN = {
@@ -116,6 +120,70 @@ def test_operator_adds_only_decisions_to_the_inbox(operator: Database, tenant: T
     ):
         with pytest.raises(ProgrammingError, match="violates row-level security"), operator.transaction() as stores:
             stores.inbox.add_all([other])
+
+
+REFUSED = "violates row-level security"
+
+
+def _changed(operator: Database, statement: str) -> int | None:
+    """Return the number of rows that a statement changed, or None if a policy refused it."""
+    try:
+        with operator.transaction() as stores:
+            return stores.connection.execute(text(statement)).rowcount
+    except ProgrammingError as error:
+        if REFUSED in str(error):
+            return None
+        raise
+
+
+def test_operator_changes_only_what_is_in_quarantine(operator: Database, tenant: Tenant) -> None:
+    command = a_waiting_command(tenant, None, {"text": "hello"})
+    forged = "UPDATE inbox SET body = '{}', failures = 0"
+    assert _changed(operator, forged) == 0
+    with tenant.database.transaction() as stores:
+        for _ in range(5):
+            stores.inbox.count_failure(command.id, "builtins.KeyError at x:1", tenant.now())
+    answered = "applied_at = now(), answer = '{}'"
+    assert _changed(operator, f"UPDATE inbox SET body = '{{}}', {answered}") is None
+    assert _changed(operator, f"UPDATE inbox SET body = NULL, {answered}") == 1
+    again = "UPDATE inbox SET applied_at = NULL, answer = NULL, quarantined_at = NULL, body = '{}'"
+    assert _changed(operator, again) == 0
+    assert _changed(operator, "UPDATE carrier_events SET raw = '{}', heard_at = NULL WHERE heard_at IS NOT NULL") == 0
+
+
+def test_operator_revives_no_session_and_no_link(operator: Database, tenant: Tenant) -> None:
+    sessions = ConsoleSessions(tenant.database, tenant.hasher, tenant.now)
+    _, secret = sessions.make_link(OperatorRole.VIEWER, "cli:ada@host")
+    assert _changed(operator, "UPDATE sign_in_links SET used_at = NULL") is None
+    signed_in = sessions.sign_in(secret)
+    assert signed_in is not None
+    assert _changed(operator, "UPDATE sign_in_links SET used_at = NULL") == 0
+    sessions.revoke(signed_in[0].id)
+    assert _changed(operator, "UPDATE console_sessions SET revoked_at = NULL") == 0
+    assert sessions.sign_in(secret) is None
+    assert sessions.current(signed_in[1]) is None
+
+
+@pytest.mark.parametrize(("actor", "is_own"), [("link:1", True), ("oidc:1", True), ("cli:root", False), ("api", False)])
+def test_operator_signs_acts_only_as_the_console(operator: Database, actor: str, *, is_own: bool) -> None:
+    act = Act(verb=Verb.PAUSE, target_kind=TargetKind.ALL, reason="a test")
+    if is_own:
+        with operator.transaction() as stores:
+            stores.audit.add(actor, [act], real_now())
+        return
+    with pytest.raises(ProgrammingError, match=REFUSED), operator.transaction() as stores:
+        stores.audit.add(actor, [act], real_now())
+
+
+def test_function_of_quarantine_quotes_no_body(operator: Database, tenant: Tenant) -> None:
+    command = a_waiting_command(tenant, None, {"attempt_id": "Canaria"})
+    with tenant.database.transaction() as stores:
+        for _ in range(5):
+            stores.inbox.count_failure(command.id, "builtins.KeyError at x:1", tenant.now())
+    with operator.reading() as stores:
+        found = stores.quarantine.find(command.id)
+    assert found is not None
+    assert found.attempt_id is None
 
 
 def test_operator_sees_the_rows_of_all_companies(operator: Database, tenant: Tenant) -> None:
