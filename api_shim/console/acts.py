@@ -5,6 +5,7 @@ Each form asks for a reason, which is checked like that of `duecall pause`, and 
 acts once.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from secrets import token_urlsafe
@@ -28,6 +29,8 @@ from scheduler.rules.pause_reasons import LONGEST
 T = TypeVar("T")
 _log = log(__name__)
 _SEE_OTHER, _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 303, 404, 409, 422
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Without a colon: tokens of sign-ins are kept in the same table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,9 @@ async def _execute(
 
 
 async def _is_first(context: ConsoleContext, token: str | None) -> bool:
-    return token is not None and await context.run(context.use_cases.sessions.take_act, token)
+    if token is None or not _TOKEN.fullmatch(token):
+        return False
+    return await context.run(context.use_cases.sessions.take_act, token)
 
 
 def _add_routes(router: APIRouter, act: Act[T]) -> None:

@@ -13,7 +13,7 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import WrongSettings
 from tests.api_shim.console.conftest import Console, settings_of_console
 
-OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, GONE = 200, 303, 401, 403, 404, 410
+OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 200, 303, 401, 403, 404, 409, 410
 ACTS = {
     "pause-everything": OperatorRole.OPERATOR,
     "resume-everything": OperatorRole.OPERATOR,
@@ -105,6 +105,13 @@ def test_act_needs_its_role(console: Console, role: OperatorRole) -> None:
             shown = client.get(f"/acts/{act}").status_code
             sent = client.post(f"/acts/{act}", data={"token": act}).status_code
             assert [each == FORBIDDEN for each in (shown, sent)] == [not role.may(needed)] * 2, act
+
+
+@pytest.mark.parametrize("token", ["", "a\0b", "sign-in:x", "x" * 5000])
+def test_act_with_a_token_of_no_form_is_not_executed(operator: httpx.Client, token: str) -> None:
+    answer = operator.post("/acts/resume-everything", data={"token": token})
+    assert answer.status_code == CONFLICT
+    assert "it was not executed again" in answer.text
 
 
 @pytest.mark.parametrize(
