@@ -29,6 +29,8 @@ from scheduler.rules.pause_reasons import LONGEST
 T = TypeVar("T")
 _log = log(__name__)
 _SEE_OTHER, _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 303, 404, 409, 422
+SHOWN = "shown"
+"""The field with the number of things that the form said it would change."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Without a colon: tokens of sign-ins are kept in the same table."""
 
@@ -65,6 +67,11 @@ class Act(Generic[T]):
     """The address of the page that shows the result."""
     result: Callable[[T, Any], str] | None = None
     """The address after the act, also from what `run` returned. None: `back`."""
+    counted: Callable[[ConsoleUseCases, T], int] | None = None
+    """The number of things it would change now. `read` finds the number that the form showed as `SHOWN`.
+
+    Raises like `preview`.
+    """
     choice: Choice | None = None
     role: OperatorRole = OperatorRole.OPERATOR
     is_danger: bool = False
@@ -107,6 +114,9 @@ async def _form(request: Request, act: Act[T], fields: Mapping[str, str], filled
     context = console_context(request)
     try:
         subject = act.read(fields)
+        shown = {}
+        if act.counted is not None:  # first: of two numbers the operator confirms the lower one
+            shown[SHOWN] = await context.run(act.counted, context.use_cases, subject)
         preview = await context.run(act.preview, context.use_cases, subject)
     except Refused as refused:
         status = _NOT_FOUND if isinstance(refused, NotFound) else _UNPROCESSABLE
@@ -117,7 +127,7 @@ async def _form(request: Request, act: Act[T], fields: Mapping[str, str], filled
         filled.status,
         act=act,
         back=act.back(subject),
-        fields={name: fields[name] for name in act.fields if name in fields},
+        fields={name: fields[name] for name in act.fields if name in fields} | shown,
         preview=preview,
         filled=filled,
         longest_reason=LONGEST,

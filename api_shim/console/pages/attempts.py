@@ -1,6 +1,8 @@
 """The page Attempts: lists of calls by state, rule, company, time zone and due time, and the cancellation of a list."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
@@ -8,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from api_shim.console.acts import Act, act_routes, address_of
+from api_shim.console.acts import SHOWN, Act, act_routes, address_of
 from api_shim.console.attempt_filters import FIELDS, REASONS, STATES, fields_of, filter_of, place_of, text_of
 from api_shim.console.context import console_context
 from api_shim.console.lists import WrongFilter
@@ -28,6 +30,7 @@ _PATH = "/attempts"
 _UNPROCESSABLE = 422
 _BY_OPERATOR, _BY_ADMIN = 200, 10_000
 """Calls that one act cancels at most."""
+_COUNT = re.compile(r"[0-9]{1,6}")
 _PHASES = {
     Phase.DIALLING: "The carrier's answer",
     Phase.PLACED: "The end of the call",
@@ -165,7 +168,16 @@ _ACT_FIELDS = tuple(name for name in FIELDS if name != "reason")
 """Without the end reason, which only finished calls have: the field of that name is the reason of the act."""
 
 
-def _to_cancel(fields: Mapping[str, str]) -> AttemptFilter:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """The calls that one act cancels."""
+
+    only: AttemptFilter
+    shown: int
+    """The number of calls that the form named. 0 before there is a form."""
+
+
+def _to_cancel(fields: Mapping[str, str]) -> _Wanted:
     only = filter_of({name: fields[name] for name in _ACT_FIELDS if name in fields})
     if not only.is_pending:
         raise InvalidFields(
@@ -176,7 +188,8 @@ def _to_cancel(fields: Mapping[str, str]) -> AttemptFilter:
             "This filter would cancel the pending calls of all companies. Add a company, a time zone or a range of due"
             " times on the page Attempts first."
         )
-    return only
+    shown = fields.get(SHOWN, "")
+    return _Wanted(only=only, shown=int(shown) if _COUNT.fullmatch(shown) else 0)
 
 
 def _is_narrow(only: AttemptFilter) -> bool:
@@ -203,8 +216,12 @@ def _described(only: AttemptFilter) -> str:
     return f"The filter is: {', '.join(conditions)}."
 
 
-def _preview(most: int, use_cases: ConsoleUseCases, only: AttemptFilter) -> Sequence[str]:
-    found = use_cases.attempt_lists.matching(only, most)
+def _counted(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> int:
+    return len(use_cases.attempt_lists.matching(wanted.only, most).ids)
+
+
+def _preview(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> Sequence[str]:
+    only, found = wanted.only, use_cases.attempt_lists.matching(wanted.only, most)
     if not found.ids:
         return [_described(only), "No pending call matches now, so nothing will be cancelled."]
     calls = number_of(len(found.ids), "pending call", "pending calls")
@@ -214,25 +231,32 @@ def _preview(most: int, use_cases: ConsoleUseCases, only: AttemptFilter) -> Sequ
         f"{calls} of {companies} will be cancelled. No retry follows.",
         f"{number(found.soon)} of them are due within the hour.",
         "Calls in progress continue. A call that is claimed before you send this form continues too.",
+        "If more calls match when you send it, nothing is cancelled, and you see the new number first.",
         "A cancelled call cannot be restored. Its company sees that an operator cancelled it, and your reason.",
     ]
 
 
-def _cancel(most: int, use_cases: ConsoleUseCases, actor: str, reason: str, only: AttemptFilter) -> None:
-    found = use_cases.attempt_lists.matching(only, most)
-    use_cases.commands(actor).cancel(found.ids, reason, fields_of(only))
+def _cancel(most: int, use_cases: ConsoleUseCases, actor: str, reason: str, wanted: _Wanted) -> None:
+    found = use_cases.attempt_lists.matching(wanted.only, most)
+    if len(found.ids) > wanted.shown:
+        raise InvalidFields(
+            f"{number(len(found.ids))} calls match by now, and the form named {number(wanted.shown)}. Read the effects"
+            " again before you send it."
+        )
+    use_cases.commands(actor).cancel(found.ids, reason, fields_of(wanted.only))
 
 
-def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[AttemptFilter]:
+def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[_Wanted]:
     return Act(
         name=name,
         title="Cancel calls",
         verb="Cancel these calls",
         fields=_ACT_FIELDS,
         read=_to_cancel,
+        counted=partial(_counted, most),
         preview=partial(_preview, most),
         run=partial(_cancel, most),
-        back=lambda only: _address(fields_of(only)),
+        back=lambda wanted: _address(fields_of(wanted.only)),
         role=role,
         is_danger=True,
     )

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -25,7 +25,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations import attempt_lists
 from scheduler.use_cases.operations.acts import Acts
-from tests.api_shim.console.acts import figure, send
+from tests.api_shim.console.acts import figure, form_in, send
 from tests.api_shim.console.conftest import Console
 from tests.conftest import real_now, seed
 from tests.support.builders import (
@@ -392,9 +392,24 @@ def test_operator_cancels_fewer_calls_than_admin(
 
 def test_form_that_is_sent_twice_cancels_once(operator: httpx.Client, tenant: Tenant) -> None:
     waiting(tenant)
-    fields = {"state": "waiting", "company": str(tenant.company_id), "reason": WHY, "token": uuid4().hex}
+    form = operator.get(f"/acts/{CANCEL.name}?state=waiting&company={tenant.company_id}")
+    fields = {**form_in(form), "reason": WHY}
     assert operator.post(f"/acts/{CANCEL.name}", data=fields).status_code == SEE_OTHER
     later = waiting(tenant)
     assert operator.post(f"/acts/{CANCEL.name}", data=fields).status_code == httpx.codes.CONFLICT
     apply_all(tenant)
     assert tenant.attempt(later.id).state is AttemptState.PENDING
+
+
+def test_form_cancels_no_more_calls_than_it_named(operator: httpx.Client, tenant: Tenant) -> None:
+    waiting(tenant)
+    form = f"/acts/{CANCEL.name}?state=waiting&company={tenant.company_id}"
+    fields = {**form_in(operator.get(form)), "reason": WHY}
+    waiting(tenant)
+    answer = operator.post(f"/acts/{CANCEL.name}", data=fields)
+    assert answer.status_code == UNPROCESSABLE
+    assert "2 calls match by now, and the form named 1." in answer.text
+    assert waiting_commands(tenant) == []
+    again = {**form_in(answer), "reason": WHY}
+    assert operator.post(f"/acts/{CANCEL.name}", data=again).status_code == SEE_OTHER
+    assert len(waiting_commands(tenant)) == 2
