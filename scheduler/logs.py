@@ -44,6 +44,7 @@ ALLOWED = frozenset(
         "method",
         "route",
         "seconds",
+        "session_id",
         "name",
         "pid",
         "url",

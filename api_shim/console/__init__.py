@@ -13,6 +13,7 @@
     forms           the fields that a page sends, and ids in addresses
     pictures        pictures of pages as SVG, and the same data as tables
     live            changed fragments of open pages, as server-sent events
+    search_limit    the number of searches that an operator may make a minute
     rendering       templates, and the forms of times, numbers and names
     context         the resources of the process
     navigation      the pages by name, and their addresses

@@ -1,13 +1,14 @@
 """The resources of one console process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar, cast
 
 from jinja2 import Environment
 from starlette.requests import HTTPConnection
 
 from api_shim.console.live import Live
+from api_shim.console.search_limit import SearchLimit
 from api_shim.console.security import Address
 from api_shim.context import run_in_thread
 from api_shim.thread_pools import ThreadPool
@@ -31,6 +32,7 @@ class ConsoleContext:
     schema_head: str
     """The migration that this version needs."""
     address: Address
+    searches: SearchLimit = field(default_factory=SearchLimit)
     oidc: SignIn | None = None
     """Sign-in with the identity provider of the settings, if any."""
     instance: str | None = None

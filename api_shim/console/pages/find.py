@@ -9,11 +9,12 @@ from api_shim.console.context import console_context
 from api_shim.console.forms import form_of
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import page
+from api_shim.console.search_limit import MOST
 from scheduler.domain.operator import ConsoleSession
 from scheduler.use_cases.operations.find import Findings, NotFindable
 
 router = APIRouter()
-_UNPROCESSABLE = 422
+_UNPROCESSABLE, _TOO_MANY = 422, 429
 FIELD = "wanted"
 
 
@@ -23,11 +24,13 @@ async def find(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) 
 
 
 @router.post("/find")
-async def found(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+async def found(request: Request, session: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     context, form = console_context(request), await form_of(request)
     wanted = form.get(FIELD, "").strip()
     if not wanted:
         return _page(request, _UNPROCESSABLE, problem="Enter what to look for.")
+    if not context.searches.take(session):
+        return _page(request, _TOO_MANY, problem=f"You have searched {MOST} times within a minute. Wait a minute.")
     try:
         return _page(request, findings=await context.run(context.use_cases.find.text, wanted))
     except NotFindable as unread:

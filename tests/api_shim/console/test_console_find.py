@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import uuid4
 
 import httpx
@@ -10,10 +11,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from api_shim.console.search_limit import MOST, SearchLimit
 from scheduler.domain.attempt import Attempt, Ended, Reason
+from scheduler.domain.operator import OperatorRole
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.operations.find import MAX_LISTED, Find
+from tests.api_shim.console.conftest import Console
 from tests.support.builders import (
     Tenant,
     a_candidate,
@@ -24,7 +28,7 @@ from tests.support.builders import (
 )
 from tests.support.statements import statements_of
 
-OK, SEE_OTHER, UNPROCESSABLE = 200, 303, 422
+OK, SEE_OTHER, UNPROCESSABLE, TOO_MANY = 200, 303, 422, 429
 
 
 @pytest.fixture
@@ -215,3 +219,30 @@ def test_other_roles_may_not_search_numbers(logins: Logins) -> None:
     with pytest.raises(ProgrammingError, match="permission denied"), api.reading() as stores:
         stores.connection.execute(text("SELECT candidates_of_number('{}', 1)"))
     api.close()
+
+
+def test_operator_cannot_try_all_numbers(
+    operator: httpx.Client, viewer: httpx.Client, tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt = a_pending_attempt(tenant)
+    answers = [found(operator, f"+4219055{number:05}").status_code for number in range(MOST)]
+    assert answers == [OK] * MOST
+    answer = found(operator, attempt.id)
+    assert answer.status_code == TOO_MANY
+    assert "You have searched 30 times within a minute." in answer.text
+    assert str(attempt.id) not in answer.text
+    assert "console_searches_limited" in caplog.text
+    assert attempts_in(found(viewer, attempt.id)) == [str(attempt.id)]
+
+
+def test_search_is_counted_for_a_minute_and_by_operator(console: Console) -> None:
+    times = iter([0.0, 30.0, *[59.0] * (MOST - 2), 59.9, 60.0, 60.0])
+    limit = SearchLimit(monotonic=lambda: next(times))
+    _, secret = console.sessions.make_link(OperatorRole.VIEWER, "cli:ada@host")
+    signed_in = console.sessions.sign_in(secret)
+    assert signed_in is not None
+    session = signed_in[0]
+    assert [limit.take(session) for _ in range(MOST)] == [True] * MOST
+    assert not limit.take(replace(session, id=uuid4()))  # another session of the same operator
+    assert limit.take(session)
+    assert not limit.take(session)

@@ -168,7 +168,10 @@ def upgrade() -> None:
 
 
 def _make_functions() -> None:
-    """What the console must know about numbers, from functions that return no digit."""
+    """What the console must know about numbers, from functions that return no digit.
+
+    `candidates_of_number` still tells whose a given number is: the console limits the searches of an operator.
+    """
     op.execute("""
         CREATE FUNCTION numbers_of_interview(interview uuid, OUT is_there boolean, OUT backoffs bigint[])
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
