@@ -109,7 +109,7 @@ def test_act_needs_its_role(console: Console, role: OperatorRole) -> None:
 
 @pytest.mark.parametrize("token", ["", "a\0b", "sign-in:x", "x" * 5000])
 def test_act_with_a_token_of_no_form_is_not_executed(operator: httpx.Client, token: str) -> None:
-    answer = operator.post("/acts/resume-everything", data={"token": token})
+    answer = operator.post("/acts/resume-everything", data={"token": token, "reason": "a test"})
     assert answer.status_code == CONFLICT
     assert "it was not executed again" in answer.text
 
