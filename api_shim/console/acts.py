@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.forms import form_of
+from api_shim.console.navigation import list_of
 from api_shim.console.operators import needs
 from api_shim.console.rendering import page
 from scheduler.assembly import ConsoleUseCases
@@ -121,12 +122,16 @@ async def _form(request: Request, act: Act[T], fields: Mapping[str, str], filled
     except Refused as refused:
         status = _NOT_FOUND if isinstance(refused, NotFound) else _UNPROCESSABLE
         return page(request, "error.html", status, title="This cannot be done.", text=refused.message)
+    back = act.back(subject)
+    above = list_of(back)
     return page(
         request,
         "act.html",
         filled.status,
         act=act,
-        back=act.back(subject),
+        above=[] if above is None else [(above.title, above.path)],
+        section=back.partition("?")[0],
+        back=back,
         fields={name: fields[name] for name in act.fields if name in fields} | shown,
         preview=preview,
         filled=filled,

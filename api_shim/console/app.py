@@ -136,7 +136,7 @@ def _handle_errors(app: FastAPI) -> None:
         return _error(request, _FORBIDDEN, "You may not do this.", text)
 
     async def not_found(request: Request, _: Exception) -> Response:
-        return _error(request, _NOT_FOUND, "There is no such page.", "The navigation lists all pages.")
+        return _error(request, _NOT_FOUND, "There is no such page.", "Check the address, or begin with the page Now.")
 
     async def wrong_method(request: Request, _: Exception) -> Response:
         return _error(request, _METHOD_NOT_ALLOWED, "This address only accepts forms.", "Open the page first.")

@@ -39,3 +39,9 @@ def link_to(name: str, **query: str) -> str:
     """Return the address of a page with this filter."""
     path = _BY_NAME[name].path
     return f"{path}?{urlencode(query)}" if query else path
+
+
+def list_of(address: str) -> Page | None:
+    """Return the page to whose part of the console an address belongs, or None for the page Now."""
+    path = address.partition("?")[0]
+    return next((each for each in PAGES[1:] if path == each.path or path.startswith(f"{each.path}/")), None)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from api_shim.console.attempt_words import badge_of, words_of
 from api_shim.console.context import console_context
 from api_shim.console.navigation import PAGES, link_to, page_of
 from scheduler.domain.key import MAX_NAME
@@ -31,6 +32,7 @@ def environment(now: Callable[[], datetime]) -> Environment:
     )
     made.filters.update(instant=instant, span=span, number=number, name=name, rate=rate)
     made.globals.update(pages=PAGES, link_to=link_to, page_of=page_of, roles=OperatorRole, utc_now=now)
+    made.globals.update(badge_of=badge_of, words_of=words_of)
     return made
 
 
@@ -62,6 +64,16 @@ def instant(at: datetime) -> Markup:
 def utc_text(at: datetime) -> str:
     """Return a time in UTC, for a sentence."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def value_text(value: object) -> str:
+    """Return a stored value. A text that is a time with an offset is written as all times of the console."""
+    text = str(value)
+    try:
+        at = datetime.fromisoformat(text) if "T" in text else None
+    except ValueError:
+        at = None
+    return text if at is None or at.tzinfo is None else utc_text(at)
 
 
 def span(duration: timedelta | None) -> str:

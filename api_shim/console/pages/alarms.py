@@ -23,7 +23,7 @@ router = APIRouter()
 _PATH = "/alarms"
 _UNPROCESSABLE = 422
 _OPEN, _ACKNOWLEDGED, _ALL = "open", "acknowledged", "all"
-_STATES = {_OPEN: "open", _ACKNOWLEDGED: "acknowledged", _ALL: "all"}
+_STATES = {_OPEN: "Open", _ACKNOWLEDGED: "Acknowledged", _ALL: "All"}
 
 
 @router.get(_PATH)

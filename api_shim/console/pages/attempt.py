@@ -20,7 +20,7 @@ from api_shim.console.pictures.svg import Layout
 from api_shim.console.pictures.tables import TableRows, moment
 from api_shim.console.pictures.timeline import CallHours, Timeline, hours_table, marks_table, timeline_of
 from api_shim.console.pictures.timeline_svg import timeline_svg
-from api_shim.console.rendering import not_found, page
+from api_shim.console.rendering import not_found, page, value_text
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.explanation import Block, HistoryEntry, Rule
@@ -95,7 +95,7 @@ def _acts(session: ConsoleSession, details: AttemptDetails) -> list[tuple[str, s
 
 def _facts(entry: HistoryEntry) -> str:
     """Return the details of an event as words. They contain ids, times and codes."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in entry.detail.items())
+    return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in entry.detail.items())
 
 
 # ---- who can end a block

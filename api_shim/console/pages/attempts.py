@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from api_shim.console.acts import SHOWN, Act, act_routes, address_of
 from api_shim.console.attempt_filters import FIELDS, REASONS, STATES, fields_of, filter_of, place_of, text_of
+from api_shim.console.attempt_words import badge_of
 from api_shim.console.context import console_context
 from api_shim.console.lists import WrongFilter
 from api_shim.console.operators import viewer
@@ -35,13 +36,6 @@ _PHASES = {
     Phase.DIALLING: "The carrier's answer",
     Phase.PLACED: "The end of the call",
     Phase.UNKNOWN: "Proof of its outcome",
-}
-_BADGES = {
-    AttemptState.PENDING: ("", "○"),
-    AttemptState.IN_PROGRESS: ("good", "►"),
-    AttemptState.COMPLETED: ("good", "✓"),
-    AttemptState.FAILED: ("bad", "✕"),
-    AttemptState.CANCELLED: ("", "⊘"),
 }
 
 
@@ -110,23 +104,14 @@ def _searched(only: AttemptFilter, listed: AttemptPage) -> str | None:
 def _view(attempt: ListedAttempt, use_cases: ConsoleUseCases) -> dict[str, object]:
     """Return the words of a row."""
     is_due = attempt.state is AttemptState.PENDING and attempt.due_at <= use_cases.now()
-    is_open = attempt.reason is Reason.OUTCOME_UNKNOWN and attempt.decision is None
-    level, mark = ("warn", "?") if is_open else _BADGES[attempt.state]
-    word = "Due" if is_due else "Waiting" if attempt.state is AttemptState.PENDING else _word(attempt.state)
     clock = attempt.schedule.clock
     names = clock.zones or ("offset of the request",)
     return {
-        "state": "Unknown" if is_open else word,
-        "level": level,
-        "mark": "●" if is_due else mark,
+        "badge": badge_of(attempt, use_cases.now()),
         "waits_for": _waits_for(attempt, is_due=is_due),
         "reason": _reason(attempt),
         "local": [f"{at:%H:%M} {name}" for at, name in zip(local_times(clock, attempt.due_at), names, strict=True)],
     }
-
-
-def _word(state: AttemptState) -> str:
-    return state.value.replace("_", " ").capitalize()
 
 
 def _waits_for(attempt: ListedAttempt, *, is_due: bool) -> str:

@@ -12,7 +12,7 @@ from api_shim.console.context import console_context
 from api_shim.console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
 from api_shim.console.navigation import link_to, page_of
 from api_shim.console.operators import viewer
-from api_shim.console.rendering import page
+from api_shim.console.rendering import page, value_text
 from scheduler.domain.audit import AuditEntry, TargetKind, Verb
 from scheduler.domain.operator import ConsoleSession
 from scheduler.persistence.audit import AuditFilter
@@ -20,7 +20,7 @@ from scheduler.persistence.audit import AuditFilter
 router = APIRouter()
 _PATH = "/audit"
 _UNPROCESSABLE = 422
-_KINDS = {"": "all", **{each.value: each.value for each in sorted(Verb)}}
+_KINDS = {"": "All", **{each.value: each.value for each in sorted(Verb)}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
         return ""
     match values[name]:
         case str() as text:
-            return text
+            return value_text(text)
         case None:
             return "none"
         case list() as several:

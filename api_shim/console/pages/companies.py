@@ -26,10 +26,10 @@ _UNPROCESSABLE = 422
 _LATE = timedelta(minutes=1)
 """A longer delay is marked."""
 _SHOWN: Mapping[Show, str] = {
-    Show.ALL: "all",
-    Show.LATE: "with late calls",
-    Show.PAUSED: "paused",
-    Show.COMMANDS: "with waiting commands",
+    Show.ALL: "All",
+    Show.LATE: "With late calls",
+    Show.PAUSED: "Paused",
+    Show.COMMANDS: "With waiting commands",
 }
 _LONGEST_NAME = 100
 

@@ -18,7 +18,7 @@ from scheduler.domain.refusals import NotFound
 router = APIRouter()
 _PATH = "/erasures"
 _UNPROCESSABLE = 422
-_STATES = {"": "all", "open": "open", "done": "done"}
+_STATES = {"": "All", "open": "Open", "done": "Done"}
 _FINISHED = {"": None, "open": False, "done": True}
 
 

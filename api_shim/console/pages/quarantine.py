@@ -20,7 +20,7 @@ from scheduler.persistence.quarantine import Quarantined, QuarantineKind
 router = APIRouter()
 _PATH = "/quarantine"
 _UNPROCESSABLE = 422
-_KINDS = {"": "commands and callbacks", "command": "commands", "callback": "callbacks"}
+_KINDS = {"": "All", "command": "Commands", "callback": "Callbacks"}
 
 
 @router.get(_PATH)

@@ -17,8 +17,8 @@ function showTimes(root) {
     if (time.closest("#clock")) continue;
     const at = new Date(time.dateTime);
     time.title = at.toLocaleString(undefined, { timeZoneName: "short" });
-    time.dataset.utc = time.dataset.utc || time.textContent;
-    time.textContent = `${time.dataset.utc} (${distance((at - Date.now()) / 1000)})`;
+    const small = time.querySelector("small") || time.appendChild(document.createElement("small"));
+    small.textContent = ` (${distance((at - Date.now()) / 1000)})`;
   }
 }
 
@@ -27,7 +27,8 @@ function showClock() {
   if (!time) return;
   const now = new Date();
   time.dateTime = now.toISOString();
-  time.textContent = `${now.toISOString().slice(11, 16)} UTC · ${LOCAL.format(now)}`;
+  const utc = `${now.toISOString().slice(11, 16)} UTC`, local = LOCAL.format(now);
+  time.textContent = local === utc ? utc : `${utc} · ${local}`;
 }
 
 // ---- live fragments

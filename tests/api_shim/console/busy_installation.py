@@ -15,13 +15,15 @@ import httpx
 from starlette.routing import BaseRoute, Match
 
 from scheduler.domain.alarm import key_of
+from scheduler.domain.attempt import Cancelled, Ended, Reason
+from scheduler.domain.company import RetryPolicy
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.database import Database
-from scheduler.use_cases.operations.alarms import AlarmStore, Seen
+from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
-from tests.api_shim.console.work import a_failed_command
+from tests.api_shim.console.work import a_failed_callback, a_failed_command
 from tests.conftest import real_now, seed
 from tests.support.builders import (
     Tenant,
@@ -48,9 +50,24 @@ def make_busy(tenant: Tenant) -> None:
         clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=(zone,))
         a_pending_attempt(tenant, due_at=tenant.now() + timedelta(minutes=47 * (number + 1)), clock=clock)
     _add_trouble(tenant)
-    other = of_company(tenant, seed(tenant.database, tenant.now()))
+    _add_ends(tenant)
+    for company, count in (("Globex Recruiting and Staffing of Central Europe", 3), ("Initech", 1)):
+        other = of_company(tenant, seed(tenant.database, tenant.now()))
+        tenant.change("UPDATE companies SET name = :name WHERE id = :id", name=company, id=other.company_id)
+        for hour in range(count):
+            a_pending_attempt(other, due_at=tenant.now() + timedelta(hours=5 * hour + 1))
     Pauses(tenant.database, tenant.now, ADA).pause(other.company_id, "they asked for silence")
     _add_keys(tenant)
+
+
+def _add_ends(tenant: Tenant) -> None:
+    """Add a failed call with its retry, a completed call and a cancelled one."""
+    retrying = seed(tenant.database, tenant.now(), retry_policy=RetryPolicy(max_retries=2))
+    busy = Ended(reason=Reason.BUSY, ended_at=tenant.now())
+    tenant.take(a_placed_attempt(of_company(tenant, retrying)), busy)
+    answered = Ended(reason=Reason.ANSWERED, ended_at=tenant.now(), duration=timedelta(minutes=9))
+    tenant.take(a_placed_attempt(tenant), answered)
+    tenant.take(a_pending_attempt(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER))
 
 
 def _add_trouble(tenant: Tenant) -> None:
@@ -58,6 +75,19 @@ def _add_trouble(tenant: Tenant) -> None:
     a_waiting_command(tenant, command.interview_id)
     with tenant.database.transaction() as stores:
         stores.erasures.ask(seed(tenant.database, tenant.now()).company_id, tenant.now())
+    tenant.insert(
+        "erasures",
+        company_id=uuid4(),
+        asked_at=tenant.now() - timedelta(days=9),
+        rung_at=tenant.now(),
+        finished_at=tenant.now() - timedelta(days=8),
+        erased='{"attempts": 1204, "candidates": 311, "interviews": 402}',
+    )
+    a_failed_callback(tenant, a_placed_attempt(tenant))
+    raise_alarm(tenant.database, tenant, "CAUSE_LOST", company_id=tenant.company_id)
+    Alarms(tenant.database, tenant.now, ADA).acknowledge(
+        None, kind="CAUSE_LOST", note="the carrier answered our ticket"
+    )
     raise_alarm(tenant.database, tenant, "OUTCOME_UNKNOWN", company_id=tenant.company_id, attempt_id=uuid4())
     raise_alarm(tenant.database, tenant, "COMMAND_QUARANTINED", company_id=tenant.company_id, command_id=command.id)
 

@@ -1,0 +1,52 @@
+"""Words and badges for attempts, shared by every page that shows one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from scheduler.domain.attempt import AttemptState, Reason
+
+
+class _Shown(Protocol):
+    """The part of an attempt that its badge depends on."""
+
+    @property
+    def state(self) -> AttemptState: ...
+    @property
+    def reason(self) -> Reason | None: ...
+    @property
+    def due_at(self) -> datetime: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Badge:
+    """A state as a word and a shape. The level is its colour."""
+
+    word: str
+    mark: str
+    level: str = ""
+
+
+_BADGES = {
+    AttemptState.PENDING: Badge(word="Waiting", mark="○"),
+    AttemptState.IN_PROGRESS: Badge(word="In progress", mark="►", level="good"),
+    AttemptState.COMPLETED: Badge(word="Completed", mark="✓", level="good"),
+    AttemptState.FAILED: Badge(word="Failed", mark="✕", level="bad"),
+    AttemptState.CANCELLED: Badge(word="Cancelled", mark="⊘"),
+}
+_DUE = Badge(word="Due", mark="●")
+_UNKNOWN = Badge(word="Unknown", mark="?", level="warn")
+
+
+def badge_of(attempt: _Shown, now: datetime) -> Badge:
+    """Return the badge of an attempt. A failed attempt of unknown outcome has one of its own."""
+    if attempt.reason is Reason.OUTCOME_UNKNOWN:
+        return _UNKNOWN
+    if attempt.state is AttemptState.PENDING and attempt.due_at <= now:
+        return _DUE
+    return _BADGES[attempt.state]
+
+
+def words_of(code: str) -> str:
+    """Return a code such as OUTCOME_UNKNOWN as words."""
+    return code.replace("_", " ").capitalize()
