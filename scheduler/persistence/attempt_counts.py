@@ -86,8 +86,22 @@ DUE_BY_RULE, _TOTALS = f"""
                array_agg(b.company_id) FILTER (WHERE b.cause <> ALL (:permissions)) AS failing
         FROM carrier_backoffs b
         WHERE b.account_id = (SELECT id FROM account) AND b.down_until IS NOT NULL
-    ), due AS MATERIALIZED (
-        SELECT a.id, c.id AS company_id, a.due_at, waits.busy, waits.held, c.next_slot_at, c.calls_per_second,
+    ), recent AS MATERIALIZED (
+        -- Lines with a call, or that were not free yet when the first attempt became due. Only these hold an attempt or
+        -- excuse its delay, and they are few. Each ORDER BY makes PostgreSQL read the index.
+        (SELECT number_hash FROM lines WHERE attempt_id IS NOT NULL ORDER BY attempt_id LIMIT {_MOST})
+        UNION ALL
+        (
+            SELECT number_hash FROM lines
+            WHERE free_at > (SELECT min(due_at) FROM attempts WHERE state = 'PENDING')
+            ORDER BY free_at DESC
+            LIMIT {_MOST}
+        )
+    ), searched AS (
+        -- True if the line of every attempt is searched: there are too many recent ones, or their countries matter.
+        SELECT count(*) >= {_MOST} OR (SELECT countries FROM backoffs) IS NOT NULL AS are_all FROM recent
+    ), due AS (
+        SELECT a.id, c.id AS company_id, a.due_at, waits.busy, waits.held,
                -- The first rule that holds the attempt, in the order of `lifecycle/blocks.py`.
                CASE
                    WHEN (SELECT stops FROM account) IS NOT NULL THEN (SELECT stops FROM account)
@@ -110,16 +124,29 @@ DUE_BY_RULE, _TOTALS = f"""
         FROM companies c
         LEFT JOIN calling ON calling.company_id = c.id
         CROSS JOIN LATERAL (
-            SELECT a.id, a.interview_id, a.number_hash, a.due_at, a.expires_at, a.created_at
+            SELECT a.id, a.interview_id, a.due_at, a.expires_at, a.created_at,
+                   CASE
+                       WHEN (SELECT are_all FROM searched) OR a.number_hash IN (SELECT number_hash FROM recent)
+                           THEN a.number_hash
+                   END AS searched_hash
             FROM attempts a
             WHERE a.company_id = c.id AND a.state = 'PENDING' AND a.due_at <= :now
             ORDER BY a.due_at
             LIMIT {_MOST}
         ) a
-        -- OFFSET keeps this a search for each attempt. For many attempts, a join would read all lines.
+        -- OFFSET keeps this a search for each attempt. For many attempts, a join would read all lines. PostgreSQL reads
+        -- no index to compare with NULL.
+        LEFT JOIN LATERAL (
+            SELECT l.attempt_id, l.interview_id, l.free_at, l.country
+            FROM lines l
+            WHERE l.number_hash = a.searched_hash
+            OFFSET 0
+        ) l ON TRUE
         CROSS JOIN LATERAL (
             SELECT l.attempt_id IS NOT NULL
-                       OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id) AS busy,
+                       OR (
+                           coalesce(l.free_at > :now, FALSE) AND l.interview_id IS DISTINCT FROM a.interview_id
+                       ) AS busy,
                    CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id THEN l.free_at END AS rested_until,
                    -- Hashed once. A search for each attempt would read all waiting commands each time, because until
                    -- the next ANALYZE PostgreSQL expects none. With the limit it never expects too many to hash.
@@ -134,13 +161,12 @@ DUE_BY_RULE, _TOTALS = f"""
                        WHEN c.id = ANY ((SELECT refused FROM backoffs)::uuid[]) THEN '{Rule.CARRIER_REFUSES_CALLER}'
                        WHEN c.id = ANY ((SELECT failing FROM backoffs)::uuid[]) THEN '{Rule.CARRIER_FAILS_CALLER}'
                    END AS backoff
-            FROM lines l
-            WHERE l.number_hash = a.number_hash
+            -- OFFSET keeps PostgreSQL from computing these again for each use.
             OFFSET 0
         ) waits
         WHERE c.deleted_at IS NULL
     ), counted AS (
-        SELECT company_id, rule, next_slot_at, calls_per_second,
+        SELECT company_id, rule,
                count(*) AS due,
                min(due_at) AS oldest_due_at,
                min(since) FILTER (WHERE since <= :now) AS since,
@@ -148,14 +174,15 @@ DUE_BY_RULE, _TOTALS = f"""
                count(*) FILTER (WHERE busy AND NOT held) AS for_numbers,
                count(*) FILTER (WHERE NOT busy AND NOT held) AS for_places
         FROM due
-        GROUP BY company_id, rule, next_slot_at, calls_per_second
+        GROUP BY company_id, rule
     ), paced AS (
         -- If more attempts wait than the pace starts in a second, they wait for slots, but not longer than that.
-        SELECT *,
-               rule IS NULL AND due > calls_per_second AS of_company,
+        SELECT counted.*, c.next_slot_at,
+               rule IS NULL AND due > c.calls_per_second AS of_company,
                rule IS NULL AND sum(due) FILTER (WHERE rule IS NULL) OVER ()
                    > (SELECT calls_per_second FROM account) AS of_account
         FROM counted
+        JOIN companies c ON c.id = company_id
     ), ruled AS (
         SELECT *, CASE WHEN of_company OR of_account THEN '{PACE}' ELSE rule END AS held_by FROM paced
     )

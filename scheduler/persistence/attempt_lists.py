@@ -41,6 +41,7 @@ from scheduler.domain.attempt_list import (
     Place,
 )
 from scheduler.domain.command import CommandKind
+from scheduler.domain.explanation import PACE
 from scheduler.persistence.attempt_counts import DUE_BY_RULE, values_of_due
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import schedule_from_json
@@ -169,10 +170,18 @@ _NO_INSTANT = cast(literal(None), DateTime(timezone=True))
 _NO_ID = cast(literal(None), Uuid)
 _NO_EVENT = cast(literal(None), BigInteger).label("event_id")
 
-_RULES_OF_DUE = """
-    SELECT due.id, due.company_id, due.due_at, ruled.held_by AS rule
-    FROM due JOIN ruled ON ruled.company_id = due.company_id AND ruled.rule IS NOT DISTINCT FROM due.rule
-"""
+# Companies are hashed once. A join would count all due attempts for each one of a company, because PostgreSQL expects
+# few of it.
+_RULES_OF_DUE = f"""
+    SELECT due.id, due.company_id, due.due_at,
+           CASE
+               WHEN due.rule IS NOT NULL THEN due.rule
+               WHEN due.company_id IN (
+                   SELECT company_id FROM ruled WHERE rule IS NULL AND held_by IS NOT NULL
+               ) THEN '{PACE}'
+           END AS rule
+    FROM due
+"""  # noqa: S608 - the inserted text is a constant of this package
 _due = (
     text(f"WITH {DUE_BY_RULE} {_RULES_OF_DUE}")
     .columns(id=Uuid, company_id=Uuid, due_at=DateTime(timezone=True), rule=Text)

@@ -264,6 +264,21 @@ def test_due_attempts_are_listed_by_an_index(big: Big, rule: str | None) -> None
     assert read <= 4 * due
 
 
+def test_lines_of_free_numbers_are_not_read(big: Big) -> None:
+    now = LATER + timedelta(hours=12)
+    counted = rows_read(
+        big.api, big.api.counting(), lambda stores: stores.attempt_counts.counts(now, now), frozenset({"lines"})
+    )
+    only = AttemptFilter(state=ListState.DUE)
+    listed = rows_read(
+        big.console,
+        big.console.reading(),
+        lambda stores: stores.attempt_lists.part(only, None, A_PAGE, now),
+        frozenset({"lines"}),
+    )
+    assert (counted, listed) == (0, 0)
+
+
 def test_locks_to_cancel_are_taken_by_an_index(big: Big) -> None:
     def lock(stores: Stores) -> None:
         keys = stores.attempt_lists.keys(ids)

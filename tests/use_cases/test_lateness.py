@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.explanation import PACE, Rule
+from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.use_cases.explain import Explain, Held, Waiting
 from scheduler.use_cases.operations.pauses import Pauses
@@ -172,6 +173,17 @@ def test_call_is_held_by_one_rule_only(tenant: Tenant, pauses: Pauses, now: Test
     assert waiting(tenant).held == {Rule.COMMAND_WAITING: Held(count=1, oldest=now() - both.due_at)}
     pauses.pause(tenant.company_id, "a test")
     assert waiting(tenant).held == {Rule.COMPANY_PAUSED: Held(count=2, oldest=now() - free.due_at)}
+
+
+def test_busy_number_is_found_among_many_that_rest_longer(tenant: Tenant) -> None:
+    attempt = a_pending_attempt(tenant)
+    _line_rests(tenant, attempt)
+    tenant.change(
+        "INSERT INTO lines (number_hash, free_at) SELECT sha256(n::text::bytea), :at FROM generate_series(1, :count) n",
+        at=tenant.now() + timedelta(hours=2),
+        count=COUNTED_UP_TO + 1,
+    )
+    assert waiting(tenant).held == {Rule.NUMBER_BUSY: Held(count=1, oldest=tenant.now() - attempt.due_at)}
 
 
 def test_deleted_company_uses_no_pace_of_the_others(tenant: Tenant, other: Tenant, now: TestClock) -> None:
