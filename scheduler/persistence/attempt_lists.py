@@ -70,6 +70,19 @@ class Bounds:
     scanned: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartCounts:
+    """The numbers of a part, of which no row is read."""
+
+    attempts: int
+    """Those of the part, or more if others follow."""
+    companies: int
+    soon: int
+    """Attempts that are due until the given instant."""
+    is_cut: bool
+    """As in `FoundPart`."""
+
+
 class AttemptLists(Store):
     def part(self, only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> FoundPart:
         """Return the attempts of a list that follow a place.
@@ -87,6 +100,23 @@ class AttemptLists(Store):
         if only.order is ListOrder.END:
             return self._scanned(_ended(only, after, bounds), bounds)
         return self._scanned(_newest(after, bounds), bounds)
+
+    def counts(self, only: AttemptFilter, bounds: Bounds, now: datetime, soon: datetime) -> PartCounts:
+        """Count the first part of a list of pending attempts, by the statement that finds its attempts."""
+        if only.state is ListState.DUE:
+            found = _due_part(only, None).add_columns(true().label("matches"), _NO_PLACE).limit(bounds.limit + 1)
+        else:
+            found = _pending(only, None, bounds, now).limit(bounds.limit + 2)
+        each = found.subquery("found").c
+        query = select(
+            func.count().filter(each.matches).label("attempts"),
+            func.count(each.company_id.distinct()).filter(each.matches).label("companies"),
+            func.count().filter(each.matches, each.due_at <= soon).label("soon"),
+            func.coalesce(func.bool_or(each.place == bounds.scanned), literal_column("false")).label("is_cut"),
+        )
+        row = self._connection.execute(query, values_of_due(now)).one()
+        is_full = row.attempts > bounds.limit
+        return from_row(PartCounts, row, is_cut=row.is_cut and not is_full)
 
     def rows(self, found: Sequence[FoundAttempt]) -> list[ListedAttempt]:
         """Return the rows of attempts, in this order. An attempt that was erased in the meantime is left out."""
@@ -108,8 +138,7 @@ class AttemptLists(Store):
         return self._all(partial(from_row, AttemptKey), _LOCK_TO_CANCEL, values)
 
     def _due(self, only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> FoundPart:
-        query = select(_due.c.id, _due.c.company_id, _due.c.due_at, _due.c.rule)
-        query = query.where(*_conditions_of_due(only, after)).order_by(_due.c.due_at, _due.c.id)
+        query = _due_part(only, after).order_by(_due.c.due_at, _due.c.id)
         rows = self._connection.execute(query.limit(bounds.limit + 1), values_of_due(now)).all()
         found = [from_row(FoundAttempt, row) for row in rows]
         return _part(found, bounds, [Place(attempt_id=each.id, at=each.due_at) for each in found])
@@ -169,6 +198,7 @@ _DELETED = select(companies.c.id).where(companies.c.deleted_at.is_not(None))
 _NO_INSTANT = cast(literal(None), DateTime(timezone=True))
 _NO_ID = cast(literal(None), Uuid)
 _NO_EVENT = cast(literal(None), BigInteger).label("event_id")
+_NO_PLACE = cast(literal(None), BigInteger).label("place")
 
 # Companies are hashed once. A join would count all due attempts for each one of a company, because PostgreSQL expects
 # few of it.
@@ -187,6 +217,11 @@ _due = (
     .columns(id=Uuid, company_id=Uuid, due_at=DateTime(timezone=True), rule=Text)
     .cte("due_attempts")
 )
+
+
+def _due_part(only: AttemptFilter, after: Place | None) -> Select[Any]:
+    query = select(_due.c.id, _due.c.company_id, _due.c.due_at, _due.c.rule)
+    return query.where(*_conditions_of_due(only, after))
 
 
 def _conditions_of_due(only: AttemptFilter, after: Place | None) -> list[ColumnElement[bool]]:

@@ -279,6 +279,17 @@ def test_lines_of_free_numbers_are_not_read(big: Big) -> None:
     assert (counted, listed) == (0, 0)
 
 
+@pytest.mark.parametrize("state", [ListState.DUE, ListState.WAITING, ListState.PENDING])
+def test_attempts_to_cancel_are_counted_by_an_index(big: Big, state: ListState) -> None:
+    only = AttemptFilter(state=state, company_id=big.one.company_id)
+    read = rows_read(
+        big.console,
+        big.console.reading(),
+        lambda stores: stores.attempt_lists.counts(only, Bounds(limit=200, scanned=201), NOON, LATER),
+    )
+    assert read <= 2 * A_PAGE.scanned
+
+
 def test_locks_to_cancel_are_taken_by_an_index(big: Big) -> None:
     def lock(stores: Stores) -> None:
         keys = stores.attempt_lists.keys(ids)

@@ -202,14 +202,14 @@ def _described(only: AttemptFilter) -> str:
 
 
 def _counted(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> int:
-    return len(use_cases.attempt_lists.matching(wanted.only, most).ids)
+    return use_cases.attempt_lists.matching_counts(wanted.only, most).attempts
 
 
 def _preview(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> Sequence[str]:
-    only, found = wanted.only, use_cases.attempt_lists.matching(wanted.only, most)
-    if not found.ids:
+    only, found = wanted.only, use_cases.attempt_lists.matching_counts(wanted.only, most)
+    if not found.attempts:
         return [_described(only), "No pending call matches now, so nothing will be cancelled."]
-    calls = number_of(len(found.ids), "pending call", "pending calls")
+    calls = number_of(found.attempts, "pending call", "pending calls")
     companies = number_of(found.companies, "company", "companies")
     return [
         _described(only),
@@ -223,12 +223,12 @@ def _preview(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> Sequence
 
 def _cancel(most: int, use_cases: ConsoleUseCases, actor: str, reason: str, wanted: _Wanted) -> None:
     found = use_cases.attempt_lists.matching(wanted.only, most)
-    if len(found.ids) > wanted.shown:
+    if len(found) > wanted.shown:
         raise InvalidFields(
-            f"{number(len(found.ids))} calls match by now, and the form named {number(wanted.shown)}. Read the effects"
+            f"{number(len(found))} calls match by now, and the form named {number(wanted.shown)}. Read the effects"
             " again before you send it."
         )
-    use_cases.commands(actor).cancel(found.ids, reason, fields_of(wanted.only))
+    use_cases.commands(actor).cancel(found, reason, fields_of(wanted.only))
 
 
 def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[_Wanted]:

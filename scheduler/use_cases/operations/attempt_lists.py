@@ -8,7 +8,7 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.attempt_list import AttemptFilter, ListedAttempt, ListOrder, Place
 from scheduler.domain.refusals import InvalidFields
-from scheduler.persistence.attempt_lists import Bounds
+from scheduler.persistence.attempt_lists import Bounds, PartCounts
 from scheduler.persistence.database import Database
 
 PAGE_SIZE = 50
@@ -17,8 +17,8 @@ SCANNED = 20_000
 INTERVIEWS_SCANNED = 2_000
 """Interviews of one company whose attempts a page looks at."""
 _FEW_SCANNED = 200
-_MOST_SCANNED = 100_000
-"""Rows that an act looks at."""
+_MOST_SCANNED = 20_000
+"""Rows that an act looks at. Its form counts them twice."""
 SOON = timedelta(hours=1)
 
 
@@ -29,16 +29,6 @@ class AttemptPage:
     """None: the list ends here."""
     is_cut: bool
     """True if the page ended before it was full, because it had looked at enough rows. The list may go on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Matching:
-    """The pending attempts that meet a filter."""
-
-    ids: Sequence[UUID]
-    companies: int
-    soon: int
-    """Attempts that are due, or will be within `SOON`."""
 
 
 class AttemptLists:
@@ -56,29 +46,38 @@ class AttemptLists:
             rows = stores.attempt_lists.rows(found.attempts)
         return AttemptPage(attempts=rows, next=found.next, is_cut=found.is_cut)
 
-    def matching(self, only: AttemptFilter, most: int) -> Matching:
-        """Return the pending attempts that meet the filter. Raises InvalidFields for more than `most`, DatabaseAway.
+    def matching(self, only: AttemptFilter, most: int) -> Sequence[UUID]:
+        """Return the pending attempts that meet the filter. Raises as `matching_counts`."""
+        with self._database.reading() as stores:
+            found = stores.attempt_lists.part(only, None, _bounds(only, most), self._now())
+        _check_size(most, is_cut=found.is_cut, goes_on=found.next is not None)
+        return [each.id for each in found.attempts]
 
-        Raises InvalidFields too if a time zone would be searched among too many attempts.
+    def matching_counts(self, only: AttemptFilter, most: int) -> PartCounts:
+        """Count the pending attempts that meet the filter. Raises InvalidFields for more than `most`, DatabaseAway.
+
+        Attempts that will be due within `SOON` count as `soon`. Raises InvalidFields too if a time zone would be
+        searched among too many attempts.
         """
         now = self._now()
         with self._database.reading() as stores:
-            bounds = Bounds(limit=most, scanned=most + 1 if only.zone is None else _MOST_SCANNED)
-            found = stores.attempt_lists.part(only, None, bounds, now)
-        if found.is_cut:
-            raise InvalidFields(
-                f"Over {_MOST_SCANNED:,} pending calls would be searched for this filter. Name a company or a shorter"
-                " range of due times."
-            )
-        if found.next is not None:
-            raise InvalidFields(
-                f"More than {most:,} pending calls match. Name a company or a shorter range of due times."
-            )
-        return Matching(
-            ids=[each.id for each in found.attempts],
-            companies=len({each.company_id for each in found.attempts}),
-            soon=sum(each.due_at <= now + SOON for each in found.attempts),
+            counted = stores.attempt_lists.counts(only, _bounds(only, most), now, now + SOON)
+        _check_size(most, is_cut=counted.is_cut, goes_on=counted.attempts > most)
+        return counted
+
+
+def _bounds(only: AttemptFilter, most: int) -> Bounds:
+    return Bounds(limit=most, scanned=most + 1 if only.zone is None else _MOST_SCANNED)
+
+
+def _check_size(most: int, *, is_cut: bool, goes_on: bool) -> None:
+    if is_cut:
+        raise InvalidFields(
+            f"Over {_MOST_SCANNED:,} pending calls would be searched for this filter. Name a company or a shorter"
+            " range of due times."
         )
+    if goes_on:
+        raise InvalidFields(f"More than {most:,} pending calls match. Name a company or a shorter range of due times.")
 
 
 def _scanned(only: AttemptFilter) -> int:

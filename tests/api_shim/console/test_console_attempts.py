@@ -366,6 +366,21 @@ def test_list_is_cancelled_by_commands(operator: httpx.Client, tenant: Tenant, o
     assert (entry.reason, entry.after) == (WHY, {"count": 3, "filter": fields})
 
 
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("query", ["state=due", "state=waiting", "state=pending", f"rule={Rule.EXPIRED}"])
+@pytest.mark.parametrize(
+    "more", ["", "&company={}", "&zone=Europe/Bratislava", "&zone=Asia/Tokyo", "&due_to=2100-01-01T00:00"]
+)
+def test_preview_counts_what_the_act_cancels(tenant: Tenant, query: str, more: str) -> None:
+    lists = attempt_lists.AttemptLists(tenant.database, real_now)
+    only = filter_of(dict(httpx.QueryParams((query + more).format(tenant.company_id))))
+    counts = lists.matching_counts(only, 1000)
+    found = [tenant.attempt(each) for each in lists.matching(only, 1000)]
+    assert counts.attempts == len(found)
+    assert counts.companies == len({each.company_id for each in found})
+    assert counts.soon == sum(each.due_at < real_now() + AN_HOUR for each in found)
+
+
 def test_cancellation_of_all_companies_is_refused(operator: httpx.Client, tenant: Tenant) -> None:
     waiting(tenant)
     for query in ("", "?state=pending", "?state=waiting", "?state=finished", f"?company={tenant.company_id}"):
