@@ -85,6 +85,7 @@ _CAUSES: Mapping[str, str] = {
 }
 _OF_OPERATORS = frozenset(
     {
+        "CANCELLED_IN_PART",
         "DECISION_WAITING",
         "EXPIRY_IN_PAST",
         "KEY_NAME_INVALID",

@@ -293,6 +293,12 @@ class DecisionWaiting(Conflict):
     code = "DECISION_WAITING"
 
 
+class CancelledInPart(Conflict):
+    """Only a part of these calls was cancelled in time. Send the form again for the others."""
+
+    code = "CANCELLED_IN_PART"
+
+
 class NewerCallAttempt(Conflict):
     """The interview has a newer call attempt, so this one is not repeated. See details.attemptId."""
 

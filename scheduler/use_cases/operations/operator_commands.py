@@ -6,48 +6,69 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.deadline import remaining_s
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import CancelAttempt, Command, CommandKind, DecideOutcome
 from scheduler.domain.principal import OPERATORS
+from scheduler.domain.refusals import CancelledInPart
 from scheduler.ids import new_id
 from scheduler.persistence.attempt_lists import AttemptKey
 from scheduler.persistence.database import Database
+from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
 
 BATCH_SIZE = 200
 """Attempts that one transaction locks."""
+_A_BATCH_TAKES_S = 1.5
+"""More than a batch takes on a busy machine. After the deadline, the operator would not learn what was cancelled."""
 
 
 class OperatorCommands:
     """Accepts commands. A worker applies each in its interview's turn, and until then no attempt of it is claimed."""
 
-    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
+    def __init__(
+        self, database: Database, now: Now, actor: str = SYSTEM, *, batch_takes_s: float = _A_BATCH_TAKES_S
+    ) -> None:
         self._database = database
         self._now = now
         self._actor = actor
+        self._batch_takes_s = batch_takes_s
 
     def cancel(self, attempt_ids: Sequence[UUID], reason: str, only: Mapping[str, str] | None = None) -> int:
         """Accept the cancellation of those attempts that are pending, and return their number.
 
-        An attempt that was claimed, has ended or is being cancelled already is left out. `only` is the filter that
-        found them, for the audit. Each batch is a transaction with its entries of the audit. After DatabaseAway the
-        earlier batches stay accepted. Raises InvalidPauseReason, ClockWrong, DatabaseAway.
+        An attempt that was claimed, has ended or is being cancelled already is left out, so a repetition continues.
+        `only` is the filter that found them, for the audit. Each batch is a transaction with its entries of the audit.
+        Raises InvalidPauseReason; CancelledInPart if the request's deadline, the clock or the database stops a later
+        batch; and ClockWrong or DatabaseAway if nothing was cancelled.
         """
         reason = pause_reasons.checked(reason)
         count = 0
         for first in range(0, len(attempt_ids), BATCH_SIZE):
-            with self._database.transaction() as stores, stores.connection.gathering():
-                pending = lock_pending(stores, attempt_ids[first : first + BATCH_SIZE])
-                if not pending:
-                    continue
+            left = remaining_s()
+            if first and left is not None and left < self._batch_takes_s:
+                raise _in_part(count, len(attempt_ids))
+            try:
+                count += self._cancel_batch(
+                    attempt_ids[first : first + BATCH_SIZE], reason, only or {}, is_one=len(attempt_ids) == 1
+                )
+            except (ClockWrong, DatabaseAway) as error:
+                if not count:
+                    raise
+                raise _in_part(count, len(attempt_ids)) from error
+        return count
+
+    def _cancel_batch(self, attempt_ids: Sequence[UUID], reason: str, only: Mapping[str, str], *, is_one: bool) -> int:
+        with self._database.transaction() as stores, stores.connection.gathering():
+            pending = lock_pending(stores, attempt_ids)
+            if pending:
                 now = stores.instant(self._now)
                 stores.inbox.add_all([self._command(each, reason, now) for each in pending])
-                stores.audit.add(self._actor, _acts(pending, reason, only or {}, is_one=len(attempt_ids) == 1), now)
-            count += len(pending)
-        return count
+                stores.audit.add(self._actor, _acts(pending, reason, only, is_one=is_one), now)
+        return len(pending)
 
     def _command(self, attempt: AttemptKey, reason: str, now: datetime) -> Command:
         request = CancelAttempt(
@@ -81,6 +102,13 @@ def lock_pending(stores: Stores, attempt_ids: Sequence[UUID]) -> Sequence[Attemp
     of_held = [each.interview_id for each in found if each.company_id in held]
     stores.interviews.lock_rows(of_held)
     return stores.attempt_lists.lock_to_cancel(of_held, [each.id for each in found])
+
+
+def _in_part(count: int, wanted: int) -> CancelledInPart:
+    return CancelledInPart(
+        f"{count:,} of {wanted:,} calls are cancelled. The time of this request is over, or a clock or the database"
+        " failed. Send the form again for the others: those that are cancelled are left out."
+    )
 
 
 def _acts(pending: Sequence[AttemptKey], reason: str, only: Mapping[str, str], *, is_one: bool) -> list[Act]:

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from scheduler.deadline import deadline_in
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.command import DeleteAttempt, DeleteInterview
 from scheduler.domain.principal import OPERATORS
-from scheduler.domain.refusals import InvalidPauseReason
+from scheduler.domain.refusals import CancelledInPart, InvalidPauseReason
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
@@ -155,6 +157,27 @@ def test_batch_has_a_constant_number_of_statements(tenant: Tenant, commands: Ope
     one, many = statements(1), statements(20)
     assert one == many <= 9
     assert statements(BATCH_SIZE + 1) == 2 * one
+
+
+def test_deadline_ends_a_large_cancellation_between_batches(tenant: Tenant, commands: OperatorCommands) -> None:
+    ids = [a_pending_attempt(tenant).id for _ in range(BATCH_SIZE + 1)]
+    hurried = OperatorCommands(commands._database, tenant.now, JANA, batch_takes_s=1000)
+    with deadline_in(100), pytest.raises(CancelledInPart, match="200 of 201 calls are cancelled"):
+        hurried.cancel(ids, WHY)
+    assert len(waiting(tenant)) == BATCH_SIZE
+    assert commands.cancel(ids, WHY) == 1
+
+
+def test_failure_after_a_batch_says_what_was_cancelled(tenant: Tenant, commands: OperatorCommands) -> None:
+    ids = [a_pending_attempt(tenant).id for _ in range(BATCH_SIZE + 1)]
+    locked = tenant.attempt(ids[-1]).interview_id
+    with tenant.database.transaction() as stores:
+        assert stores.interviews.lock(locked)
+        with pytest.raises(CancelledInPart, match="200 of 201"):
+            commands.cancel(ids, WHY)
+        with pytest.raises(DatabaseAway):
+            commands.cancel(ids[-1:], WHY)
+    assert len(waiting(tenant)) == BATCH_SIZE
 
 
 @guards("cancellation")
