@@ -21,7 +21,9 @@ from api_shim.console.forms import form_of
 from api_shim.console.navigation import list_of
 from api_shim.console.operators import needs
 from api_shim.console.rendering import page
+from api_shim.context import MAX_S
 from scheduler.assembly import ConsoleUseCases
+from scheduler.deadline import set_deadline
 from scheduler.domain.operator import ConsoleSession, OperatorRole
 from scheduler.domain.refusals import NotFound, Refused
 from scheduler.logs import log
@@ -75,6 +77,8 @@ class Act(Generic[T]):
     """
     choice: Choice | None = None
     role: OperatorRole = OperatorRole.OPERATOR
+    lasts_s: float = MAX_S
+    """The most time for `run`."""
     is_danger: bool = False
 
 
@@ -154,6 +158,7 @@ async def _execute(
         if not await _is_first(context, form.get("token")):
             problem = "This form was already sent, so it was not executed again. The state now is described below."
             return await _form(request, act, form, _Filled(status=_CONFLICT, problem=problem))
+        set_deadline(act.lasts_s)
         done = await context.run(act.run, context.use_cases, session.actor, filled.reason, subject)
     except Refused as refused:
         return refused.message

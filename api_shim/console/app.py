@@ -143,6 +143,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def away(request: Request, _: Exception) -> Response:
         text = "Calls do not depend on the console. Reload this page in a moment."
+        if request.method != "GET":
+            text = "What you did may be done, or done in part. Open the page again and look before you repeat it."
         return _error(request, _AWAY, "The database cannot be reached.", text)
 
     async def clock_wrong(request: Request, _: Exception) -> Response:

@@ -31,6 +31,8 @@ _PATH = "/attempts"
 _UNPROCESSABLE = 422
 _BY_OPERATOR, _BY_ADMIN = 200, 10_000
 """Calls that one act cancels at most."""
+_LASTS_S = 30.0
+"""A tenth of it suffices usually. A cancellation that is cut off has cancelled the first calls only."""
 _COUNT = re.compile(r"[0-9]{1,6}")
 _PHASES = {
     Phase.DIALLING: "The carrier's answer",
@@ -243,6 +245,7 @@ def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[_Wanted]:
         run=partial(_cancel, most),
         back=lambda wanted: _address(fields_of(wanted.only)),
         role=role,
+        lasts_s=_LASTS_S,
         is_danger=True,
     )
 

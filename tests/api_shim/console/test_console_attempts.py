@@ -3,15 +3,19 @@
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from api_shim.console.attempt_filters import filter_of
 from api_shim.console.lists import place_text
 from api_shim.console.pages.attempts import CANCEL, CANCEL_MANY
 from api_shim.console.rule_words import RULES
+from api_shim.context import MAX_S
+from scheduler.deadline import remaining_s
 from scheduler.domain.attempt import Attempt, AttemptState, Ended, Proven, Reason
 from scheduler.domain.command import CommandKind
 from scheduler.domain.explanation import PACE, Rule
@@ -25,6 +29,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations import attempt_lists
 from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from tests.api_shim.console.acts import figure, form_in, send
 from tests.api_shim.console.conftest import Console
 from tests.conftest import real_now, seed
@@ -42,7 +47,7 @@ from tests.support.builders import (
 )
 from tests.support.statements import statements_of
 
-OK, SEE_OTHER, UNPROCESSABLE = 200, 303, 422
+OK, SEE_OTHER, UNPROCESSABLE, AWAY = 200, 303, 422, 503
 AN_HOUR, A_DAY = timedelta(hours=1), timedelta(days=1)
 TOKYO = CalleeClock(source=TimezoneSource.ZONE, zones=("Asia/Tokyo",))
 WHY = "the campaign was stopped"
@@ -428,3 +433,31 @@ def test_form_cancels_no_more_calls_than_it_named(operator: httpx.Client, tenant
     again = {**form_in(answer), "reason": WHY}
     assert operator.post(f"/acts/{CANCEL.name}", data=again).status_code == SEE_OTHER
     assert len(waiting_commands(tenant)) == 2
+
+
+def test_long_cancellation_has_more_time_than_a_page(
+    operator: httpx.Client, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting(tenant)
+    left, cancel = [], OperatorCommands.cancel
+
+    def observed(commands: OperatorCommands, *arguments: Any) -> int:
+        left.append(remaining_s() or 0.0)
+        return cancel(commands, *arguments)
+
+    monkeypatch.setattr(OperatorCommands, "cancel", observed)
+    form = f"/acts/{CANCEL.name}?state=waiting&company={tenant.company_id}"
+    assert send(operator, form, reason=WHY).status_code == SEE_OTHER
+    assert left[0] > 2 * MAX_S
+
+
+def test_cancellation_without_database_says_that_it_may_be_done(operator: httpx.Client, tenant: Tenant) -> None:
+    attempt = waiting(tenant)
+    form = f"/acts/{CANCEL.name}?state=waiting&company={tenant.company_id}"
+    with tenant.database.transaction() as stores:
+        stores.connection.execute(
+            text("SELECT id FROM interviews WHERE id = :id FOR UPDATE"), {"id": attempt.interview_id}
+        )
+        answer = send(operator, form, reason=WHY)
+    assert answer.status_code == AWAY
+    assert "What you did may be done, or done in part." in answer.text
