@@ -6,6 +6,13 @@ const LOCAL = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const PAUSED_AFTER_HIDDEN_MS = 60000;
 const RETRY_MS = 5000;
+const CLOCK = document.querySelector("#clock time");
+// Duecall's clock, by which calls are due. The browser's may be wrong, and the demo's is moved.
+const AHEAD_MS = CLOCK ? new Date(CLOCK.dateTime) - Date.now() : 0;
+
+function now() {
+  return new Date(Date.now() + AHEAD_MS);
+}
 
 function distance(seconds) {
   const [unit, size] = UNITS.find(([, each]) => Math.abs(seconds) >= each) || UNITS[3];
@@ -18,17 +25,16 @@ function showTimes(root) {
     const at = new Date(time.dateTime);
     time.title = at.toLocaleString(undefined, { timeZoneName: "short" });
     const small = time.querySelector("small") || time.appendChild(document.createElement("small"));
-    small.textContent = ` (${distance((at - Date.now()) / 1000)})`;
+    small.textContent = ` (${distance((at - now()) / 1000)})`;
   }
 }
 
 function showClock() {
-  const time = document.querySelector("#clock time");
-  if (!time) return;
-  const now = new Date();
-  time.dateTime = now.toISOString();
-  const utc = `${now.toISOString().slice(11, 16)} UTC`, local = LOCAL.format(now);
-  time.textContent = local === utc ? utc : `${utc} · ${local}`;
+  if (!CLOCK) return;
+  const at = now();
+  CLOCK.dateTime = at.toISOString();
+  const utc = `${at.toISOString().slice(0, 16).replace("T", " ")} UTC`;
+  CLOCK.textContent = at.getTimezoneOffset() === 0 ? utc : `${utc} · ${LOCAL.format(at)}`;
 }
 
 // ---- live fragments

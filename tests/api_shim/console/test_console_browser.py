@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -170,6 +171,18 @@ def test_reason_of_a_silent_phone_is_found_in_three_clicks(console: Console, bro
         page.locator("table a").first.click()
         expect(page.locator("main")).to_contain_text("COMPANY_PAUSED")
         expect(page.locator("main")).to_contain_text("the agency asked for silence")
+
+
+def test_times_follow_the_clock_of_duecall(console: Console, browser: Browser) -> None:
+    with browser.new_context(timezone_id="Europe/Bratislava") as context:
+        page = context.new_page()
+        page.clock.set_system_time(real_now() + timedelta(days=200))
+        page.goto(console.link())
+        expect(page.get_by_role("main").locator("time")).to_contain_text(" minutes)")
+        expect(page.locator("#clock")).to_contain_text(" · ")
+        shown = page.locator("#clock time").get_attribute("datetime")
+    assert shown is not None
+    assert abs(datetime.fromisoformat(shown) - real_now()) < timedelta(days=1)
 
 
 def test_pause_of_another_tab_shows_in_an_open_page(console: Console, browser: Browser) -> None:
