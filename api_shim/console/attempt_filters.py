@@ -29,6 +29,7 @@ CAUSE_LOST = "cause-lost"
 REASONS: Mapping[str, str] = {
     CAUSE_LOST: "Failed, cause lost",
     **{each.value.lower().replace("_", "-"): each.value.lower().replace("_", " ").capitalize() for each in Reason},
+    "cancelled-by-user": "Cancelled by client or operator",
 }
 """Texts by the values of the field."""
 _OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")

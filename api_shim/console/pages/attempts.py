@@ -33,6 +33,8 @@ _BY_OPERATOR, _BY_ADMIN = 200, 10_000
 """Calls that one act cancels at most."""
 _LASTS_S = 30.0
 """A tenth of it suffices usually. A cancellation that is cut off has cancelled the first calls only."""
+_TIMES = 3
+"""The callee's times of a row at most."""
 _COUNT = re.compile(r"[0-9]{1,6}")
 _PHASES = {
     Phase.DIALLING: "The carrier's answer",
@@ -66,6 +68,9 @@ async def attempts(request: Request, session: Annotated[ConsoleSession, Depends(
         order=_ORDERS[only.order],
         searched=_searched(only, listed),
         cancels=_cancels(only, session.role) if listed.attempts else [],
+        is_too_wide=bool(
+            listed.attempts and only.is_pending and not _is_narrow(only) and session.role.may(OperatorRole.OPERATOR)
+        ),
         views={each.id: _view(each, context.use_cases) for each in listed.attempts},
     )
 
@@ -112,8 +117,17 @@ def _view(attempt: ListedAttempt, use_cases: ConsoleUseCases) -> dict[str, objec
         "badge": badge_of(attempt, use_cases.now()),
         "waits_for": _waits_for(attempt, is_due=is_due),
         "reason": _reason(attempt),
-        "local": [f"{at:%H:%M} {name}" for at, name in zip(local_times(clock, attempt.due_at), names, strict=True)],
+        "local": _local(
+            [f"{at:%H:%M} {name}" for at, name in zip(local_times(clock, attempt.due_at), names, strict=True)]
+        ),
     }
+
+
+def _local(times: Sequence[str]) -> str:
+    """Return the callee's times of a row. The page of an attempt has all of them: a toll-free number has 58 zones."""
+    if len(times) <= _TIMES:
+        return ", ".join(times)
+    return f"{times[0]} and {len(times) - 1} more zones"
 
 
 def _waits_for(attempt: ListedAttempt, *, is_due: bool) -> str:
@@ -217,6 +231,7 @@ def _preview(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> Sequence
         _described(only),
         f"{calls} of {companies} will be cancelled. No retry follows.",
         f"{number(found.soon)} of them are due within the hour.",
+        "They leave the list when their commands are applied, normally within seconds.",
         "Calls in progress continue. A call that is claimed before you send this form continues too.",
         "If more calls match when you send it, nothing is cancelled, and you see the new number first.",
         "A cancelled call cannot be restored. Its company sees that an operator cancelled it, and your reason.",

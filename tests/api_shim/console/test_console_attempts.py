@@ -342,6 +342,24 @@ def apply_all(tenant: Tenant) -> None:
         apply.command(each)
 
 
+def test_row_shortens_many_zones(operator: httpx.Client, tenant: Tenant) -> None:
+    zones = ("America/Adak", "America/Chicago", "America/Denver", "America/New_York")
+    waiting(tenant, clock=CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=zones))
+    page = operator.get("/attempts?state=waiting").text
+    assert "America/Adak and 3 more zones" in page
+    assert "America/Chicago" not in page
+
+
+def test_list_of_all_companies_says_how_to_cancel(operator: httpx.Client, console: Console, tenant: Tenant) -> None:
+    waiting(tenant)
+    hint = "To cancel calls of this list, add a company, a time zone or a range of due times."
+    assert hint in operator.get("/attempts?state=waiting").text
+    assert hint not in operator.get(f"/attempts?state=waiting&company={tenant.company_id}").text
+    assert hint not in operator.get("/attempts?state=finished").text
+    with console.signed_in(OperatorRole.VIEWER) as viewer:
+        assert hint not in viewer.get("/attempts?state=waiting").text
+
+
 def test_list_is_cancelled_by_commands(operator: httpx.Client, tenant: Tenant, other: Tenant) -> None:
     mine = [due(tenant), waiting(tenant, AN_HOUR / 2), waiting(tenant)]
     calling, theirs = a_placed_attempt(tenant), waiting(other)
