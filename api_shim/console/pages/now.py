@@ -90,7 +90,8 @@ def _pause_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
         return [f"All calls are paused already: {overview.pause_reason}. Pausing again changes nothing."]
     waiting = f"{number(overview.waiting + overview.due)}{'+' if overview.waiting_is_estimate else ''}"
     return [
-        f"{waiting} pending calls of {number(len(overview.companies))} companies will wait until calls are resumed.",
+        f"All companies ({number(len(overview.companies))}) are affected.",
+        f"{waiting} pending calls will wait until calls are resumed.",
         f"{number(overview.due)} of them are due now.",
         f"{number(overview.in_progress)} calls in progress continue.",
     ]

@@ -212,7 +212,7 @@ def _chart(drawing: Drawing, picture: HeatMap, axis: _Axis, top: float) -> float
         drawing.words("row-name", 180, top + 20, "All companies", "end")
         drawing.words("row-detail", 180, top + 36, f"most due: {most:,}", "end")
         for place, (kind, limit) in enumerate(lines):
-            drawing.words("row-detail", 180, top + 52 + 16 * place, f"{kind}: {limit:,.0f} a quarter", "end")
+            drawing.words("row-detail", 180, top + 52 + 16 * place, f"{kind}: {limit:,.0f} per 15 min", "end")
         drawing.words("row-total", drawing.width - 8, bottom - 4, f"{sum(picture.totals):,}", "end")
     else:
         drawing.words("row-detail", 8, top - 6, shortened(f"All {sum(picture.totals):,}. Line: {named}", 344))

@@ -68,7 +68,8 @@ def test_everything_is_paused_and_resumed(console: Console, operator: httpx.Clie
 def test_preview_counts_and_changes_nothing(console: Console, operator: httpx.Client, database: Database) -> None:
     seed(database, machine_now())
     page = operator.get(PAUSE)
-    assert "0 pending calls of 1 companies will wait until calls are resumed." in page.text
+    assert "All companies (1) are affected." in page.text
+    assert "0 pending calls will wait until calls are resumed." in page.text
     assert console.pauses.active() == (None, {})
 
 

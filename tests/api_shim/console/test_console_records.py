@@ -111,8 +111,8 @@ def test_audit_shows_an_act_of_the_console(
     assert verbs(page) == ["resume", "pause", "resume", "pause"]
     shown = words(page)
     assert "all calls the voice server is down reason the voice server is down state RUNNING → became PAUSED" in shown
-    assert "it answers reason the voice server is down before state PAUSED → became RUNNING" in shown
-    assert "none given reason a test before state PAUSED → became RUNNING" in shown
+    assert "it answers reason the voice server is down (before) state PAUSED → became RUNNING" in shown
+    assert "none given reason a test (before) state PAUSED → became RUNNING" in shown
     assert "link:" in shown
 
 
@@ -122,7 +122,7 @@ def test_change_is_readable(viewer: httpx.Client, database: Database) -> None:
     )
     add(database, "cli:ada@host", change)
     shown = words(viewer.get("/audit"))
-    assert "expiresAt none perMinute 10 → became 20 scopes a, b before" in shown
+    assert "expiresAt none perMinute 10 → became 20 scopes a, b (before)" in shown
     assert f"key {change.target_id} company {change.company_id}" in shown
     assert "none given" in shown
 

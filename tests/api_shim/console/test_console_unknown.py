@@ -230,11 +230,11 @@ def test_list_is_filtered_by_company(database: Database, hasher: Hasher, operato
     of_acme, of_globex = an_attempt_of_unknown_outcome(acme), an_attempt_of_unknown_outcome(globex)
     assert listed(operator.get("/unknown")) == [str(of_acme.id), str(of_globex.id)]
     assert listed(operator.get(f"/unknown?company={globex.company_id}")) == [str(of_globex.id)]
-    assert "No outcome of this company is to be decided." in words(operator.get(f"/unknown?company={uuid4()}"))
+    assert "No outcome of this company needs a decision." in words(operator.get(f"/unknown?company={uuid4()}"))
 
 
 def test_empty_list_says_so(operator: httpx.Client) -> None:
-    assert "No outcome is to be decided" in words(operator.get("/unknown"))
+    assert "No outcome needs a decision" in words(operator.get("/unknown"))
 
 
 @pytest.mark.parametrize(

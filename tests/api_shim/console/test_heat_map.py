@@ -87,7 +87,7 @@ def test_bar_above_the_limit_is_hatched() -> None:
     [over] = boxes(root, "over-bar")
     assert over.title == "Fri 08:30: 1,801 due, 1,800 can start"
     assert len(boxes(root, "due-bar")) == 2
-    assert "pace: 1,800 a quarter" in texts(root)
+    assert "pace: 1,800 per 15 min" in texts(root)
 
 
 def test_places_are_a_line_of_their_own() -> None:
@@ -95,7 +95,7 @@ def test_places_are_a_line_of_their_own() -> None:
     assert (picture.by_pace, picture.by_places, picture.capacity) == (1800, 300, 300)
     root = parsed(heat_map_svg(picture, Layout.WIDE, "map"))
     assert "capacity-places" in class_names(root)
-    assert "places: 300 a quarter" in texts(root)
+    assert "places: 300 per 15 min" in texts(root)
     assert len(boxes(root, "over-bar")) == 1
 
 
@@ -103,7 +103,7 @@ def test_limit_far_above_the_bars_is_only_named() -> None:
     for calls, is_drawn in ((360, True), (359, False)):
         root = parsed(heat_map_svg(drawn(due("Hays", {3: calls})), Layout.WIDE, "map"))
         assert ("capacity-pace" in class_names(root)) is is_drawn
-        assert "pace: 1,800 a quarter" in texts(root)
+        assert "pace: 1,800 per 15 min" in texts(root)
 
 
 @LAYOUTS
