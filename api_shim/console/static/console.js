@@ -1,9 +1,8 @@
 // Shows times in the browser's zone, and replaces the fragments of an open page that have changed. No page needs it.
 "use strict";
 
-const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const LOCAL = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZoneName: "short" });
-const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 const PAUSED_AFTER_HIDDEN_MS = 60000;
 const RETRY_MS = 5000;
 const CLOCK = document.querySelector("#clock time");
@@ -14,9 +13,18 @@ function now() {
   return new Date(Date.now() + AHEAD_MS);
 }
 
+// Two units: a call due in 1 h 59 min is not due "in 1 hour".
 function distance(seconds) {
-  const [unit, size] = UNITS.find(([, each]) => Math.abs(seconds) >= each) || UNITS[3];
-  return RELATIVE.format(Math.trunc(seconds / size), unit);
+  const parts = [];
+  let rest = Math.trunc(Math.abs(seconds));
+  for (const [unit, size] of UNITS) {
+    const count = Math.floor(rest / size);
+    rest %= size;
+    if (count || parts.length) parts.push(count ? `${count} ${unit}` : "");
+  }
+  const text = parts.slice(0, 2).filter(Boolean).join(" ");
+  if (!text) return "now";
+  return seconds < 0 ? `${text} ago` : `in ${text}`;
 }
 
 function showTimes(root) {
