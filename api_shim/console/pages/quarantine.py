@@ -14,7 +14,7 @@ from api_shim.console.lists import ROWS, WrongFilter, choice_filter, part_of, pl
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import number_of, page, utc_text
 from scheduler.assembly import ConsoleUseCases
-from scheduler.domain.operator import ConsoleSession
+from scheduler.domain.operator import ConsoleSession, OperatorRole
 from scheduler.persistence.quarantine import Quarantined, QuarantineKind
 
 router = APIRouter()
@@ -100,6 +100,7 @@ DROP = Act(
     preview=_drop_preview,
     run=lambda use_cases, actor, reason, found: use_cases.quarantine(actor).drop(found, reason),
     back=lambda _: _PATH,
+    role=OperatorRole.ADMIN,
     is_danger=True,
 )
 

@@ -101,6 +101,12 @@ def operators_database(logins: Logins) -> Iterator[Database]:
 
 
 @pytest.fixture
+def admin(console: Console) -> Iterator[httpx.Client]:
+    with console.signed_in(OperatorRole.ADMIN) as client:
+        yield client
+
+
+@pytest.fixture
 def account(database: Database) -> Callable[[], None]:
     """Create the carrier account, as the first worker does."""
 

@@ -27,7 +27,7 @@ ACTS = {
     "revoke-key": OperatorRole.ADMIN,
     "decide-outcome": OperatorRole.OPERATOR,
     "retry-quarantined": OperatorRole.OPERATOR,
-    "drop-quarantined": OperatorRole.OPERATOR,
+    "drop-quarantined": OperatorRole.ADMIN,
     "acknowledge-alarms": OperatorRole.OPERATOR,
 }
 """Each act with the least role that may execute it."""

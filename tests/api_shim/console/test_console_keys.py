@@ -1,6 +1,6 @@
 """The pages Keys and Key, and the suspension, resumption and revocation of a key."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import httpx
@@ -46,12 +46,6 @@ def new(keys: Keys, company_id: UUID) -> New:
         return keys.create(name=name, kind=kind, company_id=None if is_ats else of, per_minute=7)[0]
 
     return create
-
-
-@pytest.fixture
-def admin(console: Console) -> Iterator[httpx.Client]:
-    with console.signed_in(OperatorRole.ADMIN) as client:
-        yield client
 
 
 def _act(name: str, key: Principal) -> str:

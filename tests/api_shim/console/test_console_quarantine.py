@@ -10,6 +10,7 @@ import pytest
 
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.command import Command
+from scheduler.domain.operator import OperatorRole
 from scheduler.persistence.audit import AuditFilter
 from scheduler.use_cases.operations.acts import Acts
 from tests.api_shim.console.acts import form_in, send, words
@@ -97,10 +98,10 @@ def test_retried_command_waits_again(operator: httpx.Client, tenant: Tenant) -> 
     assert entry.actor.startswith("link:")
 
 
-def test_dropped_command_is_answered_and_empty(operator: httpx.Client, tenant: Tenant) -> None:
+def test_dropped_command_is_answered_and_empty(admin: httpx.Client, tenant: Tenant) -> None:
     command = a_failed_command(tenant)
-    assert "its client receives 409 COMMAND_DROPPED" in words(operator.get(drop(command.id)))
-    send(operator, drop(command.id), reason=WHY)
+    assert "its client receives 409 COMMAND_DROPPED" in words(admin.get(drop(command.id)))
+    send(admin, drop(command.id), reason=WHY)
     [[body, answer]] = tenant.ask("SELECT body, answer FROM inbox WHERE id = :id", id=command.id)
     assert (body, answer["refusal"]["code"]) == (None, "COMMAND_DROPPED")
 
@@ -111,11 +112,11 @@ def test_retried_callback_is_processed_again(operator: httpx.Client, tenant: Ten
     assert tenant.ask("SELECT failures, quarantined_at, heard_at FROM carrier_events") == [(0, None, None)]
 
 
-def test_dropped_callback_leaves_the_call_to_the_carrier(operator: httpx.Client, tenant: Tenant) -> None:
+def test_dropped_callback_leaves_the_call_to_the_carrier(admin: httpx.Client, tenant: Tenant) -> None:
     attempt = a_placed_attempt(tenant)
     callback = a_failed_callback(tenant, attempt)
-    assert f"The carrier is asked about attempt {attempt.id}, next at" in words(operator.get(drop(callback)))
-    send(operator, drop(callback), reason=WHY)
+    assert f"The carrier is asked about attempt {attempt.id}, next at" in words(admin.get(drop(callback)))
+    send(admin, drop(callback), reason=WHY)
     [[raw, heard_at]] = tenant.ask("SELECT raw, heard_at FROM carrier_events")
     assert raw == {}
     assert heard_at is not None
@@ -125,7 +126,7 @@ def test_dropped_callback_leaves_the_call_to_the_carrier(operator: httpx.Client,
 
 def test_second_of_two_operators_sees_that_it_is_gone(console: Console, operator: httpx.Client, tenant: Tenant) -> None:
     command = a_failed_command(tenant)
-    with console.signed_in() as second:
+    with console.signed_in(OperatorRole.ADMIN) as second:
         form = {**form_in(second.get(drop(command.id))), "reason": WHY}
         send(operator, retry(command.id), reason=WHY)
         answer = second.post("/acts/drop-quarantined", data=form)
@@ -137,7 +138,7 @@ def test_second_of_two_operators_sees_that_it_is_gone(console: Console, operator
 
 def test_acts_at_the_same_instant_are_one(console: Console, operator: httpx.Client, tenant: Tenant) -> None:
     command, barrier = a_failed_command(tenant), Barrier(2, timeout=30)
-    with console.signed_in() as second:
+    with console.signed_in(OperatorRole.ADMIN) as second:
         forms = [
             (client, address, {**form_in(client.get(address)), "reason": WHY})
             for client, address in ((operator, retry(command.id)), (second, drop(command.id)))
@@ -164,12 +165,12 @@ def test_viewer_sees_and_does_not_act(viewer: httpx.Client, tenant: Tenant) -> N
         assert viewer.post(address.partition("?")[0], data=data).status_code == FORBIDDEN
 
 
-def test_act_needs_a_reason_without_a_number(operator: httpx.Client, tenant: Tenant) -> None:
+def test_act_needs_a_reason_without_a_number(admin: httpx.Client, tenant: Tenant) -> None:
     command = a_failed_command(tenant)
     for reason in ("", f"I called {a_number()}"):
         for address in (retry(command.id), drop(command.id)):
-            assert send(operator, address, reason=reason).status_code == UNPROCESSABLE
-    assert listed(operator.get("/quarantine")) == [str(command.id)]
+            assert send(admin, address, reason=reason).status_code == UNPROCESSABLE
+    assert listed(admin.get("/quarantine")) == [str(command.id)]
 
 
 def test_list_continues_after_fifty_rows(operator: httpx.Client, tenant: Tenant) -> None:
