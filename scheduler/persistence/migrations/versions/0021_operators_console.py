@@ -3,7 +3,8 @@
     duecall_operator   reads all companies, in columns without names, numbers, addresses, texts of clients or hashes of
                        keys, and writes only the columns that an operator's acts change
 
-A login of this role cannot show a person's data, whatever the code of a page asks for.
+A login of this role cannot read a person's data, whatever the code of a page asks for. It can check a number that it is
+given: `candidates_of_number` returns the ids of the candidates who have it.
 """
 
 import sqlalchemy as sa
