@@ -164,14 +164,10 @@ def broker(valkey: EmbeddedValkey) -> None:
     of_this_process.cache_clear()
 
 
-CLEANER = "cleaner of the tests"
-"""Name of the connection that empties the shared database. It stays open."""
-
-
 @pytest.fixture(scope="session")
 def cleaner(postgres: EmbeddedPostgres) -> Iterator[Callable[[], object]]:
     """Delete all rows of the shared database except the table of arrows."""
-    with psycopg.connect(postgres.url, autocommit=True, application_name=CLEANER) as connection:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
         # As a replica, PostgreSQL does not check foreign keys, so the order of deletion does not matter.
         connection.execute("SET session_replication_role = replica")
         tables = [

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MethodType
 from typing import cast
 from uuid import uuid4
 
@@ -15,12 +16,14 @@ from sqlalchemy import QueuePool
 
 from api_shim.app import create_app
 from api_shim.context import AppContext
-from scheduler.logs import configure
+from scheduler.logs import _Alarms, configure, watch_alarms
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
+from scheduler.use_cases.operations.alarms import AlarmStore
 from tests.api_shim.intake import Intake, with_a_key
 from tests.conftest import NOON, Seeded, wait_until
 from tests.support.servers import a_door, a_server, address_of
+from workers.alarm_writer import AlarmWriter
 
 
 class SharedApi:
@@ -41,7 +44,10 @@ class SharedApi:
         configure()  # like every start
         served = self._at_noon()
         served.app_context.counted._last = None  # its age is that of the process, and the rows are other ones
+        # Only during the test: the alarms that other tests of this process log are not those of the API.
+        watch_alarms(served.alarms.take)
         yield with_a_key(served.client, database, seeded, served.settings)
+        watch_alarms(None)
         try:
             wait_until(served.is_quiet, says="the work of the test ends")
             served.hear_its_bell()
@@ -72,6 +78,7 @@ class _Served:
     client: httpx.Client
     server: uvicorn.Server
     app_context: AppContext
+    alarms: AlarmWriter
 
     @property
     def past_noon(self) -> timedelta:
@@ -79,8 +86,10 @@ class _Served:
 
     def is_quiet(self) -> bool:
         """Return whether no request, no background write and no query is running."""
-        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in self.app_context.use_cases.databases)
-        return not self.server.server_state.tasks and not self.app_context.notes and out == 0
+        databases = (*self.app_context.use_cases.databases, cast("AlarmStore", self.alarms._store)._database)
+        out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in databases)
+        waiting = (self.server.server_state.tasks, self.app_context.notes, self.alarms._waiting)
+        return not any(waiting) and out == 0
 
     def hear_its_bell(self) -> None:
         """Wait for a last hint. Hints are sent in order, so all earlier ones have been sent."""
@@ -99,4 +108,8 @@ class _Served:
 def _serve(settings: Settings) -> Iterator[_Served]:
     app, door = create_app(settings), a_door()
     with a_server(app, door) as server, httpx.Client(base_url=address_of(door), timeout=60) as client:
-        yield _Served(settings=settings, client=client, server=server, app_context=app.state.app_context)
+        taken = _Alarms.watch
+        watch_alarms(None)
+        alarms = cast("AlarmWriter", cast("MethodType", taken).__self__)
+        context = app.state.app_context
+        yield _Served(settings=settings, client=client, server=server, app_context=context, alarms=alarms)

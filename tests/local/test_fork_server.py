@@ -124,6 +124,7 @@ def test_supervisor_starts_processes_without_a_server(server: ForkServer, tmp_pa
     supervisor.start(Program(name="example", argv=(*EXAMPLE, "wait"), environment=os.environ, log=log))
     try:
         forked = supervisor.pid("example")
+        wait_until(lambda: len(log.read_text().splitlines()) == 1, seconds=60, says="it has told")
         os.kill(server.pid, signal.SIGKILL)
         supervisor.run(lambda: supervisor.pid("example") not in {forked, None})
         wait_until(lambda: len(log.read_text().splitlines()) == 2, seconds=60, says="it has told again")

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -11,12 +12,15 @@ import psycopg
 import pytest
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
+from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence.database import Database
+from scheduler.persistence.schema import Logins
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
-from tests.conftest import CLEANER, TestClock, wait_until
+from tests.conftest import TestClock, wait_until
 from tests.support.builders import RecordingHints, Tenant
+from tests.support.separate_database import separate_database
 from tests.support.servers import SimulatedCarrier
 from tests.verification.nights.bulk_attempts import bulk_attempts
 from tests.verification.nights.worker_hand import a_clock, a_worker_hand, settling
@@ -30,8 +34,7 @@ SOME = 50
 
 _OTHER_BACKENDS = """
     SELECT pid FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_type = 'client backend'
-    AND pid <> pg_backend_pid() AND application_name <> %(cleaner)s
+    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
 
@@ -47,15 +50,25 @@ def writes_so_far(url: str) -> Writes:
     Closing a connection does not wait for the end of its backend, so this does.
     """
     with psycopg.connect(url, autocommit=True) as connection:
-        wait_until(
-            lambda: not connection.execute(_OTHER_BACKENDS, {"cleaner": CLEANER}).fetchall(),
-            says="other backends ended",
-        )
+        wait_until(lambda: not connection.execute(_OTHER_BACKENDS).fetchall(), says="all other backends ended")
         [row] = connection.execute(
             "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint,"
             " (pg_current_wal_lsn() - '0/0')::bigint FROM pg_stat_user_tables"
         ).fetchall()
     return Writes(*row)
+
+
+@pytest.fixture
+def postgres_url(postgres: EmbeddedPostgres, logins: Logins) -> Iterator[str]:
+    """A database in which no server of other tests has a connection."""
+    with separate_database(postgres, logins) as own:
+        yield own.url
+
+
+@pytest.fixture
+def database(postgres_url: str) -> Iterator[Database]:
+    with closing(Database(postgres_url)) as database:
+        yield database
 
 
 @pytest.fixture
