@@ -44,7 +44,8 @@ def make_busy(tenant: Tenant) -> None:
     tenant = replace(tenant, now=real_now)
     a_placed_attempt(tenant)
     a_claimed_attempt(tenant)
-    an_attempt_of_unknown_outcome(tenant)
+    unknown = an_attempt_of_unknown_outcome(tenant)
+    raise_alarm(tenant.database, tenant, "OUTCOME_UNKNOWN", company_id=tenant.company_id, attempt_id=unknown.id)
     a_pending_attempt(tenant)
     for number, zone in enumerate(_ZONES * 6):
         clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=(zone,))
@@ -88,7 +89,6 @@ def _add_trouble(tenant: Tenant) -> None:
     Alarms(tenant.database, tenant.now, ADA).acknowledge(
         None, kind="CAUSE_LOST", note="the carrier answered our ticket"
     )
-    raise_alarm(tenant.database, tenant, "OUTCOME_UNKNOWN", company_id=tenant.company_id, attempt_id=uuid4())
     raise_alarm(tenant.database, tenant, "COMMAND_QUARANTINED", company_id=tenant.company_id, command_id=command.id)
 
 
@@ -115,19 +115,23 @@ def linked_pages(
 ) -> Mapping[str, str]:
     """Follow all links from the first page, and return one address per route and set of filters.
 
-    Fails if a link leads nowhere, or to another answer than these. A form answers 422 if there is too much to act on.
+    Every single thing is looked at, because its page links to what can be done with it: a list shows things of all
+    states in no certain order. Fails if a link leads nowhere, or to another answer than these. A form answers 422 if
+    there is too much to act on.
     """
     found: dict[str, str] = {}
-    waiting = ["/"]
+    waiting, known = ["/"], {"/"}
     while waiting:
         address = waiting.pop(0)
         kind = _kind(address, routes)
-        if kind in found:
+        if kind in found and not kind.endswith("}"):
             continue
-        found[kind] = address
+        found.setdefault(kind, address)
         answer = client.get(address)
         assert answer.status_code in answers, f"{address}: {answer.status_code}"
-        waiting += _links(answer.text)
+        new = [link for link in dict.fromkeys(_links(answer.text)) if link not in known]
+        waiting += new
+        known.update(new)
     return found
 
 
