@@ -43,6 +43,8 @@ class SharedApi:
     def intake(self, database: Database, seeded: Seeded) -> Iterator[Intake]:
         configure()  # like every start
         served = self._at_noon()
+        # Other tests ran since the last one, and may have kept this process from answering Redis in time.
+        wait_until(lambda: not served.misses_redis, says="the API reaches Redis")
         served.app_context.counted._last = None  # its age is that of the process, and the rows are other ones
         # Only during the test: the alarms that other tests of this process log are not those of the API.
         watch_alarms(served.alarms.take)
