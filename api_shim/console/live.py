@@ -15,7 +15,8 @@ from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway
 
 _log = log(__name__)
-POLL_EVERY_S = 2.0
+POLL_EVERY_S = 1.5
+"""A change is on every open page within 2 s: this interval, a poll and its way to the browser."""
 _KEEP_ALIVE_S = 15.0
 """A stream without events sends a comment after this time, so that a vanished browser is noticed."""
 MOST_STREAMS = 100
