@@ -128,11 +128,13 @@ def test_operator_signs_in_and_pauses_by_keyboard_alone(console: Console, browse
     with browser.new_context() as context:
         page = context.new_page()
         page.goto(console.link())
+        expect(page.get_by_role("button", name="Sign in")).to_be_focused()
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="Now")).to_be_visible()
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
         page.keyboard.press("Enter")
+        expect(page.get_by_role("main")).to_be_focused()
         page.keyboard.press("Tab")
         expect(page.locator("#act")).to_be_focused()
         page.keyboard.press("Enter")
