@@ -14,7 +14,7 @@ from scheduler.local.processes import commands
 from scheduler.local.system import System
 
 _SAMPLE_S = 0.05
-_NAMES = tuple(commands(api_port=0, console_port=0, flower_port=0))
+PROCESSES = tuple(commands(api_port=0, console_port=0, flower_port=0))
 _STATEMENTS = """
     SELECT coalesce(sum(calls), 0)::bigint,
            coalesce(sum(calls) FILTER (WHERE query ILIKE 'COMMIT%%' OR query ILIKE 'ROLLBACK%%'), 0)::bigint
@@ -93,7 +93,7 @@ class Meter:
         }
 
     def _processes(self) -> dict[str, list[psutil.Process]]:
-        pids = {name: pid for name in _NAMES if (pid := self._system.supervisor.pid(name))}
+        pids = {name: pid for name in PROCESSES if (pid := self._system.supervisor.pid(name))}
         for name, server in (("postgres", self._system.postgres), ("valkey", self._system.valkey)):
             if server is not None and server.pid is not None:
                 pids[name] = server.pid

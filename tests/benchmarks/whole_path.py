@@ -6,6 +6,9 @@
 Read CPU milliseconds a call first: other work on the machine changes times much, and CPU little. `others` is the number
 of cores that everything outside of the system used, the benchmark itself included. Safety limits are raised, so that
 only the software limits. Each part starts with an empty database.
+
+A hint or event that is dropped for a lock waits until the clock sends its hint again. A step that is tried again at
+once does not. `locks not granted` is the number of lock timeouts and deadlocks in PostgreSQL.
 """
 
 import argparse
@@ -40,6 +43,7 @@ from scheduler.persistence.database import Database
 from scheduler.settings import DEVELOPMENT_PEPPER, Settings
 from tests.benchmarks import celery_eta, cloned_calls, console_pages
 from tests.benchmarks.counters import Cost, Meter
+from tests.benchmarks.lock_conflicts import LockConflicts
 from tests.benchmarks.minimal_carrier import ACCOUNT_SID, AUTH_TOKEN
 from tests.support.builders import ALWAYS
 
@@ -61,10 +65,14 @@ Row = dict[str, Any]
 
 
 class CountingPostgres(EmbeddedPostgres):
-    """A private PostgreSQL that counts its statements."""
+    """A private PostgreSQL that counts its statements and logs errors. Its numbers and names are invented."""
 
     def _server_argv(self) -> tuple[str, ...]:
-        counting = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.max": "5000"}
+        counting = {
+            "shared_preload_libraries": "pg_stat_statements",
+            "pg_stat_statements.max": "5000",
+            "log_min_messages": "error",
+        }
         return (*super()._server_argv(), *(word for pair in counting.items() for word in ("-c", "=".join(pair))))
 
 
@@ -204,7 +212,7 @@ def place_calls(bench: Bench, due: Sequence[datetime], *, settles: bool, patienc
     begin = len(bench.arrivals())
     numbers = cloned_calls.add_due(bench.connection, bench.template, Hasher(DEVELOPMENT_PEPPER), due)
     instants = {number: instant.timestamp() for number, instant in zip(numbers, due, strict=True)}
-    last = max(due)
+    last, conflicts = max(due), LockConflicts(bench.system)
     with bench.meter.measured() as cost:
         bench.wait(lambda: len(bench.arrivals(begin)) >= len(due), seconds=patience_s)
         bench.wait(lambda: bench.count(UNRECORDED, last) == 0, seconds=patience_s)
@@ -225,6 +233,7 @@ def place_calls(bench: Bench, due: Sequence[datetime], *, settles: bool, patienc
         "all settled s": settled_at - min(due).timestamp() if settles and not left else None,
         "unsettled": left,
         "leases lost": bench.count(LOST_LEASES),
+        **conflicts.figures(),
         **_per_item(cost, len(due), "call"),
     }
 
@@ -314,10 +323,12 @@ def backlog(pending: int) -> Callable[[Callable[[str], None]], Row]:
     def measure(progress: Callable[[str], None]) -> Row:
         with running(callbacks=True, progress=progress) as bench:
             place_calls(bench, [_now() + _AHEAD] * 20, settles=True, patience_s=60)
+            conflicts = LockConflicts(bench.system)
             before = _figures_of_backlog(bench)
             progress(f"adding {pending:,} pending calls")
             cloned_calls.add_pending(bench.connection, bench.template, pending, _now() + timedelta(days=1))
             after = _figures_of_backlog(bench)
+            safety = {"leases lost": bench.count(LOST_LEASES), **conflicts.figures()}
             assert bench.system.running is not None
             pages = console_pages.measure(bench.system.running, bench.connection, bench.template, progress)
             size = bench.count("SELECT pg_database_size(current_database())")
@@ -325,6 +336,7 @@ def backlog(pending: int) -> Callable[[Callable[[str], None]], Row]:
         return {
             **{f"{name} with": figure for name, figure in after.items()},
             **ratios,
+            **safety,
             **pages,
             "database GB": size / 1e9,
         }
@@ -443,7 +455,7 @@ def report(results: dict[str, Row], earlier: dict[str, Row]) -> None:
         print(f"\n{name}")
         for figure, value in row.items():
             before = earlier.get(name, {}).get(figure)
-            print(f"  {figure:<28}{_text(value):>14}{'' if before is None else f'   earlier {_text(before)}'}")
+            print(f"  {figure:<36}{_text(value):>14}{'' if before is None else f'   earlier {_text(before)}'}")
     if _BURST in results and _ETA in results:
         share = results[_BURST]["calls/s"] / results[_ETA]["jobs/s"]
         print(f"\ncalls of a burst for each job of Celery's ETA: {share:.3f}")
