@@ -24,12 +24,11 @@ from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
 from scheduler.use_cases.operations.attempt_lists import AttemptLists
 from scheduler.use_cases.operations.attempt_pages import AttemptPages
-from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.calendar import Calendars
-from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.certificates import Certificates
 from scheduler.use_cases.operations.company_pages import CompanyPages
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.find import Find
 from scheduler.use_cases.operations.key_pages import KeyPages
@@ -72,9 +71,7 @@ class ApiUseCases:
     submit: Submit
     hear: Hear
     explain: Explain
-    alarms: Alarms
-    backlog: Backlog
-    carrier_waits: CarrierWaits
+    counts: Counts
     tallies: Tallies
     companies: Companies
     jobs: Jobs
@@ -176,9 +173,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         submit=Submit(database, hints, now),
         hear=Hear(replace(context, database=for_callbacks), hints, TwilioCallbacks(carrier(settings))),
         explain=Explain(context),
-        alarms=Alarms(database, now),
-        backlog=Backlog(database, now),
-        carrier_waits=CarrierWaits(database, now),
+        counts=Counts(context),
         tallies=Tallies(database),
         companies=Companies(database, writes, hints, settings.default_caller_id),
         jobs=Jobs(database, writes),

@@ -21,9 +21,9 @@ from api_shim.schemas.envelope import Answer
 from scheduler.assembly import ApiUseCases
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
-from scheduler.rules.tallies import Amount, Key
 from scheduler.use_cases.explain import HOLDING, Carrier, Held, Waiting
-from scheduler.use_cases.operations.backlog import Commands, OpenErasures
+from scheduler.use_cases.operations.backlog import Commands
+from scheduler.use_cases.operations.counts import Counted
 from scheduler.wire.camel_model import Wire
 from workers.presence import Degraded, degraded_by
 
@@ -110,17 +110,7 @@ async def get_metrics(request: Request) -> Response:
 
 
 def _counted_now(use_cases: ApiUseCases) -> bytes:
-    explain, backlog = use_cases.explain, use_cases.backlog
-    return _counted_metrics(
-        explain.waiting(),
-        explain.carriers(),
-        use_cases.carrier_waits.all(),
-        backlog.commands(),
-        backlog.callbacks_quarantined(),
-        backlog.erasures(),
-        use_cases.tallies.totals(),
-        use_cases.alarms.count_open(),
-    )
+    return _counted_metrics(use_cases.counts.count())
 
 
 _Gauges = tuple[tuple[str, str, Callable[[R], float]], ...]
@@ -185,35 +175,30 @@ _COMMAND_GAUGES: _Gauges[Commands] = (
 )
 
 
-def _counted_metrics(
-    counted: Sequence[Waiting],
-    carriers: Sequence[Carrier],
-    backoffs: Sequence[Backoff],
-    commands: Mapping[UUID, Commands],
-    callbacks_quarantined: int,
-    erasures: OpenErasures,
-    totals: Mapping[Key, Amount],
-    alarms: Mapping[str, int],
-) -> bytes:
+def _counted_metrics(counted: Counted) -> bytes:
     """Render the counts. Labels are company ids and positions of carrier accounts, never personal data."""
     registry = CollectorRegistry()
-    by_company = {row.company_id: row for row in counted}
+    by_company = {row.company_id: row for row in counted.attempts}
     _add(registry, "attempts_", _ATTEMPT_GAUGES, "company_id", by_company)
     _add(registry, "", _COMPANY_GAUGES, "company_id", by_company)
     _add_held(registry, by_company)
-    _add(registry, "carrier_", _CARRIER_GAUGES, "account", dict(enumerate(carriers, start=1)))
-    _add_backoffs(registry, backoffs)
+    _add(registry, "carrier_", _CARRIER_GAUGES, "account", dict(enumerate(counted.carriers, start=1)))
+    _add_backoffs(registry, counted.backoffs)
     # Also export zero: dashboards keep the last value of a gauge that disappears.
-    of_company = {company_id: commands.get(company_id, Commands()) for company_id in {*commands, *by_company}}
+    of_company = {each: counted.commands.get(each, Commands()) for each in {*counted.commands, *by_company}}
     _add(registry, "commands_", _COMMAND_GAUGES, "company_id", of_company)
     for name, documentation, value in (
-        ("callbacks_quarantined", "Callbacks that failed five times; an engineer decides.", callbacks_quarantined),
-        ("erasures_open", "Deleted companies that are not fully erased yet.", erasures.count),
-        ("erasures_oldest_seconds", "Time since the oldest of them was deleted.", _seconds(erasures.oldest)),
+        (
+            "callbacks_quarantined",
+            "Callbacks that failed five times; an engineer decides.",
+            counted.callbacks_quarantined,
+        ),
+        ("erasures_open", "Deleted companies that are not fully erased yet.", counted.erasures.count),
+        ("erasures_oldest_seconds", "Time since the oldest of them was deleted.", _seconds(counted.erasures.oldest)),
     ):
         Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
-    tally_metrics.register(registry, totals)
-    _add_alarms(registry, alarms)
+    tally_metrics.register(registry, counted.totals)
+    _add_alarms(registry, counted.alarms)
     return generate_latest(registry)
 
 

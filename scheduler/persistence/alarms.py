@@ -26,6 +26,9 @@ _RAISE = text("""
 """For every role: only workers and operators may read alarms. One statement, which also counts them."""
 _IS_OPEN = alarms.c.acknowledged_at.is_(None)
 _IS_ONE_TO_POST = Fixed(select(alarms.c.id).where(alarms.c.post_at <= given_instant("now")).limit(1))
+_COUNT_OPEN = Fixed(
+    select(alarms.c.kind, func.count().label("count")).where(_IS_OPEN).group_by(alarms.c.kind).order_by(alarms.c.kind)
+)
 _kept = partial(from_row, KeptAlarm)
 AlarmPlace: TypeAlias = tuple[datetime, UUID]
 """The place of an open alarm in the list: when it was last seen, and its id."""
@@ -99,8 +102,7 @@ class Alarms(Store):
 
     def count_open(self) -> Mapping[str, int]:
         """Count the open alarms by kind, from the index alone."""
-        query = select(alarms.c.kind, func.count().label("count")).where(_IS_OPEN).group_by(alarms.c.kind)
-        return {row.kind: row.count for row in self._connection.execute(query.order_by(alarms.c.kind))}
+        return {row.kind: row.count for row in self._connection.execute(_COUNT_OPEN)}
 
     def is_one_to_post(self, now: datetime) -> bool:
         return self._is_any(_IS_ONE_TO_POST, {"now": now})

@@ -41,6 +41,11 @@ class Ends:
 
 _ends = partial(from_row, Ends)
 _OF_ACCOUNT = Fixed(select(table).where(table.c.account_id == bindparam("account_id")).order_by(table.c.id))
+_WAITING = Fixed(
+    select(*table.c["country", "company_id", "failures", "down_until", "answered_at", "cause", "trials"])
+    .where(table.c.down_until.is_not(None))
+    .order_by(table.c.country, table.c.company_id, table.c.id)
+)
 
 
 class CarrierBackoffs(Store):
@@ -59,12 +64,7 @@ class CarrierBackoffs(Store):
 
         Reads only columns that the counting role may read.
         """
-        columns = table.c["country", "company_id", "failures", "down_until", "answered_at", "cause", "trials"]
-        rows = self._connection.execute(
-            select(*columns)
-            .where(table.c.down_until.is_not(None))
-            .order_by(table.c.country, table.c.company_id, table.c.id)
-        )
+        rows = self._connection.execute(_WAITING)
         return [Backoff(scope=from_row(Scope, row, caller=None), breaker=from_row(Breaker, row)) for row in rows]
 
     def save(self, account_id: int, after: Backoffs, now: datetime) -> None:

@@ -1,5 +1,6 @@
 """Carrier accounts: pace and limit of calls, in a row that every claim locks first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.connection import Fixed
-from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, carrier_accounts, carrier_backoffs
 
@@ -34,14 +35,19 @@ _CLAIMED_HERE = text("""
         WHERE claimed.xmin = t.xmin AND made.xmin <> t.xmin
     )
 """)
-_ACCOUNT = select(carrier_accounts, carrier_accounts.c.down_cause.label("cause")).where(
-    carrier_accounts.c.id == bindparam("id")
-)
+_ACCOUNTS = select(carrier_accounts, carrier_accounts.c.down_cause.label("cause"))
+_ACCOUNT = _ACCOUNTS.where(carrier_accounts.c.id == bindparam("id"))
+_ALL = Fixed(_ACCOUNTS.order_by(carrier_accounts.c.id))
 _GET = Fixed(_ACCOUNT)
 _LOCK = Fixed(_ACCOUNT.with_for_update(key_share=True))
 _HAS_BACKOFFS = select(carrier_backoffs.c.id).where(carrier_backoffs.c.account_id == carrier_accounts.c.id).exists()
 _IS_IN_TROUBLE = Fixed(
     select((carrier_accounts.c.failures > 0) | _HAS_BACKOFFS).where(carrier_accounts.c.id == bindparam("id"))
+)
+_CALLS_AT_ONCE = Fixed(
+    select(attempts.c.account_id, func.count().label("calls"))
+    .where(attempts.c.state == AttemptState.IN_PROGRESS.value)
+    .group_by(attempts.c.account_id)
 )
 
 
@@ -156,14 +162,7 @@ class CarrierAccounts(Store):
         return replace(account, backoffs=CarrierBackoffs(self._connection).of(account.id))
 
     def _account(self, account_id: int, *, lock: bool) -> CarrierAccount:
-        row = self._connection.execute(_LOCK if lock else _GET, {"id": account_id}).one()
-        return from_row(
-            CarrierAccount,
-            row,
-            calls_per_second=float(row.calls_per_second),
-            breaker=from_row(Breaker, row),
-            backoffs={},
-        )
+        return _account(self._connection.execute(_LOCK if lock else _GET, {"id": account_id}).one())
 
     def database_now(self) -> DatabaseName:
         """Name the database of this connection.
@@ -188,13 +187,12 @@ class CarrierAccounts(Store):
             .values(claimed_on=database.server, claimed_copy=database.copy)
         )
 
-    def calls_at_once(self, account_id: int) -> int:
-        """Count the calls in progress, from the attempts, so that an outcome never touches the account's row."""
-        return self._count(
-            select(func.count())
-            .select_from(attempts)
-            .where(attempts.c.state == AttemptState.IN_PROGRESS.value, attempts.c.account_id == account_id)
-        )
+    def calls_at_once(self) -> Mapping[int, int]:
+        """Count the calls in progress by account. Accounts without calls are omitted.
+
+        From the attempts, so that an outcome never touches the account's row.
+        """
+        return {row.account_id: row.calls for row in self._connection.execute(_CALLS_AT_ONCE)}
 
     def calls_being_placed(self, account_id: int) -> int:
         """Count the calls that are claimed and have no answer yet."""
@@ -254,5 +252,15 @@ class CarrierAccounts(Store):
 
     def all(self) -> list[CarrierAccount]:
         """Return all accounts without their back-offs: the counting role may not read caller ids."""
-        rows = self._connection.execute(select(carrier_accounts.c.id).order_by(carrier_accounts.c.id))
-        return [self._account(row.id, lock=False) for row in rows]
+        return self._all(_account, _ALL)
+
+
+def _account(row: AnyRow) -> CarrierAccount:
+    """Read an account without its back-offs."""
+    return from_row(
+        CarrierAccount,
+        row,
+        calls_per_second=float(row.calls_per_second),
+        breaker=from_row(Breaker, row),
+        backoffs={},
+    )

@@ -93,8 +93,8 @@ _LOCK_UNHEARD = Fixed(
         carrier_events.c.quarantined_at.is_(None),
     ).with_for_update(of=carrier_events, skip_locked=True)
 )
-_COUNT_QUARANTINED = select(func.count()).where(
-    carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_not(None)
+_COUNT_QUARANTINED = Fixed(
+    select(func.count()).where(carrier_events.c.heard_at.is_(None), carrier_events.c.quarantined_at.is_not(None))
 )
 _TAKE_DUE_HINTS = taking(
     carrier_events.c.id,

@@ -45,7 +45,7 @@ _ANSWER_S = 0.5
 
 _STATUS = text("SELECT pg_xact_status(CAST(:transaction_id AS xid8))")
 
-_COUNTING = text("SET LOCAL ROLE duecall_counter")
+_COUNTING = "; SET LOCAL ROLE duecall_counter"
 
 FINDS_OUT = {
     "connect_timeout": 3,
@@ -224,9 +224,8 @@ class Database:
     @contextmanager
     def counting(self) -> Iterator[Stores]:
         """Like `reading`, for numbers over all companies. Columns with personal data cannot be read in it."""
-        with self.reading() as stores:
-            stores.connection.execute(_COUNTING)
-            yield stores
+        with self._begun(partial(_begin_reading, principal=None, then=_COUNTING)) as (connection, _):
+            yield Stores(connection, None)
 
     def check_role(self) -> None:
         """Raise WrongRole now rather than at the first statement. A database that is away is checked later."""
@@ -370,9 +369,9 @@ def _begin(connection: Connection, *, principal: Principal | None, commit: Commi
     return Comparison(database_clock=row.database_clock, asked_at=asked_at, answered_at=answered_at)
 
 
-def _begin_reading(connection: Connection, *, principal: Principal | None) -> None:
+def _begin_reading(connection: Connection, *, principal: Principal | None, then: str = "") -> None:
     settings = _settings(principal, LOCK_S)
-    begin(connection, f"SELECT NULL{settings}; BEGIN READ ONLY" if settings else "BEGIN READ ONLY")
+    begin(connection, (f"SELECT NULL{settings}; BEGIN READ ONLY" if settings else "BEGIN READ ONLY") + then)
 
 
 def _settings(principal: Principal | None, lock_s: float) -> str:

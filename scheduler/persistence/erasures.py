@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Table, and_, any_, delete, func, insert, l
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.connection import Fixed
 from scheduler.persistence.lines import Lines
 from scheduler.persistence.many import among, given_instant
 from scheduler.persistence.redelivery import due_hints, is_from_the_future, taking
@@ -71,6 +72,7 @@ class Certificate:
     erased: Counts
 
 
+_COUNT_OPEN = Fixed(select(func.count(), func.min(erasures.c.asked_at)).where(erasures.c.finished_at.is_(None)))
 _CERTIFICATES = select(*(erasures.c[name] for name in Certificate.__dataclass_fields__))
 _certificate = partial(from_row, Certificate)
 CertificatePlace: TypeAlias = tuple[datetime, UUID]
@@ -111,8 +113,7 @@ class Erasures(Store):
 
     def count_open(self) -> tuple[int, datetime | None]:
         """Count the unfinished erasures, and return the instant of the oldest request."""
-        query = select(func.count(), func.min(erasures.c.asked_at)).where(erasures.c.finished_at.is_(None))
-        count, oldest_at = self._connection.execute(query).one()
+        count, oldest_at = self._connection.execute(_COUNT_OPEN).one()
         return count, oldest_at
 
     def newest(

@@ -231,23 +231,24 @@ class Inbox(Store):
 
     def count_unapplied(self) -> Sequence[Row[Any]]:
         """Count the waiting and quarantined commands of each company that has any, with the oldest waiting instant."""
-        waits = inbox.c.quarantined_at.is_(None)
-        return self._connection.execute(
-            select(
-                inbox.c.company_id,
-                func.count().filter(waits).label("waiting"),
-                func.min(inbox.c.received_at).filter(waits).label("oldest_at"),
-                func.count().filter(~waits).label("quarantined"),
-            )
-            .where(inbox.c.applied_at.is_(None))
-            .group_by(inbox.c.company_id)
-        ).all()
+        return self._connection.execute(_COUNT_UNAPPLIED).all()
 
 
 _UNAPPLIED = select(*(inbox.c[name] for name in UnappliedCommand.__dataclass_fields__)).where(
     inbox.c.applied_at.is_(None)
 )
 _unapplied = partial(from_row, UnappliedCommand)
+_WAITS = inbox.c.quarantined_at.is_(None)
+_COUNT_UNAPPLIED = Fixed(
+    select(
+        inbox.c.company_id,
+        func.count().filter(_WAITS).label("waiting"),
+        func.min(inbox.c.received_at).filter(_WAITS).label("oldest_at"),
+        func.count().filter(~_WAITS).label("quarantined"),
+    )
+    .where(inbox.c.applied_at.is_(None))
+    .group_by(inbox.c.company_id)
+)
 _DECISION = text("SELECT * FROM decision_answer(:id)")
 _COMPANY_DELETED = and_(
     inbox.c.company_id.is_not(None),

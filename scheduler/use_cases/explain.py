@@ -278,9 +278,13 @@ class Explain:
 
     def waiting(self) -> Sequence[Waiting]:
         """Count every company's attempts by state. Raises DatabaseAway."""
-        now = self._now()
         with self._database.counting() as stores:
-            rows = stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
+            return self.waiting_in(stores)
+
+    def waiting_in(self, stores: Stores) -> Sequence[Waiting]:
+        """Do the same in a transaction that counts."""
+        now = self._now()
+        rows = stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
         return [Waiting(**{**row._asdict(), "held": _held(row.held)}) for row in rows]
 
     def unsent_invitations(self) -> Sequence[Mails]:
@@ -291,7 +295,7 @@ class Explain:
     def carriers(self) -> Sequence[Carrier]:
         """Return the state of each carrier account. There is usually one. Raises DatabaseAway."""
         with self._database.counting() as stores:
-            return _carriers(stores)
+            return carriers_in(stores)
 
 
 def _held(by_rule: Mapping[str, tuple[int, float]]) -> dict[str, Held]:
@@ -299,14 +303,16 @@ def _held(by_rule: Mapping[str, tuple[int, float]]) -> dict[str, Held]:
     return {rule: found[rule] for rule in HOLDING if rule in found}
 
 
-def _carriers(stores: Stores) -> list[Carrier]:
+def carriers_in(stores: Stores) -> Sequence[Carrier]:
+    """Return the state of each carrier account in a transaction that counts."""
+    calls = stores.carrier_accounts.calls_at_once()
     return [
         Carrier(
             pause_reason=account.pause_reason,
             down_until=account.breaker.down_until,
             down_cause=account.breaker.cause if account.breaker.down_until is not None else None,
             on_trial=account.breaker.is_on_trial,
-            in_progress=stores.carrier_accounts.calls_at_once(account.id),
+            in_progress=calls.get(account.id, 0),
             max_calls=account.max_calls,
         )
         for account in stores.carrier_accounts.all()

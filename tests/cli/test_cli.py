@@ -34,10 +34,8 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.local.run_file import Running
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
-from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.alarms import Alarms, raise_in
-from scheduler.use_cases.operations.backlog import Backlog
-from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.alarms import raise_in
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import NOON, Seeded, TestClock, seed
@@ -547,21 +545,18 @@ def test_status_counts_unfinished_erasures_and_oldest_age(duecall: Duecall, tena
     assert "rasures" not in duecall("status").told
 
 
-def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses, now: TestClock) -> None:
+def test_metrics_equal_the_numbers_of_status(tenant: Tenant, pauses: Pauses) -> None:
     _in_every_way(tenant)
-    explain, backlog = Explain(tenant.context), Backlog(tenant.database, now)
+    counts = Counts(tenant.context)
     _delete_company(tenant, since=NOON - timedelta(minutes=3))
     pauses.pause(None, "a drill")
     _set_breaker(tenant, DOWN)
-    waits, alarms = CarrierWaits(tenant.database, now), Alarms(tenant.database, now)
     a_quarantined_callback(tenant, "a-token")
     with tenant.database.transaction() as stores:
         raise_in(stores, "CAUSE_LOST", NOON, company_id=tenant.company_id)
 
     def metrics() -> str:
-        counts = (explain.waiting(), explain.carriers(), waits.all(), backlog.commands())
-        callbacks, erasures = backlog.callbacks_quarantined(), backlog.erasures()
-        return health._counted_metrics(*counts, callbacks, erasures, {}, alarms.count_open()).decode()
+        return health._counted_metrics(counts.count()).decode()
 
     kinds = ("country", "caller")
     assert all(f'duecall_carrier_backoffs{{kind="{kind}"}} 0.0' in metrics() for kind in kinds)

@@ -120,7 +120,7 @@ LISTS: dict[str, Act] = {
 COUNTS: dict[str, Callable[[Stores], Any]] = {
     "attempts": lambda stores: stores.attempt_counts.counts(NOON, NOON),
     "commands": lambda stores: stores.inbox.count_unapplied(),
-    "carrier accounts": lambda stores: [stores.carrier_accounts.calls_at_once(each) for each in (1, 2)],
+    "carrier accounts": lambda stores: stores.carrier_accounts.calls_at_once(),
     "back-offs": lambda stores: stores.backoffs.waiting(),
     "callbacks": lambda stores: stores.carrier_events.count_quarantined(),
     "erasures": lambda stores: stores.erasures.count_open(),

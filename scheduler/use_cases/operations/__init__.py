@@ -10,6 +10,7 @@ For operators, by `duecall` and in the console:
     certificates         what was erased of deleted companies
     operator_commands    commands of operators: they cancel pending attempts in the turn of each interview
     backlog              counts of commands that are not applied, of callbacks in quarantine and of open erasures
+    counts               all numbers of `/metrics`
     carrier_waits        back-offs of the carrier by country and caller number, and stray calls
     database_sessions    sessions that keep rows locked
     reconcile            finds calls that a restored database does not contain

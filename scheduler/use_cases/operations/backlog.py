@@ -7,6 +7,7 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +38,8 @@ class Backlog:
 
     def commands(self) -> Mapping[UUID, Commands]:
         """Count unapplied commands by company. Companies without any are omitted. Raises DatabaseAway."""
-        now = self._now()
         with self._database.counting() as stores:
-            return {
-                row.company_id: Commands(
-                    waiting=row.waiting,
-                    oldest=_age(row.oldest_at, now),
-                    quarantined=row.quarantined,
-                )
-                for row in stores.inbox.count_unapplied()
-            }
+            return commands_in(stores, self._now())
 
     def callbacks_quarantined(self) -> int:
         """Count the carrier's callbacks that failed five times with an unexpected error. Raises DatabaseAway."""
@@ -55,10 +48,22 @@ class Backlog:
 
     def erasures(self) -> OpenErasures:
         """Count open erasures. Raises DatabaseAway."""
-        now = self._now()
         with self._database.counting() as stores:
-            count, oldest_at = stores.erasures.count_open()
-        return OpenErasures(count=count, oldest=_age(oldest_at, now))
+            return erasures_in(stores, self._now())
+
+
+def commands_in(stores: Stores, now: datetime) -> Mapping[UUID, Commands]:
+    """Count unapplied commands by company in a transaction that counts."""
+    return {
+        row.company_id: Commands(waiting=row.waiting, oldest=_age(row.oldest_at, now), quarantined=row.quarantined)
+        for row in stores.inbox.count_unapplied()
+    }
+
+
+def erasures_in(stores: Stores, now: datetime) -> OpenErasures:
+    """Count open erasures in a transaction that counts."""
+    count, oldest_at = stores.erasures.count_open()
+    return OpenErasures(count=count, oldest=_age(oldest_at, now))
 
 
 def _age(since: datetime | None, now: datetime) -> timedelta | None:
