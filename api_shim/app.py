@@ -69,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         uvicorn_logs_as_we_do()
         async with _open(settings or of_this_process(), tallies) as app.state.app_context:
             if settings is None:  # this process serves nothing else
+                await health.count_ahead(app.state.app_context)
                 collect_rarely()
             yield
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -210,6 +211,17 @@ def test_waiting_request_is_released_on_a_stop_signal(intake: Intake) -> None:
             # The server aborts waiting requests after 15 s, so a response shows that this one was released before.
             assert answer().status_code == 202
             assert api.wait(30) in {0, -signal.SIGTERM}
+
+
+def test_process_counts_before_it_serves_but_not_for_long(intake: Intake, postgres_url: str) -> None:
+    """The first count reads the catalogue of its tables, so that no request waits for that."""
+    port, a_wait = free_port(), "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with psycopg.connect(postgres_url) as owner:
+        owner.execute("LOCK TABLE carrier_backoffs")
+        with a_process(intake, f"-m uvicorn api_shim.app:app --port {port} --no-access-log"):
+            wait_until(lambda: intake.ask(a_wait), seconds=60, says="the count waits for the table")
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                wait_until(lambda: answers(client), says="the process serves without the count")
 
 
 def test_callback_is_stored_although_the_server_stops(intake: Intake, tenant: Tenant) -> None:
