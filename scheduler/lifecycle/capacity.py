@@ -79,16 +79,34 @@ def allot(
     now: datetime,
     within: timedelta,
 ) -> Allotment:
-    """Assign places to (attempt, company) pairs in their order. Each starts before `now + within`.
+    """Assign places to (attempt, company) pairs. Each starts before `now + within`.
 
-    A company without room or pace does not delay the companies behind it.
+    Each place of the account goes to the first pair whose company may start a call then. A company without room or pace
+    does not delay the companies behind it, because no place of the account waits for the next slot of a company.
     """
     places: list[Place] = []
     account = account.of_this_clock(now)
     paces = {company_id: pace.of_this_clock(now) for company_id, pace in companies.items()}
-    later: list[datetime] = []
-    for attempt_id, company_id in attempts:
-        company = paces.get(company_id)
+    left = list(attempts)
+    while found := _soonest(left, account, paces, now):
+        send_at, index = found
+        if send_at >= now + within:
+            break
+        attempt_id, company_id = left.pop(index)
+        places.append(Place(attempt_id=attempt_id, send_at=send_at))
+        account = account.taken(send_at)
+        paces[company_id] = paces[company_id].taken(send_at)
+    try_again_at = found[0] - within if found else None
+    return Allotment(places=tuple(places), account=account, companies=paces, try_again_at=try_again_at)
+
+
+def _soonest(
+    attempts: Sequence[tuple[UUID, UUID]], account: Pace, companies: Mapping[UUID, Pace], now: datetime
+) -> tuple[datetime, int] | None:
+    """Return when the next call may start, and which attempt it is: of those that may start then, the first."""
+    found: tuple[datetime, int] | None = None
+    for index, (_, company_id) in enumerate(attempts):
+        company = companies.get(company_id)
         if (
             company is None
             or company.room <= 0  # guard: company_room
@@ -100,13 +118,11 @@ def allot(
             account.next_slot_at,  # guard: account_pace
             company.next_slot_at,  # guard: company_pace
         )
-        if send_at >= now + within:
-            later.append(send_at - within)
-            continue
-        places.append(Place(attempt_id=attempt_id, send_at=send_at))
-        account = account.taken(send_at)
-        paces[company_id] = company.taken(send_at)
-    return Allotment(places=tuple(places), account=account, companies=paces, try_again_at=min(later) if later else None)
+        if found is None or send_at < found[0]:
+            found = send_at, index
+        if send_at <= max(now, account.next_slot_at):
+            break
+    return found
 
 
 _FEW = 20

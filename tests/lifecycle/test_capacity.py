@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,16 @@ def test_no_company_waits_behind_a_company_without_pace() -> None:
     slow = given_places(attempts(A, A, B, B), companies={A: a_pace(per_second=1), B: a_pace()})
     assert placed(slow) == [0, 2, 3]
     assert all(start < 0.01 for start in starts(slow)), "the slow company uses up no slot of the account"
+
+
+def test_no_place_of_the_account_waits_for_a_slower_company() -> None:
+    """A may start every half second. Its second call is the second in order, and starts when it may."""
+    of_account = a_pace(per_second=10)
+    allotment = given_places(
+        attempts(A, A, *[B] * 10), account=of_account, companies={A: a_pace(per_second=2), B: a_pace()}
+    )
+    assert starts(allotment) == pytest.approx([number / 10 for number in range(10)])
+    assert placed(allotment)[:6] == [0, 2, 3, 4, 5, 1]
 
 
 def test_company_that_is_not_locked_gets_no_place() -> None:
