@@ -1,7 +1,7 @@
 """Capacity: how many calls may start now, and when, by the pace and limits of the account and of each company."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -38,6 +38,10 @@ class Pace:
     per_second: float
     room: int
     """How many more calls may be in progress."""
+
+    @property
+    def last_start_at(self) -> datetime:
+        return self.next_slot_at - timedelta(seconds=1 / self.per_second)
 
     def of_this_clock(self, now: datetime) -> "Pace":
         """Return the pace, with its next slot set to `now` if a wrong clock had reserved it too far ahead."""
@@ -81,19 +85,23 @@ def allot(
 ) -> Allotment:
     """Assign places to (attempt, company) pairs. Each starts before `now + within`.
 
-    Each place of the account goes to the first pair whose company may start a call then. A company without room or pace
-    does not delay the companies behind it, because no place of the account waits for the next slot of a company.
+    Each place of the account goes to the company that may start a call then, and whose last call started longest ago:
+    to the first of its attempts. A claim of a single place would otherwise always serve the company that is due
+    earliest. No place waits for the next slot of a slower company.
     """
     places: list[Place] = []
     account = account.of_this_clock(now)
     paces = {company_id: pace.of_this_clock(now) for company_id, pace in companies.items()}
-    left = list(attempts)
+    left: dict[UUID, deque[UUID]] = {}
+    for attempt_id, company_id in attempts:
+        left.setdefault(company_id, deque()).append(attempt_id)
     while found := _soonest(left, account, paces, now):
-        send_at, index = found
+        send_at, company_id = found
         if send_at >= now + within:
             break
-        attempt_id, company_id = left.pop(index)
-        places.append(Place(attempt_id=attempt_id, send_at=send_at))
+        places.append(Place(attempt_id=left[company_id].popleft(), send_at=send_at))
+        if not left[company_id]:
+            del left[company_id]
         account = account.taken(send_at)
         paces[company_id] = paces[company_id].taken(send_at)
     try_again_at = found[0] - within if found else None
@@ -101,11 +109,11 @@ def allot(
 
 
 def _soonest(
-    attempts: Sequence[tuple[UUID, UUID]], account: Pace, companies: Mapping[UUID, Pace], now: datetime
-) -> tuple[datetime, int] | None:
-    """Return when the next call may start, and which attempt it is: of those that may start then, the first."""
-    found: tuple[datetime, int] | None = None
-    for index, (_, company_id) in enumerate(attempts):
+    company_ids: Iterable[UUID], account: Pace, companies: Mapping[UUID, Pace], now: datetime
+) -> tuple[datetime, UUID] | None:
+    """Return when the next call may start, and its company."""
+    found: list[tuple[datetime, datetime, int, UUID]] = []
+    for position, company_id in enumerate(company_ids):
         company = companies.get(company_id)
         if (
             company is None
@@ -118,11 +126,11 @@ def _soonest(
             account.next_slot_at,  # guard: account_pace
             company.next_slot_at,  # guard: company_pace
         )
-        if found is None or send_at < found[0]:
-            found = send_at, index
-        if send_at <= max(now, account.next_slot_at):
-            break
-    return found
+        found.append((send_at, company.last_start_at, position, company_id))
+    if not found:
+        return None
+    send_at, _, _, company_id = min(found)
+    return send_at, company_id
 
 
 _FEW = 20
@@ -197,14 +205,18 @@ def look_waits(send_at: Sequence[datetime], now: datetime) -> list[timedelta]:
     return [max(each - now, timedelta(0)) // LOOKS_TOGETHER * LOOKS_TOGETHER for each in send_at]
 
 
-def in_turns(due: Iterable[DueT]) -> list[DueT]:
+def in_turns(due: Iterable[DueT], last_start_of: Callable[[UUID], float] = lambda _: 0.0) -> list[DueT]:
     """Sort due attempts in dialling order: first the first attempt of each company, then the second of each, ...
 
-    A company's thousand attempts do not delay another company's only one. Within a company manual attempts (invokes)
-    go first, then the earliest due.
+    A company's thousand attempts do not delay another company's only one. In each turn the company whose last call
+    started longest ago goes first, if that is known. Within a company manual attempts (invokes) go first, then the
+    earliest due.
     """
     # By the numbers of the ids: UUIDs themselves compare several times as slowly.
     turns: dict[UUID, Iterator[int]] = defaultdict(count)
     in_own_order = sorted(due, key=lambda each: (not each.manual, each.due_at, each.id.int))
-    order = [((next(turns[each.company_id]), each.due_at, each.id.int), each) for each in in_own_order]
+    order = [
+        ((next(turns[each.company_id]), last_start_of(each.company_id), each.due_at, each.id.int), each)
+        for each in in_own_order
+    ]
     return [each for _, each in sorted(order, key=itemgetter(0))]

@@ -223,7 +223,8 @@ class Dialler:
     async def _give_turns(self) -> None:
         ids = self._hand.without_a_turn()
         if ids:
-            self._hand.give_turns(ids, await self._in_thread(lambda: self._dial.hinted(ids)))
+            pending = await self._in_thread(lambda: self._dial.hinted(ids))
+            self._hand.give_turns(ids, pending, cache(self._paces.last_start_of))
 
     def _next_ids(self) -> list[UUID]:
         """Return the next ids to claim, as many as this machine can send soon and the account may start."""

@@ -98,6 +98,17 @@ def test_no_place_of_the_account_waits_for_a_slower_company() -> None:
     assert placed(allotment)[:6] == [0, 2, 3, 4, 5, 1]
 
 
+def test_place_goes_to_the_company_whose_last_call_is_oldest() -> None:
+    """One place a claim: the company that is due first does not take each of them."""
+    account, companies = a_pace(per_second=1), {A: a_pace(per_second=1), B: a_pace(per_second=1)}
+    given = []
+    for second in range(6):
+        allotment = allot(attempts(A, A, A, B, B, B), account, companies, NOW + second * A_SECOND, A_SECOND)
+        account, companies = allotment.account, dict(allotment.companies)
+        given += placed(allotment)
+    assert given == [0, 3] * 3
+
+
 def test_company_that_is_not_locked_gets_no_place() -> None:
     assert placed(given_places(attempts(A, B), companies={B: a_pace()})) == [1]
 
@@ -156,6 +167,13 @@ def test_manual_attempts_go_first_within_their_company_only() -> None:
     retries = [due(2, 4, minutes=5), due(2, 5, minutes=6)]
     in_order = [theirs[0], retries[0], theirs[1], retries[1], their_retry]
     assert in_turns([their_retry, *retries, *reversed(theirs)]) == in_order
+
+
+def test_turn_begins_with_the_company_whose_last_call_is_oldest() -> None:
+    last_starts = {UUID(int=1): 20.0, UUID(int=2): 10.0}
+    early, later = due(1, 1), due(2, 2, minutes=5)
+    assert in_turns([early, later], last_starts.__getitem__) == [later, early]
+    assert in_turns([early, later]) == [early, later]
 
 
 def test_turn_of_several_companies_is_by_due_time_then_id() -> None:

@@ -136,8 +136,17 @@ class Hand:
         """Return the ids that `give_turns` has not received yet."""
         return list(self._tried | self._new)
 
-    def give_turns(self, ids: Collection[UUID], pending: Iterable[Hinted]) -> None:
-        """Sort the `pending` attempts into the order of turns. The other `ids` are not pending and are dropped."""
+    def give_turns(
+        self,
+        ids: Collection[UUID],
+        pending: Iterable[Hinted],
+        last_start_of: Callable[[UUID], float] = lambda _: 0.0,
+    ) -> None:
+        """Sort the `pending` attempts into the order of turns. The other `ids` are not pending and are dropped.
+
+        `last_start_of` returns when a company's last call started, as far as this worker knows. At a low pace a claim
+        takes one attempt, and the company that is due earliest would take each of them.
+        """
         known = self._tried | self._new
         until = {each: known[each] for each in ids if each in known}
         for each in until:
@@ -146,7 +155,7 @@ class Hand:
         fresh = {each.id: each for each in pending if each.id in until}
         self._until.update({each: until[each] for each in fresh})
         former = [each for each in self._hints if each.id in self._until and each.id not in fresh]
-        self._hints = in_turns([*former, *fresh.values()])
+        self._hints = in_turns([*former, *fresh.values()], last_start_of)
 
     def next(self, instant: float, limit: int, limit_of: Callable[[UUID], int] | None = None) -> list[UUID]:
         """Return up to `limit` ids that may be tried now, in turn. Drops hints whose release has ended.

@@ -38,6 +38,11 @@ class KnownPaces:
         """Return the same for a company."""
         return _places(self._companies.get(company_id), now)
 
+    def last_start_of(self, company_id: UUID) -> float:
+        """Return when the company's last known call started, in seconds since 1970. 0 if none is known."""
+        pace = self._companies.get(company_id)
+        return 0.0 if pace is None else pace.last_start_at.timestamp()
+
 
 def _places(pace: Pace | None, now: datetime) -> int:
     return AT_MOST_A_TRANSACTION if pace is None else max(1, pace.places(now, SEND_SPAN))

@@ -36,6 +36,15 @@ def test_companies_take_turns() -> None:
     assert numbers(hand.next(1.0, 2)) == [1, 4]
 
 
+def test_company_whose_last_call_is_oldest_has_the_first_turn() -> None:
+    """A claim may take a single attempt, and that of the company due first would be taken each time."""
+    hand, hints = Hand(), [a_hint(1), a_hint(2, B)]
+    for last_starts, first in (({A: 20.0, B: 10.0}, 2), ({A: 20.0, B: 30.0}, 1)):
+        hand.take([each.id for each in hints], 0.0)
+        hand.give_turns(hand.without_a_turn(), hints, last_starts.__getitem__)
+        assert numbers(hand.next(0.0, 1)) == [first]
+
+
 def test_later_hint_of_another_company_gets_its_turn() -> None:
     hand = a_hand(*(a_hint(number) for number in range(50)))
     late = a_hint(60, B)

@@ -46,6 +46,13 @@ def test_known_pace_limits_the_ids_of_a_claim() -> None:
     assert paces.of_company(B, NOON) == AT_MOST_A_TRANSACTION
 
 
+def test_last_start_of_a_company_is_a_step_before_its_next_slot() -> None:
+    paces = KnownPaces()
+    paces.learn(a_pace(), {A: a_pace(per_second=2.0)})
+    assert paces.last_start_of(A) == (NOON - A_SECOND / 2).timestamp()
+    assert paces.last_start_of(B) == 0.0
+
+
 def test_outdated_pace_lets_one_attempt_try() -> None:
     paces = KnownPaces()
     paces.learn(a_pace(room=0), {A: a_pace(room=0)})
