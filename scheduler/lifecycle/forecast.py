@@ -1,7 +1,7 @@
 """Forecast: at which instants the calls that become due can start, and how many of them fall past closing.
 
 Calls are a fluid. Each company's queue is served in the order of due times, at most at its pace. A full company or
-account starts a call whenever one ends. Companies share the account equally, as `capacity.in_turns` shares it, and a
+account starts a call whenever one ends. Companies share the account equally, as `capacity.allot` shares it, and a
 company that needs less than its share leaves the rest to the others. Calls in progress end at a constant rate for each
 call (one in `call_lasts`). Between two events every rate is constant, so the result is exact and not a sum of steps.
 

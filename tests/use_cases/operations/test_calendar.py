@@ -1,5 +1,7 @@
 """The forecast comes true: it predicts the starts of the dial loop, which runs on a clock that is moved."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -8,8 +10,10 @@ import pytest
 from scheduler.domain.call import Accepted
 from scheduler.domain.company import EVERY_DAY, CallLimits, CallTimeInterval
 from scheduler.hashing import Hasher
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.database import Database
+from scheduler.use_cases.dialling.claims import PLACES_COME_TOGETHER
+from scheduler.use_cases.dialling.hand import Hand
+from scheduler.use_cases.dialling.known_paces import KnownPaces
 from scheduler.use_cases.operations.calendar import Calendars
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
@@ -17,12 +21,15 @@ from tests.conftest import NOON, TestClock, seed
 from tests.support.builders import RecordingHints, Tenant, a_sid, a_tenant, of_company
 from tests.verification.nights.bulk_attempts import FIRST, bulk_attempts
 
-SHORT = timedelta(minutes=6)
-OF_ALL = 0.05
-OF_A_COMPANY = 0.1
-"""The shares of companies are exact only over several releases, which are sized by the pace of the account."""
-TICK, SHORTEST_TICK = timedelta(seconds=1), timedelta(milliseconds=10)
-IDLE_FOR = timedelta(minutes=2)
+SHORT = timedelta(minutes=4)
+LONG = timedelta(hours=6)
+WITHIN = 0.05
+SLOW_ACCOUNT = [(1.0, [(200, 0), (80, 120)]), (1.0, [(150, 60)]), (0.2, [(120, 1)])]
+"""For each company: its pace, and its calls with the seconds until they are due."""
+FAST_ACCOUNT = [(10.0, [(300, 0)]), (10.0, [(150, 10)]), (2.0, [(100, 0)])]
+ONE_LATER = [(1.0, [(150, 0)]), (1.0, [(50, 30)])]
+TICK, A_MOMENT = timedelta(seconds=1), timedelta(milliseconds=5)
+IDLE_FOR = timedelta(seconds=30)
 """No call starts for this time: the dial loop has ended."""
 
 
@@ -32,63 +39,109 @@ def hours(closes_in: timedelta) -> tuple[CallTimeInterval, ...]:
     return (CallTimeInterval(days=EVERY_DAY, start=start, end=timedelta(hours=14) + closes_in),)
 
 
-def started(tenant: Tenant, now: TestClock, hints: RecordingHints) -> dict[UUID, list[timedelta]]:
-    """Let releases, claims, last looks and records run until nothing starts. Return the starts of each company."""
-    release = Release(tenant.context, hints, tenant.account_id)
-    starts: dict[UUID, list[timedelta]] = {}
-    waiting: dict[UUID, None] = {}
-    idle_since = now()
-    while now() - idle_since < IDLE_FOR:
-        release.round(resends=False)
-        waiting.update(dict.fromkeys(hints.ids(tasks.DIAL)))
-        hints.rung.clear()
-        claims = tenant.dial.claim([*waiting][:AT_MOST_A_TRANSACTION])
-        waiting = dict.fromkeys(claims.waiting)
+class DialLoop:
+    """The loop of a dialler on a clock that is moved, with the product's hand and paces. Its POSTs take no time."""
+
+    def __init__(self, tenant: Tenant, now: TestClock, hints: RecordingHints) -> None:
+        self._tenant, self._now, self._hints = tenant, now, hints
+        self._release = Release(tenant.context, hints, tenant.account_id)
+        self._hand, self._paces = Hand(), KnownPaces()
+        self._account_free_at = NOON
+        self._last_start_at = NOON
+        self.starts: dict[UUID, list[timedelta]] = defaultdict(list)
+
+    def run(self) -> None:
+        """Let releases, claims, last looks and records run until nothing starts."""
+        released_at = NOON - TICK
+        while self._now() < self._last_start_at + IDLE_FOR:
+            if self._now() >= released_at + TICK:
+                released_at = self._now()
+                self._release.round(resends=False)
+                self._hand.take(self._hints.ids(tasks.DIAL), self._seconds())
+                self._hints.rung.clear()
+            ids = self._next_ids() if self._account_free_at <= self._now() else []
+            if ids:
+                self._dial(ids)
+            ready_at = NOON + timedelta(seconds=self._hand.ready_at() or 0.0)
+            next_at = max(self._account_free_at, ready_at, self._now() + A_MOMENT)
+            self._now.instant = min(next_at, released_at + TICK)
+
+    def _seconds(self) -> float:
+        return (self._now() - NOON).total_seconds()
+
+    def _next_ids(self) -> list[UUID]:
+        limit, dial = self._paces.of_account(self._now()), self._tenant.dial
+        if ids := self._hand.untried(limit):
+            return ids
+        if fresh := self._hand.without_a_turn():
+            self._hand.give_turns(fresh, dial.hinted(fresh), self._paces.last_start_of)
+        return self._hand.next(self._seconds(), limit, lambda company: self._paces.of_company(company, self._now()))
+
+    def _dial(self, ids: Sequence[UUID]) -> None:
+        claimed_at = self._now()
+        claims = self._tenant.dial.claim(ids)
+        again_at = claims.try_again_at or claimed_at - PLACES_COME_TOGETHER / 2
+        again_s = max(again_at + PLACES_COME_TOGETHER - claimed_at, A_MOMENT).total_seconds()
+        self._paces.learn(claims.account, claims.companies)
+        self._hand.drop(each for each in ids if each not in claims.waiting)
+        self._hand.hold(claims.full, self._seconds() + again_s)
+        self._account_free_at = claims.account_free_at or claimed_at
         sent = []
         for each in sorted(claims.claimed, key=lambda each: each.send_at):
-            now.instant = max(now(), each.send_at)
-            if tenant.dial.last_look(each.attempt) is not None:
-                starts.setdefault(each.attempt.company_id, []).append(now() - NOON)
+            self._now.instant = max(claimed_at, each.send_at)
+            if self._tenant.dial.last_look(each.attempt) is not None:
+                self._last_start_at = self._now()
+                self.starts[each.attempt.company_id].append(self._now() - NOON)
                 sent.append((each.attempt, Accepted(call_sid=a_sid())))
-                idle_since = now()
-        tenant.dial.record(sent)
-        if not claims.claimed:
-            now.instant = min(max(claims.try_again_at or now() + TICK, now() + SHORTEST_TICK), now() + TICK)
-    return starts
+        self._now.instant = claimed_at  # the next claim is made before the calls of this one are sent
+        self._tenant.dial.record(sent)
 
 
-@pytest.mark.parametrize("closes_in", [SHORT, timedelta(hours=6)])
+@pytest.mark.parametrize(
+    ("calls_per_second", "installation", "closes_in"),
+    [
+        pytest.param(1.4, SLOW_ACCOUNT, SHORT, id="slow account, calls past closing"),
+        pytest.param(1.4, SLOW_ACCOUNT, LONG, id="slow account"),
+        pytest.param(14.0, FAST_ACCOUNT, LONG, id="fast account, a slow company"),
+        pytest.param(1.0, ONE_LATER, LONG, id="account with the pace of one company"),
+    ],
+)
 def test_forecast_comes_true(
     database: Database,
     postgres_url: str,
     hasher: Hasher,
     now: TestClock,
     hints: RecordingHints,
+    calls_per_second: float,
+    installation: list[tuple[float, list[tuple[int, int]]]],
     closes_in: timedelta,
 ) -> None:
-    fast, later, slow = (
+    companies = [
         seed(
             database,
             NOON,
             intervals=hours(closes_in),
             limits=CallLimits(calls_per_second=pace, concurrent_calls=1000),
         )
-        for pace in (1.0, 1.0, 0.2)
-    )
-    tenant = a_tenant(database, fast, hasher, now, calls_per_second=1.4)
-    for company, count, due_in in ((fast, 200, 0), (fast, 80, 120), (later, 150, 60), (slow, 120, 0)):
-        due_at = NOON + timedelta(seconds=due_in)
-        bulk_attempts(postgres_url, of_company(tenant, company), count, due_at=due_at, kinds=[FIRST])
+        for pace, _ in installation
+    ]
+    tenant = a_tenant(database, companies[0], hasher, now, calls_per_second=calls_per_second)
+    for company, (_, calls) in zip(companies, installation, strict=True):
+        for count, due_in in calls:
+            due_at = NOON + timedelta(seconds=due_in)
+            bulk_attempts(postgres_url, of_company(tenant, company), count, due_at=due_at, kinds=[FIRST])
     forecast = Calendars(tenant.context).day().forecast
-    starts = started(tenant, now, hints)
+    loop = DialLoop(tenant, now, hints)
+    loop.run()
+    starts = loop.starts
     every = sorted(each for own in starts.values() for each in own)
-    assert forecast.total.calls == 550
+    assert forecast.total.calls == sum(count for _, calls in installation for count, _ in calls)
     past = forecast.total.calls - len(every)
     assert (past > 0) == (closes_in == SHORT), "only one of the cases has calls past closing"
-    assert forecast.total.past_closing == pytest.approx(past, rel=OF_ALL)
+    assert forecast.total.past_closing == pytest.approx(past, rel=WITHIN)
     assert forecast.total.last_start_at is not None
-    assert (forecast.total.last_start_at - NOON) / every[-1] == pytest.approx(1, rel=OF_ALL)
-    for company in (fast, later, slow):
+    assert (forecast.total.last_start_at - NOON) / every[-1] == pytest.approx(1, rel=WITHIN)
+    for company in companies:
         found, own = forecast.companies[company.company_id], starts[company.company_id]
         assert found.last_start_at is not None
-        assert (found.last_start_at - NOON) / own[-1] == pytest.approx(1, rel=OF_A_COMPANY)
+        assert (found.last_start_at - NOON) / own[-1] == pytest.approx(1, rel=WITHIN)
