@@ -4,6 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from itertools import count
 from math import ceil
 from operator import itemgetter
@@ -92,45 +93,71 @@ def allot(
     places: list[Place] = []
     account = account.of_this_clock(now)
     paces = {company_id: pace.of_this_clock(now) for company_id, pace in companies.items()}
-    left: dict[UUID, deque[UUID]] = {}
-    for attempt_id, company_id in attempts:
-        left.setdefault(company_id, deque()).append(attempt_id)
-    while found := _soonest(left, account, paces, now):
-        send_at, company_id = found
-        if send_at >= now + within:
-            break
-        places.append(Place(attempt_id=left[company_id].popleft(), send_at=send_at))
-        if not left[company_id]:
-            del left[company_id]
-        account = account.taken(send_at)
-        paces[company_id] = paces[company_id].taken(send_at)
-    try_again_at = found[0] - within if found else None
-    return Allotment(places=tuple(places), account=account, companies=paces, try_again_at=try_again_at)
-
-
-def _soonest(
-    company_ids: Iterable[UUID], account: Pace, companies: Mapping[UUID, Pace], now: datetime
-) -> tuple[datetime, UUID] | None:
-    """Return when the next call may start, and its company."""
-    found: list[tuple[datetime, datetime, int, UUID]] = []
-    for position, company_id in enumerate(company_ids):
-        company = companies.get(company_id)
-        if (
-            company is None
-            or company.room <= 0  # guard: company_room
-            or account.room <= 0  # guard: account_room
-        ):
-            continue
+    waiting = _Waiting(attempts, paces)
+    try_again_at = None
+    while (
+        (company_id := waiting.next(max(now, account.next_slot_at))) is not None
+        and account.room > 0  # guard: account_room
+    ):
         send_at = max(
             now,
             account.next_slot_at,  # guard: account_pace
-            company.next_slot_at,  # guard: company_pace
+            paces[company_id].next_slot_at,  # guard: company_pace
         )
-        found.append((send_at, company.last_start_at, position, company_id))
-    if not found:
-        return None
-    send_at, _, _, company_id = min(found)
-    return send_at, company_id
+        if send_at >= now + within:
+            try_again_at = send_at - within
+            break
+        places.append(Place(attempt_id=waiting.take(), send_at=send_at))
+        account = account.taken(send_at)
+        paces[company_id] = paces[company_id].taken(send_at)
+        waiting.rest(company_id)
+    return Allotment(places=tuple(places), account=account, companies=paces, try_again_at=try_again_at)
+
+
+class _Waiting:
+    """The companies whose attempts wait for a place. `paces` are theirs, and the caller replaces them."""
+
+    def __init__(self, attempts: Iterable[tuple[UUID, UUID]], paces: Mapping[UUID, Pace]) -> None:
+        self._paces = paces
+        self._attempts: dict[UUID, deque[UUID]] = {}
+        for attempt_id, company_id in attempts:
+            self._attempts.setdefault(company_id, deque()).append(attempt_id)
+        self._positions = {company_id: position for position, company_id in enumerate(self._attempts)}
+        # Heaps: a claim may have 200 attempts of as many companies, which would be compared for each place.
+        self._resting: list[tuple[datetime, datetime, int, UUID]] = []
+        """Their next slot, their last start, their position."""
+        self._ready: list[tuple[datetime, int, UUID]] = []
+        for company_id in self._attempts:
+            self.rest(company_id)
+
+    def rest(self, company_id: UUID) -> None:
+        """Let a company wait for its next slot, if it has an attempt left and may start another call."""
+        pace = self._paces.get(company_id)
+        if (
+            pace is None
+            or pace.room <= 0  # guard: company_room
+            or not self._attempts[company_id]
+        ):
+            return
+        heappush(self._resting, (pace.next_slot_at, pace.last_start_at, self._positions[company_id], company_id))
+
+    def next(self, opens_at: datetime) -> UUID | None:
+        """Return the company that starts the next call of an account whose next slot is at `opens_at`.
+
+        Of those that may start one then, it is the one whose last call started longest ago. Otherwise it is the one
+        with the next slot.
+        """
+        while self._resting and self._resting[0][0] <= opens_at:
+            _, last_start_at, position, company_id = heappop(self._resting)
+            heappush(self._ready, (last_start_at, position, company_id))
+        if self._ready:
+            return self._ready[0][-1]
+        return self._resting[0][-1] if self._resting else None
+
+    def take(self) -> UUID:
+        """Remove the company that `next` has returned, and return its first attempt."""
+        company_id = heappop(self._ready)[-1] if self._ready else heappop(self._resting)[-1]
+        return self._attempts[company_id].popleft()
 
 
 _FEW = 20
