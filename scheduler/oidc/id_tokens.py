@@ -41,13 +41,14 @@ def verified(tokens: Tokens, keys: KeySet, *, issuer: str, client_id: str, nonce
             {"nonce": nonce, "client_id": client_id, "access_token": tokens.access_token},
         )
         claims.validate(now=int(now.timestamp()), leeway=int(_LEEWAY.total_seconds()))
+        token.claims["sub"].encode()  # half of a surrogate pair cannot be hashed
     except InvalidKeyIdError:
         raise UnknownKey from None
     except ClaimError as error:
         raise SignInRefused(Refusal.NOT_VERIFIED, f"claim {error.claim}") from None
     except JoseError as error:
         raise SignInRefused(Refusal.NOT_VERIFIED, error.error) from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise SignInRefused(Refusal.NOT_VERIFIED, "malformed") from None
     if now.timestamp() - token.claims["iat"] > (SIGN_IN_LASTS + _LEEWAY).total_seconds():
         raise SignInRefused(Refusal.NOT_VERIFIED, "claim iat")

@@ -18,7 +18,7 @@ from scheduler.setting_urls import is_overheard
 _KEPT_S = 3600.0
 """Time after which the discovery document and the keys are requested again."""
 _LARGEST_ANSWER = 1_000_000
-_PUBLIC_KEYS = {"RSA", "EC"}
+_PUBLIC_KEYS = ("RSA", "EC")
 """Never a symmetric key: a token that is signed with the client's secret proves nothing."""
 _OK, _BAD_REQUEST, _UNAUTHORIZED = 200, 400, 401
 _REDIRECTS, _FAILURES = range(300, 400), range(500, 600)
@@ -106,17 +106,20 @@ class Provider:
 
     def _endpoint(self, document: dict[str, Any], name: str) -> str:
         """Return an address of the document. It must be https, unless the issuer is http on this machine."""
-        url = document.get(name)
+        given = document.get(name)
+        url = given if isinstance(given, str) else ""
         try:
-            parts = urlsplit(url if isinstance(url, str) else "")
+            parts = urlsplit(url)
             is_safe = parts.scheme == "https" or (
                 parts.scheme == "http" and self.issuer.startswith("http://") and not is_overheard(parts.geturl())
             )
+            _ = parts.port  # raises for a number that no port has
         except ValueError:
             is_safe = False
-        if not is_safe or not parts.hostname or parts.username is not None or parts.fragment:
+        # Also line breaks, which `urlsplit` leaves out, and half of a surrogate pair, which no page can contain.
+        if not is_safe or not parts.hostname or parts.username is not None or parts.fragment or not url.isprintable():
             raise SignInRefused(Refusal.PROVIDER_WRONG, f"{name} is missing or not https")
-        return str(url)
+        return url
 
 
 def _key_set(document: dict[str, Any]) -> KeySet:
@@ -126,7 +129,7 @@ def _key_set(document: dict[str, Any]) -> KeySet:
         if isinstance(entry, dict) and entry.get("kty") in _PUBLIC_KEYS and entry.get("use", "sig") == "sig":
             try:
                 keys.append(JWKRegistry.import_key(entry))
-            except (JoseError, ValueError, TypeError):
+            except (JoseError, ValueError, TypeError, KeyError):
                 continue  # another key may be usable
     if not keys:
         raise SignInRefused(Refusal.PROVIDER_WRONG, "no usable key")
@@ -137,7 +140,7 @@ def _raise_refusal(status: int, answer: dict[str, Any]) -> NoReturn:
     code = answer.get("error")
     if code == "invalid_grant":
         raise SignInRefused(Refusal.CODE_REFUSED)
-    if status == _UNAUTHORIZED or code in {"invalid_client", "unauthorized_client"}:
+    if status == _UNAUTHORIZED or code in ("invalid_client", "unauthorized_client"):
         raise SignInRefused(Refusal.CLIENT_REFUSED)
     raise SignInRefused(Refusal.PROVIDER_WRONG, f"status {status} of the token endpoint")
 
@@ -165,7 +168,7 @@ async def _request(method: str, url: str, headers: dict[str, str], body: str | N
         raise SignInRefused(Refusal.PROVIDER_WRONG, "a redirect, which is not followed")
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         if status in {_BAD_REQUEST, _UNAUTHORIZED}:

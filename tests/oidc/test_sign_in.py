@@ -1,11 +1,14 @@
 """Sign-in with an identity provider: its answers, its time, the state of a browser, and roles and ids in claims."""
 
 import asyncio
+import json
 from collections.abc import Coroutine, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
+from joserfc.jwk import ECKey
 
 from scheduler.clock import machine_now
 from scheduler.domain.operator import OperatorRole
@@ -16,10 +19,19 @@ from scheduler.oidc.id_tokens import is_plain, role_of
 from scheduler.oidc.provider import Provider
 from scheduler.oidc.refusals import Refusal, SignInRefused
 from scheduler.oidc.sign_in import SignIn
-from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, an_identity_provider
+from tests.support.identity_provider import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    FIRST_KEY,
+    NESTED,
+    IdentityProvider,
+    a_key,
+    an_identity_provider,
+)
 from tests.support.servers import a_closed_port
 
 DISCOVERY = "/.well-known/openid-configuration"
+PUBLIC_KEYS = [key.as_dict(private=False) for key in (a_key("another"), ECKey.generate_key("P-256", {"kid": "curve"}))]
 VALUES = {role: f"duecall-{role}" for role in OperatorRole}
 
 
@@ -68,6 +80,9 @@ def refusal_of(work: Coroutine[Any, Any, object]) -> tuple[Refusal, str | None]:
         ({"token_endpoint": ["https://id.example.com"]}, "token_endpoint is missing or not https"),
         ({"jwks_uri": "file:///etc/passwd"}, "jwks_uri is missing or not https"),
         ({"jwks_uri": "https://[::1"}, "jwks_uri is missing or not https"),
+        ({"jwks_uri": "https://id.example.com:99999/keys"}, "jwks_uri is missing or not https"),
+        ({"authorization_endpoint": "https://id.example.com/\ud800"}, "authorization_endpoint is missing or not https"),
+        ({"authorization_endpoint": "https://id.exa\nmple.com/"}, "authorization_endpoint is missing or not https"),
         ({"end_session_endpoint": "/sign-out"}, "end_session_endpoint is missing or not https"),
     ],
 )
@@ -104,6 +119,44 @@ def test_failed_discovery_is_refused(
 ) -> None:
     provider.faults.status = {DISCOVERY: status}
     assert refusal_of(sign_in_at(provider.issuer).start()) == refusal
+
+
+@pytest.mark.parametrize("text", [NESTED, f'{{"issuer": {NESTED}}}', "1" * 5000, "\x00"])
+def test_unreadable_answer_is_refused(provider: IdentityProvider, text: str) -> None:
+    wrong = (Refusal.PROVIDER_WRONG, "status 200 without a JSON object")
+    at_provider = Provider(provider.issuer, CLIENT_ID, CLIENT_SECRET)
+    provider.faults.text = {DISCOVERY: text}
+    assert refusal_of(at_provider.metadata()) == wrong
+    provider.faults.text = {"/keys": text, "/token": text}
+    assert refusal_of(at_provider.keys()) == wrong
+    assert refusal_of(at_provider.tokens("code", "verifier", "http://127.0.0.1:1/")) == wrong
+
+
+@pytest.mark.parametrize("error", [["invalid_client"], {"a": 1}, 7, None])
+def test_error_that_is_no_text_is_refused(provider: IdentityProvider, error: Any) -> None:
+    provider.faults.text = {"/token": json.dumps({"error": error})}
+    provider.faults.text_status = httpx.codes.BAD_REQUEST
+    asked = Provider(provider.issuer, CLIENT_ID, CLIENT_SECRET).tokens("code", "verifier", "http://127.0.0.1:1/")
+    assert refusal_of(asked) == (Refusal.PROVIDER_WRONG, "status 400 of the token endpoint")
+
+
+# ---- the keys
+
+
+@pytest.mark.parametrize("member", ["kty", "crv", "x", "y", "n", "e", "kid", "use", "alg", "key_ops"])
+@pytest.mark.parametrize("value", [None, True, 7, "", "secp256k1", ["RSA"], {"RSA": 1}, [[]]])
+def test_unusable_key_is_left_out(provider: IdentityProvider, member: str, value: Any) -> None:
+    wrong = [{**key, member: value} for key in PUBLIC_KEYS if member in {*key, "use", "alg", "key_ops"}]
+    provider.faults.text = {"/keys": json.dumps({"keys": [value, *wrong, FIRST_KEY.as_dict(private=False)]})}
+    keys = asyncio.run(Provider(provider.issuer, CLIENT_ID, CLIENT_SECRET).keys())
+    assert keys.get_by_kid("first").thumbprint() == FIRST_KEY.thumbprint()
+
+
+@pytest.mark.parametrize("keys", [None, 7, "RSA", [], {}, [7], [{"kty": ["RSA"]}], [{"kty": {}}]])
+def test_provider_without_usable_keys_is_refused(provider: IdentityProvider, keys: Any) -> None:
+    provider.faults.text = {"/keys": json.dumps({"keys": keys})}
+    refusal = refusal_of(Provider(provider.issuer, CLIENT_ID, CLIENT_SECRET).keys())
+    assert refusal == (Refusal.PROVIDER_WRONG, "no usable key")
 
 
 def test_redirect_of_the_discovery_is_not_followed(provider: IdentityProvider) -> None:

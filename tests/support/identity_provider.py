@@ -15,7 +15,7 @@ from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 
-from joserfc import jwt
+from joserfc import jws
 from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,6 +25,8 @@ from starlette.routing import Route
 from tests.support.servers import a_door, a_server, address_of
 
 CLIENT_ID, CLIENT_SECRET = "the console", "a secret: of 100% the+console"
+NESTED = "[" * 100_000 + "]" * 100_000
+"""A text that no JSON parser of Python reads to its end."""
 PERSON = {"email": "jana.canary@example.com", "name": "Jana Canary", "phone_number": "+421905123456"}
 
 
@@ -53,6 +55,9 @@ class Faults:
     takes_codes_twice: bool = False
     status: dict[str, int] = field(default_factory=dict)
     """Status of each path that fails."""
+    text: dict[str, str] = field(default_factory=dict)
+    """In place of the answer of each path, as JSON."""
+    text_status: int = 200
     hangs_at: str | None = None
     redirects_at: str | None = None
 
@@ -110,8 +115,9 @@ class IdentityProvider:
             parts = [{"alg": "HS256", **self.faults.header}, present]
             signed = ".".join(_encoded(json.dumps(part).encode()) for part in parts)
             return f"{signed}.{_encoded(hmac.digest(key, signed.encode(), 'sha256'))}"
-        header = {"alg": "RS256", "kid": key.kid, **self.faults.header}
-        return jwt.encode(header, present, key, algorithms=[header["alg"]])
+        header = {"typ": "JWT", "alg": "RS256", "kid": key.kid, **self.faults.header}
+        # Not by `jwt.encode`, which cannot write half of a surrogate pair.
+        return jws.serialize_compact(header, json.dumps(present).encode(), key, algorithms=[header["alg"]])
 
     async def _failure(self, request: Request) -> Response | None:
         path = request.url.path
@@ -122,6 +128,8 @@ class IdentityProvider:
             return RedirectResponse(f"/elsewhere{path}")
         if path in self.faults.status:
             return Response("<h1>Error</h1>", self.faults.status[path])
+        if path in self.faults.text:
+            return Response(self.faults.text[path], self.faults.text_status, media_type="application/json")
         return None
 
     async def _document(self, request: Request) -> Response:
@@ -137,7 +145,8 @@ class IdentityProvider:
             "authorization_response_iss_parameter_supported": True,
             **self.faults.document,
         }
-        return JSONResponse({name: value for name, value in document.items() if value is not None})
+        present = {name: value for name, value in document.items() if value is not None}
+        return Response(json.dumps(present), media_type="application/json")  # in ASCII, as half of a surrogate pair
 
     async def _elsewhere(self, request: Request) -> Response:
         """The page to which a redirect leads: a correct answer, so that following it would succeed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from joserfc import jws
 from joserfc.jwk import ECKey, OctKey
 from sqlalchemy import text
 
@@ -22,6 +23,7 @@ from tests.support.identity_provider import (
     CLIENT_ID,
     CLIENT_SECRET,
     FIRST_KEY,
+    NESTED,
     PERSON,
     IdentityProvider,
     a_key,
@@ -221,6 +223,7 @@ _WRONG_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"sub": None}, "claim sub"),
     ({"sub": ""}, "claim sub"),
     ({"sub": 7}, "claim sub"),
+    ({"sub": "\ud800"}, "malformed"),
     ({"at_hash": "another"}, "claim at_hash"),
 ]
 
@@ -272,6 +275,12 @@ def _malformed(oidc: OidcConsole) -> None:
     oidc.provider.faults.id_token = "not.a.token"
 
 
+def _nested(oidc: OidcConsole) -> None:
+    header = {"alg": "RS256", "kid": FIRST_KEY.kid}
+    # Shorter than NESTED: of a long token nothing is read.
+    oidc.provider.faults.id_token = jws.serialize_compact(header, b"[" * 3000, FIRST_KEY)
+
+
 @pytest.mark.parametrize(
     ("forge", "cause"),
     [
@@ -281,9 +290,10 @@ def _malformed(oidc: OidcConsole) -> None:
         (_with_another_key, "bad_signature"),
         (_with_an_unknown_key, "unknown key"),
         (_malformed, "decode_error"),
+        (_nested, "malformed"),
     ],
 )
-def test_token_that_the_provider_did_not_sign_is_refused(
+def test_forged_or_malformed_token_is_refused(
     oidc: OidcConsole, browser: httpx.Client, caplog: pytest.LogCaptureFixture, forge: Any, cause: str
 ) -> None:
     forge(oidc)
@@ -420,6 +430,20 @@ def test_failure_of_the_provider_is_shown(oidc: OidcConsole, browser: httpx.Clie
     assert_refused(oidc, browser, oidc.sign_in(browser), AWAY if is_away else BAD_GATEWAY, says)
     oidc.provider.faults.status = {}
     assert continued(oidc.sign_in(browser)) == "/"
+
+
+@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/keys", "/token"])
+@pytest.mark.parametrize("text", [NESTED, '{"keys": [{"kty": ["jana.canary@example.com"]}]}'])
+def test_unusable_answer_of_the_provider_is_shown(settings: Settings, oidc: OidcConsole, path: str, text: str) -> None:
+    oidc.provider.faults.text = {path: text}
+    with served(with_provider(settings, oidc.provider.issuer)) as url:
+        fresh = OidcConsole(url=url, provider=oidc.provider, sessions=oidc.sessions, headers={})
+        with fresh.browser() as browser:
+            answer = browser.post("/sign-in/oidc")
+            if path in ("/keys", "/token"):
+                answer = fresh.finish(browser, continued(answer))
+            assert_refused(fresh, browser, answer, BAD_GATEWAY, "answers in an unexpected way")
+    assert "canary" not in answer.text
 
 
 def test_wrong_secret_of_the_console_is_shown(settings: Settings, oidc: OidcConsole) -> None:
