@@ -121,7 +121,7 @@ async def is_alive(request: Request) -> Response:
 
 @router.get("/live")
 async def live(request: Request, session: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    return LiveResponse(console_context(request).live, session.id)
+    return LiveResponse(console_context(request).live, session)
 
 
 def _handle_errors(app: FastAPI) -> None:

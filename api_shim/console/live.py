@@ -1,6 +1,7 @@
 """Changed fragments of open pages, as server-sent events. One poller a process, however many browsers watch."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from scheduler.clock import monotonic
+from scheduler.domain.operator import ConsoleSession
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway
 
@@ -20,6 +22,9 @@ POLL_EVERY_S = 1.5
 _KEEP_ALIVE_S = 15.0
 """A stream without events sends a comment after this time, so that a vanished browser is noticed."""
 MOST_STREAMS = 100
+MOST_OF_AN_OPERATOR = 5
+"""Streams of one operator, so that others keep theirs. A browser opens six connections to a host over HTTP/1.1, and
+needs one of them for pages."""
 _AWAY = 503
 Fragments: TypeAlias = Mapping[str, str]
 """HTML by the id of the element that contains it."""
@@ -39,7 +44,8 @@ class Live:
 
     poll: Callable[[], Awaitable[Polled]]
     every_s: float = POLL_EVERY_S
-    _streams: int = 0
+    _streams: Counter[str] = field(default_factory=Counter)
+    """Numbers of open streams by the actors of their operators."""
     _last: Polled | None = None
     _number: int = 0
     """Of the last poll. A stream that waits for the next one cannot miss it."""
@@ -48,20 +54,21 @@ class Live:
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
-        """Take a place for one stream and free it at the end. False: all `MOST_STREAMS` places are taken.
+    def place(self, actor: str) -> Iterator[bool]:
+        """Take a place for one stream of an operator and free it at the end. False: the operator or all have the most.
 
-        The place is taken at once: a stream begins later, so requests of the same instant would all find it free.
+        By actor, because an operator may sign in again for another session. The place is taken at once: a stream begins
+        later, so requests of the same instant would all find it free.
         """
-        if self._streams >= MOST_STREAMS:
+        if self._streams.total() >= MOST_STREAMS or self._streams[actor] >= MOST_OF_AN_OPERATOR:
             yield False
             return
-        self._streams += 1
+        self._streams[actor] += 1
         try:
             yield True
         finally:
-            self._streams -= 1
-            if self._streams == 0 and self._task is not None:
+            self._streams -= Counter((actor,))  # removes a number that becomes zero
+            if not self._streams and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
@@ -134,14 +141,15 @@ class Live:
 
 
 class LiveResponse(StreamingResponse):
-    """The stream of a session, or a 503 while all places are taken."""
+    """The stream of a session, or a 503 while all places, or those of its operator, are taken."""
 
-    def __init__(self, live: Live, session_id: UUID) -> None:
-        super().__init__(live.stream(session_id), media_type="text/event-stream")
+    def __init__(self, live: Live, session: ConsoleSession) -> None:
+        super().__init__(live.stream(session.id), media_type="text/event-stream")
         self._live = live
+        self._actor = session.actor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._live.place() as is_free:
+        with self._live.place(self._actor) as is_free:
             if is_free:
                 await super().__call__(scope, receive, send)
             else:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -186,10 +186,40 @@ def test_place_of_a_stream_is_taken_before_it_begins(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(live, "MOST_STREAMS", 2)
     streams = live.Live(poll=poll)
-    with streams.place() as first, streams.place() as second, streams.place() as third:
+    with streams.place("link:1") as first, streams.place("link:2") as second, streams.place("link:3") as third:
         assert (first, second, third) == (True, True, False)
-    with streams.place() as again:
+    with streams.place("link:3") as again:
         assert again
+
+
+def test_operator_has_a_bounded_number_of_streams() -> None:
+    async def poll() -> live.Polled:
+        raise AssertionError("no stream has begun")
+
+    streams = live.Live(poll=poll)
+    with ExitStack() as open_pages:
+
+        def is_free(actor: str) -> bool:
+            return open_pages.enter_context(streams.place(actor))
+
+        assert all(is_free("oidc:ada") for _ in range(live.MOST_OF_AN_OPERATOR))
+        assert not is_free("oidc:ada")
+        assert is_free("oidc:bob"), "one operator holds the places of others"
+        assert live.MOST_OF_AN_OPERATOR < live.MOST_STREAMS
+    with streams.place("oidc:ada") as again:
+        assert again
+
+
+def test_one_viewer_leaves_streams_for_others(viewer: httpx.Client, operator: httpx.Client) -> None:
+    with ExitStack() as open_pages:
+        pages = [open_pages.enter_context(events(viewer)) for _ in range(live.MOST_OF_AN_OPERATOR)]
+        assert all(next(page) for page in pages)
+        with viewer.stream("GET", "/live") as refused:
+            assert refused.status_code == AWAY
+            assert refused.read() == b"Too many pages of the console are open."
+        assert "Takes calls" in viewer.get("/").text
+        with events(operator) as other:
+            assert next(other)
 
 
 def test_closed_stream_frees_its_place(
