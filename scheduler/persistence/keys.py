@@ -69,9 +69,11 @@ class Keys(Store):
         )
 
     def lock(self, key_id: UUID) -> Key | None:
-        """Lock the key."""
-        query = _SELECT.where(api_keys.c.id == key_id).with_for_update(key_share=True)
-        return self._one(_key, query)
+        """Lock the key. A revoked key may be returned without a lock: it never changes again."""
+        query = _SELECT.where(api_keys.c.id == key_id)
+        locked = self._one(_key, query.with_for_update(key_share=True))
+        # The operators' role may change only keys that are not revoked, so PostgreSQL does not lock others for it.
+        return locked or self._one(_key, query.where(api_keys.c.revoked_at.is_not(None)))
 
     def lock_of_principal(self, principal_id: UUID) -> Sequence[Key]:
         """Lock a principal's key and its rotations, oldest first."""

@@ -12,12 +12,14 @@ from sqlalchemy.exc import ProgrammingError
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import CommandKind
 from scheduler.domain.operator import OperatorRole
-from scheduler.domain.principal import OPERATORS
+from scheduler.domain.principal import OPERATORS, KeyKind
+from scheduler.domain.refusals import InvalidApiKey, KeyRevoked, NotFound
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.schema import Logins
 from scheduler.persistence.tables import metadata
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import real_now
 from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command
 
@@ -162,6 +164,29 @@ def test_operator_revives_no_session_and_no_link(operator: Database, tenant: Ten
     assert _changed(operator, "UPDATE console_sessions SET revoked_at = NULL") == 0
     assert sessions.sign_in(secret) is None
     assert sessions.current(signed_in[1]) is None
+
+
+def test_operator_revives_no_revoked_key(operator: Database, tenant: Tenant) -> None:
+    of_person = Keys(tenant.database, tenant.hasher, tenant.now)
+    revoked, secret = of_person.create(kind=KeyKind.ATS, name="revoked")
+    other, _ = of_person.create(kind=KeyKind.ATS, name="other")
+    keys = Keys(operator, tenant.hasher, tenant.now, "link:1")
+    assert keys.suspend(revoked.key_id, "a leak")
+    assert keys.revoke(revoked.key_id)
+    for change in ("revoked_at = NULL", "revoked_at = now() + interval '1 day'", "suspended_at = NULL"):
+        changed = f"UPDATE api_keys SET {change}, suspend_reason = NULL WHERE id = '{revoked.key_id}'"
+        assert _changed(operator, changed) == 0
+    assert not keys.revoke(revoked.key_id)
+    for act in (keys.suspend, keys.resume):
+        with pytest.raises(KeyRevoked):
+            act(revoked.key_id, "again")
+    with pytest.raises(InvalidApiKey):
+        of_person.authenticate(secret)
+    assert [keys.suspend(other.key_id, "a test"), keys.resume(other.key_id), keys.resume(other.key_id)] == [
+        *(True, True, False),
+    ]
+    with pytest.raises(NotFound):
+        keys.revoke(uuid4())
 
 
 @pytest.mark.parametrize(("actor", "is_own"), [("link:1", True), ("oidc:1", True), ("cli:root", False), ("api", False)])

@@ -101,6 +101,7 @@ _ANSWERS = (
 _FUNCTIONS = ('numbers_of_interview(uuid)', 'candidates_of_number(text[], integer)')
 
 _CHANGED = {
+    'api_keys': ('revoked_at IS NULL', 'true'),
     'inbox': ('quarantined_at IS NOT NULL AND applied_at IS NULL', 'applied_at IS NULL OR body IS NULL'),
     'carrier_events': ('quarantined_at IS NOT NULL AND heard_at IS NULL', 'true'),
     'console_sessions': ('revoked_at IS NULL', 'true'),
@@ -108,7 +109,7 @@ _CHANGED = {
 }
 """The rows that this role may change, as they are before and after. Of other tables, it may change all rows.
 
-Without them it could write a command of a client, or use a session or a link that has ended.
+Without them it could write a command of a client, or use a key, a session or a link that has ended.
 """
 
 _MADE = {'audit': "actor LIKE 'link:%' OR actor LIKE 'oidc:%'"}
