@@ -38,6 +38,7 @@ def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 _ANSWER = Write(execute=_answer_all, turn=8)
+_DROP = text("SELECT drop_quarantined(CAST(:ids AS uuid[]), :now, CAST(:answer AS jsonb))")
 _ADD_ALL = Write(execute=_add_all, turn=8)
 _ADDED = ("id", "principal_id", "company_id", "request_hash", "body", "interview_id", "received_at", "failures")
 
@@ -186,10 +187,10 @@ class Inbox(Store):
         return True
 
     def drop(self, command_ids: Sequence[UUID], now: datetime) -> None:
-        """Answer commands with COMMAND_DROPPED and delete their bodies, which may contain personal data."""
+        """Answer commands in quarantine with COMMAND_DROPPED and delete their bodies: these may be personal data."""
         answer = _answer_as_json(Answer(refusal=refusal_of(CommandDropped())))
-        for each in command_ids:
-            self._connection.write(_ANSWER, each, {"id": each, "applied_at": now, "body": None, "answer": answer})
+        values = {"ids": list(command_ids), "now": now, "answer": json.dumps(answer)}
+        self._connection.execute(_DROP, values)
 
     def decision(self, command_id: UUID) -> DecisionAnswer | None:
         """Return the answer of an operator's decision, in the form that the console may read."""

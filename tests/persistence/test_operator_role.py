@@ -45,10 +45,7 @@ DENIED = "permission denied"
 WRITTEN = {
     "companies": {"paused_at", "pause_reason", "resumed_at", "updated_at"},
     "carrier_accounts": {"paused_at", "pause_reason", "claimed_on", "claimed_copy", "updated_at"},
-    "inbox": {
-        *("failures", "quarantined_at", "first_failed_at", "failed_with", "rung_at", "applied_at"),
-        *("answer", "packed_snapshot", "body", "interview_id"),
-    },
+    "inbox": {"failures", "quarantined_at", "first_failed_at", "failed_with", "rung_at"},
     "carrier_events": {
         *("failures", "quarantined_at", "first_failed_at", "failed_with", "rung_at", "heard_at", "raw"),
     },
@@ -140,16 +137,26 @@ def _changed(operator: Database, statement: str) -> int | None:
 
 def test_operator_changes_only_what_is_in_quarantine(operator: Database, tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None, {"text": "hello"})
-    forged = "UPDATE inbox SET body = '{}', failures = 0"
-    assert _changed(operator, forged) == 0
+    again = "UPDATE inbox SET quarantined_at = NULL, failures = 0"
+    drop = f"SELECT drop_quarantined(ARRAY[CAST('{command.id}' AS uuid)], now(), '{{}}')"
+    stored = text("SELECT applied_at IS NOT NULL, body, answer FROM inbox")
+    assert _changed(operator, again) == 0
+    assert _may(operator, drop)
+    with tenant.database.transaction() as stores:
+        assert stores.connection.execute(stored).one() == (False, {"text": "hello"}, None)
+        for _ in range(5):
+            stores.inbox.count_failure(command.id, "builtins.KeyError at x:1", tenant.now())
+    for column in ("body = '{}'", "body = NULL", "applied_at = now()", "answer = '{}'", "interview_id = NULL"):
+        assert not _may(operator, f"UPDATE inbox SET {column}")
+    assert _changed(operator, again) == 1
     with tenant.database.transaction() as stores:
         for _ in range(5):
             stores.inbox.count_failure(command.id, "builtins.KeyError at x:1", tenant.now())
-    answered = "applied_at = now(), answer = '{}'"
-    assert _changed(operator, f"UPDATE inbox SET body = '{{}}', {answered}") is None
-    assert _changed(operator, f"UPDATE inbox SET body = NULL, {answered}") == 1
-    again = "UPDATE inbox SET applied_at = NULL, answer = NULL, quarantined_at = NULL, body = '{}'"
+    for _ in range(2):
+        assert _may(operator, drop)
     assert _changed(operator, again) == 0
+    with tenant.database.transaction() as stores:
+        assert stores.connection.execute(stored).one() == (True, None, {})
     assert _changed(operator, "UPDATE carrier_events SET raw = '{}', heard_at = NULL WHERE heard_at IS NOT NULL") == 0
 
 

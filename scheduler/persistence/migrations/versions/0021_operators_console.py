@@ -52,8 +52,7 @@ _PERSONAL_OF_ATTEMPTS = ('called_number',)
 _WRITTEN = {
     'companies': 'paused_at, pause_reason, resumed_at, updated_at',
     'carrier_accounts': 'paused_at, pause_reason, claimed_on, claimed_copy, updated_at',
-    'inbox': 'failures, quarantined_at, first_failed_at, failed_with, rung_at, applied_at, answer, packed_snapshot, body,'
-    ' interview_id',
+    'inbox': 'failures, quarantined_at, first_failed_at, failed_with, rung_at',
     'carrier_events': 'failures, quarantined_at, first_failed_at, failed_with, rung_at, heard_at, raw',
     'api_keys': 'revoked_at, suspended_at, suspend_reason, updated_at',
     'alarms': 'acknowledged_at, acknowledged_by, note, post_at',
@@ -95,14 +94,23 @@ _ANSWERS = (
             WHERE i.id = command AND i.quarantined_at IS NOT NULL;
         END
     """),
+    ('drop_quarantined(uuid[], timestamptz, jsonb)', f'duecall_worker, {_ROLE}', """
+        CREATE FUNCTION drop_quarantined(commands uuid[], dropped_at timestamptz, dropped_with jsonb) RETURNS void
+        LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        BEGIN ATOMIC
+            -- A right to empty the bodies would be a right to rewrite them.
+            UPDATE inbox SET applied_at = dropped_at, body = NULL, answer = dropped_with
+            WHERE id = ANY (commands) AND quarantined_at IS NOT NULL AND applied_at IS NULL;
+        END
+    """),
 )
-"""Functions that return single values of bodies and answers, with the roles that may call them."""
+"""Functions that return single values of bodies and answers or empty bodies, with the roles that may call them."""
 
 _FUNCTIONS = ('numbers_of_interview(uuid)', 'candidates_of_number(text[], integer)')
 
 _CHANGED = {
     'api_keys': ('revoked_at IS NULL', 'true'),
-    'inbox': ('quarantined_at IS NOT NULL AND applied_at IS NULL', 'applied_at IS NULL OR body IS NULL'),
+    'inbox': ('quarantined_at IS NOT NULL AND applied_at IS NULL', 'applied_at IS NULL'),
     'carrier_events': ('quarantined_at IS NOT NULL AND heard_at IS NULL', 'true'),
     'console_sessions': ('revoked_at IS NULL', 'true'),
     'sign_in_links': ('used_at IS NULL', 'used_at IS NOT NULL'),
