@@ -109,6 +109,7 @@ class ConsoleUseCases:
 
     database: Database
     now: Now
+    hints: Hints
     sessions: ConsoleSessions
     pages: OperatorPages
     attempt_lists: AttemptLists
@@ -140,7 +141,7 @@ class ConsoleUseCases:
 
     def commands(self, actor: str) -> OperatorCommands:
         """Return the use case of this operator, who is named in the audit and in the history of attempts."""
-        return OperatorCommands(self.database, self.now, actor)
+        return OperatorCommands(self.database, self.now, actor, self.hints)
 
 
 def context_of(settings: Settings, database: Database) -> Context:
@@ -187,7 +188,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
     )
 
 
-def console_use_cases(settings: Settings) -> ConsoleUseCases:
+def console_use_cases(settings: Settings, hints: Hints) -> ConsoleUseCases:
     """Build the use cases of a console process. Raises MissingSetting."""
     database = Database(settings.database("operator"), pool_size=4, operates=True)
     context = context_of(settings, database)
@@ -195,6 +196,7 @@ def console_use_cases(settings: Settings) -> ConsoleUseCases:
     return ConsoleUseCases(
         database=database,
         now=now,
+        hints=hints,
         sessions=ConsoleSessions(database, context.hasher, now),
         pages=OperatorPages(context),
         calendars=Calendars(context),

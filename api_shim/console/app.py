@@ -41,6 +41,8 @@ from scheduler.persistence import revisions
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.settings import Settings, WrongSettings
 from scheduler.settings import settings as of_this_process
+from workers.app import app as celery
+from workers.hint_publisher import RedisHintPublisher
 from workers.presence import Presence
 
 _log = log(__name__)
@@ -83,7 +85,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
-    use_cases = assembly.console_use_cases(settings)
+    hints = RedisHintPublisher(celery, settings.redis)
+    use_cases = assembly.console_use_cases(settings, hints)
     threads, presence = ThreadPool("console", _THREADS), Presence(settings.redis)
 
     async def poll() -> Polled:
@@ -104,8 +107,12 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
     )
     try:
         await context.run(use_cases.database.check_role)
-        with on_stop_signal(context.live.stop):
-            yield context
+        hints.start()
+        try:
+            with on_stop_signal(context.live.stop):
+                yield context
+        finally:
+            hints.stop()
     finally:
         context.live.stop()
         threads.close()

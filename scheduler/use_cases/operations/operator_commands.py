@@ -19,6 +19,8 @@ from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.hints import Hints
 
 BATCH_SIZE = 200
 """Attempts that one transaction locks."""
@@ -30,11 +32,19 @@ class OperatorCommands:
     """Accepts commands. A worker applies each in its interview's turn, and until then no attempt of it is claimed."""
 
     def __init__(
-        self, database: Database, now: Now, actor: str = SYSTEM, *, batch_takes_s: float = _A_BATCH_TAKES_S
+        self,
+        database: Database,
+        now: Now,
+        actor: str = SYSTEM,
+        hints: Hints | None = None,
+        *,
+        batch_takes_s: float = _A_BATCH_TAKES_S,
     ) -> None:
+        """Without `hints`, the clock's sweep sends those of the commands, seconds later."""
         self._database = database
         self._now = now
         self._actor = actor
+        self._hints = hints
         self._batch_takes_s = batch_takes_s
 
     def cancel(self, attempt_ids: Sequence[UUID], reason: str, only: Mapping[str, str] | None = None) -> int:
@@ -62,13 +72,18 @@ class OperatorCommands:
         return count
 
     def _cancel_batch(self, attempt_ids: Sequence[UUID], reason: str, only: Mapping[str, str], *, is_one: bool) -> int:
+        commands: list[Command] = []
         with self._database.transaction() as stores, stores.connection.gathering():
             pending = lock_pending(stores, attempt_ids)
             if pending:
                 now = stores.instant(self._now)
-                stores.inbox.add_all([self._command(each, reason, now) for each in pending])
+                commands = [self._command(each, reason, now) for each in pending]
+                stores.inbox.add_all(commands)
                 stores.audit.add(self._actor, _acts(pending, reason, only, is_one=is_one), now)
-        return len(pending)
+        if self._hints is not None:
+            for each in commands:
+                self._hints.send(tasks.APPLY, [each.id])
+        return len(commands)
 
     def _command(self, attempt: AttemptKey, reason: str, now: datetime) -> Command:
         request = CancelAttempt(

@@ -19,6 +19,7 @@ from scheduler.settings import Settings
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.conftest import real_now
+from tests.support.builders import RecordingHints
 from tests.support.servers import a_door, a_server, address_of
 
 PEPPER = "a pepper for tests"
@@ -120,6 +121,6 @@ def account(database: Database) -> Callable[[], None]:
 @pytest.fixture
 def use_cases(logins: Logins, redis_url: str) -> Iterator[ConsoleUseCases]:
     """The use cases of the console, as the role of its connections."""
-    made = console_use_cases(settings_of_console(logins, redis_url, "http://console.test"))
+    made = console_use_cases(settings_of_console(logins, redis_url, "http://console.test"), RecordingHints())
     yield made
     made.database.close()

@@ -1,6 +1,8 @@
 """The page Attempts: each number leads to exactly its rows, pages follow each other, and a list can be cancelled."""
 
+import json
 import re
+from base64 import b64decode
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -8,6 +10,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import text
 
 from api_shim.console.attempt_filters import filter_of
@@ -32,7 +35,7 @@ from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from tests.api_shim.console.acts import figure, form_in, send
 from tests.api_shim.console.conftest import Console
-from tests.conftest import real_now, seed
+from tests.conftest import real_now, seed, wait_until
 from tests.support.builders import (
     RecordingHints,
     Tenant,
@@ -358,6 +361,16 @@ def test_list_of_all_companies_says_how_to_cancel(operator: httpx.Client, consol
     assert hint not in operator.get("/attempts?state=finished").text
     with console.signed_in(OperatorRole.VIEWER) as viewer:
         assert hint not in viewer.get("/attempts?state=waiting").text
+
+
+def test_workers_hear_of_a_cancellation_at_once(operator: httpx.Client, tenant: Tenant, redis_url: str) -> None:
+    waiting(tenant)
+    send(operator, f"/acts/{CANCEL.name}?state=pending&company={tenant.company_id}", reason=WHY)
+    [command] = waiting_commands(tenant)
+    with Redis.from_url(redis_url) as redis:
+        wait_until(lambda: redis.llen("duecall:intake") == 1, says="the hint is sent")
+        [message] = redis.lrange("duecall:intake", 0, -1)
+    assert json.loads(b64decode(json.loads(message)["body"]))[0] == [[str(command)]]
 
 
 def test_list_is_cancelled_by_commands(operator: httpx.Client, tenant: Tenant, other: Tenant) -> None:

@@ -1,8 +1,9 @@
 """An operator's cancellations are commands: what was cancelled does not ring, what was claimed continues."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import datetime
 from threading import Barrier
 from uuid import UUID, uuid4
 
@@ -23,8 +24,9 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.operator_commands import BATCH_SIZE, OperatorCommands, lock_pending
+from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.support.builders import Tenant, a_claimed_attempt, a_pending_attempt
+from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import IN_PROGRESS, Perform
 
@@ -65,6 +67,20 @@ def test_accepted_cancellation_blocks_the_call(tenant: Tenant, commands: Operato
     assert ends_of(tenant, attempt) == [CANCELLED]
     assert not tenant.dial.claim([attempt.id]).claimed
     assert tenant.history(attempt.id) == ["created", "cancelled"]
+
+
+def test_hints_of_accepted_cancellations_are_sent(tenant: Tenant, commands: OperatorCommands) -> None:
+    class AfterTheCommit(RecordingHints):
+        def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
+            assert set(ids) <= set(waiting(tenant)), "a worker would not find the command"
+            super().send(task, ids, due_at)
+
+    first, second, gone = a_pending_attempt(tenant), a_pending_attempt(tenant), a_claimed_attempt(tenant)
+    hints = AfterTheCommit()
+    hinting = OperatorCommands(commands._database, tenant.now, JANA, hints)
+    assert hinting.cancel([first.id, second.id, gone.id], WHY) == 2
+    assert hints.rung == [(tasks.APPLY, each) for each in waiting(tenant)]
+    assert len(hints.rung) == 2
 
 
 def test_history_names_the_operator_and_the_reason(
