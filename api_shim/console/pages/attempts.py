@@ -36,6 +36,8 @@ _LASTS_S = 30.0
 _TIMES = 3
 """The callee's times of a row at most."""
 _COUNT = re.compile(r"[0-9]{1,6}")
+_CANCELLED = "cancelled"
+"""The field of the list's address with the number of calls that an act has cancelled."""
 _PHASES = {
     Phase.DIALLING: "The carrier's answer",
     Phase.PLACED: "The end of the call",
@@ -67,6 +69,7 @@ async def attempts(request: Request, session: Annotated[ConsoleSession, Depends(
         is_by_time=only.is_pending,
         order=_ORDERS[only.order],
         searched=_searched(only, listed),
+        cancelled=_cancelled(request.query_params.get(_CANCELLED, "")),
         cancels=_cancels(only, session.role) if listed.attempts else [],
         is_too_wide=bool(
             listed.attempts and only.is_pending and not _is_narrow(only) and session.role.may(OperatorRole.OPERATOR)
@@ -238,14 +241,31 @@ def _preview(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> Sequence
     ]
 
 
-def _cancel(most: int, use_cases: ConsoleUseCases, actor: str, reason: str, wanted: _Wanted) -> None:
+def _cancel(most: int, use_cases: ConsoleUseCases, actor: str, reason: str, wanted: _Wanted) -> int:
     found = use_cases.attempt_lists.matching(wanted.only, most)
     if len(found) > wanted.shown:
         raise InvalidFields(
             f"{number(len(found))} calls match by now, and the form named {number(wanted.shown)}. Read the effects"
             " again before you send it."
         )
-    use_cases.commands(actor).cancel(found, reason, fields_of(wanted.only))
+    return use_cases.commands(actor).cancel(found, reason, fields_of(wanted.only))
+
+
+def _after(wanted: _Wanted, count: object) -> str:
+    return _address({**fields_of(wanted.only), _CANCELLED: str(count)})
+
+
+def _cancelled(text: str) -> str | None:
+    """Return the notice of the act after which the list is shown. A worker has to apply its commands first."""
+    if not _COUNT.fullmatch(text):
+        return None
+    if not int(text):
+        return "No call was cancelled: those that matched were claimed meanwhile, or are being cancelled already."
+    calls = "1 call is" if int(text) == 1 else f"{number(int(text))} calls are"
+    return (
+        f"{calls} being cancelled. They leave the list when their commands are applied, normally within seconds. Reload"
+        " this page to see it. If they stay, check on the page Now that an intake worker runs."
+    )
 
 
 def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[_Wanted]:
@@ -259,6 +279,7 @@ def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[_Wanted]:
         preview=partial(_preview, most),
         run=partial(_cancel, most),
         back=lambda wanted: _address(fields_of(wanted.only)),
+        result=_after,
         role=role,
         lasts_s=_LASTS_S,
         is_danger=True,

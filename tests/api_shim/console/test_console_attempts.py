@@ -5,6 +5,7 @@ import re
 from base64 import b64decode
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
+from html import unescape
 from typing import Any
 from uuid import UUID
 
@@ -387,8 +388,11 @@ def test_list_is_cancelled_by_commands(operator: httpx.Client, tenant: Tenant, o
     assert waiting_commands(tenant) == []
     fields = {"state": "pending", "company": str(tenant.company_id)}
     answer = send(operator, form, reason=WHY)
-    assert (answer.status_code, answer.headers["location"]) == (SEE_OTHER, f"/attempts{query}")
-    assert "A command is not applied yet" in operator.get(answer.headers["location"]).text
+    assert (answer.status_code, answer.headers["location"]) == (SEE_OTHER, f"/attempts{query}&cancelled=3")
+    after = operator.get(answer.headers["location"]).text
+    assert "A command is not applied yet" in after
+    assert "3 calls are being cancelled. They leave the list when their commands are applied" in after
+    assert "cancelled=" not in after, "the notice would stay on other pages of the list"
     assert not tenant.dial.claim([mine[0].id]).claimed, "a call was claimed although a command waits"
 
     apply_all(tenant)
@@ -400,6 +404,42 @@ def test_list_is_cancelled_by_commands(operator: httpx.Client, tenant: Tenant, o
     assert entry.actor.startswith("link:")
     assert (entry.verb, entry.target_kind, entry.target_id) == ("attempt.cancel", "company", str(tenant.company_id))
     assert (entry.reason, entry.after) == (WHY, {"count": 3, "filter": fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "notice"),
+    [
+        ("0", "No call was cancelled:"),
+        ("1", "1 call is being cancelled."),
+        ("10000", "10,000 calls are being cancelled."),
+        *((text, None) for text in ("", "-1", "1e3", "1234567", "all<b>")),
+    ],
+)
+def test_notice_of_a_cancellation_has_only_a_number(viewer: httpx.Client, text: str, notice: str | None) -> None:
+    page = viewer.get("/attempts", params={"cancelled": text})
+    assert page.status_code == OK
+    if notice is None:
+        assert 'role="status"' not in page.text
+        assert "all<b>" not in unescape(page.text)
+    else:
+        assert f'role="status">{notice}' in page.text
+
+
+def test_cancellation_of_claimed_calls_says_so(
+    operator: httpx.Client, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = due(tenant)
+    matching = attempt_lists.AttemptLists.matching
+
+    def claimed_meanwhile(*arguments: Any) -> Any:
+        found = matching(*arguments)
+        assert tenant.dial.claim([attempt.id]).claimed
+        return found
+
+    monkeypatch.setattr(attempt_lists.AttemptLists, "matching", claimed_meanwhile)
+    answer = send(operator, f"/acts/{CANCEL.name}?state=due&company={tenant.company_id}", reason=WHY)
+    assert "No call was cancelled:" in operator.get(answer.headers["location"]).text
+    assert waiting_commands(tenant) == []
 
 
 @pytest.mark.usefixtures("everything")
