@@ -135,7 +135,7 @@ class ConsoleUseCases:
         """Return the use case of this operator, who is named in the audit."""
         return Keys(self.database, self.hasher, self.now, actor)
 
-    def pauses(self, actor: str) -> Pauses:
+    def pauses(self, actor: str = SYSTEM) -> Pauses:
         """Return the use case of this operator, who is named in the audit."""
         return Pauses(self.database, self.now, actor)
 

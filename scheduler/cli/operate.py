@@ -122,11 +122,11 @@ def pause(
     with operator_session() as session:
         before = session.pauses.pause(company_id, reason)
     if as_json:
-        _print_pause(company_id, before or reason, changed=before is None)
+        _print_pause(company_id, reason if before is None else before.reason, changed=before is None)
     elif before is None:
         session.report(f"{target} is paused: {reason}")
     else:
-        session.report(f"{target} was already paused ({_cause(before)}); nothing changed")
+        session.report(f"{target} was already paused ({_cause(before.reason)}); nothing changed")
 
 
 @app.command(

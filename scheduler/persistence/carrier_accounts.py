@@ -224,12 +224,23 @@ class CarrierAccounts(Store):
         """True if failures of any company's orders are counted against the carrier."""
         return bool(self._connection.execute(_IS_IN_TROUBLE, {"id": account_id}).scalar_one())
 
-    def pause(self, reason: str, now: datetime) -> None:
-        """Stop all claims once committed. An existing pause keeps its original reason."""
-        self._connection.execute(
+    def pause(self, reason: str, now: datetime) -> bool:
+        """Stop all claims once committed. False: an existing pause keeps its original reason."""
+        paused = self._connection.execute(
             update(carrier_accounts)
             .where(carrier_accounts.c.paused_at.is_(None))
             .values(paused_at=now, pause_reason=reason, updated_at=now)
+        )
+        return paused.rowcount > 0
+
+    def pause_of_all(self) -> tuple[str, datetime] | None:
+        """Return the reason and the time of the pause of all calls. None: they are not paused."""
+        return self._one(
+            lambda row: (row.pause_reason, row.paused_at),
+            select(carrier_accounts.c.pause_reason, carrier_accounts.c.paused_at)
+            .where(carrier_accounts.c.paused_at.is_not(None))
+            .order_by(carrier_accounts.c.id)
+            .limit(1),
         )
 
     def resume(self, now: datetime) -> None:

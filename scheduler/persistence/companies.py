@@ -125,12 +125,22 @@ class Companies(Store):
         pid: int | None = self._connection.execute(_LOCK_HOLDER, {"id": company_id}).scalar_one_or_none()
         return pid
 
-    def pause(self, company_id: UUID, reason: str, now: datetime) -> None:
-        """Stop claims for the company once committed. An existing pause keeps its original reason."""
-        self._connection.execute(
+    def pause(self, company_id: UUID, reason: str, now: datetime) -> bool:
+        """Stop claims for the company once committed. False: an existing pause keeps its original reason."""
+        paused = self._connection.execute(
             update(companies)
             .where(companies.c.id == company_id, companies.c.paused_at.is_(None))
             .values(paused_at=now, pause_reason=reason, updated_at=now)
+        )
+        return paused.rowcount > 0
+
+    def pause_of(self, company_id: UUID) -> tuple[str, datetime] | None:
+        """Return the reason and the time of the company's pause. None: it is not paused, or deleted."""
+        return self._one(
+            lambda row: (row.pause_reason, row.paused_at),
+            select(companies.c.pause_reason, companies.c.paused_at).where(
+                companies.c.id == company_id, companies.c.paused_at.is_not(None), companies.c.deleted_at.is_(None)
+            ),
         )
 
     def paused(self) -> Mapping[UUID, str]:

@@ -12,6 +12,7 @@ from api_shim.console.acts import Act, act_routes, address_of, id_in
 from api_shim.console.context import console_context
 from api_shim.console.forms import id_in_path
 from api_shim.console.operators import viewer
+from api_shim.console.pause_acts import began, pause, resume
 from api_shim.console.rendering import name as shown_name
 from api_shim.console.rendering import not_found, number, page, span
 from api_shim.console.rule_words import HOLDS
@@ -124,7 +125,9 @@ def _pause_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[str
     row, all_paused_for = use_cases.company_pages.counts(company_id)
     attempts, name = row.attempts, shown_name(row.heading.name)
     if attempts.pause_reason is not None:
-        return [f"{name} is paused already: {attempts.pause_reason}. Pausing again changes nothing."]
+        existing = use_cases.pauses().current(company_id)
+        paused = [f"{name} is paused already: {attempts.pause_reason}. Pausing again changes nothing."]
+        return paused if existing is None else [*paused, began(existing)]
     lines = [
         f"{_counts_text(row)} pending calls of {name} ({company_id}) will wait until it is resumed.",
         f"{number(attempts.due)} of them are due now.",
@@ -158,7 +161,7 @@ PAUSE_COMPANY = Act(
     fields=("company",),
     read=_company,
     preview=_pause_preview,
-    run=lambda use_cases, actor, reason, company_id: use_cases.pauses(actor).pause(company_id, reason),
+    run=pause,
     back=_address,
     is_danger=True,
 )
@@ -169,7 +172,7 @@ RESUME_COMPANY = Act(
     fields=("company",),
     read=_company,
     preview=_resume_preview,
-    run=lambda use_cases, actor, reason, company_id: use_cases.pauses(actor).resume(company_id, reason),
+    run=resume,
     back=_address,
 )
 router.routes.extend(act_routes(PAUSE_COMPANY, RESUME_COMPANY).routes)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from api_shim.console.acts import Act, act_routes
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.operators import viewer
+from api_shim.console.pause_acts import began, pause, resume
 from api_shim.console.rendering import number, page
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
@@ -87,7 +88,9 @@ async def _installation(context: ConsoleContext) -> Installation:
 def _pause_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
     overview = use_cases.pages.overview()
     if overview.pause_reason is not None:
-        return [f"All calls are paused already: {overview.pause_reason}. Pausing again changes nothing."]
+        existing = use_cases.pauses().current(None)
+        lines = [f"All calls are paused already: {overview.pause_reason}. Pausing again changes nothing."]
+        return lines if existing is None else [*lines, began(existing)]
     waiting = f"{number(overview.waiting + overview.due)}{'+' if overview.waiting_is_estimate else ''}"
     return [
         f"All companies ({number(len(overview.companies))}) are affected.",
@@ -114,7 +117,7 @@ PAUSE_EVERYTHING = Act(
     verb="Pause all calls",
     read=lambda _: None,
     preview=_pause_preview,
-    run=lambda use_cases, actor, reason, _: use_cases.pauses(actor).pause(None, reason),
+    run=pause,
     back=lambda _: "/",
     is_danger=True,
 )
@@ -124,7 +127,7 @@ RESUME_EVERYTHING = Act(
     verb="Resume all calls",
     read=lambda _: None,
     preview=_resume_preview,
-    run=lambda use_cases, actor, reason, _: use_cases.pauses(actor).resume(None, reason),
+    run=resume,
     back=lambda _: "/",
 )
 router.routes.extend(act_routes(PAUSE_EVERYTHING, RESUME_EVERYTHING).routes)

@@ -1,16 +1,27 @@
 """Pauses: an operator stops and resumes calling, for one company or for all."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
+from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
 from scheduler.use_cases.submit import not_found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause:
+    reason: str
+    paused_at: datetime
+    actor: str | None
+    """None: an alarm has paused it, or a version without an audit."""
 
 
 class Pauses:
@@ -21,22 +32,29 @@ class Pauses:
         self._now = now
         self._actor = actor
 
-    def pause(self, company_id: UUID | None, reason: str) -> str | None:
-        """Pause one company, or all. An existing pause keeps its reason, which is returned.
+    def pause(self, company_id: UUID | None, reason: str) -> Pause | None:
+        """Pause one company, or all. An existing pause keeps its reason, and is returned.
 
         Raises InvalidPauseReason, DatabaseAway, and NotFound, also if no carrier account exists yet.
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            before = _reason(stores, company_id)
+            _check(stores, company_id)
+            # Not after a read of the pause: another operator may pause all calls in between.
             if company_id is None:
-                stores.carrier_accounts.pause(reason, now)
+                is_new = stores.carrier_accounts.pause(reason, now)
             else:
-                stores.companies.pause(company_id, reason, now)
-            if before is None:
-                stores.audit.add(self._actor, [_act(Verb.PAUSE, company_id, reason, now_paused_for=reason)], now)
-            return before
+                is_new = stores.companies.pause(company_id, reason, now)
+            if not is_new:
+                return _pause_of(stores, company_id)
+            stores.audit.add(self._actor, [_act(Verb.PAUSE, company_id, reason, now_paused_for=reason)], now)
+            return None
+
+    def current(self, company_id: UUID | None) -> Pause | None:
+        """Return the pause of one company, or of all, or None without one. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return _pause_of(stores, company_id)
 
     def resume(self, company_id: UUID | None, reason: str | None = None) -> str | None:
         """Resume calling and release due attempts at once. Return the reason of the pause, or None without one.
@@ -46,20 +64,23 @@ class Pauses:
         reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            before = _reason(stores, company_id)
+            _check(stores, company_id)
+            before = _pause_of(stores, company_id)
             if company_id is None:
                 stores.carrier_accounts.resume(now)
             else:
                 stores.companies.resume(company_id, now)
             stores.notify_due()
-            if before is not None:
-                stores.audit.add(self._actor, [_act(Verb.RESUME, company_id, reason, paused_for=before)], now)
-            return before
+            if before is None:
+                return None
+            stores.audit.add(self._actor, [_act(Verb.RESUME, company_id, reason, paused_for=before.reason)], now)
+            return before.reason
 
     def active(self) -> tuple[str | None, Mapping[UUID, str]]:
         """Return the reason of the general pause, and the reasons by paused company. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return _reason_for_all(stores), stores.companies.paused()
+            of_all = stores.carrier_accounts.pause_of_all()
+            return None if of_all is None else of_all[0], stores.companies.paused()
 
 
 def _act(
@@ -85,16 +106,24 @@ def _pause(reason: str | None) -> Mapping[str, object]:
     return {"state": "RUNNING"} if reason is None else {"state": "PAUSED", "reason": reason}
 
 
-def _reason(stores: Stores, company_id: UUID | None) -> str | None:
-    """Return the reason of the current pause. Locks the company. Raises NotFound."""
+def _check(stores: Stores, company_id: UUID | None) -> None:
+    """Lock the company, if it is one. Raises NotFound."""
     if company_id is None:
         if not stores.carrier_accounts.all():
             raise NotFound("No worker has started on this database yet, so there is nothing to pause.")
-        return _reason_for_all(stores)
-    if not stores.companies.lock_row(company_id):
+    elif not stores.companies.lock_row(company_id):
         raise not_found("company", company_id)
-    return stores.companies.paused().get(company_id)
 
 
-def _reason_for_all(stores: Stores) -> str | None:
-    return next((each.pause_reason for each in stores.carrier_accounts.all() if each.paused), None)
+def _pause_of(stores: Stores, company_id: UUID | None) -> Pause | None:
+    if company_id is None:
+        found, kind, target_id = stores.carrier_accounts.pause_of_all(), TargetKind.ALL, None
+    else:
+        found, kind, target_id = stores.companies.pause_of(company_id), TargetKind.COMPANY, str(company_id)
+    if found is None:
+        return None
+    reason, paused_at = found
+    # A pause and its entry have the same time. While it lasts, no other pause has an entry.
+    wanted = AuditFilter(verb=Verb.PAUSE, target_kind=kind, target_id=target_id, since=paused_at)
+    entry = next((each for each in stores.audit.newest(wanted, None, 1) if each.at == paused_at), None)
+    return Pause(reason=reason, paused_at=paused_at, actor=None if entry is None else entry.actor)

@@ -76,7 +76,7 @@ def console(console_url: str, redis_url: str, database: Database) -> Console:
         url=console_url,
         database=database,
         sessions=ConsoleSessions(database, Hasher(PEPPER), real_now),
-        pauses=Pauses(database, real_now),
+        pauses=Pauses(database, real_now, "cli:ada@host"),
     )
 
 

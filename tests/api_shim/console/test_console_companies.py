@@ -1,5 +1,6 @@
 """The pages Companies and Company, and the pause of one company."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -271,6 +272,24 @@ def test_preview_counts_the_calls_of_this_company(
     shown = words(operator.get(_acts(acme)[1]))
     assert "The oldest of them has been due for 5 min" in shown
     assert "nothing is placed until that pause ends: a storm" in shown
+
+
+def test_second_tab_learns_of_the_first_pause(console: Console, operator: httpx.Client, acme: Tenant) -> None:
+    pause, resume = _acts(acme)
+    fields = [form_in(operator.get(address)) for address in (pause, resume)]
+    console.pauses.pause(acme.company_id, "an invoice")
+    answer = operator.post("/acts/pause-company", data={**fields[0], "reason": "a late tab"})
+    assert answer.status_code == UNPROCESSABLE
+    shown = words(answer)
+    assert re.search(
+        r"Not completed. The pause began at \S+ \S+ UTC by cli:ada@host. Its reason is: an invoice. Your reason", shown
+    )
+    assert "Acme is paused already: an invoice. Pausing again changes nothing. The pause began at" in shown
+    assert console.pauses.active() == (None, {acme.company_id: "an invoice"})
+    console.pauses.resume(acme.company_id)
+    answer = operator.post("/acts/resume-company", data={**fields[1], "reason": "a late tab"})
+    assert answer.status_code == UNPROCESSABLE
+    assert "Not completed. The pause has ended already." in words(answer)
 
 
 def test_viewer_sees_no_act_of_a_company(viewer: httpx.Client, console: Console, acme: Tenant) -> None:

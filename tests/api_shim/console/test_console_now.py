@@ -100,6 +100,15 @@ def test_bad_reason_pauses_nothing(console: Console, operator: httpx.Client, rea
     assert console.pauses.active() == (None, {})
 
 
+def test_second_tab_learns_of_the_first_pause(console: Console, operator: httpx.Client) -> None:
+    fields = {**form_in(operator.get(PAUSE)), "reason": "a late tab"}
+    console.pauses.pause(None, "a storm")
+    answer = operator.post(PAUSE, data=fields)
+    assert answer.status_code == UNPROCESSABLE
+    assert "by cli:ada@host. Its reason is: a storm. Your reason was not stored." in answer.text
+    assert console.pauses.active() == ("a storm", {})
+
+
 def test_form_without_token_is_refused(console: Console, operator: httpx.Client) -> None:
     assert operator.post(PAUSE, data={"reason": "x"}).status_code == CONFLICT
     assert operator.post(PAUSE, content=b"\xff" * 10).status_code == UNPROCESSABLE

@@ -23,7 +23,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
 from scheduler.use_cases.operations.installation import Installation
-from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.pauses import Pause, Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.resources.companies import Companies
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
@@ -109,6 +109,29 @@ def test_pause_and_resume_are_entered_once(office: Office) -> None:
     assert paused.after == {"state": "PAUSED", "reason": "they asked for silence"}
     assert (resumed.verb, resumed.reason) == (Verb.RESUME, "it is Monday")
     assert (resumed.before, resumed.after) == (paused.after, paused.before)
+
+
+@pytest.mark.parametrize("is_for_all", [False, True])
+def test_second_pause_returns_the_first(office: Office, now: TestClock, *, is_for_all: bool) -> None:
+    company_id = None if is_for_all else office.tenant.company_id
+    second = Pauses(office.tenant.database, now, "link:second")
+    assert second.pause(company_id, "an older pause") is None
+    second.resume(company_id)
+    now.move(timedelta(minutes=1))
+    assert office.pauses.pause(company_id, "they asked for silence") is None
+    now.move(timedelta(minutes=1))
+    first = Pause(reason="they asked for silence", paused_at=NOON + timedelta(minutes=1), actor=OPERATOR)
+    assert second.pause(company_id, "again") == second.current(company_id) == first
+    assert second.resume(company_id) == first.reason
+    assert second.current(company_id) is None
+
+
+def test_pause_by_an_alarm_has_no_actor(office: Office) -> None:
+    with office.tenant.database.transaction() as stores:
+        assert stores.companies.pause(office.tenant.company_id, "alarm: X", NOON)
+    found = office.pauses.pause(office.tenant.company_id, "again")
+    assert found == Pause(reason="alarm: X", paused_at=NOON, actor=None)
+    assert office.entries() == []
 
 
 def test_pause_of_everything_has_no_company(office: Office) -> None:
