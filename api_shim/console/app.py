@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from api_shim import out_of_memory
-from api_shim.console import oidc, rendering, sign_in
+from api_shim.console import asked_page, oidc, rendering, sign_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.live import Live, LiveResponse, Polled
 from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
@@ -135,7 +135,9 @@ def _handle_errors(app: FastAPI) -> None:
     async def not_signed_in(request: Request, _: Exception) -> Response:
         if request.method != "GET" or request.url.path == "/live":
             return _error(request, _UNAUTHORIZED, "You are not signed in.", "Sign in, and repeat what you did.")
-        return RedirectResponse("/sign-in", _SEE_OTHER)
+        response = RedirectResponse("/sign-in", _SEE_OTHER)
+        asked_page.remember(request, response)
+        return response
 
     async def role_missing(request: Request, error: Exception) -> Response:
         assert isinstance(error, RoleMissing)

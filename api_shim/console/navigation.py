@@ -41,6 +41,14 @@ def link_to(name: str, **query: str) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 
 
+def is_page(address: str) -> bool:
+    """Return True for an address of this console at which a page or the form of an act may be."""
+    if not address.isascii() or not address.isprintable() or "\\" in address:
+        return False
+    path = address.partition("?")[0]
+    return path == PAGES[0].path or path.startswith("/acts/") or list_of(path) is not None
+
+
 def list_of(address: str) -> Page | None:
     """Return the page to whose part of the console an address belongs, or None for the page Now."""
     path = address.partition("?")[0]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api_shim.console.asked_page import asked_page, forget
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.operators import set_cookie
 from api_shim.console.rendering import page
@@ -158,7 +159,9 @@ async def _signed_in(request: Request, context: ConsoleContext, identity: Identi
     opened = await context.run(context.use_cases.sessions.open, identity.actor, identity.role, identity.state)
     if opened is None:
         raise SignInRefused(Refusal.REPEATED)
-    response = page(request, "continue.html", url="/", title="You are signed in", label="Open the console")
+    url = asked_page(request)
+    response = page(request, "continue.html", url=url, title="You are signed in", label="Open the console")
+    forget(request, response)
     set_cookie(request, response, opened[1])
     return response
 

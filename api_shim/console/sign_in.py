@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from api_shim.console import oidc
+from api_shim.console.asked_page import asked_page, forget
 from api_shim.console.context import console_context
 from api_shim.console.operators import cookie_of, delete_cookie, set_cookie
 from api_shim.console.rendering import page
@@ -20,6 +21,7 @@ async def sign_in(request: Request) -> Response:
         "sign_in.html",
         is_signed_out="signedOut" in request.query_params,
         has_oidc=console_context(request).oidc is not None,
+        asked_page=asked_page(request),
     )
 
 
@@ -54,6 +56,7 @@ async def sign_out(request: Request) -> Response:
 
 
 def _signed_in(request: Request, secret: str) -> Response:
-    response = RedirectResponse("/", _SEE_OTHER)
+    response = RedirectResponse(asked_page(request), _SEE_OTHER)
+    forget(request, response)
     set_cookie(request, response, secret)
     return response

@@ -93,6 +93,15 @@ def test_operator_signs_in_with_each_role(oidc: OidcConsole, browser: httpx.Clie
     assert browser.get("/acts/pause-everything").status_code == (FORBIDDEN if role == "viewer" else OK)
 
 
+def test_page_that_was_asked_for_opens_after_sign_in(oidc: OidcConsole, browser: httpx.Client) -> None:
+    oidc.provider.roles = ["duecall-viewer"]
+    address = "/attempts?state=due&zone=Asia%2FTokyo"
+    assert browser.get(address).headers["location"] == "/sign-in"
+    assert continued(oidc.sign_in(browser)) == address
+    assert browser.get(address).status_code == OK
+    assert "duecall-page" not in browser.cookies
+
+
 def test_highest_of_several_roles_counts(oidc: OidcConsole, browser: httpx.Client) -> None:
     oidc.provider.roles = ["duecall-viewer", "duecall-admin", "duecall-operator"]
     oidc.sign_in(browser)
