@@ -13,7 +13,7 @@ from api_shim import out_of_memory
 from api_shim.console import asked_page, oidc, rendering, sign_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.live import Live, LiveResponse, Polled
-from api_shim.console.operators import NotSignedIn, RoleMissing, viewer
+from api_shim.console.operators import NotSignedIn, RoleMissing, find_session, viewer
 from api_shim.console.pages import (
     alarms,
     attempt,
@@ -145,9 +145,11 @@ def _handle_errors(app: FastAPI) -> None:
         return _error(request, _FORBIDDEN, "You may not do this.", text)
 
     async def not_found(request: Request, _: Exception) -> Response:
+        await find_session(request)
         return _error(request, _NOT_FOUND, "There is no such page.", "Check the address, or begin with the page Now.")
 
     async def wrong_method(request: Request, _: Exception) -> Response:
+        await find_session(request)
         return _error(request, _METHOD_NOT_ALLOWED, "This address only accepts forms.", "Open the page first.")
 
     async def away(request: Request, _: Exception) -> Response:

@@ -1,12 +1,14 @@
 """The operator of a request, and the role that a route needs."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api_shim.console.context import console_context
 from scheduler.domain.operator import SESSION_LASTS, ConsoleSession, OperatorRole
+from scheduler.persistence.errors import ClockWrong, DatabaseAway
 
 _SECURE_COOKIE, _COOKIE = "__Host-duecall", "duecall-console"
 
@@ -27,9 +29,7 @@ def needs(role: OperatorRole) -> Callable[[Request], Awaitable[ConsoleSession]]:
     """Return a dependency that returns the operator's session. It raises NotSignedIn, RoleMissing, DatabaseAway."""
 
     async def session_of(request: Request) -> ConsoleSession:
-        context = console_context(request)
-        secret = cookie_of(request)
-        session = None if secret is None else await context.run(context.use_cases.sessions.current, secret)
+        session = await _current(request)
         if session is None:
             raise NotSignedIn
         request.state.session = session
@@ -43,6 +43,12 @@ def needs(role: OperatorRole) -> Callable[[Request], Awaitable[ConsoleSession]]:
 viewer = needs(OperatorRole.VIEWER)
 operator = needs(OperatorRole.OPERATOR)
 admin = needs(OperatorRole.ADMIN)
+
+
+async def find_session(request: Request) -> None:
+    """Give an error page the navigation of a signed-in operator, if the database can be reached."""
+    with suppress(ClockWrong, DatabaseAway):
+        request.state.session = await _current(request)
 
 
 def cookie_of(request: Request) -> str | None:
@@ -71,3 +77,9 @@ def delete_cookie(request: Request, response: Response) -> None:
 def _cookie_name(request: Request) -> str:
     # Browsers accept the prefix only from https, and only for this host and all of its paths.
     return _SECURE_COOKIE if console_context(request).address.is_secure else _COOKIE
+
+
+async def _current(request: Request) -> ConsoleSession | None:
+    context = console_context(request)
+    secret = cookie_of(request)
+    return None if secret is None else await context.run(context.use_cases.sessions.current, secret)

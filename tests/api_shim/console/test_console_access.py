@@ -16,6 +16,7 @@ from scheduler.settings import WrongSettings
 from tests.api_shim.console.conftest import Console, settings_of_console
 
 OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 200, 303, 401, 403, 404, 409, 410
+METHOD_NOT_ALLOWED = 405
 ACTS = {
     "pause-everything": OperatorRole.OPERATOR,
     "resume-everything": OperatorRole.OPERATOR,
@@ -207,6 +208,16 @@ def test_pages_contain_no_inline_script_or_style(operator: httpx.Client) -> None
     for path in (*PAGES, "/sign-in", "/nowhere"):
         html = operator.get(path).text
         assert not re.search(r"<style|style=|<script(?! src=)| on\w+=|javascript:", html), path
+
+
+def test_error_page_has_the_navigation_of_an_operator(console: Console, viewer: httpx.Client) -> None:
+    errors = ("/nowhere", NOT_FOUND), ("/acts/nothing", NOT_FOUND), ("/sign-out", METHOD_NOT_ALLOWED)
+    with console.client() as stranger:
+        for path, status in errors:
+            for client, has_navigation in ((viewer, True), (stranger, False)):
+                answer = client.get(path)
+                assert answer.status_code == status
+                assert ('<nav aria-label="Pages">' in answer.text) == has_navigation, path
 
 
 def test_every_role_may_sign_in(console: Console) -> None:

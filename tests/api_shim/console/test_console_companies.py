@@ -114,8 +114,10 @@ def test_companies_are_filtered(console: Console, viewer: httpx.Client, acme: Te
 
 
 def test_list_without_a_match_says_so(viewer: httpx.Client, acme: Tenant) -> None:
-    assert "None of the 1 companies matches: no call is delayed" in words(viewer.get("/companies?show=late"))
-    assert "None of the 1 companies matches. Show all" in words(viewer.get("/companies?name=nobody"))
+    assert "The only company does not match: no call is delayed" in words(viewer.get("/companies?show=late"))
+    assert "The only company does not match. Show all" in words(viewer.get("/companies?name=nobody"))
+    _copies(acme, 1)
+    assert "None of the 2 companies matches. Show all" in words(viewer.get("/companies?name=nobody"))
     acme.change("UPDATE companies SET deleted_at = now()")
     assert "There are no companies." in words(viewer.get("/companies"))
 
