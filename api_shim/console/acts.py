@@ -33,7 +33,7 @@ T = TypeVar("T")
 _log = log(__name__)
 _SEE_OTHER, _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 303, 404, 409, 422
 SHOWN = "shown"
-"""The field with the number of things that the form said it would change."""
+"""The field with what the form said it would change."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Without a colon: tokens of sign-ins are kept in the same table."""
 
@@ -70,8 +70,8 @@ class Act(Generic[T]):
     """The address of the page that shows the result."""
     result: Callable[[T, Any], str] | None = None
     """The address after the act, also from what `run` returned. None: `back`."""
-    counted: Callable[[ConsoleUseCases, T], int] | None = None
-    """The number of things it would change now. `read` finds the number that the form showed as `SHOWN`.
+    shown: Callable[[ConsoleUseCases, T], object] | None = None
+    """A limit of what it would change now, for example a number. `read` finds its text in the form as `SHOWN`.
 
     Raises like `preview`.
     """
@@ -120,8 +120,8 @@ async def _form(request: Request, act: Act[T], fields: Mapping[str, str], filled
     try:
         subject = act.read(fields)
         shown = {}
-        if act.counted is not None:  # first: of two numbers the operator confirms the lower one
-            shown[SHOWN] = await context.run(act.counted, context.use_cases, subject)
+        if act.shown is not None:  # first: of two numbers the operator confirms the lower one
+            shown[SHOWN] = await context.run(act.shown, context.use_cases, subject)
         preview = await context.run(act.preview, context.use_cases, subject)
     except Refused as refused:
         status = _NOT_FOUND if isinstance(refused, NotFound) else _UNPROCESSABLE

@@ -38,9 +38,13 @@ def _of_kind(kind: str | None) -> Select[tuple[Any, ...]]:
     return select(alarms) if kind is None else select(alarms).where(alarms.c.kind == kind)
 
 
-def _open_of(alarm_id: UUID | None, kind: str | None) -> Select[tuple[Any, ...]]:
+def _open_of(alarm_id: UUID | None, kind: str | None, until: AlarmPlace | None = None) -> Select[tuple[Any, ...]]:
     is_wanted = alarms.c.kind == kind if alarm_id is None else alarms.c.id == alarm_id
-    return select(alarms).where(_IS_OPEN, is_wanted).order_by(alarms.c.id)
+    query = select(alarms).where(_IS_OPEN, is_wanted).order_by(alarms.c.id)
+    if until is None:
+        return query
+    # Both: an alarm that waited for the database is stored later than it occurred.
+    return query.where(alarms.c.last_seen_at <= until[0], alarms.c.id <= until[1])
 
 
 class Alarms(Store):
@@ -88,9 +92,14 @@ class Alarms(Store):
         """Return the open alarm of this id, or all of this kind."""
         return self._all(_kept, _open_of(alarm_id, kind))
 
-    def lock_open(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
-        """Lock the open alarm of this id, or all of this kind."""
-        return self._all(_kept, _open_of(alarm_id, kind).with_for_update())
+    def lock_open(
+        self, alarm_id: UUID | None, kind: str | None, until: AlarmPlace | None = None
+    ) -> Sequence[KeptAlarm]:
+        """Lock the open alarm of this id, or all of this kind.
+
+        `until`: only alarms that were not seen after this time, and are not newer than the alarm of this id.
+        """
+        return self._all(_kept, _open_of(alarm_id, kind, until).with_for_update())
 
     def acknowledge(self, ids: Sequence[UUID], actor: str, note: str | None, now: datetime) -> None:
         """Close alarms that the caller has locked. They are no longer posted."""

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from api_shim.console.acts import Act, act_routes, address_of, id_in
+from api_shim.console.acts import SHOWN, Act, act_routes, address_of, id_in
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.lists import ROWS, Part, WrongFilter, choice_filter, part_of, place_in, text_filter
 from api_shim.console.operators import viewer
@@ -17,7 +17,8 @@ from api_shim.console.rendering import number, number_of, page, utc_text
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.operator import ConsoleSession
-from scheduler.domain.refusals import NotFound
+from scheduler.domain.refusals import InvalidFields, NotFound
+from scheduler.persistence.alarms import AlarmPlace
 
 router = APIRouter()
 _PATH = "/alarms"
@@ -62,6 +63,8 @@ class _Subject:
 
     alarm_id: UUID | None
     kind: str | None
+    until: AlarmPlace | None = None
+    """The last occurrence and the newest alarm that the form showed. None before there is a form."""
 
 
 def _read(fields: Mapping[str, str]) -> _Subject:
@@ -69,7 +72,21 @@ def _read(fields: Mapping[str, str]) -> _Subject:
         return _Subject(alarm_id=id_in(fields, "alarm", "alarm"), kind=None)
     if not fields["kind"].isprintable():
         raise NotFound("No alarm has this kind. Open the form from the page Alarms.", resourceType="alarm")
-    return _Subject(alarm_id=None, kind=fields["kind"].upper())
+    return _Subject(alarm_id=None, kind=fields["kind"].upper(), until=_until(fields.get(SHOWN, "")))
+
+
+def _until(text: str) -> AlarmPlace | None:
+    at_text, _, alarm_id = text.partition(" ")
+    try:
+        at, newest = datetime.fromisoformat(at_text), UUID(alarm_id)
+    except ValueError:
+        return None
+    return None if at.tzinfo is None else (at, newest)
+
+
+def _shown(use_cases: ConsoleUseCases, subject: _Subject) -> str:
+    found = use_cases.alarms().to_acknowledge(subject.alarm_id, subject.kind)
+    return f"{max(each.last_seen_at for each in found).isoformat()} {max(each.id for each in found)}"
 
 
 def _preview(use_cases: ConsoleUseCases, subject: _Subject) -> Sequence[str]:
@@ -82,15 +99,20 @@ def _preview(use_cases: ConsoleUseCases, subject: _Subject) -> Sequence[str]:
     else:
         alarms = number_of(len(found), "open alarm", "open alarms")
         first = f"{alarms} of the kind {kind} are acknowledged. They occurred {times}, last at {last}."
+    stays = [] if subject.kind is None else ["An alarm that occurs again before you send this form stays open."]
     return [
         first,
+        *stays,
         "The next occurrence opens another alarm. An acknowledgement fixes nothing: follow the runbook first.",
         "The reason is kept as the note of the alarm.",
     ]
 
 
 def _run(use_cases: ConsoleUseCases, actor: str, reason: str, subject: _Subject) -> object:
-    return use_cases.alarms(actor).acknowledge(subject.alarm_id, kind=subject.kind, note=reason)
+    if subject.kind is not None and subject.until is None:
+        raise InvalidFields("This form is incomplete. Read the effects again before you send it.")
+    acknowledged = use_cases.alarms(actor).acknowledge
+    return acknowledged(subject.alarm_id, kind=subject.kind, note=reason, until=subject.until)
 
 
 ACKNOWLEDGE = Act(
@@ -99,6 +121,7 @@ ACKNOWLEDGE = Act(
     verb="Acknowledge",
     fields=("alarm", "kind"),
     read=_read,
+    shown=_shown,
     preview=_preview,
     run=_run,
     back=lambda _: _PATH,

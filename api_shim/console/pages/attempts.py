@@ -275,7 +275,7 @@ def _cancel_act(name: str, role: OperatorRole, most: int) -> Act[_Wanted]:
         verb="Cancel these calls",
         fields=_ACT_FIELDS,
         read=_to_cancel,
-        counted=partial(_counted, most),
+        shown=partial(_counted, most),
         preview=partial(_preview, most),
         run=partial(_cancel, most),
         back=lambda wanted: _address(fields_of(wanted.only)),

@@ -17,6 +17,10 @@ from scheduler.rules import pause_reasons
 
 SHOWN = 1000
 """The most alarms that are listed."""
+_NONE_UNCHANGED = (
+    "Each alarm that the form showed was acknowledged meanwhile or occurred again, so none was acknowledged now. Read"
+    " the effects again before you send it."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +103,24 @@ class Alarms:
             return stores.alarms.count_open()
 
     def acknowledge(
-        self, alarm_id: UUID | None, *, kind: str | None = None, note: str | None = None
+        self,
+        alarm_id: UUID | None,
+        *,
+        kind: str | None = None,
+        note: str | None = None,
+        until: AlarmPlace | None = None,
     ) -> Sequence[KeptAlarm]:
         """Close an alarm, or all open alarms of a kind. The next occurrence opens another one. Return what was closed.
 
+        `until`: leave those open that are newer than the alarm of this id, or were seen after this time.
         Raises NotFound if no such alarm is open, InvalidPauseReason for the note, DatabaseAway.
         """
         note = pause_reasons.optional(note)
         with self._database.transaction() as stores:
-            closed = _found(stores.alarms.lock_open(alarm_id, kind))
+            closed = stores.alarms.lock_open(alarm_id, kind, until)
+            if not closed and until is not None:
+                raise NotFound(_NONE_UNCHANGED, resourceType="alarm")
+            _found(closed)
             now = stores.instant(self._now)
             stores.alarms.acknowledge([each.id for each in closed], self._actor, note, now)
             stores.audit.add(self._actor, [_acknowledged(each, note, now) for each in closed], now)

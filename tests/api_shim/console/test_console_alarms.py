@@ -127,6 +127,49 @@ def test_all_alarms_of_a_kind_are_counted_and_closed(operator: httpx.Client, rai
     assert [each.kind for each in alarms.open()] == ["DEAF_WORKER"]
 
 
+def test_form_of_a_kind_closes_only_the_alarms_it_showed(
+    operator: httpx.Client, raised: Raise, alarms: Alarms, database: Database
+) -> None:
+    again, unchanged = uuid4(), uuid4()
+    for attempt_id in (again, unchanged):
+        raised("CAUSE_LOST", attempt_id=attempt_id)
+    page = operator.get(f"{ACKNOWLEDGE}?kind=CAUSE_LOST")
+    assert "An alarm that occurs again before you send this form stays open." in words(page)
+    repeated, new, late = (raised("CAUSE_LOST", attempt_id=each) for each in (again, uuid4(), uuid4()))
+    with database.transaction() as stores:  # one that occurred before the form, and waited for the database
+        stores.connection.execute(
+            text("UPDATE alarms SET last_seen_at = first_seen_at WHERE id = :id"), {"id": late.id}
+        )
+    answer = operator.post(ACKNOWLEDGE, data={**form_in(page), "reason": WHY})
+    assert answer.status_code == SEE_OTHER
+    assert {each.id for each in alarms.open()} == {repeated.id, new.id, late.id}
+    [closed] = alarms.all(acknowledged=True)
+    assert closed.subjects["attempt_id"] == str(unchanged)
+
+
+def test_form_of_a_kind_whose_alarms_all_recur_closes_none(
+    operator: httpx.Client, raised: Raise, alarms: Alarms
+) -> None:
+    attempt_id = uuid4()
+    raised("CAUSE_LOST", attempt_id=attempt_id)
+    form = form_in(operator.get(f"{ACKNOWLEDGE}?kind=CAUSE_LOST"))
+    raised("CAUSE_LOST", attempt_id=attempt_id)
+    answer = operator.post(ACKNOWLEDGE, data={**form, "reason": WHY})
+    assert answer.status_code == UNPROCESSABLE
+    assert "occurred again, so none was acknowledged now." in words(answer)
+    assert "They occurred 2 times" in words(answer)
+    for shown in ("", "x", "2030-01-01T00:00Z x", f"2030-01-01T00:00 {uuid4()}"):
+        fields = {**_reopened(operator), "shown": shown, "reason": WHY}
+        assert "This form is incomplete." in words(operator.post(ACKNOWLEDGE, data=fields)), shown
+    assert len(alarms.open()) == 1
+    assert operator.post(ACKNOWLEDGE, data={**_reopened(operator), "reason": WHY}).status_code == SEE_OTHER
+    assert alarms.open() == []
+
+
+def _reopened(operator: httpx.Client) -> dict[str, str]:
+    return form_in(operator.get(f"{ACKNOWLEDGE}?kind=CAUSE_LOST"))
+
+
 def test_second_of_two_operators_sees_that_it_is_closed(
     console: Console, operator: httpx.Client, raised: Raise, alarms: Alarms
 ) -> None:

@@ -1,7 +1,7 @@
 """Alarms and operators' acts are kept as rows.
 
-Every role may raise an alarm, by a function alone, and only operators see alarms. The API and
-the workers add entries of the audit, and only the owner may change or delete them. Quarantined callbacks are counted.
+Every role may raise an alarm, by a function alone, and only operators see alarms. The API and the workers add
+entries of the audit, and only the owner may change or delete them. Quarantined callbacks are counted.
 """
 
 import sqlalchemy as sa
