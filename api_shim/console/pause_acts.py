@@ -12,7 +12,7 @@ def pause(use_cases: ConsoleUseCases, actor: str, reason: str, company_id: UUID 
     """Pause one company, or all. Raises Conflict if it is paused already: the page would show another reason."""
     existing = use_cases.pauses(actor).pause(company_id, reason)
     if existing is not None:
-        raise Conflict(f"{began(existing)} Its reason is: {existing.reason}. Your reason was not stored.")
+        raise Conflict(f"{began(use_cases, existing)} Its reason is: {existing.reason}. Your reason was not stored.")
 
 
 def resume(use_cases: ConsoleUseCases, actor: str, reason: str, company_id: UUID | None) -> None:
@@ -21,7 +21,11 @@ def resume(use_cases: ConsoleUseCases, actor: str, reason: str, company_id: UUID
         raise Conflict("The pause has ended already. Nothing was changed, and your reason was not stored.")
 
 
-def began(existing: Pause) -> str:
+def began(use_cases: ConsoleUseCases, existing: Pause) -> str:
     """Return who began a pause, and when. A pause by an alarm has no such actor, and says so in its reason."""
-    by = "" if existing.actor is None else f" by {existing.actor}"
-    return f"The pause began at {utc_text(existing.paused_at)}{by}."
+    at, actor = utc_text(existing.paused_at), existing.actor
+    if actor is None:
+        return f"The pause began at {at}."
+    creator = use_cases.audit.link_creators([actor]).get(actor)
+    by = actor if creator is None else f"{actor} (link created by {creator})"
+    return f"The pause began at {at} by {by}."

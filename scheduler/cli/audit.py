@@ -65,11 +65,12 @@ def audit(
     )
     with operator_session() as session:
         found = session.acts.newest(wanted, before, limit + 1)
+        creators = session.acts.link_creators(each.actor for each in found)
     entries, has_more = found[:limit], len(found) > limit
     if as_json:
-        print_json(audit_as_json(entries, has_more=has_more))
+        print_json(audit_as_json(entries, creators, has_more=has_more))
     else:
-        print_pages(audit_page(entries, has_more=has_more))
+        print_pages(audit_page(entries, creators, has_more=has_more))
 
 
 def _target(text: str | None) -> tuple[str | None, str | None]:

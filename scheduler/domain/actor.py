@@ -8,7 +8,8 @@ SYSTEM = "system:duecall"
 
 OPERATOR = "operator"
 """An operator, as companies see one. Logins and machines of operators are not theirs to know."""
-_OPERATORS = ("cli:", "link:", "oidc:")
+_LINK = "link:"
+_OPERATORS = ("cli:", _LINK, "oidc:")
 
 
 def seen_by_companies(actor: str) -> str:
@@ -18,6 +19,19 @@ def seen_by_companies(actor: str) -> str:
 def of_key(key_id: UUID) -> str:
     """Return the actor of a request with this API key."""
     return f"key:{key_id}"
+
+
+def of_link(link_id: UUID) -> str:
+    """Return the actor of an operator who signed in to the console with this link."""
+    return f"{_LINK}{link_id}"
+
+
+def link_of(actor: str) -> UUID | None:
+    """Return the id of the sign-in link that an actor is known by, or None."""
+    try:
+        return UUID(actor.removeprefix(_LINK)) if actor.startswith(_LINK) else None
+    except ValueError:
+        return None
 
 
 def of_cli(user: str, host: str) -> str:

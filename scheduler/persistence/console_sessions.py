@@ -1,6 +1,6 @@
 """Sessions of the operators' console, and sign-in links. Secrets are stored as keyed hashes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -8,6 +8,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.operator import ConsoleSession, SignInLink
+from scheduler.persistence.many import among
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import console_acts, console_sessions, sign_in_links
@@ -24,6 +25,11 @@ class ConsoleSessions(Store):
         """Lock the link: another transaction that uses it waits until we commit."""
         query = select(*_LINK).where(sign_in_links.c.token_hash == token_hash).with_for_update()
         return self._one(_link, query)
+
+    def link_creators(self, link_ids: Sequence[UUID]) -> Mapping[UUID, str]:
+        """Return the actors who created these links."""
+        query = select(sign_in_links.c.id, sign_in_links.c.created_by).where(among(sign_in_links.c.id, link_ids))
+        return {row.id: row.created_by for row in self._connection.execute(query)}
 
     def use_link(self, link_id: UUID, now: datetime) -> None:
         self._connection.execute(update(sign_in_links).where(sign_in_links.c.id == link_id).values(used_at=now))
@@ -63,7 +69,10 @@ class ConsoleSessions(Store):
         return self._connection.execute(new.returning(console_acts.c.token)).one_or_none() is not None
 
     def forget(self, before: datetime, limit: int) -> int:
-        """Delete sessions, links and tokens of forms of before then. Returns the number of the largest kind."""
+        """Delete sessions, unused links and tokens of forms of before then. Returns the number of the largest kind.
+
+        The audit names the actor of a used link by its id, so only the link tells who created it.
+        """
         deleted = []
         for key, ended_at in (
             (console_sessions.c.id, console_sessions.c.expires_at),
@@ -71,6 +80,8 @@ class ConsoleSessions(Store):
             (console_acts.c.token, console_acts.c.sent_at),
         ):
             old = select(key).where(ended_at < before).order_by(ended_at).limit(limit)
+            if key.table is sign_in_links:
+                old = old.where(sign_in_links.c.used_at.is_(None))
             deleted.append(self._connection.execute(delete(key.table).where(key.in_(old))).rowcount)
         return max(deleted)
 

@@ -26,4 +26,4 @@ LINES = timedelta(days=1)
 ALARMS = timedelta(days=366)
 """An acknowledged alarm, as long as the history that explains it. An open alarm is kept."""
 CONSOLE_SESSIONS = timedelta(days=30)
-"""An expired session or sign-in link of the operators' console."""
+"""An expired session of the operators' console, or an unused sign-in link. A used link is kept, as the audit is."""

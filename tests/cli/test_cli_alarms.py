@@ -9,7 +9,10 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.alarm import key_of
+from scheduler.domain.operator import OperatorRole
 from scheduler.use_cases.operations.alarms import AlarmStore, Seen
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from scheduler.use_cases.operations.pauses import Pauses
 from tests.cli.test_cli import CliResult, Duecall, duecall
 from tests.conftest import TestClock
 from tests.support.builders import Tenant
@@ -124,6 +127,16 @@ def test_audit_lists_acts_of_the_command_line(duecall: Duecall, tenant: Tenant) 
     told = duecall("audit").told
     assert f"pause company:{tenant.company_id} actor {ME}" in told
     assert "before state=RUNNING after state=PAUSED, reason=a drill" in told
+
+
+def test_audit_names_the_creator_of_a_link(duecall: Duecall, tenant: Tenant) -> None:
+    link, _ = ConsoleSessions(tenant.database, tenant.hasher, tenant.now).make_link(OperatorRole.VIEWER, "cli:ada@host")
+    Pauses(tenant.database, tenant.now, f"link:{link.id}").pause(tenant.company_id, "a drill")
+    duecall(f"resume {tenant.company_id}")
+    assert [each["linkCreatedBy"] for each in entries(duecall)] == [None, "cli:ada@host"]
+    told = duecall("audit").told
+    assert f"actor link:{link.id} link from cli:ada@host" in told
+    assert told.count("link from") == 1
 
 
 def test_audit_is_filtered(duecall: Duecall, tenant: Tenant) -> None:

@@ -42,7 +42,9 @@ async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]
     except WrongFilter as wrong:
         return page(request, "alarms.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None, counts={})
     counts = await context.run(context.use_cases.alarms().count_open)
-    return page(request, "alarms.html", given=values, problem=None, listed=listed, counts=counts)
+    actors = [each.acknowledged_by for each in listed.rows if each.acknowledged_by is not None]
+    creators = await context.run(context.use_cases.audit.link_creators, actors)
+    return page(request, "alarms.html", given=values, problem=None, listed=listed, counts=counts, creators=creators)
 
 
 async def _part(context: ConsoleContext, query: Mapping[str, str], state: str, kind: str | None) -> Part[KeptAlarm]:

@@ -47,7 +47,8 @@ async def audit(request: Request, _: Annotated[ConsoleSession, Depends(viewer)])
         return page(request, "audit.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
     found = await context.run(context.use_cases.audit.newest, wanted, before, ROWS + 1)
     listed = part_of(_PATH, query, [_row(each) for each in found], lambda each: (each.entry.id,))
-    return page(request, "audit.html", given=values, problem=None, listed=listed)
+    creators = await context.run(context.use_cases.audit.link_creators, [each.entry.actor for each in listed.rows])
+    return page(request, "audit.html", given=values, problem=None, listed=listed, creators=creators)
 
 
 def _row(entry: AuditEntry) -> _Row:

@@ -127,7 +127,7 @@ def _pause_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[str
     if attempts.pause_reason is not None:
         existing = use_cases.pauses().current(company_id)
         paused = [f"{name} is paused already: {attempts.pause_reason}. Pausing again changes nothing."]
-        return paused if existing is None else [*paused, began(existing)]
+        return paused if existing is None else [*paused, began(use_cases, existing)]
     lines = [
         f"{_counts_text(row)} pending calls of {name} ({company_id}) will wait until it is resumed.",
         f"{number(attempts.due)} of them are due now.",

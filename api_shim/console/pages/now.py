@@ -90,7 +90,7 @@ def _pause_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
     if overview.pause_reason is not None:
         existing = use_cases.pauses().current(None)
         lines = [f"All calls are paused already: {overview.pause_reason}. Pausing again changes nothing."]
-        return lines if existing is None else [*lines, began(existing)]
+        return lines if existing is None else [*lines, began(use_cases, existing)]
     waiting = f"{number(overview.waiting + overview.due)}{'+' if overview.waiting_is_estimate else ''}"
     return [
         f"All companies ({number(len(overview.companies))}) are affected.",

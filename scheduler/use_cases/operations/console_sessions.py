@@ -6,6 +6,7 @@ from secrets import token_urlsafe
 from uuid import UUID
 
 from scheduler.clock import Now
+from scheduler.domain.actor import of_link
 from scheduler.domain.operator import LINK_LASTS, SESSION_LASTS, ConsoleSession, OperatorRole, SignInLink
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import Hasher
@@ -56,7 +57,7 @@ class ConsoleSessions:
             if link is None or not link.is_valid(now):
                 return None
             stores.console_sessions.use_link(link.id, now)
-            return self._add(stores, f"link:{link.id}", link.role)
+            return self._add(stores, of_link(link.id), link.role)
 
     def open(self, actor: str, role: OperatorRole, sign_in: str) -> tuple[ConsoleSession, str] | None:
         """Return a new session of an operator whom an identity provider has named, with the secret of its cookie.

@@ -110,7 +110,7 @@ def test_acknowledged_alarm_has_operator_time_and_note(
     [closed] = alarms.all()
     assert closed.acknowledged_by is not None
     assert closed.acknowledged_by.startswith("link:")
-    assert f"by {closed.acknowledged_by} {WHY}" in words(page)
+    assert f"by {closed.acknowledged_by} link created by cli:ada@host {WHY}" in words(page)
     assert kinds(operator.get("/alarms")) == []
     assert kinds(operator.get("/alarms?state=all")) == ["DEAF_WORKER"]
     [entry] = Acts(database).newest(AuditFilter(concerns=alarm.id), None, 10)

@@ -113,7 +113,10 @@ def test_audit_shows_an_act_of_the_console(
     assert "all calls the voice server is down reason the voice server is down state RUNNING → became PAUSED" in shown
     assert "it answers reason the voice server is down (before) state PAUSED → became RUNNING" in shown
     assert "none given reason a test (before) state PAUSED → became RUNNING" in shown
-    assert "link:" in shown
+    actors = {each.actor for each in console.sessions.all()}
+    assert len(actors) == 1
+    assert shown.count(f"{actors.pop()} link created by cli:ada@host") == 2
+    assert shown.count("link created by") == 2, "another actor has a link"
 
 
 def test_change_is_readable(viewer: httpx.Client, database: Database) -> None:

@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.actor import SYSTEM, of_cli, of_key
+from scheduler.domain.actor import SYSTEM, of_cli, of_key, of_link
 from scheduler.domain.alarm import AlarmKey, key_of
 from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
 from scheduler.domain.command import CommandKind
 from scheduler.domain.company import CallLimits, NewCompany
+from scheduler.domain.operator import OperatorRole
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import InvalidPauseReason, Refused
 from scheduler.domain.usage import BillingSystem
@@ -22,6 +23,7 @@ from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
+from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.installation import Installation
 from scheduler.use_cases.operations.pauses import Pause, Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
@@ -31,6 +33,7 @@ from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.resources.usage import Usage
 from tests.conftest import NOON, TestClock
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_waiting_command
+from tests.support.statements import statements_of
 
 OPERATOR = of_cli("ada", "control")
 
@@ -132,6 +135,18 @@ def test_pause_by_an_alarm_has_no_actor(office: Office) -> None:
     found = office.pauses.pause(office.tenant.company_id, "again")
     assert found == Pause(reason="alarm: X", paused_at=NOON, actor=None)
     assert office.entries() == []
+
+
+def test_creators_of_links_are_found_by_their_actors(office: Office, now: TestClock) -> None:
+    sessions = ConsoleSessions(office.tenant.database, office.tenant.hasher, now)
+    links = [sessions.make_link(OperatorRole.VIEWER, f"cli:{name}@host")[0] for name in ("ada", "eve", "mallory")]
+    actors = [of_link(each.id) for each in links]
+    acts = Acts(office.tenant.database)
+    asked = (*actors[:2], of_link(uuid4()), "link:x", str(links[2].id), "oidc:sub", OPERATOR)
+    assert acts.link_creators(asked) == {actors[0]: "cli:ada@host", actors[1]: "cli:eve@host"}
+    with statements_of(office.tenant.database) as sent:
+        assert acts.link_creators(["oidc:sub"]) == {}
+    assert sent == []
 
 
 def test_pause_of_everything_has_no_company(office: Office) -> None:

@@ -1,7 +1,7 @@
 """Retention: old rows are deleted, needed rows are kept however old."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -77,9 +77,9 @@ def a_session(tenant: Tenant) -> None:
     tenant.insert("console_sessions", id=uuid4(), token_hash=b"x", actor="link:x", role="viewer", **times)
 
 
-def a_link(tenant: Tenant) -> None:
+def a_link(tenant: Tenant, **used: datetime) -> None:
     times = dict.fromkeys(("created_at", "expires_at"), tenant.now())
-    tenant.insert("sign_in_links", id=uuid4(), token_hash=b"x", created_by="cli:x", role="viewer", **times)
+    tenant.insert("sign_in_links", id=uuid4(), token_hash=b"x", created_by="cli:x", role="viewer", **times, **used)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,11 @@ def test_row_is_deleted_after_its_retention(
         pytest.param(lambda tenant: an_event(tenant, heard=False), "carrier_events", id="an unapplied callback"),
         pytest.param(a_placed_attempt, "attempt_tokens", id="a token, which leads late news to its attempt"),
         pytest.param(a_placed_attempt, "attempts", id="an attempt"),
+        pytest.param(
+            lambda tenant: a_link(tenant, used_at=tenant.now()),
+            "sign_in_links",
+            id="a used link, an actor of the audit",
+        ),
         pytest.param(a_placed_attempt, "lines", id="the line of a call in progress"),
         pytest.param(a_pending_attempt, "lines", id="a line that an attempt waits for"),
         pytest.param(
