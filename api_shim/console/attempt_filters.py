@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from uuid import UUID
 
 from api_shim.console.forms import id_or_none
@@ -32,13 +32,18 @@ REASONS: Mapping[str, str] = {
     "cancelled-by-user": "Cancelled by client or operator",
 }
 """Texts by the values of the field."""
+_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
 _OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
 
 
-def filter_of(fields: Mapping[str, str]) -> AttemptFilter:
-    """Return the filter in the fields of an address. Raises InvalidFields for one that no list can have."""
+def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> AttemptFilter:
+    """Return the filter in the fields of an address. Raises InvalidFields for one that no list can have.
+
+    With `now`, a due time may be a time of this day in UTC. Never without it: an act would mean other calls tomorrow.
+    """
     rule, zone = _rule(fields.get("rule")), _zone(fields.get("zone"))
-    due_from, due_to = _instant(fields.get("due_from")), _instant(fields.get("due_to"))
+    due_from = _instant(fields.get("due_from"), now)
+    due_to = _instant(fields.get("due_to"), now, after=due_from)
     cause_lost, reason = _reason(fields.get("reason"))
     asks_for_range = due_from is not None or due_to is not None
     if due_from is not None and due_to is not None and due_from >= due_to:
@@ -75,6 +80,11 @@ def fields_of(only: AttemptFilter) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value}
 
 
+def described(fields: Mapping[str, str]) -> str:
+    """Return the conditions of a filter's fields in words."""
+    return ", ".join(f"{_NAMES.get(name, name)} {value}" for name, value in fields.items())
+
+
 def place_of(only: AttemptFilter, query: Mapping[str, str]) -> Place | None:
     """Return the place after which a page begins. Raises WrongFilter for one that this list does not have."""
     values = place_in(query, *(_TYPES[name] for name in _PLACES[only.order]))
@@ -94,6 +104,9 @@ _PLACES: Mapping[ListOrder, tuple[str, ...]] = {
 }
 """Fields of a place by the order of its list."""
 _TYPES: Mapping[str, type] = {"attempt_id": UUID, "at": datetime, "interview_id": UUID, "event_id": int}
+
+
+_NAMES = {"due_from": "due from", "due_to": "due before", "zone": "time zone"}
 
 
 def _implied(*, rule: bool, pending: bool, ended: bool) -> ListState | None:
@@ -166,15 +179,21 @@ def _zone(text: str | None) -> str | None:
         ) from None
 
 
-def _instant(text: str | None) -> datetime | None:
-    """Return an instant in UTC. A time without an offset is in UTC."""
+def _instant(text: str | None, now: datetime | None, *, after: datetime | None = None) -> datetime | None:
+    """Return an instant in UTC. A time without an offset is in UTC.
+
+    A time without a day is of today, or the first one after the beginning of a range: from 22:00 to 06:00 is a night.
+    """
     if not text:
         return None
     try:
+        if now is not None and _TIME.fullmatch(text):
+            at = datetime.combine((after or now).astimezone(UTC), time.fromisoformat(text.zfill(5)), UTC)
+            return at if after is None or at > after else at + timedelta(days=1)
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError):
-        raise InvalidFields("Write due times in UTC like 2030-01-31T09:00.") from None
+        raise InvalidFields("Write due times in UTC like 2030-01-31T09:00, or 09:00 for today.") from None
 
 
 def _text(at: datetime | None) -> str:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api_shim.console.acts import SHOWN, Act, act_routes, address_of
-from api_shim.console.attempt_filters import FIELDS, REASONS, STATES, fields_of, filter_of, place_of, text_of
+from api_shim.console.attempt_filters import FIELDS, REASONS, STATES, described, fields_of, filter_of, place_of, text_of
 from api_shim.console.attempt_words import badge_of
 from api_shim.console.context import console_context
 from api_shim.console.lists import WrongFilter
@@ -50,7 +50,7 @@ async def attempts(request: Request, session: Annotated[ConsoleSession, Depends(
     context = console_context(request)
     asked = {name: request.query_params.get(name, "").strip() for name in FIELDS}
     try:
-        only = filter_of(asked)
+        only = filter_of(asked, context.use_cases.now())
         after = place_of(only, request.query_params)
         listed = await context.run(context.use_cases.attempt_lists.page, only, after)
     except WrongFilter as wrong:
@@ -212,12 +212,8 @@ def _cancels(only: AttemptFilter, role: OperatorRole) -> list[tuple[str, str]]:
     ]
 
 
-_NAMES = {"due_from": "due from", "due_to": "due before", "zone": "time zone"}
-
-
 def _described(only: AttemptFilter) -> str:
-    conditions = (f"{_NAMES.get(name, name)} {value}" for name, value in fields_of(only).items())
-    return f"The filter is: {', '.join(conditions)}."
+    return f"The filter is: {described(fields_of(only))}."
 
 
 def _counted(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> int:

@@ -195,6 +195,36 @@ def test_filters_find_their_calls(viewer: httpx.Client, tenant: Tenant, other: T
 
 
 @pytest.mark.parametrize(
+    ("due_from", "due_to", "expected"),
+    [
+        ("09:00", "", ("2030-01-31T09:00", None)),
+        ("", "9:30", (None, "2030-01-31T09:30")),
+        ("09:00", "17:00", ("2030-01-31T09:00", "2030-01-31T17:00")),
+        ("22:00", "06:00", ("2030-01-31T22:00", "2030-02-01T06:00")),
+        ("00:00", "00:00", ("2030-01-31T00:00", "2030-02-01T00:00")),
+        ("2030-03-01T12:00", "11:00", ("2030-03-01T12:00", "2030-03-02T11:00")),
+        ("2030-03-01T23:00-05:00", "05:00", ("2030-03-02T04:00", "2030-03-02T05:00")),
+        ("10:00", "2030-02-02T00:00", ("2030-01-31T10:00", "2030-02-02T00:00")),
+    ],
+)
+def test_due_time_without_a_day_is_of_today(
+    due_from: str, due_to: str, expected: tuple[str | None, str | None]
+) -> None:
+    now = datetime(2030, 2, 1, 1, 30, tzinfo=timezone(2 * AN_HOUR))  # still the day before in UTC
+    only = filter_of({"due_from": due_from, "due_to": due_to}, now)
+    found = [None if each is None else f"{each:%Y-%m-%dT%H:%M}" for each in (only.due_from, only.due_to)]
+    assert tuple(found) == expected
+    assert {each.tzinfo for each in (only.due_from, only.due_to) if each is not None} == {UTC}
+
+
+def test_page_names_the_day_of_a_due_time(operator: httpx.Client, tenant: Tenant) -> None:
+    page = operator.get("/attempts?state=pending&due_from=00:00")
+    assert re.search(r'name="due_from" value="\d{4}-\d\d-\d\dT00:00:00Z"', page.text)
+    form = operator.get(f"/acts/{CANCEL.name}?state=pending&due_from=00:00")
+    assert form.status_code == UNPROCESSABLE, "an act must not depend on the day on which its form is sent"
+
+
+@pytest.mark.parametrize(
     ("query", "problem"),
     [
         ("state=gone", "There is no such state"),
@@ -205,6 +235,8 @@ def test_filters_find_their_calls(viewer: httpx.Client, tenant: Tenant, other: T
         ("zone=Mars/Base", "There is no such time zone"),
         ("zone=%2B99:00", "There is no such time zone"),
         ("due_from=tomorrow", "Write due times in UTC"),
+        ("due_from=24:00", "or 09:00 for today."),
+        ("due_from=9999-12-31T12:00&due_to=11:00", "Write due times in UTC"),
         ("due_from=2030-01-02T00:00&due_to=2030-01-01T00:00", "ends before it begins"),
         ("state=waiting&rule=PACE", "A rule holds only due calls."),
         ("state=finished&zone=Asia/Tokyo", "only among pending calls"),
