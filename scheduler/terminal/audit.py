@@ -48,6 +48,8 @@ def _facts(entry: AuditEntry, creators: Mapping[str, str]) -> Iterator[tuple[str
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {_plain(each)}' for name, each in sorted(value.items()))})"
     return value if isinstance(value, str) else json.dumps(value)
 
 

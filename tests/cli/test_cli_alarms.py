@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.alarm import key_of
+from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.operator import OperatorRole
 from scheduler.use_cases.operations.alarms import AlarmStore, Seen
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
@@ -137,6 +138,14 @@ def test_audit_names_the_creator_of_a_link(duecall: Duecall, tenant: Tenant) -> 
     told = duecall("audit").told
     assert f"actor link:{link.id} link from cli:ada@host" in told
     assert told.count("link from") == 1
+
+
+def test_audit_shows_the_filter_of_a_cancellation_in_words(duecall: Duecall, tenant: Tenant) -> None:
+    after = {"count": 2, "filter": {"state": "due", "zone": "Asia/Tokyo"}}
+    with tenant.database.transaction() as stores:
+        act = Act(verb=Verb.CANCEL_ATTEMPTS, target_kind=TargetKind.COMPANY, target_id=tenant.company_id, after=after)
+        stores.audit.add(ME, [act], tenant.now())
+    assert "after count=2, filter=(state due, zone Asia/Tokyo)" in duecall("audit").told
 
 
 def test_audit_is_filtered(duecall: Duecall, tenant: Tenant) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from api_shim.console.attempt_filters import FIELDS, described
 from api_shim.console.context import console_context
 from api_shim.console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
 from api_shim.console.navigation import link_to, page_of
@@ -20,6 +21,7 @@ from scheduler.persistence.audit import AuditFilter
 router = APIRouter()
 _PATH = "/audit"
 _UNPROCESSABLE = 422
+_FILTER = "filter"
 _KINDS = {"": "All", **{each.value: each.value for each in sorted(Verb)}}
 
 
@@ -30,6 +32,8 @@ class _Row:
     """The address of the target's page, if it has one."""
     changes: Sequence[tuple[str, str, str]]
     """Fields with their values before and after."""
+    list_of_filter: str | None
+    """The list of calls that the filter of a cancellation finds now."""
 
 
 @router.get(_PATH)
@@ -54,7 +58,16 @@ async def audit(request: Request, _: Annotated[ConsoleSession, Depends(viewer)])
 def _row(entry: AuditEntry) -> _Row:
     names = sorted({*entry.before, *entry.after})
     changes = [(name, _text(entry.before, name), _text(entry.after, name)) for name in names]
-    return _Row(entry=entry, target=_page_of_target(entry), changes=changes)
+    only = _filter(entry.after.get(_FILTER))
+    list_of_filter = link_to("attempts", **only) if only else None
+    return _Row(entry=entry, target=_page_of_target(entry), changes=changes, list_of_filter=list_of_filter)
+
+
+def _filter(value: object) -> dict[str, str]:
+    """Return the fields of a filter of calls, or none of another value."""
+    if not isinstance(value, Mapping) or not set(FIELDS).issuperset(value):
+        return {}
+    return {name: str(value[name]) for name in FIELDS if name in value}
 
 
 def _page_of_target(entry: AuditEntry) -> str | None:
@@ -88,5 +101,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
             return "none"
         case list() as several:
             return ", ".join(str(each) for each in several) or "none"
+        case value if name == _FILTER and (only := _filter(value)):
+            return described(only)
         case value:
             return json.dumps(value, ensure_ascii=False)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from html import escape
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,7 +20,7 @@ from tests.conftest import real_now
 from tests.support.builders import Tenant
 from tests.support.statements import statements_of
 
-NOT_FOUND, UNPROCESSABLE = 404, 422
+OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
 
 
 def an_erasure(tenant: Tenant, *, days_ago: int = 0, is_done: bool = False, **erased: int) -> UUID:
@@ -128,6 +129,20 @@ def test_change_is_readable(viewer: httpx.Client, database: Database) -> None:
     assert "expiresAt none perMinute 10 → became 20 scopes a, b (before)" in shown
     assert f"key {change.target_id} company {change.company_id}" in shown
     assert "none given" in shown
+
+
+def test_filter_of_a_cancellation_is_in_words_and_a_link(viewer: httpx.Client, database: Database) -> None:
+    company = str(uuid4())
+    only = {"state": "pending", "company": company, "zone": "Asia/Tokyo", "due_to": "2030-01-31T09:00:00Z"}
+    of_a_key = {"perMinute": 20}
+    for after in ({"count": 3, "filter": only}, {"count": 3, "filter": of_a_key}):
+        add(database, "link:x", an_act(verb=Verb.CANCEL_ATTEMPTS, after=after))
+    page = viewer.get("/audit")
+    described = f"state pending, company {company}, time zone Asia/Tokyo, due before 2030-01-31T09:00:00Z"
+    query = f"state=pending&company={company}&zone=Asia%2FTokyo&due_to=2030-01-31T09%3A00%3A00Z"
+    assert f'<dd><a href="/attempts?{escape(query)}">{described}</a></dd>' in page.text
+    assert 'filter {"perMinute": 20}' in words(page)
+    assert viewer.get(f"/attempts?{query.replace(company, '')}").status_code == OK
 
 
 def test_audit_is_filtered(viewer: httpx.Client, database: Database) -> None:
