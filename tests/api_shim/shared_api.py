@@ -16,6 +16,7 @@ from sqlalchemy import QueuePool
 
 from api_shim.app import create_app
 from api_shim.context import AppContext
+from api_shim.http_tallies import HttpTallies
 from scheduler.logs import _Alarms, configure, watch_alarms
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
@@ -50,6 +51,7 @@ class SharedApi:
         watch_alarms(served.alarms.take)
         yield with_a_key(served.client, database, seeded, served.settings)
         watch_alarms(None)
+        served.forget_counts()
         try:
             wait_until(served.is_quiet, says="the work of the test ends")
             served.hear_its_bell()
@@ -80,6 +82,7 @@ class _Served:
     client: httpx.Client
     server: uvicorn.Server
     app_context: AppContext
+    tallies: HttpTallies
     alarms: AlarmWriter
 
     @property
@@ -92,6 +95,10 @@ class _Served:
         out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in databases)
         waiting = (self.server.server_state.tasks, self.app_context.notes, self.alarms._waiting)
         return not any(waiting) and out == 0
+
+    def forget_counts(self) -> None:
+        """Drop the counts of this test's requests. They would be added within seconds, to the rows of another test."""
+        self.tallies._amounts = {}
 
     def hear_its_bell(self) -> None:
         """Wait for a last hint. Hints are sent in order, so all earlier ones have been sent."""
@@ -113,5 +120,12 @@ def _serve(settings: Settings) -> Iterator[_Served]:
         taken = _Alarms.watch
         watch_alarms(None)
         alarms = cast("AlarmWriter", cast("MethodType", taken).__self__)
-        context = app.state.app_context
-        yield _Served(settings=settings, client=client, server=server, app_context=context, alarms=alarms)
+        [tallies] = [each.kwargs["tallies"] for each in app.user_middleware if "tallies" in each.kwargs]
+        yield _Served(
+            settings=settings,
+            client=client,
+            server=server,
+            app_context=app.state.app_context,
+            tallies=cast("HttpTallies", tallies),
+            alarms=alarms,
+        )
