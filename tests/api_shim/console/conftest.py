@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from api_shim.console.app import create_app
+from api_shim.console.context import ConsoleContext
 from scheduler.assembly import ConsoleUseCases, console_use_cases
 from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
@@ -62,12 +64,17 @@ def settings_of_console(logins: Logins, redis_url: str, url: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def console_url(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[str]:
-    """The address of one running console for all tests, because starting it takes longer than most of them."""
+def console_context(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[ConsoleContext]:
+    """The resources of one running console for all tests, because starting it takes longer than most of them."""
     door = a_door()
-    url = address_of(door)
-    with a_server(create_app(settings_of_console(logins, valkey.url, url)), door):
-        yield url
+    app = create_app(settings_of_console(logins, valkey.url, address_of(door)))
+    with a_server(app, door):
+        yield cast("ConsoleContext", app.state.console_context)
+
+
+@pytest.fixture(scope="session")
+def console_url(console_context: ConsoleContext) -> str:
+    return console_context.address.origin
 
 
 @pytest.fixture

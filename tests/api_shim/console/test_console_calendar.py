@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from api_shim.console.context import ConsoleContext
 from api_shim.console.pages import calendar as page
 from scheduler.domain.attempt import Ended, Reason
 from scheduler.domain.company import CallLimits
@@ -15,7 +16,7 @@ from scheduler.persistence import due_calls
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.calendar import Calendars, shared_out
 from tests.api_shim.console.conftest import Console
-from tests.conftest import real_now, seed
+from tests.conftest import NOON, seed
 from tests.support.builders import ALWAYS, BRATISLAVA, Tenant, a_pending_attempt, a_placed_attempt, a_tenant, of_company
 from tests.support.statements import statements_of
 
@@ -25,13 +26,19 @@ OFFSET = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta(hours=2))
 QUARTER = timedelta(minutes=15)
 
 
-def quarter_of(at: datetime) -> datetime:
-    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
+def at_noon() -> datetime:
+    return NOON + timedelta(minutes=4)
 
 
 @pytest.fixture
 def begins() -> datetime:
-    return quarter_of(real_now())
+    return NOON
+
+
+@pytest.fixture(autouse=True)
+def _in_one_quarter(console_context: ConsoleContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show the calendar of the same instant always: on the machine's clock, a quarter could end during a test."""
+    monkeypatch.setattr(console_context.use_cases.calendars, "_now", at_noon)
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +50,8 @@ def _all_pages_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def acme(database: Database, hasher: object) -> Tenant:
-    seeded = seed(database, real_now(), intervals=ALWAYS, limits=CallLimits(calls_per_second=1.0, concurrent_calls=50))
-    return a_tenant(database, seeded, hasher, real_now, account_sid="AC1", calls_per_second=1.0, max_calls=50)  # type: ignore[arg-type]
+    seeded = seed(database, at_noon(), intervals=ALWAYS, limits=CallLimits(calls_per_second=1.0, concurrent_calls=50))
+    return a_tenant(database, seeded, hasher, at_noon, account_sid="AC1", calls_per_second=1.0, max_calls=50)  # type: ignore[arg-type]
 
 
 def renamed(tenant: Tenant, name: str) -> Tenant:
@@ -53,7 +60,7 @@ def renamed(tenant: Tenant, name: str) -> Tenant:
 
 
 def another(tenant: Tenant, name: str) -> Tenant:
-    return renamed(of_company(tenant, seed(tenant.database, real_now(), intervals=ALWAYS)), name)
+    return renamed(of_company(tenant, seed(tenant.database, at_noon(), intervals=ALWAYS)), name)
 
 
 def calendars(tenant: Tenant) -> Calendars:
