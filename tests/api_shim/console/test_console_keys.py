@@ -1,6 +1,7 @@
 """The pages Keys and Key, and the suspension, resumption and revocation of a key."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import httpx
@@ -19,7 +20,7 @@ from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.resources.keys import Keys
 from tests.api_shim.console.acts import form_in, send, words
 from tests.api_shim.console.conftest import PEPPER, Console
-from tests.conftest import real_now, seed
+from tests.conftest import TestClock, real_now, seed
 from tests.support.statements import statements_of
 
 OK, SEE_OTHER, FORBIDDEN, NOT_FOUND, CONFLICT, UNPROCESSABLE = 200, 303, 403, 404, 409, 422
@@ -28,8 +29,14 @@ New = Callable[..., Principal]
 
 
 @pytest.fixture
-def keys(database: Database) -> Keys:
-    return Keys(database, Hasher(PEPPER), real_now)
+def clock() -> TestClock:
+    """A clock of the last hour. Each key is created a second later: ids of the same millisecond have no order."""
+    return TestClock(real_now() - timedelta(hours=1))
+
+
+@pytest.fixture
+def keys(database: Database, clock: TestClock) -> Keys:
+    return Keys(database, Hasher(PEPPER), clock)
 
 
 @pytest.fixture
@@ -38,11 +45,12 @@ def company_id(database: Database) -> UUID:
 
 
 @pytest.fixture
-def new(keys: Keys, company_id: UUID) -> New:
+def new(keys: Keys, company_id: UUID, clock: TestClock) -> New:
     """Create keys, of the company unless it is another's."""
 
     def create(name: str = "night shift", *, of: UUID = company_id, is_ats: bool = False) -> Principal:
         kind = KeyKind.ATS if is_ats else KeyKind.REGULAR
+        clock.move(timedelta(seconds=1))
         return keys.create(name=name, kind=kind, company_id=None if is_ats else of, per_minute=7)[0]
 
     return create
