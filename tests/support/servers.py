@@ -81,9 +81,17 @@ def address_of(door: socket.socket) -> str:
 
 
 def a_closed_port() -> str:
-    """Return an address on which no process listens."""
-    with a_door() as door:
-        return address_of(door)
+    """Return an address on which no process listens while this one runs.
+
+    The socket stays bound, because a server of a parallel test could get a closed port a moment later.
+    """
+    bound = socket.socket(proto=socket.IPPROTO_TCP)
+    bound.bind(("127.0.0.1", 0))
+    _BOUND.append(bound)
+    return address_of(bound)
+
+
+_BOUND: list[socket.socket] = []
 
 
 @dataclass
