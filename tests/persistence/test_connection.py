@@ -1,6 +1,8 @@
 """Statements that the driver executes itself, with the errors and rows of the others."""
 
+import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import psycopg
@@ -12,11 +14,13 @@ from scheduler.persistence.connection import Fixed
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.tables import companies
+from tests.conftest import wait_until
 from tests.support.statements import statements_of
 
 _DOUBLED = Fixed(select((bindparam("number", type_=companies.c.concurrent_calls.type) * 2).label("doubled")))
 _END = text("SELECT pg_terminate_backend(pg_backend_pid())")
 _BACKEND = text("SELECT pg_backend_pid()")
+_SLEEPS = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
 _PREPARED_AFTER = 5
 """The driver prepares a statement at its sixth execution over a connection."""
 _NUMBERS = text("SELECT n FROM generate_series(1, :count) AS n")
@@ -156,19 +160,25 @@ def test_statement_prepared_before_a_migration_fails_once(database: Database, po
             stores.connection.execute(text("DROP TABLE IF EXISTS growing"))
 
 
-def test_interrupted_statement_gives_up_its_connection(database: Database) -> None:
+def test_interrupted_statement_gives_up_its_connection(database: Database, postgres_url: str) -> None:
     """The next transaction would read the answer to the interrupted statement."""
 
     def end(*_: object) -> None:
         raise SystemExit
 
+    def interrupt(pid: int) -> None:
+        with psycopg.connect(postgres_url, autocommit=True) as other:
+            wait_until(lambda: other.execute(_SLEEPS, [pid]).fetchone(), says="the statement runs")
+        os.kill(os.getpid(), signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, end)
     try:
-        with suppress(SystemExit), database.reading() as stores:
+        with ThreadPoolExecutor(1) as another, suppress(SystemExit), database.reading() as stores:
             mine = stores.connection.execute(_BACKEND).scalar_one()
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            stores.connection.execute(text("SELECT pg_sleep(5)"))
+            interrupted = another.submit(interrupt, mine)
+            stores.connection.execute(text("SELECT pg_sleep(60)"))
             pytest.fail("the statement was not interrupted")
+        interrupted.result()
     finally:
         signal.signal(signal.SIGALRM, before)
     with database.reading() as stores:
