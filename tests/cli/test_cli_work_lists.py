@@ -228,8 +228,12 @@ def test_locks_end_ends_a_session(duecall: Duecall, tenant: Tenant, postgres_url
         assert f"session {pid} was ended" in duecall(f"locks end {pid} {WHY}").err
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
+    wait_until(lambda: not tenant.ask(_BACKEND, pid=pid), says="the backend has ended, after its last message")
     again = duecall(f"locks end {pid} {WHY}")
     assert (again.code, "duecall locks list" in again.err) == (1, True)
+
+
+_BACKEND = "SELECT 1 FROM pg_stat_activity WHERE pid = :pid"
 
 
 # ---- erasures
