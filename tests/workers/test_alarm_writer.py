@@ -32,7 +32,11 @@ class Gate:
             raise DatabaseAway("a test")
         self._behind.store(seen)
 
-    def has_tried(self, before: int) -> bool:
+    def wait_for_a_whole_try(self) -> None:
+        """Wait for a try that contains all alarms taken so far. The one that runs now may have begun before them."""
+        wait_until(partial(self._has_tried, self.tries + 1), says="the writer has tried twice")
+
+    def _has_tried(self, before: int) -> bool:
         return self.tries > before
 
     def close(self) -> None:
@@ -80,8 +84,7 @@ def test_alarm_that_is_stored_already_is_not_counted_twice(writer: AlarmWriter, 
 def test_alarms_wait_while_the_database_is_away(writer: AlarmWriter, gate: Gate, alarms: Alarms) -> None:
     for _ in range(3):
         log(__name__).error("lock_held: a test", alarm="LOCK_HELD")
-        tries = gate.tries
-        wait_until(partial(gate.has_tried, tries))
+        gate.wait_for_a_whole_try()
     assert alarms.open() == []
     gate.is_open.set()
     [alarm] = wait_until(alarms.open)
@@ -95,6 +98,7 @@ def test_memory_is_bounded_and_each_kind_is_kept(
     for _ in range(20):
         writer.take("CAUSE_LOST", {"attempt_id": str(uuid4())})
     writer.take("LOCK_HELD", {"company_id": str(uuid4())})
+    gate.wait_for_a_whole_try()
     gate.is_open.set()
     wait_until(lambda: sum(each.count for each in alarms.open()) == 21)
     found = alarms.open()
