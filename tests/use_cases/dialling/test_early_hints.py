@@ -104,10 +104,10 @@ def test_early_hint_costs_no_statement_before_it_is_due(tenant: Tenant, dialler:
 
 def test_loop_wakes_when_the_next_hint_becomes_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
     """Otherwise a call would wait until the loop looks by itself, for a quarter of a second."""
-    dialler._take((UUID(int=1),), {UUID(int=1): now() + timedelta(milliseconds=50)})
+    dialler._take((UUID(int=1),), {UUID(int=1): now() + timedelta(milliseconds=200)})
     pause = a_pass(dialler)
     assert pause is not None
-    assert pause <= 0.05
+    assert pause <= 0.2
 
 
 def test_hint_that_becomes_due_during_a_claim_is_next(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
@@ -145,13 +145,13 @@ def test_sent_call_wakes_only_a_loop_that_waits_for_room(tenant: Tenant, dialler
 
 def test_failed_claim_keeps_early_hints_and_drops_others(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
     soon, no_id = UUID(int=1), cast("UUID", "this is not an id")
-    dialler._take((no_id, soon), {soon: now() + timedelta(milliseconds=50)})
+    dialler._take((no_id, soon), {soon: now() + A_SECOND})
     with capture_logs() as logs:
         pause = a_pass(dialler)
     assert [each["event"].partition(":")[0] for each in logs] == ["claim_failed"]
     assert pause is not None
-    assert pause <= 0.05, "the loop wakes when it becomes due"
-    dialler._hand.become_due(monotonic() + 1)
+    assert pause <= A_SECOND.total_seconds(), "the loop wakes when it becomes due"
+    dialler._hand.become_due(monotonic() + 2)
     assert list(dialler._hand.without_a_turn()) == [soon]
 
 
