@@ -116,7 +116,7 @@ class Tenant:
     def attempts(self, interview_id: UUID) -> list[Attempt]:
         """Return all attempts of an interview, including deleted ones, oldest first."""
         rows = self.ask(
-            "SELECT id FROM attempts WHERE interview_id = :id ORDER BY created_at, retry_number", id=interview_id
+            "SELECT id FROM attempts WHERE interview_id = :id ORDER BY created_at, retry_number, id", id=interview_id
         )
         return [self.attempt(row[0]) for row in rows]
 
