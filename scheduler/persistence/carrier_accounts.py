@@ -224,6 +224,11 @@ class CarrierAccounts(Store):
         """True if failures of any company's orders are counted against the carrier."""
         return bool(self._connection.execute(_IS_IN_TROUBLE, {"id": account_id}).scalar_one())
 
+    def lock_all(self) -> bool:
+        """Lock all accounts without their values. False: no account exists."""
+        query = select(carrier_accounts.c.id).order_by(carrier_accounts.c.id)
+        return self._is_any(query.with_for_update(key_share=True))
+
     def pause(self, reason: str, now: datetime) -> bool:
         """Stop all claims once committed. False: an existing pause keeps its original reason."""
         paused = self._connection.execute(

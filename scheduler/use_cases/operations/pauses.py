@@ -41,7 +41,6 @@ class Pauses:
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             _check(stores, company_id)
-            # Not after a read of the pause: another operator may pause all calls in between.
             if company_id is None:
                 is_new = stores.carrier_accounts.pause(reason, now)
             else:
@@ -107,9 +106,9 @@ def _pause(reason: str | None) -> Mapping[str, object]:
 
 
 def _check(stores: Stores, company_id: UUID | None) -> None:
-    """Lock the company, if it is one. Raises NotFound."""
+    """Lock the company, or all accounts: a read of the pause stays true until the commit. Raises NotFound."""
     if company_id is None:
-        if not stores.carrier_accounts.all():
+        if not stores.carrier_accounts.lock_all():
             raise NotFound("No worker has started on this database yet, so there is nothing to pause.")
     elif not stores.companies.lock_row(company_id):
         raise not_found("company", company_id)

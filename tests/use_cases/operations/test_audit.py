@@ -1,15 +1,17 @@
 """Every act of an operator or an API key leaves an entry in the audit, in the transaction of the act."""
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import event
 
+from scheduler.deadline import deadline_in
 from scheduler.domain.actor import SYSTEM, of_cli, of_key, of_link
 from scheduler.domain.alarm import AlarmKey, key_of
 from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
@@ -21,6 +23,7 @@ from scheduler.domain.refusals import InvalidPauseReason, Refused
 from scheduler.domain.usage import BillingSystem
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
@@ -127,6 +130,49 @@ def test_second_pause_returns_the_first(office: Office, now: TestClock, *, is_fo
     assert second.pause(company_id, "again") == second.current(company_id) == first
     assert second.resume(company_id) == first.reason
     assert second.current(company_id) is None
+
+
+@contextmanager
+def _meanwhile(database: Database, statement: str, act: Callable[[], None]) -> Iterator[None]:
+    """Run `act` once, before the first statement of the block that contains this text."""
+    acts = [act]
+
+    def run(*seen: Any) -> None:
+        if acts and statement in seen[2]:
+            acts.pop()()
+
+    event.listen(database._engine, "before_cursor_execute", run)
+    try:
+        yield
+    finally:
+        event.remove(database._engine, "before_cursor_execute", run)
+    assert not acts
+
+
+def test_pause_that_ends_meanwhile_is_not_reported(office: Office) -> None:
+    office.pauses.pause(None, "the first")
+
+    def resume() -> None:
+        with deadline_in(0.2), suppress(DatabaseAway):
+            office.pauses.resume(None)
+
+    with _meanwhile(office.tenant.database, "SELECT carrier_accounts.pause_reason", resume):
+        before = office.pauses.pause(None, "the second")
+    reason = "the second" if before is None else before.reason
+    assert office.pauses.active()[0] == reason
+
+
+def test_resume_ends_no_pause_that_it_did_not_read(office: Office) -> None:
+    answers: list[str] = []
+
+    def pause() -> None:
+        with deadline_in(0.2), suppress(DatabaseAway):
+            assert office.pauses.pause(None, "silence") is None
+            answers.append("silence")
+
+    with _meanwhile(office.tenant.database, "UPDATE carrier_accounts", pause):
+        assert office.pauses.resume(None) is None
+    assert office.pauses.active()[0] == next(iter(answers), None)
 
 
 def test_pause_by_an_alarm_has_no_actor(office: Office) -> None:
