@@ -42,15 +42,16 @@ def verified(tokens: Tokens, keys: KeySet, *, issuer: str, client_id: str, nonce
         )
         claims.validate(now=int(now.timestamp()), leeway=int(_LEEWAY.total_seconds()))
         token.claims["sub"].encode()  # half of a surrogate pair cannot be hashed
+        age_s = now.timestamp() - token.claims["iat"]
     except InvalidKeyIdError:
         raise UnknownKey from None
     except ClaimError as error:
         raise SignInRefused(Refusal.NOT_VERIFIED, f"claim {error.claim}") from None
     except JoseError as error:
         raise SignInRefused(Refusal.NOT_VERIFIED, error.error) from None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise SignInRefused(Refusal.NOT_VERIFIED, "malformed") from None
-    if now.timestamp() - token.claims["iat"] > (SIGN_IN_LASTS + _LEEWAY).total_seconds():
+    if age_s > (SIGN_IN_LASTS + _LEEWAY).total_seconds():
         raise SignInRefused(Refusal.NOT_VERIFIED, "claim iat")
     if not token.claims["sub"]:
         raise SignInRefused(Refusal.NOT_VERIFIED, "claim sub")

@@ -230,6 +230,7 @@ _WRONG_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"iat": LONG_AGO}, "claim iat"),
     ({"iat": IN_A_YEAR}, "claim iat"),
     ({"iat": None}, "claim iat"),
+    ({"iat": -(10**400)}, "malformed"),
     ({"nbf": IN_A_YEAR}, "claim nbf"),
     ({"sub": None}, "claim sub"),
     ({"sub": ""}, "claim sub"),

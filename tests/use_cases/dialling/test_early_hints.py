@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
+from scheduler.lifecycle.capacity import Pace
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings as of_this_process
@@ -108,6 +109,20 @@ def test_loop_wakes_when_the_next_hint_becomes_due(tenant: Tenant, dialler: Dial
     pause = a_pass(dialler)
     assert pause is not None
     assert pause <= 0.2
+
+
+def test_next_hint_is_of_the_company_whose_last_call_is_oldest(
+    tenant: Tenant, other: Tenant, dialler: Dialler, now: TestClock
+) -> None:
+    """A claim of an account with one call a second takes one hint, or all of the company that is due first."""
+    first = a_pending_attempt(tenant, due_at=now() - A_SECOND)
+    theirs = a_pending_attempt(other)
+    last_starts = {tenant.company_id: now(), other.company_id: now() - A_SECOND}
+    paces = {key: Pace(next_slot_at=at + A_SECOND, per_second=1, room=9) for key, at in last_starts.items()}
+    dialler._paces.learn(None, paces)
+    dialler._take((first.id, theirs.id), {})
+    dialler._loop.run_until_complete(dialler._give_turns())
+    assert dialler._hand.next(monotonic(), 1) == [theirs.id]
 
 
 def test_hint_that_becomes_due_during_a_claim_is_next(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
