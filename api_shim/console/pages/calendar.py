@@ -71,7 +71,7 @@ async def show(request: Request, _: Annotated[ConsoleSession, Depends(viewer)], 
         pictures=[] if picture is None else list(_drawn(picture)),
         outlook=_outlook(day, chosen),
         remarks=list(_remarks(day, chosen)),
-        zones=list(_zones(day)),
+        zones=list(_zones(day, chosen)),
         chosen=chosen,
         choices={"": "All companies", **_choices(day)},
         problem=_problem(company, chosen),
@@ -95,15 +95,20 @@ def _problem(given: str | None, chosen: CompanyDay | None) -> str | None:
 
 def _picture(day: Calendar, shown: Sequence[CompanyDay], chosen: CompanyDay | None) -> HeatMap:
     assert day.account is not None
+    per_second, places = day.account.calls_per_second, day.account.max_calls
+    if chosen is not None:  # its calls have the paces and the places of both
+        per_second = min(per_second, chosen.limits.calls_per_second)
+        places = min(places, chosen.limits.concurrent_calls)
     return heat_map(
         [CompanyDue(name=name(each.name), calls=each.calls, company_id=each.company_id) for each in shown],
         day.begins,
         _UTC,
         day.forecast,
-        calls_per_second=day.account.calls_per_second,
-        concurrent_calls=day.account.max_calls,
+        calls_per_second=per_second,
+        concurrent_calls=places,
         call_lasts=day.account.call_lasts,
         sentence=_outlook(day, chosen),
+        only=None if chosen is None else name(chosen.name),
     )
 
 
@@ -185,11 +190,17 @@ def _own_page(row: CompanyDue) -> str | None:
     return None if row.company_id is None else link_to("calendar", company=str(row.company_id))
 
 
-def _zones(day: Calendar) -> Iterator[ZoneLine]:
-    waiting = [WaitingCalls(clock=each.clock, intervals=each.intervals, calls=each.calls) for each in day.clocks]
+def _zones(day: Calendar, chosen: CompanyDay | None) -> Iterator[ZoneLine]:
+    own = {} if chosen is None else {"company": str(chosen.company_id)}
+    if chosen is None:
+        waiting = [WaitingCalls(clock=each.clock, intervals=each.intervals, calls=each.calls) for each in day.clocks]
+    else:
+        waiting = [
+            WaitingCalls(clock=clock, intervals=chosen.intervals, calls=calls) for clock, calls in chosen.clocks.items()
+        ]
     for place, row in enumerate(zone_board(waiting, day.now)):
         zone = row.clock.zones[0] if row.clock.zones else offset_text(row.clock.offset or timedelta())
-        yield ZoneLine(row=row, strip=zone_strip_svg(row, f"zone-{place}"), href=link_to("attempts", zone=zone))
+        yield ZoneLine(row=row, strip=zone_strip_svg(row, f"zone-{place}"), href=link_to("attempts", **own, zone=zone))
 
 
 def _machine(at: datetime) -> str:

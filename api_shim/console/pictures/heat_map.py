@@ -53,12 +53,19 @@ class HeatMap:
     """The clock of the axis: the reader's."""
     rows: tuple[CompanyDue, ...]
     totals: tuple[int, ...]
-    """All companies together."""
+    """All rows together."""
     by_pace: float
-    """The calls that the account's pace can start in a quarter hour."""
+    """The calls that the pace can start in a quarter hour."""
     by_places: float | None
-    """The calls for which the account has places in a quarter hour. None if the duration of calls is unknown."""
+    """The calls for which there are places in a quarter hour. None if the duration of calls is unknown."""
     forecast: str
+    only: str | None
+    """The name of the only company of the picture. None: all companies."""
+
+    @property
+    def subject(self) -> str:
+        """The beginning of a sentence about the limits."""
+        return "The account" if self.only is None else "This company"
 
     @property
     def capacity(self) -> float:
@@ -78,10 +85,12 @@ def heat_map(
     concurrent_calls: int | None = None,
     call_lasts: timedelta | None = None,
     sentence: str | None = None,
+    only: str | None = None,
 ) -> HeatMap:
     """Return the heat map of 96 quarter hours from `begins` on: the companies with the most calls, and the rest.
 
-    `calls_per_second` and `concurrent_calls` are those of the account, `call_lasts` is the mean duration of a call.
+    `calls_per_second` and `concurrent_calls` are the limits of these companies together: those of the account. `only`
+    is the name of a company that is shown alone, with its own limits. `call_lasts` is the mean duration of a call.
     `sentence` replaces the forecast of all companies.
     """
     ranked = sorted((each for each in companies if each.total), key=lambda each: (-each.total, each.name))
@@ -100,6 +109,7 @@ def heat_map(
         by_pace=calls_per_second * QUARTER.total_seconds(),
         by_places=by_places,
         forecast=sentence or forecast_text(forecast.total),
+        only=only,
     )
 
 
@@ -145,7 +155,7 @@ def heat_map_svg(picture: HeatMap, layout: Layout, picture_id: str, *, has_sente
         picture_id=picture_id,
         layout=layout,
         title=f"Calls due in the next 24 hours, on the clock of {clock_text(picture.clock)}",
-        description=f"{picture.forecast} The account can start {picture.capacity:,.0f} calls in a quarter hour."
+        description=f"{picture.forecast} {picture.subject} can start {picture.capacity:,.0f} calls in a quarter hour."
         " The table below contains the same data.",
     )
     axis = _Axis(left=190.0 if layout.is_wide else 8.0, right=drawing.width - (64.0 if layout.is_wide else 8.0))
@@ -183,7 +193,7 @@ def _sentences(drawing: Drawing, picture: HeatMap) -> float:
 
 
 def _chart(drawing: Drawing, picture: HeatMap, axis: _Axis, top: float) -> float:
-    """Draw the calls of all companies as bars, and the account's limits as lines. The part above a limit is hatched."""
+    """Draw the calls of all rows as bars, and the limits as lines. The part above a limit is hatched."""
     most = max(picture.totals)
     # A limit far above all bars is only named: to its scale, no bar would be seen.
     is_near = not most or picture.capacity <= _FAR_ABOVE * most
@@ -209,13 +219,14 @@ def _chart(drawing: Drawing, picture: HeatMap, axis: _Axis, top: float) -> float
             drawing.line(f"capacity capacity-{kind}", axis.left, y(limit), axis.right, y(limit))
     named = "; ".join(f"{kind} {limit:,.0f}" for kind, limit in lines)
     if drawing.layout.is_wide:
-        drawing.words("row-name", 180, top + 20, "All companies", "end")
-        drawing.words("row-detail", 180, top + 36, f"most due: {most:,}", "end")
+        drawing.words("row-name", 180, top + 20, shortened(picture.only or "All companies", 172), "end")
+        drawing.words("row-detail", 180, top + 36, f"most due: {most:,} in 15 min", "end")
         for place, (kind, limit) in enumerate(lines):
             drawing.words("row-detail", 180, top + 52 + 16 * place, f"{kind}: {limit:,.0f} per 15 min", "end")
         drawing.words("row-total", drawing.width - 8, bottom - 4, f"{sum(picture.totals):,}", "end")
     else:
-        drawing.words("row-detail", 8, top - 6, shortened(f"All {sum(picture.totals):,}. Line: {named}", 344))
+        due = f"{'All ' if picture.only is None else ''}{sum(picture.totals):,} due"
+        drawing.words("row-detail", 8, top - 6, shortened(f"{due}. Per 15 min: {named}", 344))
     return bottom
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from scheduler.domain.company import CallTimeInterval
+from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, forecast
 from scheduler.lifecycle.policy import Policy
@@ -32,12 +32,16 @@ class CompanyDay:
     company_id: UUID
     name: str
     pause_reason: str | None
+    limits: CallLimits
     calls: tuple[int, ...]
     """The first quarter contains the calls that are due already."""
     due_already: int
     """The calls of the first quarter that were due before it."""
     later: int
     """Counted calls that are due after these quarters."""
+    clocks: Mapping[CalleeClock, int]
+    """The counted calls by clock, without those whose clock is unknown."""
+    intervals: tuple[CallTimeInterval, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,7 @@ def calendar(
     return Calendar(
         now=now,
         begins=begins,
-        companies=tuple(_days(cells, begins)),
+        companies=tuple(_days(cells, parts, begins)),
         clocks=tuple(_by_clock(parts)),
         account=account,
         forecast=_forecast(parts, account, now, begins, policy),
@@ -146,8 +150,12 @@ def _mixes(cells: Iterable[_Cell]) -> Mapping[UUID, Counter[CalleeClock]]:
     return mixes
 
 
-def _days(cells: Iterable[_Cell], begins: datetime) -> Iterator[CompanyDay]:
+def _days(cells: Iterable[_Cell], parts: Iterable[_Part], begins: datetime) -> Iterator[CompanyDay]:
     by_company: dict[UUID, list[_Cell]] = defaultdict(list)
+    clocks: dict[UUID, Counter[CalleeClock]] = defaultdict(Counter)
+    for part in parts:
+        if part.clock is not None:
+            clocks[part.of.company.id][part.clock] += part.calls
     for each in cells:
         by_company[each.company.id].append(each)
     for own in by_company.values():
@@ -159,9 +167,12 @@ def _days(cells: Iterable[_Cell], begins: datetime) -> Iterator[CompanyDay]:
             company_id=company.id,
             name=company.name,
             pause_reason=company.pause_reason,
+            limits=company.settings.limits,
             calls=tuple(calls[:QUARTERS]),
             due_already=sum(each.cell.calls for each in own if each.cell.begins < begins),
             later=calls[QUARTERS],
+            clocks=clocks[company.id],
+            intervals=company.settings.intervals,
         )
 
 

@@ -129,6 +129,29 @@ def test_one_company_is_shown_with_its_own_forecast(acme: Tenant, viewer: httpx.
     assert "<h1>Calendar: Acme</h1>" in html
 
 
+def test_one_company_has_its_own_name_pace_and_zones(acme: Tenant, viewer: httpx.Client, begins: datetime) -> None:
+    hays = another(renamed(acme, "Acme"), "Hays")
+    acme.change("UPDATE carrier_accounts SET calls_per_second = 20, max_calls = 1000")
+    a_pending_attempt(acme, due_at=begins + timedelta(hours=2), clock=TOKYO)
+    a_pending_attempt(hays, due_at=begins + timedelta(hours=2), clock=TOKYO)
+    a_pending_attempt(hays, due_at=begins + timedelta(hours=2))
+    every = viewer.get("/calendar").text
+    assert len(rows(every, "zones")) == 2
+    assert ">All companies</text>" in every
+    assert "pace: 18,000 per 15 min" in every
+    html = viewer.get("/calendar", params={"company": str(acme.company_id)}).text
+    assert ">All companies</text>" not in html
+    assert re.findall(r'class="row-name"[^>]*>([^<]+)<', html) == ["Acme"]
+    assert "pace: 900 per 15 min" in html
+    assert "This company can start 900 in each." in html
+    [[_, _, waiting, _, _]] = rows(html, "zones")
+    assert waiting == "1"
+    assert f'href="/attempts?company={acme.company_id}&amp;zone=Asia/Tokyo"' in html
+    acme.change("UPDATE carrier_accounts SET calls_per_second = 0.5")
+    html = viewer.get("/calendar", params={"company": str(acme.company_id)}).text
+    assert "This company can start 450 in each." in html, "the account's pace is lower"
+
+
 @pytest.mark.parametrize(("given", "status"), [("acme", UNPROCESSABLE), (str(uuid4()), OK)])
 def test_wrong_company_is_said_in_words(acme: Tenant, viewer: httpx.Client, given: str, status: int) -> None:
     answer = viewer.get("/calendar", params={"company": given})
