@@ -65,9 +65,9 @@ def _description(timeline: Timeline) -> str:
     parts = [f"State {timeline.state}."]
     if timeline.next_possible is not None:
         parts.append(
-            f"{_sentence(timeline.next_possible.word)} at {_local(timeline.clock, timeline.next_possible.at)}."
+            f"{_sentence(timeline.next_possible.word)} at {_local(timeline, timeline.next_possible.at)}."
         )
-    parts += [f"{_sentence(mark.word)} {_local(timeline.clock, mark.at)}." for mark in timeline.edges]
+    parts += [f"{_sentence(mark.word)} {_local(timeline, mark.at)}." for mark in timeline.edges]
     parts += [timeline.note] if timeline.note else []
     return " ".join([*parts, "The tables below contain the same data."])
 
@@ -80,8 +80,14 @@ def _wall(clock: CalleeClock | None, at: datetime) -> datetime:
     return at.astimezone(UTC).replace(tzinfo=None) if clock is None else call_windows.local_times(clock, at)[0]
 
 
-def _local(clock: CalleeClock | None, at: datetime) -> str:
-    return f"{_wall(clock, at):%a %d %b %H:%M:%S}"
+def _local(timeline: Timeline, at: datetime) -> str:
+    return f"{_wall(timeline.clock, at):%a} {_date(timeline, at)} {_wall(timeline.clock, at):%H:%M:%S}"
+
+
+def _date(timeline: Timeline, at: datetime) -> str:
+    """Return the day, with the year if it is not the present one."""
+    day, today = _wall(timeline.clock, at), _wall(timeline.clock, timeline.now)
+    return f"{day:%d %b}" if day.year == today.year else f"{day:%d %b %Y}"
 
 
 def _day_ruler(drawing: Drawing, plot: _Plot, timeline: Timeline) -> float:
@@ -92,7 +98,7 @@ def _day_ruler(drawing: Drawing, plot: _Plot, timeline: Timeline) -> float:
         left, right = plot.x(begins), plot.x(ends)
         drawing.rect(f"day day-{number_of_day % 2}", left, right, top, 44)
         length = ends - begins
-        name = f"{_wall(timeline.clock, begins):%a %d %b}"
+        name = f"{_wall(timeline.clock, begins):%a} {_date(timeline, begins)}"
         drawing.words(
             "day-name",
             (left + right) / 2,
@@ -306,7 +312,7 @@ def _list(drawing: Drawing, timeline: Timeline, numbered: Sequence[tuple[str, Ma
     hidden = len(shown) - _MAX_LISTED + 1
     if hidden > 1:
         shown = [*shown[:4], (f"{hidden} more events are in the table.", None), *shown[4 + hidden :]]
-    lines = [line for label, mark in shown for line in _listed(timeline.clock, label, mark, drawing.layout, width - 50)]
+    lines = [line for label, mark in shown for line in _listed(timeline, label, mark, drawing.layout, width - 50)]
     rows = -(-len(lines) // columns)
     for place, (label, mark, text) in enumerate(lines):
         x, y = 10 + place // rows * width, top + place % rows * _LINE
@@ -315,9 +321,9 @@ def _list(drawing: Drawing, timeline: Timeline, numbered: Sequence[tuple[str, Ma
             _shape(drawing, mark.kind, x + 32, y, "")
         drawing.words("mark-text", x + 46, y + 4, text)
     bottom = top + rows * _LINE
-    notes = [f"State {timeline.state}. Now is {_local(timeline.clock, timeline.now)}, the dotted line.", timeline.note]
+    notes = [f"State {timeline.state}. Now is {_local(timeline, timeline.now)}, the dotted line.", timeline.note]
     if not timeline.begins <= timeline.now <= timeline.ends:
-        notes[0] = f"State {timeline.state}. Now is {_local(timeline.clock, timeline.now)}."
+        notes[0] = f"State {timeline.state}. Now is {_local(timeline, timeline.now)}."
     for note in (each for each in notes if each):
         for line in wrapped(note, drawing.width - 20):
             drawing.words("note", 10, bottom + 8, line)
@@ -326,13 +332,15 @@ def _list(drawing: Drawing, timeline: Timeline, numbered: Sequence[tuple[str, Ma
 
 
 def _listed(
-    clock: CalleeClock | None, label: str, mark: Mark | None, layout: Layout, width: float
+    timeline: Timeline, label: str, mark: Mark | None, layout: Layout, width: float
 ) -> Iterator[tuple[str, Mark | None, str]]:
     """Yield the lines of a mark: its number and shape are in the first one."""
     if mark is None:
         yield "", None, label
         return
-    time = _local(clock, mark.at) if layout.is_wide else f"{_wall(clock, mark.at):%d %b %H:%M:%S}"
+    time = _local(timeline, mark.at)
+    if not layout.is_wide:
+        time = time.partition(" ")[2]
     first, *more = wrapped(f"{time} {_words(mark)}", width)
     yield label, mark, first
     yield from (("", None, each) for each in more)

@@ -189,6 +189,21 @@ def test_consent_ends_at_midnight_in_the_earliest_zone() -> None:
     assert "edge-consent" in class_names(root)
 
 
+@LAYOUTS
+def test_times_of_another_year_have_their_year(layout: Layout) -> None:
+    explanation = explained(due_at="2026-12-31 10:00:00", expires_at="2027-01-01 12:00:00")
+    hours = hours_of("Europe/Berlin", consent_until=date(2030, 1, 1))
+    root = parsed(timeline_svg(timeline_of(explanation, hours, utc("2026-12-31 09:00:00")), layout, "years"))
+    days = ("Thu ", "Fri ", "Wed ") if layout.is_wide else ("", "", "")
+    assert texts(root, "mark-text") == [
+        f"{days[0]}31 Dec 11:00:00 due",
+        f"{days[1]}01 Jan 2027 13:00:00 attempt expires",
+        f"{days[2]}02 Jan 2030 00:00:00 consent ends",
+    ]
+    assert texts(root, "day-name") == ["Wed 30 Dec", "Thu 31 Dec", "Fri 01 Jan 2027"]
+    assert_texts_fit(root)
+
+
 def test_consent_without_an_end_has_no_edge() -> None:
     assert [edge.kind for edge in waiting("2026-10-28 07:00:00", "Europe/Berlin").edges] == ["expiry"]
 
