@@ -209,7 +209,8 @@ def _edges(explanation: Explanation, hours: CallHours) -> tuple[Mark, ...]:
     return tuple(edges)
 
 
-_ASKED, _DUE, _MOVED, _BACK, _CARRIER, _ENDED = "asked", "due", "moved", "back", "carrier", "ended"
+_ASKED, _DUE, _MOVED, _BACK, _CARRIER = "asked", "due", "moved", "back", "carrier"
+_ENDED, _COMPLETED = "ended", "completed"
 _WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "created": (_ASKED, "asked for"),
@@ -257,6 +258,8 @@ def _kind_and_word(entry: HistoryEntry) -> tuple[str, str]:
     if entry.event == "progressed" and rank is not None:
         word = CallProgress(rank).name.lower()
         kind = "ringing" if rank == CallProgress.RINGING else kind
+    if kind == _ENDED and entry.to_state == AttemptState.COMPLETED.value:
+        kind = _COMPLETED
     is_new = entry.reason is not None and entry.from_state != entry.to_state
     return kind, f"{word}: {entry.reason}" if is_new and entry.reason != word.upper().replace(" ", "_") else word
 

@@ -64,9 +64,7 @@ def timeline_svg(timeline: Timeline, layout: Layout, picture_id: str) -> str:
 def _description(timeline: Timeline) -> str:
     parts = [f"State {timeline.state}."]
     if timeline.next_possible is not None:
-        parts.append(
-            f"{_sentence(timeline.next_possible.word)} at {_local(timeline, timeline.next_possible.at)}."
-        )
+        parts.append(f"{_sentence(timeline.next_possible.word)} at {_local(timeline, timeline.next_possible.at)}.")
     parts += [f"{_sentence(mark.word)} {_local(timeline, mark.at)}." for mark in timeline.edges]
     parts += [timeline.note] if timeline.note else []
     return " ".join([*parts, "The tables below contain the same data."])
@@ -248,6 +246,7 @@ _SHAPES = {
     "carrier": "M-5 -5h10v10h-10z",
     "ringing": "M-6 4c3 -2 2 -10 6 -10s3 8 6 10z",
     "ended": "M-6 -4l2 -2l4 4l4 -4l2 2l-4 4l4 4l-2 2l-4 -4l-4 4l-2 -2l4 -4z",
+    "completed": "M-6.5 0l2 -2l3 3l6 -6.5l2 2l-8 8.5z",
     "expiry": "M-2 -6h4v12h-4z",
     "consent": "M-5 -6h4v12h-4zM1 -6h4v12h-4z",
     "next": "M0 -7l7 7l-7 7l-7 -7z",

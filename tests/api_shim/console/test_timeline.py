@@ -175,6 +175,21 @@ def test_call_shows_ringing_and_its_end() -> None:
         "ended: ANSWERED",
     ]
     assert [mark.kind for mark in timeline.marks if mark.word == "ringing"] == ["ringing"]
+    assert timeline.marks[-1].kind == "completed"
+    assert "mark mark-completed" in timeline_svg(timeline, Layout.WIDE, "completed")
+
+
+def test_failed_call_has_another_mark_than_a_completed_one() -> None:
+    explanation = explained(
+        happened("2026-10-21 08:00:01", "claimed", to_state="IN_PROGRESS"),
+        happened("2026-10-21 08:00:30", "ended", from_state="IN_PROGRESS", to_state="FAILED", reason="BUSY"),
+        due_at="2026-10-21 08:00:00",
+        state=AttemptState.FAILED,
+        reason=Reason.BUSY,
+    )
+    timeline = timeline_of(explanation, hours_of("Europe/Berlin"), utc("2026-10-21 14:00:00"))
+    assert (timeline.marks[-1].kind, timeline.marks[-1].word) == ("ended", "ended: BUSY")
+    assert "mark-completed" not in timeline_svg(timeline, Layout.WIDE, "failed")
 
 
 def test_consent_ends_at_midnight_in_the_earliest_zone() -> None:
