@@ -160,7 +160,10 @@ def _remarks(day: Calendar, chosen: CompanyDay | None) -> Iterator[str]:
         )
         yield f"{subject} paused. The forecast is what happens if calls are resumed now."
     if account.call_lasts is None:
-        yield "Too few calls have ended to know how long they last. The forecast considers the paces, but no limits."
+        yield (
+            "Too few calls have ended to know how long a call lasts. So the forecast ignores the limits of calls at the"
+            " same time. It follows the calls per second alone."
+        )
     else:
         yield f"Calls are taken to last {span_text(account.call_lasts)}, the mean of the calls that ended last."
 

@@ -120,7 +120,7 @@ def forecast_text(starts: Starts) -> str:
     calls = "The only call" if starts.calls == 1 else f"The last of {starts.calls:,} calls"
     late = starts.last_is_late_by
     if starts.last_start_at is None:
-        first = "No call starts before closing."
+        first = "No call starts before its calling hours end."
     elif late < timedelta(seconds=1):
         first = f"{calls} starts on time."
     else:
@@ -129,8 +129,9 @@ def forecast_text(starts: Starts) -> str:
         first = f"{first[:-1]}, the latest one {span_text(starts.latest_by)} late."
     past = starts.past_closing
     if not past:
-        return f"{first} None falls past closing."
-    return f"{first} {past:,} {'falls' if past == 1 else 'fall'} past closing."
+        return f"{first} None has to wait for the next opening of its calling hours."
+    have, their = ("has", "its") if past == 1 else ("have", "their")
+    return f"{first} {past:,} {have} to wait for the next opening of {their} calling hours."
 
 
 def heat_map_table(picture: HeatMap) -> TableRows:

@@ -69,9 +69,9 @@ def calendars(tenant: Tenant) -> Calendars:
 
 def rows(html: str, css_class: str) -> list[list[str]]:
     """Return the texts of the cells of each row of a table's body."""
-    table = re.search(rf'<table class="{css_class}">(.*?)</table>', html, re.DOTALL)
+    table = re.search(rf'<table class="{css_class}"[^>]*>(.*?)</table>', html, re.DOTALL)
     assert table
-    body = table[1].split("<tbody>")[1]
+    body = re.split("<tbody[^>]*>", table[1])[1]
     return [
         [re.sub(r"<[^>]+>", "", each).strip() for each in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
         for row in body.split("</tr>")[:-1]
@@ -86,7 +86,7 @@ def test_calls_are_counted_by_company_and_quarter(acme: Tenant, viewer: httpx.Cl
     html = viewer.get("/calendar").text
     names = [f"{begins + 4 * QUARTER:%a %H:%M}", f"{begins + 5 * QUARTER:%a %H:%M}"]
     assert rows(html, "numbers") == [[names[0], "3", "3", "0"], [names[1], "2", "1", "1"]]
-    assert "The last of 5 calls starts on time. None falls past closing." in html
+    assert "The last of 5 calls starts on time. None has to wait for the next opening of its calling hours." in html
     assert html.count("<svg") == 2 + 1, "two layouts, and the strip of one zone"
 
 
@@ -115,7 +115,8 @@ def test_forecast_says_how_late_the_last_call_starts(acme: Tenant, viewer: httpx
     for _ in range(13):
         a_pending_attempt(acme, due_at=begins + timedelta(hours=2))
     html = viewer.get("/calendar").text
-    assert "<strong>The last of 13 calls starts 10 min 50 s late. None falls past closing.</strong>" in html
+    assert "<strong>The last of 13 calls starts 10 min 50 s late. None has to wait" in html
+    assert "for the next opening of its calling hours.</strong>" in html
 
 
 def test_one_company_is_shown_with_its_own_forecast(acme: Tenant, viewer: httpx.Client, begins: datetime) -> None:

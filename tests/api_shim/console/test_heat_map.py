@@ -168,14 +168,23 @@ def test_every_call_is_in_the_table(calls: list[list[int]]) -> None:
                 last_is_late_by=timedelta(minutes=41),
                 latest_by=timedelta(minutes=41),
             ),
-            "The last of 4,812 calls starts 41 min late. 120 fall past closing.",
+            "The last of 4,812 calls starts 41 min late. 120 have to wait for the next opening of their calling hours.",
         ),
         (
             Starts(calls=2, last_start_at=BEGINS, latest_by=timedelta(minutes=2), past_closing=1),
-            "The last of 2 calls starts on time, the latest one 2 min late. 1 falls past closing.",
+            (
+                "The last of 2 calls starts on time, the latest one 2 min late. 1 has to wait for the next opening of"
+                " its calling hours."
+            ),
         ),
-        (Starts(calls=1, last_start_at=BEGINS), "The only call starts on time. None falls past closing."),
-        (Starts(calls=9, past_closing=9), "No call starts before closing. 9 fall past closing."),
+        (
+            Starts(calls=1, last_start_at=BEGINS),
+            "The only call starts on time. None has to wait for the next opening of its calling hours.",
+        ),
+        (
+            Starts(calls=9, past_closing=9),
+            "No call starts before its calling hours end. 9 have to wait for the next opening of their calling hours.",
+        ),
     ],
 )
 def test_forecast_is_a_sentence(starts: Starts, text: str) -> None:
