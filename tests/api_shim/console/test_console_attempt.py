@@ -48,7 +48,7 @@ def shown(client: httpx.Client, attempt: Attempt) -> str:
 
 
 def blocks_in(page: str) -> list[str]:
-    return re.findall(r'<th scope="row"><code>([A-Z_]+)</code></th>', page)
+    return re.findall(r'<th scope="row" role="rowheader"><code>([A-Z_]+)</code></th>', page)
 
 
 def test_blocks_are_in_the_diallers_order_with_who_ends_them(

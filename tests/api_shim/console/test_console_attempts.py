@@ -71,7 +71,10 @@ def other(tenant: Tenant) -> Tenant:
 
 def rows_of(page: httpx.Response) -> list[UUID]:
     assert page.status_code == OK, page.text
-    return [UUID(each) for each in re.findall(r'<th scope="row"><a href="/attempts/([0-9a-f-]{36})">', page.text)]
+    return [
+        UUID(each)
+        for each in re.findall(r'<th scope="row" role="rowheader"><a href="/attempts/([0-9a-f-]{36})">', page.text)
+    ]
 
 
 def listed(client: httpx.Client, **fields: str) -> list[UUID]:

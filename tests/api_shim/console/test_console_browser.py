@@ -124,6 +124,65 @@ def test_work_pages_have_no_wcag_violations(console: Console, browser: Browser, 
             assert violations(page) == [], path
 
 
+CELLS_WITH_WRONG_LABELS = """() => [...document.querySelectorAll('.blocks tbody tr')].flatMap(row => {
+  const names = [...row.closest('table').querySelectorAll('thead th')].map(each => each.textContent.trim())
+  return [...row.cells].filter((cell, place) => cell.tagName === 'TD' && cell.dataset.label !== names[place])
+}).map(cell => cell.outerHTML)"""
+HIDDEN_PARTS = """() => {
+  const isCut = each => each.scrollWidth > each.clientWidth
+  const hasNoLabel = cell => {
+    const label = getComputedStyle(cell, '::before')
+    const isOutside = parseFloat(label.marginLeft) < -parseFloat(getComputedStyle(cell).paddingLeft)
+    return isOutside || !label.content.includes(cell.dataset.label)
+  }
+  const cut = [document.documentElement, ...document.querySelectorAll('.blocks')].filter(isCut)
+  const unnamed = [...document.querySelectorAll('.blocks td')].filter(hasNoLabel)
+  return [...cut, ...unnamed].map(each => each.outerHTML.slice(0, 200))
+}"""
+
+
+LISTS = ("attempts", "companies", "calendar", "unknown", "quarantine", "keys", "erasures", "audit")
+
+
+def test_rows_of_lists_fit_a_narrow_screen(console: Console, browser: Browser, tenant: Tenant) -> None:
+    """Cells are below each other, each with the name of its column, and a screen reader still finds a table."""
+    make_busy(tenant)
+    console.pauses.pause(None, "a reason")
+    [[blocked]] = tenant.ask("SELECT id FROM attempts WHERE state = 'PENDING' ORDER BY due_at LIMIT 1")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(console.link(OperatorRole.ADMIN))
+        page.get_by_role("button", name="Sign in").click()
+        for path in (*LISTS, f"attempts/{blocked}"):
+            page.goto(f"{console.url}/{path}")
+            shoot(page, f"narrow-{path[:10]}", "light")
+            page.set_viewport_size({"width": 320, "height": 640})
+            rows = page.locator(".blocks tbody tr:visible").count()
+            assert rows, path
+            assert page.locator(".blocks").get_by_role("table").get_by_role("row").count() >= rows, path
+            assert page.evaluate(CELLS_WITH_WRONG_LABELS) == [], path
+            assert page.evaluate(HIDDEN_PARTS) == [], path
+            assert violations(page) == [], path
+
+
+def test_tables_fit_a_wide_screen(console: Console, browser: Browser, tenant: Tenant) -> None:
+    make_busy(tenant)
+    tenant.change("UPDATE api_keys SET last_used_at = created_at, expires_at = created_at + interval '1 year'")
+    tenant.change("UPDATE companies SET name = 'Company with a full day' WHERE id = :id", id=tenant.company_id)
+    with browser.new_context(viewport={"width": 1280, "height": 720}) as context:
+        page = context.new_page()
+        page.goto(console.link(OperatorRole.ADMIN))
+        page.get_by_role("button", name="Sign in").click()
+        for path in ("/keys", "/attempts"):
+            page.goto(console.url + path)
+            expect(page.locator("table time small").first).to_be_visible()
+            assert page.locator(".scroll").evaluate("each => each.scrollWidth <= each.clientWidth"), path
+            shoot(page, f"wide{path}", "light")
+        name = page.get_by_role("link", name="Company with a full day").first.bounding_box()
+        assert name is not None
+        assert name["height"] < 2.5 * 22.5, "at most two lines"
+
+
 def test_operator_signs_in_and_pauses_by_keyboard_alone(console: Console, browser: Browser) -> None:
     with browser.new_context() as context:
         page = context.new_page()

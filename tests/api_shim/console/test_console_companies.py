@@ -138,7 +138,7 @@ def test_long_list_says_how_many_it_leaves_out(viewer: httpx.Client, acme: Tenan
     a_pending_attempt(acme, due_at=real_now() - FIVE_MINUTES)
     page = viewer.get("/companies")
     assert f"The {MOST_LISTED} most troubled of {MOST_LISTED + 1} companies." in words(page)
-    assert page.text.count('<th scope="row">') == MOST_LISTED
+    assert page.text.count('<th scope="row" role="rowheader">') == MOST_LISTED
     assert str(acme.company_id) in page.text
 
 

@@ -37,7 +37,7 @@ def an_erasure(tenant: Tenant, *, days_ago: int = 0, is_done: bool = False, **er
 
 
 def companies_in(page: httpx.Response) -> list[str]:
-    return re.findall(r'<th scope="row"><a href="/erasures/([^"]+)">', page.text)
+    return re.findall(r'<th scope="row" role="rowheader"><a href="/erasures/([^"]+)">', page.text)
 
 
 def following(page: httpx.Response) -> str:
@@ -53,7 +53,7 @@ def test_erasures_are_listed_newest_first(viewer: httpx.Client, tenant: Tenant) 
     page = viewer.get("/erasures")
     assert companies_in(page) == [str(is_open), str(done)]
     assert "Open for 2 d" in words(page)
-    assert '<td class="count">1,234</td>' in page.text
+    assert '<td class="count" role="cell" data-label="Erased rows">1,234</td>' in page.text
     assert companies_in(viewer.get("/erasures?state=open")) == [str(is_open)]
     assert companies_in(viewer.get("/erasures?state=done")) == [str(done)]
     assert 'id="figure-erasures" href="/erasures?state=open">1</a>' in viewer.get("/").text
@@ -97,7 +97,7 @@ def an_act(**values: Any) -> Act:
 
 
 def verbs(page: httpx.Response) -> list[str]:
-    return re.findall(r'<th scope="row"><code>([^<]+)</code></th>', page.text)
+    return re.findall(r'<th scope="row" role="rowheader"><code>([^<]+)</code></th>', page.text)
 
 
 def test_audit_shows_an_act_of_the_console(
