@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from uuid import UUID
 
+from api_shim.console.attempt_words import reason_words
 from api_shim.console.forms import id_or_none
 from api_shim.console.lists import place_in, place_text
 from api_shim.console.rule_words import RULES
@@ -28,8 +29,7 @@ STATES: Mapping[str, str] = {
 CAUSE_LOST = "cause-lost"
 REASONS: Mapping[str, str] = {
     CAUSE_LOST: "Failed, cause lost",
-    **{each.value.lower().replace("_", "-"): each.value.lower().replace("_", " ").capitalize() for each in Reason},
-    "cancelled-by-user": "Cancelled by client or operator",
+    **{each.value.lower().replace("_", "-"): reason_words(each) for each in Reason},
 }
 """Texts by the values of the field."""
 _TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")

@@ -37,6 +37,8 @@ _BADGES = {
 _DUE = Badge(word="Due", mark="●")
 _UNKNOWN = Badge(word="Unknown", mark="?", level="warn")
 
+_CANCELLED_BY_USER = "Cancelled by client or operator"
+
 
 def badge_of(attempt: _Shown, now: datetime) -> Badge:
     """Return the badge of an attempt. A failed attempt of unknown outcome has one of its own."""
@@ -45,6 +47,18 @@ def badge_of(attempt: _Shown, now: datetime) -> Badge:
     if attempt.state is AttemptState.PENDING and attempt.due_at <= now:
         return _DUE
     return _BADGES[attempt.state]
+
+
+def reason_words(reason: Reason) -> str:
+    """Return the reason of an end as words, the same on all pages."""
+    return _CANCELLED_BY_USER if reason is Reason.CANCELLED_BY_USER else words_of(reason)
+
+
+def end_of(attempt: _Shown, badge: Badge) -> str:
+    """Return the reason of the end as words that follow the badge and do not repeat its word."""
+    if attempt.reason is None or badge is _UNKNOWN:
+        return ""
+    return reason_words(attempt.reason).removeprefix(f"{badge.word} ")
 
 
 def words_of(code: str) -> str:

@@ -49,6 +49,13 @@ class AttemptDetails:
         return self.attempt.schedule.number is not None
 
     @property
+    def retried(self) -> Attempt | None:
+        """The first call of the chain that this retry belongs to. None if it is no retry."""
+        return next(
+            (each for each in self.attempts if self.attempt.retry_number and each.id == self.attempt.chain_id), None
+        )
+
+    @property
     def before(self) -> Attempt | None:
         """The attempt that the interview had before this one."""
         place = self._place

@@ -11,6 +11,7 @@ import pytest
 
 from api_shim.console.pages import attempt as attempt_page
 from scheduler.domain.attempt import Attempt, Ended, Reason
+from scheduler.domain.company import RetryPolicy
 from scheduler.domain.explanation import Block, Rule
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
@@ -161,6 +162,18 @@ def test_attempts_of_an_interview_are_linked(tenant: Tenant, viewer: httpx.Clien
     assert 'rel="next"' not in page
 
 
+def test_retry_names_the_call_that_it_repeats(database: Database, viewer: httpx.Client) -> None:
+    seeded = seed(database, real_now(), intervals=ALWAYS, retry_policy=RetryPolicy(max_retries=2))
+    tenant = a_tenant(database, seeded, Hasher(PEPPER), real_now)
+    first = a_placed_attempt(tenant)
+    tenant.take(first, Ended(reason=Reason.BUSY, ended_at=real_now()))
+    [[retry_id]] = tenant.ask("SELECT id FROM attempts WHERE retry_number = 1")
+    page = re.sub(r"\s+", " ", viewer.get(f"/attempts/{retry_id}").text)
+    assert f'retry 1 of <a href="/attempts/{first.id}">the call</a> of <time' in page
+    assert "as soon as allowed" not in page
+    assert "as soon as allowed" in shown(viewer, first)
+
+
 def test_unknown_outcome_is_shown_with_its_decision(
     tenant: Tenant, viewer: httpx.Client, operator: httpx.Client
 ) -> None:
@@ -225,6 +238,9 @@ def test_operator_cancels_a_pending_call(tenant: Tenant, operator: httpx.Client,
     Apply(tenant.context, RecordingHints()).command(command_id)
     page = shown(viewer, attempt)
     assert "CANCELLED, CANCELLED_BY_USER" in page
+    head = re.search(r'<p class="state">(.*?)</p>', page)
+    assert head
+    assert re.sub(r"<[^>]+>", "", head[1]).strip() == "⊘ Cancelled by client or operator"
     assert "link:" in page, "the history names the operator"
     assert "the job was filled" in page
 
