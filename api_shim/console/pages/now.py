@@ -15,6 +15,7 @@ from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.operators import viewer
 from api_shim.console.pause_acts import began, pause, resume
 from api_shim.console.rendering import number, page
+from api_shim.console.rule_words import HOLDS
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
 from scheduler.timing.callee_zones import TZDATA_VERSION
@@ -58,7 +59,7 @@ async def state(context: ConsoleContext) -> dict[str, object]:
     """Return the values of the templates. Raises DatabaseAway."""
     overview: Overview = await context.run(context.use_cases.pages.overview)
     installation = await _installation(context)
-    return {"overview": overview, "installation": installation}
+    return {"overview": overview, "installation": installation, "holds": HOLDS}
 
 
 async def fragments(context: ConsoleContext) -> Mapping[str, str]:

@@ -1,12 +1,13 @@
 """Reads for the pages of the operators' console: the state of the whole installation."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from scheduler.lifecycle.backoffs import Backoff
-from scheduler.use_cases.explain import Carrier, Explain, Waiting
+from scheduler.use_cases.explain import HOLDING, Carrier, Explain, Waiting
 from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.backlog import Backlog, Commands, OpenErasures
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
@@ -49,16 +50,12 @@ class Overview:
         return sum(each.due for each in self.companies)
 
     @property
-    def for_commands(self) -> int:
-        return sum(each.for_commands for each in self.companies)
-
-    @property
-    def for_numbers(self) -> int:
-        return sum(each.for_numbers for each in self.companies)
-
-    @property
-    def for_places(self) -> int:
-        return sum(each.for_places for each in self.companies)
+    def held(self) -> Mapping[str, int]:
+        """Due attempts by the first rule that holds them, in the order of the checks."""
+        found = Counter[str]()
+        for each in self.companies:
+            found.update({rule: held.count for rule, held in each.held.items()})
+        return {rule: found[rule] for rule in HOLDING if rule in found}
 
     @property
     def in_progress(self) -> int:

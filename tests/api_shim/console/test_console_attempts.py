@@ -139,7 +139,7 @@ def everything(tenant: Tenant, other: Tenant) -> None:
 
 
 @pytest.mark.usefixtures("everything")
-def test_numbers_of_now_lead_to_their_rows(viewer: httpx.Client) -> None:
+def test_numbersof_now_lead_to_their_rows(viewer: httpx.Client) -> None:
     now = viewer.get("/")
     for label, count in {"Due": 8, "In progress": 2, "Waiting for their time": 3, "Failed, cause lost": 1}.items():
         assert figure(now, label) == str(count)
@@ -150,11 +150,17 @@ def test_numbers_of_now_lead_to_their_rows(viewer: httpx.Client) -> None:
 
 @pytest.mark.usefixtures("everything")
 def test_each_rule_leads_to_the_calls_it_holds(viewer: httpx.Client, tenant: Tenant) -> None:
+    def of_now() -> dict[str, tuple[int, int]]:
+        """The counts of the page Now by rule, each with the length of the list that it leads to."""
+        links = re.findall(r'<a href="([^"]+)">([0-9]+) held by <code>(\w+)</code></a>', viewer.get("/").text)
+        return {rule: (int(count), len(rows_of(viewer.get(unescape(href))))) for href, count, rule in links}
+
     def compared() -> Counter[str]:
         counts: Counter[str] = Counter()
         for each in Explain(tenant.context).waiting():
             counts.update({rule: held.count for rule, held in each.held.items()})
         assert {rule: len(listed(viewer, rule=rule)) for rule in RULES} == {rule: counts[rule] for rule in RULES}
+        assert of_now() == {rule: (counts[rule], counts[rule]) for rule in counts}
         assert len(listed(viewer, state="due")) == sum(each.due for each in Explain(tenant.context).waiting())
         return counts
 
