@@ -34,8 +34,11 @@ AlarmPlace: TypeAlias = tuple[datetime, UUID]
 """The place of an open alarm in the list: when it was last seen, and its id."""
 
 
-def _of_kind(kind: str | None) -> Select[tuple[Any, ...]]:
-    return select(alarms) if kind is None else select(alarms).where(alarms.c.kind == kind)
+def _matching(kind: str | None, company_id: UUID | None) -> Select[tuple[Any, ...]]:
+    query = select(alarms) if kind is None else select(alarms).where(alarms.c.kind == kind)
+    if company_id is None:
+        return query
+    return query.where(alarms.c.subjects["company_id"].astext == str(company_id))
 
 
 def _open_of(alarm_id: UUID | None, kind: str | None, until: AlarmPlace | None = None) -> Select[tuple[Any, ...]]:
@@ -64,24 +67,27 @@ class Alarms(Store):
         counts = as_json(of_alarms(raised).items())
         self._connection.execute(_RAISE, {"raised": json.dumps(rows), "counts": counts})
 
-    def open(self, limit: int, kind: str | None = None, after: AlarmPlace | None = None) -> Sequence[KeptAlarm]:
+    def open(
+        self, limit: int, kind: str | None = None, after: AlarmPlace | None = None, company_id: UUID | None = None
+    ) -> Sequence[KeptAlarm]:
         """Return open alarms, the last seen first. `after`: only those that follow this place."""
-        query = _of_kind(kind).where(_IS_OPEN).order_by(alarms.c.last_seen_at.desc(), alarms.c.id.desc()).limit(limit)
+        query = _matching(kind, company_id).where(_IS_OPEN)
+        query = query.order_by(alarms.c.last_seen_at.desc(), alarms.c.id.desc()).limit(limit)
         if after is not None:
             query = query.where(tuple_(alarms.c.last_seen_at, alarms.c.id) < tuple_(*after))
         return self._all(_kept, query)
 
-    def open_of_company(self, company_id: UUID, limit: int) -> Sequence[KeptAlarm]:
-        """Return the open alarms that name this company, the last seen first."""
-        of_company = alarms.c.subjects["company_id"].astext == str(company_id)
-        query = select(alarms).where(_IS_OPEN, of_company).order_by(alarms.c.last_seen_at.desc())
-        return self._all(_kept, query.limit(limit))
-
     def newest(
-        self, limit: int, kind: str | None = None, before: UUID | None = None, *, acknowledged: bool = False
+        self,
+        limit: int,
+        kind: str | None = None,
+        before: UUID | None = None,
+        company_id: UUID | None = None,
+        *,
+        acknowledged: bool = False,
     ) -> Sequence[KeptAlarm]:
         """Return alarms, newest first. `acknowledged`: only those. `before`: only those older than this alarm."""
-        query = _of_kind(kind).order_by(alarms.c.id.desc()).limit(limit)
+        query = _matching(kind, company_id).order_by(alarms.c.id.desc()).limit(limit)
         if acknowledged:
             query = query.where(~_IS_OPEN)
         if before is not None:

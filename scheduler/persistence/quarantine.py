@@ -49,11 +49,21 @@ QuarantinePlace: TypeAlias = tuple[datetime, UUID]
 
 class Quarantine(Store):
     def page(
-        self, kind: QuarantineKind | None, after: QuarantinePlace | None, limit: int | None
+        self,
+        kind: QuarantineKind | None,
+        after: QuarantinePlace | None,
+        limit: int | None,
+        company_id: UUID | None = None,
     ) -> Sequence[Quarantined]:
-        """Return up to `limit` items in quarantine, oldest first, after this place. None: no limit."""
+        """Return up to `limit` items in quarantine, oldest first, after this place. None: no limit, all companies."""
         received_at, after_id = after or (None, None)
-        values = {"kind": kind and kind.value, "received_at": received_at, "after": after_id, "limit": limit}
+        values = {
+            "kind": kind and kind.value,
+            "received_at": received_at,
+            "after": after_id,
+            "limit": limit,
+            "company": company_id,
+        }
         return self._all(_quarantined, _PAGE, values)
 
     def find(self, quarantined_id: UUID) -> Quarantined | None:
@@ -90,9 +100,11 @@ _FIND = text(f"{_COMMANDS} AND i.id = :id UNION ALL {_CALLBACKS} AND e.id = :id"
 _PAGE = text(f"""
     {_COMMANDS}
       AND CAST(:kind AS text) IS DISTINCT FROM 'callback'
+      AND (CAST(:company AS uuid) IS NULL OR i.company_id = :company)
       AND (CAST(:received_at AS timestamptz) IS NULL OR (i.received_at, i.id) > (:received_at, CAST(:after AS uuid)))
     UNION ALL {_CALLBACKS}
       AND CAST(:kind AS text) IS DISTINCT FROM 'command'
+      AND (CAST(:company AS uuid) IS NULL OR a.company_id = :company)
       AND (CAST(:received_at AS timestamptz) IS NULL OR (e.received_at, e.id) > (:received_at, CAST(:after AS uuid)))
     ORDER BY received_at, id
     LIMIT CAST(:limit AS bigint)

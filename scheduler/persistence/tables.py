@@ -735,6 +735,7 @@ alarms = Table(
     CheckConstraint("acknowledged_at IS NULL OR post_at IS NULL", name="acknowledged_is_not_posted"),
     Index("uq_alarms_open", "kind", "subjects", unique=True, postgresql_where=text("acknowledged_at IS NULL")),
     Index("ix_alarms_to_post", "post_at", postgresql_where=text("post_at IS NOT NULL")),
+    Index("ix_alarms_company", text("(subjects ->> 'company_id')"), "id"),
     Index(None, "kind", "id"),
 )
 

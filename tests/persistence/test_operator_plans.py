@@ -87,10 +87,15 @@ READS: dict[str, Callable[[Stores, Seeded], object]] = {
     "one unknown": lambda stores, _: stores.unknown_outcomes.find(SOME_ID),
     "quarantine": lambda stores, _: stores.quarantine.page(None, None, ROWS),
     "quarantine, next": lambda stores, _: stores.quarantine.page(None, AFTER, ROWS),
+    "quarantine of a company": lambda stores, one: stores.quarantine.page(None, None, ROWS, one.company_id),
     "one in quarantine": lambda stores, _: stores.quarantine.find(SOME_ID),
     "open alarms": lambda stores, _: stores.alarms.open(ROWS),
     "open alarms, next": lambda stores, _: stores.alarms.open(ROWS, None, AFTER),
     "open alarms of a kind": lambda stores, _: stores.alarms.open(ROWS, "KIND_7"),
+    "open alarms of a company": lambda stores, _: stores.alarms.open(ROWS, company_id=SOME_ID),
+    "acknowledged alarms of a company": lambda stores, _: stores.alarms.newest(
+        ROWS, None, None, SOME_ID, acknowledged=True
+    ),
     "alarms": lambda stores, _: stores.alarms.newest(ROWS),
     "acknowledged alarms, next": lambda stores, _: stores.alarms.newest(ROWS, None, SOME_ID, acknowledged=True),
     "alarms of a kind": lambda stores, _: stores.alarms.newest(ROWS, "KIND_7"),

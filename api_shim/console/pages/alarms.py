@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from api_shim.console.acts import SHOWN, Act, act_routes, address_of, id_in
 from api_shim.console.context import ConsoleContext, console_context
-from api_shim.console.lists import ROWS, Part, WrongFilter, choice_filter, part_of, place_in, text_filter
+from api_shim.console.lists import ROWS, Part, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import number, number_of, page, utc_text
 from scheduler.assembly import ConsoleUseCases
@@ -34,6 +34,7 @@ async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]
         "states": _STATES,
         "state": query.get("state") or _OPEN,
         "kind": query.get("kind", ""),
+        "company": query.get("company", ""),
         "acknowledge": lambda **subject: address_of(ACKNOWLEDGE, **subject),
     }
     try:
@@ -49,13 +50,14 @@ async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]
 
 async def _part(context: ConsoleContext, query: Mapping[str, str], state: str, kind: str | None) -> Part[KeptAlarm]:
     """Return open alarms by their last occurrence, and others by their first. Raises WrongFilter, DatabaseAway."""
-    of_all = context.use_cases.alarms()
+    of_all, company_id = context.use_cases.alarms(), id_filter(query, "company")
     if state == _OPEN:
         place = place_in(query, datetime, UUID)
-        found = await context.run(of_all.open, kind, place, ROWS + 1)
+        found = await context.run(of_all.open, kind, place, ROWS + 1, company_id)
         return part_of(_PATH, query, found, lambda each: (each.last_seen_at, each.id))
     [before] = place_in(query, UUID) or (None,)
-    found = await context.run(of_all.all, kind, before, ROWS + 1, acknowledged=state == _ACKNOWLEDGED)
+    is_acknowledged = state == _ACKNOWLEDGED
+    found = await context.run(of_all.all, kind, before, ROWS + 1, company_id, acknowledged=is_acknowledged)
     return part_of(_PATH, query, found, lambda each: (each.id,))
 
 

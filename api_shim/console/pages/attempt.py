@@ -117,9 +117,10 @@ def _company(words: str, link: str) -> Callable[[AttemptDetails], Ender]:
 def _command(details: AttemptDetails) -> Ender:
     if any(each.quarantined_at is not None for each in details.commands):
         words = "An operator retries or drops the command, which failed five times."
-        return Ender(words=words, link="Quarantine", href=link_to("quarantine", kind="command"))
+        company = str(details.attempt.company_id)
+        return Ender(words=words, link="Quarantine", href=link_to("quarantine", kind="command", company=company))
     words = "A worker applies the command, usually within a second."
-    return Ender(words=words, link="Commands", href=link_to("companies", show="commands"))
+    return Ender(words=words, link="Commands", href=f"{page_of('companies', details.attempt.company_id)}#commands")
 
 
 def _line(details: AttemptDetails) -> Ender:

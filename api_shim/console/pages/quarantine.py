@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api_shim.console.acts import Act, act_routes, address_of, id_in
 from api_shim.console.context import console_context
-from api_shim.console.lists import ROWS, WrongFilter, choice_filter, part_of, place_in
+from api_shim.console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in
 from api_shim.console.operators import viewer
 from api_shim.console.rendering import number_of, page, utc_text
 from scheduler.assembly import ConsoleUseCases
@@ -26,13 +26,15 @@ _KINDS = {"": "All", "command": "Commands", "callback": "Callbacks"}
 @router.get(_PATH)
 async def quarantine(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     context, query = console_context(request), request.query_params
-    values = {"kinds": _KINDS, "kind": query.get("kind", ""), "retry": _address_of(RETRY), "drop": _address_of(DROP)}
+    asked = {name: query.get(name, "") for name in ("kind", "company")}
+    values = {"kinds": _KINDS, **asked, "retry": _address_of(RETRY), "drop": _address_of(DROP)}
     try:
-        kind, after = choice_filter(query, "kind", _KINDS), place_in(query, datetime, UUID)
+        kind, company_id = choice_filter(query, "kind", _KINDS), id_filter(query, "company")
+        after = place_in(query, datetime, UUID)
     except WrongFilter as wrong:
         return page(request, "quarantine.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
     wanted = QuarantineKind(kind) if kind else None
-    found = await context.run(context.use_cases.quarantine().page, wanted, after, ROWS + 1)
+    found = await context.run(context.use_cases.quarantine().page, wanted, after, ROWS + 1, company_id)
     listed = part_of(_PATH, query, found, lambda each: (each.received_at, each.id))
     return page(request, "quarantine.html", given=values, problem=None, listed=listed)
 

@@ -77,20 +77,35 @@ class Alarms:
         self._now = now
         self._actor = actor
 
-    def open(self, kind: str | None = None, after: AlarmPlace | None = None, limit: int = SHOWN) -> Sequence[KeptAlarm]:
-        """Return open alarms, the last seen first. `after`: only those that follow this place. Raises DatabaseAway."""
+    def open(
+        self,
+        kind: str | None = None,
+        after: AlarmPlace | None = None,
+        limit: int = SHOWN,
+        company_id: UUID | None = None,
+    ) -> Sequence[KeptAlarm]:
+        """Return open alarms, the last seen first. `after`: only those that follow this place. Raises DatabaseAway.
+
+        `company_id`: only those that name this company.
+        """
         with self._database.reading() as stores:
-            return stores.alarms.open(limit, kind, after)
+            return stores.alarms.open(limit, kind, after, company_id)
 
     def all(
-        self, kind: str | None = None, before: UUID | None = None, limit: int = SHOWN, *, acknowledged: bool = False
+        self,
+        kind: str | None = None,
+        before: UUID | None = None,
+        limit: int = SHOWN,
+        company_id: UUID | None = None,
+        *,
+        acknowledged: bool = False,
     ) -> Sequence[KeptAlarm]:
         """Return open and acknowledged alarms, or only these, newest first. `before`: only older ones than this alarm.
 
-        Raises DatabaseAway.
+        `company_id`: only those that name this company. Raises DatabaseAway.
         """
         with self._database.reading() as stores:
-            return stores.alarms.newest(limit, kind, before, acknowledged=acknowledged)
+            return stores.alarms.newest(limit, kind, before, company_id, acknowledged=acknowledged)
 
     def to_acknowledge(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
         """Return the alarms that `acknowledge` would close now. Raises NotFound without any, DatabaseAway."""

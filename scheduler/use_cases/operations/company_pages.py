@@ -104,7 +104,7 @@ class CompanyPages:
                 raise not_found("company", company_id)
             commands = stores.inbox.unapplied_of_company(company_id, more)
             unknown = stores.unknown_outcomes.page(company_id, more)
-            alarms = stores.alarms.open_of_company(company_id, more)
+            alarms = stores.alarms.open(more, company_id=company_id)
             numbers = stores.phone_numbers.headings(company_id, more)
             keys = stores.keys.all(company_id)
         now = self._now()

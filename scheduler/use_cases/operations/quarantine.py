@@ -37,11 +37,18 @@ class Quarantine:
         return self.page(None, None, None)
 
     def page(
-        self, kind: QuarantineKind | None, after: QuarantinePlace | None, limit: int | None
+        self,
+        kind: QuarantineKind | None,
+        after: QuarantinePlace | None,
+        limit: int | None,
+        company_id: UUID | None = None,
     ) -> Sequence[Quarantined]:
-        """Return up to `limit` items, oldest first. `after`: only those that follow this place. Raises DatabaseAway."""
+        """Return up to `limit` items, oldest first. `after`: only those that follow this place. Raises DatabaseAway.
+
+        `company_id`: only commands of this company, and callbacks about its calls.
+        """
         with self._database.reading() as stores:
-            return stores.quarantine.page(kind, after, limit)
+            return stores.quarantine.page(kind, after, limit, company_id)
 
     def find(self, quarantined_id: UUID) -> Quarantined:
         """Return a command or a callback in quarantine. Raises NotFound, DatabaseAway."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from html import unescape
 from uuid import UUID, uuid4
 
 import httpx
@@ -19,6 +20,7 @@ from tests.api_shim.console.acts import form_in, send, words
 from tests.api_shim.console.conftest import Console
 from tests.api_shim.console.test_console_now import events
 from tests.conftest import real_now
+from tests.support.builders import Tenant
 from tests.support.statements import statements_of
 
 SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 303, 403, 404, 422
@@ -205,9 +207,25 @@ def test_empty_lists_say_why(operator: httpx.Client) -> None:
     assert "No such alarm has this kind." in words(operator.get("/alarms?kind=X"))
 
 
+def test_alarms_of_a_company_are_linked_from_its_page(operator: httpx.Client, raised: Raise, tenant: Tenant) -> None:
+    mine = raised("SETTINGS", company_id=tenant.company_id)
+    raised("SETTINGS", company_id=uuid4())
+    raised("CAUSE_LOST", company_id=tenant.company_id, attempt_id=uuid4())
+    [href] = re.findall(
+        r'<a href="(/alarms[^"]+)"><code>SETTINGS', operator.get(f"/companies/{tenant.company_id}").text
+    )
+    page = operator.get(unescape(href))
+    assert kinds(page) == ["SETTINGS"]
+    assert str(mine.id) in page.text
+    for state in ("open", "all"):
+        assert len(kinds(operator.get(f"/alarms?state={state}&company={tenant.company_id}"))) == 2
+    assert "No such alarm names this company." in words(operator.get(f"/alarms?company={uuid4()}"))
+
+
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
+        ("company=x", "The filter company is not an id."),
         ("state=x", "The filter state must be one of: open, acknowledged, all."),
         ("kind=a%00b", "The filter kind must be one line"),
         ("after=eA", "The address of this part of the list is incomplete."),
@@ -244,6 +262,8 @@ def test_lists_and_act_send_a_constant_number_of_statements(
         acts: Sequence[Callable[[], object]] = (
             of_alarms.open,
             of_alarms.all,
+            lambda: of_alarms.open(company_id=uuid4()),
+            lambda: of_alarms.all(company_id=uuid4()),
             lambda: of_alarms.acknowledge(None, kind="CAUSE_LOST", note=WHY),
         )
         counts = []

@@ -190,6 +190,16 @@ def test_company_names_the_rules_that_hold_calls(viewer: httpx.Client, console: 
     assert "an invoice" in shown
 
 
+def test_late_is_a_link_only_with_a_late_call(viewer: httpx.Client, console: Console, acme: Tenant) -> None:
+    a_pending_attempt(acme, due_at=real_now() - FIVE_MINUTES)
+    link = f'id="figure-late" href="/attempts?state=due&amp;company={acme.company_id}"'
+    assert link in viewer.get(_page_of(acme)).text
+    console.pauses.pause(acme.company_id, "an invoice")
+    page = viewer.get(_page_of(acme))
+    assert "Late none no call is delayed" in words(page)
+    assert "figure-late" not in page.text
+
+
 def test_company_shows_only_the_first_of_many_commands(viewer: httpx.Client, acme: Tenant) -> None:
     for _ in range(MOST_PARTS):
         a_waiting_command(acme, None)

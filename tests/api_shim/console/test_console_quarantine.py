@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from threading import Barrier
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from scheduler.use_cases.operations.acts import Acts
 from tests.api_shim.console.acts import form_in, send, words
 from tests.api_shim.console.conftest import Console
 from tests.api_shim.console.work import a_failed_callback, a_failed_command
-from tests.support.builders import Tenant, a_number, a_placed_attempt, a_waiting_command
+from tests.conftest import seed
+from tests.support.builders import Tenant, a_number, a_placed_attempt, a_waiting_command, of_company
 from tests.support.statements import statements_of
 
 SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 303, 403, 404, 422
@@ -76,6 +78,19 @@ def test_list_is_filtered_by_kind(operator: httpx.Client, tenant: Tenant) -> Non
     wrong = operator.get("/quarantine?kind=x")
     assert wrong.status_code == UNPROCESSABLE
     assert "The filter kind must be one of: command, callback." in words(wrong)
+
+
+def test_list_is_filtered_by_company(operator: httpx.Client, tenant: Tenant) -> None:
+    other = of_company(tenant, seed(tenant.database, tenant.now()))
+    theirs = {str(a_failed_command(other).id), str(a_failed_callback(other, a_placed_attempt(other)))}
+    mine = a_failed_command(tenant)
+    company = operator.get(f"/companies/{tenant.company_id}")
+    [href] = re.findall(r'id="figure-quarantine" href="([^"]+)">1</a>', company.text)
+    assert listed(operator.get(unescape(href))) == [str(mine.id)]
+    assert set(listed(operator.get(f"/quarantine?company={other.company_id}"))) == theirs
+    nothing = words(operator.get(f"/quarantine?kind=callback&company={tenant.company_id}"))
+    assert "No callback of this company is in quarantine." in nothing
+    assert operator.get("/quarantine?company=x").status_code == UNPROCESSABLE
 
 
 def test_empty_list_says_so(operator: httpx.Client) -> None:
@@ -192,6 +207,7 @@ def test_acts_and_list_read_a_constant_number(use_cases: ConsoleUseCases, tenant
         counts = []
         for do in (
             lambda: of_quarantine.page(None, None, 50),
+            lambda: of_quarantine.page(None, None, 50, tenant.company_id),
             lambda: of_quarantine.find(command.id),
             lambda: (of_quarantine.requeue if act == "retry" else of_quarantine.drop)(command.id, WHY),
         ):

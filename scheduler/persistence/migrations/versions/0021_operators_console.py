@@ -164,6 +164,7 @@ def upgrade() -> None:
     for table, indexes in _INDEXES.items():
         for columns in indexes:
             op.create_index(f"ix_{table}_{'_'.join(columns)}", table, list(columns))
+    op.create_index('ix_alarms_company', 'alarms', [sa.text("(subjects ->> 'company_id')"), 'id'])
     for table in ('console_sessions', 'console_acts', 'audit'):
         made = _MADE.get(table, 'true')
         op.execute(f"CREATE POLICY operator_made ON {table} FOR INSERT TO {_ROLE} WITH CHECK ({made})")
@@ -307,6 +308,7 @@ def downgrade() -> None:
     for table, indexes in _INDEXES.items():
         for columns in indexes:
             op.drop_index(f"ix_{table}_{'_'.join(columns)}", table_name=table)
+    op.drop_index('ix_alarms_company', table_name='alarms')
     for function in (*_FUNCTIONS, *(name for name, _, _ in _ANSWERS)):
         op.execute(f"DROP FUNCTION {function}")
     for table in _hidden_rows(bind):
