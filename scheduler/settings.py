@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     public_url: str = DEVELOPMENT_PUBLIC_URL
     console_url: str = DEVELOPMENT_CONSOLE_URL
     """The address at which operators open the console. Other addresses are refused by it."""
+    console_docs_url: str | None = None
+    """Address of the folder docs of this version, for links to the steps of an alarm. Unset: steps are only named."""
     console_oidc_issuer: str | None = None
     """The identity provider of operators, exactly as its tokens name it. Unset: operators sign in with links only."""
     console_oidc_client_id: str | None = None
@@ -124,9 +126,11 @@ class Settings(BaseSettings):
     carrier_total_timeout_s: Seconds = 13
     max_call_s: Seconds = 11400
 
-    @field_validator("public_url", "twilio_api_url", "console_url")
+    @field_validator("public_url", "twilio_api_url", "console_url", "console_docs_url")
     @classmethod
-    def _without_a_last_slash(cls, url: str) -> str:
+    def _without_a_last_slash(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         check_url(url, "web")
         if any(mark in url for mark in "?#"):
             raise ValueError("must not have a query or a fragment, because paths are appended to it")

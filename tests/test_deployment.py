@@ -112,6 +112,7 @@ def test_only_what_may_be_unset_has_a_default_and_it_is_empty() -> None:
     optional = {name for name, must in variables_of_compose().items() if not must}
     assert optional == {
         *("ALERT_WEBHOOK_SECRET", "ALERT_WEBHOOK_URL"),
+        "CONSOLE_DOCS_URL",
         *("CONSOLE_OIDC_ISSUER", "CONSOLE_OIDC_CLIENT_ID", "CONSOLE_OIDC_CLIENT_SECRET", "CONSOLE_OIDC_SCOPE"),
         *("CONSOLE_OIDC_ROLES_CLAIM", "CONSOLE_OIDC_VIEWER_ROLE", "CONSOLE_OIDC_OPERATOR_ROLE"),
         "CONSOLE_OIDC_ADMIN_ROLE",

@@ -221,6 +221,14 @@ def test_wrong_identity_provider_is_refused(
     assert "secret" not in refusal
 
 
+def test_address_of_docs_is_optional_and_extended(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().console_docs_url is None
+    monkeypatch.setenv("CONSOLE_DOCS_URL", "https://git.example.com/duecall/docs/")
+    assert Settings().console_docs_url == "https://git.example.com/duecall/docs"
+    for wrong in ("docs", "javascript:alert(1)"):
+        assert "CONSOLE_DOCS_URL must be a URL" in _refusal(monkeypatch, CONSOLE_DOCS_URL=wrong)
+
+
 @pytest.mark.parametrize("issuer", [OIDC["CONSOLE_OIDC_ISSUER"], "http://127.0.0.1:9"])
 def test_identity_provider_is_taken_and_optional(monkeypatch: pytest.MonkeyPatch, issuer: str) -> None:
     assert Settings().console_oidc_issuer is None

@@ -103,6 +103,7 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
         schema_head=revisions.head(),
         address=Address.of(settings.console_url),
         oidc=assembly.oidc_sign_in(settings),
+        docs_url=settings.console_docs_url,
         instance=settings.duecall_instance or None,
     )
     try:

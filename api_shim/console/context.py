@@ -35,6 +35,8 @@ class ConsoleContext:
     searches: SearchLimit = field(default_factory=SearchLimit)
     oidc: SignIn | None = None
     """Sign-in with the identity provider of the settings, if any."""
+    docs_url: str | None = None
+    """Address of the folder docs, for links."""
     instance: str | None = None
     """Id of the `duecall up` that runs this process, if any."""
 

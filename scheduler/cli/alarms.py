@@ -16,9 +16,9 @@ def alarms_list(
     everything: Annotated[bool, typer.Option("--all", help="Acknowledged alarms, too, the newest first.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List open alarms with their kind, times, count and ids. The last one that was seen comes first.
+    """List open alarms with their kind, meaning, times, count and ids. The last one that was seen comes first.
 
-    `docs/operations.md` describes each kind. At most 1,000 alarms are listed.
+    `docs/operations.md` has the steps for each kind. At most 1,000 alarms are listed.
     """
     from scheduler.terminal.alarms import alarms_as_json, alarms_page
 

@@ -33,6 +33,10 @@ _REFRESH_EVERY_S = 0.5
 _LATER = timedelta(minutes=5)
 
 
+EXPECTED_ALARM = (
+    "One open alarm is expected, CARRIER_FAILS_CALLER: the carrier's answer to the call to Warsaw was lost, so other"
+    " calls of that company waited until a trial call was accepted."
+)
 _SECOND_CALLER_ID, _THIRD_CALLER_ID = "+421221020002", "+421221020003"
 
 
@@ -125,6 +129,8 @@ def _print_result(console: Console, system: System, calls: list[DemoCall], viola
         + ("" if as_expected else f" See the logs in {system.log_of('api').parent}."),
         style="green" if as_expected else "red",
     )
+    if as_expected:
+        console.print(EXPECTED_ALARM, style="dim")
     return as_expected
 
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from scheduler.domain.alarm import KeptAlarm
+from scheduler.domain.alarm_meanings import meaning_of
 from scheduler.terminal.json_text import as_json
 from scheduler.terminal.text import from_now, utc
 
@@ -21,6 +22,7 @@ def alarms_page(alarms: Sequence[KeptAlarm], now: datetime) -> RenderableType:
 def _alarm(alarm: KeptAlarm, now: datetime) -> Text:
     text = Text(f"Alarm     {alarm.id}  ")
     text.append(alarm.kind, "bold red" if alarm.acknowledged_at is None else "green")
+    text.append(f"\n  {meaning_of(alarm.kind)}")
     for name, value in _facts(alarm, now):
         text.append(f"\n  {name:<13} ", "dim").append(value)
     return text.append("\n")

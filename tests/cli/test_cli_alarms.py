@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from scheduler.domain.alarm import key_of
+from scheduler.domain.alarm_meanings import meaning_of
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.operator import OperatorRole
 from scheduler.use_cases.operations.alarms import AlarmStore, Seen
@@ -44,7 +45,10 @@ def test_list_shows_open_alarms(duecall: Duecall, raise_alarm: Raise) -> None:
     raise_alarm("OUTCOME_UNKNOWN", attempt_id=attempt_id)
     raise_alarm("DEAF_WORKER", times=3)
     told = duecall("alarms list").told
-    assert f"OUTCOME_UNKNOWN attempt {attempt_id} first seen 2026-04-02 12:00:00 UTC" in told
+    assert (
+        f"OUTCOME_UNKNOWN {meaning_of('OUTCOME_UNKNOWN')} attempt {attempt_id} first seen 2026-04-02 12:00:00 UTC"
+        in told
+    )
     assert "3 times in all" in told
     by_kind = {each["kind"]: each for each in listed(duecall)}
     assert by_kind["OUTCOME_UNKNOWN"]["subjects"] == {"attemptId": str(attempt_id)}

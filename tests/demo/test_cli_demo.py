@@ -1,6 +1,7 @@
 """The demo's sample calls, their comparison with the ledger, and their table. `make demo ONCE=1` runs the demo."""
 
 import io
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -10,10 +11,13 @@ import pytest
 from rich.console import Console
 
 from scheduler.demo.client import Company, DemoCall, _contradiction
+from scheduler.demo.run import EXPECTED_ALARM
 from scheduler.demo.sample_calls import CALLS, FULL_DAY, STARTS_AT, SampleCall, Then, moved_to
 from scheduler.demo.table import WIDE, table
+from scheduler.domain.alarm import KINDS
 from scheduler.domain.explanation import Rule
 from scheduler.timing.callee_zones import read_number
+from tests.docs.pages import read
 
 STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
 COMPANY = Company(company_id=uuid4(), agent_id=uuid4(), key="none")
@@ -47,6 +51,12 @@ def _ring(after: timedelta = timedelta()) -> dict[str, Any]:
 def test_sample_calls_have_eight_countries_and_distinct_numbers() -> None:
     assert len({call.country for call in CALLS}) == 8
     assert len({call.number for call in CALLS}) == len(CALLS)
+
+
+def test_lost_answer_of_the_sample_explains_the_expected_alarm() -> None:
+    assert [call.label for call in CALLS for plan in call.plans if "fault" in plan] == ["Warsaw, answer lost"]
+    assert "CARRIER_FAILS_CALLER" in set(KINDS) & set(re.findall(r"\w+", EXPECTED_ALARM))
+    assert "`CARRIER_FAILS_CALLER`" in read("docs/how-to/demo.md")
 
 
 def test_full_day_fills_the_next_24_hours_of_many_zones() -> None:

@@ -15,6 +15,7 @@ from scheduler.carriers import twilio_calls
 from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.cli import main as cli
 from scheduler.domain.alarm import KINDS
+from scheduler.domain.alarm_meanings import MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
@@ -23,7 +24,7 @@ from scheduler.terminal.text import system_line, terminal
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import OpenErasures
 from tests.architecture.test_code_rules import PRODUCT
-from tests.docs.pages import read, section
+from tests.docs.pages import anchor, read, section
 
 TEXT = read("docs/operations.md")
 
@@ -65,6 +66,18 @@ def alarms() -> set[str]:
 def test_alarms_and_headings_match() -> None:
     headings = re.findall(r"^### (.*)$", section(TEXT, "Alarms"), re.MULTILINE)
     assert {alarm for heading in headings for alarm in heading.split(" · ")} == alarms()
+
+
+def test_every_alarm_has_a_meaning_and_a_section() -> None:
+    found = {each.replace("…", "503"): each for each in alarms()}
+    assert set(MEANINGS) == {kind for kind, each in found.items() if kind == each}
+    headings = re.findall(r"^### (.*)$", section(TEXT, "Alarms"), re.MULTILINE)
+    for kind, each in found.items():
+        [heading] = [heading for heading in headings if each in heading.split(" · ")]
+        assert anchor_of(kind) == anchor(heading)
+        assert re.fullmatch(r"[A-Z].+\.", meaning_of(kind)), kind
+    assert (anchor_of("NEW_KIND"), MEANINGS.get("NEW_KIND")) == ("alarms", None)
+    assert "another version" in meaning_of("NEW_KIND")
 
 
 def test_every_alarm_of_a_fixed_kind_is_counted() -> None:

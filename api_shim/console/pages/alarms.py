@@ -16,6 +16,7 @@ from api_shim.console.operators import viewer
 from api_shim.console.rendering import number, number_of, page, utc_text
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.alarm import KeptAlarm
+from scheduler.domain.alarm_meanings import OPERATIONS, anchor_of, meaning_of
 from scheduler.domain.operator import ConsoleSession
 from scheduler.domain.refusals import InvalidFields, NotFound
 from scheduler.persistence.alarms import AlarmPlace
@@ -35,6 +36,9 @@ async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]
         "state": query.get("state") or _OPEN,
         "kind": query.get("kind", ""),
         "company": query.get("company", ""),
+        "meaning_of": meaning_of,
+        "section_of": lambda kind: f"{OPERATIONS}#{anchor_of(kind)}",
+        "docs_url": context.docs_url,
         "acknowledge": lambda **subject: address_of(ACKNOWLEDGE, **subject),
     }
     try:

@@ -14,10 +14,12 @@ from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.alarm import KeptAlarm, RaisedAlarm, key_of
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
+from scheduler.persistence.schema import Logins
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarms import Alarms
 from tests.api_shim.console.acts import form_in, send, words
-from tests.api_shim.console.conftest import Console
+from tests.api_shim.console.conftest import Console, settings_of_console
+from tests.api_shim.console.oidc import served
 from tests.api_shim.console.test_console_now import events
 from tests.conftest import real_now
 from tests.support.builders import Tenant
@@ -78,8 +80,19 @@ def test_open_alarms_are_listed_by_their_last_occurrence(operator: httpx.Client,
     assert kinds(page) == ["CAUSE_LOST", "DEAF_WORKER"]
     assert f"attempt {attempt_id} company {company_id}" in words(page)
     assert '<td class="count">5</td>' in page.text
-    assert "Steps: docs/operations.md, Alarms, DEAF_WORKER" in words(page)
+    assert "Steps: docs/operations.md#deaf_worker" in words(page)
+    assert "DEAF_WORKER A worker received nothing from Redis and was restarted." in words(page)
     assert "the installation" in words(page)
+
+
+def test_steps_are_a_link_where_docs_have_an_address(
+    console: Console, operator: httpx.Client, raised: Raise, logins: Logins, redis_url: str
+) -> None:
+    raised("SETTINGS")
+    settings = settings_of_console(logins, redis_url, console.url)
+    with served(settings.model_copy(update={"console_docs_url": "https://git.example.com/docs"})) as url:
+        page = httpx.get(f"{url}/alarms", cookies=operator.cookies)
+    assert '<a href="https://git.example.com/docs/operations.md#settings--prices">Steps</a>' in page.text
 
 
 def test_now_counts_open_alarms_by_kind(operator: httpx.Client, raised: Raise, alarms: Alarms) -> None:
