@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 from api_shim.console.attempt_words import badge_of, end_of, words_of
 from api_shim.console.context import console_context
 from api_shim.console.navigation import PAGES, link_to, page_of
+from scheduler.domain.actor import is_audited
 from scheduler.domain.key import MAX_NAME
 from scheduler.domain.operator import OperatorRole
 from scheduler.rules.display_names import shown
@@ -32,7 +33,7 @@ def environment(now: Callable[[], datetime]) -> Environment:
     )
     made.filters.update(instant=instant, span=span, number=number, name=name, rate=rate)
     made.globals.update(pages=PAGES, link_to=link_to, page_of=page_of, roles=OperatorRole, utc_now=now)
-    made.globals.update(badge_of=badge_of, end_of=end_of, words_of=words_of)
+    made.globals.update(badge_of=badge_of, end_of=end_of, words_of=words_of, is_audited=is_audited)
     return made
 
 

@@ -9,6 +9,7 @@ SYSTEM = "system:duecall"
 OPERATOR = "operator"
 """An operator, as companies see one. Logins and machines of operators are not theirs to know."""
 _LINK = "link:"
+_KEY = "key:"
 _OPERATORS = ("cli:", _LINK, "oidc:")
 
 
@@ -16,9 +17,14 @@ def seen_by_companies(actor: str) -> str:
     return OPERATOR if actor.startswith(_OPERATORS) else actor
 
 
+def is_audited(actor: str) -> bool:
+    """Return True for operators and API keys. The audit contains no acts of the carrier or of workers."""
+    return actor.startswith((*_OPERATORS, _KEY))
+
+
 def of_key(key_id: UUID) -> str:
     """Return the actor of a request with this API key."""
-    return f"key:{key_id}"
+    return f"{_KEY}{key_id}"
 
 
 def of_link(link_id: UUID) -> str:

@@ -124,9 +124,10 @@ def _command(details: AttemptDetails) -> Ender:
 
 
 def _line(details: AttemptDetails) -> Ender:
-    holder = details.line_holder
+    holder, last = details.line_holder, details.last_on_line
     if holder is None:
-        return Ender(words="Time: the number rests after its last call.")
+        href = None if last is None else page_of("attempts", last)
+        return Ender(words="Time: the number rests after its last call.", link="The last call", href=href)
     return Ender(words="The end of the other call.", link="The other call", href=page_of("attempts", holder))
 
 

@@ -13,6 +13,8 @@ from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import Callee, deciding_clocks
 from scheduler.persistence.inbox import UnappliedCommand
 from scheduler.persistence.interviews import InterviewFacts
+from scheduler.persistence.last_looks import LastLookRow
+from scheduler.persistence.stores import Stores
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.situations import callee_from
@@ -33,6 +35,8 @@ class AttemptDetails:
     """The interview's waiting and quarantined commands."""
     line_holder: UUID | None
     """The attempt that holds the line of this attempt's number."""
+    last_on_line: UUID | None
+    """The attempt after whose call that line rests. None if another one holds it, or if the last outcome is unknown."""
     clocks: tuple[CalleeClock, ...]
     """The clocks that must be open. Empty if the callee's time zone is unknown."""
     settings: CompanySettings
@@ -91,11 +95,19 @@ class AttemptPages:
                 attempts=stores.attempts.find_of_interview(attempt.interview_id),
                 commands=stores.inbox.unapplied_of_interview(attempt.interview_id, MAX_COMMANDS),
                 line_holder=row.line_holder,
+                last_on_line=_last_on_line(stores, row, now),
                 clocks=_clocks(attempt, callee_from(row), now),
                 settings=row.settings,
                 consent_until=row.gdpr_expiry_date,
                 now=now,
             )
+
+
+def _last_on_line(stores: Stores, row: LastLookRow, now: datetime) -> UUID | None:
+    if row.line_holder is not None or row.line_interview is None or row.line_free_at is None or row.line_free_at <= now:
+        return None
+    called = [each for each in stores.attempts.find_of_interview(row.line_interview) if each.claimed_at is not None]
+    return called[-1].id if called else None
 
 
 def _clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[CalleeClock, ...]:

@@ -70,6 +70,28 @@ def test_blocks_are_in_the_diallers_order_with_who_ends_them(
     assert "waits for the end of the pause: the voice server is down" in page
 
 
+def test_resting_number_links_to_its_last_call(tenant: Tenant, viewer: httpx.Client) -> None:
+    number = a_number()
+    last = tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.BUSY, ended_at=real_now()))
+    attempt = a_pending_attempt(tenant, number)
+    rests = "Time: the number rests after its last call."
+    assert f'{rests} <a href="/attempts/{last.id}">The last call</a>' in shown(viewer, attempt)
+    tenant.change("UPDATE lines SET interview_id = NULL")
+    page = shown(viewer, attempt)
+    assert blocks_in(page) == ["NUMBER_BUSY"]
+    assert rests in page
+    assert f"{rests} <a" not in page
+
+
+def test_only_actors_of_the_audit_are_linked(tenant: Tenant, viewer: httpx.Client) -> None:
+    attempt = a_placed_attempt(tenant)
+    actors = {"carrier": 0, "dial": 0, "settings": 0, "duecall up": 0, "system:duecall": 0}
+    actors |= {"cli:ada@host": 1, "link:x": 1, "oidc:ada": 1, f"key:{tenant.principal.id}": 1}
+    for actor, count in actors.items():
+        tenant.change("UPDATE attempt_history SET actor = :actor WHERE attempt_id = :id", actor=actor, id=attempt.id)
+        assert ("/audit?actor=" in shown(viewer, attempt)) is bool(count), actor
+
+
 def test_every_rule_names_who_ends_it(tenant: Tenant, database: Database) -> None:
     attempt = a_pending_attempt(tenant)
     details = AttemptPages(tenant.context).details(attempt.id)
