@@ -31,7 +31,7 @@ def environment(now: Callable[[], datetime]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(instant=instant, span=span, number=number, name=name, rate=rate)
+    made.filters.update(instant=instant, span=span, number=number, number_of=number_of, name=name, rate=rate)
     made.globals.update(pages=PAGES, link_to=link_to, page_of=page_of, roles=OperatorRole, utc_now=now)
     made.globals.update(badge_of=badge_of, end_of=end_of, words_of=words_of, is_audited=is_audited)
     return made
@@ -96,8 +96,13 @@ def number(count: int) -> str:
 
 
 def number_of(count: int, one: str, many: str) -> str:
-    """Return a count with its noun, in the singular or in the plural."""
+    """Return a count with its noun or clause, in the singular or in the plural."""
     return f"{number(count)} {one if count == 1 else many}"
+
+
+def none_or_number_of(count: int, none: str, one: str, many: str) -> str:
+    """Do the same, with a text of its own for 0."""
+    return number_of(count, one, many) if count else none
 
 
 def name(chosen: str | None) -> str:

@@ -16,7 +16,7 @@ from api_shim.console.attempt_words import badge_of
 from api_shim.console.context import console_context
 from api_shim.console.lists import WrongFilter
 from api_shim.console.operators import viewer
-from api_shim.console.rendering import number, number_of, page
+from api_shim.console.rendering import none_or_number_of, number, number_of, page
 from api_shim.console.rule_words import RULES
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
@@ -229,7 +229,7 @@ def _preview(most: int, use_cases: ConsoleUseCases, wanted: _Wanted) -> Sequence
     return [
         _described(only),
         f"{calls} of {companies} will be cancelled. No retry follows.",
-        f"{number(found.soon)} of them are due within the hour.",
+        f"{none_or_number_of(found.soon, 'None of them is', 'of them is', 'of them are')} due within the hour.",
         "They leave the list when their commands are applied, normally within seconds.",
         "Calls in progress continue. A call that is claimed before you send this form continues too.",
         "If more calls match when you send it, nothing is cancelled, and you see the new number first.",
@@ -241,8 +241,8 @@ def _cancel(most: int, use_cases: ConsoleUseCases, actor: str, reason: str, want
     found = use_cases.attempt_lists.matching(wanted.only, most)
     if len(found) > wanted.shown:
         raise InvalidFields(
-            f"{number(len(found))} calls match by now, and the form named {number(wanted.shown)}. Read the effects"
-            " again before you send it."
+            f"{number_of(len(found), 'call matches', 'calls match')} by now, and the form named {number(wanted.shown)}."
+            " Read the effects again before you send it."
         )
     return use_cases.commands(actor).cancel(found, reason, fields_of(wanted.only))
 

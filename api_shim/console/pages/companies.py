@@ -12,15 +12,15 @@ from api_shim.console.acts import Act, act_routes, address_of, id_in
 from api_shim.console.context import console_context
 from api_shim.console.forms import id_in_path
 from api_shim.console.operators import viewer
-from api_shim.console.pause_acts import began, pause, resume
+from api_shim.console.pause_acts import began, due_now, pause, pending_calls, placed_at_once, resume
 from api_shim.console.rendering import name as shown_name
-from api_shim.console.rendering import not_found, number, page, span
+from api_shim.console.rendering import none_or_number_of, not_found, page, span
 from api_shim.console.rule_words import HOLDS
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
 from scheduler.domain.refusals import NotFound
 from scheduler.timing.call_windows import intervals_as_json
-from scheduler.use_cases.operations.company_pages import MOST_LISTED, MOST_PARTS, CompanyCounts, Show
+from scheduler.use_cases.operations.company_pages import MOST_LISTED, MOST_PARTS, Show
 
 router = APIRouter()
 _UNPROCESSABLE = 422
@@ -116,9 +116,7 @@ def _address(company_id: UUID) -> str:
     return f"/companies/{company_id}"
 
 
-def _counts_text(row: CompanyCounts) -> str:
-    attempts = row.attempts
-    return f"{number(attempts.waiting + attempts.due)}{'+' if attempts.waiting_is_estimate else ''}"
+_CONTINUE = ("of its calls in progress continues", "of its calls in progress continue")
 
 
 def _pause_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[str]:
@@ -129,9 +127,9 @@ def _pause_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[str
         paused = [f"{name} is paused already: {attempts.pause_reason}. Pausing again changes nothing."]
         return paused if existing is None else [*paused, began(use_cases, existing)]
     lines = [
-        f"{_counts_text(row)} pending calls of {name} ({company_id}) will wait until it is resumed.",
-        f"{number(attempts.due)} of them are due now.",
-        f"{number(attempts.in_progress)} of its calls in progress continue.",
+        f"{pending_calls([attempts])} of {name} ({company_id}) will wait until it is resumed.",
+        due_now(attempts.due),
+        f"{none_or_number_of(attempts.in_progress, 'None of its calls is in progress', *_CONTINUE)}.",
         "Its clients can still schedule and cancel calls. Other companies are not affected.",
     ]
     return [*lines, f"All calls are paused too: {all_paused_for}"] if all_paused_for is not None else lines
@@ -144,11 +142,11 @@ def _resume_preview(use_cases: ConsoleUseCases, company_id: UUID) -> Sequence[st
         return [f"{name} is not paused. Resuming changes nothing."]
     lines = [
         f"The pause of {name} ({company_id}) ends. Its reason was: {attempts.pause_reason}",
-        f"{number(attempts.due)} calls are due. Those within calling hours are placed at once, within its limits.",
+        placed_at_once(attempts.due, "within its limits"),
     ]
     oldest = max((each.oldest for each in attempts.held.values()), default=None)
     if oldest is not None:
-        lines.append(f"The oldest of them has been due for {span(oldest)}.")
+        lines.append(f"The oldest has been due for {span(oldest)}.")
     if all_paused_for is not None:
         lines.append(f"All calls are paused too, so nothing is placed until that pause ends: {all_paused_for}")
     return lines

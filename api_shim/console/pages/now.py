@@ -13,8 +13,8 @@ from starlette.responses import Response
 from api_shim.console.acts import Act, act_routes
 from api_shim.console.context import ConsoleContext, console_context
 from api_shim.console.operators import viewer
-from api_shim.console.pause_acts import began, pause, resume
-from api_shim.console.rendering import number, page
+from api_shim.console.pause_acts import began, due_now, pause, pending_calls, placed_at_once, resume
+from api_shim.console.rendering import none_or_number_of, number, page
 from api_shim.console.rule_words import HOLDS
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
@@ -86,18 +86,21 @@ async def _installation(context: ConsoleContext) -> Installation:
     )
 
 
+_CONTINUE = ("call in progress continues", "calls in progress continue")
+_STAY = ("company that is paused separately stays paused", "companies that are paused separately stay paused")
+
+
 def _pause_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
     overview = use_cases.pages.overview()
     if overview.pause_reason is not None:
         existing = use_cases.pauses().current(None)
         lines = [f"All calls are paused already: {overview.pause_reason}. Pausing again changes nothing."]
         return lines if existing is None else [*lines, began(use_cases, existing)]
-    waiting = f"{number(overview.waiting + overview.due)}{'+' if overview.waiting_is_estimate else ''}"
     return [
         f"All companies ({number(len(overview.companies))}) are affected.",
-        f"{waiting} pending calls will wait until calls are resumed.",
-        f"{number(overview.due)} of them are due now.",
-        f"{number(overview.in_progress)} calls in progress continue.",
+        f"{pending_calls(overview.companies)} will wait until calls are resumed.",
+        due_now(overview.due),
+        f"{none_or_number_of(overview.in_progress, 'No call is in progress', *_CONTINUE)}.",
     ]
 
 
@@ -107,8 +110,8 @@ def _resume_preview(use_cases: ConsoleUseCases, _: None) -> Sequence[str]:
         return ["All calls are running. Resuming changes nothing."]
     return [
         f"The pause of all calls ends. Its reason was: {overview.pause_reason}",
-        f"{number(overview.due)} calls are due. Those within calling hours are placed at once, at the account's pace.",
-        f"{number(overview.paused_companies)} companies that are paused separately stay paused.",
+        placed_at_once(overview.due, "at the account's pace"),
+        f"{none_or_number_of(overview.paused_companies, 'No company is paused separately', *_STAY)}.",
     ]
 
 

@@ -274,15 +274,15 @@ def test_preview_counts_the_calls_of_this_company(
     a_pending_attempt(globex)
     a_placed_attempt(acme)
     shown = words(operator.get(_acts(acme)[0]))
-    assert f"2 pending calls of Acme ({acme.company_id}) will wait until it is resumed. 1 of them are due now." in shown
-    assert "1 of its calls in progress continue." in shown
+    assert f"2 pending calls of Acme ({acme.company_id}) will wait until it is resumed. 1 of them is due now." in shown
+    assert "1 of its calls in progress continues." in shown
     assert console.pauses.active() == (None, {})
     assert "Acme is not paused. Resuming changes nothing." in words(operator.get(_acts(acme)[1]))
     console.pauses.pause(acme.company_id, "an invoice")
     assert "Acme is paused already: an invoice." in words(operator.get(_acts(acme)[0]))
     console.pauses.pause(None, "a storm")
     shown = words(operator.get(_acts(acme)[1]))
-    assert "The oldest of them has been due for 5 min" in shown
+    assert "The oldest has been due for 5 min" in shown
     assert "nothing is placed until that pause ends: a storm" in shown
 
 

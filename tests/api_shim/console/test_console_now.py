@@ -15,10 +15,11 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.rules.pause_reasons import LONGEST
 from scheduler.use_cases.operations.acts import Acts
-from tests.api_shim.console.acts import figure, form_in, send
+from tests.api_shim.console.acts import figure, form_in, send, words
 from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import served
-from tests.conftest import seed, wait_until
+from tests.conftest import real_now, seed, wait_until
+from tests.support.builders import Tenant, a_pending_attempt, a_placed_attempt
 
 OK, SEE_OTHER, CONFLICT, UNPROCESSABLE, AWAY = 200, 303, 409, 422, 503
 PAUSE, RESUME = "/acts/pause-everything", "/acts/resume-everything"
@@ -70,7 +71,26 @@ def test_preview_counts_and_changes_nothing(console: Console, operator: httpx.Cl
     page = operator.get(PAUSE)
     assert "All companies (1) are affected." in page.text
     assert "0 pending calls will wait until calls are resumed." in page.text
+    assert "None of them is due now." in page.text
+    assert "No call is in progress." in page.text
     assert console.pauses.active() == (None, {})
+
+
+def test_previews_count_in_singular_and_plural(console: Console, operator: httpx.Client, tenant: Tenant) -> None:
+    a_pending_attempt(tenant, due_at=real_now())
+    a_placed_attempt(tenant)
+    assert "1 pending call will wait until calls are resumed. 1 of them is due now. 1 call in progress continues." in (
+        words(operator.get(PAUSE))
+    )
+    console.pauses.pause(None, "a try")
+    resume = words(operator.get(RESUME))
+    assert "1 call is due. It is placed at once if it is within calling hours, at the account's pace." in resume
+    assert "No company is paused separately." in resume
+    a_pending_attempt(tenant, due_at=real_now())
+    console.pauses.pause(tenant.company_id, "another try")
+    resume = words(operator.get(RESUME))
+    assert "2 calls are due. Those within calling hours are placed at once, at the account's pace." in resume
+    assert "1 company that is paused separately stays paused." in resume
 
 
 def test_form_that_is_sent_twice_acts_once(console: Console, operator: httpx.Client) -> None:
