@@ -224,7 +224,7 @@ class Dialler:
         ids = self._hand.without_a_turn()
         if ids:
             pending = await self._in_thread(lambda: self._dial.hinted(ids))
-            self._hand.give_turns(ids, pending, cache(self._paces.last_start_of))
+            self._hand.give_turns(ids, pending, cache(self._paces.last_start_of), monotonic())
 
     def _next_ids(self) -> list[UUID]:
         """Return the next ids to claim, as many as this machine can send soon and the account may start."""

@@ -141,12 +141,15 @@ class Hand:
         ids: Collection[UUID],
         pending: Iterable[Hinted],
         last_start_of: Callable[[UUID], float] = lambda _: 0.0,
+        instant: float = 0.0,
     ) -> None:
         """Sort the `pending` attempts into the order of turns. The other `ids` are not pending and are dropped.
 
         `last_start_of` returns when a company's last call started, as far as this worker knows. At a low pace a claim
-        takes one attempt, and the company that is due earliest would take each of them.
+        takes one attempt, and the company that is due earliest would take each of them. Hints whose release has ended
+        by `instant` are dropped: they cannot be claimed, and would take the first turns of their company.
         """
+        self._end_releases(instant)
         known = self._tried | self._new
         until = {each: known[each] for each in ids if each in known}
         for each in until:

@@ -45,6 +45,15 @@ def test_company_whose_last_call_is_oldest_has_the_first_turn() -> None:
         assert numbers(hand.next(0.0, 1)) == [first]
 
 
+def test_hints_whose_release_has_ended_take_no_turn() -> None:
+    """Otherwise the other company would have turns until its own first hint is found behind those that have ended."""
+    hand = a_hand(a_hint(1), a_hint(2), a_hint(3))
+    later = [a_hint(4), a_hint(5, B), a_hint(6, B)]
+    hand.take([each.id for each in later], SPAN_S)
+    hand.give_turns(hand.without_a_turn(), later, instant=SPAN_S)
+    assert numbers(hand.next(SPAN_S, 2)) == [4, 5]
+
+
 def test_later_hint_of_another_company_gets_its_turn() -> None:
     hand = a_hand(*(a_hint(number) for number in range(50)))
     late = a_hint(60, B)
