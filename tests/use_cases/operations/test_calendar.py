@@ -29,10 +29,17 @@ from tests.verification.nights.bulk_attempts import FIRST, bulk_attempts
 
 SHORT, LONGER = timedelta(minutes=4), timedelta(minutes=6)
 LONG = timedelta(hours=6)
-WITHIN = 0.05
+WITHIN, OF_FEW_WITHIN = 0.05, 0.06
+"""How much the forecast may differ. The second is for calls past closing when most calls start.
+
+A slot of a company that opens just after a call of another waits for the account, which the forecast leaves out. So
+2 % fewer calls start, which is more of the few that are left. A mean wait for each call would be wrong too: companies
+with the same pace start their calls between those of the others and do not wait.
+"""
 SLOW_ACCOUNT = [(1.0, [(200, 0), (80, 120)]), (1.0, [(150, 60)]), (0.2, [(120, 1)])]
 """For each company: its pace, and its calls with the seconds until they are due."""
 FAST_ACCOUNT = [(5.0, [(200, 0)]), (5.0, [(200, 10)]), (5.0, [(100, 0)])]
+SLOW_COMPANY = [(10.0, [(300, 0)]), (10.0, [(300, 10)]), (2.0, [(60, 0)])]
 ONE_LATER = [(1.0, [(300, 0)]), (1.0, [(100, 30)])]
 TICK, A_MOMENT = timedelta(seconds=1), timedelta(milliseconds=5)
 FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
@@ -138,6 +145,7 @@ class DialLoop:
         pytest.param(1.4, SLOW_ACCOUNT, SHORT, id="slow account, many calls past closing"),
         pytest.param(1.4, SLOW_ACCOUNT, LONGER, id="slow account, few calls past closing"),
         pytest.param(1.4, SLOW_ACCOUNT, LONG, id="slow account"),
+        pytest.param(14.0, SLOW_COMPANY, LONG, id="fast account, a slow company"),
         pytest.param(12.0, FAST_ACCOUNT, LONG, id="fast account"),
         pytest.param(1.0, ONE_LATER, LONG, id="account with the pace of one company"),
     ],
@@ -181,8 +189,8 @@ def test_forecast_comes_true(
     past = forecast.total.calls - len(every)
     assert (past > 0) == (closes_in != LONG)
     assert forecast.total.calls - forecast.total.past_closing == pytest.approx(len(every), rel=WITHIN)
-    if closes_in != LONGER:  # 3 % fewer calls start than in the forecast, which is a tenth of the few that are left
-        assert forecast.total.past_closing == pytest.approx(past, rel=WITHIN)
+    of_past = OF_FEW_WITHIN if closes_in == LONGER else WITHIN
+    assert forecast.total.past_closing == pytest.approx(past, rel=of_past)
     assert forecast.total.last_start_at is not None
     assert (forecast.total.last_start_at - NOON) / every[-1] == pytest.approx(1, rel=WITHIN)
     for company in companies:
