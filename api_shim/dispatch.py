@@ -14,6 +14,7 @@ from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Client, authentic
 from api_shim.context import DOUBT_S, MAX_S, AppContext, app_context, run_in_thread
 from api_shim.errors import CommitUnknown, IdempotencyInProgress
 from api_shim.request_headers import HowAsked, Preferences, Preferred, RequestOptions
+from api_shim.responses import ClientTexts
 from scheduler.deadline import deadline_in, set_deadline
 from scheduler.domain import command as commands
 from scheduler.domain.command import Command, CommandKind, CommandState
@@ -59,17 +60,17 @@ class CommandSender(Sender):
         requested: commands.Request,
         raw: dict[str, Any],
         *,
-        metadata: dict[str, Any] | None = None,
+        texts: ClientTexts | None = None,
         stale: Sequence[FieldError] = (),
     ) -> Response:
         """Submit a command, wait for its result and return the response.
 
-        `raw` is the body as it was sent. `metadata` is the metadata of the interview in the response, if it is known
+        `raw` is the body as it was sent. `texts` are those of the interview that the request creates. They are known
         without a query. `stale` are errors in fields that may have been valid when this request was first sent.
         """
         request_hash = self.hash_of(raw)
         if stale:
-            return await self._answer(await self._earlier(request_hash, stale), metadata)
+            return await self._answer(await self._earlier(request_hash, stale), texts)
         command_id, commit = new_id(self.use_cases.now()), Commit()
         submit = partial(
             self.use_cases.submit.command,
@@ -85,7 +86,7 @@ class CommandSender(Sender):
             accepted = await self.context.write(commit, submit)
         except CommitInDoubt as doubt:
             return await self._answer_doubt(command_id, commit, doubt)
-        return await self._answer(accepted, metadata)
+        return await self._answer(accepted, texts)
 
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
         """Return 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""
@@ -129,7 +130,7 @@ class CommandSender(Sender):
                     return Accepted(command=earlier, replayed=True)
         raise invalid_fields(stale)
 
-    async def _answer(self, accepted: Accepted, metadata: dict[str, Any] | None) -> Response:
+    async def _answer(self, accepted: Accepted, texts: ClientTexts | None) -> Response:
         look = partial(self.context.find_command, self.principal, accepted.command.id)
         command = await self.context.waiter.answer_to(accepted.command, look, self.preferred.wait_s)
         set_deadline(MAX_S)  # the command is accepted, so the response gets a deadline of its own
@@ -137,11 +138,12 @@ class CommandSender(Sender):
         if command.state is CommandState.APPLIED:
             try:
                 command = await responses.with_titles(self.request, self.principal, command)
-                if metadata is None or accepted.replayed:
-                    metadata = await responses.live_metadata(self.request, self.principal, command)
+                existed = command.answer is not None and command.answer.existed is True
+                if texts is None or accepted.replayed or existed:
+                    texts = await responses.live_texts(self.request, self.principal, command)
             except DatabaseAway:  # the command is applied, so 503 "nothing was changed" would be wrong
                 return responses.still_waiting(self.request, command, headers)
-            return responses.applied(self.request, command, metadata, headers)
+            return responses.applied(self.request, command, texts, headers)
         is_waiting = command.state is CommandState.WAITING
         if accepted.replayed and is_waiting and not self.preferred.respond_async and not self.context.waiter.is_off:
             raise IdempotencyInProgress(commandId=str(command.id))

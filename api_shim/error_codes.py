@@ -47,6 +47,7 @@ _CAUSES: Mapping[str, str] = {
     "CONSENT_EXPIRED": "a call request (F2-12)",
     "CONTACT_REQUIRED": "`PATCH /candidates/{id}`",
     "CONTENT_TYPE_NOT_JSON": "any request with a body",
+    "EXTERNAL_ID_REUSED": "a request with `externalId`",
     "IDEMPOTENCY_IN_PROGRESS": "any request with an `Idempotency-Key`",
     "IDEMPOTENCY_KEY_REUSED": "any request with an `Idempotency-Key`",
     "INSUFFICIENT_PERMISSIONS": "any request with a key, or `POST /company` with a regular key",

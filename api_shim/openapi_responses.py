@@ -93,10 +93,12 @@ def command_answers(
     *refusals: type[Refused],
     headers: Mapping[str, Any] | None = None,
     response_links: Mapping[str, Any] | None = None,
+    existing: bool = False,
 ) -> Responses:
     """Return the responses of a command route: success, 202 and every error.
 
-    `headers` and `response_links` belong to success. `refusals` are the errors of this route only.
+    `headers` and `response_links` belong to success. `refusals` are the errors of this route only. `existing`: the
+    resource may exist already.
     """
     success: dict[str, Any] = {
         "description": description,
@@ -111,6 +113,7 @@ def command_answers(
     }
     return {
         int(done): success if model is None else {**success, "model": model},
+        **(_existing(model, response_links) if existing else {}),
         202: accepted,
         **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
     }
@@ -122,11 +125,16 @@ def written_answers(
     description: str,
     *refusals: type[Refused],
     response_links: Mapping[str, Any] | None = None,
+    existing: bool = False,
 ) -> Responses:
-    """Return the responses of a route whose write the API does itself: success and every error, never 202."""
+    """Return the responses of a route whose write the API does itself: success and every error, never 202.
+
+    `existing`: the resource may exist already.
+    """
     success = {"description": description, "headers": _REPLAYED, "model": model}
     return {
         int(done): success | _links(response_links),
+        **(_existing(model, response_links) if existing else {}),
         **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
     }
 
@@ -145,6 +153,11 @@ def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writ
     if writes:
         responses[503] = {**_error_response(503, examples[503] | _COMMIT_UNKNOWN), "description": _MAYBE_CHANGED}
     return {**responses, "default": {"model": ErrorAnswer, "description": "Any other error."}}
+
+
+def _existing(model: type[Answer[Any]] | None, response_links: Mapping[str, Any] | None) -> Responses:
+    description = "An earlier request with the same `externalId` and the same content created this resource."
+    return {200: {"description": description, "headers": _REPLAYED, "model": model, **_links(response_links)}}
 
 
 def _links(response_links: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Query
 
+from api_shim.openapi_responses import IfSent
 from scheduler.domain.pagination import Slice
+from scheduler.wire.field_types import ExternalIdText
 
 CompanyId = Annotated[UUID, Path(alias="companyId")]
 JobId = Annotated[UUID, Path(alias="jobId")]
@@ -22,3 +24,6 @@ async def page_query(
 
 
 PageQuery = Annotated[Slice, Depends(page_query)]
+ExternalIdQuery = Annotated[
+    IfSent[ExternalIdText], Query(alias="externalId", description="Only the resource with this external id.")
+]

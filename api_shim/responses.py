@@ -1,7 +1,7 @@
 """HTTP responses for commands and writes."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Literal
 from uuid import UUID
@@ -30,6 +30,15 @@ from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.domain.resource import Resource
 from scheduler.persistence.json_columns import STORY
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientTexts:
+    """Texts of an interview that a stored answer does not contain, because they may be personal data."""
+
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
+
 
 MAKING = frozenset(
     {CommandKind.CREATE_COMPANY, CommandKind.CREATE_JOB, CommandKind.CREATE_CANDIDATE, CommandKind.CREATE_AGENT}
@@ -62,15 +71,12 @@ def still_waiting(request: Request, command: Command, headers: Mapping[str, str]
     )
 
 
-def applied(request: Request, command: Command, metadata: dict[str, Any], headers: Mapping[str, str]) -> Response:
-    """Return the answer that was stored when the command was applied.
-
-    `metadata` is the interview's: the stored answer does not contain it.
-    """
+def applied(request: Request, command: Command, texts: ClientTexts, headers: Mapping[str, str]) -> Response:
+    """Return the answer that was stored when the command was applied, with the texts of its interview."""
     assert command.answer is not None
     if command.answer.refusal is not None:
         return errors.refused(request, command.answer.refusal, headers)
-    status, data = _done(request, command, metadata)
+    status, data = _done(request, command, texts)
     if data is None:
         tag = {} if command.answer.etag is None else {"ETag": command.answer.etag}
         return Response(status_code=status, headers={**tag, **headers})
@@ -84,7 +90,7 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
         return errors.refused(request, done.refusal, headers)
     if done.record is None:
         return answered(request, True, headers=headers)
-    status = HTTPStatus.CREATED if kind in MAKING else HTTPStatus.OK
+    status = HTTPStatus.CREATED if kind in MAKING and not done.existed else HTTPStatus.OK
     return answered(request, _record_view(done.record), status, headers)
 
 
@@ -100,8 +106,8 @@ def _record_view(record: Resource) -> BaseModel:
             return AgentView.of(record)
 
 
-def command_view(request: Request, command: Command, metadata: dict[str, Any]) -> CommandView:
-    status, data = _outcome(request, command, metadata)
+def command_view(request: Request, command: Command, texts: ClientTexts) -> CommandView:
+    status, data = _outcome(request, command, texts)
     return CommandView.view_of(
         command,
         status=command.state,
@@ -110,19 +116,19 @@ def command_view(request: Request, command: Command, metadata: dict[str, Any]) -
     )
 
 
-async def live_metadata(request: Request, principal: Principal, command: Command) -> dict[str, Any]:
-    """Return the current metadata of the interview in the command's answer, or {} if it contains no interview."""
+async def live_texts(request: Request, principal: Principal, command: Command) -> ClientTexts:
+    """Return the current texts of the interview in the command's answer, or none if it contains no interview."""
     is_done = command.answer is not None and command.answer.refusal is None
     if not is_done or command.kind not in _RETURNS_INTERVIEW or command.interview_id is None:
-        return {}
+        return ClientTexts()
     context = app_context(request)
     try:
         story = await context.ask(
             context.use_cases.explain.interview, principal, command.company_id, command.interview_id
         )
     except (NotFound, AccessDenied):
-        return {}
-    return story.interview.metadata
+        return ClientTexts()
+    return ClientTexts(metadata=story.interview.metadata, external_id=story.interview.external_id)
 
 
 async def with_titles(request: Request, principal: Principal, command: Command) -> Command:
@@ -143,23 +149,25 @@ async def with_titles(request: Request, principal: Principal, command: Command) 
 
 
 def _outcome(
-    request: Request, command: Command, metadata: dict[str, Any]
+    request: Request, command: Command, texts: ClientTexts
 ) -> tuple[HTTPStatus | None, BaseModel | bool | None]:
     if command.answer is None:
         return None, None
     refusal = command.answer.refusal
     if refusal is None:
-        return _done(request, command, metadata)
+        return _done(request, command, texts)
     return errors.STATUS_OF[refusal.family], ErrorView.of(refusal)
 
 
-def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple[HTTPStatus, BaseModel | bool | None]:
+def _done(request: Request, command: Command, texts: ClientTexts) -> tuple[HTTPStatus, BaseModel | bool | None]:
     """Return the status and `data` of a successful command. No data: the response has no body."""
+    existed = command.answer is not None and command.answer.existed is True
+    created = HTTPStatus.OK if existed else HTTPStatus.CREATED
     match command.kind:
         case CommandKind.CREATE_INTERVIEW:
-            return HTTPStatus.CREATED, _interview(request, command, metadata)
+            return created, _interview(request, command, texts)
         case CommandKind.UPDATE_INTERVIEW:
-            return HTTPStatus.OK, _interview(request, command, metadata)
+            return HTTPStatus.OK, _interview(request, command, texts)
         case CommandKind.DELETE_INTERVIEW:
             return HTTPStatus.OK, True
         case CommandKind.INVOKE_ATTEMPT:
@@ -167,7 +175,7 @@ def _done(request: Request, command: Command, metadata: dict[str, Any]) -> tuple
         case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT:
             return HTTPStatus.NO_CONTENT, None
         case _:  # written by the API itself, and the resource has its own URL
-            status = HTTPStatus.CREATED if command.kind in MAKING else HTTPStatus.OK
+            status = created if command.kind in MAKING else HTTPStatus.OK
             return status, _written(command)
 
 
@@ -177,8 +185,10 @@ def _written(command: Command) -> WrittenView | Literal[True]:
     return True if snapshot is None else WrittenView(id=snapshot["id"], company_id=snapshot.get("company_id"))
 
 
-def _interview(request: Request, command: Command, metadata: dict[str, Any]) -> InterviewView:
-    return InterviewView.of(_story(command), metadata, app_context(request).use_cases.now())
+def _interview(request: Request, command: Command, texts: ClientTexts) -> InterviewView:
+    story = _story(command)
+    story = replace(story, interview=replace(story.interview, external_id=texts.external_id))
+    return InterviewView.of(story, texts.metadata, app_context(request).use_cases.now())
 
 
 def _attempt(request: Request, command: Command) -> AttemptView:

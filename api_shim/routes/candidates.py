@@ -11,7 +11,7 @@ from api_shim import json_body, responses
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import CandidateId, PageQuery
+from api_shim.parameters import CandidateId, ExternalIdQuery, PageQuery
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -52,8 +52,11 @@ async def list_candidates(
     job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Only candidates assigned to this job.")] = None,
     status: Annotated[IfSent[CandidateStatus], Query()] = None,
     search: Annotated[IfSent[SearchedText], Query(description="Part of a name or e-mail address.")] = None,
+    external_id: ExternalIdQuery = None,
 ) -> JSONResponse:
-    listed = await reader.ask(reader.use_cases.candidates.page, page, job_id=job_id, status=status, search=search)
+    listed = await reader.ask(
+        reader.use_cases.candidates.page, page, job_id=job_id, status=status, search=search, external_id=external_id
+    )
     return responses.answered(request, CandidatePage.of(listed, CandidateView.of))
 
 
@@ -67,9 +70,11 @@ async def list_candidates(
         HTTPStatus.CREATED,
         CandidateAnswer,
         "The created candidate.",
+        refusals.ExternalIdReused,
         refusals.InvalidTimezone,
         refusals.UnknownJobs,
         response_links=links("getCandidate", "updateCandidate", "deleteCandidate", candidateId="id"),
+        existing=True,
     ),
 )
 async def create_candidate(
@@ -103,6 +108,7 @@ async def get_candidate(request: Request, reader: Reader, candidate_id: Candidat
         HTTPStatus.OK,
         CandidateAnswer,
         "The updated candidate.",
+        refusals.ExternalIdReused,
         refusals.InvalidTimezone,
         refusals.PhoneNumberInvalid,
         refusals.NumberNotAllowed,

@@ -57,5 +57,5 @@ async def get_command(
     command = await context.ask(context.use_cases.submit.find, principal, reference)
     must_have(principal, [READS[command.kind]])
     command = await responses.with_titles(request, principal, command)
-    metadata = await responses.live_metadata(request, principal, command)
-    return responses.answered(request, responses.command_view(request, command, metadata))
+    texts = await responses.live_texts(request, principal, command)
+    return responses.answered(request, responses.command_view(request, command, texts))

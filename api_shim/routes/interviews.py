@@ -11,7 +11,7 @@ from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
 from api_shim.dispatch import InterviewDeleter, InterviewWriter
 from api_shim.openapi_responses import IfSent, command_answers, error_answers, links
-from api_shim.parameters import InterviewId, PageQuery
+from api_shim.parameters import ExternalIdQuery, InterviewId, PageQuery
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.examples import CHANGES
@@ -34,8 +34,11 @@ async def _filters(
     agent_id: Annotated[IfSent[UUID], Query(alias="agentId", description="Only interviews of this agent.")] = None,
     job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Only interviews about this job.")] = None,
     status: Annotated[IfSent[InterviewStatus], Query()] = None,
+    external_id: ExternalIdQuery = None,
 ) -> InterviewFilter:
-    return InterviewFilter(candidate_id=candidate_id, agent_id=agent_id, job_id=job_id, status=status)
+    return InterviewFilter(
+        candidate_id=candidate_id, agent_id=agent_id, job_id=job_id, status=status, external_id=external_id
+    )
 
 
 @router.get(
@@ -65,6 +68,7 @@ async def list_interviews(
         HTTPStatus.CREATED,
         InterviewAnswer,
         "The created interview with its first call attempt.",
+        refusals.ExternalIdReused,
         refusals.OutsideCallTimeInterval,
         refusals.PhoneNumberRequired,
         refusals.NumberNotAllowed,
@@ -78,6 +82,7 @@ async def list_interviews(
             **links("listCallAttempts", "createCallAttempt", interviewId="id"),
             **links("getCallAttempt", interviewId="id", attemptId="callAttempts/0/id"),
         },
+        existing=True,
     ),
 )
 async def create_interview(
@@ -85,7 +90,8 @@ async def create_interview(
 ) -> Response:
     refuse_any(body.contradictions())
     stale = list(body.stale(sender.use_cases.now().date()))
-    return await sender.command(body.to_command(), raw, metadata=body.metadata, stale=stale)
+    texts = responses.ClientTexts(metadata=body.metadata, external_id=body.external_id)
+    return await sender.command(body.to_command(), raw, texts=texts, stale=stale)
 
 
 @router.get(
@@ -103,7 +109,7 @@ async def get_interview(request: Request, reader: InterviewReader, interview_id:
     _ONE,
     operation_id="updateInterview",
     summary="Update an interview",
-    description="Changes time, expiry or metadata, or the status of an ONLINE interview.",
+    description="Changes time, expiry, metadata or external id, or the status of an ONLINE interview.",
     responses=command_answers(
         HTTPStatus.OK,
         InterviewAnswer,
@@ -113,6 +119,7 @@ async def get_interview(request: Request, reader: InterviewReader, interview_id:
         refusals.CallAttemptNotPending,
         refusals.CallAttemptInProgress,
         refusals.InterviewFinished,
+        refusals.ExternalIdReused,
     ),
 )
 async def update_interview(

@@ -10,9 +10,10 @@ from api_shim import json_body, responses
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import JobId, PageQuery
+from api_shim.parameters import ExternalIdQuery, JobId, PageQuery
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
+from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 from scheduler.domain.job import JobStatus
 
@@ -33,9 +34,13 @@ Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_JOBS])]
     responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_jobs(
-    request: Request, reader: Reader, page: PageQuery, status: Annotated[IfSent[JobStatus], Query()] = None
+    request: Request,
+    reader: Reader,
+    page: PageQuery,
+    status: Annotated[IfSent[JobStatus], Query()] = None,
+    external_id: ExternalIdQuery = None,
 ) -> JSONResponse:
-    listed = await reader.ask(reader.use_cases.jobs.page, page, status=status)
+    listed = await reader.ask(reader.use_cases.jobs.page, page, status=status, external_id=external_id)
     return responses.answered(request, JobPage.of(listed, JobView.of))
 
 
@@ -49,7 +54,9 @@ async def list_jobs(
         HTTPStatus.CREATED,
         JobAnswer,
         "The created job.",
+        refusals.ExternalIdReused,
         response_links=links("getJob", "updateJob", "deleteJob", jobId="id"),
+        existing=True,
     ),
 )
 async def create_job(
@@ -75,7 +82,7 @@ async def get_job(request: Request, reader: Reader, job_id: JobId) -> JSONRespon
     operation_id="updateJob",
     summary="Update a job",
     description="Set `status` to close the job or to open it again.",
-    responses=written_answers(HTTPStatus.OK, JobAnswer, "The updated job."),
+    responses=written_answers(HTTPStatus.OK, JobAnswer, "The updated job.", refusals.ExternalIdReused),
 )
 async def update_job(
     sender: Writer,

@@ -14,7 +14,20 @@ from scheduler.domain.candidate import MAX_JOBS, Candidate, CandidateStatus, New
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
 from scheduler.wire.field_errors import FieldError
-from scheduler.wire.field_types import Day, Email, Metadata, Name, PhoneNumber, Strict, ZoneName, left_out, named
+from scheduler.wire.field_types import (
+    EXTERNAL_ID,
+    NEW_EXTERNAL_ID,
+    Day,
+    Email,
+    ExternalIdText,
+    Metadata,
+    Name,
+    PhoneNumber,
+    Strict,
+    ZoneName,
+    left_out,
+    named,
+)
 
 _CONSENT = "The last day on which this person may be called. Must be in the future."
 _ZONE = "IANA name. Overrides the time zones of the phone number."
@@ -30,6 +43,7 @@ class Person(Strict):
     email: Email | None = Field(None, examples=["jana@example.com"], repr=False)
     phone_number: PhoneNumber | None = Field(None, examples=["+421915123456"], repr=False)
     timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description=_ZONE)
+    external_id: Annotated[ExternalIdText | None, EXTERNAL_ID] = None
 
     def to_new_candidate(self) -> NewCandidate:
         return NewCandidate(
@@ -39,6 +53,7 @@ class Person(Strict):
             email=self.email,
             phone_number=self.phone_number,
             timezone=self.timezone,
+            external_id=self.external_id,
         )
 
 
@@ -84,6 +99,7 @@ class CandidateChange(Strict):
     )
     status: CandidateStatus = Field(default_factory=left_out)
     metadata: Metadata | None = Field(None, description="Merged into the existing metadata. Null removes a key.")
+    external_id: Annotated[ExternalIdText | None, NEW_EXTERNAL_ID] = None
 
     def contradictions(self, today: date) -> Iterator[FieldError]:
         if "gdpr_expiry_date" in self.model_fields_set:
@@ -100,6 +116,7 @@ class CandidateChange(Strict):
             "timezone",
             "status",
             "metadata",
+            "external_id",
         )
         if not {"job_ids", "job_id"} & self.model_fields_set:
             return changes
@@ -141,6 +158,7 @@ class CandidateView(Wire):
     interview_count: int
     links: Links
     metadata: dict[str, Any]
+    external_id: str | None = Field(description="Your own id of the candidate. Null after the candidate was erased.")
     created_at: datetime
     updated_at: datetime
 

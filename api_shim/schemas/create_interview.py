@@ -84,6 +84,7 @@ class InterviewRequest(InterviewTerms):
             expires_at=self.expires_at,
             is_test=self.is_test,
             metadata=self.metadata,
+            external_id=self.external_id,
         )
 
 

@@ -102,6 +102,7 @@ class InterviewView(Wire):
     expires_at: datetime
     is_test: bool
     metadata: dict[str, Any]
+    external_id: str | None = Field(description="Your own id of the interview.")
     duration_minutes: float | None = Field(
         description="Duration of the completed call, to one decimal: a call under 3 s shows 0.0."
         " Exact seconds are in the attempt's `duration`."

@@ -13,7 +13,17 @@ from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.job import Job, JobStatus, NewJob
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_types import CountryCode, Metadata, Strict, left_out, named, without_nulls
+from scheduler.wire.field_types import (
+    EXTERNAL_ID,
+    NEW_EXTERNAL_ID,
+    CountryCode,
+    ExternalIdText,
+    Metadata,
+    Strict,
+    left_out,
+    named,
+    without_nulls,
+)
 
 MAX_SKILLS = 10
 
@@ -117,6 +127,7 @@ class JobRequest(_JobDetails):
     description: Description = Field(examples=["Picks and packs, in three shifts."])
     status: JobStatus = Field(JobStatus.OPEN, description="An interview that names no job uses only an OPEN job.")
     metadata: Metadata = Field(default_factory=dict)
+    external_id: Annotated[ExternalIdText | None, EXTERNAL_ID] = None
 
     def to_new_job(self) -> NewJob:
         return NewJob(
@@ -125,6 +136,7 @@ class JobRequest(_JobDetails):
             status=self.status,
             details=without_nulls(self.details),
             metadata=self.metadata,
+            external_id=self.external_id,
         )
 
 
@@ -136,13 +148,14 @@ class JobChange(_JobDetails):
     status: JobStatus = Field(default_factory=left_out)
     work_mode: WorkMode | None = Field(None, description="Same as `location.workMode`.")
     metadata: Metadata | None = Field(None, description="Merged into the existing metadata. Null removes a key.")
+    external_id: Annotated[ExternalIdText | None, NEW_EXTERNAL_ID] = None
 
     def to_changes(self) -> Changes:
         details = self.details
         if "work_mode" in self.model_fields_set:
             mode = None if self.work_mode is None else self.work_mode.value
             details = {**details, "location": {**(details.get("location") or {}), "workMode": mode}}
-        return {**named(self, "title", "description", "status", "metadata"), "details": details}
+        return {**named(self, "title", "description", "status", "metadata", "external_id"), "details": details}
 
 
 class JobView(Wire):
@@ -163,6 +176,7 @@ class JobView(Wire):
     location: JobLocation | None
     salary: Salary | None
     metadata: dict[str, Any]
+    external_id: str | None = Field(description="Your own id of the job.")
     created_at: datetime
     updated_at: datetime
 

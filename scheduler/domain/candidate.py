@@ -30,6 +30,7 @@ class NewCandidate:
     status: CandidateStatus = CandidateStatus.APPLIED
     job_ids: tuple[UUID, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,5 +52,7 @@ class Candidate:
     interview_count: int = 0
     """Number of this person's interviews, without deleted ones."""
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
+    """The client's own id of this person. Deleted when the person is erased."""
     created_at: datetime
     updated_at: datetime

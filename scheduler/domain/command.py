@@ -68,6 +68,7 @@ class CreateInterview:
     expires_at: str | None = None
     is_test: bool = False
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError unless there is one agent and one candidate, each known or new, and at most one job."""
@@ -89,6 +90,7 @@ class UpdateInterview:
     """Merged into the stored metadata. A value of None removes its key."""
     status: InterviewStatus | None = None
     """COMPLETED or CANCELLED. Only for an ONLINE interview."""
+    external_id: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,15 +190,17 @@ class Refusal:
 class Answer:
     """The result of a command: a refusal, or the resource right after the command was applied.
 
-    `snapshot` is an `InterviewStory`, company, job, candidate or agent as JSON, without metadata. It contains no name,
-    title, number or address, and is None for commands without a resource in their answer. `attempt_id` is the attempt
-    that the command was about, `etag` the state to which it was moved.
+    `snapshot` is an `InterviewStory`, company, job, candidate or agent as JSON, without metadata and external id. It
+    contains no name, title, number or address, and is None for commands without a resource in their answer.
+    `attempt_id` is the attempt that the command was about, `etag` the state to which it was moved. `existed` means that
+    an earlier request had created the resource with this external id. None instead of False is not stored.
     """
 
     refusal: Refusal | None = None
     snapshot: dict[str, Any] | None = None
     attempt_id: UUID | None = None
     etag: str | None = None
+    existed: Literal[True] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,8 @@ class Interview:
     finished_at: datetime | None = None
     deleted_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
+    """The client's own id of this interview. Another interview may have it once this one is deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class InterviewFilter:
     job_id: UUID | None = None
     status: InterviewStatus | None = None
     """The displayed status, which can be IN_PROGRESS."""
+    external_id: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

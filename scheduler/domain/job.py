@@ -23,6 +23,7 @@ class NewJob:
     status: JobStatus = JobStatus.OPEN
     details: Mapping[str, Any] = field(default_factory=dict, repr=False)
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,5 +37,7 @@ class Job:
     details: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Documented fields of the public API that no rule here uses, in wire form."""
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
+    """The client's own id of this job. Deleted with the job."""
     created_at: datetime
     updated_at: datetime

@@ -335,6 +335,12 @@ class InterviewFinished(Conflict):
     code = "INTERVIEW_FINISHED"
 
 
+class ExternalIdReused(Conflict):
+    """Another resource has this externalId, or was created with it and with other content. See details.resourceId."""
+
+    code = "EXTERNAL_ID_REUSED"
+
+
 class Gone(Refused):
     """The resource no longer exists."""
 

@@ -61,8 +61,9 @@ _LOCK_ALL = text("""
 
 
 class Candidates(Store):
-    def add(self, candidate: Candidate) -> None:
-        self._connection.write(_ADD, candidate.id, as_columns(candidate, without=_FROM_OTHER_TABLES))
+    def add(self, candidate: Candidate, content_hash: bytes | None = None) -> None:
+        row = as_columns(candidate, without=_FROM_OTHER_TABLES, content_hash=content_hash)
+        self._connection.write(_ADD, candidate.id, row)
         self.assign(candidate, candidate.job_ids, candidate.created_at)
 
     def save(self, candidate: Candidate) -> None:
@@ -117,6 +118,7 @@ class Candidates(Store):
         job_id: UUID | None,
         status: CandidateStatus | None,
         search: str | None,
+        external_id: str | None = None,
     ) -> Listed[Candidate]:
         """Return a page of the candidates. `search`: literal part of a name or e-mail address, in any case."""
         query = _of_company(company_id)
@@ -125,6 +127,8 @@ class Candidates(Store):
             query = query.where(candidates.c.id.in_(assigned))
         if status is not None:
             query = query.where(candidates.c.status == status.value)
+        if external_id is not None:
+            query = query.where(candidates.c.external_id == external_id)
         if search is None:
             return self._page(_candidate, query, candidates, requested)
         found = func.candidates_found(company_id, search, COUNTED_UP_TO + 1).column_valued("found")
@@ -136,11 +140,11 @@ class Candidates(Store):
             query = query.where(or_(*contains))
         else:
             query = query.where(candidates.c.id.in_(select(found)))
-        is_narrowed = job_id is not None or status is not None
+        is_narrowed = (job_id, status, external_id) != (None, None, None)
         return self._page(_candidate, query, candidates, requested, counted=None if is_narrowed else count)
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
-        """Delete name, number, address, metadata and assignments. The row stays for its interviews."""
+        """Delete name, number, address, external id, metadata and assignments. The row stays for its interviews."""
         self._connection.execute(
             update(candidates)
             .where(candidates.c.id == candidate_id, candidates.c.erased_at.is_(None))
@@ -150,6 +154,8 @@ class Candidates(Store):
                 email=None,
                 phone_number=None,
                 timezone=None,
+                external_id=None,
+                content_hash=None,
                 metadata={},
                 erased_at=now,
                 updated_at=now,

@@ -64,8 +64,9 @@ _SET_STATUS = Write(execute=_set_statuses, turn=7)
 
 
 class Interviews(Store):
-    def add(self, interview: Interview) -> None:
-        self._connection.write(_ADD, interview.id, as_columns(interview, without={"deleted_at"}))
+    def add(self, interview: Interview, content_hash: bytes | None = None) -> None:
+        row = as_columns(interview, without={"deleted_at"}, content_hash=content_hash)
+        self._connection.write(_ADD, interview.id, row)
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
         """Return the interview, if it is this company's and not deleted."""
@@ -78,6 +79,7 @@ class Interviews(Store):
             (interviews.c.candidate_id, filters.candidate_id),
             (interviews.c.agent_id, filters.agent_id),
             (interviews.c.job_id, filters.job_id),
+            (interviews.c.external_id, filters.external_id),
         ):
             if value is not None:
                 query = query.where(column == value)
@@ -127,6 +129,7 @@ class Interviews(Store):
                 expires_by_default=interview.expires_by_default,
                 scheduled_at=interview.scheduled_at,
                 metadata=interview.metadata,
+                external_id=interview.external_id,
                 deleted_at=interview.deleted_at,
                 updated_at=now,
             )
@@ -139,6 +142,14 @@ class Interviews(Store):
             select(interviews.c.id).where(interviews.c.candidate_id == candidate_id).order_by(interviews.c.id)
         )
         return [row.id for row in rows]
+
+    def forget_contents(self, candidate_id: UUID) -> None:
+        """Delete the hashes of the requests for a candidate's interviews. A request can contain the person's data."""
+        self._connection.execute(
+            update(interviews)
+            .where(interviews.c.candidate_id == candidate_id, interviews.c.content_hash.is_not(None))
+            .values(content_hash=None)
+        )
 
     def open_of_candidate(self, candidate_id: UUID) -> bool:
         """Return True if the candidate has an interview for which calls may still follow."""

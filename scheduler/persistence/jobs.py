@@ -27,8 +27,8 @@ _ADD = Write(execute=_add_all, turn=0)
 
 
 class Jobs(Store):
-    def add(self, job: Job) -> None:
-        self._connection.write(_ADD, job.id, as_columns(job))
+    def add(self, job: Job, content_hash: bytes | None = None) -> None:
+        self._connection.write(_ADD, job.id, as_columns(job, content_hash=content_hash))
 
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Return the job, if it is this company's and not deleted."""
@@ -61,10 +61,14 @@ class Jobs(Store):
         )
         return {row.id: row.title for row in rows}
 
-    def page(self, company_id: UUID, requested: Slice, *, status: JobStatus | None) -> Listed[Job]:
+    def page(
+        self, company_id: UUID, requested: Slice, *, status: JobStatus | None, external_id: str | None = None
+    ) -> Listed[Job]:
         query = _of_company(company_id)
         if status is not None:
             query = query.where(jobs.c.status == status.value)
+        if external_id is not None:
+            query = query.where(jobs.c.external_id == external_id)
         return self._page(_job, query, jobs, requested)
 
     def save(self, job: Job) -> None:
@@ -73,12 +77,21 @@ class Jobs(Store):
         self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(**changeable))
 
     def delete(self, job_id: UUID, now: datetime) -> None:
-        """Delete the job's assignments and texts and hide it. The row stays for its interviews."""
+        """Delete the job's assignments, external id and texts and hide it. The row stays for its interviews."""
         self._connection.execute(delete(assignments).where(assignments.c.job_id == job_id))
         self._connection.execute(
             update(jobs)
             .where(jobs.c.id == job_id)
-            .values(title=null(), description=null(), details={}, metadata={}, deleted_at=now, updated_at=now)
+            .values(
+                title=null(),
+                description=null(),
+                external_id=null(),
+                content_hash=null(),
+                details={},
+                metadata={},
+                deleted_at=now,
+                updated_at=now,
+            )
         )
 
 

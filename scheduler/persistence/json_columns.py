@@ -4,17 +4,17 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from scheduler.domain.agent import Agent
-from scheduler.domain.candidate import Candidate
-from scheduler.domain.command import KIND_OF, Answer, CommandKind, Request
+from scheduler.domain.candidate import Candidate, NewCandidate
+from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.interview import InterviewStory
-from scheduler.domain.job import Job
+from scheduler.domain.job import Job, NewJob
 from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
@@ -27,16 +27,39 @@ _REQUESTS: Mapping[CommandKind, TypeAdapter[Any]] = {kind: TypeAdapter(form) for
 
 _RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
     Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings", "owner_email"})),
-    Job: (TypeAdapter(Job), frozenset({"title", "description", "details", "metadata"})),
+    Job: (TypeAdapter(Job), frozenset({"title", "description", "details", "metadata", "external_id"})),
     Candidate: (
         TypeAdapter(Candidate),
-        frozenset({"first_name", "last_name", "email", "phone_number", "timezone", "metadata"}),
+        frozenset({"first_name", "last_name", "email", "phone_number", "timezone", "metadata", "external_id"}),
     ),
     Agent: (TypeAdapter(Agent), frozenset({"name", "caller_number", "details", "metadata"})),
 }
 """Fields that a stored answer leaves out, because they identify a person or may do so."""
 
 _NOTHING: Mapping[str, Any] = {"settings": CompanySettings(), "profile": {}, "details": {}, "metadata": {}}
+
+
+Content: TypeAlias = NewCandidate | NewJob | CreateInterview
+"""A request that creates a resource which may have an external id."""
+
+_CONTENTS: Mapping[type[Content], TypeAdapter[Any]] = {
+    NewCandidate: TypeAdapter(NewCandidate),
+    NewJob: TypeAdapter(NewJob),
+    CreateInterview: TypeAdapter(CreateInterview),
+}
+_NO_CONTENT = {"external_id", "time_name"}
+
+
+def content_as_json(new: Content) -> dict[str, Any]:
+    """Return what a request says about its resource, without the external id.
+
+    Without default values, so that an omitted field is the same as its default, and a request that an earlier release
+    accepted is the same as one in which a field that was added since is omitted.
+    """
+    form: dict[str, Any] = _CONTENTS[type(new)].dump_python(
+        new, mode="json", exclude_defaults=True, exclude=_NO_CONTENT
+    )
+    return form
 
 
 def record_as_json(record: Resource) -> dict[str, Any]:

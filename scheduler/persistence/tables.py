@@ -48,6 +48,17 @@ def _timestamps() -> tuple[Column[object], Column[object]]:
     return (Column("created_at", _INSTANT, nullable=False), Column("updated_at", _INSTANT, nullable=False))
 
 
+def _unique_external_id(table: str, end: str = "deleted_at") -> Index:
+    """Return the index by which a company's own ids are unique until `end`. Most rows have none and are not in it."""
+    return Index(
+        f"uq_{table}_external_id",
+        "company_id",
+        "external_id",
+        unique=True,
+        postgresql_where=text(f"external_id IS NOT NULL AND {end} IS NULL"),
+    )
+
+
 companies = Table(
     "companies",
     metadata,
@@ -152,11 +163,15 @@ jobs = Table(
     Column("status", Text, nullable=False),
     Column("details", JSONB, nullable=False, server_default=text("'{}'")),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("external_id", Text),
+    # Of the request that created the row, if it named an external id. Compared when the id is sent again.
+    Column("content_hash", LargeBinary),
     Column("deleted_at", _INSTANT),
     *_timestamps(),
     CheckConstraint("status IN ('OPEN', 'CLOSED')", name="status"),
     CheckConstraint("num_nulls(title, description) = CASE WHEN deleted_at IS NULL THEN 0 ELSE 2 END", name="texts"),
     UniqueConstraint("company_id", "id"),
+    _unique_external_id("jobs"),
     Index(None, "company_id", "created_at", "id"),
 )
 
@@ -174,6 +189,9 @@ candidates = Table(
     Column("gdpr_expiry_date", Date, nullable=False),
     Column("status", Text, nullable=False, server_default="APPLIED"),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("external_id", Text),
+    # Of the request that created the row, if it named an external id. Compared when the id is sent again.
+    Column("content_hash", LargeBinary),
     Column("erased_at", _INSTANT),
     *_timestamps(),
     CheckConstraint(r"phone_number ~ '^\+[1-9][0-9]{6,14}$'", name="e164"),
@@ -184,6 +202,7 @@ candidates = Table(
         name="somebody_or_nobody",
     ),
     CheckConstraint("status IN ('APPLIED', 'IN_PROCESS', 'REJECTED', 'ACCEPTED')", name="status"),
+    _unique_external_id("candidates", "erased_at"),
     Index(None, "company_id", "created_at"),
     Index(None, "company_id", "status", "created_at"),
     # For the search of operators, by the function `candidates_of_number`. Half the size of a B-tree.
@@ -227,6 +246,9 @@ interviews = Table(
     Column("status", Text, nullable=False),
     Column("is_test", Boolean, nullable=False),
     Column("metadata", JSONB, nullable=False),
+    Column("external_id", Text),
+    # Of the request that created the row, if it named an external id. Compared when the id is sent again.
+    Column("content_hash", LargeBinary),
     Column("expires_at", _INSTANT, nullable=False),
     Column("expires_by_default", Boolean, nullable=False, server_default=text("true")),
     # Only of ONLINE interviews: for a PHONE interview the attempt has the time.
@@ -241,6 +263,7 @@ interviews = Table(
     ForeignKeyConstraint(["company_id", "candidate_id"], ["candidates.company_id", "candidates.id"]),
     ForeignKeyConstraint(["company_id", "agent_id"], ["agents.company_id", "agents.id"]),
     ForeignKeyConstraint(["company_id", "job_id"], ["jobs.company_id", "jobs.id"]),
+    _unique_external_id("interviews"),
     Index(None, "company_id", "created_at"),
     Index(None, "company_id", "status", "created_at"),
     Index(None, "candidate_id"),

@@ -31,6 +31,7 @@ from scheduler.domain.command import (
     UpdateInterview,
     refusal_of,
 )
+from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import (
     AccessDenied,
@@ -57,6 +58,7 @@ from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_e
 from scheduler.use_cases.applying.turn import SharedReads, Turn
 from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
+from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
@@ -93,7 +95,9 @@ class Apply:
                 command = stores.inbox.lock_next(command_id)
                 if command is None:
                     return
-                self._apply_all(stores, [command])
+                reads = SharedReads(stores)
+                reads.lock_external_ids([command])
+                self._apply_all(stores, reads, [command])
                 if command.interview_id is not None:
                     if stores.attempt_release.release_again(command.interview_id):
                         # While the command waited, a dialler could not claim the attempt and dropped its hint.
@@ -114,8 +118,10 @@ class Apply:
             commands = stores.inbox.lock_new(command_ids)
             if not commands:
                 return command_ids
-            stores.candidates.lock_all(_named_candidates(commands))
-            self._apply_all(stores, commands)
+            reads = SharedReads(stores)
+            reads.lock_external_ids(commands)
+            stores.candidates.lock_all(_named_candidates(commands) | reads.candidates_found)
+            self._apply_all(stores, reads, commands)
         applied = [command.id for command in commands]
         self._notify(applied)
         return set(command_ids) - set(applied)
@@ -126,9 +132,9 @@ class Apply:
         for command_id in applied:
             self._hints.answered(command_id)
 
-    def _apply_all(self, stores: Stores, commands: Sequence[Command]) -> None:
+    def _apply_all(self, stores: Stores, reads: SharedReads, commands: Sequence[Command]) -> None:
         failpoint("apply.locking")
-        reads, now = SharedReads(stores), stores.instant(self._now)
+        now = stores.instant(self._now)
         for command in commands:
             with blaming([command.id], of=len(commands)):
                 self._apply(Turn(stores=stores, reads=reads, command=command, now=now))
@@ -157,6 +163,8 @@ class Apply:
     def _dispatch(self, turn: Turn, request: Request) -> tuple[UUID, Answer]:
         match request:
             case CreateInterview():
+                if (present := self._new.existing(turn, request)) is not None:
+                    return present.interview.id, Answer(snapshot=_snapshot(present), existed=True)
                 story = self._new.create(turn, request)
                 return story.interview.id, Answer(snapshot=_snapshot(story))
             case UpdateInterview():
@@ -199,6 +207,10 @@ class Apply:
     def _update_interview(self, turn: Turn, request: UpdateInterview) -> None:
         stores = turn.stores
         interview = lock_interview(stores, turn.company_id, request.interview_id)
+        if request.external_id is not None:
+            external_id = ExternalId(kind=ExternalKind.INTERVIEW, company_id=turn.company_id, text=request.external_id)
+            external_ids.must_be_free(stores, external_id, interview.id)
+            interview = replace(interview, external_id=request.external_id)
         if request.metadata is not None:
             interview = replace(interview, metadata=merged(interview.metadata, request.metadata))
         if interview.type is AgentType.ONLINE:
@@ -391,7 +403,7 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
         mode="json",
         exclude_defaults=True,  # a third of the largest column of the database
         exclude={
-            "interview": {"metadata", "caller_number"},
+            "interview": {"metadata", "external_id", "caller_number"},
             "attempts": {
                 "__all__": {"number_hash": True, "token": True, "called_number": True, "schedule": {"number": True}}
             },

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringC
 from pydantic_core import PydanticCustomError
 
 from scheduler.domain.command import TimeName
+from scheduler.domain.external_id import LONGEST_EXTERNAL_ID
 from scheduler.domain.resource import Changes
 from scheduler.rules import email_addresses
 from scheduler.rules.display_names import is_printable
@@ -89,6 +90,10 @@ def _storable(text: str) -> str:
     return text
 
 
+ExternalIdText = Annotated[
+    str, StringConstraints(min_length=1, max_length=LONGEST_EXTERNAL_ID), AfterValidator(_storable)
+]
+"""Compared exactly, with its case and spaces."""
 SearchedText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_storable)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
@@ -111,6 +116,17 @@ A_TIME = Field(
     examples=["2026-04-02T07:00:00+10:30"],
     description="ISO 8601 / RFC 3339, with an offset, Z, neither, or a zone in brackets (RFC 9557). An offset or zone"
     " determines the clock on which calling hours are checked.",
+)
+
+
+EXTERNAL_ID = Field(
+    examples=["ats-4711"],
+    description="Your own id of this resource, unique among those of its kind in the company. A request with the same"
+    " id and the same content returns the existing resource. Other content returns 409 `EXTERNAL_ID_REUSED`.",
+)
+NEW_EXTERNAL_ID = Field(
+    description="Your own id of this resource. Another resource of its kind must not have it (409"
+    " `EXTERNAL_ID_REUSED`)."
 )
 
 

@@ -1,7 +1,7 @@
 """Request bodies about interviews, and their conversion to commands."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, StrictBool
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, StrictBool
 from scheduler.domain.command import CreateInterview, UpdateInterview
 from scheduler.domain.interview import InterviewStatus
 from scheduler.wire.field_errors import FieldError
-from scheduler.wire.field_types import MayNameATime, Metadata
+from scheduler.wire.field_types import EXTERNAL_ID, NEW_EXTERNAL_ID, ExternalIdText, MayNameATime, Metadata
 
 
 class InterviewTerms(MayNameATime):
@@ -29,6 +29,7 @@ class InterviewTerms(MayNameATime):
     metadata: Metadata = Field(
         default_factory=dict, description="At most 10 KB, 5 levels, 50 keys.", examples=[{"ref": "A-17"}]
     )
+    external_id: Annotated[ExternalIdText | None, EXTERNAL_ID] = None
 
 
 class InterviewOfKnown(InterviewTerms):
@@ -47,6 +48,7 @@ class InterviewOfKnown(InterviewTerms):
             expires_at=self.expires_at,
             is_test=self.is_test,
             metadata=self.metadata,
+            external_id=self.external_id,
         )
 
 
@@ -64,10 +66,11 @@ class InterviewChange(MayNameATime):
     status: Literal["COMPLETED", "CANCELLED"] | None = Field(
         None, description="Only for ONLINE interviews. The status of a PHONE interview follows from its calls."
     )
+    external_id: Annotated[ExternalIdText | None, NEW_EXTERNAL_ID] = None
 
     def contradictions(self) -> Iterator[FieldError]:
         if all(getattr(self, name) is None for name in InterviewChange.model_fields):
-            message = "Send at least one of scheduledAt, expiresAt, metadata and status."
+            message = "Send at least one of scheduledAt, expiresAt, metadata, status and externalId."
             yield FieldError(field="", code="NOTHING_TO_CHANGE", message=message)
         yield from super().contradictions()
 
@@ -79,4 +82,5 @@ class InterviewChange(MayNameATime):
             expires_at=self.expires_at,
             metadata=self.metadata,
             status=None if self.status is None else InterviewStatus(self.status),
+            external_id=self.external_id,
         )

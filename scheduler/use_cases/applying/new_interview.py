@@ -11,6 +11,7 @@ from scheduler.domain.attempt import Attempt, AttemptState, CreatedAsTest, Reaso
 from scheduler.domain.candidate import MAX_JOBS, Candidate
 from scheduler.domain.command import CreateInterview, TimeName, UpdateInterview
 from scheduler.domain.company import Company
+from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.job import Job
 from scheduler.domain.refusals import AccessDenied, PhoneNumberRequired, TooManyJobs
@@ -27,6 +28,7 @@ from scheduler.use_cases.applying.turn import Turn
 from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.candidates import new_candidate
 from scheduler.use_cases.resources.jobs import add_job
+from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared.batch import add_attempt
 from scheduler.use_cases.shared.situations import callee_of
 from scheduler.use_cases.submit import not_found, require
@@ -39,25 +41,46 @@ class NewInterviews:
         self._hasher = hasher
         self._policy = policy
 
+    def existing(self, turn: Turn, request: CreateInterview) -> InterviewStory | None:
+        """Return the interview that an earlier command with this external id and the same content created.
+
+        It is not locked: the answer shows it as a GET does. Raises ExternalIdReused.
+        """
+        found = _identified(turn, ExternalKind.INTERVIEW, request.external_id)
+        if found is None:
+            return None
+        interview_id = external_ids.same(ExternalKind.INTERVIEW, found, request)
+        # Its own writes have been sent, if a command of this transaction has created it.
+        with turn.stores.connection.beside():
+            interview = turn.stores.interviews.get(turn.company_id, interview_id)
+            if interview is None:
+                return None  # deleted since it was looked up, so its external id is free
+            attempts = turn.stores.attempts.of_interview(turn.company_id, interview_id)
+        return InterviewStory(interview=interview, attempts=attempts)
+
     def create(self, turn: Turn, request: CreateInterview) -> InterviewStory:
         """Create an interview and, for a phone agent, its first attempt. Its writes may be gathered.
 
-        Gathered writes are sent before its queries only if an earlier command has named the same candidate. Nothing
-        else that an earlier command of the transaction has created can be named by this one.
+        Gathered writes are sent before its queries only if an earlier command has named the same candidate. Otherwise,
+        only an external id can name what an earlier command of the transaction has created, and `_with_known` sends
+        the writes of that command. Raises ExternalIdReused.
         """
-        named_before = request.candidate_id is not None and not turn.reads.is_first_of(request.candidate_id)
+        known = _with_known(turn, request)
+        named_before = known.candidate_id is not None and not turn.reads.is_first_of(known.candidate_id)
         with nullcontext() if named_before else turn.stores.connection.beside():
-            return self._create(turn, request)
+            return self._create(turn, known, request)
 
-    def _create(self, turn: Turn, request: CreateInterview) -> InterviewStory:
+    def _create(self, turn: Turn, request: CreateInterview, sent: CreateInterview) -> InterviewStory:
+        """Create the interview of a request as it was `sent`. In `request`, known resources are named by their ids."""
         stores, now = turn.stores, turn.now
         company = turn.reads.company(turn.company_id)
         if company is None:
             raise AccessDenied  # deleted after the command was accepted
         agent = _agent(turn, company, request)
         is_rung = agent.type is AgentType.PHONE
-        candidate, is_new = _candidate(stores, company, request, now, is_rung=is_rung)
-        job_id = _job_id(stores, agent, candidate, request, now)
+        assigns = sent.job is not None or (sent.candidate is not None and sent.job_id is not None)
+        candidate, is_new = _candidate(stores, company, request, now, is_rung=is_rung, assigns=assigns)
+        job_id = _job_id(stores, agent, candidate, request, now, assigns=assigns)
         callee = callee_of(candidate, company, is_rung=is_rung)
         schedule: Schedule | None = None
         warnings: tuple[ScheduleWarning, ...] = ()
@@ -87,8 +110,9 @@ class NewInterviews:
             updated_at=now,
             finished_at=now if over else None,
             metadata=request.metadata,
+            external_id=request.external_id,
         )
-        stores.interviews.add(interview)
+        stores.interviews.add(interview, external_ids.content_hash(sent))
         attempts: tuple[Attempt, ...] = ()
         if schedule is not None:
             attempts = (self.first_attempt(turn, interview, callee, schedule, warnings, manual=False),)
@@ -170,32 +194,59 @@ def _agent(turn: Turn, company: Company, request: CreateInterview) -> Agent:
     return require(turn.reads.agent(company.id, request.agent_id), "agent", request.agent_id)
 
 
+def _with_known(turn: Turn, request: CreateInterview) -> CreateInterview:
+    """Return the request with the ids of an inline candidate and job that exist with the same content.
+
+    Raises ExternalIdReused.
+    """
+    candidate, job = request.candidate, request.job
+    if candidate is not None:
+        found = _identified(turn, ExternalKind.CANDIDATE, candidate.external_id)
+        if found is not None:
+            known = external_ids.same(ExternalKind.CANDIDATE, found, candidate, "candidate.externalId")
+            request = replace(request, candidate=None, candidate_id=known)
+    if job is not None:
+        found = _identified(turn, ExternalKind.JOB, job.external_id)
+        if found is not None:
+            known = external_ids.same(ExternalKind.JOB, found, job, "job.externalId")
+            request = replace(request, job=None, job_id=known)
+    return request
+
+
+def _identified(turn: Turn, kind: ExternalKind, text: str | None) -> Identified | None:
+    if text is None:
+        return None
+    return turn.reads.identified(ExternalId(kind=kind, company_id=turn.company_id, text=text))
+
+
 def _candidate(
-    stores: Stores, company: Company, request: CreateInterview, now: datetime, *, is_rung: bool
+    stores: Stores, company: Company, request: CreateInterview, now: datetime, *, is_rung: bool, assigns: bool
 ) -> tuple[Candidate, bool]:
     """Return the candidate, and True if it was created now."""
     if request.candidate_id is not None:
         # Exclusive if a job is added: the number of the candidate's jobs is limited.
-        candidate = stores.candidates.lock(company.id, request.candidate_id, shared=request.job is None)
+        candidate = stores.candidates.lock(company.id, request.candidate_id, shared=not assigns)
         return require(candidate, "candidate", request.candidate_id), False
     assert request.candidate is not None
     return new_candidate(stores, company, request.candidate, now, is_rung=is_rung), True
 
 
-def _job_id(stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, now: datetime) -> UUID | None:
+def _job_id(
+    stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, now: datetime, *, assigns: bool
+) -> UUID | None:
     """Return the job of the interview.
 
-    A new job, or a job named for a new candidate, is assigned to the candidate, who is locked. The job itself may be
-    closed or deleted concurrently, as if that had happened a moment later.
+    `assigns`: an inline job, or a job named for an inline candidate, is assigned to the candidate, who is locked. The
+    job itself may be closed or deleted concurrently, as if that had happened a moment later.
     """
     named = request.job_id
+    if assigns and named not in candidate.job_ids and len(candidate.job_ids) >= MAX_JOBS:
+        raise TooManyJobs(limit=MAX_JOBS)
     if request.job is not None:
-        if len(candidate.job_ids) >= MAX_JOBS:
-            raise TooManyJobs(limit=MAX_JOBS)
         named = add_job(stores, candidate.company_id, request.job, now).id
     elif named is not None and not stores.jobs.lock_shared(candidate.company_id, [named]):
         raise not_found("job", named)
-    if named is not None and (request.job is not None or request.candidate is not None):
+    if named is not None and assigns:
         stores.candidates.assign(candidate, [named], now)
         return named
     return job_choice.job_of(agent.focus, named, _considered_for(stores, agent, candidate, request))

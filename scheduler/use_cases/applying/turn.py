@@ -1,5 +1,6 @@
 """One command while it is being applied, and the rows that commands of one transaction share."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from scheduler.domain.agent import Agent
 from scheduler.domain.command import Command
 from scheduler.domain.company import Company
+from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
 from scheduler.persistence.stores import Stores
 
 
@@ -14,6 +16,7 @@ class SharedReads:
     """Companies and agents, each read once in a transaction, and the candidates that its commands have named.
 
     No command changes a company or agent that another one may name. So they are read without sending gathered writes.
+    The external ids of all commands are locked and looked up together, before any other row is locked.
     """
 
     def __init__(self, stores: Stores) -> None:
@@ -21,6 +24,30 @@ class SharedReads:
         self._companies: dict[UUID, Company | None] = {}
         self._agents: dict[tuple[UUID, UUID], Agent | None] = {}
         self._candidates: set[UUID] = set()
+        self._identified: Mapping[ExternalId, Identified] = {}
+        self._external_ids: set[ExternalId] = set()
+        """Those that a command of this transaction has asked for."""
+
+    def lock_external_ids(self, commands: Sequence[Command]) -> None:
+        """Lock the external ids in the bodies of these commands, and look them up. Sends nothing if there are none."""
+        named = {each for command in commands for each in _external_ids_in(command)}
+        if named:
+            self._stores.external_ids.lock_all(named)
+            self._identified = self._stores.external_ids.find_all(named)
+
+    @property
+    def candidates_found(self) -> set[tuple[UUID, UUID]]:
+        """Company and id of each candidate that a command names by an external id."""
+        found = self._identified.items()
+        return {(key.company_id, each.id) for key, each in found if key.kind is ExternalKind.CANDIDATE}
+
+    def identified(self, external_id: ExternalId) -> Identified | None:
+        """Return the resource that has this external id, which `lock_external_ids` has locked."""
+        if external_id in self._external_ids:
+            # An earlier command of this transaction may have created it. This sends its gathered writes first.
+            return self._stores.external_ids.find_all([external_id]).get(external_id)
+        self._external_ids.add(external_id)
+        return self._identified.get(external_id)
 
     def company(self, company_id: UUID) -> Company | None:
         if company_id not in self._companies:
@@ -40,6 +67,19 @@ class SharedReads:
         is_first = candidate_id not in self._candidates
         self._candidates.add(candidate_id)
         return is_first
+
+
+def _external_ids_in(command: Command) -> Iterator[ExternalId]:
+    if command.body is None or command.company_id is None:
+        return
+    parts = {
+        ExternalKind.INTERVIEW: command.body,
+        ExternalKind.CANDIDATE: command.body.get("candidate"),
+        ExternalKind.JOB: command.body.get("job"),
+    }
+    for kind, part in parts.items():
+        if part and part.get("external_id") is not None:
+            yield ExternalId(kind=kind, company_id=command.company_id, text=part["external_id"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from uuid import UUID
 from scheduler.domain.attempt import AttemptState, Cancelled, Reason
 from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
 from scheduler.domain.company import Company
+from scheduler.domain.external_id import ExternalKind
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
@@ -20,7 +21,14 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
 from scheduler.timing import callee_zones
-from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
+from scheduler.use_cases.resources.idempotent_writes import (
+    Existing,
+    IdempotentWrites,
+    WriteRequest,
+    WriteResult,
+    of_company,
+)
+from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import authorized_company, require
@@ -52,19 +60,28 @@ class Candidates:
         job_id: UUID | None = None,
         status: CandidateStatus | None = None,
         search: str | None = None,
+        external_id: str | None = None,
     ) -> Listed[Candidate]:
         """List candidates. `search` matches a part of a name or e-mail address, ignoring case."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
-            return stores.candidates.page(company, requested, job_id=job_id, status=status, search=search)
+            return stores.candidates.page(
+                company, requested, job_id=job_id, status=status, search=search, external_id=external_id
+            )
 
     def create(self, sent: WriteRequest, company_id: UUID | None, new: NewCandidate) -> WriteResult:
         """Create a candidate. Any number in E.164 is stored. A forbidden number is refused when a call is requested.
 
-        Refused: InvalidTimezone, UnknownJobs.
+        A candidate that was created with the same external id is returned. Refused: ExternalIdReused, InvalidTimezone,
+        UnknownJobs.
         """
 
-        def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate:
+        def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate | Existing:
+            external_id = external_ids.lock(stores, ExternalKind.CANDIDATE, company_id, new.external_id)
+            known = external_ids.find_same(stores, external_id, new)
+            present = None if known is None else stores.candidates.get(company_id, known)
+            if present is not None:
+                return Existing(record=present)
             company = stores.companies.get(company_id)
             assert company is not None  # `IdempotentWrites.once` has locked it
             return new_candidate(stores, company, new, now, is_rung=False)
@@ -75,7 +92,8 @@ class Candidates:
         """Change a candidate. Pending attempts use a new number and its time zone. A call in progress goes on.
 
         With a pending call a new number must be valid and allowed. Without one any number in E.164 is stored. Refused:
-        NotFound, ContactRequired, PhoneNumberInvalid, NumberNotAllowed, InvalidTimezone, UnknownJobs, MetadataTooLarge.
+        NotFound, ContactRequired, PhoneNumberInvalid, NumberNotAllowed, InvalidTimezone, UnknownJobs, MetadataTooLarge,
+        ExternalIdReused.
         """
         rings = False
 
@@ -83,7 +101,9 @@ class Candidates:
             nonlocal rings
             company = stores.companies.get(company_id)
             assert company is not None  # `IdempotentWrites.once` has locked it
+            external_id = external_ids.lock(stores, ExternalKind.CANDIDATE, company_id, changes.get("external_id"))
             before = _locked(stores, company_id, candidate_id)
+            external_ids.must_be_free(stores, external_id, candidate_id)
             is_rung = bool("phone_number" in changes and stores.attempts.has_pending(candidate_id))
             after = _normalised(stores, replace(changed(before, changes), updated_at=now), before, is_rung=is_rung)
             if is_rung and after.phone_number != before.phone_number:
@@ -113,6 +133,7 @@ class Candidates:
             for interview_id in stores.interviews.of_candidate(candidate_id):
                 _cancel_interview(stores, interview_id, f"key:{sent.principal.key_id}", now)
             stores.candidates.erase(candidate_id, now)
+            stores.interviews.forget_contents(candidate_id)
             stores.attempts.forget_candidate(candidate_id)
             stores.carrier_events.forget_candidate(candidate_id)
 
@@ -126,7 +147,7 @@ def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: date
     """
     candidate = Candidate(id=new_id(now), company_id=company.id, created_at=now, updated_at=now, **vars(new))
     candidate = _normalised(stores, candidate, None, is_rung=is_rung)
-    stores.candidates.add(candidate)
+    stores.candidates.add(candidate, external_ids.content_hash(new))
     return candidate
 
 

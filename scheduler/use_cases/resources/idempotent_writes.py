@@ -67,6 +67,15 @@ class WriteResult:
     refusal: Refusal | None = None
     replayed: bool = False
     """True if this is the stored answer to an earlier request."""
+    existed: bool = False
+    """True if an earlier request had created the record with the same external id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Existing:
+    """The record that an earlier request had created with the same external id."""
+
+    record: Resource
 
 
 class IdempotentWrites:
@@ -78,7 +87,7 @@ class IdempotentWrites:
         self,
         sent: WriteRequest,
         within: Callable[[Stores], Within],
-        write: Callable[[Stores, Within, datetime], Resource | None],
+        write: Callable[[Stores, Within, datetime], Resource | Existing | None],
     ) -> WriteResult:
         """Run a write and store its answer, or return the stored answer of this idempotency key.
 
@@ -99,7 +108,7 @@ class IdempotentWrites:
                     if command.company_id is not None and not stores.companies.hold(command.company_id):
                         raise AccessDenied
                     with named(sent.fields):
-                        record = write(stores, company_id, now)
+                        done = write(stores, company_id, now)
                     failpoint("write.writing")
             except _NOT_STORED:
                 raise
@@ -107,8 +116,8 @@ class IdempotentWrites:
                 written = WriteResult(refusal=refusal_of(refused))
                 answer = Answer(refusal=written.refusal)
             else:
-                written = WriteResult(record=record)
-                answer = Answer(snapshot=None if record is None else record_as_json(record))
+                written = _result_of(done)
+                answer = _answer_of(written)
             if command.idempotency_key is not None:
                 stores.inbox.answer(command, answer, None, now)
             _set_commit_result(sent, written)
@@ -133,6 +142,18 @@ def the_company(principal: Principal, company_id: UUID) -> Callable[[Stores], UU
     return reached
 
 
+def _result_of(done: Resource | Existing | None) -> WriteResult:
+    if isinstance(done, Existing):
+        return WriteResult(record=done.record, existed=True)
+    return WriteResult(record=done)
+
+
+def _answer_of(written: WriteResult) -> Answer:
+    if written.record is None:
+        return Answer()
+    return Answer(snapshot=record_as_json(written.record), existed=True if written.existed else None)
+
+
 def _set_commit_result(sent: WriteRequest, written: WriteResult) -> WriteResult:
     """Store the result in `commit`, for a caller whose commit is not confirmed."""
     if sent.commit is not None:
@@ -151,7 +172,11 @@ def _replay(stores: Stores, command: Command) -> WriteResult:
     current = _current_record(stores, kind, command)
     if kind is Company and current is None:  # otherwise the answer would show settings that it never had
         return WriteResult(refusal=refusal_of(CompanyDeleted()), replayed=True)
-    return WriteResult(record=record_from_json(kind, command.answer.snapshot, current), replayed=True)
+    return WriteResult(
+        record=record_from_json(kind, command.answer.snapshot, current),
+        replayed=True,
+        existed=command.answer.existed is True,
+    )
 
 
 def _command(sent: WriteRequest, company_id: UUID | None, now: datetime) -> Command:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from scheduler.domain.external_id import ExternalKind
 from scheduler.domain.job import Job, JobStatus, NewJob
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import Principal
@@ -13,7 +14,14 @@ from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
-from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
+from scheduler.use_cases.resources.idempotent_writes import (
+    Existing,
+    IdempotentWrites,
+    WriteRequest,
+    WriteResult,
+    of_company,
+)
+from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.submit import authorized_company, require
 
 
@@ -31,10 +39,17 @@ class Jobs:
             return require(stores.jobs.get(company, job_id), "job", job_id)
 
     def page(
-        self, principal: Principal, company_id: UUID | None, requested: Slice, *, status: JobStatus | None = None
+        self,
+        principal: Principal,
+        company_id: UUID | None,
+        requested: Slice,
+        *,
+        status: JobStatus | None = None,
+        external_id: str | None = None,
     ) -> Listed[Job]:
         with self._database.reading(principal) as stores:
-            return stores.jobs.page(authorized_company(stores, principal, company_id), requested, status=status)
+            company = authorized_company(stores, principal, company_id)
+            return stores.jobs.page(company, requested, status=status, external_id=external_id)
 
     def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
         """Return the titles of the existing jobs among `job_ids`."""
@@ -42,17 +57,23 @@ class Jobs:
             return stores.jobs.titles(authorized_company(stores, principal, company_id), job_ids)
 
     def create(self, sent: WriteRequest, company_id: UUID | None, new: NewJob) -> WriteResult:
-        return self._writes.once(
-            sent,
-            of_company(sent.principal, company_id),
-            lambda stores, company, now: add_job(stores, company, new, now),
-        )
+        """Create a job, or return the one that was created with the same external id. Refused: ExternalIdReused."""
+
+        def write(stores: Stores, company: UUID, now: datetime) -> Job | Existing:
+            external_id = external_ids.lock(stores, ExternalKind.JOB, company, new.external_id)
+            known = external_ids.find_same(stores, external_id, new)
+            job = None if known is None else stores.jobs.get(company, known)
+            return add_job(stores, company, new, now) if job is None else Existing(record=job)
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
 
     def change(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID, changes: Changes) -> WriteResult:
-        """Change a job. Refused: NotFound, MetadataTooLarge."""
+        """Change a job. Refused: NotFound, MetadataTooLarge, ExternalIdReused."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> Job:
+            external_id = external_ids.lock(stores, ExternalKind.JOB, company, changes.get("external_id"))
             job = replace(changed(_locked(stores, company, job_id), changes), updated_at=now)
+            external_ids.must_be_free(stores, external_id, job_id)
             stores.jobs.save(job)
             return job
 
@@ -70,7 +91,7 @@ class Jobs:
 def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:
     """Create a job of the company."""
     job = Job(id=new_id(now), company_id=company_id, created_at=now, updated_at=now, **vars(new))
-    stores.jobs.add(job)
+    stores.jobs.add(job, external_ids.content_hash(new))
     return job
 
 
