@@ -21,6 +21,7 @@ from scheduler.domain.attempt import Reason
 from scheduler.domain.attempt_list import AttemptFilter, FoundPart, ListState, Place
 from scheduler.domain.candidate import CandidateStatus
 from scheduler.domain.explanation import PACE
+from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
@@ -101,6 +102,7 @@ LISTS: dict[str, Act] = {
     "interviews SCHEDULED": _interviews(status=InterviewStatus.SCHEDULED),
     "interviews FAILED": _interviews(status=InterviewStatus.FAILED),
     "interviews IN_PROGRESS": _interviews(status=InterviewStatus.IN_PROGRESS),
+    "interviews of an external id": _interviews(external_id="ats-4711"),
     "interviews of an agent": _interviews(agent_id=lambda one: one.agent_id),
     "interviews of an unused agent": _interviews(agent_id=NO_COMPANY),
     "interviews of a job": _interviews(job_id=NO_COMPANY),
@@ -108,6 +110,7 @@ LISTS: dict[str, Act] = {
     "candidates": _candidates(),
     "candidates APPLIED": _candidates(status=CandidateStatus.APPLIED),
     "candidates ACCEPTED": _candidates(status=CandidateStatus.ACCEPTED),
+    "candidates of an external id": _candidates(external_id="ats-4711"),
     "candidates of a job": _candidates(job_id=NO_COMPANY),
     "search without a match": _candidates(search="no such person"),
     "search with one match": _candidates(search="123@example"),
@@ -115,6 +118,9 @@ LISTS: dict[str, Act] = {
     "search that all match": _candidates(search="@example.com"),
     "agents": lambda stores, one: stores.agents.page(one.company_id, FIRST),
     "jobs": lambda stores, one: stores.jobs.page(one.company_id, FIRST, status=None),
+    "jobs of an external id": lambda stores, one: stores.jobs.page(
+        one.company_id, FIRST, status=None, external_id="ats-4711"
+    ),
     "phone numbers": lambda stores, one: stores.phone_numbers.page(one.company_id, FIRST),
 }
 COUNTS: dict[str, Callable[[Stores], Any]] = {
@@ -148,6 +154,13 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     "rows of a deleted company": lambda stores, big: [
         stores.erasures._locked(table, big.other.company_id, 100) for table in (candidates, interviews, inbox)
     ],
+    "external ids of new interviews": lambda stores, big: stores.external_ids.find_all(
+        [
+            ExternalId(kind=kind, company_id=big.one.company_id, text=f"ats-{number}")
+            for kind in ExternalKind
+            for number in range(100)
+        ]
+    ),
     "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 200, NOON),
 }
 PAGES: dict[str, Callable[[Stores, Big], Any]] = {

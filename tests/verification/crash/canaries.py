@@ -52,12 +52,13 @@ def _calls(tenant: Tenant) -> list[Attempt]:
 def _texts(tenant: Tenant) -> None:
     """Overwrite the builders' names and texts with canaries."""
     words = "jsonb_build_object('note', CAST(:words AS text))"
+    own_id = "external_id = :address || id"
     texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
     for statement in (
         f"UPDATE companies SET name = :name, profile = {words}, metadata = {words} WHERE id = :id",
         f"UPDATE agents SET name = :name, details = {words}, metadata = {words} WHERE company_id = :id",
-        f"UPDATE candidates SET last_name = :name, email = :address, metadata = {words} WHERE company_id = :id",
-        f"UPDATE interviews SET metadata = {words}, caller_number = :ours WHERE company_id = :id",
+        f"UPDATE candidates SET last_name = :name, email = :address, {own_id}, metadata = {words} WHERE company_id = :id",
+        f"UPDATE interviews SET metadata = {words}, caller_number = :ours, {own_id} WHERE company_id = :id",
         "UPDATE phone_numbers SET number = :ours, location = :words WHERE company_id = :id",
         # The previous release left this value when it ended a call.
         "UPDATE attempts SET called_number = :number WHERE company_id = :id",
@@ -75,7 +76,7 @@ def _around(tenant: Tenant, called: Attempt) -> None:
     tenant.insert("memberships", user_id=user_id, role="OWNER", **ours)
     tenant.insert("invitations", id=invitation_id, email=ADDRESS, tries=0, expires_at=at, **ours)
     tenant.insert("invitation_tokens", token_hash=uuid4().bytes, invitation_id=invitation_id, created_at=at)
-    tenant.insert("jobs", id=job_id, title=NAME, description=WORDS, status="OPEN", **ours)
+    tenant.insert("jobs", id=job_id, title=NAME, description=WORDS, external_id=ADDRESS, status="OPEN", **ours)
     key = {"id": uuid4(), "principal_id": tenant.company_id, "key_hash": uuid4().bytes, "kind": "REGULAR"}
     tenant.insert("api_keys", **key, name=NAME, scopes=[], per_minute=1, per_hour=1, **ours)
     failed = {"failures": 1, "trials": 0, "cause": "HTTP_500", "is_asked": False, "others_work": False}
