@@ -29,7 +29,7 @@ class SharedReads:
         """Those that a command of this transaction has asked for."""
 
     def lock_external_ids(self, commands: Sequence[Command]) -> None:
-        """Lock the external ids in the bodies of these commands, and look them up. Without such ids it sends nothing."""
+        """Lock and look up the external ids in the bodies of these commands. Without such ids it sends nothing."""
         named = {each for command in commands for each in _external_ids_in(command)}
         if named:
             self._stores.external_ids.lock_all(named)

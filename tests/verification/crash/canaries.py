@@ -52,13 +52,13 @@ def _calls(tenant: Tenant) -> list[Attempt]:
 def _texts(tenant: Tenant) -> None:
     """Overwrite the builders' names and texts with canaries."""
     words = "jsonb_build_object('note', CAST(:words AS text))"
-    own_id = "external_id = :address || id"
+    ids = "external_id = :address || id"
     texts = {"name": NAME, "words": WORDS, "address": ADDRESS, "ours": OURS, "number": NUMBERS[0]}
     for statement in (
         f"UPDATE companies SET name = :name, profile = {words}, metadata = {words} WHERE id = :id",
         f"UPDATE agents SET name = :name, details = {words}, metadata = {words} WHERE company_id = :id",
-        f"UPDATE candidates SET last_name = :name, email = :address, {own_id}, metadata = {words} WHERE company_id = :id",
-        f"UPDATE interviews SET metadata = {words}, caller_number = :ours, {own_id} WHERE company_id = :id",
+        f"UPDATE candidates SET last_name = :name, email = :address, {ids}, metadata = {words} WHERE company_id = :id",
+        f"UPDATE interviews SET metadata = {words}, caller_number = :ours, {ids} WHERE company_id = :id",
         "UPDATE phone_numbers SET number = :ours, location = :words WHERE company_id = :id",
         # The previous release left this value when it ended a call.
         "UPDATE attempts SET called_number = :number WHERE company_id = :id",
