@@ -129,6 +129,7 @@ def _meant(operation: str, body: dict[str, Any]) -> dict[str, Any]:
     """Return a realistic body: it names existing resources and has no contradictions."""
     body = _fitting(body)
     body.pop("scheduleTime", None)
+    _has_an_id_of_its_own(body)
     if operation == "acceptInvitation" and TOKENS and _random.random() < HALF:
         body["token"] = TOKENS.pop()
     for one, other in _EITHER_OR.get(operation, ()):
@@ -141,6 +142,13 @@ def _meant(operation: str, body: dict[str, Any]) -> dict[str, Any]:
     _can_be_reached(body if operation == "createCandidate" else body.get("candidate"))
     _has_a_number(body if operation == "createAgent" else body.get("agent"))
     return body
+
+
+def _has_an_id_of_its_own(body: dict[str, Any]) -> None:
+    """Make most external ids unique: an id that was sent with other content is rejected before anything is created."""
+    for part in (body, body.get("candidate"), body.get("job")):
+        if isinstance(part, dict) and part.get("externalId") and _random.random() >= AS_IT_WAS_MADE:
+            part["externalId"] = f"{part['externalId'][:200]}-{_random.getrandbits(64)}"
 
 
 def _name_the_job_once(body: dict[str, Any]) -> None:

@@ -338,3 +338,16 @@ def test_inline_candidate_that_exists_is_assigned_to_the_job(intake: Intake, wor
 def test_unknown_external_id_of_a_candidate_is_no_reference(intake: Intake, worker: Worker) -> None:
     assert wrong_fields(asked(intake, candidate={"externalId": str(uuid4())})) != []
     assert intake.is_untouched()
+
+
+@pytest.mark.parametrize("noun", [*RECORDS, pytest.param(Noun("/interviews", {}, {}, {}), id="interview")])
+def test_external_id_grants_nothing_to_a_key_without_scope(intake: Intake, noun: Noun, worker: Worker) -> None:
+    body: dict[str, Any] = {**noun.body, "externalId": OURS}
+    if noun.path == "/interviews":
+        body = intake.body(scheduledAt=TOMORROW, externalId=OURS)
+    data(intake.post(noun.path, body), 201)
+    name = noun.path.strip("/")
+    reader, writer = intake.with_new_key(f"read:{name}"), intake.with_new_key(f"write:{name}")
+    assert refusal(reader.post(noun.path, body)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert refusal(writer.get(noun.path, externalId=OURS)) == (403, "INSUFFICIENT_PERMISSIONS")
+    assert len(reader.ids(noun.path, externalId=OURS)) == 1

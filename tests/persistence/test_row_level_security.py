@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from api_shim.app import create_app
 from scheduler import assembly
 from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
@@ -145,6 +146,22 @@ def _a_tenant(tenant: Tenant) -> WalledTenant:
         ats=Principal(id=ats_id, kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset()),
         rows=rows,
     )
+
+
+def test_external_ids_of_other_companies_are_not_found(town: TwoTenants) -> None:
+    named = [
+        ExternalId(kind=kind, company_id=each.tenant.company_id, text="ats-4711")
+        for each in (town.one, town.other)
+        for kind in ExternalKind
+    ]
+    for each in (town.one, town.other):
+        for table in ("candidates", "jobs", "interviews"):
+            change = f"UPDATE {table} SET external_id = 'ats-4711' WHERE company_id = :id"
+            _do(each.tenant, change, id=each.tenant.company_id)
+    for principal in (town.one.regular, town.one.ats):
+        with town.api.reading(principal) as stores:
+            found = stores.external_ids.find_all(named)
+        assert set(found) == {each for each in named if each.company_id == town.one.tenant.company_id}
 
 
 _ROWS = (
