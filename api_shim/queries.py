@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
@@ -50,9 +50,14 @@ def _wrong(
     for name, times in Counter(name for name, _ in parameters if name not in ignored).items():
         if name not in declared:
             yield unknown_parameter(name, sorted(declared))
-        elif times > 1:
+        elif times > 1 and not _is_list(declared[name]):
             yield FieldError(field=name, code="REPEATED_PARAMETER", message="Send this parameter once.")
         # `int` also reads 1_0, +1 and the digits of other scripts.
         elif declared[name] is int and not _DIGITS.fullmatch(dict(parameters)[name]):
             message = "This must be a whole number, written only with the digits 0 to 9."
             yield FieldError(field=name, code="WRONG_TYPE", message=message)
+
+
+def _is_list(declared: object) -> bool:
+    """Return whether a parameter of this type may be repeated, like `list[str] | None`."""
+    return get_origin(declared) is list or any(_is_list(each) for each in get_args(declared))

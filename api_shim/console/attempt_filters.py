@@ -10,7 +10,7 @@ from api_shim.console.forms import id_or_none
 from api_shim.console.lists import place_in, place_text
 from api_shim.console.rule_words import RULES
 from scheduler.domain.attempt import Reason
-from scheduler.domain.attempt_list import END_STATES, AttemptFilter, ListOrder, ListState, Place
+from scheduler.domain.attempt_list import AttemptFilter, ListOrder, ListState, Place
 from scheduler.domain.refusals import InvalidFields, InvalidTimezone
 from scheduler.timing.zone_names import check_zone
 
@@ -50,7 +50,8 @@ def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> Attempt
         raise InvalidFields("The range of due times ends before it begins. Exchange its two times.")
     state = _state(fields.get("state"))
     if state is None:
-        state = _implied(rule=rule is not None, pending=bool(zone) or asks_for_range, ended=reason is not None)
+        pending = bool(zone) or (asks_for_range and reason is None)
+        state = _implied(rule=rule is not None, pending=pending, ended=reason is not None)
     only = AttemptFilter(
         state=state,
         rule=rule,
@@ -121,12 +122,13 @@ def _check(only: AttemptFilter) -> None:
     """Raise InvalidFields for conditions that no attempt meets together."""
     if only.rule is not None and only.state is not ListState.DUE:
         raise InvalidFields("A rule holds only due calls. Choose the state Due, or no rule.")
-    if not only.is_pending and (only.zone or only.due_from or only.due_to):
+    if only.zone and not only.is_pending:
+        raise InvalidFields("Time zones are searched only among pending calls. Choose the state Due, Waiting or both.")
+    if (only.due_from or only.due_to) and not only.is_pending and (only.cause_lost or not only.is_ended):
         raise InvalidFields(
-            "Time zones and due times are searched only among pending calls. Choose the state Due, Waiting or both."
+            "Due times are searched only among pending or finished calls. Choose such a state, or no due times."
         )
-    ended = {ListState.FINISHED, *END_STATES}
-    if only.reason is not None and only.state not in ended:
+    if only.reason is not None and not only.is_ended:
         raise InvalidFields("Only finished calls have an end reason. Choose the state Finished, or no reason.")
     if only.cause_lost and only.state not in {None, ListState.FINISHED, ListState.FAILED}:
         raise InvalidFields("The cause is lost only of failed calls. Choose the state Failed, or no reason.")

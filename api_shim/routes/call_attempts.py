@@ -1,21 +1,31 @@
-"""HTTP routes for the call attempts of an interview."""
+"""HTTP routes for call attempts."""
 
 from http import HTTPStatus
 from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
 from api_shim.dispatch import InterviewWriter
-from api_shim.openapi_responses import ETAG, command_answers, error_answers, links
+from api_shim.list_queries import LATEST_FIRST, AttemptList
+from api_shim.openapi_responses import ETAG, IfSent, command_answers, error_answers, links
 from api_shim.parameters import AttemptId, InterviewId, PageQuery
 from api_shim.request_headers import IfMatch
 from api_shim.schemas.examples import CALLS, MOVES
 from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
-from api_shim.schemas.interview import AttemptAnswer, AttemptsAnswer, AttemptView, attempt_page
+from api_shim.schemas.interview import (
+    AttemptAnswer,
+    AttemptsAnswer,
+    AttemptView,
+    CompanyAttemptPage,
+    CompanyAttemptsAnswer,
+    attempt_page,
+)
 from scheduler.domain import refusals
+from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
 from scheduler.domain.command import DeleteAttempt
 from scheduler.use_cases.explain import etag_of
 from scheduler.wire.call_attempts import CallMove, CallRequest
@@ -23,9 +33,46 @@ from scheduler.wire.field_errors import refuse_any
 
 _ALL = "/interviews/{interviewId}/call-attempts"
 _ONE = _ALL + "/{attemptId}"
+_OF_COMPANY = "/call-attempts"
+_LIST = "call-attempts"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["call attempts"])
 
 _AS_SOON_AS_ALLOWED = CallRequest()
+
+
+async def _filters(
+    interview_id: Annotated[
+        IfSent[UUID], Query(alias="interviewId", description="Only attempts of this interview.")
+    ] = None,
+    candidate_id: Annotated[
+        IfSent[UUID], Query(alias="candidateId", description="Only attempts to call this candidate.")
+    ] = None,
+    status: Annotated[
+        IfSent[list[AttemptState]], Query(description="Repeat it for attempts of several statuses.")
+    ] = None,
+) -> CompanyAttemptFilter:
+    return CompanyAttemptFilter(interview_id=interview_id, candidate_id=candidate_id, states=frozenset(status or ()))
+
+
+@router.get(
+    _OF_COMPANY,
+    operation_id="listCompanyCallAttempts",
+    summary="List the call attempts of all interviews",
+    description="Latest scheduled time first, unless `sort` or a filter says otherwise. The list is read by"
+    " `cursor`. It has no numbered pages and no total.",
+    responses={200: {"model": CompanyAttemptsAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_company_call_attempts(
+    request: Request,
+    reader: InterviewReader,
+    query: AttemptList,
+    filters: Annotated[CompanyAttemptFilter, Depends(_filters)],
+) -> JSONResponse:
+    asked = query.keyset(_LIST, LATEST_FIRST, by_change=False)
+    listed = await reader.ask(reader.use_cases.explain.attempts, asked, filters)
+    now = reader.use_cases.now()
+    view = CompanyAttemptPage.of(_LIST, listed, lambda attempt: AttemptView.of(attempt, now))
+    return responses.answered(request, view)
 
 
 @router.get(

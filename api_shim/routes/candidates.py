@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
+from api_shim.list_queries import LISTS_BY_CURSOR, RecordList
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import CandidateId, ExternalIdQuery, PageQuery
+from api_shim.parameters import CandidateId, ExternalIdQuery
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -24,13 +25,14 @@ from api_shim.schemas.candidate import (
 )
 from api_shim.schemas.envelope import DoneAnswer
 from scheduler.domain import refusals
-from scheduler.domain.candidate import CandidateStatus
+from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.command import CommandKind
 from scheduler.wire.field_errors import refuse_any
 from scheduler.wire.field_types import SearchedText
 
 _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"
+_LIST = "candidates"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_CANDIDATES])]
@@ -42,22 +44,24 @@ Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_CANDIDATE
     _ALL,
     operation_id="listCandidates",
     summary="List candidates",
-    description="Newest first.",
+    description=LISTS_BY_CURSOR,
     responses={200: {"model": CandidatesAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_candidates(
     request: Request,
     reader: Reader,
-    page: PageQuery,
+    query: RecordList,
     job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Only candidates assigned to this job.")] = None,
-    status: Annotated[IfSent[CandidateStatus], Query()] = None,
+    status: Annotated[
+        IfSent[list[CandidateStatus]], Query(description="Repeat it for candidates of several statuses.")
+    ] = None,
     search: Annotated[IfSent[SearchedText], Query(description="Part of a name or e-mail address.")] = None,
     external_id: ExternalIdQuery = None,
 ) -> JSONResponse:
-    listed = await reader.ask(
-        reader.use_cases.candidates.page, page, job_id=job_id, status=status, search=search, external_id=external_id
-    )
-    return responses.answered(request, CandidatePage.of(listed, CandidateView.of))
+    filters = CandidateFilter(job_id=job_id, statuses=frozenset(status or ()), search=search, external_id=external_id)
+    asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
+    listed = await reader.ask(reader.use_cases.candidates.page, asked, filters)
+    return responses.answered(request, CandidatePage.of(_LIST, listed, CandidateView.of))
 
 
 @router.post(

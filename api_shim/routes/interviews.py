@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import json_body, responses
 from api_shim.auth import InterviewReader
 from api_shim.dispatch import InterviewDeleter, InterviewWriter
+from api_shim.list_queries import LISTS_BY_CURSOR, InterviewList
 from api_shim.openapi_responses import IfSent, command_answers, error_answers, links
-from api_shim.parameters import ExternalIdQuery, InterviewId, PageQuery
+from api_shim.parameters import ExternalIdQuery, InterviewId
 from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.examples import CHANGES
@@ -24,6 +25,7 @@ from scheduler.wire.interviews import InterviewChange
 
 _ALL = "/interviews"
 _ONE = _ALL + "/{interviewId}"
+_LIST = "interviews"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
 
 
@@ -33,11 +35,17 @@ async def _filters(
     ] = None,
     agent_id: Annotated[IfSent[UUID], Query(alias="agentId", description="Only interviews of this agent.")] = None,
     job_id: Annotated[IfSent[UUID], Query(alias="jobId", description="Only interviews about this job.")] = None,
-    status: Annotated[IfSent[InterviewStatus], Query()] = None,
+    status: Annotated[
+        IfSent[list[InterviewStatus]], Query(description="Repeat it for interviews of several statuses.")
+    ] = None,
     external_id: ExternalIdQuery = None,
 ) -> InterviewFilter:
     return InterviewFilter(
-        candidate_id=candidate_id, agent_id=agent_id, job_id=job_id, status=status, external_id=external_id
+        candidate_id=candidate_id,
+        agent_id=agent_id,
+        job_id=job_id,
+        statuses=frozenset(status or ()),
+        external_id=external_id,
     )
 
 
@@ -45,15 +53,19 @@ async def _filters(
     _ALL,
     operation_id="listInterviews",
     summary="List interviews with their call attempts",
-    description="Newest first.",
+    description=LISTS_BY_CURSOR,
     responses={200: {"model": InterviewsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_interviews(
-    request: Request, reader: InterviewReader, page: PageQuery, filters: Annotated[InterviewFilter, Depends(_filters)]
+    request: Request,
+    reader: InterviewReader,
+    query: InterviewList,
+    filters: Annotated[InterviewFilter, Depends(_filters)],
 ) -> JSONResponse:
-    listed = await reader.ask(reader.use_cases.explain.interviews, page, filters)
+    asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
+    listed = await reader.ask(reader.use_cases.explain.interviews, asked, filters)
     now = reader.use_cases.now()
-    view = InterviewPage.of(listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
+    view = InterviewPage.of(_LIST, listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
     return responses.answered(request, view)
 
 

@@ -9,16 +9,18 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import json_body, responses
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
+from api_shim.list_queries import LISTS_BY_CURSOR, RecordList
 from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import ExternalIdQuery, JobId, PageQuery
+from api_shim.parameters import ExternalIdQuery, JobId
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
-from scheduler.domain.job import JobStatus
+from scheduler.domain.job import JobFilter, JobStatus
 
 _ALL = "/jobs"
 _ONE = _ALL + "/{jobId}"
+_LIST = "jobs"
 router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_JOBS])]
@@ -30,18 +32,20 @@ Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_JOBS])]
     _ALL,
     operation_id="listJobs",
     summary="List jobs",
-    description="Newest first.",
+    description=LISTS_BY_CURSOR,
     responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_jobs(
     request: Request,
     reader: Reader,
-    page: PageQuery,
-    status: Annotated[IfSent[JobStatus], Query()] = None,
+    query: RecordList,
+    status: Annotated[IfSent[list[JobStatus]], Query(description="Repeat it for jobs of several statuses.")] = None,
     external_id: ExternalIdQuery = None,
 ) -> JSONResponse:
-    listed = await reader.ask(reader.use_cases.jobs.page, page, status=status, external_id=external_id)
-    return responses.answered(request, JobPage.of(listed, JobView.of))
+    filters = JobFilter(statuses=frozenset(status or ()), external_id=external_id)
+    asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
+    listed = await reader.ask(reader.use_cases.jobs.page, asked, filters)
+    return responses.answered(request, JobPage.of(_LIST, listed, JobView.of))
 
 
 @router.post(

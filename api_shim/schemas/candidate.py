@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, Page
+from api_shim.schemas.envelope import Answer, CursorPage
 from scheduler.domain.candidate import MAX_JOBS, Candidate, CandidateStatus, NewCandidate
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
@@ -175,8 +175,8 @@ class CandidateAnswer(Answer[CandidateView]):
     """A candidate."""
 
 
-class CandidatePage(Page[CandidateView]):
-    """Candidates, newest first."""
+class CandidatePage(CursorPage[CandidateView]):
+    """Candidates."""
 
 
 class CandidatesAnswer(Answer[CandidatePage]):

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
+from api_shim.cursors import cursor_text
 from scheduler.domain.command import Refusal
-from scheduler.domain.pagination import COUNTED_UP_TO, Listed
+from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, Listed
 from scheduler.wire.camel_model import Wire
 
 T = TypeVar("T")
@@ -65,6 +66,19 @@ class Pagination(Wire):
     has_next_page: bool
     has_previous_page: bool
 
+    @classmethod
+    def of(cls, listed: Listed[Any]) -> Self:
+        part, total = listed.asked, listed.total
+        total_pages = -(-total // part.limit)
+        return cls.view_of(
+            part,
+            total=total,
+            total_is_estimate=listed.total_is_estimate,
+            total_pages=total_pages,
+            has_next_page=part.page < total_pages,
+            has_previous_page=part.page > 1,
+        )
+
 
 class Page(Wire, Generic[T]):
     """Newest first."""
@@ -74,16 +88,53 @@ class Page(Wire, Generic[T]):
 
     @classmethod
     def of(cls, listed: Listed[V], view: Callable[[V], T]) -> Self:
-        part, total = listed.asked, listed.total
-        total_pages = -(-total // part.limit)
-        return cls(
-            items=[view(each) for each in listed.items],
-            pagination=Pagination.view_of(
-                part,
-                total=total,
-                total_is_estimate=listed.total_is_estimate,
-                total_pages=total_pages,
-                has_next_page=part.page < total_pages,
-                has_previous_page=part.page > 1,
-            ),
+        return cls(items=[view(each) for each in listed.items], pagination=Pagination.of(listed))
+
+
+class CursorPagination(Wire):
+    page: int | None = Field(description="Null for a list that is read by cursors.")
+    limit: int
+    total: int | None = Field(
+        description="Number of items. Exact unless `totalIsEstimate`. Null for a list that is read by cursors."
+    )
+    total_is_estimate: bool = Field(
+        description=f"True for more than {COUNTED_UP_TO:,} items, except on the last page. There are then at least"
+        " `total` items, and later pages may show a larger `total`."
+    )
+    total_pages: int | None = Field(description="Null for a list that is read by cursors.")
+    has_next_page: bool = Field(
+        description="True if `nextCursor` is not null, or if a page with the next number exists."
+    )
+    has_previous_page: bool
+    next_cursor: str | None = Field(
+        description="Send it as `cursor`, with the same filters, to get the next page. Null: nothing follows. A page"
+        " can have fewer than `limit` items, or none, although others follow, because a filter looks at a limited"
+        " number of rows for each page."
+    )
+
+
+class CursorPage(Wire, Generic[T]):
+    """Items in the requested order."""
+
+    items: list[T]
+    pagination: CursorPagination
+
+    @classmethod
+    def of(cls, name: str, listed: Listed[V] | KeysetPage[V], view: Callable[[V], T]) -> Self:
+        """Show a list by the name that its cursors contain."""
+        end = None if listed.next is None else cursor_text(name, listed.next)
+        items = [view(each) for each in listed.items]
+        if isinstance(listed, Listed):
+            counted = Pagination.of(listed)
+            return cls(items=items, pagination=CursorPagination.view_of(counted, next_cursor=end))
+        pagination = CursorPagination(
+            page=None,
+            limit=listed.asked.limit,
+            total=None,
+            total_is_estimate=False,
+            total_pages=None,
+            has_next_page=end is not None,
+            has_previous_page=listed.asked.after is not None,
+            next_cursor=end,
         )
+        return cls(items=items, pagination=pagination)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from api_shim.schemas.envelope import Answer, Page
+from api_shim.schemas.envelope import Answer, CursorPage, Page
 from scheduler.domain.agent import AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus, InterviewStory
@@ -134,8 +134,8 @@ class InterviewAnswer(Answer[InterviewView]):
     """An interview."""
 
 
-class InterviewPage(Page[InterviewView]):
-    """Interviews, newest first."""
+class InterviewPage(CursorPage[InterviewView]):
+    """Interviews."""
 
 
 class InterviewsAnswer(Answer[InterviewPage]):
@@ -148,6 +148,14 @@ class AttemptAnswer(Answer[AttemptView]):
 
 class AttemptPage(Page[AttemptView]):
     """Attempts of one interview, newest first."""
+
+
+class CompanyAttemptPage(CursorPage[AttemptView]):
+    """Attempts of all interviews of a company."""
+
+
+class CompanyAttemptsAnswer(Answer[CompanyAttemptPage]):
+    """A page of attempts."""
 
 
 class AttemptsAnswer(Answer[AttemptPage]):

@@ -9,7 +9,7 @@ from fastapi.openapi.models import Example
 from pydantic import Field, StringConstraints, field_validator
 
 from api_shim.schemas.cefr import CefrLevel
-from api_shim.schemas.envelope import Answer, Page
+from api_shim.schemas.envelope import Answer, CursorPage
 from scheduler.domain.job import Job, JobStatus, NewJob
 from scheduler.domain.resource import Changes
 from scheduler.wire.camel_model import Wire
@@ -195,8 +195,8 @@ class JobAnswer(Answer[JobView]):
     """A job."""
 
 
-class JobPage(Page[JobView]):
-    """Jobs, newest first."""
+class JobPage(CursorPage[JobView]):
+    """Jobs."""
 
 
 class JobsAnswer(Answer[JobPage]):

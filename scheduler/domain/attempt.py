@@ -330,3 +330,12 @@ class Deleted(Event):
     """A client removed a finished attempt from all lists. Its state does not change."""
 
     name: ClassVar[str] = "deleted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanyAttemptFilter:
+    """A filter for the attempts of a company. A field that is None or empty does not filter."""
+
+    interview_id: UUID | None = None
+    candidate_id: UUID | None = None
+    states: frozenset[AttemptState] = frozenset()

@@ -37,7 +37,7 @@ END_STATES = {
 
 class ListOrder(StrEnum):
     DUE_TIME = "due time"
-    """Pending attempts, the first one that is due first."""
+    """Pending attempts, or finished ones of one company in a range of due times, the first one that is due first."""
     INTERVIEW = "interview"
     """All attempts of one company, the newest interview first."""
     END = "end"
@@ -55,8 +55,9 @@ class AttemptFilter:
     """The first rule that holds the attempt, or PACE. Only of due attempts."""
     company_id: UUID | None = None
     zone: str | None = None
-    """A canonical IANA name of the callee's zones, or an offset like +10:30. Only of pending attempts, as a range."""
+    """A canonical IANA name of the callee's zones, or an offset like +10:30. Only of pending attempts."""
     due_from: datetime | None = None
+    """The first instant of a range. Only of pending or finished attempts."""
     due_to: datetime | None = None
     """The first instant after the range."""
     reason: Reason | None = None
@@ -67,6 +68,10 @@ class AttemptFilter:
     @property
     def is_pending(self) -> bool:
         return self.state in PENDING_STATES
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state is ListState.FINISHED or self.state in END_STATES
 
     @property
     def is_short(self) -> bool:
@@ -80,7 +85,8 @@ class AttemptFilter:
         if self.is_short:
             return ListOrder.NEWEST
         if self.company_id is not None:
-            return ListOrder.INTERVIEW
+            has_range = self.due_from is not None or self.due_to is not None
+            return ListOrder.DUE_TIME if self.is_ended and has_range else ListOrder.INTERVIEW
         return ListOrder.NEWEST if self.state is None else ListOrder.END
 
 

@@ -56,3 +56,14 @@ class Candidate:
     """The client's own id of this person. Deleted when the person is erased."""
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateFilter:
+    """A filter for lists of candidates. A field that is None or empty does not filter."""
+
+    job_id: UUID | None = None
+    statuses: frozenset[CandidateStatus] = frozenset()
+    search: str | None = None
+    """A part of a name or e-mail address, in any case."""
+    external_id: str | None = field(default=None, repr=False)

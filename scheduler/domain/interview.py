@@ -53,13 +53,13 @@ class Interview:
 
 @dataclass(frozen=True, kw_only=True)
 class InterviewFilter:
-    """A filter for lists of interviews. A field that is None does not filter."""
+    """A filter for lists of interviews. A field that is None or empty does not filter."""
 
     candidate_id: UUID | None = None
     agent_id: UUID | None = None
     job_id: UUID | None = None
-    status: InterviewStatus | None = None
-    """The displayed status, which can be IN_PROGRESS."""
+    statuses: frozenset[InterviewStatus] = frozenset()
+    """The displayed statuses, which can be IN_PROGRESS. Empty: all."""
     external_id: str | None = field(default=None, repr=False)
 
 

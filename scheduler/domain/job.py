@@ -27,6 +27,14 @@ class NewJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """A filter for lists of jobs. A field that is None or empty does not filter."""
+
+    statuses: frozenset[JobStatus] = frozenset()
+    external_id: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     id: UUID
     company_id: UUID

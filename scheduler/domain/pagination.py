@@ -1,14 +1,75 @@
-"""Pages of a list, newest first and stable while nothing is added."""
+"""Pages of a list: by number, stable while nothing is added, or by cursor, stable while rows are added too."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 from typing import Generic, TypeVar
+from uuid import UUID
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 COUNTED_UP_TO = 10_000
 """Longest list whose items are all counted. Counting a million rows takes longer than reading a page of them."""
+
+
+class SortField(StrEnum):
+    """The instant by which a list is sorted."""
+
+    CREATED_AT = "createdAt"
+    UPDATED_AT = "updatedAt"
+    SCHEDULED_AT = "scheduledAt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sort:
+    """The order of a list. Rows of one instant are sorted by their ids, in the same direction."""
+
+    by: SortField
+    descending: bool
+
+
+NEWEST_FIRST = Sort(by=SortField.CREATED_AT, descending=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cursor:
+    """The place in a list after which a page begins: that of a row, which may have been deleted since."""
+
+    sort: Sort
+    at: datetime
+    id: UUID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Instants from `since` until before `until`. None: without such a bound."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __bool__(self) -> bool:
+        return self.since is not None or self.until is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """The spans in which the instants of each row of a list lie."""
+
+    created: Span = field(default_factory=Span)
+    updated: Span = field(default_factory=Span)
+    scheduled: Span = field(default_factory=Span)
+
+    def of(self, by: SortField) -> Span:
+        return {
+            SortField.CREATED_AT: self.created,
+            SortField.UPDATED_AT: self.updated,
+            SortField.SCHEDULED_AT: self.scheduled,
+        }[by]
+
+    def __bool__(self) -> bool:
+        return bool(self.created or self.updated or self.scheduled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +85,16 @@ class Slice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeysetSlice:
+    """The requested rows of a list that is not counted: those after a cursor, or the first ones."""
+
+    limit: int
+    sort: Sort
+    after: Cursor | None = None
+    spans: Spans = field(default_factory=Spans)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Listed(Generic[T]):
     """One page, with the total number of items."""
 
@@ -35,8 +106,30 @@ class Listed(Generic[T]):
     """
     total_is_estimate: bool = False
     asked: Slice
+    next: Cursor | None = None
+    """The end of this page in the same list by cursor. None: nothing follows."""
 
     def map(self, change: Callable[[T], U]) -> "Listed[U]":
         """Return the same page of other items."""
-        items = tuple(change(each) for each in self.items)
-        return Listed(items=items, total=self.total, total_is_estimate=self.total_is_estimate, asked=self.asked)
+        return Listed(
+            items=tuple(change(each) for each in self.items),
+            total=self.total,
+            total_is_estimate=self.total_is_estimate,
+            asked=self.asked,
+            next=self.next,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysetPage(Generic[T]):
+    """Rows of a list that is not counted."""
+
+    items: tuple[T, ...]
+    """May be fewer than requested, or none, although others follow: the search looks at a limited number of rows."""
+    next: Cursor | None
+    """None: nothing follows."""
+    asked: KeysetSlice
+
+    def map(self, change: Callable[[T], U]) -> "KeysetPage[U]":
+        """Return the same page with other items."""
+        return KeysetPage(items=tuple(change(each) for each in self.items), next=self.next, asked=self.asked)

@@ -94,7 +94,8 @@ class AttemptLists(Store):
         if only.is_short:
             return self._few(only, after, bounds)
         if only.order is ListOrder.DUE_TIME:
-            return self._scanned(_pending(only, after, bounds, now), bounds)
+            query = _pending(only, after, bounds, now) if only.is_pending else _ended_in_range(only, after, bounds)
+            return self._scanned(query, bounds)
         if only.order is ListOrder.INTERVIEW:
             return self._scanned(_of_company(only, after, bounds), bounds)
         if only.order is ListOrder.END:
@@ -282,6 +283,20 @@ def _pending(only: AttemptFilter, after: Place | None, bounds: Bounds, now: date
         scan = scan.where(a.due_at > now)
     if only.company_id is not None:
         scan = scan.where(a.company_id == only.company_id)
+    return _by_due_time(scan, after, bounds)
+
+
+def _ended_in_range(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Select[Any]:
+    a = attempts.c
+    scan = select(
+        *(a.id, a.company_id, a.due_at, a.due_at.label("at"), _NO_ID.label("interview_id"), _NO_EVENT),
+        and_(*_end_conditions(only)).label("matches"),
+    ).where(a.company_id == only.company_id, a.ended_at.is_not(None), *_of_range(only, a.due_at))
+    return _by_due_time(scan, after, bounds)
+
+
+def _by_due_time(scan: Select[Any], after: Place | None, bounds: Bounds) -> Select[Any]:
+    a = attempts.c
     if after is not None:
         # The first condition is for the index.
         scan = scan.where(a.due_at >= after.at, tuple_(a.due_at, a.id) > _given(after.at, after.attempt_id))
@@ -364,7 +379,7 @@ def _end_conditions(only: AttemptFilter) -> list[ColumnElement[bool]]:
         conditions.append(attempts.c.state == END_STATES[only.state].value)
     if only.reason is not None:
         conditions.append(attempts.c.reason == only.reason.value)
-    return conditions
+    return [*conditions, *_of_range(only, attempts.c.due_at)]
 
 
 # Hashed once, with this limit, as in `attempt_counts`. A search for each attempt would read all waiting commands each

@@ -5,15 +5,29 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Select, Uuid, cast, delete, func, or_, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Select,
+    Uuid,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
-from scheduler.domain.candidate import Candidate, CandidateStatus
-from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
+from scheduler.domain.candidate import Candidate, CandidateFilter, CandidateStatus
+from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.persistence.connection import Connection
-from scheduler.persistence.many import insert_all
+from scheduler.persistence.keyset import NARROW, Branch, KeysetStore, has_row, of_other_spans
+from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Write
 from scheduler.persistence.tables import assignments, candidates, interviews
 
 _JOB_IDS = (
@@ -60,7 +74,7 @@ _LOCK_ALL = text("""
 """)
 
 
-class Candidates(Store):
+class Candidates(KeysetStore):
     def add(self, candidate: Candidate, content_hash: bytes | None = None) -> None:
         row = as_columns(candidate, without=_FROM_OTHER_TABLES, content_hash=content_hash)
         self._connection.write(_ADD, candidate.id, row)
@@ -114,21 +128,18 @@ class Candidates(Store):
         self,
         company_id: UUID,
         requested: Slice,
-        *,
-        job_id: UUID | None,
-        status: CandidateStatus | None,
-        search: str | None,
-        external_id: str | None = None,
+        only: CandidateFilter,
     ) -> Listed[Candidate]:
-        """Return a page of the candidates. `search`: literal part of a name or e-mail address, in any case."""
+        """Return a numbered page of at most one status."""
         query = _of_company(company_id)
-        if job_id is not None:
-            assigned = select(assignments.c.candidate_id).where(assignments.c.job_id == job_id)
+        if only.job_id is not None:
+            assigned = select(assignments.c.candidate_id).where(assignments.c.job_id == only.job_id)
             query = query.where(candidates.c.id.in_(assigned))
-        if status is not None:
+        for status in only.statuses:
             query = query.where(candidates.c.status == status.value)
-        if external_id is not None:
-            query = query.where(candidates.c.external_id == external_id)
+        if only.external_id is not None:
+            query = query.where(candidates.c.external_id == only.external_id)
+        search = only.search
         if search is None:
             return self._page(_candidate, query, candidates, requested)
         found = func.candidates_found(company_id, search, COUNTED_UP_TO + 1).column_valued("found")
@@ -136,12 +147,66 @@ class Candidates(Store):
         if count > COUNTED_UP_TO:
             # So frequent that the newest candidates contain a page of them. For ILIKE, PostgreSQL would expect few, and
             # read and sort all candidates of the company.
-            contains = (func.strpos(func.lower(each), func.lower(search)) > 0 for each in (_NAME, candidates.c.email))
-            query = query.where(or_(*contains))
+            query = query.where(_contains(search))
         else:
             query = query.where(candidates.c.id.in_(select(found)))
-        is_narrowed = (job_id, status, external_id) != (None, None, None)
+        is_narrowed = only != CandidateFilter(search=search)
         return self._page(_candidate, query, candidates, requested, counted=None if is_narrowed else count)
+
+    def keyset_page(self, company_id: UUID, asked: KeysetSlice, filters: CandidateFilter) -> KeysetPage[Candidate]:
+        """Return a page of the same list, in any order."""
+        c = candidates.c
+        matches = [c.erased_at.is_(None), *of_other_spans(asked.spans, asked.sort, _INSTANTS)]
+        if filters.job_id is not None:
+            of_job = select(assignments.c.job_id).where(assignments.c.candidate_id == c.id)
+            matches.append(has_row(of_job.where(assignments.c.job_id == filters.job_id).correlate(candidates)))
+        if filters.search is not None:
+            matches.append(_contains(filters.search))
+        if filters.external_id is not None:
+            matches.append(c.external_id == filters.external_id)
+        of_company = c.company_id == company_id
+        at = dict(_INSTANTS)[asked.sort.by]
+        statuses = [each.value for each in sorted(filters.statuses)]
+        named = self._named(company_id, filters)
+
+        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Candidate]]:
+            query = _of_company(company_id).where(among(c.id, ids))
+            return [(row.id, _candidate(row)) for row in self._connection.execute(query)]
+
+        if statuses and (named is not None or asked.sort.by is SortField.UPDATED_AT):
+            matches.append(among(c.status, statuses))
+        if named is not None:
+            conditions = [of_company, among(c.id, named)]
+            branches = [Branch(id=c.id, at=at, conditions=conditions, matches=matches, is_narrow=True)]
+        elif statuses and asked.sort.by is SortField.CREATED_AT:
+            branches = [
+                Branch(id=c.id, at=at, conditions=[of_company, c.status == each], matches=matches) for each in statuses
+            ]
+        else:
+            branches = [Branch(id=c.id, at=at, conditions=[of_company], matches=matches)]
+        return self._keyset_page(branches, asked, rows)
+
+    def _named(self, company_id: UUID, filters: CandidateFilter) -> list[UUID] | None:
+        """Return the candidates of the external id, job or search. None: without one, or they are many."""
+        if filters.external_id is not None:
+            ids = self._few(
+                select(candidates.c.id).where(
+                    candidates.c.company_id == company_id, candidates.c.external_id == filters.external_id
+                )
+            )
+            if ids is not None:
+                return ids
+        if filters.job_id is not None:
+            of_job = select(assignments.c.candidate_id).where(
+                assignments.c.job_id == filters.job_id, assignments.c.company_id == company_id
+            )
+            ids = self._few(of_job)
+            if ids is not None:
+                return ids
+        if filters.search is None:
+            return None
+        found = func.candidates_found(company_id, filters.search, NARROW + 1).column_valued("found")
+        return self._few(select(found))
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
         """Delete name, number, address, external id, metadata and assignments. The row stays for its interviews."""
@@ -162,6 +227,13 @@ class Candidates(Store):
             )
         )
         self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))
+
+
+_INSTANTS = ((SortField.CREATED_AT, candidates.c.created_at), (SortField.UPDATED_AT, candidates.c.updated_at))
+
+
+def _contains(search: str) -> ColumnElement[bool]:
+    return or_(*(func.strpos(func.lower(each), func.lower(search)) > 0 for each in (_NAME, candidates.c.email)))
 
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:

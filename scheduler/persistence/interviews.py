@@ -1,21 +1,23 @@
 """Interviews. A transaction that changes the state of an attempt locks its interview first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, select, update
+from sqlalchemy import Column, ColumnElement, Select, and_, func, or_, select, update
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice, SortField
+from scheduler.persistence.company_attempts import by_due_time, of_calls
 from scheduler.persistence.connection import Connection, Fixed
-from scheduler.persistence.many import among_given, insert_all, update_all
+from scheduler.persistence.keyset import Branch, KeysetStore, has_row, of_other_spans
+from scheduler.persistence.many import among, among_given, insert_all, update_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Write
 from scheduler.persistence.tables import attempts, companies, interviews
 
 _interview = partial(from_row, Interview)
@@ -63,7 +65,7 @@ _ADD = Write(execute=_add_all, turn=1)
 _SET_STATUS = Write(execute=_set_statuses, turn=7)
 
 
-class Interviews(Store):
+class Interviews(KeysetStore):
     def add(self, interview: Interview, content_hash: bytes | None = None) -> None:
         row = as_columns(interview, without={"deleted_at"}, content_hash=content_hash)
         self._connection.write(_ADD, interview.id, row)
@@ -75,17 +77,32 @@ class Interviews(Store):
     def page(self, company_id: UUID, requested: Slice, filters: InterviewFilter) -> Listed[Interview]:
         """Return a page of the company's interviews, also those whose candidate, agent or job was deleted."""
         query = _of_company(company_id)
-        for column, value in (
-            (interviews.c.candidate_id, filters.candidate_id),
-            (interviews.c.agent_id, filters.agent_id),
-            (interviews.c.job_id, filters.job_id),
-            (interviews.c.external_id, filters.external_id),
-        ):
+        for column, value in _columns(filters):
             if value is not None:
                 query = query.where(column == value)
-        if filters.status is not None:
-            query = query.where(_is_shown_as(filters.status))
+        if filters.statuses:
+            query = query.where(_is_shown_as(filters.statuses, _EXISTS_CALL))
         return self._page(_interview, query, interviews, requested)
+
+    def keyset_page(self, company_id: UUID, asked: KeysetSlice, filters: InterviewFilter) -> KeysetPage[Interview]:
+        """Return a page of the same list, in any order."""
+        named = self._named(company_id, filters)
+        branches = _branches(company_id, asked, filters, named)
+
+        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Interview]]:
+            query = _of_company(company_id).where(among(interviews.c.id, ids))
+            return [(row.id, _interview(row)) for row in self._connection.execute(query)]
+
+        return self._keyset_page(branches, asked, rows)
+
+    def _named(self, company_id: UUID, filters: InterviewFilter) -> list[UUID] | None:
+        """Return the interviews of the external id, candidate, agent or job of the filter. None: without one, or they are many."""
+        for column, value in _columns(filters):
+            if value is not None:
+                ids = self._few(select(interviews.c.id).where(interviews.c.company_id == company_id, column == value))
+                if ids is not None:
+                    return ids
+        return None
 
     def facts(self, interview_id: UUID) -> InterviewFacts | None:
         """Return the interview of any company, for operators."""
@@ -171,13 +188,109 @@ def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:
     )
 
 
-def _is_shown_as(status: InterviewStatus) -> ColumnElement[bool]:
-    """Match the status of `InterviewStory.status`: an attempt in progress overrides the stored status."""
-    in_progress = (
-        select(attempts.c.id)
-        .where(attempts.c.interview_id == interviews.c.id, attempts.c.state == AttemptState.IN_PROGRESS.value)
-        .exists()
+def _columns(filters: InterviewFilter) -> Sequence[tuple[Column[Any], UUID | str | None]]:
+    return (
+        (interviews.c.external_id, filters.external_id),
+        (interviews.c.candidate_id, filters.candidate_id),
+        (interviews.c.job_id, filters.job_id),
+        (interviews.c.agent_id, filters.agent_id),
     )
-    if status is InterviewStatus.IN_PROGRESS:
-        return in_progress
-    return and_(interviews.c.status == status.value, ~in_progress)
+
+
+def _is_shown_as(statuses: Collection[InterviewStatus], is_called: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Match the status of `InterviewStory.status`: an attempt in progress overrides the stored status."""
+    stored = [each.value for each in statuses if each is not InterviewStatus.IN_PROGRESS]
+    is_stored = interviews.c.status == stored[0] if len(stored) == 1 else among(interviews.c.status, stored)
+    if InterviewStatus.IN_PROGRESS not in statuses:
+        return and_(is_stored, ~is_called)
+    return or_(is_called, is_stored) if stored else is_called
+
+
+# With other names: the lists by time read attempts around this.
+_CALLS = attempts.alias("calls")
+_NEWEST = attempts.alias("newest")
+_CALL = (
+    select(_CALLS.c.id)
+    .where(_CALLS.c.interview_id == interviews.c.id, _CALLS.c.state == AttemptState.IN_PROGRESS.value)
+    .correlate(interviews)
+)
+_IS_CALLED, _EXISTS_CALL = has_row(_CALL), _CALL.exists()
+_NEWEST_ATTEMPT = (
+    select(_NEWEST.c.due_at)
+    .where(_NEWEST.c.deleted_at.is_(None))
+    .order_by(_NEWEST.c.created_at.desc(), _NEWEST.c.id.desc())
+    .limit(1)
+)
+_SCHEDULED_AT = func.coalesce(
+    interviews.c.scheduled_at,
+    _NEWEST_ATTEMPT.where(_NEWEST.c.interview_id == interviews.c.id).correlate(interviews).scalar_subquery(),
+)
+"""The shown time: of an ONLINE interview its own, of a PHONE interview that of its newest attempt."""
+_INSTANTS = (
+    (SortField.CREATED_AT, interviews.c.created_at),
+    (SortField.UPDATED_AT, interviews.c.updated_at),
+    (SortField.SCHEDULED_AT, _SCHEDULED_AT),
+)
+
+
+def _branches(
+    company_id: UUID, asked: KeysetSlice, filters: InterviewFilter, named: Sequence[UUID] | None
+) -> Sequence[Branch]:
+    i = interviews.c
+    of_company = i.company_id == company_id
+    matches = [i.deleted_at.is_(None), *of_other_spans(asked.spans, asked.sort, _INSTANTS)]
+    matches += [column == value for column, value in _columns(filters) if value is not None]
+    is_shown = [_is_shown_as(filters.statuses, _IS_CALLED)] if filters.statuses else []
+    at = dict(_INSTANTS)[asked.sort.by]
+    if named is not None:
+        conditions = [of_company, among(i.id, named), at.is_not(None)]
+        return [Branch(id=i.id, at=at, conditions=conditions, matches=[*matches, *is_shown], is_narrow=True)]
+    if asked.sort.by is SortField.SCHEDULED_AT:
+        return _by_time(company_id, and_(*matches, *is_shown))
+    if asked.sort.by is SortField.UPDATED_AT or not filters.statuses:
+        return [Branch(id=i.id, at=at, conditions=[of_company], matches=[*matches, *is_shown])]
+    return _by_status(company_id, filters.statuses, matches)
+
+
+def _by_status(
+    company_id: UUID, statuses: Collection[InterviewStatus], matches: Sequence[ColumnElement[bool]]
+) -> Sequence[Branch]:
+    i = interviews.c
+    of_company = i.company_id == company_id
+    branches = [
+        Branch(
+            id=i.id,
+            at=i.created_at,
+            conditions=[of_company, i.status == each.value],
+            matches=[*matches, ~_IS_CALLED],
+        )
+        for each in sorted(statuses)
+        if each is not InterviewStatus.IN_PROGRESS
+    ]
+    if InterviewStatus.IN_PROGRESS in statuses:
+        called = select(attempts.c.interview_id).where(*of_calls(company_id))
+        conditions = [of_company, i.id.in_(called)]
+        branches.append(Branch(id=i.id, at=i.created_at, conditions=conditions, matches=matches, is_narrow=True))
+    return branches
+
+
+def _by_time(company_id: UUID, matches: ColumnElement[bool]) -> Sequence[Branch]:
+    """Return PHONE interviews by their newest attempts, and ONLINE interviews."""
+    i, a = interviews.c, attempts.c
+    newest = _NEWEST_ATTEMPT.with_only_columns(_NEWEST.c.id).where(_NEWEST.c.interview_id == a.interview_id)
+    of_attempt = select(i.id).where(
+        i.id == a.interview_id,
+        i.company_id == company_id,
+        i.scheduled_at.is_(None),
+        matches,
+    )
+    is_shown = [a.id == newest.correlate(attempts).scalar_subquery(), has_row(of_attempt.correlate(attempts))]
+    return [
+        *(replace(each, id=a.interview_id) for each in by_due_time(company_id, (), is_shown)),
+        Branch(
+            id=i.id,
+            at=i.scheduled_at,
+            conditions=[i.company_id == company_id, i.scheduled_at.is_not(None)],
+            matches=[matches],
+        ),
+    ]

@@ -6,14 +6,15 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, null, select, update
+from sqlalchemy import ColumnElement, Select, delete, null, select, update
 
-from scheduler.domain.job import Job, JobStatus
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.job import Job, JobFilter
+from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.persistence.connection import Connection
-from scheduler.persistence.many import insert_all
+from scheduler.persistence.keyset import Branch, KeysetStore, of_other_spans
+from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import as_columns, from_row
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Write
 from scheduler.persistence.tables import assignments, jobs
 
 _job = partial(from_row, Job)
@@ -26,7 +27,7 @@ def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 _ADD = Write(execute=_add_all, turn=0)
 
 
-class Jobs(Store):
+class Jobs(KeysetStore):
     def add(self, job: Job, content_hash: bytes | None = None) -> None:
         self._connection.write(_ADD, job.id, as_columns(job, content_hash=content_hash))
 
@@ -61,15 +62,36 @@ class Jobs(Store):
         )
         return {row.id: row.title for row in rows}
 
-    def page(
-        self, company_id: UUID, requested: Slice, *, status: JobStatus | None, external_id: str | None = None
-    ) -> Listed[Job]:
+    def page(self, company_id: UUID, requested: Slice, only: JobFilter) -> Listed[Job]:
+        """Return a numbered page of at most one status."""
         query = _of_company(company_id)
-        if status is not None:
+        for status in only.statuses:
             query = query.where(jobs.c.status == status.value)
-        if external_id is not None:
-            query = query.where(jobs.c.external_id == external_id)
+        if only.external_id is not None:
+            query = query.where(jobs.c.external_id == only.external_id)
         return self._page(_job, query, jobs, requested)
+
+    def keyset_page(self, company_id: UUID, asked: KeysetSlice, only: JobFilter) -> KeysetPage[Job]:
+        """Return a page of the same list, in any order."""
+        j = jobs.c
+        instants = ((SortField.CREATED_AT, j.created_at), (SortField.UPDATED_AT, j.updated_at))
+        matches = [j.deleted_at.is_(None), *of_other_spans(asked.spans, asked.sort, instants)]
+        if only.statuses:
+            matches.append(among(j.status, [each.value for each in only.statuses]))
+        at = dict(instants)[asked.sort.by]
+        conditions: list[ColumnElement[bool]] = [j.company_id == company_id]
+        if only.external_id is not None:
+            conditions.append(j.external_id == only.external_id)
+
+        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Job]]:
+            query = _of_company(company_id).where(among(j.id, ids))
+            return [(row.id, _job(row)) for row in self._connection.execute(query)]
+
+        return self._keyset_page(
+            [Branch(id=j.id, at=at, conditions=conditions, matches=matches, is_narrow=only.external_id is not None)],
+            asked,
+            rows,
+        )
 
     def save(self, job: Job) -> None:
         """Write the mutable fields of a job that the caller has locked."""

@@ -18,7 +18,7 @@ from sqlalchemy import (
     select,
 )
 
-from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
+from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, Cursor, Listed, Slice
 from scheduler.persistence.connection import Connection, Fixed, Found
 from scheduler.persistence.rows import AnyRow
 
@@ -204,8 +204,9 @@ class Store:
         # One row more than asked for: it tells if another page follows, without a count.
         page = newest_first.limit(requested.limit + 1).offset(requested.offset)
         is_past_end = counted is not None and counted <= min(requested.offset, COUNTED_UP_TO)
-        rows = [] if is_past_end else self._all(read, page)
-        items, seen = tuple(rows[: requested.limit]), requested.offset + len(rows)
+        rows = [] if is_past_end else list(self._connection.execute(page))
+        shown, seen = rows[: requested.limit], requested.offset + len(rows)
+        items = tuple(read(row) for row in shown)
         is_last = len(rows) <= requested.limit and (items or not requested.offset)
         if is_last:
             return Listed(items=items, total=seen, asked=requested)
@@ -216,7 +217,10 @@ class Store:
         is_estimate = total > COUNTED_UP_TO
         if items:
             total = max(total, seen)  # the rows may have become more since they were counted
-        return Listed(items=items, total=total, total_is_estimate=is_estimate, asked=requested)
+        end = None
+        if len(rows) > requested.limit:
+            end = Cursor(sort=NEWEST_FIRST, at=shown[-1].created_at, id=shown[-1].id)
+        return Listed(items=items, total=total, total_is_estimate=is_estimate, asked=requested, next=end)
 
     def _count_up_to(self, most: int, query: Select[tuple[object, ...]]) -> int:
         """Count the rows of a query. `most` means that many or more: no further row is read."""

@@ -24,6 +24,7 @@ from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
+from scheduler.persistence.company_attempts import CompanyAttempts
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.console_sessions import ConsoleSessions
 from scheduler.persistence.corrections import Corrections
@@ -120,6 +121,7 @@ class Stores:
         self.carrier_accounts = CarrierAccounts(statements)
         self.carrier_events = CarrierEvents(statements)
         self.companies = Companies(statements)
+        self.company_attempts = CompanyAttempts(statements)
         self.console_sessions = ConsoleSessions(statements)
         self.corrections = Corrections(statements)
         self.due_calls = DueCalls(statements)

@@ -173,6 +173,7 @@ jobs = Table(
     UniqueConstraint("company_id", "id"),
     _unique_external_id("jobs"),
     Index(None, "company_id", "created_at", "id"),
+    Index(None, "company_id", "updated_at"),
 )
 
 candidates = Table(
@@ -205,6 +206,7 @@ candidates = Table(
     _unique_external_id("candidates", "erased_at"),
     Index(None, "company_id", "created_at"),
     Index(None, "company_id", "status", "created_at"),
+    Index(None, "company_id", "updated_at"),
     # For the search of operators, by the function `candidates_of_number`. Half the size of a B-tree.
     Index("ix_candidates_phone_number", "phone_number", postgresql_using="hash"),
     # For parts of names and e-mail addresses. Used by the function `candidates_found`.
@@ -266,6 +268,9 @@ interviews = Table(
     _unique_external_id("interviews"),
     Index(None, "company_id", "created_at"),
     Index(None, "company_id", "status", "created_at"),
+    Index(None, "company_id", "updated_at"),
+    # Only of ONLINE interviews.
+    Index(None, "company_id", "scheduled_at", postgresql_where=text("scheduled_at IS NOT NULL")),
     Index(None, "candidate_id"),
     Index(None, "agent_id"),
     Index(None, "job_id"),
@@ -475,6 +480,9 @@ attempts = Table(
         postgresql_with={"pages_per_range": 32, "autosummarize": True},
     ),
     Index(None, "interview_id"),
+    # For lists by the time of the call. An attempt enters it once, at its end. Progress of a call changes neither
+    # `due_at` nor `ended_at`, so its updates stay HOT.
+    Index("ix_attempts_ended_by_company", "company_id", "due_at", postgresql_where=text("ended_at IS NOT NULL")),
     # The first attempt of a chain has the chain's id.
     Index("ix_attempts_retries", "chain_id", postgresql_where=text("retry_number > 0")),
 )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.domain.actor import seen_by_companies
-from scheduler.domain.attempt import Attempt, AttemptState, Phase
+from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter, Phase
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company
@@ -22,7 +22,7 @@ from scheduler.domain.explanation import (
 from scheduler.domain.interview import InterviewFilter, InterviewStory
 from scheduler.domain.key import MAX_NAME
 from scheduler.domain.owner import Mails
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
@@ -143,13 +143,26 @@ class Explain:
             return _story(stores, authorized_company(stores, principal, company_id), interview_id)
 
     def interviews(
-        self, principal: Principal, company_id: UUID | None, requested: Slice, only: InterviewFilter
-    ) -> Listed[InterviewStory]:
-        """Return a page of interviews, each with its attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
+        self, principal: Principal, company_id: UUID | None, asked: Slice | KeysetSlice, only: InterviewFilter
+    ) -> Listed[InterviewStory] | KeysetPage[InterviewStory]:
+        """Return interviews, each with its attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            page = stores.interviews.page(authorized_company(stores, principal, company_id), requested, only)
+            company = authorized_company(stores, principal, company_id)
+            list_of = stores.interviews
+            page = (
+                list_of.keyset_page(company, asked, only)
+                if isinstance(asked, KeysetSlice)
+                else list_of.page(company, asked, only)
+            )
             attempts = stores.attempts.of_interviews([interview.id for interview in page.items])
         return page.map(lambda each: InterviewStory(interview=each, attempts=attempts[each.id]))
+
+    def attempts(
+        self, principal: Principal, company_id: UUID | None, asked: KeysetSlice, only: CompanyAttemptFilter
+    ) -> KeysetPage[Attempt]:
+        """Return attempts of all interviews of a company. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
+        with self._database.reading(principal) as stores:
+            return stores.company_attempts.keyset_page(authorized_company(stores, principal, company_id), asked, only)
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """Return an attempt that is not deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""

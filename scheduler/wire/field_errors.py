@@ -90,4 +90,6 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
 
 def _name(location: Sequence[str | int]) -> str:
     parts = location[1:] if location and location[0] in _LOCATIONS else location
+    if location and location[0] == "query":
+        parts = parts[:1]  # without the place among the values of a repeated parameter
     return ".".join(str(part) for part in parts)[:_LONGEST_NAME]

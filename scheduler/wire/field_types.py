@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import date
+from datetime import MINYEAR, UTC, date, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -23,6 +23,11 @@ _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_INSTANT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_FRACTION = re.compile(r"(\.[0-9]{6})[0-9]+")
+"""PostgreSQL stores microseconds."""
 
 
 def _error(code: str, message: str) -> PydanticCustomError:
@@ -66,6 +71,23 @@ def _date(value: object) -> date:
         raise _error("invalid_date", "This date does not exist in the calendar; check day and month.") from None
 
 
+def _instant(value: object) -> datetime:
+    if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+        raise _error(
+            "invalid_date_time",
+            "This must be a date-time with Z or an offset, such as 2026-12-31T08:00:00Z. Write a + in a URL as %2B.",
+        )
+    try:
+        at = datetime.fromisoformat(_FRACTION.sub(r"\1", value.upper()))
+    except ValueError:
+        raise _error("invalid_date_time", "This time does not exist; check day, month, hour and offset.") from None
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        # Within a day of the first or the last instant that there is.
+        return datetime.min.replace(tzinfo=UTC) if at.year == MINYEAR else datetime.max.replace(tzinfo=UTC)
+
+
 def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     if error := fault(metadata):
         code, message = error
@@ -95,6 +117,8 @@ ExternalIdText = Annotated[
 ]
 """Compared exactly, with its case and spaces."""
 SearchedText = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_storable)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+"""An instant of a filter, in the form of RFC 3339."""
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 PhoneNumber = Annotated[str, AfterValidator(_e164), Field(json_schema_extra={"pattern": f"^{_E164.pattern}$"})]
 Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)]

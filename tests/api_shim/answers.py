@@ -46,6 +46,11 @@ def pagination(total: int, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
     return {**content, "hasNextPage": page < pages, "hasPreviousPage": page > 1}
 
 
+def pagination_with_cursor(total: int, cursor: str | None = None, *, page: int = 1, limit: int = 20) -> dict[str, Any]:
+    """Return the expected `pagination` of a list that can also be read by cursors."""
+    return {**pagination(total, page=page, limit=limit), "nextCursor": cursor}
+
+
 def without_now(interview: Mapping[str, Any]) -> dict[str, Any]:
     """An interview without the `waitingFor` of its attempts, which depends on the current time."""
     return {**interview, "callAttempts": [{**each, "waitingFor": None} for each in interview["callAttempts"]]}

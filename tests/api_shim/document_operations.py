@@ -42,6 +42,7 @@ OPERATIONS = {
     "updateInterview": ("PATCH", INTERVIEW, "write:interviews", {"200"}),
     "deleteInterview": ("DELETE", INTERVIEW, "delete:interviews", {"200"}),
     "listCallAttempts": ("GET", ATTEMPTS, "read:interviews", {"200"}),
+    "listCompanyCallAttempts": ("GET", "/call-attempts", "read:interviews", {"200"}),
     "createCallAttempt": ("POST", ATTEMPTS, "write:interviews", {"201"}),
     "getCallAttempt": ("GET", ATTEMPT, "read:interviews", {"200"}),
     "rescheduleCallAttempt": ("PATCH", ATTEMPT, "write:interviews", {"204", "412"}),

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
-from tests.api_shim.answers import data, pagination, refusal, without_now, wrong_fields
+from tests.api_shim.answers import data, pagination_with_cursor, refusal, without_now, wrong_fields
 from tests.api_shim.bodies import TOMORROW, candidate
 from tests.api_shim.calls import a_call, an_online_agent
 from tests.api_shim.intake import Intake, Worker
@@ -36,7 +36,7 @@ def test_interviews_are_listed_newest_first_page_by_page(intake: Intake, worker:
     assert [each["id"] for each in whole["items"]] == ids
     for each in whole["items"]:
         assert without_now(each) == without_now(data(intake.get(f"/interviews/{each['id']}")))
-    assert whole["pagination"] == pagination(3)
+    assert whole["pagination"] == pagination_with_cursor(3)
     assert listed(intake, limit=2) == ids[:2]
     assert listed(intake, limit=2, page=2) == ids[2:]
     assert listed(intake, page=9) == []

@@ -19,7 +19,9 @@ from tests.support.builders import Tenant, a_pending_attempt
 def page_of(intake: Intake, page: int, **asked: Any) -> tuple[int, dict[str, Any]]:
     """Return the number of items of a page, and its `pagination`."""
     content = data(intake.get("/candidates", page=page, limit=100, **asked))
-    return len(content["items"]), content["pagination"]
+    shown = content["pagination"]
+    assert (shown.pop("nextCursor") is not None) == (shown["hasNextPage"] and bool(content["items"]))
+    return len(content["items"]), shown
 
 
 def estimate(total: int, page: int) -> dict[str, Any]:

@@ -100,9 +100,9 @@ def test_page_and_limit_in_range_are_read(intake: Intake, query: str) -> None:
 
 
 def test_repeated_parameter_is_named(intake: Intake) -> None:
-    assert wrong_fields(intake.send("GET", "/jobs?status=OPEN&page=1&status=CLOSED")) == [
-        ("status", "REPEATED_PARAMETER")
-    ]
+    for name, value in (("page", "1"), ("sort", "createdAt:asc"), ("createdFrom", "2026-04-02T07:00:00Z")):
+        query = f"{name}={value}&status=OPEN&{name}={value}&status=CLOSED"
+        assert wrong_fields(intake.send("GET", f"/jobs?{query}")) == [(name, "REPEATED_PARAMETER")]
 
 
 # ---- companyId

@@ -19,7 +19,7 @@ from sqlalchemy import event, text
 
 from scheduler.domain.attempt import Reason
 from scheduler.domain.attempt_list import AttemptFilter, FoundPart, ListState, Place
-from scheduler.domain.candidate import CandidateStatus
+from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.explanation import PACE
 from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
@@ -93,23 +93,26 @@ def _interviews(**filters: Any) -> Act:
 
 
 def _candidates(**filters: Any) -> Act:
-    asked = {"job_id": None, "status": None, "search": None} | filters
-    return lambda stores, one: stores.candidates.page(one.company_id, FIRST, **asked)
+    return lambda stores, one: stores.candidates.page(one.company_id, FIRST, CandidateFilter(**filters))
+
+
+def _jobs(**filters: Any) -> Act:
+    return lambda stores, one: stores.jobs.page(one.company_id, FIRST, JobFilter(**filters))
 
 
 LISTS: dict[str, Act] = {
     "interviews": _interviews(),
-    "interviews SCHEDULED": _interviews(status=InterviewStatus.SCHEDULED),
-    "interviews FAILED": _interviews(status=InterviewStatus.FAILED),
-    "interviews IN_PROGRESS": _interviews(status=InterviewStatus.IN_PROGRESS),
+    "interviews SCHEDULED": _interviews(statuses={InterviewStatus.SCHEDULED}),
+    "interviews FAILED": _interviews(statuses={InterviewStatus.FAILED}),
+    "interviews IN_PROGRESS": _interviews(statuses={InterviewStatus.IN_PROGRESS}),
     "interviews of an external id": _interviews(external_id="ats-4711"),
     "interviews of an agent": _interviews(agent_id=lambda one: one.agent_id),
     "interviews of an unused agent": _interviews(agent_id=NO_COMPANY),
     "interviews of a job": _interviews(job_id=NO_COMPANY),
     "interviews of a candidate": _interviews(candidate_id=NO_COMPANY),
     "candidates": _candidates(),
-    "candidates APPLIED": _candidates(status=CandidateStatus.APPLIED),
-    "candidates ACCEPTED": _candidates(status=CandidateStatus.ACCEPTED),
+    "candidates APPLIED": _candidates(statuses={CandidateStatus.APPLIED}),
+    "candidates ACCEPTED": _candidates(statuses={CandidateStatus.ACCEPTED}),
     "candidates of an external id": _candidates(external_id="ats-4711"),
     "candidates of a job": _candidates(job_id=NO_COMPANY),
     "search without a match": _candidates(search="no such person"),
@@ -117,10 +120,8 @@ LISTS: dict[str, Act] = {
     "search with many matches": _candidates(search="ada"),
     "search that all match": _candidates(search="@example.com"),
     "agents": lambda stores, one: stores.agents.page(one.company_id, FIRST),
-    "jobs": lambda stores, one: stores.jobs.page(one.company_id, FIRST, status=None),
-    "jobs of an external id": lambda stores, one: stores.jobs.page(
-        one.company_id, FIRST, status=None, external_id="ats-4711"
-    ),
+    "jobs": _jobs(),
+    "jobs of an external id": _jobs(external_id="ats-4711"),
     "phone numbers": lambda stores, one: stores.phone_numbers.page(one.company_id, FIRST),
 }
 COUNTS: dict[str, Callable[[Stores], Any]] = {
@@ -193,6 +194,10 @@ ATTEMPT_LISTS: dict[str, AttemptFilter] = {
     "cause lost": AttemptFilter(cause_lost=True),
     "finished": AttemptFilter(state=ListState.FINISHED),
     "busy": AttemptFilter(state=ListState.FINISHED, reason=Reason.BUSY),
+    "finished in a range": AttemptFilter(
+        state=ListState.FINISHED, due_from=LATER, due_to=LATER + timedelta(days=7), reason=Reason.NO_ANSWER
+    ),
+    "busy in a range": AttemptFilter(state=ListState.FAILED, due_from=LATER, reason=Reason.BUSY),
 }
 
 
@@ -340,10 +345,9 @@ def test_waiting_attempts_are_counted_up_to_the_maximum(big: Big) -> None:
 )
 def test_search_counts_its_matches(big: Big, search: str, total: int) -> None:
     with big.api.reading(big.principal(KeyKind.REGULAR)) as stores:
-        page = stores.candidates.page(big.one.company_id, FIRST, job_id=None, status=None, search=search)
-        both = stores.candidates.page(
-            big.one.company_id, FIRST, job_id=None, status=CandidateStatus.APPLIED, search=search
-        )
+        page = stores.candidates.page(big.one.company_id, FIRST, CandidateFilter(search=search))
+        applied = CandidateFilter(statuses=frozenset({CandidateStatus.APPLIED}), search=search)
+        both = stores.candidates.page(big.one.company_id, FIRST, applied)
     assert (page.total, page.total_is_estimate) == (total, total > COUNTED_UP_TO)
     assert page == both
     assert [each.created_at for each in page.items] == sorted((each.created_at for each in page.items), reverse=True)

@@ -108,6 +108,8 @@ def _searched(only: AttemptFilter, listed: AttemptPage) -> str | None:
         return f"{number(INTERVIEWS_SCANNED)} interviews of this company were searched. Go on for older ones."
     if only.is_pending:
         return f"{number(SCANNED)} pending calls were searched. Go on for later ones, or name a company."
+    if only.order is ListOrder.DUE_TIME:
+        return f"{number(SCANNED)} finished calls of this company were searched. Go on for later ones."
     return f"The last {number(SCANNED)} events of calls were searched. Go on for older ones, or name a company."
 
 

@@ -84,4 +84,4 @@ def _scanned(only: AttemptFilter) -> int:
     """Return the most rows that a page of this list looks at."""
     if only.order is ListOrder.INTERVIEW:
         return INTERVIEWS_SCANNED
-    return SCANNED if only.zone is not None or only.order is ListOrder.END else _FEW_SCANNED
+    return SCANNED if only.zone is not None or only.is_ended else _FEW_SCANNED

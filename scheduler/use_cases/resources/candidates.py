@@ -7,11 +7,11 @@ from operator import attrgetter
 from uuid import UUID
 
 from scheduler.domain.attempt import AttemptState, Cancelled, Reason
-from scheduler.domain.candidate import Candidate, CandidateStatus, NewCandidate
+from scheduler.domain.candidate import Candidate, CandidateFilter, NewCandidate
 from scheduler.domain.company import Company
 from scheduler.domain.external_id import ExternalKind
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
 from scheduler.domain.resource import Changes
@@ -55,19 +55,15 @@ class Candidates:
         self,
         principal: Principal,
         company_id: UUID | None,
-        requested: Slice,
-        *,
-        job_id: UUID | None = None,
-        status: CandidateStatus | None = None,
-        search: str | None = None,
-        external_id: str | None = None,
-    ) -> Listed[Candidate]:
-        """List candidates. `search` matches a part of a name or e-mail address, ignoring case."""
+        asked: Slice | KeysetSlice,
+        only: CandidateFilter,
+    ) -> Listed[Candidate] | KeysetPage[Candidate]:
+        """List candidates: a numbered page of at most one status, or a page by cursor."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
-            return stores.candidates.page(
-                company, requested, job_id=job_id, status=status, search=search, external_id=external_id
-            )
+            if isinstance(asked, KeysetSlice):
+                return stores.candidates.keyset_page(company, asked, only)
+            return stores.candidates.page(company, asked, only)
 
     def create(self, sent: WriteRequest, company_id: UUID | None, new: NewCandidate) -> WriteResult:
         """Create a candidate. Any number in E.164 is stored. A forbidden number is refused when a call is requested.

@@ -6,8 +6,8 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.external_id import ExternalKind
-from scheduler.domain.job import Job, JobStatus, NewJob
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.job import Job, JobFilter, NewJob
+from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.resource import Changes
 from scheduler.ids import new_id
@@ -42,14 +42,15 @@ class Jobs:
         self,
         principal: Principal,
         company_id: UUID | None,
-        requested: Slice,
-        *,
-        status: JobStatus | None = None,
-        external_id: str | None = None,
-    ) -> Listed[Job]:
+        asked: Slice | KeysetSlice,
+        only: JobFilter,
+    ) -> Listed[Job] | KeysetPage[Job]:
+        """List jobs: a numbered page of at most one status, or a page by cursor."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
-            return stores.jobs.page(company, requested, status=status, external_id=external_id)
+            if isinstance(asked, KeysetSlice):
+                return stores.jobs.keyset_page(company, asked, only)
+            return stores.jobs.page(company, asked, only)
 
     def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
         """Return the titles of the existing jobs among `job_ids`."""

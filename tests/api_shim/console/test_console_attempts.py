@@ -197,6 +197,16 @@ def test_filters_find_their_calls(viewer: httpx.Client, tenant: Tenant, other: T
     assert set(listed(viewer, state="finished")) == {answered.id, busy.id, lost.id}
     assert listed(viewer, state="finished", company=str(other.company_id)) == [lost.id]
     assert listed(viewer, reason="busy") == listed(viewer, state="failed", company=company) == [busy.id]
+    finished = [answered.id, busy.id]
+    for later, each in enumerate(finished):
+        change = "UPDATE attempts SET due_at = :at WHERE id = :id"
+        tenant.change(change, at=datetime(2030, 1, 1 + later, tzinfo=UTC), id=each)
+    for filters in ({"company": company}, {}):
+        assert set(listed(viewer, state="finished", due_from="2030-01-01T00:00", **filters)) == set(finished)
+        assert listed(viewer, state="finished", due_from="2030-01-02T00:00", **filters) == [busy.id]
+        assert listed(viewer, reason="answered", due_to="2030-01-02T00:00", **filters) == [answered.id]
+        assert listed(viewer, reason="busy", due_from="2030-01-01", due_to="2030-01-02", **filters) == []
+    assert listed(viewer, state="finished", company=company, due_from="2030-01-01T00:00") == finished
     assert listed(viewer, reason="cause-lost") == [lost.id]
     assert listed(viewer, reason="cause-lost", company=company) == []
     page = viewer.get("/attempts?zone=Asia/Tokyo").text
@@ -249,6 +259,8 @@ def test_page_names_the_day_of_a_due_time(operator: httpx.Client, tenant: Tenant
         ("due_from=2030-01-02T00:00&due_to=2030-01-01T00:00", "ends before it begins"),
         ("state=waiting&rule=PACE", "A rule holds only due calls."),
         ("state=finished&zone=Asia/Tokyo", "only among pending calls"),
+        ("state=in-progress&due_from=09:00", "only among pending or finished calls"),
+        ("state=finished&reason=cause-lost&due_from=09:00", "only among pending or finished calls"),
         ("state=due&reason=busy", "Only finished calls have an end reason."),
         ("state=due&reason=cause-lost", "The cause is lost only of failed calls."),
         (f"state=finished&after={place_text(UUID(int=1), 10**30)}", "this part of the list is incomplete."),

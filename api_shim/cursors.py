@@ -1,0 +1,48 @@
+"""Cursors of lists as opaque texts. A cursor holds an instant and an id, and grants no access to rows."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from uuid import UUID
+
+from scheduler.domain.pagination import Cursor, Sort, SortField
+
+_DIRECTIONS = {"asc": False, "desc": True}
+LONGEST = 300
+
+
+class WrongCursor(Exception):
+    """The text is no cursor of this list."""
+
+
+def sort_text(sort: Sort) -> str:
+    """Return the order in the form of the parameter `sort`."""
+    return f"{sort.by.value}:{'desc' if sort.descending else 'asc'}"
+
+
+def sort_in(text: str) -> Sort:
+    """Read the parameter `sort`. Raises ValueError."""
+    by, _, direction = text.partition(":")
+    if direction not in _DIRECTIONS:
+        raise ValueError(text)
+    return Sort(by=SortField(by), descending=_DIRECTIONS[direction])
+
+
+def cursor_text(name: str, cursor: Cursor) -> str:
+    """Return the cursor of the list with this name, in the form that `cursor_in` reads."""
+    text = f"{name} {sort_text(cursor.sort)} {cursor.at.astimezone(UTC).isoformat()} {cursor.id}"
+    return urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("=")
+
+
+def cursor_in(name: str, text: str) -> Cursor:
+    """Read a cursor of the list with this name. Raises WrongCursor."""
+    try:
+        content = urlsafe_b64decode((text + "=" * (-len(text) % 4)).encode("ascii")).decode("ascii")
+        found, sort, at, row_id = content.split(" ")
+        cursor = Cursor(sort=sort_in(sort), at=datetime.fromisoformat(at), id=UUID(row_id))
+        # Only texts of `cursor_text`: an instant without an offset, for example, has no meaning to PostgreSQL.
+        is_ours = found == name and cursor_text(name, cursor) == text
+    except (ValueError, OverflowError):
+        is_ours = False
+    if not is_ours:
+        raise WrongCursor
+    return cursor

@@ -1,0 +1,188 @@
+"""Query parameters of lists that can be filtered, sorted and read by cursors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from fastapi import Depends, Query
+from pydantic import StringConstraints
+
+from api_shim.cursors import LONGEST, WrongCursor, cursor_in, sort_in, sort_text
+from api_shim.openapi_responses import IfSent
+from api_shim.parameters import PageQuery
+from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetSlice, Slice, Sort, SortField, Span, Spans
+from scheduler.wire.field_errors import FieldError, refuse_any
+from scheduler.wire.field_types import Instant
+
+OLDEST_CHANGE_FIRST = Sort(by=SortField.UPDATED_AT, descending=False)
+EARLIEST_FIRST = Sort(by=SortField.SCHEDULED_AT, descending=False)
+LATEST_FIRST = Sort(by=SortField.SCHEDULED_AT, descending=True)
+
+RecordSort = Literal["createdAt:asc", "createdAt:desc", "updatedAt:asc", "updatedAt:desc"]
+InterviewSort = Literal[
+    "createdAt:asc", "createdAt:desc", "updatedAt:asc", "updatedAt:desc", "scheduledAt:asc", "scheduledAt:desc"
+]
+AttemptSort = Literal["scheduledAt:asc", "scheduledAt:desc"]
+LISTS_BY_CURSOR = (
+    "Newest first, unless `sort` or a filter says otherwise. Lists without a filter by time, `sort` or several statuses"
+    " have numbered pages and a total. All others are read by `cursor`."
+)
+
+CursorText = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListQuery:
+    """The requested part of a list: the parameters that lists of all resources have."""
+
+    part: Slice
+    cursor: str | None
+    sort: str | None
+    spans: Spans
+    sorts: Sequence[str]
+    """The orders that the list has."""
+
+    def keyset(self, name: str, default: Sort = NEWEST_FIRST, *, by_change: bool = True) -> KeysetSlice:
+        """Return the rows to read from the list with this name. Raises InvalidFields.
+
+        `by_change`: the list can be sorted by its last changes, and is if they are a filter.
+        """
+        refuse_any(self._wrong_spans())
+        asked = None if self.sort is None else sort_in(self.sort)
+        after = self._cursor(name, asked)
+        return KeysetSlice(
+            limit=self.part.limit,
+            sort=after.sort if after is not None else asked or self._usual(default, by_change=by_change),
+            after=after,
+            spans=self.spans,
+        )
+
+    def slice_or_keyset(self, name: str, *, has_one_status: bool) -> Slice | KeysetSlice:
+        """Return the numbered page of a list without further filters, otherwise as `keyset`. Raises InvalidFields."""
+        if has_one_status and self.cursor is None and self.sort is None and not self.spans:
+            return self.part
+        return self.keyset(name)
+
+    def _usual(self, default: Sort, *, by_change: bool) -> Sort:
+        if by_change and self.spans.updated:
+            return OLDEST_CHANGE_FIRST
+        return EARLIEST_FIRST if self.spans.scheduled else default
+
+    def _cursor(self, name: str, asked: Sort | None) -> Cursor | None:
+        if self.part.page > 1:
+            message = "A list with these parameters has no numbered pages. Send the `nextCursor` of the page before."
+            refuse_any([FieldError(field="page", code="CURSOR_REQUIRED", message=message)])
+        if self.cursor is None:
+            return None
+        try:
+            cursor = cursor_in(name, self.cursor)
+        except WrongCursor:
+            cursor = None
+        # A client can encode any cursor.
+        if cursor is None or asked not in (None, cursor.sort) or sort_text(cursor.sort) not in self.sorts:
+            message = "Send a `nextCursor` of this list unchanged, with the same filters and the same sort."
+            refuse_any([FieldError(field="cursor", code="INVALID_CURSOR", message=message)])
+        return cursor
+
+    def _wrong_spans(self) -> Iterator[FieldError]:
+        for span, start, end in (
+            (self.spans.created, "createdFrom", "createdTo"),
+            (self.spans.scheduled, "scheduledFrom", "scheduledTo"),
+        ):
+            if span.since is not None and span.until is not None and span.until <= span.since:
+                message = f"{end} must be later than {start}; it is the first instant after the range."
+                yield FieldError(field=end, code="INVALID_RANGE", message=message)
+
+
+async def _history(
+    created_from: Annotated[
+        IfSent[Instant], Query(alias="createdFrom", description="Only items created at this time or later.")
+    ] = None,
+    created_to: Annotated[
+        IfSent[Instant], Query(alias="createdTo", description="Only items created before this time.")
+    ] = None,
+    updated_since: Annotated[
+        IfSent[Instant],
+        Query(
+            alias="updatedSince",
+            description="Only items whose `updatedAt` is this time or later. A change becomes visible up to a minute"
+            " after its `updatedAt`: to follow changes, ask again from a minute before the newest one that you have.",
+        ),
+    ] = None,
+) -> Spans:
+    return Spans(created=Span(since=created_from, until=created_to), updated=Span(since=updated_since))
+
+
+async def _scheduled(
+    scheduled_from: Annotated[
+        IfSent[Instant],
+        Query(alias="scheduledFrom", description="Only items whose `scheduledAt` is this time or later."),
+    ] = None,
+    scheduled_to: Annotated[
+        IfSent[Instant], Query(alias="scheduledTo", description="Only items whose `scheduledAt` is before this time.")
+    ] = None,
+) -> Span:
+    return Span(since=scheduled_from, until=scheduled_to)
+
+
+_Cursor = Annotated[
+    IfSent[CursorText],
+    Query(description="The `nextCursor` of the page before. Rows that are added meanwhile move no other row."),
+]
+_History = Annotated[Spans, Depends(_history)]
+_Scheduled = Annotated[Span, Depends(_scheduled)]
+
+
+async def _record_list(
+    part: PageQuery,
+    spans: _History,
+    cursor: _Cursor = None,
+    sort: Annotated[
+        IfSent[RecordSort],
+        Query(
+            description="Order of the list. Default: `updatedAt:asc` with `updatedSince`, otherwise `createdAt:desc`."
+        ),
+    ] = None,
+) -> ListQuery:
+    return ListQuery(part=part, cursor=cursor, sort=sort, spans=spans, sorts=get_args(RecordSort))
+
+
+async def _interview_list(
+    part: PageQuery,
+    spans: _History,
+    scheduled: _Scheduled,
+    cursor: _Cursor = None,
+    sort: Annotated[
+        IfSent[InterviewSort],
+        Query(
+            description="Order of the list. Default: `updatedAt:asc` with `updatedSince`, `scheduledAt:asc` with"
+            " `scheduledFrom` or `scheduledTo`, otherwise `createdAt:desc`."
+        ),
+    ] = None,
+) -> ListQuery:
+    spans = Spans(created=spans.created, updated=spans.updated, scheduled=scheduled)
+    return ListQuery(part=part, cursor=cursor, sort=sort, spans=spans, sorts=get_args(InterviewSort))
+
+
+async def _attempt_list(
+    spans: _History,
+    scheduled: _Scheduled,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: _Cursor = None,
+    sort: Annotated[
+        IfSent[AttemptSort],
+        Query(
+            description="Order of the list. Default: `scheduledAt:asc` with `scheduledFrom` or `scheduledTo`, otherwise"
+            " `scheduledAt:desc`."
+        ),
+    ] = None,
+) -> ListQuery:
+    spans = Spans(created=spans.created, updated=spans.updated, scheduled=scheduled)
+    return ListQuery(
+        part=Slice(page=1, limit=limit), cursor=cursor, sort=sort, spans=spans, sorts=get_args(AttemptSort)
+    )
+
+
+RecordList = Annotated[ListQuery, Depends(_record_list)]
+InterviewList = Annotated[ListQuery, Depends(_interview_list)]
+AttemptList = Annotated[ListQuery, Depends(_attempt_list)]

@@ -1,0 +1,415 @@
+"""Lists over HTTP by time, status and order, and their cursors."""
+
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from scheduler.domain.attempt import Cancelled, Reason
+from scheduler.domain.principal import KeyKind
+from scheduler.persistence.keyset import LOOKED_AT, NARROW
+from tests.api_shim.answers import data, refusal, wrong_fields
+from tests.api_shim.bodies import JOB, candidate
+from tests.api_shim.calls import an_online_agent
+from tests.api_shim.intake import Intake, Worker
+from tests.architecture.rules import does, does_not
+from tests.conftest import NOON
+from tests.support.big_tables import add_candidates, add_pending_calls
+from tests.support.builders import Tenant, a_pending_attempt, a_placed_attempt, an_attempt_of_unknown_outcome
+
+TABLES = {"/interviews": "interviews", "/candidates": "candidates", "/jobs": "jobs", "/call-attempts": "attempts"}
+BY_CURSOR = tuple(TABLES)
+MINUTE = timedelta(minutes=1)
+
+
+def text(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def ids(intake: Intake, path: str, **asked: Any) -> list[str]:
+    return [each["id"] for each in data(intake.get(path, **asked))["items"]]
+
+
+def pages(intake: Intake, path: str, **asked: Any) -> Iterator[list[str]]:
+    """Follow the cursors of a list from its first page to its last one."""
+    cursor: dict[str, str] = {}
+    while True:
+        page = data(intake.get(path, **asked, **cursor))
+        yield [each["id"] for each in page["items"]]
+        assert page["pagination"]["hasNextPage"] is (page["pagination"]["nextCursor"] is not None)
+        if page["pagination"]["nextCursor"] is None:
+            return
+        cursor = {"cursor": page["pagination"]["nextCursor"]}
+
+
+def whole(intake: Intake, path: str, **asked: Any) -> list[str]:
+    return [each for page in pages(intake, path, **asked) for each in page]
+
+
+@pytest.fixture
+def five(intake: Intake, tenant: Tenant) -> dict[str, list[str]]:
+    """Five rows of each list, the oldest first, created a minute apart from NOON on. Each changed an hour later."""
+    for number in range(5):
+        attempt = a_pending_attempt(tenant)
+        job = intake.made("/jobs", JOB)["id"]
+        at = NOON + number * MINUTE
+        person = intake.ask(f"SELECT candidate_id FROM interviews WHERE id = '{attempt.interview_id}'")[0][0]
+        rows = {"interviews": attempt.interview_id, "candidates": person, "jobs": UUID(job), "attempts": attempt.id}
+        for table, row_id in rows.items():
+            change = f"UPDATE {table} SET created_at = :at, updated_at = :updated WHERE id = :id"
+            intake.change(change, at=at, updated=at + timedelta(hours=1), id=row_id)
+        intake.change("UPDATE attempts SET due_at = :at WHERE id = :id", at=at + timedelta(days=1), id=attempt.id)
+    return {
+        path: [str(row[0]) for row in intake.ask(f"SELECT id FROM {table} ORDER BY created_at")]
+        for path, table in TABLES.items()
+    }
+
+
+@does("F7-8")
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_list_has_the_rows_created_in_a_range(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    rows = five[path]
+    first, last = text(NOON + MINUTE), text(NOON + 3 * MINUTE)
+    assert set(ids(intake, path, createdFrom=first)) == set(rows[1:])
+    assert set(ids(intake, path, createdTo=last)) == set(rows[:3])
+    assert set(ids(intake, path, createdFrom=first, createdTo=last)) == set(rows[1:3])
+    assert ids(intake, path, createdFrom=text(NOON + 5 * MINUTE)) == []
+
+
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_list_has_the_rows_updated_since(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    rows = five[path]
+    since = text(NOON + timedelta(hours=1) + 2 * MINUTE)
+    assert set(ids(intake, path, updatedSince=since)) == set(rows[2:])
+    both = {"updatedSince": since, "createdTo": text(NOON + 4 * MINUTE)}
+    assert set(ids(intake, path, **both)) == set(rows[2:4])
+
+
+@pytest.mark.parametrize("path", ["/interviews", "/call-attempts"])
+def test_list_has_the_rows_scheduled_in_a_range(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    rows, day = five[path], NOON + timedelta(days=1)
+    both = {"scheduledFrom": text(day + MINUTE), "scheduledTo": text(day + 4 * MINUTE)}
+    assert ids(intake, path, **both) == rows[1:4], "the earliest first"
+    assert ids(intake, path, **both, sort="scheduledAt:desc") == rows[1:4][::-1]
+    assert set(ids(intake, path, **both, createdFrom=text(NOON + 2 * MINUTE))) == set(rows[2:4])
+    assert ids(intake, path, scheduledFrom=text(day + 5 * MINUTE)) == []
+
+
+@pytest.mark.parametrize("by", ["createdAt", "updatedAt", "scheduledAt"])
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_list_is_sorted_in_both_directions(intake: Intake, five: dict[str, list[str]], path: str, by: str) -> None:
+    allowed = {"/interviews": {"createdAt", "updatedAt", "scheduledAt"}, "/call-attempts": {"scheduledAt"}}
+    if by not in allowed.get(path, {"createdAt", "updatedAt"}):
+        assert wrong_fields(intake.get(path, sort=f"{by}:asc")) == [("sort", "INVALID_VALUE")]
+        return
+    assert ids(intake, path, sort=f"{by}:asc") == five[path]
+    assert ids(intake, path, sort=f"{by}:desc") == five[path][::-1]
+    assert [*pages(intake, path, sort=f"{by}:asc", limit=2)] == [five[path][:2], five[path][2:4], five[path][4:]]
+
+
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_default_order_is_newest_first(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    newest_first = five[path][::-1]
+    assert ids(intake, path) == newest_first
+    assert whole(intake, path, limit=2) == newest_first
+    if path != "/call-attempts":
+        assert ids(intake, path, updatedSince=text(NOON)) == five[path], "the oldest change first"
+
+
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_rows_added_meanwhile_move_no_cursor(
+    intake: Intake, tenant: Tenant, five: dict[str, list[str]], path: str
+) -> None:
+    """A numbered page would repeat the rows that new ones have pushed onto it."""
+    seen = []
+    newer = {"created_at": NOON + timedelta(hours=1), "due_at": NOON + timedelta(days=9)}
+    for page in pages(intake, path, limit=2):
+        seen += page
+        a_pending_attempt(tenant)
+        intake.made("/jobs", JOB)
+        column = "due_at" if path == "/call-attempts" else "created_at"
+        change = f"UPDATE {TABLES[path]} SET {column} = :at WHERE NOT id = ANY (CAST(:ids AS uuid[]))"
+        intake.change(change, at=newer[column], ids=five[path])
+    assert seen == five[path][::-1]
+    assert len(whole(intake, path)) == 5 + 3
+
+
+def test_row_deleted_at_the_cursor_does_not_end_the_list(intake: Intake, five: dict[str, list[str]]) -> None:
+    newest = five["/jobs"][::-1]
+    cursor = data(intake.get("/jobs", limit=2))["pagination"]["nextCursor"]
+    assert data(intake.delete(f"/jobs/{newest[1]}")) is True
+    assert ids(intake, "/jobs", cursor=cursor) == newest[2:]
+
+
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_rows_of_one_instant_are_all_listed(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    intake.change(f"UPDATE {TABLES[path]} SET created_at = :at, updated_at = :at", at=NOON)
+    if path == "/call-attempts":
+        intake.change("UPDATE attempts SET due_at = :at", at=NOON)
+    for direction in ("asc", "desc"):
+        by = "scheduledAt" if path == "/call-attempts" else "createdAt"
+        found = whole(intake, path, sort=f"{by}:{direction}", limit=2)
+        assert [UUID(each) for each in found] == sorted(map(UUID, five[path]), reverse=direction == "desc")
+
+
+# ---- statuses
+
+
+def test_interviews_of_several_statuses_are_listed(intake: Intake, worker: Worker, tenant: Tenant) -> None:
+    waits, calls = a_pending_attempt(tenant), a_placed_attempt(tenant)
+    failed = an_attempt_of_unknown_outcome(tenant)
+    by_status = {
+        "SCHEDULED": str(waits.interview_id),
+        "IN_PROGRESS": str(calls.interview_id),
+        "FAILED": str(failed.interview_id),
+        "COMPLETED": intake.interview(isTest=True)["id"],
+    }
+    for sort in ("createdAt:asc", "updatedAt:asc", "scheduledAt:asc"):
+        for first, one in by_status.items():
+            assert ids(intake, "/interviews", status=first, sort=sort) == [one], (first, sort)
+            for second, other in by_status.items():
+                expected = {one, other}
+                found = ids(intake, "/interviews", status=[first, second], sort=sort)
+                assert set(found) == expected, (first, second, sort)
+                assert len(found) == len(expected)
+    assert set(ids(intake, "/interviews", status=["FAILED", "FAILED"])) == {by_status["FAILED"]}
+
+
+def test_attempts_of_several_statuses_are_listed(intake: Intake, tenant: Tenant) -> None:
+    waits, calls, failed = a_pending_attempt(tenant), a_placed_attempt(tenant), an_attempt_of_unknown_outcome(tenant)
+    cancelled = a_pending_attempt(tenant)
+    tenant.take(cancelled, Cancelled(reason=Reason.CANCELLED_BY_USER))
+    by_status = {"PENDING": waits, "IN_PROGRESS": calls, "FAILED": failed, "CANCELLED": cancelled}
+    for first, one in by_status.items():
+        for second, two in by_status.items():
+            found = ids(intake, "/call-attempts", status=[first, second])
+            assert set(found) == {str(one.id), str(two.id)}, (first, second)
+            assert len(found) == len(set(found))
+    assert set(ids(intake, "/call-attempts")) == {str(each.id) for each in by_status.values()}
+    assert ids(intake, "/call-attempts", status="COMPLETED") == []
+
+
+def test_candidates_and_jobs_of_several_statuses_are_listed(intake: Intake) -> None:
+    people = {each: intake.made("/candidates", candidate(status=each))["id"] for each in ("APPLIED", "REJECTED")}
+    intake.made("/candidates", candidate(status="ACCEPTED"))
+    for more in ({}, {"sort": "updatedAt:desc"}, {"createdFrom": "2020-01-01T00:00:00Z"}):
+        assert set(ids(intake, "/candidates", status=[*people], **more)) == {*people.values()}
+        assert ids(intake, "/candidates", status="REJECTED", **more) == [people["REJECTED"]]
+    opened, closed = (intake.made("/jobs", JOB)["id"] for _ in range(2))
+    data(intake.patch(f"/jobs/{closed}", {"status": "CLOSED"}))
+    assert set(ids(intake, "/jobs", status=["OPEN", "CLOSED"])) == {opened, closed}
+    assert ids(intake, "/jobs", status="CLOSED", sort="createdAt:asc") == [closed]
+
+
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_wrong_status_among_several_is_named(intake: Intake, path: str) -> None:
+    for query in ("status=NOBODY", "status=NOBODY&status=", "status="):
+        wrong = wrong_fields(intake.send("GET", f"{path}?{query}"))
+        assert set(wrong) == {("status", "INVALID_VALUE")}, query
+
+
+# ---- call attempts of all interviews
+
+
+def test_attempts_are_listed_as_their_interview_lists_them(intake: Intake, tenant: Tenant) -> None:
+    first = a_pending_attempt(tenant)
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
+    second = a_pending_attempt(tenant, interview_id=first.interview_id)
+    other = a_pending_attempt(tenant)
+    listed = {each["id"]: each for each in data(intake.get("/call-attempts"))["items"]}
+    assert listed.keys() == {str(each.id) for each in (first, second, other)}
+    for each in data(intake.get(f"/interviews/{first.interview_id}/call-attempts"))["items"]:
+        assert listed[each["id"]] == each
+    of_interview = ids(intake, "/call-attempts", interviewId=str(first.interview_id))
+    assert set(of_interview) == {str(first.id), str(second.id)}
+    assert ids(intake, "/call-attempts", interviewId=str(first.interview_id), status="PENDING") == [str(second.id)]
+    [person] = intake.ask(f"SELECT candidate_id FROM interviews WHERE id = '{other.interview_id}'")[0]
+    assert ids(intake, "/call-attempts", candidateId=str(person)) == [str(other.id)]
+    assert ids(intake, "/call-attempts", candidateId=str(uuid4())) == []
+    assert ids(intake, "/call-attempts", interviewId=str(uuid4())) == []
+
+
+def test_deleted_attempts_and_interviews_are_not_listed(intake: Intake, tenant: Tenant) -> None:
+    deleted, hidden, shown = (a_pending_attempt(tenant) for _ in range(3))
+    for each in (deleted, hidden):
+        tenant.take(each, Cancelled(reason=Reason.CANCELLED_BY_USER))
+    tenant.change("UPDATE attempts SET deleted_at = ended_at WHERE id = :id", id=deleted.id)
+    tenant.change("UPDATE interviews SET deleted_at = updated_at WHERE id = :id", id=hidden.interview_id)
+    assert ids(intake, "/call-attempts") == [str(shown.id)]
+    assert ids(intake, "/call-attempts", interviewId=str(hidden.interview_id)) == []
+    for sort in ("createdAt:asc", "updatedAt:asc", "scheduledAt:asc"):
+        assert str(hidden.interview_id) not in ids(intake, "/interviews", sort=sort)
+
+
+def test_interview_is_listed_once_by_its_newest_attempt(intake: Intake, tenant: Tenant) -> None:
+    first = a_pending_attempt(tenant)
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
+    tenant.change("UPDATE attempts SET due_at = :at WHERE id = :id", at=NOON + timedelta(days=3), id=first.id)
+    second = a_pending_attempt(tenant, interview_id=first.interview_id)
+    change = "UPDATE attempts SET due_at = :at, created_at = :created WHERE id = :id"
+    tenant.change(change, at=NOON + timedelta(days=5), created=NOON + timedelta(days=4), id=second.id)
+    assert ids(intake, "/interviews", sort="scheduledAt:asc") == [str(first.interview_id)]
+    assert ids(intake, "/interviews", scheduledTo=text(NOON + timedelta(days=4))) == []
+    for more in ({}, {"sort": "createdAt:asc"}, {"agentId": str(intake.seeded.agent_id)}):
+        found = ids(intake, "/interviews", scheduledFrom=text(NOON + timedelta(days=4)), **more)
+        assert found == [str(first.interview_id)], more
+
+
+def test_online_interview_is_listed_by_its_own_time(intake: Intake, worker: Worker) -> None:
+    agent = str(an_online_agent(intake))
+    at = "2026-04-07T10:00:00Z"
+    online = intake.interview(agentId=agent, scheduledAt=at)["id"]
+    without_time = intake.interview(agentId=agent)["id"]
+    assert ids(intake, "/interviews", scheduledFrom=at, scheduledTo="2026-04-07T10:00:01Z") == [online]
+    assert ids(intake, "/interviews", sort="scheduledAt:desc") == [online]
+    assert set(ids(intake, "/interviews")) == {online, without_time}
+
+
+# ---- long lists
+
+
+def test_rare_filter_ends_its_page_early_and_goes_on(intake: Intake, postgres_url: str) -> None:
+    """No index finds the one candidate of this status among changes. Each page looks at a limited number of rows."""
+    count = 2 * LOOKED_AT + 10
+    add_candidates(postgres_url, intake.seeded, NOON, count)
+    intake.change("UPDATE candidates SET updated_at = created_at")
+    rare = intake.ask("SELECT id FROM candidates ORDER BY created_at LIMIT 1")[0][0]
+    intake.change("UPDATE candidates SET status = 'REJECTED' WHERE id = :id", id=rare)
+    found = [*pages(intake, "/candidates", status="REJECTED", sort="updatedAt:desc")]
+    assert found == [[], [], [str(rare)]]
+    assert [*pages(intake, "/candidates", status="REJECTED", sort="createdAt:asc")] == [[str(rare)]]
+
+
+def test_every_row_of_a_long_list_is_returned_once(intake: Intake, postgres_url: str) -> None:
+    count = NARROW + 50
+    add_pending_calls(postgres_url, intake.seeded, NOON, count)
+    agent = str(intake.seeded.agent_id)
+    for path, asked in (
+        ("/interviews", {"agentId": agent, "sort": "createdAt:asc"}),
+        ("/interviews", {"sort": "scheduledAt:asc"}),
+        ("/candidates", {"search": "example", "sort": "createdAt:asc"}),
+        ("/candidates", {}),
+        ("/call-attempts", {}),
+        ("/call-attempts", {"createdTo": text(NOON + MINUTE)}),
+    ):
+        found = whole(intake, path, limit=100, **asked)
+        assert len(found) == len(set(found)) == count, (path, asked)
+
+
+# ---- parameters
+
+WRONG_INSTANTS = (
+    *("2026-04-02", "2026-04-02T07:00:00", "2026-04-02 07:00:00Z", "2026-02-30T07:00:00Z", "0000-01-01T00:00:00Z"),
+    *("1", "", "now"),
+)
+
+
+@pytest.mark.parametrize("path", BY_CURSOR)
+@pytest.mark.parametrize("value", [*WRONG_INSTANTS])
+def test_wrong_instant_is_named(intake: Intake, path: str, value: str) -> None:
+    assert wrong_fields(intake.get(path, updatedSince=value)) == [("updatedSince", "INVALID_DATE_TIME")]
+
+
+def test_instant_may_have_an_offset_and_a_fraction(intake: Intake, five: dict[str, list[str]]) -> None:
+    since = "2026-04-02T14:03:00.000001+02:00"
+    assert ids(intake, "/jobs", createdFrom=since) == five["/jobs"][:3:-1]
+    assert NOON + 3 * MINUTE < datetime.fromisoformat(since) < NOON + 4 * MINUTE
+    first, last = "0001-01-01T00:00:00+14:00", "9999-12-31t23:59:59.123456789-14:00"
+    assert ids(intake, "/jobs", createdFrom=first, createdTo=last) == five["/jobs"][::-1]
+
+
+@pytest.mark.parametrize("name", ["created", "scheduled"])
+def test_range_that_ends_before_it_begins_is_named(intake: Intake, name: str) -> None:
+    at = text(NOON)
+    asked = {f"{name}From": at, f"{name}To": at}
+    assert wrong_fields(intake.get("/interviews", **asked)) == [(f"{name}To", "INVALID_RANGE")]
+
+
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_cursor_of_another_list_is_named(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    cursors = {each: data(intake.get(each, limit=2))["pagination"]["nextCursor"] for each in BY_CURSOR}
+    own = cursors.pop(path)
+    by = "scheduledAt" if path == "/call-attempts" else "createdAt"
+    assert ids(intake, path, cursor=own) == five[path][::-1][2:]
+    name, rest = path[1:], f"2026-04-02T12:00:00+00:00 {uuid4()}"
+    assert data(intake.get(path, cursor=_encoded(f"{name} {by}:desc {rest}"))), "this one has the form of a cursor"
+    forged = [
+        f"{name} {by}:desc now {uuid4()}",
+        f"{name} {by}:down {rest}",
+        f"{name} dueAt:asc {rest}",
+        f"{name} {rest}",
+    ]
+    if path != "/interviews":
+        forged.append(f"{name} {'createdAt' if path == '/call-attempts' else 'scheduledAt'}:asc {rest}")
+    forged.append(f"{name} {by}:desc 0001-01-01T00:00:00+14:00 {uuid4()}")
+    changed = [own[:-1], own + "A", own[2:], "é", "AAAA", "a" * 300, *map(_encoded, forged)]
+    for cursor in [*cursors.values(), *changed]:
+        assert wrong_fields(intake.get(path, cursor=cursor)) == [("cursor", "INVALID_CURSOR")], cursor
+    assert ids(intake, path, cursor=own, sort=f"{by}:desc") == five[path][::-1][2:]
+    assert wrong_fields(intake.get(path, cursor=own, sort=f"{by}:asc")) == [("cursor", "INVALID_CURSOR")]
+
+
+def _encoded(content: str) -> str:
+    return urlsafe_b64encode(content.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("path", ["/interviews", "/candidates", "/jobs"])
+def test_page_number_of_a_list_by_cursor_is_named(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    cursor = data(intake.get(path, limit=2))["pagination"]["nextCursor"]
+    for asked in ({"cursor": cursor}, {"sort": "createdAt:asc"}, {"createdFrom": text(NOON)}):
+        assert wrong_fields(intake.get(path, page=2, **asked)) == [("page", "CURSOR_REQUIRED")], asked
+    assert wrong_fields(intake.get("/call-attempts", page=1)) == [("page", "UNKNOWN_PARAMETER")]
+
+
+def test_list_by_cursor_has_no_total(intake: Intake, five: dict[str, list[str]]) -> None:
+    page = data(intake.get("/jobs", sort="createdAt:asc", limit=2))["pagination"]
+    assert {**page, "nextCursor": None} == {
+        "page": None,
+        "limit": 2,
+        "total": None,
+        "totalIsEstimate": False,
+        "totalPages": None,
+        "hasNextPage": True,
+        "hasPreviousPage": False,
+        "nextCursor": None,
+    }
+    following = data(intake.get("/jobs", cursor=page["nextCursor"], limit=3))["pagination"]
+    assert following["nextCursor"] is None
+    assert (following["hasNextPage"], following["hasPreviousPage"]) == (False, True)
+
+
+# ---- tenants
+
+
+@does_not("F7-8")
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_filters_and_cursors_reach_no_other_company(
+    intake: Intake, tenant: Tenant, five: dict[str, list[str]], path: str
+) -> None:
+    cursor = data(intake.get(path, limit=1))["pagination"]["nextCursor"]
+    [interview, person] = intake.ask("SELECT id, candidate_id FROM interviews LIMIT 1")[0]
+    stranger = intake.with_key_of_another_company()
+    asked: list[dict[str, Any]] = [{}, {"cursor": cursor}, {"createdFrom": text(NOON)}, {"updatedSince": text(NOON)}]
+    if path == "/call-attempts":
+        asked += [{"interviewId": str(interview)}, {"candidateId": str(person)}, {"status": "PENDING"}]
+        asked += [{"scheduledFrom": text(NOON)}]
+    if path == "/interviews":
+        asked += [{"candidateId": str(person), "sort": "createdAt:asc"}, {"scheduledFrom": text(NOON)}]
+        asked += [{"status": ["SCHEDULED", "FAILED"]}]
+    for each in asked:
+        assert ids(stranger, path, **each) == [], each
+    assert len(ids(intake, path)) == 5
+
+
+def test_ats_key_names_the_company_of_the_attempts(intake: Intake, tenant: Tenant) -> None:
+    attempt = a_pending_attempt(tenant)
+    principal, key = intake.new_key(kind=KeyKind.ATS)
+    ats, mine = intake.with_key(key), str(intake.seeded.company_id)
+    assert refusal(ats.get("/call-attempts", companyId=mine)) == (403, "RESOURCE_ACCESS_DENIED")
+    intake.adopt(principal)
+    assert refusal(ats.get("/call-attempts")) == (400, "COMPANY_ID_REQUIRED")
+    assert ids(ats, "/call-attempts", companyId=mine) == [str(attempt.id)]
+    assert refusal(intake.with_new_key("read:candidates").get("/call-attempts")) == (403, "INSUFFICIENT_PERMISSIONS")
