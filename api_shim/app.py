@@ -25,6 +25,7 @@ from api_shim.routes import (
     commands,
     companies,
     docs_page,
+    events,
     health,
     interviews,
     invitations,
@@ -101,6 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         commands,
         invitations,
         billing,
+        events,
         health,
         docs_page,
     ):

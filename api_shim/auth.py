@@ -13,6 +13,7 @@ from api_shim.errors import too_often
 from api_shim.openapi_responses import IfSent
 from api_shim.queries import check_query
 from scheduler.assembly import ApiUseCases
+from scheduler.domain import partner_event
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
 from scheduler.use_cases.resources.keys import must_have
@@ -38,6 +39,7 @@ WRITE_AGENTS = "write:agents"
 DELETE_AGENTS = "delete:agents"
 READ_PHONE_NUMBERS = "read:phone-numbers"
 READ_BILLING = "read:billing"
+READ_WEBHOOKS = partner_event.READ_WEBHOOKS
 
 _COMPANY_ID = "companyId"
 

@@ -32,6 +32,7 @@ from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.find import Find
 from scheduler.use_cases.operations.key_pages import KeyPages
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from scheduler.use_cases.operations.operator_pages import OperatorPages
 from scheduler.use_cases.operations.pauses import Pauses
@@ -46,6 +47,7 @@ from scheduler.use_cases.resources.agents import Agents
 from scheduler.use_cases.resources.candidates import Candidates
 from scheduler.use_cases.resources.command_lookup import CommandLookup
 from scheduler.use_cases.resources.companies import Companies
+from scheduler.use_cases.resources.events import Events
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.jobs import Jobs
 from scheduler.use_cases.resources.keys import Keys
@@ -79,6 +81,7 @@ class ApiUseCases:
     agents: Agents
     owners: Owners
     usage: Usage
+    events: Events
     health: Database
     """Only for health checks."""
     command_lookup: CommandLookup
@@ -101,6 +104,7 @@ class WorkerUseCases:
     purge: Purge
     erase: Erase
     alarm_posts: AlarmPosts
+    number_events: NumberEvents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +186,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         agents=Agents(database, writes),
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
+        events=Events(database),
         health=for_health,
         command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
         databases=(database, for_keys, for_callbacks, for_health, for_lookups),
@@ -255,6 +260,7 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         purge=Purge(database, hints, now),
         erase=Erase(context, hints),
         alarm_posts=AlarmPosts(database, alarm_receiver(settings), now),
+        number_events=NumberEvents(database, hints),
     )
 
 

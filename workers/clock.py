@@ -45,6 +45,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._next_purge = 0.0
         self._next_announcement = 0.0
         self._next_resend = 0.0
+        self._next_numbering = 0.0
         self._has_failed = False
         self._presence: Presence | None = None
         self._process = Announcement(times=settings().times)
@@ -93,16 +94,27 @@ class Clock(Scheduler):  # type: ignore[misc]
         if instant >= self._next_purge:
             self._next_purge = instant + _PURGE_EVERY
             self._release.hint_purge()
+        wait = self._until_sweep()
         # `Database` logs it once.
         with suppress(ClockWrong):
-            return self._until_next(self._round(instant))
-        return self._until_sweep()
+            wait = self._until_next(self._round(instant))
+        # After the release, which must not wait for it.
+        if instant >= self._next_numbering:
+            self._next_numbering = instant + _TICK_S
+            self._number_events()
+        return wait
 
     def _fold_tallies(self) -> None:
         try:
             self._release.fold_tallies()
         except Exception:  # noqa: BLE001 - figures must not stop the releases
             _log.exception("tallies_not_folded: the counters of /metrics could not be added up; the next sweep retries")
+
+    def _number_events(self) -> None:
+        try:
+            self._release.number_events()
+        except Exception:  # noqa: BLE001 - partners' events must not stop the releases
+            _log.exception("events_not_numbered: partners' events could not be numbered; the next tick retries")
 
     def _round(self, instant: float) -> Round:
         # No hints for unfinished work after a failed round: a query that fails for them must not stop the releases.

@@ -218,6 +218,11 @@ def post_alarms(_: list[str]) -> None:
     use_cases().alarm_posts.send()
 
 
+@app.task(name=names.NUMBER_EVENTS, base=QuietTask)  # type: ignore[untyped-decorator]
+def number_events(_: list[str]) -> None:
+    use_cases().number_events.all()
+
+
 @app.task(name=names.ERASE, base=QuietTask)  # type: ignore[untyped-decorator]
 def erase(company_ids: list[str]) -> None:
     _each(map(UUID, company_ids), use_cases().erase.company)

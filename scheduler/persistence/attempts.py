@@ -13,7 +13,9 @@ from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.schedule import Schedule, ScheduleWarning
+from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.state_machine import arrow_of, evolve
+from scheduler.persistence import events
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
 from scheduler.persistence.many import among_given, insert_all, update_all
@@ -110,10 +112,14 @@ class CalleeRow:
 
 
 class Attempts(Store):
-    def add(self, attempt: Attempt, event: Event, actor: str) -> None:
-        """Insert a new attempt with the first row of its history."""
-        self._connection.write(_ADD, attempt.id, columns_of(attempt))
-        self._connection.write(_ADD_TO_HISTORY, (attempt.id, attempt.epoch), history_row(None, attempt, event, actor))
+    def add(self, attempt: Attempt, event: Event, actor: str, *, retry_of: UUID | None = None) -> None:
+        """Insert a new attempt with the first row of its history. `retry_of` is the attempt that it repeats."""
+        with self._connection.together():
+            self._connection.write(_ADD, attempt.id, columns_of(attempt))
+            self._connection.write(
+                _ADD_TO_HISTORY, (attempt.id, attempt.epoch), history_row(None, attempt, event, actor)
+            )
+            events.note(self._connection, partner_events.of_attempt(None, attempt, event, retry_of=retry_of))
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return the attempts of an interview that were not deleted, oldest first."""
@@ -294,10 +300,12 @@ class Attempts(Store):
         moved = evolve(attempt, event, now)
         if self._connection.awaits(_ADD, attempt.id):
             self._connection.send()
-        self._connection.write(_SAVE, attempt.id, (attempt, moved))
-        self._connection.write(_ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
-        for key in tallies.of_event(attempt, moved, event):
-            self._connection.write(ADD_TALLY, key, (key, tallies.ONE))
+        with self._connection.together():
+            self._connection.write(_SAVE, attempt.id, (attempt, moved))
+            self._connection.write(_ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
+            events.note(self._connection, partner_events.of_attempt(attempt, moved, event))
+            for key in tallies.of_event(attempt, moved, event):
+                self._connection.write(ADD_TALLY, key, (key, tallies.ONE))
         if isinstance(event, NeverDialled):
             self._connection.execute(_CLOSE_TOKEN, {"token": attempt.token, "call_sid": event.call_sid})
         return moved

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
-from scheduler.domain.candidate import Candidate, CandidateFilter, CandidateStatus
+from scheduler.domain.candidate import Candidate, CandidateFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.keyset import NARROW, Branch, KeysetStore, has_row, of_other_spans

@@ -10,8 +10,23 @@ from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, and_, any_, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    and_,
+    any_,
+    delete,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
+from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
@@ -32,7 +47,9 @@ from scheduler.persistence.tables import (
     carrier_events,
     companies,
     erasures,
+    events,
     inbox,
+    interview_sequences,
     interviews,
     invitations,
     jobs,
@@ -41,6 +58,7 @@ from scheduler.persistence.tables import (
     reresolutions,
     stray_calls,
     users,
+    webhook_endpoints,
 )
 
 _TAKE_DUE_HINTS = taking(
@@ -169,12 +187,14 @@ class Erasures(Store):
     def _erase_next(self, company_id: UUID, limit: int, now: datetime) -> Counts | None:
         """Erase rows of the first kind that is left. Empty: nothing is left. None: it must wait."""
         steps: Sequence[Callable[[], Counts | None]] = (
+            lambda: self._events_of_company(company_id, limit),
             lambda: self._interviews(company_id, limit, now),
             lambda: self._candidates(company_id, limit),
             lambda: self._of(jobs, "jobs", company_id, limit),
             lambda: self._of(agents, "agents", company_id, limit),
             lambda: self._of(phone_numbers, "phoneNumbers", company_id, limit),
             lambda: _some({"carrierBackoffs": CarrierBackoffs(self._connection).forget_company(company_id)}),
+            lambda: self._of(webhook_endpoints, "webhooks", company_id, limit),
             lambda: self._of(reresolutions, "reresolutions", company_id, limit),
             lambda: self._of(invitations, "invitations", company_id, limit),
             lambda: self._members(company_id, limit),
@@ -204,12 +224,20 @@ class Erasures(Store):
             "carrierEvents": self._events(attempt_ids),
             "tokens": self._delete(attempt_tokens, among(attempt_tokens.c.attempt_id, attempt_ids)),
             "happenings": self._delete(attempt_history, among(attempt_history.c.attempt_id, attempt_ids)),
+            "sequences": self._delete(interview_sequences, among(interview_sequences.c.interview_id, ids)),
             "attempts": self._delete(attempts, among(attempts.c.id, attempt_ids)),
             "interviews": self._delete(interviews, among(interviews.c.id, ids)),
         }
         # A line whose gap still runs must stay: it blocks other calls to that phone. The purge deletes it later.
         hashes = [call.number_hash for call in calls if call.number_hash is not None]
         return _some({**counts, "lines": Lines(self._connection).forget_free(hashes, now)})
+
+    def _events_of_company(self, company_id: UUID, limit: int) -> Counts:
+        """Erase partner events, numbered or not. Only the deletion itself is kept, for the ATS."""
+        of_company = events.c.company_id.between(company_id, company_id)
+        is_kept = and_(events.c.type == EventType.COMPANY_DELETED.value, events.c.ats_principal_id.is_not(None))
+        some = select(events.c.id).where(of_company, not_(is_kept)).order_by(events.c.company_id).limit(limit)
+        return _some({"events": self._delete(events, events.c.id == any_(func.array(some.scalar_subquery())))})
 
     def _events(self, attempt_ids: Sequence[UUID]) -> int:
         # Skip locked events: their worker waits for the interview that we have locked. Once their token is deleted

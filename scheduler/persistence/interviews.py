@@ -9,9 +9,11 @@ from uuid import UUID
 
 from sqlalchemy import Column, ColumnElement, Select, and_, func, or_, select, update
 
-from scheduler.domain.attempt import AttemptState
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
 from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice, SortField
+from scheduler.lifecycle import partner_events
+from scheduler.persistence import events
 from scheduler.persistence.company_attempts import by_due_time, of_calls
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.keyset import Branch, KeysetStore, has_row, of_other_spans
@@ -68,7 +70,9 @@ _SET_STATUS = Write(execute=_set_statuses, turn=7)
 class Interviews(KeysetStore):
     def add(self, interview: Interview, content_hash: bytes | None = None) -> None:
         row = as_columns(interview, without={"deleted_at"}, content_hash=content_hash)
-        self._connection.write(_ADD, interview.id, row)
+        with self._connection.together():
+            self._connection.write(_ADD, interview.id, row)
+            events.note(self._connection, partner_events.of_new_interview(interview))
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
         """Return the interview, if it is this company's and not deleted."""
@@ -96,7 +100,7 @@ class Interviews(KeysetStore):
         return self._keyset_page(branches, asked, rows)
 
     def _named(self, company_id: UUID, filters: InterviewFilter) -> list[UUID] | None:
-        """Return the interviews of the external id, candidate, agent or job of the filter. None: without one, or they are many."""
+        """Return the interviews of the narrowest filter. None: without one, or they are many."""
         for column, value in _columns(filters):
             if value is not None:
                 ids = self._few(select(interviews.c.id).where(interviews.c.company_id == company_id, column == value))
@@ -129,13 +133,21 @@ class Interviews(KeysetStore):
         """Lock interviews like `lock_all`, without reading them: operators may not read all of them."""
         self._connection.execute(_LOCK_ROWS, {"ids": list(interview_ids)})
 
-    def set_status(self, interview_id: UUID, status: InterviewStatus, now: datetime) -> None:
+    def set_status(
+        self, interview: Interview, status: InterviewStatus, now: datetime, cause: Attempt | None = None
+    ) -> Interview:
+        """Set the status of an interview that the caller has locked. `cause` is the attempt whose end changes it."""
         over = status is not InterviewStatus.SCHEDULED
-        row = {"id": interview_id, "status": status.value, "finished_at": now if over else None, "updated_at": now}
-        self._connection.write(_SET_STATUS, interview_id, row)
+        after = replace(interview, status=status, finished_at=now if over else None)
+        row = {"id": after.id, "status": status.value, "finished_at": after.finished_at, "updated_at": now}
+        with self._connection.together():
+            self._connection.write(_SET_STATUS, after.id, row)
+            events.note(self._connection, partner_events.of_interview(interview, after, now, cause))
+        return after
 
-    def save(self, interview: Interview, now: datetime) -> Interview:
-        """Write the mutable fields of an interview that the caller has locked."""
+    def save(self, interview: Interview, now: datetime, *, before: Interview) -> Interview:
+        """Write the mutable fields of an interview that the caller has locked. `before` is what was stored."""
+        events.note(self._connection, partner_events.of_interview(before, interview, now))
         self._connection.execute(
             update(interviews)
             .where(interviews.c.id == interview.id)

@@ -40,7 +40,7 @@ def given_instant(name: str) -> BindParameter[datetime]:
 
 def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], suffix: str = "") -> None:
     """Insert rows that all have the same columns, in their order. `suffix` is SQL, such as ON CONFLICT."""
-    connection.write(table.name, _insertion(table, tuple(rows[0]), suffix), {"rows": _as_json(rows)})
+    connection.write(table.name, _insertion(table, tuple(rows[0]), suffix), {"rows": as_json(rows)})
 
 
 def update_all(connection: Connection, table: Table, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -49,7 +49,7 @@ def update_all(connection: Connection, table: Table, key: str, rows: Sequence[Ma
     is_mixed = any(len(row) < len(names) for row in rows)
     if is_mixed:
         rows = [{**row, _SET: sum(1 << place for place, name in enumerate(names) if name in row)} for row in rows]
-    values = {"rows": _as_json(rows), "count": len(rows)}
+    values = {"rows": as_json(rows), "count": len(rows)}
     connection.write(table.name, _change(table, key, names, is_mixed=is_mixed), values)
 
 
@@ -82,7 +82,8 @@ def _given(table: Table, names: tuple[str, ...], more: str = "") -> str:
     return f"json_to_recordset(CAST(%(rows)s AS json)) AS given ({columns}{more})"
 
 
-def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as one parameter of a statement."""
     return json.dumps(rows, default=_as_text)
 
 

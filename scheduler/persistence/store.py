@@ -111,6 +111,15 @@ class Statements:
             self._rows = {}
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send the writes of this block together, or later if the caller gathers writes."""
+        if self._gathers:
+            yield
+            return
+        with self.gathering():
+            yield
+
+    @contextmanager
     def undoable(self) -> Iterator[None]:
         """Undo the writes of this block, and no others, if it is left by an error. Only within `gathering`.
 

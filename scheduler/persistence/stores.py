@@ -31,6 +31,7 @@ from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.due_calls import DueCalls
 from scheduler.persistence.erasures import Erasures
 from scheduler.persistence.errors import ClockWrong
+from scheduler.persistence.events import Events
 from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
@@ -126,6 +127,7 @@ class Stores:
         self.corrections = Corrections(statements)
         self.due_calls = DueCalls(statements)
         self.erasures = Erasures(statements)
+        self.events = Events(statements)
         self.external_ids = ExternalIds(statements)
         self.inbox = Inbox(statements)
         self.interviews = Interviews(statements)

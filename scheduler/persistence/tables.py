@@ -829,3 +829,70 @@ console_acts = Table(
     Column("sent_at", _INSTANT, nullable=False),
     Index(None, "sent_at"),
 )
+
+# In the order in which they are written, by `entry`. Numbering gives each its place and its sequence.
+events = Table(
+    "events",
+    metadata,
+    # First the columns that `kept_events` returns, in its order. No foreign keys: the event of a deletion outlives the
+    # company.
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, nullable=False),
+    Column("ats_principal_id", Uuid),
+    Column("interview_id", Uuid),
+    Column("attempt_id", Uuid),
+    Column("type", Text, nullable=False),
+    Column("occurred_at", _INSTANT, nullable=False),
+    # Ids, states, codes and times. No name, number, address, title or metadata.
+    Column("data", JSONB, nullable=False),
+    Column("entry", BigInteger, Identity(always=True), nullable=False),
+    Column("place", BigInteger),
+    Column("sequence", Integer),
+    CheckConstraint("sequence IS NULL OR (place IS NOT NULL AND interview_id IS NOT NULL)", name="numbered_at_once"),
+    CheckConstraint("jsonb_typeof(data) = 'object' AND length(data::text) <= 2000", name="thin_data"),
+    Index("uq_events_place", "place", unique=True, postgresql_where=text("place IS NOT NULL")),
+    Index("ix_events_unnumbered", "entry", postgresql_where=text("place IS NULL")),
+    Index(None, "company_id", "place"),
+    Index(None, "ats_principal_id", "place", postgresql_where=text("ats_principal_id IS NOT NULL")),
+)
+
+interview_sequences = Table(
+    "interview_sequences",
+    metadata,
+    # The sequence of the last event of each interview. Kept after the event, so that no sequence is given twice.
+    Column("interview_id", Uuid, primary_key=True),
+    Column("last", Integer, nullable=False),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("principal_id", Uuid, nullable=False),
+    Column("api_key_id", Uuid, nullable=False),
+    # NULL: all companies that the ATS key of the principal has created.
+    Column("company_id", Uuid, ForeignKey("companies.id")),
+    Column("url", Text, nullable=False),
+    Column("name", Text),
+    Column("description", Text),
+    # Encrypted, as the secrets: the value of a header may be a password.
+    Column("headers", LargeBinary),
+    Column("events", ARRAY(Text), nullable=False),
+    Column("is_active", Boolean, nullable=False, server_default=text("true")),
+    Column("max_retries", Integer, nullable=False),
+    Column("timeout_ms", Integer, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("old_secret", LargeBinary),
+    Column("old_secret_until", _INSTANT),
+    Column("consecutive_failures", Integer, nullable=False, server_default=text("0")),
+    Column("failing_since", _INSTANT),
+    Column("circuit_opened_at", _INSTANT),
+    Column("probe_at", _INSTANT),
+    Column("disabled_at", _INSTANT),
+    Column("disabled_cause", Text),
+    *_timestamps(),
+    CheckConstraint("(disabled_at IS NULL) = (disabled_cause IS NULL)", name="disabled_for_a_cause"),
+    CheckConstraint("(old_secret IS NULL) = (old_secret_until IS NULL)", name="an_old_secret_ends"),
+    Index(None, "principal_id"),
+    Index(None, "company_id"),
+)

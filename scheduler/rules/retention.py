@@ -17,6 +17,8 @@ CARRIER_EVENTS = timedelta(days=30)
 HISTORY = timedelta(days=366)
 """The history of an attempt, for its explanation: as long as the longest period of usage, which it may have to explain.
 """
+EVENTS = timedelta(days=30)
+"""A numbered partner event. A partner that was away for so long reads the resources instead."""
 BACKOFFS = timedelta(days=7)
 """A back-off without new answers: as long as a call waits at most."""
 INVITATIONS = timedelta(days=30)

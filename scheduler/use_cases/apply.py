@@ -33,6 +33,7 @@ from scheduler.domain.command import (
 )
 from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
+from scheduler.domain.principal import OPERATORS
 from scheduler.domain.refusals import (
     AccessDenied,
     CallAttemptInProgress,
@@ -44,7 +45,7 @@ from scheduler.domain.refusals import (
 )
 from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle import interviews, scheduling
+from scheduler.lifecycle import interviews, partner_events, scheduling
 from scheduler.lifecycle.operator_decisions import on_decision
 from scheduler.logs import log, place_of
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
@@ -151,6 +152,9 @@ class Apply:
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command, answer, interview_id, turn.now)
+        if turn.command.company_id is not None and turn.command.principal_id != OPERATORS:
+            applied = partner_events.of_command(turn.command, interview_id, answer.refusal, turn.now)
+            turn.stores.events.note([applied])
         turn.stores.tallies.add({key_of(COMMAND): seconds_of(COMMAND, turn.now - turn.command.received_at)})
 
     def _do(self, turn: Turn) -> tuple[UUID, Answer]:
@@ -206,7 +210,7 @@ class Apply:
 
     def _update_interview(self, turn: Turn, request: UpdateInterview) -> None:
         stores = turn.stores
-        interview = lock_interview(stores, turn.company_id, request.interview_id)
+        before = interview = lock_interview(stores, turn.company_id, request.interview_id)
         if request.external_id is not None:
             external_id = ExternalId(kind=ExternalKind.INTERVIEW, company_id=turn.company_id, text=request.external_id)
             external_ids.must_be_free(stores, external_id, interview.id)
@@ -217,7 +221,7 @@ class Apply:
             interview = self._update_online(turn, interview, request)
         else:
             interview = self._update_phone(turn, interview, request)
-        stores.interviews.save(interview, turn.now)
+        stores.interviews.save(interview, turn.now, before=before)
 
     def _update_online(self, turn: Turn, interview: Interview, request: UpdateInterview) -> Interview:
         callee = callee_from(turn.stores.attempts.callee_of(interview.id))
@@ -272,19 +276,19 @@ class Apply:
 
     def _delete_interview(self, turn: Turn, request: DeleteInterview) -> None:
         stores = turn.stores
-        interview = lock_interview(stores, turn.company_id, request.interview_id)
+        before = interview = lock_interview(stores, turn.company_id, request.interview_id)
         attempt = stores.attempts.lock_open(interview.id)
         if attempt is not None and attempt.state is AttemptState.PENDING:
             stores.attempts.save(attempt, Cancelled(reason=Reason.INTERVIEW_DELETED), turn.actor, turn.now)
         if interview.status is InterviewStatus.SCHEDULED:
             interview = interviews.with_status(interview, InterviewStatus.CANCELLED, turn.now)
-        stores.interviews.save(replace(interview, deleted_at=turn.now), turn.now)
+        stores.interviews.save(replace(interview, deleted_at=turn.now), turn.now, before=before)
 
     # ---- POST, PATCH and DELETE …/call-attempts
 
     def _invoke(self, turn: Turn, request: InvokeAttempt) -> Attempt:
         stores = turn.stores
-        interview = lock_interview(stores, turn.company_id, request.interview_id)
+        before = interview = lock_interview(stores, turn.company_id, request.interview_id)
         if interview.type is AgentType.ONLINE:
             raise CallAttemptsNotSupported
         if interview.status in {InterviewStatus.COMPLETED, InterviewStatus.CANCELLED}:
@@ -301,16 +305,16 @@ class Apply:
         if replaced is not None:
             stores.attempts.save(replaced, Cancelled(reason=Reason.REPLACED), turn.actor, turn.now)
         interview = interviews.with_status(interview, InterviewStatus.SCHEDULED, turn.now)
-        interview = stores.interviews.save(interview, turn.now)
+        interview = stores.interviews.save(interview, turn.now, before=before)
         return self._new.first_attempt(turn, interview, callee, schedule, warnings, manual=True)
 
     def _reschedule(self, turn: Turn, request: RescheduleAttempt) -> Attempt:
-        interview = lock_interview(turn.stores, turn.company_id, request.interview_id)
+        before = lock_interview(turn.stores, turn.company_id, request.interview_id)
         attempt = self._lock_attempt(turn, request)
         if attempt.state is not AttemptState.PENDING:
             raise CallAttemptNotPending(status=attempt.state.value)
-        interview, attempt = self._move(turn, interview, attempt, request.scheduled_at, "scheduledAt")
-        turn.stores.interviews.save(interview, turn.now)
+        interview, attempt = self._move(turn, before, attempt, request.scheduled_at, "scheduledAt")
+        turn.stores.interviews.save(interview, turn.now, before=before)
         return attempt
 
     def _lock_attempt(self, turn: Turn, request: RescheduleAttempt | DeleteAttempt) -> Attempt:

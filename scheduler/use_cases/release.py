@@ -16,6 +16,7 @@ from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
@@ -56,6 +57,7 @@ class Release:
     def __init__(self, context: Context, hints: Hints, account_id: int) -> None:
         self._database = context.database
         self._tallies = Tallies(context.database)
+        self._events = NumberEvents(context.database, hints)
         self._hints = hints
         self._account_id = account_id
         self.now = context.now
@@ -164,6 +166,10 @@ class Release:
     def fold_tallies(self) -> None:
         """Add the amounts that all processes have appended to the totals. Raises DatabaseAway."""
         self._tallies.fold()
+
+    def number_events(self) -> None:
+        """Give new partner events their places in the order. Raises DatabaseAway."""
+        self._events.batch()
 
     def hint_purge(self) -> None:
         """Send the hint to purge rows whose retention has ended."""

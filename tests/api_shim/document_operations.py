@@ -35,6 +35,7 @@ OPERATIONS = {
         )
     },
     "getUsage": ("GET", "/billing/usage", "read:billing", {"200"}),
+    "listEvents": ("GET", "/events", "read:webhooks", {"200"}),
     "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
     "listInterviews": ("GET", "/interviews", "read:interviews", {"200"}),
     "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),

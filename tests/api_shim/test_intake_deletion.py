@@ -272,10 +272,11 @@ def test_f6_3_everything_is_erased_but_certificate_and_usage(intake: Intake, wor
     assert (erased["candidates"], erased["interviews"], erased["attempts"]) == (1, 1, 1)
     assert asked_at <= finished_at <= intake.now()
     left = {table: intake.count(table) for (table,) in intake.ask(TABLES)}
-    # Counts of requests are of the whole installation, and the audit names the deletion by ids.
+    # Counts of requests are of the whole installation. The audit and the event for the ATS name the deletion by ids.
     counts_of_all = {"tallies", "tally_entries"}
     filled = {table for table, count in left.items() if count} - counts_of_all
-    assert filled == {"api_keys", "audit", "carrier_accounts", "erasures"}
+    assert filled == {"api_keys", "audit", "carrier_accounts", "erasures", "events"}
+    assert intake.ask("SELECT type FROM events") == [("company.deleted",)]
     assert intake.ask("SELECT kind FROM api_keys") == [("ATS",)]
 
 

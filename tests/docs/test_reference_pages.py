@@ -11,6 +11,7 @@ from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.company import DEFAULT_DELAYS, NextDay
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import Refused
 from scheduler.lifecycle.retries import RETRIED
 from scheduler.lifecycle.state_machine import ARROWS, ENDS
@@ -71,6 +72,11 @@ def test_page_lists_each_value_in_order(head: str, expected: list[StrEnum]) -> N
         assert sorted(values) == sorted(expected)
     else:
         assert values == expected
+
+
+def test_page_lists_each_type_of_event_in_order() -> None:
+    head = "| type | when | data besides the ids |"
+    assert [plain(type_) for type_, *_ in rows(read("docs/reference/events.md"), head)] == [*EventType]
 
 
 def test_page_lists_each_reason_with_its_state() -> None:

@@ -36,6 +36,7 @@ FORBIDDEN = {
     "inbox": {"body", "answer", "packed_snapshot", "request_hash", "idempotency_key"},
     "carrier_events": {"raw", "fingerprint"},
     "carrier_backoffs": {"caller"},
+    "webhook_endpoints": {"url", "name", "description", "headers", "secret", "old_secret"},
 }
 """Columns with names, numbers, addresses, texts of clients or hashes of secrets."""
 UNREADABLE = {"assignments", "users", "memberships", "invitation_tokens"}
@@ -56,7 +57,7 @@ WRITTEN = {
 }
 LOCKED = {"interviews", "attempts"}
 """Tables whose rows may be locked, for which the role needs the right to change a column. A policy forbids changes."""
-INSERTED = {"console_sessions", "console_acts", "audit", "inbox"}
+INSERTED = {"console_sessions", "console_acts", "audit", "inbox", "events"}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,17 @@ def test_operator_adds_only_decisions_to_the_inbox(operator: Database, tenant: T
     ):
         with pytest.raises(ProgrammingError, match="violates row-level security"), operator.transaction() as stores:
             stores.inbox.add_all([other])
+
+
+@pytest.mark.parametrize(
+    ("type_", "is_own"), [("company.paused", True), ("company.resumed", True), ("interview.completed", False)]
+)
+def test_operator_reports_only_pauses(operator: Database, tenant: Tenant, type_: str, *, is_own: bool) -> None:
+    report = (
+        "INSERT INTO events (id, company_id, type, occurred_at, data)"
+        f" VALUES (gen_random_uuid(), '{tenant.company_id}', '{type_}', now(), '{{}}')"
+    )
+    assert _changed(operator, report) == (1 if is_own else None)
 
 
 REFUSED = "violates row-level security"

@@ -23,6 +23,7 @@ from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.explanation import PACE
 from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
+from scheduler.domain.job import JobFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.local.postgres import EmbeddedPostgres

@@ -57,6 +57,8 @@ TENANTS = {
     "usage": "attempt_id",
     "erasures": "company_id",
     "carrier_backoffs": "company_id",
+    "events": "id",
+    "webhook_endpoints": "id",
 }
 """Tables with tenants' rows, each with a column that identifies the row."""
 FOR_ANY_PRINCIPAL = {"lines"}
@@ -72,6 +74,7 @@ HIDDEN = {
     "console_sessions",
     "sign_in_links",
     "console_acts",
+    "interview_sequences",
 }
 """Tables that the API cannot read."""
 
@@ -205,6 +208,15 @@ _ROWS = (
         "INSERT INTO reresolutions (company_id, is_last_pass, not_before, asked_at, rung_at)"
         " VALUES (:company, false, :now, :now, :now)"
     ),
+    (
+        "INSERT INTO events (id, company_id, ats_principal_id, interview_id, type, occurred_at, data)"
+        " VALUES (:event, :company, :ats, :interview, 'interview.scheduled', :now, '{}')"
+    ),
+    (
+        "INSERT INTO webhook_endpoints (id, principal_id, api_key_id, company_id, url, events, max_retries, timeout_ms,"
+        " secret, created_at, updated_at)"
+        " VALUES (:event, :ats, :ats, :company, 'https://example.com', '{}', 3, 15000, 'x', :now, :now)"
+    ),
 )
 
 
@@ -287,6 +299,7 @@ CHANGES = {
     "memberships": "role = 'ADMIN'",
     "invitations": "tries = 3",
     "carrier_events": "raw = '{\"a\": 1}'",
+    "webhook_endpoints": "is_active = false",
 }
 
 
@@ -316,7 +329,7 @@ def test_delete_without_where_removes_only_own_rows(town: TwoTenants, table: str
     before = rows_of(town.one.tenant.database, None, table)
     with town.api.transaction(town.one.regular) as stores:
         remove = text(f"DELETE FROM {table}")
-        if table not in {"assignments", "memberships"}:
+        if table not in {"assignments", "memberships", "webhook_endpoints"}:
             with pytest.raises(ProgrammingError, match=DENIED):
                 stores.connection.execute(remove)
             return
@@ -353,6 +366,17 @@ def test_delete_without_where_removes_only_own_rows(town: TwoTenants, table: str
             "INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)"
             " VALUES (:attempt, :now, 'created', '', 'PENDING', '', 0, 'me', '{}')",
             id="write history of another company",
+        ),
+        pytest.param(
+            "INSERT INTO events (id, company_id, type, occurred_at, data)"
+            " VALUES (gen_random_uuid(), :theirs, 'interview.failed', :now, '{}')",
+            id="write an event of another company",
+        ),
+        pytest.param(
+            "INSERT INTO webhook_endpoints (id, principal_id, api_key_id, company_id, url, events, max_retries,"
+            " timeout_ms, secret, created_at, updated_at) VALUES"
+            " (gen_random_uuid(), :them, :them, :theirs, 'https://example.com', '{}', 3, 15000, 'x', :now, :now)",
+            id="receive events of another company",
         ),
     ],
 )
@@ -527,6 +551,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "decision_answer",
         "quarantined_attempt",
         "drop_quarantined",
+        "kept_events",
     }
     assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in functions)
     assert not any(is_public for *_, is_public in functions)

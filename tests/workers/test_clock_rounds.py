@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -55,7 +55,7 @@ def watched(broker: None, postgres_url: str, tenant: Tenant, hints: RecordingHin
         watched = Watched(a_clock(Release(replace(tenant, database=database).context, hints, tenant.account_id)))
         watched.tick(resends=True)  # connects
         hints.rings.clear()
-        watched.clock._next_sweep = watched.clock._next_purge = math.inf
+        watched.clock._next_sweep = watched.clock._next_purge = watched.clock._next_numbering = math.inf
         wire.dead = watched.note
         yield watched
         database.close()
@@ -120,6 +120,36 @@ def test_sweep_folds_the_tallies(watched: Watched, tenant: Tenant) -> None:
     watched.tick(resends=False)
     assert tenant.ask("SELECT count(*) FROM tally_entries") == [(0,)]
     assert tenant.ask("SELECT name, label, n FROM tallies") == [("duecall_calls", "BUSY", 1)]
+
+
+def test_tick_numbers_events_once_a_second(watched: Watched, tenant: Tenant) -> None:
+    event = {"id": uuid4(), "company_id": tenant.company_id, "type": "company.paused", "data": "{}"}
+    tenant.insert("events", **event, occurred_at=tenant.now())
+    begun = monotonic()
+    watched.clock._next_numbering = 0.0
+    watched.tick(resends=False)
+    assert watched.transactions == 2, "the release, and then the numbers"
+    assert tenant.ask("SELECT count(*) FROM events WHERE place IS NULL") == [(0,)]
+    assert begun + 1 <= watched.clock._next_numbering <= monotonic() + 1
+
+
+def test_tick_without_new_events_sends_one_query_more(watched: Watched) -> None:
+    watched.clock._next_numbering = 0.0
+    watched.tick(resends=False)
+    assert (watched.transactions, len(watched.sent)) == (1, WITHOUT_RESENDING + 1)
+
+
+def test_events_that_cannot_be_numbered_stop_no_release(
+    watched: Watched, tenant: Tenant, hints: RecordingHints, postgres_url: str
+) -> None:
+    due = a_pending_attempt(tenant)
+    watched.clock._next_numbering = 0.0
+    with psycopg.connect(postgres_url) as other, capture_logs() as logs:
+        other.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        watched.tick(resends=False)
+        other.rollback()
+    assert [each["event"].partition(":")[0] for each in logs] == ["events_not_numbered"]
+    assert hints.ids(tasks.DIAL) == [due.id]
 
 
 def test_tallies_that_cannot_be_folded_stop_no_release(watched: Watched, tenant: Tenant, hints: RecordingHints) -> None:

@@ -8,7 +8,9 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import NotFound
+from scheduler.lifecycle import partner_events
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -48,6 +50,7 @@ class Pauses:
             if not is_new:
                 return _pause_of(stores, company_id)
             stores.audit.add(self._actor, [_act(Verb.PAUSE, company_id, reason, now_paused_for=reason)], now)
+            _report(stores, EventType.COMPANY_PAUSED, company_id, now)
             return None
 
     def current(self, company_id: UUID | None) -> Pause | None:
@@ -73,6 +76,7 @@ class Pauses:
             if before is None:
                 return None
             stores.audit.add(self._actor, [_act(Verb.RESUME, company_id, reason, paused_for=before.reason)], now)
+            _report(stores, EventType.COMPANY_RESUMED, company_id, now)
             return before.reason
 
     def active(self) -> tuple[str | None, Mapping[UUID, str]]:
@@ -80,6 +84,12 @@ class Pauses:
         with self._database.reading() as stores:
             of_all = stores.carrier_accounts.pause_of_all()
             return None if of_all is None else of_all[0], stores.companies.paused()
+
+
+def _report(stores: Stores, type_: EventType, company_id: UUID | None, now: datetime) -> None:
+    """Report it to the readers of the company. A pause of all companies is the operator's own affair."""
+    if company_id is not None:
+        stores.events.note([partner_events.of_company(type_, company_id, now)])
 
 
 def _act(

@@ -201,10 +201,12 @@ def _check_allowed(candidate: Candidate, company: Company) -> None:
 def _cancel_interview(stores: Stores, interview_id: UUID, actor: str, now: datetime) -> None:
     interview = stores.interviews.lock(interview_id)
     attempt = stores.attempts.lock_open(interview_id)
-    if attempt is not None and attempt.state is AttemptState.PENDING:
-        stores.attempts.save(attempt, Cancelled(reason=Reason.CANDIDATE_DELETED), actor, now)
-    if interview.status is InterviewStatus.SCHEDULED:
-        stores.interviews.save(interviews.with_status(interview, InterviewStatus.CANCELLED, now), now)
+    with stores.connection.together():
+        if attempt is not None and attempt.state is AttemptState.PENDING:
+            stores.attempts.save(attempt, Cancelled(reason=Reason.CANDIDATE_DELETED), actor, now)
+        if interview.status is InterviewStatus.SCHEDULED:
+            cancelled = interviews.with_status(interview, InterviewStatus.CANCELLED, now)
+            stores.interviews.save(cancelled, now, before=interview)
 
 
 def _locked(stores: Stores, company_id: UUID, candidate_id: UUID) -> Candidate:

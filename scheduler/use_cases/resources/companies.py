@@ -10,10 +10,12 @@ from scheduler.domain.actor import of_key
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany
 from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions
 from scheduler.domain.resource import Changes
 from scheduler.ids import new_id
+from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
@@ -111,6 +113,8 @@ class Companies:
             if not stores.companies.lock_to_delete(company_id):
                 raise AccessDenied
             _audit(stores, sent, Verb.DELETE_COMPANY, company_id, now)
+            # Before the deletion: a deleted company has no readers.
+            stores.events.note([partner_events.of_company(EventType.COMPANY_DELETED, company_id, now)])
             stores.companies.delete(company_id, now)
             stores.erasures.ask(company_id, now)
 

@@ -12,6 +12,7 @@ from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.key import MAX_NAME, PER_HOUR, PER_MINUTE, Key, KeyState
+from scheduler.domain.partner_event import READ_WEBHOOKS
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import (
     ApiKeySuspended,
@@ -44,7 +45,13 @@ ALL_SCOPES = frozenset(
     f"{verb}:{resource}"
     for resource in ("companies", "jobs", "candidates", "agents", "interviews")
     for verb in ("read", "write", "delete")
-) | {"read:billing", "read:phone-numbers"}
+) | {"read:billing", "read:phone-numbers", READ_WEBHOOKS}
+
+DEFAULT_SCOPES = ALL_SCOPES - {READ_WEBHOOKS}
+"""The scopes of a key that is created without naming any.
+
+Without `read:webhooks`: while a company has a key with it, each of its calls writes events, read or not.
+"""
 
 _LIVE_AT_ONCE = 2
 
@@ -106,7 +113,7 @@ class Keys:
         name: str,
         company_id: UUID | None = None,
         principal_id: UUID | None = None,
-        scopes: frozenset[str] = ALL_SCOPES,
+        scopes: frozenset[str] = DEFAULT_SCOPES,
         per_minute: int = PER_MINUTE,
         per_hour: int = PER_HOUR,
         expires_at: datetime | None = None,

@@ -37,8 +37,8 @@ class Usage:
         Both are texts of the request. A date means midnight UTC. Default: the 30 days until now.
         Raises InvalidDateFormat, InvalidPeriod, AccessDenied, DatabaseAway.
         """
-        until = self._now() if end is None else _instant(end, "end")
-        since = until - _BY_DEFAULT if start is None else _instant(start, "start")
+        until = self._now() if end is None else instant_of(end, "end")
+        since = until - _BY_DEFAULT if start is None else instant_of(start, "start")
         if until < since:
             raise InvalidPeriod("The end lies before the start.", field="end")
         if until - since > _LONGEST:
@@ -88,7 +88,8 @@ def _fields(billing: Billing) -> dict[str, object]:
     return {"billingSystem": billing.system, "prices": prices_as_json(billing.prices)}
 
 
-def _instant(text: str, field: str) -> datetime:
+def instant_of(text: str, field: str) -> datetime:
+    """Parse one end of a period. Without an offset or zone it is UTC. Raises InvalidDateFormat."""
     requested = requested_time.read_bound(text, field=field)
     if requested.zone is None:
         return call_windows.resolve(requested, _UTC)

@@ -5,7 +5,6 @@ attempt.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -102,15 +101,14 @@ class Batch:
         self.keep(moved)
         return moved
 
-    def add(self, attempt: Attempt, actor: str) -> None:
-        """Add a pending attempt and its line. Notify the clock if it is due soon."""
-        add_attempt(self.stores, attempt, actor)
+    def add(self, attempt: Attempt, actor: str, *, retry_of: UUID) -> None:
+        """Add the pending retry of an attempt, and its line. Notify the clock if it is due soon."""
+        add_attempt(self.stores, attempt, actor, retry_of=retry_of)
         self.keep(attempt)
 
-    def set_status(self, interview: Interview, status: InterviewStatus, now: datetime) -> None:
-        self.stores.interviews.set_status(interview.id, status, now)
-        over = status is not InterviewStatus.SCHEDULED
-        self.interviews[interview.id] = replace(interview, status=status, finished_at=now if over else None)
+    def set_status(self, interview: Interview, status: InterviewStatus, now: datetime, cause: Attempt) -> None:
+        """Set the interview's status, which changes because of an attempt's end."""
+        self.interviews[interview.id] = self.stores.interviews.set_status(interview, status, now, cause)
 
     def keep(self, attempt: Attempt) -> None:
         """Note the present version of an attempt."""
@@ -121,9 +119,9 @@ class Batch:
             self._chains.setdefault(attempt.chain_id, {})[attempt.id] = attempt
 
 
-def add_attempt(stores: Stores, attempt: Attempt, actor: str) -> None:
+def add_attempt(stores: Stores, attempt: Attempt, actor: str, *, retry_of: UUID | None = None) -> None:
     """Add a pending attempt and its line. Notify the clock if it is due soon."""
     assert attempt.number_hash is not None
     stores.lines.ensure(attempt.number_hash)
-    stores.attempts.add(attempt, Created(), actor)
+    stores.attempts.add(attempt, Created(), actor, retry_of=retry_of)
     stores.notify_if_due_soon(attempt.due_at, attempt.created_at)

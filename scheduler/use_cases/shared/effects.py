@@ -21,11 +21,12 @@ from scheduler.domain.attempt import (
 from scheduler.domain.call import CallNews, CallProgress
 from scheduler.domain.company import ALARM
 from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
-from scheduler.lifecycle import decisions, interviews, retries, scheduling
+from scheduler.lifecycle import decisions, interviews, partner_events, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
@@ -135,7 +136,8 @@ class Effects:
         An unanswered stray call is cancelled. Their number is blocked until all stray calls have ended.
         """
         alarm, attempt = alarmed.alarm, alarmed.attempt
-        stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now)
+        if stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now):
+            stores.events.note([partner_events.of_company(EventType.COMPANY_PAUSED, attempt.company_id, now)])
         strays = sorted({sid for sid in (alarm.stray_sid, *alarm.live_sids) if sid is not None})
         for sid in strays:
             stores.stray_calls.add(StrayCall(call_sid=sid, attempt_id=attempt.id, seen_at=now))
@@ -302,7 +304,7 @@ class Effects:
             goes_on = change.batch.has_open(interview.id)
         status = interviews.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
-            change.batch.set_status(interview, status, change.now)
+            change.batch.set_status(interview, status, change.now, attempt)
 
     def _retry(self, change: _Change) -> bool:
         """Create the automatic retry. Return False if none follows."""
@@ -317,7 +319,8 @@ class Effects:
             return False
         assert callee.number is not None
         number_hash = self._hasher.number(callee.number.e164)
-        batch.add(_retry_of(ended, schedule, number_hash, interview, change.now), change.actor)
+        retry = _retry_of(ended, schedule, number_hash, interview, change.now)
+        batch.add(retry, change.actor, retry_of=ended.id)
         return True
 
     _EFFECTS = (

@@ -16,6 +16,7 @@ INVITE = "invitations.send"
 PURGE = "records.purge"
 POST_ALARMS = "alarms.post"
 ERASE = "companies.erase"
+NUMBER_EVENTS = "events.number"
 LIVENESS = "workers.heard"
 """Liveness: a worker sends this to its own queue to check that it still receives messages."""
 
@@ -26,7 +27,7 @@ QUEUES = {
     HEAR: "callbacks",
     # Its own queue and process: changed settings, e-mail and erasures must not delay settling and probes.
     SETTLE: "settle",
-    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE, POST_ALARMS), "maintenance"),
+    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE, POST_ALARMS, NUMBER_EVENTS), "maintenance"),
 }
 """The queue of each task."""
 

@@ -52,6 +52,11 @@ def an_event(tenant: Tenant, *, heard: bool = True) -> None:
     )
 
 
+def a_partner_event(tenant: Tenant, place: int | None = 1) -> None:
+    times = {"occurred_at": tenant.now(), "place": place}
+    tenant.insert("events", id=uuid4(), company_id=tenant.company_id, type="company.paused", data="{}", **times)
+
+
 def an_answered_command(tenant: Tenant) -> None:
     command = a_waiting_command(tenant, None)
     answer = "UPDATE inbox SET applied_at = :at, answer = '{}', body = NULL WHERE id = :id"
@@ -87,6 +92,7 @@ def a_link(tenant: Tenant, **used: datetime) -> None:
     [
         pytest.param(an_answered_command, "inbox", retention.ANSWERS, id="an answer"),
         pytest.param(an_event, "carrier_events", retention.CARRIER_EVENTS, id="a callback that was heard"),
+        pytest.param(a_partner_event, "events", retention.EVENTS, id="a partner event"),
         pytest.param(an_invitation, "invitations", retention.INVITATIONS, id="an invitation that has expired"),
         pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="an accepted invitation"),
         pytest.param(a_revoked_invitation, "invitations", retention.INVITATIONS, id="a revoked invitation"),
@@ -118,6 +124,7 @@ def test_row_is_deleted_after_its_retention(
     [
         pytest.param(lambda tenant: a_waiting_command(tenant, None), "inbox", id="an unanswered command"),
         pytest.param(lambda tenant: an_event(tenant, heard=False), "carrier_events", id="an unapplied callback"),
+        pytest.param(lambda tenant: a_partner_event(tenant, None), "events", id="an event without a place"),
         pytest.param(a_placed_attempt, "attempt_tokens", id="a token, which leads late news to its attempt"),
         pytest.param(a_placed_attempt, "attempts", id="an attempt"),
         pytest.param(

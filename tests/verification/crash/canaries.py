@@ -100,8 +100,40 @@ def _around(tenant: Tenant, called: Attempt) -> None:
         job_id=job_id,
         id=tenant.company_id,
     )
+    _for_partners(tenant)
     with tenant.database.transaction() as stores:
         stores.reresolutions.ask(tenant.company_id, None, at)
+
+
+def _for_partners(tenant: Tenant) -> None:
+    """Insert an event of each interview, and a webhook. It is disabled, so that it makes the company no reader."""
+    at = tenant.now()
+    of_company = "FROM interviews WHERE company_id = :id"
+    tenant.change(
+        "INSERT INTO events (id, company_id, interview_id, type, occurred_at, data)"
+        f" SELECT gen_random_uuid(), company_id, id, 'interview.scheduled', created_at, '{{}}' {of_company}",
+        id=tenant.company_id,
+    )
+    tenant.change(
+        f"INSERT INTO interview_sequences (interview_id, last) SELECT id, 1 {of_company}", id=tenant.company_id
+    )
+    tenant.insert(
+        "webhook_endpoints",
+        id=uuid4(),
+        principal_id=tenant.company_id,
+        api_key_id=uuid4(),
+        company_id=tenant.company_id,
+        url=f"https://example.com/{WORDS}",
+        name=NAME,
+        events=[],
+        max_retries=3,
+        timeout_ms=15_000,
+        secret=b"a secret",
+        disabled_at=at,
+        disabled_cause="A_TEST",
+        created_at=at,
+        updated_at=at,
+    )
 
 
 _TABLES_WITH_COMPANY = (
@@ -122,6 +154,9 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "keys": "api_keys WHERE company_id",
         "phoneNumbers": "phone_numbers WHERE company_id",
         "carrierBackoffs": "carrier_backoffs WHERE company_id",
+        "events": "events WHERE company_id",
+        "sequences": "interview_sequences s JOIN interviews i ON i.id = s.interview_id WHERE i.company_id",
+        "webhooks": "webhook_endpoints WHERE company_id",
         "users": "users u JOIN memberships m ON m.user_id = u.id WHERE m.company_id",
         **{table: f"{table} WHERE company_id" for table in _TABLES_WITH_COMPANY},
     }

@@ -1,0 +1,88 @@
+"""Response schemas for events."""
+
+from datetime import datetime
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import Field, WithJsonSchema
+
+from api_shim.schemas.envelope import Answer
+from scheduler.domain.partner_event import EventPage, EventType, PartnerEvent
+from scheduler.wire.camel_model import Wire
+
+_ABSENT = Field(exclude_if=lambda value: value is None)
+Text = Annotated[str | None, WithJsonSchema({"type": "string"}), _ABSENT]
+Id = Annotated[UUID | None, WithJsonSchema({"type": "string", "format": "uuid"}), _ABSENT]
+Instant = Annotated[str | None, WithJsonSchema({"type": "string", "format": "date-time"}), _ABSENT]
+Number = Annotated[int | None, WithJsonSchema({"type": "integer"}), _ABSENT]
+"""Types of fields that are omitted when they do not apply."""
+
+
+class EventData(Wire):
+    """Ids, states, codes and times. Fields that do not apply are omitted. Read names and texts from the resources."""
+
+    company_id: UUID
+    interview_id: Id = None
+    call_attempt_id: Id = None
+    candidate_id: Id = None
+    job_id: Id = None
+    external_id: Annotated[Text, Field(description="Your id of the interview, if it has one.")] = None
+    command_id: Id = None
+    status: Annotated[
+        Text, Field(description="Status of the call attempt or the interview, or the result of the command.")
+    ] = None
+    reason_code: Annotated[Text, Field(description="Why it ended, or the error code of a refused command.")] = None
+    retry_number: Number = None
+    next_attempt_id: Annotated[Id, Field(description="The call attempt that repeats this one.")] = None
+    due_at: Annotated[Instant, Field(description="The new due time.")] = None
+    timezone: Annotated[Text, Field(description="Time zones that decide about the call.")] = None
+    by: Annotated[Text, Field(description="Cause of the new due time: REQUEST, SETTINGS or DEFERRAL.")] = None
+    decision: Annotated[Text, Field(description="An operator's decision: RANG, DID_NOT_RING or LEFT.")] = None
+
+
+class EventView(Wire):
+    type: EventType
+    event: EventType = Field(description="The same as `type`.")
+    timestamp: datetime
+    delivery_id: UUID = Field(description="Id of the event, the same each time that it is read or delivered.")
+    place: int = Field(description="Place in the order of all events. Send the last one as `after` to continue.")
+    sequence: int | None = Field(
+        description="Rises by one with each event of an interview. Null for events without an interview."
+    )
+    data: EventData
+
+    @classmethod
+    def of(cls, event: PartnerEvent) -> Self:
+        ids = {
+            "company_id": event.company_id,
+            "interview_id": event.interview_id,
+            "call_attempt_id": event.attempt_id,
+        }
+        return cls(
+            type=event.type,
+            event=event.type,
+            timestamp=event.occurred_at,
+            delivery_id=event.id,
+            place=event.place,
+            sequence=event.sequence,
+            data=EventData.model_validate({**event.data, **ids}),
+        )
+
+
+class EventsView(Wire):
+    """Oldest first."""
+
+    items: list[EventView]
+    after: int = Field(description="Send this as `after` to continue.")
+    has_more: bool = Field(
+        description="True if more events may follow now. With `types`, `from` or `to`, a page may have fewer items than"
+        " `limit`, or none, although more follow."
+    )
+
+    @classmethod
+    def of(cls, page: EventPage) -> Self:
+        return cls(items=[EventView.of(each) for each in page.events], after=page.after, has_more=page.has_more)
+
+
+class EventsAnswer(Answer[EventsView]):
+    """Events, oldest first."""

@@ -1,0 +1,192 @@
+"""The partner events that follow from a change. Total: each arrow of the state machine is here, or is not reported."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from scheduler.domain.attempt import (
+    AnswerLost,
+    Attempt,
+    AttemptState,
+    Cancelled,
+    Claimed,
+    ConsentEnded,
+    Created,
+    CreatedAsTest,
+    Decided,
+    Deferred,
+    Deleted,
+    Ended,
+    Event,
+    Expired,
+    ExpiryMoved,
+    HangUpWanted,
+    LegSeen,
+    MovedBySettings,
+    NeverDialled,
+    NotPlaced,
+    Phase,
+    Placed,
+    Progressed,
+    ProofMissing,
+    Proven,
+    Rescheduled,
+)
+from scheduler.domain.call import AnsweredBy, CallProgress
+from scheduler.domain.command import Command, Refusal
+from scheduler.domain.interview import Interview, InterviewStatus
+from scheduler.domain.partner_event import SHORT_DEFERRAL, EventType, MovedBy, NewEvent
+
+NOT_REPORTED: Mapping[type[Event], str] = {
+    Claimed: "the call may still be put off; the start is reported once the carrier has the call, or may have it",
+    ExpiryMoved: "a client did it, and the call keeps its time",
+    HangUpWanted: "the end of the call is reported",
+    LegSeen: "the end of the call is reported as proof",
+    Deleted: "a client removed an attempt that has ended",
+}
+"""Events of attempts that no partner event reports, with the reason."""
+
+_PLAIN: Mapping[type[Event], EventType] = {
+    Created: EventType.ATTEMPT_SCHEDULED,
+    CreatedAsTest: EventType.ATTEMPT_ENDED,
+    Ended: EventType.ATTEMPT_ENDED,
+    Proven: EventType.ATTEMPT_PROVEN,
+    Cancelled: EventType.ATTEMPT_CANCELLED,
+    Expired: EventType.ATTEMPT_EXPIRED,
+    ConsentEnded: EventType.ATTEMPT_EXPIRED,
+    Decided: EventType.ATTEMPT_DECIDED,
+}
+"""Events of attempts that are always reported, by the same type."""
+
+_OF_STATUS: Mapping[InterviewStatus, EventType] = {
+    InterviewStatus.SCHEDULED: EventType.INTERVIEW_SCHEDULED,
+    InterviewStatus.COMPLETED: EventType.INTERVIEW_COMPLETED,
+    InterviewStatus.FAILED: EventType.INTERVIEW_FAILED,
+    InterviewStatus.CANCELLED: EventType.INTERVIEW_CANCELLED,
+}
+
+
+def of_attempt(
+    before: Attempt | None, after: Attempt, event: Event, *, retry_of: UUID | None = None
+) -> tuple[NewEvent, ...]:
+    """Return the partner events of an event of an attempt. `before` is None for a new attempt.
+
+    `retry_of` is the attempt that a new one repeats: the event is about the attempt that has ended.
+    """
+    if before is None and retry_of is not None:
+        return (_of(after, EventType.ATTEMPT_RETRY_SCHEDULED, about=retry_of, nextAttemptId=str(after.id)),)
+    plain = _PLAIN.get(type(event))
+    if plain is not None:
+        return (_of(after, plain, decision=event.decision.value if isinstance(event, Decided) else None),)
+    assert before is not None, "only a creation has no attempt before it"
+    match event:
+        case Placed() | AnswerLost():
+            return _started(before, after)
+        case Progressed():
+            return _answered(before, after)
+        case Rescheduled():
+            return (_moved(after, MovedBy.REQUEST),)
+        case MovedBySettings():
+            return (_moved(after, MovedBy.SETTINGS),) if after.due_at != before.due_at else ()
+        case Deferred() | NotPlaced() | NeverDialled():
+            is_long = after.due_at != before.due_at and after.due_at - after.updated_at >= SHORT_DEFERRAL
+            return (_moved(after, MovedBy.DEFERRAL),) if is_long else ()
+        case ProofMissing():
+            # A call that was found late and disappeared again leaves the outcome unknown, as it was reported.
+            return (_of(after, EventType.ATTEMPT_UNKNOWN),) if before.state is not after.state else ()
+    assert type(event) in NOT_REPORTED, f"no partner event is known for {event.name}"
+    return ()
+
+
+def of_new_interview(interview: Interview) -> tuple[NewEvent, ...]:
+    """Return the partner events of a new interview. A test is completed at once."""
+    return (_of_interview(interview, interview.created_at),)
+
+
+def of_interview(
+    before: Interview, after: Interview, now: datetime, cause: Attempt | None = None
+) -> tuple[NewEvent, ...]:
+    """Return the partner events of a changed interview. `cause` is the attempt whose end has changed it."""
+    if before.status is not after.status or before.scheduled_at != after.scheduled_at:
+        return (_of_interview(after, now, cause),)
+    return ()
+
+
+def of_command(command: Command, interview_id: UUID | None, refusal: Refusal | None, now: datetime) -> NewEvent:
+    """Return the partner event of a command that was applied or refused. `refusal` is reported by its code only."""
+    assert command.company_id is not None
+    data = {"commandId": str(command.id), "status": "APPLIED" if refusal is None else "REFUSED"}
+    return NewEvent(
+        type=EventType.COMMAND_APPLIED,
+        company_id=command.company_id,
+        interview_id=interview_id,
+        occurred_at=now,
+        data=data if refusal is None else {**data, "reasonCode": refusal.code},
+    )
+
+
+def of_company(type_: EventType, company_id: UUID, now: datetime) -> NewEvent:
+    """Return a partner event of a company. The reason of a pause is an operator's text, so it is left out."""
+    return NewEvent(type=type_, company_id=company_id, occurred_at=now, data={})
+
+
+def _started(before: Attempt, after: Attempt) -> tuple[NewEvent, ...]:
+    if before.phase is not Phase.DIALLING:
+        return ()  # reported when the carrier's answer was lost
+    started = NewEvent(
+        type=EventType.INTERVIEW_STARTED,
+        company_id=after.company_id,
+        interview_id=after.interview_id,
+        attempt_id=after.id,
+        occurred_at=after.updated_at,
+        data={"status": InterviewStatus.IN_PROGRESS.value},
+    )
+    return (_of(after, EventType.ATTEMPT_STARTED), started)
+
+
+def _answered(before: Attempt, after: Attempt) -> tuple[NewEvent, ...]:
+    is_new = before.heard_rank < CallProgress.ANSWERED <= after.heard_rank
+    by_machine = after.answered_by in {AnsweredBy.MACHINE, AnsweredBy.FAX}
+    return (_of(after, EventType.ATTEMPT_ANSWERED),) if is_new and not by_machine else ()
+
+
+def _moved(attempt: Attempt, by: MovedBy) -> NewEvent:
+    return _of(attempt, EventType.ATTEMPT_RESCHEDULED, by=by.value)
+
+
+def _of(attempt: Attempt, type_: EventType, *, about: UUID | None = None, **more: str | None) -> NewEvent:
+    data: dict[str, object] = {"status": attempt.state.value, "retryNumber": attempt.retry_number}
+    if attempt.reason is not None:
+        data["reasonCode"] = attempt.reason.value
+    if attempt.state is AttemptState.PENDING:
+        data["dueAt"] = _text_of(attempt.due_at)
+        if attempt.schedule.clock.zones:
+            data["timezone"] = ", ".join(attempt.schedule.clock.zones)
+    return NewEvent(
+        type=type_,
+        company_id=attempt.company_id,
+        interview_id=attempt.interview_id,
+        attempt_id=about or attempt.id,
+        occurred_at=attempt.updated_at,
+        data=data | {name: value for name, value in more.items() if value is not None},
+    )
+
+
+def _of_interview(interview: Interview, now: datetime, cause: Attempt | None = None) -> NewEvent:
+    data: dict[str, object] = {"status": interview.status.value}
+    if interview.scheduled_at is not None:
+        data["dueAt"] = _text_of(interview.scheduled_at)
+    if cause is not None and cause.reason is not None:
+        data["reasonCode"] = cause.reason.value
+    return NewEvent(
+        type=_OF_STATUS[interview.status],
+        company_id=interview.company_id,
+        interview_id=interview.id,
+        attempt_id=None if cause is None else cause.id,
+        occurred_at=now,
+        data=data,
+    )
+
+
+def _text_of(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,174 @@
+"""Partner events: written by the transaction that makes a change, and numbered by a later one.
+
+A transaction that claims or records a call locks no interview, and transactions commit in another order than they
+begin. So none of them can give its events a place in the order, or a sequence. Only one transaction at a time numbers
+events, and only committed ones: a reader that has read up to a place misses no event that appears later.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, delete, literal, select, text
+
+from scheduler.domain.partner_event import EventFilter, EventPage, NewEvent, PartnerEvent
+from scheduler.ids import new_id
+from scheduler.persistence.connection import Connection, Fixed
+from scheduler.persistence.many import as_json
+from scheduler.persistence.rows import from_row
+from scheduler.persistence.store import Statements, Store, Write
+from scheduler.persistence.tables import events, interviews
+
+_LOCK = 4_302_201
+"""The advisory lock of the transaction that numbers events. It has no meaning elsewhere."""
+_MOST_READ = 5_000
+"""Events that one page reads at most. A filter that matches few of them gets a short page, and continues."""
+
+_FACTS = {
+    name: column
+    for name, column in (("candidateId", "candidate_id"), ("jobId", "job_id"), ("externalId", "external_id"))
+    if column in interviews.c
+}
+"""The ids that numbering reads from the interview."""
+
+# The function returns the events of companies that have a reader. Short and without a list of columns, because the
+# driver parses a text above 4 kB again for each execution: this one is joined with the other writes of a transaction.
+_INSERT = "INSERT INTO events SELECT * FROM kept_events(CAST(%(rows)s AS json))"
+
+_NUMBER = text(
+    """
+    WITH taken AS MATERIALIZED (
+        SELECT e.id, e.entry, e.interview_id FROM events e
+        WHERE e.place IS NULL
+        ORDER BY e.entry
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), ordered AS (
+        SELECT t.id, t.interview_id,
+               row_number() OVER (PARTITION BY t.interview_id ORDER BY t.entry) AS nth,
+               count(*) OVER (PARTITION BY t.interview_id) AS new
+        FROM taken t
+    ), placed AS MATERIALIZED (
+        SELECT o.id, nextval('event_places') AS place FROM (SELECT t.id FROM taken t ORDER BY t.entry) o
+    ), last AS (
+        INSERT INTO interview_sequences AS s (interview_id, last)
+        SELECT t.interview_id, count(*) FROM taken t
+        WHERE t.interview_id IS NOT NULL
+        GROUP BY t.interview_id
+        ON CONFLICT (interview_id) DO UPDATE SET last = s.last + excluded.last
+        RETURNING s.interview_id, s.last
+    )
+    UPDATE events e
+    SET place = p.place, sequence = l.last - o.new + o.nth, data = e.data || jsonb_strip_nulls({facts})
+    FROM ordered o
+    JOIN placed p ON p.id = o.id
+    LEFT JOIN last l ON l.interview_id = o.interview_id
+    LEFT JOIN interviews i ON i.id = o.interview_id
+    WHERE e.id = o.id
+    """.replace(
+        "{facts}", "jsonb_build_object(" + ", ".join(f"'{name}', i.{column}" for name, column in _FACTS.items()) + ")"
+    )
+)
+
+
+def _page_of(readable: str) -> TextClause:
+    return text(f"""
+        WITH scanned AS MATERIALIZED (
+            SELECT e.* FROM events e WHERE {readable} = :reader AND e.place > :after ORDER BY e.place LIMIT :scanned
+        ), found AS (
+            SELECT s.* FROM scanned s
+            WHERE (CAST(:types AS text[]) IS NULL OR s.type = ANY (CAST(:types AS text[])))
+              AND (CAST(:since AS timestamptz) IS NULL OR s.occurred_at >= CAST(:since AS timestamptz))
+              AND (CAST(:until AS timestamptz) IS NULL OR s.occurred_at < CAST(:until AS timestamptz))
+            ORDER BY s.place
+            LIMIT :limit
+        )
+        SELECT b.last_scanned, b.count_scanned, f.*
+        FROM (SELECT max(s.place) AS last_scanned, count(*) AS count_scanned FROM scanned s) b
+        LEFT JOIN found f ON true
+        ORDER BY f.place
+    """)  # noqa: S608 - the inserted text is one of two below
+
+
+_PAGE_OF_COMPANY, _PAGE_OF_ATS = _page_of("e.company_id"), _page_of("e.ats_principal_id")
+_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
+_IS_ONE_UNNUMBERED = Fixed(select(literal(1)).select_from(events).where(events.c.place.is_(None)).limit(1))
+_event = partial(from_row, PartnerEvent)
+
+
+class Events(Store):
+    def note(self, noted: Iterable[NewEvent]) -> None:
+        """Write events of companies that have a reader. Within `gathering` they are sent with the other writes."""
+        note(self._connection, noted)
+
+    def is_one_unnumbered(self) -> bool:
+        return self._is_any(_IS_ONE_UNNUMBERED)
+
+    def number(self, limit: int) -> int | None:
+        """Give up to `limit` events their places and sequences. Return how many. None: another transaction does it.
+
+        In the order in which they were written, which for each attempt is that of its history.
+        """
+        if not self._connection.execute(_TRY_LOCK, {"lock": _LOCK}).scalar_one():
+            return None
+        return self._connection.execute(_NUMBER, {"limit": limit}).rowcount
+
+    def page_of_company(self, company_id: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
+        """Return up to `limit` events of a company that follow a place, in the order of places."""
+        return self._page_after(_PAGE_OF_COMPANY, company_id, wanted, after, limit)
+
+    def page_of_ats(self, principal_id: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
+        """Return events like `page_of_company`, of all companies that the ATS key has created."""
+        return self._page_after(_PAGE_OF_ATS, principal_id, wanted, after, limit)
+
+    def _page_after(self, page: TextClause, reader: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
+        # One more than asked for: it tells if another one follows.
+        scanned = limit + 1 if wanted == EventFilter() else _MOST_READ
+        values = {
+            "reader": reader,
+            "after": after,
+            "scanned": scanned,
+            "types": None if wanted.types is None else sorted(wanted.types),
+            "since": wanted.since,
+            "until": wanted.until,
+            "limit": limit + 1,
+        }
+        rows = self._connection.execute(page, values).all()
+        found = tuple(_event(row) for row in rows if row.id is not None)
+        if len(found) > limit:
+            return EventPage(events=found[:limit], after=found[limit - 1].place, has_more=True)
+        last = rows[0]
+        return EventPage(events=found, after=last.last_scanned or after, has_more=bool(last.count_scanned == scanned))
+
+    def forget(self, before: datetime, limit: int) -> int:
+        """Delete events before then. Places are given in the order of time, so the oldest have the lowest."""
+        entries = select(events.c.id, events.c.occurred_at).where(events.c.place.is_not(None))
+        oldest = entries.order_by(events.c.place).limit(limit).subquery()
+        old = select(oldest.c.id).where(oldest.c.occurred_at < before)
+        return self._connection.execute(delete(events).where(events.c.id.in_(old))).rowcount
+
+
+def note(connection: Statements, noted: Iterable[NewEvent]) -> None:
+    """Write events like `Events.note`, for the other stores."""
+    for each in noted:
+        event_id = new_id(each.occurred_at)
+        row = {
+            "id": event_id,
+            "company_id": each.company_id,
+            "interview_id": each.interview_id,
+            "attempt_id": each.attempt_id,
+            "type": each.type.value,
+            "occurred_at": each.occurred_at,
+            "data": each.data,
+        }
+        connection.write(NOTE, event_id, row)
+
+
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    connection.write(events.name, _INSERT, {"rows": as_json(rows)})
+
+
+# With the history of attempts, so that both are sent by one statement.
+NOTE = Write(execute=_add_all, turn=3)

@@ -1,0 +1,205 @@
+"""Events for partners: what happened to their interviews, calls and companies, in a numbered order.
+
+A company has events only while it has a reader: a webhook, or an API key with the scope `read:webhooks`.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+
+revision = '0024'
+down_revision = '0023'
+branch_labels = None
+depends_on = None
+
+_TABLES = ('events', 'interview_sequences', 'webhook_endpoints')
+_PRINCIPAL = "(SELECT nullif(current_setting('duecall.principal_id', true), '')::uuid)"
+_COMPANY = "(SELECT nullif(current_setting('duecall.company_id', true), '')::uuid)"
+_NEW = 'id, company_id, ats_principal_id, interview_id, attempt_id, type, occurred_at, data'
+_PAUSES = "type IN ('company.paused', 'company.resumed')"
+
+_SEEN_BY_OPERATORS = {
+    'events': '',
+    'interview_sequences': '',
+    # Not the texts of a client, and no secret. An address may contain a password.
+    'webhook_endpoints': ' (id, principal_id, api_key_id, company_id, events, is_active, max_retries, timeout_ms,'
+    ' old_secret_until, consecutive_failures, failing_since, circuit_opened_at, probe_at, disabled_at, disabled_cause,'
+    ' created_at, updated_at)',
+}
+
+
+def _reached(table) -> str:
+    return (
+        f"({table}.company_id = {_COMPANY}"
+        f" OR EXISTS (SELECT FROM companies c WHERE c.id = {table}.company_id))"
+    )
+
+
+_OWN_EVENT = f"(company_id = {_COMPANY} OR ats_principal_id = {_PRINCIPAL})"
+"""The events of a deleted company outlive the company."""
+_OWN_ENDPOINT = f"(principal_id = {_PRINCIPAL} OR {_reached('webhook_endpoints')})"
+
+
+def upgrade() -> None:
+    _make_tables()
+    op.execute("CREATE SEQUENCE event_places")
+    op.execute("GRANT USAGE ON SEQUENCE event_places TO duecall_worker")
+    for table in _TABLES:
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO duecall_worker")
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        op.execute(f"CREATE POLICY everything ON {table} TO duecall_worker, CURRENT_USER USING (true)")
+    op.execute(f"GRANT SELECT, INSERT ({_NEW}) ON events TO duecall_api")
+    op.execute(f"CREATE POLICY own_seen ON events FOR SELECT TO duecall_api USING ({_OWN_EVENT})")
+    op.execute(f"CREATE POLICY own_made ON events FOR INSERT TO duecall_api WITH CHECK ({_reached('events')})")
+    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_endpoints TO duecall_api")
+    for verb, check in (('SELECT', 'USING'), ('INSERT', 'WITH CHECK'), ('UPDATE', 'USING'), ('DELETE', 'USING')):
+        name = {'SELECT': 'own_seen', 'INSERT': 'own_made', 'UPDATE': 'own_changed', 'DELETE': 'own_removed'}[verb]
+        op.execute(
+            f"CREATE POLICY {name} ON webhook_endpoints FOR {verb} TO duecall_api {check} ({_OWN_ENDPOINT})"
+        )
+    for table, columns in _SEEN_BY_OPERATORS.items():
+        op.execute(f"GRANT SELECT{columns} ON {table} TO duecall_operator")
+        op.execute(f"CREATE POLICY operator_seen ON {table} FOR SELECT TO duecall_operator USING (true)")
+    # An operator pauses and resumes companies.
+    op.execute(f"GRANT INSERT ({_NEW}) ON events TO duecall_operator")
+    op.execute(f"CREATE POLICY operator_made ON events FOR INSERT TO duecall_operator WITH CHECK ({_PAUSES})")
+    _make_kept()
+
+
+def _make_kept() -> None:
+    """The events of companies with a reader: a role that writes one may not see the keys and webhooks of others.
+
+    In PL/pgSQL, which keeps its plans: a function in SQL is planned again for each statement. A function, because the
+    driver parses a statement above 4 kB again for each execution.
+    """
+    schema = op.get_bind().execute(text("SELECT quote_ident(current_schema())")).scalar_one()
+    op.execute(f"""
+        CREATE FUNCTION kept_events(noted json) RETURNS TABLE (
+            id uuid, company_id uuid, ats_principal_id uuid, interview_id uuid, attempt_id uuid,
+            type text, occurred_at timestamptz, data jsonb
+        )
+        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $function$
+        #variable_conflict use_column
+        DECLARE
+            searched uuid[] := ARRAY (SELECT DISTINCT n.company_id FROM json_to_recordset(noted) AS n (company_id uuid));
+        BEGIN
+            RETURN QUERY
+            WITH readers AS MATERIALIZED (
+                SELECT c.id, c.ats_principal_id
+                FROM {schema}.companies c
+                WHERE c.id = ANY (searched)
+                  AND c.deleted_at IS NULL
+                  AND (EXISTS (SELECT FROM {schema}.api_keys k
+                               WHERE k.company_id = c.id AND k.revoked_at IS NULL AND 'read:webhooks' = ANY (k.scopes))
+                       OR EXISTS (SELECT FROM {schema}.api_keys k
+                                  WHERE k.principal_id = c.ats_principal_id AND k.revoked_at IS NULL
+                                    AND 'read:webhooks' = ANY (k.scopes))
+                       OR EXISTS (SELECT FROM {schema}.webhook_endpoints w
+                                  WHERE w.company_id = c.id AND w.disabled_at IS NULL)
+                       OR EXISTS (SELECT FROM {schema}.webhook_endpoints w
+                                  WHERE w.principal_id = c.ats_principal_id AND w.company_id IS NULL
+                                    AND w.disabled_at IS NULL))
+            )
+            SELECT e.id, e.company_id, r.ats_principal_id, e.interview_id, e.attempt_id, e.type, e.occurred_at, e.data
+            FROM ROWS FROM (
+                json_to_recordset(noted) AS (
+                    id uuid, company_id uuid, interview_id uuid, attempt_id uuid, type text, occurred_at timestamptz,
+                    data jsonb
+                )
+            ) WITH ORDINALITY AS e (id, company_id, interview_id, attempt_id, type, occurred_at, data, nth)
+            JOIN readers r ON r.id = e.company_id
+            ORDER BY e.nth;
+        END
+        $function$
+    """)
+    op.execute("REVOKE ALL ON FUNCTION kept_events(json) FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION kept_events(json) TO duecall_api, duecall_worker, duecall_operator")
+
+
+def _make_tables() -> None:
+    instant = sa.DateTime(timezone=True)
+    op.create_table(
+        'events',
+        sa.Column('id', sa.Uuid(), nullable=False),
+        sa.Column('company_id', sa.Uuid(), nullable=False),
+        sa.Column('ats_principal_id', sa.Uuid(), nullable=True),
+        sa.Column('interview_id', sa.Uuid(), nullable=True),
+        sa.Column('attempt_id', sa.Uuid(), nullable=True),
+        sa.Column('type', sa.Text(), nullable=False),
+        sa.Column('occurred_at', instant, nullable=False),
+        sa.Column('data', postgresql.JSONB(), nullable=False),
+        sa.Column('entry', sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column('place', sa.BigInteger(), nullable=True),
+        sa.Column('sequence', sa.Integer(), nullable=True),
+        sa.CheckConstraint(
+            'sequence IS NULL OR (place IS NOT NULL AND interview_id IS NOT NULL)',
+            name=op.f('ck_events_numbered_at_once'),
+        ),
+        sa.CheckConstraint(
+            "jsonb_typeof(data) = 'object' AND length(data::text) <= 2000", name=op.f('ck_events_thin_data')
+        ),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_events')),
+    )
+    op.create_index('uq_events_place', 'events', ['place'], unique=True, postgresql_where=text('place IS NOT NULL'))
+    op.create_index('ix_events_unnumbered', 'events', ['entry'], postgresql_where=text('place IS NULL'))
+    op.create_index('ix_events_company_id_place', 'events', ['company_id', 'place'])
+    op.create_index(
+        'ix_events_ats_principal_id_place',
+        'events',
+        ['ats_principal_id', 'place'],
+        postgresql_where=text('ats_principal_id IS NOT NULL'),
+    )
+    op.create_table(
+        'interview_sequences',
+        sa.Column('interview_id', sa.Uuid(), nullable=False),
+        sa.Column('last', sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint('interview_id', name=op.f('pk_interview_sequences')),
+    )
+    op.create_table(
+        'webhook_endpoints',
+        sa.Column('id', sa.Uuid(), nullable=False),
+        sa.Column('principal_id', sa.Uuid(), nullable=False),
+        sa.Column('api_key_id', sa.Uuid(), nullable=False),
+        sa.Column('company_id', sa.Uuid(), nullable=True),
+        sa.Column('url', sa.Text(), nullable=False),
+        sa.Column('name', sa.Text(), nullable=True),
+        sa.Column('description', sa.Text(), nullable=True),
+        sa.Column('headers', sa.LargeBinary(), nullable=True),
+        sa.Column('events', postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column('is_active', sa.Boolean(), server_default=text('true'), nullable=False),
+        sa.Column('max_retries', sa.Integer(), nullable=False),
+        sa.Column('timeout_ms', sa.Integer(), nullable=False),
+        sa.Column('secret', sa.LargeBinary(), nullable=False),
+        sa.Column('old_secret', sa.LargeBinary(), nullable=True),
+        sa.Column('old_secret_until', instant, nullable=True),
+        sa.Column('consecutive_failures', sa.Integer(), server_default=text('0'), nullable=False),
+        sa.Column('failing_since', instant, nullable=True),
+        sa.Column('circuit_opened_at', instant, nullable=True),
+        sa.Column('probe_at', instant, nullable=True),
+        sa.Column('disabled_at', instant, nullable=True),
+        sa.Column('disabled_cause', sa.Text(), nullable=True),
+        sa.Column('created_at', instant, nullable=False),
+        sa.Column('updated_at', instant, nullable=False),
+        sa.CheckConstraint(
+            '(disabled_at IS NULL) = (disabled_cause IS NULL)', name=op.f('ck_webhook_endpoints_disabled_for_a_cause')
+        ),
+        sa.CheckConstraint(
+            '(old_secret IS NULL) = (old_secret_until IS NULL)', name=op.f('ck_webhook_endpoints_an_old_secret_ends')
+        ),
+        sa.ForeignKeyConstraint(
+            ['company_id'], ['companies.id'], name=op.f('fk_webhook_endpoints_company_id')
+        ),
+        sa.PrimaryKeyConstraint('id', name=op.f('pk_webhook_endpoints')),
+    )
+    op.create_index('ix_webhook_endpoints_principal_id', 'webhook_endpoints', ['principal_id'])
+    op.create_index('ix_webhook_endpoints_company_id', 'webhook_endpoints', ['company_id'])
+
+
+def downgrade() -> None:
+    op.execute("DROP FUNCTION kept_events(json)")
+    for table in reversed(_TABLES):
+        op.drop_table(table)
+    op.execute("DROP SEQUENCE event_places")

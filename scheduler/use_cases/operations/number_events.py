@@ -1,0 +1,45 @@
+"""Number events: give committed partner events their places in the order, and their sequences.
+
+One transaction at a time does it. Another one that tries at the same time leaves without a wait.
+"""
+
+from scheduler.clock import monotonic
+from scheduler.domain.partner_event import EVENTS_A_BATCH
+from scheduler.failpoints import failpoint
+from scheduler.persistence.database import BATCH_LOCK_S, Database
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.hints import Hints
+
+_MAX_TURN_S = 2.0
+"""Longer work queues up again, so that other tasks of the queue get a turn."""
+
+
+class NumberEvents:
+    def __init__(self, database: Database, hints: Hints) -> None:
+        self._database = database
+        self._hints = hints
+
+    def batch(self) -> None:
+        """Number one batch if there is an event to number, and leave more to a worker. For the clock, at each tick.
+
+        Raises DatabaseAway.
+        """
+        with self._database.statement() as stores:
+            is_due = stores.events.is_one_unnumbered()
+        if is_due and self._is_full_batch():
+            self._hints.send(tasks.NUMBER_EVENTS)
+
+    def all(self) -> None:
+        """Number all events, for one turn. Raises DatabaseAway."""
+        until = monotonic() + _MAX_TURN_S
+        while self._is_full_batch():
+            if monotonic() >= until:
+                self._hints.send(tasks.NUMBER_EVENTS)
+                return
+
+    def _is_full_batch(self) -> bool:
+        # No time is written, so a wrong clock does not matter. Short waits, because the clock has calls to release.
+        with self._database.transaction(corrected=True, lock_s=BATCH_LOCK_S) as stores:
+            count = stores.events.number(EVENTS_A_BATCH)
+            failpoint("events.numbering")
+        return count == EVENTS_A_BATCH

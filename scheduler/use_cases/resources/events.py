@@ -1,0 +1,43 @@
+"""Events: what partners read about their interviews, calls and companies."""
+
+from uuid import UUID
+
+from scheduler.domain.partner_event import EventFilter, EventPage, EventType
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.refusals import AccessDenied
+from scheduler.persistence.database import Database
+from scheduler.use_cases.resources.usage import instant_of
+
+
+class Events:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def after(
+        self,
+        principal: Principal,
+        company_id: UUID | None,
+        types: frozenset[EventType] | None = None,
+        period: tuple[str | None, str | None] = (None, None),
+        *,
+        after: int,
+        limit: int,
+    ) -> EventPage:
+        """Return the events that follow a place, of one company or of all that an ATS key has created.
+
+        `period` has the texts of the request. The end is exclusive. Without `company_id`, an ATS key reads also that a
+        company was deleted. Raises InvalidDateFormat, AccessDenied, DatabaseAway.
+        """
+        since, until = period
+        wanted = EventFilter(
+            types=types,
+            since=None if since is None else instant_of(since, "from"),
+            until=None if until is None else instant_of(until, "to"),
+        )
+        with self._database.reading(principal) as stores:
+            own = principal.company_id if principal.kind is KeyKind.REGULAR else company_id
+            if own is None:
+                return stores.events.page_of_ats(principal.id, wanted, after, limit)
+            if not stores.keys.reach(principal, own):
+                raise AccessDenied
+            return stores.events.page_of_company(own, wanted, after, limit)

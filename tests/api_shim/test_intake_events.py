@@ -1,0 +1,105 @@
+"""GET /events over HTTP: events of one company or of an ATS, from a place on, for keys with `read:webhooks`."""
+
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from scheduler.domain.principal import KeyKind
+from scheduler.use_cases.operations.number_events import NumberEvents
+from tests.api_shim.intake import Intake, Worker
+from tests.support.builders import RecordingHints
+
+READ = "read:webhooks"
+
+
+@pytest.fixture
+def reader(intake: Intake) -> Intake:
+    return intake.with_new_key(READ)
+
+
+def events(reader: Intake, **params: Any) -> Any:
+    NumberEvents(reader.database, RecordingHints()).all()
+    answer = reader.send("GET", "/events", params=params)
+    assert answer.status_code == HTTPStatus.OK, answer.text
+    return answer.json()["data"]
+
+
+def test_new_interview_is_read_as_events(intake: Intake, worker: Worker, reader: Intake) -> None:
+    interview = intake.interview()
+    page = events(reader)
+    assert [each["type"] for each in page["items"]] == [
+        "interview.scheduled",
+        "call_attempt.scheduled",
+        "command.applied",
+    ]
+    scheduled, call, command = page["items"]
+    assert [each["sequence"] for each in page["items"]] == [1, 2, 3]
+    assert scheduled["event"] == scheduled["type"]
+    assert scheduled["data"] == {
+        "companyId": str(intake.seeded.company_id),
+        "interviewId": interview["id"],
+        "candidateId": interview["candidateId"],
+        "status": "SCHEDULED",
+    }
+    assert call["data"]["callAttemptId"] == interview["callAttempts"][0]["id"]
+    assert call["data"]["dueAt"] == interview["scheduledAt"]
+    assert command["data"]["status"] == "APPLIED"
+    assert not page["hasMore"]
+
+
+def test_reader_continues_after_the_last_place(intake: Intake, worker: Worker, reader: Intake) -> None:
+    intake.interview()
+    first = events(reader, limit=2)
+    rest = events(reader, after=first["after"])
+    assert first["hasMore"]
+    assert [len(first["items"]), len(rest["items"])] == [2, 1]
+    assert events(reader, after=rest["after"]) == {"items": [], "after": rest["after"], "hasMore": False}
+
+
+def test_events_are_filtered_by_types(intake: Intake, worker: Worker, reader: Intake) -> None:
+    intake.interview()
+    found = events(reader, types="interview.scheduled, command.applied")["items"]
+    assert [each["type"] for each in found] == ["interview.scheduled", "command.applied"]
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "field"),
+    [
+        pytest.param({"types": "interview.moved"}, "VALIDATION_ERROR", "types", id="unknown type"),
+        pytest.param({"after": -1}, "VALIDATION_ERROR", "after", id="negative place"),
+        pytest.param({"after": 2**63}, "VALIDATION_ERROR", "after", id="place above all places"),
+        pytest.param({"page": 1}, "VALIDATION_ERROR", "page", id="page of a list"),
+        pytest.param({"from": "yesterday"}, "INVALID_DATE_FORMAT", "from", id="no time"),
+    ],
+)
+def test_wrong_query_is_named(reader: Intake, params: dict[str, Any], code: str, field: str) -> None:
+    answer = reader.send("GET", "/events", params=params)
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json()["error"]["code"] == code
+    assert field in answer.text
+
+
+def test_events_need_their_scope(intake: Intake) -> None:
+    answer = intake.with_new_key("read:interviews").send("GET", "/events")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (HTTPStatus.FORBIDDEN, "INSUFFICIENT_PERMISSIONS")
+
+
+def test_other_keys_read_no_events_of_the_company(intake: Intake, worker: Worker, reader: Intake) -> None:
+    intake.interview()
+    stranger = intake.with_new_key(READ, kind=KeyKind.ATS)
+    assert events(reader)["items"]
+    assert events(intake.with_key_of_another_company().with_new_key(READ))["items"] == []
+    assert events(stranger)["items"] == []
+    answer = stranger.send("GET", "/events", params={"companyId": str(intake.seeded.company_id)})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (HTTPStatus.FORBIDDEN, "RESOURCE_ACCESS_DENIED")
+
+
+def test_ats_reads_the_events_of_its_companies(intake: Intake, worker: Worker) -> None:
+    principal, key = intake.new_key(READ, kind=KeyKind.ATS)
+    intake.adopt(principal)
+    ats = intake.with_key(key)
+    intake.interview()
+    of_all = events(ats)["items"]
+    assert {each["type"] for each in of_all} >= {"interview.scheduled", "call_attempt.scheduled"}
+    assert events(ats, companyId=str(intake.seeded.company_id))["items"] == of_all

@@ -1,0 +1,581 @@
+"""Partner events: written with the change, only for companies with a reader, numbered in the order of the history."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Decision, ProofMissing, Reason
+from scheduler.domain.call import Accepted, AnsweredBy, CallStatus
+from scheduler.domain.command import CommandKind, DecideOutcome, DeleteInterview, InvokeAttempt, UpdateInterview
+from scheduler.domain.company import CompanySettings, RetryPolicy
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.job import NewJob
+from scheduler.domain.partner_event import READ_WEBHOOKS, EventType, PartnerEvent
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.refusals import AccessDenied
+from scheduler.persistence.database import Database
+from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.number_events import NumberEvents
+from scheduler.use_cases.operations.operator_commands import command_of
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.events import Events
+from scheduler.use_cases.resources.keys import DEFAULT_SCOPES, Keys
+from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared import hints as tasks
+from tests.conftest import TestClock, seed
+from tests.support.builders import (
+    ApiWriter,
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_placed_attempt,
+    a_sid,
+    an_attempt_of_unknown_outcome,
+    an_unknown_attempt,
+    of_company,
+)
+from tests.support.statements import statements_of
+from tests.use_cases.conftest import Perform, apply_news, candidate_of
+from tests.use_cases.test_apply import a_new_candidate, a_wish, sent
+from tests.use_cases.test_intake_statements import apply_all
+from tests.use_cases.test_submit_and_apply import TOMORROW, delete, invoke, move
+
+OVER = {"answered_by": AnsweredBy.PERSON, "duration": timedelta(seconds=61)}
+
+
+def with_reader(tenant: Tenant) -> Tenant:
+    Keys(tenant.database, tenant.hasher, tenant.now).create(
+        kind=KeyKind.REGULAR, name="events", company_id=tenant.company_id, scopes=frozenset({READ_WEBHOOKS})
+    )
+    return tenant
+
+
+@pytest.fixture
+def read(tenant: Tenant) -> Tenant:
+    """A company with a reader."""
+    return with_reader(tenant)
+
+
+@pytest.fixture
+def do(tenant: Tenant, accept: Perform, apply: Apply) -> Callable[..., None]:
+    def done(request: Any) -> None:
+        apply.command(accept(request).id)
+
+    return done
+
+
+@pytest.fixture
+def numbering(tenant: Tenant, hints: RecordingHints) -> NumberEvents:
+    return NumberEvents(tenant.database, hints)
+
+
+def noted(tenant: Tenant) -> list[str]:
+    """Return the types of all events, in the order in which they were written, and forget them."""
+    found = [row[0] for row in tenant.ask("SELECT type FROM events ORDER BY entry")]
+    tenant.change("DELETE FROM events")
+    return found
+
+
+def numbered(tenant: Tenant) -> list[Any]:
+    return tenant.ask("SELECT * FROM events WHERE place IS NOT NULL ORDER BY place")
+
+
+def page(tenant: Tenant, after: int = 0, limit: int = 100, **wanted: Any) -> Sequence[PartnerEvent]:
+    return Events(tenant.database).after(tenant.principal, None, **wanted, after=after, limit=limit).events
+
+
+# ---- what each use case writes
+
+
+def test_new_interview_is_reported_with_its_call(read: Tenant, apply: Apply) -> None:
+    apply_all(apply, [sent(read, a_wish(read)).id])
+    assert noted(read) == ["interview.scheduled", "call_attempt.scheduled", "command.applied"]
+
+
+def test_test_interview_is_reported_as_completed(read: Tenant, apply: Apply) -> None:
+    apply_all(apply, [sent(read, a_wish(read, is_test=True)).id])
+    assert noted(read) == ["interview.completed", "call_attempt.ended", "command.applied"]
+
+
+def test_refused_command_reports_only_its_code(read: Tenant, apply: Apply) -> None:
+    apply_all(apply, [sent(read, a_wish(read, agent_id=uuid4())).id])
+    [[data]] = read.ask("SELECT data FROM events")
+    assert (data["status"], data["reasonCode"]) == ("REFUSED", "RESOURCE_NOT_FOUND")
+    assert noted(read) == ["command.applied"]
+
+
+def test_answered_call_is_reported_from_start_to_end(read: Tenant) -> None:
+    attempt = a_placed_attempt(read)
+    assert noted(read)[-2:] == ["call_attempt.started", "interview.started"]
+    apply_news(read, attempt, CallStatus.RINGING)
+    assert noted(read) == []
+    apply_news(read, attempt, CallStatus.ANSWERED)
+    assert noted(read) == ["call_attempt.answered"]
+    apply_news(read, attempt, CallStatus.COMPLETED, **OVER)
+    rows = read.ask("SELECT type, interview_id, attempt_id, data FROM events ORDER BY entry")
+    assert [row[:3] for row in rows] == [
+        ("call_attempt.ended", attempt.interview_id, attempt.id),
+        ("interview.completed", attempt.interview_id, attempt.id),
+    ]
+    assert [row[3]["reasonCode"] for row in rows] == ["ANSWERED", "ANSWERED"]
+
+
+def test_busy_call_is_reported_with_its_retry(tenant: Tenant) -> None:
+    retrying = with_reader(of_company(tenant, seed(tenant.database, tenant.now(), retry_policy=RetryPolicy())))
+    attempt = a_placed_attempt(retrying)
+    noted(retrying)
+    apply_news(retrying, attempt, CallStatus.BUSY)
+    [_, retry] = retrying.attempts(attempt.interview_id)
+    ended, scheduled = retrying.ask("SELECT type, attempt_id, data FROM events ORDER BY entry")
+    assert (ended.type, ended.attempt_id) == ("call_attempt.ended", attempt.id)
+    assert (scheduled.type, scheduled.attempt_id) == ("call_attempt.retry_scheduled", attempt.id)
+    assert scheduled.data["nextAttemptId"] == str(retry.id)
+    assert scheduled.data["timezone"] == "Europe/Bratislava"
+
+
+def test_last_failure_fails_the_interview(read: Tenant) -> None:
+    attempt = a_placed_attempt(read)
+    noted(read)
+    apply_news(read, attempt, CallStatus.BUSY)
+    assert noted(read) == ["call_attempt.ended", "interview.failed"]
+
+
+def test_lost_answer_and_its_end_are_reported(read: Tenant) -> None:
+    attempt = an_unknown_attempt(read)
+    assert noted(read)[-2:] == ["call_attempt.started", "interview.started"]
+    read.take(attempt, ProofMissing())
+    assert noted(read) == ["call_attempt.unknown", "interview.failed"]
+
+
+def test_late_proof_is_reported(read: Tenant) -> None:
+    attempt = an_attempt_of_unknown_outcome(read)
+    noted(read)
+    apply_news(read, attempt, CallStatus.COMPLETED, **OVER)
+    assert noted(read) == ["call_attempt.proven", "interview.completed"]
+
+
+def test_decision_is_reported_and_not_its_command(read: Tenant, apply: Apply) -> None:
+    attempt = an_attempt_of_unknown_outcome(read)
+    noted(read)
+    request = DecideOutcome(
+        interview_id=attempt.interview_id,
+        attempt_id=attempt.id,
+        decision=Decision.RANG,
+        reason="a test",
+        operator="cli:a test",
+    )
+    command = command_of(CommandKind.DECIDE_OUTCOME, request, read.company_id, read.now())
+    with read.database.transaction() as stores:
+        stores.inbox.add_all([command])
+    apply.command(command.id)
+    assert noted(read) == ["call_attempt.decided"]
+
+
+def test_clients_changes_of_a_call_are_reported(read: Tenant, do: Callable[..., None]) -> None:
+    attempt = a_pending_attempt(read)
+    noted(read)
+    do(move(attempt, TOMORROW))
+    assert noted(read) == ["call_attempt.rescheduled", "command.applied"]
+    do(invoke(attempt))
+    assert noted(read) == ["call_attempt.cancelled", "call_attempt.scheduled", "command.applied"]
+    [second] = [each for each in read.attempts(attempt.interview_id) if each.state is AttemptState.PENDING]
+    do(delete(second))
+    assert noted(read) == ["call_attempt.cancelled", "command.applied"]
+    do(DeleteInterview(interview_id=attempt.interview_id))
+    assert noted(read) == ["interview.cancelled", "command.applied"]
+
+
+def test_invoke_of_a_failed_interview_schedules_it_again(read: Tenant, do: Callable[..., None]) -> None:
+    attempt = a_placed_attempt(read)
+    apply_news(read, attempt, CallStatus.BUSY)
+    noted(read)
+    do(InvokeAttempt(interview_id=attempt.interview_id))
+    assert noted(read) == ["interview.scheduled", "call_attempt.scheduled", "command.applied"]
+
+
+def test_change_of_metadata_is_no_event(read: Tenant, do: Callable[..., None]) -> None:
+    attempt = a_pending_attempt(read)
+    noted(read)
+    do(UpdateInterview(interview_id=attempt.interview_id, metadata={"title": "Ada"}))
+    assert noted(read) == ["command.applied"]
+
+
+def test_changed_hours_report_only_moved_calls(read: Tenant, records: ApiWriter, now: TestClock) -> None:
+    a_pending_attempt(read)
+    noted(read)
+    records.change_settings(read.principal, CompanySettings(timezone="Europe/Prague"))
+    records.reresolve()
+    assert noted(read) == []
+
+
+def test_deleted_candidate_is_reported_by_its_interviews(read: Tenant, records: ApiWriter) -> None:
+    attempt = a_pending_attempt(read)
+    noted(read)
+    records.delete_candidate(read.principal, candidate_of(read, attempt))
+    assert noted(read) == ["call_attempt.cancelled", "interview.cancelled"]
+
+
+def test_expired_call_is_reported(read: Tenant, settle: Settle, now: TestClock) -> None:
+    a_pending_attempt(read)
+    noted(read)
+    now.move(timedelta(days=400))
+    settle.round()
+    assert noted(read) == ["call_attempt.expired", "interview.failed"]
+
+
+def test_lapsed_lease_is_reported_as_started(read: Tenant, offline: Settle, now: TestClock) -> None:
+    a_claimed_attempt(read)
+    noted(read)
+    now.move(read.policy.lease + timedelta(seconds=1))
+    offline.round()
+    assert noted(read) == ["call_attempt.started", "interview.started"]
+
+
+def test_pause_and_resume_are_reported_once_without_words(read: Tenant, pauses: Pauses) -> None:
+    pauses.pause(read.company_id, "the words of an operator")
+    pauses.pause(read.company_id, "other words")
+    pauses.resume(read.company_id)
+    pauses.resume(read.company_id)
+    pauses.pause(None, "all")
+    assert "words" not in json.dumps([row[0] for row in read.ask("SELECT data FROM events")])
+    assert noted(read) == ["company.paused", "company.resumed"]
+
+
+def test_console_reports_a_pause(read: Tenant, operators_database: Database) -> None:
+    Pauses(operators_database, read.now, "link:a test").pause(read.company_id, "a test")
+    assert noted(read) == ["company.paused"]
+
+
+# ---- readers
+
+
+@pytest.mark.parametrize("batch", [1, 20])
+def test_company_without_a_reader_has_the_same_statements(
+    tenant: Tenant, other: Tenant, apply: Apply, batch: int
+) -> None:
+    """The hot path: apply, claim, record and hear take as many statements with a reader as without."""
+    with_reader(other)
+    counts = []
+    for each in (tenant, other):
+        with statements_of(each.database) as statements:
+            apply_all(apply, [sent(each, a_wish(each)).id for _ in range(batch)])
+            pending = [row[0] for row in each.ask("SELECT id FROM attempts WHERE company_id = :c", c=each.company_id)]
+            claimed = [claim.attempt for claim in each.dial.claim(pending).claimed]
+            each.dial.record([(attempt, Accepted(call_sid=a_sid())) for attempt in claimed])
+            for attempt in claimed:
+                apply_news(each, attempt, CallStatus.COMPLETED, **OVER)
+        assert len(claimed) == batch
+        counts.append(len(statements))
+    assert counts[0] == counts[1]
+    assert {row[0] for row in tenant.ask("SELECT company_id FROM events")} == {other.company_id}
+    assert tenant.ask("SELECT count(*) FROM events") == [(7 * batch,)]
+
+
+def test_key_made_without_scopes_is_no_reader(tenant: Tenant) -> None:
+    keys = Keys(tenant.database, tenant.hasher, tenant.now)
+    principal, _ = keys.create(kind=KeyKind.REGULAR, name="a backend", company_id=tenant.company_id)
+    assert principal.scopes == DEFAULT_SCOPES
+    assert READ_WEBHOOKS not in principal.scopes
+    a_pending_attempt(tenant)
+    assert noted(tenant) == []
+
+
+def test_revoked_key_is_no_reader(read: Tenant) -> None:
+    [[key_id]] = read.ask("SELECT id FROM api_keys WHERE 'read:webhooks' = ANY (scopes)")
+    Keys(read.database, read.hasher, read.now).revoke(key_id)
+    a_pending_attempt(read)
+    assert noted(read) == []
+
+
+def an_endpoint(tenant: Tenant, principal_id: UUID, company_id: UUID | None, **fields: Any) -> None:
+    times = dict.fromkeys(("created_at", "updated_at"), tenant.now())
+    own = {"id": uuid4(), "principal_id": principal_id, "api_key_id": uuid4(), "company_id": company_id}
+    usual = {"url": "https://example.com", "events": ["ping"], "max_retries": 3, "timeout_ms": 15_000, "secret": b"x"}
+    tenant.insert("webhook_endpoints", **(own | usual | times | fields))
+
+
+def of_an_ats(tenant: Tenant) -> Principal:
+    """Let an ATS have created the company. Return its principal."""
+    ats_id = uuid4()
+    tenant.change("UPDATE companies SET ats_principal_id = :ats WHERE id = :id", ats=ats_id, id=tenant.company_id)
+    return Principal(id=ats_id, kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset({READ_WEBHOOKS}))
+
+
+def test_webhook_of_the_company_is_a_reader(tenant: Tenant) -> None:
+    an_endpoint(tenant, uuid4(), tenant.company_id)
+    a_pending_attempt(tenant)
+    assert noted(tenant) == ["interview.scheduled", "call_attempt.scheduled"]
+
+
+def test_webhook_of_the_ats_is_a_reader(tenant: Tenant, other: Tenant) -> None:
+    ats = of_an_ats(tenant)
+    an_endpoint(tenant, ats.id, None)
+    a_pending_attempt(other)
+    assert noted(tenant) == []
+    a_pending_attempt(tenant)
+    assert noted(tenant) == ["interview.scheduled", "call_attempt.scheduled"]
+
+
+def test_disabled_webhook_is_no_reader(tenant: Tenant) -> None:
+    an_endpoint(tenant, uuid4(), tenant.company_id, disabled_at=tenant.now(), disabled_cause="GONE")
+    a_pending_attempt(tenant)
+    assert noted(tenant) == []
+
+
+def test_rolled_back_change_leaves_no_event(read: Tenant) -> None:
+    attempt = a_placed_attempt(read)
+    noted(read)
+
+    def fail() -> None:
+        with read.database.transaction() as stores, stores.connection.gathering():
+            interview = stores.interviews.lock(attempt.interview_id)
+            stores.interviews.set_status(interview, InterviewStatus.COMPLETED, read.now())
+            stores.connection.send()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert noted(read) == []
+
+
+# ---- numbering
+
+
+def test_numbering_gives_places_in_the_order_of_the_history(read: Tenant, numbering: NumberEvents) -> None:
+    attempt = a_placed_attempt(read)
+    apply_news(read, attempt, CallStatus.ANSWERED)
+    apply_news(read, attempt, CallStatus.COMPLETED, **OVER)
+    assert numbered(read) == []
+    numbering.all()
+    rows = numbered(read)
+    assert [row.type for row in rows if row.type.startswith("call_attempt.")] == [
+        "call_attempt.scheduled",
+        "call_attempt.started",
+        "call_attempt.answered",
+        "call_attempt.ended",
+    ]
+    assert [row.sequence for row in rows] == list(range(1, 8))
+    assert read.history(attempt.id) == ["created", "claimed", "placed", "progressed", "ended"]
+
+
+def test_numbering_adds_the_ids_of_the_interview(read: Tenant, numbering: NumberEvents, apply: Apply) -> None:
+    apply_all(apply, [sent(read, a_wish(read, job=NewJob(title="Baker", description="Bread"))).id])
+    numbering.all()
+    [[candidate_id, job_id]] = read.ask("SELECT candidate_id, job_id FROM interviews")
+    for event in page(read):
+        assert event.data["candidateId"] == str(candidate_id)
+        assert event.data["jobId"] == str(job_id)
+
+
+def test_sequence_continues_after_old_events_are_gone(read: Tenant, numbering: NumberEvents) -> None:
+    attempt = a_placed_attempt(read)
+    numbering.all()
+    last = max(row.sequence for row in numbered(read))
+    read.change("DELETE FROM events")
+    apply_news(read, attempt, CallStatus.BUSY)
+    numbering.all()
+    assert [row.sequence for row in numbered(read)] == [last + 1, last + 2]
+
+
+def test_batch_takes_as_many_statements_as_one_event(read: Tenant, numbering: NumberEvents) -> None:
+    counts = set()
+    for size in (1, 3, 90):
+        for _ in range(size):
+            a_pending_attempt(read)
+        with statements_of(read.database) as statements:
+            numbering.batch()
+        counts.add(len(statements))
+    assert len(counts) == 1, counts
+    assert len(numbered(read)) == 2 * 94
+
+
+def test_clock_leaves_a_long_backlog_to_a_worker(read: Tenant, release: Release, hints: RecordingHints) -> None:
+    for _ in range(101):
+        a_pending_attempt(read)
+    hints.rings.clear()
+    release.number_events()
+    assert [task for task, _ in hints.rings] == [tasks.NUMBER_EVENTS]
+    assert len(numbered(read)) == 200
+    NumberEvents(read.database, hints).all()
+    assert len(numbered(read)) == 202
+    hints.rings.clear()
+    release.number_events()
+    assert hints.rings == []
+
+
+def test_event_of_a_late_commit_gets_a_later_place(read: Tenant, numbering: NumberEvents) -> None:
+    """A reader that has read up to a place misses nothing, although the late event was written first."""
+    slow = a_pending_attempt(read)
+    noted(read)
+    with read.database.transaction() as stores:
+        late = stores.attempts.lock(slow.id)
+        with stores.connection.gathering():
+            stores.attempts.save(late, Cancelled(reason=Reason.CANCELLED_BY_USER), "a test", read.now())
+        a_pending_attempt(read)
+        numbering.all()
+        [*_, last] = numbered(read)
+    numbering.all()
+    [found] = page(read, after=last.place)
+    assert found.type is EventType.ATTEMPT_CANCELLED
+
+
+def test_several_numberers_and_writers_leave_no_gap(read: Tenant, numbering: NumberEvents) -> None:
+    """Each interview's sequence rises by one, places are unique, and rise with the sequence."""
+    attempts = [a_placed_attempt(read) for _ in range(8)]
+
+    def end(attempt: Attempt) -> None:
+        apply_news(read, attempt, CallStatus.ANSWERED)
+        apply_news(read, attempt, CallStatus.COMPLETED, **OVER)
+
+    with ThreadPoolExecutor(6) as pool:
+        writers = [pool.submit(end, each) for each in attempts]
+        numberers = [pool.submit(numbering.all) for _ in range(24)]
+        for each in (*writers, *numberers):
+            each.result()
+    numbering.all()
+    rows = numbered(read)
+    assert len({row.place for row in rows}) == len(rows) == 8 * 7
+    for attempt in attempts:
+        own = [row for row in rows if row.interview_id == attempt.interview_id]
+        assert [row.sequence for row in own] == list(range(1, 8))
+        assert [row.entry for row in own] == sorted(row.entry for row in own)
+
+
+def test_second_numberer_leaves_without_a_wait(read: Tenant, numbering: NumberEvents) -> None:
+    a_pending_attempt(read)
+    with read.database.transaction() as stores:
+        assert stores.events.number(1) == 1
+        numbering.all()
+        with read.database.transaction() as second:
+            assert second.events.number(1) is None
+    numbering.all()
+    assert len(numbered(read)) == 2
+
+
+# ---- reading
+
+
+def test_reader_continues_after_a_place(read: Tenant, numbering: NumberEvents) -> None:
+    for _ in range(3):
+        a_pending_attempt(read)
+    numbering.all()
+    seen: list[UUID] = []
+    after, more = 0, True
+    while more:
+        part = Events(read.database).after(read.principal, None, after=after, limit=4)
+        seen += [each.id for each in part.events]
+        after, more = part.after, part.has_more
+    assert seen == [row.id for row in numbered(read)]
+    assert Events(read.database).after(read.principal, None, after=after, limit=4).after == after
+
+
+def test_events_are_filtered_by_type_and_time(read: Tenant, numbering: NumberEvents, now: TestClock) -> None:
+    first = now()
+    a_pending_attempt(read)
+    now.move(timedelta(hours=1))
+    a_pending_attempt(read)
+    numbering.all()
+    types = frozenset({EventType.ATTEMPT_SCHEDULED})
+    assert [each.occurred_at for each in page(read, types=types)] == [first, now()]
+    assert {each.occurred_at for each in page(read, period=(now().isoformat(), None))} == {now()}
+    assert {each.occurred_at for each in page(read, period=(None, now().isoformat()))} == {first}
+
+
+def test_short_page_of_a_filter_says_where_to_continue(
+    read: Tenant, numbering: NumberEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.persistence.events._MOST_READ", 3)
+    for _ in range(3):
+        a_pending_attempt(read)
+    numbering.all()
+    types = frozenset({EventType.ATTEMPT_SCHEDULED})
+    found, after, pages, more = 0, 0, 0, True
+    while more:
+        part = Events(read.database).after(read.principal, None, types, after=after, limit=100)
+        found, after, pages, more = found + len(part.events), part.after, pages + 1, part.has_more
+    assert (found, pages) == (3, 3)
+
+
+def test_ats_reads_all_its_companies_and_no_other(read: Tenant, other: Tenant, numbering: NumberEvents) -> None:
+    ats = of_an_ats(read)
+    with_reader(other)
+    a_pending_attempt(read)
+    a_pending_attempt(other)
+    numbering.all()
+    events = Events(read.database)
+    assert {each.company_id for each in events.after(ats, None, after=0, limit=100).events} == {read.company_id}
+    own = events.after(ats, read.company_id, after=0, limit=100).events
+    assert {each.company_id for each in own} == {read.company_id}
+    with pytest.raises(AccessDenied):
+        events.after(ats, other.company_id, after=0, limit=100)
+
+
+# ---- deletion
+
+
+def test_erased_company_leaves_only_its_deletion(
+    read: Tenant, records: ApiWriter, numbering: NumberEvents, hints: RecordingHints
+) -> None:
+    ats = of_an_ats(read)
+    an_endpoint(read, uuid4(), read.company_id)
+    a_pending_attempt(read)
+    numbering.all()
+    a_pending_attempt(read)
+    records.delete_company(read.principal, read.company_id)
+    erase = Erase(read.context, hints, batch=2)
+    while read.ask("SELECT count(*) FROM erasures WHERE finished_at IS NULL") != [(0,)]:
+        erase.company(read.company_id)
+    assert read.ask("SELECT count(*) FROM interview_sequences") == [(0,)]
+    assert read.ask("SELECT count(*) FROM webhook_endpoints") == [(0,)]
+    [[erased]] = read.ask("SELECT erased FROM erasures")
+    assert (erased["events"], erased["sequences"], erased["webhooks"]) == (4, 1, 1)
+    numbering.all()
+    [deleted] = Events(read.database).after(ats, None, after=0, limit=100).events
+    assert (deleted.type, deleted.company_id) == (EventType.COMPANY_DELETED, read.company_id)
+
+
+def test_deletion_without_an_ats_leaves_no_event(read: Tenant, records: ApiWriter, hints: RecordingHints) -> None:
+    a_pending_attempt(read)
+    records.delete_company(read.principal, read.company_id)
+    Erase(read.context, hints).company(read.company_id)
+    assert noted(read) == []
+
+
+def test_deleted_interview_keeps_its_events(read: Tenant, numbering: NumberEvents, do: Callable[..., None]) -> None:
+    attempt = a_pending_attempt(read)
+    do(DeleteInterview(interview_id=attempt.interview_id))
+    numbering.all()
+    found = [each.type.value for each in page(read)]
+    assert found[-3:] == ["call_attempt.cancelled", "interview.cancelled", "command.applied"]
+    assert all(each.data["candidateId"] for each in page(read))
+
+
+# ---- no personal data
+
+
+def test_no_event_holds_personal_data(read: Tenant, apply: Apply, numbering: NumberEvents, pauses: Pauses) -> None:
+    number = a_number()
+    person = a_new_candidate(number, first_name="Canary", last_name="Canaria", email="canary@example.com")
+    wish = a_wish(read, candidate=person, metadata={"note": "Canary"})
+    apply_all(apply, [sent(read, wish).id, sent(read, replace(wish, agent_id=uuid4())).id])
+    [[attempt_id]] = read.ask("SELECT id FROM attempts")
+    [claim] = read.dial.claim([attempt_id]).claimed
+    read.dial.record([(claim.attempt, Accepted(call_sid=a_sid()))])
+    apply_news(read, read.attempt(attempt_id), CallStatus.ANSWERED, to=number)
+    apply_news(read, read.attempt(attempt_id), CallStatus.COMPLETED, to=number, **OVER)
+    pauses.pause(read.company_id, "for Canary")
+    numbering.all()
+    [[text]] = read.ask("SELECT json_agg(e)::text FROM events e")
+    assert len(numbered(read)) == 10
+    for secret in ("anar", number[1:], read.caller[1:], "example.com", claim.attempt.token or "", "+"):
+        assert secret not in text.replace("+00:00", ""), secret
