@@ -61,6 +61,8 @@ from scheduler.use_cases.submit_message import Messages
 
 if TYPE_CHECKING:
     from scheduler.oidc.sign_in import SignIn
+    from scheduler.webhooks.encryption import Encryption
+    from scheduler.webhooks.sender import WebhookSender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +338,20 @@ def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
     from scheduler.alarm_webhook import AlarmWebhook
 
     return AlarmWebhook(url.get_secret_value(), secret.get_secret_value())
+
+
+def webhook_sender(settings: Settings) -> "WebhookSender":
+    """Build the sender to endpoints of partners. In development it reaches this machine, too."""
+    from scheduler.webhooks.sender import WebhookSender
+
+    return WebhookSender(in_development=not settings.is_production)
+
+
+def webhook_encryption(settings: Settings) -> "Encryption":
+    """Build the encryption of endpoints' secrets."""
+    from scheduler.webhooks.encryption import Encryption
+
+    return Encryption(settings.webhook_keys)
 
 
 def mailer(settings: Settings) -> Mailer:

@@ -1,6 +1,5 @@
 """Settings: every environment variable, read once. Nothing else in the product reads the environment."""
 
-import base64
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,6 +18,7 @@ from scheduler.domain.operator import OperatorRole
 from scheduler.lifecycle.policy import Policy, UnsafeTimes
 from scheduler.mail import SmtpServer
 from scheduler.rules.email_addresses import NotAnAddress, sender
+from scheduler.setting_secrets import DEVELOPMENT_WEBHOOK_KEY, check_webhook_secret, webhook_keys
 from scheduler.setting_urls import ENCODED, EXAMPLES, check_url, is_overheard, is_plain_http
 
 DEVELOPMENT_PEPPER = "development-pepper"
@@ -29,7 +29,6 @@ DEVELOPMENT_SENDER = "Duecall <duecall@localhost.localdomain>"
 
 _SHORTEST_PEPPER = 16
 _SHORTEST_PASSWORD = 8
-_WEBHOOK_KEY_BYTES = range(24, 65)
 
 _A_YEAR_S = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_A_YEAR_S, allow_inf_nan=False)]
@@ -112,6 +111,8 @@ class Settings(BaseSettings):
     """Key of the signatures: `whsec_` and base64. Required with the URL."""
 
     key_pepper: SecretStr = SecretStr(DEVELOPMENT_PEPPER)
+    webhook_key: SecretStr = SecretStr(DEVELOPMENT_WEBHOOK_KEY)
+    """One key, or during a rotation two, separated by a comma. The first one encrypts the secrets of endpoints."""
     flower_basic_auth: SecretStr = SecretStr(DEVELOPMENT_FLOWER_AUTH)
     flower_redis_url: SecretStr | None = None
     """Redis for Flower, as a read-only user. None: Flower connects with REDIS_URL."""
@@ -267,14 +268,14 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
         if secret is not None:
-            prefix, _, encoded = secret.get_secret_value().partition("_")
-            try:
-                length = len(base64.b64decode(encoded, validate=True))
-            except ValueError:
-                length = 0
-            if prefix != "whsec" or length not in _WEBHOOK_KEY_BYTES:
-                raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+            check_webhook_secret(secret.get_secret_value())
         return secret
+
+    @field_validator("webhook_key")
+    @classmethod
+    def _is_a_webhook_key(cls, key: SecretStr) -> SecretStr:
+        webhook_keys(key.get_secret_value())
+        return key
 
     @model_validator(mode="after")
     def _alarms_are_signed(self) -> Self:
@@ -292,6 +293,7 @@ class Settings(BaseSettings):
                 ("DUECALL_CLOCK_OFFSET_S", self.duecall_clock_offset_s != 0),
                 ("DUECALL_FAILPOINT", bool(self.duecall_failpoint)),
                 ("KEY_PEPPER", _is_weak(self.key_pepper, DEVELOPMENT_PEPPER, _SHORTEST_PEPPER)),
+                ("WEBHOOK_KEY", webhook_keys(DEVELOPMENT_WEBHOOK_KEY)[0] in self.webhook_keys),
                 ("FLOWER_BASIC_AUTH", _is_weak_login(self.flower_basic_auth)),
                 ("DATABASE_URL", self.database_url is None),
                 ("REDIS_URL", self.redis_url is None or not urlsplit(self.redis_url.get_secret_value()).password),
@@ -331,6 +333,10 @@ class Settings(BaseSettings):
     @property
     def auth_tokens(self) -> tuple[str, ...]:
         return tuple(token.strip() for token in self.twilio_auth_token.get_secret_value().split(",") if token.strip())
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        return webhook_keys(self.webhook_key.get_secret_value())
 
     @property
     def smtp_server(self) -> SmtpServer | None:

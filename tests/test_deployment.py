@@ -30,6 +30,7 @@ FILLED = {
     "REDIS_PASSWORD": "a-doorbells-secret",
     "FLOWER_REDIS_PASSWORD": "a-watchers-secret",
     "KEY_PEPPER": "a-pepper-of-production",
+    "WEBHOOK_KEY": "YSBrZXkgb2Ygd2ViaG9va3MgaW4gcHJvZHVjdGlvbi4=",
     "FLOWER_BASIC_AUTH": "operator:a-flowers-secret",
     "PUBLIC_URL": "https://duecall.example.com",
     "CONSOLE_URL": "https://console.example.com",

@@ -1,13 +1,16 @@
 """Settings from the environment. Errors name the variables and never quote a secret."""
 
+import base64
 import re
 from pathlib import Path
 
 import pytest
 
 from scheduler import settings as scheduler_settings
+from scheduler.assembly import webhook_encryption
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
+from scheduler.setting_secrets import DEVELOPMENT_WEBHOOK_KEY
 from scheduler.settings import (
     DEVELOPMENT_FLOWER_AUTH,
     DEVELOPMENT_PEPPER,
@@ -17,6 +20,7 @@ from scheduler.settings import (
     place_of,
     settings,
 )
+from scheduler.webhooks.encryption import Encryption
 from tests.conftest import NOON
 from tests.support.smtp_server import CERTIFICATE
 from tests.test_settings_of_mail import STRONG
@@ -131,6 +135,8 @@ PRODUCTION = {name.upper(): value for name, value in STRONG.items()} | WEBHOOK |
 WEAK = [
     ("KEY_PEPPER", DEVELOPMENT_PEPPER),
     ("KEY_PEPPER", "too short"),
+    ("WEBHOOK_KEY", DEVELOPMENT_WEBHOOK_KEY),
+    ("WEBHOOK_KEY", f"{STRONG['webhook_key']},{DEVELOPMENT_WEBHOOK_KEY}"),
     ("FLOWER_BASIC_AUTH", DEVELOPMENT_FLOWER_AUTH),
     ("FLOWER_BASIC_AUTH", "operator"),
     ("FLOWER_BASIC_AUTH", "operator:short"),
@@ -183,6 +189,43 @@ def test_wrong_webhook_is_refused(monkeypatch: pytest.MonkeyPatch, variables: di
     assert said in refusal
     assert "secret" not in refusal
     assert "c2Vjcm" not in refusal
+
+
+KEY, OLD_KEY = (base64.b64encode(letter * 32).decode() for letter in (b"n", b"o"))
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (KEY, (b"n" * 32,)),
+        (f"{KEY},{OLD_KEY}", (b"n" * 32, b"o" * 32)),
+        (f" {KEY} , {OLD_KEY} ", (b"n" * 32, b"o" * 32)),
+    ],
+)
+def test_webhook_key_is_one_or_two(monkeypatch: pytest.MonkeyPatch, text: str, keys: tuple[bytes, ...]) -> None:
+    monkeypatch.setenv("WEBHOOK_KEY", text)
+    assert Settings().webhook_keys == keys
+    encrypted = webhook_encryption(Settings()).encrypt("a secret", "here")
+    assert Encryption(keys[:1]).decrypt(encrypted, "here") == "a secret"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("secret", "WEBHOOK_KEY must be the base64 of 32 random bytes"),
+        (KEY[:-4], "WEBHOOK_KEY must be the base64 of 32 random bytes"),
+        (base64.b64encode(b"n" * 33).decode(), "WEBHOOK_KEY must be the base64 of 32 random bytes"),
+        (",", "WEBHOOK_KEY must be the base64 of 32 random bytes"),
+        (f"{KEY},", "WEBHOOK_KEY must be the base64 of 32 random bytes"),
+        (f"{KEY},{OLD_KEY},{DEVELOPMENT_WEBHOOK_KEY}", "WEBHOOK_KEY must be the base64 of 32 random bytes"),
+        (f"{KEY},{KEY}", "WEBHOOK_KEY must not contain the same key twice"),
+    ],
+)
+def test_wrong_webhook_key_is_refused(monkeypatch: pytest.MonkeyPatch, text: str, says: str) -> None:
+    refusal = _refusal(monkeypatch, WEBHOOK_KEY=text)
+    assert says in refusal
+    assert "secret" not in refusal
+    assert KEY[:8] not in refusal
 
 
 @pytest.mark.parametrize("url", [WEBHOOK["ALERT_WEBHOOK_URL"], "http://127.0.0.1:9/pager"])

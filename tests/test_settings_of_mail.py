@@ -12,6 +12,7 @@ STRONG = {
     "database_url": "postgresql://u:p@db/duecall",
     "redis_url": "redis://:secret@r",
     "key_pepper": "a strong pepper, long enough",
+    "webhook_key": "YSBrZXkgb2Ygd2ViaG9va3MgaW4gcHJvZHVjdGlvbi4=",
     "flower_basic_auth": "someone:a secret of theirs",
     "public_url": "https://duecall.example.com",
     "twilio_account_sid": "AC" + "1" * 32,

@@ -77,6 +77,7 @@ class Composition:
         """Return the passwords in the services' environments."""
         return {secret for name, secret in FILLED.items() if secret.endswith("secret")} | {
             FILLED["KEY_PEPPER"],
+            FILLED["WEBHOOK_KEY"],
             "an-operators-secret",
             "a-mails-secret",
         }

@@ -71,7 +71,6 @@ POWERS = {
     "the async client": (
         r"aiohttp\.ClientSession",
         {
-            "scheduler/alarm_webhook.py",
             "scheduler/carriers/twilio_calls.py",
             "scheduler/carriers/simulator/callbacks.py",
             "scheduler/oidc/provider.py",
@@ -104,7 +103,9 @@ def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
         pytest.param("sqlalchemy", "scheduler/persistence/", id="writing SQL"),
         pytest.param("phonenumbers", "scheduler/timing/callee_zones.py", id="asking phonenumbers"),
         pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
-        pytest.param("standardwebhooks", "scheduler/alarm_webhook.py", id="signing posts"),
+        pytest.param("standardwebhooks", "scheduler/webhooks/signing.py", id="signing posts"),
+        pytest.param("cryptography", "scheduler/webhooks/encryption.py", id="encrypting secrets"),
+        pytest.param("requests_hardened", "scheduler/webhooks/sender.py", id="posting to URLs of partners"),
         pytest.param("authlib", "scheduler/oidc/", id="speaking OpenID Connect"),
         pytest.param("joserfc", "scheduler/oidc/", id="verifying ID tokens"),
         pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
@@ -118,9 +119,14 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
 
 
 SPEAKERS = {
-    "requests": {"scheduler/carriers/twilio_queries.py", "scheduler/local/system.py", "scheduler/demo/client.py"},
+    "requests": {
+        "scheduler/carriers/twilio_queries.py",
+        "scheduler/demo/client.py",
+        "scheduler/local/system.py",
+        "scheduler/webhooks/sender.py",
+    },
+    "urllib3": {"scheduler/webhooks/sender.py"},
     "aiohttp": {
-        "scheduler/alarm_webhook.py",
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/callbacks.py",
         "scheduler/oidc/provider.py",
@@ -134,6 +140,7 @@ SPEAKERS = {
         "scheduler/mail.py",
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/no_answer.py",
+        "scheduler/webhooks/sender.py",  # it cuts a connection at the deadline
     },
     "urllib.request": set(),
     "http.client": set(),
@@ -143,7 +150,10 @@ SPEAKERS = {
 
 @pytest.mark.parametrize("package", list(SPEAKERS))
 def test_network_packages_are_used_only_where_listed(package: str) -> None:
-    """Only these modules use the network, with URLs from the settings. A URL in a job is stored, never fetched."""
+    """Only these modules use the network, with URLs from the settings, and the sender with those of endpoints.
+
+    A URL in a job is stored, never fetched.
+    """
     found = {_name(path) for path in PRODUCT if any(f"{each}.".startswith(f"{package}.") for each in _imports(path))}
     assert found == SPEAKERS[package]
 

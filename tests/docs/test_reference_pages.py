@@ -138,11 +138,13 @@ def test_each_cause_belongs_to_a_refusal() -> None:
 
 def test_page_lists_each_code_of_a_field() -> None:
     sources = [read(path) for path in PRODUCT if path.name != "error_codes.py"]
+    of_webhooks = "".join(read(path) for path in PRODUCT if path.name in {"webhook_urls.py", "webhook_headers.py"})
     of_pydantic = "".join(source for source in sources if "PydanticCustomError" in source)
     codes = {
         *re.findall(r'FieldError\([^)]*?code="([A-Z0-9_]+)"', "".join(sources)),
         *re.findall(r'_error\(place, "([A-Z_]+)"', "".join(sources)),
         *re.findall(r'return "(METADATA_[A-Z_]+)"', "".join(sources)),
+        *re.findall(r'return "([A-Z_]+)"', of_webhooks),
         *map(str.upper, re.findall(r'(?:raise \w+\(\s*|OURS \+ )"([a-z0-9_]+)"', of_pydantic)),
         *(code for code, _ in (*field_errors._WORDS.values(), *field_errors._LIMITS.values())),
     }

@@ -1,0 +1,249 @@
+"""Sends one signed POST to a receiver: one deadline for the whole exchange, no redirect, proxy, cookie or retry.
+
+A URL of a partner must not lead to a server inside our network. `requests-hardened` resolves the name, refuses
+addresses that are not public, and connects to the address that it checked. A later answer of the name server has no
+effect.
+"""
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests_hardened.ip_filter import InvalidIPAddress
+from requests_hardened.ip_filter_adapter import IPFilterAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
+
+from scheduler.clock import machine_now, monotonic
+from scheduler.domain.webhook import ErrorKind, WebhookAnswer, WebhookRequest
+from scheduler.rules import webhook_urls
+from scheduler.rules.webhook_answers import answer_of, no_answer
+from scheduler.webhooks.signing import signed_headers
+
+DEADLINE_S = 15.0
+_MOST_OF_AN_ANSWER = 4096
+"""Bytes of the answer's body that are read, so that most receivers can finish it. They are dropped."""
+
+# It logs the partner's host with each refused address. The refusal is an outcome that is stored.
+logging.getLogger("requests_hardened").setLevel(logging.ERROR)
+
+
+class WebhookSender:
+    """Sends messages to receivers. Threads may share it.
+
+    `to_partners`: the URL comes from a partner, so only public addresses are allowed. `in_development`: loopback and
+    plain http are allowed, too. The deadline covers everything except the lookup of the name, which the system's
+    resolver limits: nothing is sent when it returns too late.
+    """
+
+    def __init__(
+        self,
+        *,
+        to_partners: bool = True,
+        in_development: bool = False,
+        deadline_s: float = DEADLINE_S,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._to_partners = to_partners
+        self._in_development = in_development
+        self._deadline_s = deadline_s
+        # Shared by all requests: to read the certificate authorities takes longer than everything else.
+        self._context = context or ssl.create_default_context()
+
+    def post(self, request: WebhookRequest) -> WebhookAnswer:
+        """Send the message once. Never raises for what the receiver or the network does."""
+        if self._to_partners and webhook_urls.fault(request.url, https_only=not self._in_development):
+            return no_answer(ErrorKind.URL_FORBIDDEN)
+        headers = _headers(request)
+        with _Exchange(self._deadline_s) as exchange:
+            try:
+                status, retry_after = self._exchange(request, headers, exchange)
+            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                kind = ErrorKind.TIMEOUT if exchange.is_over else _kind_of(error)
+                return no_answer(kind, exchange.milliseconds)
+            return answer_of(status, retry_after, machine_now(), exchange.milliseconds)
+
+    def _exchange(
+        self, request: WebhookRequest, headers: Mapping[str, str], exchange: "_Exchange"
+    ) -> tuple[int, str | None]:
+        """Return the status and the Retry-After of the answer."""
+        prepared = requests.Request("POST", request.url, headers=headers, data=request.body.encode()).prepare()
+        adapter = self._adapter(prepared.url or "")
+        # Not by a session: even without following redirects it reads the whole body of one, however large, and it takes
+        # proxies and passwords from the environment.
+        try:
+            response = adapter.send(prepared, stream=True, timeout=self._deadline_s, verify=True, proxies={})
+            with response:
+                # A head that was cut off parses like a whole one.
+                exchange.remaining_s()
+                # The status decides. A receiver that breaks off after it has accepted the message has accepted it.
+                with suppress(Exception):
+                    response.raw.read(_MOST_OF_AN_ANSWER, decode_content=False)
+                return response.status_code, response.headers.get("Retry-After")
+        finally:
+            adapter.close()
+
+    def _adapter(self, url: str) -> HTTPAdapter:
+        if not self._to_partners:
+            return _Adapter(self._context)
+        return _FilteringAdapter(self._context, is_https=url.startswith("https:"), allow_loopback=self._in_development)
+
+
+def _headers(request: WebhookRequest) -> Mapping[str, str]:
+    """Return the headers of a request. Those of the partner replace only the first one, see `webhook_headers`."""
+    return {
+        "User-Agent": "duecall",
+        **request.headers,
+        "Content-Type": "application/json",
+        # Also so that a small compressed answer cannot become a large one.
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+        **signed_headers(request.message_id, request.body, request.secrets, machine_now()),
+    }
+
+
+class _Exchange:
+    """The time of one request. At its end the connection is cut, whatever the receiver sends until then.
+
+    Timeouts of a socket are not enough: each received byte begins a new one.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._begun = monotonic()
+        self._until = self._begun + deadline_s
+        self._lock = threading.Lock()
+        self._held: socket.socket | None = None
+        self._is_cut = False
+        self._timer = threading.Timer(deadline_s, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        self._token = _exchange.set(self)
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        _exchange.reset(self._token)
+        self._timer.cancel()
+        with self._lock:
+            if self._held is not None:
+                self._held.close()
+                self._held = None
+
+    @property
+    def milliseconds(self) -> int:
+        return round((monotonic() - self._begun) * 1000)
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_cut or monotonic() >= self._until
+
+    def remaining_s(self) -> float:
+        """Return the seconds that are left. Raises TimeoutError if none are."""
+        left = self._until - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def hold(self, connection: socket.socket) -> None:
+        """Cut this connection at the deadline. Raises TimeoutError if that has passed."""
+        with self._lock:
+            if self._is_cut:
+                connection.close()
+                raise TimeoutError
+            # A duplicate, because TLS takes the descriptor out of the original.
+            self._held = connection.dup()
+
+    def _cut(self) -> None:
+        with self._lock:
+            self._is_cut = True
+            if self._held is not None:
+                with suppress(OSError):
+                    self._held.shutdown(socket.SHUT_RDWR)
+
+
+_exchange: ContextVar[_Exchange] = ContextVar("exchange")
+"""The exchange of this thread. The connection is made several layers below it."""
+
+
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        exchange = _exchange.get()
+        self.timeout = exchange.remaining_s()
+        connection = super()._new_conn()
+        exchange.hold(connection)
+        return connection
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Connections that end at the deadline, and trust what the context trusts."""
+
+    def __init__(self, context: ssl.SSLContext, **settings: Any) -> None:  # noqa: ANN401 - those of the other base
+        self._context = context
+        super().__init__(**settings)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **settings: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **settings)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401
+        """Add no certificates: requests would read its own bundle into the context with each connection."""
+
+
+class _FilteringAdapter(_Adapter, IPFilterAdapter):
+    """Connections to public addresses only."""
+
+    def __init__(self, context: ssl.SSLContext, *, is_https: bool, allow_loopback: bool) -> None:
+        super().__init__(context, is_https_proto=is_https, allow_loopback=allow_loopback)
+
+
+def _kind_of(error: BaseException) -> ErrorKind:
+    """Return the cause of an error, which the layers of the client wrap in one another."""
+    causes = list(_causes(error))
+    for kinds, kind in (
+        ((InvalidIPAddress,), ErrorKind.ADDRESS_FORBIDDEN),
+        # A label that is too long or empty is a UnicodeError.
+        ((socket.gaierror, NameResolutionError, UnicodeError, requests.exceptions.InvalidURL), ErrorKind.NAME_UNKNOWN),
+        ((ssl.SSLError, SSLError, requests.exceptions.SSLError), ErrorKind.TLS_FAILED),
+        ((NewConnectionError, ConnectionRefusedError), ErrorKind.NOT_CONNECTED),
+    ):
+        if any(isinstance(cause, kinds) for cause in causes):
+            return kind
+    return ErrorKind.CONNECTION_LOST
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        inner = [each for each in error.args if isinstance(each, BaseException)]
+        reason = getattr(error, "reason", None)
+        error = (
+            error.__cause__
+            or (reason if isinstance(reason, BaseException) else None)
+            or (inner[0] if inner else error.__context__)
+        )
+    return found

@@ -1,0 +1,145 @@
+"""Endpoints of webhooks as clients send them."""
+
+from collections.abc import Iterator
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from scheduler.rules import webhook_headers, webhook_urls
+from scheduler.rules.display_names import is_printable
+from scheduler.wire.field_errors import OURS, FieldError
+from scheduler.wire.field_types import Strict, left_out
+
+EVENT_TYPES = (
+    "interview.scheduled",
+    "interview.started",
+    "interview.completed",
+    "interview.failed",
+    "interview.cancelled",
+    "call_attempt.scheduled",
+    "call_attempt.rescheduled",
+    "call_attempt.started",
+    "call_attempt.answered",
+    "call_attempt.ended",
+    "call_attempt.retry_scheduled",
+    "call_attempt.cancelled",
+    "call_attempt.expired",
+    "call_attempt.unknown",
+    "call_attempt.decided",
+    "call_attempt.proven",
+    "command.applied",
+    "batch.completed",
+    "company.paused",
+    "company.resumed",
+    "company.deleted",
+    "endpoint.disabled",
+    "ping",
+)
+_LONGEST_NAME = 255
+_LONGEST_DESCRIPTION = 1000
+
+
+def _refuse(fault: tuple[str, str] | None) -> None:
+    if fault is not None:
+        code, message = fault
+        raise PydanticCustomError(OURS + code.lower(), message)
+
+
+def _url(url: str) -> str:
+    # Whether http is allowed depends on the settings, see `url_errors`.
+    _refuse(webhook_urls.fault(url, https_only=False))
+    return url
+
+
+def _header_name(name: str) -> str:
+    _refuse(webhook_headers.name_fault(name))
+    return name
+
+
+def _header_value(value: str) -> str:
+    _refuse(webhook_headers.value_fault(value))
+    return value
+
+
+def _event_type(name: str) -> str:
+    if name not in EVENT_TYPES:
+        message = f"This event does not exist. Events are {', '.join(EVENT_TYPES)}."
+        raise PydanticCustomError(OURS + "unknown_event", message)
+    return name
+
+
+def _visible(text: str) -> str:
+    if not is_printable(text):
+        raise PydanticCustomError(OURS + "not_printable", "Remove invisible characters, such as line breaks.")
+    return text
+
+
+Url = Annotated[str, AfterValidator(_url), Field(examples=["https://hooks.example.com/duecall"])]
+EventType = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
+EndpointName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME), AfterValidator(_visible)
+]
+Description = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_DESCRIPTION),
+    AfterValidator(_visible),
+]
+EventTypes = Annotated[list[EventType], Field(min_length=1, max_length=len(EVENT_TYPES))]
+
+
+class Header(Strict):
+    """A header that is added to each request to the endpoint."""
+
+    name: Annotated[str, AfterValidator(_header_name)]
+    value: Annotated[str, AfterValidator(_header_value), Field(repr=False)]
+
+
+Headers = Annotated[list[Header], Field(max_length=webhook_headers.MOST)]
+
+
+class CreateWebhook(Strict):
+    """An endpoint that events are delivered to."""
+
+    url: Url
+    events: EventTypes
+    company_id: Annotated[
+        UUID | None, Field(description="Events of this company only. Null or absent: of all companies of an ATS key.")
+    ] = None
+    name: EndpointName | None = None
+    description: Description | None = None
+    headers: Headers = Field(default_factory=list)
+    is_active: StrictBool = True
+
+    def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
+        """Yield the errors that depend on other fields or on the settings."""
+        yield from _errors(self.url, self.headers, self.events, https_only=https_only)
+
+
+class UpdateWebhook(Strict):
+    """Fields to change. Omitted fields keep their value. `headers` and `events` are replaced as a whole."""
+
+    url: Url = Field(default_factory=left_out)
+    events: EventTypes = Field(default_factory=left_out)
+    name: EndpointName | None = None
+    description: Description | None = None
+    headers: Headers = Field(default_factory=left_out)
+    is_active: StrictBool = Field(default_factory=left_out)
+
+    def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
+        """Yield the errors that depend on other fields or on the settings."""
+        yield from _errors(self.url, self.headers, self.events, https_only=https_only)
+
+
+def _errors(
+    url: str | None, headers: list[Header] | None, events: list[str] | None, *, https_only: bool
+) -> Iterator[FieldError]:
+    if url is not None and (fault := webhook_urls.fault(url, https_only=https_only)):
+        yield FieldError(field="url", code=fault[0], message=fault[1])
+    for place in webhook_headers.repeated(header.name for header in headers or []):
+        message = "This header occurs twice; remove one of them. The case of letters makes no difference."
+        yield FieldError(field=f"headers.{place}.name", code="REPEATED_HEADER", message=message)
+    for place, event in enumerate(events or []):
+        if event in (events or [])[:place]:
+            yield FieldError(field=f"events.{place}", code="REPEATED_EVENT", message="Remove the repeated event.")

@@ -1,0 +1,158 @@
+"""URLs and headers of endpoints: which ones a partner may set."""
+
+import string
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.rules import webhook_headers, webhook_urls
+
+LONG_NAME = ".".join(["a" * 63] * 3) + "." + "b" * 61
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example.com",
+        "https://hooks.example.com/",
+        "https://hooks.example.com./a/b?c=d&e=%20",
+        "HTTPS://Hooks.Example.COM/Path",
+        "https://hooks.example.com:443/",
+        "https://hooks.example.com:1024/",
+        "https://hooks.example.com:65535/",
+        "https://my_host.example.com/",
+        "https://xn--bcher-kva.example/",
+        "https://93.184.216.34/",
+        "https://[2606:2800:220:1::1]:8443/",
+        f"https://{LONG_NAME}/",
+        "https://hooks.example.com/" + "x" * (webhook_urls.LONGEST - 26),
+    ],
+)
+def test_usual_url_is_taken(url: str) -> None:
+    assert webhook_urls.fault(url, https_only=True) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("", "INVALID_URL"),
+        ("hooks.example.com", "HTTPS_REQUIRED"),
+        ("//hooks.example.com", "HTTPS_REQUIRED"),
+        ("http://hooks.example.com/", "HTTPS_REQUIRED"),
+        ("ftp://hooks.example.com/", "HTTPS_REQUIRED"),
+        ("file:///etc/passwd", "HTTPS_REQUIRED"),
+        ("gopher://hooks.example.com:6379/_x", "HTTPS_REQUIRED"),
+        ("https://", "INVALID_HOST"),
+        ("https:///path", "INVALID_HOST"),
+        ("https:hooks.example.com", "INVALID_HOST"),
+        ("https://:443/", "INVALID_HOST"),
+        ("https://hooks.example.com:/", "INVALID_HOST"),
+        ("https://hooks.example.com:x/", "INVALID_HOST"),
+        ("https://hooks.example.com:443443/", "INVALID_HOST"),
+        ("https://hooks..example.com/", "INVALID_HOST"),
+        ("https://.example.com/", "INVALID_HOST"),
+        ("https://-a.example.com/", "INVALID_HOST"),
+        (f"https://{'a' * 64}.example.com/", "INVALID_HOST"),
+        (f"https://{LONG_NAME}b/", "INVALID_HOST"),
+        ("https://a%2eb/", "INVALID_HOST"),
+        ("https://[fe80::1%25eth0]/", "INVALID_HOST"),
+        ("https://user@hooks.example.com/", "USERINFO_NOT_ALLOWED"),
+        ("https://user:password@hooks.example.com/", "USERINFO_NOT_ALLOWED"),
+        ("https://hooks.example.com@127.0.0.1/", "USERINFO_NOT_ALLOWED"),
+        ("https://hooks.example.com/#part", "FRAGMENT_NOT_ALLOWED"),
+        ("https://hooks.example.com#", "FRAGMENT_NOT_ALLOWED"),
+        ("https://hooks.example.com:0/", "PORT_NOT_ALLOWED"),
+        ("https://hooks.example.com:22/", "PORT_NOT_ALLOWED"),
+        ("https://hooks.example.com:80/", "PORT_NOT_ALLOWED"),
+        ("https://hooks.example.com:1023/", "PORT_NOT_ALLOWED"),
+        ("https://hooks.example.com:65536/", "PORT_NOT_ALLOWED"),
+        ("https://hooks.example.com/a b", "INVALID_URL"),
+        (" https://hooks.example.com/", "INVALID_URL"),
+        ("https://hooks.example.com/\n", "INVALID_URL"),
+        ("https://hooks.example.com\t/", "INVALID_URL"),
+        ("https://hooks.example.com\\@127.0.0.1/", "INVALID_URL"),
+        ("https://bücher.example/", "INVALID_URL"),
+        ("https://ⓔxample.com/", "INVALID_URL"),
+        ("https://hooks.example.com/" + "x" * (webhook_urls.LONGEST - 25), "TOO_LONG"),
+    ],
+)
+def test_forbidden_url_is_refused(url: str, code: str) -> None:
+    fault = webhook_urls.fault(url, https_only=True)
+    assert fault is not None
+    assert fault[0] == code
+
+
+def test_plain_http_is_taken_in_development() -> None:
+    for url in ("http://127.0.0.1:3000/", "http://localhost:3000", "http://hooks.example.com/"):
+        assert webhook_urls.fault(url, https_only=False) is None
+    assert webhook_urls.fault("http://127.0.0.1:443/", https_only=False) is not None
+
+
+ODD = st.text(
+    st.sampled_from(string.ascii_letters + string.digits + ".:-_@[]%\\/?#&= \t\n;,!*'()~+$\"<>^`{|}\x00é。"),
+    max_size=30,
+)
+HOSTS = st.sampled_from(["a.b", "A.b:8443", "[::1]", "[::1]:1024", "127.1", "0x7f.1", "a_b.c.", "xn--a.b:443"])
+URLS = st.builds(
+    "{}://{}{}".format,
+    st.sampled_from(["https", "HTTPS", "http", "ftp"]),
+    ODD | HOSTS | st.builds("{}{}".format, HOSTS, ODD) | st.builds("{}{}".format, ODD, HOSTS),
+    st.sampled_from(["", "/", "/a", "?b", "/a?b=c"]),
+)
+
+
+@given(url=URLS)
+def test_taken_url_means_one_host_to_every_parser(url: str) -> None:
+    if webhook_urls.fault(url, https_only=True) is None:
+        prepared = requests.Request("POST", url).prepare().url
+        assert prepared is not None
+        assert webhook_urls.fault(prepared, https_only=True) is None
+        netloc = url.split("/")[2].partition("?")[0].lower()
+        assert prepared.split("/")[2].partition("?")[0].lower() == netloc
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "X-Team", "x", "User-Agent", "Accept", "Hosts", "Contents", "x" * 255]
+)
+def test_usual_header_is_taken(name: str) -> None:
+    assert webhook_headers.name_fault(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Host", "HOST", "host", "Content-Type", "content-length", "CONTENT-X", "webhook-id", "Webhook-Signature"),
+        *("Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade", "Expect", "Keep-Alive", "Proxy-Authorization"),
+        "Accept-Encoding",
+    ],
+)
+def test_header_of_ours_is_refused(name: str) -> None:
+    fault = webhook_headers.name_fault(name)
+    assert fault is not None
+    assert fault[0] == "HEADER_NOT_SETTABLE"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", ":a", "a\r\nHost", "é", "a\x00", "Host ", " Host", "x" * 256])
+def test_name_that_is_not_a_token_is_refused(name: str) -> None:
+    fault = webhook_headers.name_fault(name)
+    assert fault is not None
+    assert fault[0] == "INVALID_HEADER_NAME"
+
+
+@pytest.mark.parametrize("value", ["Bearer abc", "x", "a\tb", "~!@#", "x" * 4096])
+def test_usual_value_is_taken(value: str) -> None:
+    assert webhook_headers.value_fault(value) is None
+
+
+@pytest.mark.parametrize("value", ["", " x", "x ", "a\r\nb", "a\nb", "\x00", "é", "\x7f", "x" * 4097])
+def test_value_that_could_end_the_header_is_refused(value: str) -> None:
+    assert webhook_headers.value_fault(value) is not None
+
+
+@given(names=st.lists(st.sampled_from(["a", "A", "b", "B", "c"]), max_size=8))
+def test_repeated_headers_are_found(names: list[str]) -> None:
+    found = list(webhook_headers.repeated(names))
+    kept = [name.lower() for place, name in enumerate(names) if place not in found]
+    assert len(kept) == len(set(kept)) == len({name.lower() for name in names})
