@@ -19,18 +19,14 @@ from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.many import as_json
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Statements, Store, Write
-from scheduler.persistence.tables import events, interviews
+from scheduler.persistence.tables import events
 
 _LOCK = 4_302_201
 """The advisory lock of the transaction that numbers events. It has no meaning elsewhere."""
 _MOST_READ = 5_000
 """Events that one page reads at most. A filter that matches few of them gets a short page, and continues."""
 
-_FACTS = {
-    name: column
-    for name, column in (("candidateId", "candidate_id"), ("jobId", "job_id"), ("externalId", "external_id"))
-    if column in interviews.c
-}
+_FACTS = {"candidateId": "candidate_id", "jobId": "job_id", "externalId": "external_id"}
 """The ids that numbering reads from the interview."""
 
 # The function returns the events of companies that have a reader. Short and without a list of columns, because the

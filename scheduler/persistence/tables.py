@@ -896,3 +896,41 @@ webhook_endpoints = Table(
     Index(None, "principal_id"),
     Index(None, "company_id"),
 )
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    # One row for each event and endpoint. A replay uses the same row: the receiver sees the same id again.
+    Column("event_id", Uuid, ForeignKey("events.id", ondelete="CASCADE"), primary_key=True),
+    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), primary_key=True),
+    # Those of the event, so that a claim reads no event.
+    Column("place", BigInteger, nullable=False),
+    Column("interview_id", Uuid),
+    Column("sequence", Integer),
+    Column("state", Text, nullable=False),
+    Column("is_replay", Boolean, nullable=False, server_default=text("false")),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("send_at", _INSTANT, nullable=False),
+    Column("claim", Uuid),
+    Column("lease_until", _INSTANT),
+    Column("first_failed_at", _INSTANT),
+    # The last try. Nothing of the answer but its status is stored.
+    Column("last_tried_at", _INSTANT),
+    Column("last_status", SmallInteger),
+    Column("last_error_kind", Text),
+    Column("last_ms", Integer),
+    Column("finished_at", _INSTANT),
+    Column("created_at", _INSTANT, nullable=False),
+    CheckConstraint("state IN ('WAITING', 'DELIVERED', 'FAILED')", name="state"),
+    CheckConstraint("(state = 'WAITING') = (finished_at IS NULL)", name="finished_if_not_waiting"),
+    CheckConstraint("(claim IS NULL) = (lease_until IS NULL)", name="a_claim_has_a_lease"),
+    Index(None, "endpoint_id", "place"),
+    Index("ix_webhook_deliveries_waiting", "endpoint_id", "send_at", postgresql_where=text("state = 'WAITING'")),
+    Index(
+        "ix_webhook_deliveries_in_order",
+        "endpoint_id",
+        "interview_id",
+        "sequence",
+        postgresql_where=text("state = 'WAITING' AND NOT is_replay"),
+    ),
+)

@@ -12,6 +12,7 @@ DATA_FIELDS = frozenset(
         "candidateId",
         "commandId",
         "companyId",
+        "decision",
         "dueAt",
         "externalId",
         "interviewId",

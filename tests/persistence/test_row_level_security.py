@@ -724,6 +724,7 @@ def production(url: str, redis_url: str, **more: Any) -> Settings:
         database_url=SecretStr(url),
         redis_url=SecretStr(redis_url),
         key_pepper=SecretStr("a pepper of our own"),
+        webhook_key=SecretStr("YSBrZXkgb2Ygd2ViaG9va3MgaW4gcHJvZHVjdGlvbi4="),
         flower_basic_auth=SecretStr("a:password of some length"),
         public_url="https://duecall.example.com",
         twilio_voice_url="https://voice.example.com/twiml",

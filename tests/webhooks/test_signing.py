@@ -112,5 +112,5 @@ def test_body_has_no_field_that_is_not_listed(data: dict[str, str]) -> None:
 
 def test_listed_fields_are_those_of_the_contract() -> None:
     contract = "companyId interviewId callAttemptId candidateId jobId status reasonCode retryNumber nextAttemptId dueAt"
-    ours = "by batchId commandId webhookId"
+    ours = "by batchId commandId decision webhookId"
     assert set(f"{contract} timezone externalId {ours}".split()) == DATA_FIELDS
