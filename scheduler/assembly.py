@@ -262,7 +262,7 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         purge=Purge(database, hints, now),
         erase=Erase(context, hints),
         alarm_posts=AlarmPosts(database, alarm_receiver(settings), now),
-        number_events=NumberEvents(database, hints),
+        number_events=NumberEvents(database, hints, now),
     )
 
 

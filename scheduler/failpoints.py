@@ -84,6 +84,17 @@ OF_PROBING = ("settle.probe_begun", "settle.probe_answered", "settle.on_trial")
 OF_ERASING = ("erase.stopping", "erase.batch")
 """An attempt of a deleted company is cancelled, or its call marked for hang-up. Then a batch is committed."""
 
+OF_DELIVERIES = (
+    "events.numbering",
+    "webhooks.claiming",
+    "webhooks.claimed",
+    "webhooks.sent",
+    "webhooks.recording",
+    "webhooks.recorded",
+)
+"""Events have their places and deliveries. A worker has claimed deliveries, committed, one is sent. Its result is
+recorded, committed."""
+
 FAILPOINTS = (
     *OF_THE_INTAKE,
     *OF_APPLYING,
@@ -94,6 +105,7 @@ FAILPOINTS = (
     *OF_SETTLING,
     *OF_PROBING,
     *OF_ERASING,
+    *OF_DELIVERIES,
 )
 
 _STOP = ":stop"

@@ -43,8 +43,8 @@ class EventType(StrEnum):
     COMPANY_RESUMED = "company.resumed"
     COMPANY_DELETED = "company.deleted"
     ENDPOINT_DISABLED = "endpoint.disabled"
-    """Not written yet, as `PING`: there are no deliveries."""
     PING = "ping"
+    """A partner tests an endpoint."""
 
 
 class MovedBy(StrEnum):
@@ -84,7 +84,8 @@ class PartnerEvent:
     """Its place in the order of all events. A reader continues after the last one that it has read."""
     sequence: int | None
     """Rises by one for each event of an interview. None for an event without an interview."""
-    company_id: UUID
+    company_id: UUID | None
+    """None: about an endpoint of an ATS key, for all its companies."""
     interview_id: UUID | None
     attempt_id: UUID | None
     occurred_at: datetime

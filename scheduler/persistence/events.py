@@ -1,4 +1,4 @@
-"""Partner events: written by the transaction that makes a change, and numbered by a later one.
+"""Partner events: written by the transaction that makes a change, and numbered by a later one, with their deliveries.
 
 A transaction that claims or records a call locks no interview, and transactions commit in another order than they
 begin. So none of them can give its events a place in the order, or a sequence. Only one transaction at a time numbers
@@ -6,16 +6,17 @@ events, and only committed ones: a reader that has read up to a place misses no 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, delete, literal, select, text
+from sqlalchemy import TextClause, delete, select, text
 
 from scheduler.domain.partner_event import EventFilter, EventPage, NewEvent, PartnerEvent
 from scheduler.ids import new_id
-from scheduler.persistence.connection import Connection, Fixed
+from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import as_json
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Statements, Store, Write
@@ -32,6 +33,16 @@ _FACTS = {"candidateId": "candidate_id", "jobId": "job_id", "externalId": "exter
 # The function returns the events of companies that have a reader. Short and without a list of columns, because the
 # driver parses a text above 4 kB again for each execution: this one is joined with the other writes of a transaction.
 _INSERT = "INSERT INTO events SELECT * FROM kept_events(CAST(%(rows)s AS json))"
+
+_IS_WANTED = """
+    CASE n.type
+        WHEN 'ping' THEN false
+        WHEN 'endpoint.disabled' THEN w.principal_id = n.ats_principal_id AND w.id::text <> n.data ->> 'webhookId'
+        ELSE coalesce(w.company_id = n.company_id, w.principal_id = n.ats_principal_id)
+    END
+"""
+"""Whether an endpoint `w` gets a numbered event `n` of a type that it names. A ping is only for the tested endpoint,
+and the deactivation of an endpoint is only for the others of the same key."""
 
 _NUMBER = text(
     """
@@ -55,18 +66,43 @@ _NUMBER = text(
         GROUP BY t.interview_id
         ON CONFLICT (interview_id) DO UPDATE SET last = s.last + excluded.last
         RETURNING s.interview_id, s.last
+    ), numbered AS (
+        UPDATE events e
+        SET place = p.place, sequence = l.last - o.new + o.nth, data = e.data || jsonb_strip_nulls({facts})
+        FROM ordered o
+        JOIN placed p ON p.id = o.id
+        LEFT JOIN last l ON l.interview_id = o.interview_id
+        LEFT JOIN interviews i ON i.id = o.interview_id
+        WHERE e.id = o.id
+        RETURNING e.*
+    ), receiving AS MATERIALIZED (
+        SELECT w.id, w.principal_id, w.company_id, w.events FROM webhook_endpoints w
+        WHERE (w.company_id = ANY (ARRAY (SELECT n.company_id FROM numbered n))
+               OR w.principal_id = ANY (ARRAY (SELECT n.ats_principal_id FROM numbered n)))
+          AND w.is_active AND w.disabled_at IS NULL
+        FOR KEY SHARE
+    ), made AS (
+        INSERT INTO webhook_deliveries
+            (event_id, endpoint_id, place, interview_id, sequence, state, send_at, created_at)
+        SELECT n.id, w.id, n.place, n.interview_id, n.sequence, 'WAITING', :now, :now
+        FROM numbered n
+        JOIN receiving w ON n.type = ANY (w.events) AND {is_wanted}
+        ON CONFLICT DO NOTHING
+        RETURNING event_id
     )
-    UPDATE events e
-    SET place = p.place, sequence = l.last - o.new + o.nth, data = e.data || jsonb_strip_nulls({facts})
-    FROM ordered o
-    JOIN placed p ON p.id = o.id
-    LEFT JOIN last l ON l.interview_id = o.interview_id
-    LEFT JOIN interviews i ON i.id = o.interview_id
-    WHERE e.id = o.id
-    """.replace(
+    SELECT (SELECT count(*) FROM numbered) AS events, (SELECT count(*) FROM made) AS deliveries
+    """.replace("{is_wanted}", _IS_WANTED).replace(
         "{facts}", "jsonb_build_object(" + ", ".join(f"'{name}', i.{column}" for name, column in _FACTS.items()) + ")"
     )
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """Counts of one batch."""
+
+    events: int
+    deliveries: int
 
 
 def _page_of(readable: str) -> TextClause:
@@ -90,7 +126,6 @@ def _page_of(readable: str) -> TextClause:
 
 _PAGE_OF_COMPANY, _PAGE_OF_ATS = _page_of("e.company_id"), _page_of("e.ats_principal_id")
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
-_IS_ONE_UNNUMBERED = Fixed(select(literal(1)).select_from(events).where(events.c.place.is_(None)).limit(1))
 _event = partial(from_row, PartnerEvent)
 
 
@@ -99,17 +134,16 @@ class Events(Store):
         """Write events of companies that have a reader. Within `gathering` they are sent with the other writes."""
         note(self._connection, noted)
 
-    def is_one_unnumbered(self) -> bool:
-        return self._is_any(_IS_ONE_UNNUMBERED)
+    def number(self, limit: int, now: datetime) -> Numbered | None:
+        """Give up to `limit` events their places and sequences, and make their deliveries, which are due now.
 
-    def number(self, limit: int) -> int | None:
-        """Give up to `limit` events their places and sequences. Return how many. None: another transaction does it.
-
-        In the order in which they were written, which for each attempt is that of its history.
+        In the order in which they were written, which for each attempt is that of its history. None: another
+        transaction does it.
         """
         if not self._connection.execute(_TRY_LOCK, {"lock": _LOCK}).scalar_one():
             return None
-        return self._connection.execute(_NUMBER, {"limit": limit}).rowcount
+        counts = self._connection.execute(_NUMBER, {"limit": limit, "now": now}).one()
+        return Numbered(events=counts.events, deliveries=counts.deliveries)
 
     def page_of_company(self, company_id: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
         """Return up to `limit` events of a company that follow a place, in the order of places."""

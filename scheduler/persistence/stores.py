@@ -50,6 +50,7 @@ from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.tallies import Tallies
 from scheduler.persistence.unknown_outcomes import UnknownOutcomes
 from scheduler.persistence.usage import Usage
+from scheduler.persistence.webhook_deliveries import WebhookDeliveries
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 
@@ -147,6 +148,7 @@ class Stores:
         self.tallies = Tallies(statements)
         self.usage = Usage(statements)
         self.users = Users(statements)
+        self.webhook_deliveries = WebhookDeliveries(statements)
 
     def instant(self, now: Now) -> datetime:
         """Read `now` for this transaction to write. Its clock was compared with the database's.

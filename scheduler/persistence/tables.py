@@ -837,7 +837,8 @@ events = Table(
     # First the columns that `kept_events` returns, in its order. No foreign keys: the event of a deletion outlives the
     # company.
     Column("id", Uuid, primary_key=True),
-    Column("company_id", Uuid, nullable=False),
+    # NULL: about an endpoint of an ATS key, for all its companies.
+    Column("company_id", Uuid),
     Column("ats_principal_id", Uuid),
     Column("interview_id", Uuid),
     Column("attempt_id", Uuid),
@@ -849,6 +850,10 @@ events = Table(
     Column("place", BigInteger),
     Column("sequence", Integer),
     CheckConstraint("sequence IS NULL OR (place IS NOT NULL AND interview_id IS NOT NULL)", name="numbered_at_once"),
+    CheckConstraint(
+        "company_id IS NOT NULL OR (ats_principal_id IS NOT NULL AND interview_id IS NULL)",
+        name="of_a_company_or_an_ats",
+    ),
     CheckConstraint("jsonb_typeof(data) = 'object' AND length(data::text) <= 2000", name="thin_data"),
     Index("uq_events_place", "place", unique=True, postgresql_where=text("place IS NOT NULL")),
     Index("ix_events_unnumbered", "entry", postgresql_where=text("place IS NULL")),
@@ -890,11 +895,19 @@ webhook_endpoints = Table(
     Column("probe_at", _INSTANT),
     Column("disabled_at", _INSTANT),
     Column("disabled_cause", Text),
+    # The next try to mail its owner that it was disabled. NULL when that was sent or given up.
+    Column("notice_at", _INSTANT),
+    Column("notice_tries", SmallInteger, nullable=False, server_default=text("0")),
+    # Endpoints take turns in this order.
+    Column("claimed_at", _INSTANT),
+    # Its last answer was late. Slow endpoints share a part of the threads.
+    Column("is_slow", Boolean, nullable=False, server_default=text("false")),
     *_timestamps(),
     CheckConstraint("(disabled_at IS NULL) = (disabled_cause IS NULL)", name="disabled_for_a_cause"),
     CheckConstraint("(old_secret IS NULL) = (old_secret_until IS NULL)", name="an_old_secret_ends"),
     Index(None, "principal_id"),
     Index(None, "company_id"),
+    Index("ix_webhook_endpoints_notices", "notice_at", postgresql_where=text("notice_at IS NOT NULL")),
 )
 
 webhook_deliveries = Table(
@@ -925,7 +938,15 @@ webhook_deliveries = Table(
     CheckConstraint("(state = 'WAITING') = (finished_at IS NULL)", name="finished_if_not_waiting"),
     CheckConstraint("(claim IS NULL) = (lease_until IS NULL)", name="a_claim_has_a_lease"),
     Index(None, "endpoint_id", "place"),
-    Index("ix_webhook_deliveries_waiting", "endpoint_id", "send_at", postgresql_where=text("state = 'WAITING'")),
+    Index(
+        "ix_webhook_deliveries_waiting",
+        "endpoint_id",
+        "is_replay",
+        "send_at",
+        "place",
+        postgresql_where=text("state = 'WAITING'"),
+    ),
+    Index("ix_webhook_deliveries_in_flight", "endpoint_id", postgresql_where=text("claim IS NOT NULL")),
     Index(
         "ix_webhook_deliveries_in_order",
         "endpoint_id",

@@ -95,6 +95,12 @@ ALARMS = Tally(
     labels=("kind",),
     known=KINDS,
 )
+WEBHOOK_DELIVERIES = Tally(
+    name="duecall_webhook_deliveries",
+    documentation="Tries to deliver an event to a webhook, by result: delivered, failed and tried again, failed.",
+    labels=("outcome",),
+    known=("DELIVERED", "RETRIED", "FAILED"),
+)
 HTTP_REQUESTS = Tally(
     name="duecall_http_requests",
     documentation="Answered requests, by method and path template, and by status.",
@@ -106,7 +112,17 @@ HTTP_SECONDS = Tally(
     labels=("route",),
     bounds=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0),
 )
-TALLIES = (CALLS, DEFERRED, DIAL_LATENESS, CARRIER_ANSWER, COMMAND, ALARMS, HTTP_REQUESTS, HTTP_SECONDS)
+TALLIES = (
+    CALLS,
+    DEFERRED,
+    DIAL_LATENESS,
+    CARRIER_ANSWER,
+    COMMAND,
+    ALARMS,
+    WEBHOOK_DELIVERIES,
+    HTTP_REQUESTS,
+    HTTP_SECONDS,
+)
 ONE = Amount(n=1)
 
 

@@ -57,7 +57,7 @@ class Release:
     def __init__(self, context: Context, hints: Hints, account_id: int) -> None:
         self._database = context.database
         self._tallies = Tallies(context.database)
-        self._events = NumberEvents(context.database, hints)
+        self._events = NumberEvents(context.database, hints, context.now)
         self._hints = hints
         self._account_id = account_id
         self.now = context.now

@@ -19,7 +19,7 @@ def reader(intake: Intake) -> Intake:
 
 
 def events(reader: Intake, **params: Any) -> Any:
-    NumberEvents(reader.database, RecordingHints()).all()
+    NumberEvents(reader.database, RecordingHints(), reader.now).all()
     answer = reader.send("GET", "/events", params=params)
     assert answer.status_code == HTTPStatus.OK, answer.text
     return answer.json()["data"]

@@ -20,6 +20,7 @@ from scheduler.domain.partner_event import READ_WEBHOOKS, EventType, PartnerEven
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied
 from scheduler.persistence.database import Database
+from scheduler.persistence.events import Numbered
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.number_events import NumberEvents
@@ -76,7 +77,7 @@ def do(tenant: Tenant, accept: Perform, apply: Apply) -> Callable[..., None]:
 
 @pytest.fixture
 def numbering(tenant: Tenant, hints: RecordingHints) -> NumberEvents:
-    return NumberEvents(tenant.database, hints)
+    return NumberEvents(tenant.database, hints, tenant.now)
 
 
 def noted(tenant: Tenant) -> list[str]:
@@ -406,7 +407,7 @@ def test_clock_leaves_a_long_backlog_to_a_worker(read: Tenant, release: Release,
     release.number_events()
     assert [task for task, _ in hints.rings] == [tasks.NUMBER_EVENTS]
     assert len(numbered(read)) == 200
-    NumberEvents(read.database, hints).all()
+    NumberEvents(read.database, hints, read.now).all()
     assert len(numbered(read)) == 202
     hints.rings.clear()
     release.number_events()
@@ -454,10 +455,10 @@ def test_several_numberers_and_writers_leave_no_gap(read: Tenant, numbering: Num
 def test_second_numberer_leaves_without_a_wait(read: Tenant, numbering: NumberEvents) -> None:
     a_pending_attempt(read)
     with read.database.transaction() as stores:
-        assert stores.events.number(1) == 1
+        assert stores.events.number(1, read.now()) == Numbered(events=1, deliveries=0)
         numbering.all()
         with read.database.transaction() as second:
-            assert second.events.number(1) is None
+            assert second.events.number(1, read.now()) is None
     numbering.all()
     assert len(numbered(read)) == 2
 

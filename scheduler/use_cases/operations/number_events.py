@@ -1,9 +1,9 @@
-"""Number events: give committed partner events their places in the order, and their sequences.
+"""Number events: give committed partner events their places in the order and their sequences, and make deliveries.
 
 One transaction at a time does it. Another one that tries at the same time leaves without a wait.
 """
 
-from scheduler.clock import monotonic
+from scheduler.clock import Now, monotonic
 from scheduler.domain.partner_event import EVENTS_A_BATCH
 from scheduler.failpoints import failpoint
 from scheduler.persistence.database import BATCH_LOCK_S, Database
@@ -15,18 +15,21 @@ _MAX_TURN_S = 2.0
 
 
 class NumberEvents:
-    def __init__(self, database: Database, hints: Hints) -> None:
+    def __init__(self, database: Database, hints: Hints, now: Now) -> None:
         self._database = database
         self._hints = hints
+        self._now = now
 
     def batch(self) -> None:
         """Number one batch if there is an event to number, and leave more to a worker. For the clock, at each tick.
 
-        Raises DatabaseAway.
+        Also send a hint for deliveries that are due. Raises DatabaseAway.
         """
         with self._database.statement() as stores:
-            is_due = stores.events.is_one_unnumbered()
-        if is_due and self._is_full_batch():
+            work = stores.webhook_deliveries.work(self._now())
+        if work.is_one_due:
+            self._hints.send(tasks.DELIVER)
+        if work.is_one_unnumbered and self._is_full_batch():
             self._hints.send(tasks.NUMBER_EVENTS)
 
     def all(self) -> None:
@@ -38,8 +41,11 @@ class NumberEvents:
                 return
 
     def _is_full_batch(self) -> bool:
-        # No time is written, so a wrong clock does not matter. Short waits, because the clock has calls to release.
+        # No other process can number these events, so a wrong clock is corrected. Short waits, because the clock has
+        # calls to release.
         with self._database.transaction(corrected=True, lock_s=BATCH_LOCK_S) as stores:
-            count = stores.events.number(EVENTS_A_BATCH)
+            numbered = stores.events.number(EVENTS_A_BATCH, stores.instant(self._now))
             failpoint("events.numbering")
-        return count == EVENTS_A_BATCH
+        if numbered is not None and numbered.deliveries:
+            self._hints.send(tasks.DELIVER)
+        return numbered is not None and numbered.events == EVENTS_A_BATCH

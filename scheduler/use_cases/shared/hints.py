@@ -17,6 +17,8 @@ PURGE = "records.purge"
 POST_ALARMS = "alarms.post"
 ERASE = "companies.erase"
 NUMBER_EVENTS = "events.number"
+DELIVER = "webhooks.deliver"
+NOTIFY_OWNERS = "webhooks.notify"
 LIVENESS = "workers.heard"
 """Liveness: a worker sends this to its own queue to check that it still receives messages."""
 
@@ -27,7 +29,9 @@ QUEUES = {
     HEAR: "callbacks",
     # Its own queue and process: changed settings, e-mail and erasures must not delay settling and probes.
     SETTLE: "settle",
-    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE, POST_ALARMS, NUMBER_EVENTS), "maintenance"),
+    # Its own process: only this one connects to partners.
+    DELIVER: "webhooks",
+    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE, POST_ALARMS, NUMBER_EVENTS, NOTIFY_OWNERS), "maintenance"),
 }
 """The queue of each task."""
 

@@ -25,7 +25,7 @@ _SEEN_BY_OPERATORS = {
     # Not the texts of a client, and no secret. An address may contain a password.
     'webhook_endpoints': ' (id, principal_id, api_key_id, company_id, events, is_active, max_retries, timeout_ms,'
     ' old_secret_until, consecutive_failures, failing_since, circuit_opened_at, probe_at, disabled_at, disabled_cause,'
-    ' created_at, updated_at)',
+    ' notice_at, notice_tries, claimed_at, is_slow, created_at, updated_at)',
 }
 
 
@@ -124,7 +124,7 @@ def _make_tables() -> None:
     op.create_table(
         'events',
         sa.Column('id', sa.Uuid(), nullable=False),
-        sa.Column('company_id', sa.Uuid(), nullable=False),
+        sa.Column('company_id', sa.Uuid(), nullable=True),
         sa.Column('ats_principal_id', sa.Uuid(), nullable=True),
         sa.Column('interview_id', sa.Uuid(), nullable=True),
         sa.Column('attempt_id', sa.Uuid(), nullable=True),
@@ -137,6 +137,10 @@ def _make_tables() -> None:
         sa.CheckConstraint(
             'sequence IS NULL OR (place IS NOT NULL AND interview_id IS NOT NULL)',
             name=op.f('ck_events_numbered_at_once'),
+        ),
+        sa.CheckConstraint(
+            'company_id IS NOT NULL OR (ats_principal_id IS NOT NULL AND interview_id IS NULL)',
+            name=op.f('ck_events_of_a_company_or_an_ats'),
         ),
         sa.CheckConstraint(
             "jsonb_typeof(data) = 'object' AND length(data::text) <= 2000", name=op.f('ck_events_thin_data')
@@ -181,6 +185,10 @@ def _make_tables() -> None:
         sa.Column('probe_at', instant, nullable=True),
         sa.Column('disabled_at', instant, nullable=True),
         sa.Column('disabled_cause', sa.Text(), nullable=True),
+        sa.Column('notice_at', instant, nullable=True),
+        sa.Column('notice_tries', sa.SmallInteger(), server_default=text('0'), nullable=False),
+        sa.Column('claimed_at', instant, nullable=True),
+        sa.Column('is_slow', sa.Boolean(), server_default=text('false'), nullable=False),
         sa.Column('created_at', instant, nullable=False),
         sa.Column('updated_at', instant, nullable=False),
         sa.CheckConstraint(
@@ -196,6 +204,10 @@ def _make_tables() -> None:
     )
     op.create_index('ix_webhook_endpoints_principal_id', 'webhook_endpoints', ['principal_id'])
     op.create_index('ix_webhook_endpoints_company_id', 'webhook_endpoints', ['company_id'])
+    op.create_index(
+        'ix_webhook_endpoints_notices', 'webhook_endpoints', ['notice_at'],
+        postgresql_where=text('notice_at IS NOT NULL'),
+    )
 
 
 def downgrade() -> None:

@@ -73,7 +73,7 @@ def _make_table() -> None:
     op.create_index(
         'ix_webhook_deliveries_waiting',
         'webhook_deliveries',
-        ['endpoint_id', 'send_at'],
+        ['endpoint_id', 'is_replay', 'send_at', 'place'],
         postgresql_where=text("state = 'WAITING'"),
     )
     op.create_index(
@@ -81,6 +81,10 @@ def _make_table() -> None:
         'webhook_deliveries',
         ['endpoint_id', 'interview_id', 'sequence'],
         postgresql_where=text("state = 'WAITING' AND NOT is_replay"),
+    )
+    op.create_index(
+        'ix_webhook_deliveries_in_flight', 'webhook_deliveries', ['endpoint_id'],
+        postgresql_where=text('claim IS NOT NULL'),
     )
 
 

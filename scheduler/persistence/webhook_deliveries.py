@@ -1,0 +1,315 @@
+"""Deliveries as the process that sends them sees them: claims, results, and the circuits of endpoints.
+
+A claim and a record lock the endpoint first, so that all processes together keep its limits. Messages are claimed by
+endpoint, from an index: a long backlog of one endpoint hides no message of another.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook import WebhookAnswer
+from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState, Message
+from scheduler.ids import new_id
+from scheduler.persistence.connection import Connection
+from scheduler.persistence.many import as_json
+from scheduler.persistence.rows import AnyRow, as_columns, from_row
+from scheduler.persistence.store import Store, Write
+from scheduler.rules.webhook_circuit import PROBE_EVERY, Circuit
+from scheduler.rules.webhook_order import WAITS_AT_MOST
+from scheduler.rules.webhook_turns import MOST_IN_FLIGHT
+
+LEASE = timedelta(seconds=60)
+"""Longer than a try and its record take. After it, another process sends the message again."""
+
+# The rule is `rules.webhook_order`. A lease that ends later than any new one was written by a wrong clock.
+_IS_SENDABLE = """
+    d.state = 'WAITING' AND d.send_at <= :now
+    AND (d.lease_until IS NULL OR d.lease_until <= :now OR d.lease_until > :latest_lease)
+    AND (d.is_replay OR NOT EXISTS (
+        SELECT FROM webhook_deliveries b
+        WHERE b.endpoint_id = d.endpoint_id AND b.interview_id = d.interview_id AND b.sequence < d.sequence
+          AND b.state = 'WAITING' AND NOT b.is_replay
+          AND (b.first_failed_at IS NULL OR b.first_failed_at > :failed_since)))
+"""
+_IN_FLIGHT = """
+    SELECT count(*) FROM webhook_deliveries f
+    WHERE f.endpoint_id = w.id AND f.claim IS NOT NULL AND f.lease_until > :now AND f.lease_until <= :latest_lease
+"""
+# The rules are `Circuit.may_send` and `webhook_turns`, which decide after the lock.
+_MAY_TAKE = f"""
+    w.is_active AND w.disabled_at IS NULL
+    AND ({_IN_FLIGHT}) < CASE WHEN w.consecutive_failures > 0 THEN 1 ELSE {MOST_IN_FLIGHT} END
+    AND (
+        EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = w.id AND d.is_replay AND {_IS_SENDABLE})
+        OR (w.probe_at IS NULL OR w.probe_at <= :now OR w.probe_at > :latest_probe)
+        AND EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = w.id AND NOT d.is_replay AND {_IS_SENDABLE})
+    )
+"""  # noqa: S608 - the inserted texts are those above
+_CIRCUIT = ", ".join(f"w.{name}" for name in Circuit.__dataclass_fields__)
+_LOCK_TO_CLAIM = text(f"""
+    SELECT w.id, w.is_slow, {_CIRCUIT}
+    FROM webhook_endpoints w
+    WHERE {_MAY_TAKE} AND (CAST(:takes_slow AS boolean) OR NOT w.is_slow)
+    ORDER BY w.claimed_at NULLS FIRST, w.id
+    LIMIT :limit
+    FOR NO KEY UPDATE SKIP LOCKED
+""")  # noqa: S608 - as above
+_SENDABLE_OF = text(f"""
+    SELECT flying.in_flight, d.event_id, d.endpoint_id, d.state, d.is_replay, d.tries, d.send_at, d.first_failed_at,
+           d.sequence, d.nth, e.type, e.occurred_at, e.company_id, e.interview_id, e.attempt_id, e.data,
+           w.url, w.headers, w.secret, w.old_secret, w.old_secret_until
+    FROM webhook_endpoints w
+    CROSS JOIN LATERAL ({_IN_FLIGHT}) AS flying (in_flight)
+    CROSS JOIN LATERAL (
+        (SELECT d.*, row_number() OVER (ORDER BY d.send_at, d.place) AS nth FROM webhook_deliveries d
+         WHERE d.endpoint_id = w.id AND NOT d.is_replay AND {_IS_SENDABLE} ORDER BY d.send_at, d.place LIMIT :most)
+        UNION ALL
+        (SELECT d.*, row_number() OVER (ORDER BY d.send_at, d.place) AS nth FROM webhook_deliveries d
+         WHERE d.endpoint_id = w.id AND d.is_replay AND {_IS_SENDABLE} ORDER BY d.send_at, d.place LIMIT :most)
+    ) d
+    JOIN events e ON e.id = d.event_id
+    WHERE w.id = ANY (:ids)
+    ORDER BY d.nth, d.send_at, d.place
+""")  # noqa: S608 - as above
+_CLAIM = text("""
+    WITH served AS (
+        UPDATE webhook_endpoints w SET claimed_at = :now, probe_at = g.probe_at
+        FROM json_to_recordset(CAST(:endpoints AS json)) AS g (id uuid, probe_at timestamptz)
+        WHERE w.id = g.id
+    )
+    UPDATE webhook_deliveries d SET claim = g.claim, lease_until = :lease_until
+    FROM json_to_recordset(CAST(:claims AS json)) AS g (event_id uuid, endpoint_id uuid, claim uuid)
+    WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id AND d.state = 'WAITING'
+    RETURNING d.claim
+""")
+_LOCK_ENDPOINTS = text(f"""
+    SELECT w.id, w.principal_id, w.company_id, w.is_slow, {_CIRCUIT},
+           EXISTS (SELECT FROM api_keys k WHERE k.principal_id = w.principal_id AND k.kind = 'ATS') AS is_of_ats
+    FROM webhook_endpoints w
+    WHERE w.id = ANY (:ids)
+    ORDER BY w.id
+    FOR NO KEY UPDATE OF w
+""")  # noqa: S608 - as above
+_LOCK_CLAIMED = text("""
+    SELECT d.claim, d.event_id, d.endpoint_id, d.state, d.is_replay, d.tries, d.send_at, d.first_failed_at, e.type
+    FROM json_to_recordset(CAST(:claims AS json)) AS g (event_id uuid, endpoint_id uuid, claim uuid)
+    JOIN webhook_deliveries d ON d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id AND d.claim = g.claim
+    JOIN events e ON e.id = d.event_id
+    WHERE d.state = 'WAITING'
+    ORDER BY d.endpoint_id, d.event_id
+    FOR NO KEY UPDATE OF d
+""")
+_WORK = text(f"""
+    SELECT EXISTS (SELECT FROM events e WHERE e.place IS NULL) AS is_one_unnumbered,
+           EXISTS (SELECT FROM webhook_endpoints w WHERE {_MAY_TAKE}) AS is_one_due
+""")  # noqa: S608 - as above
+
+_SAVE_DELIVERIES = """
+    UPDATE webhook_deliveries d
+    SET state = g.state, tries = g.tries, send_at = g.send_at, first_failed_at = g.first_failed_at,
+        last_tried_at = g.last_tried_at, last_status = g.last_status, last_error_kind = g.last_error_kind,
+        last_ms = g.last_ms, finished_at = g.finished_at, claim = NULL, lease_until = NULL
+    FROM json_to_recordset(CAST(%(rows)s AS json)) AS g (
+        event_id uuid, endpoint_id uuid, state text, tries smallint, send_at timestamptz,
+        first_failed_at timestamptz, last_tried_at timestamptz, last_status smallint, last_error_kind text,
+        last_ms integer, finished_at timestamptz)
+    WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id
+"""
+_RETURN_DELIVERIES = """
+    UPDATE webhook_deliveries d SET send_at = g.send_at, claim = NULL, lease_until = NULL
+    FROM json_to_recordset(CAST(%(rows)s AS json)) AS g (event_id uuid, endpoint_id uuid, send_at timestamptz)
+    WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id
+"""
+_SAVE_ENDPOINTS = """
+    UPDATE webhook_endpoints w
+    SET consecutive_failures = g.consecutive_failures, failing_since = g.failing_since,
+        circuit_opened_at = g.circuit_opened_at, probe_at = g.probe_at, disabled_at = g.disabled_at,
+        disabled_cause = g.disabled_cause, is_slow = g.is_slow,
+        notice_at = coalesce(g.notice_at, w.notice_at),
+        notice_tries = CASE WHEN g.notice_at IS NULL THEN w.notice_tries ELSE 0 END
+    FROM json_to_recordset(CAST(%(rows)s AS json)) AS g (
+        id uuid, consecutive_failures integer, failing_since timestamptz, circuit_opened_at timestamptz,
+        probe_at timestamptz, disabled_at timestamptz, disabled_cause text, is_slow boolean, notice_at timestamptz)
+    WHERE w.id = g.id
+"""
+_NOTE_DISABLED = """
+    INSERT INTO events (id, company_id, ats_principal_id, type, occurred_at, data)
+    SELECT * FROM json_to_recordset(CAST(%(rows)s AS json)) AS g (
+        id uuid, company_id uuid, ats_principal_id uuid, type text, occurred_at timestamptz, data jsonb)
+"""
+
+
+def _write(table: str, sql: str, turn: int) -> Write[Mapping[str, Any]]:
+    def execute(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        connection.write(table, sql, {"rows": as_json(rows)})
+
+    return Write(execute=execute, turn=turn)
+
+
+_SAVE_DELIVERY = _write("webhook_deliveries", _SAVE_DELIVERIES, turn=1)
+_RETURN_DELIVERY = _write("returned webhook_deliveries", _RETURN_DELIVERIES, turn=1)
+_SAVE_ENDPOINT = _write("webhook_endpoints", _SAVE_ENDPOINTS, turn=2)
+_NOTE = _write("events", _NOTE_DISABLED, turn=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the clock sends hints for."""
+
+    is_one_unnumbered: bool
+    is_one_due: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimingEndpoint:
+    """A locked endpoint with messages that may be sent now."""
+
+    id: UUID
+    circuit: Circuit
+    is_slow: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sendable:
+    """A delivery that may be claimed, and how many messages its endpoint has in flight."""
+
+    delivery: Delivery
+    message: Message
+    in_flight: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedEndpoint:
+    """A locked endpoint that has answered, or has not."""
+
+    id: UUID
+    principal_id: UUID
+    company_id: UUID | None
+    is_of_ats: bool
+    circuit: Circuit
+    is_slow: bool
+
+
+class WebhookDeliveries(Store):
+    def work(self, now: datetime) -> Work:
+        return from_row(Work, self._connection.execute(_WORK, _instants(now)).one())
+
+    # ---- claims
+
+    def lock_to_claim(self, now: datetime, limit: int, *, takes_slow: bool) -> list[ClaimingEndpoint]:
+        """Lock endpoints with messages that may be sent now, those that were served longest ago first.
+
+        An endpoint that another process has locked is skipped: that process takes its messages.
+        """
+        values = {**_instants(now), "limit": limit, "takes_slow": takes_slow}
+        return self._all(_claiming, _LOCK_TO_CLAIM, values)
+
+    def sendable_of(self, endpoint_ids: Sequence[UUID], now: datetime) -> list[Sendable]:
+        """Return the first messages of these locked endpoints. Events and replays take turns."""
+        values = {**_instants(now), "ids": list(endpoint_ids), "most": MOST_IN_FLIGHT}
+        return self._all(_sendable, _SENDABLE_OF, values)
+
+    def claim(
+        self, claims: Sequence[ClaimedDelivery], probes: Mapping[UUID, datetime | None], now: datetime
+    ) -> set[UUID]:
+        """Store the claims, and the next probe of each of their endpoints. Return the ids of those that were stored."""
+        rows = [{**_key(each.delivery), "claim": each.claim} for each in claims]
+        endpoints = [{"id": each, "probe_at": at} for each, at in probes.items()]
+        values = {"claims": as_json(rows), "endpoints": as_json(endpoints), "now": now, "lease_until": now + LEASE}
+        return set(self._connection.execute(_CLAIM, values).scalars())
+
+    # ---- results
+
+    def lock_endpoints(self, endpoint_ids: Sequence[UUID]) -> dict[UUID, ServedEndpoint]:
+        found = self._all(_served, _LOCK_ENDPOINTS, {"ids": sorted(set(endpoint_ids))})
+        return {each.id: each for each in found}
+
+    def lock_claimed(self, claims: Sequence[ClaimedDelivery]) -> dict[UUID, Delivery]:
+        """Lock the deliveries that still belong to their claims. Return them by claim."""
+        rows = [{**_key(each.delivery), "claim": each.claim} for each in claims]
+        locked = self._connection.execute(_LOCK_CLAIMED, {"claims": as_json(rows)})
+        return {row.claim: _delivery(row) for row in locked}
+
+    def save(self, delivery: Delivery, answer: WebhookAnswer, now: datetime) -> None:
+        """Save a delivery after a try, and end its claim."""
+        row = {
+            **as_columns(delivery, without={"type", "is_replay"}),
+            "last_tried_at": now,
+            "last_status": answer.status,
+            "last_error_kind": None if answer.error_kind is None else answer.error_kind.value,
+            "last_ms": answer.milliseconds,
+            "finished_at": None if delivery.state is DeliveryState.WAITING else now,
+        }
+        self._connection.write(_SAVE_DELIVERY, (delivery.event_id, delivery.endpoint_id), row)
+
+    def put_back(self, delivery: Delivery) -> None:
+        """End the claim of a delivery that was not sent."""
+        row = {**_key(delivery), "send_at": delivery.send_at}
+        self._connection.write(_RETURN_DELIVERY, (delivery.event_id, delivery.endpoint_id), row)
+
+    def save_endpoint(self, endpoint: ServedEndpoint, *, notice_at: datetime | None) -> None:
+        """Save circuit and slowness. `notice_at`: mail its owner then that it was disabled."""
+        row = {
+            **as_columns(endpoint.circuit),
+            "id": endpoint.id,
+            "is_slow": endpoint.is_slow,
+            "notice_at": notice_at,
+        }
+        self._connection.write(_SAVE_ENDPOINT, endpoint.id, row)
+
+    def note_disabled(self, endpoint: ServedEndpoint, now: datetime) -> None:
+        """Write the event of a disabled endpoint, for the other endpoints and keys of its principal.
+
+        Without a look for readers, because it is rare. An ATS and its company do not see each other's.
+        """
+        cause = endpoint.circuit.disabled_cause
+        data = {
+            "webhookId": str(endpoint.id),
+            "reasonCode": None if cause is None else cause.value,
+            **({"companyId": str(endpoint.company_id)} if endpoint.company_id is not None else {}),
+        }
+        event_id = new_id(now)
+        row = {
+            "id": event_id,
+            "company_id": None if endpoint.is_of_ats else endpoint.company_id,
+            "ats_principal_id": endpoint.principal_id,
+            "type": EventType.ENDPOINT_DISABLED.value,
+            "occurred_at": now,
+            "data": data,
+        }
+        self._connection.write(_NOTE, event_id, row)
+
+
+def _instants(now: datetime) -> dict[str, datetime]:
+    return {
+        "now": now,
+        "latest_lease": now + 2 * LEASE,
+        "failed_since": now - WAITS_AT_MOST,
+        "latest_probe": now + PROBE_EVERY,
+    }
+
+
+def _key(delivery: Delivery) -> dict[str, UUID]:
+    return {"event_id": delivery.event_id, "endpoint_id": delivery.endpoint_id}
+
+
+_delivery = partial(from_row, Delivery)
+
+
+def _sendable(row: AnyRow) -> Sendable:
+    return Sendable(delivery=_delivery(row), message=from_row(Message, row), in_flight=row.in_flight)
+
+
+def _claiming(row: AnyRow) -> ClaimingEndpoint:
+    return ClaimingEndpoint(id=row.id, circuit=from_row(Circuit, row), is_slow=row.is_slow)
+
+
+def _served(row: AnyRow) -> ServedEndpoint:
+    return from_row(ServedEndpoint, row, circuit=from_row(Circuit, row))

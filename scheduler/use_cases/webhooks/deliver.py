@@ -1,0 +1,222 @@
+"""Deliver: claim deliveries that are due, send them outside of any transaction, and record the results.
+
+A process that dies in between leaves a claim. After its lease another process sends the message again, with its id.
+"""
+
+import json
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from scheduler.clock import Now
+from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
+from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState
+from scheduler.failpoints import failpoint
+from scheduler.ids import new_id
+from scheduler.logs import log
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
+from scheduler.persistence.webhook_deliveries import ClaimingEndpoint, Sendable, ServedEndpoint
+from scheduler.rules import tallies
+from scheduler.rules.webhook_circuit import while_probed
+from scheduler.rules.webhook_results import circuit_after, delivery_after, not_sent
+from scheduler.rules.webhook_secrets import EndpointSecrets, signing
+from scheduler.rules.webhook_turns import SLOW_AFTER, WaitingEndpoint, places
+from scheduler.use_cases.shared.conflicts import together
+from scheduler.webhooks.body import body_of
+from scheduler.webhooks.encryption import Encryption, NotDecrypted
+
+_log = log(__name__)
+
+
+class Sender(Protocol):
+    def post(self, request: WebhookRequest) -> WebhookAnswer:
+        """Send a message once. Never raises for what the receiver or the network does."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The result of one try. Without an answer, the message was not sent, for a cause in this installation."""
+
+    claimed: ClaimedDelivery
+    answer: WebhookAnswer | None
+
+
+class Deliver:
+    """Any number of processes may do this at once. Each method raises DatabaseAway."""
+
+    def __init__(self, database: Database, sender: Sender, encryption: Encryption, now: Now) -> None:
+        self._database = database
+        self._sender = sender
+        self._encryption = encryption
+        self._now = now
+
+    def claim(self, free: int, free_for_slow: int) -> Sequence[ClaimedDelivery]:
+        """Claim up to `free` deliveries, of which `free_for_slow` may be of slow endpoints. Raises ClockWrong.
+
+        Three statements in a transaction, whatever their number.
+        """
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            deliveries = stores.webhook_deliveries
+            endpoints = {each.id: each for each in deliveries.lock_to_claim(now, free, takes_slow=free_for_slow > 0)}
+            if not endpoints:
+                return ()
+            found = deliveries.sendable_of(list(endpoints), now)
+            claims = _chosen(endpoints, found, free, free_for_slow, now)
+            if not claims:
+                return ()
+            stored = deliveries.claim(claims, _probes(endpoints, claims, now), now)
+            failpoint("webhooks.claiming")
+        failpoint("webhooks.claimed")
+        return [each for each in claims if each.claim in stored]
+
+    def send(self, claimed: ClaimedDelivery) -> Result:
+        """Send a claimed delivery once. Secrets and headers are decrypted only now."""
+        try:
+            answer = self._sender.post(self._request(claimed))
+        except NotDecrypted:
+            _log.error(
+                "webhook_not_decrypted: WEBHOOK_KEY does not contain the key that encrypted the secret of a webhook",
+                alarm="SETTINGS",
+                company_id=None if claimed.message.company_id is None else str(claimed.message.company_id),
+            )
+            return Result(claimed=claimed, answer=None)
+        except Exception:  # noqa: BLE001 - one message that cannot be built must not stop the others
+            _log.exception("webhook_not_sent: a message could not be built; it is tried again in 5 min")
+            return Result(claimed=claimed, answer=None)
+        failpoint("webhooks.sent")
+        return Result(claimed=claimed, answer=answer)
+
+    def _request(self, claimed: ClaimedDelivery) -> WebhookRequest:
+        delivery, message = claimed.delivery, claimed.message
+        secrets = EndpointSecrets(
+            secret=message.secret, old_secret=message.old_secret, old_secret_until=message.old_secret_until
+        )
+        place = f"{delivery.endpoint_id} secret"
+        ids = {
+            "companyId": message.company_id,
+            "interviewId": message.interview_id,
+            "callAttemptId": message.attempt_id,
+        }
+        data = {**message.data, **{name: str(each) for name, each in ids.items() if each is not None}}
+        return WebhookRequest(
+            url=message.url,
+            message_id=str(delivery.event_id),
+            body=body_of(delivery.type.value, str(delivery.event_id), message.occurred_at, message.sequence, data),
+            secrets=tuple(self._encryption.decrypt(each, place) for each in signing(secrets, self._now())),
+            headers=self._headers(delivery.endpoint_id, message.headers),
+        )
+
+    def _headers(self, endpoint_id: UUID, encrypted: bytes | None) -> dict[str, str]:
+        if encrypted is None:
+            return {}
+        headers: dict[str, str] = json.loads(self._encryption.decrypt(encrypted, f"{endpoint_id} headers"))
+        return headers
+
+    def record(self, results: Sequence[Result]) -> Sequence[Result]:
+        """Record results in one transaction. Return those that must be recorded again, alone.
+
+        A result writes nothing if its claim is over: another process has sent the message again since, a replay has
+        begun it anew, or its endpoint is deleted.
+        """
+        by_claim = {each.claimed.claim: each for each in results}
+
+        def write(claims: Collection[UUID]) -> Collection[UUID]:
+            self._record([by_claim[each] for each in claims])
+            return ()
+
+        if len(results) == 1:
+            self._record(results)
+            return ()
+        return [by_claim[each] for each in together(by_claim, write)]
+
+    def _record(self, results: Sequence[Result]) -> None:
+        # Only the holder of a claim can record its result, so a wrong clock is corrected.
+        with self._database.transaction(corrected=True) as stores:
+            now = stores.instant(self._now)
+            endpoints = stores.webhook_deliveries.lock_endpoints(
+                [each.claimed.delivery.endpoint_id for each in results]
+            )
+            current = stores.webhook_deliveries.lock_claimed([each.claimed for each in results])
+            with stores.connection.gathering():
+                after = dict(endpoints)
+                for each in results:
+                    delivery = current.get(each.claimed.claim)
+                    if delivery is not None:
+                        endpoint = after[delivery.endpoint_id]
+                        after[endpoint.id] = self._write(stores, endpoint, delivery, each.answer, now)
+                for before, endpoint in ((endpoints[each], after[each]) for each in endpoints):
+                    self._write_endpoint(stores, before, endpoint, now)
+            failpoint("webhooks.recording")
+        failpoint("webhooks.recorded")
+
+    def _write(
+        self, stores: Stores, endpoint: ServedEndpoint, delivery: Delivery, answer: WebhookAnswer | None, now: datetime
+    ) -> ServedEndpoint:
+        """Write one result. Return its endpoint after it."""
+        if answer is None:
+            stores.webhook_deliveries.put_back(not_sent(delivery, now))
+            return endpoint
+        after = delivery_after(delivery, answer, now, jitter=random.uniform(-1, 1))  # noqa: S311 - it spreads load
+        stores.webhook_deliveries.save(after, answer, now)
+        outcome = "RETRIED" if after.state is DeliveryState.WAITING else after.state.value
+        stores.tallies.add({tallies.key_of(tallies.WEBHOOK_DELIVERIES, outcome): tallies.ONE})
+        return replace(
+            endpoint,
+            circuit=circuit_after(endpoint.circuit, delivery, answer, now),
+            is_slow=timedelta(milliseconds=answer.milliseconds) > SLOW_AFTER,
+        )
+
+    def _write_endpoint(self, stores: Stores, before: ServedEndpoint, after: ServedEndpoint, now: datetime) -> None:
+        if after == before:
+            return
+        is_disabled = before.circuit.disabled_at is None and after.circuit.disabled_at is not None
+        stores.webhook_deliveries.save_endpoint(after, notice_at=now if is_disabled else None)
+        if is_disabled:
+            stores.webhook_deliveries.note_disabled(after, now)
+
+
+def _chosen(
+    endpoints: dict[UUID, ClaimingEndpoint], found: Sequence[Sendable], free: int, free_for_slow: int, now: datetime
+) -> list[ClaimedDelivery]:
+    """Return the deliveries that are claimed, by the turns of their endpoints."""
+    queues: dict[UUID, list[Sendable]] = {each: [] for each in endpoints}
+    for each in found:
+        endpoint = endpoints[each.delivery.endpoint_id]
+        if each.delivery.is_replay or endpoint.circuit.may_send(now):
+            queues[endpoint.id].append(each)
+    waiting = [
+        WaitingEndpoint(
+            id=each.id,
+            in_flight=queues[each.id][0].in_flight,
+            sendable=len(queues[each.id]),
+            is_failing=each.circuit.consecutive_failures > 0,
+            is_slow=each.is_slow,
+        )
+        for each in endpoints.values()
+        if queues[each.id]
+    ]
+    return [
+        ClaimedDelivery(
+            claim=new_id(now), delivery=each.delivery, message=each.message, is_slow=endpoints[endpoint_id].is_slow
+        )
+        for endpoint_id, count in places(waiting, free, free_for_slow).items()
+        for each in queues[endpoint_id][:count]
+    ]
+
+
+def _probes(
+    endpoints: dict[UUID, ClaimingEndpoint], claims: Sequence[ClaimedDelivery], now: datetime
+) -> dict[UUID, datetime | None]:
+    """Return the next probe of each endpoint of these claims. Only a probe moves it: a replay is none."""
+    probes = {each.delivery.endpoint_id: endpoints[each.delivery.endpoint_id].circuit.probe_at for each in claims}
+    for each in claims:
+        if not each.delivery.is_replay:
+            circuit = endpoints[each.delivery.endpoint_id].circuit
+            probes[each.delivery.endpoint_id] = while_probed(circuit, now).probe_at
+    return probes

@@ -1,0 +1,122 @@
+"""Deliverer: the loop of the process `webhooks`. One thread claims and records, the others send.
+
+A receiver can hold a sending thread for 15 s and nothing else. The loop never waits for one.
+"""
+
+import queue
+import threading
+from collections.abc import Sequence
+
+from scheduler.domain.webhook_delivery import ClaimedDelivery
+from scheduler.logs import log
+from scheduler.persistence.errors import ClockWrong, DatabaseAway
+from scheduler.use_cases.webhooks.deliver import Deliver, Result
+
+_log = log(__name__)
+THREADS = 16
+_SLOW_PART = 2
+"""Endpoints whose last answer was late share a half of the threads."""
+_RECORD_AGAIN_AFTER_S = 0.5
+_DRAINS_WITHIN_S = 25.0
+"""Longer than a try takes. What is not recorded by then is sent again after its lease."""
+
+
+class Deliverer:
+    """Sends deliveries that are due, as many at once as it has threads, until it is stopped."""
+
+    def __init__(self, deliver: Deliver, *, threads: int = THREADS) -> None:
+        self._deliver = deliver
+        self._count = threads
+        self._to_send: queue.SimpleQueue[ClaimedDelivery | None] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        """Results, and None for a hint or the end."""
+        self._in_flight = 0
+        self._slow_in_flight = 0
+        self._results: list[Result] = []
+        self._is_stopping = threading.Event()
+        self._loop = threading.Thread(target=self._run, name="webhooks", daemon=True)
+
+    def start(self) -> None:
+        for place in range(self._count):
+            threading.Thread(target=self._send, name=f"webhook {place}", daemon=True).start()
+        self._loop.start()
+        self.wake()
+
+    def wake(self) -> None:
+        """Look for deliveries that are due. Never blocks."""
+        self._news.put(None)
+
+    def stop_claiming(self) -> None:
+        self._is_stopping.set()
+        self.wake()
+
+    def stop(self) -> None:
+        """Wait until the messages in flight are recorded, at most 25 s."""
+        self.stop_claiming()
+        if self._loop.ident is not None:
+            self._loop.join(_DRAINS_WITHIN_S)
+        for _ in range(self._count):
+            self._to_send.put(None)
+
+    def _send(self) -> None:
+        while (claimed := self._to_send.get()) is not None:
+            self._news.put(self._deliver.send(claimed))
+
+    def _run(self) -> None:
+        while not (self._is_stopping.is_set() and not self._in_flight and not self._results):
+            self._take_news()
+            try:
+                self._record()
+                if not self._is_stopping.is_set():
+                    self._claim()
+            except ClockWrong:
+                _log.debug("clock_wrong: no delivery was claimed; the clock sends the hint again")
+            except DatabaseAway:
+                _log.warning("database_away: deliveries could not be claimed or recorded; they are tried again")
+            except Exception:  # noqa: BLE001 - the loop goes on with the next hint
+                _log.exception("deliveries_failed: claiming or recording deliveries failed; the next hint retries")
+
+    def _take_news(self) -> None:
+        """Wait for a result or a hint, and take all that are there."""
+        try:
+            news = self._news.get(timeout=_RECORD_AGAIN_AFTER_S if self._results else None)
+            while True:
+                if news is not None:
+                    self._results.append(news)
+                    self._in_flight -= 1
+                    self._slow_in_flight -= news.claimed.is_slow
+                news = self._news.get_nowait()
+        except queue.Empty:
+            return
+
+    def _record(self) -> None:
+        """Record all results. Those that the database does not take now are kept."""
+        if self._results:
+            alone = self._deliver.record(self._results)
+            self._results = list(alone)
+            for each in alone:
+                self._record_alone(each)
+                self._results.remove(each)
+
+    def _record_alone(self, result: Result) -> None:
+        try:
+            self._deliver.record([result])
+        except DatabaseAway:
+            raise
+        except Exception:  # noqa: BLE001 - the others are recorded, and this one is sent again
+            _log.exception(
+                "result_not_recorded: the result of a delivery could not be recorded; it is sent again",
+                event_id=str(result.claimed.delivery.event_id),
+            )
+
+    def _claim(self) -> None:
+        free = self._count - self._in_flight - len(self._results)
+        if free > 0:
+            slow = max(1, self._count // _SLOW_PART) - self._slow_in_flight
+            self._begin(self._deliver.claim(free, max(0, min(free, slow))))
+
+    def _begin(self, claims: Sequence[ClaimedDelivery]) -> None:
+        for each in claims:
+            self._in_flight += 1
+            self._slow_in_flight += each.is_slow
+            self._to_send.put(each)
