@@ -189,13 +189,8 @@ class Candidates(KeysetStore):
     def _named(self, company_id: UUID, filters: CandidateFilter) -> list[UUID] | None:
         """Return the candidates of the external id, job or search. None: without one, or they are many."""
         if filters.external_id is not None:
-            ids = self._few(
-                select(candidates.c.id).where(
-                    candidates.c.company_id == company_id, candidates.c.external_id == filters.external_id
-                )
-            )
-            if ids is not None:
-                return ids
+            query = _of_company(company_id).where(candidates.c.external_id == filters.external_id)
+            return list(self._connection.execute(query.with_only_columns(candidates.c.id)).scalars())
         if filters.job_id is not None:
             of_job = select(assignments.c.candidate_id).where(
                 assignments.c.job_id == filters.job_id, assignments.c.company_id == company_id

@@ -103,7 +103,7 @@ class Interviews(KeysetStore):
         """Return the interviews of the narrowest filter. None: without one, or they are many."""
         for column, value in _columns(filters):
             if value is not None:
-                ids = self._few(select(interviews.c.id).where(interviews.c.company_id == company_id, column == value))
+                ids = self._few(_of_company(company_id).with_only_columns(interviews.c.id).where(column == value))
                 if ids is not None:
                     return ids
         return None

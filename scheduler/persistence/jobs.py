@@ -81,7 +81,8 @@ class Jobs(KeysetStore):
         at = dict(instants)[asked.sort.by]
         conditions: list[ColumnElement[bool]] = [j.company_id == company_id]
         if only.external_id is not None:
-            conditions.append(j.external_id == only.external_id)
+            # Both for the index, which leaves deleted jobs out.
+            conditions += [j.external_id == only.external_id, j.deleted_at.is_(None)]
 
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Job]]:
             query = _of_company(company_id).where(among(j.id, ids))

@@ -59,13 +59,13 @@ def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
 
 _OTHER_ROWS = (
     b"""
-    UPDATE interviews SET status = 'COMPLETED', finished_at = updated_at
+    UPDATE interviews SET status = 'COMPLETED', finished_at = updated_at, external_id = 'ats ' || id
     WHERE company_id = %(company)s AND extract(epoch FROM created_at)::bigint %% 2 = 0
     """,
     b"""
     UPDATE candidates
     SET status = CASE WHEN extract(epoch FROM created_at)::bigint %% 2 = 0 THEN 'ACCEPTED' ELSE 'APPLIED' END,
-        updated_at = created_at
+        updated_at = created_at, external_id = 'ats ' || id
     WHERE company_id = %(company)s
     """,
     b"""
@@ -175,6 +175,7 @@ SPARSE: dict[str, List] = {
     "completed attempts": attempts(asked(LATEST), states={AttemptState.COMPLETED}),
     "attempts of an interview": attempts(asked(LATEST), interview_id=NO_ID),
     "attempts to call a candidate": attempts(asked(LATEST), candidate_id=NO_ID),
+    "attempts of an external id": attempts(asked(LATEST), external_id="ats-4711"),
     "attempts created later": attempts(asked(LATEST, created=since(NOON + timedelta(days=1)))),
 }
 """Filters that few rows meet, or none: the search ends after a limited number of rows."""
