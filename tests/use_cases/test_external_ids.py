@@ -10,6 +10,7 @@ import pytest
 from scheduler.domain.command import Command, CreateInterview, UpdateInterview
 from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.job import NewJob
+from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.json_columns import STORY, content_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import Keys
@@ -153,6 +154,37 @@ def test_change_and_creation_give_an_id_to_one_interview(tenant: Tenant, accept:
     assert tenant.ask("SELECT count(*), count(DISTINCT external_id) FROM interviews WHERE external_id IS NOT NULL") == [
         (10, 10)
     ]
+
+
+@pytest.mark.parametrize("kind", [ExternalKind.CANDIDATE, ExternalKind.JOB])
+@pytest.mark.parametrize("number", [1, 2])
+def test_inline_resource_deleted_after_its_lookup_is_created(
+    tenant: Tenant, apply: Apply, monkeypatch: pytest.MonkeyPatch, kind: ExternalKind, number: int
+) -> None:
+    """Its external id is free then. The client, who named no id of ours, would not understand a 404."""
+    person, job = replace(a_new_candidate(), external_id="p"), replace(A_JOB, external_id="j")
+    apply.command(sent(tenant, wish(tenant, "0", candidate=person, job=job)).id)
+    find_all = ExternalIds.find_all
+
+    def deleted_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(ExternalIds, "find_all", find_all)
+        found = find_all(*arguments)
+        with tenant.database.transaction() as stores:
+            ids = {each.kind: found[each].id for each in found}
+            if kind is ExternalKind.CANDIDATE:
+                stores.candidates.erase(ids[kind], tenant.now())
+            else:
+                stores.jobs.delete(ids[kind], tenant.now())
+        return found
+
+    monkeypatch.setattr(ExternalIds, "find_all", deleted_meanwhile)
+    given = [sent(tenant, wish(tenant, f"{n + 1}", candidate=person, job=job)) for n in range(number)]
+    apply_all(apply, [each.id for each in given])
+    assert len({interview_of(tenant, each) for each in given}) == number
+    table, end = ("candidates", "erased_at") if kind is ExternalKind.CANDIDATE else ("jobs", "deleted_at")
+    assert tenant.ask(f"SELECT count(*), count(external_id) FROM {table}") == [(2, 1)]
+    assert tenant.ask(f"SELECT {end} IS NULL FROM {table} WHERE external_id IS NOT NULL") == [(True,)]
+    assert tenant.ask("SELECT count(*) FROM assignments") == [(1,)]
 
 
 # ---- messages

@@ -79,8 +79,8 @@ class NewInterviews:
         agent = _agent(turn, company, request)
         is_rung = agent.type is AgentType.PHONE
         assigns = sent.job is not None or (sent.candidate is not None and sent.job_id is not None)
-        candidate, is_new = _candidate(stores, company, request, now, is_rung=is_rung, assigns=assigns)
-        job_id = _job_id(stores, agent, candidate, request, now, assigns=assigns)
+        candidate, is_new = _candidate(turn, company, request, sent, is_rung=is_rung, assigns=assigns)
+        job_id = _job_id(turn, agent, candidate, request, sent, assigns=assigns, is_new=is_new)
         callee = callee_of(candidate, company, is_rung=is_rung)
         schedule: Schedule | None = None
         warnings: tuple[ScheduleWarning, ...] = ()
@@ -220,42 +220,59 @@ def _identified(turn: Turn, kind: ExternalKind, text: str | None) -> Identified 
 
 
 def _candidate(
-    stores: Stores, company: Company, request: CreateInterview, now: datetime, *, is_rung: bool, assigns: bool
+    turn: Turn, company: Company, request: CreateInterview, sent: CreateInterview, *, is_rung: bool, assigns: bool
 ) -> tuple[Candidate, bool]:
     """Return the candidate, and True if it was created now."""
     if request.candidate_id is not None:
         # Exclusive if a job is added: the number of the candidate's jobs is limited.
-        candidate = stores.candidates.lock(company.id, request.candidate_id, shared=not assigns)
-        return require(candidate, "candidate", request.candidate_id), False
-    assert request.candidate is not None
-    return new_candidate(stores, company, request.candidate, now, is_rung=is_rung), True
+        candidate = turn.stores.candidates.lock(company.id, request.candidate_id, shared=not assigns)
+        if candidate is not None:
+            return candidate, False
+        if sent.candidate is None:
+            raise not_found("candidate", request.candidate_id)
+        # Erased since it was looked up by its external id, which is free now.
+    assert sent.candidate is not None
+    return new_candidate(turn.stores, company, sent.candidate, turn.now, is_rung=is_rung), True
 
 
 def _job_id(
-    stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, now: datetime, *, assigns: bool
+    turn: Turn,
+    agent: Agent,
+    candidate: Candidate,
+    request: CreateInterview,
+    sent: CreateInterview,
+    *,
+    assigns: bool,
+    is_new: bool,
 ) -> UUID | None:
     """Return the job of the interview.
 
     `assigns`: an inline job, or a job named for an inline candidate, is assigned to the candidate, who is locked. The
-    job itself may be closed or deleted concurrently, as if that had happened a moment later.
+    job itself may be closed or deleted concurrently, as if that had happened a moment later. `is_new`: the candidate
+    was created now.
     """
-    named = request.job_id
+    stores, named = turn.stores, request.job_id
     if assigns and named not in candidate.job_ids and len(candidate.job_ids) >= MAX_JOBS:
         raise TooManyJobs(limit=MAX_JOBS)
-    if request.job is not None:
-        named = add_job(stores, candidate.company_id, request.job, now).id
-    elif named is not None and not stores.jobs.lock_shared(candidate.company_id, [named]):
-        raise not_found("job", named)
+    if named is not None and not stores.jobs.lock_shared(candidate.company_id, [named]):
+        if sent.job is None:
+            raise not_found("job", named)
+        named = None  # deleted since it was looked up by its external id, which is free now
+    if named is None and sent.job is not None:
+        named = add_job(stores, candidate.company_id, sent.job, turn.now).id
     if named is not None and assigns:
-        stores.candidates.assign(candidate, [named], now)
+        stores.candidates.assign(candidate, [named], turn.now)
         return named
-    return job_choice.job_of(agent.focus, named, _considered_for(stores, agent, candidate, request))
+    considered = _considered_for(stores, agent, candidate, request, is_new=is_new)
+    return job_choice.job_of(agent.focus, named, considered)
 
 
-def _considered_for(stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview) -> Sequence[Job]:
+def _considered_for(
+    stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, *, is_new: bool
+) -> Sequence[Job]:
     """Return the candidate's jobs, if they matter."""
     if not candidate.job_ids or (request.job_id is None and agent.focus is AgentFocus.GENERIC):
         return ()
-    if request.candidate is not None:  # its assignments may not be stored yet
+    if is_new:  # its assignments may not be stored yet
         return stores.jobs.lock_shared(candidate.company_id, candidate.job_ids)
     return stores.jobs.of_candidate(candidate.company_id, candidate.id)
