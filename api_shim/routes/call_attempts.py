@@ -30,6 +30,7 @@ from scheduler.domain.command import DeleteAttempt
 from scheduler.use_cases.explain import etag_of
 from scheduler.wire.call_attempts import CallMove, CallRequest
 from scheduler.wire.field_errors import refuse_any
+from scheduler.wire.field_types import ExternalIdText
 
 _ALL = "/interviews/{interviewId}/call-attempts"
 _ONE = _ALL + "/{attemptId}"
@@ -47,11 +48,20 @@ async def _filters(
     candidate_id: Annotated[
         IfSent[UUID], Query(alias="candidateId", description="Only attempts to call this candidate.")
     ] = None,
+    external_id: Annotated[
+        IfSent[ExternalIdText],
+        Query(alias="externalId", description="Only attempts of the interview with this external id."),
+    ] = None,
     status: Annotated[
         IfSent[list[AttemptState]], Query(description="Repeat it for attempts of several statuses.")
     ] = None,
 ) -> CompanyAttemptFilter:
-    return CompanyAttemptFilter(interview_id=interview_id, candidate_id=candidate_id, states=frozenset(status or ()))
+    return CompanyAttemptFilter(
+        interview_id=interview_id,
+        candidate_id=candidate_id,
+        external_id=external_id,
+        states=frozenset(status or ()),
+    )
 
 
 @router.get(

@@ -338,4 +338,6 @@ class CompanyAttemptFilter:
 
     interview_id: UUID | None = None
     candidate_id: UUID | None = None
+    external_id: str | None = field(default=None, repr=False)
+    """That of the interview."""
     states: frozenset[AttemptState] = frozenset()

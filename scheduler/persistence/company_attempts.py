@@ -27,6 +27,8 @@ class CompanyAttempts(KeysetStore):
         of_interview = select(i.id).where(i.id == a.interview_id, i.company_id == company_id, i.deleted_at.is_(None))
         if filters.candidate_id is not None:
             of_interview = of_interview.where(i.candidate_id == filters.candidate_id)
+        if filters.external_id is not None:
+            of_interview = of_interview.where(i.external_id == filters.external_id)
         matches = [
             a.deleted_at.is_(None),
             *of_other_spans(asked.spans, asked.sort, _INSTANTS),
@@ -52,6 +54,9 @@ class CompanyAttempts(KeysetStore):
         i = interviews.c
         if filters.interview_id is not None:
             return [filters.interview_id]
+        if filters.external_id is not None:
+            of_company = select(i.id).where(i.company_id == company_id, i.deleted_at.is_(None))
+            return self._few(of_company.where(i.external_id == filters.external_id))
         if filters.candidate_id is None:
             return None
         return self._few(select(i.id).where(i.company_id == company_id, i.candidate_id == filters.candidate_id))

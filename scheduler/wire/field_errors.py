@@ -72,8 +72,9 @@ def unknown_parameter(name: str, known: Sequence[str]) -> FieldError:
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
-    """Translate the errors of pydantic."""
-    return [_field_error(error) for error in errors]
+    """Translate the errors of pydantic. Equal ones, of a parameter that is repeated, are returned once."""
+    translated = (_field_error(error) for error in errors)
+    return list({(each.field, each.code, each.message): each for each in translated}.values())
 
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:
