@@ -14,6 +14,7 @@ from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data, refusal, refused, without_now, wrong_fields
 from tests.api_shim.bodies import EMAIL, JOB, NUMBER, TOMORROW, candidate
 from tests.api_shim.intake import ASYNC, Intake, Worker, applied
+from tests.architecture.rules import does, does_not
 from tests.support.servers import serving
 
 OURS = "ats-4711"
@@ -46,6 +47,7 @@ def asked(intake: Intake, external_id: str = OURS, **fields: Any) -> httpx.Respo
 # ---- candidates and jobs
 
 
+@does("F7-9")
 @each_record
 def test_same_id_and_content_returns_the_record_that_exists(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun), 201)
@@ -58,6 +60,7 @@ def test_same_id_and_content_returns_the_record_that_exists(intake: Intake, noun
     assert intake.ids(noun.path) == [one["id"]]
 
 
+@does_not("F7-9")
 @each_record
 def test_same_id_with_other_content_is_refused(intake: Intake, noun: Noun) -> None:
     one = data(made(intake, noun), 201)
@@ -192,6 +195,7 @@ def test_racing_changes_give_an_external_id_to_one_record(intake: Intake, noun: 
 # ---- interviews
 
 
+@does("F7-9")
 def test_same_id_and_content_returns_the_interview_that_exists(intake: Intake, worker: Worker) -> None:
     one = data(asked(intake), 201)
     assert one["externalId"] == OURS
@@ -204,6 +208,7 @@ def test_same_id_and_content_returns_the_interview_that_exists(intake: Intake, w
     assert [intake.count(table) for table in ("interviews", "attempts", "candidates")] == [1, 1, 1]
 
 
+@does_not("F7-9")
 def test_interview_id_with_other_content_is_refused(intake: Intake, worker: Worker) -> None:
     one = data(asked(intake), 201)
     for other in ({"isTest": True}, {"candidate": candidate(lastName="Other")}, {"metadata": {"a": 1}}):
