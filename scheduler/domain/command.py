@@ -41,6 +41,10 @@ class CommandKind(StrEnum):
     DELETE_AGENT = "delete_agent"
 
 
+OF_OPERATORS = frozenset({CommandKind.DECIDE_OUTCOME, CommandKind.CANCEL_ATTEMPT})
+"""The kinds of operators' commands. No client waits for their answers."""
+
+
 class CommandState(StrEnum):
     WAITING = "WAITING"
     APPLIED = "APPLIED"

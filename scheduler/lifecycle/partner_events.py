@@ -34,8 +34,10 @@ from scheduler.domain.attempt import (
 )
 from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.command import Command, Refusal
+from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.partner_event import SHORT_DEFERRAL, EventType, MovedBy, NewEvent
+from scheduler.domain.refusals import CommandDropped
 
 NOT_REPORTED: Mapping[type[Event], str] = {
     Claimed: "the call may still be put off; the start is reported once the carrier has the call, or may have it",
@@ -115,19 +117,38 @@ def of_interview(
 def of_command(command: Command, interview_id: UUID | None, refusal: Refusal | None, now: datetime) -> NewEvent:
     """Return the partner event of a command that was applied or refused. `refusal` is reported by its code only."""
     assert command.company_id is not None
-    data = {"commandId": str(command.id), "status": "APPLIED" if refusal is None else "REFUSED"}
+    return _of_command(command.id, command.company_id, interview_id, None if refusal is None else refusal.code, now)
+
+
+def of_dropped_command(command_id: UUID, company_id: UUID, interview_id: UUID | None, now: datetime) -> NewEvent:
+    """Return the partner event of a command that was dropped from the quarantine. Its client gets the same code."""
+    return _of_command(command_id, company_id, interview_id, CommandDropped.code, now)
+
+
+def of_pause(type_: EventType, company_id: UUID, cause: Rule, now: datetime) -> NewEvent:
+    """Return the partner event of a pause or of its end. `cause` is the rule that blocks the calls meanwhile.
+
+    The reason of a pause is an operator's text, so it is left out.
+    """
+    return NewEvent(type=type_, company_id=company_id, occurred_at=now, data={"reasonCode": cause.value})
+
+
+def of_deletion(company_id: UUID, now: datetime) -> NewEvent:
+    """Return the partner event of a deleted company."""
+    return NewEvent(type=EventType.COMPANY_DELETED, company_id=company_id, occurred_at=now, data={})
+
+
+def _of_command(
+    command_id: UUID, company_id: UUID, interview_id: UUID | None, refused_with: str | None, now: datetime
+) -> NewEvent:
+    data = {"commandId": str(command_id), "status": "APPLIED" if refused_with is None else "REFUSED"}
     return NewEvent(
         type=EventType.COMMAND_APPLIED,
-        company_id=command.company_id,
+        company_id=company_id,
         interview_id=interview_id,
         occurred_at=now,
-        data=data if refusal is None else {**data, "reasonCode": refusal.code},
+        data=data if refused_with is None else {**data, "reasonCode": refused_with},
     )
-
-
-def of_company(type_: EventType, company_id: UUID, now: datetime) -> NewEvent:
-    """Return a partner event of a company. The reason of a pause is an operator's text, so it is left out."""
-    return NewEvent(type=type_, company_id=company_id, occurred_at=now, data={})
 
 
 def _started(before: Attempt, after: Attempt) -> tuple[NewEvent, ...]:

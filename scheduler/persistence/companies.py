@@ -143,6 +143,11 @@ class Companies(Store):
             ),
         )
 
+    def ids(self) -> Sequence[UUID]:
+        """Return the ids of all companies that are not deleted."""
+        query = select(companies.c.id).where(companies.c.deleted_at.is_(None)).order_by(companies.c.id)
+        return list(self._connection.execute(query).scalars())
+
     def paused(self) -> Mapping[UUID, str]:
         """Return the paused companies with the reason of each pause."""
         rows = self._connection.execute(

@@ -196,15 +196,15 @@ class Inbox(Store):
         """Return the answer of an operator's decision, in the form that the console may read."""
         return self._one(partial(from_row, DecisionAnswer), _DECISION, {"id": command_id})
 
-    def lock_forgotten(self, before: datetime, limit: int) -> Sequence[UUID]:
-        """Lock commands in quarantine since before then that block no interview."""
+    def lock_forgotten(self, before: datetime, limit: int) -> Mapping[UUID, UUID | None]:
+        """Lock commands in quarantine since before then that block no interview. Return their companies."""
         query = (
-            select(inbox.c.id)
+            select(inbox.c.id, inbox.c.company_id)
             .where(*_QUARANTINED, inbox.c.quarantined_at < before, inbox.c.interview_id.is_(None))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return list(self._connection.execute(query).scalars())
+        return {row.id: row.company_id for row in self._connection.execute(query)}
 
     def requeue(self, command_id: UUID) -> None:
         """Take the command out of quarantine, as if its hint was only sent when it was received."""

@@ -123,12 +123,21 @@ def test_operator_adds_only_decisions_to_the_inbox(operator: Database, tenant: T
 
 
 @pytest.mark.parametrize(
-    ("type_", "is_own"), [("company.paused", True), ("company.resumed", True), ("interview.completed", False)]
+    ("type_", "code", "is_own"),
+    [
+        ("company.paused", "COMPANY_PAUSED", True),
+        ("company.resumed", "ACCOUNT_PAUSED", True),
+        ("command.applied", "COMMAND_DROPPED", True),
+        ("command.applied", "RESOURCE_NOT_FOUND", False),
+        ("interview.completed", "ANSWERED", False),
+    ],
 )
-def test_operator_reports_only_pauses(operator: Database, tenant: Tenant, type_: str, *, is_own: bool) -> None:
+def test_operator_reports_only_its_own_acts(
+    operator: Database, tenant: Tenant, type_: str, code: str, *, is_own: bool
+) -> None:
     report = (
         "INSERT INTO events (id, company_id, type, occurred_at, data)"
-        f" VALUES (gen_random_uuid(), '{tenant.company_id}', '{type_}', now(), '{{}}')"
+        f" VALUES (gen_random_uuid(), '{tenant.company_id}', '{type_}', now(), '{{\"reasonCode\": \"{code}\"}}')"
     )
     assert _changed(operator, report) == (1 if is_own else None)
 

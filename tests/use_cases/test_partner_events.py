@@ -12,25 +12,38 @@ import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Decision, ProofMissing, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, CallStatus
-from scheduler.domain.command import CommandKind, DecideOutcome, DeleteInterview, InvokeAttempt, UpdateInterview
+from scheduler.domain.command import (
+    Command,
+    CommandKind,
+    DecideOutcome,
+    DeleteInterview,
+    InvokeAttempt,
+    UpdateInterview,
+)
 from scheduler.domain.company import CompanySettings, RetryPolicy
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.job import NewJob
 from scheduler.domain.partner_event import READ_WEBHOOKS, EventType, PartnerEvent
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied
+from scheduler.lifecycle.decisions import Alarm
 from scheduler.persistence.database import Database
 from scheduler.persistence.events import Numbered
+from scheduler.rules import retention
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.number_events import NumberEvents
-from scheduler.use_cases.operations.operator_commands import command_of
+from scheduler.use_cases.operations.operator_commands import OperatorCommands, command_of
 from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.purge import Purge
+from scheduler.use_cases.operations.quarantine import Quarantine
+from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.events import Events
 from scheduler.use_cases.resources.keys import DEFAULT_SCOPES, Keys
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
     ApiWriter,
@@ -41,6 +54,7 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
+    a_waiting_command,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
     of_company,
@@ -247,13 +261,110 @@ def test_pause_and_resume_are_reported_once_without_words(read: Tenant, pauses: 
     pauses.pause(read.company_id, "other words")
     pauses.resume(read.company_id)
     pauses.resume(read.company_id)
-    pauses.pause(None, "all")
-    assert "words" not in json.dumps([row[0] for row in read.ask("SELECT data FROM events")])
+    assert read.ask("SELECT DISTINCT data FROM events") == [({"reasonCode": "COMPANY_PAUSED"},)]
     assert noted(read) == ["company.paused", "company.resumed"]
 
 
-def test_console_reports_a_pause(read: Tenant, operators_database: Database) -> None:
-    Pauses(operators_database, read.now, "link:a test").pause(read.company_id, "a test")
+def test_pause_of_all_is_reported_to_each_reader(read: Tenant, other: Tenant, pauses: Pauses) -> None:
+    pauses.pause(None, "the words of an operator")
+    with_reader(other)
+    pauses.pause(None, "other words")
+    with statements_of(read.database) as statements:
+        pauses.resume(None)
+    assert sum("INSERT INTO events" in each for each in statements) == 1
+    pauses.resume(None)
+    assert read.ask("SELECT type, company_id, data FROM events ORDER BY entry, company_id")[0] == (
+        "company.paused",
+        read.company_id,
+        {"reasonCode": "ACCOUNT_PAUSED"},
+    )
+    resumed = read.ask("SELECT company_id, data ->> 'reasonCode' FROM events WHERE type = 'company.resumed'")
+    assert sorted(resumed) == sorted((each, "ACCOUNT_PAUSED") for each in (read.company_id, other.company_id))
+    assert noted(read) == ["company.paused", "company.resumed", "company.resumed"]
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+def test_console_reports_a_pause(read: Tenant, operators_database: Database, *, of_all: bool) -> None:
+    Pauses(operators_database, read.now, "link:a test").pause(None if of_all else read.company_id, "a test")
+    assert noted(read) == ["company.paused"]
+
+
+# ---- what an operator does
+
+
+def in_quarantine(tenant: Tenant, interview_id: UUID | None = None) -> Command:
+    command = a_waiting_command(tenant, interview_id, {"number": a_number()})
+    tenant.change("UPDATE inbox SET quarantined_at = :at, failures = 5 WHERE id = :id", at=tenant.now(), id=command.id)
+    return command
+
+
+@pytest.mark.parametrize("by_console", [False, True])
+def test_dropped_command_is_reported_as_refused(
+    read: Tenant, operators_database: Database, numbering: NumberEvents, *, by_console: bool
+) -> None:
+    attempt = a_pending_attempt(read)
+    noted(read)
+    command = in_quarantine(read, attempt.interview_id)
+    operators = operators_database if by_console else read.database
+    Quarantine(operators, read.now, "link:a test").drop(command.id, "the words of an operator")
+    numbering.all()
+    [event] = page(read)
+    assert (event.type, event.interview_id) == (EventType.COMMAND_APPLIED, attempt.interview_id)
+    assert {name: event.data[name] for name in ("commandId", "status", "reasonCode")} == {
+        "commandId": str(command.id),
+        "status": "REFUSED",
+        "reasonCode": "COMMAND_DROPPED",
+    }
+    assert "words" not in json.dumps(event.data)
+
+
+def test_dropped_command_of_an_operator_is_not_reported(read: Tenant) -> None:
+    attempt = an_attempt_of_unknown_outcome(read)
+    noted(read)
+    UnknownOutcomes(read.database, read.now, "cli:a test").decide(attempt.id, Decision.RANG, "a test")
+    [[command_id]] = read.ask("SELECT id FROM inbox WHERE kind = 'decide_outcome'")
+    read.change("UPDATE inbox SET quarantined_at = :at, failures = 5 WHERE id = :id", at=read.now(), id=command_id)
+    Quarantine(read.database, read.now, "cli:a test").drop(command_id, "a test")
+    assert noted(read) == []
+
+
+def test_command_forgotten_in_quarantine_is_reported(read: Tenant, hints: RecordingHints, now: TestClock) -> None:
+    commands = [in_quarantine(read) for _ in range(3)]
+    now.move(retention.ANSWERS + timedelta(seconds=1))
+    with statements_of(read.database) as statements:
+        Purge(read.database, hints, now).round()
+    assert sum("INSERT INTO events" in each for each in statements) == 1
+    found = read.ask("SELECT data ->> 'commandId', data ->> 'reasonCode' FROM events")
+    assert sorted(found) == sorted((str(each.id), "COMMAND_DROPPED") for each in commands)
+
+
+def test_cancellation_by_an_operator_is_reported(read: Tenant, apply: Apply, hints: RecordingHints) -> None:
+    attempt = a_pending_attempt(read)
+    noted(read)
+    OperatorCommands(read.database, read.now, "cli:a test", hints).cancel([attempt.id], "the words of an operator")
+    [command_id] = hints.ids(tasks.APPLY)
+    apply.command(command_id)
+    assert "words" not in json.dumps([row[0] for row in read.ask("SELECT data FROM events")])
+    assert noted(read) == ["call_attempt.cancelled"]
+
+
+def test_repeated_call_is_reported_with_the_decision(read: Tenant, apply: Apply) -> None:
+    attempt = an_attempt_of_unknown_outcome(read)
+    noted(read)
+    command_id = UnknownOutcomes(read.database, read.now, "cli:a test").decide(
+        attempt.id, Decision.DID_NOT_RING, "the words of an operator"
+    )
+    assert command_id is not None
+    apply.command(command_id)
+    assert "words" not in json.dumps([row[0] for row in read.ask("SELECT data FROM events")])
+    assert noted(read) == ["call_attempt.decided", "interview.scheduled", "call_attempt.scheduled"]
+
+
+def test_alarm_that_pauses_a_company_is_reported(read: Tenant) -> None:
+    attempt = a_placed_attempt(read)
+    noted(read)
+    read.effects.pause_for_alarm(InvariantViolated(Alarm(cause="A_TEST"), attempt))
+    assert read.ask("SELECT data FROM events") == [({"reasonCode": "COMPANY_PAUSED"},)]
     assert noted(read) == ["company.paused"]
 
 

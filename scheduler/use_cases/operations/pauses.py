@@ -8,6 +8,7 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.explanation import Rule
 from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import NotFound
 from scheduler.lifecycle import partner_events
@@ -87,9 +88,11 @@ class Pauses:
 
 
 def _report(stores: Stores, type_: EventType, company_id: UUID | None, now: datetime) -> None:
-    """Report it to the readers of the company. A pause of all companies is the operator's own affair."""
-    if company_id is not None:
-        stores.events.note([partner_events.of_company(type_, company_id, now)])
+    """Report it to the readers of the company, or of all. The two pauses begin and end apart from each other."""
+    cause = Rule.ACCOUNT_PAUSED if company_id is None else Rule.COMPANY_PAUSED
+    paused = stores.companies.ids() if company_id is None else [company_id]
+    with stores.connection.gathering():
+        stores.events.note(partner_events.of_pause(type_, each, cause, now) for each in paused)
 
 
 def _act(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from scheduler.clock import Now
+from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import retention
@@ -19,9 +20,15 @@ _Forget = Callable[[Stores, datetime, int], int]
 
 def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
     """Drop commands that have been in quarantine for a month, because they contain personal data."""
-    ids = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
-    stores.inbox.drop(ids, now)
-    return len(ids)
+    forgotten = stores.inbox.lock_forgotten(now - retention.ANSWERS, limit)
+    stores.inbox.drop(list(forgotten), now)
+    with stores.connection.gathering():
+        stores.events.note(
+            partner_events.of_dropped_command(command_id, company_id, None, now)
+            for command_id, company_id in forgotten.items()
+            if company_id is not None
+        )
+    return len(forgotten)
 
 
 _STEPS: tuple[_Forget, ...] = (

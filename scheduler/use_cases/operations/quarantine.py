@@ -8,7 +8,9 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.command import OF_OPERATORS
 from scheduler.domain.refusals import NotFound
+from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database
 from scheduler.persistence.quarantine import Quarantined, QuarantineKind, QuarantinePlace
 from scheduler.persistence.stores import Stores
@@ -90,6 +92,10 @@ class Quarantine:
             stores.audit.add(self._actor, [act], now)
             if found.kind is QuarantineKind.COMMAND:
                 stores.inbox.drop([found.id], now)
+                # An operator's command is the operator's own affair, and its effects are reported.
+                if found.company_id is not None and found.command not in OF_OPERATORS:
+                    dropped = partner_events.of_dropped_command(found.id, found.company_id, found.interview_id, now)
+                    stores.events.note([dropped])
                 return Dropped(kind=found.kind)
             stores.carrier_events.heard([found.id], now)
             return Dropped(kind=found.kind, attempt_id=found.attempt_id, look_at=_next_look(stores, found))

@@ -10,7 +10,6 @@ from scheduler.domain.actor import of_key
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions
 from scheduler.domain.resource import Changes
@@ -114,7 +113,7 @@ class Companies:
                 raise AccessDenied
             _audit(stores, sent, Verb.DELETE_COMPANY, company_id, now)
             # Before the deletion: a deleted company has no readers.
-            stores.events.note([partner_events.of_company(EventType.COMPANY_DELETED, company_id, now)])
+            stores.events.note([partner_events.of_deletion(company_id, now)])
             stores.companies.delete(company_id, now)
             stores.erasures.ask(company_id, now)
 

@@ -20,6 +20,7 @@ from scheduler.domain.attempt import (
 )
 from scheduler.domain.call import CallNews, CallProgress
 from scheduler.domain.company import ALARM
+from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import TimezoneUnknown
@@ -137,7 +138,8 @@ class Effects:
         """
         alarm, attempt = alarmed.alarm, alarmed.attempt
         if stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now):
-            stores.events.note([partner_events.of_company(EventType.COMPANY_PAUSED, attempt.company_id, now)])
+            paused = partner_events.of_pause(EventType.COMPANY_PAUSED, attempt.company_id, Rule.COMPANY_PAUSED, now)
+            stores.events.note([paused])
         strays = sorted({sid for sid in (alarm.stray_sid, *alarm.live_sids) if sid is not None})
         for sid in strays:
             stores.stray_calls.add(StrayCall(call_sid=sid, attempt_id=attempt.id, seen_at=now))

@@ -17,7 +17,10 @@ _TABLES = ('events', 'interview_sequences', 'webhook_endpoints')
 _PRINCIPAL = "(SELECT nullif(current_setting('duecall.principal_id', true), '')::uuid)"
 _COMPANY = "(SELECT nullif(current_setting('duecall.company_id', true), '')::uuid)"
 _NEW = 'id, company_id, ats_principal_id, interview_id, attempt_id, type, occurred_at, data'
-_PAUSES = "type IN ('company.paused', 'company.resumed')"
+_OF_OPERATORS = (
+    "type IN ('company.paused', 'company.resumed')"
+    " OR (type = 'command.applied' AND data ->> 'reasonCode' = 'COMMAND_DROPPED')"
+)
 
 _SEEN_BY_OPERATORS = {
     'events': '',
@@ -62,9 +65,9 @@ def upgrade() -> None:
     for table, columns in _SEEN_BY_OPERATORS.items():
         op.execute(f"GRANT SELECT{columns} ON {table} TO duecall_operator")
         op.execute(f"CREATE POLICY operator_seen ON {table} FOR SELECT TO duecall_operator USING (true)")
-    # An operator pauses and resumes companies.
+    # An operator pauses and resumes companies, and drops commands from the quarantine.
     op.execute(f"GRANT INSERT ({_NEW}) ON events TO duecall_operator")
-    op.execute(f"CREATE POLICY operator_made ON events FOR INSERT TO duecall_operator WITH CHECK ({_PAUSES})")
+    op.execute(f"CREATE POLICY operator_made ON events FOR INSERT TO duecall_operator WITH CHECK ({_OF_OPERATORS})")
     _make_kept()
 
 
