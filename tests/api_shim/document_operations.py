@@ -23,7 +23,8 @@ OPERATIONS = {
             method,
             f"/{Noun.lower()}s" + ("" if verb in {"list", "create"} else f"/{{{Noun.lower()}Id}}"),
             f"{scope}:{Noun.lower()}s",
-            {"201" if verb == "create" else "200"},
+            # 200: the resource of the same externalId.
+            {"200"} if verb != "create" else {"201"} if Noun == "Agent" else {"200", "201"},
         )
         for Noun in ("Job", "Candidate", "Agent")
         for verb, method, scope in (
@@ -38,7 +39,7 @@ OPERATIONS = {
     "listEvents": ("GET", "/events", "read:webhooks", {"200"}),
     "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
     "listInterviews": ("GET", "/interviews", "read:interviews", {"200"}),
-    "createInterview": ("POST", "/interviews", "write:interviews", {"201"}),
+    "createInterview": ("POST", "/interviews", "write:interviews", {"200", "201"}),
     "getInterview": ("GET", INTERVIEW, "read:interviews", {"200"}),
     "updateInterview": ("PATCH", INTERVIEW, "write:interviews", {"200"}),
     "deleteInterview": ("DELETE", INTERVIEW, "delete:interviews", {"200"}),
