@@ -61,6 +61,7 @@ from scheduler.use_cases.submit_message import Messages
 
 if TYPE_CHECKING:
     from scheduler.oidc.sign_in import SignIn
+    from scheduler.use_cases.webhooks.deliverer import Deliverer
     from scheduler.webhooks.encryption import Encryption
     from scheduler.webhooks.sender import WebhookSender
 
@@ -285,6 +286,16 @@ def dialler(settings: Settings) -> Dialler:
     policy, now = context.policy, context.now
     dial = Dial(context, account_id(settings, context.database, now))
     return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
+
+
+def deliverer(settings: Settings) -> "Deliverer":
+    """Build the deliverer of a webhooks worker. Raises MissingSetting, WrongRole, DatabaseAway."""
+    from scheduler.use_cases.webhooks.deliver import Deliver
+    from scheduler.use_cases.webhooks.deliverer import Deliverer
+
+    context = _worker_context(settings)
+    deliver = Deliver(context.database, webhook_sender(settings), webhook_encryption(settings), context.now)
+    return Deliverer(deliver)
 
 
 def reconcile(settings: Settings, database: Database, actor: str) -> Reconcile:

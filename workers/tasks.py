@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from celery import Task
@@ -29,6 +29,9 @@ from workers.app import DUE_AT, app, starting
 from workers.gathered_ids import GatheredIds
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import Announcement
+
+if TYPE_CHECKING:
+    from scheduler.use_cases.webhooks.deliverer import Deliverer
 
 _log = log(__name__)
 
@@ -55,6 +58,12 @@ class _Dialler:
     """The dialler of a dial worker, started and drained with the worker."""
 
     one: Dialler | None = None
+
+
+class _Deliverer:
+    """The deliverer of a webhooks worker, started and drained with the worker."""
+
+    one: "Deliverer | None" = None
 
 
 class QuietTask(Task):  # type: ignore[misc]
@@ -223,6 +232,13 @@ def number_events(_: list[str]) -> None:
     use_cases().number_events.all()
 
 
+@app.task(name=names.DELIVER, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
+def deliver(_: list[str]) -> None:
+    if _Deliverer.one is None:
+        raise RuntimeError("this worker has no deliverer: start it with -Q webhooks --pool solo")
+    _Deliverer.one.wake()
+
+
 @app.task(name=names.ERASE, base=QuietTask)  # type: ignore[untyped-decorator]
 def erase(company_ids: list[str]) -> None:
     _each(map(UUID, company_ids), use_cases().erase.company)
@@ -244,13 +260,19 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
     queues = set(sender.app.amqp.queues.consume_from)
     process = Announcement(queues=frozenset(queues), times=settings().times)
     liveness.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)
-    if "dial" not in queues:
-        return
-    if queues != {"dial"} or "solo" not in str(sender.pool_cls):
-        raise SystemExit("a dial worker takes no other queue and has pool solo: celery ... -Q dial --pool solo")
+    for name in queues & {"dial", "webhooks"}:
+        # Each has threads or a loop of its own, which its tasks only wake.
+        if queues != {name} or "solo" not in str(sender.pool_cls):
+            raise SystemExit(
+                f"a {name} worker takes no other queue and has pool solo: celery ... -Q {name} --pool solo"
+            )
     with starting():
-        _Dialler.one = assembly.dialler(settings())
-    _Dialler.one.start()
+        if "dial" in queues:
+            _Dialler.one = assembly.dialler(settings())
+            _Dialler.one.start()
+        if "webhooks" in queues:
+            _Deliverer.one = assembly.deliverer(settings())
+            _Deliverer.one.start()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
@@ -274,6 +296,8 @@ def _warn_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own argume
 def _stop_claiming(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     if _Dialler.one is not None:
         _Dialler.one.stop_claiming()
+    if _Deliverer.one is not None:
+        _Deliverer.one.stop_claiming()
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
@@ -283,6 +307,8 @@ def _stop(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
         left = _Dialler.one.left()
         for start in range(0, len(left), AT_MOST_A_TRANSACTION):
             _hints().send(names.DIAL, left[start : start + AT_MOST_A_TRANSACTION])
+    if _Deliverer.one is not None:
+        _Deliverer.one.stop()
     if _hints.cache_info().currsize:
         _hints().stop()
     if _alarms.cache_info().currsize:

@@ -32,6 +32,7 @@ def commands(*, api_port: int, console_port: int, flower_port: int) -> dict[str,
         "intake": (*worker, "-Q", "intake", *threads, "4", "--hostname", "intake@%h", *quiet),
         "callbacks": (*worker, "-Q", "callbacks", *threads, "4", "--hostname", "callbacks@%h", *quiet),
         "settle": (*worker, "-Q", "settle", *threads, "2", "--hostname", "settle@%h", *quiet),
+        "webhooks": (*worker, "-Q", "webhooks", "--pool", "solo", "--hostname", "webhooks@%h", *quiet),
         "maintenance": (*worker, "-Q", "maintenance", *threads, "2", "--hostname", "maintenance@%h", *quiet),
         "flower": (
             *python,

@@ -161,7 +161,7 @@ _NOTE = _write("events", _NOTE_DISABLED, turn=3)
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the clock sends hints for."""
+    """Work that the clock sends hints for."""
 
     is_one_unnumbered: bool
     is_one_due: bool

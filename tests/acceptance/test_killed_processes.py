@@ -9,7 +9,7 @@ import requests
 
 from tests.acceptance.conftest import WholeSystem, kill_server, running_system
 
-PROCESSES = ("simulator", "api", "clock", "dial", "intake", "callbacks", "settle", "maintenance", "flower")
+PROCESSES = ("simulator", "api", "clock", "dial", "intake", "callbacks", "settle", "webhooks", "maintenance", "flower")
 
 
 @pytest.fixture

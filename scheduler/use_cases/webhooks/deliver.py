@@ -122,7 +122,7 @@ class Deliver:
         """Record results in one transaction. Return those that must be recorded again, alone.
 
         A result writes nothing if its claim is over: another process has sent the message again since, a replay has
-        begun it anew, or its endpoint is deleted.
+        reset it, or its endpoint is deleted.
         """
         by_claim = {each.claimed.claim: each for each in results}
 
@@ -213,7 +213,7 @@ def _chosen(
 def _probes(
     endpoints: dict[UUID, ClaimingEndpoint], claims: Sequence[ClaimedDelivery], now: datetime
 ) -> dict[UUID, datetime | None]:
-    """Return the next probe of each endpoint of these claims. Only a probe moves it: a replay is none."""
+    """Return the next probe of each endpoint of these claims. Only a probe moves it, and a replay is not one."""
     probes = {each.delivery.endpoint_id: endpoints[each.delivery.endpoint_id].circuit.probe_at for each in claims}
     for each in claims:
         if not each.delivery.is_replay:

@@ -1,0 +1,157 @@
+"""The deliverer: several at once keep the order, and a receiver that hangs delays no other."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from uuid import UUID, uuid4
+
+import pytest
+
+from scheduler.persistence.errors import DatabaseAway
+from scheduler.use_cases.webhooks.deliver import Deliver, Result
+from scheduler.use_cases.webhooks.deliverer import Deliverer
+from tests.conftest import wait_until
+from tests.support.builders import RecordingHints, Tenant
+from tests.support.webhook_receivers import Behaviour, Visit, a_webhook_receiver, answers
+from tests.use_cases.webhooks.endpoints import Webhooks
+
+EVENTS = 24
+
+
+@pytest.fixture
+def webhooks(tenant: Tenant, hints: RecordingHints) -> Webhooks:
+    return Webhooks(tenant=tenant, hints=hints)
+
+
+@contextmanager
+def running(webhooks: Webhooks, *, count: int = 1, threads: int = 16) -> Iterator[list[Deliverer]]:
+    deliverers = [Deliverer(webhooks.deliver(), threads=threads) for _ in range(count)]
+    for each in deliverers:
+        each.start()
+    try:
+        yield deliverers
+    finally:
+        for each in deliverers:
+            each.stop()
+
+
+def done(webhooks: Webhooks, endpoint_id: UUID, deliverers: list[Deliverer]) -> bool:
+    """Return True if all deliveries of the endpoint were accepted. Otherwise wake the deliverers, as the clock does."""
+    if set(webhooks.states(endpoint_id)) == {"DELIVERED"}:
+        return True
+    for each in deliverers:
+        each.wake()
+    return False
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Set at the end, so that no test waits for a deadline."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def holds(release: threading.Event) -> Behaviour:
+    """Read the request and answer nothing."""
+
+    def behave(_: Visit) -> None:
+        release.wait(30)
+
+    return behave
+
+
+def test_dead_receiver_delays_no_other(webhooks: Webhooks, release: threading.Event) -> None:
+    with a_webhook_receiver(holds(release)) as dead, a_webhook_receiver(answers(200)) as alive:
+        webhooks.endpoint(dead.url)
+        healthy = webhooks.endpoint(alive.url)
+        for _ in range(EVENTS):
+            webhooks.event(uuid4())
+        webhooks.number()
+        with running(webhooks) as deliverers:
+            wait_until(lambda: done(webhooks, healthy, deliverers), says="the healthy one has received all")
+            assert len(dead.visits) == 4
+            assert not dead.left.is_set(), "it still hangs"
+            release.set()
+    assert len(alive.visits) == EVENTS
+
+
+def test_many_slow_receivers_delay_no_other(webhooks: Webhooks, release: threading.Event) -> None:
+    """Those that answered late before share a half of the threads."""
+    with ExitStack() as stack:
+        slow = [stack.enter_context(a_webhook_receiver(holds(release))) for _ in range(6)]
+        alive = stack.enter_context(a_webhook_receiver(answers(200)))
+        for each in slow:
+            webhooks.endpoint(each.url, is_slow=True)
+        for _ in range(4):
+            webhooks.event(uuid4())
+        webhooks.number()
+        with running(webhooks, threads=6) as deliverers:
+            wait_until(lambda: sum(len(each.visits) for each in slow) == 3, says="the slow ones have their threads")
+            healthy = webhooks.endpoint(alive.url)
+            for _ in range(EVENTS):
+                webhooks.event(uuid4())
+            webhooks.number()
+            wait_until(lambda: done(webhooks, healthy, deliverers), says="the healthy one has received all")
+            assert sum(len(each.visits) for each in slow) == 3
+            release.set()
+    assert len(alive.visits) == EVENTS
+
+
+def test_several_processes_keep_the_order_of_each_interview(webhooks: Webhooks) -> None:
+    interviews = [uuid4() for _ in range(6)]
+    with a_webhook_receiver(answers(200)) as receiver:
+        endpoint_id = webhooks.endpoint(receiver.url)
+        for _ in range(5):
+            for each in interviews:
+                webhooks.event(each)
+        webhooks.number()
+        with running(webhooks, count=3, threads=4) as deliverers:
+            wait_until(lambda: done(webhooks, endpoint_id, deliverers), says="all are delivered")
+    bodies = [json.loads(visit.body) for visit in receiver.visits]
+    for each in interviews:
+        own = [body["sequence"] for body in bodies if body["data"]["interviewId"] == str(each)]
+        assert own == [1, 2, 3, 4, 5]
+
+
+def test_stopping_deliverer_records_what_it_has_sent(webhooks: Webhooks) -> None:
+    may_answer = threading.Event()
+
+    def answers_later(visit: Visit) -> None:
+        may_answer.wait(20)
+        answers(200)(visit)
+
+    with a_webhook_receiver(answers_later) as receiver:
+        webhooks.endpoint(receiver.url)
+        webhooks.numbered_event(uuid4())
+        [deliverer] = [Deliverer(webhooks.deliver())]
+        deliverer.start()
+        wait_until(lambda: receiver.visits, says="it is sent")
+        deliverer.stop_claiming()
+        webhooks.numbered_event(uuid4())
+        deliverer.wake()
+        may_answer.set()
+        deliverer.stop()
+    assert webhooks.states() == ["DELIVERED", "WAITING"]
+
+
+def test_result_is_kept_while_the_database_is_away(webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver = webhooks.deliver()
+    failures = iter([DatabaseAway("a test"), ZeroDivisionError()])
+
+    def fails_first(results: Sequence[Result]) -> Sequence[Result]:
+        error = next(failures, None)
+        if error is not None:
+            raise error
+        return Deliver.record(deliver, results)
+
+    monkeypatch.setattr(deliver, "record", fails_first)
+    with a_webhook_receiver(answers(200)) as receiver:
+        endpoint_id = webhooks.endpoint(receiver.url)
+        webhooks.numbered_event(uuid4())
+        deliverer = Deliverer(deliver)
+        deliverer.start()
+        wait_until(lambda: webhooks.states(endpoint_id) == ["DELIVERED"], says="it is recorded")
+        deliverer.stop()
+        assert receiver.connections == 1
