@@ -31,6 +31,7 @@ from api_shim.routes import (
     invitations,
     jobs,
     phone_numbers,
+    webhooks,
 )
 from api_shim.shutdown import on_stop_signal
 from api_shim.startup import PlainStart, uvicorn_logs_as_we_do
@@ -103,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         invitations,
         billing,
         events,
+        webhooks,
         health,
         docs_page,
     ):

@@ -40,6 +40,7 @@ DELETE_AGENTS = "delete:agents"
 READ_PHONE_NUMBERS = "read:phone-numbers"
 READ_BILLING = "read:billing"
 READ_WEBHOOKS = partner_event.READ_WEBHOOKS
+WRITE_WEBHOOKS = "write:webhooks"
 
 _COMPANY_ID = "companyId"
 

@@ -166,6 +166,17 @@ class WriteSender(Sender):
         **kwargs: P.kwargs,
     ) -> Response:
         """Run a write in this process and return the response. `raw` is the body as it was sent."""
+        return responses.written(self.request, kind, await self.carry_out(kind, verb, raw, *args, **kwargs))
+
+    async def carry_out(
+        self,
+        kind: CommandKind,
+        verb: Callable[Concatenate[WriteRequest, P], WriteResult],
+        raw: dict[str, Any],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> WriteResult:
+        """Run a write in this process. `raw` is the body as it was sent."""
         sent = WriteRequest(
             kind=kind,
             principal=self.principal,
@@ -180,16 +191,16 @@ class WriteSender(Sender):
             commit = Commit()
             sent = replace(sent, commit=commit)
             try:
-                written = await self.context.write(commit, partial(verb, sent, *args, **kwargs))
-                break
+                return await self.context.write(commit, partial(verb, sent, *args, **kwargs))
             except StillRunning as earlier:
                 # The database ends each wait for a lock after 2 s, but the request may wait longer.
                 if not may_wait_again():
                     raise IdempotencyInProgress from earlier
             except CommitInDoubt as doubt:
-                written = await confirm_commit(self.context, commit, doubt, partial(self._write_unknown, sent))
-                break
-        return responses.written(self.request, kind, written)
+                written: WriteResult = await confirm_commit(
+                    self.context, commit, doubt, partial(self._write_unknown, sent)
+                )
+                return written
 
     def _write_unknown(self, sent: WriteRequest) -> CommitUnknown:
         url = self.request.url
@@ -244,10 +255,10 @@ async def write_sender(
     return WriteSender(**vars(client), request=request, asked=asked)
 
 
-async def sender_of_companies(
+async def sender_of_principal(
     request: Request, principal: Annotated[Principal, Depends(auth.principal)], asked: HowAsked, _preferred: Preferred
 ) -> WriteSender:
-    """Build the sender for company routes, where the path names the company or the company does not exist yet."""
+    """Build the sender of a write that is not within a company: of a company itself, or of a principal's webhook."""
     context = app_context(request)
     return WriteSender(request=request, context=context, principal=principal, company_id=None, asked=asked)
 

@@ -121,7 +121,7 @@ def command_answers(
 
 def written_answers(
     done: HTTPStatus,
-    model: type[Answer[Any]],
+    model: type[Answer[Any]] | None,
     description: str,
     *refusals: type[Refused],
     response_links: Mapping[str, Any] | None = None,
@@ -131,9 +131,9 @@ def written_answers(
 
     `existing`: the resource may exist already.
     """
-    success = {"description": description, "headers": _REPLAYED, "model": model}
+    success = {"description": description, "headers": _REPLAYED, **_links(response_links)}
     return {
-        int(done): success | _links(response_links),
+        int(done): success if model is None else {**success, "model": model},
         **(_existing(model, response_links) if existing else {}),
         **error_answers(*_WRITE_ERRORS, refusals=refusals, writes=True),
     }

@@ -14,6 +14,7 @@ JobId = Annotated[UUID, Path(alias="jobId")]
 CandidateId = Annotated[UUID, Path(alias="candidateId")]
 AgentId = Annotated[UUID, Path(alias="agentId")]
 InterviewId = Annotated[UUID, Path(alias="interviewId")]
+WebhookId = Annotated[UUID, Path(alias="webhookId")]
 AttemptId = Annotated[UUID, Path(alias="attemptId")]
 
 

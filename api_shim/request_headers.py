@@ -26,6 +26,8 @@ class RequestOptions:
 class Preferences:
     wait_s: float
     respond_async: bool
+    names_wait: bool = True
+    """False: `wait_s` is the default."""
 
 
 async def asked(
@@ -54,7 +56,7 @@ async def preferences(
         Header(
             alias="Prefer",
             description="`wait=N` waits up to N seconds (at most 30) for the result. `respond-async` does not wait."
-            " It has no effect on requests that never return 202.",
+            " It has no effect on requests that never return 202, except for tests of webhooks.",
             examples=["wait=10"],
         ),
     ] = None,
@@ -64,7 +66,11 @@ async def preferences(
     respond_async = any(each.lower() == "respond-async" for each in sent)
     waits = [float(match[1]) for each in sent if (match := _WAIT.fullmatch(each))]
     wait_s = min(waits[0], MAX_WAIT_S) if waits else DEFAULT_WAIT_S
-    return Preferences(wait_s=0.0 if respond_async else wait_s, respond_async=respond_async)
+    return Preferences(
+        wait_s=0.0 if respond_async else wait_s,
+        respond_async=respond_async,
+        names_wait=respond_async or bool(waits),
+    )
 
 
 HowAsked = Annotated[RequestOptions, Depends(asked)]

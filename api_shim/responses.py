@@ -19,6 +19,7 @@ from api_shim.schemas.company import CompanyView
 from api_shim.schemas.envelope import Answer, ErrorView
 from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
+from api_shim.schemas.webhook import NewSecretView, WebhookTestView, WebhookView
 from scheduler.domain.agent import Agent
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
@@ -28,6 +29,7 @@ from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.domain.resource import Resource
+from scheduler.domain.webhook_endpoint import EndpointTest, WebhookEndpoint
 from scheduler.persistence.json_columns import STORY
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
 
@@ -41,8 +43,15 @@ class ClientTexts:
 
 
 MAKING = frozenset(
-    {CommandKind.CREATE_COMPANY, CommandKind.CREATE_JOB, CommandKind.CREATE_CANDIDATE, CommandKind.CREATE_AGENT}
+    {
+        CommandKind.CREATE_COMPANY,
+        CommandKind.CREATE_JOB,
+        CommandKind.CREATE_CANDIDATE,
+        CommandKind.CREATE_AGENT,
+        CommandKind.CREATE_WEBHOOK,
+    }
 )
+_SHOWS_SECRET = frozenset({CommandKind.CREATE_WEBHOOK, CommandKind.ROTATE_WEBHOOK})
 _RETURNS_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
 
 
@@ -88,13 +97,15 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
     headers = {"Idempotent-Replayed": "true"} if done.replayed else {}
     if done.refusal is not None:
         return errors.refused(request, done.refusal, headers)
+    if kind is CommandKind.DELETE_WEBHOOK:
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     if done.record is None:
         return answered(request, True, headers=headers)
     status = HTTPStatus.CREATED if kind in MAKING and not done.existed else HTTPStatus.OK
-    return answered(request, _record_view(done.record), status, headers)
+    return answered(request, _record_view(kind, done.record), status, headers)
 
 
-def _record_view(record: Resource) -> BaseModel:
+def _record_view(kind: CommandKind, record: Resource) -> BaseModel:
     match record:
         case Company():
             return CompanyView.of(record)
@@ -104,6 +115,10 @@ def _record_view(record: Resource) -> BaseModel:
             return CandidateView.of(record)
         case Agent():
             return AgentView.of(record)
+        case WebhookEndpoint():
+            return NewSecretView.of(record) if kind in _SHOWS_SECRET else WebhookView.of(record)
+        case EndpointTest():
+            return WebhookTestView.of(record, None)
 
 
 def command_view(request: Request, command: Command, texts: ClientTexts) -> CommandView:
@@ -172,7 +187,7 @@ def _done(request: Request, command: Command, texts: ClientTexts) -> tuple[HTTPS
             return HTTPStatus.OK, True
         case CommandKind.INVOKE_ATTEMPT:
             return HTTPStatus.CREATED, _attempt(request, command)
-        case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT:
+        case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT | CommandKind.DELETE_WEBHOOK:
             return HTTPStatus.NO_CONTENT, None
         case _:  # written by the API itself, and the resource has its own URL
             status = created if command.kind in MAKING else HTTPStatus.OK

@@ -53,6 +53,7 @@ from scheduler.use_cases.resources.jobs import Jobs
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.resources.owners import Invitations, Owners
 from scheduler.use_cases.resources.usage import Usage
+from scheduler.use_cases.resources.webhooks import Webhooks
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
@@ -85,6 +86,7 @@ class ApiUseCases:
     owners: Owners
     usage: Usage
     events: Events
+    webhooks: Webhooks
     health: Database
     """Only for health checks."""
     command_lookup: CommandLookup
@@ -190,6 +192,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
         events=Events(database),
+        webhooks=Webhooks(database, writes, hints, webhook_encryption(settings), https_only=settings.is_production),
         health=for_health,
         command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
         databases=(database, for_keys, for_callbacks, for_health, for_lookups),

@@ -7,7 +7,14 @@ from fastapi import APIRouter, Request, Security
 from fastapi.responses import JSONResponse
 
 from api_shim import auth, responses
-from api_shim.auth import READ_AGENTS, READ_CANDIDATES, READ_COMPANIES, READ_INTERVIEWS, READ_JOBS
+from api_shim.auth import (
+    READ_AGENTS,
+    READ_CANDIDATES,
+    READ_COMPANIES,
+    READ_INTERVIEWS,
+    READ_JOBS,
+    READ_WEBHOOKS,
+)
 from api_shim.context import app_context
 from api_shim.openapi_responses import error_answers
 from api_shim.schemas.command import CommandAnswer
@@ -36,6 +43,12 @@ READS: Mapping[CommandKind, str] = {
     CommandKind.CREATE_AGENT: READ_AGENTS,
     CommandKind.UPDATE_AGENT: READ_AGENTS,
     CommandKind.DELETE_AGENT: READ_AGENTS,
+    CommandKind.CREATE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.UPDATE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.DELETE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.TEST_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.RESET_WEBHOOK_CIRCUIT: READ_WEBHOOKS,
+    CommandKind.ROTATE_WEBHOOK: READ_WEBHOOKS,
 }
 """Scope required to read a command: the read scope of the resource that it changed."""
 

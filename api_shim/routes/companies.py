@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import auth, json_body, responses
 from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
 from api_shim.context import app_context
-from api_shim.dispatch import WriteSender, sender_of_companies
+from api_shim.dispatch import WriteSender, sender_of_principal
 from api_shim.openapi_responses import error_answers, links, written_answers
 from api_shim.parameters import CompanyId, PageQuery
 from api_shim.schemas.company import (
@@ -33,8 +33,8 @@ _SETTINGS = (refusals.InvalidTimezone, refusals.InvalidInterval, refusals.NeverO
 router = APIRouter(route_class=json_body.JsonRoute, tags=["companies"])
 
 Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
-Deleter = Annotated[WriteSender, Security(sender_of_companies, scopes=[DELETE_COMPANIES])]
-Writer = Annotated[WriteSender, Security(sender_of_companies, scopes=[WRITE_COMPANIES])]
+Deleter = Annotated[WriteSender, Security(sender_of_principal, scopes=[DELETE_COMPANIES])]
+Writer = Annotated[WriteSender, Security(sender_of_principal, scopes=[WRITE_COMPANIES])]
 
 
 @router.get(

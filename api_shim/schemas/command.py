@@ -38,7 +38,8 @@ class CommandView(Wire):
     status_code: int | None = Field(description="HTTP status that was returned for the command, or would have been.")
     result: dict[str, Any] | bool | None = Field(
         description="The `data` or the `error` of that response, or null if it has no body. For a company, job,"
-        " candidate or agent that was created or changed, only its `id` and `companyId`. Its own URL has its state."
+        " candidate, agent or webhook that was created or changed, only its `id` and `companyId`. Its own URL has its"
+        " state."
     )
 
 

@@ -21,7 +21,7 @@ Number = Annotated[int | None, WithJsonSchema({"type": "integer"}), _ABSENT]
 class EventData(Wire):
     """Ids, states, codes and times. Fields that do not apply are omitted. Read names and texts from the resources."""
 
-    company_id: UUID
+    company_id: Annotated[Id, Field(description="Omitted for the ping of an ATS key's endpoint.")] = None
     interview_id: Id = None
     call_attempt_id: Id = None
     candidate_id: Id = None
@@ -37,6 +37,7 @@ class EventData(Wire):
     due_at: Annotated[Instant, Field(description="The new due time.")] = None
     timezone: Annotated[Text, Field(description="Time zones that decide about the call.")] = None
     by: Annotated[Text, Field(description="Cause of the new due time: REQUEST, SETTINGS or DEFERRAL.")] = None
+    webhook_id: Annotated[Id, Field(description="The endpoint that was tested.")] = None
     decision: Annotated[Text, Field(description="An operator's decision: RANG, DID_NOT_RING or LEFT.")] = None
 
 

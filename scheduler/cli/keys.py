@@ -49,7 +49,7 @@ def keys_create(
     scopes: Annotated[
         str | None,
         typer.Option(
-            help="Scopes, separated by commas. Default: all but read:webhooks, or the scopes of the rotated key."
+            help="Scopes, separated by commas. Default: all but those of webhooks, or the scopes of the rotated key."
         ),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="Expiry time, e.g. 2027-01-01T00:00:00Z. Default: never.")] = None,

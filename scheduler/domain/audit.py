@@ -30,6 +30,11 @@ class Verb(StrEnum):
     RETRY_CARRIER = "carrier.retry"
     ACKNOWLEDGE_ALARM = "alarm.acknowledge"
     RECONCILE = "reconcile"
+    CREATE_WEBHOOK = "webhook.create"
+    CHANGE_WEBHOOK = "webhook.change"
+    ROTATE_WEBHOOK = "webhook.rotate_secret"
+    RESET_WEBHOOK = "webhook.reset"
+    DELETE_WEBHOOK = "webhook.delete"
 
 
 class TargetKind(StrEnum):
@@ -42,6 +47,7 @@ class TargetKind(StrEnum):
     ATTEMPT = "attempt"
     ALARM = "alarm"
     NUMBER = "number"
+    WEBHOOK = "webhook"
 
 
 FIELDS = frozenset(
@@ -54,7 +60,9 @@ FIELDS = frozenset(
         "concurrentCalls",
         "count",
         "decision",
+        "events",
         "expiresAt",
+        "fields",
         "filter",
         "keyKind",
         "kind",
@@ -70,6 +78,7 @@ FIELDS = frozenset(
         "since",
         "state",
         "unmatched",
+        "webhooks",
     }
 )
 """Fields that `before` and `after` may have. None of them can hold a person's data."""

@@ -39,6 +39,12 @@ class CommandKind(StrEnum):
     CREATE_AGENT = "create_agent"
     UPDATE_AGENT = "update_agent"
     DELETE_AGENT = "delete_agent"
+    CREATE_WEBHOOK = "create_webhook"
+    UPDATE_WEBHOOK = "update_webhook"
+    DELETE_WEBHOOK = "delete_webhook"
+    TEST_WEBHOOK = "test_webhook"
+    RESET_WEBHOOK_CIRCUIT = "reset_webhook_circuit"
+    ROTATE_WEBHOOK = "rotate_webhook_secret"
 
 
 OF_OPERATORS = frozenset({CommandKind.DECIDE_OUTCOME, CommandKind.CANCEL_ATTEMPT})
@@ -194,8 +200,9 @@ class Refusal:
 class Answer:
     """The result of a command: a refusal, or the resource right after the command was applied.
 
-    `snapshot` is an `InterviewStory`, company, job, candidate or agent as JSON, without metadata and external id. It
-    contains no name, title, number or address, and is None for commands without a resource in their answer.
+    `snapshot` is an `InterviewStory`, company, job, candidate, agent or endpoint as JSON, without metadata and external
+    id. It contains no name, title, number, address or secret, and is None for commands without a resource in their
+    answer.
     `attempt_id` is the attempt that the command was about, `etag` the state to which it was moved. `existed` means that
     an earlier request had created the resource with this external id. None instead of False is not stored.
     """

@@ -335,6 +335,18 @@ class InterviewFinished(Conflict):
     code = "INTERVIEW_FINISHED"
 
 
+class TooManyWebhooks(Conflict):
+    """A key can have at most 50 webhooks, together with its rotations. Delete one of them first."""
+
+    code = "TOO_MANY_WEBHOOKS"
+
+
+class WebhookNotActive(Conflict):
+    """The webhook is paused or disabled, so it gets no deliveries. Set isActive to true first."""
+
+    code = "WEBHOOK_NOT_ACTIVE"
+
+
 class ExternalIdReused(Conflict):
     """Another resource has this externalId, or was created with it and with other content. See details.resourceId."""
 

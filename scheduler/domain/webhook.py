@@ -13,6 +13,19 @@ class Outcome(Enum):
     """The endpoint answered that it does not exist any longer. It is disabled."""
 
 
+class DisabledCause(Enum):
+    """The reason for which an endpoint gets no deliveries until its partner enables it again."""
+
+    GONE = "GONE"
+    """The endpoint answered 410."""
+    FAILING = "FAILING"
+    """It has only failed for five days."""
+    KEY_REVOKED = "KEY_REVOKED"
+    """The last key of its principal was revoked."""
+    DELETED = "DELETED"
+    """The partner deleted it. Only its old deliveries are left, until the purge has deleted them."""
+
+
 class ErrorKind(Enum):
     """The cause of a failed delivery. It contains no text of the receiver, because that may be secret or forged."""
 

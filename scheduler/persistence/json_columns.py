@@ -17,6 +17,7 @@ from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job, NewJob
 from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
+from scheduler.domain.webhook_endpoint import EndpointTest, WebhookEndpoint
 from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 
@@ -33,10 +34,21 @@ _RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
         frozenset({"first_name", "last_name", "email", "phone_number", "timezone", "metadata", "external_id"}),
     ),
     Agent: (TypeAdapter(Agent), frozenset({"name", "caller_number", "details", "metadata"})),
+    WebhookEndpoint: (
+        TypeAdapter(WebhookEndpoint),
+        frozenset({"url", "name", "description", "header_names", "signing_secret"}),
+    ),
+    EndpointTest: (TypeAdapter(EndpointTest), frozenset()),
 }
-"""Fields that a stored answer leaves out, because they identify a person or may do so."""
+"""Fields that a stored answer leaves out, because they identify a person, or may do so, or are secret."""
 
-_NOTHING: Mapping[str, Any] = {"settings": CompanySettings(), "profile": {}, "details": {}, "metadata": {}}
+_NOTHING: Mapping[str, Any] = {
+    "settings": CompanySettings(),
+    "profile": {},
+    "details": {},
+    "metadata": {},
+    "header_names": (),
+}
 
 
 Content: TypeAlias = NewCandidate | NewJob | CreateInterview

@@ -51,6 +51,7 @@ from scheduler.persistence.tallies import Tallies
 from scheduler.persistence.unknown_outcomes import UnknownOutcomes
 from scheduler.persistence.usage import Usage
 from scheduler.persistence.webhook_deliveries import WebhookDeliveries
+from scheduler.persistence.webhook_endpoints import WebhookEndpoints
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 
@@ -149,6 +150,7 @@ class Stores:
         self.usage = Usage(statements)
         self.users = Users(statements)
         self.webhook_deliveries = WebhookDeliveries(statements)
+        self.webhooks = WebhookEndpoints(statements)
 
     def instant(self, now: Now) -> datetime:
         """Read `now` for this transaction to write. Its clock was compared with the database's.

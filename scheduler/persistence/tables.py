@@ -880,8 +880,9 @@ webhook_endpoints = Table(
     Column("url", Text, nullable=False),
     Column("name", Text),
     Column("description", Text),
-    # Encrypted, as the secrets: the value of a header may be a password.
+    # Encrypted, as the secrets: the value of a header may be a password. Their names are in the clear, for answers.
     Column("headers", LargeBinary),
+    Column("header_names", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("events", ARRAY(Text), nullable=False),
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
     Column("max_retries", Integer, nullable=False),

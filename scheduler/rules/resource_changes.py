@@ -3,10 +3,14 @@
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from scheduler.domain.resource import Changes, Resource
+from scheduler.domain.agent import Agent
+from scheduler.domain.candidate import Candidate
+from scheduler.domain.company import Company
+from scheduler.domain.job import Job
+from scheduler.domain.resource import Changes
 from scheduler.rules.metadata import merge_patch, merged
 
-R = TypeVar("R", bound=Resource)
+R = TypeVar("R", bound=Company | Job | Candidate | Agent)
 
 _MERGED = ("profile", "details")
 

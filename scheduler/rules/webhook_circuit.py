@@ -2,19 +2,13 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import Enum
+
+from scheduler.domain.webhook import DisabledCause
 
 OPENS_AFTER = 10
 """Consecutive failures, over all messages of the endpoint."""
 PROBE_EVERY = timedelta(minutes=1)
 DISABLED_AFTER = timedelta(days=5)
-
-
-class DisabledCause(Enum):
-    GONE = "GONE"
-    """The endpoint answered 410."""
-    FAILING = "FAILING"
-    """It has only failed for five days."""
 
 
 @dataclass(frozen=True, kw_only=True)

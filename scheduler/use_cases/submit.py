@@ -49,6 +49,7 @@ _LISTS = {
     "interview": "GET /interviews",
     "job": "GET /jobs",
     "phoneNumber": "GET /phone-numbers",
+    "webhook": "GET /webhooks",
 }
 """The request that lists the resources of each kind."""
 

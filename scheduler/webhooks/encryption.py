@@ -6,6 +6,7 @@ Secrets of endpoints cannot be hashed, as those of API keys are: each delivery i
 import hashlib
 from collections.abc import Sequence
 from secrets import token_bytes
+from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -17,6 +18,16 @@ _NONCE_BYTES = 12
 
 class NotDecrypted(Exception):
     """The text was encrypted with a key that is not in WEBHOOK_KEY, for another place, or it was changed."""
+
+
+def secret_place(endpoint_id: UUID) -> str:
+    """Return the place of an endpoint's secret. The old secret has the same, because a rotation copies it."""
+    return f"{endpoint_id} secret"
+
+
+def headers_place(endpoint_id: UUID) -> str:
+    """Return the place of an endpoint's headers. The text is a JSON object of names and values."""
+    return f"{endpoint_id} headers"
 
 
 class Encryption:

@@ -7,36 +7,15 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from scheduler.domain.partner_event import EventType
+from scheduler.domain.resource import Changes
+from scheduler.domain.webhook_endpoint import NewEndpoint
 from scheduler.rules import webhook_headers, webhook_urls
 from scheduler.rules.display_names import is_printable
 from scheduler.wire.field_errors import OURS, FieldError
-from scheduler.wire.field_types import Strict, left_out
+from scheduler.wire.field_types import Strict, left_out, named
 
-EVENT_TYPES = (
-    "interview.scheduled",
-    "interview.started",
-    "interview.completed",
-    "interview.failed",
-    "interview.cancelled",
-    "call_attempt.scheduled",
-    "call_attempt.rescheduled",
-    "call_attempt.started",
-    "call_attempt.answered",
-    "call_attempt.ended",
-    "call_attempt.retry_scheduled",
-    "call_attempt.cancelled",
-    "call_attempt.expired",
-    "call_attempt.unknown",
-    "call_attempt.decided",
-    "call_attempt.proven",
-    "command.applied",
-    "batch.completed",
-    "company.paused",
-    "company.resumed",
-    "company.deleted",
-    "endpoint.disabled",
-    "ping",
-)
+EVENT_TYPES = tuple(each.value for each in EventType)
 _LONGEST_NAME = 255
 _LONGEST_DESCRIPTION = 1000
 
@@ -76,8 +55,15 @@ def _visible(text: str) -> str:
     return text
 
 
-Url = Annotated[str, AfterValidator(_url), Field(examples=["https://hooks.example.com/duecall"])]
-EventType = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
+Url = Annotated[
+    str,
+    AfterValidator(_url),
+    Field(
+        json_schema_extra={"format": "uri", "maxLength": webhook_urls.LONGEST},
+        examples=["https://hooks.example.com/duecall"],
+    ),
+]
+EventName = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
 EndpointName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME), AfterValidator(_visible)
 ]
@@ -86,7 +72,15 @@ Description = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_DESCRIPTION),
     AfterValidator(_visible),
 ]
-EventTypes = Annotated[list[EventType], Field(min_length=1, max_length=len(EVENT_TYPES))]
+EventTypes = Annotated[
+    list[EventName],
+    Field(
+        min_length=1,
+        max_length=len(EVENT_TYPES),
+        json_schema_extra={"uniqueItems": True},
+        examples=[["interview.completed", "call_attempt.ended"]],
+    ),
+]
 
 
 class Header(Strict):
@@ -116,6 +110,17 @@ class CreateWebhook(Strict):
         """Yield the errors that depend on other fields or on the settings."""
         yield from _errors(self.url, self.headers, self.events, https_only=https_only)
 
+    def to_new_endpoint(self) -> NewEndpoint:
+        return NewEndpoint(
+            url=self.url,
+            events=_types(self.events),
+            company_id=self.company_id,
+            name=self.name,
+            description=self.description,
+            headers=_values(self.headers),
+            is_active=self.is_active,
+        )
+
 
 class UpdateWebhook(Strict):
     """Fields to change. Omitted fields keep their value. `headers` and `events` are replaced as a whole."""
@@ -130,6 +135,23 @@ class UpdateWebhook(Strict):
     def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
         """Yield the errors that depend on other fields or on the settings."""
         yield from _errors(self.url, self.headers, self.events, https_only=https_only)
+
+    def to_changes(self) -> Changes:
+        """Return the new values by the fields of `NewEndpoint`."""
+        changes = dict(named(self, "url", "events", "name", "description", "headers", "is_active"))
+        if "events" in changes:
+            changes["events"] = _types(changes["events"])
+        if "headers" in changes:
+            changes["headers"] = _values(changes["headers"])
+        return changes
+
+
+def _types(names: list[str]) -> tuple[EventType, ...]:
+    return tuple(EventType(name) for name in names)
+
+
+def _values(headers: list[Header]) -> dict[str, str]:
+    return {header.name: header.value for header in headers}
 
 
 def _errors(

@@ -12,6 +12,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 INTERVIEW = "/interviews/{interviewId}"
 ATTEMPTS = f"{INTERVIEW}/call-attempts"
 ATTEMPT = f"{ATTEMPTS}/{{attemptId}}"
+WEBHOOK = "/webhooks/{webhookId}"
 OPERATIONS = {
     "listCompanies": ("GET", "/company", "read:companies", {"200"}),
     "createCompany": ("POST", "/company", "write:companies", {"201", "410"}),
@@ -37,6 +38,14 @@ OPERATIONS = {
     },
     "getUsage": ("GET", "/billing/usage", "read:billing", {"200"}),
     "listEvents": ("GET", "/events", "read:webhooks", {"200"}),
+    "listWebhooks": ("GET", "/webhooks", "read:webhooks", {"200"}),
+    "createWebhook": ("POST", "/webhooks", "write:webhooks", {"201"}),
+    "getWebhook": ("GET", WEBHOOK, "read:webhooks", {"200"}),
+    "updateWebhook": ("PATCH", WEBHOOK, "write:webhooks", {"200"}),
+    "deleteWebhook": ("DELETE", WEBHOOK, "write:webhooks", {"204"}),
+    "testWebhook": ("POST", f"{WEBHOOK}/test", "write:webhooks", {"200"}),
+    "resetWebhookCircuit": ("POST", f"{WEBHOOK}/reset-circuit", "write:webhooks", {"200"}),
+    "rotateWebhookSecret": ("POST", f"{WEBHOOK}/rotate-secret", "write:webhooks", {"200"}),
     "listPhoneNumbers": ("GET", "/phone-numbers", "read:phone-numbers", {"200"}),
     "listInterviews": ("GET", "/interviews", "read:interviews", {"200"}),
     "createInterview": ("POST", "/interviews", "write:interviews", {"200", "201"}),

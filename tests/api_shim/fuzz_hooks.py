@@ -34,6 +34,7 @@ _MADE_BY = {
     "createCandidate": "candidateId",
     "createAgent": "agentId",
     "createInterview": "interviewId",
+    "createWebhook": "webhookId",
 }
 _AN_ATTEMPT = "interviewId attemptId"
 _EITHER_OR = {
@@ -60,6 +61,11 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
         case.path_parameters = {"companyId": _random.choice(THERE["companyId"])[0]}
     if isinstance(case.body, dict):
         case.body = _without_addresses_that_stop_the_run(case.body)
+    if _name_of(case) == "testWebhook":
+        # No process sends the ping, so the request would wait.
+        headers: Any = case.headers or {}
+        headers["Prefer"] = "respond-async"
+        case.headers = headers
     if _allowed(case, ParameterLocation.HEADER):
         _send_by_a_key_of_its_own(case)
     if _random.random() < AS_IT_WAS_MADE or case.meta is None:
@@ -139,6 +145,8 @@ def _meant(operation: str, body: dict[str, Any]) -> dict[str, Any]:
             del body[_random.choice((one, other))]
         if body.get(one) is None and body.get(other) is None:
             body[other] = _random.choice(FITTING[other])
+    if operation in {"createWebhook", "updateWebhook"}:
+        _goes_to_a_company(body)
     if operation == "createInterview":
         _name_the_job_once(body)
     _can_be_reached(body if operation == "createCandidate" else body.get("candidate"))
@@ -151,6 +159,14 @@ def _has_an_id_of_its_own(body: dict[str, Any]) -> None:
     for part in (body, body.get("candidate"), body.get("job")):
         if isinstance(part, dict) and part.get("externalId") and _random.random() >= AS_IT_WAS_MADE:
             part["externalId"] = f"{part['externalId'][:200]}-{_random.getrandbits(64)}"
+
+
+def _goes_to_a_company(webhook: dict[str, Any]) -> None:
+    """Give a webhook valid headers, and the company that exists."""
+    if webhook.get("companyId") is not None:
+        webhook["companyId"] = HOME
+    if webhook.get("headers"):
+        webhook["headers"] = [{"name": f"X-{place}", "value": "v"} for place, _ in enumerate(webhook["headers"])]
 
 
 def _name_the_job_once(body: dict[str, Any]) -> None:

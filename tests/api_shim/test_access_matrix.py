@@ -21,6 +21,7 @@ from tests.api_shim.intake import PEPPER, Intake, Worker
 from tests.conftest import CALLER
 
 ANOTHER_TIME = "2026-04-03T09:00:00Z"
+WEBHOOK = {"url": "https://hooks.example.com", "events": ["ping"]}
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "updateInterview": {"metadata": {"ref": "A-18"}},
     "createCallAttempt": {"scheduledAt": ANOTHER_TIME},
@@ -43,6 +44,11 @@ class Operation:
     @property
     def params(self) -> list[str]:
         return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+
+    @property
+    def is_about_a_webhook(self) -> bool:
+        """Its resource belongs to one key, and not to the company."""
+        return self.params[0] == "webhookId"
 
     @property
     def is_about_a_company(self) -> bool:
@@ -92,7 +98,9 @@ class World:
         params = {"companyId": company_id} if company_id is not None and operation.takes_company_id else {}
         more = {} if operation.body is None else {"json": dict(operation.body)}
         asking = by if key is None else by.with_key(key)
-        return asking.send(operation.method, operation.address(self.ids), params=params, **more)
+        # No process sends the ping of a test.
+        headers = {"Prefer": "respond-async"} if operation.name == "testWebhook" else {}
+        return asking.send(operation.method, operation.address(self.ids), params=params, headers=headers, **more)
 
 
 @pytest.fixture
@@ -144,6 +152,7 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
         "interviewId": interview["id"],
         "attemptId": interview["callAttempts"][0]["id"],
         "reference": "the interview",
+        "webhookId": ats.made("/webhooks", {**WEBHOOK, "companyId": company})["id"],
     }
 
 
@@ -161,6 +170,10 @@ def test_company_and_its_ats_key_have_access(world: World, operation: Operation)
 
 @each_operation
 def test_a_regular_key_of_the_company_reaches_it(world: World, operation: Operation) -> None:
+    if operation.is_about_a_webhook:
+        with _unchanged(world.intake):
+            assert world.send(world.regular, operation, None).status_code == 404
+        world = replace(world, ids={"webhookId": world.regular.made("/webhooks", WEBHOOK)["id"]})
     if operation.params != ["reference"]:
         answer = world.send(world.regular, operation, world.other_company)
         assert answer.is_success, f"companyId of a regular key is ignored: {answer.text}"

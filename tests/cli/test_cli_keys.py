@@ -12,7 +12,7 @@ from sqlalchemy import text
 from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys, is_well_formed
+from scheduler.use_cases.resources.keys import ALL_SCOPES, DEFAULT_SCOPES, Keys, is_well_formed
 from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
 from tests.conftest import Seeded, TestClock
 
@@ -42,7 +42,8 @@ def test_company_key_has_every_scope_but_that_of_events(
     secret = said.out.strip()
     assert is_well_formed(secret)
     key = keys.authenticate(secret)
-    assert (key.principal.company_id, key.principal.scopes) == (seeded.company_id, ALL_SCOPES - {"read:webhooks"})
+    assert (key.principal.company_id, key.principal.scopes) == (seeded.company_id, DEFAULT_SCOPES)
+    assert {"read:webhooks", "write:webhooks"} == ALL_SCOPES - DEFAULT_SCOPES
     assert key.principal.id == key.principal.key_id
     assert (key.per_minute, key.per_hour, key.expires_at) == (60, 2000, None)
     assert {"delete:companies", "read:billing", "read:webhooks"} <= ALL_SCOPES

@@ -36,7 +36,7 @@ FORBIDDEN = {
     "inbox": {"body", "answer", "packed_snapshot", "request_hash", "idempotency_key"},
     "carrier_events": {"raw", "fingerprint"},
     "carrier_backoffs": {"caller"},
-    "webhook_endpoints": {"url", "name", "description", "headers", "secret", "old_secret"},
+    "webhook_endpoints": {"url", "name", "description", "headers", "header_names", "secret", "old_secret"},
 }
 """Columns with names, numbers, addresses, texts of clients or hashes of secrets."""
 UNREADABLE = {"assignments", "users", "memberships", "invitation_tokens"}
@@ -54,6 +54,7 @@ WRITTEN = {
     "api_keys": {"revoked_at", "suspended_at", "suspend_reason", "updated_at"},
     "console_sessions": {"last_used_at", "revoked_at"},
     "sign_in_links": {"used_at"},
+    "webhook_endpoints": {"disabled_at", "disabled_cause", "updated_at"},
 }
 LOCKED = {"interviews", "attempts"}
 """Tables whose rows may be locked, for which the role needs the right to change a column. A policy forbids changes."""
@@ -282,3 +283,26 @@ def _without_role(connect: Callable[..., object]) -> Callable[..., object]:
         return connect(*arguments, **options)
 
     return connected
+
+
+@pytest.mark.parametrize(("cause", "is_own"), [("KEY_REVOKED", True), ("GONE", False)])
+def test_operator_disables_webhooks_only_with_their_key(
+    operator: Database, tenant: Tenant, cause: str, *, is_own: bool
+) -> None:
+    tenant.insert(
+        "webhook_endpoints",
+        id=uuid4(),
+        principal_id=tenant.principal.id,
+        api_key_id=tenant.principal.key_id,
+        url="https://example.com",
+        events=[],
+        max_retries=9,
+        timeout_ms=15_000,
+        secret=b"x",
+        created_at=tenant.now(),
+        updated_at=tenant.now(),
+    )
+    disable = f"UPDATE webhook_endpoints SET disabled_at = now(), disabled_cause = '{cause}'"
+    assert _changed(operator, disable) == (1 if is_own else None)
+    enable = "UPDATE webhook_endpoints SET disabled_at = NULL, disabled_cause = NULL"
+    assert _changed(operator, enable) == (0 if is_own else None)

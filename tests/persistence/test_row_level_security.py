@@ -59,8 +59,11 @@ TENANTS = {
     "carrier_backoffs": "company_id",
     "events": "id",
     "webhook_endpoints": "id",
+    "webhook_deliveries": "event_id",
 }
 """Tables with tenants' rows, each with a column that identifies the row."""
+OF_ATS = {"webhook_endpoints", "webhook_deliveries"}
+"""Tables of `TENANTS` whose rows belong to a principal: here to the ATS, and its company does not see them."""
 FOR_ANY_PRINCIPAL = {"lines"}
 """A line belongs to no tenant: it has only the hash of a number and its state."""
 FOR_ALL = {"alembic_version", "carrier_accounts"}
@@ -89,6 +92,9 @@ class WalledTenant:
     regular: Principal
     ats: Principal
     rows: dict[str, set[str]]
+
+    def reader(self, table: str) -> Principal:
+        return self.ats if table in OF_ATS else self.regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +223,10 @@ _ROWS = (
         " secret, created_at, updated_at)"
         " VALUES (:event, :ats, :ats, :company, 'https://example.com', '{}', 3, 15000, 'x', :now, :now)"
     ),
+    (
+        "INSERT INTO webhook_deliveries (event_id, endpoint_id, place, state, send_at, created_at)"
+        " VALUES (:event, :event, 1, 'WAITING', :now, :now)"
+    ),
 )
 
 
@@ -227,6 +237,7 @@ def _condition(table: str) -> str:
         "attempt_tokens": "attempt_id = :attempt",
         "carrier_events": "token = :token",
         "users": "id = :user",
+        "webhook_deliveries": "event_id = :event",
         "invitation_tokens": "invitation_id IN (SELECT id FROM invitations WHERE company_id = :company)",
     }.get(table, "company_id = :company")
 
@@ -262,7 +273,10 @@ def test_query_without_where_shows_only_own_rows(town: TwoTenants, table: str) -
     for walled in (town.one, town.other):
         for principal in (walled.regular, walled.ats):
             rows = {str(row[0]) for row in rows_of(town.api, principal, table, column)}
-            assert rows == ({str(walled.regular.key_id)} if table == "api_keys" else walled.rows[table])
+            if table in OF_ATS and principal is walled.regular:
+                assert rows == set()
+            else:
+                assert rows == ({str(walled.regular.key_id)} if table == "api_keys" else walled.rows[table])
 
 
 @pytest.mark.parametrize("table", [*TENANTS, *FOR_ANY_PRINCIPAL])
@@ -270,7 +284,7 @@ def test_transaction_without_a_principal_sees_no_rows(town: TwoTenants, table: s
     column = TENANTS.get(table, "*")
     assert rows_of(town.api, None, table, column) == []
     # Also on a connection that was used for a principal before.
-    assert rows_of(town.api, town.one.regular, table, column)
+    assert rows_of(town.api, town.one.reader(table), table, column)
     assert rows_of(town.api, None, table, column) == []
 
 
@@ -300,6 +314,7 @@ CHANGES = {
     "invitations": "tries = 3",
     "carrier_events": "raw = '{\"a\": 1}'",
     "webhook_endpoints": "is_active = false",
+    "webhook_deliveries": "tries = 2",
 }
 
 
@@ -316,12 +331,13 @@ def test_update_without_where_changes_only_own_rows(town: TwoTenants, table: str
             stores.connection.execute(update)
         return
     content = f"{column}, {READABLE.get(table, f'md5({table}::text)')}"
-    others = rows_of(town.api, town.other.regular, table, content)
+    reader = town.one.reader(table)
+    others = rows_of(town.api, town.other.reader(table), table, content)
     with town.api.transaction() as stores:
         assert stores.connection.execute(update).rowcount == 0
-    with town.api.transaction(town.one.regular) as stores:
-        assert stores.connection.execute(update).rowcount == len(rows_of(town.api, town.one.regular, table, column))
-    assert others == rows_of(town.api, town.other.regular, table, content)
+    with town.api.transaction(reader) as stores:
+        assert stores.connection.execute(update).rowcount == len(rows_of(town.api, reader, table, column))
+    assert others == rows_of(town.api, town.other.reader(table), table, content)
 
 
 @pytest.mark.parametrize("table", TENANTS)
@@ -329,7 +345,7 @@ def test_delete_without_where_removes_only_own_rows(town: TwoTenants, table: str
     before = rows_of(town.one.tenant.database, None, table)
     with town.api.transaction(town.one.regular) as stores:
         remove = text(f"DELETE FROM {table}")
-        if table not in {"assignments", "memberships", "webhook_endpoints"}:
+        if table not in {"assignments", "memberships"}:
             with pytest.raises(ProgrammingError, match=DENIED):
                 stores.connection.execute(remove)
             return
@@ -378,6 +394,27 @@ def test_delete_without_where_removes_only_own_rows(town: TwoTenants, table: str
             " (gen_random_uuid(), :them, :them, :theirs, 'https://example.com', '{}', 3, 15000, 'x', :now, :now)",
             id="receive events of another company",
         ),
+        pytest.param(
+            "INSERT INTO webhook_endpoints (id, principal_id, api_key_id, company_id, url, events, max_retries,"
+            " timeout_ms, secret, created_at, updated_at) VALUES"
+            " (gen_random_uuid(), :me, :me, :theirs, 'https://example.com', '{}', 3, 15000, 'x', :now, :now)",
+            id="receive events of another company by a webhook of one's own",
+        ),
+        pytest.param(
+            "INSERT INTO events (id, ats_principal_id, type, occurred_at, data, place)"
+            " VALUES (gen_random_uuid(), :them, 'ping', :now, '{}', 1)",
+            id="write a ping of another principal",
+        ),
+        pytest.param(
+            "INSERT INTO events (id, company_id, type, occurred_at, data, place)"
+            " VALUES (gen_random_uuid(), :mine, 'interview.failed', :now, '{}', 1)",
+            id="give an event a place that is no ping",
+        ),
+        pytest.param(
+            "INSERT INTO webhook_deliveries (event_id, endpoint_id, place, state, send_at, created_at)"
+            " VALUES (:endpoint, :endpoint, 1, 'WAITING', :now, :now)",
+            id="send an event to an endpoint of another principal",
+        ),
     ],
 )
 def test_insert_for_another_tenant_is_denied(town: TwoTenants, statement: str) -> None:
@@ -387,6 +424,7 @@ def test_insert_for_another_tenant_is_denied(town: TwoTenants, statement: str) -
         "me": town.one.regular.id,
         "them": town.other.regular.id,
         "attempt": UUID(min(town.other.rows["attempts"])),
+        "endpoint": UUID(min(town.other.rows["webhook_endpoints"])),
         "now": NOON,
     }
     for principal in (town.one.regular, town.one.ats, None):

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.domain.webhook import DisabledCause
 from scheduler.rules.webhook_circuit import (
     DISABLED_AFTER,
     OPENS_AFTER,
     PROBE_EVERY,
     Circuit,
-    DisabledCause,
     after_failure,
     after_gone,
     after_success,

@@ -15,6 +15,7 @@ from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, Refused
 from scheduler.domain.resource import Resource
+from scheduler.domain.webhook_endpoint import EndpointTest, WebhookEndpoint
 from scheduler.failpoints import failpoint
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
@@ -36,6 +37,11 @@ _RECORD_OF: dict[CommandKind, type[Resource]] = {
     CommandKind.UPDATE_CANDIDATE: Candidate,
     CommandKind.CREATE_AGENT: Agent,
     CommandKind.UPDATE_AGENT: Agent,
+    CommandKind.CREATE_WEBHOOK: WebhookEndpoint,
+    CommandKind.UPDATE_WEBHOOK: WebhookEndpoint,
+    CommandKind.RESET_WEBHOOK_CIRCUIT: WebhookEndpoint,
+    CommandKind.ROTATE_WEBHOOK: WebhookEndpoint,
+    CommandKind.TEST_WEBHOOK: EndpointTest,
 }
 _OUTLIVES_ITS_COMPANY = frozenset({CommandKind.CREATE_COMPANY, CommandKind.DELETE_COMPANY})
 """Answers not erased with their company: a repeated request would create it again, or find that it never existed."""
@@ -201,6 +207,10 @@ def _current_record(stores: Stores, kind: type[Resource], command: Command) -> R
     record_id = UUID(command.answer.snapshot["id"])
     if kind is Company:
         return stores.companies.get(record_id)
+    if kind is WebhookEndpoint:
+        return stores.webhooks.get(command.principal_id, record_id)
+    if kind is EndpointTest:
+        return None  # it never changes
     company_id = command.company_id
     assert company_id is not None
     if kind is Job:

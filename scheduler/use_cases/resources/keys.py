@@ -26,6 +26,7 @@ from scheduler.domain.refusals import (
     TooManyLiveKeys,
     UnknownScopes,
 )
+from scheduler.domain.webhook import DisabledCause
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
@@ -45,12 +46,13 @@ ALL_SCOPES = frozenset(
     f"{verb}:{resource}"
     for resource in ("companies", "jobs", "candidates", "agents", "interviews")
     for verb in ("read", "write", "delete")
-) | {"read:billing", "read:phone-numbers", READ_WEBHOOKS}
+) | {"read:billing", "read:phone-numbers", READ_WEBHOOKS, "write:webhooks"}
 
-DEFAULT_SCOPES = ALL_SCOPES - {READ_WEBHOOKS}
+DEFAULT_SCOPES = ALL_SCOPES - {READ_WEBHOOKS, "write:webhooks"}
 """The scopes of a key that is created without naming any.
 
-Without `read:webhooks`: while a company has a key with it, each of its calls writes events, read or not.
+Without `read:webhooks`: while a company has a key with it, each of its calls writes events, read or not. A webhook does
+the same, so `write:webhooks` is named, too.
 """
 
 _LIVE_AT_ONCE = 2
@@ -212,16 +214,22 @@ class Keys:
     def revoke(self, key_id: UUID, reason: str | None = None) -> bool:
         """Revoke a key permanently. False: it was revoked already. `reason` is for the audit.
 
-        Raises InvalidPauseReason, NotFound, DatabaseAway.
+        The webhooks of its principal are disabled if no usable key is left: no key could stop their deliveries any
+        longer. Raises InvalidPauseReason, NotFound, DatabaseAway.
         """
         reason = pause_reasons.optional(reason)
         with self._database.transaction() as stores:
-            key = _locked(stores, key_id)
+            key = _locked_with_others(stores, key_id)
             if key.revoked_at is not None:
                 return False
             now = stores.instant(self._now)
             stores.keys.revoke(key_id, now)
-            stores.audit.add(self._actor, [revocation(key, reason)], now)
+            act = revocation(key, reason)
+            # Read after the wait for the locks: a rotation may have added a key meanwhile.
+            if not any(_may_be_used(each, now) for each in stores.keys.of_principal(key.principal.id)):
+                webhooks = stores.webhooks.disable_of_principal(key.principal.id, DisabledCause.KEY_REVOKED, now)
+                act = replace(act, after={**act.after, "webhooks": webhooks}) if webhooks else act
+            stores.audit.add(self._actor, [act], now)
             return True
 
     def _add(self, stores: Stores, key: Key) -> str:
@@ -290,6 +298,20 @@ def _locked(stores: Stores, key_id: UUID) -> Key:
     if key is None:
         raise NotFound("There is no such key; `duecall keys list` has their ids.", resourceType="key")
     return key
+
+
+def _locked_with_others(stores: Stores, key_id: UUID) -> Key:
+    """Lock all keys of a key's principal, oldest first. A revoked key may be returned without a lock."""
+    found = stores.keys.listed(key_id)
+    if found is None:
+        raise NotFound("There is no such key; `duecall keys list` has their ids.", resourceType="key")
+    keys = stores.keys.lock_of_principal(found.key.principal.id)
+    return next((each for each in keys if each.principal.key_id == key_id), found.key)
+
+
+def _may_be_used(key: Key, now: datetime) -> bool:
+    """Return True for an active key, and for a suspended one, which may be resumed."""
+    return key.state(now) in {KeyState.ACTIVE, KeyState.SUSPENDED}
 
 
 def _refuse_suspended(keys: Iterable[Key]) -> None:

@@ -41,7 +41,17 @@ def _reached(table) -> str:
 
 _OWN_EVENT = f"(company_id = {_COMPANY} OR ats_principal_id = {_PRINCIPAL})"
 """The events of a deleted company outlive the company."""
-_OWN_ENDPOINT = f"(principal_id = {_PRINCIPAL} OR {_reached('webhook_endpoints')})"
+_OWN_PING = f"(type = 'ping' AND company_id IS NULL AND ats_principal_id = {_PRINCIPAL})"
+_MADE = f"(({_reached('events')} OR {_OWN_PING}) AND (place IS NULL OR type = 'ping'))"
+_OWN_ENDPOINT = f"principal_id = {_PRINCIPAL}"
+"""Not the endpoints of other keys with access to the company: an ATS and its company do not see each other's."""
+_OWN_TARGET = f"({_OWN_ENDPOINT} AND (company_id IS NULL OR {_reached('webhook_endpoints')}))"
+
+_OWN_ACT = (
+    "company_id IS NULL AND target_kind = 'webhook'"
+    f" AND EXISTS (SELECT FROM api_keys k WHERE k.principal_id = {_PRINCIPAL} AND audit.actor = 'key:' || k.id)"
+)
+"""An act upon an endpoint for all companies of an ATS key."""
 
 
 def upgrade() -> None:
@@ -53,18 +63,28 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
         op.execute(f"CREATE POLICY everything ON {table} TO duecall_worker, CURRENT_USER USING (true)")
-    op.execute(f"GRANT SELECT, INSERT ({_NEW}) ON events TO duecall_api")
+    # The API numbers only pings by itself: the request that tests an endpoint waits for its delivery.
+    op.execute("GRANT USAGE ON SEQUENCE event_places TO duecall_api")
+    op.execute(f"GRANT SELECT, INSERT ({_NEW}, place) ON events TO duecall_api")
     op.execute(f"CREATE POLICY own_seen ON events FOR SELECT TO duecall_api USING ({_OWN_EVENT})")
-    op.execute(f"CREATE POLICY own_made ON events FOR INSERT TO duecall_api WITH CHECK ({_reached('events')})")
-    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_endpoints TO duecall_api")
-    for verb, check in (('SELECT', 'USING'), ('INSERT', 'WITH CHECK'), ('UPDATE', 'USING'), ('DELETE', 'USING')):
-        name = {'SELECT': 'own_seen', 'INSERT': 'own_made', 'UPDATE': 'own_changed', 'DELETE': 'own_removed'}[verb]
-        op.execute(
-            f"CREATE POLICY {name} ON webhook_endpoints FOR {verb} TO duecall_api {check} ({_OWN_ENDPOINT})"
-        )
+    op.execute(f"CREATE POLICY own_made ON events FOR INSERT TO duecall_api WITH CHECK ({_MADE})")
+    op.execute("GRANT SELECT, INSERT, UPDATE ON webhook_endpoints TO duecall_api")
+    for name, verb, check in (
+        ('own_seen', 'SELECT', f'USING ({_OWN_ENDPOINT})'),
+        ('own_made', 'INSERT', f'WITH CHECK ({_OWN_TARGET})'),
+        ('own_changed', 'UPDATE', f'USING ({_OWN_ENDPOINT}) WITH CHECK ({_OWN_TARGET})'),
+    ):
+        op.execute(f"CREATE POLICY {name} ON webhook_endpoints FOR {verb} TO duecall_api {check}")
     for table, columns in _SEEN_BY_OPERATORS.items():
         op.execute(f"GRANT SELECT{columns} ON {table} TO duecall_operator")
         op.execute(f"CREATE POLICY operator_seen ON {table} FOR SELECT TO duecall_operator USING (true)")
+    op.execute(f"CREATE POLICY own_webhook_made ON audit FOR INSERT TO duecall_api WITH CHECK ({_OWN_ACT})")
+    # An operator revokes keys, whose endpoints are disabled.
+    op.execute("GRANT UPDATE (disabled_at, disabled_cause, updated_at) ON webhook_endpoints TO duecall_operator")
+    op.execute(
+        "CREATE POLICY operator_changed ON webhook_endpoints FOR UPDATE TO duecall_operator USING (disabled_at IS NULL)"
+        " WITH CHECK (disabled_cause = 'KEY_REVOKED')"
+    )
     # An operator pauses and resumes companies, and drops commands from the quarantine.
     op.execute(f"GRANT INSERT ({_NEW}) ON events TO duecall_operator")
     op.execute(f"CREATE POLICY operator_made ON events FOR INSERT TO duecall_operator WITH CHECK ({_OF_OPERATORS})")
@@ -175,6 +195,7 @@ def _make_tables() -> None:
         sa.Column('name', sa.Text(), nullable=True),
         sa.Column('description', sa.Text(), nullable=True),
         sa.Column('headers', sa.LargeBinary(), nullable=True),
+        sa.Column('header_names', postgresql.ARRAY(sa.Text()), server_default=text("'{}'"), nullable=False),
         sa.Column('events', postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column('is_active', sa.Boolean(), server_default=text('true'), nullable=False),
         sa.Column('max_retries', sa.Integer(), nullable=False),
@@ -214,6 +235,7 @@ def _make_tables() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP POLICY own_webhook_made ON audit")
     op.execute("DROP FUNCTION kept_events(json)")
     for table in reversed(_TABLES):
         op.drop_table(table)

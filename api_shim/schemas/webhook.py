@@ -1,0 +1,148 @@
+"""Response schemas for webhooks. Requests are parsed by `scheduler.wire.webhooks`."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal, Self
+from uuid import UUID
+
+from fastapi.openapi.models import Example
+from pydantic import Field
+
+from api_shim.schemas.envelope import Answer, Page
+from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook import ErrorKind
+from scheduler.domain.webhook_endpoint import EndpointTest, TestProgress, WebhookEndpoint
+from scheduler.wire.camel_model import Wire
+
+
+class HeaderView(Wire):
+    name: str
+    is_masked: Literal[True] = Field(description="The value is stored encrypted and never shown.")
+
+
+class WebhookView(Wire):
+    id: UUID
+    api_key_id: UUID = Field(description="The key that created it. Rotations of this key have access, too.")
+    company_id: UUID | None = Field(description="Null: events of all companies of an ATS key.")
+    url: str | None = Field(description="Null in a response that is repeated after the webhook was deleted.")
+    name: str | None
+    description: str | None
+    headers: list[HeaderView]
+    events: list[EventType]
+    is_active: bool = Field(description="False: no deliveries. It was paused by you, or disabled (`disabledAt`).")
+    max_retries: int = Field(description="Tries after the first one, within about three days.")
+    timeout_ms: int = Field(description="Time for an answer.")
+    consecutive_failures: int
+    circuit_opened_at: datetime | None = Field(
+        description="Set after ten failures in a row. One delivery a minute is sent until one succeeds."
+    )
+    disabled_at: datetime | None = Field(
+        description="Set when Duecall disabled the webhook. Set `isActive` to true to enable it again."
+    )
+    disabled_cause: Literal["GONE", "FAILING", "KEY_REVOKED"] | None = Field(
+        description="GONE: it answered 410. FAILING: all deliveries failed for five days. KEY_REVOKED: the last key"
+        " with access was revoked."
+    )
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, endpoint: WebhookEndpoint) -> Self:
+        return cls.view_of(
+            endpoint,
+            headers=[HeaderView(name=name, is_masked=True) for name in endpoint.header_names],
+            is_active=endpoint.gets_deliveries,
+            disabled_cause=None if endpoint.disabled_cause is None else endpoint.disabled_cause.value,
+        )
+
+
+class NewSecretView(WebhookView):
+    """A webhook with its new secret."""
+
+    signing_secret: str | None = Field(
+        description="Verifies the signatures of deliveries. Shown only here. Null in a repeated response: if you have"
+        " lost it, send `POST /webhooks/{webhookId}/rotate-secret`.",
+        examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD2BK4vBLzjHI="],
+    )
+
+
+class WebhookTestView(Wire):
+    """The result of a test."""
+
+    success: bool = Field(description="The webhook accepted the ping with a status from 200 to 299.")
+    delivery_id: UUID = Field(description="Also in the body of the ping, and in its header `webhook-id`.")
+    http_status: int | None = Field(description="Null without an answer.")
+    duration_ms: int | None
+    message: str
+
+    @classmethod
+    def of(cls, test: EndpointTest, progress: TestProgress | None) -> Self:
+        """Show a test. `progress` is None if it could not be read."""
+        is_over = progress is not None and progress.is_over
+        return cls(
+            success=progress is not None and progress.is_delivered,
+            delivery_id=test.id,
+            http_status=progress.last_status if progress is not None and is_over else None,
+            duration_ms=progress.last_ms if progress is not None and is_over else None,
+            message=_message(progress) if progress is not None and is_over else _NOT_SENT,
+        )
+
+
+_NOT_SENT = "The ping was stored, and is not sent yet. Its delivery shows the result."
+_NO_ANSWER: Mapping[ErrorKind, str] = {
+    ErrorKind.URL_FORBIDDEN: "The URL is not allowed. Change it.",
+    ErrorKind.ADDRESS_FORBIDDEN: "The host of the URL has no public address.",
+    ErrorKind.NAME_UNKNOWN: "The host of the URL was not found.",
+    ErrorKind.NOT_CONNECTED: "No connection was possible.",
+    ErrorKind.TLS_FAILED: "No secure connection was possible. Check the certificate.",
+    ErrorKind.TIMEOUT: "The webhook did not answer in time.",
+    ErrorKind.CONNECTION_LOST: "The connection was closed before an answer, or the answer is not HTTP.",
+}
+
+
+def _message(progress: TestProgress) -> str:
+    if progress.is_delivered:
+        return f"The webhook answered {progress.last_status}."
+    kind = progress.last_error_kind
+    if kind is ErrorKind.REDIRECT:
+        return f"The webhook answered {progress.last_status}. Redirects are not followed: set the new URL."
+    if kind is not None and kind in _NO_ANSWER:
+        return _NO_ANSWER[kind]
+    return f"The webhook answered {progress.last_status}. Only 200 to 299 is success."
+
+
+class WebhookAnswer(Answer[WebhookView]):
+    """A webhook."""
+
+
+class NewSecretAnswer(Answer[NewSecretView]):
+    """A webhook with its new secret."""
+
+
+class WebhookTestAnswer(Answer[WebhookTestView]):
+    """The result of a test."""
+
+
+class WebhookPage(Page[WebhookView]):
+    """Webhooks, newest first."""
+
+
+class WebhooksAnswer(Answer[WebhookPage]):
+    """A page of webhooks."""
+
+
+WEBHOOKS: dict[str, Example] = {
+    "a webhook": {
+        "summary": "Two types of events, with a header of your own",
+        "value": {
+            "url": "https://hooks.example.com/duecall",
+            "events": ["interview.completed", "call_attempt.ended"],
+            "name": "Our ATS",
+            "headers": [{"name": "X-Tenant", "value": "north"}],
+        },
+    }
+}
+WEBHOOK_CHANGES: dict[str, Example] = {
+    "pause it": {"summary": "Pause the webhook", "value": {"isActive": False}},
+    "another URL": {"summary": "Another URL", "value": {"url": "https://hooks.example.com/v2"}},
+}

@@ -1,0 +1,230 @@
+"""Webhooks: endpoints of partners. They belong to the principal of the key that creates them."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from scheduler.domain.actor import of_key
+from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.refusals import AccessDenied, TooManyWebhooks, WebhookNotActive
+from scheduler.domain.resource import Changes
+from scheduler.domain.webhook_endpoint import (
+    MOST_OF_A_KEY,
+    EndpointTest,
+    NewEndpoint,
+    TestProgress,
+    WebhookEndpoint,
+)
+from scheduler.ids import new_id
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
+from scheduler.rules import webhook_circuit, webhook_secrets, webhook_tries
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.submit import not_found, require
+from scheduler.webhooks.encryption import Encryption, headers_place, secret_place
+from scheduler.webhooks.sender import DEADLINE_S
+from scheduler.webhooks.signing import new_secret
+
+_KIND = "webhook"
+
+
+class Webhooks:
+    """Every method raises DatabaseAway. Writes also raise the errors of `IdempotentWrites.once`.
+
+    The secrets and headers of an endpoint are encrypted here, and decrypted only where they are sent.
+    """
+
+    def __init__(
+        self, database: Database, writes: IdempotentWrites, hints: Hints, encryption: Encryption, *, https_only: bool
+    ) -> None:
+        self._database = database
+        self._writes = writes
+        self._hints = hints
+        self._encryption = encryption
+        self.https_only = https_only
+        """True in production: the URL of an endpoint must begin with https."""
+
+    def get(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
+        """Raises NotFound."""
+        with self._database.reading(principal) as stores:
+            return require(stores.webhooks.get(principal.id, endpoint_id), _KIND, endpoint_id)
+
+    def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
+        """List the endpoints of the principal, or only those for one company. Raises AccessDenied for the company."""
+        with self._database.reading(principal) as stores:
+            if company_id is not None and not stores.keys.reach(principal, company_id):
+                raise AccessDenied
+            return stores.webhooks.page(principal.id, company_id, requested)
+
+    def create(self, sent: WriteRequest, new: NewEndpoint) -> WriteResult:
+        """Create an endpoint. Only this result contains its secret. Refused: TooManyWebhooks."""
+        principal = sent.principal
+
+        def write(stores: Stores, company_id: UUID | None, now: datetime) -> WebhookEndpoint:
+            stores.webhooks.lock_principal(principal.id)
+            if stores.webhooks.count(principal.id) >= MOST_OF_A_KEY:
+                raise TooManyWebhooks(limit=MOST_OF_A_KEY)
+            endpoint = WebhookEndpoint(
+                id=new_id(now),
+                principal_id=principal.id,
+                api_key_id=principal.key_id,
+                company_id=company_id,
+                url=new.url,
+                name=new.name,
+                description=new.description,
+                header_names=tuple(new.headers),
+                events=new.events,
+                is_active=new.is_active,
+                max_retries=webhook_tries.MOST_TRIES - 1,
+                timeout_ms=int(DEADLINE_S * 1000),
+                created_at=now,
+                updated_at=now,
+            )
+            secret = new_secret()
+            encrypted = self._encryption.encrypt(secret, secret_place(endpoint.id))
+            stores.webhooks.add(endpoint, encrypted, self._headers(endpoint.id, new.headers))
+            _audit(stores, sent, Verb.CREATE_WEBHOOK, endpoint, now, after={"events": [*endpoint.events]})
+            return replace(endpoint, signing_secret=secret)
+
+        return self._writes.once(sent, _company_of_new(principal, new.company_id), write)
+
+    def change(self, sent: WriteRequest, endpoint_id: UUID, changes: Changes) -> WriteResult:
+        """Change an endpoint. To activate a disabled one closes its circuit, too. Refused: NotFound."""
+
+        def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
+            before = _locked(stores, sent.principal, endpoint_id)
+            values = {name: value for name, value in changes.items() if name != "headers"}
+            encrypted = {}
+            if "headers" in changes:
+                values["header_names"] = tuple(changes["headers"])
+                encrypted["headers"] = self._headers(endpoint_id, changes["headers"])
+            if values.get("is_active") and before.disabled_at is not None:
+                values |= vars(webhook_circuit.reset())
+            endpoint = replace(before, **values, updated_at=now)
+            stores.webhooks.save(endpoint, **encrypted)
+            # Only the names: an address and a header may contain a password.
+            _audit(stores, sent, Verb.CHANGE_WEBHOOK, endpoint, now, after={"fields": sorted(changes)})
+            return endpoint
+
+        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+
+    def reset_circuit(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
+        """Close the circuit, and activate the endpoint. Refused: NotFound."""
+
+        def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
+            before = _locked(stores, sent.principal, endpoint_id)
+            endpoint = replace(before, **vars(webhook_circuit.reset()), is_active=True, updated_at=now)
+            stores.webhooks.save(endpoint)
+            _audit(stores, sent, Verb.RESET_WEBHOOK, endpoint, now)
+            return endpoint
+
+        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+
+    def rotate_secret(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
+        """Replace the secret. Only this result contains the new one. The old one signs, too, for a day.
+
+        Refused: NotFound.
+        """
+
+        def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
+            endpoint = replace(_locked(stores, sent.principal, endpoint_id), updated_at=now)
+            secret = new_secret()
+            encrypted = self._encryption.encrypt(secret, secret_place(endpoint_id))
+            before = stores.webhooks.secrets_of(endpoint_id)
+            stores.webhooks.save_secrets(endpoint_id, webhook_secrets.rotated(before, encrypted, now), now)
+            _audit(stores, sent, Verb.ROTATE_WEBHOOK, endpoint, now)
+            return replace(endpoint, signing_secret=secret)
+
+        return self._writes.once(sent, _company_of(sent.principal, endpoint_id), write)
+
+    def delete(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
+        """Delete an endpoint. Nothing is sent to it any longer, except for a request in flight. Refused: NotFound."""
+
+        def write(stores: Stores, _: UUID | None, now: datetime) -> None:
+            endpoint = _locked(stores, sent.principal, endpoint_id)
+            stores.webhooks.remove(endpoint_id, now)
+            _audit(stores, sent, Verb.DELETE_WEBHOOK, endpoint, now)
+
+        return self._writes.once(sent, _company_of(sent.principal, endpoint_id), write)
+
+    def test(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
+        """Write a ping to the endpoint. The process that delivers sends it. Refused: NotFound, WebhookNotActive."""
+
+        def write(stores: Stores, _: UUID | None, now: datetime) -> EndpointTest:
+            endpoint = _locked(stores, sent.principal, endpoint_id)
+            if not endpoint.gets_deliveries:
+                raise WebhookNotActive
+            return stores.webhooks.add_test(endpoint, sent.principal, now)
+
+        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+
+    def progress(self, principal: Principal, test: EndpointTest) -> TestProgress:
+        """Return the progress of a test. Raises NotFound if its endpoint was deleted."""
+        with self._database.reading(principal) as stores:
+            return require(stores.webhooks.progress(principal.id, test), _KIND, test.endpoint_id)
+
+    def _headers(self, endpoint_id: UUID, headers: Mapping[str, str]) -> bytes | None:
+        return self._encryption.encrypt(json.dumps(headers), headers_place(endpoint_id)) if headers else None
+
+    def _hinting(self, written: WriteResult) -> WriteResult:
+        """Send a hint for deliveries that may be sent now."""
+        if written.refusal is None and not written.replayed:
+            self._hints.send(tasks.DELIVER)
+        return written
+
+
+def _company_of_new(principal: Principal, requested: UUID | None) -> Callable[[Stores], UUID | None]:
+    """For `once`: the company of a new endpoint. None: all companies of an ATS key. Raises AccessDenied."""
+
+    def reached(stores: Stores) -> UUID | None:
+        company_id = principal.company_id if requested is None else requested
+        if company_id is not None and not stores.keys.reach(principal, company_id):
+            raise AccessDenied
+        return company_id
+
+    return reached
+
+
+def _company_of(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], UUID | None]:
+    """For `once`: the company of an endpoint, which cannot be deleted while the endpoint is written."""
+
+    def found(stores: Stores) -> UUID | None:
+        if principal.kind is KeyKind.REGULAR:
+            return principal.company_id
+        endpoint = stores.webhooks.get(principal.id, endpoint_id)
+        return None if endpoint is None else endpoint.company_id
+
+    return found
+
+
+def _locked(stores: Stores, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
+    endpoint = stores.webhooks.lock(principal.id, endpoint_id)
+    if endpoint is None:
+        raise not_found(_KIND, endpoint_id)
+    return endpoint
+
+
+def _audit(
+    stores: Stores,
+    sent: WriteRequest,
+    verb: Verb,
+    endpoint: WebhookEndpoint,
+    now: datetime,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """Add an act of the request's key upon an endpoint: it decides to where events are sent."""
+    act = Act(
+        verb=verb,
+        target_kind=TargetKind.WEBHOOK,
+        target_id=endpoint.id,
+        company_id=endpoint.company_id,
+        after=after or {},
+    )
+    stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)

@@ -1,0 +1,446 @@
+"""Webhooks over HTTP: endpoints of a key, their secrets, and tests."""
+
+import base64
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from standardwebhooks import Webhook
+
+from scheduler.assembly import webhook_encryption
+from scheduler.domain.principal import KeyKind
+from scheduler.domain.webhook_endpoint import MOST_OF_A_KEY
+from scheduler.webhooks.encryption import headers_place, secret_place
+from tests.api_shim.answers import data
+from tests.api_shim.intake import ASYNC, KEY, Intake, meanwhile
+from tests.conftest import wait_until
+
+URL = "https://hooks.example.com/duecall?token=s3cret-in-the-url"
+VALUE = "Bearer s3cret-in-a-header"
+BODY: dict[str, Any] = {
+    "url": URL,
+    "events": ["interview.completed", "call_attempt.ended"],
+    "name": "Our ATS",
+    "description": "Sends results",
+    "headers": [{"name": "Authorization", "value": VALUE}, {"name": "X-Tenant", "value": "north"}],
+}
+ALL = "/webhooks"
+
+
+def made(intake: Intake, **changes: Any) -> dict[str, Any]:
+    return dict(intake.made(ALL, BODY | changes))
+
+
+def of(webhook: dict[str, Any], act: str = "") -> str:
+    return f"{ALL}/{webhook['id']}{act}"
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def row(intake: Intake, webhook: dict[str, Any]) -> dict[str, Any]:
+    [found] = intake.ask("SELECT * FROM webhook_endpoints WHERE id = :id", id=webhook["id"])
+    return dict(found._asdict())
+
+
+# ---- create, read, change, delete
+
+
+def test_webhook_is_created_with_the_documented_fields(intake: Intake) -> None:
+    principal, key = intake.new_key()
+    webhook = made(intake.with_key(key))
+    secret = webhook.pop("signingSecret")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
+    times = {name: webhook.pop(name) for name in ("createdAt", "updatedAt")}
+    assert times["createdAt"] == times["updatedAt"]
+    assert UUID(webhook.pop("id"))
+    assert webhook == {
+        "apiKeyId": str(principal.key_id),
+        "companyId": str(intake.seeded.company_id),
+        "url": URL,
+        "name": "Our ATS",
+        "description": "Sends results",
+        "headers": [{"name": "Authorization", "isMasked": True}, {"name": "X-Tenant", "isMasked": True}],
+        "events": ["interview.completed", "call_attempt.ended"],
+        "isActive": True,
+        "maxRetries": 9,
+        "timeoutMs": 15000,
+        "consecutiveFailures": 0,
+        "circuitOpenedAt": None,
+        "disabledAt": None,
+        "disabledCause": None,
+    }
+
+
+def test_url_and_events_are_enough(intake: Intake) -> None:
+    webhook = intake.made(ALL, {"url": URL, "events": ["ping"]})
+    assert (webhook["name"], webhook["description"], webhook["headers"]) == (None, None, [])
+
+
+def test_webhook_is_read_without_its_secret(intake: Intake) -> None:
+    webhook = made(intake)
+    del webhook["signingSecret"]
+    assert data(intake.get(of(webhook))) == webhook
+    assert data(intake.get(ALL))["items"] == [webhook]
+
+
+def test_list_is_paged_newest_first(intake: Intake) -> None:
+    ids = [made(intake)["id"] for _ in range(3)]
+    page = data(intake.get(ALL, limit=2))
+    assert [each["id"] for each in page["items"]] == ids[:0:-1]
+    assert page["pagination"]["total"] == 3
+    assert intake.ids(ALL, limit=2, page=2) == ids[:1]
+
+
+def test_only_named_fields_change(intake: Intake) -> None:
+    webhook = made(intake)
+    changed = data(intake.patch(of(webhook), {"name": None, "events": ["ping"]}))
+    assert (changed["name"], changed["events"]) == (None, ["ping"])
+    same = ("url", "description", "headers", "isActive", "companyId", "createdAt", "apiKeyId")
+    assert {name: changed[name] for name in same} == {name: webhook[name] for name in same}
+    assert "signingSecret" not in changed
+
+
+def test_headers_are_replaced_as_a_whole(intake: Intake) -> None:
+    webhook = made(intake)
+    changed = data(intake.patch(of(webhook), {"headers": [{"name": "X-Other", "value": "v"}]}))
+    assert changed["headers"] == [{"name": "X-Other", "isMasked": True}]
+    assert data(intake.patch(of(webhook), {"headers": []}))["headers"] == []
+    assert row(intake, webhook)["headers"] is None
+
+
+def test_deleted_webhook_is_gone_without_a_trace_of_its_secrets(intake: Intake) -> None:
+    webhook = made(intake)
+    data(intake.post(of(webhook, "/test"), headers=ASYNC))
+    answer = intake.delete(of(webhook))
+    assert (answer.status_code, answer.content) == (HTTPStatus.NO_CONTENT, b"")
+    for again in (intake.get(of(webhook)), intake.patch(of(webhook), {"name": "x"}), intake.delete(of(webhook))):
+        assert code(again) == (HTTPStatus.NOT_FOUND, "RESOURCE_NOT_FOUND")
+    assert intake.ids(ALL) == []
+    left = row(intake, webhook)
+    assert left["disabled_at"] is not None
+    assert not any(left[name] for name in ("url", "name", "description", "headers", "header_names", "secret"))
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "error"),
+    [
+        pytest.param({"url": "https://user:pw@example.com"}, "url", "USERINFO_NOT_ALLOWED", id="user in the url"),
+        pytest.param({"url": None}, "url", "WRONG_TYPE", id="no url"),
+        pytest.param({"events": []}, "events", "TOO_FEW", id="no events"),
+        pytest.param({"events": ["interview.moved"]}, "events.0", "UNKNOWN_EVENT", id="unknown event"),
+        pytest.param({"events": ["ping", "ping"]}, "events.1", "REPEATED_EVENT", id="event twice"),
+        pytest.param({"headers": [{"name": "Host", "value": "x"}]}, "headers.0.name", "HEADER_NOT_SETTABLE", id="host"),
+        pytest.param({"maxRetries": 3}, "maxRetries", "UNKNOWN_FIELD", id="unknown field"),
+    ],
+)
+def test_wrong_field_is_named(intake: Intake, change: dict[str, Any], field: str, error: str) -> None:
+    for answer in (intake.post(ALL, BODY | change), intake.patch(of(made(intake)), change)):
+        assert code(answer) == (HTTPStatus.BAD_REQUEST, "VALIDATION_ERROR")
+        [wrong] = answer.json()["error"]["details"]["fields"]
+        assert (wrong["field"], wrong["code"]) == (field, error)
+        assert "s3cret" not in answer.text
+
+
+def test_key_has_a_limited_number_of_webhooks(intake: Intake) -> None:
+    first = made(intake)
+    intake.change(
+        "INSERT INTO webhook_endpoints (id, principal_id, api_key_id, company_id, url, events, max_retries, timeout_ms,"
+        " secret, created_at, updated_at) SELECT gen_random_uuid(), principal_id, api_key_id, company_id, url, events,"
+        " max_retries, timeout_ms, secret, created_at, updated_at FROM webhook_endpoints, generate_series(2, :most)",
+        most=MOST_OF_A_KEY,
+    )
+    answer = intake.post(ALL, BODY)
+    assert code(answer) == (HTTPStatus.CONFLICT, "TOO_MANY_WEBHOOKS")
+    assert answer.json()["error"]["details"] == {"limit": MOST_OF_A_KEY}
+    assert intake.with_new_key().post(ALL, BODY).status_code == HTTPStatus.CREATED
+    intake.delete(of(first))
+    assert intake.post(ALL, BODY).status_code == HTTPStatus.CREATED
+
+
+# ---- whose webhooks
+
+
+def test_webhook_belongs_to_the_key_that_created_it(intake: Intake) -> None:
+    webhook = made(intake)
+    others = (intake.with_new_key(), intake.with_key_of_its_ats(), intake.with_key_of_another_company())
+    for other in others:
+        assert other.ids(ALL) == []
+        for answer in (
+            other.get(of(webhook)),
+            other.patch(of(webhook), {"isActive": False}),
+            other.delete(of(webhook)),
+            *(other.post(of(webhook, act)) for act in ("/test", "/reset-circuit", "/rotate-secret")),
+        ):
+            assert code(answer) == (HTTPStatus.NOT_FOUND, "RESOURCE_NOT_FOUND")
+    assert data(intake.get(of(webhook)))["isActive"]
+
+
+def test_rotation_of_the_key_keeps_its_webhooks(intake: Intake) -> None:
+    webhook = made(intake)
+    _, key = intake.keys.rotate(UUID(webhook["apiKeyId"]), {})
+    assert intake.with_key(key).ids(ALL) == [webhook["id"]]
+
+
+def test_revocation_of_the_last_key_disables_its_webhooks(intake: Intake) -> None:
+    webhook = made(intake)
+    first = UUID(webhook["apiKeyId"])
+    second, key = intake.keys.rotate(first, {})
+    intake.keys.revoke(first)
+    rotated = intake.with_key(key)
+    assert data(rotated.get(of(webhook)))["isActive"]
+    intake.keys.revoke(second.key_id)
+    assert row(intake, webhook)["disabled_cause"] == "KEY_REVOKED"
+    _, key = intake.keys.rotate(second.key_id, {})
+    later = data(intake.with_key(key).get(of(webhook)))
+    assert (later["isActive"], later["disabledCause"]) == (False, "KEY_REVOKED")
+    assert data(intake.with_key(key).patch(of(webhook), {"isActive": True}))["disabledAt"] is None
+
+
+def test_ats_key_has_webhooks_for_all_companies_or_one(intake: Intake) -> None:
+    ats = intake.with_key_of_its_ats()
+    company = str(intake.seeded.company_id)
+    for_all, for_one = made(ats), made(ats, companyId=company)
+    assert (for_all["companyId"], for_one["companyId"]) == (None, company)
+    assert ats.ids(ALL) == [for_one["id"], for_all["id"]]
+    assert ats.ids(ALL, companyId=company) == [for_one["id"]]
+    for answer in (
+        ats.post(ALL, BODY | {"companyId": str(uuid4())}),
+        ats.get(ALL, companyId=str(uuid4())),
+        intake.post(ALL, BODY | {"companyId": str(uuid4())}),
+    ):
+        assert code(answer) == (HTTPStatus.FORBIDDEN, "RESOURCE_ACCESS_DENIED")
+
+
+def test_each_scope_is_required(intake: Intake) -> None:
+    webhook = made(intake)
+    reader, writer = intake.with_new_key("read:webhooks"), intake.with_new_key("write:webhooks")
+    assert reader.get(ALL).status_code == writer.post(ALL, BODY).status_code - 1 == HTTPStatus.OK
+    for answer in (reader.post(ALL, BODY), writer.get(ALL), writer.get(of(webhook)), reader.delete(of(webhook))):
+        assert code(answer) == (HTTPStatus.FORBIDDEN, "INSUFFICIENT_PERMISSIONS")
+
+
+# ---- secrets
+
+
+def test_secrets_and_headers_are_stored_encrypted(intake: Intake) -> None:
+    webhook = made(intake)
+    stored = row(intake, webhook)
+    encryption = webhook_encryption(intake.settings)
+    endpoint_id = UUID(webhook["id"])
+    assert encryption.decrypt(stored["secret"], secret_place(endpoint_id)) == webhook["signingSecret"]
+    expected = '{"Authorization": "' + VALUE + '", "X-Tenant": "north"}'
+    assert encryption.decrypt(stored["headers"], headers_place(endpoint_id)) == expected
+    [[whole]] = intake.ask("SELECT (webhook_endpoints, inbox)::text FROM webhook_endpoints FULL JOIN inbox ON true")
+    assert webhook["signingSecret"] not in whole
+    assert VALUE not in whole
+
+
+@pytest.mark.parametrize("act", ["", "/rotate-secret"])
+def test_repeated_request_does_not_show_the_secret_again(intake: Intake, act: str) -> None:
+    path, body = (ALL, BODY) if not act else (of(made(intake), act), None)
+    first, again = (intake.post(path, body, headers=KEY) for _ in range(2))
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.status_code == first.status_code
+    shown = first.json()["data"]
+    assert shown["signingSecret"].startswith("whsec_")
+    assert again.json()["data"] == shown | {"signingSecret": None}
+    stored = intake.ask("SELECT inbox::text FROM inbox WHERE idempotency_key IS NOT NULL")
+    assert not any(secret in stored[0][0] for secret in (shown["signingSecret"], "s3cret", "Our ATS", "Sends"))
+
+
+def test_replay_after_deletion_has_no_address(intake: Intake) -> None:
+    first = intake.post(ALL, BODY, headers=KEY).json()["data"]
+    intake.delete(of(first))
+    again = intake.post(ALL, BODY, headers=KEY).json()["data"]
+    assert (again["id"], again["url"], again["name"], again["headers"]) == (first["id"], None, None, [])
+
+
+def test_rotated_secret_signs_next_to_the_old_one_for_a_day(intake: Intake) -> None:
+    webhook = made(intake)
+    rotated = data(intake.post(of(webhook, "/rotate-secret")))
+    assert rotated["signingSecret"] != webhook["signingSecret"]
+    assert Webhook(rotated["signingSecret"])
+    stored = row(intake, webhook)
+    place = secret_place(UUID(webhook["id"]))
+    decrypted = [webhook_encryption(intake.settings).decrypt(stored[name], place) for name in ("secret", "old_secret")]
+    assert decrypted == [rotated["signingSecret"], webhook["signingSecret"]]
+    assert (stored["old_secret_until"] - stored["updated_at"]).total_seconds() == 24 * 3600
+
+
+def test_command_of_a_webhook_names_only_its_ids(intake: Intake) -> None:
+    webhook = intake.post(ALL, BODY, headers=KEY).json()["data"]
+    command = data(intake.get("/commands/k"))
+    assert command["result"] == {"id": webhook["id"], "companyId": webhook["companyId"]}
+    assert (command["kind"], command["statusCode"]) == ("create_webhook", HTTPStatus.CREATED)
+
+
+def test_no_log_line_has_an_address_or_a_secret(intake: Intake, lines: list[dict[str, Any]]) -> None:
+    webhook = made(intake)
+    secret = webhook["signingSecret"]
+    intake.patch(of(webhook), BODY)
+    rotated = data(intake.post(of(webhook, "/rotate-secret")))["signingSecret"]
+    data(intake.post(of(webhook, "/test"), headers=ASYNC))
+    intake.delete(of(webhook))
+    assert lines
+    written = str(lines)
+    assert not [each for each in ("s3cret", "hooks.example.com", secret, rotated, "Our ATS") if each in written]
+
+
+# ---- circuit
+
+
+def disabled(intake: Intake, webhook: dict[str, Any]) -> None:
+    intake.change(
+        "UPDATE webhook_endpoints SET consecutive_failures = 12, failing_since = created_at,"
+        " circuit_opened_at = created_at, probe_at = created_at, disabled_at = created_at, disabled_cause = 'FAILING'"
+        " WHERE id = :id",
+        id=webhook["id"],
+    )
+
+
+@pytest.mark.parametrize("act", ["reset", "activate"])
+def test_disabled_webhook_is_enabled_again(intake: Intake, act: str) -> None:
+    webhook = made(intake)
+    disabled(intake, webhook)
+    before = data(intake.get(of(webhook)))
+    assert (before["isActive"], before["disabledCause"], before["consecutiveFailures"]) == (False, "FAILING", 12)
+    if act == "reset":
+        after = data(intake.post(of(webhook, "/reset-circuit")))
+    else:
+        after = data(intake.patch(of(webhook), {"isActive": True}))
+    fields = ("isActive", "disabledAt", "disabledCause", "consecutiveFailures", "circuitOpenedAt")
+    assert [after[name] for name in fields] == [True, None, None, 0, None]
+    assert row(intake, webhook)["failing_since"] is None
+
+
+def test_paused_webhook_is_not_active(intake: Intake) -> None:
+    webhook = made(intake, isActive=False)
+    assert not webhook["isActive"]
+    assert code(intake.post(of(webhook, "/test"))) == (HTTPStatus.CONFLICT, "WEBHOOK_NOT_ACTIVE")
+    assert data(intake.post(of(webhook, "/reset-circuit")))["isActive"]
+    assert not data(intake.patch(of(webhook), {"isActive": False}))["isActive"]
+
+
+# ---- tests of webhooks
+
+
+def record(intake: Intake, **result: Any) -> None:
+    """Record the result of the only delivery, as the process that delivers does."""
+    values = {"state": "DELIVERED", "last_status": None, "last_error_kind": None, "last_ms": 7} | result
+    intake.change(
+        "UPDATE webhook_deliveries SET tries = 1, finished_at = created_at, state = :state, last_status = :last_status,"
+        " last_error_kind = :last_error_kind, last_ms = :last_ms",
+        **values,
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "says"),
+    [
+        pytest.param({"last_status": 204}, 204, "answered 204", id="delivered"),
+        pytest.param({"state": "FAILED", "last_status": 500, "last_error_kind": "HTTP_ERROR"}, 500, "500", id="500"),
+        pytest.param({"state": "FAILED", "last_status": 302, "last_error_kind": "REDIRECT"}, 302, "302", id="302"),
+        pytest.param({"state": "FAILED", "last_error_kind": "TLS_FAILED"}, None, "certificate", id="no tls"),
+        pytest.param({"state": "FAILED", "last_error_kind": "ADDRESS_FORBIDDEN"}, None, "public", id="inside"),
+    ],
+)
+def test_test_waits_for_the_result(intake: Intake, result: dict[str, Any], status: int | None, says: str) -> None:
+    webhook = made(intake)
+    with meanwhile(lambda: intake.post(of(webhook, "/test"))) as answer:
+        wait_until(lambda: intake.count("webhook_deliveries"), says="the ping is stored")
+        record(intake, **result)
+        test = data(answer())
+    [[event_id]] = intake.ask("SELECT event_id FROM webhook_deliveries")
+    assert says in test.pop("message")
+    delivered = result.get("state") != "FAILED"
+    assert test == {"success": delivered, "deliveryId": str(event_id), "httpStatus": status, "durationMs": 7}
+
+
+def test_ping_is_for_this_webhook_only(intake: Intake) -> None:
+    webhook, _ = made(intake), made(intake)
+    data(intake.post(of(webhook, "/test"), headers=ASYNC))
+    [event] = intake.ask("SELECT id, type, company_id, ats_principal_id, place, data FROM events")
+    assert event.type == "ping"
+    assert (event.company_id, event.ats_principal_id) == (intake.seeded.company_id, None)
+    assert event.data == {"webhookId": webhook["id"]}
+    [delivery] = intake.ask("SELECT event_id, endpoint_id, place, state, sequence FROM webhook_deliveries")
+    assert tuple(delivery) == (event.id, UUID(webhook["id"]), event.place, "WAITING", None)
+
+
+def test_ping_of_an_ats_is_not_seen_by_its_company(intake: Intake) -> None:
+    ats = intake.with_key_of_its_ats()
+    webhook = made(ats, companyId=str(intake.seeded.company_id))
+    data(ats.post(of(webhook, "/test"), headers=ASYNC))
+    assert data(intake.get("/events"))["items"] == []
+    [ping] = data(ats.get("/events"))["items"]
+    assert ping["data"] == {"webhookId": webhook["id"]}
+
+
+def test_test_that_is_not_sent_yet_says_so(intake: Intake) -> None:
+    webhook = made(intake)
+    test = data(intake.post(of(webhook, "/test"), headers={"Prefer": "wait=0"}))
+    assert (test["success"], test["httpStatus"], test["durationMs"]) == (False, None, None)
+    assert "not sent yet" in test["message"]
+
+
+def test_repeated_test_sends_no_second_ping(intake: Intake) -> None:
+    webhook = made(intake)
+    first = intake.post(of(webhook, "/test"), headers=KEY | ASYNC)
+    record(intake, last_status=200)
+    again = intake.post(of(webhook, "/test"), headers=KEY)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert data(again)["deliveryId"] == data(first)["deliveryId"]
+    assert data(again)["success"]
+    assert intake.count("events") == intake.count("webhook_deliveries") == 1
+
+
+def test_waiting_test_holds_no_connection(intake: Intake, busy: Callable[[], int]) -> None:
+    webhook = made(intake)
+    with meanwhile(lambda: intake.post(of(webhook, "/test"))) as answer:
+        wait_until(lambda: intake.count("webhook_deliveries"), says="the ping is stored")
+        wait_until(lambda: busy() == 0, says="no transaction is open")
+        record(intake, last_status=200)
+        assert data(answer())["success"]
+
+
+@pytest.fixture
+def busy(intake: Intake) -> Callable[[], int]:
+    """Return the number of transactions that are open in other sessions."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+    return lambda: int(intake.ask(query)[0][0])
+
+
+# ---- the audit
+
+
+def test_acts_on_webhooks_are_audited_without_their_texts(intake: Intake) -> None:
+    webhook = made(intake)
+    intake.patch(of(webhook), {"url": URL + "2", "headers": []})
+    intake.post(of(webhook, "/rotate-secret"))
+    intake.post(of(webhook, "/reset-circuit"))
+    intake.delete(of(webhook))
+    acts = intake.ask(
+        "SELECT verb, actor, after, audit::text AS whole FROM audit WHERE target_id = :id", id=webhook["id"]
+    )
+    assert [each.verb for each in acts] == [
+        "webhook.create",
+        "webhook.change",
+        "webhook.rotate_secret",
+        "webhook.reset",
+        "webhook.delete",
+    ]
+    assert {each.actor for each in acts} == {f"key:{webhook['apiKeyId']}"}
+    assert acts[1].after == {"fields": ["headers", "url"]}
+    assert not any(text in each.whole for each in acts for text in ("s3cret", "hooks.example.com", "Our ATS"))
+
+
+def test_other_ats_reaches_no_company_by_a_webhook(intake: Intake) -> None:
+    stranger = intake.with_new_key(kind=KeyKind.ATS)
+    answer = stranger.post(ALL, BODY | {"companyId": str(intake.seeded.company_id)})
+    assert code(answer) == (HTTPStatus.FORBIDDEN, "RESOURCE_ACCESS_DENIED")
+    assert stranger.ids(ALL) == []
