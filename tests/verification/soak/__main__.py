@@ -4,8 +4,9 @@
 3,600 people are served. `python -m tests.verification.soak --help` lists the
 options. It prints each fault with its time, the numbers that Jepsen counts, and the growth of connections and memory.
 It exits 1 if a person was rung twice, outside their hours or after a cancel, if a call was lost, if an accepted command
-was never finished, if a logged alarm was not stored, or if the alert rules, evaluated over the recorded metrics, would
-have paged for more or less than they should. The recording is written to `alerts/` in the folder of the run.
+was never finished, if a partner's receiver missed an event or got it out of order, if a logged alarm was not stored, or
+if the alert rules, evaluated over the recorded metrics, would have paged for more or less than they should. The
+recording is written to `alerts/` in the folder of the run.
 """
 
 import os
@@ -38,6 +39,7 @@ from tests.verification.soak.callers import ACCEPTED, Sample
 from tests.verification.soak.gauges import Gauges
 from tests.verification.soak.judgement import Verdict, judge, lines, nearest_rank
 from tests.verification.soak.nemesis import LACKING, NOTICED, UNNOTICED, Nemesis, a_nemesis
+from tests.verification.soak.partners import Partners, partners_of
 from tests.verification.soak.soak_setup import SoakSetup, a_soak_setup, say
 
 _CALM_S = 15.0
@@ -99,13 +101,17 @@ def main(
     say(f"seed {chosen}, {minutes:g} minutes at {rate:g} calls a second")
     with tempfile.TemporaryDirectory() as temporary:
         home = folder or Path(temporary) / "soak"
-        with a_soak_setup(home, say) as setup, a_nemesis(setup, chosen, say) as nemesis:
-            verdict = soak(setup, nemesis, seed=chosen, rate=rate, seconds=minutes * 60)
+        with (
+            a_soak_setup(home, say) as setup,
+            partners_of(setup, chosen) as partners,
+            a_nemesis(setup, chosen, say) as nemesis,
+        ):
+            verdict = soak(setup, nemesis, partners, seed=chosen, rate=rate, seconds=minutes * 60)
     say("clean" if verdict.is_clean else "NOT CLEAN")
     sys.exit(0 if verdict.is_clean else 1)
 
 
-def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds: float) -> Verdict:
+def soak(setup: SoakSetup, nemesis: Nemesis, partners: Partners, *, seed: int, rate: float, seconds: float) -> Verdict:
     gauges = Gauges(setup)
     forger = Forger(setup, random.Random(seed))
     ends = Ends(setup)
@@ -113,8 +119,10 @@ def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds:
     with Recorder(setup.whole.running.apiUrl) as recorder:
         is_quiet = _break_everything(setup, nemesis, seed=seed, rate=rate, seconds=seconds)
         missing, before = _wait_for_alarms(setup, nemesis, ends, recorder)
+    is_quiet = is_quiet and setup.until(partners.is_quiet, seconds=_PATIENCE_S)
     setup.meanwhile.clear()
     verdict = judge(setup, len(forger.heard))
+    verdict.faults["partners"] += partners.faults()
     if not is_quiet:
         verdict.faults["stuck"].append(f"not finished {_PATIENCE_S:.0f} s after the last fault")
     if nemesis.wrong_clock == UNNOTICED or (nemesis.wrong_clock == LACKING and os.environ.get("CI") == "true"):
@@ -127,6 +135,7 @@ def soak(setup: SoakSetup, nemesis: Nemesis, *, seed: int, rate: float, seconds:
     _tell_of_growth(gauges)
     print(f"{forger.sent} forged callbacks, dialler with a wrong clock: {nemesis.wrong_clock}")
     print(f"alerts: {told}")
+    print(f"partners: {partners.summary()}")
     return verdict
 
 

@@ -60,6 +60,7 @@ ZEROS = (
         "forged and heard",
         "wrong clock",
         "alerts",
+        "partners",
     ),
 )
 
