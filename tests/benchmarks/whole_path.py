@@ -41,7 +41,7 @@ from scheduler.local.run_file import Running
 from scheduler.local.system import Options, System
 from scheduler.persistence.database import Database
 from scheduler.settings import DEVELOPMENT_PEPPER, Settings
-from tests.benchmarks import celery_eta, cloned_calls, console_pages
+from tests.benchmarks import celery_eta, cloned_calls, console_pages, partners
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.lock_conflicts import LockConflicts
 from tests.benchmarks.minimal_carrier import ACCOUNT_SID, AUTH_TOKEN
@@ -419,6 +419,49 @@ def eta(count: int) -> Callable[[Callable[[str], None]], Row]:
     return measure
 
 
+def webhooks(rate: float, *, seconds: float) -> Callable[[Callable[[str], None]], Row]:
+    """Place calls whose events go to a receiver that answers and to one that never does."""
+
+    def measure(progress: Callable[[str], None]) -> Row:
+        with running(callbacks=True, progress=progress) as bench:
+            place_calls(bench, [_now() + _AHEAD] * 20, settles=True, patience_s=60)
+            with partners.receiving(bench.api, bench.headers, bench.connection) as receiver:
+                calls = place_calls(bench, _spread(rate, seconds), settles=True, patience_s=180)
+                waiting = "SELECT count(*) FROM webhook_deliveries WHERE state = 'DELIVERED'"
+                events = "SELECT count(*) FROM events"
+                bench.wait(lambda: bench.count(waiting) == bench.count(events), seconds=60)
+                return {**calls, **{f"event {name}": figure for name, figure in partners.delays(receiver).items()}}
+
+    return measure
+
+
+def batch(count: int) -> Callable[[Callable[[str], None]], Row]:
+    """Send a batch, and single requests beside it until it is applied."""
+
+    def measure(progress: Callable[[str], None]) -> Row:
+        with running(callbacks=False, progress=progress) as bench:
+            lines = partners.lines_of(count, lambda place: _interview(bench, place))
+            left = "SELECT count(*) FROM batch_items WHERE state = 'WAITING'"
+            single = partners.SingleRequests(bench.api, bench.headers, lambda place: _interview(bench, place))
+            with bench.meter.measured() as cost, single:
+                _, accepted_s = partners.send_batch(bench.api, bench.headers, lines)
+                began = time.monotonic()
+                bench.wait(lambda: bench.count(left) == 0, seconds=300)
+                applied_s = time.monotonic() - began
+            taken = sorted(single.taken_s)
+            return {
+                "items": count,
+                "accepted s": accepted_s,
+                "items/s": count / applied_s,
+                "interviews": bench.count("SELECT count(*) FROM interviews WHERE external_id LIKE 'row %%'"),
+                "single p50 ms": 1000 * statistics.median(taken),
+                "single p99 ms": 1000 * taken[int(0.99 * (len(taken) - 1))],
+                **_per_item(cost, count, "item"),
+            }
+
+    return measure
+
+
 def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]], Row]]]:
     """Return the measurements of each part, by the names of the table."""
     return {
@@ -432,6 +475,8 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
             f"POST /interviews, {flight} in flight": intake(flight, count) for flight, count in _FLIGHTS.items()
         },
         "idle": {"start, memory, idle": idle},
+        "webhooks": {"10/s, four callbacks, two receivers of which one is dead": webhooks(10, seconds=30)},
+        "batch": {"batch of 10,000": batch(10_000)},
         "backlog": {f"{pending:,} pending": backlog(pending)},
     }
 
@@ -443,6 +488,8 @@ _TAKES = {
     "steady": "4 minutes",
     "intake": "2 minutes",
     "idle": "1 minute",
+    "webhooks": "1 minute",
+    "batch": "2 minutes",
     "backlog": "grows with --pending",
 }
 """About how long each part takes."""
