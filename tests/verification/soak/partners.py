@@ -24,7 +24,10 @@ from tests.verification.soak.soak_setup import SoakSetup
 WELL, ROUGH, DEAD, GONE = "well", "rough", "dead", "gone"
 _INSIDE = "/inside"
 """The target of redirects. A request to it has followed one."""
-_FAILS_PART = 0.15
+_FAILS_PART = 0.1
+_FAILURES = {"500": 6, "redirect": 5, "throttled": 5, "reset": 5, "flood": 2, "too late": 1}
+"""Ways to fail, and how often each is chosen. One that is too late takes 15 s."""
+_TOO_LATE_S = 20.0
 _FLOOD = b"x" * 65_536
 _FLOODS = 160
 _BLOCKS_FOR_S = 60.0
@@ -81,6 +84,8 @@ class Owed:
 class Partners:
     setup: SoakSetup
     dice: random.Random
+    company: str = ""
+    """The company whose events are sent."""
     messages: list[Message] = field(default_factory=list)
     forged: list[str] = field(default_factory=list)
     inside: list[str] = field(default_factory=list)
@@ -94,15 +99,16 @@ class Partners:
     # ---- while it runs
 
     def register(self, url: str) -> None:
-        """Create the endpoints with a key of the company that most people belong to."""
+        """Create the endpoints: one by the ATS, for all of its companies, and the others by its company `late`."""
         running = self.setup.whole.running
-        scopes = "read:webhooks,write:webhooks"
-        said = self.setup.whole.duecall(
-            "keys", "create", "--company", running.companyId, "--name", "a partner", "--scopes", scopes, "--json"
+        [(self.company,)] = self.setup.whole.rows("SELECT id::text FROM companies WHERE name = 'The late shift'")
+        self.setup.whole.change(
+            "UPDATE api_keys SET scopes = scopes || ARRAY['read:webhooks', 'write:webhooks']"
+            f" WHERE kind = 'ATS' OR company_id = '{self.company}'"
         )
-        key = json.loads(said)["key"]
         wanted = {each.value for each in EventType} - {EventType.PING.value}
-        for name in (WELL, ROUGH, DEAD, GONE):
+        keys = {WELL: self.setup.late_key, ROUGH: running.atsKey, DEAD: self.setup.late_key, GONE: self.setup.late_key}
+        for name, key in keys.items():
             answer = requests.post(
                 f"{running.apiUrl}/webhooks",
                 json={"url": f"{url}/{name}", "events": sorted(wanted)},
@@ -161,7 +167,7 @@ class Partners:
             _answer(visit, 204)
 
     def _fail(self, visit: BaseHTTPRequestHandler) -> None:
-        match self.dice.choice(("500", "redirect", "throttled", "reset", "slow", "flood")):
+        match self.dice.choices(list(_FAILURES), list(_FAILURES.values()))[0]:
             case "500":
                 _answer(visit, 500)
             case "redirect":
@@ -171,15 +177,15 @@ class Partners:
             case "reset":
                 visit.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01" + b"\x00" * 7)
                 visit.connection.close()
-            case "slow":
-                self.over.wait(20)
+            case "too late":
+                self.over.wait(_TOO_LATE_S)
             case _:
                 _answer(visit, 500, floods=_FLOODS)
 
     # ---- afterwards
 
     def owed(self) -> Owed:
-        of_company = f"company_id = '{self.setup.whole.running.companyId}'"
+        of_company = f"company_id = '{self.company}'"
         rows = self.setup.whole.rows
         return Owed(
             history=[

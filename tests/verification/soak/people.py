@@ -80,5 +80,5 @@ def people(*, seed: int, rate: float, seconds: float, first: int = 0) -> Iterato
             waits=dice.random() < 0.5,
             then=dice.choices(("", "delete", "move", "invoke"), (85, 5, 5, 5))[0],
             then_after_s=dice.uniform(0, 6),
-            opens_late=not indian and dice.random() < 0.02,
+            opens_late=not indian and dice.random() < 0.08,
         )
