@@ -119,7 +119,11 @@ class Attempts(Store):
             self._connection.write(
                 _ADD_TO_HISTORY, (attempt.id, attempt.epoch), history_row(None, attempt, event, actor)
             )
-            events.note(self._connection, partner_events.of_attempt(None, attempt, event, retry_of=retry_of))
+            events.note(
+                self._connection,
+                attempt.company_id,
+                lambda: partner_events.of_attempt(None, attempt, event, retry_of=retry_of),
+            )
 
     def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
         """Return the attempts of an interview that were not deleted, oldest first."""
@@ -303,7 +307,7 @@ class Attempts(Store):
         with self._connection.together():
             self._connection.write(_SAVE, attempt.id, (attempt, moved))
             self._connection.write(_ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
-            events.note(self._connection, partner_events.of_attempt(attempt, moved, event))
+            events.note(self._connection, attempt.company_id, lambda: partner_events.of_attempt(attempt, moved, event))
             for key in tallies.of_event(attempt, moved, event):
                 self._connection.write(ADD_TALLY, key, (key, tallies.ONE))
         if isinstance(event, NeverDialled):

@@ -15,11 +15,12 @@ from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
 from scheduler.domain.usage import BillingSystem
 from scheduler.logs import log
+from scheduler.persistence import events
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import settings_as_json, settings_of
 from scheduler.persistence.many import among, among_given
 from scheduler.persistence.owners import email_of_owner_or_invited
-from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, companies
 
@@ -27,7 +28,11 @@ _log = log(__name__)
 
 
 _WITH_OWNER = select(companies, email_of_owner_or_invited(companies.c.id).label("owner_email"))
-_GET = Fixed(_WITH_OWNER.where(companies.c.id == bindparam("id"), companies.c.deleted_at.is_(None)))
+_GET = Fixed(
+    _WITH_OWNER.add_columns(events.has_reader(companies.c.id)).where(
+        companies.c.id == bindparam("id"), companies.c.deleted_at.is_(None)
+    )
+)
 _OF_ATTEMPTS = select(attempts.c.company_id).where(among_given(attempts.c.id, "attempt_ids")).distinct()
 _LOCK_FOR_CLAIM = Fixed(
     select(companies)
@@ -94,7 +99,11 @@ class Companies(Store):
 
     def get(self, company_id: UUID) -> Company | None:
         """Return the company, unless it was deleted."""
-        return self._one(_with_owner, _GET, {"id": company_id})
+        return self._one(self._read, _GET, {"id": company_id})
+
+    def _read(self, row: AnyRow) -> Company:
+        events.keep_reader(self._connection, row.id, row)
+        return _with_owner(row)
 
     def first(self) -> Company | None:
         """Return the oldest company, with which a development installation was seeded."""

@@ -5,20 +5,20 @@ begin. So none of them can give its events a place in the order, or a sequence. 
 events, and only committed ones: a reader that has read up to a place misses no event that appears later.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, delete, select, text
+from sqlalchemy import ColumnElement, TextClause, delete, func, select, text
 
 from scheduler.domain.partner_event import EventFilter, EventPage, NewEvent, PartnerEvent
 from scheduler.ids import new_id
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import as_json
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Statements, Store, Write
 from scheduler.persistence.tables import events
 
@@ -132,7 +132,7 @@ _event = partial(from_row, PartnerEvent)
 class Events(Store):
     def note(self, noted: Iterable[NewEvent]) -> None:
         """Write events of companies that have a reader. Within `gathering` they are sent with the other writes."""
-        note(self._connection, noted)
+        _note_all(self._connection, noted)
 
     def number(self, limit: int, now: datetime) -> Numbered | None:
         """Give up to `limit` events their places and sequences, and make their deliveries, which are due now.
@@ -180,9 +180,33 @@ class Events(Store):
         return self._connection.execute(delete(events).where(events.c.id.in_(old))).rowcount
 
 
-def note(connection: Statements, noted: Iterable[NewEvent]) -> None:
-    """Write events like `Events.note`, for the other stores."""
+def has_reader(company_id: ColumnElement[UUID]) -> ColumnElement[bool]:
+    """Return whether the company has a reader, for any role."""
+    return func.has_reader(company_id).label("has_reader")
+
+
+def keep_reader(connection: Statements, company_id: UUID, row: AnyRow) -> None:
+    """Remember for this transaction whether the company has a reader: the row has the column `has_reader`.
+
+    Most companies have none. Building their events and letting the database drop them takes a twentieth of a call.
+    """
+    if not row.has_reader:
+        connection.without_reader.add(company_id)
+
+
+def note(connection: Statements, company_id: UUID, noted: Callable[[], Iterable[NewEvent]]) -> None:
+    """Write events like `Events.note`, for the other stores.
+
+    `noted` is not called if this transaction has read that the company has no reader.
+    """
+    if company_id not in connection.without_reader:
+        _note_all(connection, noted())
+
+
+def _note_all(connection: Statements, noted: Iterable[NewEvent]) -> None:
     for each in noted:
+        if each.company_id in connection.without_reader:
+            continue
         event_id = new_id(each.occurred_at)
         row = {
             "id": event_id,

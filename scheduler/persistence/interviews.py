@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Select, and_, bindparam, func, or_, select, update
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.interview import Interview, InterviewFilter, InterviewStatus
@@ -18,7 +18,7 @@ from scheduler.persistence.company_attempts import by_due_time, of_calls
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.keyset import Branch, KeysetStore, has_row, of_other_spans
 from scheduler.persistence.many import among, among_given, insert_all, update_all
-from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Write
 from scheduler.persistence.tables import attempts, companies, interviews
 
@@ -48,12 +48,9 @@ def _set_statuses(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
     update_all(connection, interviews, "id", rows)
 
 
-_LOCK_ALL = Fixed(
-    select(interviews)
-    .where(among_given(interviews.c.id, "ids"))
-    .order_by(interviews.c.id)
-    .with_for_update(key_share=True)
-)
+_LOCKED = select(interviews, events.has_reader(interviews.c.company_id)).with_for_update(key_share=True)
+_LOCK = Fixed(_LOCKED.where(interviews.c.id == bindparam("id")))
+_LOCK_ALL = Fixed(_LOCKED.where(among_given(interviews.c.id, "ids")).order_by(interviews.c.id))
 
 _LOCK_ROWS = Fixed(
     select(interviews.c.id)
@@ -72,7 +69,7 @@ class Interviews(KeysetStore):
         row = as_columns(interview, without={"deleted_at"}, content_hash=content_hash)
         with self._connection.together():
             self._connection.write(_ADD, interview.id, row)
-            events.note(self._connection, partner_events.of_new_interview(interview))
+            events.note(self._connection, interview.company_id, lambda: partner_events.of_new_interview(interview))
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
         """Return the interview, if it is this company's and not deleted."""
@@ -120,14 +117,15 @@ class Interviews(KeysetStore):
 
     def lock(self, interview_id: UUID) -> Interview:
         """Lock the interview, deleted or not: no other transaction may change it or end its attempts."""
-        row = self._connection.execute(
-            select(interviews).where(interviews.c.id == interview_id).with_for_update(key_share=True)
-        ).one()
-        return _interview(row)
+        return self._locked(self._connection.execute(_LOCK, {"id": interview_id}).one())
 
     def lock_all(self, interview_ids: Sequence[UUID]) -> list[Interview]:
         """Lock interviews like `lock`, in the order of their ids."""
-        return self._all(_interview, _LOCK_ALL, {"ids": list(interview_ids)})
+        return self._all(self._locked, _LOCK_ALL, {"ids": list(interview_ids)})
+
+    def _locked(self, row: AnyRow) -> Interview:
+        events.keep_reader(self._connection, row.company_id, row)
+        return _interview(row)
 
     def lock_rows(self, interview_ids: Sequence[UUID]) -> None:
         """Lock interviews like `lock_all`, without reading them: operators may not read all of them."""
@@ -142,12 +140,16 @@ class Interviews(KeysetStore):
         row = {"id": after.id, "status": status.value, "finished_at": after.finished_at, "updated_at": now}
         with self._connection.together():
             self._connection.write(_SET_STATUS, after.id, row)
-            events.note(self._connection, partner_events.of_interview(interview, after, now, cause))
+            events.note(
+                self._connection,
+                interview.company_id,
+                lambda: partner_events.of_interview(interview, after, now, cause),
+            )
         return after
 
     def save(self, interview: Interview, now: datetime, *, before: Interview) -> Interview:
         """Write the mutable fields of an interview that the caller has locked. `before` is what was stored."""
-        events.note(self._connection, partner_events.of_interview(before, interview, now))
+        events.note(self._connection, interview.company_id, lambda: partner_events.of_interview(before, interview, now))
         self._connection.execute(
             update(interviews)
             .where(interviews.c.id == interview.id)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
+from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import (
@@ -65,6 +66,8 @@ class Statements:
         """Gathered before the present `undoable` block."""
         self._is_undoable = False
         self._savepoint: NestedTransaction | None = None
+        self.without_reader: set[UUID] = set()
+        """Companies that had no reader of partner events when this transaction looked."""
 
     def execute(
         self,

@@ -7,7 +7,9 @@ import pytest
 
 from scheduler.domain.principal import KeyKind
 from scheduler.use_cases.operations.number_events import NumberEvents
+from tests.api_shim.bodies import candidate
 from tests.api_shim.intake import Intake, Worker
+from tests.architecture.rules import does, does_not
 from tests.support.builders import RecordingHints
 
 READ = "read:webhooks"
@@ -25,6 +27,7 @@ def events(reader: Intake, **params: Any) -> Any:
     return answer.json()["data"]
 
 
+@does("F7-1", "F7-2")
 def test_new_interview_is_read_as_events(intake: Intake, worker: Worker, reader: Intake) -> None:
     interview = intake.interview()
     page = events(reader)
@@ -48,6 +51,7 @@ def test_new_interview_is_read_as_events(intake: Intake, worker: Worker, reader:
     assert not page["hasMore"]
 
 
+@does("F7-1")
 def test_reader_continues_after_the_last_place(intake: Intake, worker: Worker, reader: Intake) -> None:
     intake.interview()
     first = events(reader, limit=2)
@@ -80,11 +84,13 @@ def test_wrong_query_is_named(reader: Intake, params: dict[str, Any], code: str,
     assert field in answer.text
 
 
+@does_not("F7-1")
 def test_events_need_their_scope(intake: Intake) -> None:
     answer = intake.with_new_key("read:interviews").send("GET", "/events")
     assert (answer.status_code, answer.json()["error"]["code"]) == (HTTPStatus.FORBIDDEN, "INSUFFICIENT_PERMISSIONS")
 
 
+@does_not("F7-1")
 def test_other_keys_read_no_events_of_the_company(intake: Intake, worker: Worker, reader: Intake) -> None:
     intake.interview()
     stranger = intake.with_new_key(READ, kind=KeyKind.ATS)
@@ -95,6 +101,7 @@ def test_other_keys_read_no_events_of_the_company(intake: Intake, worker: Worker
     assert (answer.status_code, answer.json()["error"]["code"]) == (HTTPStatus.FORBIDDEN, "RESOURCE_ACCESS_DENIED")
 
 
+@does("F7-1")
 def test_ats_reads_the_events_of_its_companies(intake: Intake, worker: Worker) -> None:
     principal, key = intake.new_key(READ, kind=KeyKind.ATS)
     intake.adopt(principal)
@@ -103,3 +110,74 @@ def test_ats_reads_the_events_of_its_companies(intake: Intake, worker: Worker) -
     of_all = events(ats)["items"]
     assert {each["type"] for each in of_all} >= {"interview.scheduled", "call_attempt.scheduled"}
     assert events(ats, companyId=str(intake.seeded.company_id))["items"] == of_all
+
+
+# ---- readers that come and go
+
+
+def unread(intake: Intake) -> None:
+    """Take the scope from the key of the test, which is a reader, too."""
+    intake.change("UPDATE api_keys SET scopes = array_remove(scopes, :scope)", scope=READ)
+
+
+@does("F7-1")
+def test_each_accepted_change_is_read_once(intake: Intake, worker: Worker, reader: Intake) -> None:
+    interview = intake.interview()
+    path = f"/interviews/{interview['id']}"
+    assert intake.patch(path, {"scheduledAt": "2026-04-03T10:00:00Z"}).status_code < 300
+    assert intake.delete(path).status_code == HTTPStatus.OK
+    items = events(reader, limit=100)["items"]
+    assert [each["type"] for each in items[3:]] == [
+        "call_attempt.rescheduled",
+        "command.applied",
+        "call_attempt.cancelled",
+        "interview.cancelled",
+        "command.applied",
+    ]
+    assert [each["sequence"] for each in items] == list(range(1, 9))
+    assert [each["place"] for each in items] == sorted({each["place"] for each in items})
+
+
+@does_not("F7-1")
+def test_nothing_is_written_without_a_reader_or_for_the_time_before(intake: Intake, worker: Worker) -> None:
+    unread(intake)
+    first = intake.interview()
+    assert intake.count("events") == 0
+    reader = intake.with_new_key(READ)
+    second = intake.interview()
+    assert {each["data"]["interviewId"] for each in events(reader)["items"]} == {second["id"]}
+    assert first["id"] != second["id"]
+
+
+@does_not("F7-1")
+def test_revoked_reader_reads_and_keeps_nothing(intake: Intake, worker: Worker) -> None:
+    unread(intake)
+    principal, key = intake.new_key(READ)
+    reader = intake.with_key(key)
+    intake.interview()
+    assert events(reader)["items"]
+    before = intake.count("events")
+    intake.keys.revoke(principal.key_id)
+    intake.interview()
+    assert reader.send("GET", "/events").status_code == HTTPStatus.UNAUTHORIZED
+    assert intake.count("events") == before
+
+
+@does_not("F7-1")
+def test_rejected_request_is_no_event(intake: Intake, worker: Worker, reader: Intake) -> None:
+    assert intake.create(intake.body(unknown="field")).status_code == HTTPStatus.BAD_REQUEST
+    assert events(reader)["items"] == []
+
+
+@does_not("F7-2")
+def test_event_contains_no_word_of_a_client(intake: Intake, worker: Worker, reader: Intake) -> None:
+    person = candidate(firstName="Canaria", lastName="Canary", email="canary@example.com")
+    body = intake.body(candidate=person, metadata={"note": "Canary"}, externalId="ats-4711")
+    interview = intake.create(body).json()["data"]
+    path = f"/interviews/{interview['id']}"
+    intake.patch(path, {"metadata": {"note": "Canary again"}})
+    intake.delete(path)
+    items = events(reader, limit=100)["items"]
+    assert {each["data"].get("externalId") for each in items} == {"ats-4711"}, "it is the client's own id"
+    for secret in ("anar", person["phoneNumber"].lstrip("+"), "example.com"):
+        assert secret not in str(items)

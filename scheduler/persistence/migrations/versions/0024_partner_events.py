@@ -14,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 _TABLES = ('events', 'interview_sequences', 'webhook_endpoints')
+_FUNCTIONS = ('kept_events(json)', 'has_reader(uuid)')
 _PRINCIPAL = "(SELECT nullif(current_setting('duecall.principal_id', true), '')::uuid)"
 _COMPANY = "(SELECT nullif(current_setting('duecall.company_id', true), '')::uuid)"
 _NEW = 'id, company_id, ats_principal_id, interview_id, attempt_id, type, occurred_at, data'
@@ -99,6 +100,29 @@ def _make_kept() -> None:
     """
     schema = op.get_bind().execute(text("SELECT quote_ident(current_schema())")).scalar_one()
     op.execute(f"""
+        CREATE FUNCTION has_reader(company uuid) RETURNS boolean
+        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $function$
+        BEGIN
+            RETURN EXISTS (
+                SELECT FROM {schema}.companies c
+                WHERE c.id = company
+                  AND c.deleted_at IS NULL
+                  AND (EXISTS (SELECT FROM {schema}.api_keys k
+                               WHERE k.company_id = c.id AND k.revoked_at IS NULL AND 'read:webhooks' = ANY (k.scopes))
+                       OR EXISTS (SELECT FROM {schema}.api_keys k
+                                  WHERE k.principal_id = c.ats_principal_id AND k.revoked_at IS NULL
+                                    AND 'read:webhooks' = ANY (k.scopes))
+                       OR EXISTS (SELECT FROM {schema}.webhook_endpoints w
+                                  WHERE w.company_id = c.id AND w.disabled_at IS NULL)
+                       OR EXISTS (SELECT FROM {schema}.webhook_endpoints w
+                                  WHERE w.principal_id = c.ats_principal_id AND w.company_id IS NULL
+                                    AND w.disabled_at IS NULL))
+            );
+        END
+        $function$
+    """)
+    op.execute(f"""
         CREATE FUNCTION kept_events(noted json) RETURNS TABLE (
             id uuid, company_id uuid, ats_principal_id uuid, interview_id uuid, attempt_id uuid,
             type text, occurred_at timestamptz, data jsonb
@@ -113,18 +137,7 @@ def _make_kept() -> None:
             WITH readers AS MATERIALIZED (
                 SELECT c.id, c.ats_principal_id
                 FROM {schema}.companies c
-                WHERE c.id = ANY (searched)
-                  AND c.deleted_at IS NULL
-                  AND (EXISTS (SELECT FROM {schema}.api_keys k
-                               WHERE k.company_id = c.id AND k.revoked_at IS NULL AND 'read:webhooks' = ANY (k.scopes))
-                       OR EXISTS (SELECT FROM {schema}.api_keys k
-                                  WHERE k.principal_id = c.ats_principal_id AND k.revoked_at IS NULL
-                                    AND 'read:webhooks' = ANY (k.scopes))
-                       OR EXISTS (SELECT FROM {schema}.webhook_endpoints w
-                                  WHERE w.company_id = c.id AND w.disabled_at IS NULL)
-                       OR EXISTS (SELECT FROM {schema}.webhook_endpoints w
-                                  WHERE w.principal_id = c.ats_principal_id AND w.company_id IS NULL
-                                    AND w.disabled_at IS NULL))
+                WHERE c.id = ANY (searched) AND {schema}.has_reader(c.id)
             )
             SELECT e.id, e.company_id, r.ats_principal_id, e.interview_id, e.attempt_id, e.type, e.occurred_at, e.data
             FROM ROWS FROM (
@@ -138,8 +151,9 @@ def _make_kept() -> None:
         END
         $function$
     """)
-    op.execute("REVOKE ALL ON FUNCTION kept_events(json) FROM PUBLIC")
-    op.execute("GRANT EXECUTE ON FUNCTION kept_events(json) TO duecall_api, duecall_worker, duecall_operator")
+    for function in _FUNCTIONS:
+        op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
+        op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO duecall_api, duecall_worker, duecall_operator")
 
 
 def _make_tables() -> None:
@@ -236,7 +250,8 @@ def _make_tables() -> None:
 
 def downgrade() -> None:
     op.execute("DROP POLICY own_webhook_made ON audit")
-    op.execute("DROP FUNCTION kept_events(json)")
+    for function in _FUNCTIONS:
+        op.execute(f"DROP FUNCTION {function}")
     for table in reversed(_TABLES):
         op.drop_table(table)
     op.execute("DROP SEQUENCE event_places")
