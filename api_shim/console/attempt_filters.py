@@ -14,7 +14,10 @@ from scheduler.domain.attempt_list import AttemptFilter, ListOrder, ListState, P
 from scheduler.domain.refusals import InvalidFields, InvalidTimezone
 from scheduler.timing.zone_names import check_zone
 
-FIELDS = ("state", "rule", "company", "zone", "due_from", "due_to", "reason")
+FIELDS = (
+    *("state", "rule", "company", "zone", "due_from", "due_to", "created_from", "created_to", "changed_from"),
+    "reason",
+)
 STATES: Mapping[str, str] = {
     ListState.DUE: "Due",
     ListState.WAITING: "Waiting for their time",
@@ -24,6 +27,9 @@ STATES: Mapping[str, str] = {
     ListState.COMPLETED: "Completed",
     ListState.FAILED: "Failed",
     ListState.CANCELLED: "Cancelled",
+    ListState.COMPLETED_OR_FAILED: "Completed or failed",
+    ListState.COMPLETED_OR_CANCELLED: "Completed or cancelled",
+    ListState.FAILED_OR_CANCELLED: "Failed or cancelled",
     ListState.UNKNOWN: "Unknown, to decide",
 }
 CAUSE_LOST = "cause-lost"
@@ -42,12 +48,10 @@ def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> Attempt
     With `now`, a due time may be a time of this day in UTC. Never without it: an act would mean other calls tomorrow.
     """
     rule, zone = _rule(fields.get("rule")), _zone(fields.get("zone"))
-    due_from = _instant(fields.get("due_from"), now)
-    due_to = _instant(fields.get("due_to"), now, after=due_from)
+    due_from, due_to = _range(fields, "due", now)
+    created_from, created_to = _range(fields, "created", now)
     cause_lost, reason = _reason(fields.get("reason"))
     asks_for_range = due_from is not None or due_to is not None
-    if due_from is not None and due_to is not None and due_from >= due_to:
-        raise InvalidFields("The range of due times ends before it begins. Exchange its two times.")
     state = _state(fields.get("state"))
     if state is None:
         pending = bool(zone) or (asks_for_range and reason is None)
@@ -59,6 +63,9 @@ def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> Attempt
         zone=zone,
         due_from=due_from,
         due_to=due_to,
+        created_from=created_from,
+        created_to=created_to,
+        changed_from=_instant(fields.get("changed_from"), now, words="times"),
         reason=reason,
         cause_lost=cause_lost,
     )
@@ -76,6 +83,9 @@ def fields_of(only: AttemptFilter) -> dict[str, str]:
         "zone": only.zone or "",
         "due_from": _text(only.due_from),
         "due_to": _text(only.due_to),
+        "created_from": _text(only.created_from),
+        "created_to": _text(only.created_to),
+        "changed_from": _text(only.changed_from),
         "reason": reason,
     }
     return {name: str(value) for name, value in values.items() if value}
@@ -107,7 +117,15 @@ _PLACES: Mapping[ListOrder, tuple[str, ...]] = {
 _TYPES: Mapping[str, type] = {"attempt_id": UUID, "at": datetime, "interview_id": UUID, "event_id": int}
 
 
-_NAMES = {"due_from": "due from", "due_to": "due before", "zone": "time zone"}
+_NAMES = {
+    "due_from": "due from",
+    "due_to": "due before",
+    "created_from": "created from",
+    "created_to": "created before",
+    "changed_from": "changed from",
+    "zone": "time zone",
+}
+_RANGES = {"due": "due times", "created": "creation times"}
 
 
 def _implied(*, rule: bool, pending: bool, ended: bool) -> ListState | None:
@@ -128,6 +146,8 @@ def _check(only: AttemptFilter) -> None:
         raise InvalidFields(
             "Due times are searched only among pending or finished calls. Choose such a state, or no due times."
         )
+    if only.has_history and only.company_id is None:
+        raise InvalidFields("Creation and change are searched only among the calls of one company. Add a company id.")
     if only.reason is not None and not only.is_ended:
         raise InvalidFields("Only finished calls have an end reason. Choose the state Finished, or no reason.")
     if only.cause_lost and only.state not in {None, ListState.FINISHED, ListState.FAILED}:
@@ -181,7 +201,17 @@ def _zone(text: str | None) -> str | None:
         ) from None
 
 
-def _instant(text: str | None, now: datetime | None, *, after: datetime | None = None) -> datetime | None:
+def _range(fields: Mapping[str, str], name: str, now: datetime | None) -> tuple[datetime | None, datetime | None]:
+    """Return the two times of a range. Raises InvalidFields for one that ends before it begins."""
+    words = _RANGES[name]
+    since = _instant(fields.get(f"{name}_from"), now, words=words)
+    until = _instant(fields.get(f"{name}_to"), now, words=words, after=since)
+    if since is not None and until is not None and since >= until:
+        raise InvalidFields(f"The range of {words} ends before it begins. Exchange its two times.")
+    return since, until
+
+
+def _instant(text: str | None, now: datetime | None, *, words: str, after: datetime | None = None) -> datetime | None:
     """Return an instant in UTC. A time without an offset is in UTC.
 
     A time without a day is of today, or the first one after the beginning of a range: from 22:00 to 06:00 is a night.
@@ -195,7 +225,7 @@ def _instant(text: str | None, now: datetime | None, *, after: datetime | None =
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError):
-        raise InvalidFields("Write due times in UTC like 2030-01-31T09:00, or 09:00 for today.") from None
+        raise InvalidFields(f"Write {words} in UTC like 2030-01-31T09:00, or 09:00 for today.") from None
 
 
 def _text(at: datetime | None) -> str:

@@ -1,6 +1,6 @@
 """Lists of attempts for operators: which attempts a list has, its rows, and the place where a page ends."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -23,15 +23,22 @@ class ListState(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    COMPLETED_OR_FAILED = "completed-or-failed"
+    COMPLETED_OR_CANCELLED = "completed-or-cancelled"
+    FAILED_OR_CANCELLED = "failed-or-cancelled"
     UNKNOWN = "unknown"
     """Ended with an unknown outcome about which no operator has decided yet."""
 
 
 PENDING_STATES = frozenset({ListState.DUE, ListState.WAITING, ListState.PENDING})
-END_STATES = {
-    ListState.COMPLETED: AttemptState.COMPLETED,
-    ListState.FAILED: AttemptState.FAILED,
-    ListState.CANCELLED: AttemptState.CANCELLED,
+END_STATES: Mapping[ListState, Sequence[AttemptState]] = {
+    ListState.FINISHED: (AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED),
+    ListState.COMPLETED: (AttemptState.COMPLETED,),
+    ListState.FAILED: (AttemptState.FAILED,),
+    ListState.CANCELLED: (AttemptState.CANCELLED,),
+    ListState.COMPLETED_OR_FAILED: (AttemptState.COMPLETED, AttemptState.FAILED),
+    ListState.COMPLETED_OR_CANCELLED: (AttemptState.COMPLETED, AttemptState.CANCELLED),
+    ListState.FAILED_OR_CANCELLED: (AttemptState.FAILED, AttemptState.CANCELLED),
 }
 
 
@@ -60,6 +67,12 @@ class AttemptFilter:
     """The first instant of a range. Only of pending or finished attempts."""
     due_to: datetime | None = None
     """The first instant after the range."""
+    created_from: datetime | None = None
+    """The first instant of a range of creations. Only of one company."""
+    created_to: datetime | None = None
+    """The first instant after the range."""
+    changed_from: datetime | None = None
+    """The earliest last change. Only of one company."""
     reason: Reason | None = None
     """The end reason. Only of finished attempts."""
     cause_lost: bool = False
@@ -71,7 +84,12 @@ class AttemptFilter:
 
     @property
     def is_ended(self) -> bool:
-        return self.state is ListState.FINISHED or self.state in END_STATES
+        return self.state in END_STATES
+
+    @property
+    def has_history(self) -> bool:
+        """True with a condition on creation or change, which no index serves."""
+        return self.created_from is not None or self.created_to is not None or self.changed_from is not None
 
     @property
     def is_short(self) -> bool:

@@ -150,7 +150,7 @@ class AttemptLists(Store):
         # newest one on, because it expects those of the condition everywhere.
         few = (
             select(attempts.c.id, attempts.c.company_id, attempts.c.due_at)
-            .where(_short(only), of_company)
+            .where(_short(only), of_company, *_of_history(only))
             .cte("few")
             .prefix_with("MATERIALIZED")
         )
@@ -194,7 +194,7 @@ _IN_PROGRESS = attempts.c.state == literal_column("'IN_PROGRESS'")
 _IS_UNKNOWN = and_(
     attempts.c.reason == literal_column(f"'{Reason.OUTCOME_UNKNOWN.value}'"), attempts.c.decided_at.is_(None)
 )
-_END_STATES = [each.value for each in END_STATES.values()]
+_END_STATES = [each.value for each in END_STATES[ListState.FINISHED]]
 _DELETED = select(companies.c.id).where(companies.c.deleted_at.is_not(None))
 _NO_INSTANT = cast(literal(None), DateTime(timezone=True))
 _NO_ID = cast(literal(None), Uuid)
@@ -231,11 +231,10 @@ def _conditions_of_due(only: AttemptFilter, after: Place | None) -> list[ColumnE
         conditions.append(_due.c.rule == only.rule)
     if only.company_id is not None:
         conditions.append(_due.c.company_id == only.company_id)
-    if only.zone is not None:
+    searched = _of_history(only) if only.zone is None else [*_of_history(only), _has_zone(only.zone)]
+    if searched:
         # A value for each row: a join would read the schedules of all attempts.
-        conditions.append(
-            select(_has_zone(only.zone)).where(attempts.c.id == _due.c.id).correlate(_due).scalar_subquery()
-        )
+        conditions.append(select(and_(*searched)).where(attempts.c.id == _due.c.id).correlate(_due).scalar_subquery())
     if after is not None:
         conditions.append(tuple_(_due.c.due_at, _due.c.id) > _given(after.at, after.attempt_id))
     return conditions
@@ -261,6 +260,18 @@ def _of_range(only: AttemptFilter, due_at: ColumnElement[datetime]) -> list[Colu
     return conditions
 
 
+def _of_history(only: AttemptFilter) -> list[ColumnElement[bool]]:
+    a = attempts.c
+    conditions: list[ColumnElement[bool]] = []
+    if only.created_from is not None:
+        conditions.append(a.created_at >= only.created_from)
+    if only.created_to is not None:
+        conditions.append(a.created_at < only.created_to)
+    if only.changed_from is not None:
+        conditions.append(a.updated_at >= only.changed_from)
+    return conditions
+
+
 _SIGNS = {"+": 1, "-": -1}
 
 
@@ -274,10 +285,12 @@ def _has_zone(zone: str) -> ColumnElement[bool]:
 
 def _pending(only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> Select[Any]:
     a = attempts.c
-    matches = a.company_id.not_in(_DELETED)
+    matches = [a.company_id.not_in(_DELETED), *_of_history(only)]
+    if only.zone is not None:
+        matches.append(_has_zone(only.zone))
     scan = select(
         *(a.id, a.company_id, a.due_at, a.due_at.label("at"), _NO_ID.label("interview_id"), _NO_EVENT),
-        (matches if only.zone is None else and_(matches, _has_zone(only.zone))).label("matches"),
+        and_(*matches).label("matches"),
     ).where(_IS_PENDING, *_of_range(only, a.due_at))
     if only.state is ListState.WAITING:
         scan = scan.where(a.due_at > now)
@@ -326,6 +339,8 @@ def _of_company(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Sel
     order = (i.created_at.desc(), i.id.desc())
     place = func.row_number().over(order_by=list(order)).label("place")
     scan = select(i.id, i.created_at, place).where(i.company_id == only.company_id).order_by(*order)
+    if only.created_to is not None:  # an attempt is not older than its interview
+        scan = scan.where(i.created_at < only.created_to)
     conditions = _end_conditions(only)
     if after is not None:
         scan = scan.where(i.created_at <= after.at, tuple_(i.created_at, i.id) <= _given(after.at, after.interview_id))
@@ -376,10 +391,10 @@ def _end_conditions(only: AttemptFilter) -> list[ColumnElement[bool]]:
     if only.state is ListState.FINISHED:
         conditions.append(attempts.c.ended_at.is_not(None))
     elif only.state in END_STATES:
-        conditions.append(attempts.c.state == END_STATES[only.state].value)
+        conditions.append(among(attempts.c.state, [each.value for each in END_STATES[only.state]]))
     if only.reason is not None:
         conditions.append(attempts.c.reason == only.reason.value)
-    return [*conditions, *_of_range(only, attempts.c.due_at)]
+    return [*conditions, *_of_range(only, attempts.c.due_at), *_of_history(only)]
 
 
 # Hashed once, with this limit, as in `attempt_counts`. A search for each attempt would read all waiting commands each

@@ -1,4 +1,4 @@
-"""Search: the rows that an id, a call's sid or a phone number names, for operators. Reads no personal data."""
+"""Search: the rows that an id, a call's sid, a number or an external id names, for operators. No personal data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class FoundRow:
     """A row that was named."""
 
     kind: str
-    """The resource: attempt, interview, company, candidate, command or key."""
+    """The resource: attempt, interview, company, candidate, job, command or key."""
     id: UUID
     company_id: UUID | None
     interview_id: UUID | None
-    """Of an attempt or a command."""
+    """Of an attempt or a command, and that of an interview."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,13 @@ class Search(Store):
         """
         values = {"numbers": list(numbers), "hash": number_hash, "limit": limit}
         return self._all(_found, _OF_NUMBER, values)
+
+    def of_external_id(self, texts: Sequence[str], limit: int) -> list[FoundRow]:
+        """Return the interviews, candidates and jobs of all companies with this external id, newest first.
+
+        `texts` are its spellings, which may be personal data.
+        """
+        return self._all(_found, _OF_EXTERNAL_ID, {"texts": list(texts), "limit": limit})
 
     def attempts(
         self,
@@ -111,6 +118,11 @@ _OF_NUMBER = text("""
     UNION ALL
     (SELECT 'attempt', id, company_id, interview_id FROM attempts WHERE number_hash = :hash AND state = 'PENDING'
      LIMIT :limit)
+""")
+
+_OF_EXTERNAL_ID = text("""
+    SELECT kind, id, company_id, CASE WHEN kind = 'interview' THEN id END AS interview_id
+    FROM resources_of_external_id(CAST(:texts AS text[]), :limit)
 """)
 
 _ATTEMPTS = text("""

@@ -583,6 +583,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "answered_commands",
         "candidates_found",
         "candidates_of_number",
+        "resources_of_external_id",
         "numbers_of_interview",
         "open_transactions",
         "raise_alarms",

@@ -67,7 +67,8 @@ class AttemptLists:
 
 
 def _bounds(only: AttemptFilter, most: int) -> Bounds:
-    return Bounds(limit=most, scanned=most + 1 if only.zone is None else _MOST_SCANNED)
+    is_searched = only.zone is not None or only.has_history
+    return Bounds(limit=most, scanned=_MOST_SCANNED if is_searched else most + 1)
 
 
 def _check_size(most: int, *, is_cut: bool, goes_on: bool) -> None:
@@ -84,4 +85,4 @@ def _scanned(only: AttemptFilter) -> int:
     """Return the most rows that a page of this list looks at."""
     if only.order is ListOrder.INTERVIEW:
         return INTERVIEWS_SCANNED
-    return SCANNED if only.zone is not None or only.is_ended else _FEW_SCANNED
+    return SCANNED if only.zone is not None or only.is_ended or only.has_history else _FEW_SCANNED

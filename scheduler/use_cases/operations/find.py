@@ -1,17 +1,19 @@
-"""Find: the rows that an operator names by an id, by a call's sid or by a phone number."""
+"""Find: the rows that an operator names by an id, by a call's sid, by a phone number or by an external id."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from uuid import UUID
 
+from scheduler.domain.external_id import LONGEST_EXTERNAL_ID
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.search import FoundAttempt, FoundRow
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
+from scheduler.wire.json_values import unstorable
 
 MAX_LISTED = 50
 _CALL_SID = re.compile(r"CA[0-9a-f]{32}")
@@ -20,11 +22,12 @@ _LOOKS_LIKE_NUMBER = re.compile(r"\+?[0-9\s().\-/]{5,30}")
 
 
 class Kind(StrEnum):
-    """The kind of text that is looked for. A page names only the kind, because a number is personal data."""
+    """The kind of text that is looked for. A page names only the kind, because the text may be personal data."""
 
     ID = "id"
     CALL_SID = "call sid"
     NUMBER = "phone number"
+    EXTERNAL_ID = "external id"
 
 
 class NotFindable(Exception):
@@ -40,6 +43,8 @@ class Findings:
     attempts: Sequence[FoundAttempt] = field(default=())
     is_cut: bool = False
     """More attempts than `MAX_LISTED` were found."""
+    are_rows_cut: bool = False
+    """More resources than `MAX_LISTED` may have the external id."""
 
 
 class Find:
@@ -60,6 +65,18 @@ class Find:
         with self._database.reading() as stores:
             found = stores.search.of_number([number, written], self._hasher.number(number), MAX_LISTED)
             return _with_attempts(stores, Kind.NUMBER, found)
+
+    def external_id(self, wanted: str) -> Findings:
+        """Look for the resources of all companies with this external id. Raises NotFindable, DatabaseAway.
+
+        The text is compared exactly, also without the spaces around it, which a copied text may have gained.
+        """
+        if len(wanted) > LONGEST_EXTERNAL_ID or unstorable(wanted):
+            raise NotFindable(f"An external id has at most {LONGEST_EXTERNAL_ID} characters, and no NUL character.")
+        with self._database.reading() as stores:
+            rows = stores.search.of_external_id(list(dict.fromkeys([wanted, wanted.strip()])), MAX_LISTED)
+            found = _with_attempts(stores, Kind.EXTERNAL_ID, rows)
+        return replace(found, are_rows_cut=len(rows) == MAX_LISTED)
 
 
 def _with_attempts(stores: Stores, kind: Kind, rows: Sequence[FoundRow]) -> Findings:

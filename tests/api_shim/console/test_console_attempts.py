@@ -20,7 +20,7 @@ from api_shim.console.pages.attempts import CANCEL, CANCEL_MANY
 from api_shim.console.rule_words import RULES
 from api_shim.context import MAX_S
 from scheduler.deadline import remaining_s
-from scheduler.domain.attempt import Attempt, AttemptState, Ended, Proven, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Ended, Proven, Reason
 from scheduler.domain.command import CommandKind
 from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.operator import OperatorRole
@@ -213,6 +213,70 @@ def test_filters_find_their_calls(viewer: httpx.Client, tenant: Tenant, other: T
     assert f"{far.due_at + timedelta(hours=9):%H:%M} Asia/Tokyo" in page
 
 
+def test_two_end_states_are_one_filter(viewer: httpx.Client, tenant: Tenant, other: Tenant) -> None:
+    by_state = {
+        "completed": ended(tenant, Reason.ANSWERED).id,
+        "failed": ended(tenant, Reason.INVALID_NUMBER).id,
+        "cancelled": tenant.take(waiting(tenant), Cancelled(reason=Reason.CANCELLED_BY_USER)).id,
+    }
+    waiting(tenant)
+    theirs = ended(other, Reason.ANSWERED).id
+    company = str(tenant.company_id)
+    for first, second in (("completed", "failed"), ("completed", "cancelled"), ("failed", "cancelled")):
+        both = {by_state[first], by_state[second]}
+        state = f"{first}-or-{second}"
+        assert set(listed(viewer, state=state, company=company)) == both, state
+        assert set(listed(viewer, state=state)) == both | ({theirs} if first == "completed" else set()), state
+        assert set(listed(viewer, state=state, company=company, due_from="2020-01-01T00:00")) == both, state
+
+
+HISTORY_OF = ("", "pending", "due", "waiting", "in-progress", "finished", "failed", "unknown")
+
+
+@pytest.mark.parametrize("state", HISTORY_OF)
+def test_calls_of_a_company_are_found_by_creation_and_change(
+    viewer: httpx.Client, tenant: Tenant, other: Tenant, state: str
+) -> None:
+    for each in (tenant, tenant, other):
+        due(each), waiting(each), a_placed_attempt(each), ended(each, Reason.INVALID_NUMBER)
+        an_attempt_of_unknown_outcome(each)
+    company = str(tenant.company_id)
+    rows = all_listed(viewer, state=state, company=company)
+    assert len(rows) >= 2
+    first, second = rows[:2]
+    for number, each in enumerate(rows):
+        days = {first: 1, second: 2}.get(each, 3 + number)
+        change = "UPDATE attempts SET created_at = :created, updated_at = :changed WHERE id = :id"
+        created = datetime(2025, 1, days, tzinfo=UTC)
+        tenant.change(change, created=created, changed=created + timedelta(days=365), id=each)
+    tenant.change("UPDATE interviews SET created_at = '2025-01-01'")
+
+    def found(**fields: str) -> set[UUID]:
+        return set(all_listed(viewer, state=state, company=company, **fields))
+
+    assert found(created_from="2025-01-01T00:00", created_to="2025-01-02T00:00") == {first}
+    assert found(created_to="2025-01-03T00:00") == {first, second}
+    assert found(created_from="2025-01-02T00:00") == set(rows) - {first}
+    assert found(changed_from="2026-01-02T00:00") == set(rows) - {first}
+    assert found(changed_from="2027-01-01T00:00") == found(created_to="2024-01-01T00:00") == set()
+
+
+def test_cancellation_by_creation_takes_only_listed_calls(operator: httpx.Client, tenant: Tenant) -> None:
+    for made in (due, waiting):
+        old, new = made(tenant), made(tenant)
+        tenant.change("UPDATE attempts SET created_at = '2025-01-01' WHERE id = :id", id=old.id)
+        state = "due" if made is due else "waiting"
+        query = f"?state={state}&company={tenant.company_id}&created_to=2025-01-02T00:00:00Z"
+        form = f"/acts/{CANCEL.name}{query}"
+        preview = operator.get(form).text
+        assert "1 pending call of 1 company" in preview
+        assert "created before 2025-01-02T00:00:00Z" in preview
+        assert send(operator, form, reason=WHY).status_code == SEE_OTHER
+        apply_all(tenant)
+        assert tenant.attempt(old.id).state is AttemptState.CANCELLED
+        assert tenant.attempt(new.id).state is AttemptState.PENDING
+
+
 @pytest.mark.parametrize(
     ("due_from", "due_to", "expected"),
     [
@@ -257,6 +321,11 @@ def test_page_names_the_day_of_a_due_time(operator: httpx.Client, tenant: Tenant
         ("due_from=24:00", "or 09:00 for today."),
         ("due_from=9999-12-31T12:00&due_to=11:00", "Write due times in UTC"),
         ("due_from=2030-01-02T00:00&due_to=2030-01-01T00:00", "ends before it begins"),
+        ("created_from=2030-01-02T00:00&created_to=2030-01-01T00:00", "The range of creation times ends before"),
+        ("created_to=soon", "Write creation times in UTC"),
+        ("changed_from=soon", "Write times in UTC"),
+        ("created_from=2030-01-02T00:00", "Add a company id."),
+        ("changed_from=2030-01-02T00:00&state=finished", "Add a company id."),
         ("state=waiting&rule=PACE", "A rule holds only due calls."),
         ("state=finished&zone=Asia/Tokyo", "only among pending calls"),
         ("state=in-progress&due_from=09:00", "only among pending or finished calls"),

@@ -1,4 +1,4 @@
-"""The page Find: rows by id, call SID or phone number, which is neither shown nor logged."""
+"""The page Find: rows by id, call SID, phone number or external id. The last two are neither shown nor logged."""
 
 import logging
 import re
@@ -16,8 +16,10 @@ from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.operator import OperatorRole
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from scheduler.use_cases.operations import find as find_module
 from scheduler.use_cases.operations.find import MAX_LISTED, Find
 from tests.api_shim.console.conftest import Console
+from tests.conftest import seed
 from tests.support.builders import (
     Tenant,
     a_candidate,
@@ -25,6 +27,7 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
     a_waiting_command,
+    of_company,
 )
 from tests.support.statements import statements_of
 
@@ -38,6 +41,10 @@ def find(tenant: Tenant, operators_database: Database) -> Find:
 
 def found(client: httpx.Client, wanted: object) -> httpx.Response:
     return client.post("/find", data={"wanted": str(wanted)})
+
+
+def found_by_external_id(client: httpx.Client, wanted: str) -> httpx.Response:
+    return client.post("/find", data={"wanted": wanted, "by": "external-id"})
 
 
 def attempts_in(answer: httpx.Response) -> list[str]:
@@ -196,7 +203,87 @@ def test_search_takes_a_constant_number_of_statements(tenant: Tenant, find: Find
     assert max(counts) <= 4
 
 
-# ---- the function
+# ---- external ids
+
+
+def identify(tenant: Tenant, table: str, row_id: object, external_id: str) -> None:
+    tenant.change(f"UPDATE {table} SET external_id = :text WHERE id = :id", text=external_id, id=row_id)
+
+
+def test_external_id_finds_its_resources_and_appears_nowhere(
+    tenant: Tenant, viewer: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    other = of_company(tenant, seed(tenant.database, tenant.now()))
+    secret = "ada.byron@example.com"
+    mine, theirs, third = a_pending_attempt(tenant), a_pending_attempt(other), a_pending_attempt(tenant)
+    identify(tenant, "interviews", mine.interview_id, secret)
+    identify(tenant, "interviews", theirs.interview_id, secret)
+    identify(tenant, "interviews", third.interview_id, secret.upper())
+    person = a_candidate(tenant)
+    identify(tenant, "candidates", person.id, secret)
+    for wanted in (secret, f" {secret}\t"):
+        answer = found_by_external_id(viewer, wanted)
+        assert set(attempts_in(answer)) == {str(mine.id), str(theirs.id)}
+        assert "Found by external id" in answer.text
+        assert f"Candidate <code>{person.id}</code> of company" in answer.text
+        for text_ in (answer.text, caplog.text, str(answer.request.url)):
+            assert secret not in text_
+            assert "ada.byron" not in text_
+    assert attempts_in(found_by_external_id(viewer, secret.upper())) == [str(third.id)]
+
+
+def test_external_id_may_look_like_an_id_or_a_number(tenant: Tenant, viewer: httpx.Client) -> None:
+    attempt = a_pending_attempt(tenant)
+    for external_id in (str(uuid4()), a_number(), "4711", "CA" + "0" * 32, "x" * 255, "ﬁ 💬"):
+        identify(tenant, "interviews", attempt.interview_id, external_id)
+        assert attempts_in(found_by_external_id(viewer, external_id)) == [str(attempt.id)], external_id
+        assert str(attempt.id) not in found(viewer, external_id).text
+
+
+def test_external_id_of_a_deleted_resource_is_not_found(tenant: Tenant, viewer: httpx.Client) -> None:
+    attempt = a_pending_attempt(tenant)
+    identify(tenant, "interviews", attempt.interview_id, "ats-4711")
+    tenant.change("UPDATE interviews SET deleted_at = updated_at")
+    for wanted in ("ats-4711", "ats-471", "%", "ats_4711", "ats-4711' OR true --"):
+        answer = found_by_external_id(viewer, wanted)
+        assert attempts_in(answer) == []
+        assert "No interview, candidate or job of any company has this external id." in answer.text
+
+
+@pytest.mark.parametrize(("wanted", "problem"), [("", "Enter what"), (" ", "Enter what"), ("x" * 256, "at most 255")])
+def test_wrong_external_id_is_refused(viewer: httpx.Client, wanted: str, problem: str) -> None:
+    answer = found_by_external_id(viewer, wanted)
+    assert answer.status_code == UNPROCESSABLE
+    assert problem in answer.text
+
+
+def test_external_id_of_many_companies_is_cut(tenant: Tenant, find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find_module, "MAX_LISTED", 2)
+    for table in ("interviews", "candidates"):
+        a_pending_attempt(tenant)
+        tenant.change(f"UPDATE {table} SET external_id = 'a' WHERE id = (SELECT max(id::text)::uuid FROM {table})")
+    findings = find.external_id("a")
+    assert len(findings.rows) == 2
+    assert findings.are_rows_cut
+    assert not find.external_id("b").are_rows_cut
+
+
+def test_external_id_takes_as_many_statements_as_a_number(
+    tenant: Tenant, find: Find, operators_database: Database
+) -> None:
+    attempt = a_pending_attempt(tenant)
+    identify(tenant, "interviews", attempt.interview_id, "a")
+    find.text(a_number())
+    counts = set()
+    for act, wanted in ((find.external_id, "a"), (find.external_id, "b"), (find.text, a_number())):
+        with statements_of(operators_database) as sent:
+            act(wanted)
+        counts.add(len(sent))
+    assert len(counts) == 1
+
+
+# ---- the functions
 
 
 def test_function_matches_whole_numbers_only(tenant: Tenant, operators_database: Database) -> None:
@@ -218,6 +305,8 @@ def test_other_roles_may_not_search_numbers(logins: Logins) -> None:
     api = Database(logins.api, pool_size=1, bound=True)
     with pytest.raises(ProgrammingError, match="permission denied"), api.reading() as stores:
         stores.connection.execute(text("SELECT candidates_of_number('{}', 1)"))
+    with pytest.raises(ProgrammingError, match="permission denied"), api.reading() as stores:
+        stores.connection.execute(text("SELECT resources_of_external_id('{}', 1)"))
     api.close()
 
 
