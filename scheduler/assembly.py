@@ -59,6 +59,7 @@ from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import Submit
 from scheduler.use_cases.submit_message import Messages
+from scheduler.use_cases.webhooks.notices import Notices
 
 if TYPE_CHECKING:
     from scheduler.oidc.sign_in import SignIn
@@ -110,6 +111,7 @@ class WorkerUseCases:
     erase: Erase
     alarm_posts: AlarmPosts
     number_events: NumberEvents
+    notices: Notices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +269,7 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         erase=Erase(context, hints),
         alarm_posts=AlarmPosts(database, alarm_receiver(settings), now),
         number_events=NumberEvents(database, hints, now),
+        notices=Notices(database, mailer(settings), now),
     )
 
 

@@ -232,6 +232,11 @@ def number_events(_: list[str]) -> None:
     use_cases().number_events.all()
 
 
+@app.task(name=names.NOTIFY_OWNERS, base=QuietTask)  # type: ignore[untyped-decorator]
+def notify_owners(_: list[str]) -> None:
+    use_cases().notices.send()
+
+
 @app.task(name=names.DELIVER, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def deliver(_: list[str]) -> None:
     if _Deliverer.one is None:

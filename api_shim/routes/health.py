@@ -209,6 +209,16 @@ def _counted_metrics(counted: Counted) -> bytes:
         ),
         ("erasures_open", "Deleted companies that are not fully erased yet.", counted.erasures.count),
         ("erasures_oldest_seconds", "Time since the oldest of them was deleted.", _seconds(counted.erasures.oldest)),
+        (
+            "webhook_deliveries_waiting",
+            "Deliveries to webhooks that wait to be sent. 10001 means more than 10,000.",
+            counted.webhooks.count,
+        ),
+        (
+            "webhook_deliveries_oldest_seconds",
+            "Time since the oldest delivery to a webhook that is not failing was due.",
+            _seconds(counted.webhooks_late),
+        ),
     ):
         Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
     tally_metrics.register(registry, counted.totals)

@@ -65,3 +65,27 @@ class ClaimedDelivery:
     message: Message
     is_slow: bool
     """The last answer of its endpoint was late."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A mail that a webhook was disabled, taken for one try."""
+
+    endpoint_id: UUID
+    company_id: UUID | None
+    company_name: str | None = field(repr=False)
+    email: str | None = field(repr=False)
+    """The address of the company's owner. None: it has none, or the webhook belongs to an ATS."""
+    disabled_at: datetime
+    cause: str
+    tries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingDeliveries:
+    """Deliveries that wait to be sent, without those of endpoints that are inactive or disabled."""
+
+    count: int
+    """Counted up to 10,001."""
+    oldest_at: datetime | None
+    """The time at which the oldest was due. Endpoints whose circuit is open are left out."""

@@ -390,7 +390,7 @@ def _end_conditions(only: AttemptFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if only.state is ListState.FINISHED:
         conditions.append(attempts.c.ended_at.is_not(None))
-    elif only.state in END_STATES:
+    elif only.state is not None and only.state in END_STATES:
         conditions.append(among(attempts.c.state, [each.value for each in END_STATES[only.state]]))
     if only.reason is not None:
         conditions.append(attempts.c.reason == only.reason.value)

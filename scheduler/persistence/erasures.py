@@ -58,6 +58,7 @@ from scheduler.persistence.tables import (
     reresolutions,
     stray_calls,
     users,
+    webhook_deliveries,
     webhook_endpoints,
 )
 
@@ -194,7 +195,7 @@ class Erasures(Store):
             lambda: self._of(agents, "agents", company_id, limit),
             lambda: self._of(phone_numbers, "phoneNumbers", company_id, limit),
             lambda: _some({"carrierBackoffs": CarrierBackoffs(self._connection).forget_company(company_id)}),
-            lambda: self._of(webhook_endpoints, "webhooks", company_id, limit),
+            lambda: self._webhooks(company_id, limit),
             lambda: self._of(reresolutions, "reresolutions", company_id, limit),
             lambda: self._of(invitations, "invitations", company_id, limit),
             lambda: self._members(company_id, limit),
@@ -237,7 +238,22 @@ class Erasures(Store):
         of_company = events.c.company_id.between(company_id, company_id)
         is_kept = and_(events.c.type == EventType.COMPANY_DELETED.value, events.c.ats_principal_id.is_not(None))
         some = select(events.c.id).where(of_company, not_(is_kept)).order_by(events.c.company_id).limit(limit)
-        return _some({"events": self._delete(events, events.c.id == any_(func.array(some.scalar_subquery())))})
+        ids = self._connection.execute(some).scalars()
+        return _some(
+            {
+                "deliveries": self._delete(webhook_deliveries, among(webhook_deliveries.c.event_id, ids)),
+                "events": self._delete(events, among(events.c.id, ids)),
+            }
+        )
+
+    def _webhooks(self, company_id: UUID, limit: int) -> Counts:
+        ids = self._locked(webhook_endpoints, company_id, limit)
+        return _some(
+            {
+                "deliveries": self._delete(webhook_deliveries, among(webhook_deliveries.c.endpoint_id, ids)),
+                "webhooks": self._delete(webhook_endpoints, among(webhook_endpoints.c.id, ids)),
+            }
+        )
 
     def _events(self, attempt_ids: Sequence[UUID]) -> int:
         # Skip locked events: their worker waits for the interview that we have locked. Once their token is deleted

@@ -12,20 +12,24 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, TextClause, delete, func, select, text
+from sqlalchemy import ColumnElement, TextClause, and_, delete, func, select, text
 
 from scheduler.domain.partner_event import EventFilter, EventPage, NewEvent, PartnerEvent
 from scheduler.ids import new_id
 from scheduler.persistence.connection import Connection
-from scheduler.persistence.many import as_json
+from scheduler.persistence.many import among, as_json
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Statements, Store, Write
-from scheduler.persistence.tables import events
+from scheduler.persistence.tables import events, webhook_deliveries
+from scheduler.persistence.tallies import ADD as ADD_TALLY
+from scheduler.rules.tallies import WEBHOOK_DELIVERIES, Amount, key_of
 
 _LOCK = 4_302_201
 """The advisory lock of the transaction that numbers events. It has no meaning elsewhere."""
 _MOST_READ = 5_000
 """Events that one page reads at most. A filter that matches few of them gets a short page, and continues."""
+
+_FAILED = key_of(WEBHOOK_DELIVERIES, "FAILED")
 
 _FACTS = {"candidateId": "candidate_id", "jobId": "job_id", "externalId": "external_id"}
 """The ids that numbering reads from the interview."""
@@ -173,11 +177,18 @@ class Events(Store):
         return EventPage(events=found, after=last.last_scanned or after, has_more=bool(last.count_scanned == scanned))
 
     def forget(self, before: datetime, limit: int) -> int:
-        """Delete events before then. Places are given in the order of time, so the oldest have the lowest."""
+        """Delete events before then, with their deliveries. Those that still wait count as failed.
+
+        Places are given in the order of time, so the oldest have the lowest.
+        """
         entries = select(events.c.id, events.c.occurred_at).where(events.c.place.is_not(None))
         oldest = entries.order_by(events.c.place).limit(limit).subquery()
-        old = select(oldest.c.id).where(oldest.c.occurred_at < before)
-        return self._connection.execute(delete(events).where(events.c.id.in_(old))).rowcount
+        ids = self._connection.execute(select(oldest.c.id).where(oldest.c.occurred_at < before)).scalars().all()
+        of_old = and_(among(webhook_deliveries.c.event_id, ids), webhook_deliveries.c.finished_at.is_(None))
+        failed = self._connection.execute(delete(webhook_deliveries).where(of_old)).rowcount
+        if failed:
+            self._connection.write(ADD_TALLY, _FAILED, (_FAILED, Amount(n=failed)))
+        return self._connection.execute(delete(events).where(among(events.c.id, ids))).rowcount
 
 
 def has_reader(company_id: ColumnElement[UUID]) -> ColumnElement[bool]:

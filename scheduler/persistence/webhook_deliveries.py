@@ -13,9 +13,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.partner_event import EventType
 from scheduler.domain.webhook import WebhookAnswer
-from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState, Message
+from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState, Message, WaitingDeliveries
 from scheduler.ids import new_id
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import as_json
@@ -111,6 +112,21 @@ _WORK = text(f"""
            EXISTS (SELECT FROM webhook_endpoints w WHERE {_MAY_TAKE}) AS is_one_due
 """)  # noqa: S608 - as above
 
+_WAITING = text("""
+    SELECT (SELECT count(*) FROM (
+                SELECT FROM webhook_endpoints w
+                JOIN webhook_deliveries d ON d.endpoint_id = w.id AND d.state = 'WAITING'
+                WHERE w.is_active AND w.disabled_at IS NULL
+                LIMIT :most) AS counted) AS count,
+           (SELECT min(first.send_at)
+            FROM webhook_endpoints w
+            CROSS JOIN LATERAL (
+                SELECT d.send_at FROM webhook_deliveries d
+                WHERE d.endpoint_id = w.id AND d.state = 'WAITING' AND NOT d.is_replay AND d.send_at <= :now
+                ORDER BY d.send_at LIMIT 1) AS first
+            WHERE w.is_active AND w.disabled_at IS NULL AND w.circuit_opened_at IS NULL) AS oldest_at
+""")
+
 _SAVE_DELIVERIES = """
     UPDATE webhook_deliveries d
     SET state = g.state, tries = g.tries, send_at = g.send_at, first_failed_at = g.first_failed_at,
@@ -200,6 +216,11 @@ class ServedEndpoint:
 class WebhookDeliveries(Store):
     def work(self, now: datetime) -> Work:
         return from_row(Work, self._connection.execute(_WORK, _instants(now)).one())
+
+    def waiting(self, now: datetime) -> WaitingDeliveries:
+        """Count waiting deliveries, in columns that the counting role may read."""
+        row = self._connection.execute(_WAITING, {"now": now, "most": COUNTED_UP_TO + 1}).one()
+        return from_row(WaitingDeliveries, row)
 
     # ---- claims
 

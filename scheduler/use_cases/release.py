@@ -154,10 +154,13 @@ class Release:
         self._hints.send(tasks.SETTLE)
         with self._database.reading() as stores:
             due = stores.invitations.is_one_due(self.now())
+            is_noticed = stores.webhook_notices.is_one_due(self.now())
             is_alarmed = stores.alarms.is_one_to_post(self.now())
             is_older = stores.attempts.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
             self._hints.send(tasks.INVITE)
+        if is_noticed:
+            self._hints.send(tasks.NOTIFY_OWNERS)
         if is_alarmed:
             self._hints.send(tasks.POST_ALARMS)
         if is_older:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
+from scheduler.domain.webhook_delivery import WaitingDeliveries
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.rules.tallies import Amount, Key
 from scheduler.use_cases.explain import Carrier, Explain, Waiting, carriers_in
@@ -21,6 +23,9 @@ class Counted:
     commands: Mapping[UUID, Commands]
     callbacks_quarantined: int
     erasures: OpenErasures
+    webhooks: WaitingDeliveries
+    webhooks_late: timedelta | None
+    """Time since the oldest of them was due."""
     alarms: Mapping[str, int]
     """Open alarms by kind."""
     totals: Mapping[Key, Amount]
@@ -41,6 +46,7 @@ class Counts:
         """
         with self._database.counting() as stores:
             now = self._now()
+            webhooks = stores.webhook_deliveries.waiting(now)
             return Counted(
                 attempts=self._explain.waiting_in(stores),
                 carriers=carriers_in(stores),
@@ -48,6 +54,8 @@ class Counts:
                 commands=commands_in(stores, now),
                 callbacks_quarantined=stores.carrier_events.count_quarantined(),
                 erasures=erasures_in(stores, now),
+                webhooks=webhooks,
+                webhooks_late=None if webhooks.oldest_at is None else now - webhooks.oldest_at,
                 alarms=stores.alarms.count_open(),
                 totals=stores.tallies.totals(),
             )

@@ -244,11 +244,11 @@ def test_calls_of_a_company_are_found_by_creation_and_change(
     rows = all_listed(viewer, state=state, company=company)
     assert len(rows) >= 2
     first, second = rows[:2]
-    for number, each in enumerate(rows):
-        days = {first: 1, second: 2}.get(each, 3 + number)
+    for number, row in enumerate(rows):
+        days = {first: 1, second: 2}.get(row, 3 + number)
         change = "UPDATE attempts SET created_at = :created, updated_at = :changed WHERE id = :id"
         created = datetime(2025, 1, days, tzinfo=UTC)
-        tenant.change(change, created=created, changed=created + timedelta(days=365), id=each)
+        tenant.change(change, created=created, changed=created + timedelta(days=365), id=row)
     tenant.change("UPDATE interviews SET created_at = '2025-01-01'")
 
     def found(**fields: str) -> set[UUID]:

@@ -9,6 +9,7 @@ import pytest
 
 from scheduler.lifecycle.policy import Policy
 from scheduler.rules import retention
+from scheduler.rules.tallies import WEBHOOK_DELIVERIES, key_of
 from scheduler.use_cases.operations import purge as purging
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.release import Release
@@ -24,6 +25,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
 )
 from tests.use_cases.conftest import finish, is_claimed, see_leg
+from tests.use_cases.webhooks.endpoints import Webhooks
 
 A_MOMENT = timedelta(microseconds=1)
 Made = Callable[[Tenant], object]
@@ -85,6 +87,17 @@ def a_session(tenant: Tenant) -> None:
 def a_link(tenant: Tenant, **used: datetime) -> None:
     times = dict.fromkeys(("created_at", "expires_at"), tenant.now())
     tenant.insert("sign_in_links", id=uuid4(), token_hash=b"x", created_by="cli:x", role="viewer", **times, **used)
+
+
+def test_waiting_delivery_fails_with_its_old_event(tenant: Tenant, purge: Purge, now: TestClock) -> None:
+    webhooks = Webhooks(tenant=tenant)
+    webhooks.endpoint()
+    webhooks.numbered_event()
+    now.move(retention.EVENTS + A_MOMENT)
+    purge.round()
+    assert (count(tenant, "events"), count(tenant, "webhook_deliveries")) == (0, 0)
+    with tenant.database.reading() as stores:
+        assert stores.tallies.totals()[key_of(WEBHOOK_DELIVERIES, "FAILED")].n == 1
 
 
 @pytest.mark.parametrize(

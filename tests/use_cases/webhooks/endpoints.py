@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
 from scheduler.persistence.database import Database
+from scheduler.setting_secrets import DEVELOPMENT_WEBHOOK_KEY, webhook_keys
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.webhooks.deliver import Deliver, Sender
 from scheduler.webhooks.encryption import Encryption
@@ -15,8 +16,8 @@ from scheduler.webhooks.sender import WebhookSender
 from scheduler.webhooks.signing import new_secret
 from tests.support.builders import RecordingHints, Tenant
 
-KEY = bytes(range(32))
-ENCRYPTION = Encryption([KEY])
+ENCRYPTION = Encryption(webhook_keys(DEVELOPMENT_WEBHOOK_KEY))
+"""With the key of processes in development."""
 TYPE = "interview.scheduled"
 SHORT_S = 0.4
 """The deadline for receivers that never finish."""

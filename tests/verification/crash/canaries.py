@@ -106,7 +106,10 @@ def _around(tenant: Tenant, called: Attempt) -> None:
 
 
 def _for_partners(tenant: Tenant) -> None:
-    """Insert an event of each interview, and a webhook. It is disabled, so that it makes the company no reader."""
+    """Insert an event of each interview, and a webhook with its deliveries.
+
+    It is disabled, so that it makes the company no reader.
+    """
     at = tenant.now()
     of_company = "FROM interviews WHERE company_id = :id"
     tenant.change(
@@ -117,9 +120,10 @@ def _for_partners(tenant: Tenant) -> None:
     tenant.change(
         f"INSERT INTO interview_sequences (interview_id, last) SELECT id, 1 {of_company}", id=tenant.company_id
     )
+    endpoint_id = uuid4()
     tenant.insert(
         "webhook_endpoints",
-        id=uuid4(),
+        id=endpoint_id,
         principal_id=tenant.company_id,
         api_key_id=uuid4(),
         company_id=tenant.company_id,
@@ -133,6 +137,12 @@ def _for_partners(tenant: Tenant) -> None:
         disabled_cause="A_TEST",
         created_at=at,
         updated_at=at,
+    )
+    tenant.change(
+        "INSERT INTO webhook_deliveries (event_id, endpoint_id, place, state, send_at, created_at)"
+        " SELECT id, :endpoint_id, 1, 'WAITING', occurred_at, occurred_at FROM events WHERE company_id = :id",
+        endpoint_id=endpoint_id,
+        id=tenant.company_id,
     )
 
 
@@ -157,6 +167,7 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "events": "events WHERE company_id",
         "sequences": "interview_sequences s JOIN interviews i ON i.id = s.interview_id WHERE i.company_id",
         "webhooks": "webhook_endpoints WHERE company_id",
+        "deliveries": "webhook_deliveries d JOIN events e ON e.id = d.event_id WHERE e.company_id",
         "users": "users u JOIN memberships m ON m.user_id = u.id WHERE m.company_id",
         **{table: f"{table} WHERE company_id" for table in _TABLES_WITH_COMPANY},
     }

@@ -23,6 +23,7 @@ from scheduler.persistence.inbox import StillRunning
 from scheduler.settings import Settings
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult
+from scheduler.use_cases.webhooks.deliver import Deliver
 from tests.support.builders import RecordingHints
 from tests.verification.crash.wrong_clock import REFUSED, WrongClock
 
@@ -39,6 +40,8 @@ def run(environment: Mapping[str, str], step: str, words: Sequence[Any], clock: 
     try:
         if step in API_STEPS:
             API_STEPS[step](assembly.api_use_cases(Settings(), RecordingHints()), *words)
+        elif step == "deliver":
+            _deliver(assembly.deliverer(Settings())._deliver)
         elif step == "look":
             _look(assembly.release(Settings(), RecordingHints()))
         else:
@@ -79,6 +82,12 @@ def _look(release: Release) -> None:
     release.round(resends=True)
 
 
+def _deliver(deliver: Deliver) -> None:
+    """Claim, send and record until nothing is due."""
+    while claims := deliver.claim(16, 16):
+        assert not deliver.record([deliver.send(each) for each in claims])
+
+
 def _settle(worker: WorkerUseCases, rounds: int = 1) -> None:
     for _ in range(rounds):
         worker.settle.round()
@@ -101,5 +110,6 @@ WORKER_STEPS: Mapping[str, Callable[..., object]] = {
     "apply": lambda worker, command_id: worker.apply.command(command_id),
     "hear": lambda worker, event_id: worker.hear.event(event_id),
     "settle": _settle,
+    "number": lambda worker: worker.number_events.all(),
     "erase": _erase,
 }

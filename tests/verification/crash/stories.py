@@ -6,6 +6,7 @@ A story prepares a person until the step is due, suspends that step in the syste
 lets the system finish.
 """
 
+import json
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from scheduler.domain.attempt import Attempt, Phase, Reason
 from scheduler.domain.command import Command, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
@@ -38,6 +40,8 @@ from tests.support.builders import (
     a_pending_attempt,
     of_company,
 )
+from tests.support.webhook_receivers import WebhookReceiver, a_webhook_receiver, answers
+from tests.use_cases.webhooks.endpoints import Webhooks
 from tests.verification.crash.behaviours import BEHAVIOURS, OUTCOME_UNPROVEN, SHORT, Ending
 from tests.verification.crash.canaries import counts
 from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, is_stopped, killed, stopped, thawed
@@ -612,6 +616,55 @@ def _die_before_record(play: Play) -> None:
         play.dialled_twice(attempt)
 
 
+# ---- partners
+
+
+@contextmanager
+def _a_partner(play: Play) -> Iterator[WebhookReceiver]:
+    """Let the company have a webhook for this cell."""
+    with a_webhook_receiver(answers(200)) as receiver:
+        types = ["interview.scheduled", "call_attempt.scheduled"]
+        endpoint_id = Webhooks(tenant=play.tenant).endpoint(receiver.url, events=types)
+        try:
+            yield receiver
+        finally:
+            # Otherwise the calls of later cells have events, too.
+            play.tenant.change("DELETE FROM webhook_endpoints WHERE id = :id", id=endpoint_id)
+            play.tenant.change("DELETE FROM events")
+
+
+def _number(play: Play) -> None:
+    """Kill the numbering of an interview's events. Each has one place and one delivery."""
+    with _a_partner(play):
+        attempt = play.a_pending_attempt()
+        play.dies_and_is_repeated("number")
+        rows = play.tenant.ask(
+            "SELECT e.sequence, d.sequence FROM events e LEFT JOIN webhook_deliveries d ON d.event_id = e.id"
+            " WHERE e.interview_id = :id AND e.type LIKE '%.scheduled' ORDER BY e.place",
+            id=attempt.interview_id,
+        )
+        assert rows == [(1, 1), (2, 2)]
+
+
+def _deliver(play: Play) -> None:
+    """Kill the process that delivers. Each event arrives in the order of the interview, and twice at most."""
+    with _a_partner(play) as receiver:
+        attempt = play.a_pending_attempt()
+        NumberEvents(play.tenant.database, RecordingHints(), play.tenant.now).all()
+        play.dies("deliver")
+        play.tenant.change(
+            "UPDATE webhook_deliveries SET lease_until = :now WHERE claim IS NOT NULL", now=play.tenant.now()
+        )
+        play.twice("deliver")
+        states = play.tenant.ask(
+            "SELECT state FROM webhook_deliveries WHERE interview_id = :id", id=attempt.interview_id
+        )
+        assert [row[0] for row in states] == ["DELIVERED", "DELIVERED"]
+        received = [json.loads(visit.body)["sequence"] for visit in receiver.visits]
+        is_twice = play.cell.failpoint in {"webhooks.sent", "webhooks.recording"}
+        assert received == ([1, 1, 2] if is_twice else [1, 2])
+
+
 STORIES: Mapping[str, Callable[[Play], None]] = {
     "create": _create,
     "delete at the door": _delete_as_it_is_dialled,
@@ -637,4 +690,6 @@ STORIES: Mapping[str, Callable[[Play], None]] = {
     "cancel on record": _cancel_on_record,
     "hang up on record": _hang_up_on_record,
     "die before record": _die_before_record,
+    "number": _number,
+    "deliver": _deliver,
 }

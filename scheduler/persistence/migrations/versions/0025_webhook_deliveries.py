@@ -23,6 +23,10 @@ def upgrade() -> None:
     op.execute(f'CREATE POLICY own_seen ON webhook_deliveries FOR SELECT TO duecall_api USING ({_OWN})')
     op.execute(f'CREATE POLICY own_made ON webhook_deliveries FOR INSERT TO duecall_api WITH CHECK ({_OWN})')
     op.execute(f'CREATE POLICY own_changed ON webhook_deliveries FOR UPDATE TO duecall_api USING ({_OWN})')
+    op.execute('GRANT SELECT (endpoint_id, state, is_replay, send_at) ON webhook_deliveries TO duecall_counter')
+    op.execute('CREATE POLICY counted ON webhook_deliveries FOR SELECT TO duecall_counter USING (true)')
+    op.execute('GRANT SELECT (id, is_active, disabled_at, circuit_opened_at) ON webhook_endpoints TO duecall_counter')
+    op.execute('CREATE POLICY counted ON webhook_endpoints FOR SELECT TO duecall_counter USING (true)')
     op.execute('GRANT SELECT ON webhook_deliveries TO duecall_operator')
     op.execute('CREATE POLICY operator_seen ON webhook_deliveries FOR SELECT TO duecall_operator USING (true)')
 
@@ -89,4 +93,6 @@ def _make_table() -> None:
 
 
 def downgrade() -> None:
+    op.execute('DROP POLICY counted ON webhook_endpoints')
+    op.execute('REVOKE SELECT (id, is_active, disabled_at, circuit_opened_at) ON webhook_endpoints FROM duecall_counter')
     op.drop_table('webhook_deliveries')
