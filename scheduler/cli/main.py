@@ -24,6 +24,7 @@ from scheduler.cli import (  # noqa: F401
     operate,
     quarantine,
     unknown,
+    webhooks,
 )
 from scheduler.cli.app import app, join_help_lines
 from scheduler.cli.output import print_error, print_stopped

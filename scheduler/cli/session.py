@@ -24,6 +24,7 @@ from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.certificates import Certificates
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.database_sessions import DatabaseSessions
+from scheduler.use_cases.operations.encrypt_webhooks import EncryptWebhooks
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
@@ -49,6 +50,7 @@ class OperatorSession:
     database_sessions: DatabaseSessions
     certificates: Certificates
     console_sessions: ConsoleSessions
+    encrypt_webhooks: EncryptWebhooks
     console_url: str
     now: Now
     system: str
@@ -86,6 +88,7 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
             database_sessions=DatabaseSessions(database, now, who),
             certificates=Certificates(database),
             console_sessions=ConsoleSessions(database, context.hasher, now),
+            encrypt_webhooks=EncryptWebhooks(database, assembly.webhook_encryption(chosen)),
             console_url=chosen.console_url,
             now=now,
             system=system,

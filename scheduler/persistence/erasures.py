@@ -234,7 +234,7 @@ class Erasures(Store):
         return _some({**counts, "lines": Lines(self._connection).forget_free(hashes, now)})
 
     def _events_of_company(self, company_id: UUID, limit: int) -> Counts:
-        """Erase partner events, numbered or not. Only the deletion itself is kept, for the ATS."""
+        """Erase partner events with their deliveries. Only the deletion itself is kept, for the ATS."""
         of_company = events.c.company_id.between(company_id, company_id)
         is_kept = and_(events.c.type == EventType.COMPANY_DELETED.value, events.c.ats_principal_id.is_not(None))
         some = select(events.c.id).where(of_company, not_(is_kept)).order_by(events.c.company_id).limit(limit)

@@ -183,7 +183,7 @@ class Events(Store):
         """
         entries = select(events.c.id, events.c.occurred_at).where(events.c.place.is_not(None))
         oldest = entries.order_by(events.c.place).limit(limit).subquery()
-        ids = self._connection.execute(select(oldest.c.id).where(oldest.c.occurred_at < before)).scalars().all()
+        ids = self._connection.execute(select(oldest.c.id).where(oldest.c.occurred_at < before)).scalars()
         of_old = and_(among(webhook_deliveries.c.event_id, ids), webhook_deliveries.c.finished_at.is_(None))
         failed = self._connection.execute(delete(webhook_deliveries).where(of_old)).rowcount
         if failed:

@@ -94,6 +94,7 @@ class WebhookEndpoints(Store):
                 is_active=False,
                 disabled_at=now,
                 disabled_cause=DisabledCause.DELETED.value,
+                notice_at=None,
                 updated_at=now,
             )
         )

@@ -9,6 +9,7 @@ import copy
 import json
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,9 +72,7 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
     if _random.random() < AS_IT_WAS_MADE or case.meta is None:
         return
     if _allowed(case, ParameterLocation.QUERY) and "companyId" in _names(case, "query"):
-        # Only a response contains a cursor that is accepted.
-        kept = {name: value for name, value in (case.query or {}).items() if name != "cursor"}
-        case.query = {**kept, "companyId": HOME}
+        case.query = {**_accepted(case.query or {}), "companyId": HOME}
     if _allowed(case, ParameterLocation.PATH) and case.meta.phase.name is not TestPhase.STATEFUL:
         names = " ".join(case.path_parameters)
         if there := THERE.get(names):
@@ -100,6 +99,12 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
 def _allowed(case: Case[Any], location: ParameterLocation) -> bool:
     """Return whether the document allows this part of the request."""
     return case.meta is not None and not case.meta.is_negative_at(location)
+
+
+def _accepted(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Remove what is mostly refused: a cursor, which only a response contains, and the end of a range with a start."""
+    ends = {f"{name.removesuffix('From')}To" for name in query if name.endswith("From")}
+    return {name: value for name, value in query.items() if name != "cursor" and name not in ends}
 
 
 def _names(case: Case[Any], location: str) -> set[str]:

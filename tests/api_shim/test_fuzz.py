@@ -45,6 +45,7 @@ CHECKS = (
     "ignored_auth",
     "use_after_free",
 )
+WEBHOOK = {"url": "https://hooks.example.com", "events": ["ping"]}
 HOOKS = Path(__file__).parent / "fuzz_hooks.py"
 
 
@@ -259,11 +260,13 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
             "gdprExpiryDate": ["2030-12-31", "2027-02-28"],
             "scheduledAt": [_in_hours(ats, hours) for hours in (1, 20, 100, 400)],
             "expiresAt": [_in_hours(ats, 600)],
+            "url": ["https://hooks.example.com/duecall"],
         },
         "there": {
             "companyId": [[ats.made("/company", {"name": "Another"})["id"]] for _ in range(5)],
             "agentId": [[each] for each in several("/agents", *[{**agent, "type": "ONLINE"}] * 3)],
             "jobId": [[each] for each in several("/jobs", JOB, JOB)],
+            "webhookId": [[ats.made("/webhooks", WEBHOOK)["id"]] for _ in range(3)],
             "candidateId": [[each] for each in several("/candidates", *[candidate()] * 3)],
             "reference": [[f"the interview with {each}"] for each in people],
             "interviewId": [[each["id"]] for each in calls],

@@ -1,7 +1,9 @@
 """Webhooks over HTTP: endpoints of a key, their secrets, and tests."""
 
 import base64
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,13 +12,17 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from scheduler.assembly import webhook_encryption
+from scheduler.assembly import webhook_encryption, webhook_sender
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.webhook_endpoint import MOST_OF_A_KEY
+from scheduler.persistence.database import Database
+from scheduler.use_cases.webhooks.deliver import Deliver
 from scheduler.webhooks.encryption import headers_place, secret_place
 from tests.api_shim.answers import data
 from tests.api_shim.intake import ASYNC, KEY, Intake, meanwhile
+from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
+from tests.support.webhook_receivers import a_webhook_receiver, answers
 
 URL = "https://hooks.example.com/duecall?token=s3cret-in-the-url"
 VALUE = "Bearer s3cret-in-a-header"
@@ -50,6 +56,7 @@ def row(intake: Intake, webhook: dict[str, Any]) -> dict[str, Any]:
 # ---- create, read, change, delete
 
 
+@does("F7-3")
 def test_webhook_is_created_with_the_documented_fields(intake: Intake) -> None:
     principal, key = intake.new_key()
     webhook = made(intake.with_key(key))
@@ -165,6 +172,7 @@ def test_key_has_a_limited_number_of_webhooks(intake: Intake) -> None:
 # ---- whose webhooks
 
 
+@does_not("F7-3")
 def test_webhook_belongs_to_the_key_that_created_it(intake: Intake) -> None:
     webhook = made(intake)
     others = (intake.with_new_key(), intake.with_key_of_its_ats(), intake.with_key_of_another_company())
@@ -444,3 +452,52 @@ def test_other_ats_reaches_no_company_by_a_webhook(intake: Intake) -> None:
     answer = stranger.post(ALL, BODY | {"companyId": str(intake.seeded.company_id)})
     assert code(answer) == (HTTPStatus.FORBIDDEN, "RESOURCE_ACCESS_DENIED")
     assert stranger.ids(ALL) == []
+
+
+# ---- with the process that delivers
+
+
+@contextmanager
+def delivering(intake: Intake) -> Iterator[None]:
+    """Send deliveries as the process `webhooks` does."""
+    database = Database(intake.settings.database("worker"), pool_size=1)
+    deliver = Deliver(database, webhook_sender(intake.settings), webhook_encryption(intake.settings), intake.now)
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(0.02):
+            if results := [deliver.send(each) for each in deliver.claim(4, 4)]:
+                deliver.record(results)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        database.close()
+
+
+def test_ping_arrives_signed_by_both_secrets_with_headers(intake: Intake) -> None:
+    with a_webhook_receiver(answers(204)) as receiver, delivering(intake):
+        webhook = made(intake, url=receiver.url)
+        secrets = webhook["signingSecret"], data(intake.post(of(webhook, "/rotate-secret")))["signingSecret"]
+        test = data(intake.post(of(webhook, "/test")))
+    assert (test["success"], test["httpStatus"]) == (True, HTTPStatus.NO_CONTENT)
+    [visit] = receiver.visits
+    assert (visit.headers["authorization"], visit.headers["x-tenant"]) == (VALUE, "north")
+    assert visit.headers["webhook-id"] == test["deliveryId"]
+    for secret in secrets:
+        body = Webhook(secret).verify(visit.body, visit.headers)
+        assert (body["type"], body["deliveryId"]) == ("ping", test["deliveryId"])
+        assert body["data"] == {"companyId": webhook["companyId"], "webhookId": webhook["id"]}
+
+
+def test_failed_ping_is_no_failure_of_the_webhook(intake: Intake) -> None:
+    with a_webhook_receiver(answers(500)) as receiver, delivering(intake):
+        webhook = made(intake, url=receiver.url)
+        test = data(intake.post(of(webhook, "/test")))
+    assert (test["success"], test["httpStatus"]) == (False, HTTPStatus.INTERNAL_SERVER_ERROR)
+    assert data(intake.get(of(webhook)))["consecutiveFailures"] == 0
+    assert len(receiver.visits) == 1

@@ -38,6 +38,7 @@ _STEPS: tuple[_Forget, ...] = (
     lambda stores, now, limit: stores.retention.forget_history(now - retention.HISTORY, limit),
     lambda stores, now, limit: stores.retention.forget_invitations(now - retention.INVITATIONS, limit),
     lambda stores, now, limit: stores.events.forget(now - retention.EVENTS, limit),
+    lambda stores, _, limit: stores.webhooks.forget_removed(limit),
     lambda stores, now, limit: stores.alarms.forget(now - retention.ALARMS, limit),
     lambda stores, now, limit: stores.console_sessions.forget(now - retention.CONSOLE_SESSIONS, limit),
     lambda stores, now, limit: stores.backoffs.forget(now - retention.BACKOFFS, limit),

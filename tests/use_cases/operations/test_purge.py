@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from scheduler.domain.webhook import DisabledCause
 from scheduler.lifecycle.policy import Policy
 from scheduler.rules import retention
 from scheduler.rules.tallies import WEBHOOK_DELIVERIES, key_of
@@ -231,3 +232,31 @@ def test_command_in_quarantine_for_a_month_is_dropped(tenant: Tenant, purge: Pur
         (forgotten.id, None, "COMMAND_DROPPED")
     ]
     assert tenant.ask("SELECT id FROM inbox WHERE quarantined_at IS NOT NULL AND answer IS NULL") == [(held.id,)]
+
+
+def a_webhook(tenant: Tenant, deliveries: int, **fields: Any) -> None:
+    """Insert an endpoint with deliveries that no process sends."""
+    endpoint_id, at = uuid4(), tenant.now()
+    own = {"id": endpoint_id, "principal_id": uuid4(), "api_key_id": uuid4(), "company_id": tenant.company_id}
+    usual = {"url": "", "events": ["ping"], "max_retries": 9, "timeout_ms": 15_000, "secret": b""}
+    tenant.insert("webhook_endpoints", **(own | usual | {"created_at": at, "updated_at": at} | fields))
+    for place in range(deliveries):
+        event = {"id": uuid4(), "company_id": tenant.company_id, "type": "ping", "occurred_at": at, "data": "{}"}
+        tenant.insert("events", **event)
+        times = {"send_at": at, "created_at": at}
+        ids = {"event_id": event["id"], "endpoint_id": endpoint_id}
+        tenant.insert("webhook_deliveries", **ids, place=place, state="WAITING", **times)
+
+
+def test_deleted_webhook_is_purged_in_batches(
+    tenant: Tenant, purge: Purge, hints: RecordingHints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(purging, "_MAX_BATCHES", 2)
+    a_webhook(tenant, 5, disabled_at=tenant.now(), disabled_cause=DisabledCause.DELETED.value)
+    a_webhook(tenant, 1, disabled_at=tenant.now(), disabled_cause=DisabledCause.GONE.value)
+    purge.round()
+    assert (count(tenant, "webhook_deliveries"), count(tenant, "webhook_endpoints")) == (2, 2)
+    assert hints.rings == [(tasks.PURGE, ())]
+    purge.round()
+    assert (count(tenant, "webhook_deliveries"), count(tenant, "webhook_endpoints")) == (1, 1)
