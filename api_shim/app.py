@@ -31,6 +31,7 @@ from api_shim.routes import (
     invitations,
     jobs,
     phone_numbers,
+    webhook_deliveries,
     webhooks,
 )
 from api_shim.shutdown import on_stop_signal
@@ -105,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         billing,
         events,
         webhooks,
+        webhook_deliveries,
         health,
         docs_page,
     ):

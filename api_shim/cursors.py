@@ -8,6 +8,7 @@ from scheduler.domain.pagination import Cursor, Sort, SortField
 
 _DIRECTIONS = {"asc": False, "desc": True}
 LONGEST = 300
+_PLACES = 2**63
 
 
 class WrongCursor(Exception):
@@ -46,3 +47,23 @@ def cursor_in(name: str, text: str) -> Cursor:
     if not is_ours:
         raise WrongCursor
     return cursor
+
+
+def place_text(name: str, place: int) -> str:
+    """Return the cursor of the list with this name, whose rows have places, in the form that `place_in` reads."""
+    return urlsafe_b64encode(f"{name} {place}".encode("ascii")).decode("ascii").rstrip("=")
+
+
+def place_in(name: str, text: str) -> int:
+    """Read a cursor of the list with this name. Raises WrongCursor."""
+    try:
+        content = urlsafe_b64decode((text + "=" * (-len(text) % 4)).encode("ascii")).decode("ascii")
+        found, digits = content.split(" ")
+        place = int(digits)
+        # Only texts of `place_text` with a place that PostgreSQL can store.
+        is_ours = found == name and place_text(name, place) == text and 0 <= place < _PLACES
+    except ValueError:
+        is_ours = False
+    if not is_ours:
+        raise WrongCursor
+    return place

@@ -16,6 +16,7 @@ AgentId = Annotated[UUID, Path(alias="agentId")]
 InterviewId = Annotated[UUID, Path(alias="interviewId")]
 WebhookId = Annotated[UUID, Path(alias="webhookId")]
 AttemptId = Annotated[UUID, Path(alias="attemptId")]
+DeliveryId = Annotated[UUID, Path(alias="deliveryId")]
 
 
 async def page_query(

@@ -20,17 +20,19 @@ from api_shim.schemas.envelope import Answer, ErrorView
 from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
 from api_shim.schemas.webhook import NewSecretView, WebhookTestView, WebhookView
+from api_shim.schemas.webhook_delivery import ReplayView
 from scheduler.domain.agent import Agent
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import Company
+from scheduler.domain.delivery_history import Replay
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.domain.resource import Resource
 from scheduler.domain.webhook_endpoint import EndpointTest, WebhookEndpoint
-from scheduler.persistence.json_columns import STORY
+from scheduler.persistence.json_columns import STORY, record_from_json
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
 
 
@@ -52,6 +54,8 @@ MAKING = frozenset(
     }
 )
 _SHOWS_SECRET = frozenset({CommandKind.CREATE_WEBHOOK, CommandKind.ROTATE_WEBHOOK})
+_REPLAYING = frozenset({CommandKind.REPLAY_DELIVERY, CommandKind.REPLAY_DELIVERIES})
+"""They are answered before anything is sent."""
 _RETURNS_INTERVIEW = frozenset({CommandKind.CREATE_INTERVIEW, CommandKind.UPDATE_INTERVIEW})
 
 
@@ -99,9 +103,11 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
         return errors.refused(request, done.refusal, headers)
     if kind is CommandKind.DELETE_WEBHOOK:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
-    if done.record is None:
-        return answered(request, True, headers=headers)
     status = HTTPStatus.CREATED if kind in MAKING and not done.existed else HTTPStatus.OK
+    if kind in _REPLAYING:
+        status = HTTPStatus.ACCEPTED
+    if done.record is None:
+        return answered(request, True, status, headers)
     return answered(request, _record_view(kind, done.record), status, headers)
 
 
@@ -119,6 +125,8 @@ def _record_view(kind: CommandKind, record: Resource) -> BaseModel:
             return NewSecretView.of(record) if kind in _SHOWS_SECRET else WebhookView.of(record)
         case EndpointTest():
             return WebhookTestView.of(record, None)
+        case Replay():
+            return ReplayView.of(record)
 
 
 def command_view(request: Request, command: Command, texts: ClientTexts) -> CommandView:
@@ -189,9 +197,21 @@ def _done(request: Request, command: Command, texts: ClientTexts) -> tuple[HTTPS
             return HTTPStatus.CREATED, _attempt(request, command)
         case CommandKind.RESCHEDULE_ATTEMPT | CommandKind.DELETE_ATTEMPT | CommandKind.DELETE_WEBHOOK:
             return HTTPStatus.NO_CONTENT, None
+        case CommandKind.REPLAY_DELIVERY:
+            return HTTPStatus.ACCEPTED, True
+        case CommandKind.REPLAY_DELIVERIES:
+            return HTTPStatus.ACCEPTED, ReplayView.of(_replay(command))
         case _:  # written by the API itself, and the resource has its own URL
             status = created if command.kind in MAKING else HTTPStatus.OK
             return status, _written(command)
+
+
+def _replay(command: Command) -> Replay:
+    assert command.answer is not None
+    assert command.answer.snapshot is not None
+    replay = record_from_json(Replay, command.answer.snapshot, None)
+    assert isinstance(replay, Replay)
+    return replay
 
 
 def _written(command: Command) -> WrittenView | Literal[True]:

@@ -53,6 +53,7 @@ from scheduler.use_cases.resources.jobs import Jobs
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.resources.owners import Invitations, Owners
 from scheduler.use_cases.resources.usage import Usage
+from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries
 from scheduler.use_cases.resources.webhooks import Webhooks
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.context import Context
@@ -88,6 +89,7 @@ class ApiUseCases:
     usage: Usage
     events: Events
     webhooks: Webhooks
+    webhook_deliveries: WebhookDeliveries
     health: Database
     """Only for health checks."""
     command_lookup: CommandLookup
@@ -195,6 +197,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         usage=Usage(database, now),
         events=Events(database),
         webhooks=Webhooks(database, writes, hints, webhook_encryption(settings), https_only=settings.is_production),
+        webhook_deliveries=WebhookDeliveries(database, writes, hints),
         health=for_health,
         command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
         databases=(database, for_keys, for_callbacks, for_health, for_lookups),

@@ -16,3 +16,8 @@ def new_id(now: datetime) -> UUID:
     """
     milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
     return UUID(int=milliseconds << 80 | 7 << 76 | randbits(12) << 64 | 0b10 << 62 | randbits(62))
+
+
+def first_id(at: datetime) -> UUID:
+    """Return a bound of ids: those of rows that were created in this millisecond or later are not below it."""
+    return UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)

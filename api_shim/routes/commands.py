@@ -49,6 +49,8 @@ READS: Mapping[CommandKind, str] = {
     CommandKind.TEST_WEBHOOK: READ_WEBHOOKS,
     CommandKind.RESET_WEBHOOK_CIRCUIT: READ_WEBHOOKS,
     CommandKind.ROTATE_WEBHOOK: READ_WEBHOOKS,
+    CommandKind.REPLAY_DELIVERY: READ_WEBHOOKS,
+    CommandKind.REPLAY_DELIVERIES: READ_WEBHOOKS,
 }
 """Scope required to read a command: the read scope of the resource that it changed."""
 

@@ -112,6 +112,20 @@ class CursorPagination(Wire):
         " number of rows for each page."
     )
 
+    @classmethod
+    def uncounted(cls, limit: int, end: str | None, *, is_first: bool) -> Self:
+        """Show a page of a list that is read by cursors. `end`: the cursor of the next one."""
+        return cls(
+            page=None,
+            limit=limit,
+            total=None,
+            total_is_estimate=False,
+            total_pages=None,
+            has_next_page=end is not None,
+            has_previous_page=not is_first,
+            next_cursor=end,
+        )
+
 
 class CursorPage(Wire, Generic[T]):
     """Items in the requested order."""
@@ -127,14 +141,5 @@ class CursorPage(Wire, Generic[T]):
         if isinstance(listed, Listed):
             counted = Pagination.of(listed)
             return cls(items=items, pagination=CursorPagination.view_of(counted, next_cursor=end))
-        pagination = CursorPagination(
-            page=None,
-            limit=listed.asked.limit,
-            total=None,
-            total_is_estimate=False,
-            total_pages=None,
-            has_next_page=end is not None,
-            has_previous_page=listed.asked.after is not None,
-            next_cursor=end,
-        )
-        return cls(items=items, pagination=pagination)
+        is_first = listed.asked.after is None
+        return cls(items=items, pagination=CursorPagination.uncounted(listed.asked.limit, end, is_first=is_first))

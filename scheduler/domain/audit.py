@@ -35,6 +35,7 @@ class Verb(StrEnum):
     ROTATE_WEBHOOK = "webhook.rotate_secret"
     RESET_WEBHOOK = "webhook.reset"
     DELETE_WEBHOOK = "webhook.delete"
+    REPLAY_DELIVERIES = "webhook.replay"
 
 
 class TargetKind(StrEnum):

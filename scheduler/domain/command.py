@@ -45,6 +45,8 @@ class CommandKind(StrEnum):
     TEST_WEBHOOK = "test_webhook"
     RESET_WEBHOOK_CIRCUIT = "reset_webhook_circuit"
     ROTATE_WEBHOOK = "rotate_webhook_secret"
+    REPLAY_DELIVERY = "replay_delivery"
+    REPLAY_DELIVERIES = "replay_deliveries"
 
 
 OF_OPERATORS = frozenset({CommandKind.DECIDE_OUTCOME, CommandKind.CANCEL_ATTEMPT})

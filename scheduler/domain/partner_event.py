@@ -100,6 +100,8 @@ class EventFilter:
     since: datetime | None = None
     until: datetime | None = None
     """Exclusive."""
+    delivery_success: bool | None = None
+    """False: only events with a delivery to an endpoint of the reader that waits or has failed. True: all others."""
 
 
 @dataclass(frozen=True, kw_only=True)

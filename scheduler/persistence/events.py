@@ -7,15 +7,15 @@ events, and only committed ones: a reader that has read up to a place misses no 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, TextClause, and_, delete, func, select, text
+from sqlalchemy import ColumnElement, and_, delete, func, select, text
 
 from scheduler.domain.partner_event import EventFilter, EventPage, NewEvent, PartnerEvent
-from scheduler.ids import new_id
+from scheduler.ids import first_id, new_id
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import among, as_json
 from scheduler.persistence.rows import AnyRow, from_row
@@ -29,6 +29,9 @@ _LOCK = 4_302_201
 _MOST_READ = 5_000
 """Events that one page reads at most. A filter that matches few of them gets a short page, and continues."""
 
+_NUMBERED_WITHIN = timedelta(minutes=1)
+"""Longer than a transaction: events whose times differ by more are numbered in the order of their times."""
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _FAILED = key_of(WEBHOOK_DELIVERIES, "FAILED")
 
 _FACTS = {"candidateId": "candidate_id", "jobId": "job_id", "externalId": "external_id"}
@@ -109,26 +112,59 @@ class Numbered:
     deliveries: int
 
 
-def _page_of(readable: str) -> TextClause:
-    return text(f"""
-        WITH scanned AS MATERIALIZED (
-            SELECT e.* FROM events e WHERE {readable} = :reader AND e.place > :after ORDER BY e.place LIMIT :scanned
-        ), found AS (
-            SELECT s.* FROM scanned s
-            WHERE (CAST(:types AS text[]) IS NULL OR s.type = ANY (CAST(:types AS text[])))
-              AND (CAST(:since AS timestamptz) IS NULL OR s.occurred_at >= CAST(:since AS timestamptz))
-              AND (CAST(:until AS timestamptz) IS NULL OR s.occurred_at < CAST(:until AS timestamptz))
-            ORDER BY s.place
-            LIMIT :limit
-        )
-        SELECT b.last_scanned, b.count_scanned, f.*
-        FROM (SELECT max(s.place) AS last_scanned, count(*) AS count_scanned FROM scanned s) b
-        LEFT JOIN found f ON true
-        ORDER BY f.place
-    """)  # noqa: S608 - the inserted text is one of two below
-
-
-_PAGE_OF_COMPANY, _PAGE_OF_ATS = _page_of("e.company_id"), _page_of("e.ats_principal_id")
+_PAGE = """
+    WITH bounds AS MATERIALIZED (
+        SELECT greatest(:after, p.after) AS after, p.before
+        FROM event_places(CAST(:first AS uuid), CAST(:last AS uuid)) p
+    ), scanned AS MATERIALIZED (
+        {scanned}
+    ), found AS (
+        SELECT s.* FROM scanned s
+        WHERE s.{readable} = :reader
+          AND (CAST(:types AS text[]) IS NULL OR s.type = ANY (CAST(:types AS text[])))
+          AND (CAST(:since AS timestamptz) IS NULL OR s.occurred_at >= CAST(:since AS timestamptz))
+          AND (CAST(:until AS timestamptz) IS NULL OR s.occurred_at < CAST(:until AS timestamptz))
+          AND (NOT :is_delivered OR NOT EXISTS (
+              SELECT FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
+              WHERE d.event_id = s.id AND d.state <> 'DELIVERED' AND w.principal_id = :principal))
+        ORDER BY s.place
+        LIMIT :limit
+    )
+    SELECT b.last_scanned, b.count_scanned, f.*
+    FROM (SELECT max(s.scanned_place) AS last_scanned, count(*) AS count_scanned FROM scanned s) b
+    LEFT JOIN found f ON true
+    ORDER BY f.place
+"""
+_SCANNED = """
+        SELECT e.*, e.place AS scanned_place FROM events e
+        WHERE e.{readable} = :reader
+          AND e.place > (SELECT b.after FROM bounds b) AND e.place < (SELECT b.before FROM bounds b)
+        ORDER BY e.place
+        LIMIT :scanned
+"""
+# Of all endpoints of the reader. Those that failed may be few among a million, so they are not searched in the events.
+_SCANNED_UNDELIVERED = """
+        SELECT e.*, d.place AS scanned_place FROM (
+            SELECT DISTINCT d.place, d.event_id FROM webhook_endpoints w
+            CROSS JOIN LATERAL (
+                SELECT d.place, d.event_id FROM webhook_deliveries d
+                WHERE d.endpoint_id = w.id AND d.state <> 'DELIVERED'
+                  AND d.place > (SELECT b.after FROM bounds b) AND d.place < (SELECT b.before FROM bounds b)
+                ORDER BY d.place
+                LIMIT :scanned
+            ) d
+            WHERE w.principal_id = :principal
+            ORDER BY d.place
+            LIMIT :scanned
+        ) d
+        LEFT JOIN events e ON e.id = d.event_id
+"""
+_OF_COMPANY, _OF_ATS = "company_id", "ats_principal_id"
+_PAGES = {
+    (readable, is_undelivered): text(_PAGE.replace("{scanned}", scanned).replace("{readable}", readable))
+    for readable in (_OF_COMPANY, _OF_ATS)
+    for is_undelivered, scanned in ((False, _SCANNED), (True, _SCANNED_UNDELIVERED))
+}
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
 _event = partial(from_row, PartnerEvent)
 
@@ -149,27 +185,37 @@ class Events(Store):
         counts = self._connection.execute(_NUMBER, {"limit": limit, "now": now}).one()
         return Numbered(events=counts.events, deliveries=counts.deliveries)
 
-    def page_of_company(self, company_id: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
-        """Return up to `limit` events of a company that follow a place, in the order of places."""
-        return self._page_after(_PAGE_OF_COMPANY, company_id, wanted, after, limit)
+    def page_of_company(
+        self, company_id: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
+    ) -> EventPage:
+        """Return up to `limit` events of a company that follow a place, in the order of places.
+
+        `principal_id`: the reader, whose endpoints decide about `delivery_success`.
+        """
+        return self._page_after(_OF_COMPANY, company_id, wanted, after, limit, principal_id)
 
     def page_of_ats(self, principal_id: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
         """Return events like `page_of_company`, of all companies that the ATS key has created."""
-        return self._page_after(_PAGE_OF_ATS, principal_id, wanted, after, limit)
+        return self._page_after(_OF_ATS, principal_id, wanted, after, limit, principal_id)
 
-    def _page_after(self, page: TextClause, reader: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
+    def _page_after(
+        self, readable: str, reader: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
+    ) -> EventPage:
         # One more than asked for: it tells if another one follows.
         scanned = limit + 1 if wanted == EventFilter() else _MOST_READ
         values = {
+            **place_range(wanted.since, wanted.until),
             "reader": reader,
+            "principal": principal_id,
             "after": after,
             "scanned": scanned,
             "types": None if wanted.types is None else sorted(wanted.types),
             "since": wanted.since,
             "until": wanted.until,
+            "is_delivered": wanted.delivery_success is True,
             "limit": limit + 1,
         }
-        rows = self._connection.execute(page, values).all()
+        rows = self._connection.execute(_PAGES[readable, wanted.delivery_success is False], values).all()
         found = tuple(_event(row) for row in rows if row.id is not None)
         if len(found) > limit:
             return EventPage(events=found[:limit], after=found[limit - 1].place, has_more=True)
@@ -189,6 +235,17 @@ class Events(Store):
         if failed:
             self._connection.write(ADD_TALLY, _FAILED, (_FAILED, Amount(n=failed)))
         return self._connection.execute(delete(events).where(among(events.c.id, ids))).rowcount
+
+
+def place_range(since: datetime | None, until: datetime | None) -> Mapping[str, UUID | None]:
+    """Return the ids by which `event_places` finds the places between which all events of a period lie.
+
+    A minute longer on each side, because events of about the same time are numbered in any order.
+    """
+    return {
+        "first": None if since is None else first_id(max(since, _EARLIEST + _NUMBERED_WITHIN) - _NUMBERED_WITHIN),
+        "last": None if until is None else first_id(min(until, _LATEST - _NUMBERED_WITHIN) + _NUMBERED_WITHIN),
+    }
 
 
 def has_reader(company_id: ColumnElement[UUID]) -> ColumnElement[bool]:

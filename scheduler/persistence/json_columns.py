@@ -13,6 +13,7 @@ from scheduler.domain.agent import Agent
 from scheduler.domain.candidate import Candidate, NewCandidate
 from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
+from scheduler.domain.delivery_history import Replay
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.job import Job, NewJob
 from scheduler.domain.resource import Resource
@@ -39,6 +40,7 @@ _RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
         frozenset({"url", "name", "description", "header_names", "signing_secret"}),
     ),
     EndpointTest: (TypeAdapter(EndpointTest), frozenset()),
+    Replay: (TypeAdapter(Replay), frozenset()),
 }
 """Fields that a stored answer leaves out, because they identify a person, or may do so, or are secret."""
 

@@ -52,6 +52,7 @@ from scheduler.persistence.unknown_outcomes import UnknownOutcomes
 from scheduler.persistence.usage import Usage
 from scheduler.persistence.webhook_deliveries import WebhookDeliveries
 from scheduler.persistence.webhook_endpoints import WebhookEndpoints
+from scheduler.persistence.webhook_history import WebhookHistory
 from scheduler.persistence.webhook_notices import WebhookNotices
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
@@ -153,6 +154,7 @@ class Stores:
         self.webhook_deliveries = WebhookDeliveries(statements)
         self.webhooks = WebhookEndpoints(statements)
         self.webhook_notices = WebhookNotices(statements)
+        self.webhook_history = WebhookHistory(statements)
 
     def instant(self, now: Now) -> datetime:
         """Read `now` for this transaction to write. Its clock was compared with the database's.

@@ -948,6 +948,13 @@ webhook_deliveries = Table(
         postgresql_where=text("state = 'WAITING'"),
     ),
     Index("ix_webhook_deliveries_in_flight", "endpoint_id", postgresql_where=text("claim IS NOT NULL")),
+    # For the history: those that failed may be few among a million.
+    Index(
+        "ix_webhook_deliveries_undelivered",
+        "endpoint_id",
+        "place",
+        postgresql_where=text("state <> 'DELIVERED'"),
+    ),
     Index(
         "ix_webhook_deliveries_in_order",
         "endpoint_id",

@@ -46,6 +46,7 @@ _LISTS = {
     "agent": "GET /agents",
     "callAttempt": "GET /interviews/{id}/call-attempts",
     "candidate": "GET /candidates",
+    "delivery": "GET /webhooks/{id}/deliveries",
     "interview": "GET /interviews",
     "job": "GET /jobs",
     "phoneNumber": "GET /phone-numbers",

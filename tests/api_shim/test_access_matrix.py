@@ -15,6 +15,7 @@ import pytest
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
 from scheduler.use_cases.resources.keys import ALL_SCOPES
+from tests.api_shim.answers import data
 from tests.api_shim.bodies import FIRST_NAME, JOB, NUMBER, TOMORROW, candidate
 from tests.api_shim.document_operations import documented, example_of
 from tests.api_shim.intake import PEPPER, Intake, Worker
@@ -152,8 +153,15 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
         "interviewId": interview["id"],
         "attemptId": interview["callAttempts"][0]["id"],
         "reference": "the interview",
-        "webhookId": ats.made("/webhooks", {**WEBHOOK, "companyId": company})["id"],
+        **_webhook(ats, {"companyId": company}),
     }
+
+
+def _webhook(client: Intake, body: Mapping[str, Any]) -> dict[str, str]:
+    """A webhook with a delivery."""
+    webhook_id = client.made("/webhooks", {**WEBHOOK, **body})["id"]
+    test = client.post(f"/webhooks/{webhook_id}/test", headers={"Prefer": "respond-async"})
+    return {"webhookId": webhook_id, "deliveryId": data(test)["deliveryId"]}
 
 
 # ---- keys with access
@@ -173,7 +181,7 @@ def test_a_regular_key_of_the_company_reaches_it(world: World, operation: Operat
     if operation.is_about_a_webhook:
         with _unchanged(world.intake):
             assert world.send(world.regular, operation, None).status_code == 404
-        world = replace(world, ids={"webhookId": world.regular.made("/webhooks", WEBHOOK)["id"]})
+        world = replace(world, ids=_webhook(world.regular, {}))
     if operation.params != ["reference"]:
         answer = world.send(world.regular, operation, world.other_company)
         assert answer.is_success, f"companyId of a regular key is ignored: {answer.text}"

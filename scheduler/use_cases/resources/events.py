@@ -1,5 +1,6 @@
 """Events: what partners read about their interviews, calls and companies."""
 
+from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.partner_event import EventFilter, EventPage, EventType
@@ -20,6 +21,7 @@ class Events:
         types: frozenset[EventType] | None = None,
         period: tuple[str | None, str | None] = (None, None),
         *,
+        delivery_success: bool | None = None,
         after: int,
         limit: int,
     ) -> EventPage:
@@ -28,16 +30,18 @@ class Events:
         `period` has the texts of the request. The end is exclusive. Without `company_id`, an ATS key reads also that a
         company was deleted. Raises InvalidDateFormat, AccessDenied, DatabaseAway.
         """
-        since, until = period
-        wanted = EventFilter(
-            types=types,
-            since=None if since is None else instant_of(since, "from"),
-            until=None if until is None else instant_of(until, "to"),
-        )
+        since, until = bounds_of(period)
+        wanted = EventFilter(types=types, since=since, until=until, delivery_success=delivery_success)
         with self._database.reading(principal) as stores:
             own = principal.company_id if principal.kind is KeyKind.REGULAR else company_id
             if own is None:
                 return stores.events.page_of_ats(principal.id, wanted, after, limit)
             if not stores.keys.reach(principal, own):
                 raise AccessDenied
-            return stores.events.page_of_company(own, wanted, after, limit)
+            return stores.events.page_of_company(own, wanted, after, limit, principal.id)
+
+
+def bounds_of(period: tuple[str | None, str | None]) -> tuple[datetime | None, datetime | None]:
+    """Parse the texts of a request, `from` and `to`. Raises InvalidDateFormat."""
+    since, until = period
+    return None if since is None else instant_of(since, "from"), None if until is None else instant_of(until, "to")

@@ -11,6 +11,7 @@ from scheduler.domain.agent import Agent
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Answer, Command, CommandKind, Refusal, refusal_of
 from scheduler.domain.company import Company
+from scheduler.domain.delivery_history import Replay
 from scheduler.domain.job import Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, Refused
@@ -42,6 +43,7 @@ _RECORD_OF: dict[CommandKind, type[Resource]] = {
     CommandKind.RESET_WEBHOOK_CIRCUIT: WebhookEndpoint,
     CommandKind.ROTATE_WEBHOOK: WebhookEndpoint,
     CommandKind.TEST_WEBHOOK: EndpointTest,
+    CommandKind.REPLAY_DELIVERIES: Replay,
 }
 _OUTLIVES_ITS_COMPANY = frozenset({CommandKind.CREATE_COMPANY, CommandKind.DELETE_COMPANY})
 """Answers not erased with their company: a repeated request would create it again, or find that it never existed."""
@@ -204,6 +206,8 @@ def _current_record(stores: Stores, kind: type[Resource], command: Command) -> R
     """Return the current record, or None if it has been deleted."""
     assert command.answer is not None
     assert command.answer.snapshot is not None
+    if kind is Replay:
+        return None  # it never changes
     record_id = UUID(command.answer.snapshot["id"])
     if kind is Company:
         return stores.companies.get(record_id)

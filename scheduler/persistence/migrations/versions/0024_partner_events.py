@@ -90,6 +90,7 @@ def upgrade() -> None:
     op.execute(f"GRANT INSERT ({_NEW}) ON events TO duecall_operator")
     op.execute(f"CREATE POLICY operator_made ON events FOR INSERT TO duecall_operator WITH CHECK ({_OF_OPERATORS})")
     _make_kept()
+    _make_places()
 
 
 def _make_kept() -> None:
@@ -154,6 +155,27 @@ def _make_kept() -> None:
     for function in _FUNCTIONS:
         op.execute(f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC")
         op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO duecall_api, duecall_worker, duecall_operator")
+
+
+def _make_places() -> None:
+    """The places between which lie all events that occurred in a period. Both are outside of it.
+
+    Found by two ids, which begin with the time. A function, because a policy would search the events of one company for
+    them, and a company may have none near that time.
+    """
+    schema = op.get_bind().execute(text("SELECT quote_ident(current_schema())")).scalar_one()
+    op.execute(f"""
+        CREATE FUNCTION event_places(since uuid, until uuid, OUT after bigint, OUT before bigint)
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $function$
+            SELECT coalesce((SELECT e.place FROM {schema}.events e WHERE e.id < since AND e.place IS NOT NULL
+                             ORDER BY e.id DESC LIMIT 1), 0),
+                   coalesce((SELECT e.place FROM {schema}.events e WHERE e.id >= until AND e.place IS NOT NULL
+                             ORDER BY e.id LIMIT 1), 9223372036854775807)
+        $function$
+    """)
+    op.execute("REVOKE ALL ON FUNCTION event_places(uuid, uuid) FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION event_places(uuid, uuid) TO duecall_api, duecall_worker, duecall_operator")
 
 
 def _make_tables() -> None:
@@ -250,6 +272,7 @@ def _make_tables() -> None:
 
 def downgrade() -> None:
     op.execute("DROP POLICY own_webhook_made ON audit")
+    op.execute("DROP FUNCTION event_places(uuid, uuid)")
     for function in _FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}")
     for table in reversed(_TABLES):

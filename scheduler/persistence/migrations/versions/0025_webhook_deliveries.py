@@ -81,6 +81,12 @@ def _make_table() -> None:
         postgresql_where=text("state = 'WAITING'"),
     )
     op.create_index(
+        'ix_webhook_deliveries_undelivered',
+        'webhook_deliveries',
+        ['endpoint_id', 'place'],
+        postgresql_where=text("state <> 'DELIVERED'"),
+    )
+    op.create_index(
         'ix_webhook_deliveries_in_order',
         'webhook_deliveries',
         ['endpoint_id', 'interview_id', 'sequence'],

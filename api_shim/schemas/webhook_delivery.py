@@ -1,0 +1,88 @@
+"""Response schemas for deliveries to webhooks and their replays."""
+
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from fastapi.openapi.models import Example
+from pydantic import Field
+
+from api_shim.schemas.envelope import Answer, CursorPage
+from scheduler.domain.delivery_history import Delivery, DeliveryState, Replay
+from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook import ErrorKind
+from scheduler.wire.camel_model import Wire
+
+
+class DeliveryView(Wire):
+    """An event for a webhook, with the outcome of the last try. Nothing of the receiver's answer but its status."""
+
+    delivery_id: UUID = Field(description="Id of the event, the same at each try and each replay.")
+    type: EventType
+    timestamp: datetime = Field(description="Time of the event.")
+    state: DeliveryState
+    tries: int = Field(description="Requests that were sent, since the last replay if there was one.")
+    next_try_at: datetime | None = Field(
+        description="The earliest time of the next try. Null unless `state` is WAITING. Nothing is sent while the"
+        " webhook is not active."
+    )
+    last_tried_at: datetime | None
+    last_status: int | None = Field(description="HTTP status of the last answer, or null if there was none.")
+    last_error_kind: ErrorKind | None = Field(description="Why the last try failed. Null if it did not.")
+    duration_ms: int | None = Field(description="Milliseconds that the last try took.")
+    created_at: datetime
+    finished_at: datetime | None = Field(description="Null while `state` is WAITING.")
+    is_replay: bool
+    interview_id: UUID | None
+    sequence: int | None
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Self:
+        return cls.view_of(
+            delivery,
+            delivery_id=delivery.event_id,
+            timestamp=delivery.occurred_at,
+            next_try_at=delivery.send_at if delivery.state is DeliveryState.WAITING else None,
+            duration_ms=delivery.last_ms,
+        )
+
+
+class DeliveryPage(CursorPage[DeliveryView]):
+    """Newest event first."""
+
+
+class DeliveriesAnswer(Answer[DeliveryPage]):
+    """Deliveries to a webhook."""
+
+
+class ReplayView(Wire):
+    replayed: int = Field(description="Deliveries that are sent again now, or for the first time.")
+    after: int = Field(description="Send this as `after` to continue.")
+    has_more: bool = Field(
+        description="True if the range may have further deliveries. Send the same request with `after`, and with"
+        " another Idempotency-Key, until this is false."
+    )
+
+    @classmethod
+    def of(cls, replay: Replay) -> Self:
+        return cls.view_of(replay)
+
+
+class ReplayAnswer(Answer[ReplayView]):
+    """Deliveries were replayed."""
+
+
+REPLAYS: dict[str, Example] = {
+    "all of an hour": {
+        "summary": "Every event of an hour",
+        "value": {"from": "2026-04-02T07:00:00Z", "to": "2026-04-02T08:00:00Z"},
+    },
+    "failed ones": {
+        "summary": "What has failed since a time",
+        "value": {"from": "2026-04-02T07:00:00Z", "onlyFailed": True},
+    },
+    "some types": {
+        "summary": "Two types",
+        "value": {"from": "2026-04-02T07:00:00Z", "types": ["interview.completed", "interview.failed"]},
+    },
+}

@@ -1,0 +1,110 @@
+"""The history of deliveries: what was sent to an endpoint of a partner, and which of it is sent again."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from scheduler.domain.partner_event import EventType
+
+REPLAYED_A_BATCH = 200
+"""Deliveries that one statement replays."""
+BATCHES_A_REPLAY = 10
+"""Batches of one replay. A longer one is continued by the client."""
+
+
+class DeliveryState(StrEnum):
+    WAITING = "WAITING"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """An event for an endpoint, with the outcome of the last try."""
+
+    event_id: UUID
+    """Also its id for the partner: the same at each try and each replay."""
+    endpoint_id: UUID
+    type: EventType
+    occurred_at: datetime
+    place: int
+    interview_id: UUID | None
+    sequence: int | None
+    state: DeliveryState
+    is_replay: bool
+    tries: int
+    send_at: datetime
+    """The next try, while it is waiting."""
+    last_tried_at: datetime | None
+    last_status: int | None
+    last_error_kind: str | None
+    last_ms: int | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryFilter:
+    """A filter for deliveries. A field that is None does not filter. The times are those of the events."""
+
+    state: DeliveryState | None = None
+    types: frozenset[EventType] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Exclusive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryPage:
+    """Deliveries of an endpoint, newest first. May be few or none although others follow."""
+
+    deliveries: tuple[Delivery, ...]
+    before: int | None
+    """The place before which the next page begins. None: nothing follows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventReceiver:
+    """An endpoint, as far as it decides which events it wants."""
+
+    id: UUID
+    principal_id: UUID
+    company_id: UUID | None
+    """None: all companies that the ATS key of the principal has created."""
+    events: tuple[str, ...]
+    """The types that it wants."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayFilter:
+    """The deliveries to replay. The times are those of the events."""
+
+    since: datetime
+    until: datetime | None = None
+    """Exclusive."""
+    types: frozenset[EventType] | None = None
+    only_failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayedBatch:
+    """The result of one batch of a replay."""
+
+    replayed: int
+    after: int
+    """The place to continue after."""
+    has_more: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """The result of a replay of several deliveries."""
+
+    id: UUID
+    """The endpoint's."""
+    replayed: int
+    after: int
+    """The place to continue after."""
+    has_more: bool
+    """True if the range has further deliveries, which are not replayed yet."""
