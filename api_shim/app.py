@@ -17,6 +17,7 @@ from api_shim.out_of_memory import ending_the_process
 from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
     agents,
+    batches,
     billing,
     call_attempts,
     call_times,
@@ -99,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         agents,
         phone_numbers,
         interviews,
+        batches,
         call_attempts,
         call_times,
         commands,
@@ -132,7 +134,7 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
 
     alarms = AlarmWriter(assembly.alarm_store(settings, "api"))
     waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
-    batches = CallbackBatches(threads.callbacks, use_cases.hear.store)
+    callbacks = CallbackBatches(threads.callbacks, use_cases.hear.store)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, use_cases.now, lambda: waiter.is_away)
     await run_in_thread(threads.requests, use_cases.database.check_role)
@@ -146,14 +148,14 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
                     waiter=waiter,
                     schema_head=revisions.head(),
                     threads=threads,
-                    store_callback=batches.store,
+                    store_callback=callbacks.store,
                     find_command=CommandReads(threads.requests, use_cases.submit.find_all).find,
                     instance=settings.duecall_instance or None,
                     rate_limits=rate_limits,
                     presence=presence,
                 )
     finally:
-        await batches.finish()
+        await callbacks.finish()
         hints.stop()
         threads.close()
         presence.close()

@@ -67,6 +67,7 @@ async def principal(
     context = app_context(request)
     key = await run_in_thread(context.threads.keys, context.use_cases.keys.authenticate, credentials.credentials)
     context.note_use(key)
+    request.state.key = key
     request.state.rate_limit = rate_limit = await context.rate_limits.count_request(key)
     if rate_limit.exceeded is not None:
         raise too_often(rate_limit.exceeded, context.use_cases.now())

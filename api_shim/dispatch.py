@@ -42,11 +42,12 @@ class Sender(Client):
     request: Request
     asked: RequestOptions
 
-    def hash_of(self, raw: dict[str, Any]) -> bytes:
+    def hash_of(self, raw: dict[str, Any] | bytes) -> bytes:
         """Return a hash that distinguishes this request from others with the same Idempotency-Key."""
         method, url = self.request.method, self.request.url
         path = f"{url.path}?{url.query}"
-        return fingerprint(method.encode(), path.encode(), canonical(raw), self.asked.if_match)
+        body = raw if isinstance(raw, bytes) else canonical(raw)
+        return fingerprint(method.encode(), path.encode(), body, self.asked.if_match)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,28 +162,28 @@ class WriteSender(Sender):
         self,
         kind: CommandKind,
         verb: Callable[Concatenate[WriteRequest, P], WriteResult],
-        raw: dict[str, Any],
+        raw: dict[str, Any] | bytes,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Response:
-        """Run a write in this process and return the response. `raw` is the body as it was sent."""
+        """Run a write in this process and return the response. `raw` is the body as it was sent, or its digest."""
         return responses.written(self.request, kind, await self.carry_out(kind, verb, raw, *args, **kwargs))
 
     async def carry_out(
         self,
         kind: CommandKind,
         verb: Callable[Concatenate[WriteRequest, P], WriteResult],
-        raw: dict[str, Any],
+        raw: dict[str, Any] | bytes,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> WriteResult:
-        """Run a write in this process. `raw` is the body as it was sent."""
+        """Run a write in this process. `raw` is the body as it was sent, or its digest."""
         sent = WriteRequest(
             kind=kind,
             principal=self.principal,
             idempotency_key=self.asked.idempotency_key,
             request_hash=self.hash_of(raw),
-            fields=of_write(kind, raw),
+            fields={} if isinstance(raw, bytes) else of_write(kind, raw),
             command_id=new_id(self.use_cases.now()),
             trace_id=self.request.state.trace_id,
         )

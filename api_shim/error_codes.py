@@ -36,6 +36,8 @@ contains `Retry-After` only if repeating the request cannot carry it out twice.
 
 _CAUSES: Mapping[str, str] = {
     "API_KEY_SUSPENDED": "any request with a key",
+    "BATCH_FINISHED": "`POST /batches/{id}/pause` or `…/resume` (F7-10)",
+    "BATCH_TOO_LARGE": "`POST /batches` (F7-10)",
     "CALL_ATTEMPTS_NOT_SUPPORTED": "an invoke of an ONLINE interview (F4-5)",
     "CALL_ATTEMPT_IN_PROGRESS": "moving, deleting or invoking while a call is in progress (F4-4)",
     "CALL_ATTEMPT_NOT_PENDING": "moving an attempt that is over (F4-2, F4-10)",
@@ -47,6 +49,7 @@ _CAUSES: Mapping[str, str] = {
     "CONSENT_EXPIRED": "a call request (F2-12)",
     "CONTACT_REQUIRED": "`PATCH /candidates/{id}`",
     "CONTENT_TYPE_NOT_JSON": "any request with a body",
+    "CONTENT_TYPE_NOT_BATCH": "`POST /batches`",
     "EXTERNAL_ID_REUSED": "a request with `externalId`",
     "IDEMPOTENCY_IN_PROGRESS": "any request with an `Idempotency-Key`",
     "IDEMPOTENCY_KEY_REUSED": "any request with an `Idempotency-Key`",

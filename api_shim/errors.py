@@ -22,6 +22,7 @@ from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
 from scheduler.persistence.errors import ClockWrong, CommitInDoubt, DatabaseAway, LockTaken
 from scheduler.wire.field_errors import field_errors, invalid_fields
+from scheduler.wire.json_values import LARGEST_BODY
 
 STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.InvalidRequest.__name__: HTTPStatus.BAD_REQUEST,
@@ -55,16 +56,11 @@ FRAMEWORK = {
 
 
 class BodyTooLarge(HTTPException):
-    """The body is larger than 64 KiB. Raised by all code that reads the body."""
+    """The body is larger than its route allows. Raised by all code that reads the body."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LARGEST_BODY) -> None:
         super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-
-
-class MalformedJson(refusals.InvalidRequest):
-    """The body is not JSON."""
-
-    code = "MALFORMED_JSON"
+        self.limit = limit
 
 
 class WrongContentType(refusals.InvalidRequest):
@@ -147,11 +143,19 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
             return _answer(request, HTTPStatus.FORBIDDEN, "NOT_A_CALLBACK", message)
         case HTTPException():
             status = HTTPStatus(error.status_code)
-            code, message = FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
+            code, message = _words_of(error, status)
             headers = {"Allow": _allowed(request)} if status is HTTPStatus.METHOD_NOT_ALLOWED else error.headers
             return _answer(request, status, code, message, headers=headers)
     message = "An unexpected error occurred. It is logged under this traceId."
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", message)
+
+
+def _words_of(error: HTTPException, status: HTTPStatus) -> tuple[str, str]:
+    """Return code and message of an error of the framework."""
+    code, message = FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
+    if isinstance(error, BodyTooLarge) and error.limit > LARGEST_BODY:
+        return code, f"The body is larger than {error.limit // 2**20} MiB. Send several batches."
+    return code, message
 
 
 def refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -174,6 +178,13 @@ def too_often(exceeded: Window, now: datetime) -> refusals.RateLimitExceeded:
     return refusals.RateLimitExceeded(
         limit=exceeded.limit, per=exceeded.name.upper(), reset=exceeded.resets_at, retryAfter=wait
     )
+
+
+def too_many_items(exceeded: Window, now: datetime) -> refusals.RateLimitExceeded:
+    """Return the error for a batch whose items would exceed this limit of its key."""
+    error = too_often(exceeded, now)
+    message = f"This key may send {exceeded.limit:,} items of batches an hour, and {exceeded.remaining:,} are left."
+    return refusals.RateLimitExceeded(message, **error.details, unit="items", remaining=exceeded.remaining)
 
 
 def _headers_of(error: Refused) -> Mapping[str, str] | None:

@@ -183,6 +183,12 @@ async def _attempt_list(
     )
 
 
+async def _batch_list(limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: _Cursor = None) -> ListQuery:
+    newest_first = sort_text(NEWEST_FIRST)
+    return ListQuery(part=Slice(page=1, limit=limit), cursor=cursor, sort=None, spans=Spans(), sorts=(newest_first,))
+
+
+BatchList = Annotated[ListQuery, Depends(_batch_list)]
 RecordList = Annotated[ListQuery, Depends(_record_list)]
 InterviewList = Annotated[ListQuery, Depends(_interview_list)]
 AttemptList = Annotated[ListQuery, Depends(_attempt_list)]

@@ -21,6 +21,8 @@ from scheduler.logs import log
 _log = log(__name__)
 _PREFIX = "duecall:limits"
 _PATIENCE_S = 0.2
+ITEMS_A_REQUEST = 10
+"""A key may send this many items of batches an hour for each request that it may send in that time."""
 _TRY_AGAIN_AFTER_S = 1.0
 
 
@@ -109,6 +111,23 @@ class RateLimits:
         if not within:
             return RateLimitState(windows=windows, exceeded=windows[0])
         return RateLimitState(windows=windows, exceeded=windows[1] if this_hour > key.per_hour else None)
+
+    async def count_items(self, key: Key, count: int) -> Window | None:
+        """Count items of a batch, or return the limit that they would exceed: then none is counted."""
+        hour = _Tier(
+            "Hour", RateLimitItemPerHour(key.per_hour * ITEMS_A_REQUEST), f"items:{key.principal.key_id}", self._now()
+        )
+        if self._redis_is_away() or monotonic() < self._try_again_at:
+            return None
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                counted = await self._storage.get(hour.key)
+                if counted + count > key.per_hour * ITEMS_A_REQUEST:
+                    return hour.window(counted)
+                await self._storage.incr(hour.key, hour.seconds, amount=count)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._went_away(error)
+        return None
 
     def _went_away(self, error: Exception) -> None:
         if not self._is_away:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from api_shim import errors
 from api_shim.context import app_context
 from api_shim.schemas.agent import AgentView
+from api_shim.schemas.batch import BatchView
 from api_shim.schemas.candidate import CandidateView
 from api_shim.schemas.command import CommandView, WaitingView, WrittenView
 from api_shim.schemas.company import CompanyView
@@ -22,6 +23,7 @@ from api_shim.schemas.job import JobView
 from api_shim.schemas.webhook import NewSecretView, WebhookTestView, WebhookView
 from api_shim.schemas.webhook_delivery import ReplayView
 from scheduler.domain.agent import Agent
+from scheduler.domain.batch import Batch, BatchState
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import Company
@@ -103,12 +105,22 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
         return errors.refused(request, done.refusal, headers)
     if kind is CommandKind.DELETE_WEBHOOK:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
-    status = HTTPStatus.CREATED if kind in MAKING and not done.existed else HTTPStatus.OK
-    if kind in _REPLAYING:
-        status = HTTPStatus.ACCEPTED
     if done.record is None:
+        status = HTTPStatus.ACCEPTED if kind in _REPLAYING else HTTPStatus.OK
         return answered(request, True, status, headers)
+    if isinstance(done.record, Batch):
+        is_done = kind is not CommandKind.CREATE_BATCH and _is_at_rest(done.record)
+        status = HTTPStatus.OK if is_done else HTTPStatus.ACCEPTED
+    elif kind in _REPLAYING:
+        status = HTTPStatus.ACCEPTED
+    else:
+        status = HTTPStatus.CREATED if kind in MAKING and not done.existed else HTTPStatus.OK
     return answered(request, _record_view(kind, done.record), status, headers)
+
+
+def _is_at_rest(batch: Batch) -> bool:
+    """Return False while a worker still has to cancel calls of the batch."""
+    return batch.state is not BatchState.CANCELLED or batch.finished_at is not None
 
 
 def _record_view(kind: CommandKind, record: Resource) -> BaseModel:
@@ -127,6 +139,8 @@ def _record_view(kind: CommandKind, record: Resource) -> BaseModel:
             return WebhookTestView.of(record, None)
         case Replay():
             return ReplayView.of(record)
+        case Batch():
+            return BatchView.of(record)
 
 
 def command_view(request: Request, command: Command, texts: ClientTexts) -> CommandView:

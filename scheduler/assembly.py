@@ -15,6 +15,7 @@ from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
 from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.explain import Explain
@@ -44,6 +45,7 @@ from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.agents import Agents
+from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.candidates import Candidates
 from scheduler.use_cases.resources.command_lookup import CommandLookup
 from scheduler.use_cases.resources.companies import Companies
@@ -85,6 +87,7 @@ class ApiUseCases:
     jobs: Jobs
     candidates: Candidates
     agents: Agents
+    batches: Batches
     owners: Owners
     usage: Usage
     events: Events
@@ -105,6 +108,7 @@ class WorkerUseCases:
     now: Now
     messages: Messages
     apply: Apply
+    batches: ApplyBatches
     hear: Hear
     settle: Settle
     records: ScheduleRecomputer
@@ -193,6 +197,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         jobs=Jobs(database, writes),
         candidates=Candidates(database, writes, hints),
         agents=Agents(database, writes),
+        batches=Batches(database, writes, hints),
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
         events=Events(database),
@@ -264,6 +269,7 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         now=now,
         messages=Messages(Keys(database, hasher, now), Submit(database, hints, now)),
         apply=Apply(context, hints),
+        batches=ApplyBatches(context, hints),
         hear=Hear(context, hints, TwilioCallbacks(account)),
         settle=Settle(context, TwilioQueries(account, context.policy), own_account_id),
         records=ScheduleRecomputer(context, hints),

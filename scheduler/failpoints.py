@@ -31,6 +31,10 @@ OF_APPLYING = (
 """A worker has locked the command, applied it, stored the answer, committed. cancel: within a DELETE the attempt is
 cancelled, but not yet deleted."""
 
+OF_BATCHES = ("batch.storing", "batch.applying", "batch.answering", "batch.applied", "batch.cancelling")
+"""The API has stored the items of a batch. A worker has locked some, stored their outcomes, committed. Calls of a
+cancelled batch are cancelled."""
+
 OF_THE_CLOCK = (
     "release.releasing",
     "release.reminding",
@@ -98,6 +102,7 @@ recorded, committed."""
 FAILPOINTS = (
     *OF_THE_INTAKE,
     *OF_APPLYING,
+    *OF_BATCHES,
     *OF_THE_CLOCK,
     *OF_THE_DIAL,
     *OF_DEFERRING,

@@ -45,7 +45,7 @@ def test_evicting_redis_is_reported_while_everything_runs(evicting: str, tmp_pat
     with running_system(tmp_path, settings, say=said.append) as whole:
         (warning,) = [line for line in said if line.startswith("WARNING")]
         assert "maxmemory-policy allkeys-lru" in warning
-        for name in ("dial", "intake", "callbacks", "settle", "webhooks", "maintenance"):
+        for name in ("dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance"):
             log = whole.system.log_of(name)
             whole.wait_until(
                 lambda log=log: '"alarm": "REDIS_EVICTS"' in log.read_text(encoding="utf-8"),  # type: ignore[misc]

@@ -170,6 +170,11 @@ def apply(command_ids: list[str]) -> None:
     _commands.take(map(UUID, command_ids))
 
 
+@app.task(name=names.BATCHES, base=QuietTask)  # type: ignore[untyped-decorator]
+def work_on_batches(_: list[str]) -> None:
+    use_cases().batches.turn()
+
+
 @app.task(name=names.SUBMIT, base=_MessageTask)  # type: ignore[untyped-decorator]
 def submit(*_: Any, **message: Any) -> None:  # noqa: ANN401 - whatever the message holds
     try:

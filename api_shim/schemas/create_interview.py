@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 from uuid import UUID
 
 from fastapi.openapi.models import Example
@@ -11,7 +12,8 @@ from api_shim.schemas.agent import AgentRequest
 from api_shim.schemas.candidate import Person, not_in_future
 from api_shim.schemas.job import MAX_SKILLS, JobRequest
 from scheduler.domain.command import CreateInterview
-from scheduler.wire.field_errors import FieldError
+from scheduler.wire.batches import Reader, validated
+from scheduler.wire.field_errors import FieldError, refuse_any
 from scheduler.wire.interviews import InterviewTerms
 
 
@@ -86,6 +88,18 @@ class InterviewRequest(InterviewTerms):
             metadata=self.metadata,
             external_id=self.external_id,
         )
+
+
+def item_reader(today: date) -> Reader:
+    """Return the reader of a batch's items: it gives each the error that a single request would get."""
+
+    def read_item(body: dict[str, Any]) -> CreateInterview:
+        sent = validated(InterviewRequest, body)
+        refuse_any(sent.contradictions())
+        refuse_any(sent.stale(today))
+        return sent.to_command()
+
+    return read_item
 
 
 EXAMPLES: dict[str, Example] = {

@@ -47,6 +47,10 @@ class CommandKind(StrEnum):
     ROTATE_WEBHOOK = "rotate_webhook_secret"
     REPLAY_DELIVERY = "replay_delivery"
     REPLAY_DELIVERIES = "replay_deliveries"
+    CREATE_BATCH = "create_batch"
+    PAUSE_BATCH = "pause_batch"
+    RESUME_BATCH = "resume_batch"
+    CANCEL_BATCH = "cancel_batch"
 
 
 OF_OPERATORS = frozenset({CommandKind.DECIDE_OUTCOME, CommandKind.CANCEL_ATTEMPT})

@@ -38,7 +38,6 @@ class EventType(StrEnum):
     ATTEMPT_PROVEN = "call_attempt.proven"
     COMMAND_APPLIED = "command.applied"
     BATCH_COMPLETED = "batch.completed"
-    """Not written yet: there are no batches."""
     COMPANY_PAUSED = "company.paused"
     COMPANY_RESUMED = "company.resumed"
     COMPANY_DELETED = "company.deleted"

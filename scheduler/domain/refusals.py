@@ -347,6 +347,12 @@ class WebhookNotActive(Conflict):
     code = "WEBHOOK_NOT_ACTIVE"
 
 
+class BatchFinished(Conflict):
+    """The batch is completed or cancelled, so it can be neither paused nor resumed."""
+
+    code = "BATCH_FINISHED"
+
+
 class ExternalIdReused(Conflict):
     """Another resource has this externalId, or was created with it and with other content. See details.resourceId."""
 

@@ -32,6 +32,7 @@ from scheduler.domain.attempt import (
     Proven,
     Rescheduled,
 )
+from scheduler.domain.batch import Batch
 from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.command import Command, Refusal
 from scheduler.domain.explanation import Rule
@@ -149,6 +150,18 @@ def _of_command(
         occurred_at=now,
         data=data if refused_with is None else {**data, "reasonCode": refused_with},
     )
+
+
+def of_finished_batch(batch: Batch, now: datetime) -> NewEvent:
+    """Return the partner event of a batch of which no item waits any longer."""
+    data = {
+        "batchId": str(batch.id),
+        "status": batch.state.value,
+        "applied": batch.applied,
+        "refused": batch.refused,
+        "cancelled": batch.cancelled,
+    }
+    return NewEvent(type=EventType.BATCH_COMPLETED, company_id=batch.company_id, occurred_at=now, data=data)
 
 
 def _started(before: Attempt, after: Attempt) -> tuple[NewEvent, ...]:

@@ -43,6 +43,8 @@ from scheduler.persistence.tables import (
     attempt_history,
     attempt_tokens,
     attempts,
+    batch_items,
+    batches,
     candidates,
     carrier_events,
     companies,
@@ -189,6 +191,8 @@ class Erasures(Store):
         """Erase rows of the first kind that is left. Empty: nothing is left. None: it must wait."""
         steps: Sequence[Callable[[], Counts | None]] = (
             lambda: self._events_of_company(company_id, limit),
+            lambda: self._batch_items(company_id, limit),
+            lambda: self._of(batches, "batches", company_id, limit),
             lambda: self._interviews(company_id, limit, now),
             lambda: self._candidates(company_id, limit),
             lambda: self._of(jobs, "jobs", company_id, limit),
@@ -254,6 +258,12 @@ class Erasures(Store):
                 "webhooks": self._delete(webhook_endpoints, among(webhook_endpoints.c.id, ids)),
             }
         )
+
+    def _batch_items(self, company_id: UUID, limit: int) -> Counts:
+        key = tuple_(batch_items.c.batch_id, batch_items.c.index)
+        of_company = batch_items.c.company_id == company_id
+        some = select(batch_items.c.batch_id, batch_items.c.index).where(of_company).limit(limit)
+        return _some({"batchItems": self._delete(batch_items, key.in_(some))})
 
     def _events(self, attempt_ids: Sequence[UUID]) -> int:
         # Skip locked events: their worker waits for the interview that we have locked. Once their token is deleted

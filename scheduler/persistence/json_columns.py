@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from scheduler.domain.agent import Agent
+from scheduler.domain.batch import Batch
 from scheduler.domain.candidate import Candidate, NewCandidate
 from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
@@ -41,6 +42,7 @@ _RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
     ),
     EndpointTest: (TypeAdapter(EndpointTest), frozenset()),
     Replay: (TypeAdapter(Replay), frozenset()),
+    Batch: (TypeAdapter(Batch), frozenset({"name"})),
 }
 """Fields that a stored answer leaves out, because they identify a person, or may do so, or are secret."""
 

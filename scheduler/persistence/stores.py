@@ -20,6 +20,7 @@ from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.audit import Audit
 from scheduler.persistence.backoffs import CarrierBackoffs
+from scheduler.persistence.batches import Batches
 from scheduler.persistence.candidates import Candidates
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
@@ -122,6 +123,7 @@ class Stores:
         self.attempts = Attempts(statements)
         self.audit = Audit(statements)
         self.backoffs = CarrierBackoffs(statements)
+        self.batches = Batches(statements)
         self.candidates = Candidates(statements)
         self.carrier_accounts = CarrierAccounts(statements)
         self.carrier_events = CarrierEvents(statements)

@@ -703,6 +703,67 @@ inbox = Table(
     Index("ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")),
 )
 
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Uuid, ForeignKey("companies.id"), nullable=False),
+    Column("principal_id", Uuid, nullable=False),
+    Column("key_id", Uuid, nullable=False),
+    Column("name", Text),
+    Column("state", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("applied", Integer, nullable=False, server_default=text("0")),
+    Column("refused", Integer, nullable=False, server_default=text("0")),
+    Column("cancelled", Integer, nullable=False, server_default=text("0")),
+    Column("first_due_at", _INSTANT),
+    # No worker looks at it before. Companies take turns in this order.
+    Column("work_at", _INSTANT, nullable=False),
+    # Interviews of items up to this index were cancelled. Only of cancelled batches.
+    Column("cancelled_to", Integer, nullable=False, server_default=text("-1")),
+    Column("started_at", _INSTANT),
+    Column("finished_at", _INSTANT),
+    *_timestamps(),
+    CheckConstraint("state IN ('ACCEPTED', 'RUNNING', 'PAUSED', 'COMPLETED', 'CANCELLED')", name="state"),
+    CheckConstraint("applied + refused + cancelled <= total", name="no_item_counts_twice"),
+    CheckConstraint(
+        "state NOT IN ('COMPLETED', 'CANCELLED') OR applied + refused + cancelled = total",
+        name="no_item_waits_at_the_end",
+    ),
+    CheckConstraint(
+        "(state = 'COMPLETED' AND finished_at IS NOT NULL) OR state = 'CANCELLED' OR"
+        " (state NOT IN ('COMPLETED', 'CANCELLED') AND finished_at IS NULL)",
+        name="finished_at_its_end",
+    ),
+    Index(None, "company_id", "created_at"),
+    Index("ix_batches_unfinished", "work_at", postgresql_where=text("finished_at IS NULL")),
+    Index("ix_batches_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+)
+
+batch_items = Table(
+    "batch_items",
+    metadata,
+    Column("batch_id", Uuid, ForeignKey("batches.id"), primary_key=True),
+    Column("index", Integer, primary_key=True),
+    Column("company_id", Uuid, nullable=False),
+    Column("state", Text, nullable=False),
+    # The request. It may be personal data.
+    Column("body", JSONB),
+    # Of an applied item the interview has it.
+    Column("external_id", Text),
+    Column("error_code", Text),
+    Column("error", JSONB),
+    Column("interview_id", Uuid),
+    Column("existed", Boolean, nullable=False, server_default=text("false")),
+    Column("failures", SmallInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("state IN ('WAITING', 'APPLIED', 'REFUSED', 'CANCELLED')", name="state"),
+    CheckConstraint("(state = 'WAITING') = (body IS NOT NULL)", name="a_body_while_it_waits"),
+    CheckConstraint("(state = 'APPLIED') = (interview_id IS NOT NULL)", name="an_interview_if_applied"),
+    CheckConstraint("(state = 'REFUSED') = (error_code IS NOT NULL)", name="an_error_if_refused"),
+    Index(None, "company_id"),
+    Index("ix_batch_items_by_state", "batch_id", "state", "index"),
+)
+
 tallies = Table(
     "tallies",
     metadata,

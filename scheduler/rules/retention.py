@@ -19,6 +19,9 @@ HISTORY = timedelta(days=366)
 """
 EVENTS = timedelta(days=30)
 """A numbered partner event. A partner that was away for so long reads the resources instead."""
+BATCHES = timedelta(days=30)
+"""A finished batch: as long as its idempotency key. A paused batch is cancelled after the same time, because the bodies
+of its items are personal data."""
 BACKOFFS = timedelta(days=7)
 """A back-off without new answers: as long as a call waits at most."""
 INVITATIONS = timedelta(days=30)

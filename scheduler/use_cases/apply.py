@@ -55,7 +55,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.rules import etags
 from scheduler.rules.metadata import merged
 from scheduler.rules.tallies import COMMAND, key_of, seconds_of
-from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry
+from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry, named_candidates
 from scheduler.use_cases.applying.turn import SharedReads, Turn
 from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
@@ -121,7 +121,7 @@ class Apply:
                 return command_ids
             reads = SharedReads(stores)
             reads.lock_external_ids(commands)
-            stores.candidates.lock_all(_named_candidates(commands) | reads.candidates_found)
+            stores.candidates.lock_all(named_candidates(commands) | reads.candidates_found)
             self._apply_all(stores, reads, commands)
         applied = [command.id for command in commands]
         self._notify(applied)
@@ -167,10 +167,8 @@ class Apply:
     def _dispatch(self, turn: Turn, request: Request) -> tuple[UUID, Answer]:
         match request:
             case CreateInterview():
-                if (present := self._new.existing(turn, request)) is not None:
-                    return present.interview.id, Answer(snapshot=_snapshot(present), existed=True)
-                story = self._new.create(turn, request)
-                return story.interview.id, Answer(snapshot=_snapshot(story))
+                story, existed = self._new.of_request(turn, request)
+                return story.interview.id, Answer(snapshot=_snapshot(story), existed=True if existed else None)
             case UpdateInterview():
                 self._update_interview(turn, request)
                 return request.interview_id, Answer(snapshot=_snapshot(_story(turn, request.interview_id)))
@@ -381,12 +379,6 @@ class Apply:
             raise CallAttemptInProgress(attemptId=str(attempt.id))
         if attempt.state is AttemptState.PENDING:
             self._cancelled(turn, attempt, request.reason)
-
-
-def _named_candidates(commands: Sequence[Command]) -> set[tuple[UUID, UUID]]:
-    """Return company and id of each candidate that a command names."""
-    named = {(each.company_id, each.body.get("candidate_id")) for each in commands if each.body}
-    return {(company_id, UUID(candidate_id)) for company_id, candidate_id in named if company_id and candidate_id}
 
 
 def _company_is_there(turn: Turn) -> bool:

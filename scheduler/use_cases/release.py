@@ -149,6 +149,7 @@ class Release:
     def hint_sweep(self) -> None:
         """Send hints to settle calls without a callback, to send due mail and alarms, and to apply newer zone data.
 
+        And for batches that no worker works on.
         Raises DatabaseAway.
         """
         self._hints.send(tasks.SETTLE)
@@ -156,6 +157,7 @@ class Release:
             due = stores.invitations.is_one_due(self.now())
             is_noticed = stores.webhook_notices.is_one_due(self.now())
             is_alarmed = stores.alarms.is_one_to_post(self.now())
+            is_batch_left = stores.batches.is_one_due(self.now() - _UNANSWERED_FOR)
             is_older = stores.attempts.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
             self._hints.send(tasks.INVITE)
@@ -163,6 +165,8 @@ class Release:
             self._hints.send(tasks.NOTIFY_OWNERS)
         if is_alarmed:
             self._hints.send(tasks.POST_ALARMS)
+        if is_batch_left:
+            self._hints.send(tasks.BATCHES)
         if is_older:
             self._hints.send(tasks.RERESOLVE)
 

@@ -44,6 +44,7 @@ T = TypeVar("T")
 _NAMES = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
 _LISTS = {
     "agent": "GET /agents",
+    "batch": "GET /batches",
     "callAttempt": "GET /interviews/{id}/call-attempts",
     "candidate": "GET /candidates",
     "delivery": "GET /webhooks/{id}/deliveries",

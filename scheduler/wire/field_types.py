@@ -106,6 +106,11 @@ def is_idempotency_key(text: str) -> bool:
     return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
+def is_external_id(text: str) -> bool:
+    """Return whether the text is one that an `ExternalIdText` may have."""
+    return 1 <= len(text) <= LONGEST_EXTERNAL_ID and not unstorable(text)
+
+
 def _storable(text: str) -> str:
     if unstorable(text):
         raise _error("invalid_character", "Remove the NUL character or the half of a surrogate pair.")

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from scheduler.timing import requested_time
-from scheduler.wire.field_errors import FieldError, refuse_any
+from scheduler.wire.field_errors import FieldError, invalid_fields, refuse_any
 
 LARGEST_BODY = 64 * 1024
 """Bytes."""
@@ -40,6 +40,14 @@ def too_deep() -> FieldError:
     """Describe JSON with more than MOST_LEVELS levels."""
     message = f"This is nested more than {MAX_LEVELS} levels deep; send a flatter body."
     return FieldError(field="body", code="TOO_DEEP", message=message)
+
+
+def an_object(value: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return the value if it is an object with values that PostgreSQL can store. Raises like `refuse_unstorable`."""
+    if not isinstance(value, dict):
+        raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
+    refuse_unstorable(value)
+    return value
 
 
 def refuse_unstorable(body: Any) -> None:  # noqa: ANN401 - JSON

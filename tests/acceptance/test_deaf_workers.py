@@ -11,7 +11,7 @@ from scheduler.settings import Settings
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.support.servers import Wire, wired
 
-WORKERS = ("dial", "intake", "callbacks", "settle", "webhooks", "maintenance")
+WORKERS = ("dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance")
 DEAF_AT_MOST_S = 150.0
 
 

@@ -9,7 +9,19 @@ import requests
 
 from tests.acceptance.conftest import WholeSystem, kill_server, running_system
 
-PROCESSES = ("simulator", "api", "clock", "dial", "intake", "callbacks", "settle", "webhooks", "maintenance", "flower")
+PROCESSES = (
+    "simulator",
+    "api",
+    "clock",
+    "dial",
+    "intake",
+    "bulk",
+    "callbacks",
+    "settle",
+    "webhooks",
+    "maintenance",
+    "flower",
+)
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ def test_message_is_applied_once_the_database_is_back(whole: WholeSystem, sender
 
 
 def test_thousand_malformed_messages_end_no_worker(whole: WholeSystem, urls: tuple[str, str]) -> None:
-    queues = ("dial", "intake", "callbacks", "settle", "webhooks", "maintenance")
+    queues = ("dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance")
     without_id = (
         b'{"body": "W10=", "content-type": "application/json", "content-encoding": "utf-8",'
         b' "headers": {"task": "workers.heard"},'

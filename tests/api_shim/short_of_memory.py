@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import uvicorn
 
-from api_shim import json_body
+from scheduler.wire import json_text
 
 
 def no_thread_begins(_number: int, _frame: FrameType | None) -> None:
@@ -28,7 +28,7 @@ def no_body_is_read(_number: int, _frame: FrameType | None) -> None:
     def fail(*_: Any, **__: Any) -> NoReturn:
         raise MemoryError
 
-    vars(json_body)["json"] = type("no_memory", (), {"loads": fail, "JSONDecodeError": json.JSONDecodeError})
+    vars(json_text)["json"] = type("no_memory", (), {"loads": fail, "JSONDecodeError": json.JSONDecodeError})
 
 
 if __name__ == "__main__":

@@ -146,7 +146,9 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
     person = make("/candidates", candidate())["id"]
     body = {"agentId": agent_id, "candidateId": person, "scheduledAt": TOMORROW}
     interview = make("/interviews", body, **{"Idempotency-Key": "the interview"})
+    batch = {"items": [{"agentId": agent_id, "candidateId": person}]}
     return {
+        "batchId": data(ats.post("/batches", batch, params=params), 202)["id"],
         "agentId": agent_id,
         "jobId": job_id,
         "candidateId": person,

@@ -36,6 +36,8 @@ FORBIDDEN = {
     "inbox": {"body", "answer", "packed_snapshot", "request_hash", "idempotency_key"},
     "carrier_events": {"raw", "fingerprint"},
     "carrier_backoffs": {"caller"},
+    "batches": {"name"},
+    "batch_items": {"body", "external_id", "error"},
     "webhook_endpoints": {"url", "name", "description", "headers", "header_names", "secret", "old_secret"},
 }
 """Columns with names, numbers, addresses, texts of clients or hashes of secrets."""

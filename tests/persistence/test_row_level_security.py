@@ -60,6 +60,8 @@ TENANTS = {
     "events": "id",
     "webhook_endpoints": "id",
     "webhook_deliveries": "event_id",
+    "batches": "id",
+    "batch_items": "batch_id",
 }
 """Tables with tenants' rows, each with a column that identifies the row."""
 OF_ATS = {"webhook_endpoints", "webhook_deliveries"}
@@ -227,6 +229,14 @@ _ROWS = (
         "INSERT INTO webhook_deliveries (event_id, endpoint_id, place, state, send_at, created_at)"
         " VALUES (:event, :event, 1, 'WAITING', :now, :now)"
     ),
+    (
+        "INSERT INTO batches (id, company_id, principal_id, key_id, state, total, work_at, created_at, updated_at)"
+        " VALUES (:event, :company, :ats, :ats, 'ACCEPTED', 1, :now, :now, :now)"
+    ),
+    (
+        "INSERT INTO batch_items (batch_id, index, company_id, state, body)"
+        " VALUES (:event, 0, :company, 'WAITING', '{}')"
+    ),
 )
 
 
@@ -315,6 +325,8 @@ CHANGES = {
     "carrier_events": "raw = '{\"a\": 1}'",
     "webhook_endpoints": "is_active = false",
     "webhook_deliveries": "tries = 2",
+    "batches": "name = 'changed'",
+    "batch_items": "body = '[]'",
 }
 
 
@@ -414,6 +426,16 @@ def test_delete_without_where_removes_only_own_rows(town: TwoTenants, table: str
             "INSERT INTO webhook_deliveries (event_id, endpoint_id, place, state, send_at, created_at)"
             " VALUES (:endpoint, :endpoint, 1, 'WAITING', :now, :now)",
             id="send an event to an endpoint of another principal",
+    ),
+    (
+            "INSERT INTO batches (id, company_id, principal_id, key_id, state, total, work_at, created_at, updated_at)"
+            " VALUES (gen_random_uuid(), :theirs, :them, :them, 'ACCEPTED', 1, :now, :now, :now)",
+            id="send a batch for another company",
+        ),
+        pytest.param(
+            "INSERT INTO batch_items (batch_id, index, company_id, state, body)"
+            " VALUES (gen_random_uuid(), 0, :theirs, 'WAITING', '{}')",
+            id="add an item for another company",
         ),
     ],
 )

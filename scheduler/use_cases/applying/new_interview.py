@@ -9,7 +9,7 @@ from uuid import UUID
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, CreatedAsTest, Reason
 from scheduler.domain.candidate import MAX_JOBS, Candidate
-from scheduler.domain.command import CreateInterview, TimeName, UpdateInterview
+from scheduler.domain.command import Command, CreateInterview, TimeName, UpdateInterview
 from scheduler.domain.company import Company
 from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
@@ -40,6 +40,17 @@ class NewInterviews:
     def __init__(self, hasher: Hasher, policy: Policy) -> None:
         self._hasher = hasher
         self._policy = policy
+
+    def of_request(self, turn: Turn, request: CreateInterview) -> tuple[InterviewStory, bool]:
+        """Create the interview of a request. True: it exists, with this external id and the same content.
+
+        Raises the refusal, which names the field that it is about.
+        """
+        if turn.reads.company(turn.company_id) is None:
+            raise AccessDenied  # deleted after the request was accepted
+        with named(named_fields.of_command(request)):
+            present = self.existing(turn, request)
+            return (self.create(turn, request), False) if present is None else (present, True)
 
     def existing(self, turn: Turn, request: CreateInterview) -> InterviewStory | None:
         """Return the interview that an earlier command with this external id and the same content created.
@@ -178,6 +189,12 @@ class NewInterviews:
         else:
             add_attempt(turn.stores, attempt, turn.actor)
         return attempt
+
+
+def named_candidates(commands: Sequence[Command]) -> set[tuple[UUID, UUID]]:
+    """Return company and id of each candidate that a command names."""
+    named = {(each.company_id, each.body.get("candidate_id")) for each in commands if each.body}
+    return {(company_id, UUID(candidate_id)) for company_id, candidate_id in named if company_id and candidate_id}
 
 
 def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:

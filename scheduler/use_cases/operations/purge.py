@@ -1,9 +1,11 @@
 """Purge: delete rows whose retention has ended, in batches. Rows that are still needed are kept."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from scheduler.clock import Now
+from scheduler.domain.batch import BatchState
 from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -31,6 +33,17 @@ def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
     return len(forgotten)
 
 
+def _cancel_forgotten(stores: Stores, now: datetime, limit: int) -> int:
+    """Cancel the waiting items of batches that have been paused for a month, because they contain personal data."""
+    forgotten = stores.batches.lock_forgotten(now - retention.BATCHES, limit)
+    for batch in forgotten:
+        cancelled = batch.cancelled + stores.batches.cancel_waiting(batch.id)
+        ended = replace(batch, state=BatchState.CANCELLED, cancelled=cancelled, updated_at=now, finished_at=now)
+        stores.events.note([partner_events.of_finished_batch(ended, now)])
+        stores.batches.save(ended, now)
+    return len(forgotten)
+
+
 _STEPS: tuple[_Forget, ...] = (
     lambda stores, now, limit: stores.retention.forget_answers(now - retention.ANSWERS, limit),
     _drop_forgotten,
@@ -39,6 +52,8 @@ _STEPS: tuple[_Forget, ...] = (
     lambda stores, now, limit: stores.retention.forget_invitations(now - retention.INVITATIONS, limit),
     lambda stores, now, limit: stores.events.forget(now - retention.EVENTS, limit),
     lambda stores, _, limit: stores.webhooks.forget_removed(limit),
+    _cancel_forgotten,
+    lambda stores, now, limit: stores.batches.forget(now - retention.BATCHES, limit),
     lambda stores, now, limit: stores.alarms.forget(now - retention.ALARMS, limit),
     lambda stores, now, limit: stores.console_sessions.forget(now - retention.CONSOLE_SESSIONS, limit),
     lambda stores, now, limit: stores.backoffs.forget(now - retention.BACKOFFS, limit),

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.agent import Agent
+from scheduler.domain.batch import Batch
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Answer, Command, CommandKind, Refusal, refusal_of
 from scheduler.domain.company import Company
@@ -44,6 +45,10 @@ _RECORD_OF: dict[CommandKind, type[Resource]] = {
     CommandKind.ROTATE_WEBHOOK: WebhookEndpoint,
     CommandKind.TEST_WEBHOOK: EndpointTest,
     CommandKind.REPLAY_DELIVERIES: Replay,
+    CommandKind.CREATE_BATCH: Batch,
+    CommandKind.PAUSE_BATCH: Batch,
+    CommandKind.RESUME_BATCH: Batch,
+    CommandKind.CANCEL_BATCH: Batch,
 }
 _OUTLIVES_ITS_COMPANY = frozenset({CommandKind.CREATE_COMPANY, CommandKind.DELETE_COMPANY})
 """Answers not erased with their company: a repeated request would create it again, or find that it never existed."""
@@ -219,6 +224,8 @@ def _current_record(stores: Stores, kind: type[Resource], command: Command) -> R
     assert company_id is not None
     if kind is Job:
         return stores.jobs.get(company_id, record_id)
+    if kind is Batch:
+        return stores.batches.get(company_id, record_id)
     if kind is Candidate:
         return stores.candidates.get(company_id, record_id)
     return stores.agents.get(company_id, record_id)

@@ -1,16 +1,16 @@
 """Conflicts: a step is tried again at once, and the items of a batch that cannot be done together are done alone."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import TypeVar
-from uuid import UUID
+from typing import Any, TypeVar
 
 from scheduler.logs import log
 from scheduler.persistence.database import concerns_no_item
 from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 
 T = TypeVar("T")
+Id = TypeVar("Id", bound=Hashable)
 _log = log(__name__)
 _TRIES = 3
 _MOST_TAKEN_OUT = 3
@@ -33,7 +33,7 @@ def again_at_once(verb: Callable[[], T]) -> T:
     return verb()
 
 
-def together(ids: Iterable[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]]) -> list[UUID]:
+def together(ids: Iterable[Id], act: Callable[[Sequence[Id]], Collection[Id]]) -> list[Id]:
     """Call `act` with ids, in one transaction. Return, in their order, those that are to be done alone.
 
     These are the ids that `act` returns, and the ones that failed: an item that `blaming` names is taken out, and the
@@ -46,9 +46,7 @@ def together(ids: Iterable[UUID], act: Callable[[Sequence[UUID]], Collection[UUI
     return [each for each in ids if each in alone]
 
 
-def _left_of(
-    ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]], taken_out: int = 0
-) -> Collection[UUID]:
+def _left_of(ids: Sequence[Id], act: Callable[[Sequence[Id]], Collection[Id]], taken_out: int = 0) -> Collection[Id]:
     if not ids:
         return ()
     try:
@@ -69,7 +67,7 @@ def _left_of(
         return _left_of_halves(ids, act)
 
 
-def _left_of_halves(ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Collection[UUID]]) -> set[UUID]:
+def _left_of_halves(ids: Sequence[Id], act: Callable[[Sequence[Id]], Collection[Id]]) -> set[Id]:
     _log.info("batch_split: a batch could not be done together, so its halves are tried", count=len(ids))
     middle = (len(ids) + 1) // 2
     return {*_left_of(ids[:middle], act), *_left_of(ids[middle:], act)}
@@ -78,13 +76,13 @@ def _left_of_halves(ids: Sequence[UUID], act: Callable[[Sequence[UUID]], Collect
 class _ItemsFailed(Exception):
     """One item of several failed. `ids` must be done alone, because they depend on it."""
 
-    def __init__(self, ids: Iterable[UUID]) -> None:
+    def __init__(self, ids: Iterable[Any]) -> None:
         super().__init__()
-        self.ids = frozenset(ids)
+        self.ids: frozenset[Any] = frozenset(ids)
 
 
 @contextmanager
-def blaming(ids: Iterable[UUID], *, of: int) -> Iterator[None]:
+def blaming(ids: Iterable[Hashable], *, of: int) -> Iterator[None]:
     """Name the items that an error within this block belongs to, for `together`, if they are some of several.
 
     Errors of the connection and lock conflicts belong to no item.

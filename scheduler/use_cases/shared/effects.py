@@ -262,7 +262,9 @@ class Effects:
         elif interview.deleted_at is not None:
             reason = Reason.INTERVIEW_DELETED
         elif interview.status is InterviewStatus.CANCELLED:
-            reason = Reason.CANDIDATE_DELETED
+            is_erased = callee_from(change.batch.callee_of(interview.id)).number is None
+            # Otherwise its batch was cancelled.
+            reason = Reason.CANDIDATE_DELETED if is_erased else Reason.CANCELLED_BY_USER
         else:  # an earlier call has reached the candidate after all
             reason = Reason.REPLACED
         change.save(Cancelled(reason=reason))

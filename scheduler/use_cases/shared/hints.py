@@ -19,6 +19,7 @@ ERASE = "companies.erase"
 NUMBER_EVENTS = "events.number"
 DELIVER = "webhooks.deliver"
 NOTIFY_OWNERS = "webhooks.notify"
+BATCHES = "batches.work"
 LIVENESS = "workers.heard"
 """Liveness: a worker sends this to its own queue to check that it still receives messages."""
 
@@ -31,6 +32,8 @@ QUEUES = {
     SETTLE: "settle",
     # Its own process: only this one connects to partners.
     DELIVER: "webhooks",
+    # So that a batch of ten thousand takes no time from the threads that apply single commands.
+    BATCHES: "bulk",
     **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE, POST_ALARMS, NUMBER_EVENTS, NOTIFY_OWNERS), "maintenance"),
 }
 """The queue of each task."""

@@ -20,8 +20,8 @@ from scheduler.local.child_process import bound_to_parent
 from tests.support.servers import Wire, wired
 from tests.verification.soak.soak_setup import SoakSetup
 
-_QUEUES = ("dial", "intake", "callbacks", "settle", "maintenance", "webhooks")
-PROCESSES = ("api", "clock", "dial", "wired dial", "intake", "callbacks", "settle", "maintenance", "webhooks")
+_QUEUES = ("dial", "intake", "bulk", "callbacks", "settle", "maintenance", "webhooks")
+PROCESSES = ("api", "clock", "dial", "wired dial", "intake", "bulk", "callbacks", "settle", "maintenance", "webhooks")
 _DIALLERS = ("dial", "wired dial")
 _GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
 _FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"

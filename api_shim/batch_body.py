@@ -1,0 +1,59 @@
+"""Bodies of batches: read after authentication, and parsed in a thread, because ten thousand items take a second."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from starlette.requests import Request
+
+from api_shim.schemas.create_interview import item_reader
+from scheduler.domain import refusals
+from scheduler.wire import batches
+from scheduler.wire.batches import BatchForm, BatchHeader, Item
+from scheduler.wire.field_errors import FieldError, refuse_any, unknown_parameter
+
+
+class WrongBatchType(refusals.InvalidRequest):
+    """The body must be JSON or NDJSON. Send the header Content-Type: application/json or application/x-ndjson."""
+
+    code = "CONTENT_TYPE_NOT_BATCH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchBody:
+    """The body of a batch that is not parsed yet."""
+
+    form: BatchForm
+    content: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """Distinguishes this body from others with the same Idempotency-Key."""
+        return hashlib.sha256(self.form.value.encode() + b"\n" + self.content).digest()
+
+    def parse(self, header: BatchHeader, today: date) -> tuple[BatchHeader, Sequence[Item]]:
+        """Return what the batch says, and its items. `header` is that of the query.
+
+        Raises MalformedJson, InvalidFields, BatchTooLarge.
+        """
+        read_item = item_reader(today)
+        if self.form is BatchForm.NDJSON:
+            return header, batches.read_lines(self.content, read_item)
+        refuse_any(_of_the_body(header))
+        return batches.read_json(self.content, read_item)
+
+
+async def read(request: Request) -> BatchBody:
+    """Receive the body. Raises WrongBatchType, BodyTooLarge."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        form = BatchForm(media_type)
+    except ValueError:
+        raise WrongBatchType from None
+    return BatchBody(form=form, content=await request.body())
+
+
+def _of_the_body(header: BatchHeader) -> list[FieldError]:
+    """Return an error for each query parameter that belongs in the body of a batch in JSON."""
+    return [unknown_parameter(name, ["companyId"]) for name in header.model_dump(by_alias=True, exclude_unset=True)]

@@ -1,0 +1,170 @@
+"""HTTP routes for batches."""
+
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Security
+from fastapi.responses import JSONResponse, Response
+from pydantic import StringConstraints
+
+from api_shim import batch_body, json_body, responses
+from api_shim.auth import WRITE_INTERVIEWS, InterviewReader
+from api_shim.batch_body import WrongBatchType
+from api_shim.context import run_in_thread
+from api_shim.dispatch import WriteSender, write_sender
+from api_shim.errors import too_many_items
+from api_shim.list_queries import BatchList
+from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
+from api_shim.schemas.batch import (
+    REQUEST_BODY,
+    BatchAnswer,
+    BatchesAnswer,
+    BatchPage,
+    BatchView,
+    ItemPageView,
+    ItemsAnswer,
+)
+from scheduler.domain.batch import ItemState
+from scheduler.domain.command import CommandKind
+from scheduler.domain.refusals import BatchFinished
+from scheduler.wire.batches import BatchHeader, BatchName, BatchTooLarge
+from scheduler.wire.json_text import MalformedJson
+
+_ALL = "/batches"
+_ONE = _ALL + "/{batchId}"
+_LIST = "batches"
+router = APIRouter(tags=["batches"])
+
+BatchId = Annotated[UUID, Path(alias="batchId")]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_INTERVIEWS])]
+ItemCursor = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
+
+
+@router.get(
+    _ALL,
+    operation_id="listBatches",
+    summary="List batches",
+    description="Newest first, kept for 30 days after they are finished.",
+    responses={200: {"model": BatchesAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_batches(request: Request, reader: InterviewReader, query: BatchList) -> JSONResponse:
+    listed = await reader.ask(reader.use_cases.batches.page, query.keyset(_LIST))
+    now = reader.use_cases.now()
+    return responses.answered(request, BatchPage.of(_LIST, listed, lambda batch: BatchView.of(batch, now)))
+
+
+@router.post(
+    _ALL,
+    operation_id="createBatch",
+    summary="Schedule many interviews",
+    description="Each item is a body of `POST /interviews` and is applied as such a request, with the same errors. The"
+    " response is sent as soon as all items are stored. An item that is refused, at once or later, does not refuse the"
+    " others: `GET /batches/{batchId}/items` shows the error of each. Send `externalId` with each item, so that a batch"
+    " that is sent again creates only what is missing.",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=written_answers(
+        HTTPStatus.ACCEPTED,
+        BatchAnswer,
+        "The stored batch.",
+        BatchTooLarge,
+        MalformedJson,
+        WrongBatchType,
+        response_links=links("getBatch", "listBatchItems", "pauseBatch", "resumeBatch", "cancelBatch", batchId="id"),
+    ),
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def create_batch(
+    request: Request,
+    sender: Writer,
+    name: Annotated[
+        IfSent[BatchName], Query(description="For a batch in NDJSON: your name of the batch, which it shows.")
+    ] = None,
+) -> Response:
+    body = await batch_body.read(request)
+    asked = BatchHeader.model_validate({} if name is None else {"name": name})
+    today = sender.use_cases.now().date()
+    header, items = await run_in_thread(sender.context.threads.requests, body.parse, asked, today)
+    exceeded = await sender.context.rate_limits.count_items(request.state.key, len(items))
+    if exceeded is not None:
+        raise too_many_items(exceeded, sender.use_cases.now())
+    return await sender.write(
+        CommandKind.CREATE_BATCH, sender.use_cases.batches.create, body.digest, sender.company_id, header.name, items
+    )
+
+
+@router.get(
+    _ONE,
+    operation_id="getBatch",
+    summary="Get a batch with its progress",
+    responses={200: {"model": BatchAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_batch(request: Request, reader: InterviewReader, batch_id: BatchId) -> JSONResponse:
+    batch = await reader.ask(reader.use_cases.batches.get, batch_id)
+    return responses.answered(request, BatchView.of(batch, reader.use_cases.now()))
+
+
+@router.get(
+    _ONE + "/items",
+    operation_id="listBatchItems",
+    summary="List the items of a batch with their errors and interviews",
+    description="In the order of the batch. The body of an item is not shown. It is deleted as soon as the item is"
+    " applied, refused or cancelled.",
+    responses={200: {"model": ItemsAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def list_batch_items(
+    request: Request,
+    reader: InterviewReader,
+    batch_id: BatchId,
+    state: Annotated[IfSent[ItemState], Query(description="Only items of this status.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[IfSent[ItemCursor], Query(description="The `nextCursor` of the page before.")] = None,
+) -> JSONResponse:
+    page = await reader.ask(
+        reader.use_cases.batches.items, batch_id, state, -1 if cursor is None else int(cursor), limit
+    )
+    return responses.answered(request, ItemPageView.of(page))
+
+
+@router.post(
+    _ONE + "/pause",
+    operation_id="pauseBatch",
+    summary="Pause a batch",
+    description="From the response on, the batch creates no further interviews. Calls of the interviews that it has"
+    " created go on. To stop those too, cancel the batch. A batch that is paused for 30 days is cancelled.",
+    responses=written_answers(HTTPStatus.OK, BatchAnswer, "The paused batch.", BatchFinished),
+)
+async def pause_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBody) -> Response:
+    return await sender.write(CommandKind.PAUSE_BATCH, sender.use_cases.batches.pause, raw, sender.company_id, batch_id)
+
+
+@router.post(
+    _ONE + "/resume",
+    operation_id="resumeBatch",
+    summary="Resume a paused batch",
+    description="Requested times are still judged as of the time at which the batch was received.",
+    responses=written_answers(HTTPStatus.OK, BatchAnswer, "The resumed batch.", BatchFinished),
+)
+async def resume_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBody) -> Response:
+    return await sender.write(
+        CommandKind.RESUME_BATCH, sender.use_cases.batches.resume, raw, sender.company_id, batch_id
+    )
+
+
+@router.delete(
+    _ONE,
+    operation_id="cancelBatch",
+    summary="Cancel a batch",
+    description="Waiting items are cancelled, and interviews that the batch has created become CANCELLED with their"
+    " pending calls. A call in progress goes on, and nothing follows it. Interviews that existed before are not"
+    " changed. 200: no call of the batch starts from now on. 202: a worker is cancelling the calls, and none starts"
+    " once the batch has `finishedAt`.",
+    responses={
+        **written_answers(HTTPStatus.OK, BatchAnswer, "The cancelled batch."),
+        202: {"model": BatchAnswer, "description": "The batch, whose calls are being cancelled."},
+    },
+)
+async def cancel_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBody) -> Response:
+    return await sender.write(
+        CommandKind.CANCEL_BATCH, sender.use_cases.batches.cancel, raw, sender.company_id, batch_id
+    )

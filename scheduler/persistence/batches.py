@@ -1,0 +1,278 @@
+"""Batches and their items. An item is changed only by a transaction that has locked its batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, delete, func, select, text, update
+
+from scheduler.domain.batch import Batch, BatchItem, BatchState, ItemPage, ItemState, WaitingItem
+from scheduler.domain.command import Refusal
+from scheduler.domain.pagination import KeysetPage, KeysetSlice
+from scheduler.persistence.connection import Connection
+from scheduler.persistence.keyset import Branch, KeysetStore
+from scheduler.persistence.many import among, as_json, insert_all
+from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.store import Write
+from scheduler.persistence.tables import batch_items, batches, interviews
+
+_ROWS_A_STATEMENT = 1_000
+_SKIPS_FOR = timedelta(seconds=1)
+"""Single commands of a company go first, for at most this long."""
+
+_NEXT = text("""
+    SELECT b.id, b.state,
+           ARRAY(SELECT i.index FROM batch_items i WHERE i.batch_id = b.id AND i.state = 'WAITING' AND i.failures = 0
+                 ORDER BY i.index LIMIT :limit) AS fresh,
+           ARRAY(SELECT i.index FROM batch_items i WHERE i.batch_id = b.id AND i.state = 'WAITING' AND i.failures > 0
+                 ORDER BY i.failures, i.index LIMIT 1) AS failed
+    FROM batches b
+    WHERE b.finished_at IS NULL AND b.state <> 'PAUSED' AND b.work_at <= :now
+      AND (b.work_at <= :patience OR NOT EXISTS (
+          SELECT FROM inbox c WHERE c.company_id = b.company_id AND c.applied_at IS NULL AND c.quarantined_at IS NULL
+      ))
+    ORDER BY (SELECT max(o.work_at) FROM batches o
+              WHERE o.company_id = b.company_id AND o.finished_at IS NULL AND o.state <> 'PAUSED'),
+             b.created_at, b.id
+    LIMIT 1
+""")
+_IS_ONE_DUE = text(
+    "SELECT 1 FROM batches b WHERE b.finished_at IS NULL AND b.state <> 'PAUSED' AND b.work_at <= :before LIMIT 1"
+)
+_TAKE_ITEMS = text("""
+    SELECT i.index, i.body FROM batch_items i
+    WHERE i.batch_id = :batch_id AND i.index = ANY (CAST(:indexes AS int[])) AND i.state = 'WAITING'
+    ORDER BY i.index
+    FOR NO KEY UPDATE
+""")
+_ANSWER_ITEMS = """
+    UPDATE batch_items i
+    SET state = a.state, body = NULL, interview_id = a.interview_id, existed = a.existed,
+        external_id = CASE WHEN a.state = 'APPLIED' THEN NULL ELSE i.external_id END,
+        error_code = a.error_code, error = a.error
+    FROM json_to_recordset(CAST(%(rows)s AS json)) AS a (
+        batch_id uuid, index int, state text, interview_id uuid, existed boolean, error_code text, error jsonb
+    )
+    WHERE i.batch_id = a.batch_id AND i.index = a.index AND i.state = 'WAITING'
+"""
+_COUNT_FAILURE = text("""
+    UPDATE batch_items SET failures = failures + 1
+    WHERE batch_id = :batch_id AND index = :index AND state = 'WAITING'
+    RETURNING failures
+""")
+_CANCEL_WAITING = text("""
+    UPDATE batch_items SET state = 'CANCELLED', body = NULL WHERE batch_id = :batch_id AND state = 'WAITING'
+""")
+_INTERVIEWS_TO_CANCEL = text("""
+    SELECT i.index, i.interview_id FROM batch_items i
+    WHERE i.batch_id = :batch_id AND i.state = 'APPLIED' AND i.index > :after AND NOT i.existed
+    ORDER BY i.index
+    LIMIT :limit
+""")
+_FORGET_ITEMS = text("""
+    DELETE FROM batch_items WHERE (batch_id, index) IN (
+        SELECT i.batch_id, i.index FROM batch_items i WHERE i.batch_id = ANY (CAST(:ids AS uuid[])) LIMIT :limit
+    )
+""")
+_OF_ONE = {column.name: column for column in batches.c}
+
+
+def _answer_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    connection.write(batch_items.name, _ANSWER_ITEMS, {"rows": as_json(rows)})
+
+
+def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    insert_all(connection, batches, rows)
+
+
+def _add_all_items(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    for start in range(0, len(rows), _ROWS_A_STATEMENT):
+        insert_all(connection, batch_items, rows[start : start + _ROWS_A_STATEMENT])
+
+
+_ADD = Write(execute=_add_all, turn=7)
+_ADD_ITEMS = Write(execute=_add_all_items, turn=8)
+_ANSWER = Write(execute=_answer_all, turn=8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewItem:
+    """An item that is stored: with its body if it waits, or with its error if it was refused at once."""
+
+    index: int
+    body: Mapping[str, Any] | None = None
+    external_id: str | None = None
+    error: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The batch that is next, and what is next in it."""
+
+    batch_id: UUID
+    is_cancelled: bool
+    """Calls of its interviews are to be cancelled."""
+    indexes: Sequence[int]
+    """Items to apply together."""
+    failed: int | None
+    """An item that has failed before, to be applied alone when no other waits."""
+
+
+class Batches(KeysetStore):
+    def add(self, batch: Batch, items: Sequence[NewItem]) -> None:
+        """Store a batch with its items."""
+        with self._connection.together():
+            self._connection.write(_ADD, batch.id, as_columns(batch, work_at=batch.created_at))
+            for each in items:
+                self._connection.write(_ADD_ITEMS, (batch.id, each.index), _row_of(batch, each))
+
+    def get(self, company_id: UUID, batch_id: UUID) -> Batch | None:
+        query = select(*_COLUMNS).where(batches.c.id == batch_id, batches.c.company_id == company_id)
+        return self._one(_batch, query)
+
+    def lock(self, company_id: UUID, batch_id: UUID) -> Batch | None:
+        """Lock the batch: none of its items is being applied until we commit."""
+        query = select(*_COLUMNS).where(batches.c.id == batch_id, batches.c.company_id == company_id)
+        return self._one(_batch, query.with_for_update(key_share=True))
+
+    def lock_free(self, batch_id: UUID) -> Batch | None:
+        """Lock the batch, unless another worker has locked it."""
+        query = select(*_COLUMNS).where(batches.c.id == batch_id)
+        return self._one(_batch, query.with_for_update(key_share=True, skip_locked=True))
+
+    def save(self, batch: Batch, work_at: datetime) -> None:
+        """Write the state and counts of a batch that the caller has locked. No worker looks at it before `work_at`."""
+        values = as_columns(
+            batch, without={"id", "company_id", "principal_id", "key_id", "name", "total", "created_at"}
+        )
+        query = update(batches).where(batches.c.id == batch.id).values(**values, work_at=work_at)
+        self._connection.execute(query)
+
+    def page(self, company_id: UUID, asked: KeysetSlice) -> KeysetPage[Batch]:
+        """Return batches of a company, newest first."""
+        branch = Branch(id=batches.c.id, at=batches.c.created_at, conditions=[batches.c.company_id == company_id])
+
+        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Batch]]:
+            query = select(*_COLUMNS).where(among(batches.c.id, ids))
+            return [(row.id, _batch(row)) for row in self._connection.execute(query)]
+
+        return self._keyset_page([branch], asked, rows)
+
+    def items(self, batch_id: UUID, state: ItemState | None, after: int, limit: int) -> ItemPage:
+        """Return items after an index, with the external ids that their interviews have now."""
+        i = batch_items.c
+        named = and_(interviews.c.id == i.interview_id, interviews.c.company_id == i.company_id)
+        external_id = func.coalesce(i.external_id, interviews.c.external_id).label("external_id")
+        query = (
+            select(i.index, i.state, i.error_code, i.error, i.interview_id, i.existed, external_id)
+            .select_from(batch_items.outerjoin(interviews, named))
+            .where(i.batch_id == batch_id, i.index > after)
+            .order_by(i.index)
+            .limit(limit + 1)
+        )
+        if state is not None:
+            query = query.where(i.state == state.value)
+        found = self._all(_item, query)
+        shown = found[:limit]
+        return ItemPage(items=tuple(shown), limit=limit, after=shown[-1].index if len(found) > limit else None)
+
+    def next_work(self, now: datetime, limit: int) -> Work | None:
+        """Return what is next: companies take turns, and each has its batches done in the order of acceptance."""
+        values = {"now": now, "patience": now - _SKIPS_FOR, "limit": limit}
+        return self._one(_work, _NEXT, values)
+
+    def is_one_due(self, before: datetime) -> bool:
+        """Return True if no worker has looked at some unfinished batch since then."""
+        return self._is_any(_IS_ONE_DUE, {"before": before})
+
+    def lock_items(self, batch_id: UUID, indexes: Sequence[int]) -> list[WaitingItem]:
+        """Lock those of these items that wait, in their order."""
+        return self._all(partial(from_row, WaitingItem), _TAKE_ITEMS, {"batch_id": batch_id, "indexes": list(indexes)})
+
+    def answer(self, batch_id: UUID, item: BatchItem) -> None:
+        """Store the outcome of a locked item and delete its body. May be gathered."""
+        row = {
+            "batch_id": batch_id,
+            "index": item.index,
+            "state": item.state.value,
+            "interview_id": item.interview_id,
+            "existed": item.existed,
+            **_error_columns(item.error),
+        }
+        self._connection.write(_ANSWER, (batch_id, item.index), row)
+
+    def count_failure(self, batch_id: UUID, index: int) -> int | None:
+        """Count an unexpected failure of a waiting item, and return how many there were."""
+        row = self._connection.execute(_COUNT_FAILURE, {"batch_id": batch_id, "index": index}).one_or_none()
+        return None if row is None else int(row.failures)
+
+    def cancel_waiting(self, batch_id: UUID) -> int:
+        """Cancel all waiting items of a locked batch and delete their bodies. Return how many."""
+        return self._connection.execute(_CANCEL_WAITING, {"batch_id": batch_id}).rowcount
+
+    def interviews_to_cancel(self, batch_id: UUID, limit: int) -> Sequence[tuple[int, UUID]]:
+        """Return index and interview of the next items whose calls are to be cancelled."""
+        after = select(batches.c.cancelled_to).where(batches.c.id == batch_id)
+        values = {"batch_id": batch_id, "after": self._connection.execute(after).scalar_one(), "limit": limit}
+        return [(row.index, row.interview_id) for row in self._connection.execute(_INTERVIEWS_TO_CANCEL, values)]
+
+    def cancelled_to(self, batch_id: UUID, index: int) -> None:
+        """Note that the interviews of the items up to this index are cancelled."""
+        self._connection.execute(update(batches).where(batches.c.id == batch_id).values(cancelled_to=index))
+
+    def lock_forgotten(self, before: datetime, limit: int) -> list[Batch]:
+        """Lock batches that have been paused since before then."""
+        query = select(*_COLUMNS).where(batches.c.finished_at.is_(None), batches.c.work_at < before)
+        query = query.where(batches.c.state == BatchState.PAUSED.value).limit(limit)
+        return self._all(_batch, query.with_for_update(key_share=True, skip_locked=True))
+
+    def forget(self, before: datetime, limit: int) -> int:
+        """Delete batches that were finished before then, with their items."""
+        old = select(batches.c.id).where(batches.c.finished_at < before).order_by(batches.c.finished_at).limit(limit)
+        ids = list(self._connection.execute(old.with_for_update(skip_locked=True)).scalars())
+        if not ids:
+            return 0
+        deleted = self._connection.execute(_FORGET_ITEMS, {"ids": ids, "limit": limit}).rowcount
+        if deleted < limit:
+            deleted += self._connection.execute(delete(batches).where(among(batches.c.id, ids))).rowcount
+        return min(deleted, limit)
+
+
+_COLUMNS = [_OF_ONE[name] for name in Batch.__dataclass_fields__]
+_batch = partial(from_row, Batch)
+
+
+def _row_of(batch: Batch, item: NewItem) -> dict[str, Any]:
+    state = ItemState.WAITING if item.error is None else ItemState.REFUSED
+    return {
+        "batch_id": batch.id,
+        "index": item.index,
+        "company_id": batch.company_id,
+        "state": state.value,
+        "body": item.body,
+        "external_id": item.external_id,
+        **_error_columns(item.error),
+    }
+
+
+def _error_columns(error: Refusal | None) -> dict[str, Any]:
+    if error is None:
+        return {"error_code": None, "error": None}
+    form = {"family": error.family, "message": error.message, "details": error.details}
+    return {"error_code": error.code, "error": form}
+
+
+def _item(row: Any) -> BatchItem:  # noqa: ANN401 - a row of the query
+    return from_row(BatchItem, row, error=None if row.error is None else Refusal(code=row.error_code, **row.error))
+
+
+def _work(row: Any) -> Work:  # noqa: ANN401 - a row of the query
+    return Work(
+        batch_id=row.id,
+        is_cancelled=row.state == BatchState.CANCELLED.value,
+        indexes=row.fresh,
+        failed=row.failed[0] if row.failed else None,
+    )

@@ -1,0 +1,263 @@
+"""Apply batches: create the interviews of batches, some items in one transaction, and cancel those of cancelled ones.
+
+The rows are the progress. A worker that dies loses one transaction, and any number may run: each transaction locks its
+batch, and stores the outcome of an item with its interview.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from scheduler.clock import monotonic
+from scheduler.domain.attempt import AttemptState, Cancelled, Reason
+from scheduler.domain.batch import (
+    ITEMS_A_TRANSACTION,
+    MOST_FAILURES,
+    Batch,
+    BatchItem,
+    BatchState,
+    ItemState,
+    WaitingItem,
+)
+from scheduler.domain.command import Command, CommandKind, CreateInterview, Refusal, refusal_of
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.refusals import InvalidRequest, Refused
+from scheduler.failpoints import failpoint
+from scheduler.lifecycle import interviews, partner_events
+from scheduler.logs import log, place_of
+from scheduler.persistence.batches import Work
+from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
+from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
+from scheduler.persistence.json_columns import request_from_json
+from scheduler.persistence.stores import Stores
+from scheduler.use_cases.applying.new_interview import NewInterviews, named_candidates
+from scheduler.use_cases.applying.turn import SharedReads, Turn
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.conflicts import blaming, together
+from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.hints import Hints
+
+_log = log(__name__)
+_MAX_TURN_S = 2.0
+"""Longer work queues up again, so that other tasks of the queue get a turn."""
+_PAUSE_S = 0.05
+"""The wait while single commands go first."""
+_RETRIED_AFTER = timedelta(seconds=5)
+"""Delay until an item that has failed is tried again."""
+_CANCELLED_A_TRANSACTION = 100
+_FAILED = Refusal(
+    family=InvalidRequest.__name__,
+    code="INTERNAL_ERROR",
+    message="An unexpected error occurred each time that this item was applied. Send it again later.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """The outcomes of some items."""
+
+    applied: int = 0
+    refused: int = 0
+    first_due_at: datetime | None = None
+
+
+class ApplyBatches:
+    def __init__(self, context: Context, hints: Hints) -> None:
+        self._database = context.database
+        self._hints = hints
+        self._new = NewInterviews(context.hasher, context.policy)
+        self._now = context.now
+        self._never_set = threading.Event()
+
+    def turn(self) -> None:
+        """Work on all unfinished batches for one turn. Raises DatabaseAway."""
+        until = monotonic() + _MAX_TURN_S
+        while (work := self._next(until)) is not None:
+            self._do(work)
+            if monotonic() >= until:
+                self._hints.send(tasks.BATCHES)
+                return
+
+    def _next(self, until: float) -> Work | None:
+        """Return what is next, at latest after the single commands that go first. None: no batch needs a worker."""
+        while True:
+            with self._database.reading() as stores:
+                now = self._now()
+                work = stores.batches.next_work(now, ITEMS_A_TRANSACTION)
+                if work is not None or not stores.batches.is_one_due(now):
+                    return work
+            if monotonic() >= until:
+                self._hints.send(tasks.BATCHES)
+                return None
+            self._never_set.wait(_PAUSE_S)
+
+    def _do(self, work: Work) -> None:
+        if work.is_cancelled:
+            self._cancel_some(work.batch_id)
+        elif work.indexes:
+            for index in together(work.indexes, lambda indexes: self._apply(work.batch_id, indexes)):
+                self._apply_alone(work.batch_id, index)
+        elif work.failed is not None:
+            self._apply_alone(work.batch_id, work.failed)
+
+    def _apply_alone(self, batch_id: UUID, index: int) -> None:
+        """Apply an item that may fail. After some failures it is refused."""
+        try:
+            self._apply(batch_id, [index], lock_s=LOCK_S)
+        except (LockTaken, StatementFailed):
+            _log.warning("batch_put_off: a row was locked for too long, so the batch waits", batch_id=str(batch_id))
+            self._put_off(batch_id)
+        except DatabaseAway:
+            raise
+        except Exception as error:  # noqa: BLE001 - the others are applied
+            self._count_failure(batch_id, index, place_of(error))
+
+    def _apply(self, batch_id: UUID, indexes: Sequence[int], *, lock_s: float = BATCH_LOCK_S) -> Sequence[int]:
+        """Apply those of these items that wait, unless another worker has the batch. Nothing is left to do alone."""
+        with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
+            batch = stores.batches.lock_free(batch_id)
+            if batch is None or batch.state not in {BatchState.ACCEPTED, BatchState.RUNNING}:
+                return ()
+            items = stores.batches.lock_items(batch_id, indexes)
+            commands = [_command(batch, each) for each in items]
+            reads = SharedReads(stores)
+            reads.lock_external_ids(commands)
+            stores.candidates.lock_all(named_candidates(commands) | reads.candidates_found)
+            now = stores.instant(self._now)
+            failpoint("batch.applying")
+            outcomes = []
+            for item, command in zip(items, commands, strict=True):
+                with blaming([item.index], of=len(items)):
+                    outcomes.append(
+                        self._apply_item(Turn(stores=stores, reads=reads, command=command, now=now), batch, item)
+                    )
+            stores.connection.send()
+            save_or_finish(stores, _counted(batch, outcomes, now), now)
+            failpoint("batch.answering")
+        failpoint("batch.applied")
+        return ()
+
+    def _apply_item(self, turn: Turn, batch: Batch, item: WaitingItem) -> _Done:
+        """Create the interview of an item, or refuse it as a command is refused. Then its writes are undone."""
+        try:
+            with turn.stores.connection.undoable():
+                story, existed = self._new.of_request(turn, _request(item))
+        except Refused as refused:
+            outcome = BatchItem(index=item.index, state=ItemState.REFUSED, error=refusal_of(refused))
+            turn.stores.batches.answer(batch.id, outcome)
+            return _Done(refused=1)
+        applied = BatchItem(index=item.index, state=ItemState.APPLIED, interview_id=story.interview.id, existed=existed)
+        turn.stores.batches.answer(batch.id, applied)
+        due = [each.due_at for each in story.attempts if each.state is AttemptState.PENDING]
+        return _Done(applied=1, first_due_at=min(due, default=story.interview.scheduled_at))
+
+    def _count_failure(self, batch_id: UUID, index: int, failed_with: str) -> None:
+        with self._database.transaction() as stores:
+            batch = stores.batches.lock_free(batch_id)
+            if batch is None:
+                return
+            now = stores.instant(self._now)
+            failures = stores.batches.count_failure(batch_id, index)
+            if failures is None:
+                return
+            _log.error(
+                "batch_item_failed: an item of a batch failed for an unknown reason",
+                batch_id=str(batch_id),
+                index=index,
+                failed_with=failed_with,
+                count=failures,
+            )
+            if failures < MOST_FAILURES:
+                stores.batches.save(batch, now + _RETRIED_AFTER)
+                return
+            stores.batches.answer(batch_id, BatchItem(index=index, state=ItemState.REFUSED, error=_FAILED))
+            save_or_finish(stores, _counted(batch, [_Done(refused=1)], now), now)
+
+    def _put_off(self, batch_id: UUID) -> None:
+        with self._database.transaction() as stores:
+            batch = stores.batches.lock_free(batch_id)
+            if batch is not None:
+                stores.batches.save(batch, stores.instant(self._now) + _RETRIED_AFTER)
+
+    def _cancel_some(self, batch_id: UUID) -> None:
+        with self._database.transaction() as stores:
+            batch = stores.batches.lock_free(batch_id)
+            if batch is not None and batch.state is BatchState.CANCELLED and batch.finished_at is None:
+                cancel_interviews(stores, batch, stores.instant(self._now))
+                failpoint("batch.cancelling")
+
+
+def save_or_finish(stores: Stores, batch: Batch, now: datetime) -> Batch:
+    """Save a batch, as completed if no item waits any longer. Partners with a reader learn it from the same commit."""
+    if batch.waiting == 0:
+        batch = replace(batch, state=BatchState.COMPLETED, finished_at=now)
+        stores.events.note([partner_events.of_finished_batch(batch, now)])
+    stores.batches.save(batch, now)
+    return batch
+
+
+def cancel_interviews(stores: Stores, batch: Batch, now: datetime) -> Batch:
+    """Cancel pending calls of the next interviews of a locked, cancelled batch. The last ones finish the batch.
+
+    A call in progress goes on, and nothing follows it, because its interview is cancelled.
+    """
+    some = stores.batches.interviews_to_cancel(batch.id, _CANCELLED_A_TRANSACTION)
+    locked = stores.interviews.lock_all([interview_id for _, interview_id in some])
+    scheduled = [each for each in locked if interviews.may_go_on(each)]
+    ids = [each.id for each in scheduled]
+    # No other transaction adds or ends an attempt of an interview that this one has locked.
+    attempts = stores.attempts.lock_all(ids, list(stores.attempts.open_of(ids).values()))
+    actor = f"key:{batch.key_id}"
+    with stores.connection.together():
+        for attempt in attempts:
+            if attempt.state is AttemptState.PENDING:
+                stores.attempts.save(attempt, Cancelled(reason=Reason.CANCELLED_BY_USER, note=_NOTE), actor, now)
+        for interview in scheduled:
+            stores.interviews.set_status(interview, InterviewStatus.CANCELLED, now)
+    if some:
+        stores.batches.cancelled_to(batch.id, some[-1][0])
+    if len(some) < _CANCELLED_A_TRANSACTION:
+        batch = replace(batch, updated_at=now, finished_at=now)
+        stores.events.note([partner_events.of_finished_batch(batch, now)])
+    stores.batches.save(batch, now)
+    return batch
+
+
+_NOTE = "the batch was cancelled"
+
+
+def _counted(batch: Batch, outcomes: Sequence[_Done], now: datetime) -> Batch:
+    due = [each.first_due_at for each in outcomes if each.first_due_at is not None]
+    known = [] if batch.first_due_at is None else [batch.first_due_at]
+    return replace(
+        batch,
+        state=BatchState.RUNNING,
+        applied=batch.applied + sum(each.applied for each in outcomes),
+        refused=batch.refused + sum(each.refused for each in outcomes),
+        first_due_at=min([*known, *due], default=None),
+        started_at=batch.started_at or now,
+        updated_at=now,
+    )
+
+
+def _command(batch: Batch, item: WaitingItem) -> Command:
+    """Return an item as the command that a single request would be."""
+    return Command(
+        id=batch.id,
+        kind=CommandKind.CREATE_INTERVIEW,
+        principal_id=batch.principal_id,
+        key_id=batch.key_id,
+        company_id=batch.company_id,
+        idempotency_key=None,
+        request_hash=b"",
+        received_at=batch.created_at,
+        body=dict(item.body),
+    )
+
+
+def _request(item: WaitingItem) -> CreateInterview:
+    request = request_from_json(CommandKind.CREATE_INTERVIEW, dict(item.body))
+    assert isinstance(request, CreateInterview)
+    return request

@@ -1,0 +1,183 @@
+"""Batches: many requests for interviews in one body, each read as if it had been sent alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, StrictBool, StringConstraints, ValidationError
+
+from scheduler.domain.command import CreateInterview, Refusal, refusal_of
+from scheduler.domain.refusals import InvalidRequest, Refused
+from scheduler.wire.field_errors import FieldError, field_errors, invalid_fields, refuse_any
+from scheduler.wire.field_types import Strict, is_external_id, printable
+from scheduler.wire.json_text import TOO_DEEP, MalformedJson, empty_body, fault_in, malformed, parse, parse_list
+from scheduler.wire.json_values import LARGEST_BODY, an_object, canonical, is_too_deep
+
+MOST_ITEMS = 1_000
+"""Items of a batch in JSON."""
+MOST_LINES = 10_000
+"""Items of a batch in NDJSON."""
+LARGEST_BATCH = 16 * 1024 * 1024
+"""Bytes. An item may have at most `LARGEST_BODY`, as a single request."""
+_ITEMS = "items"
+_TOO_LARGE = Refusal(
+    family=InvalidRequest.__name__,
+    code="BODY_TOO_LARGE",
+    message="The body is larger than 64 KiB. Send less in one request.",
+)
+"""An item that would be too large as a request of its own."""
+
+Model = TypeVar("Model", bound=BaseModel)
+Reader = Callable[[dict[str, Any]], CreateInterview]
+"""Reads the body of a single request. It raises Refused."""
+
+
+BatchName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(printable)
+]
+
+
+class BatchForm(StrEnum):
+    """How a body contains its items."""
+
+    JSON = "application/json"
+    """One object, with a list of items."""
+    NDJSON = "application/x-ndjson"
+    """One item a line."""
+
+
+class BatchTooLarge(InvalidRequest):
+    """The batch has too many items. Send several batches."""
+
+    code = "BATCH_TOO_LARGE"
+
+
+class BatchHeader(Strict):
+    """What a batch says beside its items: fields of its JSON, or query parameters of a batch in NDJSON."""
+
+    name: BatchName | None = None
+    dry_run: StrictBool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One request of a batch: what it asks for, or why it was refused."""
+
+    index: int
+    """From 0. For NDJSON the number of the line less one."""
+    request: CreateInterview | None = None
+    refusal: Refusal | None = None
+    """The error that a single request with this body gets. It quotes no value."""
+    external_id: str | None = None
+    """Also of a refused item, if it can be read, so that the client recognises it."""
+
+
+def read_json(body: bytes, read_item: Reader) -> tuple[BatchHeader, Sequence[Item]]:
+    """Read `{"items": [...]}` with at most `MOST_ITEMS`. An item that is refused does not refuse the others.
+
+    Raises MalformedJson, InvalidFields, BatchTooLarge: then the body is no batch.
+    """
+    if not body:
+        raise empty_body()
+    value, has_faults = parse_list(body)
+    if not isinstance(value, dict):
+        fault = fault_in(value) if has_faults else None
+        if fault is not None:
+            raise malformed(fault.reason, 0)
+        refuse_any([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
+    given = value.pop(_ITEMS, None)
+    if has_faults and (fault := fault_in(value)) is not None:
+        raise malformed(fault.reason, 0)
+    if is_too_deep(value):
+        raise malformed(TOO_DEEP, 0)
+    header = read_header(value)
+    if not isinstance(given, list):
+        code, message = ("MISSING_FIELD", "This field is required; add it.") if given is None else _NOT_A_LIST
+        refuse_any([FieldError(field=_ITEMS, code=code, message=message)])
+    _check_count(len(given), MOST_ITEMS, "items", BatchForm.JSON)
+    is_small = len(body) <= LARGEST_BODY
+    return header, [_read_value(index, each, read_item, has_faults, is_small) for index, each in enumerate(given)]
+
+
+def read_header(given: dict[str, Any]) -> BatchHeader:
+    """Read what a batch says beside its items. Raises InvalidFields."""
+    return validated(BatchHeader, an_object(given))
+
+
+def read_lines(body: bytes, read_item: Reader) -> Sequence[Item]:
+    """Read NDJSON with at most `MOST_LINES`. A line that is refused does not refuse the others.
+
+    Raises MalformedJson if no line is JSON, BatchTooLarge.
+    """
+    if not body.strip():
+        raise empty_body()
+    lines = body.split(b"\n", MOST_LINES + 1)
+    if not lines[-1].strip():
+        lines.pop()  # after the last line break
+    _check_count(len(lines), MOST_LINES, "lines", BatchForm.NDJSON)
+    items = [_read_line(index, line, read_item) for index, line in enumerate(lines)]
+    if all(item.refusal is not None and item.refusal.code == MalformedJson.code for item in items):
+        first = items[0].refusal
+        assert first is not None
+        message = f"No line is valid JSON. The first line: {first.message}"
+        raise MalformedJson(message, **{**first.details, "line": 1})
+    return items
+
+
+def validated(model: type[Model], body: dict[str, Any]) -> Model:
+    """Validate the body of one request as the framework does. Raises InvalidFields."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        raise invalid_fields(field_errors([{**each, "loc": ("body", *each["loc"])} for each in errors])) from None
+
+
+_NOT_A_LIST = ("WRONG_TYPE", "This must be a list.")
+
+
+def _check_count(count: int, most: int, unit: str, form: BatchForm) -> None:
+    if count == 0:
+        refuse_any([FieldError(field=_ITEMS, code="TOO_FEW", message="The batch is empty. Send at least one item.")])
+    if count > most:
+        raise BatchTooLarge(
+            f"A batch in {form.value} has at most {most:,} {unit}. Send several batches.", limit=most, unit=unit
+        )
+
+
+def _read_line(index: int, line: bytes, read_item: Reader) -> Item:
+    if len(line) > LARGEST_BODY:
+        return Item(index=index, refusal=_TOO_LARGE)
+    if not line.strip():
+        return Item(index=index, refusal=refusal_of(empty_body()))
+    try:
+        value = parse(line)
+    except MalformedJson as refused:
+        return Item(index=index, refusal=refusal_of(refused))
+    return _read_object(index, value, read_item)
+
+
+def _read_value(index: int, value: Any, read_item: Reader, has_faults: bool, is_small: bool) -> Item:  # noqa: ANN401 - JSON
+    fault = fault_in(value) if has_faults else None
+    if fault is not None:
+        return Item(index=index, refusal=refusal_of(malformed(fault.reason, 0)))
+    if is_too_deep(value):
+        return Item(index=index, refusal=refusal_of(malformed(TOO_DEEP, 0)))
+    if not is_small and len(canonical(value)) > LARGEST_BODY:
+        return Item(index=index, refusal=_TOO_LARGE)
+    return _read_object(index, value, read_item)
+
+
+def _read_object(index: int, value: Any, read_item: Reader) -> Item:  # noqa: ANN401 - JSON
+    try:
+        request = read_item(an_object(value))
+    except Refused as refused:
+        return Item(index=index, refusal=refusal_of(refused), external_id=_external_id(value))
+    return Item(index=index, request=request, external_id=request.external_id)
+
+
+def _external_id(value: Any) -> str | None:  # noqa: ANN401 - JSON
+    """Return the external id of a refused item, if it could be stored."""
+    text = value.get("externalId") if isinstance(value, dict) else None
+    return text if isinstance(text, str) and is_external_id(text) else None

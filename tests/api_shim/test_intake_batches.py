@@ -1,0 +1,256 @@
+"""Batches over HTTP: stored with the response, applied by a worker, shown item by item."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from scheduler.use_cases.apply_batches import ApplyBatches
+from scheduler.use_cases.resources.keys import ALL_SCOPES
+from scheduler.wire.batches import LARGEST_BATCH
+from tests.api_shim.answers import data, refused
+from tests.api_shim.bodies import candidate
+from tests.api_shim.intake import Intake
+from tests.support.builders import RecordingHints, Tenant, a_number
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@pytest.fixture
+def bulk(tenant: Tenant) -> ApplyBatches:
+    """The worker of batches."""
+    return ApplyBatches(tenant.context, RecordingHints())
+
+
+def ndjson(*items: Any) -> bytes:
+    return b"\n".join(each if isinstance(each, bytes) else json.dumps(each).encode() for each in items)
+
+
+def send(intake: Intake, content: bytes, path: str = "/batches", **headers: str) -> httpx.Response:
+    return intake.send("POST", path, content=content, headers=NDJSON | headers)
+
+
+def person(intake: Intake, **changes: Any) -> dict[str, Any]:
+    return intake.body(candidate=candidate(phoneNumber=a_number()), **changes)
+
+
+def items_of(intake: Intake, batch: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+    return list(data(intake.get(f"/batches/{batch['id']}/items", **params))["items"])
+
+
+def made(intake: Intake, *items: Any, **more: Any) -> dict[str, Any]:
+    return dict(data(intake.post("/batches", {"items": list(items), **more}), 202))
+
+
+def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> None:
+    batch = made(intake, person(intake, externalId="row-1"), person(intake), name="Spring")
+    assert (batch["status"], batch["total"], batch["name"]) == ("ACCEPTED", 2, "Spring")
+    assert batch["counts"] == {"waiting": 2, "applied": 0, "refused": 0, "cancelled": 0}
+    bulk.turn()
+    done = data(intake.get(f"/batches/{batch['id']}"))
+    assert (done["status"], done["counts"]["applied"]) == ("COMPLETED", 2)
+    assert done["firstDueAt"] is not None
+    first, second = items_of(intake, batch)
+    assert (first["externalId"], first["status"], first["error"]) == ("row-1", "APPLIED", None)
+    interview = data(intake.get(f"/interviews/{second['interviewId']}"))
+    assert interview["status"] == "SCHEDULED"
+    assert done["firstDueAt"] == interview["callAttempts"][0]["scheduledAt"]
+
+
+def test_lines_are_stored_in_one_request(intake: Intake, bulk: ApplyBatches) -> None:
+    batch = data(send(intake, ndjson(person(intake), b"{", person(intake)), "/batches?name=May"), 202)
+    assert (batch["total"], batch["name"], batch["counts"]["refused"]) == (3, "May", 1)
+    bulk.turn()
+    [item] = items_of(intake, batch, state="REFUSED")
+    assert (item["index"], item["error"]["code"]) == (1, "MALFORMED_JSON")
+    assert [each["index"] for each in items_of(intake, batch, state="APPLIED")] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"agentId": ...}, id="no agent"),
+        pytest.param({"jobid": 1}, id="unknown field"),
+        pytest.param({"scheduledAt": "tomorrow\x00"}, id="NUL"),
+        pytest.param({"scheduledAt": "9 o'clock"}, id="no time"),
+        pytest.param({"metadata": {"a": "x" * 20_000}}, id="large metadata"),
+        pytest.param({"candidate": candidate(gdprExpiryDate="2001-01-01")}, id="consent is over"),
+        pytest.param({"candidate": candidate(phoneNumber="0900")}, id="no number"),
+        pytest.param({"expiresAt": "2026-02-30T00:00:00Z"}, id="no day"),
+        pytest.param({"candidate": ..., "candidateId": "3f0c0f3e-8f1e-4b59-9d0b-3a8f0a4c1d11"}, id="no candidate"),
+    ],
+)
+def test_item_has_the_error_of_a_single_request(
+    intake: Intake, worker: Any, bulk: ApplyBatches, change: dict[str, Any]
+) -> None:
+    body = intake.body(**change)
+    batch = made(intake, body, person(intake))
+    listed = data(send(intake, ndjson(body, person(intake))), 202)
+    bulk.turn()
+    single = intake.create(body)
+    assert single.status_code >= 400
+    for each in (batch, listed):
+        first, second = items_of(intake, each)
+        assert first["error"] == single.json()["error"]
+        assert (first["status"], first["interviewId"], second["status"]) == ("REFUSED", None, "APPLIED")
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        pytest.param(b"", {}, 400, "MALFORMED_JSON", id="no body"),
+        pytest.param(b"\n\n", {}, 400, "MALFORMED_JSON", id="empty lines"),
+        pytest.param(b"name;number\n", {}, 400, "MALFORMED_JSON", id="CSV"),
+        pytest.param(b"{}\n" * 10_001, {}, 400, "BATCH_TOO_LARGE", id="too many lines"),
+        pytest.param(b"{}", {"Content-Type": "text/csv"}, 400, "CONTENT_TYPE_NOT_BATCH", id="another type"),
+        pytest.param(b"[]", {"Content-Type": "application/json"}, 400, "VALIDATION_ERROR", id="a list"),
+        pytest.param(b'{"items": []}', {"Content-Type": "application/json"}, 400, "VALIDATION_ERROR", id="no items"),
+        pytest.param(b" " * (LARGEST_BATCH + 1), {}, 413, "BODY_TOO_LARGE", id="too large"),
+    ],
+)
+def test_body_that_is_no_batch_stores_nothing(
+    intake: Intake, content: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    refused(send(intake, content, **headers), status, code)
+    assert intake.count("batches") == 0
+
+
+def test_batch_may_be_larger_than_other_bodies(intake: Intake) -> None:
+    item = person(intake, metadata={"a": "x" * 9000})
+    assert data(send(intake, ndjson(*[item] * 20)), 202)["total"] == 20
+    refused(intake.post("/interviews", {"items": [item] * 20}), 413, "BODY_TOO_LARGE")
+
+
+def test_unknown_parameters_of_a_batch_are_named(intake: Intake) -> None:
+    error = refused(intake.post("/batches?name=x", {"items": [person(intake)]}), 400, "VALIDATION_ERROR")
+    assert error["details"]["fields"][0]["field"] == "name"
+    error = refused(intake.post("/batches", {"items": [{}], "itmes": 1}), 400, "VALIDATION_ERROR")
+    assert error["details"]["fields"][0]["field"] == "itmes"
+
+
+def test_repeated_batch_is_stored_once(intake: Intake, bulk: ApplyBatches) -> None:
+    content = ndjson(person(intake))
+    first = send(intake, content, **{"Idempotency-Key": "k"})
+    bulk.turn()
+    again = send(intake, content, **{"Idempotency-Key": "k"})
+    assert again.json()["data"] == first.json()["data"]
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (202, "true")
+    refused(send(intake, content + b" ", **{"Idempotency-Key": "k"}), 422, "IDEMPOTENCY_KEY_REUSED")
+    assert intake.count("batches") == 1
+
+
+def test_items_count_against_their_own_limit(intake: Intake) -> None:
+    limited = intake.with_key(intake.new_key(per_hour=1)[1])
+    again = intake.with_key(intake.new_key(per_hour=2)[1])
+    error = refused(send(limited, ndjson(*[person(intake)] * 11)), 429, "RATE_LIMIT_EXCEEDED")
+    assert (error["details"]["limit"], error["details"]["unit"]) == (10, "items")
+    assert intake.count("batches") == 0
+    data(send(again, ndjson(*[person(intake)] * 15)), 202)
+    refused(send(again, ndjson(*[person(intake)] * 6)), 429, "RATE_LIMIT_EXCEEDED")
+
+
+def test_items_are_read_page_by_page(intake: Intake) -> None:
+    batch = made(intake, *[person(intake)] * 5)
+    path = f"/batches/{batch['id']}/items"
+    first = data(intake.get(path, limit=3))
+    rest = data(intake.get(path, limit=3, cursor=first["pagination"]["nextCursor"]))
+    assert [each["index"] for each in first["items"] + rest["items"]] == [0, 1, 2, 3, 4]
+    assert rest["pagination"] == {"limit": 3, "hasNextPage": False, "nextCursor": None}
+    refused(intake.get(path, cursor="-1"), 400, "VALIDATION_ERROR")
+    refused(intake.get(path, status="REFUSED"), 400, "VALIDATION_ERROR")
+
+
+def test_batches_are_listed_by_cursor(intake: Intake) -> None:
+    ids = [made(intake, person(intake))["id"] for _ in range(3)]
+    first = data(intake.get("/batches", limit=2))
+    rest = data(intake.get("/batches", limit=2, cursor=first["pagination"]["nextCursor"]))
+    assert [each["id"] for each in first["items"] + rest["items"]] == ids[::-1]
+
+
+def test_batch_is_paused_resumed_and_cancelled(intake: Intake, bulk: ApplyBatches) -> None:
+    batch = made(intake, person(intake), person(intake))
+    path = f"/batches/{batch['id']}"
+    assert data(intake.post(path + "/pause"))["status"] == "PAUSED"
+    bulk.turn()
+    assert intake.count("interviews") == 0
+    assert data(intake.post(path + "/resume"))["status"] == "ACCEPTED"
+    bulk.turn()
+    refused(intake.post(path + "/pause"), 409, "BATCH_FINISHED")
+    cancelled = data(intake.delete(path))
+    assert cancelled["status"] == "CANCELLED"
+    for item in items_of(intake, batch):
+        interview = data(intake.get(f"/interviews/{item['interviewId']}"))
+        assert (interview["status"], interview["callAttempts"][0]["status"]) == ("CANCELLED", "CANCELLED")
+
+
+def test_long_cancellation_is_accepted(intake: Intake, bulk: ApplyBatches) -> None:
+    batch = data(send(intake, ndjson(*(person(intake) for _ in range(101)))), 202)
+    bulk.turn()
+    answer = intake.delete(f"/batches/{batch['id']}")
+    assert (answer.status_code, answer.json()["data"]["finishedAt"]) == (202, None)
+    bulk.turn()
+    assert data(intake.get(f"/batches/{batch['id']}"))["finishedAt"] is not None
+    assert intake.delete(f"/batches/{batch['id']}").status_code == 200
+
+
+def test_other_company_sees_no_batch(intake: Intake) -> None:
+    batch = made(intake, person(intake))
+    other = intake.with_key_of_another_company()
+    path = f"/batches/{batch['id']}"
+    for answer in (
+        other.get(path),
+        other.get(path + "/items"),
+        other.post(path + "/pause"),
+        other.post(path + "/resume"),
+        other.delete(path),
+    ):
+        refused(answer, 404, "RESOURCE_NOT_FOUND")
+    assert data(other.get("/batches"))["items"] == []
+
+
+def test_ats_key_names_the_company_of_a_batch(intake: Intake, bulk: ApplyBatches) -> None:
+    item = person(intake)
+    ats = intake.with_key_of_its_ats()
+    refused(send(ats, ndjson(item)), 400, "COMPANY_ID_REQUIRED")
+    batch = data(send(ats, ndjson(item), f"/batches?companyId={intake.seeded.company_id}"), 202)
+    bulk.turn()
+    assert data(intake.get(f"/batches/{batch['id']}"))["counts"]["applied"] == 1
+
+
+@pytest.mark.parametrize("scope", ["write:interviews"])
+def test_batch_needs_the_scope_of_an_interview(intake: Intake, scope: str) -> None:
+    item = person(intake)
+    without = intake.with_new_key(*(ALL_SCOPES - {scope}))
+    refused(send(without, ndjson(item)), 403, "INSUFFICIENT_PERMISSIONS")
+    batch = data(send(intake.with_new_key(scope), ndjson(item)), 202)
+    for path in ("/pause", "/resume"):
+        refused(without.post(f"/batches/{batch['id']}{path}"), 403, "INSUFFICIENT_PERMISSIONS")
+    refused(without.delete(f"/batches/{batch['id']}"), 403, "INSUFFICIENT_PERMISSIONS")
+
+
+def test_items_show_no_personal_data(intake: Intake, bulk: ApplyBatches, lines: list[dict[str, Any]]) -> None:
+    secret = candidate(firstName="Zdenka-Canary", email="canary@example.com", phoneNumber="+421905777888")
+    bodies = [
+        intake.body(candidate=secret),
+        intake.body(candidate=secret, scheduledAt="2026-01-01T00:00:00 canary"),
+        intake.body(candidate=secret | {"gdprExpiryDate": "canary"}, metadata={"canary": "canary"}),
+        intake.body(candidate=secret | {"phoneNumber": "+421905777888canary"}),
+    ]
+    batch = made(intake, *bodies)
+    path = f"/batches/{batch['id']}"
+    before = [intake.get(path), intake.get(path + "/items")]
+    bulk.turn()
+    answers = [*before, intake.get(path), intake.get(path + "/items"), intake.get("/batches"), intake.delete(path)]
+    for text in (*(each.text for each in answers), json.dumps(lines, default=str)):
+        assert "anary" not in text
+        assert "905777888" not in text
+    stored = str(intake.ask("SELECT row_to_json(i) FROM batch_items i"))
+    assert "905777888" not in stored
+
+
+def test_batch_of_ten_thousand_is_stored_whole(intake: Intake) -> None:
+    item = json.dumps(person(intake)).encode()
+    batch = data(send(intake, b"\n".join([item] * 10_000) + b"\n"), 202)
+    assert (batch["total"], batch["counts"]["waiting"]) == (10_000, 10_000)
+    assert intake.count("batch_items") == 10_000
