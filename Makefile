@@ -36,6 +36,10 @@ openapi: $(VENV)/dev ## write the generated documents, which make check compares
 	@$(PY) -m scheduler openapi write docs/openapi.json
 	@$(PY) -m scheduler openapi errors docs/reference/error-codes.md
 
+client: $(VENV)/dev ## build the Python client from docs/openapi.json; the wheel is in client/python/dist
+	@$(PY) client/python/generate.py docs/openapi.json client/python/src/duecall_client/generated
+	@cd client/python && ../../$(PY) -m hatchling build --target wheel
+
 guards: $(VENV)/dev ## remove each guard of the dial protocol in a copy; only its tests may fail; ARGS=line: one guard
 	@$(PY) -m tests.verification.crash.guards --at-once $(AT_ONCE) $(ARGS)
 
@@ -52,6 +56,7 @@ model: $(VENV)/dev ## check the dial protocol in every order of its steps; needs
 debian: ## install the Debian packages that some tests need, as root; CI has them
 	apt-get -qq update
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus chromium > /dev/null
+	command -v npm > /dev/null || apt-get install --yes -qq --no-install-recommends nodejs npm > /dev/null
 
 proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine, bursts and plans
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
@@ -78,7 +83,7 @@ lock: ## resolve the dependencies again; needs uv; lock files name no index host
 	uv pip compile pyproject.toml --extra embedded --group build --group dev -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate -q -o requirements-dev.lock --custom-compile-command "make lock"
 
 clean: ## delete the environment and all local data
-	rm -rf $(VENV) .duecall
+	rm -rf $(VENV) .duecall client/python/dist client/python/src/duecall_client/generated
 
 # A marker is written last, so that an interrupted installation is completed by the next run.
 $(PY):
@@ -96,4 +101,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi guards crash soak model debian proof bench console-shots format lock clean
+.PHONY: help demo up test check openapi client guards crash soak model debian proof bench console-shots format lock clean

@@ -80,7 +80,7 @@ _ONE_AFTER_THE_OTHER = {
     },
     "large tables": {"test_plans.py"},
     "source code": {"architecture"},
-    "generated client": {"test_generated_client.py"},
+    "generated client": {"client", "test_generated_client.py"},
     "fork server": {"test_fork_server.py"},
 }
 """Groups of files and folders. The tests of a group run in one process.

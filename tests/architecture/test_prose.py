@@ -25,7 +25,7 @@ WORDS = {
 NO_AGENT = re.compile("nobody|somebody|anybody|everybody|whoever|whomever", re.IGNORECASE)
 """Parts of identifiers that hide the agent: caller, client, operator, worker."""
 QUESTION = re.compile(r"(?:what|when|who|whom|whose|whether|how|which|whoever|why|the same)\b", re.IGNORECASE)
-FOLDERS = ("scheduler", "api_shim", "workers", "tests", "docs")
+FOLDERS = ("scheduler", "api_shim", "workers", "client", "tests", "docs")
 WITH_COMMENTS = (
     ".env.example",
     ".ci/run",
@@ -118,6 +118,7 @@ def _faults(path: Path, place: str) -> Iterator[str]:
 def _files() -> dict[Path, str]:
     """Return the files that are covered, each with its path below the root. This one lists the words themselves."""
     found = [path for folder in FOLDERS for kind in ("*.py", "*.md") for path in (ROOT / folder).rglob(kind)]
+    found = [path for path in found if not {"generated", "node_modules"} & set(path.parts)]
     found += [*ROOT.glob("*.md"), ROOT / "docs" / "openapi.json", *(ROOT / name for name in WITH_COMMENTS)]
     names = {path: path.relative_to(ROOT).as_posix() for path in sorted(found) if path != Path(__file__).resolve()}
     return {path: name for path, name in names.items() if "/versions/" not in name}

@@ -426,8 +426,8 @@ def test_delete_without_where_removes_only_own_rows(town: TwoTenants, table: str
             "INSERT INTO webhook_deliveries (event_id, endpoint_id, place, state, send_at, created_at)"
             " VALUES (:endpoint, :endpoint, 1, 'WAITING', :now, :now)",
             id="send an event to an endpoint of another principal",
-    ),
-    (
+        ),
+        pytest.param(
             "INSERT INTO batches (id, company_id, principal_id, key_id, state, total, work_at, created_at, updated_at)"
             " VALUES (gen_random_uuid(), :theirs, :them, :them, 'ACCEPTED', 1, :now, :now, :now)",
             id="send a batch for another company",
