@@ -201,7 +201,9 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
         events=Events(database),
-        webhooks=Webhooks(database, writes, hints, webhook_encryption(settings), https_only=settings.is_production),
+        webhooks=Webhooks(
+            database, writes, hints, webhook_encryption(settings), hasher, https_only=settings.is_production
+        ),
         webhook_deliveries=WebhookDeliveries(database, writes, hints),
         health=for_health,
         command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),

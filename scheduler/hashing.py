@@ -22,6 +22,10 @@ class Hasher:
         """Return the 32-byte hash of the token in an invitation's mail."""
         return self._hash(b"invitation", token)
 
+    def webhook_text(self, text: str) -> bytes:
+        """Return the 32-byte hash of a webhook's URL or of a header's value. Both may contain a password."""
+        return self._hash(b"webhook", text)
+
     def sign_in_link(self, secret: str) -> bytes:
         """Return the 32-byte hash of the secret in a sign-in link of the console."""
         return self._hash(b"sign-in link", secret)

@@ -27,6 +27,8 @@ ALLOWED = frozenset(
         "company_id",
         "country",
         "command_id",
+        "batch_id",
+        "index",
         "event_id",
         "key_id",
         "trace_id",

@@ -95,7 +95,9 @@ async def create_webhook(
 ) -> Response:
     webhooks = sender.use_cases.webhooks
     refuse_any(body.contradictions(https_only=webhooks.https_only))
-    return await sender.write(CommandKind.CREATE_WEBHOOK, webhooks.create, raw, body.to_new_endpoint())
+    return await sender.write(
+        CommandKind.CREATE_WEBHOOK, webhooks.create, webhooks.comparable(raw), body.to_new_endpoint()
+    )
 
 
 @router.get(
@@ -126,7 +128,9 @@ async def update_webhook(
 ) -> Response:
     webhooks = sender.use_cases.webhooks
     refuse_any(body.contradictions(https_only=webhooks.https_only))
-    return await sender.write(CommandKind.UPDATE_WEBHOOK, webhooks.change, raw, webhook_id, body.to_changes())
+    return await sender.write(
+        CommandKind.UPDATE_WEBHOOK, webhooks.change, webhooks.comparable(raw), webhook_id, body.to_changes()
+    )
 
 
 @router.delete(

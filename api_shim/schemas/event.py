@@ -37,7 +37,7 @@ class EventData(Wire):
     due_at: Annotated[Instant, Field(description="The new due time.")] = None
     timezone: Annotated[Text, Field(description="Time zones that decide about the call.")] = None
     by: Annotated[Text, Field(description="Cause of the new due time: REQUEST, SETTINGS or DEFERRAL.")] = None
-    webhook_id: Annotated[Id, Field(description="The endpoint that was tested.")] = None
+    webhook_id: Annotated[Id, Field(description="The endpoint that was tested or disabled.")] = None
     decision: Annotated[Text, Field(description="An operator's decision: RANG, DID_NOT_RING or LEFT.")] = None
 
 

@@ -27,7 +27,7 @@ class DeliveryView(Wire):
         " webhook is not active."
     )
     last_tried_at: datetime | None
-    last_status: int | None = Field(description="HTTP status of the last answer, or null if there was none.")
+    last_status: int | None = Field(description="HTTP status of the last answer, or null without an answer.")
     last_error_kind: ErrorKind | None = Field(description="Why the last try failed. Null if it did not.")
     duration_ms: int | None = Field(description="Milliseconds that the last try took.")
     created_at: datetime

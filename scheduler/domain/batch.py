@@ -56,7 +56,7 @@ class Batch:
     """The time of receipt. Requested times are judged as of this instant."""
     updated_at: datetime
     finished_at: datetime | None = None
-    """The time from which nothing more happens to its items. A cancelled batch has none while calls are cancelled."""
+    """The time from which nothing more happens to its items. None while a worker cancels calls of a cancelled batch."""
 
     @property
     def waiting(self) -> int:

@@ -75,7 +75,7 @@ class Notice:
     company_id: UUID | None
     company_name: str | None = field(repr=False)
     email: str | None = field(repr=False)
-    """The address of the company's owner. None: it has none, or the webhook belongs to an ATS."""
+    """The address of the company's owner. None: it has no owner, or the webhook belongs to an ATS."""
     disabled_at: datetime
     cause: str
     tries: int

@@ -256,7 +256,7 @@ def has_reader(company_id: ColumnElement[UUID]) -> ColumnElement[bool]:
 def keep_reader(connection: Statements, company_id: UUID, row: AnyRow) -> None:
     """Remember for this transaction whether the company has a reader: the row has the column `has_reader`.
 
-    Most companies have none. Building their events and letting the database drop them takes a twentieth of a call.
+    Most companies have no reader. Building their events for the database to drop takes a twentieth of a call.
     """
     if not row.has_reader:
         connection.without_reader.add(company_id)

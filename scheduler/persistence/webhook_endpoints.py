@@ -147,7 +147,14 @@ class WebhookEndpoints(Store):
         )
         self._connection.execute(
             insert(webhook_deliveries).values(
-                event_id=test.id, endpoint_id=endpoint.id, place=place, state="WAITING", send_at=now, created_at=now
+                event_id=test.id,
+                endpoint_id=endpoint.id,
+                place=place,
+                state="WAITING",
+                # So that it waits neither for a backlog of events nor for the probe of an open circuit.
+                is_replay=True,
+                send_at=now,
+                created_at=now,
             )
         )
         return test

@@ -166,7 +166,7 @@ class ApplyBatches:
                 "batch_item_failed: an item of a batch failed for an unknown reason",
                 batch_id=str(batch_id),
                 index=index,
-                failed_with=failed_with,
+                cause=failed_with,
                 count=failures,
             )
             if failures < MOST_FAILURES:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from ipaddress import IPv6Address, ip_address, ip_network
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,11 +26,14 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 
 from scheduler.clock import machine_now, monotonic
 from scheduler.domain.webhook import ErrorKind, WebhookAnswer, WebhookRequest
-from scheduler.rules import webhook_urls
+from scheduler.rules import webhook_headers, webhook_urls
 from scheduler.rules.webhook_answers import answer_of, no_answer
 from scheduler.webhooks.signing import signed_headers
 
 DEADLINE_S = 15.0
+_GLOBAL_UNICAST = ip_network("2000::/3")
+"""All public addresses of IPv6. `ipaddress` does not call other ones private that may lead inside, such as fec0::1 (an
+old private range) or ::10.0.0.1 and ::ffff:0:10.0.0.1 (IPv4 in IPv6)."""
 _MOST_OF_AN_ANSWER = 4096
 """Bytes of the answer's body that are read, so that most receivers can finish it. They are dropped."""
 
@@ -102,7 +106,8 @@ def _headers(request: WebhookRequest) -> Mapping[str, str]:
     """Return the headers of a request. Those of the partner replace only the first one, see `webhook_headers`."""
     return {
         "User-Agent": "duecall",
-        **request.headers,
+        # The rules refuse other names. A row may be older than a rule.
+        **{name: value for name, value in request.headers.items() if webhook_headers.name_fault(name) is None},
         "Content-Type": "application/json",
         # Also so that a small compressed answer cannot become a large one.
         "Accept-Encoding": "identity",
@@ -218,6 +223,16 @@ class _FilteringAdapter(_Adapter, IPFilterAdapter):
 
     def __init__(self, context: ssl.SSLContext, *, is_https: bool, allow_loopback: bool) -> None:
         super().__init__(context, is_https_proto=is_https, allow_loopback=allow_loopback)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: bool | str, cert: str | tuple[str, str] | None = None
+    ) -> Any:  # noqa: ANN401 - the base has types of its own module
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        # The address that the base has chosen and will connect to.
+        address = ip_address(host["host"].strip("[]"))
+        if isinstance(address, IPv6Address) and not address.is_loopback and address not in _GLOBAL_UNICAST:
+            raise InvalidIPAddress(address)
+        return host, pool
 
 
 def _kind_of(error: BaseException) -> ErrorKind:

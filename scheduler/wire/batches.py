@@ -39,7 +39,7 @@ BatchName = Annotated[
 
 
 class BatchForm(StrEnum):
-    """How a body contains its items."""
+    """The form in which a body contains its items."""
 
     JSON = "application/json"
     """One object, with a list of items."""
@@ -54,7 +54,7 @@ class BatchTooLarge(InvalidRequest):
 
 
 class BatchHeader(Strict):
-    """What a batch says beside its items: fields of its JSON, or query parameters of a batch in NDJSON."""
+    """The values beside the items of a batch: fields of its JSON, or query parameters of a batch in NDJSON."""
 
     name: BatchName | None = None
     dry_run: StrictBool = False

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from scheduler.domain.partner_event import EventType
@@ -42,11 +42,14 @@ def _header_value(value: str) -> str:
     return value
 
 
-def _event_type(name: str) -> str:
+def _event_type(name: object) -> object:
+    """Convert a name before pydantic does, whose error for a wrong one is not ours."""
+    if not isinstance(name, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
     if name not in EVENT_TYPES:
         message = f"This event does not exist. Events are {', '.join(EVENT_TYPES)}."
         raise PydanticCustomError(OURS + "unknown_event", message)
-    return name
+    return EventType(name)
 
 
 def _visible(text: str) -> str:
@@ -63,7 +66,8 @@ Url = Annotated[
         examples=["https://hooks.example.com/duecall"],
     ),
 ]
-EventName = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
+EventName = Annotated[EventType, BeforeValidator(_event_type)]
+"""In the document it is the `EventType` of events, so that generated clients have one."""
 EndpointName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME), AfterValidator(_visible)
 ]
@@ -113,7 +117,7 @@ class CreateWebhook(Strict):
     def to_new_endpoint(self) -> NewEndpoint:
         return NewEndpoint(
             url=self.url,
-            events=_types(self.events),
+            events=tuple(self.events),
             company_id=self.company_id,
             name=self.name,
             description=self.description,
@@ -140,14 +144,10 @@ class UpdateWebhook(Strict):
         """Return the new values by the fields of `NewEndpoint`."""
         changes = dict(named(self, "url", "events", "name", "description", "headers", "is_active"))
         if "events" in changes:
-            changes["events"] = _types(changes["events"])
+            changes["events"] = tuple(changes["events"])
         if "headers" in changes:
             changes["headers"] = _values(changes["headers"])
         return changes
-
-
-def _types(names: list[str]) -> tuple[EventType, ...]:
-    return tuple(EventType(name) for name in names)
 
 
 def _values(headers: list[Header]) -> dict[str, str]:
@@ -155,7 +155,7 @@ def _values(headers: list[Header]) -> dict[str, str]:
 
 
 def _errors(
-    url: str | None, headers: list[Header] | None, events: list[str] | None, *, https_only: bool
+    url: str | None, headers: list[Header] | None, events: list[EventType] | None, *, https_only: bool
 ) -> Iterator[FieldError]:
     if url is not None and (fault := webhook_urls.fault(url, https_only=https_only)):
         yield FieldError(field="url", code=fault[0], message=fault[1])

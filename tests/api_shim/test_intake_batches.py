@@ -12,6 +12,7 @@ from scheduler.wire.batches import LARGEST_BATCH
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import candidate
 from tests.api_shim.intake import Intake
+from tests.architecture.rules import does, does_not
 from tests.support.builders import RecordingHints, Tenant, a_number
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -43,6 +44,7 @@ def made(intake: Intake, *items: Any, **more: Any) -> dict[str, Any]:
     return dict(data(intake.post("/batches", {"items": list(items), **more}), 202))
 
 
+@does("F7-10")
 def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> None:
     batch = made(intake, person(intake, externalId="row-1"), person(intake), name="Spring")
     assert (batch["status"], batch["total"], batch["name"]) == ("ACCEPTED", 2, "Spring")
@@ -58,6 +60,7 @@ def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> Non
     assert done["firstDueAt"] == interview["callAttempts"][0]["scheduledAt"]
 
 
+@does("F7-10")
 def test_lines_are_stored_in_one_request(intake: Intake, bulk: ApplyBatches) -> None:
     batch = data(send(intake, ndjson(person(intake), b"{", person(intake)), "/batches?name=May"), 202)
     assert (batch["total"], batch["name"], batch["counts"]["refused"]) == (3, "May", 1)
@@ -109,6 +112,7 @@ def test_item_has_the_error_of_a_single_request(
         pytest.param(b" " * (LARGEST_BATCH + 1), {}, 413, "BODY_TOO_LARGE", id="too large"),
     ],
 )
+@does_not("F7-10")
 def test_body_that_is_no_batch_stores_nothing(
     intake: Intake, content: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
@@ -168,6 +172,7 @@ def test_batches_are_listed_by_cursor(intake: Intake) -> None:
     assert [each["id"] for each in first["items"] + rest["items"]] == ids[::-1]
 
 
+@does("F7-10")
 def test_batch_is_paused_resumed_and_cancelled(intake: Intake, bulk: ApplyBatches) -> None:
     batch = made(intake, person(intake), person(intake))
     path = f"/batches/{batch['id']}"
@@ -194,6 +199,7 @@ def test_long_cancellation_is_accepted(intake: Intake, bulk: ApplyBatches) -> No
     assert intake.delete(f"/batches/{batch['id']}").status_code == 200
 
 
+@does_not("F7-10")
 def test_other_company_sees_no_batch(intake: Intake) -> None:
     batch = made(intake, person(intake))
     other = intake.with_key_of_another_company()

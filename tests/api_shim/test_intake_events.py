@@ -139,7 +139,7 @@ def test_each_accepted_change_is_read_once(intake: Intake, worker: Worker, reade
 
 
 @does_not("F7-1")
-def test_nothing_is_written_without_a_reader_or_for_the_time_before(intake: Intake, worker: Worker) -> None:
+def test_nothing_is_written_for_the_time_before_a_reader(intake: Intake, worker: Worker) -> None:
     unread(intake)
     first = intake.interview()
     assert intake.count("events") == 0

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -48,7 +49,8 @@ def test_client_and_its_examples_have_strict_types(site: Path, tmp_path: Path) -
         # The blocks of a page are one program.
         program = "\n".join(PYTHON_OF_PAGES.findall(page.read_text(encoding="utf-8")))
         assert "duecall_client" in program, page
-        (tmp_path / f"{page.stem.lower().replace('-', '_')}.py").write_text(program, encoding="utf-8")
+        (tmp_path / f"page_{page.stem.lower().replace('-', '_')}.py").write_text(program, encoding="utf-8")
+    shutil.copy(ROOT / "tests" / "client" / "partners_day.py", tmp_path)
     command = [
         *(sys.executable, "-m", "mypy", "--config-file", str(CLIENT / "pyproject.toml"), "--cache-dir", "/dev/null"),
         *(str(site / "duecall_client"), str(tmp_path)),

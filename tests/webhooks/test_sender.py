@@ -1,8 +1,10 @@
 """Webhook posts: signed, one deadline for the whole exchange, no redirect, and no way into our own network."""
 
+import gc
 import json
 import socket
 import ssl
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -298,6 +300,11 @@ SPELLINGS = [
     "[::]",
     "[::ffff:127.0.0.1]",
     "[::ffff:7f00:1]",
+    "[::127.0.0.1]",
+    "[::ffff:0:7f00:1]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "[fec0::1]",
 ]
 
 
@@ -343,6 +350,14 @@ INSIDE = [
     "[64:ff9b::a9fe:a9fe]",
     "[64:ff9b:1::a00:1]",
     "[2002:a00:1::]",
+    "[fec0::1]",
+    "[feff::1]",
+    "[::10.0.0.1]",
+    "[::a9fe:a9fe]",
+    "[::ffff:0:10.0.0.1]",
+    "[100:0:0:1::1]",
+    "[4000::1]",
+    "[fe00::1]",
 ]
 
 
@@ -354,7 +369,7 @@ def test_address_inside_is_not_even_tried(connected: list[Any], host: str, sende
     assert connected == []
 
 
-@pytest.mark.parametrize("host", ["93.184.216.34", "[2606:2800:220:1::1]"])
+@pytest.mark.parametrize("host", ["93.184.216.34", "[2606:2800:220:1::1]", "[2001:4860:4860::8888]"])
 def test_public_address_is_tried(connected: list[Any], host: str) -> None:
     answer = in_production().post(message(f"https://{host}/"))
     assert facts(answer) == failed(ErrorKind.NOT_CONNECTED)
@@ -444,6 +459,60 @@ def test_production_reaches_no_receiver_on_this_machine() -> None:
         assert facts(production.post(with_tls)) == failed(ErrorKind.ADDRESS_FORBIDDEN)
         assert receiver.connections == 0
         assert webhook_sender(Settings()).post(message(receiver.url)).outcome is Outcome.DELIVERED
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Team": "calls\r\nHost: 127.0.0.1"},
+        {"X-Team": "calls\nwebhook-id: forged"},
+        {"X-Team": "calls\r\n\r\nGET /admin HTTP/1.1"},
+    ],
+    ids=repr,
+)
+def test_header_with_a_line_break_is_not_sent(headers: dict[str, str]) -> None:
+    """The rules refuse it, and so does the sender: a row may have been written by another version."""
+    with a_webhook_receiver(answers(200)) as receiver:
+        answer = in_development().post(message(receiver.url, headers=headers))
+        assert receiver.visits == []
+    assert answer.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Host", "host", "Content-Length", "Transfer-Encoding", "webhook-id", "Connection", "Proxy-Authorization"),
+        *("X-Team\r\nHost", "X: a\r\n\r\nPOST / HTTP/1.1\r\nX"),
+    ],
+)
+def test_header_with_a_name_of_ours_is_left_out(name: str) -> None:
+    with a_webhook_receiver(answers(200)) as receiver:
+        assert in_development().post(message(receiver.url, headers={name: "777"})).outcome is Outcome.DELIVERED
+        [visit] = receiver.visits
+    assert ": 777" not in visit.head
+
+
+def test_memory_stays_flat_while_receivers_flood() -> None:
+    sender = in_development()
+    behaviour = floods(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n", b"x" * 10_000, 1_000)
+
+    def post_all(count: int) -> int:
+        with a_webhook_receiver(behaviour) as receiver:
+            for _ in range(count):
+                sender.post(message(receiver.url))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        post_all(3)
+        tracemalloc.reset_peak()
+        before = post_all(3)
+        after = post_all(12)
+        assert after - before < 100_000
+        assert tracemalloc.get_traced_memory()[1] - before < TEN_MB // 4
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_a"])

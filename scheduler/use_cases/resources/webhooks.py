@@ -20,6 +20,7 @@ from scheduler.domain.webhook_endpoint import (
     TestProgress,
     WebhookEndpoint,
 )
+from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -42,14 +43,35 @@ class Webhooks:
     """
 
     def __init__(
-        self, database: Database, writes: IdempotentWrites, hints: Hints, encryption: Encryption, *, https_only: bool
+        self,
+        database: Database,
+        writes: IdempotentWrites,
+        hints: Hints,
+        encryption: Encryption,
+        hasher: Hasher,
+        *,
+        https_only: bool,
     ) -> None:
         self._database = database
         self._writes = writes
         self._hints = hints
         self._encryption = encryption
+        self._hasher = hasher
         self.https_only = https_only
         """True in production: the URL of an endpoint must begin with https."""
+
+    def comparable(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a request's valid body for the hash that identifies it, with keyed hashes in place of secret texts.
+
+        The hash of a request is stored and not keyed, so passwords could be guessed from it.
+        """
+        hidden: dict[str, Any] = dict(body)
+        if isinstance(url := hidden.get("url"), str):
+            hidden["url"] = self._hasher.webhook_text(url).hex()
+        if "headers" in hidden:
+            hash_of = self._hasher.webhook_text
+            hidden["headers"] = [{**each, "value": hash_of(each["value"]).hex()} for each in hidden["headers"]]
+        return hidden
 
     def get(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
         """Raises NotFound."""

@@ -27,7 +27,7 @@ from scheduler.rules.webhook_secrets import EndpointSecrets, signing
 from scheduler.rules.webhook_turns import SLOW_AFTER, WaitingEndpoint, places
 from scheduler.use_cases.shared.conflicts import together
 from scheduler.webhooks.body import body_of
-from scheduler.webhooks.encryption import Encryption, NotDecrypted
+from scheduler.webhooks.encryption import Encryption, NotDecrypted, headers_place, secret_place
 
 _log = log(__name__)
 
@@ -97,7 +97,7 @@ class Deliver:
         secrets = EndpointSecrets(
             secret=message.secret, old_secret=message.old_secret, old_secret_until=message.old_secret_until
         )
-        place = f"{delivery.endpoint_id} secret"
+        place = secret_place(delivery.endpoint_id)
         ids = {
             "companyId": message.company_id,
             "interviewId": message.interview_id,
@@ -115,7 +115,7 @@ class Deliver:
     def _headers(self, endpoint_id: UUID, encrypted: bytes | None) -> dict[str, str]:
         if encrypted is None:
             return {}
-        headers: dict[str, str] = json.loads(self._encryption.decrypt(encrypted, f"{endpoint_id} headers"))
+        headers: dict[str, str] = json.loads(self._encryption.decrypt(encrypted, headers_place(endpoint_id)))
         return headers
 
     def record(self, results: Sequence[Result]) -> Sequence[Result]:

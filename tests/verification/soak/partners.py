@@ -69,7 +69,7 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class Owed:
-    """What happened in the database, as far as partners must learn it."""
+    """Rows of the database that partners must learn about."""
 
     history: Sequence[tuple[str, str]]
     """Attempt and event of each arrow."""
@@ -99,11 +99,12 @@ class Partners:
     # ---- while it runs
 
     def register(self, url: str) -> None:
-        """Create the endpoints: one by the ATS, for all of its companies, and the others by its company `late`."""
+        """Create the endpoints of the company `late`, one of them by its ATS."""
         running = self.setup.whole.running
         [(self.company,)] = self.setup.whole.rows("SELECT id::text FROM companies WHERE name = 'The late shift'")
+        # Without `read:webhooks`, with which a key is a reader of all of its companies.
         self.setup.whole.change(
-            "UPDATE api_keys SET scopes = scopes || ARRAY['read:webhooks', 'write:webhooks']"
+            "UPDATE api_keys SET scopes = scopes || ARRAY['write:webhooks']"
             f" WHERE kind = 'ATS' OR company_id = '{self.company}'"
         )
         wanted = {each.value for each in EventType} - {EventType.PING.value}
@@ -111,7 +112,7 @@ class Partners:
         for name, key in keys.items():
             answer = requests.post(
                 f"{running.apiUrl}/webhooks",
-                json={"url": f"{url}/{name}", "events": sorted(wanted)},
+                json={"url": f"{url}/{name}", "events": sorted(wanted), "companyId": self.company},
                 headers={"Authorization": f"Bearer {key}"},
                 timeout=30,
             )
