@@ -39,9 +39,9 @@ class WebhookView(Wire):
     disabled_at: datetime | None = Field(
         description="Set when Duecall disabled the webhook. Set `isActive` to true to enable it again."
     )
-    disabled_cause: Literal["GONE", "FAILING", "KEY_REVOKED"] | None = Field(
-        description="GONE: it answered 410. FAILING: all deliveries failed for five days. KEY_REVOKED: the last key"
-        " with access was revoked."
+    disabled_cause: Literal["GONE", "FAILING", "OPERATOR", "KEY_REVOKED"] | None = Field(
+        description="GONE: it answered 410. FAILING: all deliveries failed for five days. OPERATOR: an operator"
+        " disabled it. KEY_REVOKED: the last key with access was revoked."
     )
     created_at: datetime
     updated_at: datetime

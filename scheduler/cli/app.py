@@ -43,6 +43,10 @@ carrier = typer.Typer(
     help="List and end back-offs (calls that wait for the carrier), and list stray calls.", no_args_is_help=True
 )
 locks = typer.Typer(help="List open transactions of the database, and end one.", no_args_is_help=True)
+webhooks = typer.Typer(
+    help="List, disable, enable and replay webhooks of partners, and forward events to your own machine.",
+    no_args_is_help=True,
+)
 erasures = typer.Typer(help="Show the certificates of deleted companies.", no_args_is_help=True)
 webhooks = typer.Typer(help="Manage the webhooks of partners.", no_args_is_help=True)
 numbers = typer.Typer(help="Manage the caller numbers of a company.", no_args_is_help=True)
@@ -62,6 +66,7 @@ app.add_typer(unknown, name="unknown")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(carrier, name="carrier")
 app.add_typer(locks, name="locks")
+app.add_typer(webhooks, name="webhooks")
 app.add_typer(erasures, name="erasures")
 app.add_typer(console, name="console")
 app.add_typer(webhooks, name="webhooks")

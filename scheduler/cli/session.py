@@ -28,6 +28,7 @@ from scheduler.use_cases.operations.encrypt_webhooks import EncryptWebhooks
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
+from scheduler.use_cases.operations.webhooks import WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
 
 
@@ -51,6 +52,7 @@ class OperatorSession:
     certificates: Certificates
     console_sessions: ConsoleSessions
     encrypt_webhooks: EncryptWebhooks
+    webhooks: WebhookOperations
     console_url: str
     now: Now
     system: str
@@ -89,6 +91,7 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
             certificates=Certificates(database),
             console_sessions=ConsoleSessions(database, context.hasher, now),
             encrypt_webhooks=EncryptWebhooks(database, assembly.webhook_encryption(chosen)),
+            webhooks=WebhookOperations(database, now, who),
             console_url=chosen.console_url,
             now=now,
             system=system,

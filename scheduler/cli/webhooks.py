@@ -1,9 +1,166 @@
-"""`duecall webhooks`: endpoints of partners."""
+"""`duecall webhooks`: webhooks of partners for operators, and events on the machine of a developer."""
+
+import threading
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import typer
 
 from scheduler.cli.app import examples, webhooks
 from scheduler.cli.on_demand import operator_session
-from scheduler.cli.options import AsJson
-from scheduler.cli.output import fail, print_json, print_result
+from scheduler.cli.options import ActReason, AsJson, id_of, instant_of, instant_text
+from scheduler.cli.output import fail, print_json, print_note, print_result, print_rows, refuse, required_reason
+from scheduler.domain.delivery_history import EndpointState, ReplayFilter
+from scheduler.domain.pagination import COUNTED_UP_TO
+from scheduler.domain.partner_event import EventType
+
+if TYPE_CHECKING:
+    from scheduler.webhooks.forwarding import Forwarded
+
+_RUNBOOK = "docs/operations.md#webhooks-of-partners"
+_EndpointId = Annotated[UUID, typer.Argument(metavar="ENDPOINT", parser=id_of, help="Id from `duecall webhooks list`.")]
+_Types = Annotated[
+    str | None, typer.Option(help="Types of events, separated by commas. Default: all.", show_default=False)
+]
+
+
+@webhooks.command("list", epilog=examples("duecall webhooks list", "duecall webhooks list --json"))
+def webhooks_list(as_json: AsJson = False) -> None:
+    """List the webhooks of all partners, oldest first, with what waits for them and the cause of the last failure.
+
+    Only scheme, host and port of each URL are shown: the rest may contain a password.
+    """
+    from scheduler.rules.webhook_urls import origin
+
+    with operator_session() as session:
+        found = session.webhooks.all()
+    rows = [
+        {
+            "endpointId": str(each.id),
+            "principalId": str(each.principal_id),
+            "companyId": None if each.company_id is None else str(each.company_id),
+            "origin": origin(each.url),
+            "state": _state(each),
+            "consecutiveFailures": each.consecutive_failures,
+            "failingSince": instant_text(each.failing_since),
+            "circuitOpenedAt": instant_text(each.circuit_opened_at),
+            "disabledAt": instant_text(each.disabled_at),
+            "waiting": min(each.waiting, COUNTED_UP_TO),
+            "waitingIsEstimate": each.waiting > COUNTED_UP_TO,
+            "oldestWaitingAt": instant_text(each.oldest_waiting_at),
+            "lastFailedAt": instant_text(each.last_failed_at),
+            "lastStatus": each.last_status,
+            "lastErrorKind": each.last_error_kind,
+        }
+        for each in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        session.report("there are no webhooks")
+        return
+    print_rows(
+        [
+            {
+                "endpoint": row["endpointId"],
+                "company": row["companyId"] or "all companies of its ATS",
+                "origin": row["origin"],
+                "state": row["state"],
+                "waiting": f"{row['waiting']}{'+' if row['waitingIsEstimate'] else ''} waiting",
+                "oldest": f"oldest {row['oldestWaitingAt'] or '-'}",
+                "failure": f"last failure {row['lastErrorKind'] or '-'}",
+            }
+            for row in rows
+        ]
+    )
+    print_note(f"See {_RUNBOOK}.")
+
+
+def _state(endpoint: EndpointState) -> str:
+    if endpoint.disabled_cause is not None:
+        return f"disabled: {endpoint.disabled_cause}"
+    if not endpoint.is_active:
+        return "paused by its partner"
+    return "active" if endpoint.circuit_opened_at is None else "circuit open"
+
+
+@webhooks.command("disable", epilog=examples("duecall webhooks disable ENDPOINT --reason 'the partner asked for it'"))
+def webhooks_disable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
+    """Send nothing to a webhook until it is enabled. Waiting deliveries wait, and new events are not delivered."""
+    why = required_reason(reason, "duecall webhooks disable")
+    with operator_session() as session:
+        is_new = session.webhooks.disable(endpoint_id, why)
+    was = "is disabled" if is_new else "was disabled before; nothing changed"
+    session.report(f"webhook {endpoint_id} {was}")
+
+
+@webhooks.command("enable", epilog=examples("duecall webhooks enable ENDPOINT --reason 'the receiver is back'"))
+def webhooks_enable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
+    """Enable a webhook that was disabled, and close its circuit. Waiting deliveries are sent.
+
+    Events that occurred while it was disabled are delivered by `duecall webhooks replay`.
+    """
+    why = required_reason(reason, "duecall webhooks enable")
+    with operator_session() as session:
+        state = session.webhooks.enable(endpoint_id, why)
+    still = "" if state.is_active else ", but its partner has paused it, so nothing is sent"
+    session.report(f"webhook {endpoint_id} is enabled{still}")
+
+
+@webhooks.command(
+    "replay",
+    epilog=examples(
+        "duecall webhooks replay ENDPOINT --from 2026-04-02T07:00Z --to 2026-04-02T09:00Z --reason 'its outage'",
+        "duecall webhooks replay ENDPOINT --from 2026-04-02T07:00Z --only-failed --reason 'its outage'",
+    ),
+)
+def webhooks_replay(
+    endpoint_id: _EndpointId,
+    *,
+    since: Annotated[str, typer.Option("--from", help="Time of the first event, e.g. 2026-04-02T07:00Z.")],
+    until: Annotated[
+        str | None,
+        typer.Option("--to", help="Time after the last event, excluded. Default: none.", show_default=False),
+    ] = None,
+    types: _Types = None,
+    only_failed: Annotated[bool, typer.Option("--only-failed", help="Only deliveries that have failed.")] = False,
+    reason: ActReason = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send the deliveries of a range of time again, with the same ids, and events that were never sent.
+
+    Deliveries that wait are left alone. The command works in transactions of at most 2,000 deliveries. If it is
+    stopped, start it again.
+    """
+    why = required_reason(reason, "duecall webhooks replay")
+    wanted = ReplayFilter(
+        since=instant_of(since, "--from"),
+        until=None if until is None else instant_of(until, "--to"),
+        types=_types_in(types),
+        only_failed=only_failed,
+    )
+    if wanted.until is not None and wanted.until <= wanted.since:
+        refuse("--to must be later than --from.")
+    replayed, after, has_more = 0, 0, True
+    with operator_session() as session:
+        while has_more:
+            done = session.webhooks.replay(endpoint_id, wanted, after, why)
+            replayed, after, has_more = replayed + done.replayed, done.after, done.has_more
+    if as_json:
+        print_json({"endpointId": str(endpoint_id), "replayed": replayed})
+        return
+    session.report(f"{replayed} deliveries to webhook {endpoint_id} are sent again")
+
+
+def _types_in(text: str | None) -> frozenset[EventType] | None:
+    if text is None:
+        return None
+    names = {name.strip() for name in text.split(",")}
+    if unknown := names - {each.value for each in EventType}:
+        refuse(f"There is no type {', '.join(sorted(unknown))}. See docs/reference/events.md.")
+    return frozenset(map(EventType, names))
 
 
 @webhooks.command("encrypt", epilog=examples("duecall webhooks encrypt", "duecall webhooks encrypt --json"))
@@ -21,3 +178,75 @@ def webhooks_encrypt(as_json: AsJson = False) -> None:
         print_result(f"{done.changed} webhooks encrypted again, {done.current} were encrypted with the first key")
     if unreadable:
         fail(f"Neither key decrypts the secrets of {', '.join(unreadable)}. Set the key that encrypted them, too.")
+
+
+@webhooks.command(
+    "listen",
+    epilog=examples(
+        "duecall webhooks listen --forward-to http://127.0.0.1:3000/events",
+        "duecall webhooks listen --forward-to http://127.0.0.1:3000 --url https://api.example.com --types ping",
+    ),
+)
+def webhooks_listen(
+    *,
+    forward_to: Annotated[str, typer.Option(help="URL on your machine that receives the events.")],
+    url: Annotated[str, typer.Option(help="URL of the API.")] = "http://127.0.0.1:8000",
+    key: Annotated[
+        str,
+        typer.Option(
+            envvar="DUECALL_API_KEY",
+            help="API key with the scope read:webhooks. Other users of the machine can see options, but not variables.",
+            show_default=False,
+        ),
+    ],
+    types: _Types = None,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Place after which to begin. Default: new events only, and with --once all events of 30 days.",
+            show_default=False,
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Forward the events that exist now, then stop.")] = False,
+) -> None:
+    """Forward events to your machine, signed like deliveries to a webhook. For developers; needs no database.
+
+    Prints the secret of this session first, then a line for each event: its type and id, the status of the answer and
+    its milliseconds. Each event is sent once, whatever the answer is. Press Ctrl-C to stop.
+    """
+    from scheduler.webhooks.event_api import ApiAway, ApiRefused, EventApi
+    from scheduler.webhooks.forwarding import Forwarding, Start
+    from scheduler.webhooks.sender import WebhookSender
+    from scheduler.webhooks.signing import new_secret
+
+    _types_in(types)
+    for option, value in (("--forward-to", forward_to), ("--url", url)):
+        _must_be_url(option, value)
+    secret = new_secret()
+    wait, sender = threading.Event().wait, WebhookSender(to_partners=False, in_development=True)
+    forwarding = Forwarding(EventApi(url, key, types), sender, forward_to, secret, wait=wait, tell=print_note)
+    print_note(f"Secret of this session: {secret}")
+    start = Start(after=after or 0, only_new=after is None)
+    try:
+        for forwarded in forwarding.once(start) if once else forwarding.follow(start):
+            print_result(_line(forwarded))
+    except (ApiAway, ApiRefused) as error:
+        fail(f"{error}")
+
+
+def _must_be_url(option: str, text: str) -> None:
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        refuse(f"{option} must be a URL such as http://127.0.0.1:3000.")
+
+
+def _line(forwarded: "Forwarded") -> str:
+    answer = forwarded.answer
+    kind = "" if answer.error_kind is None else answer.error_kind.value
+    status = kind if answer.status is None else str(answer.status)
+    return f"{forwarded.type}  {forwarded.id}  {status}  {answer.milliseconds} ms"

@@ -36,6 +36,8 @@ class Verb(StrEnum):
     RESET_WEBHOOK = "webhook.reset"
     DELETE_WEBHOOK = "webhook.delete"
     REPLAY_DELIVERIES = "webhook.replay"
+    DISABLE_WEBHOOK = "webhook.disable"
+    ENABLE_WEBHOOK = "webhook.enable"
 
 
 class TargetKind(StrEnum):

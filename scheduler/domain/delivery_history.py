@@ -1,6 +1,6 @@
 """The history of deliveries: what was sent to an endpoint of a partner, and which of it is sent again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -108,3 +108,25 @@ class Replay:
     """The place to continue after."""
     has_more: bool
     """True if the range has further deliveries, which are not replayed yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointState:
+    """An endpoint as operators see it. Of its URL only the origin is shown: the rest may contain a password."""
+
+    id: UUID
+    principal_id: UUID
+    company_id: UUID | None
+    url: str = field(repr=False)
+    is_active: bool
+    disabled_at: datetime | None
+    disabled_cause: str | None
+    consecutive_failures: int
+    failing_since: datetime | None
+    circuit_opened_at: datetime | None
+    waiting: int
+    """Counted up to `COUNTED_UP_TO`, and one more if there are others."""
+    oldest_waiting_at: datetime | None
+    last_failed_at: datetime | None
+    last_status: int | None
+    last_error_kind: str | None

@@ -20,6 +20,8 @@ class DisabledCause(Enum):
     """The endpoint answered 410."""
     FAILING = "FAILING"
     """It has only failed for five days."""
+    OPERATOR = "OPERATOR"
+    """An operator disabled it."""
     KEY_REVOKED = "KEY_REVOKED"
     """The last key of its principal was revoked."""
     DELETED = "DELETED"

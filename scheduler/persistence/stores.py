@@ -55,6 +55,7 @@ from scheduler.persistence.webhook_deliveries import WebhookDeliveries
 from scheduler.persistence.webhook_endpoints import WebhookEndpoints
 from scheduler.persistence.webhook_history import WebhookHistory
 from scheduler.persistence.webhook_notices import WebhookNotices
+from scheduler.persistence.webhook_overview import WebhookOverview
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
 
@@ -157,6 +158,7 @@ class Stores:
         self.webhooks = WebhookEndpoints(statements)
         self.webhook_notices = WebhookNotices(statements)
         self.webhook_history = WebhookHistory(statements)
+        self.webhook_overview = WebhookOverview(statements)
 
     def instant(self, now: Now) -> datetime:
         """Read `now` for this transaction to write. Its clock was compared with the database's.

@@ -123,6 +123,7 @@ SPEAKERS = {
         "scheduler/carriers/twilio_queries.py",
         "scheduler/demo/client.py",
         "scheduler/local/system.py",
+        "scheduler/webhooks/event_api.py",
         "scheduler/webhooks/sender.py",
     },
     "urllib3": {"scheduler/webhooks/sender.py"},
