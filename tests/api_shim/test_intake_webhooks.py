@@ -138,6 +138,7 @@ def test_deleted_webhook_is_gone_without_a_trace_of_its_secrets(intake: Intake) 
     assert not any(left[name] for name in ("url", "name", "description", "headers", "header_names", "secret"))
 
 
+@does_not("F7-7")
 @pytest.mark.parametrize(
     ("change", "field", "error"),
     [
