@@ -305,14 +305,14 @@ def dialler(settings: Settings) -> Dialler:
     return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
 
 
-def deliverer(settings: Settings) -> "Deliverer":
+def deliverer(settings: Settings, hints: Hints) -> "Deliverer":
     """Build the deliverer of a webhooks worker. Raises MissingSetting, WrongRole, DatabaseAway."""
     from scheduler.use_cases.webhooks.deliver import Deliver
     from scheduler.use_cases.webhooks.deliverer import Deliverer
 
     context = _worker_context(settings)
     deliver = Deliver(context.database, webhook_sender(settings), webhook_encryption(settings), context.now)
-    return Deliverer(deliver)
+    return Deliverer(deliver, look=NumberEvents(context.database, hints, context.now).look)
 
 
 def reconcile(settings: Settings, database: Database, actor: str) -> Reconcile:

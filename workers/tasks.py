@@ -281,7 +281,7 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
             _Dialler.one = assembly.dialler(settings())
             _Dialler.one.start()
         if "webhooks" in queues:
-            _Deliverer.one = assembly.deliverer(settings())
+            _Deliverer.one = assembly.deliverer(settings(), _hints())
             _Deliverer.one.start()
 
 

@@ -109,7 +109,8 @@ _LOCK_CLAIMED = text("""
 """)
 _WORK = text(f"""
     SELECT EXISTS (SELECT FROM events e WHERE e.place IS NULL) AS is_one_unnumbered,
-           EXISTS (SELECT FROM webhook_endpoints w WHERE {_MAY_TAKE}) AS is_one_due
+           EXISTS (SELECT FROM webhook_endpoints w WHERE {_MAY_TAKE}) AS is_one_due,
+           EXISTS (SELECT FROM webhook_endpoints w WHERE w.is_active AND w.disabled_at IS NULL) AS is_one_active
 """)  # noqa: S608 - as above
 
 _WAITING = text("""
@@ -177,10 +178,12 @@ _NOTE = _write("events", _NOTE_DISABLED, turn=3)
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Work that the clock sends hints for."""
+    """The open work for partners' events."""
 
     is_one_unnumbered: bool
     is_one_due: bool
+    is_one_active: bool
+    """False: no webhook of the installation may receive an event."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,14 @@
 One transaction at a time does it. Another one that tries at the same time leaves without a wait.
 """
 
+from dataclasses import replace
+
 from scheduler.clock import Now, monotonic
 from scheduler.domain.partner_event import EVENTS_A_BATCH
 from scheduler.failpoints import failpoint
 from scheduler.persistence.database import BATCH_LOCK_S, Database
+from scheduler.persistence.events import Numbered
+from scheduler.persistence.webhook_deliveries import Work
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 
@@ -40,12 +44,31 @@ class NumberEvents:
                 self._hints.send(tasks.NUMBER_EVENTS)
                 return
 
+    def look(self) -> Work:
+        """Number all events, for one turn, and return what can be sent. For the process that sends them.
+
+        Raises DatabaseAway.
+        """
+        with self._database.statement() as stores:
+            work = stores.webhook_deliveries.work(self._now())
+        if not (work.is_one_unnumbered and work.is_one_active):
+            return work
+        until = monotonic() + _MAX_TURN_S
+        while (numbered := self._numbered()) is not None and numbered.events == EVENTS_A_BATCH:
+            if monotonic() >= until:
+                break
+        return replace(work, is_one_due=True)
+
     def _is_full_batch(self) -> bool:
+        numbered = self._numbered()
+        if numbered is not None and numbered.deliveries:
+            self._hints.send(tasks.DELIVER)
+        return numbered is not None and numbered.events == EVENTS_A_BATCH
+
+    def _numbered(self) -> Numbered | None:
         # No other process can number these events, so a wrong clock is corrected. Short waits, because the clock has
         # calls to release.
         with self._database.transaction(corrected=True, lock_s=BATCH_LOCK_S) as stores:
             numbered = stores.events.number(EVENTS_A_BATCH, stores.instant(self._now))
             failpoint("events.numbering")
-        if numbered is not None and numbered.deliveries:
-            self._hints.send(tasks.DELIVER)
-        return numbered is not None and numbered.events == EVENTS_A_BATCH
+        return numbered

@@ -5,17 +5,20 @@ A receiver can hold a sending thread for 15 s and nothing else. The loop never w
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from scheduler.domain.webhook_delivery import ClaimedDelivery
 from scheduler.logs import log
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
+from scheduler.persistence.webhook_deliveries import Work
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
 
 _log = log(__name__)
 THREADS = 16
 _SLOW_PART = 2
 """Endpoints whose last answer was late share a half of the threads."""
+LOOK_EVERY_S = 0.25
+"""The most time between a change and the number of its event, on a machine that keeps up."""
 _RECORD_AGAIN_AFTER_S = 0.5
 _DRAINS_WITHIN_S = 25.0
 """Longer than a try takes. What is not recorded by then is sent again after its lease."""
@@ -24,8 +27,11 @@ _DRAINS_WITHIN_S = 25.0
 class Deliverer:
     """Sends deliveries that are due, as many at once as it has threads, until it is stopped."""
 
-    def __init__(self, deliver: Deliver, *, threads: int = THREADS) -> None:
+    def __init__(self, deliver: Deliver, *, look: Callable[[], Work] | None = None, threads: int = THREADS) -> None:
         self._deliver = deliver
+        self._look = look
+        """Numbers new events. Hints of the clock come once a second, which would be late for a partner."""
+        self._looks_again_after_s: float | None = LOOK_EVERY_S if look is not None else None
         self._count = threads
         self._to_send: queue.SimpleQueue[ClaimedDelivery | None] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
@@ -64,10 +70,10 @@ class Deliverer:
 
     def _run(self) -> None:
         while not (self._is_stopping.is_set() and not self._in_flight and not self._results):
-            self._take_news()
+            is_woken = self._take_news()
             try:
                 self._record()
-                if not self._is_stopping.is_set():
+                if not self._is_stopping.is_set() and (self._is_one_due() or is_woken):
                     self._claim()
             except ClockWrong:
                 _log.debug("clock_wrong: no delivery was claimed; the clock sends the hint again")
@@ -76,18 +82,28 @@ class Deliverer:
             except Exception:  # noqa: BLE001 - the loop goes on with the next hint
                 _log.exception("deliveries_failed: claiming or recording deliveries failed; the next hint retries")
 
-    def _take_news(self) -> None:
-        """Wait for a result or a hint, and take all that are there."""
+    def _is_one_due(self) -> bool:
+        if self._look is None:
+            return False
+        work = self._look()
+        # Without a webhook that may receive an event, the next hint of the clock is early enough.
+        self._looks_again_after_s = LOOK_EVERY_S if work.is_one_active else None
+        return work.is_one_due
+
+    def _take_news(self) -> bool:
+        """Wait for a result or a hint, and take all that are there. Return False if there is none yet."""
+        is_woken = False
         try:
-            news = self._news.get(timeout=_RECORD_AGAIN_AFTER_S if self._results else None)
+            news = self._news.get(timeout=_RECORD_AGAIN_AFTER_S if self._results else self._looks_again_after_s)
             while True:
+                is_woken = True
                 if news is not None:
                     self._results.append(news)
                     self._in_flight -= 1
                     self._slow_in_flight -= news.claimed.is_slow
                 news = self._news.get_nowait()
         except queue.Empty:
-            return
+            return is_woken
 
     def _record(self) -> None:
         """Record all results. Those that the database does not take now are kept."""

@@ -41,7 +41,7 @@ def run(environment: Mapping[str, str], step: str, words: Sequence[Any], clock: 
         if step in API_STEPS:
             API_STEPS[step](assembly.api_use_cases(Settings(), RecordingHints()), *words)
         elif step == "deliver":
-            _deliver(assembly.deliverer(Settings())._deliver)
+            _deliver(assembly.deliverer(Settings(), RecordingHints())._deliver)
         elif step == "look":
             _look(assembly.release(Settings(), RecordingHints()))
         else:
