@@ -25,8 +25,9 @@ from api_shim.schemas.webhook_delivery import (
 )
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
-from scheduler.domain.delivery_history import BATCHES_A_REPLAY, REPLAYED_A_BATCH, DeliveryFilter, DeliveryState
+from scheduler.domain.delivery_history import BATCHES_A_REPLAY, REPLAYED_A_BATCH, DeliveryFilter
 from scheduler.domain.principal import Principal
+from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.use_cases.resources.events import bounds_of
 from scheduler.wire.field_errors import FieldError, invalid_fields, refuse_any
 from scheduler.wire.webhook_replays import ReplayRequest

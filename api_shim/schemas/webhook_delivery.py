@@ -8,9 +8,10 @@ from fastapi.openapi.models import Example
 from pydantic import Field
 
 from api_shim.schemas.envelope import Answer, CursorPage
-from scheduler.domain.delivery_history import Delivery, DeliveryState, Replay
+from scheduler.domain.delivery_history import ListedDelivery, Replay
 from scheduler.domain.partner_event import EventType
 from scheduler.domain.webhook import ErrorKind
+from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.wire.camel_model import Wire
 
 
@@ -37,7 +38,7 @@ class DeliveryView(Wire):
     sequence: int | None
 
     @classmethod
-    def of(cls, delivery: Delivery) -> Self:
+    def of(cls, delivery: ListedDelivery) -> Self:
         return cls.view_of(
             delivery,
             delivery_id=delivery.event_id,

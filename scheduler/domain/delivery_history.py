@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from uuid import UUID
 
 from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook_delivery import DeliveryState
 
 REPLAYED_A_BATCH = 200
 """Deliveries that one statement replays."""
@@ -13,14 +13,8 @@ BATCHES_A_REPLAY = 10
 """Batches of one replay. A longer one is continued by the client."""
 
 
-class DeliveryState(StrEnum):
-    WAITING = "WAITING"
-    DELIVERED = "DELIVERED"
-    FAILED = "FAILED"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
+class ListedDelivery:
     """An event for an endpoint, with the outcome of the last try."""
 
     event_id: UUID
@@ -59,7 +53,7 @@ class DeliveryFilter:
 class DeliveryPage:
     """Deliveries of an endpoint, newest first. May be few or none although others follow."""
 
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[ListedDelivery, ...]
     before: int | None
     """The place before which the next page begins. None: nothing follows."""
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Row,
     Select,
     Uuid,
+    any_,
     cast,
     delete,
     func,
@@ -149,7 +150,9 @@ class Candidates(KeysetStore):
             # read and sort all candidates of the company.
             query = query.where(_contains(search))
         else:
-            query = query.where(candidates.c.id.in_(select(found)))
+            # As an array, which is found once. For IN, PostgreSQL may compare each candidate with each id: without
+            # statistics it expects one candidate.
+            query = query.where(candidates.c.id == any_(func.array(select(found).scalar_subquery())))
         is_narrowed = only != CandidateFilter(search=search)
         return self._page(_candidate, query, candidates, requested, counted=None if is_narrowed else count)
 

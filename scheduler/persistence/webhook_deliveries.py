@@ -79,17 +79,23 @@ _SENDABLE_OF = text(f"""
     WHERE w.id = ANY (:ids)
     ORDER BY d.nth, d.send_at, d.place
 """)  # noqa: S608 - as above
-_CLAIM = text("""
+# The limit tells the planner how many rows there are. Otherwise it may read the whole table for them.
+_CLAIMS = """
+    (SELECT * FROM json_to_recordset(CAST(:claims AS json)) AS x (event_id uuid, endpoint_id uuid, claim uuid)
+     LIMIT :count)
+"""
+_CLAIM = text(f"""
     WITH served AS (
         UPDATE webhook_endpoints w SET claimed_at = :now, probe_at = g.probe_at
-        FROM json_to_recordset(CAST(:endpoints AS json)) AS g (id uuid, probe_at timestamptz)
+        FROM (SELECT * FROM json_to_recordset(CAST(:endpoints AS json)) AS x (id uuid, probe_at timestamptz)
+              LIMIT :count) g
         WHERE w.id = g.id
     )
     UPDATE webhook_deliveries d SET claim = g.claim, lease_until = :lease_until
-    FROM json_to_recordset(CAST(:claims AS json)) AS g (event_id uuid, endpoint_id uuid, claim uuid)
+    FROM {_CLAIMS} g
     WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id AND d.state = 'WAITING'
     RETURNING d.claim
-""")
+""")  # noqa: S608 - as above
 _LOCK_ENDPOINTS = text(f"""
     SELECT w.id, w.principal_id, w.company_id, w.is_slow, {_CIRCUIT},
            EXISTS (SELECT FROM api_keys k WHERE k.principal_id = w.principal_id AND k.kind = 'ATS') AS is_of_ats
@@ -98,15 +104,15 @@ _LOCK_ENDPOINTS = text(f"""
     ORDER BY w.id
     FOR NO KEY UPDATE OF w
 """)  # noqa: S608 - as above
-_LOCK_CLAIMED = text("""
+_LOCK_CLAIMED = text(f"""
     SELECT d.claim, d.event_id, d.endpoint_id, d.state, d.is_replay, d.tries, d.send_at, d.first_failed_at, e.type
-    FROM json_to_recordset(CAST(:claims AS json)) AS g (event_id uuid, endpoint_id uuid, claim uuid)
+    FROM {_CLAIMS} g
     JOIN webhook_deliveries d ON d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id AND d.claim = g.claim
     JOIN events e ON e.id = d.event_id
     WHERE d.state = 'WAITING'
     ORDER BY d.endpoint_id, d.event_id
     FOR NO KEY UPDATE OF d
-""")
+""")  # noqa: S608 - as above
 _WORK = text(f"""
     SELECT EXISTS (SELECT FROM events e WHERE e.place IS NULL) AS is_one_unnumbered,
            EXISTS (SELECT FROM webhook_endpoints w WHERE {_MAY_TAKE}) AS is_one_due,
@@ -116,7 +122,11 @@ _WORK = text(f"""
 _WAITING = text("""
     SELECT (SELECT count(*) FROM (
                 SELECT FROM webhook_endpoints w
-                JOIN webhook_deliveries d ON d.endpoint_id = w.id AND d.state = 'WAITING'
+                CROSS JOIN LATERAL (
+                    SELECT d.send_at FROM webhook_deliveries d
+                    WHERE d.endpoint_id = w.id AND d.state = 'WAITING'
+                    -- In the order of the index, so that it is read, and not the table with the delivered ones.
+                    ORDER BY d.is_replay, d.send_at LIMIT :most) AS own
                 WHERE w.is_active AND w.disabled_at IS NULL
                 LIMIT :most) AS counted) AS count,
            (SELECT min(first.send_at)
@@ -133,15 +143,16 @@ _SAVE_DELIVERIES = """
     SET state = g.state, tries = g.tries, send_at = g.send_at, first_failed_at = g.first_failed_at,
         last_tried_at = g.last_tried_at, last_status = g.last_status, last_error_kind = g.last_error_kind,
         last_ms = g.last_ms, finished_at = g.finished_at, claim = NULL, lease_until = NULL
-    FROM json_to_recordset(CAST(%(rows)s AS json)) AS g (
+    FROM (SELECT * FROM json_to_recordset(CAST(%(rows)s AS json)) AS x (
         event_id uuid, endpoint_id uuid, state text, tries smallint, send_at timestamptz,
         first_failed_at timestamptz, last_tried_at timestamptz, last_status smallint, last_error_kind text,
-        last_ms integer, finished_at timestamptz)
+        last_ms integer, finished_at timestamptz) LIMIT %(count)s) g
     WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id
 """
 _RETURN_DELIVERIES = """
     UPDATE webhook_deliveries d SET send_at = g.send_at, claim = NULL, lease_until = NULL
-    FROM json_to_recordset(CAST(%(rows)s AS json)) AS g (event_id uuid, endpoint_id uuid, send_at timestamptz)
+    FROM (SELECT * FROM json_to_recordset(CAST(%(rows)s AS json)) AS x (
+        event_id uuid, endpoint_id uuid, send_at timestamptz) LIMIT %(count)s) g
     WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id
 """
 _SAVE_ENDPOINTS = """
@@ -151,9 +162,10 @@ _SAVE_ENDPOINTS = """
         disabled_cause = g.disabled_cause, is_slow = g.is_slow,
         notice_at = coalesce(g.notice_at, w.notice_at),
         notice_tries = CASE WHEN g.notice_at IS NULL THEN w.notice_tries ELSE 0 END
-    FROM json_to_recordset(CAST(%(rows)s AS json)) AS g (
+    FROM (SELECT * FROM json_to_recordset(CAST(%(rows)s AS json)) AS x (
         id uuid, consecutive_failures integer, failing_since timestamptz, circuit_opened_at timestamptz,
-        probe_at timestamptz, disabled_at timestamptz, disabled_cause text, is_slow boolean, notice_at timestamptz)
+        probe_at timestamptz, disabled_at timestamptz, disabled_cause text, is_slow boolean,
+        notice_at timestamptz) LIMIT %(count)s) g
     WHERE w.id = g.id
 """
 _NOTE_DISABLED = """
@@ -165,7 +177,7 @@ _NOTE_DISABLED = """
 
 def _write(table: str, sql: str, turn: int) -> Write[Mapping[str, Any]]:
     def execute(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        connection.write(table, sql, {"rows": as_json(rows)})
+        connection.write(table, sql, {"rows": as_json(rows), "count": len(rows)})
 
     return Write(execute=execute, turn=turn)
 
@@ -246,8 +258,8 @@ class WebhookDeliveries(Store):
         """Store the claims, and the next probe of each of their endpoints. Return the ids of those that were stored."""
         rows = [{**_key(each.delivery), "claim": each.claim} for each in claims]
         endpoints = [{"id": each, "probe_at": at} for each, at in probes.items()]
-        values = {"claims": as_json(rows), "endpoints": as_json(endpoints), "now": now, "lease_until": now + LEASE}
-        return set(self._connection.execute(_CLAIM, values).scalars())
+        values = {"claims": as_json(rows), "endpoints": as_json(endpoints), "count": len(rows)}
+        return set(self._connection.execute(_CLAIM, {**values, "now": now, "lease_until": now + LEASE}).scalars())
 
     # ---- results
 
@@ -258,7 +270,7 @@ class WebhookDeliveries(Store):
     def lock_claimed(self, claims: Sequence[ClaimedDelivery]) -> dict[UUID, Delivery]:
         """Lock the deliveries that still belong to their claims. Return them by claim."""
         rows = [{**_key(each.delivery), "claim": each.claim} for each in claims]
-        locked = self._connection.execute(_LOCK_CLAIMED, {"claims": as_json(rows)})
+        locked = self._connection.execute(_LOCK_CLAIMED, {"claims": as_json(rows), "count": len(rows)})
         return {row.claim: _delivery(row) for row in locked}
 
     def save(self, delivery: Delivery, answer: WebhookAnswer, now: datetime) -> None:

@@ -9,15 +9,15 @@ from uuid import UUID
 from sqlalchemy import text
 
 from scheduler.domain.delivery_history import (
-    Delivery,
     DeliveryFilter,
     DeliveryPage,
-    DeliveryState,
     EventReceiver,
+    ListedDelivery,
     ReplayedBatch,
     ReplayFilter,
 )
 from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.persistence.events import place_range
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
@@ -206,7 +206,7 @@ class WebhookHistory(Store):
         )
 
 
-_delivery, _receiver = partial(from_row, Delivery), partial(from_row, EventReceiver)
+_delivery, _receiver = partial(from_row, ListedDelivery), partial(from_row, EventReceiver)
 
 
 def _names(types: frozenset[EventType] | None) -> list[str] | None:

@@ -1,19 +1,16 @@
-"""Endpoints of all principals as operators see them, and their acts upon an endpoint."""
+"""Endpoints of all principals, as operators see them."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import text, update
+from sqlalchemy import text
 
 from scheduler.domain.delivery_history import EndpointState
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.webhook import DisabledCause
-from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import webhook_endpoints
-from scheduler.rules.webhook_circuit import Circuit
 
 _LOOKED_AT = 1_000
 """The newest deliveries among which the last failure is searched."""
@@ -40,14 +37,6 @@ _STATES = text("""
     ORDER BY w.created_at, w.id
     LIMIT :limit
 """)
-_LOCK = text("""
-    SELECT w.is_active, w.company_id, w.consecutive_failures, w.failing_since, w.circuit_opened_at, w.probe_at,
-           w.disabled_at, w.disabled_cause
-    FROM webhook_endpoints w
-    WHERE w.id = :id AND w.disabled_cause IS DISTINCT FROM :deleted
-    FOR NO KEY UPDATE
-""")
-_DELETED: Mapping[str, object] = {"deleted": DisabledCause.DELETED.value}
 _state = partial(from_row, EndpointState)
 
 
@@ -55,20 +44,10 @@ class WebhookOverview(Store):
     def states(self, limit: int, endpoint_id: UUID | None = None) -> Sequence[EndpointState]:
         """Return the endpoints, oldest first. `endpoint_id`: only this one."""
         values = {
-            **_DELETED,
+            "deleted": DisabledCause.DELETED.value,
             "counted": COUNTED_UP_TO + 1,
             "looked_at": _LOOKED_AT,
             "id": endpoint_id,
             "limit": limit,
         }
         return self._all(_state, _STATES, values)
-
-    def lock(self, endpoint_id: UUID) -> tuple[UUID | None, Circuit] | None:
-        """Lock an endpoint. Return its company and its circuit."""
-        row = self._connection.execute(_LOCK, {**_DELETED, "id": endpoint_id}).one_or_none()
-        return None if row is None else (row.company_id, from_row(Circuit, row))
-
-    def save(self, endpoint_id: UUID, circuit: Circuit, now: datetime) -> None:
-        """Write the circuit of an endpoint that the caller has locked."""
-        change = update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id)
-        self._connection.execute(change.values(**as_columns(circuit), updated_at=now))

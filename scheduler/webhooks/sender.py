@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import IPv6Address, ip_address, ip_network
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -29,6 +29,9 @@ from scheduler.domain.webhook import ErrorKind, WebhookAnswer, WebhookRequest
 from scheduler.rules import webhook_headers, webhook_urls
 from scheduler.rules.webhook_answers import answer_of, no_answer
 from scheduler.webhooks.signing import signed_headers
+
+if TYPE_CHECKING:
+    from requests.adapters import _HostParams, _PoolKwargs
 
 DEADLINE_S = 15.0
 _GLOBAL_UNICAST = ip_network("2000::/3")
@@ -226,7 +229,7 @@ class _FilteringAdapter(_Adapter, IPFilterAdapter):
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: bool | str, cert: str | tuple[str, str] | None = None
-    ) -> Any:  # noqa: ANN401 - the base has types of its own module
+    ) -> "tuple[_HostParams, _PoolKwargs]":
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
         # The address that the base has chosen and will connect to.
         address = ip_address(host["host"].strip("[]"))

@@ -36,6 +36,7 @@ _MADE_BY = {
     "createAgent": "agentId",
     "createInterview": "interviewId",
     "createWebhook": "webhookId",
+    "createBatch": "batchId",
 }
 _AN_ATTEMPT = "interviewId attemptId"
 _EITHER_OR = {
@@ -83,7 +84,8 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
 
 @schemathesis.hook
 def after_call(context: HookContext, case: Case[Any], response: Response) -> None:
-    if response.status_code not in {200, 201, 204}:
+    # A 202 has the id of a command, except that of a batch.
+    if response.status_code not in {200, 201, 204} and (_name_of(case), response.status_code) != ("createBatch", 202):
         return
     if case.method == "DELETE":
         gone = list(case.path_parameters.values())
@@ -92,7 +94,7 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
             THERE[names] = [each for each in there if each[: len(gone)] != gone] or there
     elif (name := _MADE_BY.get(_name_of(case))) and (case.query or {}).get("companyId", HOME) == HOME:
         made = json.loads(response.content)["data"]
-        THERE[name].append([made["id"]])
+        THERE.setdefault(name, []).append([made["id"]])
         THERE[_AN_ATTEMPT] += [[made["id"], each["id"]] for each in made.get("callAttempts", ())]
 
 

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
+from tests.api_shim.answers import data
 from tests.api_shim.bodies import EVERY_DAY, JOB, candidate
 from tests.api_shim.document_operations import DOCUMENT
 from tests.api_shim.intake import Intake, Worker, a_worker
@@ -270,9 +271,16 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
             "candidateId": [[each] for each in several("/candidates", *[candidate()] * 3)],
             "reference": [[f"the interview with {each}"] for each in people],
             "interviewId": [[each["id"]] for each in calls],
+            "batchId": [[_batch(ats, here, agents[0], each)] for each in people[:5]],
             "interviewId attemptId": [[each["id"], each["callAttempts"][0]["id"]] for each in calls],
         },
     }
+
+
+def _batch(ats: Intake, here: dict[str, str], agent_id: str, candidate_id: str) -> str:
+    """Create a batch that no worker applies."""
+    items = [{"agentId": agent_id, "candidateId": candidate_id}]
+    return str(data(ats.post("/batches", {"items": items}, params=here), 202)["id"])
 
 
 def _tokens(ats: Intake) -> list[str]:

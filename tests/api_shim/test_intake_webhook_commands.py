@@ -132,6 +132,8 @@ def test_disabled_webhook_is_enabled_again(duecall: Command, partner: Partner) -
     assert "is enabled" in duecall(f"enable {partner.endpoint_id} {WHY}")[1]
     [row] = of_json(duecall, "list")
     assert (row["state"], row["consecutiveFailures"]) == ("active", 0)
+    [[type_, reason]] = partner.client.ask("SELECT type, data ->> 'reasonCode' FROM events")
+    assert (type_, reason) == ("endpoint.disabled", "OPERATOR")
     disabled, enabled = audited(partner)
     assert (disabled.verb, disabled.actor) == ("webhook.disable", this_actor())
     assert (disabled.reason, disabled.company_id) == ("an outage of its receiver", partner.principal.company_id)

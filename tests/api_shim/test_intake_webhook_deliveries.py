@@ -12,10 +12,10 @@ from scheduler.domain.delivery_history import (
     BATCHES_A_REPLAY,
     REPLAYED_A_BATCH,
     DeliveryFilter,
-    DeliveryState,
     ReplayFilter,
 )
 from scheduler.domain.principal import KeyKind
+from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries, replay_range
 from tests.api_shim.answers import data

@@ -11,8 +11,8 @@ from scheduler.domain.delivery_history import EndpointState, Replay, ReplayFilte
 from scheduler.domain.webhook import DisabledCause
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from scheduler.persistence.webhook_deliveries import ServedEndpoint
 from scheduler.rules import pause_reasons, webhook_circuit
-from scheduler.rules.webhook_circuit import Circuit
 from scheduler.use_cases.resources.webhook_deliveries import act_of_replay, described, replay_range
 from scheduler.use_cases.submit import not_found, require
 
@@ -40,14 +40,15 @@ class WebhookOperations:
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
-            company_id, before = _locked(stores, endpoint_id)
-            if before.disabled_at is not None:
+            before = _locked(stores, endpoint_id)
+            if before.circuit.disabled_at is not None:
                 return False
             now = stores.instant(self._now)
-            after = replace(before, disabled_at=now, disabled_cause=DisabledCause.OPERATOR)
-            stores.webhook_overview.save(endpoint_id, after, now)
-            act = _act(Verb.DISABLE_WEBHOOK, endpoint_id, company_id, reason, before, after)
-            stores.audit.add(self._actor, [act], now)
+            circuit = replace(before.circuit, disabled_at=now, disabled_cause=DisabledCause.OPERATOR)
+            after = replace(before, circuit=circuit)
+            stores.webhook_deliveries.save_endpoint(after, notice_at=None)
+            stores.webhook_deliveries.note_disabled(after, now)
+            stores.audit.add(self._actor, [_act(Verb.DISABLE_WEBHOOK, before, after, reason)], now)
             return True
 
     def enable(self, endpoint_id: UUID, reason: str) -> EndpointState:
@@ -57,13 +58,12 @@ class WebhookOperations:
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
-            company_id, before = _locked(stores, endpoint_id)
-            after = webhook_circuit.reset()
+            before = _locked(stores, endpoint_id)
+            after = replace(before, circuit=webhook_circuit.reset())
             if before != after:
-                now = stores.instant(self._now)
-                stores.webhook_overview.save(endpoint_id, after, now)
-                act = _act(Verb.ENABLE_WEBHOOK, endpoint_id, company_id, reason, before, after)
-                stores.audit.add(self._actor, [act], now)
+                stores.webhook_deliveries.save_endpoint(after, notice_at=None)
+                act = _act(Verb.ENABLE_WEBHOOK, before, after, reason)
+                stores.audit.add(self._actor, [act], stores.instant(self._now))
             [state] = stores.webhook_overview.states(1, endpoint_id)
             return state
 
@@ -82,24 +82,25 @@ class WebhookOperations:
             return done
 
 
-def _locked(stores: Stores, endpoint_id: UUID) -> tuple[UUID | None, Circuit]:
-    found = stores.webhook_overview.lock(endpoint_id)
-    if found is None:
+def _locked(stores: Stores, endpoint_id: UUID) -> ServedEndpoint:
+    found = stores.webhook_deliveries.lock_endpoints([endpoint_id]).get(endpoint_id)
+    if found is None or found.circuit.disabled_cause is DisabledCause.DELETED:
         raise not_found(_KIND, endpoint_id)
     return found
 
 
-def _act(verb: Verb, endpoint_id: UUID, company_id: UUID | None, reason: str, before: Circuit, after: Circuit) -> Act:
+def _act(verb: Verb, before: ServedEndpoint, after: ServedEndpoint, reason: str) -> Act:
     return Act(
         verb=verb,
         target_kind=TargetKind.WEBHOOK,
-        target_id=endpoint_id,
-        company_id=company_id,
+        target_id=before.id,
+        company_id=before.company_id,
         reason=reason,
-        before={"state": _cause(before), "count": before.consecutive_failures},
-        after={"state": _cause(after)},
+        before={"state": _state(before), "count": before.circuit.consecutive_failures},
+        after={"state": _state(after)},
     )
 
 
-def _cause(circuit: Circuit) -> str:
-    return "ENABLED" if circuit.disabled_cause is None else circuit.disabled_cause.value
+def _state(endpoint: ServedEndpoint) -> str:
+    cause = endpoint.circuit.disabled_cause
+    return "ENABLED" if cause is None else cause.value

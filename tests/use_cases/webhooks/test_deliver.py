@@ -503,6 +503,22 @@ def test_results_are_counted(webhooks: Webhooks, failing: Deliver, accepting: De
     assert totals == {"RETRIED": 1, "DELIVERED": 1}
 
 
+def test_waiting_deliveries_are_counted(webhooks: Webhooks, now: TestClock) -> None:
+    healthy = webhooks.endpoint()
+    broken = webhooks.endpoint(circuit_opened_at=now(), consecutive_failures=10)
+    webhooks.numbered_event(uuid4())
+    due_at = now()
+    now.move(MINUTE)
+    with webhooks.tenant.database.counting() as stores:
+        waiting = stores.webhook_deliveries.waiting(now())
+    assert (waiting.count, waiting.oldest_at) == (2, due_at)
+    webhooks.change(healthy, "is_active = false")
+    with webhooks.tenant.database.counting() as stores:
+        waiting = stores.webhook_deliveries.waiting(now())
+    assert (waiting.count, waiting.oldest_at) == (1, None), "the circuit of the other is open"
+    assert webhooks.states(broken) == ["WAITING"]
+
+
 def test_clock_hints_only_what_can_be_sent(webhooks: Webhooks, now: TestClock, failing: Deliver) -> None:
     assert not is_hinted(webhooks)
     webhooks.endpoint()
