@@ -91,7 +91,7 @@ class Deliverer:
         return work.is_one_due
 
     def _take_news(self) -> bool:
-        """Wait for a result or a hint, and take all that are there. Return False if there is none yet."""
+        """Wait for a result or a hint, and take all that are there. Return False if nothing is there yet."""
         is_woken = False
         try:
             news = self._news.get(timeout=_RECORD_AGAIN_AFTER_S if self._results else self._looks_again_after_s)
