@@ -138,6 +138,7 @@ REQUEST_BODY: dict[str, Any] = {
         "application/x-ndjson": {
             "schema": {
                 "type": "string",
+                "format": "binary",
                 "description": f"One body of `POST /interviews` a line, up to {MOST_LINES:,} lines.",
             }
         },

@@ -18,9 +18,10 @@ from math import exp, inf, log
 from operator import itemgetter
 from uuid import UUID
 
+from scheduler.lifecycle.start_rates import ALMOST_FULL, Limits, Places, shared
+
 _ALMOST_NONE = 1e-6
 """A smaller part of a call is a rounding error."""
-_ALMOST_FULL = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,6 @@ class DueCalls:
     """The span from `at` on, such as a quarter hour. Zero: all at `at`."""
     last_start: datetime | None = None
     """The last instant at which they may start. None: they are never too late."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """The pace and the places of a company or an account. All values are positive, except `in_progress`."""
-
-    calls_per_second: float
-    concurrent_calls: int
-    in_progress: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +63,8 @@ class Starts:
 class Forecast:
     total: Starts
     companies: dict[UUID, Starts]
+    past: dict[UUID, dict[datetime, float]]
+    """The calls of each company that would start after their last start, by this instant."""
 
 
 def forecast(
@@ -83,54 +77,15 @@ def forecast(
     lasts = None if call_lasts is None else call_lasts.total_seconds()
     companies = [_Queue.of(queue, now) for queue in queues]
     running = max(account.in_progress, sum(queue.limits.in_progress for queue in queues))
-    _Run(companies, [queue.limits for queue in queues], _Places.of(account, lasts, running)).to_the_end()
+    _Run(companies, [queue.limits for queue in queues], Places.of(account, lasts, running)).to_the_end()
     return Forecast(
         total=_starts([company.record for company in companies], now),
         companies={company.company_id: _starts([company.record], now) for company in companies},
+        past={company.company_id: company.past() for company in companies},
     )
 
 
 # From here on time is counted in seconds since `now`.
-
-
-@dataclass(kw_only=True)
-class _Places:
-    """The rate at which calls may start, which falls to that of their ends once all places are taken."""
-
-    per_second: float
-    limit: float
-    lasts: float | None
-    running: float
-
-    @classmethod
-    def of(cls, limits: Limits, lasts: float | None, running: int) -> "_Places":
-        limit = inf if lasts is None else float(limits.concurrent_calls)
-        return cls(per_second=limits.calls_per_second, limit=limit, lasts=lasts, running=float(running))
-
-    @property
-    def rate(self) -> float:
-        if self.lasts is None or self.running < self.limit * (1 - _ALMOST_FULL):
-            return self.per_second
-        if self.running > self.limit * (1 + _ALMOST_FULL):
-            return 0.0  # the limit was lowered, and calls must end first
-        return min(self.per_second, self.limit / self.lasts)
-
-    def changes_in(self, starting: float) -> float:
-        """Return the seconds until the limit is reached, from either side, if `starting` calls start each second."""
-        if self.lasts is None:
-            return inf
-        reached = starting * self.lasts
-        is_full = abs(self.running - self.limit) <= self.limit * _ALMOST_FULL
-        if is_full or not min(self.running, reached) < self.limit < max(self.running, reached):
-            return inf
-        return self.lasts * log((reached - self.running) / (reached - self.limit))
-
-    def pass_time(self, seconds: float, starting: float, *, reaches_limit: bool) -> None:
-        if self.lasts is not None:
-            reached = starting * self.lasts
-            self.running = reached + (self.running - reached) * exp(-seconds / self.lasts)
-        if reaches_limit:
-            self.running = self.limit
 
 
 _Flow = tuple[float, float, float, float]
@@ -155,24 +110,29 @@ class _Chunk:
     def __post_init__(self) -> None:
         self.whole = self.size = sum(self.calls.values())
 
-    def close(self, at: float) -> float:
-        """Remove the calls that may no longer start, and return their number."""
+    def close(self, at: float) -> dict[float, float]:
+        """Remove the calls that may no longer start, and return them by their last start."""
         if min(self.calls, default=inf) > at:
-            return 0.0
-        before, part = self.size, self.size / self.whole
+            return {}
+        part = self.size / self.whole
+        past = {last_start: calls * part for last_start, calls in self.calls.items() if last_start <= at}
         self.calls = {last_start: calls for last_start, calls in self.calls.items() if last_start > at}
         self.whole = sum(self.calls.values())
         self.size = self.whole * part
-        return before - self.size
+        return past
 
 
 @dataclass(kw_only=True, slots=True)
 class _Record:
     calls: int
-    past_closing: float = 0.0
+    past: dict[float, float] = field(default_factory=dict)
+    """Calls past closing, by their last start."""
     last_start: float = -inf
     last_late: float = 0.0
     latest: float = 0.0
+
+    def add_past(self, last_start: float, calls: float) -> None:
+        self.past[last_start] = self.past.get(last_start, 0.0) + calls
 
 
 @dataclass(kw_only=True, slots=True)
@@ -190,23 +150,24 @@ class _Queue:
     """The instant up to which calls were taken from the queue."""
     coming: float = 0.0
     """Calls that become due each second from then on."""
-    closed: float = 0.0
-    """Calls that become due each second too late to start."""
+    closed: dict[float, float] = field(default_factory=dict)
+    """Calls that become due each second too late to start, by their last start."""
     by_last_start: dict[float, float] = field(default_factory=dict)
     _flowing: list[_Flow] = field(default_factory=list)
-    _last_starts: frozenset[float] = frozenset()
+    last_starts: dict[float, datetime] = field(default_factory=dict)
 
     @classmethod
     def of(cls, queue: CompanyQueue, now: datetime) -> "_Queue":
         jumps: dict[float, list[_Chunk]] = {}
         flows: list[_Flow] = []
-        last_starts = set()
+        last_starts: dict[float, datetime] = {}
         for due in queue.due:
             if not due.calls:
                 continue
             at, over = (due.at - now).total_seconds(), due.over.total_seconds()
             last_start = inf if due.last_start is None else (due.last_start - now).total_seconds()
-            last_starts.add(last_start)
+            if due.last_start is not None:
+                last_starts[last_start] = due.last_start
             if over:
                 flows.append((at, at + over, last_start, due.calls / over))
             else:
@@ -223,39 +184,43 @@ class _Queue:
             jumps={at: _together(chunks) for at, chunks in jumps.items()},
             flows=begun,
             record=_Record(calls=sum(due.calls for due in queue.due)),
-            _last_starts=frozenset(last_starts),
+            last_starts=last_starts,
         )
 
     def instants(self) -> set[float]:
         """Return the instants at which calls begin or end to become due, or may no longer start."""
         ends = {flow[1] for flows in self.flows.values() for flow in flows}
-        return {at for at in {0.0, *self.jumps, *self.flows, *ends, *self._last_starts} if 0 <= at < inf}
+        return {at for at in {0.0, *self.jumps, *self.flows, *ends, *self.last_starts} if 0 <= at < inf}
+
+    def past(self) -> dict[datetime, float]:
+        return {self.last_starts[last_start]: calls for last_start, calls in self.record.past.items()}
 
     def change(self, at: float) -> None:
         """Add the calls that become due at this instant, and remove those that may no longer start."""
         for chunk in self.jumps.get(at, ()):
             self.chunks.append(chunk)
             self.waiting += chunk.size
-        if at in self._last_starts or at in self.jumps:  # new calls may be too late already
+        if at in self.last_starts or at in self.jumps:  # new calls may be too late already
             for chunk in self.chunks:
-                past = chunk.close(at)
-                self.record.past_closing += past
-                self.waiting -= past
+                for last_start, calls in chunk.close(at).items():
+                    self.record.add_past(last_start, calls)
+                    self.waiting -= calls
         self._drop_empty()
         self._flowing = [flow for flow in (*self._flowing, *self.flows.get(at, ())) if flow[1] > at]
         self.by_last_start = {}
-        self.closed = 0.0
+        self.closed = {}
         for _, _, last_start, rate in self._flowing:
             if last_start > at:
                 self.by_last_start[last_start] = self.by_last_start.get(last_start, 0.0) + rate
             else:
-                self.closed += rate
+                self.closed[last_start] = self.closed.get(last_start, 0.0) + rate
         self.coming = sum(self.by_last_start.values())
 
     def serve(self, steps: Sequence[_Step], rates: Sequence[float], ends: float) -> None:
         """Take the calls that start in these steps, which reach from the last instant until `ends`."""
         seconds = ends - self.at
-        self.record.past_closing += self.closed * seconds
+        for last_start, rate in self.closed.items():
+            self.record.add_past(last_start, rate * seconds)
         if not self.chunks and min(rates) >= self.coming:
             if self.coming:
                 self.record.last_start, self.record.last_late = ends, 0.0
@@ -321,7 +286,7 @@ def _together(chunks: Iterable[_Chunk]) -> list[_Chunk]:
 class _Run:
     """The steps of time: one list a figure, in the order of the companies."""
 
-    def __init__(self, companies: Sequence[_Queue], limits: Sequence[Limits], account: _Places) -> None:
+    def __init__(self, companies: Sequence[_Queue], limits: Sequence[Limits], account: Places) -> None:
         self._companies = companies
         self._account = account
         self._lasts = account.lasts
@@ -372,7 +337,7 @@ class _Run:
             rate if waits or rate < comes else comes
             for rate, waits, comes in zip(self._rates, waiting, coming, strict=True)
         ]
-        starting = _shared(wanted, self._account.rate)
+        starting = shared(wanted, self._account.rate)
         total = sum(starting)
         empty = [
             waits / (rate - comes)
@@ -399,7 +364,7 @@ class _Run:
             lasts * log((rate * lasts - running) / (rate * lasts - limit))
             for rate, running, limit in zip(starting, self._running, self._limits, strict=True)
             if (running < limit < rate * lasts or rate * lasts < limit < running)
-            and abs(running - limit) > limit * _ALMOST_FULL
+            and abs(running - limit) > limit * ALMOST_FULL
         ]
 
     def _pass_time(self, seconds: float, starting: Sequence[float]) -> None:
@@ -413,29 +378,17 @@ class _Run:
         self._set_rates()
 
     def _set_rates(self) -> None:
-        """Set the rates as `_Places.rate` does for one company."""
+        """Set the rates as `Places.rate` does for one company."""
         if (lasts := self._lasts) is None:
             return
         self._rates = [
             pace
-            if running < limit * (1 - _ALMOST_FULL)
+            if running < limit * (1 - ALMOST_FULL)
             else 0.0
-            if running > limit * (1 + _ALMOST_FULL)
+            if running > limit * (1 + ALMOST_FULL)
             else min(pace, limit / lasts)
             for pace, running, limit in zip(self._paces, self._running, self._limits, strict=True)
         ]
-
-
-def _shared(wanted: list[float], rate: float) -> list[float]:
-    """Share the account's rate equally among companies, but give none more than it wants."""
-    if sum(wanted) <= rate:
-        return wanted
-    for served, each in enumerate(sorted(wanted)):
-        share = rate / (len(wanted) - served)
-        if each > share:
-            return [min(share, one) for one in wanted]
-        rate = max(rate - each, 0.0)
-    return wanted
 
 
 def _starts(records: Sequence[_Record], now: datetime) -> Starts:
@@ -443,7 +396,7 @@ def _starts(records: Sequence[_Record], now: datetime) -> Starts:
     started = last is not None and last.last_start > -inf
     return Starts(
         calls=sum(each.calls for each in records),
-        past_closing=round(sum(each.past_closing for each in records)),
+        past_closing=round(sum(sum(each.past.values()) for each in records)),
         last_start_at=now + timedelta(seconds=last.last_start) if last is not None and started else None,
         last_is_late_by=timedelta(seconds=last.last_late if last is not None and started else 0),
         latest_by=timedelta(seconds=max((each.latest for each in records), default=0.0)),

@@ -1,6 +1,6 @@
 """Agents: the templates of interviews."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, Select, bindparam, select, update
 from scheduler.domain.agent import Agent
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.persistence.connection import Connection, Fixed
-from scheduler.persistence.many import insert_all
+from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import agents, phone_numbers
@@ -33,6 +33,11 @@ class Agents(Store):
     def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Return the agent with its caller id, if it is this company's and not deleted."""
         return self._one(_agent, _GET, {"company_id": company_id, "id": agent_id})
+
+    def get_all(self, company_id: UUID, agent_ids: Collection[UUID]) -> dict[UUID, Agent]:
+        """Return those of these agents that `get` returns."""
+        query = _of_company(company_id).where(among(agents.c.id, list(agent_ids)))
+        return {agent.id: agent for agent in self._all(_agent, query)}
 
     def lock(self, company_id: UUID, agent_id: UUID) -> Agent | None:
         """Lock the agent, if it is this company's and not deleted."""

@@ -1,5 +1,6 @@
 """Attempts: counted for status pages and metrics."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,11 @@ class AttemptCounts(Store):
             .where(attempts.c.company_id == company_id, attempts.c.state == AttemptState.IN_PROGRESS.value)
         )
 
+    def numbers_with_calls(self, company_id: UUID, number_hashes: Collection[bytes]) -> set[bytes]:
+        """Return those of these numbers with a call of the company that is pending or in progress."""
+        values = {"company": company_id, "hashes": list(number_hashes)}
+        return {bytes(each) for each in self._connection.execute(_WITH_CALLS, values).scalars()}
+
     def counts(self, now: datetime, undecided_before: datetime) -> list[Row[Any]]:
         """Count the attempts of each company: due, late, waiting, in progress, unknown, failed without a known cause.
 
@@ -46,6 +52,17 @@ def values_of_due(now: datetime, undecided_before: datetime | None = None) -> di
     }
 
 
+# By two indexes of numbers: one has the pending attempts, the other those in progress.
+_WITH_CALLS = text("""
+    SELECT given.number_hash FROM unnest(CAST(:hashes AS bytea[])) AS given (number_hash)
+    WHERE EXISTS (
+        SELECT FROM attempts a
+        WHERE a.number_hash = given.number_hash AND a.state = 'PENDING' AND a.company_id = :company
+    ) OR EXISTS (
+        SELECT FROM attempts a
+        WHERE a.number_hash = given.number_hash AND a.state = 'IN_PROGRESS' AND a.company_id = :company
+    )
+""")
 _NO_SLOT_IS_FURTHER = timedelta(hours=1)
 """No pace leads to a later slot: such a slot was taken on a wrong clock and counts as free."""
 

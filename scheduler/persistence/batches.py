@@ -38,6 +38,7 @@ _NEXT = text("""
               WHERE o.company_id = b.company_id AND o.finished_at IS NULL AND o.state <> 'PAUSED'),
              b.created_at, b.id
     LIMIT 1
+    FOR NO KEY UPDATE OF b SKIP LOCKED
 """)
 _IS_ONE_DUE = text(
     "SELECT 1 FROM batches b WHERE b.finished_at IS NULL AND b.state <> 'PAUSED' AND b.work_at <= :before LIMIT 1"
@@ -180,7 +181,10 @@ class Batches(KeysetStore):
         return ItemPage(items=tuple(shown), limit=limit, after=shown[-1].index if len(found) > limit else None)
 
     def next_work(self, now: datetime, limit: int) -> Work | None:
-        """Return what is next: companies take turns, and each has its batches done in the order of acceptance."""
+        """Return what is next, without batches that another worker has locked.
+
+        Companies take turns, and each has its batches done in the order of acceptance.
+        """
         values = {"now": now, "patience": now - _SKIPS_FOR, "limit": limit}
         return self._one(_work, _NEXT, values)
 

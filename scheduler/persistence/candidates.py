@@ -106,6 +106,11 @@ class Candidates(KeysetStore):
         """Return the candidate, if it is this company's and not erased."""
         return self._one(_candidate, _of_company(company_id).where(candidates.c.id == candidate_id))
 
+    def get_all(self, company_id: UUID, candidate_ids: Collection[UUID]) -> dict[UUID, Candidate]:
+        """Return those of these candidates that `get` returns."""
+        query = _of_company(company_id).where(among(candidates.c.id, list(candidate_ids)))
+        return {candidate.id: candidate for candidate in self._all(_candidate, query)}
+
     def lock(self, company_id: UUID, candidate_id: UUID, *, shared: bool = False) -> Candidate | None:
         """Lock the candidate, if it is this company's and not erased.
 

@@ -1,15 +1,15 @@
 """Pending attempts by company, quarter of the hour and clock, for the calendar of operators."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 
-from scheduler.domain.company import CompanySettings
+from scheduler.domain.company import CallLimits, CompanySettings
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.store import Store
@@ -46,6 +46,16 @@ class DueCells:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DueQueue:
+    """The pending attempts of a company of which only counts may be read."""
+
+    company_id: UUID
+    limits: CallLimits
+    in_progress: int
+    cells: list[DueCell] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CallingCompany:
     id: UUID
     name: str
@@ -71,11 +81,14 @@ class DueCalls(Store):
 
         Those due before `begins` are one cell of a company, and those due from `ends` on are another one.
         """
-        values = {"begins": begins, "ends": ends, "counted": COUNTED, "read": READ_CLOCKS}
+        return self._cells(_CELLS, begins, ends, {})
+
+    def _cells(self, query: TextClause, begins: datetime, ends: datetime, of: Mapping[str, object]) -> DueCells:
+        values = {"begins": begins, "ends": ends, "counted": COUNTED, "read": READ_CLOCKS, **of}
         cells: dict[tuple[UUID, datetime], DueCell] = {}
         clocks: dict[tuple[UUID, datetime], dict[CalleeClock, int]] = defaultdict(dict)
         until: datetime | None = None
-        for row in self._connection.execute(_CELLS, values):
+        for row in self._connection.execute(query, values):
             until, key = row.counted_until, (row.company_id, row.begins)
             if key not in cells:
                 cells[key] = DueCell(
@@ -90,6 +103,34 @@ class DueCalls(Store):
             if row.zones is not None:
                 clocks[key][_clock_of(row)] = row.with_clock
         return DueCells(cells=tuple(cells.values()), counted_until=until)
+
+    def cells_of(self, company_id: UUID, begins: datetime, ends: datetime, width: timedelta) -> DueCells:
+        """Count the pending attempts of one company like `cells`, but in cells of this width."""
+        return self._cells(_CELLS_OF_COMPANY, begins, ends, {"company_id": company_id, "width": width})
+
+    def queues_of_others(self, company_id: UUID, begins: datetime, ends: datetime) -> Sequence[DueQueue]:
+        """Count the pending attempts of all other companies that call, due before `ends`, without their clocks.
+
+        For a transaction that counts. Of more than COUNTED attempts, those that are due first.
+        """
+        values = {"begins": begins, "ends": ends, "counted": COUNTED, "company_id": company_id}
+        queues: dict[UUID, DueQueue] = {}
+        for row in self._connection.execute(_OTHERS, values):
+            if row.id not in queues:
+                limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=row.calls_per_second)
+                queues[row.id] = DueQueue(company_id=row.id, limits=limits, in_progress=row.in_progress)
+            queues[row.id].cells.append(
+                DueCell(
+                    company_id=row.id,
+                    calls=row.calls,
+                    begins=row.begins,
+                    first_at=row.first_at,
+                    mean_at=row.mean_at,
+                    last_at=row.last_at,
+                    clocks={},
+                )
+            )
+        return list(queues.values())
 
     def companies(self, company_ids: Collection[UUID]) -> Mapping[UUID, CallingCompany]:
         """Return the companies with these ids, without those that were deleted."""
@@ -119,7 +160,7 @@ def _company(row: Row[Any]) -> CallingCompany:
     )
 
 
-_CELLS = text("""
+_CELLS_OF_ALL = """
     WITH horizon AS MATERIALIZED (
         -- Reads only the index of due times.
         SELECT due_at FROM attempts WHERE state = 'PENDING' ORDER BY due_at OFFSET :counted - 1 LIMIT 2
@@ -174,6 +215,42 @@ _CELLS = text("""
     FROM cells d
     LEFT JOIN clocks k ON k.place = d.place
     ORDER BY d.company_id, d.begins
+"""
+_CELLS = text(_CELLS_OF_ALL)
+# By constants of this module. A condition that also holds without a company would need another plan.
+_CELLS_OF_COMPANY = text(
+    _CELLS_OF_ALL.replace("PENDING' ORDER", "PENDING' AND company_id = :company_id ORDER")
+    .replace("c.deleted_at IS NULL", "c.deleted_at IS NULL AND c.id = :company_id")
+    .replace("interval '15 minutes'", "'15 minutes'")
+    .replace("'15 minutes'", "CAST(:width AS interval)")
+)
+_OTHERS = text("""
+    WITH horizon AS MATERIALIZED (
+        SELECT due_at FROM attempts WHERE state = 'PENDING' ORDER BY due_at OFFSET :counted - 1 LIMIT 2
+    ), calling AS MATERIALIZED (
+        SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
+    )
+    SELECT c.id, c.calls_per_second::float AS calls_per_second, c.concurrent_calls,
+           coalesce(calling.calls, 0) AS in_progress, a.begins, a.calls, a.first_at, a.mean_at, a.last_at
+    FROM companies c
+    LEFT JOIN calling ON calling.company_id = c.id
+    CROSS JOIN LATERAL (
+        SELECT begins, count(*) AS calls, min(due_at) AS first_at, max(due_at) AS last_at,
+               to_timestamp(avg(date_part('epoch', due_at))) AS mean_at
+        FROM (
+            SELECT due_at,
+                   date_bin('15 minutes', greatest(due_at, :begins - interval '15 minutes'), :begins) AS begins
+            FROM attempts
+            WHERE company_id = c.id AND state = 'PENDING' AND due_at < :ends
+                  AND due_at <= coalesce((SELECT min(due_at) FROM horizon HAVING count(*) = 2), 'infinity')
+            ORDER BY due_at
+            LIMIT :counted
+        ) first
+        GROUP BY begins
+        OFFSET 0
+    ) a
+    WHERE c.id <> :company_id AND c.deleted_at IS NULL AND c.pause_reason IS NULL
+    ORDER BY c.id, a.begins
 """)
 _COMPANIES = text("""
     SELECT c.id, c.name, c.settings::text AS settings, c.concurrent_calls, c.calls_per_second, c.pause_reason,

@@ -182,6 +182,15 @@ class Interviews(KeysetStore):
             .values(content_hash=None)
         )
 
+    def open_of_candidates(self, candidate_ids: Collection[UUID]) -> set[UUID]:
+        """Return those of these candidates for which `open_of_candidate` is True."""
+        query = select(interviews.c.candidate_id).where(
+            among(interviews.c.candidate_id, list(candidate_ids)),
+            interviews.c.status == InterviewStatus.SCHEDULED.value,
+            interviews.c.deleted_at.is_(None),
+        )
+        return set(self._connection.execute(query.distinct()).scalars())
+
     def open_of_candidate(self, candidate_id: UUID) -> bool:
         """Return True if the candidate has an interview for which calls may still follow."""
         return self._is_any(

@@ -1,6 +1,6 @@
 """Jobs, for which candidates are considered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -34,6 +34,11 @@ class Jobs(KeysetStore):
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Return the job, if it is this company's and not deleted."""
         return self._one(_job, _of_company(company_id).where(jobs.c.id == job_id))
+
+    def get_all(self, company_id: UUID, job_ids: Collection[UUID]) -> dict[UUID, Job]:
+        """Return those of these jobs that `get` returns."""
+        query = _of_company(company_id).where(among(jobs.c.id, list(job_ids)))
+        return {job.id: job for job in self._all(_job, query)}
 
     def lock(self, company_id: UUID, job_id: UUID) -> Job | None:
         """Lock the job, if it is this company's and not deleted."""

@@ -1,6 +1,6 @@
 """The numbers that companies call from."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from scheduler.domain.agent import PhoneNumber
 from scheduler.domain.pagination import Listed, Slice
+from scheduler.persistence.many import among
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import phone_numbers
@@ -47,6 +48,11 @@ class PhoneNumbers(Store):
     def get(self, company_id: UUID, number_id: UUID) -> PhoneNumber | None:
         """Return the number, if it is this company's."""
         return self._one(_phone_number, _of_company(company_id).where(phone_numbers.c.id == number_id))
+
+    def get_all(self, company_id: UUID, number_ids: Collection[UUID]) -> dict[UUID, PhoneNumber]:
+        """Return those of these numbers that are this company's."""
+        query = _of_company(company_id).where(among(phone_numbers.c.id, list(number_ids)))
+        return {number.id: number for number in self._all(_phone_number, query)}
 
     def page(self, company_id: UUID, requested: Slice) -> Listed[PhoneNumber]:
         return self._page(_phone_number, _of_company(company_id), phone_numbers, requested)

@@ -304,7 +304,7 @@ class Apply:
             stores.attempts.save(replaced, Cancelled(reason=Reason.REPLACED), turn.actor, turn.now)
         interview = interviews.with_status(interview, InterviewStatus.SCHEDULED, turn.now)
         interview = stores.interviews.save(interview, turn.now, before=before)
-        return self._new.first_attempt(turn, interview, callee, schedule, warnings, manual=True)
+        return self._new.first_attempt(turn, interview, callee, schedule, warnings)
 
     def _reschedule(self, turn: Turn, request: RescheduleAttempt) -> Attempt:
         before = lock_interview(turn.stores, turn.company_id, request.interview_id)

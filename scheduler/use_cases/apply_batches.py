@@ -83,8 +83,8 @@ class ApplyBatches:
     def _next(self, until: float) -> Work | None:
         """Return what is next, at latest after the single commands that go first. None: no batch needs a worker."""
         while True:
-            with self._database.reading() as stores:
-                now = self._now()
+            with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
+                now = stores.instant(self._now)
                 work = stores.batches.next_work(now, ITEMS_A_TRANSACTION)
                 if work is not None or not stores.batches.is_one_due(now):
                     return work
@@ -186,7 +186,6 @@ class ApplyBatches:
             batch = stores.batches.lock_free(batch_id)
             if batch is not None and batch.state is BatchState.CANCELLED and batch.finished_at is None:
                 cancel_interviews(stores, batch, stores.instant(self._now))
-                failpoint("batch.cancelling")
 
 
 def save_or_finish(stores: Stores, batch: Batch, now: datetime) -> Batch:
@@ -222,6 +221,7 @@ def cancel_interviews(stores: Stores, batch: Batch, now: datetime) -> Batch:
         batch = replace(batch, updated_at=now, finished_at=now)
         stores.events.note([partner_events.of_finished_batch(batch, now)])
     stores.batches.save(batch, now)
+    failpoint("batch.cancelling")
     return batch
 
 

@@ -8,8 +8,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from openapi_python_client import generate
-from openapi_python_client.config import Config, ConfigFile, MetaType
 
 from scheduler.domain.principal import KeyKind
 from tests.api_shim import bodies
@@ -17,6 +15,7 @@ from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, TOMORROW
 from tests.api_shim.document_operations import DOCUMENT
 from tests.api_shim.intake import Intake, Worker
 from tests.conftest import CALLER
+from tests.support.built_client import write_client
 
 PACKAGE = "a_generated_client"
 
@@ -27,15 +26,7 @@ Ask = Callable[..., Any]
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The generated package. The generator warns about operations that it leaves out."""
     folder = tmp_path_factory.mktemp("generated") / PACKAGE
-    config = Config.from_sources(
-        config_file=ConfigFile(post_hooks=[]),
-        meta_type=MetaType.NONE,
-        document_source=DOCUMENT,
-        file_encoding="utf-8",
-        overwrite=False,
-        output_path=folder,
-    )
-    assert list(generate(config=config)) == []
+    assert write_client(folder) == []
     return folder
 
 

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 import httpx
@@ -188,3 +189,9 @@ def test_result_of_another_kind_is_an_error(client_package: Any) -> None:
         pytest.raises(TypeError, match="DoneAnswer and not InterviewAnswer"),
     ):
         client.result(deleted(client_package, client), models.InterviewAnswer)
+
+
+def test_body_that_is_a_file_is_sent_again_as_a_whole(client_package: Any) -> None:
+    with asked(client_package, resets, ok(COMPANY, 202)) as (client, server, _):
+        client.api.get_httpx_client().request("POST", "/batches", content=BytesIO(b'{"agentId": 1}\n'))
+    assert [visit.body for visit in server.visits] == [b'{"agentId": 1}\n'] * 2

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import exp, inf, log
 
-from scheduler.lifecycle.forecast import CompanyQueue, Limits
+from scheduler.lifecycle.forecast import CompanyQueue
+from scheduler.lifecycle.start_rates import Limits
 
 PARTS = 10
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Limits, Starts, forecast
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Starts, forecast
+from scheduler.lifecycle.start_rates import Limits
 from tests.lifecycle.plain_forecast import PARTS, PlainStarts, plain_forecast
 
 NOW = datetime(2026, 4, 2, 8, 0, tzinfo=UTC)

@@ -15,7 +15,7 @@ DOCUMENT = ROOT / "docs" / "openapi.json"
 GENERATED = Path("src") / "duecall_client" / "generated"
 
 
-def generated(folder: Path) -> list[str]:
+def write_client(folder: Path) -> list[str]:
     """Write the generated package into this folder. Return the warnings."""
     spec = importlib.util.spec_from_file_location("generate_client", CLIENT / "generate.py")
     assert spec is not None
@@ -31,7 +31,7 @@ def built(folder: Path) -> Path:
     shutil.copytree(CLIENT, copy, ignore=shutil.ignore_patterns("generated", "dist", "__pycache__"))
     # As in the repository: hatch leaves out what Git ignores, unless it is an artifact.
     shutil.copy(ROOT / ".gitignore", folder / ".gitignore")
-    assert generated(copy / GENERATED) == []
+    assert write_client(copy / GENERATED) == []
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
     run = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

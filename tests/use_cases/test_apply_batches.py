@@ -316,7 +316,7 @@ def test_companies_take_turns(
     small = stored(batches, other, [a_wish(other)])
     order = []
     for _ in range(4):
-        with tenant.database.reading() as stores:
+        with tenant.database.transaction() as stores:
             work = stores.batches.next_work(now(), 100)
         assert work is not None
         order.append(work.batch_id == small.id)
@@ -330,11 +330,11 @@ def test_single_commands_of_the_company_go_first(
 ) -> None:
     stored(batches, tenant, [a_wish(tenant)])
     command = sent(tenant, a_wish(tenant))
-    with tenant.database.reading() as stores:
+    with tenant.database.transaction() as stores:
         assert stores.batches.next_work(now(), 100) is None
         assert stores.batches.next_work(now() + timedelta(seconds=2), 100) is not None
     apply.command(command.id)
-    with tenant.database.reading() as stores:
+    with tenant.database.transaction() as stores:
         assert stores.batches.next_work(now(), 100) is not None
 
 

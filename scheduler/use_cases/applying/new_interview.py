@@ -57,10 +57,9 @@ class NewInterviews:
 
         It is not locked: the answer shows it as a GET does. Raises ExternalIdReused.
         """
-        found = _identified(turn, ExternalKind.INTERVIEW, request.external_id)
-        if found is None:
+        interview_id = self.existing_id(turn, request)
+        if interview_id is None:
             return None
-        interview_id = external_ids.same(ExternalKind.INTERVIEW, found, request)
         # Its own writes have been sent, if a command of this transaction has created it.
         with turn.stores.connection.beside():
             interview = turn.stores.interviews.get(turn.company_id, interview_id)
@@ -68,6 +67,11 @@ class NewInterviews:
                 return None  # deleted since it was looked up, so its external id is free
             attempts = turn.stores.attempts.of_interview(turn.company_id, interview_id)
         return InterviewStory(interview=interview, attempts=attempts)
+
+    def existing_id(self, turn: Turn, request: CreateInterview) -> UUID | None:
+        """Return the id of the interview with this external id and the same content. Raises ExternalIdReused."""
+        found = _identified(turn, ExternalKind.INTERVIEW, request.external_id)
+        return None if found is None else external_ids.same(ExternalKind.INTERVIEW, found, request)
 
     def create(self, turn: Turn, request: CreateInterview) -> InterviewStory:
         """Create an interview and, for a phone agent, its first attempt. Its writes may be gathered.
@@ -79,10 +83,18 @@ class NewInterviews:
         known = _with_known(turn, request)
         named_before = known.candidate_id is not None and not turn.reads.is_first_of(known.candidate_id)
         with nullcontext() if named_before else turn.stores.connection.beside():
-            return self._create(turn, known, request)
+            story = self._decide(turn, known, request)
+            turn.stores.interviews.add(story.interview, external_ids.content_hash(request))
+            for attempt in story.attempts:
+                _add(turn, attempt)
+        return story
 
-    def _create(self, turn: Turn, request: CreateInterview, sent: CreateInterview) -> InterviewStory:
-        """Create the interview of a request as it was `sent`. In `request`, known resources are named by their ids."""
+    def decide(self, turn: Turn, request: CreateInterview) -> InterviewStory:
+        """Return what `create` would add. Inline candidates, agents and jobs are added to the stores of the turn."""
+        return self._decide(turn, _with_known(turn, request), request)
+
+    def _decide(self, turn: Turn, request: CreateInterview, sent: CreateInterview) -> InterviewStory:
+        """Decide about a request as it was `sent`. In `request`, known resources are named by their ids."""
         stores, now = turn.stores, turn.now
         company = turn.reads.company(turn.company_id)
         if company is None:
@@ -123,10 +135,9 @@ class NewInterviews:
             metadata=request.metadata,
             external_id=request.external_id,
         )
-        stores.interviews.add(interview, external_ids.content_hash(sent))
         attempts: tuple[Attempt, ...] = ()
         if schedule is not None:
-            attempts = (self.first_attempt(turn, interview, callee, schedule, warnings, manual=False),)
+            attempts = (self._first(turn, interview, callee, schedule, warnings, manual=False),)
         return InterviewStory(interview=interview, attempts=attempts)
 
     def schedule(
@@ -156,13 +167,25 @@ class NewInterviews:
         callee: Callee,
         schedule: Schedule,
         warnings: tuple[ScheduleWarning, ...],
+    ) -> Attempt:
+        """Create the first attempt of a chain that a client invoked. It goes first among its company's calls.
+
+        For a test interview it is already completed and takes no line.
+        """
+        attempt = self._first(turn, interview, callee, schedule, warnings, manual=True)
+        _add(turn, attempt)
+        return attempt
+
+    def _first(
+        self,
+        turn: Turn,
+        interview: Interview,
+        callee: Callee,
+        schedule: Schedule,
+        warnings: tuple[ScheduleWarning, ...],
         *,
         manual: bool,
     ) -> Attempt:
-        """Create the first attempt of a chain. For a test interview it is already completed and takes no line.
-
-        `manual` means that a client invoked this call: it goes first among its company's calls.
-        """
         assert callee.number is not None
         attempt_id = new_id(turn.now)
         attempt = Attempt(
@@ -182,12 +205,9 @@ class NewInterviews:
             updated_at=turn.now,
         )
         if interview.is_test:
-            attempt = replace(
+            return replace(
                 attempt, state=AttemptState.COMPLETED, reason=Reason.TEST, ended_at=turn.now, number_hash=None
             )
-            turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
-        else:
-            add_attempt(turn.stores, attempt, turn.actor)
         return attempt
 
 
@@ -195,6 +215,13 @@ def named_candidates(commands: Sequence[Command]) -> set[tuple[UUID, UUID]]:
     """Return company and id of each candidate that a command names."""
     named = {(each.company_id, each.body.get("candidate_id")) for each in commands if each.body}
     return {(company_id, UUID(candidate_id)) for company_id, candidate_id in named if company_id and candidate_id}
+
+
+def _add(turn: Turn, attempt: Attempt) -> None:
+    if attempt.state is AttemptState.COMPLETED:
+        turn.stores.attempts.add(attempt, CreatedAsTest(), turn.actor)
+    else:
+        add_attempt(turn.stores, attempt, turn.actor)
 
 
 def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:

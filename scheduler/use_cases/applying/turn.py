@@ -1,6 +1,6 @@
 """One command while it is being applied, and the rows that commands of one transaction share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -30,7 +30,10 @@ class SharedReads:
 
     def lock_external_ids(self, commands: Sequence[Command]) -> None:
         """Lock and look up the external ids in the bodies of these commands. Without such ids it sends nothing."""
-        named = {each for command in commands for each in _external_ids_in(command)}
+        self.lock_named({each for command in commands for each in _external_ids_in(command)})
+
+    def lock_named(self, named: Collection[ExternalId]) -> None:
+        """Lock and look up these external ids."""
         if named:
             self._stores.external_ids.lock_all(named)
             self._identified = self._stores.external_ids.find_all(named)

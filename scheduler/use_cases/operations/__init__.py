@@ -14,6 +14,7 @@ For operators, by `duecall` and in the console:
     carrier_waits        back-offs of the carrier by country and caller number, and stray calls
     database_sessions    sessions that keep rows locked
     reconcile            finds calls that a restored database does not contain
+    webhooks             lists the webhooks of partners, disables, enables and replays them
     encrypt_webhooks     encrypts the secrets of webhooks again, after a new WEBHOOK_KEY
     installation         initial data
 

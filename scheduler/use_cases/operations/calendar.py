@@ -9,8 +9,9 @@ from uuid import UUID
 
 from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.schedule import CalleeClock
-from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, forecast
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, forecast
 from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.start_rates import Limits
 from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells
 from scheduler.timing import call_windows
 from scheduler.use_cases.shared.context import Context
@@ -190,7 +191,7 @@ def _forecast(
 ) -> Forecast:
     if account is None:
         return forecast([], Limits(calls_per_second=1, concurrent_calls=1), now)
-    closings = _Closings(now, policy)
+    closings = Closings(now, policy)
     due: dict[UUID, list[DueCalls]] = defaultdict(list)
     companies: dict[UUID, CallingCompany] = {}
     for part in parts:
@@ -217,29 +218,35 @@ def _forecast(
     return forecast(queues, limits, now, call_lasts=account.call_lasts)
 
 
-def _due(part: _Part, begins: datetime, closings: "_Closings") -> Iterator[DueCalls]:
-    """Yield the calls of a part: some at the first instant, if many are due then, and the others evenly spread.
-
-    Their number at the first instant follows from the mean. Many calls are due at the instant of an opening.
-    """
+def _due(part: _Part, begins: datetime, closings: "Closings") -> Iterator[DueCalls]:
     cell = part.of.cell
     last_start = closings.last_start(part.clock, part.of.company.settings.intervals, cell.first_at)
-    first_at, span, over, at_once = cell.first_at, cell.last_at - cell.first_at, timedelta(), part.calls
-    if cell.begins >= begins and part.calls < (_FEW if span else 2):
+    return spread(cell, part.calls, begins, last_start)
+
+
+def spread(cell: DueCell, calls: int, begins: datetime, last_start: datetime | None) -> Iterator[DueCalls]:
+    """Yield some calls of a cell: those at the first instant, if many are due then, and the others evenly spread.
+
+    Their number at the first instant follows from the mean. Many calls are due at the instant of an opening. `begins`
+    is the present quarter of the hour.
+    """
+    first_at, span, over, at_once = cell.first_at, cell.last_at - cell.first_at, timedelta(), calls
+    if cell.begins >= begins and calls < (_FEW if span else 2):
         first_at, over, at_once = cell.begins, QUARTER, 0
     elif span:
-        at_once = round(part.calls * max(1 - 2 * ((cell.mean_at - cell.first_at) / span), 0))
+        at_once = round(calls * max(1 - 2 * ((cell.mean_at - cell.first_at) / span), 0))
         first_at = cell.begins + (cell.first_at - cell.begins) // _MINUTE * _MINUTE
         over = (cell.last_at - first_at) // _MINUTE * _MINUTE + _MINUTE
     yield DueCalls(at=first_at, calls=at_once, last_start=last_start)
-    yield DueCalls(at=first_at, calls=part.calls - at_once, over=over, last_start=last_start)
+    yield DueCalls(at=first_at, calls=calls - at_once, over=over, last_start=last_start)
 
 
-class _Closings:
+class Closings:
     """The last instants at which calls may start, by clock and calling hours. They are looked up thousands of times."""
 
-    def __init__(self, now: datetime, policy: Policy) -> None:
+    def __init__(self, now: datetime, policy: Policy, furthest: timedelta = _FURTHEST_CLOSING) -> None:
         self._now = now
+        self._ends = now + furthest
         self._room = policy.room
         self._openings: dict[tuple[CalleeClock, tuple[CallTimeInterval, ...]], Sequence[tuple[datetime, datetime]]] = {}
 
@@ -252,13 +259,25 @@ class _Closings:
         """
         if clock is None:
             return None
-        ends = self._now + _FURTHEST_CLOSING
-        key = clock, intervals
-        if key not in self._openings:
-            self._openings[key] = call_windows.openings(clock, intervals, self._now, ends)
-        openings = self._openings[key]
+        openings = self._openings_of(clock, intervals)
         at = max(due_at, self._now)
         place = bisect_right(openings, at, key=lambda opening: opening[0]) - 1
         if place < 0 or openings[place][1] <= at:
             return at
-        return None if openings[place][1] == ends else openings[place][1] - self._room
+        return None if openings[place][1] == self._ends else openings[place][1] - self._room
+
+    def next_opening(
+        self, clock: CalleeClock, intervals: tuple[CallTimeInterval, ...], after: datetime
+    ) -> datetime | None:
+        """Return the start of the first opening after this instant that is long enough for a call, or None."""
+        openings = self._openings_of(clock, intervals)
+        place = bisect_right(openings, after, key=lambda opening: opening[0])
+        return next((opens for opens, closes in openings[place:] if closes - opens > self._room), None)
+
+    def _openings_of(
+        self, clock: CalleeClock, intervals: tuple[CallTimeInterval, ...]
+    ) -> Sequence[tuple[datetime, datetime]]:
+        key = clock, intervals
+        if key not in self._openings:
+            self._openings[key] = call_windows.openings(clock, intervals, self._now, self._ends)
+        return self._openings[key]

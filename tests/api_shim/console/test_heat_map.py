@@ -18,7 +18,8 @@ from api_shim.console.pictures.heat_map import (
 )
 from api_shim.console.pictures.svg import Layout
 from api_shim.console.pictures.tables import Moment
-from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Limits, Starts, forecast
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Starts, forecast
+from scheduler.lifecycle.start_rates import Limits
 from tests.api_shim.console.examples import in_zones, utc
 from tests.api_shim.console.pictures import HOSTILE, assert_texts_fit, boxes, class_names, parsed, texts
 

@@ -79,11 +79,13 @@ class DialLoop:
         self._account_free_at = NOON
         self._last_start_at = NOON
         self.starts: dict[UUID, list[timedelta]] = defaultdict(list)
+        self.start_of: dict[UUID, timedelta] = {}
+        """By attempt."""
 
-    def run(self) -> None:
+    def run(self, idle_for: timedelta = IDLE_FOR) -> None:
         """Let releases, claims, last looks and records run until nothing starts."""
         round_at = NOON
-        while self._now() < self._last_start_at + IDLE_FOR:
+        while self._now() < self._last_start_at + idle_for:
             if self._now() >= round_at:
                 round_at = self._round()
             self._hand.become_due(self._seconds())
@@ -134,6 +136,7 @@ class DialLoop:
             if self._tenant.dial.last_look(each.attempt) is not None:
                 self._last_start_at = self._now()
                 self.starts[each.attempt.company_id].append(self._now() - NOON)
+                self.start_of[each.attempt.id] = self._now() - NOON
                 sent.append((each.attempt, Accepted(call_sid=a_sid())))
         self._now.instant = claimed_at  # the next claim is made before the calls of this one are sent
         self._tenant.dial.record(sent)

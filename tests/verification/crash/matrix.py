@@ -18,7 +18,7 @@ import psycopg
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Reason
 from scheduler.domain.company import CallLimits, RetryPolicy
-from scheduler.failpoints import OF_DELIVERIES, OF_ERASING, OF_PROBING, OF_THE_DIAL
+from scheduler.failpoints import OF_BATCHES, OF_DELIVERIES, OF_ERASING, OF_PROBING, OF_THE_DIAL
 from scheduler.persistence import schema
 from tests.support.builders import FOREVER
 from tests.support.servers import SimulatedCarrier
@@ -106,6 +106,9 @@ CELLS = (
     *_cells("delete at the door", _SUBMIT, _NOTHING_IS_SENT),
     *_cells("apply DELETE", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
     *_cells("apply cancellation", [*_APPLY, "cancel.cancelling"], _NOTHING_IS_SENT),
+    *_cells("store batch", OF_BATCHES[:1], _NOTHING_IS_SENT),
+    *_cells("apply batch", OF_BATCHES[1:4], NOT_YET_SENT),
+    *_cells("cancel batch", OF_BATCHES[4:], _NOTHING_IS_SENT),
     *_cells("number", OF_DELIVERIES[:1], _NOTHING_IS_SENT),
     *_cells("deliver", OF_DELIVERIES[1:], _NOTHING_IS_SENT),
     *_cells("expire", ["settle.expiring", "settle.expired"], _NOTHING_IS_SENT),

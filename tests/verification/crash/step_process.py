@@ -14,7 +14,7 @@ from uuid import UUID
 from scheduler import assembly
 from scheduler.assembly import ApiUseCases, WorkerUseCases
 from scheduler.domain.candidate import Candidate
-from scheduler.domain.command import CommandKind, Request
+from scheduler.domain.command import CommandKind, CreateInterview, Request
 from scheduler.domain.principal import Principal
 from scheduler.ids import new_id
 from scheduler.logs import configure
@@ -24,6 +24,7 @@ from scheduler.settings import Settings
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult
 from scheduler.use_cases.webhooks.deliver import Deliver
+from scheduler.wire.batches import Item
 from tests.support.builders import RecordingHints
 from tests.verification.crash.wrong_clock import REFUSED, WrongClock
 
@@ -77,6 +78,29 @@ def _change_candidate(
     assert changes.items() <= vars(written.record).items(), "the answer shows the change"
 
 
+def _store_batch(api: ApiUseCases, principal: Principal, request: CreateInterview, idempotency_key: str) -> None:
+    """Store a batch, as a client that repeats its request after each 409 `IDEMPOTENCY_IN_PROGRESS`."""
+    written: WriteResult | None = None
+    while written is None:
+        with suppress(StillRunning):
+            sent = _write_of(api, CommandKind.CREATE_BATCH, principal, idempotency_key)
+            written = api.batches.create(sent, None, None, [Item(index=0, request=request)])
+
+
+def _cancel_batch(api: ApiUseCases, principal: Principal, batch_id: UUID) -> None:
+    api.batches.cancel(_write_of(api, CommandKind.CANCEL_BATCH, principal, None), None, batch_id)
+
+
+def _write_of(api: ApiUseCases, kind: CommandKind, principal: Principal, idempotency_key: str | None) -> WriteRequest:
+    return WriteRequest(
+        kind=kind,
+        principal=principal,
+        idempotency_key=idempotency_key,
+        request_hash=b"the same",
+        command_id=new_id(api.now()),
+    )
+
+
 def _look(release: Release) -> None:
     """Run one round of the clock."""
     release.round(resends=True)
@@ -103,10 +127,13 @@ def _erase(worker: WorkerUseCases, company_id: UUID, batch: int) -> None:
 API_STEPS: Mapping[str, Callable[..., object]] = {
     "submit": _submit,
     "change_candidate": _change_candidate,
+    "store_batch": _store_batch,
+    "cancel_batch": _cancel_batch,
     "callback": lambda api, *received: api.hear.store([api.hear.genuine(*received)]),
 }
 WORKER_STEPS: Mapping[str, Callable[..., object]] = {
     "take": lambda worker, message: worker.messages.take(message),
+    "batches": lambda worker: worker.batches.turn(),
     "apply": lambda worker, command_id: worker.apply.command(command_id),
     "hear": lambda worker, event_id: worker.hear.event(event_id),
     "settle": _settle,

@@ -21,13 +21,18 @@ import pytest
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Phase, Reason
-from scheduler.domain.command import Command, CreateInterview, InvokeAttempt, Request
+from scheduler.domain.batch import Batch
+from scheduler.domain.command import Command, CommandKind, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
+from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.operator_commands import OperatorCommands
+from scheduler.use_cases.resources.batches import Batches
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.wire.batches import Item
 from tests.conftest import seed, wait_until
 from tests.support.builders import (
     ALWAYS,
@@ -382,6 +387,45 @@ def _apply_invoke(play: Play) -> None:
     play.expected = replace(play.ordinarily, reasons=(Reason.REPLACED, *play.ordinarily.reasons))
 
 
+# ---- batches
+
+
+def _store_batch(play: Play) -> None:
+    play.dies_and_is_repeated("store_batch", play.tenant.principal, play.for_an_interview(), str(uuid4()))
+    play.twice("batches")
+
+
+def _a_batch(play: Play) -> Batch:
+    """Store a batch of one interview."""
+    tenant, hints = play.tenant, RecordingHints()
+    sent = WriteRequest(
+        kind=CommandKind.CREATE_BATCH,
+        principal=tenant.principal,
+        idempotency_key=None,
+        request_hash=b"",
+        command_id=uuid4(),
+    )
+    batches = Batches(tenant.database, IdempotentWrites(tenant.database, tenant.now), hints)
+    batch = batches.create(sent, None, None, [Item(index=0, request=play.for_an_interview())]).record
+    assert isinstance(batch, Batch)
+    return batch
+
+
+def _apply_batch(play: Play) -> None:
+    _a_batch(play)
+    play.dies_and_is_repeated("batches")
+
+
+def _cancel_batch(play: Play) -> None:
+    with play.setup.leave(CLOCK):
+        batch = _a_batch(play)
+        ApplyBatches(play.tenant.context, RecordingHints()).turn()
+        [attempt] = play.attempts()
+        play.dies_and_is_repeated("cancel_batch", play.tenant.principal, batch.id)
+        play.dialled_twice(attempt)
+    play.expected = Ending(rings=0, reasons=(Reason.CANCELLED_BY_USER,))
+
+
 # ---- clock and dial
 
 
@@ -675,6 +719,9 @@ STORIES: Mapping[str, Callable[[Play], None]] = {
     "apply DELETE": _apply_delete,
     "apply cancellation": _apply_cancellation,
     "apply invoke": _apply_invoke,
+    "store batch": _store_batch,
+    "apply batch": _apply_batch,
+    "cancel batch": _cancel_batch,
     "release": _release,
     "remind": _remind,
     "dial": _dial,

@@ -59,6 +59,7 @@ class RetryingClient(httpx.Client):
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         if request.method not in {"GET", "HEAD"}:
             request.headers.setdefault(IDEMPOTENCY_KEY, str(uuid4()))
+        request.read()  # a body that is a file would be empty at the second try
         tried = 0
         while True:
             tried += 1

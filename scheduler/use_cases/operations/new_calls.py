@@ -1,0 +1,153 @@
+"""New calls: when the last of some calls would start that a company has not created yet."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+from scheduler.domain.company import CallLimits, CallTimeInterval
+from scheduler.domain.explanation import Rule
+from scheduler.domain.principal import Principal
+from scheduler.domain.schedule import CalleeClock
+from scheduler.lifecycle.expected_starts import WaitingCalls, expected_starts
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls
+from scheduler.lifecycle.policy import DEFAULT_LIFE, MAX_AHEAD
+from scheduler.lifecycle.start_rates import Limits
+from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCells, DueQueue
+from scheduler.timing.call_windows import SEARCHED
+from scheduler.use_cases.operations.calendar import QUARTER, Closings, shared_out, spread
+from scheduler.use_cases.shared.context import Context
+
+_DAY = timedelta(days=1)
+_MINUTE = timedelta(minutes=1)
+_FINE = timedelta(days=2)
+"""For this long, the company's own calls are counted by the minute: those before the last new one decide its start."""
+_MANY = 1_000
+"""More instants than these cost the forecast seconds, so calls that are due within a minute or a quarter are spread."""
+
+NewCalls = Mapping[tuple[datetime, datetime, CalleeClock], int]
+"""Calls by due time, expiry and clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCallsForecast:
+    last_start_at: datetime | None
+    """None without a call that starts, and if `waits_for` or a missing worker prevents it."""
+    expired: int
+    """Calls that would expire before their turn."""
+    waits_for: Rule | None
+    """The pause or outage that prevents every call now. Its end is unknown."""
+    call_lasts: timedelta | None
+    """The mean duration of calls. None if too few have ended: then only the paces count, not the limits of calls."""
+
+
+class NewCallsForecasts:
+    def __init__(self, context: Context) -> None:
+        self._database = context.database
+        self._policy = context.policy
+        self._now = context.now
+
+    def of(self, principal: Principal, company_id: UUID, calls: NewCalls) -> NewCallsForecast:
+        """Return when the last of these calls would start at the present paces. Raises DatabaseAway.
+
+        They share the account with the pending calls of all companies, as they do now: retries and calls that are
+        created later are unknown.
+        """
+        now = self._now()
+        begins = datetime.min.replace(tzinfo=UTC) + (now - datetime.min.replace(tzinfo=UTC)) // QUARTER * QUARTER
+        last_due_at = max((due_at for due_at, _, _ in calls), default=now)
+        ends = min(max(last_due_at, now) + _DAY, now + MAX_AHEAD)
+        with self._database.reading(principal) as stores:
+            own = stores.due_calls.cells_of(company_id, begins, ends, _MINUTE if ends <= now + _FINE else QUARTER)
+            company = stores.due_calls.companies([company_id]).get(company_id)
+        with self._database.counting() as stores:
+            others = stores.due_calls.queues_of_others(company_id, begins, ends)
+            account = stores.due_calls.account()
+        waits_for = None if company is None else _waits_for(company, account)
+        if company is None or account is None or waits_for is not None or not calls:
+            lasts = None if account is None else account.call_lasts
+            return NewCallsForecast(last_start_at=None, expired=0, waits_for=waits_for, call_lasts=lasts)
+        intervals = company.settings.intervals
+        closings = Closings(now, self._policy, SEARCHED)
+        waiting = [
+            *_waiting(own, intervals, closings),
+            *_new(calls, intervals, closings),
+        ]
+        found = expected_starts(
+            company_id,
+            _limits(company.settings.limits, company.in_progress),
+            waiting,
+            [_queue(each, begins) for each in others],
+            Limits(
+                calls_per_second=account.calls_per_second,
+                concurrent_calls=account.max_calls,
+                in_progress=account.in_progress,
+            ),
+            now,
+            partial(_next_opening, closings, intervals),
+            call_lasts=account.call_lasts,
+        )
+        return NewCallsForecast(
+            last_start_at=found.last_start_at, expired=found.expired, waits_for=None, call_lasts=account.call_lasts
+        )
+
+
+def _waits_for(company: CallingCompany, account: CallingAccount | None) -> Rule | None:
+    if account is not None and account.pause_reason is not None:
+        return Rule.ACCOUNT_PAUSED
+    if account is not None and account.is_down:
+        return Rule.CARRIER_DOWN
+    return None if company.pause_reason is None else Rule.COMPANY_PAUSED
+
+
+def _limits(limits: CallLimits, in_progress: int) -> Limits:
+    return Limits(
+        calls_per_second=limits.calls_per_second, concurrent_calls=limits.concurrent_calls, in_progress=in_progress
+    )
+
+
+def _queue(queue: DueQueue, begins: datetime) -> CompanyQueue:
+    due = [due for cell in queue.cells for due in spread(cell, cell.calls, begins, None)]
+    return CompanyQueue(company_id=queue.company_id, limits=_limits(queue.limits, queue.in_progress), due=due)
+
+
+def _waiting(counted: DueCells, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[WaitingCalls]:
+    """Yield the company's pending calls. Those whose clocks were not read have clocks like the others."""
+    mix: dict[CalleeClock, int] = defaultdict(int)
+    for cell in counted.cells:
+        for clock, calls in cell.clocks.items():
+            mix[clock] += calls
+    for cell in counted.cells:
+        for known, calls in shared_out(cell.clocks or mix, cell.calls).items():
+            last_start = closings.last_start(known, intervals, cell.first_at)
+            due = DueCalls(at=cell.first_at, calls=calls, over=cell.last_at - cell.first_at, last_start=last_start)
+            yield WaitingCalls(due=due, clock=known, expires_at=due.at + DEFAULT_LIFE)
+
+
+def _new(calls: NewCalls, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[WaitingCalls]:
+    """Yield the new calls: each due time by itself, or together with those of the same minute if there are many."""
+    for width in (timedelta.resolution, _MINUTE, QUARTER):
+        spans: dict[tuple[timedelta, CalleeClock], list[tuple[datetime, datetime, int]]] = defaultdict(list)
+        for (due_at, expires_at, clock), count in calls.items():
+            since = due_at - datetime.min.replace(tzinfo=UTC)
+            spans[since // width * width, clock].append((due_at, expires_at, count))
+        if len(spans) <= _MANY:
+            break
+    for (_, clock), some in spans.items():
+        at, last_at = min(each[0] for each in some), max(each[0] for each in some)
+        due = DueCalls(
+            at=at,
+            calls=sum(each[2] for each in some),
+            over=last_at - at,
+            last_start=closings.last_start(clock, intervals, at),
+        )
+        yield WaitingCalls(due=due, clock=clock, expires_at=min(each[1] for each in some), is_new=True)
+
+
+def _next_opening(
+    closings: Closings, intervals: tuple[CallTimeInterval, ...], clock: CalleeClock | None, after: datetime
+) -> tuple[datetime, datetime | None] | None:
+    opens = None if clock is None else closings.next_opening(clock, intervals, after)
+    return None if opens is None else (opens, closings.last_start(clock, intervals, opens))
