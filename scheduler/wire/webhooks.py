@@ -5,7 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StringConstraints
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from scheduler.domain.partner_event import EventType
 from scheduler.domain.resource import Changes
@@ -45,7 +45,8 @@ def _header_value(value: str) -> str:
 def _event_type(name: object) -> object:
     """Convert a name before pydantic does, whose error for a wrong one is not ours."""
     if not isinstance(name, str):
-        raise PydanticCustomError("string_type", "Input should be a valid string")
+        wrong_type = PydanticKnownError("string_type")
+        raise wrong_type
     if name not in EVENT_TYPES:
         message = f"This event does not exist. Events are {', '.join(EVENT_TYPES)}."
         raise PydanticCustomError(OURS + "unknown_event", message)
