@@ -130,11 +130,17 @@ def test_each_check_finds_an_api_that_breaks_the_document(intake: Intake, folder
     key = intake.with_new_key(kind=KeyKind.ATS).key
     liar = _Liar(create_app(intake.settings), key)
     with a_worker(intake.settings), serving(liar) as url, httpx.Client(base_url=url, timeout=60) as client:
-        of_interest = "Job|isAlive|listPhoneNumbers|getUsage|listCompanies"
-        some = ("--phases", "fuzzing,stateful", "--include-operation-id-regex", of_interest)
-        ran = _run(replace(intake, client=client), folder, 0, *some)
-    assert ran.code == 1
-    assert ran.failed == set(CHECKS)
+        lied_to = replace(intake, client=client)
+        ran = [
+            _run(lied_to, folder, 0, "--phases", phase, "--include-operation-id-regex", of_interest)
+            for phase, of_interest in (
+                ("fuzzing", "Job|isAlive|listPhoneNumbers|getUsage|listCompanies"),
+                # Only these: among more operations, few of the random steps read a job that was deleted.
+                ("stateful", "(create|get|delete)Job$"),
+            )
+        ]
+    assert {each.code for each in ran} == {1}
+    assert set().union(*(each.failed for each in ran)) == set(CHECKS)
 
 
 def _never_accepted(sent: list[Sent]) -> set[str]:
