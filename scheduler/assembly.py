@@ -18,6 +18,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialler import Dialler
+from scheduler.use_cases.dry_run import DryRuns
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.acts import Acts
@@ -88,6 +89,7 @@ class ApiUseCases:
     candidates: Candidates
     agents: Agents
     batches: Batches
+    dry_runs: DryRuns
     owners: Owners
     usage: Usage
     events: Events
@@ -198,6 +200,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         candidates=Candidates(database, writes, hints),
         agents=Agents(database, writes),
         batches=Batches(database, writes, hints),
+        dry_runs=DryRuns(context),
         owners=Owners(database, hasher, now),
         usage=Usage(database, now),
         events=Events(database),

@@ -25,6 +25,7 @@ from api_shim.schemas.batch import (
     ItemPageView,
     ItemsAnswer,
 )
+from api_shim.schemas.dry_run import DryRunAnswer, DryRunView
 from scheduler.domain.batch import ItemState
 from scheduler.domain.command import CommandKind
 from scheduler.domain.refusals import BatchFinished
@@ -61,17 +62,23 @@ async def list_batches(request: Request, reader: InterviewReader, query: BatchLi
     description="Each item is a body of `POST /interviews` and is applied as such a request, with the same errors. The"
     " response is sent as soon as all items are stored. An item that is refused, at once or later, does not refuse the"
     " others: `GET /batches/{batchId}/items` shows the error of each. Send `externalId` with each item, so that a batch"
-    " that is sent again creates only what is missing.",
+    " that is sent again creates only what is missing. With `dryRun` nothing is stored. The response tells how many"
+    " items would be refused and why, when the calls would become due, and when the last one would start.",
     status_code=HTTPStatus.ACCEPTED,
-    responses=written_answers(
-        HTTPStatus.ACCEPTED,
-        BatchAnswer,
-        "The stored batch.",
-        BatchTooLarge,
-        MalformedJson,
-        WrongBatchType,
-        response_links=links("getBatch", "listBatchItems", "pauseBatch", "resumeBatch", "cancelBatch", batchId="id"),
-    ),
+    responses={
+        HTTPStatus.OK: {"model": DryRunAnswer, "description": "The result of a dry run."},
+        **written_answers(
+            HTTPStatus.ACCEPTED,
+            BatchAnswer,
+            "The stored batch.",
+            BatchTooLarge,
+            MalformedJson,
+            WrongBatchType,
+            response_links=links(
+                "getBatch", "listBatchItems", "pauseBatch", "resumeBatch", "cancelBatch", batchId="id"
+            ),
+        ),
+    },
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def create_batch(
@@ -80,14 +87,21 @@ async def create_batch(
     name: Annotated[
         IfSent[BatchName], Query(description="For a batch in NDJSON: your name of the batch, which it shows.")
     ] = None,
+    dry_run: Annotated[
+        IfSent[bool], Query(alias="dryRun", description="For a batch in NDJSON: only check it, and store nothing.")
+    ] = None,
 ) -> Response:
     body = await batch_body.read(request)
-    asked = BatchHeader.model_validate({} if name is None else {"name": name})
+    given = {"name": name, "dryRun": dry_run}
+    asked = BatchHeader.model_validate({field: value for field, value in given.items() if value is not None})
     today = sender.use_cases.now().date()
     header, items = await run_in_thread(sender.context.threads.requests, body.parse, asked, today)
     exceeded = await sender.context.rate_limits.count_items(request.state.key, len(items))
     if exceeded is not None:
         raise too_many_items(exceeded, sender.use_cases.now())
+    if header.dry_run:
+        found = await sender.ask(sender.use_cases.dry_runs.decide, [each.outcome for each in items])
+        return responses.answered(request, DryRunView.of(found))
     return await sender.write(
         CommandKind.CREATE_BATCH, sender.use_cases.batches.create, body.digest, sender.company_id, header.name, items
     )

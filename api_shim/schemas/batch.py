@@ -119,6 +119,7 @@ _BODY: dict[str, Any] = {
     "required": ["items"],
     "properties": {
         "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 100, "pattern": r"^[ -~]*[!-~][ -~]*$"},
+        "dryRun": {"type": "boolean", "default": False, "description": "Only check the items, and store nothing."},
         "items": {
             "type": "array",
             "minItems": 1,

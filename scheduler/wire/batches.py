@@ -72,6 +72,13 @@ class Item:
     external_id: str | None = None
     """Also of a refused item, if it can be read, so that the client recognises it."""
 
+    @property
+    def outcome(self) -> CreateInterview | Refusal:
+        """The request, or its refusal."""
+        outcome = self.request or self.refusal
+        assert outcome is not None
+        return outcome
+
 
 def read_json(body: bytes, read_item: Reader) -> tuple[BatchHeader, Sequence[Item]]:
     """Read `{"items": [...]}` with at most `MOST_ITEMS`. An item that is refused does not refuse the others.
