@@ -2,11 +2,25 @@
 
 import base64
 
+DEVELOPMENT_PEPPER = "development-pepper"
+DEVELOPMENT_FLOWER_AUTH = "operator:operator"
 DEVELOPMENT_WEBHOOK_KEY = "YSBrZXkgb2Ygd2ViaG9va3MgaW4gZGV2ZWxvcG1lbnQ="
 
+_SHORTEST_PEPPER = 16
+_SHORTEST_PASSWORD = 8
 _WEBHOOK_SECRET_BYTES = range(24, 65)
 _WEBHOOK_KEY_BYTES = 32
 _MOST_KEYS = 2
+
+
+def is_weak_pepper(pepper: str) -> bool:
+    return pepper == DEVELOPMENT_PEPPER or len(pepper) < _SHORTEST_PEPPER
+
+
+def is_weak_login(login: str) -> bool:
+    """Return whether a login, `user:password`, must not be used in production."""
+    user, _, password = login.partition(":")
+    return not user or len(password) < _SHORTEST_PASSWORD or login == DEVELOPMENT_FLOWER_AUTH
 
 
 def check_webhook_secret(secret: str) -> None:

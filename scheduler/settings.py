@@ -18,17 +18,20 @@ from scheduler.domain.operator import OperatorRole
 from scheduler.lifecycle.policy import Policy, UnsafeTimes
 from scheduler.mail import SmtpServer
 from scheduler.rules.email_addresses import NotAnAddress, sender
-from scheduler.setting_secrets import DEVELOPMENT_WEBHOOK_KEY, check_webhook_secret, webhook_keys
+from scheduler.setting_secrets import (
+    DEVELOPMENT_FLOWER_AUTH,
+    DEVELOPMENT_PEPPER,
+    DEVELOPMENT_WEBHOOK_KEY,
+    check_webhook_secret,
+    is_weak_login,
+    is_weak_pepper,
+    webhook_keys,
+)
 from scheduler.setting_urls import ENCODED, EXAMPLES, check_url, is_overheard, is_plain_http
 
-DEVELOPMENT_PEPPER = "development-pepper"
-DEVELOPMENT_FLOWER_AUTH = "operator:operator"
 DEVELOPMENT_PUBLIC_URL = "http://127.0.0.1:8000"
 DEVELOPMENT_CONSOLE_URL = "http://127.0.0.1:8001"
 DEVELOPMENT_SENDER = "Duecall <duecall@localhost.localdomain>"
-
-_SHORTEST_PEPPER = 16
-_SHORTEST_PASSWORD = 8
 
 _A_YEAR_S = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_A_YEAR_S, allow_inf_nan=False)]
@@ -292,9 +295,9 @@ class Settings(BaseSettings):
             for name, holds in (
                 ("DUECALL_CLOCK_OFFSET_S", self.duecall_clock_offset_s != 0),
                 ("DUECALL_FAILPOINT", bool(self.duecall_failpoint)),
-                ("KEY_PEPPER", _is_weak(self.key_pepper, DEVELOPMENT_PEPPER, _SHORTEST_PEPPER)),
+                ("KEY_PEPPER", is_weak_pepper(self.key_pepper.get_secret_value())),
                 ("WEBHOOK_KEY", webhook_keys(DEVELOPMENT_WEBHOOK_KEY)[0] in self.webhook_keys),
-                ("FLOWER_BASIC_AUTH", _is_weak_login(self.flower_basic_auth)),
+                ("FLOWER_BASIC_AUTH", is_weak_login(self.flower_basic_auth.get_secret_value())),
                 ("DATABASE_URL", self.database_url is None),
                 ("REDIS_URL", self.redis_url is None or not urlsplit(self.redis_url.get_secret_value()).password),
                 ("PUBLIC_URL", self.public_url == DEVELOPMENT_PUBLIC_URL or is_overheard(self.public_url)),
@@ -415,15 +418,6 @@ def place_of(database_url: str) -> str:
     parts = urlsplit(database_url)
     host = "a local socket" if parts.hostname is None else f"{parts.hostname}:{parts.port or 5432}"
     return f"{parts.path.strip('/') or 'the default one'} at {host}"
-
-
-def _is_weak(secret: SecretStr, default: str, shortest: int) -> bool:
-    return secret.get_secret_value() == default or len(secret.get_secret_value()) < shortest
-
-
-def _is_weak_login(login: SecretStr) -> bool:
-    user, _, password = login.get_secret_value().partition(":")
-    return not user or len(password) < _SHORTEST_PASSWORD or login.get_secret_value() == DEVELOPMENT_FLOWER_AUTH
 
 
 class WrongSettings(Exception):

@@ -12,7 +12,8 @@ import yaml
 
 from scheduler.local.postgres import _POSTGRES_SETTINGS
 from scheduler.local.valkey import _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
-from scheduler.settings import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, Settings, environment
+from scheduler.setting_secrets import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER
+from scheduler.settings import Settings, environment
 from tests.support.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 
 SERVERS = {"postgres", "valkey"}

@@ -10,10 +10,8 @@ from scheduler import settings as scheduler_settings
 from scheduler.assembly import webhook_encryption
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
-from scheduler.setting_secrets import DEVELOPMENT_WEBHOOK_KEY
+from scheduler.setting_secrets import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, DEVELOPMENT_WEBHOOK_KEY
 from scheduler.settings import (
-    DEVELOPMENT_FLOWER_AUTH,
-    DEVELOPMENT_PEPPER,
     MissingSetting,
     Settings,
     WrongSettings,

@@ -38,6 +38,10 @@ class EventData(Wire):
     timezone: Annotated[Text, Field(description="Time zones that decide about the call.")] = None
     by: Annotated[Text, Field(description="Cause of the new due time: REQUEST, SETTINGS or DEFERRAL.")] = None
     webhook_id: Annotated[Id, Field(description="The endpoint that was tested or disabled.")] = None
+    batch_id: Id = None
+    applied: Annotated[Number, Field(description="Items of the batch that were applied.")] = None
+    refused: Annotated[Number, Field(description="Items of the batch that were refused.")] = None
+    cancelled: Annotated[Number, Field(description="Items of the batch that were cancelled.")] = None
     decision: Annotated[Text, Field(description="An operator's decision: RANG, DID_NOT_RING or LEFT.")] = None
 
 

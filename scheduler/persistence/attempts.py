@@ -261,37 +261,6 @@ class Attempts(Store):
         )
         return self._is_any(query.limit(1))
 
-    def has_older_zone_data(self, version: str) -> bool:
-        """Return True if a pending attempt was resolved with zone data older than `version`."""
-        return self._is_any(_HAS_OLDER_ZONE_DATA, {"version": version})
-
-    def lock_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
-        """Lock up to `limit` pending attempts that were resolved with zone data older than `version`.
-
-        Their interviews are locked too. An attempt that another transaction has locked is left for later.
-        """
-        older = _OLDER_ZONE_DATA.join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
-        free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
-        ids = self._connection.execute(free, {"version": version}).scalars()
-        return self._all(attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
-
-    def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
-        """Record that these pending attempts were checked against zone data of `version`."""
-        outdated = (
-            select(attempts.c.id)
-            .where(
-                attempts.c.id.in_(attempt_ids),
-                attempts.c.state == AttemptState.PENDING.value,
-                _zone_data < version,
-            )
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-        self._connection.execute(
-            update(attempts)
-            .where(attempts.c.id == any_(func.array(outdated.scalar_subquery())))
-            .values(schedule=attempts.c.schedule.op("||")(func.jsonb_build_object("tzdata_version", version)))
-        )
-
     def lock_as_of(self, attempt_id: UUID, epoch: int) -> Attempt | None:
         """Lock the attempt if nothing has happened to it since the caller read it. None: the caller writes nothing."""
         return self._one(attempt_of, _LOCK_AS_OF, {"id": attempt_id, "epoch": epoch})
@@ -326,17 +295,6 @@ class Attempts(Store):
         )
         return bool(self._connection.execute(select(or_(*of_company))).scalar_one())
 
-
-_zone_data = attempts.c.schedule["tzdata_version"].astext
-"""Versions of the tz database sort by name: 2026a, 2026b, ... 2027a."""
-
-
-_OLDER_ZONE_DATA = (
-    select(attempts.c.id)
-    .where(attempts.c.state == AttemptState.PENDING.value, _zone_data < bindparam("version"))
-    .order_by(_zone_data)
-)
-_HAS_OLDER_ZONE_DATA = Fixed(_OLDER_ZONE_DATA.limit(1))
 
 _CALLEES = text("""
     SELECT i.id AS interview_id, p.phone_number, p.timezone, p.gdpr_expiry_date,

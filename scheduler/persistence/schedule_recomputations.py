@@ -1,21 +1,24 @@
 """Recomputations of schedules: changes after which pending attempts are resolved again, and their progress."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import any_, delete, func, insert, or_, select, update
+from sqlalchemy import any_, bindparam, delete, func, insert, or_, select, update
 
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.schedule import Schedule
 from scheduler.lifecycle import bounds
+from scheduler.persistence.attempts import attempt_of
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.persistence.many import given_instant
 from scheduler.persistence.redelivery import instants, is_from_the_future
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import attempts, reresolutions
+from scheduler.persistence.tables import attempts, interviews, reresolutions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,37 @@ class ScheduleRecomputations(Store):
         values = instants(rung_before, now) | {"latest_recomputation": bounds.latest_recomputation(now)}
         return bool(self._connection.execute(_RING_WAITING, values).all())
 
+    def has_older_zone_data(self, version: str) -> bool:
+        """Return True if a pending attempt was resolved with zone data older than `version`."""
+        return self._is_any(_HAS_OLDER_ZONE_DATA, {"version": version})
+
+    def lock_older_zone_data(self, version: str, limit: int) -> list[Attempt]:
+        """Lock up to `limit` pending attempts that were resolved with zone data older than `version`.
+
+        Their interviews are locked too. An attempt that another transaction has locked is left for later.
+        """
+        older = _OLDER_ZONE_DATA.join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
+        free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
+        ids = self._connection.execute(free, {"version": version}).scalars()
+        return self._all(attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
+
+    def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
+        """Record that these pending attempts were checked against zone data of `version`."""
+        outdated = (
+            select(attempts.c.id)
+            .where(
+                attempts.c.id.in_(attempt_ids),
+                attempts.c.state == AttemptState.PENDING.value,
+                _zone_data < version,
+            )
+            .with_for_update(skip_locked=True, key_share=True)
+        )
+        self._connection.execute(
+            update(attempts)
+            .where(attempts.c.id == any_(func.array(outdated.scalar_subquery())))
+            .values(schedule=attempts.c.schedule.op("||")(func.jsonb_build_object("tzdata_version", version)))
+        )
+
 
 # Changes that are due. A later time than workers set was written by a wrong clock and counts as due.
 _MAY_BEGIN = or_(
@@ -144,3 +178,14 @@ _RING_WAITING = Fixed(
     .values(rung_at=given_instant("now"))
     .returning(reresolutions.c.id)
 )
+
+_zone_data = attempts.c.schedule["tzdata_version"].astext
+"""Versions of the tz database sort by name: 2026a, 2026b, ... 2027a."""
+
+
+_OLDER_ZONE_DATA = (
+    select(attempts.c.id)
+    .where(attempts.c.state == AttemptState.PENDING.value, _zone_data < bindparam("version"))
+    .order_by(_zone_data)
+)
+_HAS_OLDER_ZONE_DATA = Fixed(_OLDER_ZONE_DATA.limit(1))

@@ -155,7 +155,7 @@ class Stores:
         self.usage = Usage(statements)
         self.users = Users(statements)
         self.webhook_deliveries = WebhookDeliveries(statements)
-        self.webhooks = WebhookEndpoints(statements)
+        self.webhook_endpoints = WebhookEndpoints(statements)
         self.webhook_notices = WebhookNotices(statements)
         self.webhook_history = WebhookHistory(statements)
         self.webhook_overview = WebhookOverview(statements)

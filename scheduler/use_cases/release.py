@@ -158,7 +158,7 @@ class Release:
             is_noticed = stores.webhook_notices.is_one_due(self.now())
             is_alarmed = stores.alarms.is_one_to_post(self.now())
             is_batch_left = stores.batches.is_one_due(self.now() - _UNANSWERED_FOR)
-            is_older = stores.attempts.has_older_zone_data(callee_zones.TZDATA_VERSION)
+            is_older = stores.reresolutions.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
             self._hints.send(tasks.INVITE)
         if is_noticed:

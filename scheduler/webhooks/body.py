@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 DATA_FIELDS = frozenset(
     {
+        "applied",
         "batchId",
         "by",
         "callAttemptId",
+        "cancelled",
         "candidateId",
         "commandId",
         "companyId",
@@ -19,6 +21,7 @@ DATA_FIELDS = frozenset(
         "jobId",
         "nextAttemptId",
         "reasonCode",
+        "refused",
         "retryNumber",
         "status",
         "timezone",

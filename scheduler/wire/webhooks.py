@@ -1,7 +1,7 @@
 """Endpoints of webhooks as clients send them."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StringConstraints
@@ -17,6 +17,7 @@ from scheduler.wire.field_types import Strict, left_out, named
 
 EVENT_TYPES = tuple(each.value for each in EventType)
 _LONGEST_NAME = 255
+_NOT_TEXT: Literal["string_type"] = "string_type"
 _LONGEST_DESCRIPTION = 1000
 
 
@@ -45,8 +46,7 @@ def _header_value(value: str) -> str:
 def _event_type(name: object) -> object:
     """Convert a name before pydantic does, whose error for a wrong one is not ours."""
     if not isinstance(name, str):
-        wrong_type = PydanticKnownError("string_type")
-        raise wrong_type
+        raise PydanticKnownError(_NOT_TEXT)
     if name not in EVENT_TYPES:
         message = f"This event does not exist. Events are {', '.join(EVENT_TYPES)}."
         raise PydanticCustomError(OURS + "unknown_event", message)

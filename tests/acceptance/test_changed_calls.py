@@ -9,7 +9,7 @@ import pytest
 from scheduler.demo.client import Company, DemoClient
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
-from scheduler.settings import DEVELOPMENT_PEPPER
+from scheduler.setting_secrets import DEVELOPMENT_PEPPER
 from tests.acceptance.conftest import WholeSystem
 from tests.architecture.rules import does, does_not
 

@@ -12,7 +12,7 @@ from tests.acceptance.conftest import WholeSystem
 from tests.support.built_client import built, installed
 from tests.support.webhook_receivers import WebhookReceiver, a_webhook_receiver, answers
 
-CALLER, NUMBER, ANOTHER_NUMBER = "+421221020007", "+421915000701", "+421915000702"
+CALLER, ANOTHER_CALLER, NUMBER, ANOTHER_NUMBER = "+421221020007", "+421221020008", "+421915000701", "+421915000702"
 SCOPES = ",".join(
     f"{verb}:{resource}"
     for resource in ("companies", "agents", "jobs", "candidates", "interviews", "phone-numbers", "webhooks")
@@ -115,10 +115,54 @@ def test_partner_does_a_whole_day_with_the_client(
     assert {each.id for each in partner.interviews(company_id, models.InterviewStatus.COMPLETED, began)} == {first.id}
     assert [each.interview_id for each in partner.calls(company_id, models.AttemptState.PENDING)] == [second.id]
 
+    # The partner lost an event, and asks for it again. Then it asks for all events of the day of one type.
+    [lost] = partner.deliveries(webhook.id, [models.EventType.INTERVIEW_COMPLETED])
+    assert (str(lost.delivery_id), lost.state, lost.is_replay) == (read[-1].id, "DELIVERED", False)
+    partner.replay(webhook.id, lost.delivery_id)
+    whole.wait_until(lambda: len(delivered()) == len(read) + 1, seconds=30, says="one event was sent again")
+    assert partner.replay_since(webhook.id, began, [models.EventType.INTERVIEW_COMPLETED]) == 1
+    whole.wait_until(lambda: len(delivered()) == len(read) + 2, seconds=30, says="it was sent once more")
+    assert [each.id for each in delivered()[len(read) :]] == [read[-1].id] * 2
+    [replayed] = partner.deliveries(webhook.id, [models.EventType.INTERVIEW_COMPLETED])
+    assert replayed.is_replay
+
     # The evening: no further webhooks.
     partner.stop_receiving(webhook.id)
     bodies = b"".join(visit.body for visit in receiver.visits)
     assert not [secret for secret in (b"Ferdinand", b"Canary", b"915000") if secret in bodies]
+
+
+def test_partner_sends_a_batch_with_the_client(whole: WholeSystem, partner: Any, models: Any) -> None:
+    """One item exists already, one is new, and one is in the past."""
+    company_id: UUID = partner.open_company("Looms")
+    whole.duecall("numbers", "add", str(company_id), ANOTHER_CALLER)
+    agent_id, job_id = partner.prepare(company_id, ANOTHER_CALLER)
+    tomorrow = whole.in_seconds(86_400)
+    known = {
+        "agent_id": agent_id,
+        "job_id": job_id,
+        "candidate_id": partner.add_candidate(company_id, job_id, NUMBER, "1"),
+    }
+    existing = partner.schedule(company_id, at=tomorrow, external_id="application-1", **known)
+    person = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2030-01-01"}
+    bodies = (
+        {"candidateId": str(known["candidate_id"]), "scheduledAt": tomorrow, "externalId": "application-1"},
+        {"candidate": {**person, "phoneNumber": ANOTHER_NUMBER}, "scheduledAt": tomorrow},
+        {"candidate": {**person, "phoneNumber": ANOTHER_NUMBER}, "scheduledAt": "2020-01-01T10:00:00Z"},
+    )
+    usual = {"agentId": str(agent_id), "jobId": str(job_id)}
+    batch_id = partner.send_batch(company_id, [models.InterviewRequest.from_dict({**usual, **each}) for each in bodies])
+
+    [ended] = [each for each in partner.events_until("batch.completed") if each.type == "batch.completed"]
+    counts = {"status": "COMPLETED", "applied": 2, "refused": 1, "cancelled": 0}
+    assert ended.data == {"companyId": str(company_id), "batchId": str(batch_id), **counts}
+    assert partner.batch(company_id, batch_id).status == "COMPLETED"
+    found = partner.batch_items(company_id, batch_id)
+    assert [(each.index, each.status, each.existed) for each in found] == [
+        *((0, "APPLIED", True), (1, "APPLIED", False), (2, "REFUSED", False)),
+    ]
+    assert found[0].interview_id == existing.id
+    assert found[2].error.code == "SCHEDULE_IN_PAST"
 
 
 def test_refusal_names_the_field(package: Any, partner: Any, models: Any) -> None:

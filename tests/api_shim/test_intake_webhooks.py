@@ -181,10 +181,10 @@ def test_webhooks_that_are_created_at_once_keep_the_limit(intake: Intake, monkey
     principal_id = row(intake, first)["principal_id"]
     waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with intake.database.transaction() as stores:
-        stores.webhooks.lock_principal(principal_id)
-        another = stores.webhooks.get(principal_id, UUID(first["id"]))
+        stores.webhook_endpoints.lock_principal(principal_id)
+        another = stores.webhook_endpoints.get(principal_id, UUID(first["id"]))
         assert another is not None
-        stores.webhooks.add(replace(another, id=uuid4()), b"", None)
+        stores.webhook_endpoints.add(replace(another, id=uuid4()), b"", None)
         with meanwhile(lambda: intake.post(ALL, BODY)) as answer:
             wait_until(lambda: intake.ask(waits), says="the request waits")
             stores.connection.execute(text("COMMIT"))

@@ -15,7 +15,7 @@ from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.local.run_file import Running
 from scheduler.persistence.database import Database
-from scheduler.settings import DEVELOPMENT_PEPPER
+from scheduler.setting_secrets import DEVELOPMENT_PEPPER
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.api_shim.console.busy_installation import linked_pages

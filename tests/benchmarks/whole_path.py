@@ -40,7 +40,8 @@ from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.run_file import Running
 from scheduler.local.system import Options, System
 from scheduler.persistence.database import Database
-from scheduler.settings import DEVELOPMENT_PEPPER, Settings
+from scheduler.setting_secrets import DEVELOPMENT_PEPPER
+from scheduler.settings import Settings
 from tests.benchmarks import celery_eta, cloned_calls, console_pages, partners
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.lock_conflicts import LockConflicts

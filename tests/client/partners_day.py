@@ -3,13 +3,16 @@
 It imports nothing of the product. `tests/client/test_client_build.py` checks its types strictly.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from io import BytesIO
 from uuid import UUID
 
 from duecall_client import ApiError, Client, Event, items
 from duecall_client.generated.api.agents import create_agent, list_agents
+from duecall_client.generated.api.batches import create_batch, get_batch, list_batch_items
 from duecall_client.generated.api.call_attempts import (
     get_call_attempt,
     list_company_call_attempts,
@@ -20,7 +23,15 @@ from duecall_client.generated.api.companies import create_company
 from duecall_client.generated.api.interviews import create_interview, list_interviews
 from duecall_client.generated.api.jobs import create_job
 from duecall_client.generated.api.phone_numbers import list_phone_numbers
-from duecall_client.generated.api.webhooks import create_webhook, delete_webhook, rotate_webhook_secret, test_webhook
+from duecall_client.generated.api.webhooks import (
+    create_webhook,
+    delete_webhook,
+    list_webhook_deliveries,
+    replay_webhook_deliveries,
+    replay_webhook_delivery,
+    rotate_webhook_secret,
+    test_webhook,
+)
 from duecall_client.generated.models import (
     AgentAnswer,
     AgentFocus,
@@ -30,6 +41,8 @@ from duecall_client.generated.models import (
     AttemptAnswer,
     AttemptState,
     AttemptView,
+    BatchAnswer,
+    BatchView,
     CallMove,
     CandidateAnswer,
     CandidateRequest,
@@ -37,21 +50,28 @@ from duecall_client.generated.models import (
     CompanyAttemptsAnswer,
     CompanyRequest,
     CreateWebhook,
+    DeliveriesAnswer,
+    DeliveryView,
     EventType,
     InterviewAnswer,
     InterviewRequest,
     InterviewsAnswer,
     InterviewStatus,
     InterviewView,
+    ItemsAnswer,
+    ItemView,
     JobAnswer,
     JobRequest,
     Language,
     NewSecretAnswer,
     NewSecretView,
     PhoneNumbersAnswer,
+    ReplayAnswer,
+    ReplayRequest,
     WebhookTestAnswer,
     WebhookTestView,
 )
+from duecall_client.generated.types import File
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +196,44 @@ class Partner:
         if secret is None:
             raise ValueError("the response was repeated, and a repeated response has no secret: rotate it again")
         return secret
+
+    def deliveries(self, webhook_id: UUID, events: list[EventType]) -> list[DeliveryView]:
+        found = items(
+            list_webhook_deliveries.sync_detailed,
+            DeliveriesAnswer,
+            webhook_id,
+            client=self.client.api,
+            types=",".join(events),
+            limit=1,
+        )
+        return list(found)
+
+    def replay(self, webhook_id: UUID, delivery_id: UUID) -> None:
+        self.client.finish(replay_webhook_delivery.sync_detailed(webhook_id, delivery_id, client=self.client.api))
+
+    def replay_since(self, webhook_id: UUID, since: datetime, events: list[EventType]) -> int:
+        """Return the number of deliveries that are sent again."""
+        body = ReplayRequest(from_=since, types=events)
+        sent = replay_webhook_deliveries.sync_detailed(webhook_id, client=self.client.api, body=body)
+        return self.client.result(sent, ReplayAnswer).replayed
+
+    def send_batch(self, company_id: UUID, wanted: list[InterviewRequest]) -> UUID:
+        """Send many interviews in one request, one on each line."""
+        lines = b"".join(json.dumps(each.to_dict()).encode() + b"\n" for each in wanted)
+        sent = create_batch.sync_detailed(
+            client=self.client.api, body=File(payload=BytesIO(lines)), name="Spring", company_id=company_id
+        )
+        return self.client.result(sent, BatchAnswer).id
+
+    def batch(self, company_id: UUID, batch_id: UUID) -> BatchView:
+        sent = get_batch.sync_detailed(batch_id, client=self.client.api, company_id=company_id)
+        return self.client.result(sent, BatchAnswer)
+
+    def batch_items(self, company_id: UUID, batch_id: UUID) -> list[ItemView]:
+        api = self.client.api
+        return list(
+            items(list_batch_items.sync_detailed, ItemsAnswer, batch_id, client=api, company_id=company_id, limit=1)
+        )
 
     def stop_receiving(self, webhook_id: UUID) -> None:
         self.client.finish(delete_webhook.sync_detailed(webhook_id, client=self.client.api))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
+from api_shim.schemas.event import EventData
 from scheduler.setting_secrets import check_webhook_secret
 from scheduler.webhooks.body import DATA_FIELDS, body_of
 from scheduler.webhooks.encryption import Encryption, NotDecrypted
@@ -112,5 +113,9 @@ def test_body_has_no_field_that_is_not_listed(data: dict[str, str]) -> None:
 
 def test_listed_fields_are_those_of_the_contract() -> None:
     contract = "companyId interviewId callAttemptId candidateId jobId status reasonCode retryNumber nextAttemptId dueAt"
-    ours = "by batchId commandId decision webhookId"
+    ours = "applied by batchId cancelled commandId decision refused webhookId"
     assert set(f"{contract} timezone externalId {ours}".split()) == DATA_FIELDS
+
+
+def test_webhooks_and_the_list_of_events_have_the_same_fields() -> None:
+    assert {field.alias for field in EventData.model_fields.values()} == DATA_FIELDS

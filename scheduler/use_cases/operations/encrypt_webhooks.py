@@ -34,7 +34,7 @@ class EncryptWebhooks:
         after: UUID | None = None
         while True:
             with self._database.transaction() as stores:
-                rows = stores.webhooks.lock_encrypted(after, _BATCH_SIZE)
+                rows = stores.webhook_endpoints.lock_encrypted(after, _BATCH_SIZE)
                 for row in rows:
                     try:
                         texts = self._again(row)
@@ -42,7 +42,7 @@ class EncryptWebhooks:
                         unreadable.append(row["id"])
                         continue
                     if texts:
-                        stores.webhooks.save_encrypted(row["id"], texts)
+                        stores.webhook_endpoints.save_encrypted(row["id"], texts)
                         changed += 1
                     else:
                         current += 1

@@ -51,7 +51,7 @@ _STEPS: tuple[_Forget, ...] = (
     lambda stores, now, limit: stores.retention.forget_history(now - retention.HISTORY, limit),
     lambda stores, now, limit: stores.retention.forget_invitations(now - retention.INVITATIONS, limit),
     lambda stores, now, limit: stores.events.forget(now - retention.EVENTS, limit),
-    lambda stores, _, limit: stores.webhooks.forget_removed(limit),
+    lambda stores, _, limit: stores.webhook_endpoints.forget_removed(limit),
     _cancel_forgotten,
     lambda stores, now, limit: stores.batches.forget(now - retention.BATCHES, limit),
     lambda stores, now, limit: stores.alarms.forget(now - retention.ALARMS, limit),

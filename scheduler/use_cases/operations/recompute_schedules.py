@@ -107,11 +107,11 @@ class ScheduleRecomputer:
         Newer data is never replaced by older, so that processes of two releases do not undo each other's work.
         """
         with self._database.transaction() as stores:
-            pending = stores.attempts.lock_older_zone_data(callee_zones.TZDATA_VERSION, _BATCH_SIZE)
+            pending = stores.reresolutions.lock_older_zone_data(callee_zones.TZDATA_VERSION, _BATCH_SIZE)
             for attempt in sorted(pending, key=lambda each: each.interview_id):
                 cause = f"tzdata {attempt.schedule.tzdata_version} to {callee_zones.TZDATA_VERSION}"
                 self._try_to_recompute(stores, attempt, cause)
-            stores.attempts.note_zone_data([each.id for each in pending], callee_zones.TZDATA_VERSION)
+            stores.reresolutions.note_zone_data([each.id for each in pending], callee_zones.TZDATA_VERSION)
         return len(pending) == _BATCH_SIZE
 
     def _try_to_recompute(self, stores: Stores, attempt: Attempt, cause: str | None = None) -> None:

@@ -217,7 +217,7 @@ def _current_record(stores: Stores, kind: type[Resource], command: Command) -> R
     if kind is Company:
         return stores.companies.get(record_id)
     if kind is WebhookEndpoint:
-        return stores.webhooks.get(command.principal_id, record_id)
+        return stores.webhook_endpoints.get(command.principal_id, record_id)
     if kind is EndpointTest:
         return None  # it never changes
     company_id = command.company_id

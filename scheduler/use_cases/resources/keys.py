@@ -227,7 +227,9 @@ class Keys:
             act = revocation(key, reason)
             # Read after the wait for the locks: a rotation may have added a key meanwhile.
             if not any(_may_be_used(each, now) for each in stores.keys.of_principal(key.principal.id)):
-                webhooks = stores.webhooks.disable_of_principal(key.principal.id, DisabledCause.KEY_REVOKED, now)
+                webhooks = stores.webhook_endpoints.disable_of_principal(
+                    key.principal.id, DisabledCause.KEY_REVOKED, now
+                )
                 act = replace(act, after={**act.after, "webhooks": webhooks}) if webhooks else act
             stores.audit.add(self._actor, [act], now)
             return True

@@ -76,22 +76,22 @@ class Webhooks:
     def get(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
         """Raises NotFound."""
         with self._database.reading(principal) as stores:
-            return require(stores.webhooks.get(principal.id, endpoint_id), _KIND, endpoint_id)
+            return require(stores.webhook_endpoints.get(principal.id, endpoint_id), _KIND, endpoint_id)
 
     def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
         """List the endpoints of the principal, or only those for one company. Raises AccessDenied for the company."""
         with self._database.reading(principal) as stores:
             if company_id is not None and not stores.keys.reach(principal, company_id):
                 raise AccessDenied
-            return stores.webhooks.page(principal.id, company_id, requested)
+            return stores.webhook_endpoints.page(principal.id, company_id, requested)
 
     def create(self, sent: WriteRequest, new: NewEndpoint) -> WriteResult:
         """Create an endpoint. Only this result contains its secret. Refused: TooManyWebhooks."""
         principal = sent.principal
 
         def write(stores: Stores, company_id: UUID | None, now: datetime) -> WebhookEndpoint:
-            stores.webhooks.lock_principal(principal.id)
-            if stores.webhooks.count(principal.id) >= MOST_OF_A_KEY:
+            stores.webhook_endpoints.lock_principal(principal.id)
+            if stores.webhook_endpoints.count(principal.id) >= MOST_OF_A_KEY:
                 raise TooManyWebhooks(limit=MOST_OF_A_KEY)
             endpoint = WebhookEndpoint(
                 id=new_id(now),
@@ -111,7 +111,7 @@ class Webhooks:
             )
             secret = new_secret()
             encrypted = self._encryption.encrypt(secret, secret_place(endpoint.id))
-            stores.webhooks.add(endpoint, encrypted, self._headers(endpoint.id, new.headers))
+            stores.webhook_endpoints.add(endpoint, encrypted, self._headers(endpoint.id, new.headers))
             _audit(stores, sent, Verb.CREATE_WEBHOOK, endpoint, now, after={"events": [*endpoint.events]})
             return replace(endpoint, signing_secret=secret)
 
@@ -130,7 +130,7 @@ class Webhooks:
             if values.get("is_active") and before.disabled_at is not None:
                 values |= vars(webhook_circuit.reset())
             endpoint = replace(before, **values, updated_at=now)
-            stores.webhooks.save(endpoint, **encrypted)
+            stores.webhook_endpoints.save(endpoint, **encrypted)
             # Only the names: an address and a header may contain a password.
             _audit(stores, sent, Verb.CHANGE_WEBHOOK, endpoint, now, after={"fields": sorted(changes)})
             return endpoint
@@ -143,7 +143,7 @@ class Webhooks:
         def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
             before = _locked(stores, sent.principal, endpoint_id)
             endpoint = replace(before, **vars(webhook_circuit.reset()), is_active=True, updated_at=now)
-            stores.webhooks.save(endpoint)
+            stores.webhook_endpoints.save(endpoint)
             _audit(stores, sent, Verb.RESET_WEBHOOK, endpoint, now)
             return endpoint
 
@@ -159,8 +159,8 @@ class Webhooks:
             endpoint = replace(_locked(stores, sent.principal, endpoint_id), updated_at=now)
             secret = new_secret()
             encrypted = self._encryption.encrypt(secret, secret_place(endpoint_id))
-            before = stores.webhooks.secrets_of(endpoint_id)
-            stores.webhooks.save_secrets(endpoint_id, webhook_secrets.rotated(before, encrypted, now), now)
+            before = stores.webhook_endpoints.secrets_of(endpoint_id)
+            stores.webhook_endpoints.save_secrets(endpoint_id, webhook_secrets.rotated(before, encrypted, now), now)
             _audit(stores, sent, Verb.ROTATE_WEBHOOK, endpoint, now)
             return replace(endpoint, signing_secret=secret)
 
@@ -171,7 +171,7 @@ class Webhooks:
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> None:
             endpoint = _locked(stores, sent.principal, endpoint_id)
-            stores.webhooks.remove(endpoint_id, now)
+            stores.webhook_endpoints.remove(endpoint_id, now)
             _audit(stores, sent, Verb.DELETE_WEBHOOK, endpoint, now)
 
         return self._writes.once(sent, _company_of(sent.principal, endpoint_id), write)
@@ -183,14 +183,14 @@ class Webhooks:
             endpoint = _locked(stores, sent.principal, endpoint_id)
             if not endpoint.gets_deliveries:
                 raise WebhookNotActive
-            return stores.webhooks.add_test(endpoint, sent.principal, now)
+            return stores.webhook_endpoints.add_test(endpoint, sent.principal, now)
 
         return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
 
     def progress(self, principal: Principal, test: EndpointTest) -> TestProgress:
         """Return the progress of a test. Raises NotFound if its endpoint was deleted."""
         with self._database.reading(principal) as stores:
-            return require(stores.webhooks.progress(principal.id, test), _KIND, test.endpoint_id)
+            return require(stores.webhook_endpoints.progress(principal.id, test), _KIND, test.endpoint_id)
 
     def _headers(self, endpoint_id: UUID, headers: Mapping[str, str]) -> bytes | None:
         return self._encryption.encrypt(json.dumps(headers), headers_place(endpoint_id)) if headers else None
@@ -220,14 +220,14 @@ def _company_of(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], U
     def found(stores: Stores) -> UUID | None:
         if principal.kind is KeyKind.REGULAR:
             return principal.company_id
-        endpoint = stores.webhooks.get(principal.id, endpoint_id)
+        endpoint = stores.webhook_endpoints.get(principal.id, endpoint_id)
         return None if endpoint is None else endpoint.company_id
 
     return found
 
 
 def _locked(stores: Stores, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
-    endpoint = stores.webhooks.lock(principal.id, endpoint_id)
+    endpoint = stores.webhook_endpoints.lock(principal.id, endpoint_id)
     if endpoint is None:
         raise not_found(_KIND, endpoint_id)
     return endpoint
