@@ -51,6 +51,10 @@ READS: Mapping[CommandKind, str] = {
     CommandKind.ROTATE_WEBHOOK: READ_WEBHOOKS,
     CommandKind.REPLAY_DELIVERY: READ_WEBHOOKS,
     CommandKind.REPLAY_DELIVERIES: READ_WEBHOOKS,
+    CommandKind.CREATE_BATCH: READ_INTERVIEWS,
+    CommandKind.PAUSE_BATCH: READ_INTERVIEWS,
+    CommandKind.RESUME_BATCH: READ_INTERVIEWS,
+    CommandKind.CANCEL_BATCH: READ_INTERVIEWS,
 }
 """Scope required to read a command: the read scope of the resource that it changed."""
 

@@ -1,5 +1,6 @@
 """Request and response schemas for batches."""
 
+import json
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
@@ -132,6 +133,9 @@ _BODY: dict[str, Any] = {
 _JSON: dict[str, Example] = {
     "two people": {"summary": "A batch of two interviews", "value": {"name": "Spring", "items": [_EXAMPLE, _EXAMPLE]}}
 }
+_NDJSON: dict[str, Example] = {
+    "two lines": {"summary": "A batch of two interviews", "value": f"{json.dumps(_EXAMPLE)}\n" * 2}
+}
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -141,7 +145,8 @@ REQUEST_BODY: dict[str, Any] = {
                 "type": "string",
                 "format": "binary",
                 "description": f"One body of `POST /interviews` a line, up to {MOST_LINES:,} lines.",
-            }
+            },
+            "examples": _NDJSON,
         },
     },
 }

@@ -10,6 +10,7 @@ from api_shim.app import create_app
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 INTERVIEW = "/interviews/{interviewId}"
+BATCH = "/batches/{batchId}"
 ATTEMPTS = f"{INTERVIEW}/call-attempts"
 ATTEMPT = f"{ATTEMPTS}/{{attemptId}}"
 WEBHOOK = "/webhooks/{webhookId}"
@@ -67,6 +68,14 @@ OPERATIONS = {
     "rescheduleCallAttempt": ("PATCH", ATTEMPT, "write:interviews", {"204", "412"}),
     "deleteCallAttempt": ("DELETE", ATTEMPT, "write:interviews", {"204", "412"}),
     "explainCallAttempt": ("GET", f"{ATTEMPT}/explanation", "read:interviews", {"200"}),
+    "listBatches": ("GET", "/batches", "read:interviews", {"200"}),
+    # 200: a dry run.
+    "createBatch": ("POST", "/batches", "write:interviews", {"200", "202"}),
+    "getBatch": ("GET", BATCH, "read:interviews", {"200"}),
+    "cancelBatch": ("DELETE", BATCH, "write:interviews", {"200", "202"}),
+    "listBatchItems": ("GET", f"{BATCH}/items", "read:interviews", {"200"}),
+    "pauseBatch": ("POST", f"{BATCH}/pause", "write:interviews", {"200"}),
+    "resumeBatch": ("POST", f"{BATCH}/resume", "write:interviews", {"200"}),
     "previewCallTime": ("POST", "/call-times/preview", "read:interviews", {"200", "413"}),
     # The required scope depends on the command, as the description explains.
     "getCommand": ("GET", "/commands/{reference}", "", {"200"}),
@@ -76,6 +85,17 @@ OPERATIONS = {
     "getMetrics": ("GET", "/metrics", None, {"200"}),
 }
 """Method, path, scope and own statuses by name. The scope is None if no key is required."""
+WITHOUT_A_BODY = {
+    *(
+        "pauseBatch",
+        "resumeBatch",
+        "testWebhook",
+        "resetWebhookCircuit",
+        "rotateWebhookSecret",
+        "replayWebhookDelivery",
+    ),
+}
+"""The POSTs whose path says everything."""
 
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:

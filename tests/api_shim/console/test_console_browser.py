@@ -84,8 +84,8 @@ def test_pages_have_no_wcag_violations(
             assert violations(page) == [], address
             shoot(page, name, scheme)
         page.goto(f"{console.url}/find")
-        page.get_by_label("Id, call SID or phone number").fill(_of_a_retry(tenant))
-        page.get_by_role("button", name="Find").click()
+        page.get_by_label("Id, call SID, phone number or external id").fill(_of_a_retry(tenant))
+        page.get_by_role("button", name="Find", exact=True).click()
         expect(page.get_by_role("heading", level=2)).to_have_text("Found by id")
         page.wait_for_load_state()
         assert violations(page) == []
@@ -227,8 +227,8 @@ def test_reason_of_a_silent_phone_is_found_in_three_clicks(console: Console, bro
         page.goto(console.link(OperatorRole.VIEWER))
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("link", name="Find").click()
-        page.get_by_label("Id, call SID or phone number").fill("+421 915 010 203")
-        page.get_by_role("button", name="Find").click()
+        page.get_by_label("Id, call SID, phone number or external id").fill("+421 915 010 203")
+        page.get_by_role("button", name="Find", exact=True).click()
         page.locator("table a").first.click()
         expect(page.locator("main")).to_contain_text("COMPANY_PAUSED")
         expect(page.locator("main")).to_contain_text("the agency asked for silence")

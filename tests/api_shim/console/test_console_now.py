@@ -46,7 +46,7 @@ def test_now_shows_the_carrier_and_the_counts(console: Console, viewer: httpx.Cl
 def test_now_says_that_no_worker_is_alive(viewer: httpx.Client) -> None:
     page = viewer.get("/")
     assert figure(page, "Workers") == "0"
-    assert "no worker for callbacks" in page.text
+    assert "no worker for bulk, callbacks, dial" in page.text
 
 
 def test_everything_is_paused_and_resumed(console: Console, operator: httpx.Client, database: Database) -> None:

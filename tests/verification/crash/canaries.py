@@ -101,6 +101,10 @@ def _around(tenant: Tenant, called: Attempt) -> None:
         id=tenant.company_id,
     )
     _for_partners(tenant)
+    batch = {"id": uuid4(), "principal_id": tenant.company_id, "key_id": uuid4(), "name": NAME, "state": "PAUSED"}
+    tenant.insert("batches", **batch, total=1, work_at=at, **ours)
+    item = {"batch_id": batch["id"], "index": 0, "company_id": tenant.company_id, "state": "WAITING"}
+    tenant.insert("batch_items", **item, external_id=ADDRESS, body=f'{{"number": "{NUMBERS[0]}"}}')
     with tenant.database.transaction() as stores:
         stores.reresolutions.ask(tenant.company_id, None, at)
 
@@ -148,7 +152,7 @@ def _for_partners(tenant: Tenant) -> None:
 
 _TABLES_WITH_COMPANY = (
     *("interviews", "attempts", "candidates", "assignments", "jobs", "agents"),
-    *("reresolutions", "invitations", "memberships"),
+    *("reresolutions", "invitations", "memberships", "batches"),
 )
 
 
@@ -168,6 +172,7 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "sequences": "interview_sequences s JOIN interviews i ON i.id = s.interview_id WHERE i.company_id",
         "webhooks": "webhook_endpoints WHERE company_id",
         "deliveries": "webhook_deliveries d JOIN events e ON e.id = d.event_id WHERE e.company_id",
+        "batchItems": "batch_items WHERE company_id",
         "users": "users u JOIN memberships m ON m.user_id = u.id WHERE m.company_id",
         **{table: f"{table} WHERE company_id" for table in _TABLES_WITH_COMPANY},
     }

@@ -62,7 +62,7 @@ def test_canaries_are_in_every_table_with_personal_data(tenant: Tenant, postgres
     assert set().union(*found.values()) == set(CANARIES)
     assert set(found) == {
         *("agents", "api_keys", "attempts", "candidates", "carrier_backoffs", "carrier_events", "companies", "inbox"),
-        *("interviews", "invitations", "jobs", "phone_numbers", "users", "webhook_endpoints"),
+        *("interviews", "invitations", "jobs", "phone_numbers", "users", "webhook_endpoints", "batches", "batch_items"),
     }
     assert all(counts(tenant).values()), "every kind has at least one row"
     every = set(tables(postgres_url)) - OF_THE_INSTALLATION - {"erasures"}
