@@ -1,17 +1,24 @@
 """Bodies of batches: read after authentication, and parsed in a thread, because ten thousand items take a second."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from uuid import UUID
 
 from starlette.requests import Request
 
 from api_shim.schemas.create_interview import item_reader
 from scheduler.domain import refusals
+from scheduler.domain.refusals import RateLimitExceeded
 from scheduler.wire import batches
 from scheduler.wire.batches import BatchForm, BatchHeader, Item
 from scheduler.wire.field_errors import FieldError, refuse_any, unknown_parameter
+
+MOST_AT_A_TIME = 4
+"""Batches that one process receives and stores at the same time for one key."""
 
 
 class WrongBatchType(refusals.InvalidRequest):
@@ -42,6 +49,31 @@ class BatchBody:
             return header, batches.read_lines(self.content, read_item)
         refuse_any(_of_the_body(header))
         return batches.read_json(self.content, read_item)
+
+
+class Uploads:
+    """Bodies of batches in this process: few of one key at a time, because each takes up to 16 MiB of memory.
+
+    A client may send a body as slowly as it likes.
+    """
+
+    def __init__(self, most: int = MOST_AT_A_TIME) -> None:
+        self._most = most
+        self._of_keys: Counter[UUID] = Counter()
+
+    @contextmanager
+    def one_of(self, key_id: UUID) -> Iterator[None]:
+        """Count one body of the key during this block. Raises RateLimitExceeded."""
+        if self._of_keys[key_id] >= self._most:
+            message = f"This key is sending {self._most} batches. Send this one when one of them is answered."
+            raise RateLimitExceeded(message, limit=self._most, unit="batches at a time", retryAfter=1)
+        self._of_keys[key_id] += 1
+        try:
+            yield
+        finally:
+            self._of_keys[key_id] -= 1
+            if not self._of_keys[key_id]:
+                del self._of_keys[key_id]
 
 
 async def read(request: Request) -> BatchBody:

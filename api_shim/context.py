@@ -10,6 +10,7 @@ from uuid import UUID
 from starlette.requests import HTTPConnection
 
 from api_shim.answer_waiter import AnswerWaiter
+from api_shim.batch_body import Uploads
 from api_shim.rate_limits import RateLimits
 from api_shim.recent_value import RecentValue
 from api_shim.thread_pools import OVERLOAD_S, ThreadPool
@@ -47,6 +48,8 @@ class ThreadPools:
 
     requests: ThreadPool
     """Requests with a valid key. One thread per database connection: more would only wait for a connection."""
+    batches: ThreadPool
+    """Bodies of batches are read one after the other: one can take seconds and half a gigabyte."""
     keys: ThreadPool
     callbacks: ThreadPool
     health: ThreadPool
@@ -59,6 +62,7 @@ class ThreadPools:
     def open(cls) -> "ThreadPools":
         return cls(
             requests=ThreadPool("requests", 8, newest_first_below_s=OVERLOAD_S),
+            batches=ThreadPool("batches", 1),
             keys=ThreadPool("keys", 2, newest_first_below_s=OVERLOAD_S),
             callbacks=ThreadPool("callbacks", 3),
             health=ThreadPool("health", 1),
@@ -67,7 +71,15 @@ class ThreadPools:
         )
 
     def close(self) -> None:
-        for pool in (self.requests, self.keys, self.callbacks, self.health, self.without_key, self.lookups):
+        for pool in (
+            self.requests,
+            self.batches,
+            self.keys,
+            self.callbacks,
+            self.health,
+            self.without_key,
+            self.lookups,
+        ):
             pool.close()
 
 
@@ -87,6 +99,7 @@ class AppContext:
     rate_limits: RateLimits
     presence: Presence
     """Reports which workers and clocks are live."""
+    uploads: Uploads = field(default_factory=Uploads)
     instance: str | None = None
     """Id of the `duecall up` that runs this process, if any."""
     counted: RecentValue[bytes] = field(default_factory=lambda: RecentValue(COUNTED_EVERY_S))

@@ -25,7 +25,7 @@ async def _types(
         return None
     names = {name.strip() for name in types.split(",")}
     if not names <= {each.value for each in EventType}:
-        message = "These must be event types separated by commas, such as interview.completed,call_attempt.ended."
+        message = f"A type does not exist. Separate types by commas. They are {', '.join(EventType)}."
         raise invalid_fields([FieldError(field="types", code="INVALID_VALUE", message=message)])
     return frozenset(EventType(name) for name in names)
 

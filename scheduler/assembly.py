@@ -26,6 +26,7 @@ from scheduler.use_cases.operations.alarm_posts import AlarmPosts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
 from scheduler.use_cases.operations.attempt_lists import AttemptLists
 from scheduler.use_cases.operations.attempt_pages import AttemptPages
+from scheduler.use_cases.operations.batch_pages import BatchPages
 from scheduler.use_cases.operations.calendar import Calendars
 from scheduler.use_cases.operations.certificates import Certificates
 from scheduler.use_cases.operations.company_pages import CompanyPages
@@ -44,6 +45,7 @@ from scheduler.use_cases.operations.recompute_schedules import ScheduleRecompute
 from scheduler.use_cases.operations.reconcile import Reconcile
 from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
+from scheduler.use_cases.operations.webhooks import WebhookOperations
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.agents import Agents
 from scheduler.use_cases.resources.batches import Batches
@@ -137,6 +139,7 @@ class ConsoleUseCases:
     find: Find
     company_pages: CompanyPages
     key_pages: KeyPages
+    batch_pages: BatchPages
     hasher: Hasher
     certificates: Certificates
     audit: Acts
@@ -149,6 +152,9 @@ class ConsoleUseCases:
 
     def alarms(self, actor: str = SYSTEM) -> Alarms:
         return Alarms(self.database, self.now, actor)
+
+    def webhooks(self, actor: str = SYSTEM) -> WebhookOperations:
+        return WebhookOperations(self.database, self.now, actor)
 
     def keys(self, actor: str) -> Keys:
         """Return the use case of this operator, who is named in the audit."""
@@ -230,6 +236,7 @@ def console_use_cases(settings: Settings, hints: Hints) -> ConsoleUseCases:
         find=Find(database, context.hasher),
         company_pages=CompanyPages(context),
         key_pages=KeyPages(database, now),
+        batch_pages=BatchPages(database),
         hasher=context.hasher,
         certificates=Certificates(database),
         audit=Acts(database),

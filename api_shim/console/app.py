@@ -19,6 +19,7 @@ from api_shim.console.pages import (
     attempt,
     attempts,
     audit,
+    batches,
     calendar,
     companies,
     erasures,
@@ -27,6 +28,7 @@ from api_shim.console.pages import (
     now,
     quarantine,
     unknown,
+    webhooks,
 )
 from api_shim.console.rendering import page
 from api_shim.console.security import Address, SecurityMiddleware
@@ -77,8 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(PlainStart)
     _handle_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    pages = (now, companies, attempts, attempt, find, unknown, quarantine, alarms, calendar, keys, erasures, audit)
-    for part in (router, sign_in.router, oidc.router, *(each.router for each in pages)):
+    pages = (now, companies, attempts, attempt, find, unknown, quarantine, alarms, calendar, keys, webhooks, batches)
+    for part in (router, sign_in.router, oidc.router, *(each.router for each in (*pages, erasures, audit))):
         app.router.routes.extend(part.routes)
     return app
 

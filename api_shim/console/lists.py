@@ -82,15 +82,20 @@ def part_of(path: str, query: Mapping[str, str], found: Sequence[T], key: Callab
 
     `key` returns the place of a row, which `place_in` reads.
     """
-    filters = {name: value for name, value in query.items() if value and name != "after"}
     rows = found[:ROWS]
-    following = None
-    if len(found) > ROWS:
-        following = f"{path}?{urlencode({**filters, 'after': place_text(*key(rows[-1]))})}"
+    return part_before(path, query, rows, key(rows[-1]) if len(found) > ROWS else None)
+
+
+def part_before(path: str, query: Mapping[str, str], rows: Sequence[T], following: tuple[Any, ...] | None) -> Part[T]:
+    """Return a part of a list. `following`: the place after which the next part begins, if there is one."""
+    filters = {name: value for name, value in query.items() if value and name != "after"}
+    next_part = None
+    if following is not None:
+        next_part = f"{path}?{urlencode({**filters, 'after': place_text(*following)})}"
     first = None
     if query.get("after"):
         first = f"{path}?{urlencode(filters)}" if filters else path
-    return Part(rows=rows, first=first, following=following)
+    return Part(rows=rows, first=first, following=next_part)
 
 
 def _value(type_: type, text: str) -> object:

@@ -22,6 +22,8 @@ PAGES = (
     Page(name="alarms", title="Alarms", path="/alarms"),
     Page(name="calendar", title="Calendar", path="/calendar"),
     Page(name="keys", title="Keys", path="/keys"),
+    Page(name="webhooks", title="Webhooks", path="/webhooks"),
+    Page(name="batches", title="Batches", path="/batches"),
     Page(name="erasures", title="Erasures", path="/erasures"),
     Page(name="audit", title="Audit", path="/audit"),
 )

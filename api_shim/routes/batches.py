@@ -91,20 +91,26 @@ async def create_batch(
         IfSent[bool], Query(alias="dryRun", description="For a batch in NDJSON: only check it, and store nothing.")
     ] = None,
 ) -> Response:
-    body = await batch_body.read(request)
-    given = {"name": name, "dryRun": dry_run}
-    asked = BatchHeader.model_validate({field: value for field, value in given.items() if value is not None})
-    today = sender.use_cases.now().date()
-    header, items = await run_in_thread(sender.context.threads.requests, body.parse, asked, today)
-    exceeded = await sender.context.rate_limits.count_items(request.state.key, len(items))
-    if exceeded is not None:
-        raise too_many_items(exceeded, sender.use_cases.now())
-    if header.dry_run:
-        found = await sender.ask(sender.use_cases.dry_runs.decide, [each.outcome for each in items])
-        return responses.answered(request, DryRunView.of(found))
-    return await sender.write(
-        CommandKind.CREATE_BATCH, sender.use_cases.batches.create, body.digest, sender.company_id, header.name, items
-    )
+    with sender.context.uploads.one_of(sender.principal.key_id):
+        body = await batch_body.read(request)
+        given = {"name": name, "dryRun": dry_run}
+        asked = BatchHeader.model_validate({field: value for field, value in given.items() if value is not None})
+        today = sender.use_cases.now().date()
+        header, items = await run_in_thread(sender.context.threads.batches, body.parse, asked, today)
+        exceeded = await sender.context.rate_limits.count_items(request.state.key, len(items))
+        if exceeded is not None:
+            raise too_many_items(exceeded, sender.use_cases.now())
+        if header.dry_run:
+            found = await sender.ask(sender.use_cases.dry_runs.decide, [each.outcome for each in items])
+            return responses.answered(request, DryRunView.of(found))
+        return await sender.write(
+            CommandKind.CREATE_BATCH,
+            sender.use_cases.batches.create,
+            body.digest,
+            sender.company_id,
+            header.name,
+            items,
+        )
 
 
 @router.get(

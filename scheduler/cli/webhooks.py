@@ -11,7 +11,7 @@ from scheduler.cli.app import examples, webhooks
 from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import ActReason, AsJson, id_of, instant_of, instant_text
 from scheduler.cli.output import fail, print_json, print_note, print_result, print_rows, refuse, required_reason
-from scheduler.domain.delivery_history import EndpointState, ReplayFilter
+from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.partner_event import EventType
 
@@ -31,8 +31,6 @@ def webhooks_list(as_json: AsJson = False) -> None:
 
     Only scheme, host and port of each URL are shown: the rest may contain a password.
     """
-    from scheduler.rules.webhook_urls import origin
-
     with operator_session() as session:
         found = session.webhooks.all()
     rows = [
@@ -40,7 +38,7 @@ def webhooks_list(as_json: AsJson = False) -> None:
             "endpointId": str(each.id),
             "principalId": str(each.principal_id),
             "companyId": None if each.company_id is None else str(each.company_id),
-            "origin": origin(each.url),
+            "origin": each.origin,
             "state": _state(each),
             "consecutiveFailures": each.consecutive_failures,
             "failingSince": instant_text(each.failing_since),
@@ -66,7 +64,7 @@ def webhooks_list(as_json: AsJson = False) -> None:
             {
                 "endpoint": row["endpointId"],
                 "company": row["companyId"] or "all companies of its ATS",
-                "origin": row["origin"],
+                "origin": row["origin"] or "-",
                 "state": row["state"],
                 "waiting": f"{row['waiting']}{'+' if row['waitingIsEstimate'] else ''} waiting",
                 "oldest": f"oldest {row['oldestWaitingAt'] or '-'}",
@@ -79,11 +77,15 @@ def webhooks_list(as_json: AsJson = False) -> None:
 
 
 def _state(endpoint: EndpointState) -> str:
-    if endpoint.disabled_cause is not None:
-        return f"disabled: {endpoint.disabled_cause}"
-    if not endpoint.is_active:
-        return "paused by its partner"
-    return "active" if endpoint.circuit_opened_at is None else "circuit open"
+    match endpoint.status:
+        case EndpointStatus.DISABLED:
+            return f"disabled: {endpoint.disabled_cause}"
+        case EndpointStatus.PAUSED:
+            return "paused by its partner"
+        case EndpointStatus.CIRCUIT_OPEN:
+            return "circuit open"
+        case EndpointStatus.ACTIVE:
+            return "active"
 
 
 @webhooks.command("disable", epilog=examples("duecall webhooks disable ENDPOINT --reason 'the partner asked for it'"))

@@ -72,6 +72,24 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OperatedBatch:
+    """A batch as operators see it: without its name, which is a client's text."""
+
+    batch: Batch
+    company_name: str | None = field(repr=False)
+    company_deleted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchFilter:
+    """A filter for batches. A field that is None does not filter."""
+
+    id: UUID | None = None
+    company_id: UUID | None = None
+    state: BatchState | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchItem:
     """An item as clients see it: without its body, which is deleted as soon as it is applied, refused or cancelled."""
 

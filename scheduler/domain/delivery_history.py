@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from scheduler.domain.partner_event import EventType
@@ -104,6 +105,27 @@ class Replay:
     """True if the range has further deliveries, which are not replayed yet."""
 
 
+class EndpointStatus(StrEnum):
+    """Whether deliveries to an endpoint are sent."""
+
+    ACTIVE = "active"
+    CIRCUIT_OPEN = "circuit-open"
+    """One a minute is sent, as a probe."""
+    PAUSED = "paused"
+    """Its partner has paused it."""
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointFilter:
+    """A filter for endpoints. A field that is None does not filter."""
+
+    id: UUID | None = None
+    company_id: UUID | None = None
+    """Those that receive events of this company, also those of its ATS for all companies."""
+    status: EndpointStatus | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class EndpointState:
     """An endpoint as operators see it. Of its URL only the origin is shown: the rest may contain a password."""
@@ -111,7 +133,9 @@ class EndpointState:
     id: UUID
     principal_id: UUID
     company_id: UUID | None
-    url: str = field(repr=False)
+    company_name: str | None = field(repr=False)
+    origin: str | None = field(repr=False)
+    """Scheme, host and port of its URL."""
     is_active: bool
     disabled_at: datetime | None
     disabled_cause: str | None
@@ -124,3 +148,12 @@ class EndpointState:
     last_failed_at: datetime | None
     last_status: int | None
     last_error_kind: str | None
+    created_at: datetime
+
+    @property
+    def status(self) -> EndpointStatus:
+        if self.disabled_at is not None:
+            return EndpointStatus.DISABLED
+        if not self.is_active:
+            return EndpointStatus.PAUSED
+        return EndpointStatus.ACTIVE if self.circuit_opened_at is None else EndpointStatus.CIRCUIT_OPEN

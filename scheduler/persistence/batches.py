@@ -9,15 +9,24 @@ from uuid import UUID
 
 from sqlalchemy import and_, delete, func, select, text, update
 
-from scheduler.domain.batch import Batch, BatchItem, BatchState, ItemPage, ItemState, WaitingItem
+from scheduler.domain.batch import (
+    Batch,
+    BatchFilter,
+    BatchItem,
+    BatchState,
+    ItemPage,
+    ItemState,
+    OperatedBatch,
+    WaitingItem,
+)
 from scheduler.domain.command import Refusal
-from scheduler.domain.pagination import KeysetPage, KeysetSlice
+from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.keyset import Branch, KeysetStore
 from scheduler.persistence.many import among, as_json, insert_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Write
-from scheduler.persistence.tables import batch_items, batches, interviews
+from scheduler.persistence.tables import batch_items, batches, companies, interviews
 
 _ROWS_A_STATEMENT = 1_000
 _SKIPS_FOR = timedelta(seconds=1)
@@ -162,6 +171,26 @@ class Batches(KeysetStore):
 
         return self._keyset_page([branch], asked, rows)
 
+    def of_all_companies(self, wanted: BatchFilter, asked: KeysetSlice) -> KeysetPage[OperatedBatch]:
+        """Return batches of all companies, newest first."""
+        b = batches.c
+        conditions = [
+            column == value for column, value in ((b.id, wanted.id), (b.company_id, wanted.company_id)) if value
+        ]
+        matches = [] if wanted.state is None else [b.state == wanted.state.value]
+        branch = Branch(id=b.id, at=b.created_at, conditions=conditions, matches=matches)
+
+        def rows(ids: Sequence[UUID]) -> list[tuple[UUID, OperatedBatch]]:
+            found = select(*_OPERATED, companies.c.name.label("company_name"), companies.c.deleted_at)
+            query = found.join(companies, companies.c.id == b.company_id).where(among(b.id, ids))
+            return [(row.id, _operated(row)) for row in self._connection.execute(query)]
+
+        return self._keyset_page([branch], asked, rows)
+
+    def count_of_company(self, company_id: UUID) -> int:
+        """Count the batches of a company, up to one more than `COUNTED_UP_TO`."""
+        return self._count_up_to(COUNTED_UP_TO + 1, select(batches).where(batches.c.company_id == company_id))
+
     def items(self, batch_id: UUID, state: ItemState | None, after: int, limit: int) -> ItemPage:
         """Return items after an index, with the external ids that their interviews have now."""
         i = batch_items.c
@@ -246,7 +275,16 @@ class Batches(KeysetStore):
 
 
 _COLUMNS = [_OF_ONE[name] for name in Batch.__dataclass_fields__]
+_OPERATED = [column for column in _COLUMNS if column is not batches.c.name]
 _batch = partial(from_row, Batch)
+
+
+def _operated(row: Any) -> OperatedBatch:  # noqa: ANN401 - a row of the query
+    return OperatedBatch(
+        batch=from_row(Batch, row, name=None),
+        company_name=row.company_name,
+        company_deleted=row.deleted_at is not None,
+    )
 
 
 def _row_of(batch: Batch, item: NewItem) -> dict[str, Any]:

@@ -18,11 +18,11 @@ class FoundRow:
     """A row that was named."""
 
     kind: str
-    """The resource: attempt, interview, company, candidate, job, command or key."""
+    """The resource: attempt, interview, company, candidate, job, command, key, webhook, event or batch."""
     id: UUID
     company_id: UUID | None
     interview_id: UUID | None
-    """Of an attempt or a command, and that of an interview."""
+    """Of an attempt, a command or an event, and that of an interview."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,10 @@ _found = partial(from_row, FoundRow)
 
 class Search(Store):
     def of_id(self, wanted: UUID) -> list[FoundRow]:
-        """Return the rows with this id, of any kind. A key is found by its principal's id too."""
+        """Return the rows with this id, of any kind.
+
+        A key is found by its principal's id too, and a webhook by an event that was delivered to it.
+        """
         return self._all(_found, _OF_ID, {"id": wanted})
 
     def of_call(self, call_sid: str) -> list[FoundRow]:
@@ -94,6 +97,20 @@ _OF_ID = text("""
     SELECT 'company', id, id, NULL FROM companies WHERE id = :id
     UNION ALL
     SELECT 'command', id, company_id, interview_id FROM inbox WHERE id = :id
+    UNION ALL
+    SELECT 'batch', id, company_id, NULL FROM batches WHERE id = :id
+    UNION ALL
+    SELECT 'event', id, company_id, interview_id FROM events WHERE id = :id
+    UNION ALL
+    (SELECT 'webhook', w.id, w.company_id, NULL
+     FROM webhook_endpoints w
+     WHERE w.disabled_cause IS DISTINCT FROM 'DELETED'
+       AND w.id = ANY (ARRAY (
+           SELECT d.endpoint_id FROM webhook_deliveries d WHERE d.event_id = :id
+           UNION ALL
+           SELECT CAST(:id AS uuid)
+       ))
+     ORDER BY w.id LIMIT 20)
     UNION ALL
     (SELECT 'key', id, company_id, NULL FROM api_keys WHERE id = :id OR principal_id = :id ORDER BY id LIMIT 20)
 """)

@@ -736,6 +736,7 @@ batches = Table(
         name="finished_at_its_end",
     ),
     Index(None, "company_id", "created_at"),
+    Index(None, "created_at"),
     Index("ix_batches_unfinished", "work_at", postgresql_where=text("finished_at IS NULL")),
     Index("ix_batches_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
 )
@@ -915,7 +916,7 @@ events = Table(
         "company_id IS NOT NULL OR (ats_principal_id IS NOT NULL AND interview_id IS NULL)",
         name="of_a_company_or_an_ats",
     ),
-    CheckConstraint("jsonb_typeof(data) = 'object' AND length(data::text) <= 2000", name="thin_data"),
+    CheckConstraint("jsonb_typeof(data) = 'object' AND length(data::text) <= 4000", name="thin_data"),
     Index("uq_events_place", "place", unique=True, postgresql_where=text("place IS NOT NULL")),
     Index("ix_events_unnumbered", "entry", postgresql_where=text("place IS NULL")),
     Index(None, "company_id", "place"),

@@ -101,7 +101,12 @@ _REPLAY_OF = """
         FROM finished f
         WHERE d.endpoint_id = :endpoint AND d.event_id = f.event_id
         RETURNING d.event_id
-    ), missing AS (
+    ){missing}
+    SELECT (SELECT count(*) FROM again) + {count_missing} AS replayed,
+           (SELECT max(s.place) FROM scanned s) AS last_scanned, (SELECT count(*) FROM scanned) AS scanned,
+           (SELECT max(f.place) FROM found f) AS last_found, (SELECT count(*) FROM found) AS found
+"""
+_MISSING = """, missing AS (
         INSERT INTO webhook_deliveries
             (event_id, endpoint_id, place, interview_id, sequence, state, is_replay, send_at, created_at)
         SELECT f.id, :endpoint, f.place, f.interview_id, f.sequence, 'WAITING', true, :now, :now FROM found f
@@ -110,9 +115,6 @@ _REPLAY_OF = """
         ON CONFLICT DO NOTHING
         RETURNING event_id
     )
-    SELECT (SELECT count(*) FROM again) + (SELECT count(*) FROM missing) AS replayed,
-           (SELECT max(s.place) FROM scanned s) AS last_scanned, (SELECT count(*) FROM scanned) AS scanned,
-           (SELECT max(f.place) FROM found f) AS last_found, (SELECT count(*) FROM found) AS found
 """
 _EVENTS = """
             SELECT e.* FROM events e
@@ -132,13 +134,14 @@ _EVENTS_OF_FAILED = """
             ) d
             JOIN events e ON e.id = d.event_id
 """
-_REPLAY_OF_COMPANY, _REPLAY_OF_ATS, _REPLAY_OF_FAILED = (
-    text(_REPLAY_OF.replace("{scanned}", scanned))
-    for scanned in (
-        _EVENTS.replace("{readable}", "company_id"),
-        _EVENTS.replace("{readable}", "ats_principal_id"),
-        _EVENTS_OF_FAILED,
-    )
+_REPLAY_ALL_OF = _REPLAY_OF.replace("{missing}", _MISSING).replace("{count_missing}", "(SELECT count(*) FROM missing)")
+_REPLAY_OF_COMPANY, _REPLAY_OF_ATS = (
+    text(_REPLAY_ALL_OF.replace("{scanned}", _EVENTS.replace("{readable}", readable)))
+    for readable in ("company_id", "ats_principal_id")
+)
+# Makes no delivery: the console replays what has failed, and its role may add none.
+_REPLAY_OF_FAILED = text(
+    _REPLAY_OF.replace("{missing}", "").replace("{count_missing}", "0").replace("{scanned}", _EVENTS_OF_FAILED)
 )
 
 
@@ -182,10 +185,11 @@ class WebhookHistory(Store):
         """
         if wanted.only_failed:
             statement, reader = _REPLAY_OF_FAILED, {}
-        elif to.company_id is not None:
-            statement, reader = _REPLAY_OF_COMPANY, {"reader": to.company_id}
         else:
-            statement, reader = _REPLAY_OF_ATS, {"reader": to.principal_id}
+            reads_company = to.company_id is not None
+            statement = _REPLAY_OF_COMPANY if reads_company else _REPLAY_OF_ATS
+            wanted_types = sorted(set(to.events) - _NEVER_MADE)
+            reader = {"reader": to.company_id if reads_company else to.principal_id, "wanted": wanted_types}
         values = {
             **_range(wanted.since, wanted.until),
             **reader,
@@ -193,7 +197,6 @@ class WebhookHistory(Store):
             "after": after,
             "scanned": _LOOKED_AT_TO_REPLAY,
             "types": _names(wanted.types),
-            "wanted": [] if wanted.only_failed else sorted(set(to.events) - _NEVER_MADE),
             "limit": limit,
             "now": now,
         }

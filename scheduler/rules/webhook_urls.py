@@ -41,12 +41,6 @@ def fault(url: str, *, https_only: bool) -> tuple[str, str] | None:
     return None
 
 
-def origin(url: str) -> str:
-    """Return scheme, host and port. The rest of a URL may contain a password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
 def _is_allowed(port: int, scheme: str) -> bool:
     # The lower ports belong to other protocols, such as mail, which a request must not reach.
     return LOWEST_PORT <= port <= _HIGHEST_PORT or (port == HTTPS_PORT and scheme == "https")

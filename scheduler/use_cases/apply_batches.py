@@ -47,6 +47,7 @@ _PAUSE_S = 0.05
 _RETRIED_AFTER = timedelta(seconds=5)
 """Delay until an item that has failed is tried again."""
 _CANCELLED_A_TRANSACTION = 100
+_GOING_ON = frozenset({BatchState.ACCEPTED, BatchState.RUNNING})
 _FAILED = Refusal(
     family=InvalidRequest.__name__,
     code="INTERNAL_ERROR",
@@ -95,7 +96,7 @@ class ApplyBatches:
 
     def _do(self, work: Work) -> None:
         if work.is_cancelled:
-            self._cancel_some(work.batch_id)
+            self._cancel_next(work.batch_id)
         elif work.indexes:
             for index in together(work.indexes, lambda indexes: self._apply(work.batch_id, indexes)):
                 self._apply_alone(work.batch_id, index)
@@ -118,7 +119,7 @@ class ApplyBatches:
         """Apply those of these items that wait, unless another worker has the batch. Nothing is left to do alone."""
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             batch = stores.batches.lock_free(batch_id)
-            if batch is None or batch.state not in {BatchState.ACCEPTED, BatchState.RUNNING}:
+            if batch is None or batch.state not in _GOING_ON:
                 return ()
             items = stores.batches.lock_items(batch_id, indexes)
             commands = [_command(batch, each) for each in items]
@@ -156,7 +157,8 @@ class ApplyBatches:
     def _count_failure(self, batch_id: UUID, index: int, failed_with: str) -> None:
         with self._database.transaction() as stores:
             batch = stores.batches.lock_free(batch_id)
-            if batch is None:
+            # If it was paused since, its state would become RUNNING again.
+            if batch is None or batch.state not in _GOING_ON:
                 return
             now = stores.instant(self._now)
             failures = stores.batches.count_failure(batch_id, index)
@@ -180,6 +182,24 @@ class ApplyBatches:
             batch = stores.batches.lock_free(batch_id)
             if batch is not None:
                 stores.batches.save(batch, stores.instant(self._now) + _RETRIED_AFTER)
+
+    def _cancel_next(self, batch_id: UUID) -> None:
+        """Cancel the next calls of a cancelled batch. If that fails, other batches go first."""
+        try:
+            self._cancel_some(batch_id)
+        except (LockTaken, StatementFailed):
+            _log.warning("batch_put_off: a row was locked for too long, so the batch waits", batch_id=str(batch_id))
+        except DatabaseAway:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is tried again, after the others
+            _log.error(
+                "batch_not_cancelled: calls of a cancelled batch could not be cancelled; it is tried again",
+                batch_id=str(batch_id),
+                cause=place_of(error),
+            )
+        else:
+            return
+        self._put_off(batch_id)
 
     def _cancel_some(self, batch_id: UUID) -> None:
         with self._database.transaction() as stores:

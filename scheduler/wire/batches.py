@@ -20,6 +20,8 @@ MOST_LINES = 10_000
 """Items of a batch in NDJSON."""
 LARGEST_BATCH = 16 * 1024 * 1024
 """Bytes. An item may have at most `LARGEST_BODY`, as a single request."""
+MOST_ERRORS = 20
+"""Wrong fields that are named for an item. A batch can contain a million of them, and each is stored."""
 _ITEMS = "items"
 _TOO_LARGE = Refusal(
     family=InvalidRequest.__name__,
@@ -137,7 +139,7 @@ def validated(model: type[Model], body: dict[str, Any]) -> Model:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
+        errors = error.errors(include_url=False, include_input=False)[:MOST_ERRORS]
         raise invalid_fields(field_errors([{**each, "loc": ("body", *each["loc"])} for each in errors])) from None
 
 

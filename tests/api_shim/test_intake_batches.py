@@ -2,11 +2,15 @@
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from api_shim.batch_body import Uploads
+from scheduler.domain.refusals import RateLimitExceeded
 from scheduler.use_cases.apply_batches import ApplyBatches
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.resources.keys import ALL_SCOPES
 from scheduler.wire.batches import LARGEST_BATCH
 from tests.api_shim.answers import data, refused
@@ -58,6 +62,18 @@ def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> Non
     interview = data(intake.get(f"/interviews/{second['interviewId']}"))
     assert interview["status"] == "SCHEDULED"
     assert done["firstDueAt"] == interview["callAttempts"][0]["scheduledAt"]
+
+
+@does("F7-1", "F7-10")
+def test_completed_batch_is_read_as_event_with_counts(intake: Intake, bulk: ApplyBatches) -> None:
+    reader = intake.with_new_key("read:webhooks")
+    batch = made(intake, person(intake), {})
+    bulk.turn()
+    NumberEvents(reader.database, RecordingHints(), reader.now).all()
+    [event] = data(reader.send("GET", "/events", params={"types": "batch.completed"}))["items"]
+    counts = {"applied": 1, "refused": 1, "cancelled": 0}
+    ids = {"companyId": str(intake.seeded.company_id), "batchId": batch["id"]}
+    assert event["data"] == ids | counts | {"status": "COMPLETED"}
 
 
 @does("F7-10")
@@ -152,6 +168,19 @@ def test_items_count_against_their_own_limit(intake: Intake) -> None:
     assert intake.count("batches") == 0
     data(send(again, ndjson(*[person(intake)] * 15)), 202)
     refused(send(again, ndjson(*[person(intake)] * 6)), 429, "RATE_LIMIT_EXCEEDED")
+
+
+def test_few_batches_of_a_key_are_received_at_a_time(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_of, key, other = Uploads(most=1).one_of, uuid4(), uuid4()
+    with one_of(key), one_of(other), pytest.raises(RateLimitExceeded), one_of(key):
+        pass
+    with one_of(key), monkeypatch.context() as patched:
+        patched.setattr(Uploads, "one_of", lambda *_: one_of(key))
+        busy = send(intake, ndjson(person(intake)))
+    assert busy.headers["Retry-After"] == "1"
+    assert refused(busy, 429, "RATE_LIMIT_EXCEEDED")["details"]["limit"] == 1
+    assert intake.count("batches") == 0
+    data(send(intake, ndjson(person(intake))), 202)
 
 
 def test_items_are_read_page_by_page(intake: Intake) -> None:

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind
+from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.number_events import NumberEvents
 from tests.api_shim.bodies import candidate
 from tests.api_shim.intake import Intake, Worker
 from tests.architecture.rules import does, does_not
-from tests.support.builders import RecordingHints
+from tests.support.builders import RecordingHints, Tenant, a_number
 
 READ = "read:webhooks"
 
@@ -82,6 +84,12 @@ def test_wrong_query_is_named(reader: Intake, params: dict[str, Any], code: str,
     assert answer.status_code == HTTPStatus.BAD_REQUEST
     assert answer.json()["error"]["code"] == code
     assert field in answer.text
+
+
+def test_error_of_an_unknown_type_lists_all_types(reader: Intake) -> None:
+    answer = reader.send("GET", "/events", params={"types": "interview.moved,ping"})
+    [error] = answer.json()["error"]["details"]["fields"]
+    assert [each for each in EventType if each not in error["message"]] == []
 
 
 @does_not("F7-1")
@@ -181,3 +189,19 @@ def test_event_contains_no_word_of_a_client(intake: Intake, worker: Worker, read
     assert {each["data"].get("externalId") for each in items} == {"ats-4711"}, "it is the client's own id"
     for secret in ("anar", person["phoneNumber"].lstrip("+"), "example.com"):
         assert secret not in str(items)
+
+
+@does("F7-1", "F7-10")
+def test_event_of_a_batch_names_it_and_its_counts(intake: Intake, tenant: Tenant, reader: Intake) -> None:
+    sent = {"items": [{**intake.body(), "nmae": 1}, intake.body(candidate=candidate(phoneNumber=a_number()))]}
+    batch = intake.send("POST", "/batches", json=sent).json()["data"]
+    ApplyBatches(tenant.context, RecordingHints()).turn()
+    [event] = events(reader, types="batch.completed")["items"]
+    assert event["data"] == {
+        "companyId": str(intake.seeded.company_id),
+        "batchId": batch["id"],
+        "status": "COMPLETED",
+        "applied": 1,
+        "refused": 1,
+        "cancelled": 0,
+    }

@@ -16,6 +16,7 @@ from scheduler.domain.refusals import Refused
 from scheduler.lifecycle.retries import RETRIED
 from scheduler.lifecycle.state_machine import ARROWS, ENDS
 from scheduler.settings import Settings
+from scheduler.webhooks.body import DATA_FIELDS
 from scheduler.wire import field_errors
 from tests.architecture.test_code_rules import PRODUCT
 from tests.docs.pages import DOCS, read, section
@@ -77,6 +78,12 @@ def test_page_lists_each_value_in_order(head: str, expected: list[StrEnum]) -> N
 def test_page_lists_each_type_of_event_in_order() -> None:
     head = "| type | when | data besides the ids |"
     assert [plain(type_) for type_, *_ in rows(read("docs/reference/events.md"), head)] == [*EventType]
+
+
+def test_documented_data_of_events_is_delivered() -> None:
+    table = rows(read("docs/reference/events.md"), "| type | when | data besides the ids |")
+    named = {name for *_, cell in table for name in re.findall(r"`([^`]+)`", cell)}
+    assert named <= DATA_FIELDS
 
 
 def test_page_lists_each_reason_with_its_state() -> None:

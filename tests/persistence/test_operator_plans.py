@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import psycopg
 import pytest
 
 from scheduler.domain.audit import Verb
+from scheduler.domain.batch import BatchFilter
+from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter, ReplayFilter
+from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
+from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.audit import AuditFilter
@@ -18,7 +23,12 @@ from tests.persistence.test_plans import rows_read
 from tests.support.big_tables import add_answered_calls
 from tests.support.separate_database import separate_database
 
-BIG = frozenset({"attempts", "attempt_tokens", "carrier_events", "inbox", "alarms", "audit", "erasures"})
+BIG = frozenset(
+    {
+        *("attempts", "attempt_tokens", "carrier_events", "inbox", "alarms", "audit", "erasures"),
+        *("webhook_endpoints", "webhook_deliveries", "events", "batches"),
+    }
+)
 COUNT, FEW, ROWS = 20_000, 30, 51
 SOME_ID = UUID(int=2**127)
 AFTER = (NOON, SOME_ID)
@@ -65,8 +75,39 @@ _ROWS = (
     SELECT gen_random_uuid(), now() - n * interval '1 minute', now(), CASE WHEN n > {FEW} THEN now() END, '{{}}'
     FROM generate_series(1, %(count)s) AS n
     """,
+    # Ids begin with the time, as those of the product.
+    """
+    INSERT INTO webhook_endpoints (id, principal_id, api_key_id, company_id, url, events, max_retries, timeout_ms,
+                                   secret, created_at, updated_at)
+    SELECT lpad(to_hex(n), 32, '0')::uuid, gen_random_uuid(), gen_random_uuid(),
+           (SELECT id FROM companies WHERE n <= 20 LIMIT 1), 'https://example.com', '{}', 9, 15000, '', now(), now()
+    FROM generate_series(1, %(count)s) AS n
+    """,
+    """
+    INSERT INTO events (id, company_id, type, occurred_at, data, place)
+    SELECT lpad(to_hex(n), 32, '0')::uuid, (SELECT id FROM companies LIMIT 1), 'ping',
+           timestamptz '1970-01-01' + n * interval '1 minute', '{}', n
+    FROM generate_series(1, %(count)s) AS n
+    """,
+    f"""
+    INSERT INTO webhook_deliveries (event_id, endpoint_id, place, state, send_at, finished_at, created_at)
+    SELECT e.id, lpad('7', 32, '0')::uuid, e.place, CASE WHEN e.place <= {FEW} THEN 'FAILED' ELSE 'DELIVERED' END,
+           now(), now(), now()
+    FROM events e
+    """,
+    f"""
+    INSERT INTO batches (id, company_id, principal_id, key_id, state, total, applied, work_at, finished_at, created_at,
+                         updated_at)
+    SELECT gen_random_uuid(), (SELECT id FROM companies LIMIT 1), gen_random_uuid(), gen_random_uuid(),
+           CASE WHEN n <= {FEW} THEN 'PAUSED' ELSE 'COMPLETED' END, 1, 1, now(), CASE WHEN n > {FEW} THEN now() END,
+           now() - n * interval '1 second', now()
+    FROM generate_series(1, %(count)s) AS n
+    """,
     "VACUUM ANALYZE",
 )
+WEBHOOK, EPOCH = UUID(int=7), datetime(1970, 1, 1, tzinfo=UTC)
+FAILED, HOUR = DeliveryFilter(state=DeliveryState.FAILED), ReplayFilter(since=EPOCH, until=EPOCH + timedelta(hours=1))
+BATCHES = KeysetSlice(limit=ROWS, sort=NEWEST_FIRST)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +149,21 @@ READS: dict[str, Callable[[Stores, Seeded], object]] = {
     "audit, next": lambda stores, _: stores.audit.newest(AuditFilter(), 10_000, ROWS),
     "audit of an actor": lambda stores, _: stores.audit.newest(AuditFilter(actor="link:7"), None, ROWS),
     "audit of a kind": lambda stores, _: stores.audit.newest(AuditFilter(verb=Verb.PAUSE), None, ROWS),
+    "webhooks": lambda stores, _: stores.webhook_overview.states(ROWS),
+    "webhooks, next": lambda stores, _: stores.webhook_overview.states(ROWS, after=WEBHOOK),
+    "webhooks of a company": lambda stores, one: stores.webhook_overview.states(
+        ROWS, EndpointFilter(company_id=one.company_id)
+    ),
+    "number of webhooks": lambda stores, one: stores.webhook_overview.count_of_company(one.company_id),
+    "one webhook": lambda stores, _: stores.webhook_overview.states(1, EndpointFilter(id=WEBHOOK)),
+    "deliveries": lambda stores, _: stores.webhook_history.page(WEBHOOK, DeliveryFilter(), None, ROWS),
+    "failed deliveries": lambda stores, _: stores.webhook_history.page(WEBHOOK, FAILED, None, ROWS),
+    "number of failed deliveries": lambda stores, _: stores.webhook_overview.count_failed(WEBHOOK, HOUR),
+    "batches": lambda stores, _: stores.batches.of_all_companies(BatchFilter(), BATCHES),
+    "batches of a company": lambda stores, one: stores.batches.of_all_companies(
+        BatchFilter(company_id=one.company_id), BATCHES
+    ),
+    "one batch": lambda stores, _: stores.batches.of_all_companies(BatchFilter(id=SOME_ID), BATCHES),
     "audit about an id": lambda stores, _: stores.audit.newest(AuditFilter(concerns=SOME_ID), None, ROWS),
 }
 

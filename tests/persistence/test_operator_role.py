@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -56,7 +56,13 @@ WRITTEN = {
     "api_keys": {"revoked_at", "suspended_at", "suspend_reason", "updated_at"},
     "console_sessions": {"last_used_at", "revoked_at"},
     "sign_in_links": {"used_at"},
-    "webhook_endpoints": {"disabled_at", "disabled_cause", "updated_at"},
+    "webhook_endpoints": {
+        *("consecutive_failures", "failing_since", "circuit_opened_at", "probe_at", "disabled_at", "disabled_cause"),
+        *("is_slow", "notice_at", "notice_tries", "updated_at"),
+    },
+    "webhook_deliveries": {
+        *("state", "is_replay", "tries", "send_at", "claim", "lease_until", "first_failed_at", "finished_at"),
+    },
 }
 LOCKED = {"interviews", "attempts"}
 """Tables whose rows may be locked, for which the role needs the right to change a column. A policy forbids changes."""
@@ -133,6 +139,8 @@ def test_operator_adds_only_decisions_to_the_inbox(operator: Database, tenant: T
         ("command.applied", "COMMAND_DROPPED", True),
         ("command.applied", "RESOURCE_NOT_FOUND", False),
         ("interview.completed", "ANSWERED", False),
+        ("endpoint.disabled", "OPERATOR", True),
+        ("endpoint.disabled", "GONE", False),
     ],
 )
 def test_operator_reports_only_its_own_acts(
@@ -287,13 +295,37 @@ def _without_role(connect: Callable[..., object]) -> Callable[..., object]:
     return connected
 
 
-@pytest.mark.parametrize(("cause", "is_own"), [("KEY_REVOKED", True), ("GONE", False)])
-def test_operator_disables_webhooks_only_with_their_key(
-    operator: Database, tenant: Tenant, cause: str, *, is_own: bool
+@pytest.mark.parametrize(
+    ("cause", "disabled", "enabled"),
+    [("KEY_REVOKED", 1, 0), ("OPERATOR", 1, 1), ("GONE", None, 1), ("DELETED", None, 1)],
+)
+def test_operator_disables_webhooks_only_for_its_causes(
+    operator: Database, tenant: Tenant, cause: str, disabled: int | None, enabled: int
 ) -> None:
+    _a_webhook(tenant)
+    disable = f"UPDATE webhook_endpoints SET disabled_at = now(), disabled_cause = '{cause}'"
+    assert _changed(operator, disable) == disabled
+    enable = "UPDATE webhook_endpoints SET disabled_at = NULL, disabled_cause = NULL"
+    assert _changed(operator, enable) == enabled
+
+
+@pytest.mark.parametrize(("state", "replayed"), [("FAILED", 1), ("DELIVERED", 0)])
+def test_operator_replays_only_what_has_failed(operator: Database, tenant: Tenant, state: str, replayed: int) -> None:
+    endpoint_id, event_id, at = _a_webhook(tenant), uuid4(), tenant.now()
+    tenant.insert("events", id=event_id, company_id=tenant.company_id, type="ping", occurred_at=at, data="{}")
+    times = {"send_at": at, "created_at": at, "finished_at": at}
+    ids = {"event_id": event_id, "endpoint_id": endpoint_id}
+    tenant.insert("webhook_deliveries", **ids, place=1, state=state, tries=3, **times)
+    assert _changed(operator, "UPDATE webhook_deliveries SET state = 'DELIVERED'") == (None if replayed else 0)
+    replay = "UPDATE webhook_deliveries SET state = 'WAITING', is_replay = true, tries = 0, finished_at = NULL"
+    assert _changed(operator, replay) == replayed
+
+
+def _a_webhook(tenant: Tenant) -> UUID:
+    endpoint_id = uuid4()
     tenant.insert(
         "webhook_endpoints",
-        id=uuid4(),
+        id=endpoint_id,
         principal_id=tenant.principal.id,
         api_key_id=tenant.principal.key_id,
         url="https://example.com",
@@ -304,7 +336,4 @@ def test_operator_disables_webhooks_only_with_their_key(
         created_at=tenant.now(),
         updated_at=tenant.now(),
     )
-    disable = f"UPDATE webhook_endpoints SET disabled_at = now(), disabled_cause = '{cause}'"
-    assert _changed(operator, disable) == (1 if is_own else None)
-    enable = "UPDATE webhook_endpoints SET disabled_at = NULL, disabled_cause = NULL"
-    assert _changed(operator, enable) == (0 if is_own else None)
+    return endpoint_id

@@ -615,6 +615,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "kept_events",
         "has_reader",
         "event_places",
+        "webhook_origin",
     }
     assert all(config == ["search_path=pg_catalog, pg_temp"] for _, config, _ in functions)
     assert not any(is_public for *_, is_public in functions)

@@ -12,12 +12,14 @@ from structlog.testing import capture_logs
 
 from scheduler import failpoints
 from scheduler.domain.attempt import AttemptState, Reason
-from scheduler.domain.batch import Batch, BatchState, ItemState
+from scheduler.domain.batch import ITEMS_A_TRANSACTION, Batch, BatchState, ItemState
 from scheduler.domain.command import CommandKind, CreateInterview, refusal_of
 from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
 from scheduler.domain.refusals import InvalidFields
+from scheduler.persistence.batches import Work
 from scheduler.persistence.errors import CommitInDoubt
+from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.erase import Erase
@@ -85,6 +87,13 @@ def cancel(batches: Batches, tenant: Tenant, batch: Batch) -> Batch:
 
 def count(tenant: Tenant, table: str) -> int:
     return int(tenant.ask(f"SELECT count(*) FROM {table}")[0][0])
+
+
+def work_of(tenant: Tenant) -> Work:
+    with tenant.database.transaction() as stores:
+        work = stores.batches.next_work(tenant.now(), ITEMS_A_TRANSACTION)
+    assert work is not None
+    return work
 
 
 def passed(clock: TestClock, time: timedelta) -> None:
@@ -372,6 +381,15 @@ def test_paused_batch_creates_nothing_until_resumed(tenant: Tenant, batches: Bat
     assert shown(batches, tenant, batch).state is BatchState.COMPLETED
 
 
+def test_failure_of_a_paused_batch_does_not_resume_it(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
+    batch = stored(batches, tenant, [a_wish(tenant) for _ in range(3)])
+    tenant.change("UPDATE batch_items SET failures = 4 WHERE index = 0")
+    pause(batches, tenant, batch)
+    bulk._count_failure(batch.id, 0, "somewhere")  # the item failed just before the pause
+    bulk.turn()
+    assert (shown(batches, tenant, batch).state, count(tenant, "interviews")) == (BatchState.PAUSED, 0)
+
+
 def test_finished_batch_is_neither_paused_nor_resumed(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
     batch = stored(batches, tenant, [a_wish(tenant)])
     bulk.turn()
@@ -412,6 +430,24 @@ def test_long_cancellation_is_continued_by_a_worker(
     bulk.turn()
     assert shown(batches, tenant, batch).finished_at is not None
     assert count(tenant, "attempts WHERE state = 'PENDING'") == 0
+
+
+def test_failing_cancellation_holds_up_no_other_batch(
+    tenant: Tenant, other: Tenant, batches: Batches, bulk: ApplyBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = stored(batches, tenant, [a_wish(tenant) for _ in range(101)])
+    bulk.turn()
+    assert cancel(batches, tenant, stuck).finished_at is None
+    small = stored(batches, other, [a_wish(other)])
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(apply_batches, "cancel_interviews", fail)
+        bulk.turn()
+    assert shown(batches, other, small).state is BatchState.COMPLETED
+    assert shown(batches, tenant, stuck).finished_at is None
 
 
 def test_cancelling_leaves_interviews_of_earlier_requests(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
@@ -473,14 +509,20 @@ def test_finished_batch_is_purged_after_a_month(
 
 
 def test_paused_batch_is_cancelled_after_a_month(
-    tenant: Tenant, batches: Batches, now: TestClock, hints: RecordingHints
+    tenant: Tenant, batches: Batches, bulk: ApplyBatches, now: TestClock, hints: RecordingHints
 ) -> None:
-    batch = stored(batches, tenant, [a_wish(tenant)])
+    with_reader(tenant)
+    batch = stored(batches, tenant, [a_wish(tenant) for _ in range(ITEMS_A_TRANSACTION + 1)])
+    bulk._do(work_of(tenant))
     pause(batches, tenant, batch)
     passed(now, timedelta(days=31))
     Purge(tenant.database, hints, tenant.now).round()
     assert count(tenant, "batch_items WHERE body IS NOT NULL") == 0
-    assert shown(batches, tenant, batch).state is BatchState.CANCELLED
+    bulk.turn()
+    done = shown(batches, tenant, batch)
+    assert (done.state, done.cancelled, done.finished_at is not None) == (BatchState.CANCELLED, 1, True)
+    assert count(tenant, "attempts WHERE state = 'PENDING'") == 0
+    assert noted(tenant).count("batch.completed") == 1
 
 
 def test_erasure_of_a_company_deletes_its_batches(

@@ -132,3 +132,10 @@ def test_header_of_a_batch_is_read() -> None:
     header, _ = batches.read_json(json.dumps({"name": " May ", "items": [_good()]}).encode(), _READER)
     assert header.name == "May"
     assert not header.dry_run
+
+
+def test_few_of_many_wrong_fields_are_named() -> None:
+    body = json.dumps({f"field{number}": 1 for number in range(1_000)}).encode()
+    [item] = batches.read_lines(body, _READER)
+    assert item.refusal is not None
+    assert len(item.refusal.details["fields"]) == batches.MOST_ERRORS

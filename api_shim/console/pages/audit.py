@@ -84,6 +84,8 @@ def _page_of_target(entry: AuditEntry) -> str | None:
             return link_to("alarms", state="all", kind=str(entry.before.get("kind", "")))
         case TargetKind.KEY:
             return page_of("keys", entry.target_id)
+        case TargetKind.WEBHOOK if entry.verb != Verb.DELETE_WEBHOOK:
+            return page_of("webhooks", entry.target_id)
         case TargetKind.NUMBER if entry.company_id is not None:
             return page_of("companies", entry.company_id)
         case TargetKind.COMMAND | TargetKind.CALLBACK:

@@ -18,6 +18,7 @@ from api_shim.console.rendering import none_or_number_of, not_found, page, span
 from api_shim.console.rule_words import HOLDS
 from scheduler.assembly import ConsoleUseCases
 from scheduler.domain.operator import ConsoleSession
+from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.refusals import NotFound
 from scheduler.timing.call_windows import intervals_as_json
 from scheduler.use_cases.operations.company_pages import MOST_LISTED, MOST_PARTS, Show
@@ -82,6 +83,7 @@ async def company(request: Request, company_id: str, _: Annotated[ConsoleSession
         hours=None if settings is None else [_hours(each) for each in intervals_as_json(settings.intervals)],
         holds=HOLDS,
         most=MOST_PARTS,
+        most_counted=COUNTED_UP_TO,
         late=_LATE,
         pause=address_of(PAUSE_COMPANY, company=found),
         resume=address_of(RESUME_COMPANY, company=found),

@@ -22,6 +22,7 @@ Reads of the console. Each has a constant number of statements and reads no pers
 
     operator_pages       the counts of all companies, for the page Now
     company_pages        the companies with their counts, and one company
+    batch_pages          the batches of all companies
     key_pages            the API keys, and one key
     attempt_lists        lists of attempts by state, rule, company, zone and due time
     attempt_pages        one attempt: its explanation, hours and neighbours

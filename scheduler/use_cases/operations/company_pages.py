@@ -79,6 +79,10 @@ class CompanyParts:
     numbers: Sequence[NumberHeading]
     keys: int
     active_keys: int
+    webhooks: int
+    """Those that receive its events."""
+    batches: int
+    """Counted up to `COUNTED_UP_TO`, and one more if there are others."""
 
 
 class CompanyPages:
@@ -107,6 +111,8 @@ class CompanyPages:
             alarms = stores.alarms.open(more, company_id=company_id)
             numbers = stores.phone_numbers.headings(company_id, more)
             keys = stores.keys.all(company_id)
+            webhooks = stores.webhook_overview.count_of_company(company_id)
+            batches = stores.batches.count_of_company(company_id)
         now = self._now()
         return CompanyParts(
             company=company,
@@ -117,6 +123,8 @@ class CompanyPages:
             alarms=alarms,
             numbers=numbers,
             keys=len(keys),
+            webhooks=webhooks,
+            batches=batches,
             active_keys=sum(each.state(now) is KeyState.ACTIVE for each in keys),
         )
 

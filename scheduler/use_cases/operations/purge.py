@@ -34,12 +34,14 @@ def _drop_forgotten(stores: Stores, now: datetime, limit: int) -> int:
 
 
 def _cancel_forgotten(stores: Stores, now: datetime, limit: int) -> int:
-    """Cancel the waiting items of batches that have been paused for a month, because they contain personal data."""
+    """Cancel batches that have been paused for a month, because their waiting items contain personal data.
+
+    As by DELETE: a worker cancels the calls of their interviews, and reports the end.
+    """
     forgotten = stores.batches.lock_forgotten(now - retention.BATCHES, limit)
     for batch in forgotten:
         cancelled = batch.cancelled + stores.batches.cancel_waiting(batch.id)
-        ended = replace(batch, state=BatchState.CANCELLED, cancelled=cancelled, updated_at=now, finished_at=now)
-        stores.events.note([partner_events.of_finished_batch(ended, now)])
+        ended = replace(batch, state=BatchState.CANCELLED, cancelled=cancelled, updated_at=now)
         stores.batches.save(ended, now)
     return len(forgotten)
 

@@ -7,7 +7,15 @@ from uuid import UUID
 from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.delivery_history import EndpointState, Replay, ReplayFilter
+from scheduler.domain.delivery_history import (
+    DeliveryFilter,
+    DeliveryPage,
+    EndpointFilter,
+    EndpointState,
+    Replay,
+    ReplayFilter,
+)
+from scheduler.domain.refusals import Conflict
 from scheduler.domain.webhook import DisabledCause
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -21,7 +29,7 @@ _KIND = "webhook"
 
 
 class WebhookOperations:
-    """Lists endpoints, and disables, enables and replays them. Every method raises DatabaseAway."""
+    """Reads endpoints with their deliveries, disables, enables and replays. Every method raises DatabaseAway."""
 
     def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
@@ -32,6 +40,29 @@ class WebhookOperations:
         """Return the endpoints, oldest first, at most `MAX_LISTED`."""
         with self._database.reading() as stores:
             return stores.webhook_overview.states(MAX_LISTED)
+
+    def page(self, wanted: EndpointFilter, after: UUID | None, limit: int) -> Sequence[EndpointState]:
+        """Return endpoints, oldest first. `after`: only those younger than this one."""
+        with self._database.reading() as stores:
+            return stores.webhook_overview.states(limit, wanted, after)
+
+    def one(self, endpoint_id: UUID) -> EndpointState:
+        """Raises NotFound."""
+        with self._database.reading() as stores:
+            return _state_of(stores, endpoint_id)
+
+    def with_deliveries(
+        self, endpoint_id: UUID, wanted: DeliveryFilter, before: int | None, limit: int
+    ) -> tuple[EndpointState, DeliveryPage]:
+        """Return an endpoint, and deliveries to it before a place, newest first. Raises NotFound."""
+        with self._database.reading() as stores:
+            endpoint = _state_of(stores, endpoint_id)
+            return endpoint, stores.webhook_history.page(endpoint_id, wanted, before, limit)
+
+    def count_failed(self, endpoint_id: UUID, wanted: ReplayFilter) -> int:
+        """Count the failed deliveries of a range, up to one more than `COUNTED_UP_TO`."""
+        with self._database.reading() as stores:
+            return stores.webhook_overview.count_failed(endpoint_id, wanted)
 
     def disable(self, endpoint_id: UUID, reason: str) -> bool:
         """Send nothing to an endpoint until it is enabled. Return False if it was disabled before.
@@ -58,14 +89,23 @@ class WebhookOperations:
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
+            self._reset(stores, _locked(stores, endpoint_id), Verb.ENABLE_WEBHOOK, reason)
+            return _state_of(stores, endpoint_id)
+
+    def close_circuit(self, endpoint_id: UUID, reason: str) -> None:
+        """Close the circuit of an endpoint. Raises InvalidPauseReason, NotFound, and Conflict if it is disabled."""
+        reason = pause_reasons.checked(reason)
+        with self._database.transaction() as stores:
             before = _locked(stores, endpoint_id)
-            after = replace(before, circuit=webhook_circuit.reset())
-            if before != after:
-                stores.webhook_deliveries.save_endpoint(after, notice_at=None)
-                act = _act(Verb.ENABLE_WEBHOOK, before, after, reason)
-                stores.audit.add(self._actor, [act], stores.instant(self._now))
-            [state] = stores.webhook_overview.states(1, endpoint_id)
-            return state
+            if before.circuit.disabled_at is not None:
+                raise Conflict("This webhook is disabled, so its circuit does not matter. Enable it.")
+            self._reset(stores, before, Verb.RESET_WEBHOOK, reason)
+
+    def _reset(self, stores: Stores, before: ServedEndpoint, verb: Verb, reason: str) -> None:
+        after = replace(before, circuit=webhook_circuit.reset())
+        if before != after:
+            stores.webhook_deliveries.save_endpoint(after, notice_at=None)
+            stores.audit.add(self._actor, [_act(verb, before, after, reason)], stores.instant(self._now))
 
     def replay(self, endpoint_id: UUID, wanted: ReplayFilter, after: int, reason: str) -> Replay:
         """Replay the deliveries of a range after a place, as many as one transaction may.
@@ -80,6 +120,11 @@ class WebhookOperations:
             act = act_of_replay(endpoint, done.replayed, described(wanted), reason)
             stores.audit.add(self._actor, [act], now)
             return done
+
+
+def _state_of(stores: Stores, endpoint_id: UUID) -> EndpointState:
+    found = stores.webhook_overview.states(1, EndpointFilter(id=endpoint_id))
+    return require(next(iter(found), None), _KIND, endpoint_id)
 
 
 def _locked(stores: Stores, endpoint_id: UUID) -> ServedEndpoint:

@@ -23,6 +23,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
+from tests.api_shim.console.partners import partner_pages
 from tests.api_shim.console.work import a_failed_callback, a_failed_command
 from tests.conftest import real_now, seed
 from tests.support.builders import (
@@ -59,6 +60,7 @@ def make_busy(tenant: Tenant) -> None:
             a_pending_attempt(other, due_at=tenant.now() + timedelta(hours=5 * hour + 1))
     Pauses(tenant.database, tenant.now, ADA).pause(other.company_id, "they asked for silence")
     _add_keys(tenant)
+    partner_pages(tenant)
 
 
 def _add_ends(tenant: Tenant) -> None:

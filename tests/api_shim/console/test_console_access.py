@@ -32,12 +32,17 @@ ACTS = {
     "retry-quarantined": OperatorRole.OPERATOR,
     "drop-quarantined": OperatorRole.ADMIN,
     "acknowledge-alarms": OperatorRole.OPERATOR,
+    "disable-webhook": OperatorRole.OPERATOR,
+    "enable-webhook": OperatorRole.OPERATOR,
+    "close-circuit": OperatorRole.OPERATOR,
+    "replay-failed": OperatorRole.OPERATOR,
 }
 """Each act with the least role that may execute it."""
 PAGES = (
     *("/", "/companies", f"/companies/{UUID(int=1)}", "/keys", f"/keys/{UUID(int=1)}"),
     *("/unknown", "/quarantine", "/quarantine?kind=command", "/alarms", "/alarms?state=all", "/erasures", "/audit"),
     *("/attempts", "/attempts?state=pending", "/acts/cancel-attempts?state=due", f"/attempts/{UUID(int=1)}", "/find"),
+    *("/webhooks", f"/webhooks/{UUID(int=1)}", "/batches"),
     *(f"/acts/{act}" for act in ACTS),
 )
 

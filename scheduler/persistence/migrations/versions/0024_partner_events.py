@@ -21,8 +21,13 @@ _NEW = 'id, company_id, ats_principal_id, interview_id, attempt_id, type, occurr
 _OF_OPERATORS = (
     "type IN ('company.paused', 'company.resumed')"
     " OR (type = 'command.applied' AND data ->> 'reasonCode' = 'COMMAND_DROPPED')"
+    " OR (type = 'endpoint.disabled' AND data ->> 'reasonCode' = 'OPERATOR')"
 )
 
+_CHANGED_BY_OPERATORS = (
+    'consecutive_failures, failing_since, circuit_opened_at, probe_at, disabled_at, disabled_cause, is_slow, notice_at,'
+    ' notice_tries, updated_at'
+)
 _SEEN_BY_OPERATORS = {
     'events': '',
     'interview_sequences': '',
@@ -80,17 +85,19 @@ def upgrade() -> None:
         op.execute(f"GRANT SELECT{columns} ON {table} TO duecall_operator")
         op.execute(f"CREATE POLICY operator_seen ON {table} FOR SELECT TO duecall_operator USING (true)")
     op.execute(f"CREATE POLICY own_webhook_made ON audit FOR INSERT TO duecall_api WITH CHECK ({_OWN_ACT})")
-    # An operator revokes keys, whose endpoints are disabled.
-    op.execute("GRANT UPDATE (disabled_at, disabled_cause, updated_at) ON webhook_endpoints TO duecall_operator")
+    # An operator revokes keys, whose endpoints are disabled for good, and disables and enables other endpoints.
+    op.execute(f"GRANT UPDATE ({_CHANGED_BY_OPERATORS}) ON webhook_endpoints TO duecall_operator")
     op.execute(
-        "CREATE POLICY operator_changed ON webhook_endpoints FOR UPDATE TO duecall_operator USING (disabled_at IS NULL)"
-        " WITH CHECK (disabled_cause = 'KEY_REVOKED')"
+        "CREATE POLICY operator_changed ON webhook_endpoints FOR UPDATE TO duecall_operator"
+        " USING (disabled_cause IS NULL OR disabled_cause NOT IN ('KEY_REVOKED', 'DELETED'))"
+        " WITH CHECK (disabled_cause IS NULL OR disabled_cause IN ('KEY_REVOKED', 'OPERATOR'))"
     )
-    # An operator pauses and resumes companies, and drops commands from the quarantine.
+    # An operator pauses and resumes companies, drops commands from the quarantine, and disables endpoints.
     op.execute(f"GRANT INSERT ({_NEW}) ON events TO duecall_operator")
     op.execute(f"CREATE POLICY operator_made ON events FOR INSERT TO duecall_operator WITH CHECK ({_OF_OPERATORS})")
     _make_kept()
     _make_places()
+    _make_origins()
 
 
 def _make_kept() -> None:
@@ -178,6 +185,22 @@ def _make_places() -> None:
     op.execute("GRANT EXECUTE ON FUNCTION event_places(uuid, uuid) TO duecall_api, duecall_worker, duecall_operator")
 
 
+def _make_origins() -> None:
+    """Scheme, host and port of a webhook's URL: operators may not read the rest, which may contain a password."""
+    schema = op.get_bind().execute(text("SELECT quote_ident(current_schema())")).scalar_one()
+    op.execute(r"""
+        CREATE FUNCTION webhook_origin(webhook uuid) RETURNS text
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        AS $function$
+            SELECT substring(w.url FROM '^[a-zA-Z]+://') || substring(w.url FROM '^[a-zA-Z]+://(?:[^/?#]*@)?([^/?#]*)')
+            FROM {schema}.webhook_endpoints w
+            WHERE w.id = webhook
+        $function$
+    """.replace('{schema}', schema))
+    op.execute("REVOKE ALL ON FUNCTION webhook_origin(uuid) FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION webhook_origin(uuid) TO duecall_worker, duecall_operator")
+
+
 def _make_tables() -> None:
     instant = sa.DateTime(timezone=True)
     op.create_table(
@@ -202,7 +225,7 @@ def _make_tables() -> None:
             name=op.f('ck_events_of_a_company_or_an_ats'),
         ),
         sa.CheckConstraint(
-            "jsonb_typeof(data) = 'object' AND length(data::text) <= 2000", name=op.f('ck_events_thin_data')
+            "jsonb_typeof(data) = 'object' AND length(data::text) <= 4000", name=op.f('ck_events_thin_data')
         ),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_events')),
     )
@@ -272,6 +295,7 @@ def _make_tables() -> None:
 
 def downgrade() -> None:
     op.execute("DROP POLICY own_webhook_made ON audit")
+    op.execute("DROP FUNCTION webhook_origin(uuid)")
     op.execute("DROP FUNCTION event_places(uuid, uuid)")
     for function in _FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}")

@@ -12,6 +12,8 @@ depends_on = None
 _OWN = 'EXISTS (SELECT FROM webhook_endpoints w WHERE w.id = webhook_deliveries.endpoint_id)'
 """The policies of the endpoints decide which of them the role sees."""
 
+_CHANGED_BY_REPLAYS = 'state, is_replay, tries, send_at, claim, lease_until, first_failed_at, finished_at'
+
 
 def upgrade() -> None:
     _make_table()
@@ -29,6 +31,12 @@ def upgrade() -> None:
     op.execute('CREATE POLICY counted ON webhook_endpoints FOR SELECT TO duecall_counter USING (true)')
     op.execute('GRANT SELECT ON webhook_deliveries TO duecall_operator')
     op.execute('CREATE POLICY operator_seen ON webhook_deliveries FOR SELECT TO duecall_operator USING (true)')
+    # An operator replays deliveries that have failed.
+    op.execute(f'GRANT UPDATE ({_CHANGED_BY_REPLAYS}) ON webhook_deliveries TO duecall_operator')
+    op.execute(
+        "CREATE POLICY operator_replayed ON webhook_deliveries FOR UPDATE TO duecall_operator USING (state = 'FAILED')"
+        " WITH CHECK (state = 'WAITING' AND is_replay AND tries = 0 AND claim IS NULL)"
+    )
 
 
 def _make_table() -> None:

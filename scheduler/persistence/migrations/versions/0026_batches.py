@@ -80,6 +80,7 @@ def _make_tables() -> None:
         sa.PrimaryKeyConstraint('id', name=op.f('pk_batches')),
     )
     op.create_index('ix_batches_company_id_created_at', 'batches', ['company_id', 'created_at'])
+    op.create_index('ix_batches_created_at', 'batches', ['created_at'])
     op.create_index('ix_batches_unfinished', 'batches', ['work_at'], postgresql_where=text('finished_at IS NULL'))
     op.create_index(
         'ix_batches_finished_at', 'batches', ['finished_at'], postgresql_where=text('finished_at IS NOT NULL')
