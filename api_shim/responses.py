@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import Request
@@ -55,6 +55,8 @@ MAKING = frozenset(
         CommandKind.CREATE_WEBHOOK,
     }
 )
+
+R = TypeVar("R", Replay, Batch)
 _SHOWS_SECRET = frozenset({CommandKind.CREATE_WEBHOOK, CommandKind.ROTATE_WEBHOOK})
 _REPLAYING = frozenset({CommandKind.REPLAY_DELIVERY, CommandKind.REPLAY_DELIVERIES})
 """They are answered before anything is sent."""
@@ -109,8 +111,7 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
         status = HTTPStatus.ACCEPTED if kind in _REPLAYING else HTTPStatus.OK
         return answered(request, True, status, headers)
     if isinstance(done.record, Batch):
-        is_done = kind is not CommandKind.CREATE_BATCH and _is_at_rest(done.record)
-        status = HTTPStatus.OK if is_done else HTTPStatus.ACCEPTED
+        status = _status_of_batch(kind, done.record)
     elif kind in _REPLAYING:
         status = HTTPStatus.ACCEPTED
     else:
@@ -118,9 +119,10 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
     return answered(request, _record_view(kind, done.record), status, headers)
 
 
-def _is_at_rest(batch: Batch) -> bool:
-    """Return False while a worker still has to cancel calls of the batch."""
-    return batch.state is not BatchState.CANCELLED or batch.finished_at is not None
+def _status_of_batch(kind: CommandKind, batch: Batch) -> HTTPStatus:
+    """Return 202 while a worker still has to apply items of the batch or to cancel its calls."""
+    is_cancelling = batch.state is BatchState.CANCELLED and batch.finished_at is None
+    return HTTPStatus.ACCEPTED if kind is CommandKind.CREATE_BATCH or is_cancelling else HTTPStatus.OK
 
 
 def _record_view(kind: CommandKind, record: Resource) -> BaseModel:
@@ -214,18 +216,20 @@ def _done(request: Request, command: Command, texts: ClientTexts) -> tuple[HTTPS
         case CommandKind.REPLAY_DELIVERY:
             return HTTPStatus.ACCEPTED, True
         case CommandKind.REPLAY_DELIVERIES:
-            return HTTPStatus.ACCEPTED, ReplayView.of(_replay(command))
+            return HTTPStatus.ACCEPTED, ReplayView.of(_record(Replay, command))
+        case CommandKind.CREATE_BATCH | CommandKind.CANCEL_BATCH:
+            return _status_of_batch(command.kind, _record(Batch, command)), _written(command)
         case _:  # written by the API itself, and the resource has its own URL
             status = created if command.kind in MAKING else HTTPStatus.OK
             return status, _written(command)
 
 
-def _replay(command: Command) -> Replay:
+def _record(kind: type[R], command: Command) -> R:
     assert command.answer is not None
     assert command.answer.snapshot is not None
-    replay = record_from_json(Replay, command.answer.snapshot, None)
-    assert isinstance(replay, Replay)
-    return replay
+    record = record_from_json(kind, command.answer.snapshot, None)
+    assert isinstance(record, kind)
+    return record
 
 
 def _written(command: Command) -> WrittenView | Literal[True]:

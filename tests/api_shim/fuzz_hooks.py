@@ -82,6 +82,12 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
         case.body = _meant(_name_of(case), copy.deepcopy(case.body))
 
 
+@schemathesis.serializer("application/x-ndjson")
+def lines_of_json(_: object, value: object) -> bytes:
+    """Send lines as they are."""
+    return value.encode() if isinstance(value, str) else bytes(value) if isinstance(value, bytes) else b""
+
+
 @schemathesis.hook
 def after_call(context: HookContext, case: Case[Any], response: Response) -> None:
     # A 202 has the id of a command, except that of a batch.
@@ -94,8 +100,9 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
             THERE[names] = [each for each in there if each[: len(gone)] != gone] or there
     elif (name := _MADE_BY.get(_name_of(case))) and (case.query or {}).get("companyId", HOME) == HOME:
         made = json.loads(response.content)["data"]
-        THERE.setdefault(name, []).append([made["id"]])
-        THERE[_AN_ATTEMPT] += [[made["id"], each["id"]] for each in made.get("callAttempts", ())]
+        if "id" in made:  # not a dry run
+            THERE.setdefault(name, []).append([made["id"]])
+            THERE[_AN_ATTEMPT] += [[made["id"], each["id"]] for each in made.get("callAttempts", ())]
 
 
 def _allowed(case: Case[Any], location: ParameterLocation) -> bool:

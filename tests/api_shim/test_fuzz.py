@@ -274,6 +274,7 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
             "agentId": [[each] for each in several("/agents", *[{**agent, "type": "ONLINE"}] * 3)],
             "jobId": [[each] for each in several("/jobs", JOB, JOB)],
             "webhookId": [[ats.made("/webhooks", WEBHOOK)["id"]] for _ in range(3)],
+            "webhookId deliveryId": [_webhook_and_delivery(ats) for _ in range(3)],
             "candidateId": [[each] for each in several("/candidates", *[candidate()] * 3)],
             "reference": [[f"the interview with {each}"] for each in people],
             "interviewId": [[each["id"]] for each in calls],
@@ -281,6 +282,13 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
             "interviewId attemptId": [[each["id"], each["callAttempts"][0]["id"]] for each in calls],
         },
     }
+
+
+def _webhook_and_delivery(ats: Intake) -> list[str]:
+    """Create a webhook and test it. No process sends the test."""
+    webhook_id = str(ats.made("/webhooks", WEBHOOK)["id"])
+    test = data(ats.post(f"/webhooks/{webhook_id}/test", headers={"Prefer": "respond-async"}))
+    return [webhook_id, str(test["deliveryId"])]
 
 
 def _batch(ats: Intake, here: dict[str, str], agent_id: str, candidate_id: str) -> str:

@@ -76,6 +76,12 @@ def test_completed_batch_is_read_as_event_with_counts(intake: Intake, bulk: Appl
     assert event["data"] == ids | counts | {"status": "COMPLETED"}
 
 
+def test_outcome_of_a_batch_is_read_by_its_idempotency_key(intake: Intake) -> None:
+    batch = data(intake.post("/batches", {"items": [person(intake)]}, headers={"Idempotency-Key": "May"}), 202)
+    command = data(intake.get("/commands/May"))
+    assert (command["status"], command["statusCode"], command["result"]["id"]) == ("APPLIED", 202, batch["id"])
+
+
 @does("F7-10")
 def test_lines_are_stored_in_one_request(intake: Intake, bulk: ApplyBatches) -> None:
     batch = data(send(intake, ndjson(person(intake), b"{", person(intake)), "/batches?name=May"), 202)
