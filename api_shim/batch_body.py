@@ -15,7 +15,7 @@ from scheduler.domain import refusals
 from scheduler.domain.refusals import RateLimitExceeded
 from scheduler.wire import batches
 from scheduler.wire.batches import BatchForm, BatchHeader, Item
-from scheduler.wire.field_errors import FieldError, refuse_any, unknown_parameter
+from scheduler.wire.field_errors import FieldError, refuse_any
 
 MOST_AT_A_TIME = 4
 """Batches that one process receives and stores at the same time for one key."""
@@ -88,4 +88,6 @@ async def read(request: Request) -> BatchBody:
 
 def _of_the_body(header: BatchHeader) -> list[FieldError]:
     """Return an error for each query parameter that belongs in the body of a batch in JSON."""
-    return [unknown_parameter(name, ["companyId"]) for name in header.model_dump(by_alias=True, exclude_unset=True)]
+    message = "Only a batch in NDJSON has this query parameter. Send this field in the body."
+    names = header.model_dump(by_alias=True, exclude_unset=True)
+    return [FieldError(field=name, code="UNKNOWN_PARAMETER", message=message) for name in names]

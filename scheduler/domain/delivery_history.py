@@ -106,7 +106,7 @@ class Replay:
 
 
 class EndpointStatus(StrEnum):
-    """Whether deliveries to an endpoint are sent."""
+    """States of an endpoint, which decide if deliveries to it are sent."""
 
     ACTIVE = "active"
     CIRCUIT_OPEN = "circuit-open"

@@ -84,7 +84,8 @@ _INTERVIEWS_TO_CANCEL = text("""
 """)
 _FORGET_ITEMS = text("""
     DELETE FROM batch_items WHERE (batch_id, index) IN (
-        SELECT i.batch_id, i.index FROM batch_items i WHERE i.batch_id = ANY (CAST(:ids AS uuid[])) LIMIT :limit
+        SELECT i.batch_id, i.index FROM batch_items i WHERE i.batch_id = ANY (CAST(:ids AS uuid[]))
+        ORDER BY i.batch_id, i.index LIMIT :limit
     )
 """)
 _OF_ONE = {column.name: column for column in batches.c}

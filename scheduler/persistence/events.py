@@ -19,7 +19,7 @@ from scheduler.ids import first_id, new_id
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import among, as_json
 from scheduler.persistence.rows import AnyRow, from_row
-from scheduler.persistence.store import Statements, Store, Write
+from scheduler.persistence.store import IN_ORDER, Statements, Store, Write
 from scheduler.persistence.tables import events, webhook_deliveries
 from scheduler.persistence.tallies import ADD as ADD_TALLY
 from scheduler.rules.tallies import WEBHOOK_DELIVERIES, Amount, key_of
@@ -166,6 +166,7 @@ _PAGES = {
     for is_undelivered, scanned in ((False, _SCANNED), (True, _SCANNED_UNDELIVERED))
 }
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
+_IN_ORDER = text(f"SELECT {IN_ORDER}")
 _event = partial(from_row, PartnerEvent)
 
 
@@ -215,6 +216,7 @@ class Events(Store):
             "is_delivered": wanted.delivery_success is True,
             "limit": limit + 1,
         }
+        self._connection.execute(_IN_ORDER)
         rows = self._connection.execute(_PAGES[readable, wanted.delivery_success is False], values).all()
         found = tuple(_event(row) for row in rows if row.id is not None)
         if len(found) > limit:

@@ -50,6 +50,11 @@ class Write(Generic[R]):
 _Rows: TypeAlias = dict[Write[Any], dict[Hashable, Any]]
 
 
+IN_ORDER = "set_config('enable_bitmapscan', 'off', true)"
+"""SQL after which a transaction reads rows in the order of an index, up to the limit of a page. The planner expects few
+rows of a company or an endpoint, and would read and sort all of them, which may be millions."""
+
+
 class Statements:
     """The statements of one transaction. Within `gathering`, writes wait until they are sent together.
 

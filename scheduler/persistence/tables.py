@@ -763,6 +763,14 @@ batch_items = Table(
     CheckConstraint("(state = 'REFUSED') = (error_code IS NOT NULL)", name="an_error_if_refused"),
     Index(None, "company_id"),
     Index("ix_batch_items_by_state", "batch_id", "state", "index"),
+    # Without it, each look for the next work reads all waiting items of the batch.
+    Index(
+        "ix_batch_items_failed",
+        "batch_id",
+        "failures",
+        "index",
+        postgresql_where=text("state = 'WAITING' AND failures > 0"),
+    ),
 )
 
 tallies = Table(

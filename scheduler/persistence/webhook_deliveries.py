@@ -43,14 +43,16 @@ _IN_FLIGHT = """
     SELECT count(*) FROM webhook_deliveries f
     WHERE f.endpoint_id = w.id AND f.claim IS NOT NULL AND f.lease_until > :now AND f.lease_until <= :latest_lease
 """
-# The rules are `Circuit.may_send` and `webhook_turns`, which decide after the lock.
+# The rules are `Circuit.may_send` and `webhook_turns`, which decide after the lock. Not EXISTS: for that, the planner
+# may read all replays that are due, of all endpoints.
 _MAY_TAKE = f"""
     w.is_active AND w.disabled_at IS NULL
     AND ({_IN_FLIGHT}) < CASE WHEN w.consecutive_failures > 0 THEN 1 ELSE {MOST_IN_FLIGHT} END
     AND (
-        EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = w.id AND d.is_replay AND {_IS_SENDABLE})
+        (SELECT true FROM webhook_deliveries d WHERE d.endpoint_id = w.id AND d.is_replay AND {_IS_SENDABLE} LIMIT 1)
         OR (w.probe_at IS NULL OR w.probe_at <= :now OR w.probe_at > :latest_probe)
-        AND EXISTS (SELECT FROM webhook_deliveries d WHERE d.endpoint_id = w.id AND NOT d.is_replay AND {_IS_SENDABLE})
+        AND (SELECT true FROM webhook_deliveries d
+             WHERE d.endpoint_id = w.id AND NOT d.is_replay AND {_IS_SENDABLE} LIMIT 1)
     )
 """  # noqa: S608 - the inserted texts are those above
 _CIRCUIT = ", ".join(f"w.{name}" for name in Circuit.__dataclass_fields__)

@@ -20,7 +20,7 @@ from scheduler.domain.partner_event import EventType
 from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.persistence.events import place_range
 from scheduler.persistence.rows import from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import IN_ORDER, Store
 
 _LOOKED_AT = 1_000
 """The most deliveries that a page with a filter looks at."""
@@ -31,11 +31,13 @@ _LAST_PLACE = 2**63 - 1
 _NEVER_MADE = frozenset({EventType.PING.value, EventType.ENDPOINT_DISABLED.value})
 """A ping is only for the endpoint that was tested, and the other one says nothing that is of use later."""
 
-_RECEIVER = text("""
-    SELECT w.id, w.principal_id, w.company_id, w.events FROM webhook_endpoints w
+_RECEIVER = text(
+    """
+    SELECT w.id, w.principal_id, w.company_id, w.events, {in_order} FROM webhook_endpoints w
     WHERE w.id = :id AND w.disabled_cause IS DISTINCT FROM 'DELETED'
       AND (CAST(:principal AS uuid) IS NULL OR w.principal_id = CAST(:principal AS uuid))
-""")
+""".replace("{in_order}", IN_ORDER)
+)
 
 
 _PAGE_OF = """
@@ -75,7 +77,7 @@ _REPLAY_ONE = text("""
 _IS_DELIVERY = text("SELECT 1 FROM webhook_deliveries d WHERE d.endpoint_id = :endpoint AND d.event_id = :event")
 
 
-# `scanned` has the columns of an event.
+# `scanned` has the columns of an event, and the place of the row that was read for it.
 _REPLAY_OF = """
     WITH bounds AS MATERIALIZED (
         SELECT p.after, p.before FROM event_places(CAST(:first AS uuid), CAST(:last AS uuid)) p
@@ -103,7 +105,7 @@ _REPLAY_OF = """
         RETURNING d.event_id
     ){missing}
     SELECT (SELECT count(*) FROM again) + {count_missing} AS replayed,
-           (SELECT max(s.place) FROM scanned s) AS last_scanned, (SELECT count(*) FROM scanned) AS scanned,
+           (SELECT max(s.scanned_place) FROM scanned s) AS last_scanned, (SELECT count(*) FROM scanned) AS scanned,
            (SELECT max(f.place) FROM found f) AS last_found, (SELECT count(*) FROM found) AS found
 """
 _MISSING = """, missing AS (
@@ -117,22 +119,25 @@ _MISSING = """, missing AS (
     )
 """
 _EVENTS = """
-            SELECT e.* FROM events e
+            SELECT e.*, e.place AS scanned_place FROM events e
             WHERE e.{readable} = :reader AND e.place > greatest(:after, (SELECT b.after FROM bounds b))
               AND e.place < (SELECT b.before FROM bounds b)
             ORDER BY e.place
             LIMIT :scanned
 """
+# Those that wait are limited too: before the first that failed there may be a million.
 _EVENTS_OF_FAILED = """
-            SELECT e.* FROM (
-                SELECT d.event_id FROM webhook_deliveries d
-                WHERE d.endpoint_id = :endpoint AND d.state <> 'DELIVERED' AND d.state = 'FAILED'
+            SELECT e.*, d.place AS scanned_place FROM (
+                SELECT d.event_id, d.place, d.state FROM webhook_deliveries d
+                WHERE d.endpoint_id = :endpoint AND d.state <> 'DELIVERED'
                   AND d.place > greatest(:after, (SELECT b.after FROM bounds b))
                   AND d.place < (SELECT b.before FROM bounds b)
                 ORDER BY d.place
                 LIMIT :scanned
             ) d
-            JOIN events e ON e.id = d.event_id
+            LEFT JOIN LATERAL (
+                SELECT e.* FROM events e WHERE e.id = d.event_id AND d.state = 'FAILED' LIMIT 1
+            ) e ON true
 """
 _REPLAY_ALL_OF = _REPLAY_OF.replace("{missing}", _MISSING).replace("{count_missing}", "(SELECT count(*) FROM missing)")
 _REPLAY_OF_COMPANY, _REPLAY_OF_ATS = (
@@ -147,7 +152,10 @@ _REPLAY_OF_FAILED = text(
 
 class WebhookHistory(Store):
     def receiver(self, endpoint_id: UUID, principal_id: UUID | None) -> EventReceiver | None:
-        """Return an endpoint. `principal_id`: only one of this principal."""
+        """Return an endpoint. `principal_id`: only one of this principal.
+
+        The rest of the transaction reads rows in the order of an index.
+        """
         return self._one(_receiver, _RECEIVER, {"id": endpoint_id, "principal": principal_id})
 
     def page(self, endpoint_id: UUID, wanted: DeliveryFilter, before: int | None, limit: int) -> DeliveryPage:

@@ -11,7 +11,7 @@ from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.webhook import DisabledCause
 from scheduler.persistence.events import place_range
 from scheduler.persistence.rows import from_row
-from scheduler.persistence.store import Store
+from scheduler.persistence.store import IN_ORDER, Store
 
 _LOOKED_AT = 1_000
 """The newest deliveries among which the last failure is searched."""
@@ -70,6 +70,7 @@ _COUNT_FAILED = text("""
         LIMIT :counted
     ) counted
 """)
+_IN_ORDER = text(f"SELECT {IN_ORDER}")
 _state = partial(from_row, EndpointState)
 _ALL = EndpointFilter()
 
@@ -79,6 +80,7 @@ class WebhookOverview(Store):
         """Return the endpoints that are not deleted, oldest first. `after`: only those younger than this one."""
         statement, values = _query(wanted, after)
         limits = {"counted": COUNTED_UP_TO + 1, "looked_at": _LOOKED_AT, "limit": limit}
+        self._connection.execute(_IN_ORDER)
         return self._all(_state, statement, {**values, **limits})
 
     def count_of_company(self, company_id: UUID) -> int:

@@ -151,6 +151,7 @@ def test_batch_may_be_larger_than_other_bodies(intake: Intake) -> None:
 def test_unknown_parameters_of_a_batch_are_named(intake: Intake) -> None:
     error = refused(intake.post("/batches?name=x", {"items": [person(intake)]}), 400, "VALIDATION_ERROR")
     assert error["details"]["fields"][0]["field"] == "name"
+    assert "in the body" in error["details"]["fields"][0]["message"]
     error = refused(intake.post("/batches", {"items": [{}], "itmes": 1}), 400, "VALIDATION_ERROR")
     assert error["details"]["fields"][0]["field"] == "itmes"
 

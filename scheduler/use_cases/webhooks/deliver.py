@@ -12,14 +12,14 @@ from typing import Protocol
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
+from scheduler.domain.webhook import Outcome, WebhookAnswer, WebhookRequest
 from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
 from scheduler.logs import log
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.persistence.webhook_deliveries import ClaimingEndpoint, Sendable, ServedEndpoint
+from scheduler.persistence.webhook_deliveries import LEASE, ClaimingEndpoint, Sendable, ServedEndpoint
 from scheduler.rules import tallies
 from scheduler.rules.webhook_circuit import while_probed
 from scheduler.rules.webhook_results import circuit_after, delivery_after, not_sent
@@ -150,6 +150,8 @@ class Deliver:
                     if delivery is not None:
                         endpoint = after[delivery.endpoint_id]
                         after[endpoint.id] = self._write(stores, endpoint, delivery, each.answer, now)
+                    elif (late := after.get(each.claimed.delivery.endpoint_id)) is not None:
+                        after[late.id] = _after_a_late_result(late, each, now)
                 for before, endpoint in ((endpoints[each], after[each]) for each in endpoints):
                     self._write_endpoint(stores, before, endpoint, now)
             failpoint("webhooks.recording")
@@ -179,6 +181,18 @@ class Deliver:
         stores.webhook_deliveries.save_endpoint(after, notice_at=now if is_disabled else None)
         if is_disabled:
             stores.webhook_deliveries.note_disabled(after, now)
+
+
+def _after_a_late_result(endpoint: ServedEndpoint, result: Result, now: datetime) -> ServedEndpoint:
+    """Count the failure of a try that took longer than its lease, such as a lookup of a name that is never answered.
+
+    Otherwise, an endpoint of which each try does would never count as failing, and be tried without end.
+    """
+    answer = result.answer
+    if answer is None or answer.outcome is not Outcome.FAILED or timedelta(milliseconds=answer.milliseconds) < LEASE:
+        return endpoint
+    circuit = circuit_after(endpoint.circuit, result.claimed.delivery, answer, now)
+    return replace(endpoint, circuit=circuit, is_slow=True)
 
 
 def _chosen(

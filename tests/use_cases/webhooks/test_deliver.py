@@ -535,3 +535,18 @@ def is_hinted(webhooks: Webhooks) -> bool:
     webhooks.hints.rings.clear()
     NumberEvents(webhooks.tenant.database, webhooks.hints, webhooks.tenant.now).batch()
     return (tasks.DELIVER, ()) in webhooks.hints.rings
+
+
+def test_tries_longer_than_their_lease_count_as_failures(webhooks: Webhooks, now: TestClock) -> None:
+    endpoint_id = webhooks.endpoint()
+    webhooks.numbered_event(uuid4())
+    late = WebhookAnswer(outcome=Outcome.FAILED, error_kind=ErrorKind.TIMEOUT, milliseconds=90_000)
+    deliver = webhooks.deliver(ScriptedSender(late))
+    for _ in range(10):
+        claims = deliver.claim(16, 16)
+        now.instant += LEASE
+        assert deliver.claim(16, 16)  # another thread has taken the message meanwhile
+        assert not deliver.record([deliver.send(each) for each in claims])
+        now.instant += LEASE
+    row = webhooks.row(endpoint_id)
+    assert (row.consecutive_failures, row.is_slow, row.circuit_opened_at is not None) == (10, True, True)

@@ -115,6 +115,12 @@ def _make_tables() -> None:
     )
     op.create_index('ix_batch_items_company_id', 'batch_items', ['company_id'])
     op.create_index('ix_batch_items_by_state', 'batch_items', ['batch_id', 'state', 'index'])
+    op.create_index(
+        'ix_batch_items_failed',
+        'batch_items',
+        ['batch_id', 'failures', 'index'],
+        postgresql_where=text("state = 'WAITING' AND failures > 0"),
+    )
 
 
 def downgrade() -> None:
