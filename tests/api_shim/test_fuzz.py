@@ -190,7 +190,7 @@ bearer = "{key}"
 [generation]
 deterministic = true
 database = "none"
-max-examples = {cases or 10}
+max-examples = {cases or 15}
 
 [phases.stateful]
 generation.max-examples = {cases * 10 or 60}
