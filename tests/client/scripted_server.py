@@ -33,7 +33,9 @@ def refused(status: int, code: str, *headers: str, **details: Any) -> Behaviour:
 
 
 def _json(status: int, body: Any, *headers: str) -> Behaviour:
-    return answers(status, "Content-Type: application/json", *headers, body=json.dumps(body).encode())
+    # The server ends each connection. Without the header, a client may send its next request into the old one.
+    own = ("Content-Type: application/json", "Connection: close")
+    return answers(status, *own, *headers, body=json.dumps(body).encode())
 
 
 @contextmanager

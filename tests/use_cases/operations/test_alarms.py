@@ -228,8 +228,9 @@ def test_line_that_says_stored_is_next_to_its_row() -> None:
     functions = [
         node for path in PRODUCT for node in ast.walk(ast.parse(read(path))) if isinstance(node, ast.FunctionDef)
     ]
-    logged = {each.name: list(calls_in(each, "error")) for each in functions}
-    stored = [each for each in functions if any("is_stored=True" in ast.unparse(line) for line in logged[each.name])]
+    stored = [
+        each for each in functions if any("is_stored=True" in ast.unparse(line) for line in calls_in(each, "error"))
+    ]
     assert len(stored) == 4
     for each in stored:
         [line] = [line for line in calls_in(each, "error") if "is_stored=True" in ast.unparse(line)]
