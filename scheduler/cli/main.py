@@ -19,6 +19,7 @@ from scheduler.cli import (  # noqa: F401
     database,
     document,
     erasures,
+    imports,
     keys,
     locks,
     operate,

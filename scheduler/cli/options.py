@@ -4,9 +4,11 @@ from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import typer
+from typer.models import OptionInfo
 
 from scheduler.cli.output import refuse
 from scheduler.clock import machine_now
@@ -72,7 +74,30 @@ Reason = Annotated[
     ),
 ]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
+DEFAULT_API = "http://127.0.0.1:8000"
+ApiUrl = Annotated[str, typer.Option(help="URL of the API.")]
 AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
+
+
+def api_key(scopes: str) -> OptionInfo:
+    """Return the option --key of a command that uses the API. Its help names the required scopes."""
+    option: OptionInfo = typer.Option(
+        envvar="DUECALL_API_KEY",
+        help=f"API key with {scopes}. Other users of the machine can see options, but not variables.",
+        show_default=False,
+    )
+    return option
+
+
+def must_be_url(option: str, text: str) -> None:
+    """End the command unless the value of an option is a URL of a server."""
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        refuse(f"{option} must be a URL such as http://127.0.0.1:3000.")
 
 
 def instant_text(instant: datetime | None) -> str | None:

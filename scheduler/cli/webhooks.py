@@ -2,14 +2,23 @@
 
 import threading
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import typer
 
 from scheduler.cli.app import examples, webhooks
 from scheduler.cli.on_demand import operator_session
-from scheduler.cli.options import ActReason, AsJson, id_of, instant_of, instant_text
+from scheduler.cli.options import (
+    DEFAULT_API,
+    ActReason,
+    ApiUrl,
+    AsJson,
+    api_key,
+    id_of,
+    instant_of,
+    instant_text,
+    must_be_url,
+)
 from scheduler.cli.output import fail, print_json, print_note, print_result, print_rows, refuse, required_reason
 from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO
@@ -192,15 +201,8 @@ def webhooks_encrypt(as_json: AsJson = False) -> None:
 def webhooks_listen(
     *,
     forward_to: Annotated[str, typer.Option(help="URL on your machine that receives the events.")],
-    url: Annotated[str, typer.Option(help="URL of the API.")] = "http://127.0.0.1:8000",
-    key: Annotated[
-        str,
-        typer.Option(
-            envvar="DUECALL_API_KEY",
-            help="API key with the scope read:webhooks. Other users of the machine can see options, but not variables.",
-            show_default=False,
-        ),
-    ],
+    url: ApiUrl = DEFAULT_API,
+    key: Annotated[str, api_key("the scope read:webhooks")],
     types: _Types = None,
     after: Annotated[
         int | None,
@@ -217,14 +219,15 @@ def webhooks_listen(
     Prints the secret of this session first, then a line for each event: its type and id, the status of the answer and
     its milliseconds. Each event is sent once, whatever the answer is. Press Ctrl-C to stop.
     """
-    from scheduler.webhooks.event_api import ApiAway, ApiRefused, EventApi
+    from scheduler.api_client import ApiAway, ApiRefused
+    from scheduler.webhooks.event_api import EventApi
     from scheduler.webhooks.forwarding import Forwarding, Start
     from scheduler.webhooks.sender import WebhookSender
     from scheduler.webhooks.signing import new_secret
 
     _types_in(types)
     for option, value in (("--forward-to", forward_to), ("--url", url)):
-        _must_be_url(option, value)
+        must_be_url(option, value)
     secret = new_secret()
     wait, sender = threading.Event().wait, WebhookSender(to_partners=False, in_development=True)
     forwarding = Forwarding(EventApi(url, key, types), sender, forward_to, secret, wait=wait, tell=print_note)
@@ -235,16 +238,6 @@ def webhooks_listen(
             print_result(_line(forwarded))
     except (ApiAway, ApiRefused) as error:
         fail(f"{error}")
-
-
-def _must_be_url(option: str, text: str) -> None:
-    try:
-        parts = urlsplit(text)
-        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if not is_url:
-        refuse(f"{option} must be a URL such as http://127.0.0.1:3000.")
 
 
 def _line(forwarded: "Forwarded") -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from scheduler.api_client import ApiAway
 from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
 from scheduler.webhooks.body import body_of
-from scheduler.webhooks.event_api import ApiAway, EventApi
+from scheduler.webhooks.event_api import EventApi
 from scheduler.webhooks.sender import WebhookSender
 
 _EVERY_S = 1.0

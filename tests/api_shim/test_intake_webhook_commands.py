@@ -12,10 +12,11 @@ from uuid import UUID
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from scheduler.api_client import ApiRefused
 from scheduler.cli import main as cli
 from scheduler.cli.session import this_actor
 from scheduler.settings import settings
-from scheduler.webhooks.event_api import ApiRefused, EventApi
+from scheduler.webhooks.event_api import EventApi
 from scheduler.webhooks.forwarding import Forwarded, Forwarding, Start
 from scheduler.webhooks.sender import WebhookSender
 from scheduler.webhooks.signing import new_secret
@@ -292,7 +293,7 @@ def test_listen_waits_while_the_api_is_away(partner: Partner, receiver: WebhookR
     api = EventApi(a_closed_port(), partner.client.key)
 
     def come_back() -> None:
-        api._url = f"{partner.client.client.base_url}/events"
+        api._client._url = str(partner.client.client.base_url).rstrip("/")
 
     waits = Waits(lambda: None, lambda: None, come_back)
     found, told = followed(api, receiver, waits, Start(only_new=False))

@@ -120,10 +120,10 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
 
 SPEAKERS = {
     "requests": {
+        "scheduler/api_client.py",
         "scheduler/carriers/twilio_queries.py",
         "scheduler/demo/client.py",
         "scheduler/local/system.py",
-        "scheduler/webhooks/event_api.py",
         "scheduler/webhooks/sender.py",
     },
     "urllib3": {"scheduler/webhooks/sender.py"},

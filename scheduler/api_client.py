@@ -1,0 +1,105 @@
+"""Requests to an API of Duecall, as a partner's program sends them. For commands that need no database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+_TIMEOUT_S = 10.0
+
+
+class ApiAway(Exception):
+    """The API cannot be reached or is overloaded. Asking again later may help. The text says why."""
+
+    def __init__(self, text: str, retry_after_s: float | None = None, most_items: int | None = None) -> None:
+        """`most_items`: the items of batches that the key may send an hour, if the batch would exceed them."""
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+        self.most_items = most_items
+
+
+class ApiRefused(Exception):
+    """The request is refused, or the URL is not that of an API. The text says why and what to change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiAnswer:
+    """The data of a successful response."""
+
+    data: Any
+    timestamp: str
+    """The time of the API."""
+    is_replayed: bool
+    """An earlier request with the same Idempotency-Key was answered so."""
+
+
+class ApiClient:
+    """Sends requests with a key. The key is in no error message."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = url.rstrip("/")
+        self._key = key
+
+    def get(self, path: str, params: Mapping[str, str | int]) -> ApiAnswer:
+        """Read a resource. Raises ApiAway, ApiRefused."""
+        return self._send("GET", path, params=params)
+
+    def post(
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float = _TIMEOUT_S,
+    ) -> ApiAnswer:
+        """Send a body. Raises ApiAway, ApiRefused."""
+        return self._send("POST", path, params=params, data=body, headers=headers, timeout_s=timeout_s)
+
+    def _send(self, method: str, path: str, *, timeout_s: float = _TIMEOUT_S, **more: Any) -> ApiAnswer:  # noqa: ANN401 - of requests
+        url = self._url + path
+        try:
+            # By `auth`, because otherwise a password of a .netrc file replaces the key. A redirect would receive it.
+            answer = requests.request(
+                method, url, auth=self._authorise, timeout=timeout_s, allow_redirects=False, **more
+            )
+        except requests.RequestException as error:
+            if isinstance(error, ValueError):  # the URL is invalid
+                raise ApiRefused(f"{url} is no URL. Write it like https://api.example.com.") from None
+            raise ApiAway(f"{url} cannot be reached ({type(error).__name__})") from None
+        return _read(url, answer)
+
+    def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+def _read(url: str, answer: requests.Response) -> ApiAnswer:
+    status = answer.status_code
+    if status == requests.codes.too_many_requests or status >= requests.codes.server_error:
+        wait = answer.headers.get("Retry-After", "")
+        retry_after_s = float(wait) if wait.isdecimal() else None
+        raise ApiAway(f"{url} answered {status}", retry_after_s, _most_items(answer))
+    try:
+        body = answer.json()
+        if status >= requests.codes.multiple_choices:
+            error = body["error"]
+            if error["code"] == "IDEMPOTENCY_IN_PROGRESS":
+                raise ApiAway(f"{url} is still working on the first request")
+            raise ApiRefused(f"{url} answered {status}: {error['message']}")
+        return ApiAnswer(
+            data=body["data"],
+            timestamp=body["timestamp"],
+            is_replayed=answer.headers.get("Idempotent-Replayed") == "true",
+        )
+    except (ValueError, KeyError, TypeError):
+        message = f"{url} answered {status}, and not as an API of Duecall does. Check --url."
+        raise ApiRefused(message) from None
+
+
+def _most_items(answer: requests.Response) -> int | None:
+    try:
+        details = answer.json()["error"]["details"]
+        return int(details["limit"]) if details.get("unit") == "items" else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
