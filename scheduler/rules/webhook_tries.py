@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+DEADLINE_S = 15.0
+"""Time for the answer of a receiver, from the first byte to the last."""
 DELAYS = (
     timedelta(0),
     timedelta(seconds=5),

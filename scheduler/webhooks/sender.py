@@ -28,12 +28,12 @@ from scheduler.clock import machine_now, monotonic
 from scheduler.domain.webhook import ErrorKind, WebhookAnswer, WebhookRequest
 from scheduler.rules import webhook_headers, webhook_urls
 from scheduler.rules.webhook_answers import answer_of, no_answer
+from scheduler.rules.webhook_tries import DEADLINE_S
 from scheduler.webhooks.signing import signed_headers
 
 if TYPE_CHECKING:
     from requests.adapters import _HostParams, _PoolKwargs
 
-DEADLINE_S = 15.0
 _GLOBAL_UNICAST = ip_network("2000::/3")
 """All public addresses of IPv6. `ipaddress` does not call other ones private that may lead inside, such as fec0::1 (an
 old private range) or ::10.0.0.1 and ::ffff:0:10.0.0.1 (IPv4 in IPv6)."""

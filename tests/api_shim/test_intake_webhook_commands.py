@@ -105,11 +105,12 @@ def test_list_shows_no_path_of_a_url(duecall: Command, partner: Partner) -> None
         assert secret not in out + err
 
 
-def test_list_takes_one_statement_for_any_number(intake: Intake, partner: Partner) -> None:
+def test_list_takes_two_statements_for_any_number(intake: Intake, partner: Partner) -> None:
     for _ in range(2):
         with intake.database.reading() as stores, statements_of(intake.database) as sent:
             found = stores.webhook_overview.states(1000)
-        assert len(sent) == 1
+        # The first one makes PostgreSQL read in the order of an index.
+        assert len(sent) == 2
         a_partner(intake).delivered(3, "FAILED")
     assert len(found) == 2
 

@@ -30,7 +30,6 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import not_found, require
 from scheduler.webhooks.encryption import Encryption, headers_place, secret_place
-from scheduler.webhooks.sender import DEADLINE_S
 from scheduler.webhooks.signing import new_secret
 
 _KIND = "webhook"
@@ -105,7 +104,7 @@ class Webhooks:
                 events=new.events,
                 is_active=new.is_active,
                 max_retries=webhook_tries.MOST_TRIES - 1,
-                timeout_ms=int(DEADLINE_S * 1000),
+                timeout_ms=int(webhook_tries.DEADLINE_S * 1000),
                 created_at=now,
                 updated_at=now,
             )
