@@ -112,6 +112,7 @@ class Numbered:
     deliveries: int
 
 
+# Not by NOT EXISTS, for which PostgreSQL may read all deliveries of a dead endpoint.
 _PAGE = """
     WITH bounds AS MATERIALIZED (
         SELECT greatest(:after, p.after) AS after, p.before
@@ -124,9 +125,10 @@ _PAGE = """
           AND (CAST(:types AS text[]) IS NULL OR s.type = ANY (CAST(:types AS text[])))
           AND (CAST(:since AS timestamptz) IS NULL OR s.occurred_at >= CAST(:since AS timestamptz))
           AND (CAST(:until AS timestamptz) IS NULL OR s.occurred_at < CAST(:until AS timestamptz))
-          AND (NOT :is_delivered OR NOT EXISTS (
-              SELECT FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
-              WHERE d.event_id = s.id AND d.state <> 'DELIVERED' AND w.principal_id = :principal))
+          AND (NOT :is_delivered OR (
+              SELECT d.event_id FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
+              WHERE d.event_id = s.id AND d.state <> 'DELIVERED' AND w.principal_id = :principal
+              LIMIT 1) IS NULL)
         ORDER BY s.place
         LIMIT :limit
     )

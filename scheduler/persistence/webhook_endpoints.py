@@ -109,9 +109,11 @@ class WebhookEndpoints(Store):
             .limit(limit)
             .with_for_update(skip_locked=True, of=webhook_deliveries)
         )
-        count = self._connection.execute(
-            delete(webhook_deliveries).where(tuple_(d.event_id, d.endpoint_id).in_(some))
-        ).rowcount
+        # Two statements: within one, PostgreSQL may execute a locking subquery with a limit again, and delete more.
+        keys = [(row.event_id, row.endpoint_id) for row in self._connection.execute(some).all()]
+        if keys:
+            self._connection.execute(delete(webhook_deliveries).where(tuple_(d.event_id, d.endpoint_id).in_(keys)))
+        count = len(keys)
         if count < limit:
             has_any = select(d.event_id).where(d.endpoint_id == _w.id).exists()
             self._connection.execute(delete(webhook_endpoints).where(removed, ~has_any))
