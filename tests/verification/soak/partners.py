@@ -31,6 +31,8 @@ _TOO_LATE_S = 20.0
 _FLOOD = b"x" * 65_536
 _FLOODS = 160
 _BLOCKS_FOR_S = 60.0
+# A request that was refused at once has its answer in its response, and is stored as applied at its receipt.
+_APPLIED = "SELECT id FROM inbox WHERE applied_at <> received_at"
 _ASIDE_S = 1.0
 """Between the answer of a receiver and the record of it, on a machine that is busy."""
 
@@ -204,10 +206,7 @@ class Partners:
                 (str(interview), status)
                 for interview, status in rows(f"SELECT id, status FROM interviews WHERE {of_company}")
             ],
-            commands=[
-                str(command)
-                for command, *_ in rows(f"SELECT id FROM inbox WHERE {of_company} AND applied_at IS NOT NULL")
-            ],
+            commands=[str(command) for command, *_ in rows(f"{_APPLIED} AND {of_company}")],
         )
 
     def summary(self) -> str:
