@@ -63,7 +63,8 @@ class Find:
                 return _with_attempts(stores, Kind.CALL_SID, stores.search.of_call(given))
         number, written = _as_number(given)
         with self._database.reading() as stores:
-            found = stores.search.of_number([number, written], self._hasher.number(number), MAX_LISTED)
+            # One more than are listed, of people and of attempts: both may leave out the same one.
+            found = stores.search.of_number([number, written], self._hasher.number(number), MAX_LISTED + 1)
             return _with_attempts(stores, Kind.NUMBER, found)
 
     def external_id(self, wanted: str) -> Findings:
@@ -89,7 +90,7 @@ def _with_attempts(stores: Stores, kind: Kind, rows: Sequence[FoundRow]) -> Find
     )
     return Findings(
         kind=kind,
-        rows=[each for each in rows if each.kind != "attempt"],
+        rows=[each for each in rows if each.kind != "attempt"][:MAX_LISTED],
         attempts=attempts[:MAX_LISTED],
         is_cut=len(attempts) > MAX_LISTED,
     )
