@@ -63,6 +63,8 @@ class ClaimedDelivery:
     """Names this claim. Another claim or a replay has replaced it when the outcome is no longer wanted."""
     delivery: Delivery
     message: Message
+    owner: UUID
+    """The principal to which its endpoint belongs."""
     is_slow: bool
     """The last answer of its endpoint was late."""
 

@@ -24,7 +24,7 @@ from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.rules.webhook_circuit import PROBE_EVERY, Circuit
 from scheduler.rules.webhook_order import WAITS_AT_MOST
-from scheduler.rules.webhook_turns import MOST_IN_FLIGHT
+from scheduler.rules.webhook_turns import MOST_IN_FLIGHT, Room
 
 LEASE = timedelta(seconds=60)
 """Longer than a try and its record take. After it, another process sends the message again."""
@@ -57,9 +57,10 @@ _MAY_TAKE = f"""
 """  # noqa: S608 - the inserted texts are those above
 _CIRCUIT = ", ".join(f"w.{name}" for name in Circuit.__dataclass_fields__)
 _LOCK_TO_CLAIM = text(f"""
-    SELECT w.id, w.is_slow, {_CIRCUIT}
+    SELECT w.id, w.principal_id AS owner, w.is_slow, {_CIRCUIT}
     FROM webhook_endpoints w
-    WHERE {_MAY_TAKE} AND (CAST(:takes_slow AS boolean) OR NOT w.is_slow)
+    WHERE (CAST(:takes_slow AS boolean) OR NOT w.is_slow) AND w.principal_id <> ALL (CAST(:full_owners AS uuid[]))
+      AND {_MAY_TAKE}
     ORDER BY w.claimed_at NULLS FIRST, w.id
     LIMIT :limit
     FOR NO KEY UPDATE SKIP LOCKED
@@ -205,6 +206,7 @@ class ClaimingEndpoint:
     """A locked endpoint with messages that may be sent now."""
 
     id: UUID
+    owner: UUID
     circuit: Circuit
     is_slow: bool
 
@@ -241,12 +243,14 @@ class WebhookDeliveries(Store):
 
     # ---- claims
 
-    def lock_to_claim(self, now: datetime, limit: int, *, takes_slow: bool) -> list[ClaimingEndpoint]:
+    def lock_to_claim(self, now: datetime, room: Room) -> list[ClaimingEndpoint]:
         """Lock endpoints with messages that may be sent now, those that were served longest ago first.
 
+        Slow endpoints and those of owners without room are left out: they would take the places of others.
         An endpoint that another process has locked is skipped: that process takes its messages.
         """
-        values = {**_instants(now), "limit": limit, "takes_slow": takes_slow}
+        limits = {"limit": room.free, "takes_slow": room.free_for_slow > 0, "full_owners": room.full_owners}
+        values = {**_instants(now), **limits}
         return self._all(_claiming, _LOCK_TO_CLAIM, values)
 
     def sendable_of(self, endpoint_ids: Sequence[UUID], now: datetime) -> list[Sendable]:
@@ -346,7 +350,7 @@ def _sendable(row: AnyRow) -> Sendable:
 
 
 def _claiming(row: AnyRow) -> ClaimingEndpoint:
-    return ClaimingEndpoint(id=row.id, circuit=from_row(Circuit, row), is_slow=row.is_slow)
+    return from_row(ClaimingEndpoint, row, circuit=from_row(Circuit, row))
 
 
 def _served(row: AnyRow) -> ServedEndpoint:

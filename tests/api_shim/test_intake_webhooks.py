@@ -19,6 +19,7 @@ from scheduler.domain.principal import KeyKind
 from scheduler.domain.webhook_endpoint import MOST_OF_A_KEY
 from scheduler.hashing import fingerprint
 from scheduler.persistence.database import Database
+from scheduler.rules.webhook_turns import room
 from scheduler.use_cases.resources import webhooks
 from scheduler.use_cases.webhooks.deliver import Deliver
 from scheduler.webhooks.encryption import headers_place, secret_place
@@ -507,7 +508,7 @@ def delivering(intake: Intake) -> Iterator[None]:
 
     def run() -> None:
         while not over.wait(0.02):
-            if results := [deliver.send(each) for each in deliver.claim(4, 4)]:
+            if results := [deliver.send(each) for each in deliver.claim(room(8, [], unrecorded=0))]:
                 deliver.record(results)
 
     thread = threading.Thread(target=run, daemon=True)

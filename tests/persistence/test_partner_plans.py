@@ -23,6 +23,7 @@ from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from scheduler.rules.webhook_turns import room
 from tests.conftest import NOON, Seeded, seed
 from tests.persistence.test_plans import rows_read
 from tests.support.big_tables import new_id_sql
@@ -35,6 +36,8 @@ SCANNED_OF_DELIVERIES = 1_000
 BIG = frozenset({"events", "webhook_deliveries", "batch_items", "companies", "api_keys"})
 STARTED = NOON - timedelta(seconds=EVENTS)
 LIMIT = 20
+ROOM = room(32, [(uuid4(), False)] * 16, unrecorded=0)
+"""One owner has no room left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +331,8 @@ def _claim(stores: Stores, partners: Partners) -> None:
     """Claim deliveries, and lock them to record their results."""
     found = stores.webhook_deliveries.sendable_of([partners.healthy, partners.dead], NOON)
     claims = [
-        ClaimedDelivery(claim=uuid4(), delivery=each.delivery, message=each.message, is_slow=False) for each in found
+        ClaimedDelivery(claim=uuid4(), delivery=each.delivery, message=each.message, owner=uuid4(), is_slow=False)
+        for each in found
     ]
     assert len(claims) >= LIMIT / 4
     probes = dict.fromkeys((partners.healthy, partners.dead))
@@ -340,7 +344,7 @@ def _claim(stores: Stores, partners: Partners) -> None:
 STEPS: dict[str, tuple[Act, int]] = {
     "new events": (_note, 30),
     "work of the clock": (lambda stores, _: stores.webhook_deliveries.work(NOON), 20),
-    "endpoints to claim": (lambda stores, _: stores.webhook_deliveries.lock_to_claim(NOON, 16, takes_slow=True), 20),
+    "endpoints to claim": (lambda stores, _: stores.webhook_deliveries.lock_to_claim(NOON, ROOM), 20),
     "claim": (_claim, 400),
     "numbering": (lambda stores, _: stores.events.number(20, NOON), 10 * 20),
     "next batch": (lambda stores, _: stores.batches.next_work(NOON, 25), 60),

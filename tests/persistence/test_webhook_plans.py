@@ -12,12 +12,15 @@ from sqlalchemy import text
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.webhook_delivery import ClaimedDelivery
 from scheduler.persistence.stores import Stores
+from scheduler.rules.webhook_turns import room
 from tests.persistence.test_plans import rows_read
 from tests.support.builders import Tenant
 from tests.use_cases.webhooks.endpoints import Webhooks
 
 BIG = frozenset({"webhook_deliveries", "events"})
 WAITING = 5_000
+ROOM = room(32, [(uuid4(), False)] * 16, unrecorded=0)
+"""One owner has no room left."""
 """Deliveries that wait for each of two endpoints. Half of them are of interviews whose first event waits, too."""
 
 _FILL = """
@@ -59,7 +62,7 @@ Step = Callable[[Stores, Tenant, list[UUID]], object]
 STEPS: dict[str, tuple[Step, int]] = {
     "work of the clock": (lambda stores, tenant, _: stores.webhook_deliveries.work(tenant.now()), 10),
     "endpoints to claim": (
-        lambda stores, tenant, _: stores.webhook_deliveries.lock_to_claim(tenant.now(), 16, takes_slow=True),
+        lambda stores, tenant, _: stores.webhook_deliveries.lock_to_claim(tenant.now(), ROOM),
         10,
     ),
     "sendable": (lambda stores, tenant, ids: stores.webhook_deliveries.sendable_of(ids, tenant.now()), 60),
@@ -88,7 +91,8 @@ def _claimed(tenant: Tenant, endpoint_id: UUID, stores: Stores) -> None:
     """Claim deliveries, and lock them to record their results."""
     found = stores.webhook_deliveries.sendable_of([endpoint_id], tenant.now())
     claims = [
-        ClaimedDelivery(claim=uuid4(), delivery=each.delivery, message=each.message, is_slow=False) for each in found
+        ClaimedDelivery(claim=uuid4(), delivery=each.delivery, message=each.message, owner=uuid4(), is_slow=False)
+        for each in found
     ]
     assert len(stores.webhook_deliveries.claim(claims, {endpoint_id: None}, tenant.now())) == len(claims) == 4
     assert len(stores.webhook_deliveries.lock_claimed(claims)) == 4

@@ -24,7 +24,7 @@ from scheduler.rules import tallies
 from scheduler.rules.webhook_circuit import while_probed
 from scheduler.rules.webhook_results import circuit_after, delivery_after, not_sent
 from scheduler.rules.webhook_secrets import EndpointSecrets, signing
-from scheduler.rules.webhook_turns import SLOW_AFTER, WaitingEndpoint, places
+from scheduler.rules.webhook_turns import SLOW_AFTER, Room, WaitingEndpoint, places
 from scheduler.use_cases.shared.conflicts import together
 from scheduler.webhooks.body import body_of
 from scheduler.webhooks.encryption import Encryption, NotDecrypted, headers_place, secret_place
@@ -55,19 +55,19 @@ class Deliver:
         self._encryption = encryption
         self._now = now
 
-    def claim(self, free: int, free_for_slow: int) -> Sequence[ClaimedDelivery]:
-        """Claim up to `free` deliveries, of which `free_for_slow` may be of slow endpoints. Raises ClockWrong.
+    def claim(self, room: Room) -> Sequence[ClaimedDelivery]:
+        """Claim as many deliveries as there is room for. Raises ClockWrong.
 
         Three statements in a transaction, whatever their number.
         """
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             deliveries = stores.webhook_deliveries
-            endpoints = {each.id: each for each in deliveries.lock_to_claim(now, free, takes_slow=free_for_slow > 0)}
+            endpoints = {each.id: each for each in deliveries.lock_to_claim(now, room)}
             if not endpoints:
                 return ()
             found = deliveries.sendable_of(list(endpoints), now)
-            claims = _chosen(endpoints, found, free, free_for_slow, now)
+            claims = _chosen(endpoints, found, room, now)
             if not claims:
                 return ()
             stored = deliveries.claim(claims, _probes(endpoints, claims, now), now)
@@ -196,7 +196,7 @@ def _after_a_late_result(endpoint: ServedEndpoint, result: Result, now: datetime
 
 
 def _chosen(
-    endpoints: dict[UUID, ClaimingEndpoint], found: Sequence[Sendable], free: int, free_for_slow: int, now: datetime
+    endpoints: dict[UUID, ClaimingEndpoint], found: Sequence[Sendable], room: Room, now: datetime
 ) -> list[ClaimedDelivery]:
     """Return the deliveries that are claimed, by the turns of their endpoints."""
     queues: dict[UUID, list[Sendable]] = {each: [] for each in endpoints}
@@ -207,6 +207,7 @@ def _chosen(
     waiting = [
         WaitingEndpoint(
             id=each.id,
+            owner=each.owner,
             in_flight=queues[each.id][0].in_flight,
             sendable=len(queues[each.id]),
             is_failing=each.circuit.consecutive_failures > 0,
@@ -217,9 +218,13 @@ def _chosen(
     ]
     return [
         ClaimedDelivery(
-            claim=new_id(now), delivery=each.delivery, message=each.message, is_slow=endpoints[endpoint_id].is_slow
+            claim=new_id(now),
+            delivery=each.delivery,
+            message=each.message,
+            owner=endpoints[endpoint_id].owner,
+            is_slow=endpoints[endpoint_id].is_slow,
         )
-        for endpoint_id, count in places(waiting, free, free_for_slow).items()
+        for endpoint_id, count in places(waiting, room).items()
         for each in queues[endpoint_id][:count]
     ]
 

@@ -5,18 +5,18 @@ A receiver can hold a sending thread for 15 s and nothing else. The loop never w
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from uuid import UUID
 
 from scheduler.domain.webhook_delivery import ClaimedDelivery
 from scheduler.logs import log
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.webhook_deliveries import Work
+from scheduler.rules.webhook_turns import room
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
 
 _log = log(__name__)
 THREADS = 16
-_SLOW_PART = 2
-"""Endpoints whose last answer was late share a half of the threads."""
 LOOK_EVERY_S = 0.25
 """The most time between a change and the number of its event, on a machine that keeps up."""
 _RECORD_AGAIN_AFTER_S = 0.5
@@ -36,8 +36,8 @@ class Deliverer:
         self._to_send: queue.SimpleQueue[ClaimedDelivery | None] = queue.SimpleQueue()
         self._news: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         """Results, and None for a hint or the end."""
-        self._in_flight = 0
-        self._slow_in_flight = 0
+        self._sending: dict[UUID, ClaimedDelivery] = {}
+        """Messages in flight, by claim."""
         self._results: list[Result] = []
         self._is_stopping = threading.Event()
         self._loop = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -69,7 +69,7 @@ class Deliverer:
             self._news.put(self._deliver.send(claimed))
 
     def _run(self) -> None:
-        while not (self._is_stopping.is_set() and not self._in_flight and not self._results):
+        while not (self._is_stopping.is_set() and not self._sending and not self._results):
             is_woken = self._take_news()
             try:
                 self._record()
@@ -99,8 +99,7 @@ class Deliverer:
                 is_woken = True
                 if news is not None:
                     self._results.append(news)
-                    self._in_flight -= 1
-                    self._slow_in_flight -= news.claimed.is_slow
+                    del self._sending[news.claimed.claim]
                 news = self._news.get_nowait()
         except queue.Empty:
             return is_woken
@@ -126,13 +125,9 @@ class Deliverer:
             )
 
     def _claim(self) -> None:
-        free = self._count - self._in_flight - len(self._results)
-        if free > 0:
-            slow = max(1, self._count // _SLOW_PART) - self._slow_in_flight
-            self._begin(self._deliver.claim(free, max(0, min(free, slow))))
-
-    def _begin(self, claims: Sequence[ClaimedDelivery]) -> None:
-        for each in claims:
-            self._in_flight += 1
-            self._slow_in_flight += each.is_slow
-            self._to_send.put(each)
+        sending = [(each.owner, each.is_slow) for each in self._sending.values()]
+        found = room(self._count, sending, unrecorded=len(self._results))
+        if found.free > 0:
+            for each in self._deliver.claim(found):
+                self._sending[each.claim] = each
+                self._to_send.put(each)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
 from scheduler.persistence.database import Database
+from scheduler.rules.webhook_turns import Room
 from scheduler.setting_secrets import DEVELOPMENT_WEBHOOK_KEY, webhook_keys
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.webhooks.deliver import Deliver, Sender
@@ -21,6 +22,14 @@ ENCRYPTION = Encryption(webhook_keys(DEVELOPMENT_WEBHOOK_KEY))
 TYPE = "interview.scheduled"
 SHORT_S = 0.4
 """The deadline for receivers that never finish."""
+
+
+def everything(threads: int) -> Room:
+    """Return the room of threads that may send any messages, also of slow endpoints and of one owner."""
+    return Room(free=threads, free_for_slow=threads, most_of_an_owner=threads)
+
+
+EVERYTHING = everything(16)
 
 
 @dataclass
@@ -95,7 +104,7 @@ class Webhooks:
 
     def send_all(self, deliver: Deliver) -> int:
         """Claim, send and record once. Return how many were sent."""
-        claims = deliver.claim(16, 16)
+        claims = deliver.claim(EVERYTHING)
         results = [deliver.send(each) for each in claims]
         if results:
             assert not deliver.record(results)

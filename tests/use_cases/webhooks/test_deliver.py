@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +17,7 @@ from scheduler.persistence.webhook_deliveries import _IS_SENDABLE, LEASE, _insta
 from scheduler.rules.webhook_order import QueuedDelivery, sendable
 from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
 from scheduler.rules.webhook_tries import MOST_TRIES
+from scheduler.rules.webhook_turns import Room
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
@@ -33,7 +35,7 @@ from tests.support.webhook_receivers import (
     hangs,
     resets,
 )
-from tests.use_cases.webhooks.endpoints import SHORT_S, TYPE, ScriptedSender, Webhooks
+from tests.use_cases.webhooks.endpoints import EVERYTHING, SHORT_S, TYPE, ScriptedSender, Webhooks, everything
 
 SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
 ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200)
@@ -213,7 +215,7 @@ def test_claim_and_record_take_constant_statements(webhooks: Webhooks, size: int
         webhooks.event(uuid4())
     webhooks.number()
     with statements_of(webhooks.tenant.database) as claiming:
-        claims = deliver.claim(size, size)
+        claims = deliver.claim(everything(size))
     results = [deliver.send(each) for each in claims]
     with statements_of(webhooks.tenant.database) as recording:
         assert not deliver.record(results)
@@ -238,10 +240,10 @@ def test_next_event_of_an_interview_waits_for_the_first(webhooks: Webhooks, now:
     for each in (interview_id, interview_id, other):
         webhooks.event(each)
     webhooks.number()
-    sent = [each.delivery.event_id for each in failing.claim(16, 16)]
+    sent = [each.delivery.event_id for each in failing.claim(EVERYTHING)]
     first, second, of_other = webhooks.deliveries()
     assert sent == [first.event_id, of_other.event_id]
-    assert failing.claim(16, 16) == ()
+    assert failing.claim(EVERYTHING) == ()
     now.move(LEASE + SECOND)
     webhooks.send_all(failing)
     assert second.event_id not in sent
@@ -311,11 +313,11 @@ def test_lost_claim_is_sent_again_with_its_id(webhooks: Webhooks, now: TestClock
     """A process dies after its claim, or after it has sent the message."""
     webhooks.endpoint()
     webhooks.numbered_event()
-    [lost] = accepting.claim(16, 16)
+    [lost] = accepting.claim(EVERYTHING)
     result = accepting.send(lost)
-    assert accepting.claim(16, 16) == ()
+    assert accepting.claim(EVERYTHING) == ()
     now.move(LEASE)
-    [again] = accepting.claim(16, 16)
+    [again] = accepting.claim(EVERYTHING)
     assert (again.delivery.event_id, again.claim != lost.claim) == (lost.delivery.event_id, True)
     accepting.record([result])
     [row] = webhooks.deliveries()
@@ -328,9 +330,9 @@ def test_lost_claim_is_sent_again_with_its_id(webhooks: Webhooks, now: TestClock
 def test_stale_result_does_not_touch_the_circuit(webhooks: Webhooks, now: TestClock, failing: Deliver) -> None:
     endpoint_id = webhooks.endpoint()
     webhooks.numbered_event()
-    [lost] = failing.claim(16, 16)
+    [lost] = failing.claim(EVERYTHING)
     now.move(LEASE)
-    failing.claim(16, 16)
+    failing.claim(EVERYTHING)
     failing.record([failing.send(lost)])
     assert webhooks.row(endpoint_id).consecutive_failures == 0
 
@@ -338,7 +340,7 @@ def test_stale_result_does_not_touch_the_circuit(webhooks: Webhooks, now: TestCl
 def test_result_for_a_deleted_endpoint_writes_nothing(webhooks: Webhooks, accepting: Deliver) -> None:
     endpoint_id = webhooks.endpoint()
     webhooks.numbered_event()
-    [claimed] = accepting.claim(16, 16)
+    [claimed] = accepting.claim(EVERYTHING)
     webhooks.tenant.change("DELETE FROM webhook_endpoints WHERE id = :id", id=endpoint_id)
     accepting.record([accepting.send(claimed)])
     assert webhooks.deliveries() == []
@@ -349,8 +351,8 @@ def test_endpoint_has_four_messages_in_flight(webhooks: Webhooks, accepting: Del
     for _ in range(9):
         webhooks.event(uuid4())
     webhooks.number()
-    assert len(accepting.claim(16, 16)) == 4
-    assert webhooks.deliver(ScriptedSender(ACCEPTED)).claim(16, 16) == ()
+    assert len(accepting.claim(EVERYTHING)) == 4
+    assert webhooks.deliver(ScriptedSender(ACCEPTED)).claim(EVERYTHING) == ()
 
 
 def test_places_are_spread_over_endpoints(webhooks: Webhooks, accepting: Deliver) -> None:
@@ -359,8 +361,22 @@ def test_places_are_spread_over_endpoints(webhooks: Webhooks, accepting: Deliver
         webhooks.event(uuid4())
     webhooks.event(uuid4(), type="interview.failed")
     webhooks.number()
-    claimed = [each.delivery.endpoint_id for each in accepting.claim(2, 2)]
+    claimed = [each.delivery.endpoint_id for each in accepting.claim(everything(2))]
     assert sorted(claimed) == sorted([busy, quiet])
+
+
+def test_owner_without_room_hides_no_other_owner(webhooks: Webhooks, accepting: Deliver) -> None:
+    """Its webhooks come first, and there are more of them than endpoints that a claim locks."""
+    for _ in range(5):
+        webhooks.endpoint(claimed_at=None)
+    other = webhooks.endpoint(principal_id=uuid4(), claimed_at=webhooks.tenant.now())
+    webhooks.event(uuid4())
+    webhooks.number()
+    owner = webhooks.tenant.company_id
+    room = Room(free=4, free_for_slow=4, most_of_an_owner=4, held={owner: 4})
+    assert [each.delivery.endpoint_id for each in accepting.claim(room)] == [other]
+    one_left = replace(room, held={owner: 3})
+    assert [each.owner for each in accepting.claim(one_left)] == [owner]
 
 
 @pytest.mark.parametrize("changes", ["is_active = false", "disabled_at = :at, disabled_cause = 'GONE'"])
@@ -392,21 +408,21 @@ def test_open_circuit_leaves_one_probe_a_minute(webhooks: Webhooks, now: TestClo
     webhooks.number()
     assert webhooks.send_all(failing) == 0
     now.move(MINUTE)
-    [probe] = failing.claim(16, 16)
-    assert failing.claim(16, 16) == ()
+    [probe] = failing.claim(EVERYTHING)
+    assert failing.claim(EVERYTHING) == ()
     webhooks.deliver(ScriptedSender(ACCEPTED)).record([Result(claimed=probe, answer=ACCEPTED)])
     row = webhooks.row(endpoint_id)
     assert (row.consecutive_failures, row.circuit_opened_at, row.probe_at) == (0, None, None)
-    assert len(failing.claim(16, 16)) == 4
+    assert len(failing.claim(EVERYTHING)) == 4
 
 
 def test_probe_of_a_dead_process_blocks_none(webhooks: Webhooks, now: TestClock, failing: Deliver) -> None:
     webhooks.endpoint()
     fails_in_a_row(webhooks, failing, 10)
     now.move(MINUTE)
-    assert len(failing.claim(16, 16)) == 1
+    assert len(failing.claim(EVERYTHING)) == 1
     now.move(MINUTE + SECOND)
-    assert len(failing.claim(16, 16)) == 1
+    assert len(failing.claim(EVERYTHING)) == 1
 
 
 def test_failing_endpoint_has_one_message_in_flight(webhooks: Webhooks, failing: Deliver) -> None:
@@ -415,14 +431,14 @@ def test_failing_endpoint_has_one_message_in_flight(webhooks: Webhooks, failing:
     for _ in range(3):
         webhooks.event(uuid4())
     webhooks.number()
-    assert len(failing.claim(16, 16)) == 1
+    assert len(failing.claim(EVERYTHING)) == 1
 
 
 def test_gone_endpoint_is_disabled_and_its_key_is_told(webhooks: Webhooks, now: TestClock) -> None:
     gone, other, foreign = webhooks.endpoint(), webhooks.endpoint(), webhooks.endpoint(principal_id=uuid4())
     webhooks.numbered_event(uuid4())
     deliver = webhooks.deliver(ScriptedSender(GONE))
-    claims = [each for each in deliver.claim(16, 16) if each.delivery.endpoint_id == gone]
+    claims = [each for each in deliver.claim(EVERYTHING) if each.delivery.endpoint_id == gone]
     deliver.record([deliver.send(each) for each in claims])
     row = webhooks.row(gone)
     assert (row.disabled_at, row.disabled_cause, row.notice_at) == (now(), "GONE", now())
@@ -475,7 +491,7 @@ def test_replays_and_events_take_turns(webhooks: Webhooks, accepting: Deliver) -
     webhooks.tenant.change("UPDATE webhook_deliveries SET is_replay = true")
     fresh = [webhooks.event(uuid4()) for _ in range(6)]
     webhooks.number()
-    claimed = [each.delivery.event_id for each in accepting.claim(4, 4)]
+    claimed = [each.delivery.event_id for each in accepting.claim(everything(4))]
     assert len([each for each in claimed if each in fresh]) == 2
 
 
@@ -543,9 +559,9 @@ def test_tries_longer_than_their_lease_count_as_failures(webhooks: Webhooks, now
     late = WebhookAnswer(outcome=Outcome.FAILED, error_kind=ErrorKind.TIMEOUT, milliseconds=90_000)
     deliver = webhooks.deliver(ScriptedSender(late))
     for _ in range(10):
-        claims = deliver.claim(16, 16)
+        claims = deliver.claim(EVERYTHING)
         now.instant += LEASE
-        assert deliver.claim(16, 16)  # another thread has taken the message meanwhile
+        assert deliver.claim(EVERYTHING)  # another thread has taken the message meanwhile
         assert not deliver.record([deliver.send(each) for each in claims])
         now.instant += LEASE
     row = webhooks.row(endpoint_id)

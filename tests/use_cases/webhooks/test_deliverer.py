@@ -89,12 +89,34 @@ def test_many_slow_receivers_delay_no_other(webhooks: Webhooks, release: threadi
         webhooks.number()
         with running(webhooks, threads=6) as deliverers:
             wait_until(lambda: sum(len(each.visits) for each in slow) == 3, says="the slow ones have their threads")
-            healthy = webhooks.endpoint(alive.url)
+            healthy = webhooks.endpoint(alive.url, principal_id=uuid4())
             for _ in range(EVENTS):
                 webhooks.event(uuid4())
             webhooks.number()
             wait_until(lambda: done(webhooks, healthy, deliverers), says="the healthy one has received all")
             assert sum(len(each.visits) for each in slow) == 3
+            release.set()
+    assert len(alive.visits) == EVENTS
+
+
+def test_owner_of_slow_receivers_leaves_half_to_others(webhooks: Webhooks, release: threading.Event) -> None:
+    """None of them is known to be slow yet, so each may have four messages in flight."""
+    with ExitStack() as stack:
+        hanging = [stack.enter_context(a_webhook_receiver(holds(release))) for _ in range(6)]
+        alive = stack.enter_context(a_webhook_receiver(answers(200)))
+        for each in hanging:
+            webhooks.endpoint(each.url)
+        for _ in range(4):
+            webhooks.event(uuid4())
+        webhooks.number()
+        with running(webhooks, threads=8) as deliverers:
+            wait_until(lambda: sum(len(each.visits) for each in hanging) == 4, says="the owner has its threads")
+            other = webhooks.endpoint(alive.url, principal_id=uuid4())
+            for _ in range(EVENTS):
+                webhooks.event(uuid4())
+            webhooks.number()
+            wait_until(lambda: done(webhooks, other, deliverers), says="the other owner has received all")
+            assert sum(len(each.visits) for each in hanging) == 4
             release.set()
     assert len(alive.visits) == EVENTS
 

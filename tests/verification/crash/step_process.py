@@ -20,10 +20,12 @@ from scheduler.ids import new_id
 from scheduler.logs import configure
 from scheduler.persistence.errors import ClockWrong
 from scheduler.persistence.inbox import StillRunning
+from scheduler.rules.webhook_turns import room
 from scheduler.settings import Settings
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult
 from scheduler.use_cases.webhooks.deliver import Deliver
+from scheduler.use_cases.webhooks.deliverer import THREADS
 from scheduler.wire.batches import Item
 from tests.support.builders import RecordingHints
 from tests.verification.crash.wrong_clock import REFUSED, WrongClock
@@ -108,7 +110,7 @@ def _look(release: Release) -> None:
 
 def _deliver(deliver: Deliver) -> None:
     """Claim, send and record until nothing is due."""
-    while claims := deliver.claim(16, 16):
+    while claims := deliver.claim(room(THREADS, [], unrecorded=0)):
         assert not deliver.record([deliver.send(each) for each in claims])
 
 
