@@ -19,6 +19,8 @@ _log = log(__name__)
 THREADS = 16
 LOOK_EVERY_S = 0.25
 """The most time between a change and the number of its event, on a machine that keeps up."""
+LOOK_WITHOUT_WEBHOOKS_EVERY_S = 5.0
+"""While no webhook may receive an event. The hint that one was created or enabled may be lost."""
 _RECORD_AGAIN_AFTER_S = 0.5
 _DRAINS_WITHIN_S = 25.0
 """Longer than a try takes. What is not recorded by then is sent again after its lease."""
@@ -86,8 +88,7 @@ class Deliverer:
         if self._look is None:
             return False
         work = self._look()
-        # Without a webhook that may receive an event, the next hint of the clock is early enough.
-        self._looks_again_after_s = LOOK_EVERY_S if work.is_one_active else None
+        self._looks_again_after_s = LOOK_EVERY_S if work.is_one_active else LOOK_WITHOUT_WEBHOOKS_EVERY_S
         return work.is_one_due
 
     def _take_news(self) -> bool:

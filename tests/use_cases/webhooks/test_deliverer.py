@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.persistence.errors import DatabaseAway
+from scheduler.persistence.webhook_deliveries import Work
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
 from scheduler.use_cases.webhooks.deliverer import Deliverer
 from tests.conftest import wait_until
@@ -119,6 +121,29 @@ def test_owner_of_slow_receivers_leaves_half_to_others(webhooks: Webhooks, relea
             assert sum(len(each.visits) for each in hanging) == 4
             release.set()
     assert len(alive.visits) == EVENTS
+
+
+def test_webhook_is_noticed_without_a_hint(webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While no webhook is active, the process looks less often, and goes on looking."""
+    monkeypatch.setattr("scheduler.use_cases.webhooks.deliverer.LOOK_WITHOUT_WEBHOOKS_EVERY_S", 0.01)
+    looks: list[Work] = []
+    numbering = NumberEvents(webhooks.tenant.database, webhooks.hints, webhooks.tenant.now)
+
+    def look() -> Work:
+        looks.append(numbering.look())
+        return looks[-1]
+
+    with a_webhook_receiver(answers(200)) as receiver:
+        deliverer = Deliverer(webhooks.deliver(), look=look)
+        deliverer.start()
+        try:
+            wait_until(lambda: len(looks) > 1, says="it has looked again")
+            assert not looks[0].is_one_active
+            endpoint_id = webhooks.endpoint(receiver.url)
+            webhooks.event(uuid4())
+            wait_until(lambda: webhooks.states(endpoint_id) == ["DELIVERED"], says="it is delivered")
+        finally:
+            deliverer.stop()
 
 
 def test_several_processes_keep_the_order_of_each_interview(webhooks: Webhooks) -> None:
