@@ -143,6 +143,15 @@ def test_disabled_webhook_is_enabled_again(duecall: Command, partner: Partner) -
     assert (enabled.verb, enabled.after) == ("webhook.enable", {"state": "ENABLED"})
 
 
+def test_webhook_without_a_key_is_not_enabled(duecall: Command, partner: Partner) -> None:
+    partner.client.change("UPDATE webhook_endpoints SET disabled_at = created_at, disabled_cause = 'KEY_REVOKED'")
+    _, err, code = duecall(f"enable {partner.endpoint_id} {WHY}")
+    assert (code, "duecall keys create --rotate KEY_ID" in err) == (1, True)
+    [row] = of_json(duecall, "list")
+    assert row["state"] == "disabled: KEY_REVOKED"
+    assert audited(partner) == []
+
+
 def test_enabled_webhook_may_be_paused_by_its_partner(duecall: Command, partner: Partner) -> None:
     partner.client.change("UPDATE webhook_endpoints SET is_active = false")
     assert "its partner has paused it" in duecall(f"enable {partner.endpoint_id} {WHY}")[1]

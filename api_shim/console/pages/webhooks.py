@@ -27,7 +27,7 @@ from scheduler.domain.delivery_history import (
 from scheduler.domain.operator import ConsoleSession
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.partner_event import EventType
-from scheduler.domain.refusals import Conflict, InvalidFields, NotFound
+from scheduler.domain.refusals import InvalidFields, NotFound
 from scheduler.domain.webhook import DisabledCause
 from scheduler.domain.webhook_delivery import DeliveryState
 
@@ -185,10 +185,9 @@ def _disable_preview(use_cases: ConsoleUseCases, webhook_id: UUID) -> Sequence[s
 
 
 def _enable_preview(use_cases: ConsoleUseCases, webhook_id: UUID) -> Sequence[str]:
-    found = use_cases.webhooks().one(webhook_id)
+    found = use_cases.webhooks().to_enable(webhook_id)
     if found.disabled_at is None:
         return ["The webhook is not disabled. Enabling closes its circuit."]
-    _must_have_a_key(found)
     return [
         _subject(found),
         f"It has been disabled since {utc_text(found.disabled_at)}: {_CAUSES.get(found.disabled_cause or '', '')}.",
@@ -197,16 +196,8 @@ def _enable_preview(use_cases: ConsoleUseCases, webhook_id: UUID) -> Sequence[st
     ]
 
 
-def _must_have_a_key(found: EndpointState) -> None:
-    """Raise Conflict if the last key of its principal was revoked."""
-    if found.disabled_cause == DisabledCause.KEY_REVOKED.value:
-        raise Conflict("The last key of its principal was revoked. Rotate that key first. Its partner then enables it.")
-
-
 def _close_preview(use_cases: ConsoleUseCases, webhook_id: UUID) -> Sequence[str]:
-    found = use_cases.webhooks().one(webhook_id)
-    if found.disabled_at is not None:
-        raise Conflict("This webhook is disabled, so its circuit does not matter. Enable it.")
+    found = use_cases.webhooks().to_close(webhook_id)
     if not found.consecutive_failures:
         return ["Its circuit is closed, and no failure is counted. Nothing changes."]
     failed = number_of(found.consecutive_failures, "failure in a row is", "failures in a row are")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
@@ -82,23 +83,38 @@ class WebhookOperations:
             stores.audit.add(self._actor, [_act(Verb.DISABLE_WEBHOOK, before, after, reason)], now)
             return True
 
+    def to_enable(self, endpoint_id: UUID) -> EndpointState:
+        """Return an endpoint that `enable` would enable now. Raises NotFound, and Conflict if no key could stop it."""
+        with self._database.reading() as stores:
+            return _with_a_key(_state_of(stores, endpoint_id))
+
     def enable(self, endpoint_id: UUID, reason: str) -> EndpointState:
         """Enable an endpoint, and close its circuit. Return its state: its partner may have paused it.
 
-        Raises InvalidPauseReason, NotFound.
+        Raises InvalidPauseReason, NotFound, and Conflict if the last key of its principal was revoked.
         """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
-            self._reset(stores, _locked(stores, endpoint_id), Verb.ENABLE_WEBHOOK, reason)
+            # Before the lock: the console's role cannot lock an endpoint without a key.
+            _with_a_key(_state_of(stores, endpoint_id))
+            before = _locked(stores, endpoint_id)
+            _with_a_key(_state_of(stores, endpoint_id))
+            self._reset(stores, before, Verb.ENABLE_WEBHOOK, reason)
             return _state_of(stores, endpoint_id)
+
+    def to_close(self, endpoint_id: UUID) -> EndpointState:
+        """Return an endpoint of which `close_circuit` would close the circuit now. Raises NotFound, Conflict."""
+        with self._database.reading() as stores:
+            found = _state_of(stores, endpoint_id)
+            _must_be_enabled(found.disabled_at)
+            return found
 
     def close_circuit(self, endpoint_id: UUID, reason: str) -> None:
         """Close the circuit of an endpoint. Raises InvalidPauseReason, NotFound, and Conflict if it is disabled."""
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
             before = _locked(stores, endpoint_id)
-            if before.circuit.disabled_at is not None:
-                raise Conflict("This webhook is disabled, so its circuit does not matter. Enable it.")
+            _must_be_enabled(before.circuit.disabled_at)
             self._reset(stores, before, Verb.RESET_WEBHOOK, reason)
 
     def _reset(self, stores: Stores, before: ServedEndpoint, verb: Verb, reason: str) -> None:
@@ -125,6 +141,21 @@ class WebhookOperations:
 def _state_of(stores: Stores, endpoint_id: UUID) -> EndpointState:
     found = stores.webhook_overview.states(1, EndpointFilter(id=endpoint_id))
     return require(next(iter(found), None), _KIND, endpoint_id)
+
+
+def _with_a_key(endpoint: EndpointState) -> EndpointState:
+    """Return the endpoint. Raises Conflict if it has no key: no partner could stop its deliveries."""
+    if endpoint.disabled_cause == DisabledCause.KEY_REVOKED.value:
+        raise Conflict(
+            "The last key of its principal was revoked. Rotate that key (`duecall keys create --rotate KEY_ID`). Its"
+            " partner then enables the webhook with the new key."
+        )
+    return endpoint
+
+
+def _must_be_enabled(disabled_at: datetime | None) -> None:
+    if disabled_at is not None:
+        raise Conflict("This webhook is disabled, so its circuit does not matter. Enable it.")
 
 
 def _locked(stores: Stores, endpoint_id: UUID) -> ServedEndpoint:

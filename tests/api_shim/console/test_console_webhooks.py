@@ -257,6 +257,16 @@ def test_webhook_without_a_key_stays_disabled(operator: httpx.Client, tenant: Te
     assert "The last key of its principal was revoked." in answer.text
 
 
+def test_webhook_that_lost_its_key_meanwhile_stays_disabled(operator: httpx.Client, tenant: Tenant) -> None:
+    """The form was opened before the key was revoked."""
+    webhook_id = a_webhook(tenant, **GONE)
+    form = form_in(operator.get(_act("enable-webhook", webhook_id)))
+    tenant.change("UPDATE webhook_endpoints SET disabled_cause = 'KEY_REVOKED'")
+    answer = operator.post("/acts/enable-webhook", data={**form, "reason": "too late"})
+    assert "Rotate that key" in answer.text
+    assert tenant.ask("SELECT disabled_cause FROM webhook_endpoints") == [("KEY_REVOKED",)]
+
+
 def test_failed_deliveries_of_a_range_are_replayed(operator: httpx.Client, tenant: Tenant, database: Database) -> None:
     webhook_id, now = a_webhook(tenant), tenant.now()
     old = a_delivery(tenant, webhook_id, at=now - timedelta(days=3))
