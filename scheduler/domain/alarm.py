@@ -53,6 +53,7 @@ KINDS = (
     "TWO_CALLS_FOR_ONE_TOKEN",
     "TWO_CALLS_TO_ONE_NUMBER",
     "UNRESOLVED",
+    "WEBHOOK_KEY",
 )
 """The kinds that are counted by their name, see docs/operations.md. Others, as CARRIER_HTTP_500, count together."""
 

@@ -80,10 +80,10 @@ class Deliver:
         try:
             answer = self._sender.post(self._request(claimed))
         except NotDecrypted:
+            # Without a company: one wrong setting is one alarm, however many companies have webhooks.
             _log.error(
-                "webhook_not_decrypted: WEBHOOK_KEY does not contain the key that encrypted the secret of a webhook",
-                alarm="SETTINGS",
-                company_id=None if claimed.message.company_id is None else str(claimed.message.company_id),
+                "webhook_not_decrypted: no key of WEBHOOK_KEY decrypts the secret of a webhook; its delivery waits",
+                alarm="WEBHOOK_KEY",
             )
             return Result(claimed=claimed, answer=None)
         except Exception:  # noqa: BLE001 - one message that cannot be built must not stop the others

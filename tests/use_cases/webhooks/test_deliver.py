@@ -12,6 +12,7 @@ from sqlalchemy import text
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
+from scheduler.domain.alarm import SUBJECTS
 from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
 from scheduler.persistence.webhook_deliveries import _IS_SENDABLE, LEASE, _instants
 from scheduler.rules.webhook_order import QueuedDelivery, sendable
@@ -190,8 +191,9 @@ def test_receiver_can_delay_the_next_try(webhooks: Webhooks, now: TestClock) -> 
     assert row.send_at == now() + timedelta(hours=2)
 
 
-def test_secret_of_another_key_is_put_back_without_a_try(webhooks: Webhooks, now: TestClock) -> None:
-    webhooks.endpoint()
+@pytest.mark.parametrize("given", [{}, {"headers": {"X-Tenant": "north"}}], ids=["secret", "headers"])
+def test_delivery_waits_for_the_key_of_its_webhook(webhooks: Webhooks, now: TestClock, given: dict[str, Any]) -> None:
+    webhooks.endpoint(**given)
     webhooks.numbered_event()
     sender = ScriptedSender(ACCEPTED)
     deliver = Deliver(webhooks.tenant.database, sender, Encryption([bytes(32)]), now)
@@ -199,8 +201,25 @@ def test_secret_of_another_key_is_put_back_without_a_try(webhooks: Webhooks, now
         webhooks.send_all(deliver)
     [row] = webhooks.deliveries()
     assert (row.state, row.tries, row.claim, row.send_at) == ("WAITING", 0, None, now() + NOT_SENT_AGAIN_AFTER)
-    assert [line["alarm"] for line in lines] == ["SETTINGS"]
+    assert [line["alarm"] for line in lines] == ["WEBHOOK_KEY"]
+    assert not {*SUBJECTS} & {*lines[0]}, "one alarm for all webhooks"
     assert sender.sent == []
+    now.move(NOT_SENT_AGAIN_AFTER)
+    with_the_key = webhooks.deliver(sender)
+    with capture_logs() as lines:
+        assert webhooks.send_all(with_the_key) == 1
+    assert (webhooks.states(), lines) == (["DELIVERED"], [])
+
+
+def test_missing_key_delays_no_other_webhook(webhooks: Webhooks, accepting: Deliver) -> None:
+    [unreadable, readable] = [webhooks.endpoint(), webhooks.endpoint()]
+    webhooks.change(unreadable, "secret = decode('00', 'hex')")
+    webhooks.numbered_event()
+    with capture_logs() as lines:
+        assert webhooks.send_all(accepting) == 2
+    assert (webhooks.states(unreadable), webhooks.states(readable)) == (["WAITING"], ["DELIVERED"])
+    assert webhooks.row(unreadable).consecutive_failures == 0
+    assert [line["alarm"] for line in lines] == ["WEBHOOK_KEY"]
 
 
 @pytest.mark.parametrize("size", [1, 10, 200])
