@@ -46,6 +46,10 @@ class EventType(StrEnum):
     """A partner tests an endpoint."""
 
 
+OF_AN_OWNER = frozenset({EventType.PING, EventType.ENDPOINT_DISABLED})
+"""Events about a webhook. Only the principal of the webhook reads them, not the other keys of its company."""
+
+
 class MovedBy(StrEnum):
     """The cause of another due time."""
 

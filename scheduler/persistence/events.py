@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, text
 
-from scheduler.domain.partner_event import EventFilter, EventPage, NewEvent, PartnerEvent
+from scheduler.domain.partner_event import OF_AN_OWNER, EventFilter, EventPage, NewEvent, PartnerEvent
 from scheduler.ids import first_id, new_id
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import among, as_json
@@ -112,6 +112,7 @@ class Numbered:
     deliveries: int
 
 
+_OF_AN_OWNER = ", ".join(f"'{each}'" for each in sorted(OF_AN_OWNER))
 # Not by NOT EXISTS, for which PostgreSQL may read all deliveries of a dead endpoint.
 _PAGE = """
     WITH bounds AS MATERIALIZED (
@@ -122,6 +123,8 @@ _PAGE = """
     ), found AS (
         SELECT s.* FROM scanned s
         WHERE s.{readable} = :reader
+          -- The principal of a webhook, also of a regular key, is stored in the column of the ATS.
+          AND (s.type NOT IN ({of_an_owner}) OR s.ats_principal_id = :principal)
           AND (CAST(:types AS text[]) IS NULL OR s.type = ANY (CAST(:types AS text[])))
           AND (CAST(:since AS timestamptz) IS NULL OR s.occurred_at >= CAST(:since AS timestamptz))
           AND (CAST(:until AS timestamptz) IS NULL OR s.occurred_at < CAST(:until AS timestamptz))
@@ -163,7 +166,9 @@ _SCANNED_UNDELIVERED = """
 """
 _OF_COMPANY, _OF_ATS = "company_id", "ats_principal_id"
 _PAGES = {
-    (readable, is_undelivered): text(_PAGE.replace("{scanned}", scanned).replace("{readable}", readable))
+    (readable, is_undelivered): text(
+        _PAGE.replace("{scanned}", scanned).replace("{readable}", readable).replace("{of_an_owner}", _OF_AN_OWNER)
+    )
     for readable in (_OF_COMPANY, _OF_ATS)
     for is_undelivered, scanned in ((False, _SCANNED), (True, _SCANNED_UNDELIVERED))
 }
@@ -193,7 +198,8 @@ class Events(Store):
     ) -> EventPage:
         """Return up to `limit` events of a company that follow a place, in the order of places.
 
-        `principal_id`: the reader, whose endpoints decide about `delivery_success`.
+        `principal_id`: the reader, whose endpoints decide about `delivery_success`. Events about endpoints of other
+        principals are left out.
         """
         return self._page_after(_OF_COMPANY, company_id, wanted, after, limit, principal_id)
 

@@ -140,7 +140,8 @@ class WebhookEndpoints(Store):
                 id=test.id,
                 # The companies of an ATS do not see its pings, nor the other way round.
                 company_id=None if is_ats else endpoint.company_id,
-                ats_principal_id=principal.id if is_ats else None,
+                # Only this principal reads it.
+                ats_principal_id=principal.id,
                 type=EventType.PING.value,
                 occurred_at=now,
                 data={"webhookId": str(endpoint.id)},

@@ -16,7 +16,7 @@ from scheduler.domain.delivery_history import (
     ReplayedBatch,
     ReplayFilter,
 )
-from scheduler.domain.partner_event import EventType
+from scheduler.domain.partner_event import OF_AN_OWNER, EventType
 from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.persistence.events import place_range
 from scheduler.persistence.rows import from_row
@@ -27,9 +27,6 @@ _LOOKED_AT = 1_000
 _LOOKED_AT_TO_REPLAY = 5_000
 """The most events or deliveries that a batch of a replay looks at."""
 _LAST_PLACE = 2**63 - 1
-
-_NEVER_MADE = frozenset({EventType.PING.value, EventType.ENDPOINT_DISABLED.value})
-"""A ping is only for the endpoint that was tested, and the other one says nothing that is of use later."""
 
 _RECEIVER = text(
     """
@@ -196,7 +193,8 @@ class WebhookHistory(Store):
         else:
             reads_company = to.company_id is not None
             statement = _REPLAY_OF_COMPANY if reads_company else _REPLAY_OF_ATS
-            wanted_types = sorted(set(to.events) - _NEVER_MADE)
+            # A ping is only for the endpoint that was tested, and the other type says nothing that is of use later.
+            wanted_types = sorted(set(to.events) - OF_AN_OWNER)
             reader = {"reader": to.company_id if reads_company else to.principal_id, "wanted": wanted_types}
         values = {
             **_range(wanted.since, wanted.until),

@@ -416,10 +416,32 @@ def test_ping_is_for_this_webhook_only(intake: Intake) -> None:
     data(intake.post(of(webhook, "/test"), headers=ASYNC))
     [event] = intake.ask("SELECT id, type, company_id, ats_principal_id, place, data FROM events")
     assert event.type == "ping"
-    assert (event.company_id, event.ats_principal_id) == (intake.seeded.company_id, None)
+    assert event.company_id == intake.seeded.company_id
     assert event.data == {"webhookId": webhook["id"]}
     [delivery] = intake.ask("SELECT event_id, endpoint_id, place, state, sequence FROM webhook_deliveries")
     assert tuple(delivery) == (event.id, UUID(webhook["id"]), event.place, "WAITING", None)
+
+
+def test_events_about_a_webhook_are_read_by_its_owner_only(intake: Intake) -> None:
+    webhook = made(intake)
+    data(intake.post(of(webhook, "/test"), headers=ASYNC))
+    ping = intake.ask("SELECT id, ats_principal_id, company_id FROM events")[0]
+    disabled = uuid4()
+    intake.change(
+        "INSERT INTO events (id, company_id, ats_principal_id, type, occurred_at, data, place)"
+        " VALUES (:id, :company, :owner, 'endpoint.disabled', :now, '{}', nextval('event_places'))",
+        id=disabled,
+        company=ping.company_id,
+        owner=ping.ats_principal_id,
+        now=intake.now(),
+    )
+    mine = [UUID(each["deliveryId"]) for each in data(intake.get("/events"))["items"]]
+    assert mine == [ping.id, disabled]
+    stranger, ats = intake.with_new_key("read:webhooks"), intake.with_key_of_its_ats()
+    of_company = {"companyId": str(intake.seeded.company_id)}
+    for page in (stranger.get("/events"), stranger.get("/events", types="ping"), ats.get("/events", **of_company)):
+        assert data(page)["items"] == []
+        assert data(ats.get("/events"))["items"] == []
 
 
 def test_ping_of_an_ats_is_not_seen_by_its_company(intake: Intake) -> None:

@@ -45,8 +45,11 @@ def _reached(table) -> str:
     )
 
 
-_OWN_EVENT = f"(company_id = {_COMPANY} OR ats_principal_id = {_PRINCIPAL})"
-"""The events of a deleted company outlive the company."""
+_OWN_EVENT = (
+    f"(ats_principal_id = {_PRINCIPAL}"
+    f" OR company_id = {_COMPANY} AND type NOT IN ('ping', 'endpoint.disabled'))"
+)
+"""The events of a deleted company outlive the company. Events about a webhook are for its principal only."""
 _OWN_PING = f"(type = 'ping' AND company_id IS NULL AND ats_principal_id = {_PRINCIPAL})"
 _MADE = f"(({_reached('events')} OR {_OWN_PING}) AND (place IS NULL OR type = 'ping'))"
 _OWN_ENDPOINT = f"principal_id = {_PRINCIPAL}"
