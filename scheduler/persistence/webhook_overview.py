@@ -65,7 +65,7 @@ _COUNT_FAILED = text("""
         WHERE d.endpoint_id = :endpoint AND d.state <> 'DELIVERED' AND d.state = 'FAILED'
           AND d.place > (SELECT p.after FROM event_places(CAST(:first AS uuid), CAST(:last AS uuid)) p)
           AND d.place < (SELECT p.before FROM event_places(CAST(:first AS uuid), CAST(:last AS uuid)) p)
-          AND e.occurred_at >= :since
+          AND e.occurred_at >= :since AND e.type <> 'ping'
           AND (CAST(:until AS timestamptz) IS NULL OR e.occurred_at < CAST(:until AS timestamptz))
         LIMIT :counted
     ) counted
@@ -89,7 +89,7 @@ class WebhookOverview(Store):
         return self._count(_COUNT_OF_COMPANY, values)
 
     def count_failed(self, endpoint_id: UUID, wanted: ReplayFilter) -> int:
-        """Count the failed deliveries of a range, of all types, up to one more than `COUNTED_UP_TO`."""
+        """Count the failed deliveries of a range that a replay sends again, up to one more than `COUNTED_UP_TO`."""
         values = {
             "endpoint": endpoint_id,
             "since": wanted.since,

@@ -279,7 +279,8 @@ def test_range_is_replayed_with_events_never_sent(partner: Partner) -> None:
 
 
 def test_only_failed_deliveries_of_some_types_are_replayed(partner: Partner) -> None:
-    failed = [partner.delivery(partner.event(NOON, type_), "FAILED") for type_ in ("interview.failed", "ping")]
+    types = ("interview.failed", "interview.completed")
+    failed = [partner.delivery(partner.event(NOON, type_), "FAILED") for type_ in types]
     delivered = partner.delivery(partner.event(NOON, "interview.failed"))
     partner.event(NOON, "interview.failed")
     assert replayed(partner, onlyFailed=True, types=["interview.failed"])["replayed"] == 1
@@ -287,6 +288,15 @@ def test_only_failed_deliveries_of_some_types_are_replayed(partner: Partner) -> 
     assert partner.row(delivered).state == "DELIVERED"
     assert replayed(partner, onlyFailed=True)["replayed"] == 1
     assert len(partner.rows()) == 3
+
+
+@pytest.mark.parametrize("body", [{}, {"onlyFailed": True}, {"types": ["ping"]}], ids=["all", "failed", "pings"])
+def test_ping_is_not_replayed_with_a_range(partner: Partner, body: dict[str, Any]) -> None:
+    ping = partner.delivery(partner.event(NOON, "ping", interview_id=None), "FAILED")
+    failed = partner.delivery(partner.event(NOON), "FAILED")
+    assert replayed(partner, **body)["replayed"] == (0 if "types" in body else 1)
+    assert (partner.row(ping).state, partner.row(ping).is_replay) == ("FAILED", False)
+    assert partner.row(failed).is_replay is ("types" not in body)
 
 
 @does_not("F7-6")

@@ -272,6 +272,7 @@ def test_failed_deliveries_of_a_range_are_replayed(operator: httpx.Client, tenan
     old = a_delivery(tenant, webhook_id, at=now - timedelta(days=3))
     failed = a_delivery(tenant, webhook_id, at=now - timedelta(hours=3))
     a_delivery(tenant, webhook_id, "DELIVERED", at=now - timedelta(hours=2))
+    ping = a_delivery(tenant, webhook_id, type="ping", at=now - timedelta(hours=2))
     since, until = (f"{now - timedelta(hours=each):%Y-%m-%dT%H:%M:%SZ}" for each in (4, 1))
     address = _act("replay-failed", webhook_id, f"&since={since}&until={until}")
     shown = words(operator.get(address))
@@ -281,6 +282,7 @@ def test_failed_deliveries_of_a_range_are_replayed(operator: httpx.Client, tenan
     rows = tenant.ask("SELECT event_id, state, is_replay FROM webhook_deliveries ORDER BY place")
     assert [tuple(each) for each in rows[:2]] == [(old, "FAILED", False), (failed, "WAITING", True)]
     assert tuple(rows[2])[1:] == ("DELIVERED", False)
+    assert tuple(rows[3]) == (ping, "FAILED", False)
     [act] = Acts(database).newest(AuditFilter(concerns=webhook_id), None, 5)
     assert (act.verb, act.reason, act.after["count"]) == ("webhook.replay", "their outage", 1)
     assert "Nothing is sent again." in words(operator.get(address))
