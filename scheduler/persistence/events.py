@@ -31,6 +31,7 @@ _MOST_READ = 5_000
 
 _NUMBERED_WITHIN = timedelta(minutes=1)
 """Longer than a transaction: events whose times differ by more are numbered in the order of their times."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _FAILED = key_of(WEBHOOK_DELIVERIES, "FAILED")
 
@@ -64,8 +65,13 @@ _NUMBER = text(
                row_number() OVER (PARTITION BY t.interview_id ORDER BY t.entry) AS nth,
                count(*) OVER (PARTITION BY t.interview_id) AS new
         FROM taken t
+    ), risen AS MATERIALIZED (
+        SELECT setval('event_places', :lowest) FROM event_places s
+        WHERE s.last_value < :lowest AND EXISTS (SELECT FROM taken)
     ), placed AS MATERIALIZED (
         SELECT o.id, nextval('event_places') AS place FROM (SELECT t.id FROM taken t ORDER BY t.entry) o
+        -- Always true: it has the sequence raised before the first place is taken.
+        WHERE (SELECT count(*) FROM risen) < 2
     ), last AS (
         INSERT INTO interview_sequences AS s (interview_id, last)
         SELECT t.interview_id, count(*) FROM taken t
@@ -185,12 +191,12 @@ class Events(Store):
     def number(self, limit: int, now: datetime) -> Numbered | None:
         """Give up to `limit` events their places and sequences, and make their deliveries, which are due now.
 
-        In the order in which they were written, which for each attempt is that of its history. None: another
-        transaction does it.
+        In the order in which they were written, which for each attempt is that of its history. Places rise with the
+        clock, and go on rising if the clock is set back. None: another transaction does it.
         """
         if not self._connection.execute(_TRY_LOCK, {"lock": _LOCK}).scalar_one():
             return None
-        counts = self._connection.execute(_NUMBER, {"limit": limit, "now": now}).one()
+        counts = self._connection.execute(_NUMBER, {"limit": limit, "now": now, "lowest": _lowest_place(now)}).one()
         return Numbered(events=counts.events, deliveries=counts.deliveries)
 
     def page_of_company(
@@ -245,6 +251,15 @@ class Events(Store):
         if failed:
             self._connection.write(ADD_TALLY, _FAILED, (_FAILED, Amount(n=failed)))
         return self._connection.execute(delete(events).where(among(events.c.id, ids))).rowcount
+
+
+def _lowest_place(now: datetime) -> int:
+    """Return the place below the next one at the least: microseconds since 1970.
+
+    A restored database has forgotten the places that were given after its backup, and a reader may have read up to
+    them. No installation numbers a million events a second, so all places of the past are lower.
+    """
+    return (now - _EPOCH) // timedelta(microseconds=1)
 
 
 def place_range(since: datetime | None, until: datetime | None) -> Mapping[str, UUID | None]:

@@ -571,6 +571,19 @@ def test_event_of_a_late_commit_gets_a_later_place(read: Tenant, numbering: Numb
     assert found.type is EventType.ATTEMPT_CANCELLED
 
 
+def test_places_rise_with_the_clock_and_never_fall(read: Tenant, numbering: NumberEvents, now: TestClock) -> None:
+    for change in (timedelta(0), timedelta(hours=1), timedelta(minutes=-30)):
+        now.instant += change
+        a_pending_attempt(read)
+        a_pending_attempt(read)
+        numbering.all()
+    rows, an_hour = numbered(read), 3_600_000_000
+    assert [row.entry for row in rows] == sorted(row.entry for row in rows)
+    before, later, set_back = rows[:4], rows[4:8], rows[8:]
+    assert later[0].place - before[-1].place > an_hour * 0.99
+    assert 0 < set_back[0].place - later[-1].place < an_hour * 0.01
+
+
 def test_several_numberers_and_writers_leave_no_gap(read: Tenant, numbering: NumberEvents) -> None:
     """Each interview's sequence rises by one, places are unique, and rise with the sequence."""
     attempts = [a_placed_attempt(read) for _ in range(8)]

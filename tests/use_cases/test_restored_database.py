@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -15,10 +16,11 @@ from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, with_driver
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import Tenant, a_claimed_attempt, a_pending_attempt, a_tenant
+from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_tenant
 from tests.support.dumps import dump, restore
 
 CHANGED = "ALARM: DATABASE_CHANGED"
@@ -144,6 +146,30 @@ def test_dump_restored_into_a_new_database_stops_dialling(installation: Installa
     assert not installation.claims()
     Pauses(installation.tenant.database, installation.tenant.now).resume(None)
     assert installation.claims()
+
+
+def test_events_after_a_restore_follow_those_it_forgot(
+    installation: Installation, tmp_path: Path, now: TestClock
+) -> None:
+    """A partner that continues after the last place that it has read misses no event of the time after the restore."""
+
+    def last_place(events: int) -> int:
+        tenant = installation.tenant
+        for _ in range(events):
+            row = {"id": uuid4(), "company_id": tenant.company_id, "type": "company.paused"}
+            tenant.insert("events", **row, occurred_at=now(), data="{}")
+        NumberEvents(tenant.database, RecordingHints(), now).all()
+        [[place]] = tenant.ask("SELECT max(place) FROM events")
+        return int(place)
+
+    last_place(1)
+    dump(installation.url, tmp_path / "dump")
+    read = last_place(300)
+    now.move(timedelta(minutes=1))
+    restored = installation.server.create()
+    restore(installation.server.url_of(restored), tmp_path / "dump")
+    installation.reopen(restored)
+    assert last_place(1) > read
 
 
 def test_dump_restored_over_its_own_database_stops_dialling(installation: Installation, tmp_path: Path) -> None:
