@@ -1,6 +1,6 @@
 """Attempts in lists for operators. Each list reads a bounded number of rows by an index, however many there are."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
@@ -313,7 +313,7 @@ def _by_due_time(scan: Select[Any], after: Place | None, bounds: Bounds) -> Sele
     if after is not None:
         # The first condition is for the index.
         scan = scan.where(a.due_at >= after.at, tuple_(a.due_at, a.id) > _given(after.at, after.attempt_id))
-    return _numbered(scan.order_by(a.due_at, a.id), (a.due_at.asc(), a.id.asc()), bounds)
+    return _numbered(scan, _earliest_first, bounds)
 
 
 def _newest(after: Place | None, bounds: Bounds) -> Select[Any]:
@@ -324,14 +324,27 @@ def _newest(after: Place | None, bounds: Bounds) -> Select[Any]:
     )
     if after is not None:
         scan = scan.where(a.id < after.attempt_id)
-    return _numbered(scan.order_by(a.id.desc()), (a.id.desc(),), bounds)
+    return _numbered(scan, _newest_first, bounds)
 
 
-def _numbered(scan: Select[Any], order: Collection[ColumnElement[Any]], bounds: Bounds) -> Select[Any]:
-    """Return the matching rows of the scan and its last row, in its order."""
-    place = func.row_number().over(order_by=list(order)).label("place")
-    rows = scan.add_columns(place).limit(bounds.scanned).subquery("scanned")
-    return select(rows).where(or_(rows.c.matches, rows.c.place == bounds.scanned)).order_by(rows.c.place)
+_Order = Callable[[FromClause], Sequence[ColumnElement[Any]]]
+"""Returns the order of a list, by columns of the table or of a subquery that has them."""
+
+
+def _earliest_first(of: FromClause) -> Sequence[ColumnElement[Any]]:
+    return (of.c.due_at.asc(), of.c.id.asc())
+
+
+def _newest_first(of: FromClause) -> Sequence[ColumnElement[Any]]:
+    return (of.c.id.desc(),)
+
+
+def _numbered(scan: Select[Any], order: _Order, bounds: Bounds) -> Select[Any]:
+    """Return the matching rows of the scan and its last row, in this order."""
+    place = func.row_number().over(order_by=order(attempts)).label("place")
+    rows = scan.add_columns(place).order_by(*order(attempts)).limit(bounds.scanned).subquery("scanned")
+    # Not by the place: PostgreSQL does not know that it is in this order, and would read all rows to sort them.
+    return select(rows).where(or_(rows.c.matches, rows.c.place == bounds.scanned)).order_by(*order(rows))
 
 
 def _of_company(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Select[Any]:
@@ -354,7 +367,8 @@ def _of_company(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Sel
         )
         .select_from(rows.outerjoin(found, true()))
         .where(or_(found.c.id.is_not(None), rows.c.place == bounds.scanned))
-        .order_by(rows.c.place, found.c.id.desc())
+        # Not by the place, as in `_numbered`.
+        .order_by(rows.c.created_at.desc(), rows.c.id.desc(), found.c.id.desc())
     )
 
 
@@ -376,7 +390,7 @@ def _ended(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Select[A
         )
         .select_from(rows.outerjoin(found, true()))
         .where(or_(found.c.id.is_not(None), rows.c.place == bounds.scanned))
-        .order_by(rows.c.place)
+        .order_by(rows.c.id.desc())
     )
 
 

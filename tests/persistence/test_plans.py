@@ -269,6 +269,28 @@ def test_list_of_attempts_reads_an_index(big: Big, name: str, of: str) -> None:
         assert rows_read(big.console, big.console.reading(), lambda s: part(s, after)) <= 4 * A_PAGE.scanned
 
 
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        *(
+            (name, of)
+            for name in ("all", "waiting", "pending in a range", "finished")
+            for of in ("all companies", "one")
+        ),
+        ("finished in a range", "one"),
+    ],
+)
+def test_full_page_of_attempts_ends_its_search(big: Big, name: str, of: str) -> None:
+    """Each row matches, so the search looks at no more of them than the page shows, although it may."""
+    only = replace(ATTEMPT_LISTS[name], company_id=big.one.company_id if of == "one" else None)
+    bounds = Bounds(limit=50, scanned=COUNT_OF_OTHER)
+
+    def act(stores: Stores) -> None:
+        assert len(stores.attempt_lists.part(only, None, bounds, NOON).attempts) == bounds.limit
+
+    assert rows_read(big.console, big.console.reading(), act) <= 4 * bounds.limit
+
+
 @pytest.mark.parametrize("rule", [None, PACE])
 def test_due_attempts_are_listed_by_an_index(big: Big, rule: str | None) -> None:
     """As many are read as are counted: the rule of each is known only then."""

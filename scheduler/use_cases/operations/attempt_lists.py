@@ -12,7 +12,7 @@ from scheduler.persistence.attempt_lists import Bounds, PartCounts
 from scheduler.persistence.database import Database
 
 PAGE_SIZE = 50
-SCANNED = 20_000
+SCANNED = 5_000
 """Attempts or events that a page looks at, if its filter has no index."""
 INTERVIEWS_SCANNED = 2_000
 """Interviews of one company whose attempts a page looks at."""
