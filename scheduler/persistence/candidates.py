@@ -10,11 +10,13 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Select,
+    Text,
     Uuid,
     any_,
     cast,
     delete,
     func,
+    literal,
     or_,
     select,
     text,
@@ -49,6 +51,8 @@ _INTERVIEW_COUNT = (
     .label("interview_count")
 )
 _NAME = candidates.c.first_name + " " + candidates.c.last_name
+_SHORTEST_INDEXED = 3
+"""Letters of a text that the index of the search finds. A shorter one is compared with the rows of the list."""
 _FROM_OTHER_TABLES = frozenset({"job_ids", "interview_count"})
 
 
@@ -149,15 +153,16 @@ class Candidates(KeysetStore):
         if search is None:
             return self._page(_candidate, query, candidates, requested)
         found = func.candidates_found(company_id, search, COUNTED_UP_TO + 1).column_valued("found")
-        count = self._count(select(func.count(found)))
+        counted = select(func.count(found).label("n"), cast(func.array_agg(found), Text).label("ids"))
+        count, ids = self._connection.execute(counted).one()
         if count > COUNTED_UP_TO:
             # So frequent that the newest candidates contain a page of them. For ILIKE, PostgreSQL would expect few, and
             # read and sort all candidates of the company.
             query = query.where(_contains(search))
         else:
-            # As an array, which is found once. For IN, PostgreSQL may compare each candidate with each id: without
-            # statistics it expects one candidate.
-            query = query.where(candidates.c.id == any_(func.array(select(found).scalar_subquery())))
+            # As an array of unknown length. If PostgreSQL knew that it is long, it might read the newest candidates up
+            # to a page of these, which may be the oldest. For IN, it may compare each candidate with each id.
+            query = query.where(candidates.c.id == any_(func.array(select(_unnested(ids)).scalar_subquery())))
         is_narrowed = only != CandidateFilter(search=search)
         return self._page(_candidate, query, candidates, requested, counted=None if is_narrowed else count)
 
@@ -206,7 +211,7 @@ class Candidates(KeysetStore):
             ids = self._few(of_job)
             if ids is not None:
                 return ids
-        if filters.search is None:
+        if filters.search is None or len(filters.search) < _SHORTEST_INDEXED:
             return None
         found = func.candidates_found(company_id, filters.search, NARROW + 1).column_valued("found")
         return self._few(select(found))
@@ -233,6 +238,11 @@ class Candidates(KeysetStore):
 
 
 _INSTANTS = ((SortField.CREATED_AT, candidates.c.created_at), (SortField.UPDATED_AT, candidates.c.updated_at))
+
+
+def _unnested(ids: str | None) -> ColumnElement[UUID]:
+    """Return the ids of an array that PostgreSQL has sent as text. Reading each of ten thousand would take long."""
+    return func.unnest(cast(literal(ids or "{}", Text), ARRAY(Uuid)))
 
 
 def _contains(search: str) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     SelectBase,
     Table,
+    any_,
     func,
     literal,
     select,
@@ -219,7 +220,11 @@ class Store:
         """
         newest_first = query.order_by(table.c.created_at.desc(), table.c.id.desc())
         # One row more than asked for: it tells if another page follows, without a count.
-        page = newest_first.limit(requested.limit + 1).offset(requested.offset)
+        page = newest_first.limit(requested.limit + 1)
+        if requested.offset:
+            # Their ids first: PostgreSQL computes all columns of the rows before a page, too, and some are queries.
+            before = page.with_only_columns(table.c.id, maintain_column_froms=True).offset(requested.offset)
+            page = newest_first.where(table.c.id == any_(func.array(before.correlate(None).scalar_subquery())))
         is_past_end = counted is not None and counted <= min(requested.offset, COUNTED_UP_TO)
         rows = [] if is_past_end else list(self._connection.execute(page))
         shown, seen = rows[: requested.limit], requested.offset + len(rows)

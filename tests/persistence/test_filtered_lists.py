@@ -141,6 +141,7 @@ FULL: dict[str, List] = {
     "accepted candidates updated since": candidates(
         asked(OLDEST_CHANGE, updated=since(LONG_AGO)), statuses={CandidateStatus.ACCEPTED}
     ),
+    "candidates with a letter": candidates(asked(OLDEST), search="@"),
     "frequent names created before": candidates(asked(created=until(LONG_AGO)), search="example"),
     "jobs updated since": jobs(asked(OLDEST_CHANGE, updated=since(NOON - timedelta(hours=1)))),
     "closed jobs created before": jobs(asked(created=until(NOON - timedelta(minutes=9))), statuses={JobStatus.CLOSED}),
@@ -167,6 +168,8 @@ SPARSE: dict[str, List] = {
     "candidates of an external id": candidates(asked(OLDEST_CHANGE), external_id="ats-4711"),
     "jobs of an external id": jobs(asked(OLDEST_CHANGE), external_id="ats-4711"),
     "candidates with a rare name": candidates(asked(OLDEST), search="123@example"),
+    "candidates with two rare letters": candidates(asked(OLDEST), search="qz"),
+    "candidates with a name that nobody has": candidates(asked(OLDEST), search="example ada"),
     "candidates of a job": candidates(asked(OLDEST), job_id=NO_ID),
     "rejected candidates updated since": candidates(
         asked(OLDEST_CHANGE, updated=since(LONG_AGO)), statuses={CandidateStatus.REJECTED}

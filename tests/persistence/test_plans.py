@@ -211,6 +211,17 @@ def test_first_page_of_a_list_is_read_by_an_index(big: Big, name: str, kind: Key
 
 
 @pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
+def test_late_page_reads_other_tables_only_for_its_rows(big: Big, kind: KeyKind) -> None:
+    """Jobs and interviews of the candidates on earlier pages are not counted."""
+
+    def act(stores: Stores) -> None:
+        page = stores.candidates.page(big.one.company_id, Slice(page=500, limit=20), CandidateFilter())
+        assert len(page.items) == page.asked.limit
+
+    assert rows_read(big.api, big.api.reading(big.principal(kind)), act, frozenset({"interviews"})) <= 21
+
+
+@pytest.mark.parametrize("kind", [KeyKind.REGULAR, KeyKind.ATS])
 def test_first_page_of_companies_reads_no_big_table(big: Big, kind: KeyKind) -> None:
     principal = big.principal(kind)
     assert rows_read(big.api, big.api.reading(principal), lambda s: s.companies.page(principal, FIRST)) == 0
@@ -445,20 +456,30 @@ def test_new_rows_are_summarised_whatever_their_state(big: Big) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "is_index_read"),
+    ("part", "most", "is_index_read"),
     [
-        pytest.param(50, False, id="the newest candidates suffice"),
-        pytest.param(500, True, id="older ones are needed"),
+        pytest.param("vrba", 50, False, id="the newest candidates suffice"),
+        pytest.param("vrba", 500, True, id="older ones are needed"),
+        pytest.param("marek", 1_000, False, id="the newest 4,500 suffice"),
+        pytest.param("marek", 5_000, True, id="all are needed"),
     ],
 )
-def test_search_reads_its_index_for_older_candidates(mixed: Mixed, most: int, is_index_read: bool) -> None:
-    """Three quarters of the newest 100 candidates match, but only 75 of the newest 1,000."""
-    values = {"company": mixed.other.company_id, "part": "vrba", "most": most}
+def test_search_reads_its_index_for_older_candidates(mixed: Mixed, part: str, most: int, is_index_read: bool) -> None:
+    """Three quarters of the newest 100 are called Vrba, but only 75 of the newest 1,000. A third is called Marek."""
+    values = {"company": mixed.other.company_id, "part": part, "most": most}
     with mixed.api.reading(mixed.other) as stores:
         before = _scans_of_search_index(stores)
         found = stores.connection.execute(text(_FIND), values).scalars()
         assert bool(_scans_of_search_index(stores) - before) is is_index_read
     assert len(set(found)) == most
+
+
+def test_search_for_a_long_text_reads_few_pages(big: Big) -> None:
+    """All addresses have the letters of the domain. Looking up each three of them took 242 pages, now it takes 149."""
+    assert _found(big.api, big.principal(KeyKind.REGULAR), "4711@example.com") == len(
+        ("4711", "14711", "24711", "34711")
+    )
+    assert _pages_read(big.api, big.principal(KeyKind.REGULAR), "4711@example.com") <= 190
 
 
 def _scans_of_search_index(stores: Stores) -> int:
