@@ -42,7 +42,7 @@ from scheduler.local.system import Options, System
 from scheduler.persistence.database import Database
 from scheduler.setting_secrets import DEVELOPMENT_PEPPER
 from scheduler.settings import Settings
-from tests.benchmarks import celery_eta, cloned_calls, console_pages, partners
+from tests.benchmarks import celery_eta, cloned_calls, console_pages, lists, partners
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.lock_conflicts import LockConflicts
 from tests.benchmarks.minimal_carrier import ACCOUNT_SID, AUTH_TOKEN
@@ -463,6 +463,19 @@ def batch(count: int) -> Callable[[Callable[[str], None]], Row]:
     return measure
 
 
+def lists_of(count: int) -> Callable[[Callable[[str], None]], Row]:
+    """Read each list of the API and of the console with each filter, beside `count` interviews of a company."""
+
+    def measure(progress: Callable[[str], None]) -> Row:
+        with running(callbacks=False, progress=progress) as bench:
+            assert bench.system.running is not None
+            assert bench.system.postgres is not None
+            now = lists.fill(bench.system.running, bench.system.postgres.url, count, progress)
+            return lists.measure(bench.system.running, bench.connection, now, count, progress)
+
+    return measure
+
+
 def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]], Row]]]:
     """Return the measurements of each part, by the names of the table."""
     return {
@@ -479,6 +492,7 @@ def parts(pending: int) -> dict[str, dict[str, Callable[[Callable[[str], None]],
         "webhooks": {"10/s, four callbacks, two receivers of which one is dead": webhooks(10, seconds=30)},
         "batch": {"batch of 10,000": batch(10_000)},
         "backlog": {f"{pending:,} pending": backlog(pending)},
+        "lists": {f"lists of {pending:,} interviews": lists_of(pending)},
     }
 
 
@@ -492,6 +506,7 @@ _TAKES = {
     "webhooks": "1 minute",
     "batch": "2 minutes",
     "backlog": "grows with --pending",
+    "lists": "grows with --pending",
 }
 """About how long each part takes."""
 _BURST, _ETA = "burst of 5,000, no callbacks", "Celery ETA, burst of 5,000"
@@ -523,7 +538,9 @@ def main() -> None:
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", default="eta,burst,steady,intake,idle", help="names of parts, or all; see --list")
-    parser.add_argument("--pending", type=int, default=1_000_000, help="pending calls of the part backlog")
+    parser.add_argument(
+        "--pending", type=int, default=1_000_000, help="pending calls of the part backlog, interviews of the part lists"
+    )
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--against", type=Path, help="compare with the results in this file")
     parser.add_argument("--list", action="store_true", help="list the parts and exit")
