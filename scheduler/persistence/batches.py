@@ -54,7 +54,8 @@ _IS_ONE_DUE = text(
 )
 _TAKE_ITEMS = text("""
     SELECT i.index, i.body FROM batch_items i
-    WHERE i.batch_id = :batch_id AND i.index = ANY (CAST(:indexes AS int[])) AND i.state = 'WAITING'
+    WHERE i.batch_id = :batch_id AND i.index = ANY (CAST(:indexes AS int[]))
+      AND i.state = 'WAITING'  -- guard: item_once
     ORDER BY i.index
     FOR NO KEY UPDATE
 """)
@@ -78,7 +79,8 @@ _CANCEL_WAITING = text("""
 """)
 _INTERVIEWS_TO_CANCEL = text("""
     SELECT i.index, i.interview_id FROM batch_items i
-    WHERE i.batch_id = :batch_id AND i.state = 'APPLIED' AND i.index > :after AND NOT i.existed
+    WHERE i.batch_id = :batch_id AND i.state = 'APPLIED' AND i.index > :after
+      AND NOT i.existed  -- guard: item_existed
     ORDER BY i.index
     LIMIT :limit
 """)
@@ -146,7 +148,10 @@ class Batches(KeysetStore):
 
     def lock(self, company_id: UUID, batch_id: UUID) -> Batch | None:
         """Lock the batch: none of its items is being applied until we commit."""
-        query = select(*_COLUMNS).where(batches.c.id == batch_id, batches.c.company_id == company_id)
+        query = select(*_COLUMNS).where(
+            batches.c.id == batch_id,
+            batches.c.company_id == company_id,  # guard: batch_company
+        )
         return self._one(_batch, query.with_for_update(key_share=True))
 
     def lock_free(self, batch_id: UUID) -> Batch | None:

@@ -44,7 +44,7 @@ _INSERT = "INSERT INTO events SELECT * FROM kept_events(CAST(%(rows)s AS json))"
 
 _IS_WANTED = """
     CASE n.type
-        WHEN 'ping' THEN false
+        WHEN 'ping' THEN false  -- guard: own_ping
         WHEN 'endpoint.disabled' THEN w.principal_id = n.ats_principal_id AND w.id::text <> n.data ->> 'webhookId'
         ELSE coalesce(w.company_id = n.company_id, w.principal_id = n.ats_principal_id)
     END
@@ -194,7 +194,7 @@ class Events(Store):
         In the order in which they were written, which for each attempt is that of its history. Places rise with the
         clock, and go on rising if the clock is set back. None: another transaction does it.
         """
-        if not self._connection.execute(_TRY_LOCK, {"lock": _LOCK}).scalar_one():
+        if not self._connection.execute(_TRY_LOCK, {"lock": _LOCK}).scalar_one():  # guard: one_numberer
             return None
         counts = self._connection.execute(_NUMBER, {"limit": limit, "now": now, "lowest": _lowest_place(now)}).one()
         return Numbered(events=counts.events, deliveries=counts.deliveries)

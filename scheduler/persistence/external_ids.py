@@ -42,7 +42,7 @@ class ExternalIds(Store):
         Called before any resource is locked, and before the resources with these ids are looked up. A statement that
         waits for a lock would return the rows as of before the wait.
         """
-        self._connection.execute(_LOCK_ALL, _values(named))
+        self._connection.execute(_LOCK_ALL, _values(named))  # guard: external_lock
 
     def find_all(self, named: Collection[ExternalId]) -> Mapping[ExternalId, Identified]:
         """Return the present resources with these external ids."""

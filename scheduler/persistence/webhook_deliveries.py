@@ -30,14 +30,17 @@ LEASE = timedelta(seconds=60)
 """Longer than a try and its record take. After it, another process sends the message again."""
 
 # The rule is `rules.webhook_order`. A lease that ends later than any new one was written by a wrong clock.
-_IS_SENDABLE = """
-    d.state = 'WAITING' AND d.send_at <= :now
-    AND (d.lease_until IS NULL OR d.lease_until <= :now OR d.lease_until > :latest_lease)
-    AND (d.is_replay OR NOT EXISTS (
+_IS_IN_TURN = """
+    (d.is_replay OR NOT EXISTS (
         SELECT FROM webhook_deliveries b
         WHERE b.endpoint_id = d.endpoint_id AND b.interview_id = d.interview_id AND b.sequence < d.sequence
           AND b.state = 'WAITING' AND NOT b.is_replay
           AND (b.first_failed_at IS NULL OR b.first_failed_at > :failed_since)))
+"""
+_IS_SENDABLE = f"""
+    d.state = 'WAITING' AND d.send_at <= :now
+    AND (d.lease_until IS NULL OR d.lease_until <= :now OR d.lease_until > :latest_lease)  -- guard: hook_lease
+    AND {_IS_IN_TURN}  -- guard: hook_order
 """
 _IN_FLIGHT = """
     SELECT count(*) FROM webhook_deliveries f
@@ -108,9 +111,10 @@ _LOCK_ENDPOINTS = text(f"""
     FOR NO KEY UPDATE OF w
 """)  # noqa: S608 - as above
 _LOCK_CLAIMED = text(f"""
-    SELECT d.claim, d.event_id, d.endpoint_id, d.state, d.is_replay, d.tries, d.send_at, d.first_failed_at, e.type
+    SELECT g.claim, d.event_id, d.endpoint_id, d.state, d.is_replay, d.tries, d.send_at, d.first_failed_at, e.type
     FROM {_CLAIMS} g
-    JOIN webhook_deliveries d ON d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id AND d.claim = g.claim
+    JOIN webhook_deliveries d ON d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id
+        AND d.claim = g.claim  -- guard: hook_stale
     JOIN events e ON e.id = d.event_id
     WHERE d.state = 'WAITING'
     ORDER BY d.endpoint_id, d.event_id

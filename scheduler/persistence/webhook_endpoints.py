@@ -191,7 +191,10 @@ class WebhookEndpoints(Store):
 
 
 def _of_principal(principal_id: UUID) -> Select[Any]:
-    return _READ.where(_w.principal_id == principal_id, _IS_LISTED)
+    return _READ.where(
+        _w.principal_id == principal_id,  # guard: hook_owner
+        _IS_LISTED,
+    )
 
 
 def _arrays(columns: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _RECEIVER = text(
     """
     SELECT w.id, w.principal_id, w.company_id, w.events, {in_order} FROM webhook_endpoints w
     WHERE w.id = :id AND w.disabled_cause IS DISTINCT FROM 'DELETED'
-      AND (CAST(:principal AS uuid) IS NULL OR w.principal_id = CAST(:principal AS uuid))
+      AND (CAST(:principal AS uuid) IS NULL OR w.principal_id = CAST(:principal AS uuid))  -- guard: delivery_owner
 """.replace("{in_order}", IN_ORDER)
 )
 
@@ -69,7 +69,8 @@ _REPLAY_ONE = text("""
         tries = CASE WHEN d.state = 'WAITING' THEN d.tries ELSE 0 END,
         first_failed_at = CASE WHEN d.state = 'WAITING' THEN d.first_failed_at END,
         claim = NULL, lease_until = NULL, finished_at = NULL
-    WHERE d.endpoint_id = :endpoint AND d.event_id = :event AND (d.claim IS NULL OR d.state <> 'WAITING')
+    WHERE d.endpoint_id = :endpoint AND d.event_id = :event
+      AND (d.claim IS NULL OR d.state <> 'WAITING')  -- guard: replay_claimed
 """)
 _IS_DELIVERY = text("SELECT 1 FROM webhook_deliveries d WHERE d.endpoint_id = :endpoint AND d.event_id = :event")
 

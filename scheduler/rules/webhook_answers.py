@@ -58,6 +58,6 @@ def _error_kind(status: int) -> ErrorKind | None:
         return None
     if status in _REDIRECTS:
         return ErrorKind.REDIRECT
-    if status == _GONE:
+    if status == _GONE:  # guard: hook_gone
         return ErrorKind.GONE
     return ErrorKind.THROTTLED if status in _THROTTLED else ErrorKind.HTTP_ERROR

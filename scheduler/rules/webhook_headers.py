@@ -20,7 +20,7 @@ def name_fault(name: str) -> tuple[str, str] | None:
     """Return the code and message of the error of a header's name, or None."""
     if not 1 <= len(name) <= LONGEST_NAME or not _NAME.fullmatch(name):
         return "INVALID_HEADER_NAME", f"A header's name has 1 to {LONGEST_NAME} letters, digits and hyphens."
-    if name.lower().startswith(_OURS) or name.lower() in _OURS_EXACTLY:
+    if name.lower().startswith(_OURS) or name.lower() in _OURS_EXACTLY:  # guard: hook_header
         return "HEADER_NOT_SETTABLE", "This header is set by Duecall or by HTTP itself; use another name."
     return None
 

@@ -37,7 +37,7 @@ def not_sent(delivery: Delivery, now: datetime) -> Delivery:
 
 def circuit_after(circuit: Circuit, delivery: Delivery, answer: WebhookAnswer, now: datetime) -> Circuit:
     """Return the circuit of the endpoint after a try."""
-    if delivery.is_apart:
+    if delivery.is_apart:  # guard: replay_circuit
         return circuit
     match answer.outcome:
         case Outcome.DELIVERED:

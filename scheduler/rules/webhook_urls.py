@@ -27,7 +27,7 @@ def fault(url: str, *, https_only: bool) -> tuple[str, str] | None:
         parts = urlsplit(url)
     except ValueError:
         return "INVALID_HOST", _INVALID_HOST
-    if parts.scheme.lower() not in ({"https"} if https_only else {"https", "http"}):
+    if parts.scheme.lower() not in ({"https"} if https_only else {"https", "http"}):  # guard: hook_https
         return "HTTPS_REQUIRED", "The URL must begin with https://."
     if "@" in parts.netloc:
         return "USERINFO_NOT_ALLOWED", "Remove user and password from the URL; send a header instead."
@@ -36,7 +36,9 @@ def fault(url: str, *, https_only: bool) -> tuple[str, str] | None:
     netloc = _NETLOC.fullmatch(parts.netloc.lower())
     if netloc is None or not (netloc["host"].startswith("[") or _NAME.fullmatch(netloc["host"])):
         return "INVALID_HOST", _INVALID_HOST
-    if netloc["port"] is not None and not _is_allowed(int(netloc["port"]), parts.scheme.lower()):
+    if netloc["port"] is not None and not _is_allowed(  # guard: hook_port
+        int(netloc["port"]), parts.scheme.lower()
+    ):
         return "PORT_NOT_ALLOWED", f"The port must be {HTTPS_PORT}, or {LOWEST_PORT} or higher."
     return None
 

@@ -119,7 +119,7 @@ class ApplyBatches:
         """Apply those of these items that wait, unless another worker has the batch. Nothing is left to do alone."""
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             batch = stores.batches.lock_free(batch_id)
-            if batch is None or batch.state not in _GOING_ON:
+            if batch is None or batch.state not in _GOING_ON:  # guard: batch_stopped
                 return ()
             items = stores.batches.lock_items(batch_id, indexes)
             commands = [_command(batch, each) for each in items]
@@ -158,7 +158,7 @@ class ApplyBatches:
         with self._database.transaction() as stores:
             batch = stores.batches.lock_free(batch_id)
             # If it was paused since, its state would become RUNNING again.
-            if batch is None or batch.state not in _GOING_ON:
+            if batch is None or batch.state not in _GOING_ON:  # guard: batch_paused
                 return
             now = stores.instant(self._now)
             failures = stores.batches.count_failure(batch_id, index)
@@ -232,9 +232,10 @@ def cancel_interviews(stores: Stores, batch: Batch, now: datetime) -> Batch:
     with stores.connection.together():
         for attempt in attempts:
             if attempt.state is AttemptState.PENDING:
-                stores.attempts.save(attempt, Cancelled(reason=Reason.CANCELLED_BY_USER, note=_NOTE), actor, now)
+                cancelled = Cancelled(reason=Reason.CANCELLED_BY_USER, note=_NOTE)
+                stores.attempts.save(attempt, cancelled, actor, now)  # guard: batch_cancel
         for interview in scheduled:
-            stores.interviews.set_status(interview, InterviewStatus.CANCELLED, now)
+            stores.interviews.set_status(interview, InterviewStatus.CANCELLED, now)  # guard: batch_no_more
     if some:
         stores.batches.cancelled_to(batch.id, some[-1][0])
     if len(some) < _CANCELLED_A_TRANSACTION:

@@ -44,6 +44,10 @@ def body_of(
         "timestamp": occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "deliveryId": delivery_id,
         "sequence": sequence,
-        "data": {name: value for name, value in data.items() if name in DATA_FIELDS},
+        "data": {
+            name: value
+            for name, value in data.items()
+            if name in DATA_FIELDS  # guard: data_fields
+        },
     }
     return json.dumps(content, separators=(",", ":"))

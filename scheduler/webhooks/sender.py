@@ -68,7 +68,9 @@ class WebhookSender:
 
     def post(self, request: WebhookRequest) -> WebhookAnswer:
         """Send the message once. Never raises for what the receiver or the network does."""
-        if self._to_partners and webhook_urls.fault(request.url, https_only=not self._in_development):
+        if self._to_partners and webhook_urls.fault(  # guard: hook_url
+            request.url, https_only=not self._in_development
+        ):
             return no_answer(ErrorKind.URL_FORBIDDEN)
         headers = _headers(request)
         with _Exchange(self._deadline_s) as exchange:
@@ -100,9 +102,10 @@ class WebhookSender:
             adapter.close()
 
     def _adapter(self, url: str) -> HTTPAdapter:
-        if not self._to_partners:
-            return _Adapter(self._context)
-        return _FilteringAdapter(self._context, is_https=url.startswith("https:"), allow_loopback=self._in_development)
+        if self._to_partners:  # guard: hook_address
+            is_https = url.startswith("https:")
+            return _FilteringAdapter(self._context, is_https=is_https, allow_loopback=self._in_development)
+        return _Adapter(self._context)
 
 
 def _headers(request: WebhookRequest) -> Mapping[str, str]:
@@ -233,7 +236,9 @@ class _FilteringAdapter(_Adapter, IPFilterAdapter):
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
         # The address that the base has chosen and will connect to.
         address = ip_address(host["host"].strip("[]"))
-        if isinstance(address, IPv6Address) and not address.is_loopback and address not in _GLOBAL_UNICAST:
+        if isinstance(address, IPv6Address) and not (  # guard: hook_address_v6
+            address.is_loopback or address in _GLOBAL_UNICAST
+        ):
             raise InvalidIPAddress(address)
         return host, pool
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.rules import webhook_headers, webhook_urls
+from tests.architecture.guards import guards
 
 LONG_NAME = ".".join(["a" * 63] * 3) + "." + "b" * 61
 
@@ -40,10 +41,10 @@ def test_usual_url_is_taken(url: str) -> None:
         ("", "INVALID_URL"),
         ("hooks.example.com", "HTTPS_REQUIRED"),
         ("//hooks.example.com", "HTTPS_REQUIRED"),
-        ("http://hooks.example.com/", "HTTPS_REQUIRED"),
-        ("ftp://hooks.example.com/", "HTTPS_REQUIRED"),
+        pytest.param("http://hooks.example.com/", "HTTPS_REQUIRED", marks=guards("hook_https")),
+        pytest.param("ftp://hooks.example.com/", "HTTPS_REQUIRED", marks=guards("hook_https")),
         ("file:///etc/passwd", "HTTPS_REQUIRED"),
-        ("gopher://hooks.example.com:6379/_x", "HTTPS_REQUIRED"),
+        pytest.param("gopher://hooks.example.com:6379/_x", "HTTPS_REQUIRED", marks=guards("hook_https")),
         ("https://", "INVALID_HOST"),
         ("https:///path", "INVALID_HOST"),
         ("https:hooks.example.com", "INVALID_HOST"),
@@ -63,11 +64,11 @@ def test_usual_url_is_taken(url: str) -> None:
         ("https://hooks.example.com@127.0.0.1/", "USERINFO_NOT_ALLOWED"),
         ("https://hooks.example.com/#part", "FRAGMENT_NOT_ALLOWED"),
         ("https://hooks.example.com#", "FRAGMENT_NOT_ALLOWED"),
-        ("https://hooks.example.com:0/", "PORT_NOT_ALLOWED"),
-        ("https://hooks.example.com:22/", "PORT_NOT_ALLOWED"),
-        ("https://hooks.example.com:80/", "PORT_NOT_ALLOWED"),
-        ("https://hooks.example.com:1023/", "PORT_NOT_ALLOWED"),
-        ("https://hooks.example.com:65536/", "PORT_NOT_ALLOWED"),
+        pytest.param("https://hooks.example.com:0/", "PORT_NOT_ALLOWED", marks=guards("hook_port")),
+        pytest.param("https://hooks.example.com:22/", "PORT_NOT_ALLOWED", marks=guards("hook_port")),
+        pytest.param("https://hooks.example.com:80/", "PORT_NOT_ALLOWED", marks=guards("hook_port")),
+        pytest.param("https://hooks.example.com:1023/", "PORT_NOT_ALLOWED", marks=guards("hook_port")),
+        pytest.param("https://hooks.example.com:65536/", "PORT_NOT_ALLOWED", marks=guards("hook_port")),
         ("https://hooks.example.com/a b", "INVALID_URL"),
         (" https://hooks.example.com/", "INVALID_URL"),
         ("https://hooks.example.com/\n", "INVALID_URL"),
@@ -120,6 +121,7 @@ def test_usual_header_is_taken(name: str) -> None:
     assert webhook_headers.name_fault(name) is None
 
 
+@guards("hook_header")
 @pytest.mark.parametrize(
     "name",
     [

@@ -29,6 +29,7 @@ from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.wire.batches import Item
+from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_candidate, a_number
 from tests.support.statements import statements_of
@@ -208,6 +209,7 @@ def test_batch_sent_again_creates_only_what_is_missing(tenant: Tenant, batches: 
     assert count(tenant, "interviews") == 3
 
 
+@guards("external_content")
 def test_other_content_of_an_external_id_is_refused(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
     wish = a_wish(tenant, external_id="row")
     batch = stored(batches, tenant, [wish, replace(wish, is_test=True), wish])
@@ -254,6 +256,17 @@ def test_crash_anywhere_leaves_each_item_once(
     bulk.turn()
     assert shown(batches, tenant, batch).applied == 3
     assert (count(tenant, "interviews"), count(tenant, "attempts"), count(tenant, "batches")) == (3, 3, 1)
+
+
+@guards("item_once")
+def test_second_worker_does_not_apply_an_item_again(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
+    """Both have read the same work. The batch goes on, so only the item itself tells that it is applied."""
+    batch = stored(batches, tenant, [a_wish(tenant) for _ in range(2)])
+    for _ in range(2):
+        bulk._apply(batch.id, [0])
+    running = shown(batches, tenant, batch)
+    assert (running.state, running.applied, running.waiting) == (BatchState.RUNNING, 1, 1)
+    assert count(tenant, "interviews") == 1
 
 
 def poison(tenant: Tenant, batch: Batch, index: int) -> None:
@@ -371,6 +384,34 @@ def pause(batches: Batches, tenant: Tenant, batch: Batch) -> Any:
     return batches.pause(write(tenant, CommandKind.PAUSE_BATCH), None, batch.id)
 
 
+@guards("batch_stopped")
+@pytest.mark.parametrize("state", [BatchState.PAUSED, BatchState.CANCELLED])
+def test_worker_stops_for_a_change_since_it_read_its_work(
+    tenant: Tenant, batches: Batches, bulk: ApplyBatches, state: BatchState
+) -> None:
+    batch = stored(batches, tenant, [a_wish(tenant) for _ in range(2)])
+    work = work_of(tenant)
+    if state is BatchState.PAUSED:
+        pause(batches, tenant, batch)
+    else:
+        cancel(batches, tenant, batch)
+    bulk._do(work)
+    assert (shown(batches, tenant, batch).state, count(tenant, "interviews")) == (state, 0)
+
+
+@guards("batch_company")
+def test_key_of_another_company_changes_no_batch(
+    tenant: Tenant, other: Tenant, batches: Batches, bulk: ApplyBatches
+) -> None:
+    batch = stored(batches, tenant, [a_wish(tenant)])
+    for verb in (batches.pause, batches.resume, batches.cancel):
+        refusal = verb(write(other, CommandKind.CANCEL_BATCH), None, batch.id).refusal
+        assert refusal is not None
+        assert refusal.family == "NotFound"
+    bulk.turn()
+    assert shown(batches, tenant, batch).state is BatchState.COMPLETED
+
+
 def test_paused_batch_creates_nothing_until_resumed(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
     batch = stored(batches, tenant, [a_wish(tenant)])
     pause(batches, tenant, batch)
@@ -381,6 +422,7 @@ def test_paused_batch_creates_nothing_until_resumed(tenant: Tenant, batches: Bat
     assert shown(batches, tenant, batch).state is BatchState.COMPLETED
 
 
+@guards("batch_paused")
 def test_failure_of_a_paused_batch_does_not_resume_it(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
     batch = stored(batches, tenant, [a_wish(tenant) for _ in range(3)])
     tenant.change("UPDATE batch_items SET failures = 4 WHERE index = 0")
@@ -390,6 +432,7 @@ def test_failure_of_a_paused_batch_does_not_resume_it(tenant: Tenant, batches: B
     assert (shown(batches, tenant, batch).state, count(tenant, "interviews")) == (BatchState.PAUSED, 0)
 
 
+@guards("batch_finished")
 def test_finished_batch_is_neither_paused_nor_resumed(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
     batch = stored(batches, tenant, [a_wish(tenant)])
     bulk.turn()
@@ -399,6 +442,7 @@ def test_finished_batch_is_neither_paused_nor_resumed(tenant: Tenant, batches: B
         assert refusal.code == "BATCH_FINISHED"
 
 
+@guards("batch_cancel", "batch_no_more")
 def test_cancelled_batch_cancels_items_and_pending_calls(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
     with_reader(tenant)
     batch = stored(batches, tenant, [a_wish(tenant) for _ in range(3)])
@@ -450,6 +494,7 @@ def test_failing_cancellation_holds_up_no_other_batch(
     assert shown(batches, tenant, stuck).finished_at is None
 
 
+@guards("item_existed")
 def test_cancelling_leaves_interviews_of_earlier_requests(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
     wish = a_wish(tenant, external_id="row")
     first = stored(batches, tenant, [wish])

@@ -16,6 +16,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.submit import Submit
 from scheduler.use_cases.submit_message import Messages
+from tests.architecture.guards import guards
 from tests.support.builders import Tenant, a_candidate
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import Perform
@@ -117,6 +118,7 @@ def test_equal_commands_of_two_workers_give_one_interview(tenant: Tenant, apply:
 
 
 @pytest.mark.parametrize("kind", list(ExternalKind))
+@guards("external_lock", "lock_taken")
 def test_locked_external_id_delays_no_other_command(tenant: Tenant, apply: Apply, kind: ExternalKind) -> None:
     fields: dict[ExternalKind, dict[str, Any]] = {
         ExternalKind.INTERVIEW: {},

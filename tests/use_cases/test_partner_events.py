@@ -44,6 +44,7 @@ from scheduler.use_cases.resources.keys import DEFAULT_SCOPES, Keys
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.effects import InvariantViolated
+from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import (
     ApiWriter,
@@ -606,6 +607,7 @@ def test_several_numberers_and_writers_leave_no_gap(read: Tenant, numbering: Num
         assert [row.entry for row in own] == sorted(row.entry for row in own)
 
 
+@guards("one_numberer")
 def test_second_numberer_leaves_without_a_wait(read: Tenant, numbering: NumberEvents) -> None:
     a_pending_attempt(read)
     with read.database.transaction() as stores:
@@ -661,6 +663,7 @@ def test_short_page_of_a_filter_says_where_to_continue(
     assert (found, pages) == (3, 3)
 
 
+@guards("event_reach")
 def test_ats_reads_all_its_companies_and_no_other(read: Tenant, other: Tenant, numbering: NumberEvents) -> None:
     ats = of_an_ats(read)
     with_reader(other)

@@ -14,6 +14,7 @@ from scheduler.setting_secrets import check_webhook_secret
 from scheduler.webhooks.body import DATA_FIELDS, body_of
 from scheduler.webhooks.encryption import Encryption, NotDecrypted
 from scheduler.webhooks.signing import new_secret, signed_headers
+from tests.architecture.guards import guards
 from tests.conftest import NOON, real_now
 
 KEYS = tuple(bytes([number]) * 32 for number in range(3))
@@ -102,6 +103,7 @@ def test_body_has_the_fields_of_the_contract() -> None:
     }
 
 
+@guards("data_fields")
 @given(
     data=st.dictionaries(st.sampled_from(["name", "phoneNumber", "title", "metadata", "email", "status"]), st.text())
 )

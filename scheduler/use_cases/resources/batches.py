@@ -132,7 +132,7 @@ class Batches:
     ) -> WriteResult:
         def write(stores: Stores, company: UUID, now: datetime) -> Batch:
             batch = require(stores.batches.lock(company, batch_id), "batch", batch_id)
-            if batch.state in _ENDS:
+            if batch.state in _ENDS:  # guard: batch_finished
                 raise BatchFinished(status=batch.state.value)
             return change(stores, batch, now)
 

@@ -36,7 +36,7 @@ class Events:
             own = principal.company_id if principal.kind is KeyKind.REGULAR else company_id
             if own is None:
                 return stores.events.page_of_ats(principal.id, wanted, after, limit)
-            if not stores.keys.reach(principal, own):
+            if not stores.keys.reach(principal, own):  # guard: event_reach
                 raise AccessDenied
             return stores.events.page_of_company(own, wanted, after, limit, principal.id)
 

@@ -206,7 +206,7 @@ def _company_of_new(principal: Principal, requested: UUID | None) -> Callable[[S
 
     def reached(stores: Stores) -> UUID | None:
         company_id = principal.company_id if requested is None else requested
-        if company_id is not None and not stores.keys.reach(principal, company_id):
+        if company_id is not None and not stores.keys.reach(principal, company_id):  # guard: hook_reach
             raise AccessDenied
         return company_id
 

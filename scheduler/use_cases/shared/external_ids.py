@@ -37,7 +37,7 @@ def find_same(stores: Stores, external_id: ExternalId | None, new: Content) -> U
 
 def same(kind: ExternalKind, found: Identified, new: Content, field: str = "externalId") -> UUID:
     """Return the id of the resource that has the external id. Raises ExternalIdReused if its content is another one."""
-    if found.content_hash != content_hash(new):
+    if found.content_hash != content_hash(new):  # guard: external_content
         raise _reused(kind, found, field)
     return found.id
 

@@ -24,6 +24,7 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
 from scheduler.webhooks.encryption import Encryption
 from scheduler.webhooks.signing import new_secret
+from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.statements import statements_of
@@ -79,6 +80,7 @@ def test_numbering_makes_deliveries_for_endpoints_that_want_them(webhooks: Webho
     assert (tasks.DELIVER, ()) in webhooks.hints.rings
 
 
+@guards("own_ping")
 def test_ping_is_delivered_to_no_other_endpoint(webhooks: Webhooks) -> None:
     webhooks.endpoint(events=["ping"])
     webhooks.numbered_event(type="ping")
@@ -145,7 +147,7 @@ TEN_MB = floods(b"HTTP/1.1 200 X\r\nContent-Length: 10000000\r\n\r\n", b"x" * 10
         pytest.param(hangs, "WAITING", None, "TIMEOUT", id="hang"),
         pytest.param(answers(500), "WAITING", 500, "HTTP_ERROR", id="500"),
         pytest.param(answers(301, "Location: http://127.0.0.1:1/"), "WAITING", 301, "REDIRECT", id="301"),
-        pytest.param(answers(410), "WAITING", 410, "GONE", id="410"),
+        pytest.param(answers(410), "WAITING", 410, "GONE", id="410", marks=guards("hook_gone")),
         pytest.param(answers(429, "Retry-After: 3600"), "WAITING", 429, "THROTTLED", id="429"),
         pytest.param(resets, "WAITING", None, "CONNECTION_LOST", id="reset"),
         pytest.param(drips(b"HTTP/1.1 200 X\r\nA: ", b"x"), "WAITING", None, "TIMEOUT", id="slow head"),
@@ -253,6 +255,7 @@ def test_log_has_no_url_header_or_body(webhooks: Webhooks) -> None:
 # ---- order
 
 
+@guards("hook_order", "hook_lease")
 def test_next_event_of_an_interview_waits_for_the_first(webhooks: Webhooks, now: TestClock, failing: Deliver) -> None:
     webhooks.endpoint()
     interview_id, other = uuid4(), uuid4()
@@ -328,6 +331,7 @@ def _row(endpoint_id: UUID, interview_id: UUID, queued: QueuedDelivery) -> dict[
 # ---- claims
 
 
+@guards("hook_lease", "hook_stale")
 def test_lost_claim_is_sent_again_with_its_id(webhooks: Webhooks, now: TestClock, accepting: Deliver) -> None:
     """A process dies after its claim, or after it has sent the message."""
     webhooks.endpoint()
@@ -346,6 +350,7 @@ def test_lost_claim_is_sent_again_with_its_id(webhooks: Webhooks, now: TestClock
     assert (row.state, row.tries, row.claim) == ("WAITING", 1, None)
 
 
+@guards("hook_stale")
 def test_stale_result_does_not_touch_the_circuit(webhooks: Webhooks, now: TestClock, failing: Deliver) -> None:
     endpoint_id = webhooks.endpoint()
     webhooks.numbered_event()
@@ -487,6 +492,7 @@ def test_endpoint_that_fails_for_five_days_is_disabled(webhooks: Webhooks, now: 
 
 
 @pytest.mark.parametrize("answer", [FAILED, GONE, ACCEPTED], ids=["failed", "gone", "accepted"])
+@guards("replay_circuit")
 def test_replay_does_not_touch_the_circuit(webhooks: Webhooks, failing: Deliver, answer: WebhookAnswer) -> None:
     endpoint_id = webhooks.endpoint()
     fails_in_a_row(webhooks, failing, 10)
