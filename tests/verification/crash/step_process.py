@@ -93,6 +93,16 @@ def _cancel_batch(api: ApiUseCases, principal: Principal, batch_id: UUID) -> Non
     api.batches.cancel(_write_of(api, CommandKind.CANCEL_BATCH, principal, None), None, batch_id)
 
 
+def _replay(api: ApiUseCases, principal: Principal, endpoint_id: UUID, event_id: UUID, idempotency_key: str) -> None:
+    """Replay a delivery, as a client that repeats its request after each 409 `IDEMPOTENCY_IN_PROGRESS`."""
+    written: WriteResult | None = None
+    while written is None:
+        with suppress(StillRunning):
+            sent = _write_of(api, CommandKind.REPLAY_DELIVERY, principal, idempotency_key)
+            written = api.webhook_deliveries.replay_one(sent, endpoint_id, event_id)
+    assert written.refusal is None, f"the replay was refused: {written.refusal}"
+
+
 def _write_of(api: ApiUseCases, kind: CommandKind, principal: Principal, idempotency_key: str | None) -> WriteRequest:
     return WriteRequest(
         kind=kind,
@@ -131,6 +141,7 @@ API_STEPS: Mapping[str, Callable[..., object]] = {
     "change_candidate": _change_candidate,
     "store_batch": _store_batch,
     "cancel_batch": _cancel_batch,
+    "replay": _replay,
     "callback": lambda api, *received: api.hear.store([api.hear.genuine(*received)]),
 }
 WORKER_STEPS: Mapping[str, Callable[..., object]] = {

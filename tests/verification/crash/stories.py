@@ -24,6 +24,7 @@ from scheduler.domain.attempt import Attempt, Phase, Reason
 from scheduler.domain.batch import Batch
 from scheduler.domain.command import Command, CommandKind, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
+from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.number_events import NumberEvents
@@ -45,6 +46,7 @@ from tests.support.builders import (
     a_pending_attempt,
     of_company,
 )
+from tests.support.servers import a_closed_port
 from tests.support.webhook_receivers import WebhookReceiver, a_webhook_receiver, answers
 from tests.use_cases.webhooks.endpoints import Webhooks
 from tests.verification.crash.behaviours import BEHAVIOURS, OUTCOME_UNPROVEN, SHORT, Ending
@@ -54,6 +56,7 @@ from tests.verification.crash.wrong_clock import FROM_THE_BEGINNING, WrongClock
 from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
 from tests.verification.installation import about, deleting, ended, has_ended, moving, nursery
 from tests.verification.nights.world import Hours
+from tests.verification.soak.partners import Message, Owed, missing, out_of_order
 
 EVERY_HOUR = (Hours(days=(0, 1, 2, 3, 4, 5, 6), start="00:00", end="00:00"),)
 FAR_ROUNDS = 300
@@ -391,8 +394,10 @@ def _apply_invoke(play: Play) -> None:
 
 
 def _store_batch(play: Play) -> None:
-    play.dies_and_is_repeated("store_batch", play.tenant.principal, play.for_an_interview(), str(uuid4()))
-    play.twice("batches")
+    with _a_partner(play, EventType.BATCH_COMPLETED):
+        play.dies_and_is_repeated("store_batch", play.tenant.principal, play.for_an_interview(), str(uuid4()))
+        play.twice("batches")
+        _is_applied_once(play)
 
 
 def _a_batch(play: Play) -> Batch:
@@ -411,18 +416,33 @@ def _a_batch(play: Play) -> Batch:
     return batch
 
 
+def _is_applied_once(play: Play, *ends: str) -> None:
+    """The batch has one item, one interview and, for each of its ends, one event with its counts."""
+    batch = "SELECT b.id::text, b.total, b.applied, b.refused, b.state FROM batches b JOIN batch_items i"
+    people = "ON i.batch_id = b.id JOIN interviews n ON n.id = i.interview_id WHERE n.candidate_id = ANY(:ids)"
+    [[batch_id, *counts]] = play.tenant.ask(f"{batch} {people}", ids=play.candidates)
+    expected = ends or ("COMPLETED",)
+    assert counts == [1, 1, 0, expected[-1]]
+    told = play.tenant.ask("SELECT data FROM events WHERE type = 'batch.completed' ORDER BY entry")
+    counted = {"batchId": batch_id, "applied": 1, "refused": 0, "cancelled": 0}
+    assert [data for [data] in told] == [{**counted, "status": end} for end in expected]
+
+
 def _apply_batch(play: Play) -> None:
-    _a_batch(play)
-    play.dies_and_is_repeated("batches")
+    with _a_partner(play, EventType.BATCH_COMPLETED):
+        _a_batch(play)
+        play.dies_and_is_repeated("batches")
+        _is_applied_once(play)
 
 
 def _cancel_batch(play: Play) -> None:
-    with play.setup.leave(CLOCK):
+    with play.setup.leave(CLOCK), _a_partner(play, EventType.BATCH_COMPLETED):
         batch = _a_batch(play)
         ApplyBatches(play.tenant.context, RecordingHints()).turn()
         [attempt] = play.attempts()
         play.dies_and_is_repeated("cancel_batch", play.tenant.principal, batch.id)
         play.dialled_twice(attempt)
+        _is_applied_once(play, "COMPLETED", "CANCELLED")
     play.expected = Ending(rings=0, reasons=(Reason.CANCELLED_BY_USER,))
 
 
@@ -565,15 +585,18 @@ def _a_company(play: Play) -> Tenant:
 
 @contextmanager
 def _a_company_with_a_live_call(play: Play, *steps: str) -> Iterator[Tenant]:
-    """Delete a company with a live call and a waiting person. No further calls to either may follow.
+    """Delete a company with a live call, a waiting person and a webhook. No further calls to either may follow.
 
     First the answer to the POST is recorded. Otherwise the dialler may end the call before the process of the cell.
     """
     company = _a_company(play)
+    Webhooks(tenant=company).endpoint(a_closed_port())
     with play.setup.leave(*steps):
         attempt = play.a_pending_attempt(tenant=company)
         with _deleted_at_the_end(play, company):
             play.wait(lambda: company.attempt(attempt.id).phase in _RECORDED, "the answer to the POST is recorded")
+            NumberEvents(company.database, RecordingHints(), company.now).all()
+            assert counts(company)["deliveries"] >= 1
         yield company
     _is_erased(play, company)
 
@@ -664,11 +687,11 @@ def _die_before_record(play: Play) -> None:
 
 
 @contextmanager
-def _a_partner(play: Play) -> Iterator[WebhookReceiver]:
-    """Let the company have a webhook for this cell."""
+def _a_partner(play: Play, *types: EventType) -> Iterator[WebhookReceiver]:
+    """Let the company have a webhook for this cell. Without `types`, for a new interview and its call."""
+    wanted = types or (EventType.INTERVIEW_SCHEDULED, EventType.ATTEMPT_SCHEDULED)
     with a_webhook_receiver(answers(200)) as receiver:
-        types = ["interview.scheduled", "call_attempt.scheduled"]
-        endpoint_id = Webhooks(tenant=play.tenant).endpoint(receiver.url, events=types)
+        endpoint_id = Webhooks(tenant=play.tenant).endpoint(receiver.url, events=[each.value for each in wanted])
         try:
             yield receiver
         finally:
@@ -709,6 +732,59 @@ def _deliver(play: Play) -> None:
         assert received == ([1, 1, 2] if is_twice else [1, 2])
 
 
+def _replay(play: Play) -> None:
+    """Kill the replay of a delivery. It is sent once more, with its id."""
+    with _a_partner(play) as receiver:
+        attempt = play.a_pending_attempt()
+        NumberEvents(play.tenant.database, RecordingHints(), play.tenant.now).all()
+        play.others.append(ended(play.setup.doing("deliver"), within_s=60))
+        [[event_id, endpoint_id]] = play.tenant.ask(
+            "SELECT event_id, endpoint_id FROM webhook_deliveries WHERE interview_id = :id AND sequence = 1",
+            id=attempt.interview_id,
+        )
+        play.dies_and_is_repeated("replay", play.tenant.principal, endpoint_id, event_id, str(uuid4()))
+        play.twice("deliver")
+        assert [json.loads(visit.body)["sequence"] for visit in receiver.visits] == [1, 2, 1]
+        first, _, again = receiver.visits
+        assert first.headers["webhook-id"] == again.headers["webhook-id"] == str(event_id)
+        assert first.body == again.body
+
+
+def _reported(story: Callable[[Play], None], play: Play) -> None:
+    """Kill a step of a call whose company has a partner. Each arrow that was taken is received once, in its order."""
+    with _a_partner(play, *(each for each in EventType if each is not EventType.PING)) as receiver:
+        story(play)
+        play.wait(play.is_over, "all attempts are finished")
+        owed = _owed(play)
+        NumberEvents(play.tenant.database, RecordingHints(), play.tenant.now).all()
+        play.others.append(ended(play.setup.doing("deliver"), within_s=60))
+        messages = [
+            Message(endpoint="", id=visit.headers["webhook-id"], body=json.loads(visit.body), at_s=nth, accepted=True)
+            for nth, visit in enumerate(receiver.visits)
+        ]
+        assert [*missing(owed, messages), *out_of_order(messages)] == []
+        assert len({each.id for each in messages}) == len(messages)
+
+
+def _owed(play: Play) -> Owed:
+    """Return the arrows that were taken, from one statement, because late callbacks may still arrive."""
+    rows = play.tenant.ask(
+        "WITH ours AS (SELECT id, status FROM interviews WHERE candidate_id = ANY(:ids)),"
+        " calls AS (SELECT id, retry_number FROM attempts WHERE interview_id IN (SELECT id FROM ours))"
+        " SELECT 'history', h.attempt_id::text, h.event FROM attempt_history h JOIN calls c ON c.id = h.attempt_id"
+        " UNION ALL SELECT 'call', id::text, retry_number::text FROM calls"
+        " UNION ALL SELECT 'interview', id::text, status FROM ours",
+        ids=play.candidates,
+    )
+    found = {kind: [(each, fact) for this, each, fact in rows if this == kind] for kind in ("history", "interview")}
+    return Owed(
+        history=found["history"],
+        new_attempts=[(each, number != "0") for kind, each, number in rows if kind == "call"],
+        interviews=found["interview"],
+        commands=[],
+    )
+
+
 STORIES: Mapping[str, Callable[[Play], None]] = {
     "create": _create,
     "delete at the door": _delete_as_it_is_dialled,
@@ -739,4 +815,10 @@ STORIES: Mapping[str, Callable[[Play], None]] = {
     "die before record": _die_before_record,
     "number": _number,
     "deliver": _deliver,
+    "replay": _replay,
+    "report create": partial(_reported, _apply_create),
+    "report DELETE": partial(_reported, _apply_delete),
+    "report dial": partial(_reported, _dial),
+    "report hear": partial(_reported, _hear),
+    "report settle": partial(_reported, _settle),
 }
