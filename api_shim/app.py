@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from fastapi import FastAPI
 
-from api_shim import errors
+from api_shim import errors, openapi_additions
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.callback_batches import CallbackBatches
 from api_shim.command_reads import CommandReads
@@ -63,6 +64,12 @@ Responses to requests with a valid key show its rate limits: `X-RateLimit-Limit-
 """
 
 
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return the document, with the parts that the framework cannot describe."""
+        return openapi_additions.complete(super().openapi())
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Create the application. Without `settings`, it reads those of the process when it starts to serve."""
     tallies = HttpTallies()
@@ -77,7 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 collect_rarely()
             yield
 
-    app = FastAPI(
+    app = _Api(
         title="Duecall",
         version="1",
         description=_DESCRIPTION,

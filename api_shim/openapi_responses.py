@@ -86,6 +86,12 @@ ETAG = {
 """Header of responses that contain or change one attempt."""
 
 
+def too_large(limit: str) -> Responses:
+    """Return the response to a body above this limit, for a route with a limit of its own."""
+    text = f"The body is larger than {limit}."
+    return {413: {**_error_response(413, {_WHEN[413][1]: text}), "description": text}}
+
+
 def command_answers(
     done: HTTPStatus,
     model: type[Answer[Any]] | None,

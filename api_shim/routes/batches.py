@@ -15,7 +15,7 @@ from api_shim.context import run_in_thread
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.errors import too_many_items
 from api_shim.list_queries import BatchList
-from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
+from api_shim.openapi_responses import IfSent, error_answers, links, too_large, written_answers
 from api_shim.schemas.batch import (
     REQUEST_BODY,
     BatchAnswer,
@@ -29,7 +29,7 @@ from api_shim.schemas.dry_run import DryRunAnswer, DryRunView
 from scheduler.domain.batch import ItemState
 from scheduler.domain.command import CommandKind
 from scheduler.domain.refusals import BatchFinished
-from scheduler.wire.batches import BatchHeader, BatchName, BatchTooLarge
+from scheduler.wire.batches import LARGEST_BATCH, BatchHeader, BatchName, BatchTooLarge
 from scheduler.wire.json_text import MalformedJson
 
 _ALL = "/batches"
@@ -62,8 +62,9 @@ async def list_batches(request: Request, reader: InterviewReader, query: BatchLi
     description="Each item is a body of `POST /interviews` and is applied as such a request, with the same errors. The"
     " response is sent as soon as all items are stored. An item that is refused, at once or later, does not refuse the"
     " others: `GET /batches/{batchId}/items` shows the error of each. Send `externalId` with each item, so that a batch"
-    " that is sent again creates only what is missing. With `dryRun` nothing is stored. The response tells how many"
-    " items would be refused and why, when the calls would become due, and when the last one would start.",
+    " that is sent again creates only what is missing. With `dryRun` nothing is stored. The response contains how"
+    " many items would be refused and why, when the calls would become due, and when the last one would start. A key"
+    " may send ten times as many items an hour as requests. Above that, the response is 429 and nothing is stored.",
     status_code=HTTPStatus.ACCEPTED,
     responses={
         HTTPStatus.OK: {"model": DryRunAnswer, "description": "The result of a dry run."},
@@ -78,6 +79,7 @@ async def list_batches(request: Request, reader: InterviewReader, query: BatchLi
                 "getBatch", "listBatchItems", "pauseBatch", "resumeBatch", "cancelBatch", batchId="id"
             ),
         ),
+        **too_large(f"{LARGEST_BATCH // 2**20} MiB"),
     },
     openapi_extra={"requestBody": REQUEST_BODY},
 )
@@ -117,6 +119,8 @@ async def create_batch(
     _ONE,
     operation_id="getBatch",
     summary="Get a batch with its progress",
+    description="`status` is COMPLETED when each item is applied or refused. The event `batch.completed` reports the"
+    " same without repeated requests.",
     responses={200: {"model": BatchAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_batch(request: Request, reader: InterviewReader, batch_id: BatchId) -> JSONResponse:
@@ -128,8 +132,8 @@ async def get_batch(request: Request, reader: InterviewReader, batch_id: BatchId
     _ONE + "/items",
     operation_id="listBatchItems",
     summary="List the items of a batch with their errors and interviews",
-    description="In the order of the batch. The body of an item is not shown. It is deleted as soon as the item is"
-    " applied, refused or cancelled.",
+    description="In the order of the batch. Items with `state=REFUSED` need a correction. The body of an item is not"
+    " shown. It is deleted as soon as the item is applied, refused or cancelled.",
     responses={200: {"model": ItemsAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def list_batch_items(

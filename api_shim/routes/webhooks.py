@@ -71,8 +71,10 @@ async def list_webhooks(
     _ALL,
     operation_id="createWebhook",
     summary="Create a webhook",
-    description="Events of the chosen types are sent to the URL, with a signature. Only this response contains"
-    f" `signingSecret`. Only this key and its rotations have access to the webhook. They can have {MOST_OF_A_KEY}.",
+    description="Each event of the chosen types is posted to the URL as JSON, signed by Standard Webhooks, until the"
+    " receiver answers with a status from 200 to 299 within 15 seconds: ten tries in about three days. Only this"
+    " response contains `signingSecret`. Only this key and its rotations have access to the webhook. They can have"
+    f" {MOST_OF_A_KEY}.",
     status_code=HTTPStatus.CREATED,
     responses=written_answers(
         HTTPStatus.CREATED,
@@ -104,6 +106,8 @@ async def create_webhook(
     _ONE,
     operation_id="getWebhook",
     summary="Get a webhook",
+    description="Returns its settings and its health: whether it is active, its failures in a row, and why it was"
+    " disabled.",
     responses={200: {"model": WebhookAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_webhook(request: Request, principal: Reader, webhook_id: WebhookId) -> JSONResponse:

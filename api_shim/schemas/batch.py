@@ -16,23 +16,23 @@ from scheduler.wire.camel_model import Wire
 
 
 class BatchCounts(Wire):
-    """Items by their status."""
+    """Items by their status. Their sum is `total`."""
 
-    waiting: int
-    applied: int
-    refused: int
-    cancelled: int
+    waiting: int = Field(description="Stored, and not applied yet.")
+    applied: int = Field(description="With an interview.")
+    refused: int = Field(description="With an error.")
+    cancelled: int = Field(description="Cancelled with the batch before they were applied.")
 
 
 class BatchView(Wire):
     id: UUID
     company_id: UUID
-    name: str | None
+    name: str | None = Field(description="Your name of the batch.")
     status: BatchState = Field(
         description="ACCEPTED: stored. RUNNING: interviews are being created. PAUSED: no further ones are created."
         " COMPLETED: no item is waiting. CANCELLED: waiting items and pending calls were cancelled."
     )
-    total: int
+    total: int = Field(description="Items that were sent.")
     counts: BatchCounts
     first_due_at: datetime | None = Field(
         description="The earliest due time of the calls that were created, as of their creation."
@@ -76,7 +76,7 @@ class ItemView(Wire):
         description="The `externalId` of the item. For an applied item, the present one of its interview."
     )
     error: ErrorView | None = Field(description="The error that `POST /interviews` returns for this item.")
-    interview_id: UUID | None
+    interview_id: UUID | None = Field(description="Null unless `status` is APPLIED.")
     existed: bool = Field(
         description="True if an earlier request with the same `externalId` and the same content had created the"
         " interview."
@@ -113,38 +113,65 @@ class ItemsAnswer(Answer[ItemPageView]):
     """A page of items of a batch."""
 
 
-_EXAMPLE = EXAMPLES["at a time"]["value"]
-_BODY: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["items"],
-    "properties": {
-        "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 100, "pattern": r"^[ -~]*[!-~][ -~]*$"},
-        "dryRun": {"type": "boolean", "default": False, "description": "Only check the items, and store nothing."},
-        "items": {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": MOST_ITEMS,
-            "description": "Bodies of `POST /interviews`. One that is invalid is refused alone.",
-            "items": {"$ref": "#/components/schemas/InterviewRequest"},
+_EXAMPLE: Any = EXAMPLES["at a time"]["value"]
+_PEOPLE = [
+    {**_EXAMPLE, "externalId": external_id, "candidate": {**_EXAMPLE["candidate"], "phoneNumber": number}}
+    for external_id, number in (("row-1", "+61870701234"), ("row-2", "+61870701235"))
+]
+SCHEMAS: dict[str, Any] = {
+    "BatchRequest": {
+        "title": "BatchRequest",
+        "description": "Many interviews. Each one is created as by a request of its own.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["items"],
+        "properties": {
+            "name": {
+                "type": ["string", "null"],
+                "title": "Name",
+                "minLength": 1,
+                "maxLength": 100,
+                "pattern": r"^[ -~]*[!-~][ -~]*$",
+                "description": "Your name of the batch.",
+            },
+            "dryRun": {
+                "type": "boolean",
+                "title": "Dryrun",
+                "default": False,
+                "description": "Only check the items, and store nothing.",
+            },
+            "items": {
+                "type": "array",
+                "title": "Items",
+                "minItems": 1,
+                "maxItems": MOST_ITEMS,
+                "description": "Bodies of `POST /interviews`, at most 64 KiB each. An invalid one is refused alone.",
+                "items": {"$ref": "#/components/schemas/InterviewRequest"},
+            },
         },
-    },
+    }
 }
+"""Components of the document that the framework does not know, because `REQUEST_BODY` is described by hand."""
 _JSON: dict[str, Example] = {
-    "two people": {"summary": "A batch of two interviews", "value": {"name": "Spring", "items": [_EXAMPLE, _EXAMPLE]}}
+    "two people": {"summary": "A batch of two interviews", "value": {"name": "Spring", "items": _PEOPLE}},
+    "dry run": {"summary": "Only check two interviews", "value": {"dryRun": True, "items": _PEOPLE}},
 }
 _NDJSON: dict[str, Example] = {
-    "two lines": {"summary": "A batch of two interviews", "value": f"{json.dumps(_EXAMPLE)}\n" * 2}
+    "two lines": {
+        "summary": "A batch of two interviews, one on each line",
+        "value": "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in _PEOPLE),
+    }
 }
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        "application/json": {"schema": _BODY, "examples": _JSON},
+        "application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}, "examples": _JSON},
         "application/x-ndjson": {
             "schema": {
                 "type": "string",
                 "format": "binary",
-                "description": f"One body of `POST /interviews` a line, up to {MOST_LINES:,} lines.",
+                "description": f"NDJSON: one body of `POST /interviews` on each line, in UTF-8, up to {MOST_LINES:,}"
+                " lines and 64 KiB a line. `name` and `dryRun` are query parameters.",
             },
             "examples": _NDJSON,
         },

@@ -18,7 +18,7 @@ class RefusedItemsView(Wire):
     code: str = Field(examples=["OUTSIDE_CALL_TIME_INTERVAL"])
     field: str | None = Field(description="The field of an item that is wrong, if it is one.")
     message: str = Field(description="The message of the first of these items.")
-    count: int
+    count: int = Field(description="All of these items.")
     indexes: list[int] = Field(description="The first 100 of these items, from 0.")
 
     @classmethod
@@ -29,7 +29,7 @@ class RefusedItemsView(Wire):
 class DueHourView(Wire):
     """Calls that would become due within one hour, on the same clock."""
 
-    begins_at: datetime
+    begins_at: datetime = Field(description="The beginning of the hour.")
     timezone: str = Field(
         description="The zones whose calling hours decide, separated by commas, or the offset of the requested times."
     )
@@ -44,7 +44,7 @@ class DueHourView(Wire):
 class DryRunView(Wire):
     """The answers that the items of a batch would get now. Nothing was stored."""
 
-    total: int
+    total: int = Field(description="Items that were sent.")
     accepted: int = Field(description="Items that would create an interview.")
     existing: int = Field(
         description="Items whose `externalId` and content an interview has already. They would create nothing."
@@ -57,8 +57,8 @@ class DryRunView(Wire):
     numbers_with_calls: int = Field(
         description="Calls to a number that the company is calling, or has a pending call to."
     )
-    first_due_at: datetime | None
-    last_due_at: datetime | None
+    first_due_at: datetime | None = Field(description="When the first call would become due. Null without a call.")
+    last_due_at: datetime | None = Field(description="When the last call would become due. Null without a call.")
     last_start_at: datetime | None = Field(
         description="When the last call would start, at the present pace of account and company and beside the calls"
         " that wait already. Retries and later requests are not included. Null without a call that can start, while"

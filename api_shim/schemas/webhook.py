@@ -25,14 +25,16 @@ class WebhookView(Wire):
     api_key_id: UUID = Field(description="The key that created it. Rotations of this key have access, too.")
     company_id: UUID | None = Field(description="Null: events of all companies of an ATS key.")
     url: str | None = Field(description="Null in a response that is repeated after the webhook was deleted.")
-    name: str | None
-    description: str | None
-    headers: list[HeaderView]
-    events: list[EventType]
+    name: str | None = Field(description="Your name of the webhook.")
+    description: str | None = Field(description="Your notes about the webhook.")
+    headers: list[HeaderView] = Field(description="Your headers of each delivery, without their values.")
+    events: list[EventType] = Field(description="The types that are delivered.")
     is_active: bool = Field(description="False: no deliveries. It was paused by you, or disabled (`disabledAt`).")
-    max_retries: int = Field(description="Tries after the first one, within about three days.")
-    timeout_ms: int = Field(description="Time for an answer.")
-    consecutive_failures: int
+    max_retries: int = Field(description="Tries after the first one, within about three days. Always 9.")
+    timeout_ms: int = Field(description="Milliseconds that an answer may take. Always 15,000.")
+    consecutive_failures: int = Field(
+        description="Failed tries of all deliveries since the last success, without replays and tests."
+    )
     circuit_opened_at: datetime | None = Field(
         description="Set after ten failures in a row. One delivery a minute is sent until one succeeds."
     )
@@ -72,8 +74,8 @@ class WebhookTestView(Wire):
     success: bool = Field(description="The webhook accepted the ping with a status from 200 to 299.")
     delivery_id: UUID = Field(description="Also in the body of the ping, and in its header `webhook-id`.")
     http_status: int | None = Field(description="Null without an answer.")
-    duration_ms: int | None
-    message: str
+    duration_ms: int | None = Field(description="Milliseconds until the result was known. Null while it is unknown.")
+    message: str = Field(description="The result as a sentence.")
 
     @classmethod
     def of(cls, test: EndpointTest, progress: TestProgress | None) -> Self:

@@ -27,15 +27,15 @@ class DeliveryView(Wire):
         description="The earliest time of the next try. Null unless `state` is WAITING. Nothing is sent while the"
         " webhook is not active."
     )
-    last_tried_at: datetime | None
+    last_tried_at: datetime | None = Field(description="Null before the first try.")
     last_status: int | None = Field(description="HTTP status of the last answer, or null without an answer.")
     last_error_kind: ErrorKind | None = Field(description="Why the last try failed. Null if it did not.")
     duration_ms: int | None = Field(description="Milliseconds that the last try took.")
-    created_at: datetime
+    created_at: datetime = Field(description="Time at which the delivery was made, about a second after the event.")
     finished_at: datetime | None = Field(description="Null while `state` is WAITING.")
-    is_replay: bool
-    interview_id: UUID | None
-    sequence: int | None
+    is_replay: bool = Field(description="True for a replay and a test: it waits for no other delivery.")
+    interview_id: UUID | None = Field(description="Null for an event without an interview.")
+    sequence: int | None = Field(description="Of the event in its interview. Null for an event without an interview.")
 
     @classmethod
     def of(cls, delivery: ListedDelivery) -> Self:
@@ -73,6 +73,48 @@ class ReplayAnswer(Answer[ReplayView]):
     """Deliveries were replayed."""
 
 
+DELIVERIES: dict[str, Example] = {
+    "a retry": {
+        "summary": "A delivery that failed once and is tried again",
+        "value": {
+            "success": True,
+            "data": {
+                "items": [
+                    {
+                        "deliveryId": "019ac4a1-7f0e-7c55-8d0a-3a8f0a4c1d11",
+                        "type": "call_attempt.ended",
+                        "timestamp": "2026-04-02T07:00:24.120000Z",
+                        "state": "WAITING",
+                        "tries": 1,
+                        "nextTryAt": "2026-04-02T07:00:30.020000Z",
+                        "lastTriedAt": "2026-04-02T07:00:25.020000Z",
+                        "lastStatus": 500,
+                        "lastErrorKind": "HTTP_ERROR",
+                        "durationMs": 31,
+                        "createdAt": "2026-04-02T07:00:24.870000Z",
+                        "finishedAt": None,
+                        "isReplay": False,
+                        "interviewId": "019ac49f-0b6e-7f6a-9f5e-2b1c0d4e5f60",
+                        "sequence": 5,
+                    }
+                ],
+                "pagination": {
+                    "limit": 20,
+                    "page": None,
+                    "total": None,
+                    "totalIsEstimate": False,
+                    "totalPages": None,
+                    "hasNextPage": False,
+                    "hasPreviousPage": False,
+                    "nextCursor": None,
+                },
+            },
+            "error": None,
+            "timestamp": "2026-04-02T07:00:26Z",
+            "traceId": "8d1f0c7e5b7a4e0c9a52d3c1f6b0a4e7",
+        },
+    }
+}
 REPLAYS: dict[str, Example] = {
     "all of an hour": {
         "summary": "Every event of an hour",

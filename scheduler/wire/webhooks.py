@@ -1,4 +1,4 @@
-"""Endpoints of webhooks as clients send them."""
+"""Webhooks as clients send them."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -63,13 +63,16 @@ Url = Annotated[
     str,
     AfterValidator(_url),
     Field(
+        description="The address that deliveries are posted to. In production it begins with `https://`. The port is"
+        f" {webhook_urls.HTTPS_PORT}, or {webhook_urls.LOWEST_PORT} or higher, and the host leads to a public address."
+        " It contains no user, password or fragment.",
         json_schema_extra={"format": "uri", "maxLength": webhook_urls.LONGEST},
         examples=["https://hooks.example.com/duecall"],
     ),
 ]
 EventName = Annotated[EventType, BeforeValidator(_event_type)]
 """In the document it is the `EventType` of events, so that generated clients have one."""
-EndpointName = Annotated[
+WebhookName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST_NAME), AfterValidator(_visible)
 ]
 Description = Annotated[
@@ -82,6 +85,7 @@ EventTypes = Annotated[
     Field(
         min_length=1,
         max_length=len(EVENT_TYPES),
+        description="The types that are delivered, each once.",
         json_schema_extra={"uniqueItems": True},
         examples=[["interview.completed", "call_attempt.ended"]],
     ),
@@ -89,27 +93,54 @@ EventTypes = Annotated[
 
 
 class Header(Strict):
-    """A header that is added to each request to the endpoint."""
+    """A header that is added to each delivery. It is stored encrypted, and responses show only its name."""
 
-    name: Annotated[str, AfterValidator(_header_name)]
-    value: Annotated[str, AfterValidator(_header_value), Field(repr=False)]
+    name: Annotated[
+        str,
+        AfterValidator(_header_name),
+        Field(
+            description=f"1 to {webhook_headers.LONGEST_NAME} letters, digits and hyphens. Headers that Duecall or HTTP"
+            " itself sets are rejected: `Host`, `Content-*`, `webhook-*`, `Proxy-*` and those of the connection.",
+            examples=["X-Tenant"],
+        ),
+    ]
+    value: Annotated[
+        str,
+        AfterValidator(_header_value),
+        Field(
+            repr=False,
+            description=f"1 to {webhook_headers.LONGEST_VALUE:,} visible ASCII characters, without spaces at its ends.",
+            examples=["north"],
+        ),
+    ]
 
 
-Headers = Annotated[list[Header], Field(max_length=webhook_headers.MOST)]
+Headers = Annotated[
+    list[Header],
+    Field(
+        max_length=webhook_headers.MOST, description="Headers that are added to each delivery. No name occurs twice."
+    ),
+]
+_COMPANY = (
+    "Events of this company only. Null or omitted: a regular key gets those of its company, an ATS key those of all its"
+    " companies."
+)
+_NAME, _DESCRIPTION = "Your name of the webhook.", "Your notes about the webhook."
+_CLEARED = " Null clears it."
 
 
 class CreateWebhook(Strict):
-    """An endpoint that events are delivered to."""
+    """A webhook that events are delivered to."""
 
     url: Url
     events: EventTypes
-    company_id: Annotated[
-        UUID | None, Field(description="Events of this company only. Null or absent: of all companies of an ATS key.")
-    ] = None
-    name: EndpointName | None = None
-    description: Description | None = None
+    company_id: Annotated[UUID | None, Field(description=_COMPANY)] = None
+    name: Annotated[WebhookName | None, Field(description=_NAME)] = None
+    description: Annotated[Description | None, Field(description=_DESCRIPTION)] = None
     headers: Headers = Field(default_factory=list)
-    is_active: StrictBool = True
+    is_active: Annotated[
+        StrictBool, Field(description="False creates a paused webhook: no deliveries are made for new events.")
+    ] = True
 
     def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
         """Yield the errors that depend on other fields or on the settings."""
@@ -132,10 +163,14 @@ class UpdateWebhook(Strict):
 
     url: Url = Field(default_factory=left_out)
     events: EventTypes = Field(default_factory=left_out)
-    name: EndpointName | None = None
-    description: Description | None = None
+    name: Annotated[WebhookName | None, Field(description=_NAME + _CLEARED)] = None
+    description: Annotated[Description | None, Field(description=_DESCRIPTION + _CLEARED)] = None
     headers: Headers = Field(default_factory=left_out)
-    is_active: StrictBool = Field(default_factory=left_out)
+    is_active: StrictBool = Field(
+        default_factory=left_out,
+        description="False pauses the webhook: no deliveries are made for new events, and waiting ones wait. True also"
+        " enables a webhook that Duecall or an operator has disabled.",
+    )
 
     def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
         """Yield the errors that depend on other fields or on the settings."""

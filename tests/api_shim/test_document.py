@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from api_shim import openapi_file
 from api_shim.app import create_app
 from api_shim.openapi_file import DocumentDiffers
-from tests.api_shim.document_operations import DOCUMENT
+from tests.api_shim.document_operations import DOCUMENT, documented
 
 
 def changed(document: str, old: str, new: str) -> str:
@@ -22,6 +24,46 @@ def changed(document: str, old: str, new: str) -> str:
 def test_document_in_the_repository_is_up_to_date() -> None:
     openapi_file.check(DOCUMENT)
     assert json.loads(DOCUMENT.read_text(encoding="utf-8")) == json.loads(json.dumps(create_app().openapi()))
+
+
+def json_examples(operation: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    """Yield each example of a JSON body with its schema."""
+    for described in (operation.get("requestBody", {}), *operation["responses"].values()):
+        media = described.get("content", {}).get("application/json", {})
+        yield from ((media["schema"], each["value"]) for each in media.get("examples", {}).values())
+
+
+def test_each_json_example_is_valid() -> None:
+    components = create_app().openapi()["components"]
+    checked = 0
+    for method, path, operation in documented():
+        for schema, value in json_examples(operation):
+            validator = jsonschema_rs.validator_for({**schema, "components": components}, validate_formats=True)
+            wrong = [error.message for error in validator.iter_errors(value)]
+            assert not wrong, (method, path, value)
+            checked += 1
+    assert checked
+
+
+def test_each_operation_has_a_summary_and_error_examples() -> None:
+    for method, path, operation in documented():
+        assert len(operation["summary"]) <= 60, (method, path)
+        failed = {status: each for status, each in operation["responses"].items() if status[0] in "45"}
+        without = {status for status, each in failed.items() if not list(json_examples({"responses": {"": each}}))}
+        assert not without, (method, path)
+
+
+def test_batch_request_is_a_component_of_the_document() -> None:
+    document = create_app().openapi()
+    body = document["paths"]["/batches"]["post"]["requestBody"]["content"]
+    assert body["application/json"]["schema"] == {"$ref": "#/components/schemas/BatchRequest"}
+    described = document["components"]["schemas"]["BatchRequest"]
+    assert set(described["properties"]) == {"name", "dryRun", "items"}
+    [lines] = body["application/x-ndjson"]["examples"].values()
+    validator = jsonschema_rs.validator_for(
+        {"$ref": "#/components/schemas/InterviewRequest", "components": document["components"]}
+    )
+    assert [validator.is_valid(json.loads(line)) for line in lines["value"].splitlines()] == [True, True]
 
 
 @pytest.mark.parametrize(
