@@ -19,7 +19,7 @@ async def outcome_of(
 ) -> TestProgress | None:
     """Query the progress of a test until it is over, for at most `seconds`. None: the database is unavailable.
 
-    Between two queries the request holds neither a thread nor a connection. Raises NotFound if the endpoint was
+    Between two queries the request holds neither a thread nor a connection. Raises NotFound if the webhook was
     deleted.
     """
     ends = monotonic() + seconds

@@ -379,14 +379,14 @@ def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
 
 
 def webhook_sender(settings: Settings) -> "WebhookSender":
-    """Build the sender to endpoints of partners. In development it reaches this machine, too."""
+    """Build the sender to receivers of partners. In development it reaches this machine, too."""
     from scheduler.webhooks.sender import WebhookSender
 
     return WebhookSender(in_development=not settings.is_production)
 
 
 def webhook_encryption(settings: Settings) -> "Encryption":
-    """Build the encryption of endpoints' secrets."""
+    """Build the encryption of webhooks' secrets."""
     from scheduler.webhooks.encryption import Encryption
 
     return Encryption(settings.webhook_keys)

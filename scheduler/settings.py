@@ -115,7 +115,7 @@ class Settings(BaseSettings):
 
     key_pepper: SecretStr = SecretStr(DEVELOPMENT_PEPPER)
     webhook_key: SecretStr = SecretStr(DEVELOPMENT_WEBHOOK_KEY)
-    """One key, or during a rotation two, separated by a comma. The first one encrypts the secrets of endpoints."""
+    """One key, or during a rotation two, separated by a comma. The first one encrypts the secrets of webhooks."""
     flower_basic_auth: SecretStr = SecretStr(DEVELOPMENT_FLOWER_AUTH)
     flower_redis_url: SecretStr | None = None
     """Redis for Flower, as a read-only user. None: Flower connects with REDIS_URL."""

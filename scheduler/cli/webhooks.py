@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from scheduler.webhooks.forwarding import Forwarded
 
 _RUNBOOK = "docs/operations.md#webhooks-of-partners"
-_EndpointId = Annotated[UUID, typer.Argument(metavar="ENDPOINT", parser=id_of, help="Id from `duecall webhooks list`.")]
+_EndpointId = Annotated[
+    UUID, typer.Argument(metavar="WEBHOOK_ID", parser=id_of, help="Id from `duecall webhooks list`.")
+]
 _Types = Annotated[
     str | None, typer.Option(help="Types of events, separated by commas. Default: all.", show_default=False)
 ]
@@ -44,7 +46,7 @@ def webhooks_list(as_json: AsJson = False) -> None:
         found = session.webhooks.all()
     rows = [
         {
-            "endpointId": str(each.id),
+            "webhookId": str(each.id),
             "principalId": str(each.principal_id),
             "companyId": None if each.company_id is None else str(each.company_id),
             "origin": each.origin,
@@ -71,7 +73,7 @@ def webhooks_list(as_json: AsJson = False) -> None:
     print_rows(
         [
             {
-                "endpoint": row["endpointId"],
+                "webhook": row["webhookId"],
                 "company": row["companyId"] or "all companies of its ATS",
                 "origin": row["origin"] or "-",
                 "state": row["state"],
@@ -97,7 +99,7 @@ def _state(endpoint: EndpointState) -> str:
             return "active"
 
 
-@webhooks.command("disable", epilog=examples("duecall webhooks disable ENDPOINT --reason 'the partner asked for it'"))
+@webhooks.command("disable", epilog=examples("duecall webhooks disable WEBHOOK_ID --reason 'the partner asked for it'"))
 def webhooks_disable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
     """Send nothing to a webhook until it is enabled. Waiting deliveries wait, and new events are not delivered."""
     why = required_reason(reason, "duecall webhooks disable")
@@ -107,7 +109,7 @@ def webhooks_disable(endpoint_id: _EndpointId, reason: ActReason = None) -> None
     session.report(f"webhook {endpoint_id} {was}")
 
 
-@webhooks.command("enable", epilog=examples("duecall webhooks enable ENDPOINT --reason 'the receiver is back'"))
+@webhooks.command("enable", epilog=examples("duecall webhooks enable WEBHOOK_ID --reason 'the receiver is back'"))
 def webhooks_enable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
     """Enable a webhook that was disabled, and close its circuit. Waiting deliveries are sent.
 
@@ -123,8 +125,8 @@ def webhooks_enable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
 @webhooks.command(
     "replay",
     epilog=examples(
-        "duecall webhooks replay ENDPOINT --from 2026-04-02T07:00Z --to 2026-04-02T09:00Z --reason 'its outage'",
-        "duecall webhooks replay ENDPOINT --from 2026-04-02T07:00Z --only-failed --reason 'its outage'",
+        "duecall webhooks replay WEBHOOK_ID --from 2026-04-02T07:00Z --to 2026-04-02T09:00Z --reason 'its outage'",
+        "duecall webhooks replay WEBHOOK_ID --from 2026-04-02T07:00Z --only-failed --reason 'its outage'",
     ),
 )
 def webhooks_replay(
@@ -160,7 +162,7 @@ def webhooks_replay(
             done = session.webhooks.replay(endpoint_id, wanted, after, why)
             replayed, after, has_more = replayed + done.replayed, done.after, done.has_more
     if as_json:
-        print_json({"endpointId": str(endpoint_id), "replayed": replayed})
+        print_json({"webhookId": str(endpoint_id), "replayed": replayed})
         return
     session.report(f"{replayed} deliveries to webhook {endpoint_id} are sent again")
 

@@ -206,7 +206,7 @@ class Refusal:
 class Answer:
     """The result of a command: a refusal, or the resource right after the command was applied.
 
-    `snapshot` is an `InterviewStory`, company, job, candidate, agent or endpoint as JSON, without metadata and external
+    `snapshot` is an `InterviewStory`, company, job, candidate, agent or webhook as JSON, without metadata and external
     id. It contains no name, title, number, address or secret, and is None for commands without a resource in their
     answer.
     `attempt_id` is the attempt that the command was about, `etag` the state to which it was moved. `existed` means that

@@ -1,4 +1,4 @@
-"""The history of deliveries: what was sent to an endpoint of a partner, and which of it is sent again."""
+"""The history of deliveries: what was sent to a webhook of a partner, and which of it is sent again."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -97,7 +97,7 @@ class Replay:
     """The result of a replay of several deliveries."""
 
     id: UUID
-    """The endpoint's."""
+    """The webhook's."""
     replayed: int
     after: int
     """The place to continue after."""
@@ -118,7 +118,7 @@ class EndpointStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointFilter:
-    """A filter for endpoints. A field that is None does not filter."""
+    """A filter for webhooks. A field that is None does not filter."""
 
     id: UUID | None = None
     company_id: UUID | None = None
@@ -128,7 +128,7 @@ class EndpointFilter:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointState:
-    """An endpoint as operators see it. Of its URL only the origin is shown: the rest may contain a password."""
+    """A webhook as operators see it. Of its URL only the origin is shown: the rest may contain a password."""
 
     id: UUID
     principal_id: UUID

@@ -88,7 +88,7 @@ class PartnerEvent:
     sequence: int | None
     """Rises by one for each event of an interview. None for an event without an interview."""
     company_id: UUID | None
-    """None: about an endpoint of an ATS key, for all its companies."""
+    """None: about a webhook of an ATS key, for all its companies."""
     interview_id: UUID | None
     attempt_id: UUID | None
     occurred_at: datetime
@@ -104,7 +104,7 @@ class EventFilter:
     until: datetime | None = None
     """Exclusive."""
     delivery_success: bool | None = None
-    """False: only events with a delivery to an endpoint of the reader that waits or has failed. True: all others."""
+    """False: only events with a delivery to a webhook of the reader that waits or has failed. True: all others."""
 
 
 @dataclass(frozen=True, kw_only=True)

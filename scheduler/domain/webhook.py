@@ -1,4 +1,4 @@
-"""Words of webhooks: the request to an endpoint of a partner, and the meaning of its answer."""
+"""Words of webhooks: the request to the receiver of a partner, and the meaning of its answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ class Outcome(Enum):
     DELIVERED = "DELIVERED"
     FAILED = "FAILED"
     GONE = "GONE"
-    """The endpoint answered that it does not exist any longer. It is disabled."""
+    """The receiver answered that it no longer exists. The webhook is disabled."""
 
 
 class DisabledCause(Enum):
-    """The reason for which an endpoint gets no deliveries until its partner enables it again."""
+    """The reason for which a webhook gets no deliveries until its partner enables it again."""
 
     GONE = "GONE"
-    """The endpoint answered 410."""
+    """The receiver answered 410."""
     FAILING = "FAILING"
     """It has only failed for five days."""
     OPERATOR = "OPERATOR"
@@ -49,7 +49,7 @@ class ErrorKind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookRequest:
-    """One try to deliver a message to an endpoint."""
+    """One try to deliver a message to a receiver."""
 
     url: str
     message_id: str

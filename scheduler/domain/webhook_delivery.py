@@ -31,16 +31,16 @@ class Delivery:
 
     @property
     def is_apart(self) -> bool:
-        """True for a replay and a test: they wait for no other delivery, and say nothing about the endpoint's health.
+        """True for a replay and a test: they wait for no other delivery, and say nothing about the webhook's health.
 
-        Otherwise, a partner that replays to a receiver under repair would have its endpoint disabled.
+        Otherwise, a partner that replays to a receiver under repair would have its webhook disabled.
         """
         return self.is_replay or self.type is EventType.PING
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """The content of a delivery, and the endpoint that receives it. Secrets and headers are encrypted."""
+    """The content of a delivery, and the webhook that receives it. Secrets and headers are encrypted."""
 
     occurred_at: datetime
     sequence: int | None
@@ -66,7 +66,7 @@ class ClaimedDelivery:
     owner: UUID
     """The principal to which its endpoint belongs."""
     is_slow: bool
-    """The last answer of its endpoint was late."""
+    """The last answer of its webhook was late."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +85,9 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingDeliveries:
-    """Deliveries that wait to be sent, without those of endpoints that are inactive or disabled."""
+    """Deliveries that wait to be sent, without those of webhooks that are inactive or disabled."""
 
     count: int
     """Counted up to 10,001."""
     oldest_at: datetime | None
-    """The time at which the oldest was due. Endpoints whose circuit is open are left out."""
+    """The time at which the oldest was due. Webhooks whose circuit is open are left out."""

@@ -1,4 +1,4 @@
-"""Endpoints: URLs of partners to which events are delivered."""
+"""Webhooks: URLs of partners to which events are delivered."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,12 +8,12 @@ from scheduler.domain.partner_event import EventType
 from scheduler.domain.webhook import DisabledCause, ErrorKind
 
 MOST_OF_A_KEY = 50
-"""Endpoints that a key and its rotations can have."""
+"""Webhooks that a key and its rotations can have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewEndpoint:
-    """An endpoint as a client requests it."""
+    """A webhook as a client requests it."""
 
     url: str
     events: tuple[EventType, ...]
@@ -26,7 +26,7 @@ class NewEndpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookEndpoint:
-    """A stored endpoint, without its secrets and the values of its headers, which only deliveries need."""
+    """A stored webhook, without its secrets and the values of its headers, which only deliveries need."""
 
     id: UUID
     principal_id: UUID
@@ -35,7 +35,7 @@ class WebhookEndpoint:
     company_id: UUID | None
     """None: all companies that the ATS key has created."""
     url: str | None
-    """None in an answer that is repeated after the endpoint was deleted. It may contain a password, as the texts."""
+    """None in an answer that is repeated after the webhook was deleted. It may contain a password, as the texts."""
     name: str | None = None
     description: str | None = None
     header_names: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class WebhookEndpoint:
     created_at: datetime
     updated_at: datetime
     signing_secret: str | None = field(default=None, repr=False)
-    """In clear text, for the one answer that shows it. Never stored with the endpoint."""
+    """In clear text, for the one answer that shows it. Never stored with the webhook."""
 
     @property
     def gets_deliveries(self) -> bool:
@@ -63,7 +63,7 @@ class WebhookEndpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointTest:
-    """A ping that was written to test an endpoint."""
+    """A ping that was written to test a webhook."""
 
     id: UUID
     """The id of the event, and of its delivery."""

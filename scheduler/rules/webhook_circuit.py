@@ -48,7 +48,7 @@ def while_probed(circuit: Circuit, now: datetime) -> Circuit:
 
 
 def after_success(circuit: Circuit) -> Circuit:
-    """Return the circuit after a delivery. A late answer does not enable an endpoint again: its partner does."""
+    """Return the circuit after a delivery. A late answer does not enable a webhook again: its partner does."""
     return Circuit(disabled_at=circuit.disabled_at, disabled_cause=circuit.disabled_cause)
 
 
@@ -60,7 +60,7 @@ def after_failure(circuit: Circuit, now: datetime) -> Circuit:
     failing_since = now if circuit.failing_since is None else min(circuit.failing_since, now)
     failing = replace(circuit, consecutive_failures=failures, failing_since=failing_since)
     if failures < OPENS_AFTER:
-        # Also after five days: a few failures of an endpoint with few messages say little about it.
+        # Also after five days: a few failures of a webhook with few messages say little about it.
         return failing
     if now - failing_since >= DISABLED_AFTER:
         return _disabled(failing, DisabledCause.FAILING, now)

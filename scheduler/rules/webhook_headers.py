@@ -1,4 +1,4 @@
-"""Headers that a partner adds to the requests to its endpoint."""
+"""Headers that a partner adds to the deliveries to its webhook."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Order of deliveries: those of one endpoint and interview are sent by their sequence, others never wait.
+"""Order of deliveries: those of one webhook and interview are sent by their sequence, others never wait.
 
 An event waits for each earlier one until that is delivered or has failed for a minute. Without this limit a receiver
 that refuses one event would get no other of its interview for three days.
@@ -13,7 +13,7 @@ WAITS_AT_MOST = timedelta(seconds=60)
 
 @dataclass(frozen=True, kw_only=True)
 class QueuedDelivery:
-    """A delivery of one endpoint and interview, as far as the order of sending depends on it."""
+    """A delivery of one webhook and interview, as far as the order of sending depends on it."""
 
     sequence: int
     is_waiting: bool = True
@@ -27,7 +27,7 @@ class QueuedDelivery:
 
 
 def sendable(deliveries: Sequence[QueuedDelivery], now: datetime) -> list[QueuedDelivery]:
-    """Return the deliveries of one endpoint and interview that may be sent now, by sequence."""
+    """Return the deliveries of one webhook and interview that may be sent now, by sequence."""
     return sorted(
         (each for each in deliveries if _is_due(each, now) and blocked_until(each, deliveries, now) is None),
         key=lambda each: each.sequence,

@@ -1,4 +1,4 @@
-"""Results of tries: the state of a delivery and of its endpoint after the answer of a receiver."""
+"""Results of tries: the state of a delivery and of its webhook after the answer of a receiver."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ NOT_SENT_AGAIN_AFTER = timedelta(minutes=5)
 def delivery_after(delivery: Delivery, answer: WebhookAnswer, now: datetime, *, jitter: float) -> Delivery:
     """Return the delivery after a try. A test is not tried again: its result is what the partner asked for.
 
-    After a 410, too, it waits for its next try: a partner that enables the endpoint again gets the message.
+    After a 410, too, it waits for its next try: a partner that enables the webhook again gets the message.
     """
     tried = replace(delivery, tries=delivery.tries + 1)
     if answer.outcome is Outcome.DELIVERED:
@@ -36,7 +36,7 @@ def not_sent(delivery: Delivery, now: datetime) -> Delivery:
 
 
 def circuit_after(circuit: Circuit, delivery: Delivery, answer: WebhookAnswer, now: datetime) -> Circuit:
-    """Return the circuit of the endpoint after a try."""
+    """Return the circuit of the webhook after a try."""
     if delivery.is_apart:  # guard: replay_circuit
         return circuit
     match answer.outcome:

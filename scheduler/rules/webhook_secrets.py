@@ -1,4 +1,4 @@
-"""Rotation of an endpoint's secret: the old one signs beside the new one for a day."""
+"""Rotation of a webhook's secret: the old one signs beside the new one for a day."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

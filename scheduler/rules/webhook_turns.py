@@ -1,6 +1,6 @@
-"""Turns of endpoints: which of them may have a message sent now, so that a dead or slow one delays no other.
+"""Turns of webhooks: which of them may have a message sent now, so that a dead or slow one delays no other.
 
-Each endpoint has few messages in flight in the whole installation, and a failing one has a single one. Endpoints whose
+Each webhook has few messages in flight in the whole installation, and a failing one has a single one. Webhooks whose
 last answer was late share half of a process's threads, however many they are: the other half is never waiting for them.
 The endpoints of one owner use at most half of the threads, too, slow or not.
 """
@@ -12,20 +12,20 @@ from datetime import timedelta
 from uuid import UUID
 
 MOST_IN_FLIGHT = 4
-"""Messages of one endpoint that are sent at the same time, by all processes together."""
+"""Messages of one webhook that are sent at the same time, by all processes together."""
 SLOW_AFTER = timedelta(seconds=2)
-"""An endpoint whose last answer took longer is slow."""
+"""A webhook whose last answer took longer is slow."""
 _PART = 2
-"""Slow endpoints together, and the endpoints of one owner, use one thread of this many."""
+"""Slow webhooks together, and the webhooks of one owner, use one thread of this many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingEndpoint:
-    """An endpoint with messages that may be sent now, in the order of their claims: the last served come last."""
+    """A webhook with messages that may be sent now, in the order of their claims: the last served come last."""
 
     id: UUID
     owner: UUID
-    """The principal to which the endpoint belongs."""
+    """The principal to which the webhook belongs."""
     in_flight: int
     sendable: int
     is_failing: bool = False
@@ -71,9 +71,9 @@ def most_in_flight(*, is_failing: bool) -> int:
 
 
 def places(endpoints: Sequence[WaitingEndpoint], room: Room) -> dict[UUID, int]:
-    """Return how many messages of each endpoint are taken.
+    """Return how many messages of each webhook are taken.
 
-    The endpoint with the fewest messages in flight comes first. Among equals, the one that was served longest ago.
+    The webhook with the fewest messages in flight comes first. Among equals, the one that was served longest ago.
     """
     taken = dict.fromkeys((each.id for each in endpoints), 0)
     free, free_for_slow, held = room.free, room.free_for_slow, Counter(room.held)

@@ -1,4 +1,4 @@
-"""URLs of endpoints: which ones a partner may set. The address behind the name is checked when connecting."""
+"""URLs of webhooks: which ones a partner may set. The address behind the name is checked when connecting."""
 
 import re
 from urllib.parse import urlsplit

@@ -1,6 +1,6 @@
-"""Encryption of endpoints' secrets at rest (AES-256-GCM). The only module that encrypts.
+"""Encryption of webhooks' secrets at rest (AES-256-GCM). The only module that encrypts.
 
-Secrets of endpoints cannot be hashed, as those of API keys are: each delivery is signed with them.
+Secrets of webhooks cannot be hashed, as those of API keys are: each delivery is signed with them.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ class NotDecrypted(Exception):
 
 
 def secret_place(endpoint_id: UUID) -> str:
-    """Return the place of an endpoint's secret. The old secret has the same, because a rotation copies it."""
+    """Return the place of a webhook's secret. The old secret has the same, because a rotation copies it."""
     return f"{endpoint_id} secret"
 
 
 def headers_place(endpoint_id: UUID) -> str:
-    """Return the place of an endpoint's headers. The text is a JSON object of names and values."""
+    """Return the place of a webhook's headers. The text is a JSON object of names and values."""
     return f"{endpoint_id} headers"
 
 
 class Encryption:
     """Encrypts with the first key and decrypts with any, so that a key can be replaced while both are set.
 
-    `place` names the row and column of a text, for example the endpoint's id with the field's name. It is
+    `place` names the row and column of a text, for example the webhook's id with the field's name. It is
     authenticated, so a secret that is copied to another row cannot be decrypted there.
     """
 

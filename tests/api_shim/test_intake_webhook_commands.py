@@ -84,7 +84,7 @@ def test_list_shows_state_and_what_waits(duecall: Command, intake: Intake, partn
     )
     partner.client.change("UPDATE webhook_endpoints SET circuit_opened_at = created_at, consecutive_failures = 12")
     other = a_partner(intake)
-    rows = {UUID(row["endpointId"]): row for row in of_json(duecall, "list")}
+    rows = {UUID(row["webhookId"]): row for row in of_json(duecall, "list")}
     first, second = rows[partner.endpoint_id], rows[other.endpoint_id]
     assert first["companyId"] == str(intake.seeded.company_id)
     assert (first["state"], first["waiting"], first["waitingIsEstimate"]) == ("circuit open", 2, False)
@@ -167,7 +167,7 @@ def test_operator_replays_a_range_to_its_end(
     monkeypatch.setattr("scheduler.use_cases.resources.webhook_deliveries.BATCHES_A_REPLAY", 1)
     made = partner.delivered(5, "FAILED")
     line = f"replay {partner.endpoint_id} --from 2026-04-02T12:00Z --to 2026-04-02T12:04Z --only-failed {WHY}"
-    assert of_json(duecall, line) == {"endpointId": str(partner.endpoint_id), "replayed": 4}
+    assert of_json(duecall, line) == {"webhookId": str(partner.endpoint_id), "replayed": 4}
     assert [row.event_id for row in partner.rows() if row.is_replay] == made[:4]
     assert "0 deliveries" in duecall(line)[1]
     rows = audited(partner)

@@ -1,4 +1,4 @@
-"""Encrypt webhooks: encrypt the secrets of endpoints again with the first key, so that the second can be removed."""
+"""Encrypt webhooks: encrypt their secrets again with the first key, so that the second can be removed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _BATCH_SIZE = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Encrypted:
-    """Counts of endpoints."""
+    """Counts of webhooks."""
 
     changed: int
     """Some of their texts had been encrypted with the second key."""
@@ -28,7 +28,7 @@ class EncryptWebhooks:
         self._encryption = encryption
 
     def all(self) -> Encrypted:
-        """Encrypt all endpoints, in batches. It may be repeated and interrupted. Raises DatabaseAway."""
+        """Encrypt all webhooks, in batches. It may be repeated and interrupted. Raises DatabaseAway."""
         changed, current = 0, 0
         unreadable: list[UUID] = []
         after: UUID | None = None
@@ -51,7 +51,7 @@ class EncryptWebhooks:
             after = rows[-1]["id"]
 
     def _again(self, row: Mapping[str, Any]) -> dict[str, bytes | None]:
-        """Return the texts of an endpoint that the first key has not encrypted, encrypted with it."""
+        """Return the texts of a webhook that the first key has not encrypted, encrypted with it."""
         secret, headers = secret_place(row["id"]), headers_place(row["id"])
         return {
             name: self._encryption.encrypt(self._encryption.decrypt(row[name], place), place)

@@ -30,7 +30,7 @@ _KIND = "webhook"
 
 
 class WebhookOperations:
-    """Reads endpoints with their deliveries, disables, enables and replays. Every method raises DatabaseAway."""
+    """Reads webhooks with their deliveries, disables, enables and replays. Every method raises DatabaseAway."""
 
     def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
         self._database = database
@@ -38,12 +38,12 @@ class WebhookOperations:
         self._actor = actor
 
     def all(self) -> Sequence[EndpointState]:
-        """Return the endpoints, oldest first, at most `MAX_LISTED`."""
+        """Return the webhooks, oldest first, at most `MAX_LISTED`."""
         with self._database.reading() as stores:
             return stores.webhook_overview.states(MAX_LISTED)
 
     def page(self, wanted: EndpointFilter, after: UUID | None, limit: int) -> Sequence[EndpointState]:
-        """Return endpoints, oldest first. `after`: only those younger than this one."""
+        """Return webhooks, oldest first. `after`: only those younger than this one."""
         with self._database.reading() as stores:
             return stores.webhook_overview.states(limit, wanted, after)
 
@@ -66,7 +66,7 @@ class WebhookOperations:
             return stores.webhook_overview.count_failed(endpoint_id, wanted)
 
     def disable(self, endpoint_id: UUID, reason: str) -> bool:
-        """Send nothing to an endpoint until it is enabled. Return False if it was disabled before.
+        """Send nothing to a webhook until it is enabled. Return False if it was disabled before.
 
         No deliveries are made for new events, and waiting ones wait. Raises InvalidPauseReason, NotFound.
         """

@@ -36,13 +36,13 @@ class WebhookDeliveries:
     def page(
         self, principal: Principal, endpoint_id: UUID, wanted: DeliveryFilter, *, before: int | None, limit: int
     ) -> DeliveryPage:
-        """Return deliveries to an endpoint of the principal, newest first. Raises NotFound."""
+        """Return deliveries to a webhook of the principal, newest first. Raises NotFound."""
         with self._database.reading(principal) as stores:
             endpoint = _endpoint(stores, principal, endpoint_id)
             return stores.webhook_history.page(endpoint.id, wanted, before, limit)
 
     def replay_one(self, sent: WriteRequest, endpoint_id: UUID, event_id: UUID) -> WriteResult:
-        """Send a delivery again. Refused: NotFound for the endpoint or the delivery."""
+        """Send a delivery again. Refused: NotFound for the webhook or the delivery."""
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> None:
             endpoint = _endpoint(stores, sent.principal, endpoint_id)

@@ -1,4 +1,4 @@
-"""Webhooks: endpoints of partners. They belong to the principal of the key that creates them."""
+"""Webhooks of partners. They belong to the principal of the key that creates them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ _KIND = "webhook"
 class Webhooks:
     """Every method raises DatabaseAway. Writes also raise the errors of `IdempotentWrites.once`.
 
-    The secrets and headers of an endpoint are encrypted here, and decrypted only where they are sent.
+    The secrets and headers of a webhook are encrypted here, and decrypted only where they are sent.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Webhooks:
         self._encryption = encryption
         self._hasher = hasher
         self.https_only = https_only
-        """True in production: the URL of an endpoint must begin with https."""
+        """True in production: the URL of a webhook must begin with https."""
 
     def comparable(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a request's valid body for the hash that identifies it, with keyed hashes in place of secret texts.
@@ -78,7 +78,7 @@ class Webhooks:
             return require(stores.webhook_endpoints.get(principal.id, endpoint_id), _KIND, endpoint_id)
 
     def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
-        """List the endpoints of the principal, or only those for one company. Raises AccessDenied for the company."""
+        """List the webhooks of the principal, or only those for one company. Raises AccessDenied for the company."""
         with self._database.reading(principal) as stores:
             if company_id is not None and not stores.keys.reach(principal, company_id):
                 raise AccessDenied
@@ -187,7 +187,7 @@ class Webhooks:
         return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
 
     def progress(self, principal: Principal, test: EndpointTest) -> TestProgress:
-        """Return the progress of a test. Raises NotFound if its endpoint was deleted."""
+        """Return the progress of a test. Raises NotFound if its webhook was deleted."""
         with self._database.reading(principal) as stores:
             return require(stores.webhook_endpoints.progress(principal.id, test), _KIND, test.endpoint_id)
 
