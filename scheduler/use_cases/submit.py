@@ -29,7 +29,7 @@ from scheduler.domain.refusals import (
 )
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
-from scheduler.lifecycle import decisions
+from scheduler.lifecycle import decisions, partner_events
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
 from scheduler.persistence.inbox import FoundOrError
@@ -81,11 +81,13 @@ class Submit:
         request_hash: bytes,
         command_id: UUID | None = None,
         commit: Commit | None = None,
+        has_response: bool = True,
     ) -> Accepted:
         """Accept the command, or store it as refused if the refusal is already certain.
 
         Once committed, it blocks every claim of its interview until it has been applied. A caller that passes
-        `command_id` can look the command up after a commit in doubt.
+        `command_id` can look the command up after a commit in doubt. `has_response` False: the sender gets no
+        response, so a refusal is also reported as a partner event.
 
         Raises CompanyIdRequired, AccessDenied, IdempotencyKeyReused, DatabaseAway: nothing was accepted. Raises
         CommitInDoubt: the command may have been accepted.
@@ -113,6 +115,8 @@ class Submit:
                 may_be_packed=True,
             )
             accepted = _accept(stores, command)
+            if not has_response and not accepted.replayed:
+                _report_refusal(stores, command)
             failpoint("submit.accepting")
         failpoint("submit.accepted")
         if accepted.command.applied_at is None:
@@ -123,7 +127,10 @@ class Submit:
     def refuse(
         self, principal: Principal, kind: CommandKind, refused: Refused, *, idempotency_key: str, request_hash: bytes
     ) -> None:
-        """Store a refusal that the sender of a message can look up. Raises IdempotencyKeyReused, DatabaseAway."""
+        """Store a refusal that the sender of a message can look up, and report it as a partner event.
+
+        Raises IdempotencyKeyReused, DatabaseAway.
+        """
         with self._database.transaction(principal) as stores:
             now = stores.instant(self._now)
             command = Command(
@@ -138,7 +145,8 @@ class Submit:
                 applied_at=now,
                 answer=Answer(refusal=refusal_of(refused)),
             )
-            _accept(stores, command)
+            if not _accept(stores, command).replayed:
+                _report_refusal(stores, command)
 
     def find(self, principal: Principal, reference: str) -> Command:
         """Return a command of this principal, by its id or its idempotency key.
@@ -256,6 +264,14 @@ def _accept(stores: Stores, command: Command) -> Accepted:
     if stores.inbox.add(command):
         return Accepted(command=command, replayed=False)
     return Accepted(command=first_with_its_key(stores, command), replayed=True)
+
+
+def _report_refusal(stores: Stores, command: Command) -> None:
+    """Report a command that was refused at its receipt. An ATS key may have named no company that can be reported."""
+    if command.answer is None or command.company_id is None:
+        return
+    # Without the interview that the message names: it may be another company's.
+    stores.events.note([partner_events.of_command(command, None, command.answer.refusal, command.received_at)])
 
 
 def _as_uuid(text: str) -> UUID | None:

@@ -35,7 +35,8 @@ class Messages:
     def take(self, message: Mapping[str, Any]) -> None:
         """Accept the command of a message, once for its idempotency key. Raises DatabaseAway.
 
-        An invalid body is stored as a refusal. These messages get only a log line: an invalid envelope, a key without
+        An invalid body is stored as a refusal. A command that is refused is reported as a partner event, because the
+        sender gets no response. These messages get only a log line: an invalid envelope, a key without
         the permission or the company, and an idempotency key that an earlier, different message used.
         """
         key: Key | None = None
@@ -73,6 +74,7 @@ class Messages:
                 read.to_request(),
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
+                has_response=False,
             )
         except InvalidRequest as refused:
             stored = _without_unknown_names(refused)

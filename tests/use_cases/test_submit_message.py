@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.domain.command import Command, CommandKind, CommandState, Refusal
+from scheduler.domain.command import Command, CommandKind, CommandState, InvokeAttempt, Refusal
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import NotFound
 from scheduler.use_cases.apply import Apply
@@ -21,7 +21,8 @@ from scheduler.use_cases.submit_message import Messages
 from scheduler.wire.json_values import LARGEST_BODY
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
-from tests.support.builders import RecordingHints, Tenant, a_candidate, a_pending_attempt
+from tests.support.builders import RecordingHints, Tenant, a_candidate, a_pending_attempt, a_placed_attempt, of_company
+from tests.use_cases.test_partner_events import noted, with_reader
 
 CANARY = "Kanarienvogel"
 Message = dict[str, Any]
@@ -202,6 +203,77 @@ def test_stored_refusal_contains_no_personal_data(sender: Sender, tenant: Tenant
     assert fields == {"?", "candidate"}
     [(row,)] = tenant.ask("SELECT inbox::text FROM inbox")
     assert not [word for word in ("915123456", "Nov", CANARY) if word in row]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param({}, "VALIDATION_ERROR", id="an invalid body"),
+        pytest.param(ONE, "RESOURCE_NOT_FOUND", id="no such interview"),
+    ],
+)
+def test_refusal_of_a_message_is_reported_once(sender: Sender, tenant: Tenant, body: dict[str, str], code: str) -> None:
+    """In the transaction that stores it. The sender has no response, and may send the message again."""
+    with_reader(tenant)
+    for _ in range(3):
+        sender.send(kind="invoke_attempt", body=body)
+    sender.send(kind="invoke_attempt", body={"interviewId": str(uuid4())})
+    [row] = tenant.ask(
+        "SELECT e.company_id, e.interview_id, e.data, e.xmin::text = i.xmin::text AS is_together FROM events e, inbox i"
+    )
+    told = {"commandId": str(sender.command().id), "status": "REFUSED", "reasonCode": code}
+    assert (row.company_id, row.interview_id, row.data, row.is_together) == (tenant.company_id, None, told, True)
+    assert noted(tenant) == ["command.applied"]
+
+
+def test_refusal_for_a_call_in_progress_is_reported(sender: Sender, tenant: Tenant) -> None:
+    attempt = a_placed_attempt(tenant)
+    with_reader(tenant)
+    sender.send(kind="invoke_attempt", body={"interviewId": str(attempt.interview_id)})
+    assert tenant.ask("SELECT data ->> 'reasonCode' FROM events") == [("CALL_ATTEMPT_IN_PROGRESS",)]
+
+
+def test_refusal_that_is_a_response_is_not_reported(sender: Sender, tenant: Tenant) -> None:
+    with_reader(tenant)
+    request = InvokeAttempt(interview_id=uuid4())
+    for key in (None, "order-4712"):
+        accepted = sender.submit.command(
+            sender.principal, None, request, idempotency_key=key, request_hash=b"", command_id=uuid4()
+        )
+        assert accepted.command.answer is not None
+    assert noted(tenant) == []
+
+
+def test_refusal_of_a_message_is_not_reported_without_reader(sender: Sender, tenant: Tenant) -> None:
+    for number, body in enumerate(({}, ONE)):
+        sender.send(kind="invoke_attempt", body=body, idempotencyKey=str(number))
+    assert noted(tenant) == []
+
+
+def test_message_for_another_company_is_reported_to_its_sender(sender: Sender, tenant: Tenant) -> None:
+    """Without the interview: it is another company's, and so are its ids."""
+    other = with_reader(of_company(tenant, seed(tenant.database, tenant.now())))
+    with_reader(tenant)
+    attempt = a_pending_attempt(other)
+    noted(tenant)
+    sender.send(kind="invoke_attempt", body={"interviewId": str(attempt.interview_id)})
+    assert tenant.ask("SELECT company_id, interview_id FROM events") == [(tenant.company_id, None)]
+
+
+def test_accepted_message_is_reported_when_it_is_applied(sender: Sender, tenant: Tenant, apply: Apply) -> None:
+    with_reader(tenant)
+    sender.send()
+    assert noted(tenant) == []
+    apply.command(sender.command().id)
+    assert noted(tenant)[-1] == "command.applied"
+
+
+def test_message_without_a_company_is_not_reported(sender: Sender, tenant: Tenant, keys: Keys) -> None:
+    ats, _ = keys.create(kind=KeyKind.ATS, name="an ATS", scopes=ALL_SCOPES)
+    tenant.change(f"UPDATE companies SET ats_principal_id = '{ats.id}'")
+    sender.send(apiKeyId=str(ats.key_id))
+    assert sender.refusal(ats).code == "COMPANY_ID_REQUIRED"
+    assert noted(tenant) == []
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ _FLOOD = b"x" * 65_536
 _FLOODS = 160
 _BLOCKS_FOR_S = 60.0
 # A request that was refused at once has its answer in its response, and is stored as applied at its receipt.
+# Only refusals of messages are reported at their receipt, and the soak sends requests alone.
 _APPLIED = "SELECT id FROM inbox WHERE applied_at <> received_at"
 _ASIDE_S = 1.0
 """Between the answer of a receiver and the record of it, on a machine that is busy."""
