@@ -158,8 +158,7 @@ class Apply:
         turn.stores.tallies.add({key_of(COMMAND): seconds_of(COMMAND, turn.now - turn.command.received_at)})
 
     def _do(self, turn: Turn) -> tuple[UUID, Answer]:
-        if not _company_is_there(turn):
-            raise AccessDenied  # deleted after the command was accepted
+        _must_have_company(turn)
         request = request_from_json(turn.command.kind, turn.command.body)
         with named(named_fields.of_command(request)):
             return self._dispatch(turn, request)
@@ -381,10 +380,12 @@ class Apply:
             self._cancelled(turn, attempt, request.reason)
 
 
-def _company_is_there(turn: Turn) -> bool:
+def _must_have_company(turn: Turn) -> None:
+    """Raise AccessDenied if the company was deleted after the command was accepted."""
     if turn.command.kind is CommandKind.CREATE_INTERVIEW:
-        return turn.reads.company(turn.company_id) is not None  # its settings are needed anyway
-    return turn.stores.companies.is_there(turn.company_id)
+        turn.company()  # its settings are needed anyway
+    elif not turn.stores.companies.is_there(turn.company_id):
+        raise AccessDenied
 
 
 def _story(turn: Turn, interview_id: UUID) -> InterviewStory:

@@ -22,7 +22,7 @@ from scheduler.domain.batch import (
     WaitingItem,
 )
 from scheduler.domain.command import Command, CommandKind, CreateInterview, Refusal, refusal_of
-from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.interview import InterviewStatus, InterviewStory
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, partner_events
@@ -38,6 +38,8 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.wire import named_fields
+from scheduler.wire.named_fields import named
 
 _log = log(__name__)
 _MAX_TURN_S = 2.0
@@ -144,7 +146,7 @@ class ApplyBatches:
         """Create the interview of an item, or refuse it as a command is refused. Then its writes are undone."""
         try:
             with turn.stores.connection.undoable():
-                story, existed = self._new.of_request(turn, _request(item))
+                story, existed = self._of_item(turn, item)
         except Refused as refused:
             outcome = BatchItem(index=item.index, state=ItemState.REFUSED, error=refusal_of(refused))
             turn.stores.batches.answer(batch.id, outcome)
@@ -153,6 +155,12 @@ class ApplyBatches:
         turn.stores.batches.answer(batch.id, applied)
         due = [each.due_at for each in story.attempts if each.state is AttemptState.PENDING]
         return _Done(applied=1, first_due_at=min(due, default=story.interview.scheduled_at))
+
+    def _of_item(self, turn: Turn, item: WaitingItem) -> tuple[InterviewStory, bool]:
+        request = _request(item)
+        turn.company()  # also for an interview that exists
+        with named(named_fields.of_command(request)):
+            return self._new.of_request(turn, request)
 
     def _count_failure(self, batch_id: UUID, index: int, failed_with: str) -> None:
         with self._database.transaction() as stores:

@@ -12,7 +12,7 @@ from scheduler.domain.command import Command, CommandKind, CreateInterview, Refu
 from scheduler.domain.dry_run import DryRun, DueHour, RefusedItems
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
-from scheduler.domain.refusals import AccessDenied, Refused
+from scheduler.domain.refusals import Refused
 from scheduler.domain.schedule import CalleeClock
 from scheduler.ids import new_id
 from scheduler.persistence.dry_run import KnownRows, without_writes
@@ -71,8 +71,7 @@ class DryRuns:
         requests = [item for _, item in items if isinstance(item, CreateInterview)]
         known.load(stores, requests)
         turn = _turn(without_writes(stores, known), principal, known, now)
-        if turn.reads.company(known.company_id) is None:
-            raise AccessDenied  # deleted since the last transaction
+        turn.company()  # it may have been deleted since the last transaction
         turn.reads.lock_named({each for request in requests for each in known.external_ids_of(request)})
         before = set(counted.numbers)
         for place, item in items:

@@ -14,7 +14,7 @@ from scheduler.domain.company import Company
 from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
 from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
 from scheduler.domain.job import Job
-from scheduler.domain.refusals import AccessDenied, PhoneNumberRequired, TooManyJobs
+from scheduler.domain.refusals import PhoneNumberRequired, TooManyJobs
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
@@ -44,13 +44,10 @@ class NewInterviews:
     def of_request(self, turn: Turn, request: CreateInterview) -> tuple[InterviewStory, bool]:
         """Create the interview of a request. True: it exists, with this external id and the same content.
 
-        Raises the refusal, which names the field that it is about.
+        The caller has checked that the company was not deleted, and names the field that a refusal is about.
         """
-        if turn.reads.company(turn.company_id) is None:
-            raise AccessDenied  # deleted after the request was accepted
-        with named(named_fields.of_command(request)):
-            present = self.existing(turn, request)
-            return (self.create(turn, request), False) if present is None else (present, True)
+        present = self.existing(turn, request)
+        return (self.create(turn, request), False) if present is None else (present, True)
 
     def existing(self, turn: Turn, request: CreateInterview) -> InterviewStory | None:
         """Return the interview that an earlier command with this external id and the same content created.
@@ -96,9 +93,7 @@ class NewInterviews:
     def _decide(self, turn: Turn, request: CreateInterview, sent: CreateInterview) -> InterviewStory:
         """Decide about a request as it was `sent`. In `request`, known resources are named by their ids."""
         stores, now = turn.stores, turn.now
-        company = turn.reads.company(turn.company_id)
-        if company is None:
-            raise AccessDenied  # deleted after the command was accepted
+        company = turn.company()
         agent = _agent(turn, company, request)
         is_rung = agent.type is AgentType.PHONE
         assigns = sent.job is not None or (sent.candidate is not None and sent.job_id is not None)

@@ -9,6 +9,7 @@ from scheduler.domain.agent import Agent
 from scheduler.domain.command import Command
 from scheduler.domain.company import Company
 from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
+from scheduler.domain.refusals import AccessDenied
 from scheduler.persistence.stores import Stores
 
 
@@ -101,6 +102,13 @@ class Turn:
         """The company, which every command that a worker applies has."""
         assert self.command.company_id is not None
         return self.command.company_id
+
+    def company(self) -> Company:
+        """Return the company, which is read once. Raises AccessDenied if it was deleted after the acceptance."""
+        company = self.reads.company(self.company_id)
+        if company is None:
+            raise AccessDenied
+        return company
 
     @property
     def actor(self) -> str:
