@@ -188,6 +188,10 @@ class Events(Store):
         """Write events of companies that have a reader. Within `gathering` they are sent with the other writes."""
         _note_all(self._connection, noted)
 
+    def note_of(self, company_id: UUID, noted: Callable[[], Iterable[NewEvent]]) -> None:
+        """Write events of one company like `note`. `noted` is not called if it is known to have no reader."""
+        note(self._connection, company_id, noted)
+
     def number(self, limit: int, now: datetime) -> Numbered | None:
         """Give up to `limit` events their places and sequences, and make their deliveries, which are due now.
 

@@ -153,8 +153,10 @@ class Apply:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command, answer, interview_id, turn.now)
         if turn.command.company_id is not None and turn.command.principal_id != OPERATORS:
-            applied = partner_events.of_command(turn.command, interview_id, answer.refusal, turn.now)
-            turn.stores.events.note([applied])
+            turn.stores.events.note_of(
+                turn.command.company_id,
+                lambda: [partner_events.of_command(turn.command, interview_id, answer.refusal, turn.now)],
+            )
         turn.stores.tallies.add({key_of(COMMAND): seconds_of(COMMAND, turn.now - turn.command.received_at)})
 
     def _do(self, turn: Turn) -> tuple[UUID, Answer]:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from scheduler.carriers.twilio import callback_path
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Decision, ProofMissing, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, CallStatus
 from scheduler.domain.command import (
@@ -27,10 +29,12 @@ from scheduler.domain.partner_event import READ_WEBHOOKS, EventType, PartnerEven
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied
 from scheduler.lifecycle.decisions import Alarm
+from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.database import Database
 from scheduler.persistence.events import Numbered
 from scheduler.rules import retention
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.operator_commands import OperatorCommands, command_of
@@ -63,8 +67,10 @@ from tests.support.builders import (
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import Perform, apply_news, candidate_of
 from tests.use_cases.test_apply import a_new_candidate, a_wish, sent
+from tests.use_cases.test_hear import a_form, signature
 from tests.use_cases.test_intake_statements import apply_all
 from tests.use_cases.test_submit_and_apply import TOMORROW, delete, invoke, move
+from workers.tasks import _each
 
 OVER = {"answered_by": AnsweredBy.PERSON, "duration": timedelta(seconds=61)}
 
@@ -372,26 +378,41 @@ def test_alarm_that_pauses_a_company_is_reported(read: Tenant) -> None:
 # ---- readers
 
 
-@pytest.mark.parametrize("batch", [1, 20])
-def test_company_without_a_reader_has_the_same_statements(
-    tenant: Tenant, other: Tenant, apply: Apply, batch: int
-) -> None:
-    """The hot path: apply, claim, record and hear take as many statements with a reader as without."""
+def callbacks(hear: Hear, attempts: Sequence[Attempt], status: str, **fields: str) -> list[NewCarrierEvent]:
+    """Return genuine callbacks, one for each call."""
+    made = []
+    for attempt in attempts:
+        assert attempt.token is not None
+        form = a_form(attempt, status, **fields)
+        signed = signature(attempt.token, form)
+        made.append(hear.genuine(attempt.token, callback_path(attempt.token), form, signed))
+    return made
+
+
+def test_events_take_no_statement_for_any_batch(tenant: Tenant, other: Tenant, apply: Apply, hear: Hear) -> None:
+    """The hot path: apply, claim, record and hear take as many statements with a reader as without.
+
+    Also as many for 200 calls as for one.
+    """
     with_reader(other)
-    counts = []
-    for each in (tenant, other):
+    sizes, counts = (1, 10, 200), set()
+    for each, size in product((tenant, other), sizes):
+        command_ids = [sent(each, a_wish(each)).id for _ in range(size)]
         with statements_of(each.database) as statements:
-            apply_all(apply, [sent(each, a_wish(each)).id for _ in range(batch)])
-            pending = [row[0] for row in each.ask("SELECT id FROM attempts WHERE company_id = :c", c=each.company_id)]
-            claimed = [claim.attempt for claim in each.dial.claim(pending).claimed]
-            each.dial.record([(attempt, Accepted(call_sid=a_sid())) for attempt in claimed])
-            for attempt in claimed:
-                apply_news(each, attempt, CallStatus.COMPLETED, **OVER)
-        assert len(claimed) == batch
-        counts.append(len(statements))
-    assert counts[0] == counts[1]
+            apply_all(apply, command_ids)
+            pending = each.ask("SELECT id FROM attempts WHERE company_id = :c AND call_sid IS NULL", c=each.company_id)
+            claimed = [claim.attempt for claim in each.dial.claim([row[0] for row in pending]).claimed]
+            placed = [replace(attempt, call_sid=a_sid()) for attempt in claimed]
+            each.dial.record([(attempt, Accepted(call_sid=str(attempt.call_sid))) for attempt in placed])
+            for status, fields in (("in-progress", {}), ("completed", {"CallDuration": "61"})):
+                heard = callbacks(hear, placed, status, AnsweredBy="human", **fields)
+                hear.store(heard)
+                _each(hear.batch([callback.id for callback in heard]), hear.event)
+        assert len(placed) == size
+        counts.add(len(statements))
+    assert len(counts) == 1, counts
     assert {row[0] for row in tenant.ask("SELECT company_id FROM events")} == {other.company_id}
-    assert tenant.ask("SELECT count(*) FROM events") == [(7 * batch,)]
+    assert tenant.ask("SELECT count(*) FROM events") == [(8 * sum(sizes),)]
 
 
 def test_events_of_a_company_without_a_reader_are_not_even_sent(tenant: Tenant, apply: Apply) -> None:
