@@ -18,7 +18,7 @@ from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries
 from scheduler.use_cases.resources.webhooks import Webhooks as Endpoints
 from tests.architecture.guards import guards
 from tests.support.builders import RecordingHints, Tenant
-from tests.use_cases.webhooks.endpoints import ENCRYPTION, ScriptedSender, Webhooks
+from tests.use_cases.webhooks.endpoints import ENCRYPTION, EVERYTHING, ScriptedSender, Webhooks
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_replay_leaves_the_claim_of_another_process(webhooks: Webhooks, deliveri
     endpoint_id = webhooks.endpoint()
     event_id = webhooks.numbered_event()
     deliver = webhooks.deliver(ScriptedSender(WebhookAnswer(outcome=Outcome.DELIVERED, status=200)))
-    [claimed] = deliver.claim(16, 16)
+    [claimed] = deliver.claim(EVERYTHING)
     principal = webhooks.tenant.principal
     assert deliveries.replay_one(sent(principal, CommandKind.REPLAY_DELIVERY), endpoint_id, event_id).refusal is None
     [row] = webhooks.deliveries()
