@@ -16,10 +16,13 @@ from scheduler.wire.camel_model import Wire
 
 
 class BatchCounts(Wire):
-    """Items by their status. Their sum is `total`."""
+    """Items by their status. Their sum, without `existing`, is `total`."""
 
     waiting: int = Field(description="Stored, and not applied yet.")
-    applied: int = Field(description="With an interview.")
+    applied: int = Field(description="With an interview, those of `existing` included.")
+    existing: int = Field(
+        description="Applied items whose `externalId` and content an interview had already. They created nothing."
+    )
     refused: int = Field(description="With an error.")
     cancelled: int = Field(description="Cancelled with the batch before they were applied.")
 

@@ -46,6 +46,8 @@ class Batch:
     state: BatchState
     total: int
     applied: int = 0
+    existing: int = 0
+    """Applied items whose interview an earlier request had created."""
     refused: int = 0
     cancelled: int = 0
     first_due_at: datetime | None = None

@@ -714,6 +714,7 @@ batches = Table(
     Column("state", Text, nullable=False),
     Column("total", Integer, nullable=False),
     Column("applied", Integer, nullable=False, server_default=text("0")),
+    Column("existing", Integer, nullable=False, server_default=text("0")),
     Column("refused", Integer, nullable=False, server_default=text("0")),
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Column("first_due_at", _INSTANT),
@@ -726,6 +727,7 @@ batches = Table(
     *_timestamps(),
     CheckConstraint("state IN ('ACCEPTED', 'RUNNING', 'PAUSED', 'COMPLETED', 'CANCELLED')", name="state"),
     CheckConstraint("applied + refused + cancelled <= total", name="no_item_counts_twice"),
+    CheckConstraint("existing <= applied", name="existing_items_are_applied"),
     CheckConstraint(
         "state NOT IN ('COMPLETED', 'CANCELLED') OR applied + refused + cancelled = total",
         name="no_item_waits_at_the_end",

@@ -62,6 +62,7 @@ class _Done:
     """The outcomes of some items."""
 
     applied: int = 0
+    existing: int = 0
     refused: int = 0
     first_due_at: datetime | None = None
 
@@ -154,7 +155,7 @@ class ApplyBatches:
         applied = BatchItem(index=item.index, state=ItemState.APPLIED, interview_id=story.interview.id, existed=existed)
         turn.stores.batches.answer(batch.id, applied)
         due = [each.due_at for each in story.attempts if each.state is AttemptState.PENDING]
-        return _Done(applied=1, first_due_at=min(due, default=story.interview.scheduled_at))
+        return _Done(applied=1, existing=int(existed), first_due_at=min(due, default=story.interview.scheduled_at))
 
     def _of_item(self, turn: Turn, item: WaitingItem) -> tuple[InterviewStory, bool]:
         request = _request(item)
@@ -264,6 +265,7 @@ def _counted(batch: Batch, outcomes: Sequence[_Done], now: datetime) -> Batch:
         batch,
         state=BatchState.RUNNING,
         applied=batch.applied + sum(each.applied for each in outcomes),
+        existing=batch.existing + sum(each.existing for each in outcomes),
         refused=batch.refused + sum(each.refused for each in outcomes),
         first_due_at=min([*known, *due], default=None),
         started_at=batch.started_at or now,

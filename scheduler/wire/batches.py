@@ -1,7 +1,7 @@
 """Batches: many requests for interviews in one body, each read as if it had been sent alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
@@ -9,10 +9,12 @@ from pydantic import AfterValidator, BaseModel, StrictBool, StringConstraints, V
 
 from scheduler.domain.command import CreateInterview, Refusal, refusal_of
 from scheduler.domain.refusals import InvalidRequest, Refused
+from scheduler.wire import json_list
 from scheduler.wire.field_errors import FieldError, field_errors, invalid_fields, refuse_any
 from scheduler.wire.field_types import Strict, is_external_id, printable
-from scheduler.wire.json_text import TOO_DEEP, MalformedJson, empty_body, fault_in, malformed, parse, parse_list
-from scheduler.wire.json_values import LARGEST_BODY, an_object, canonical, is_too_deep
+from scheduler.wire.json_list import RestTooLarge, TooManyBrackets, TooManyItems
+from scheduler.wire.json_text import BrokenText, MalformedJson, empty_body, parse, parse_part
+from scheduler.wire.json_values import LARGEST_BODY, an_object
 
 MOST_ITEMS = 1_000
 """Items of a batch in JSON."""
@@ -89,24 +91,34 @@ def read_json(body: bytes, read_item: Reader) -> tuple[BatchHeader, Sequence[Ite
     """
     if not body:
         raise empty_body()
-    value, has_faults = parse_list(body)
-    if not isinstance(value, dict):
-        fault = fault_in(value) if has_faults else None
-        if fault is not None:
-            raise malformed(fault.reason, 0)
-        refuse_any([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
-    given = value.pop(_ITEMS, None)
-    if has_faults and (fault := fault_in(value)) is not None:
-        raise malformed(fault.reason, 0)
-    if is_too_deep(value):
-        raise malformed(TOO_DEEP, 0)
-    header = read_header(value)
-    if not isinstance(given, list):
+    try:
+        found = json_list.cut(body, _ITEMS, MOST_ITEMS)
+    except TooManyItems:
+        raise _too_many(MOST_ITEMS, "items", BatchForm.JSON) from None
+    except TooManyBrackets:
+        raise _too_many(json_list.MOST_BRACKETS, "brackets", BatchForm.JSON) from None
+    except RestTooLarge:
+        raise _too_many(LARGEST_BODY, "bytes beside its items", BatchForm.JSON) from None
+    if found is None:
+        if len(body) <= LARGEST_BODY:
+            parse(body)
+        raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
+    header = _read_rest(parse(found.rest), has_list=found.items is not None)
+    if not found.items:
+        raise _empty()
+    try:
+        return header, [_read_part(index, body, place, read_item) for index, place in enumerate(found.items)]
+    except BrokenText as broken:
+        raise broken.refusal from None
+
+
+def _read_rest(rest: dict[str, Any], *, has_list: bool) -> BatchHeader:
+    given = rest.pop(_ITEMS, None)
+    header = read_header(rest)
+    if not has_list:
         code, message = ("MISSING_FIELD", "This field is required; add it.") if given is None else _NOT_A_LIST
         refuse_any([FieldError(field=_ITEMS, code=code, message=message)])
-    _check_count(len(given), MOST_ITEMS, "items", BatchForm.JSON)
-    is_small = len(body) <= LARGEST_BODY
-    return header, [_read_value(index, each, read_item, has_faults, is_small) for index, each in enumerate(given)]
+    return header
 
 
 def read_header(given: dict[str, Any]) -> BatchHeader:
@@ -124,13 +136,14 @@ def read_lines(body: bytes, read_item: Reader) -> Sequence[Item]:
     lines = body.split(b"\n", MOST_LINES + 1)
     if not lines[-1].strip():
         lines.pop()  # after the last line break
-    _check_count(len(lines), MOST_LINES, "lines", BatchForm.NDJSON)
+    if len(lines) > MOST_LINES:
+        raise _too_many(MOST_LINES, "lines", BatchForm.NDJSON)
     items = [_read_line(index, line, read_item) for index, line in enumerate(lines)]
     if all(item.refusal is not None and item.refusal.code == MalformedJson.code for item in items):
         first = items[0].refusal
         assert first is not None
         message = f"No line is valid JSON. The first line: {first.message}"
-        raise MalformedJson(message, **{**first.details, "line": 1})
+        raise MalformedJson(message, **first.details)
     return items
 
 
@@ -146,35 +159,42 @@ def validated(model: type[Model], body: dict[str, Any]) -> Model:
 _NOT_A_LIST = ("WRONG_TYPE", "This must be a list.")
 
 
-def _check_count(count: int, most: int, unit: str, form: BatchForm) -> None:
-    if count == 0:
-        refuse_any([FieldError(field=_ITEMS, code="TOO_FEW", message="The batch is empty. Send at least one item.")])
-    if count > most:
-        raise BatchTooLarge(
-            f"A batch in {form.value} has at most {most:,} {unit}. Send several batches.", limit=most, unit=unit
-        )
+def _empty() -> Refused:
+    message = "The batch is empty. Send at least one item."
+    return invalid_fields([FieldError(field=_ITEMS, code="TOO_FEW", message=message)])
+
+
+def _too_many(most: int, unit: str, form: BatchForm) -> BatchTooLarge:
+    return BatchTooLarge(
+        f"A batch in {form.value} has at most {most:,} {unit}. Send several batches.", limit=most, unit=unit
+    )
 
 
 def _read_line(index: int, line: bytes, read_item: Reader) -> Item:
     if len(line) > LARGEST_BODY:
-        return Item(index=index, refusal=_TOO_LARGE)
-    if not line.strip():
-        return Item(index=index, refusal=refusal_of(empty_body()))
+        return Item(index=index, refusal=_on_line(index, _TOO_LARGE))
     try:
+        if not line.strip():
+            raise empty_body()
         value = parse(line)
     except MalformedJson as refused:
-        return Item(index=index, refusal=refusal_of(refused))
+        return Item(index=index, refusal=_on_line(index, refusal_of(refused)))
     return _read_object(index, value, read_item)
 
 
-def _read_value(index: int, value: Any, read_item: Reader, has_faults: bool, is_small: bool) -> Item:  # noqa: ANN401 - JSON
-    fault = fault_in(value) if has_faults else None
-    if fault is not None:
-        return Item(index=index, refusal=refusal_of(malformed(fault.reason, 0)))
-    if is_too_deep(value):
-        return Item(index=index, refusal=refusal_of(malformed(TOO_DEEP, 0)))
-    if not is_small and len(canonical(value)) > LARGEST_BODY:
+def _on_line(index: int, refusal: Refusal) -> Refusal:
+    """Add the number of the line in the body. For the parser, each line is the first."""
+    return replace(refusal, details={**refusal.details, "line": index + 1})
+
+
+def _read_part(index: int, body: bytes, place: tuple[int, int], read_item: Reader) -> Item:
+    start, end = place
+    if end - start > LARGEST_BODY:
         return Item(index=index, refusal=_TOO_LARGE)
+    try:
+        value = parse_part(body, start, end)
+    except MalformedJson as refused:
+        return Item(index=index, refusal=refusal_of(refused))
     return _read_object(index, value, read_item)
 
 

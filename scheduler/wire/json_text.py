@@ -1,17 +1,15 @@
 """JSON texts from clients, parsed strictly: UTF-8, no duplicate names, no number that JSON does not have."""
 
 import json
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from scheduler.domain.refusals import InvalidRequest
 from scheduler.wire.json_values import MAX_LEVELS, is_too_deep
 
 TOO_DEEP = f"it is nested more than {MAX_LEVELS} levels deep"
-_TWICE = "an object contains the same name twice"
+TWICE = "an object contains the same name twice"
+NOT_CLOSED = "a closing bracket or quote is expected"
 _DIGITS = "a number has too many digits"
-_MOST_DIGITS = 4300
-"""Python's own limit for integers."""
 _REASONS = {
     "Unexpected UTF-8 BOM (decode using utf-8-sig)": "the text begins with a byte order mark",
     "Expecting value": "a JSON value is expected",
@@ -35,11 +33,11 @@ class MalformedJson(InvalidRequest):
     code = "MALFORMED_JSON"
 
 
-class Fault:
-    """Stands for a part of a text that JSON or Python's parser allows and this API does not."""
+class BrokenText(Exception):
+    """A part of a text shows that the whole text is not JSON."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    def __init__(self, refusal: MalformedJson) -> None:
+        self.refusal = refusal
 
 
 def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
@@ -47,45 +45,21 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
 
     Raises MalformedJson with the position.
     """
-    value = _parse(body, parse_constant=_no_constant, object_pairs_hook=_object)
-    if is_too_deep(value):
-        raise malformed(TOO_DEEP, 0)
-    return value
+    try:
+        return _parse(body)
+    except _NotJson as fault:
+        raise fault.refusal_in(body, 0) from None
 
 
-def parse_list(body: bytes) -> tuple[Any, bool]:
-    """Parse the JSON of several requests, each as deep as it likes. Return True if a `Fault` is somewhere in it.
+def parse_part(text: bytes, start: int, end: int) -> Any:  # noqa: ANN401 - JSON
+    """Parse one value of a larger JSON text as `parse` does.
 
-    So one faulty request does not refuse the others. Raises MalformedJson.
+    Raises BrokenText if the whole text is not JSON, MalformedJson if only this value is not allowed.
     """
-    faults: list[Fault] = []
-
-    def fault(reason: str) -> Fault:
-        faults.append(Fault(reason))
-        return faults[-1]
-
-    def members(pairs: list[tuple[str, Any]]) -> Any:  # noqa: ANN401 - JSON
-        found = dict(pairs)
-        return found if len(found) == len(pairs) else fault(_TWICE)
-
-    value = _parse(
-        body,
-        parse_constant=lambda name: fault(_not_a_number(name)),
-        parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else fault(_DIGITS),
-        object_pairs_hook=members,
-    )
-    return value, bool(faults)
-
-
-def fault_in(value: Any) -> Fault | None:  # noqa: ANN401 - JSON
-    """Return a fault within a value of `parse_list`."""
-    level = [value]
-    while level:
-        for each in level:
-            if isinstance(each, Fault):
-                return each
-        level = [inner for each in level for inner in _inside(each)]
-    return None
+    try:
+        return _parse(text[start:end])
+    except _NotJson as fault:
+        raise BrokenText(fault.refusal_in(text, start)) from None
 
 
 def malformed(reason: str, position: int, **more: int) -> MalformedJson:
@@ -100,21 +74,42 @@ def empty_body() -> MalformedJson:
     return MalformedJson("The body is empty. Send a JSON object.", position=0, reason="the body is empty")
 
 
-def _parse(body: bytes, **hooks: Any) -> Any:  # noqa: ANN401 - JSON
+def _parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise malformed("the text is not UTF-8", error.start) from None
+        raise _NotJson("the text is not UTF-8", error.start) from None
     try:
-        return json.loads(text, **hooks)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise malformed(_REASONS.get(error.msg, error.msg), error.pos, line=error.lineno, column=error.colno) from None
+        raise _NotJson(_REASONS.get(error.msg, error.msg), error.pos, text) from None
     except RecursionError:
         raise malformed(TOO_DEEP, 0) from None
     except _OnlyOurs as error:
         raise malformed(str(error), 0) from None
     except ValueError:  # more digits than Python reads
         raise malformed(_DIGITS, 0) from None
+    if is_too_deep(value):
+        raise malformed(TOO_DEEP, 0)
+    return value
+
+
+class _NotJson(Exception):
+    """Input that no JSON parser reads."""
+
+    def __init__(self, reason: str, position: int, text: str | None = None) -> None:
+        """`position` counts characters of the text, or bytes if there is none."""
+        self._reason = reason
+        self._position = position
+        self._text = text
+
+    def refusal_in(self, body: bytes, start: int) -> MalformedJson:
+        """Build the refusal of a body in which this input begins at `start`."""
+        if self._text is None:
+            return malformed(self._reason, start + self._position)
+        before = body[:start].decode("utf-8", "replace") + self._text[: self._position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return malformed(self._reason, len(before), line=line, column=column)
 
 
 class _OnlyOurs(Exception):
@@ -132,12 +127,5 @@ def _no_constant(name: str) -> NoReturn:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _OnlyOurs(_TWICE)
+        raise _OnlyOurs(TWICE)
     return members
-
-
-def _inside(value: Any) -> Iterator[Any]:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value

@@ -52,7 +52,7 @@ def made(intake: Intake, *items: Any, **more: Any) -> dict[str, Any]:
 def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> None:
     batch = made(intake, person(intake, externalId="row-1"), person(intake), name="Spring")
     assert (batch["status"], batch["total"], batch["name"]) == ("ACCEPTED", 2, "Spring")
-    assert batch["counts"] == {"waiting": 2, "applied": 0, "refused": 0, "cancelled": 0}
+    assert batch["counts"] == {"waiting": 2, "applied": 0, "existing": 0, "refused": 0, "cancelled": 0}
     bulk.turn()
     done = data(intake.get(f"/batches/{batch['id']}"))
     assert (done["status"], done["counts"]["applied"]) == ("COMPLETED", 2)
@@ -165,6 +165,21 @@ def test_repeated_batch_is_stored_once(intake: Intake, bulk: ApplyBatches) -> No
     assert (again.status_code, again.headers["Idempotent-Replayed"]) == (202, "true")
     refused(send(intake, content + b" ", **{"Idempotency-Key": "k"}), 422, "IDEMPOTENCY_KEY_REUSED")
     assert intake.count("batches") == 1
+
+
+@does("F7-9", "F7-10")
+def test_batch_sent_again_counts_what_existed(intake: Intake, bulk: ApplyBatches) -> None:
+    rows = [person(intake, externalId=f"row-{number}") for number in range(3)]
+    first = made(intake, *rows[:2])
+    bulk.turn()
+    again = made(intake, *rows, {}, rows[0] | {"isTest": True})
+    checked = data(intake.post("/batches", {"items": rows, "dryRun": True}))
+    bulk.turn()
+    usual = {"waiting": 0, "cancelled": 0}
+    assert data(intake.get(f"/batches/{first['id']}"))["counts"] == usual | {"applied": 2, "existing": 0, "refused": 0}
+    assert data(intake.get(f"/batches/{again['id']}"))["counts"] == usual | {"applied": 3, "existing": 2, "refused": 2}
+    assert checked["existing"] == 2
+    assert intake.count("interviews") == 3
 
 
 def test_items_count_against_their_own_limit(intake: Intake) -> None:

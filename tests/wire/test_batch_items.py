@@ -1,18 +1,22 @@
 """Bodies of batches: which items are read, and which error each refused one gets."""
 
 import json
+import tracemalloc
+from dataclasses import replace
 from datetime import date
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from api_shim.schemas.create_interview import item_reader
 from scheduler.domain.refusals import InvalidFields
-from scheduler.wire import batches
+from scheduler.wire import batches, json_list
 from scheduler.wire.batches import BatchTooLarge, Item
 from scheduler.wire.json_text import MalformedJson
-from scheduler.wire.json_values import MAX_LEVELS
+from scheduler.wire.json_values import LARGEST_BODY, MAX_LEVELS
 
 _READER = item_reader(date(2026, 4, 1))
 
@@ -28,6 +32,21 @@ def _lines(*lines: bytes | dict[str, Any]) -> list[Item]:
 
 def _json(text: str) -> list[Item]:
     return list(batches.read_json(text.encode(), _READER)[1])
+
+
+_TEXTS = st.text(alphabet='{}[]",\\ :a\u00e9\n')
+_VALUES = st.lists(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | _TEXTS,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+def _tight(values: list[Any]) -> str:
+    return json.dumps({"items": values, "a": "]"}, ensure_ascii=False, separators=(",", ":"))
 
 
 def _code(item: Item) -> str:
@@ -86,7 +105,101 @@ def test_fault_in_one_item_does_not_refuse_the_others(bad: str) -> None:
     assert first.request is not None
     assert third.request is not None
     line_errors = _lines(text.encode(), f'{{"metadata": {{"a": [{bad}]}}}}'.encode())
-    assert line_errors[1].refusal == second.refusal
+    refusal = second.refusal
+    assert refusal is not None
+    # A line is named by its number in the body, and otherwise the two are equal.
+    assert line_errors[1].refusal == replace(refusal, details={**refusal.details, "line": 2})
+
+
+def test_line_that_is_not_json_is_named_by_its_number() -> None:
+    items = _lines(_good(), b'{"agentId": 1,}', b"", _good(metadata={"a": "x" * 70_000}), b"\xff")
+    refusals = [each.refusal for each in items[1:]]
+    assert [None if each is None else each.details["line"] for each in refusals] == [2, 3, 4, 5]
+    assert refusals[0] is not None
+    assert refusals[0].details["reason"] == "a name in double quotes is expected"
+    assert "a name in double quotes is expected" in refusals[0].message
+
+
+@pytest.mark.parametrize("size", [LARGEST_BODY, LARGEST_BODY + 1])
+def test_item_may_be_as_large_as_a_single_request(size: int) -> None:
+    item = '{"metadata":"\u00e9'
+    item += "x" * (size - len(item.encode()) - 2) + '"}'
+    assert len(item.encode()) == size
+    found = [*_json(f'{{"items": [\n  {item}\n ]}}'), *_lines(item.encode(), _good())[:1]]
+    expected = "VALIDATION_ERROR" if size == LARGEST_BODY else "BODY_TOO_LARGE"
+    assert [_code(each) for each in found] == [expected, expected]
+
+
+_LISTS = b'{"items": [' + b"[[],[]]," * 2_000_000 + b"{}]}"
+_NESTED = b'{"items": [' + (b"[" * 50 + b"]" * 50 + b",") * 150_000 + b"{}]}"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param(_LISTS, "1,000 items", id="many lists"),
+        pytest.param(_NESTED, "1,000 items", id="nested lists"),
+        pytest.param(b"{" + b'"a":0,' * 2_700_000 + b'"items": [{}]}', "bytes beside its items", id="many fields"),
+        pytest.param(b'{"items": [{}], "items": [' + b"{}," * 5_000_000 + b"{}]}", "the same name", id="repeated key"),
+        pytest.param(b'{"items": [{}], "it\\u0065ms": [{}]}', "the same name", id="repeated key, escaped"),
+        pytest.param(b"[" + _LISTS + b"]", "invalid", id="no object"),
+    ],
+)
+def test_hostile_json_is_refused_without_being_parsed(body: bytes, words: str) -> None:
+    """Parsed, most of these bodies take a hundred times more memory than the test allows, beside their own copy."""
+    tracemalloc.start()
+    try:
+        with pytest.raises((BatchTooLarge, MalformedJson, InvalidFields), match=words):
+            batches.read_json(body, _READER)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < len(body) + 1_000_000
+
+
+@pytest.mark.parametrize("body", [b'{"items": [{}, [' + _LISTS + b"]]}", b'{"items": [{}], "a": ' + _LISTS + b"}"])
+def test_json_of_brackets_is_not_searched_for_its_end(body: bytes) -> None:
+    with pytest.raises(BatchTooLarge, match="500,000 brackets"):
+        batches.read_json(body, _READER)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"items": [{"a": tru}, {}]}',
+        '{"items": [{}, ]}',
+        '{"items": [, {}]}',
+        '{"items": [{} {}]}',
+        '{"items": [{}}]',
+        '{"items": [{"a": "b]}',
+        '{"items": [{}]',
+        '{"items": [{}]} x',
+        '{"items": [{}], }',
+        '{"items": [{"a": 1]}]}',
+        '\ufeff{"items": [{}]}',
+    ],
+)
+def test_text_that_is_not_json_is_no_batch(text: str) -> None:
+    with pytest.raises(MalformedJson):
+        _json(text)
+
+
+def test_fault_in_an_item_is_placed_in_the_whole_text() -> None:
+    with pytest.raises(MalformedJson) as refused:
+        _json('{"name": "\u00e9",\n "items": [{},\n {"a": tru}]}')
+    assert refused.value.details["reason"] == "a JSON value is expected"
+    assert (refused.value.details["line"], refused.value.details["column"]) == (3, 8)
+
+
+@settings(max_examples=60)
+@given(_VALUES)
+def test_items_of_any_json_are_found(values: list[Any]) -> None:
+    """The places of the items are those of Python's own parser, whatever is in strings and around them."""
+    for text in (json.dumps({"a": values, "items": values, "b": {"items": values}}, indent=1), _tight(values)):
+        found = json_list.cut(text.encode(), "items", 1000)
+        assert found is not None
+        assert [json.loads(text.encode()[start:end]) for start, end in found.items or ()] == values
+        assert json.loads(found.rest) == {**json.loads(text), "items": []}
 
 
 def test_items_may_be_as_deep_as_a_single_request() -> None:

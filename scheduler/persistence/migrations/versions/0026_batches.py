@@ -15,8 +15,8 @@ _COMPANY = "(SELECT nullif(current_setting('duecall.company_id', true), '')::uui
 
 _SEEN_BY_OPERATORS = {
     # Not the name, which is a client's text.
-    'batches': 'id, company_id, principal_id, key_id, state, total, applied, refused, cancelled, first_due_at, work_at,'
-    ' cancelled_to, started_at, finished_at, created_at, updated_at',
+    'batches': 'id, company_id, principal_id, key_id, state, total, applied, existing, refused, cancelled, first_due_at,'
+    ' work_at, cancelled_to, started_at, finished_at, created_at, updated_at',
     # Not the body, which is personal data, nor texts that quote it.
     'batch_items': 'batch_id, index, company_id, state, error_code, interview_id, existed, failures',
 }
@@ -54,6 +54,7 @@ def _make_tables() -> None:
         sa.Column('state', sa.Text(), nullable=False),
         sa.Column('total', sa.Integer(), nullable=False),
         sa.Column('applied', sa.Integer(), server_default=zero, nullable=False),
+        sa.Column('existing', sa.Integer(), server_default=zero, nullable=False),
         sa.Column('refused', sa.Integer(), server_default=zero, nullable=False),
         sa.Column('cancelled', sa.Integer(), server_default=zero, nullable=False),
         sa.Column('first_due_at', instant, nullable=True),
@@ -67,6 +68,7 @@ def _make_tables() -> None:
             "state IN ('ACCEPTED', 'RUNNING', 'PAUSED', 'COMPLETED', 'CANCELLED')", name=op.f('ck_batches_state')
         ),
         sa.CheckConstraint('applied + refused + cancelled <= total', name=op.f('ck_batches_no_item_counts_twice')),
+        sa.CheckConstraint('existing <= applied', name=op.f('ck_batches_existing_items_are_applied')),
         sa.CheckConstraint(
             "state NOT IN ('COMPLETED', 'CANCELLED') OR applied + refused + cancelled = total",
             name=op.f('ck_batches_no_item_waits_at_the_end'),
