@@ -58,12 +58,13 @@ debian: ## install the Debian packages that some tests need, as root; CI has the
 	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus chromium > /dev/null
 	command -v npm > /dev/null || apt-get install --yes -qq --no-install-recommends nodejs npm > /dev/null
 
-proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine, bursts and plans
+proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine, bursts, batches and plans
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
 	@DUECALL_TRACES=all $(PY) -m pytest tests/verification/traces
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/verification/races tests/verification/machine
 	@DUECALL_BURST=5000 $(PY) -m pytest tests/verification/bursts
+	@DUECALL_BATCH_ITEMS=10000 $(PY) -m pytest tests/acceptance/test_killed_batches.py
 	@DUECALL_PENDING=1000000 $(PY) -m pytest tests/persistence/test_hot_statements.py
 
 bench: $(VENV)/dev ## measure the whole path and decisions; ARGS="--parts burst" runs parts

@@ -1,7 +1,7 @@
 """Batches: each item is decided as a single request, once, whatever fails, and by as many statements as one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.batch import ITEMS_A_TRANSACTION, Batch, BatchState, ItemState
 from scheduler.domain.command import CommandKind, CreateInterview, refusal_of
 from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.job import NewJob
 from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
 from scheduler.domain.refusals import InvalidFields
 from scheduler.persistence.batches import Work
@@ -27,6 +28,7 @@ from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
+from scheduler.use_cases.resources.jobs import add_job
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.wire.batches import Item
 from tests.architecture.guards import guards
@@ -191,6 +193,76 @@ def test_statements_do_not_grow_with_the_items(tenant: Tenant, batches: Batches,
             bulk.turn()
         counts.add((len(sent_within(storing)), len(sent_within(applying))))
     assert len(counts) == 1, counts
+
+
+def _of_named_candidates(tenant: Tenant, size: int) -> list[CreateInterview]:
+    return [a_wish(tenant, candidate_id=a_candidate(tenant).id) for _ in range(size)]
+
+
+def _of_one_candidate(tenant: Tenant, size: int) -> list[CreateInterview]:
+    candidate_id = a_candidate(tenant).id
+    return [a_wish(tenant, candidate_id=candidate_id) for _ in range(size)]
+
+
+def _of_new_external_ids(tenant: Tenant, size: int) -> list[CreateInterview]:
+    ids = [uuid4().hex for _ in range(size)]
+    return [a_wish(tenant, candidate=replace(a_new_candidate(), external_id=each), external_id=each) for each in ids]
+
+
+def _of_existing_candidates(tenant: Tenant, size: int) -> list[CreateInterview]:
+    """Return wishes with candidates that an earlier command has created, named by external ids."""
+    wishes = [replace(each, external_id=None) for each in _of_new_external_ids(tenant, size)]
+    _applied_before(tenant, wishes)
+    return wishes
+
+
+def _of_existing_interviews(tenant: Tenant, size: int) -> list[CreateInterview]:
+    wishes = _of_new_external_ids(tenant, size)
+    _applied_before(tenant, wishes)
+    return wishes
+
+
+def _of_a_job(tenant: Tenant, size: int) -> list[CreateInterview]:
+    """Return wishes with new candidates and a job that exists."""
+    with tenant.database.transaction() as stores:
+        job_id = add_job(stores, tenant.company_id, NewJob(title="Baker", description="Bread"), tenant.now()).id
+    return [a_wish(tenant, job_id=job_id) for _ in range(size)]
+
+
+def _applied_before(tenant: Tenant, wishes: Sequence[CreateInterview]) -> None:
+    batches = Batches(tenant.database, IdempotentWrites(tenant.database, tenant.now), RecordingHints())
+    stored(batches, tenant, wishes)
+    ApplyBatches(tenant.context, RecordingHints()).turn()
+
+
+@pytest.mark.parametrize(
+    ("wishes", "for_each"),
+    [
+        pytest.param(_of_named_candidates, 3, id="named candidates"),
+        pytest.param(_of_one_candidate, 6, id="one candidate"),
+        pytest.param(_of_new_external_ids, 0, id="new external ids"),
+        pytest.param(_of_existing_candidates, 3, id="existing candidates"),
+        pytest.param(_of_existing_interviews, 2, id="existing interviews"),
+        pytest.param(_of_a_job, 1, id="a job"),
+    ],
+)
+def test_items_that_name_rows_take_few_statements_each(
+    tenant: Tenant,
+    batches: Batches,
+    bulk: ApplyBatches,
+    wishes: Callable[[Tenant, int], list[CreateInterview]],
+    for_each: int,
+) -> None:
+    """A row that an item names is locked and read when its turn comes, after what earlier items have changed."""
+    counts = {}
+    for size in (1, 2, 10, 100):
+        stored(batches, tenant, wishes(tenant, size))
+        work = work_of(tenant)
+        with statements_of(tenant.database) as applying:
+            bulk._do(work)
+        counts[size] = len(sent_within(applying))
+    per_item = [(counts[size] - counts[1]) / (size - 1) for size in (2, 10, 100)]
+    assert per_item == [for_each] * 3, counts
 
 
 # ---- external ids
