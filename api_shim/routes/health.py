@@ -219,6 +219,18 @@ def _counted_metrics(counted: Counted) -> bytes:
             "Time since the oldest delivery to a webhook that is not failing was due.",
             _seconds(counted.webhooks_late),
         ),
+        ("batches_waiting", "Batches that are neither finished nor paused.", counted.batches.count),
+        ("batch_items_waiting", "Items of these batches that have no outcome yet.", counted.batches.items),
+        (
+            "batches_oldest_seconds",
+            "Time since the oldest of these batches was stored.",
+            _seconds(counted.batches_oldest),
+        ),
+        (
+            "batches_still_seconds",
+            "Longest time since the batches of a company made progress.",
+            _seconds(counted.batches_still),
+        ),
     ):
         Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
     tally_metrics.register(registry, counted.totals)

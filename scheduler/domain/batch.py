@@ -92,6 +92,17 @@ class BatchFilter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitingBatches:
+    """Batches of all companies that are neither finished nor paused."""
+
+    count: int
+    items: int
+    oldest_at: datetime | None
+    still_since: datetime | None
+    """The last progress of the company that has made none for longest. Its batches are applied one after the other."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchItem:
     """An item as clients see it: without its body, which is deleted as soon as it is applied, refused or cancelled."""
 

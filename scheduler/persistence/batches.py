@@ -17,6 +17,7 @@ from scheduler.domain.batch import (
     ItemPage,
     ItemState,
     OperatedBatch,
+    WaitingBatches,
     WaitingItem,
 )
 from scheduler.domain.command import Refusal
@@ -27,6 +28,8 @@ from scheduler.persistence.many import among, as_json, insert_all
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Write
 from scheduler.persistence.tables import batch_items, batches, companies, interviews
+from scheduler.persistence.tallies import ADD as ADD_TALLY
+from scheduler.rules.tallies import BATCH_ITEMS, Amount, key_of
 
 _ROWS_A_STATEMENT = 1_000
 _SKIPS_FOR = timedelta(seconds=1)
@@ -52,6 +55,15 @@ _NEXT = text("""
 _IS_ONE_DUE = text(
     "SELECT 1 FROM batches b WHERE b.finished_at IS NULL AND b.state <> 'PAUSED' AND b.work_at <= :before LIMIT 1"
 )
+_WAITING = text("""
+    SELECT coalesce(sum(own.count), 0)::int AS count, coalesce(sum(own.items), 0)::int AS items,
+           min(own.oldest_at) AS oldest_at, min(own.updated_at) AS still_since
+    FROM (SELECT count(*), sum(b.total - b.applied - b.refused - b.cancelled) AS items,
+                 min(b.created_at) AS oldest_at, max(b.updated_at) AS updated_at
+          FROM batches b
+          WHERE b.finished_at IS NULL AND b.state <> 'PAUSED'
+          GROUP BY b.company_id) AS own
+""")
 _TAKE_ITEMS = text("""
     SELECT i.index, i.body FROM batch_items i
     WHERE i.batch_id = :batch_id AND i.index = ANY (CAST(:indexes AS int[]))
@@ -141,6 +153,7 @@ class Batches(KeysetStore):
             self._connection.write(_ADD, batch.id, as_columns(batch, work_at=batch.created_at))
             for each in items:
                 self._connection.write(_ADD_ITEMS, (batch.id, each.index), _row_of(batch, each))
+            self._tally("REFUSED", sum(each.error is not None for each in items))
 
     def get(self, company_id: UUID, batch_id: UUID) -> Batch | None:
         query = select(*_COLUMNS).where(batches.c.id == batch_id, batches.c.company_id == company_id)
@@ -227,6 +240,10 @@ class Batches(KeysetStore):
         """Return True if no worker has looked at some unfinished batch since then."""
         return self._is_any(_IS_ONE_DUE, {"before": before})
 
+    def waiting(self) -> WaitingBatches:
+        """Count unfinished batches and their items, in columns that the counting role may read."""
+        return from_row(WaitingBatches, self._connection.execute(_WAITING).one())
+
     def lock_items(self, batch_id: UUID, indexes: Sequence[int]) -> list[WaitingItem]:
         """Lock those of these items that wait, in their order."""
         return self._all(partial(from_row, WaitingItem), _TAKE_ITEMS, {"batch_id": batch_id, "indexes": list(indexes)})
@@ -242,6 +259,8 @@ class Batches(KeysetStore):
             **_error_columns(item.error),
         }
         self._connection.write(_ANSWER, (batch_id, item.index), row)
+        applied = "EXISTING" if item.existed else "CREATED"
+        self._tally(applied if item.state is ItemState.APPLIED else item.state.value, 1)
 
     def count_failure(self, batch_id: UUID, index: int) -> int | None:
         """Count an unexpected failure of a waiting item, and return how many there were."""
@@ -250,7 +269,9 @@ class Batches(KeysetStore):
 
     def cancel_waiting(self, batch_id: UUID) -> int:
         """Cancel all waiting items of a locked batch and delete their bodies. Return how many."""
-        return self._connection.execute(_CANCEL_WAITING, {"batch_id": batch_id}).rowcount
+        cancelled = self._connection.execute(_CANCEL_WAITING, {"batch_id": batch_id}).rowcount
+        self._tally("CANCELLED", cancelled)
+        return cancelled
 
     def interviews_to_cancel(self, batch_id: UUID, limit: int) -> Sequence[tuple[int, UUID]]:
         """Return index and interview of the next items whose calls are to be cancelled."""
@@ -278,6 +299,12 @@ class Batches(KeysetStore):
         if deleted < limit:
             deleted += self._connection.execute(delete(batches).where(among(batches.c.id, ids))).rowcount
         return min(deleted, limit)
+
+    def _tally(self, outcome: str, count: int) -> None:
+        """Add items with this outcome to the tally, in the transaction of the outcome."""
+        if count:
+            key = key_of(BATCH_ITEMS, outcome)
+            self._connection.write(ADD_TALLY, key, (key, Amount(n=count)))
 
 
 _COLUMNS = [_OF_ONE[name] for name in Batch.__dataclass_fields__]

@@ -101,6 +101,12 @@ WEBHOOK_DELIVERIES = Tally(
     labels=("outcome",),
     known=("DELIVERED", "RETRIED", "FAILED"),
 )
+BATCH_ITEMS = Tally(
+    name="duecall_batch_items",
+    documentation="Items of batches that have an outcome: created, existing, refused, cancelled.",
+    labels=("outcome",),
+    known=("CREATED", "EXISTING", "REFUSED", "CANCELLED"),
+)
 HTTP_REQUESTS = Tally(
     name="duecall_http_requests",
     documentation="Answered requests, by method and path template, and by status.",
@@ -120,6 +126,7 @@ TALLIES = (
     COMMAND,
     ALARMS,
     WEBHOOK_DELIVERIES,
+    BATCH_ITEMS,
     HTTP_REQUESTS,
     HTTP_SECONDS,
 )

@@ -98,7 +98,7 @@ class _NotJson(Exception):
     """Input that no JSON parser reads."""
 
     def __init__(self, reason: str, position: int, text: str | None = None) -> None:
-        """`position` counts characters of the text, or bytes if there is none."""
+        """`position` counts characters of the text, or bytes without a text."""
         self._reason = reason
         self._position = position
         self._text = text

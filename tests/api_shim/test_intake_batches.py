@@ -1,6 +1,7 @@
 """Batches over HTTP: stored with the response, applied by a worker, shown item by item."""
 
 import json
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,9 @@ import pytest
 
 from api_shim.batch_body import Uploads
 from scheduler.domain.refusals import RateLimitExceeded
+from scheduler.rules.tallies import BATCH_ITEMS
 from scheduler.use_cases.apply_batches import ApplyBatches
+from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.resources.keys import ALL_SCOPES
 from scheduler.wire.batches import LARGEST_BATCH
@@ -180,6 +183,40 @@ def test_batch_sent_again_counts_what_existed(intake: Intake, bulk: ApplyBatches
     assert data(intake.get(f"/batches/{again['id']}"))["counts"] == usual | {"applied": 3, "existing": 2, "refused": 2}
     assert checked["existing"] == 2
     assert intake.count("interviews") == 3
+
+
+def test_metrics_count_batches_and_outcomes(intake: Intake, tenant: Tenant, bulk: ApplyBatches) -> None:
+    """A paused batch is not counted: its client decides when it goes on."""
+    path = f"/batches/{made(intake, person(intake, externalId='row'), {})['id']}"
+    made(intake.with_key_of_another_company(), {})  # finished at once
+    assert waiting(tenant) == (1, 1, 0, 0)
+    at = tenant.now() - timedelta(seconds=150)
+    tenant.change("UPDATE batches SET created_at = :at, updated_at = :at WHERE finished_at IS NULL", at=at)
+    assert waiting(tenant) == (1, 1, 1, 1)
+    data(intake.post(path + "/pause"))
+    assert waiting(tenant) == (0, 0, None, None)
+    data(intake.post(path + "/resume"))
+    assert waiting(tenant) == (1, 1, 1, 0)
+    bulk.turn()
+    assert waiting(tenant) == (0, 0, None, None)
+    made(intake, intake.body(candidate=candidate(phoneNumber="+421915")), person(intake))
+    data(intake.delete(f"/batches/{data(intake.get('/batches'))['items'][0]['id']}"))
+    counted = Counts(tenant.context).count().totals
+    outcomes = {labels: amount.n for (name, labels), amount in counted.items() if name == BATCH_ITEMS.name}
+    assert outcomes == {"CREATED": 1, "REFUSED": 3, "CANCELLED": 1}
+    text = intake.get("/metrics").text
+    assert 'duecall_batch_items_total{outcome="CREATED"} 1.0' in text
+    assert "duecall_batches_still_seconds 0.0" in text
+
+
+def waiting(tenant: Tenant) -> tuple[int, int, int | None, int | None]:
+    """Return batches, items, and the hundreds of seconds since the oldest batch and since progress was made."""
+    counted = Counts(tenant.context).count()
+    oldest, still = (
+        None if each is None else each // timedelta(seconds=100)
+        for each in (counted.batches_oldest, counted.batches_still)
+    )
+    return counted.batches.count, counted.batches.items, oldest, still
 
 
 def test_items_count_against_their_own_limit(intake: Intake) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from scheduler.domain.batch import WaitingBatches
 from scheduler.domain.webhook_delivery import WaitingDeliveries
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.rules.tallies import Amount, Key
@@ -26,6 +27,11 @@ class Counted:
     webhooks: WaitingDeliveries
     webhooks_late: timedelta | None
     """Time since the oldest of them was due."""
+    batches: WaitingBatches
+    batches_oldest: timedelta | None
+    """Time since the oldest of them was stored."""
+    batches_still: timedelta | None
+    """Longest time since the batches of a company made progress."""
     alarms: Mapping[str, int]
     """Open alarms by kind."""
     totals: Mapping[Key, Amount]
@@ -47,6 +53,7 @@ class Counts:
         with self._database.counting() as stores:
             now = self._now()
             webhooks = stores.webhook_deliveries.waiting(now)
+            batches = stores.batches.waiting()
             return Counted(
                 attempts=self._explain.waiting_in(stores),
                 carriers=carriers_in(stores),
@@ -56,6 +63,9 @@ class Counts:
                 erasures=erasures_in(stores, now),
                 webhooks=webhooks,
                 webhooks_late=None if webhooks.oldest_at is None else now - webhooks.oldest_at,
+                batches=batches,
+                batches_oldest=None if batches.oldest_at is None else now - batches.oldest_at,
+                batches_still=None if batches.still_since is None else now - batches.still_since,
                 alarms=stores.alarms.count_open(),
                 totals=stores.tallies.totals(),
             )

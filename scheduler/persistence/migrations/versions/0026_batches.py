@@ -21,6 +21,8 @@ _SEEN_BY_OPERATORS = {
     'batch_items': 'batch_id, index, company_id, state, error_code, interview_id, existed, failures',
 }
 
+_COUNTED = 'company_id, state, total, applied, refused, cancelled, finished_at, created_at, updated_at'
+
 
 def upgrade() -> None:
     _make_tables()
@@ -39,6 +41,8 @@ def upgrade() -> None:
         op.execute(f"CREATE POLICY own_changed ON {table} FOR UPDATE TO duecall_api USING {own}")
         op.execute(f"GRANT SELECT ({_SEEN_BY_OPERATORS[table]}) ON {table} TO duecall_operator")
         op.execute(f"CREATE POLICY operator_seen ON {table} FOR SELECT TO duecall_operator USING (true)")
+    op.execute(f'GRANT SELECT ({_COUNTED}) ON batches TO duecall_counter')
+    op.execute('CREATE POLICY counted ON batches FOR SELECT TO duecall_counter USING (true)')
 
 
 def _make_tables() -> None:
