@@ -12,8 +12,9 @@ from operator import attrgetter
 from uuid import UUID
 
 from scheduler.domain.schedule import CalleeClock
-from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, forecast
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, forecast
 from scheduler.lifecycle.start_rates import Limits
+from scheduler.lifecycle.starts_by_call import are_few, starts_by_call
 
 MOST_OPENINGS = 40
 """Each forecast ends at one opening of each clock. No call waits for more of them than this."""
@@ -24,7 +25,7 @@ NextOpening = Callable[[CalleeClock | None, datetime], tuple[datetime, datetime 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingCalls:
-    """Calls of the company that wait for the same instants."""
+    """Calls of one company that wait for the same instants."""
 
     due: DueCalls
     clock: CalleeClock | None
@@ -39,6 +40,20 @@ class WaitingCalls:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitingQueue:
+    """The calls of one company."""
+
+    company_id: UUID
+    limits: Limits
+    waiting: Sequence[WaitingCalls]
+    next_opening: NextOpening
+
+    @property
+    def as_due(self) -> CompanyQueue:
+        return CompanyQueue(company_id=self.company_id, limits=self.limits, due=[each.due for each in self.waiting])
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpectedStarts:
     """The starts of the new calls."""
 
@@ -49,32 +64,65 @@ class ExpectedStarts:
 
 
 def expected_starts(
-    company_id: UUID,
-    limits: Limits,
-    waiting: Sequence[WaitingCalls],
-    others: Sequence[CompanyQueue],
+    own: WaitingQueue,
+    others: Sequence[WaitingQueue],
     account: Limits,
     now: datetime,
-    next_opening: NextOpening,
     *,
     call_lasts: timedelta | None = None,
+    durations: Sequence[timedelta] = (),
 ) -> ExpectedStarts:
-    """Return when the new ones among the company's waiting calls start. `others` are the queues of other companies."""
+    """Return when the new ones among a company's own calls start, beside those of other companies.
+
+    `call_lasts` is the mean of `durations`. Both are those of `forecast` and of `starts_by_call`, which is used while
+    the calls are few.
+    """
     expired = 0
     last_start_at: datetime | None = None
     for _ in range(MOST_OPENINGS):
-        waiting = list(_before_the_last_new(waiting))
-        queue = CompanyQueue(company_id=company_id, limits=limits, due=[each.due for each in waiting])
-        found = forecast([queue, *others], account, now, call_lasts=call_lasts)
-        past = {last_start: round(calls) for last_start, calls in found.past[company_id].items() if round(calls)}
-        last_start_at = found.companies[company_id].last_start_at
-        if not past:
+        own = replace(own, waiting=list(_before_the_last_new(own.waiting)))
+        queues = [each.as_due for each in (own, *others)]
+        if are_few(queues):
+            found = starts_by_call(queues, account, now, durations=durations)
+        else:
+            found = forecast(queues, account, now, call_lasts=call_lasts)
+        last_start_at = found.companies[own.company_id].last_start_at
+        own_again = _due_again(own, found)
+        others_again = [_due_again(each, found) for each in others]
+        first_at = min((each.first_at for each in others_again if each.first_at is not None), default=None)
+        delays = first_at is not None and last_start_at is not None and first_at < last_start_at
+        if not own_again.past and not delays:
             break
-        waiting, lost = _moved(waiting, past, next_opening)
-        expired += lost
-    if not any(each.is_new for each in waiting):
+        own, others = own_again.queue, [each.queue for each in others_again]
+        expired += own_again.expired
+    if not any(each.is_new for each in own.waiting):
         return ExpectedStarts(last_start_at=None, expired=expired)
     return ExpectedStarts(last_start_at=last_start_at, expired=expired)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DueAgain:
+    queue: WaitingQueue
+    past: bool = False
+    """True if a call was past closing."""
+    first_at: datetime | None = None
+    """The first instant at which such calls become due again."""
+    expired: int = 0
+    """New calls that expire before."""
+
+
+def _due_again(queue: WaitingQueue, found: Forecast) -> _DueAgain:
+    """Let the calls that were past closing become due again at their next openings."""
+    past = {at: round(calls) for at, calls in found.past[queue.company_id].items() if round(calls)}
+    if not past:
+        return _DueAgain(queue=queue)
+    kept, moved, expired = _moved(queue.waiting, past, queue.next_opening)
+    return _DueAgain(
+        queue=replace(queue, waiting=[*kept, *moved]),
+        past=True,
+        first_at=min((each.due.at for each in moved), default=None),
+        expired=expired,
+    )
 
 
 def _before_the_last_new(waiting: Sequence[WaitingCalls]) -> Iterator[WaitingCalls]:
@@ -91,15 +139,16 @@ def _before_the_last_new(waiting: Sequence[WaitingCalls]) -> Iterator[WaitingCal
 
 def _moved(
     waiting: Sequence[WaitingCalls], past: dict[datetime, int], next_opening: NextOpening
-) -> tuple[list[WaitingCalls], int]:
+) -> tuple[list[WaitingCalls], list[WaitingCalls], int]:
     """Let as many calls of each last start become due at the next opening: those that became due last.
 
-    Returns also the number of new calls that expire before.
+    Returns the calls that stay, those that are moved, and the number of new calls that expire before.
     """
     by_last_start: dict[datetime | None, list[WaitingCalls]] = defaultdict(list)
     for each in waiting:
         by_last_start[each.due.last_start].append(each)
     kept = by_last_start.pop(None, [])
+    moved: list[WaitingCalls] = []
     expired = 0
     for last_start, calls in by_last_start.items():
         assert last_start is not None
@@ -110,8 +159,8 @@ def _moved(
             if opening is None or opening[0] >= each.expires_at:
                 expired += each.due.calls if each.is_new else 0
                 continue
-            kept.append(replace(each, due=DueCalls(at=opening[0], calls=each.due.calls, last_start=opening[1])))
-    return kept, expired
+            moved.append(replace(each, due=DueCalls(at=opening[0], calls=each.due.calls, last_start=opening[1])))
+    return kept, moved, expired
 
 
 def _parted(calls: Iterable[WaitingCalls], leaving: int) -> tuple[list[WaitingCalls], list[WaitingCalls]]:

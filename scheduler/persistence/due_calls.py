@@ -1,15 +1,15 @@
-"""Pending attempts by company, quarter of the hour and clock, for the calendar of operators."""
+"""Pending attempts by company, quarter of the hour and clock, for the calendar of operators and for dry runs."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
 
-from scheduler.domain.company import CallLimits, CompanySettings
+from scheduler.domain.company import CompanySettings
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.store import Store
@@ -46,13 +46,12 @@ class DueCells:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DueQueue:
-    """The pending attempts of a company of which only counts may be read."""
+class OtherCompany:
+    """A company of which only the columns may be read that a forecast of all calls needs."""
 
-    company_id: UUID
-    limits: CallLimits
+    id: UUID
+    settings: CompanySettings
     in_progress: int
-    cells: list[DueCell] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +72,8 @@ class CallingAccount:
     in_progress: int
     call_lasts: timedelta | None
     """The mean duration of the calls that ended last. None if too few ended."""
+    durations: Sequence[timedelta] = ()
+    """Ten durations of these calls that are equally frequent, sorted. Empty if too few ended."""
 
 
 class DueCalls(Store):
@@ -108,29 +109,14 @@ class DueCalls(Store):
         """Count the pending attempts of one company like `cells`, but in cells of this width."""
         return self._cells(_CELLS_OF_COMPANY, begins, ends, {"company_id": company_id, "width": width})
 
-    def queues_of_others(self, company_id: UUID, begins: datetime, ends: datetime) -> Sequence[DueQueue]:
-        """Count the pending attempts of all other companies that call, due before `ends`, without their clocks.
+    def cells_of_others(self, company_id: UUID, begins: datetime, ends: datetime) -> DueCells:
+        """Count the pending attempts of all other companies that call like `cells`. For a transaction that counts."""
+        return self._cells(_CELLS_OF_OTHERS, begins, ends, {"company_id": company_id})
 
-        For a transaction that counts. Of more than COUNTED attempts, those that are due first.
-        """
-        values = {"begins": begins, "ends": ends, "counted": COUNTED, "company_id": company_id}
-        queues: dict[UUID, DueQueue] = {}
-        for row in self._connection.execute(_OTHERS, values):
-            if row.id not in queues:
-                limits = CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=row.calls_per_second)
-                queues[row.id] = DueQueue(company_id=row.id, limits=limits, in_progress=row.in_progress)
-            queues[row.id].cells.append(
-                DueCell(
-                    company_id=row.id,
-                    calls=row.calls,
-                    begins=row.begins,
-                    first_at=row.first_at,
-                    mean_at=row.mean_at,
-                    last_at=row.last_at,
-                    clocks={},
-                )
-            )
-        return list(queues.values())
+    def others(self, company_ids: Collection[UUID]) -> Sequence[OtherCompany]:
+        """Return the companies with these ids, without those that were deleted. For a transaction that counts."""
+        rows = self._connection.execute(_OTHERS, {"ids": list(company_ids)})
+        return [OtherCompany(id=row.id, settings=settings_of(row), in_progress=row.in_progress) for row in rows]
 
     def companies(self, company_ids: Collection[UUID]) -> Mapping[UUID, CallingCompany]:
         """Return the companies with these ids, without those that were deleted."""
@@ -160,113 +146,96 @@ def _company(row: Row[Any]) -> CallingCompany:
     )
 
 
-_CELLS_OF_ALL = """
-    WITH horizon AS MATERIALIZED (
-        -- Reads only the index of due times.
-        SELECT due_at FROM attempts WHERE state = 'PENDING' ORDER BY due_at OFFSET :counted - 1 LIMIT 2
-    ), due AS (
-        -- Reads only the index of companies and due times. A company's rows are counted by themselves, because
-        -- PostgreSQL would sort them all to count them together.
-        SELECT c.id AS company_id, a.*
-        FROM companies c
-        CROSS JOIN LATERAL (
-            SELECT begins, count(*) AS calls, min(due_at) AS first_at, max(due_at) AS last_at,
-                   to_timestamp(avg(date_part('epoch', due_at))) AS mean_at
-            FROM (
-                SELECT due_at,
-                       date_bin(
-                           '15 minutes', least(greatest(due_at, :begins - interval '15 minutes'), :ends), :begins
-                       ) AS begins
-                FROM attempts
-                WHERE company_id = c.id AND state = 'PENDING'
-                      AND due_at <= coalesce((SELECT min(due_at) FROM horizon HAVING count(*) = 2), 'infinity')
-                -- If very many are due at the instant of the horizon, no more of one company.
-                ORDER BY due_at
-                LIMIT :counted
-            ) first
-            GROUP BY begins
-            OFFSET 0
-        ) a
-        WHERE c.deleted_at IS NULL
-    ), cells AS MATERIALIZED (
-        SELECT *,
-               row_number() OVER (ORDER BY company_id, begins) AS place,
-               count(*) OVER () AS number_of_cells,
-               sum(calls) OVER () AS all_calls
-        FROM due
-    ), clocks AS MATERIALIZED (
-        SELECT d.place, (s.schedule ->> 'offset_s')::float AS offset_s,
-               s.schedule -> 'zones' AS zones, count(*) AS with_clock
+def _counting(
+    companies: str, *, pending: str = "state = 'PENDING'", width: str = "CAST('15 minutes' AS interval)"
+) -> TextClause:
+    """Return the statement that counts the attempts of some companies in cells of this width.
+
+    A condition that also holds without a company would need another plan, so each statement has its own. `pending`: the
+    attempts of which only the first ones are counted.
+    """
+    return text(f"""
+        WITH horizon AS MATERIALIZED (
+            -- Reads only the index of due times.
+            SELECT due_at FROM attempts WHERE {pending} ORDER BY due_at OFFSET :counted - 1 LIMIT 2
+        ), due AS (
+            -- Reads only the index of companies and due times. A company's rows are counted by themselves, because
+            -- PostgreSQL would sort them all to count them together.
+            SELECT c.id AS company_id, a.*
+            FROM companies c
+            CROSS JOIN LATERAL (
+                SELECT begins, count(*) AS calls, min(due_at) AS first_at, max(due_at) AS last_at,
+                       to_timestamp(avg(date_part('epoch', due_at))) AS mean_at
+                FROM (
+                    SELECT due_at,
+                           date_bin({width}, least(greatest(due_at, :begins - {width}), :ends), :begins) AS begins
+                    FROM attempts
+                    WHERE company_id = c.id AND state = 'PENDING'
+                          AND due_at <= coalesce((SELECT min(due_at) FROM horizon HAVING count(*) = 2), 'infinity')
+                    -- If very many are due at the instant of the horizon, no more of one company.
+                    ORDER BY due_at
+                    LIMIT :counted
+                ) first
+                GROUP BY begins
+                OFFSET 0
+            ) a
+            WHERE c.deleted_at IS NULL AND {companies}
+        ), cells AS MATERIALIZED (
+            SELECT *,
+                   row_number() OVER (ORDER BY company_id, begins) AS place,
+                   count(*) OVER () AS number_of_cells,
+                   sum(calls) OVER () AS all_calls
+            FROM due
+        ), clocks AS MATERIALIZED (
+            SELECT d.place, (s.schedule ->> 'offset_s')::float AS offset_s,
+                   s.schedule -> 'zones' AS zones, count(*) AS with_clock
+            FROM cells d
+            CROSS JOIN LATERAL (
+                SELECT a.schedule
+                FROM attempts a
+                WHERE a.company_id = d.company_id AND a.state = 'PENDING'
+                      AND a.due_at >= d.first_at AND a.due_at <= d.last_at
+                ORDER BY a.due_at
+                LIMIT ceil(d.calls * least(1, :read / d.all_calls))
+            ) s
+            -- With more cells than rows that may be read, some cells in equal distances.
+            WHERE d.place % greatest(1, ceil(d.number_of_cells::float / :read)::bigint) = 0
+            GROUP BY 1, 2, 3
+        )
+        SELECT d.company_id, d.begins, d.calls, d.first_at, d.mean_at, d.last_at, k.offset_s, k.zones, k.with_clock,
+               (SELECT min(due_at) FROM horizon HAVING count(*) = 2) AS counted_until
         FROM cells d
-        CROSS JOIN LATERAL (
-            SELECT a.schedule
-            FROM attempts a
-            WHERE a.company_id = d.company_id AND a.state = 'PENDING'
-                  AND a.due_at >= d.first_at AND a.due_at <= d.last_at
-            ORDER BY a.due_at
-            LIMIT ceil(d.calls * least(1, :read / d.all_calls))
-        ) s
-        -- With more cells than rows that may be read, some cells in equal distances.
-        WHERE d.place % greatest(1, ceil(d.number_of_cells::float / :read)::bigint) = 0
-        GROUP BY 1, 2, 3
-    )
-    SELECT d.company_id, d.begins, d.calls, d.first_at, d.mean_at, d.last_at, k.offset_s, k.zones, k.with_clock,
-           (SELECT min(due_at) FROM horizon HAVING count(*) = 2) AS counted_until
-    FROM cells d
-    LEFT JOIN clocks k ON k.place = d.place
-    ORDER BY d.company_id, d.begins
-"""
-_CELLS = text(_CELLS_OF_ALL)
-# By constants of this module. A condition that also holds without a company would need another plan.
-_CELLS_OF_COMPANY = text(
-    _CELLS_OF_ALL.replace("PENDING' ORDER", "PENDING' AND company_id = :company_id ORDER")
-    .replace("c.deleted_at IS NULL", "c.deleted_at IS NULL AND c.id = :company_id")
-    .replace("interval '15 minutes'", "'15 minutes'")
-    .replace("'15 minutes'", "CAST(:width AS interval)")
+        LEFT JOIN clocks k ON k.place = d.place
+        ORDER BY d.company_id, d.begins
+    """)  # noqa: S608 - the parts are constants of this module
+
+
+_CELLS = _counting("true")
+_CELLS_OF_COMPANY = _counting(
+    "c.id = :company_id",
+    pending="state = 'PENDING' AND company_id = :company_id",
+    width="CAST(:width AS interval)",
 )
-_OTHERS = text("""
-    WITH horizon AS MATERIALIZED (
-        SELECT due_at FROM attempts WHERE state = 'PENDING' ORDER BY due_at OFFSET :counted - 1 LIMIT 2
-    ), calling AS MATERIALIZED (
-        SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
-    )
-    SELECT c.id, c.calls_per_second::float AS calls_per_second, c.concurrent_calls,
-           coalesce(calling.calls, 0) AS in_progress, a.begins, a.calls, a.first_at, a.mean_at, a.last_at
-    FROM companies c
-    LEFT JOIN calling ON calling.company_id = c.id
-    CROSS JOIN LATERAL (
-        SELECT begins, count(*) AS calls, min(due_at) AS first_at, max(due_at) AS last_at,
-               to_timestamp(avg(date_part('epoch', due_at))) AS mean_at
-        FROM (
-            SELECT due_at,
-                   date_bin('15 minutes', greatest(due_at, :begins - interval '15 minutes'), :begins) AS begins
-            FROM attempts
-            WHERE company_id = c.id AND state = 'PENDING' AND due_at < :ends
-                  AND due_at <= coalesce((SELECT min(due_at) FROM horizon HAVING count(*) = 2), 'infinity')
-            ORDER BY due_at
-            LIMIT :counted
-        ) first
-        GROUP BY begins
-        OFFSET 0
-    ) a
-    WHERE c.id <> :company_id AND c.deleted_at IS NULL AND c.pause_reason IS NULL
-    ORDER BY c.id, a.begins
-""")
-_COMPANIES = text("""
-    SELECT c.id, c.name, c.settings::text AS settings, c.concurrent_calls, c.calls_per_second, c.pause_reason,
-           coalesce(calling.calls, 0) AS in_progress
+_CELLS_OF_OTHERS = _counting("c.id <> :company_id AND c.pause_reason IS NULL")
+_LIMITS_AND_CALLS = """
+    c.id, c.settings::text AS settings, c.concurrent_calls, c.calls_per_second,
+    coalesce(calling.calls, 0) AS in_progress
     FROM companies c
     LEFT JOIN (
         SELECT company_id, count(*) AS calls FROM attempts WHERE state = 'IN_PROGRESS' GROUP BY company_id
     ) calling ON calling.company_id = c.id
     WHERE c.id = ANY (:ids) AND c.deleted_at IS NULL
-""")
+"""
+_COMPANIES = text(f"SELECT c.name, c.pause_reason, {_LIMITS_AND_CALLS}")
+_OTHERS = text(f"SELECT {_LIMITS_AND_CALLS} ORDER BY c.id")
 _CALLING_ACCOUNT = text("""
     WITH ended AS MATERIALIZED (
         -- The newest entries of the history, by its key: no index has the ends of calls.
         SELECT attempt_id, from_state, to_state FROM attempt_history ORDER BY id DESC LIMIT :ended
     ), durations AS (
-        SELECT avg(a.ended_at - a.claimed_at) AS mean, count(*) AS calls
+        SELECT avg(a.ended_at - a.claimed_at) AS mean, count(*) AS calls,
+               percentile_cont(ARRAY[0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95])
+               WITHIN GROUP (ORDER BY a.ended_at - a.claimed_at) AS deciles
         FROM ended e
         JOIN attempts a ON a.id = e.attempt_id
         WHERE e.from_state = 'IN_PROGRESS' AND e.to_state NOT IN ('PENDING', 'IN_PROGRESS')
@@ -275,7 +244,8 @@ _CALLING_ACCOUNT = text("""
     SELECT k.calls_per_second::float AS calls_per_second, k.max_calls, k.pause_reason,
            k.down_until IS NOT NULL AS is_down,
            (SELECT count(*) FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id) AS in_progress,
-           (SELECT mean FROM durations WHERE calls >= :fewest) AS call_lasts
+           (SELECT mean FROM durations WHERE calls >= :fewest) AS call_lasts,
+           coalesce((SELECT deciles FROM durations WHERE calls >= :fewest), '{}') AS durations
     FROM carrier_accounts k
     -- After a change of the account, the others keep their last state.
     ORDER BY k.updated_at DESC

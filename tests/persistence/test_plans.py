@@ -252,6 +252,12 @@ def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: py
     assert 0 < sum(sum(cell.clocks.values()) for cell in found.cells) <= 200
     read = rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.cells(begins, LATER))
     assert read <= 200
+    of_others = rows_read(
+        big.api,
+        big.api.counting(),
+        lambda stores: stores.due_calls.cells_of_others(big.other.company_id, begins, LATER),
+    )
+    assert of_others <= 200
     assert rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.account()) <= 200
     ids = [big.one.company_id]
     assert rows_read(big.console, big.console.reading(), lambda stores: stores.due_calls.companies(ids)) <= 200

@@ -1,7 +1,7 @@
 """New calls: when the last of some calls would start that a company has not created yet."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,11 +11,11 @@ from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.explanation import Rule
 from scheduler.domain.principal import Principal
 from scheduler.domain.schedule import CalleeClock
-from scheduler.lifecycle.expected_starts import WaitingCalls, expected_starts
-from scheduler.lifecycle.forecast import CompanyQueue, DueCalls
+from scheduler.lifecycle.expected_starts import WaitingCalls, WaitingQueue, expected_starts
+from scheduler.lifecycle.forecast import DueCalls
 from scheduler.lifecycle.policy import DEFAULT_LIFE, MAX_AHEAD
 from scheduler.lifecycle.start_rates import Limits
-from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCells, DueQueue
+from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells, OtherCompany
 from scheduler.timing.call_windows import SEARCHED
 from scheduler.use_cases.operations.calendar import QUARTER, Closings, shared_out, spread
 from scheduler.use_cases.shared.context import Context
@@ -58,12 +58,14 @@ class NewCallsForecasts:
         now = self._now()
         begins = datetime.min.replace(tzinfo=UTC) + (now - datetime.min.replace(tzinfo=UTC)) // QUARTER * QUARTER
         last_due_at = max((due_at for due_at, _, _ in calls), default=now)
-        ends = min(max(last_due_at, now) + _DAY, now + MAX_AHEAD)
+        span = min(max(last_due_at, now) + _DAY, now + MAX_AHEAD) - begins
+        ends = begins + -(-span // QUARTER) * QUARTER  # calls due later are cells of their own
         with self._database.reading(principal) as stores:
             own = stores.due_calls.cells_of(company_id, begins, ends, _MINUTE if ends <= now + _FINE else QUARTER)
             company = stores.due_calls.companies([company_id]).get(company_id)
         with self._database.counting() as stores:
-            others = stores.due_calls.queues_of_others(company_id, begins, ends)
+            due = stores.due_calls.cells_of_others(company_id, begins, ends)
+            others = stores.due_calls.others({cell.company_id for cell in due.cells})
             account = stores.due_calls.account()
         waits_for = None if company is None else _waits_for(company, account)
         if company is None or account is None or waits_for is not None or not calls:
@@ -71,23 +73,22 @@ class NewCallsForecasts:
             return NewCallsForecast(last_start_at=None, expired=0, waits_for=waits_for, call_lasts=lasts)
         intervals = company.settings.intervals
         closings = Closings(now, self._policy, SEARCHED)
-        waiting = [
-            *_waiting(own, intervals, closings),
-            *_new(calls, intervals, closings),
-        ]
         found = expected_starts(
-            company_id,
-            _limits(company.settings.limits, company.in_progress),
-            waiting,
-            [_queue(each, begins) for each in others],
+            WaitingQueue(
+                company_id=company_id,
+                limits=_limits(company.settings.limits, company.in_progress),
+                waiting=[*_waiting(own, intervals, closings), *_new(calls, intervals, closings)],
+                next_opening=partial(_next_opening, closings, intervals),
+            ),
+            list(_queues(others, due.cells, begins, ends, closings)),
             Limits(
                 calls_per_second=account.calls_per_second,
                 concurrent_calls=account.max_calls,
                 in_progress=account.in_progress,
             ),
             now,
-            partial(_next_opening, closings, intervals),
             call_lasts=account.call_lasts,
+            durations=account.durations,
         )
         return NewCallsForecast(
             last_start_at=found.last_start_at, expired=found.expired, waits_for=None, call_lasts=account.call_lasts
@@ -108,22 +109,45 @@ def _limits(limits: CallLimits, in_progress: int) -> Limits:
     )
 
 
-def _queue(queue: DueQueue, begins: datetime) -> CompanyQueue:
-    due = [due for cell in queue.cells for due in spread(cell, cell.calls, begins, None)]
-    return CompanyQueue(company_id=queue.company_id, limits=_limits(queue.limits, queue.in_progress), due=due)
+def _queues(
+    others: Iterable[OtherCompany], cells: Iterable[DueCell], begins: datetime, ends: datetime, closings: Closings
+) -> Iterator[WaitingQueue]:
+    """Yield the pending calls of other companies that are due before `ends`, with their calling hours."""
+    by_company: dict[UUID, list[DueCell]] = defaultdict(list)
+    for cell in cells:
+        if cell.begins < ends:
+            by_company[cell.company_id].append(cell)
+    for company in others:
+        intervals = company.settings.intervals
+        yield WaitingQueue(
+            company_id=company.id,
+            limits=_limits(company.settings.limits, company.in_progress),
+            waiting=[
+                WaitingCalls(due=due, clock=clock, expires_at=due.at + DEFAULT_LIFE)
+                for cell, clock, calls in _by_clock(by_company[company.id])
+                for due in spread(cell, calls, begins, closings.last_start(clock, intervals, cell.first_at))
+            ],
+            next_opening=partial(_next_opening, closings, intervals),
+        )
+
+
+def _by_clock(cells: Sequence[DueCell]) -> Iterator[tuple[DueCell, CalleeClock | None, int]]:
+    """Yield each cell's calls by clock. Those whose clocks were not read have clocks like the company's others."""
+    mix: dict[CalleeClock, int] = defaultdict(int)
+    for cell in cells:
+        for clock, calls in cell.clocks.items():
+            mix[clock] += calls
+    for cell in cells:
+        for known, calls in shared_out(cell.clocks or mix, cell.calls).items():
+            yield cell, known, calls
 
 
 def _waiting(counted: DueCells, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[WaitingCalls]:
-    """Yield the company's pending calls. Those whose clocks were not read have clocks like the others."""
-    mix: dict[CalleeClock, int] = defaultdict(int)
-    for cell in counted.cells:
-        for clock, calls in cell.clocks.items():
-            mix[clock] += calls
-    for cell in counted.cells:
-        for known, calls in shared_out(cell.clocks or mix, cell.calls).items():
-            last_start = closings.last_start(known, intervals, cell.first_at)
-            due = DueCalls(at=cell.first_at, calls=calls, over=cell.last_at - cell.first_at, last_start=last_start)
-            yield WaitingCalls(due=due, clock=known, expires_at=due.at + DEFAULT_LIFE)
+    """Yield the company's pending calls."""
+    for cell, clock, calls in _by_clock(counted.cells):
+        last_start = closings.last_start(clock, intervals, cell.first_at)
+        due = DueCalls(at=cell.first_at, calls=calls, over=cell.last_at - cell.first_at, last_start=last_start)
+        yield WaitingCalls(due=due, clock=clock, expires_at=due.at + DEFAULT_LIFE)
 
 
 def _new(calls: NewCalls, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[WaitingCalls]:

@@ -1,4 +1,4 @@
-"""Columns that a forecast over all companies needs: how long calls last."""
+"""Columns that a forecast over all companies needs: how long calls last, and when people may be called."""
 
 from alembic import op
 
@@ -8,7 +8,8 @@ branch_labels = None
 depends_on = None
 
 _COUNTED = {
-    'attempts': 'SELECT (claimed_at, ended_at)',
+    'attempts': 'SELECT (claimed_at, ended_at, schedule)',
+    'companies': 'SELECT (settings)',
     'attempt_history': 'SELECT (id, attempt_id, from_state, to_state)',
 }
 
