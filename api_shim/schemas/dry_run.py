@@ -60,15 +60,17 @@ class DryRunView(Wire):
     first_due_at: datetime | None = Field(description="When the first call would become due. Null without a call.")
     last_due_at: datetime | None = Field(description="When the last call would become due. Null without a call.")
     last_start_at: datetime | None = Field(
-        description="When the last call would start, at the present pace of account and company and beside the calls"
-        " that wait already. Retries and later requests are not included. Null without a call that can start, while"
-        " `waitsFor` is not null, and before the first worker has started."
+        description="When the last of these calls would start for the first time, at the present pace and limits of"
+        " account and company. All pending calls of the account count, with their calling hours: also retries that are"
+        " scheduled already. Retries that follow later, of these calls or of others, and later requests do not count."
+        " Null without a call that can start, while `waitsFor` is not null, and before the first worker has started."
     )
     expired: int = Field(description="Calls that would expire before their turn.")
     waits_for: Rule | None = Field(description="A pause or an outage that prevents all calls now. Its end is unknown.")
     call_seconds: float | None = Field(
-        description="The mean duration of the last calls, which `lastStartAt` assumes. Null if too few have ended. Then"
-        " `lastStartAt` follows only from the calls that may start each second, not from those at once."
+        description="The mean duration of the calls that ended last. `lastStartAt` assumes such durations. Null if too"
+        " few have ended. Then `lastStartAt` follows only from the calls that may start each second, not from"
+        " those at once."
     )
     due: list[DueHourView] = Field(description="Calls by hour and zone, in the order of time.")
 
