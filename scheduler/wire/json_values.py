@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from scheduler.timing import requested_time
@@ -15,6 +17,9 @@ MAX_LEVELS = 64
 
 Python's own limit depends on the current depth of the call stack, so two readers of one body could disagree.
 """
+_MOST_ERRORS = 20
+"""Unstorable values that are named. A body can contain thousands, and each name can be half as long as the body."""
+_LONGEST_PLACE = 128
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """PostgreSQL can store neither in a text."""
 _TIMES = frozenset({"scheduledAt", "scheduleTime", "expiresAt"})
@@ -60,23 +65,37 @@ def refuse_unstorable(body: Any) -> None:  # noqa: ANN401 - JSON
 
 
 def unstorable(value: Any, place: str = "") -> list[FieldError]:  # noqa: ANN401 - JSON
-    """Return an error for each unstorable part of `value`, with its path: `candidate.firstName`, `skills.2`."""
+    """Return an error for each unstorable part of `value`, with its path: `candidate.firstName`, `skills.2`.
+
+    Only the first ones, and of a long path its beginning.
+    """
+    return list(islice(_unstorable(value, place), _MOST_ERRORS))
+
+
+def _unstorable(value: Any, place: str) -> Iterator[FieldError]:  # noqa: ANN401 - JSON
     match value:
         case str() if _UNSTORABLE.search(value):
-            return [_error(place, "INVALID_CHARACTER", "Remove the NUL character or the half of a surrogate pair.")]
+            yield _error(place, "INVALID_CHARACTER", "Remove the NUL character or the half of a surrogate pair.")
         case float() if not math.isfinite(value):
-            return [_error(place, "INVALID_VALUE", "This number is too large.")]
+            yield _error(place, "INVALID_VALUE", "This number is too large.")
         case list():
-            return [error for index, each in enumerate(value) for error in unstorable(each, f"{place}.{index}")]
+            for index, each in enumerate(value):
+                yield from _unstorable(each, _inside(place, index))
         case dict():
-            names = [error for name in value for error in unstorable(name, place)]
-            return names + [error for name, each in value.items() for error in unstorable(each, f"{place}.{name}")]
+            for name in value:
+                yield from _unstorable(name, place)
+            for name, each in value.items():
+                yield from _unstorable(each, _inside(place, name))
         case str() | int() | float() | None:
-            return []
+            pass
         case _:  # the serializer of a broker message may decode a date or a UUID
-            return [_error(place, "WRONG_TYPE", "This must be a JSON value; send a UUID or a time as a string.")]
+            yield _error(place, "WRONG_TYPE", "This must be a JSON value; send a UUID or a time as a string.")
+
+
+def _inside(place: str, name: object) -> str:
+    return f"{place}.{name}"[: _LONGEST_PLACE + 1]
 
 
 def _error(place: str, code: str, message: str) -> FieldError:
-    field = place.removeprefix(".").encode("ascii", "backslashreplace").decode()
+    field = place.removeprefix(".").encode("ascii", "backslashreplace").decode()[:_LONGEST_PLACE]
     return FieldError(field=field, code=code, message=message)

@@ -120,6 +120,17 @@ def test_line_that_is_not_json_is_named_by_its_number() -> None:
     assert "a name in double quotes is expected" in refusals[0].message
 
 
+@pytest.mark.parametrize("bad", ["1e999", r'"\ud800"'])
+def test_many_unstorable_values_are_not_all_named(bad: str) -> None:
+    """Each name is half as long as the item: together they were 2,500 times longer than it, in memory and stored."""
+    values = ",".join([bad] * 3_000)
+    for item in _json(f'{{"items": [{{"metadata": {{"{"k" * 30_000}": [{values}]}}}}]}}'):
+        assert item.refusal is not None
+        assert len(item.refusal.details["fields"]) == 20
+        assert len(json.dumps(item.refusal.details)) < 10_000
+        assert len(item.refusal.message) < 5_000
+
+
 @pytest.mark.parametrize("size", [LARGEST_BODY, LARGEST_BODY + 1])
 def test_item_may_be_as_large_as_a_single_request(size: int) -> None:
     item = '{"metadata":"\u00e9'
