@@ -594,6 +594,7 @@ def test_event_of_a_late_commit_gets_a_later_place(read: Tenant, numbering: Numb
 
 
 def test_places_rise_with_the_clock_and_never_fall(read: Tenant, numbering: NumberEvents, now: TestClock) -> None:
+    read.change("SELECT setval('event_places', 1)")  # another test may have numbered at a later time
     for change in (timedelta(0), timedelta(hours=1), timedelta(minutes=-30)):
         now.instant += change
         a_pending_attempt(read)
