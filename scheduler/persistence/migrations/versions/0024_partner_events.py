@@ -187,16 +187,17 @@ def _make_places() -> None:
     """The places between which lie all events that occurred in a period. Both are outside of it.
 
     Found by two ids, which begin with the time. A function, because a policy would search the events of one company for
-    them, and a company may have none near that time.
+    them, and a company may have none near that time. Not by pings: they get their places at once, also while older
+    events wait for theirs.
     """
     schema = op.get_bind().execute(text("SELECT quote_ident(current_schema())")).scalar_one()
     op.execute(f"""
         CREATE FUNCTION event_places(since uuid, until uuid, OUT after bigint, OUT before bigint)
         LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         AS $function$
-            SELECT coalesce((SELECT e.place FROM {schema}.events e WHERE e.id < since AND e.place IS NOT NULL
+            SELECT coalesce((SELECT e.place FROM {schema}.events e WHERE e.id < since AND e.place IS NOT NULL AND e.type <> 'ping'
                              ORDER BY e.id DESC LIMIT 1), 0),
-                   coalesce((SELECT e.place FROM {schema}.events e WHERE e.id >= until AND e.place IS NOT NULL
+                   coalesce((SELECT e.place FROM {schema}.events e WHERE e.id >= until AND e.place IS NOT NULL AND e.type <> 'ping'
                              ORDER BY e.id LIMIT 1), 9223372036854775807)
         $function$
     """)
