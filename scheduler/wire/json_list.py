@@ -127,7 +127,7 @@ class _Cutting:
         found = pattern.match(self._body, at)
         if found is None:
             raise malformed(NOT_CLOSED, len(self._body))
-        self._brackets += found[1] != b","
+        self._brackets += 0 if found[1] == b"," else len(found[1])
         if self._brackets > MOST_BRACKETS:
             raise TooManyBrackets
         return found

@@ -142,6 +142,7 @@ def test_item_may_be_as_large_as_a_single_request(size: int) -> None:
 
 
 _LISTS = b'{"items": [' + b"[[],[]]," * 2_000_000 + b"{}]}"
+_DEEP = b",".join([b"[" * 50 + b"]" * 50] * 5_001)
 _NESTED = b'{"items": [' + (b"[" * 50 + b"]" * 50 + b",") * 150_000 + b"{}]}"
 
 
@@ -168,7 +169,14 @@ def test_hostile_json_is_refused_without_being_parsed(body: bytes, words: str) -
     assert most < len(body) + 1_000_000
 
 
-@pytest.mark.parametrize("body", [b'{"items": [{}, [' + _LISTS + b"]]}", b'{"items": [{}], "a": ' + _LISTS + b"}"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"items": [{}, [' + _LISTS + b"]]}",
+        b'{"items": [{"a": [' + _DEEP + b"]}]}",
+        b'{"items": [{}], "a": ' + _LISTS + b"}",
+    ],
+)
 def test_json_of_brackets_is_not_searched_for_its_end(body: bytes) -> None:
     with pytest.raises(BatchTooLarge, match="500,000 brackets"):
         batches.read_json(body, _READER)
