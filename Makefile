@@ -40,7 +40,7 @@ client: $(VENV)/dev ## build the Python client from docs/openapi.json; the wheel
 	@$(PY) client/python/generate.py docs/openapi.json client/python/src/duecall_client/generated
 	@cd client/python && ../../$(PY) -m hatchling build --target wheel
 
-guards: $(VENV)/dev ## remove each guard of calls, webhooks and batches in a copy; only its tests may fail; ARGS=line: one guard
+guards: $(VENV)/dev ## remove each guard in a copy of the code; only its own tests may fail; ARGS=line: one guard
 	@$(PY) -m tests.verification.crash.guards --at-once $(AT_ONCE) $(ARGS)
 
 crash: $(VENV)/dev ## kill processes at each failpoint, with each behaviour of the carrier

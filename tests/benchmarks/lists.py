@@ -311,10 +311,11 @@ def _of_records(
 
 _SEARCHES = (
     *("Ada", "Horak", "Horakova", "Quillfeather", "person471147@"),
-    *("Nobody at all", "ovakova hor", "Ada Quillfeather 7", "x@", "qz"),
+    *("Zzyzx at all", "ovakova hor", "Ada Quillfeather 7", "x@", "qz"),
 )
 """A third of all candidates has the first name, thousands the second one, hundreds the third one, fifty the fourth one
-and one the fifth one. Nobody has the others, of which one has frequent letters only, and two are too short for keys."""
+and one the fifth one. No candidate has the others. One of these has frequent letters only, and two are too short for
+keys."""
 
 
 def _of_partners(count: int, middle: datetime) -> Lists:

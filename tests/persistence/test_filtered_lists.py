@@ -169,7 +169,7 @@ SPARSE: dict[str, List] = {
     "jobs of an external id": jobs(asked(OLDEST_CHANGE), external_id="ats-4711"),
     "candidates with a rare name": candidates(asked(OLDEST), search="123@example"),
     "candidates with two rare letters": candidates(asked(OLDEST), search="qz"),
-    "candidates with a name that nobody has": candidates(asked(OLDEST), search="example ada"),
+    "candidates with a name of no candidate": candidates(asked(OLDEST), search="example ada"),
     "candidates of a job": candidates(asked(OLDEST), job_id=NO_ID),
     "rejected candidates updated since": candidates(
         asked(OLDEST_CHANGE, updated=since(LONG_AGO)), statuses={CandidateStatus.REJECTED}

@@ -42,7 +42,7 @@ WARM_UP = timedelta(hours=2)
 
 @dataclass
 class Talk:
-    """How long calls last. Each duration is as frequent as the others, in any order."""
+    """The durations of calls. Each one is as frequent as the others, in any order."""
 
     lasts: tuple[int | None, ...]
     """In seconds. None: no person answers."""
