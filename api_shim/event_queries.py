@@ -1,19 +1,14 @@
 """Query parameters of lists of events and of their deliveries."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Query
-from pydantic import WithJsonSchema
 
 from api_shim.openapi_responses import IfSent
 from scheduler.domain.partner_event import EventType
 from scheduler.wire.field_errors import FieldError, invalid_fields
-
-_Bound = Annotated[
-    IfSent[str],
-    WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}),
-]
-_BOUND_FORMAT = "An ISO 8601 date (midnight UTC) or date-time (UTC unless it has an offset)."
+from scheduler.wire.field_types import Instant
 
 
 async def _types(
@@ -31,12 +26,16 @@ async def _types(
 
 
 async def _period(
-    since: Annotated[_Bound, Query(alias="from", description=f"Only events from this time on. {_BOUND_FORMAT}")] = None,
-    until: Annotated[_Bound, Query(alias="to", description=f"Only events before this time. {_BOUND_FORMAT}")] = None,
-) -> tuple[str | None, str | None]:
+    since: Annotated[
+        IfSent[Instant], Query(alias="from", description="Only events from this time on, with Z or an offset.")
+    ] = None,
+    until: Annotated[
+        IfSent[Instant], Query(alias="to", description="Only events before this time, with Z or an offset.")
+    ] = None,
+) -> tuple[datetime | None, datetime | None]:
     return since, until
 
 
 EventTypes = Annotated[frozenset[EventType] | None, Depends(_types)]
-EventPeriod = Annotated[tuple[str | None, str | None], Depends(_period)]
-"""The texts of both ends."""
+EventPeriod = Annotated[tuple[datetime | None, datetime | None], Depends(_period)]
+"""Both ends."""

@@ -51,7 +51,8 @@ def _wrong(
         if name not in declared:
             yield unknown_parameter(name, sorted(declared))
         elif times > 1 and not _is_list(declared[name]):
-            yield FieldError(field=name, code="REPEATED_PARAMETER", message="Send this parameter once.")
+            separated = " Separate types by commas." if name == "types" else ""
+            yield FieldError(field=name, code="REPEATED_PARAMETER", message=f"Send this parameter once.{separated}")
         # `int` also reads 1_0, +1 and the digits of other scripts.
         elif declared[name] is int and not _DIGITS.fullmatch(dict(parameters)[name]):
             message = "This must be a whole number, written only with the digits 0 to 9."

@@ -30,6 +30,7 @@ from scheduler.domain.batch import ItemState
 from scheduler.domain.command import CommandKind
 from scheduler.domain.refusals import BatchFinished
 from scheduler.wire.batches import LARGEST_BATCH, BatchHeader, BatchName, BatchTooLarge
+from scheduler.wire.field_errors import FieldError, invalid_fields
 from scheduler.wire.json_text import MalformedJson
 
 _ALL = "/batches"
@@ -104,7 +105,7 @@ async def create_batch(
             raise too_many_items(exceeded, sender.use_cases.now())
         if header.dry_run:
             found = await sender.ask(sender.use_cases.dry_runs.decide, [each.outcome for each in items])
-            return responses.answered(request, DryRunView.of(found))
+            return responses.answered(request, DryRunView.of(found, [each.index for each in items]))
         return await sender.write(
             CommandKind.CREATE_BATCH,
             sender.use_cases.batches.create,
@@ -132,7 +133,7 @@ async def get_batch(request: Request, reader: InterviewReader, batch_id: BatchId
     _ONE + "/items",
     operation_id="listBatchItems",
     summary="List the items of a batch with their errors and interviews",
-    description="In the order of the batch. Items with `state=REFUSED` need a correction. The body of an item is not"
+    description="In the order of the batch. Items with `status=REFUSED` need a correction. The body of an item is not"
     " shown. It is deleted as soon as the item is applied, refused or cancelled.",
     responses={200: {"model": ItemsAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
@@ -140,12 +141,16 @@ async def list_batch_items(
     request: Request,
     reader: InterviewReader,
     batch_id: BatchId,
-    state: Annotated[IfSent[ItemState], Query(description="Only items of this status.")] = None,
+    status: Annotated[IfSent[ItemState], Query(description="Only items of this status.")] = None,
+    state: Annotated[IfSent[ItemState], Query(description="Another name of `status`. Send one of them.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[IfSent[ItemCursor], Query(description="The `nextCursor` of the page before.")] = None,
 ) -> JSONResponse:
+    if status is not None and state is not None:
+        message = "This is another name of `status`. Send one of them."
+        raise invalid_fields([FieldError(field="state", code="CONFLICTING_FIELDS", message=message)])
     page = await reader.ask(
-        reader.use_cases.batches.items, batch_id, state, -1 if cursor is None else int(cursor), limit
+        reader.use_cases.batches.items, batch_id, status or state, -1 if cursor is None else int(cursor), limit
     )
     return responses.answered(request, ItemPageView.of(page))
 

@@ -11,7 +11,6 @@ from api_shim.context import app_context
 from api_shim.event_queries import EventPeriod, EventTypes
 from api_shim.openapi_responses import IfSent, error_answers
 from api_shim.schemas.event import EventsAnswer, EventsView
-from scheduler.domain import refusals
 from scheduler.domain.principal import Principal
 
 router = APIRouter(tags=["events"])
@@ -27,7 +26,7 @@ _MAX_PLACE = 2**63 - 1
     " scope `read:webhooks` or a webhook exists for the company, and appear here about a second later.",
     responses={
         200: {"model": EventsAnswer},
-        **error_answers(400, 401, 403, 500, 503, refusals=(refusals.InvalidDateFormat,)),
+        **error_answers(400, 401, 403, 500, 503),
     },
 )
 async def list_events(

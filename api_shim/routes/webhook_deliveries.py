@@ -23,12 +23,10 @@ from api_shim.schemas.webhook_delivery import (
     DeliveryView,
     ReplayAnswer,
 )
-from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import BATCHES_A_REPLAY, REPLAYED_A_BATCH, DeliveryFilter
 from scheduler.domain.principal import Principal
 from scheduler.domain.webhook_delivery import DeliveryState
-from scheduler.use_cases.resources.events import bounds_of
 from scheduler.wire.field_errors import FieldError, invalid_fields, refuse_any
 from scheduler.wire.webhook_replays import ReplayRequest
 
@@ -53,7 +51,7 @@ _INERT = (
     " nor shown.",
     responses={
         200: {"model": DeliveriesAnswer},
-        **error_answers(400, 401, 403, 404, 500, 503, refusals=(refusals.InvalidDateFormat,)),
+        **error_answers(400, 401, 403, 404, 500, 503),
     },
 )
 async def list_webhook_deliveries(
@@ -69,7 +67,7 @@ async def list_webhook_deliveries(
     ] = None,
 ) -> JSONResponse:
     context = app_context(request)
-    since, until = bounds_of(period)
+    since, until = period
     wanted = DeliveryFilter(state=state, types=types, since=since, until=until)
     list_name = f"{_LIST}-{webhook_id}"
     before = _place_in(list_name, cursor)

@@ -11,6 +11,7 @@ from pydantic import Field
 from api_shim.schemas.create_interview import EXAMPLES
 from api_shim.schemas.envelope import Answer, CursorPage, ErrorView
 from scheduler.domain.batch import Batch, BatchItem, BatchState, ItemPage, ItemState
+from scheduler.domain.interview import InterviewStatus
 from scheduler.wire.batches import MOST_ITEMS, MOST_LINES
 from scheduler.wire.camel_model import Wire
 
@@ -80,6 +81,9 @@ class ItemView(Wire):
     )
     error: ErrorView | None = Field(description="The error that `POST /interviews` returns for this item.")
     interview_id: UUID | None = Field(description="Null unless `status` is APPLIED.")
+    interview_status: InterviewStatus | None = Field(
+        description="The present status of the interview. Null without one, and if it was deleted."
+    )
     existed: bool = Field(
         description="True if an earlier request with the same `externalId` and the same content had created the"
         " interview."
@@ -93,7 +97,7 @@ class ItemView(Wire):
 class ItemPagination(Wire):
     limit: int
     has_next_page: bool
-    next_cursor: str | None = Field(description="Send it as `cursor`, with the same `state`, to get the next page.")
+    next_cursor: str | None = Field(description="Send it as `cursor`, with the same `status`, to get the next page.")
 
 
 class ItemPageView(Wire):

@@ -1,5 +1,6 @@
 """Response schemas for a dry run of a batch."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Self
 
@@ -13,17 +14,19 @@ from scheduler.wire.camel_model import Wire
 
 
 class RefusedItemsView(Wire):
-    """Items that would be refused with the same code about the same field."""
+    """Items that would be refused with the same error."""
 
     code: str = Field(examples=["OUTSIDE_CALL_TIME_INTERVAL"])
     field: str | None = Field(description="The field of an item that is wrong, if it is one.")
-    message: str = Field(description="The message of the first of these items.")
+    message: str = Field(description="Their message, without positions and `details`.")
     count: int = Field(description="All of these items.")
-    indexes: list[int] = Field(description="The first 100 of these items, from 0.")
+    indexes: list[int] = Field(
+        description="The first 100 of these items, from 0. In NDJSON, the number of the line less one."
+    )
 
     @classmethod
-    def of(cls, refused: RefusedItems) -> Self:
-        return cls.view_of(refused, indexes=list(refused.first))
+    def of(cls, refused: RefusedItems, indexes: Sequence[int]) -> Self:
+        return cls.view_of(refused, indexes=[indexes[place] for place in refused.first])
 
 
 class DueHourView(Wire):
@@ -75,10 +78,11 @@ class DryRunView(Wire):
     due: list[DueHourView] = Field(description="Calls by hour and zone, in the order of time.")
 
     @classmethod
-    def of(cls, run: DryRun) -> Self:
+    def of(cls, run: DryRun, indexes: Sequence[int]) -> Self:
+        """`indexes` has the index of each item, because blank lines are none."""
         return cls.view_of(
             run,
-            refused=[RefusedItemsView.of(each) for each in run.refused],
+            refused=[RefusedItemsView.of(each, indexes) for each in run.refused],
             due=[DueHourView.of(each) for each in run.due],
             call_seconds=None if run.call_lasts is None else run.call_lasts.total_seconds(),
         )

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.domain.command import Refusal
+from scheduler.domain.interview import InterviewStatus
 
 ITEMS_A_TRANSACTION = 100
 """Items that are applied together."""
@@ -111,6 +112,8 @@ class BatchItem:
     external_id: str | None = field(default=None, repr=False)
     error: Refusal | None = None
     interview_id: UUID | None = None
+    interview_status: InterviewStatus | None = None
+    """That of now. None for a deleted interview."""
     existed: bool = False
     """True if an earlier request had created the interview with this external id."""
 

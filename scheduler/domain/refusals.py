@@ -15,7 +15,12 @@
 A class's docstring is its default message. `details` holds only values that the caller sent or may read.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
+
+_ABOUT_DETAILS = re.compile(r" \(see details[^)]*\)|(?:;|(?<=\.)) ?[^.;(]*\bdetails\b.*$")
+_POSITION = re.compile(r" \(position \d+\)")
 
 
 class Refused(Exception):
@@ -27,6 +32,18 @@ class Refused(Exception):
         self.message = message or (type(self).__doc__ or "").strip()
         self.details: dict[str, Any] = details
         super().__init__(self.message)
+
+
+def message_alone(message: str, details: Mapping[str, Any]) -> str:
+    """Return the message for a reader without the details. Of several wrong fields, that of the first."""
+    fields = details.get("fields")
+    text = _ABOUT_DETAILS.sub("", fields[0]["message"] if fields else message)
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def message_of_many(message: str) -> str:
+    """Return the message without its position, which differs between requests with the same error."""
+    return _POSITION.sub("", message)
 
 
 class InvalidRequest(Refused):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, select, text, update
+from sqlalchemy import and_, case, delete, func, select, text, update
 
 from scheduler.domain.batch import (
     Batch,
@@ -214,9 +214,10 @@ class Batches(KeysetStore):
         """Return items after an index, with the external ids that their interviews have now."""
         i = batch_items.c
         named = and_(interviews.c.id == i.interview_id, interviews.c.company_id == i.company_id)
+        status = case((interviews.c.deleted_at.is_(None), interviews.c.status)).label("interview_status")
         external_id = func.coalesce(i.external_id, interviews.c.external_id).label("external_id")
         query = (
-            select(i.index, i.state, i.error_code, i.error, i.interview_id, i.existed, external_id)
+            select(i.index, i.state, i.error_code, i.error, i.interview_id, status, i.existed, external_id)
             .select_from(batch_items.outerjoin(interviews, named))
             .where(i.batch_id == batch_id, i.index > after)
             .order_by(i.index)

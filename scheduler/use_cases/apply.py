@@ -253,7 +253,7 @@ class Apply:
             interview = replace(interview, expires_at=expires_at, expires_by_default=False)
         if request.scheduled_at is not None:
             if pending is None:
-                raise CallAttemptNotPending("The interview has no pending call attempt; invoke a new one instead.")
+                raise CallAttemptNotPending(_why_not_moved(interview.status))
             interview, _ = self._move(turn, interview, pending, request.scheduled_at, request.time_name)
         elif request.expires_at is not None and pending is not None:
             scheduling.must_open_before(interview.expires_at, pending.due_at, self._policy)
@@ -380,6 +380,13 @@ class Apply:
             raise CallAttemptInProgress(attemptId=str(attempt.id))
         if attempt.state is AttemptState.PENDING:
             self._cancelled(turn, attempt, request.reason)
+
+
+def _why_not_moved(status: InterviewStatus) -> str:
+    """Return the message for a new time of an interview without a pending attempt."""
+    if status in {InterviewStatus.COMPLETED, InterviewStatus.CANCELLED}:
+        return f"The interview is {status.lower()}. Create a new one."
+    return "The interview has no pending call attempt; invoke a new one instead."
 
 
 def _must_have_company(turn: Turn) -> None:

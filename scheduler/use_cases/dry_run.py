@@ -12,7 +12,7 @@ from scheduler.domain.command import Command, CommandKind, CreateInterview, Refu
 from scheduler.domain.dry_run import DryRun, DueHour, RefusedItems
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
-from scheduler.domain.refusals import Refused
+from scheduler.domain.refusals import Refused, message_alone, message_of_many
 from scheduler.domain.schedule import CalleeClock
 from scheduler.ids import new_id
 from scheduler.persistence.dry_run import KnownRows, without_writes
@@ -122,18 +122,16 @@ class _Counts:
     """Numbers with a call that is pending or in progress."""
     due: Counter[tuple[datetime, datetime, CalleeClock]] = field(default_factory=Counter)
     """Calls by due time, expiry and clock."""
-    refused: dict[tuple[str, str | None], list[int]] = field(default_factory=dict)
-    """The places of refused items by code and field."""
-    messages: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    refused: dict[tuple[str, str | None, str], list[int]] = field(default_factory=dict)
+    """The places of refused items by code, field and message."""
 
     def add(self, place: int, answer: InterviewStory | Refusal | None) -> None:
         match answer:
             case None:
                 self.existing += 1
             case Refusal():
-                key = answer.code, _field_of(answer)
-                self.refused.setdefault(key, []).append(place)
-                self.messages.setdefault(key, answer.message)
+                message = message_of_many(message_alone(answer.message, answer.details))
+                self.refused.setdefault((answer.code, _field_of(answer), message), []).append(place)
             case InterviewStory():
                 self.accepted += 1
                 for attempt in answer.attempts:
@@ -166,11 +164,11 @@ class _Counts:
         )
 
     def _refused(self) -> Iterator[RefusedItems]:
-        for (code, name), places in sorted(self.refused.items(), key=lambda each: -len(each[1])):
+        for (code, name, message), places in sorted(self.refused.items(), key=lambda each: -len(each[1])):
             yield RefusedItems(
                 code=code,
                 field=name,
-                message=self.messages[code, name],
+                message=message,
                 count=len(places),
                 first=tuple(places[:EXAMPLES]),
             )

@@ -1,19 +1,21 @@
 """Batches: many requests for interviews in one body, each read as if it had been sent alone."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, StrictBool, StringConstraints, ValidationError
 
 from scheduler.domain.command import CreateInterview, Refusal, refusal_of
-from scheduler.domain.refusals import InvalidRequest, Refused
+from scheduler.domain.refusals import InvalidFields, InvalidRequest, Refused
 from scheduler.wire import json_list
 from scheduler.wire.field_errors import FieldError, field_errors, invalid_fields, refuse_any
 from scheduler.wire.field_types import Strict, is_external_id, printable
-from scheduler.wire.json_list import RestTooLarge, TooManyBrackets, TooManyItems
-from scheduler.wire.json_text import BrokenText, MalformedJson, empty_body, parse, parse_part
+from scheduler.wire.json_list import RestTooLarge, TextAfterObject, TooManyBrackets, TooManyItems
+from scheduler.wire.json_text import TEXT_AFTER_END, BrokenText, MalformedJson, empty_body, malformed, parse, parse_part
 from scheduler.wire.json_values import LARGEST_BODY, an_object
 
 MOST_ITEMS = 1_000
@@ -25,6 +27,11 @@ LARGEST_BATCH = 16 * 1024 * 1024
 MOST_ERRORS = 20
 """Wrong fields that are named for an item. A batch can contain a million of them, and each is stored."""
 _ITEMS = "items"
+_TEXT = re.compile(rb"[^\s][^\n]*+")
+"""A line that is not blank, from its first character on."""
+_NO_ITEMS = "The body has no `items`. If it is NDJSON, send the header Content-Type: application/x-ndjson."
+_IS_JSON = "This is a JSON batch. Send the header Content-Type: application/json."
+_LINE_ENDS = "Are the line ends missing? With curl use --data-binary."
 _TOO_LARGE = Refusal(
     family=InvalidRequest.__name__,
     code="BODY_TOO_LARGE",
@@ -99,6 +106,8 @@ def read_json(body: bytes, read_item: Reader) -> tuple[BatchHeader, Sequence[Ite
         raise _too_many(json_list.MOST_BRACKETS, "brackets", BatchForm.JSON) from None
     except RestTooLarge:
         raise _too_many(LARGEST_BODY, "bytes beside its items", BatchForm.JSON) from None
+    except TextAfterObject:
+        raise _about_items("MISSING_FIELD", _NO_ITEMS) from None
     if found is None:
         if len(body) <= LARGEST_BODY:
             parse(body)
@@ -114,10 +123,12 @@ def read_json(body: bytes, read_item: Reader) -> tuple[BatchHeader, Sequence[Ite
 
 def _read_rest(rest: dict[str, Any], *, has_list: bool) -> BatchHeader:
     given = rest.pop(_ITEMS, None)
+    if given is None:
+        # A line of NDJSON. Its own fields, which a batch does not have, would hide the cause.
+        raise _about_items("MISSING_FIELD", _NO_ITEMS)
     header = read_header(rest)
     if not has_list:
-        code, message = ("MISSING_FIELD", "This field is required; add it.") if given is None else _NOT_A_LIST
-        refuse_any([FieldError(field=_ITEMS, code=code, message=message)])
+        refuse_any([FieldError(field=_ITEMS, code="WRONG_TYPE", message="This must be a list.")])
     return header
 
 
@@ -129,16 +140,15 @@ def read_header(given: dict[str, Any]) -> BatchHeader:
 def read_lines(body: bytes, read_item: Reader) -> Sequence[Item]:
     """Read NDJSON with at most `MOST_LINES`. A line that is refused does not refuse the others.
 
-    Raises MalformedJson if no line is JSON, BatchTooLarge.
+    Blank lines are ignored. Raises MalformedJson if no line is JSON, InvalidFields for a batch in JSON, BatchTooLarge.
     """
-    if not body.strip():
+    lines = list(islice(_lines(body), MOST_LINES + 1))
+    if not lines:
         raise empty_body()
-    lines = body.split(b"\n", MOST_LINES + 1)
-    if not lines[-1].strip():
-        lines.pop()  # after the last line break
     if len(lines) > MOST_LINES:
         raise _too_many(MOST_LINES, "lines", BatchForm.NDJSON)
-    items = [_read_line(index, line, read_item) for index, line in enumerate(lines)]
+    _refuse_other_forms(body, is_one_line=len(lines) == 1)
+    items = [_read_line(index, line, read_item) for index, line in lines]
     if all(item.refusal is not None and item.refusal.code == MalformedJson.code for item in items):
         first = items[0].refusal
         assert first is not None
@@ -156,7 +166,36 @@ def validated(model: type[Model], body: dict[str, Any]) -> Model:
         raise invalid_fields(field_errors([{**each, "loc": ("body", *each["loc"])} for each in errors])) from None
 
 
-_NOT_A_LIST = ("WRONG_TYPE", "This must be a list.")
+def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the number, from 0, and the text of each line that is not blank."""
+    number, begin = 0, 0
+    for found in _TEXT.finditer(body):
+        number += body.count(b"\n", begin, found.start())
+        begin = max(begin, body.rfind(b"\n", begin, found.start()) + 1)
+        yield number, body[begin : found.end()]
+        begin = found.end()
+
+
+def _refuse_other_forms(body: bytes, *, is_one_line: bool) -> None:
+    """Refuse a batch in JSON, and NDJSON that has lost its line ends: their lines would be items with an error."""
+    try:
+        found = json_list.cut(body, _ITEMS, MOST_ITEMS)
+    except TooManyItems:
+        raise _about_items("UNKNOWN_FIELD", _IS_JSON) from None
+    except TextAfterObject as text:
+        if is_one_line:
+            refusal = malformed(TEXT_AFTER_END, text.position)
+            raise MalformedJson(f"{refusal.message} {_LINE_ENDS}", **refusal.details) from None
+        return
+    except (TooManyBrackets, RestTooLarge, MalformedJson):
+        return
+    if found is not None and found.items is not None:
+        raise _about_items("UNKNOWN_FIELD", _IS_JSON)
+
+
+def _about_items(code: str, message: str) -> InvalidFields:
+    """Build the refusal of a body in another form than its header says."""
+    return InvalidFields(message, fields=[FieldError(field=_ITEMS, code=code, message=message).model_dump()])
 
 
 def _empty() -> Refused:
@@ -174,12 +213,10 @@ def _read_line(index: int, line: bytes, read_item: Reader) -> Item:
     if len(line) > LARGEST_BODY:
         return Item(index=index, refusal=_on_line(index, _TOO_LARGE))
     try:
-        if not line.strip():
-            raise empty_body()
         value = parse(line)
     except MalformedJson as refused:
         return Item(index=index, refusal=_on_line(index, refusal_of(refused)))
-    return _read_object(index, value, read_item)
+    return _read_object(index, value, read_item, "This line")
 
 
 def _on_line(index: int, refusal: Refusal) -> Refusal:
@@ -195,12 +232,12 @@ def _read_part(index: int, body: bytes, place: tuple[int, int], read_item: Reade
         value = parse_part(body, start, end)
     except MalformedJson as refused:
         return Item(index=index, refusal=refusal_of(refused))
-    return _read_object(index, value, read_item)
+    return _read_object(index, value, read_item, "This item")
 
 
-def _read_object(index: int, value: Any, read_item: Reader) -> Item:  # noqa: ANN401 - JSON
+def _read_object(index: int, value: Any, read_item: Reader, name: str) -> Item:  # noqa: ANN401 - JSON
     try:
-        request = read_item(an_object(value))
+        request = read_item(an_object(value, name))
     except Refused as refused:
         return Item(index=index, refusal=refusal_of(refused), external_id=_external_id(value))
     return Item(index=index, request=request, external_id=request.external_id)

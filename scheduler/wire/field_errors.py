@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from scheduler.domain import refusals
 
 _LONGEST_NAME = 128
+_QUERY_LEVELS = 2
+"""Names in the location of a query parameter. A third one is a place among its values."""
 _LOCATIONS = frozenset({"body", "path", "query", "header"})
 
 _WORDS: Mapping[str, tuple[str, str]] = {
@@ -86,7 +88,10 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
         message = message.format_map(error.get("ctx", {}))
     else:
         code, message = _WORDS.get(kind, ("INVALID_VALUE", "This value is invalid; see /docs."))
-    return FieldError(field=_name(error["loc"]), code=code, message=message)
+    location = error["loc"]
+    if kind == "enum" and location[0] == "query" and len(location) > _QUERY_LEVELS:
+        message += f" For several, repeat {location[1]}=."
+    return FieldError(field=_name(location), code=code, message=message)
 
 
 def _name(location: Sequence[str | int]) -> str:

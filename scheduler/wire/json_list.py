@@ -17,6 +17,7 @@ MOST_BRACKETS = 500_000
 """Brackets outside strings, in all items. Finding so many takes a quarter of a second."""
 _BLANK = b" \t\n\r"
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_BLANKS = re.compile(rb"[ \t\n\r]*+")
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?+[ \t\n\r]*+\{")
 """A byte order mark stays in the rest, whose parser names it."""
 _MEMBER = re.compile(rb"[ \t\n\r]*+(" + _STRING + rb")[ \t\n\r]*+:[ \t\n\r]*+", re.DOTALL)
@@ -38,6 +39,15 @@ class RestTooLarge(Exception):
     """The object has more than `LARGEST_BODY` bytes without the list."""
 
 
+class TextAfterObject(Exception):
+    """The object has no such list, and more text follows after its end."""
+
+    def __init__(self, position: int) -> None:
+        """`position` is that of this text, in bytes."""
+        super().__init__()
+        self.position = position
+
+
 @dataclass(frozen=True, kw_only=True)
 class CutList:
     """A JSON object without one of its lists, and the places of the items of this list."""
@@ -51,7 +61,7 @@ class CutList:
 def cut(body: bytes, name: str, most: int) -> CutList | None:
     """Find at most so many items of the list `name`. Return None for a text that is no object.
 
-    Raises TooManyItems, TooManyBrackets, RestTooLarge, MalformedJson.
+    Raises TooManyItems, TooManyBrackets, RestTooLarge, TextAfterObject, MalformedJson.
     """
     opened = _OBJECT.match(body)
     return None if opened is None else _Cutting(body, most).object(opened.end(), name)
@@ -79,9 +89,17 @@ class _Cutting:
             if self._body[at : at + 1] != b",":
                 break
             at += 1
+        if items is None and self._body[at : at + 1] == b"}":
+            position = self._after_blanks(at + 1)
+            if position < len(self._body):
+                raise TextAfterObject(position)
         if len(self._body) - (after - begin) > LARGEST_BODY:
             raise RestTooLarge
         return CutList(rest=self._body[:begin] + self._body[after:], items=items)
+
+    def _after_blanks(self, at: int) -> int:
+        found = _BLANKS.match(self._body, at)
+        return at if found is None else found.end()
 
     def _items(self, at: int) -> tuple[Sequence[tuple[int, int]], int]:
         """Return the places of the items, and that of the bracket that closes their list."""

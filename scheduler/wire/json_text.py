@@ -8,6 +8,7 @@ from scheduler.wire.json_values import MAX_LEVELS, is_too_deep
 
 TOO_DEEP = f"it is nested more than {MAX_LEVELS} levels deep"
 TWICE = "an object contains the same name twice"
+TEXT_AFTER_END = "there is text after the end of the value"
 NOT_CLOSED = "a closing bracket or quote is expected"
 _DIGITS = "a number has too many digits"
 _REASONS = {
@@ -18,7 +19,7 @@ _REASONS = {
     "Illegal trailing comma before end of array": "a JSON value is expected",
     "Expecting ':' delimiter": "a colon is expected",
     "Expecting ',' delimiter": "a comma or a closing bracket is expected",
-    "Extra data": "there is text after the end of the value",
+    "Extra data": TEXT_AFTER_END,
     "Unterminated string starting at": "a string has no closing quote",
     "Invalid control character at": "a string contains a control character that is not escaped",
     "Invalid \\escape": "a string contains an unknown escape sequence",

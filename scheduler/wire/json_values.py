@@ -47,10 +47,13 @@ def too_deep() -> FieldError:
     return FieldError(field="body", code="TOO_DEEP", message=message)
 
 
-def an_object(value: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Return the value if it is an object with values that PostgreSQL can store. Raises like `refuse_unstorable`."""
+def an_object(value: Any, name: str = "The body") -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return the value if it is an object with values that PostgreSQL can store. Raises like `refuse_unstorable`.
+
+    `name` names the value in the message.
+    """
     if not isinstance(value, dict):
-        raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message="The body must be a JSON object.")])
+        raise invalid_fields([FieldError(field="", code="WRONG_TYPE", message=f"{name} must be a JSON object.")])
     refuse_unstorable(value)
     return value
 

@@ -185,6 +185,38 @@ def test_batch_sent_again_counts_what_existed(intake: Intake, bulk: ApplyBatches
     assert intake.count("interviews") == 3
 
 
+@does("F7-10")
+@pytest.mark.usefixtures("worker")
+def test_cancelled_interviews_exist_until_they_are_deleted(intake: Intake, bulk: ApplyBatches) -> None:
+    row = person(intake, externalId="row")
+    first = made(intake, row)
+    bulk.turn()
+    data(intake.delete(f"/batches/{first['id']}"))
+    again = made(intake, row)
+    bulk.turn()
+    [item] = items_of(intake, again)
+    assert (item["existed"], item["interviewStatus"]) == (True, "CANCELLED")
+    path = f"/interviews/{item['interviewId']}"
+    error = refused(intake.patch(path, {"scheduledAt": "2026-04-03T09:30:00"}), 409, "CALL_ATTEMPT_NOT_PENDING")
+    assert error["message"] == "The interview is cancelled. Create a new one."
+    refused(intake.post(f"{path}/call-attempts"), 409, "INTERVIEW_FINISHED")
+    data(intake.delete(path))
+    assert items_of(intake, again)[0]["interviewStatus"] is None
+    third = made(intake, row)
+    bulk.turn()
+    [item] = items_of(intake, third)
+    assert (item["existed"], item["interviewStatus"]) == (False, "SCHEDULED")
+
+
+def test_body_of_the_other_type_is_named(intake: Intake) -> None:
+    error = refused(send(intake, json.dumps({"items": [person(intake)]}).encode()), 400, "VALIDATION_ERROR")
+    assert error["message"] == "This is a JSON batch. Send the header Content-Type: application/json."
+    content = ndjson(person(intake), person(intake))
+    error = refused(send(intake, content, **{"Content-Type": "application/json"}), 400, "VALIDATION_ERROR")
+    assert "application/x-ndjson" in error["message"]
+    assert intake.count("batches") == 0
+
+
 def test_metrics_count_batches_and_outcomes(intake: Intake, tenant: Tenant, bulk: ApplyBatches) -> None:
     """A paused batch is not counted: its client decides when it goes on."""
     path = f"/batches/{made(intake, person(intake, externalId='row'), {})['id']}"
@@ -250,7 +282,10 @@ def test_items_are_read_page_by_page(intake: Intake) -> None:
     assert [each["index"] for each in first["items"] + rest["items"]] == [0, 1, 2, 3, 4]
     assert rest["pagination"] == {"limit": 3, "hasNextPage": False, "nextCursor": None}
     refused(intake.get(path, cursor="-1"), 400, "VALIDATION_ERROR")
-    refused(intake.get(path, status="REFUSED"), 400, "VALIDATION_ERROR")
+    for name in ("status", "state"):
+        assert [len(data(intake.get(path, **{name: each}))["items"]) for each in ("WAITING", "REFUSED")] == [5, 0]
+    refused(intake.get(path, status="REFUSED", state="REFUSED"), 400, "VALIDATION_ERROR")
+    refused(intake.get(path, state="DONE"), 400, "VALIDATION_ERROR")
 
 
 def test_batches_are_listed_by_cursor(intake: Intake) -> None:

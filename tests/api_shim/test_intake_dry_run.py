@@ -50,6 +50,19 @@ def test_dry_run_stores_nothing(intake: Intake, tenant: Tenant) -> None:
     assert tenant.ask("SELECT count(*) FROM inbox") == [(0,)]
 
 
+def test_dry_run_names_lines_and_the_first_wrong_field(intake: Intake) -> None:
+    bad = [intake.body(candidate=candidate(phoneNumber=each)) for each in ("0900", "+421", "0901")]
+    lines = ndjson(bad[0], b"", person(intake), b"{", bad[1], b'{"a"', bad[2])
+    found = data(send(intake, lines, "/batches?dryRun=true"))
+    assert found["total"] == 6
+    by_message = {each["message"]: each["indexes"] for each in found["refused"] if each["code"] == "VALIDATION_ERROR"}
+    assert sorted(by_message.values()) == [[0, 6], [4]]
+    assert all(each.startswith("The phone number is invalid") for each in by_message)
+    malformed = [each for each in found["refused"] if each["code"] == "MALFORMED_JSON"]
+    assert [each["indexes"] for each in malformed] == [[3], [5]]
+    assert not [each for each in found["refused"] if "details" in each["message"] or "position" in each["message"]]
+
+
 def test_dry_run_of_json_is_named_in_its_body(intake: Intake) -> None:
     answer = intake.post("/batches?dryRun=true", {"items": some(intake)})
     refused(answer, 400, "VALIDATION_ERROR")

@@ -76,7 +76,9 @@ def test_events_are_filtered_by_types(intake: Intake, worker: Worker, reader: In
         pytest.param({"after": -1}, "VALIDATION_ERROR", "after", id="negative place"),
         pytest.param({"after": 2**63}, "VALIDATION_ERROR", "after", id="place above all places"),
         pytest.param({"page": 1}, "VALIDATION_ERROR", "page", id="page of a list"),
-        pytest.param({"from": "yesterday"}, "INVALID_DATE_FORMAT", "from", id="no time"),
+        pytest.param({"from": "yesterday"}, "VALIDATION_ERROR", "with Z or an offset", id="no time"),
+        pytest.param({"to": "2026-04-02T08:00:00"}, "VALIDATION_ERROR", "with Z or an offset", id="no offset"),
+        pytest.param({"types": ["ping", "ping"]}, "VALIDATION_ERROR", "Separate types by commas", id="types twice"),
     ],
 )
 def test_wrong_query_is_named(reader: Intake, params: dict[str, Any], code: str, field: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.principal import KeyKind
 from scheduler.persistence.keyset import LOOKED_AT, NARROW
-from tests.api_shim.answers import data, refusal, wrong_fields
+from tests.api_shim.answers import data, refusal, refused, wrong_fields
 from tests.api_shim.bodies import JOB, candidate
 from tests.api_shim.calls import an_online_agent
 from tests.api_shim.intake import Intake, Worker
@@ -176,6 +176,12 @@ def test_interviews_of_several_statuses_are_listed(intake: Intake, worker: Worke
                 assert set(found) == expected, (first, second, sort)
                 assert len(found) == len(expected)
     assert set(ids(intake, "/interviews", status=["FAILED", "FAILED"])) == {by_status["FAILED"]}
+
+
+def test_statuses_in_one_parameter_are_refused(intake: Intake) -> None:
+    for path in ("/interviews", "/call-attempts"):
+        error = refused(intake.get(path, status="COMPLETED,FAILED"), 400, "VALIDATION_ERROR")
+        assert error["details"]["fields"][0]["message"].endswith("For several, repeat status=.")
 
 
 def test_attempts_of_several_statuses_are_listed(intake: Intake, tenant: Tenant) -> None:

@@ -56,16 +56,68 @@ def _code(item: Item) -> str:
 
 
 def test_lines_are_read_each_by_itself() -> None:
-    items = _lines(_good(externalId="a"), b"{", _good(phone=1), b"", b"[]", _good(), b"")
-    assert [each.index for each in items] == list(range(6))
-    assert [each.request is not None for each in items] == [True, False, False, False, False, True]
-    assert [_code(items[at]) for at in (1, 2, 3, 4)] == [
-        "MALFORMED_JSON",
-        "VALIDATION_ERROR",
-        "MALFORMED_JSON",
-        "VALIDATION_ERROR",
-    ]
+    items = _lines(_good(externalId="a"), b"{", _good(phone=1), b"[]", _good(), b"")
+    assert [each.index for each in items] == list(range(5))
+    assert [each.request is not None for each in items] == [True, False, False, False, True]
+    assert [_code(items[at]) for at in (1, 2, 3)] == ["MALFORMED_JSON", "VALIDATION_ERROR", "VALIDATION_ERROR"]
     assert items[0].external_id == "a"
+
+
+def test_blank_lines_are_ignored_and_counted() -> None:
+    body = b"\n \t\n" + json.dumps(_good()).encode() + b"\r\n\r\n  {\n\n\n" + json.dumps(_good()).encode() + b"\n \n\n"
+    items = list(batches.read_lines(body, _READER))
+    assert [(each.index, each.request is not None) for each in items] == [(2, True), (4, False), (7, True)]
+    assert items[1].refusal is not None
+    assert (items[1].refusal.details["line"], items[1].refusal.details["position"]) == (5, 3)
+    many = (json.dumps(_good()).encode() + b"\n\n") * batches.MOST_LINES
+    assert len(batches.read_lines(many, _READER)) == batches.MOST_LINES
+
+
+def test_line_that_is_no_object_is_named_as_line() -> None:
+    first, second = _lines(_good(), b"[]")
+    assert first.refusal is None
+    assert second.refusal is not None
+    assert second.refusal.details["fields"][0]["message"] == "This line must be a JSON object."
+    (item,) = _json('{"items": [1]}')
+    assert item.refusal is not None
+    assert item.refusal.details["fields"][0]["message"] == "This item must be a JSON object."
+
+
+@pytest.mark.parametrize("lines", [1, 2, 900])
+def test_lines_sent_as_json_name_the_header(lines: int) -> None:
+    body = b"\n".join([json.dumps(_good()).encode()] * lines)
+    with pytest.raises(InvalidFields, match=r"no `items`.*application/x-ndjson"):
+        batches.read_json(body, _READER)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"items": [_good()]}),
+        json.dumps({"name": "x", "items": [_good()] * 900}),
+        json.dumps({"items": [{}] * 1001}),
+        json.dumps({"items": [_good()]}, indent=1),
+    ],
+)
+def test_json_sent_as_lines_names_the_header(text: str) -> None:
+    with pytest.raises(InvalidFields, match="Content-Type: application/json"):
+        batches.read_lines(text.encode() + b"\n", _READER)
+
+
+def test_items_of_another_level_or_kind_are_a_line() -> None:
+    for body in (_good(metadata={"items": [1]}), _good(items=1)):
+        (item,) = _lines(body)
+        assert item.index == 0
+
+
+@pytest.mark.parametrize("lines", [2, 900])
+def test_lost_line_ends_are_named(lines: int) -> None:
+    body = json.dumps(_good()).encode() * lines
+    with pytest.raises(MalformedJson, match=r"text after the end of the value.*Are the line ends missing"):
+        batches.read_lines(body, _READER)
+    good, bad = _lines(_good(), body)
+    assert good.request is not None
+    assert bad.refusal is not None
 
 
 def test_refused_line_names_its_field_but_no_value() -> None:
@@ -114,7 +166,7 @@ def test_fault_in_one_item_does_not_refuse_the_others(bad: str) -> None:
 def test_line_that_is_not_json_is_named_by_its_number() -> None:
     items = _lines(_good(), b'{"agentId": 1,}', b"", _good(metadata={"a": "x" * 70_000}), b"\xff")
     refusals = [each.refusal for each in items[1:]]
-    assert [None if each is None else each.details["line"] for each in refusals] == [2, 3, 4, 5]
+    assert [None if each is None else each.details["line"] for each in refusals] == [2, 4, 5]
     assert refusals[0] is not None
     assert refusals[0].details["reason"] == "a name in double quotes is expected"
     assert "a name in double quotes is expected" in refusals[0].message

@@ -7,7 +7,6 @@ from scheduler.domain.partner_event import EventFilter, EventPage, EventType
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied
 from scheduler.persistence.database import Database
-from scheduler.use_cases.resources.usage import instant_of
 
 
 class Events:
@@ -19,7 +18,7 @@ class Events:
         principal: Principal,
         company_id: UUID | None,
         types: frozenset[EventType] | None = None,
-        period: tuple[str | None, str | None] = (None, None),
+        period: tuple[datetime | None, datetime | None] = (None, None),
         *,
         delivery_success: bool | None = None,
         after: int,
@@ -27,10 +26,10 @@ class Events:
     ) -> EventPage:
         """Return the events that follow a place, of one company or of all that an ATS key has created.
 
-        `period` has the texts of the request. The end is exclusive. Without `company_id`, an ATS key reads also that a
+        The end of `period` is exclusive. Without `company_id`, an ATS key reads also that a
         company was deleted. Raises InvalidDateFormat, AccessDenied, DatabaseAway.
         """
-        since, until = bounds_of(period)
+        since, until = period
         wanted = EventFilter(types=types, since=since, until=until, delivery_success=delivery_success)
         with self._database.reading(principal) as stores:
             own = principal.company_id if principal.kind is KeyKind.REGULAR else company_id
@@ -39,9 +38,3 @@ class Events:
             if not stores.keys.reach(principal, own):  # guard: event_reach
                 raise AccessDenied
             return stores.events.page_of_company(own, wanted, after, limit, principal.id)
-
-
-def bounds_of(period: tuple[str | None, str | None]) -> tuple[datetime | None, datetime | None]:
-    """Parse the texts of a request, `from` and `to`. Raises InvalidDateFormat."""
-    since, until = period
-    return None if since is None else instant_of(since, "from"), None if until is None else instant_of(until, "to")
