@@ -6,6 +6,9 @@ from typing import Any
 
 import requests
 
+from scheduler.domain.refusals import message_alone
+
+DEFAULT_API = "http://127.0.0.1:8000"
 _TIMEOUT_S = 10.0
 
 
@@ -22,6 +25,11 @@ class ApiAway(Exception):
 class ApiRefused(Exception):
     """The request is refused, or the URL is not that of an API. The text says why and what to change."""
 
+    def __init__(self, text: str, code: str | None = None) -> None:
+        """`code`: that of the API's error, if the API answered."""
+        super().__init__(text)
+        self.code = code
+
 
 @dataclass(frozen=True, kw_only=True)
 class ApiAnswer:
@@ -37,9 +45,11 @@ class ApiAnswer:
 class ApiClient:
     """Sends requests with a key. The key is in no error message."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, url: str | None, key: str) -> None:
+        """Without `url` the default, which is probably wrong if nothing listens there at the first request."""
+        self._url = (url or DEFAULT_API).rstrip("/")
         self._key = key
+        self._may_be_wrong = url is None
 
     def get(self, path: str, params: Mapping[str, str | int]) -> ApiAnswer:
         """Read a resource. Raises ApiAway, ApiRefused."""
@@ -66,7 +76,12 @@ class ApiClient:
         except requests.RequestException as error:
             if isinstance(error, ValueError):  # the URL is invalid
                 raise ApiRefused(f"{url} is no URL. Write it like https://api.example.com.") from None
+            if self._may_be_wrong and _is_refused_connection(error):
+                raise ApiRefused(
+                    f"Nothing listens at {DEFAULT_API} (the default). Name the API: --url URL, for example --url $API."
+                ) from None
             raise ApiAway(f"{url} cannot be reached ({type(error).__name__})") from None
+        self._may_be_wrong = False
         return _read(url, answer)
 
     def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -86,7 +101,7 @@ def _read(url: str, answer: requests.Response) -> ApiAnswer:
             error = body["error"]
             if error["code"] == "IDEMPOTENCY_IN_PROGRESS":
                 raise ApiAway(f"{url} is still working on the first request")
-            raise ApiRefused(f"{url} answered {status}: {error['message']}")
+            raise ApiRefused(f"{url} answered {status}: {_message(error)}", error["code"])
         return ApiAnswer(
             data=body["data"],
             timestamp=body["timestamp"],
@@ -95,6 +110,22 @@ def _read(url: str, answer: requests.Response) -> ApiAnswer:
     except (ValueError, KeyError, TypeError):
         message = f"{url} answered {status}, and not as an API of Duecall does. Check --url."
         raise ApiRefused(message) from None
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    details = error.get("details") or {}
+    fields = details.get("fields")
+    field = f"{fields[0]['field']}: " if fields and fields[0]["field"] else ""
+    return field + message_alone(error["message"], details)
+
+
+def _is_refused_connection(error: BaseException) -> bool:
+    """Return whether nothing listens at the address. The error of the operating system is the cause of others."""
+    causes: list[object] = [error]
+    for cause in causes:
+        if isinstance(cause, BaseException):
+            causes += [cause.__cause__, getattr(cause, "reason", None), *cause.args]
+    return any(isinstance(cause, ConnectionRefusedError) for cause in causes)
 
 
 def _most_items(answer: requests.Response) -> int | None:

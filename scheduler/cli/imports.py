@@ -14,7 +14,7 @@ from uuid import UUID
 import typer
 
 from scheduler.cli.app import app, examples
-from scheduler.cli.options import DEFAULT_API, ApiUrl, api_key, id_of, must_be_url
+from scheduler.cli.options import ApiUrl, api_key, id_of, must_be_url
 from scheduler.cli.output import fail, refuse
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ _NoWait = Annotated[bool, typer.Option("--no-wait", help="Stop as soon as all ro
 def import_people(
     *,
     file: _File,
-    url: ApiUrl = DEFAULT_API,
+    url: ApiUrl = None,
     key: Annotated[str, api_key("the scopes write:interviews and read:interviews")],
     company: _Company = None,
     agent: _Agent = None,
@@ -98,7 +98,8 @@ def import_people(
     from scheduler.importing import fields, files, items
     from scheduler.terminal.text import terminal
 
-    must_be_url("--url", url)
+    if url is not None:
+        must_be_url("--url", url)
     _check_defaults(gdpr_expiry_date, at)
     _check_errors_file(errors, file, is_allowed=not (dry_run or no_wait))
     pairs = [*(mapped or []), *([] if tz_column is None else [f"timezone={tz_column}"])]
@@ -108,6 +109,8 @@ def import_people(
         columns = _columns(table, by_option, ignores_others=ignore_other_columns)
     except files.UnreadableFile as unreadable:
         refuse(f"{unreadable} See {_HELP_PAGE}.")
+    if agent is None and not items.name_agent(table, columns):
+        refuse("Name the agent: --agent ID or a column agentId.")
     defaults = items.Defaults(
         agent_id=_text(agent), job_id=_text(job), gdpr_expiry_date=gdpr_expiry_date, scheduled_at=at
     )
@@ -153,6 +156,7 @@ class _Plan:
     @contextmanager
     def _sending(self, first: str, second: str) -> Iterator["Sending"]:
         from scheduler.api_client import ApiAway, ApiRefused
+        from scheduler.domain.refusals import CompanyIdRequired
         from scheduler.importing.sending import Sending
         from scheduler.terminal.progress import shown_progress
 
@@ -160,6 +164,8 @@ class _Plan:
             with shown_progress(len(self.rows), first, second) as progress:
                 yield Sending(self.client, self.company_id, threading.Event().wait, progress)
         except (ApiAway, ApiRefused) as error:
+            if isinstance(error, ApiRefused) and error.code == CompanyIdRequired.code:
+                refuse("The key is that of an ATS. Give --company ID.")
             # The text may be that of the API, which ends with a full stop.
             hint = "Rows that were stored are not created twice if you start the same command again."
             fail(f"{str(error).removesuffix('.')}. {hint if second else ''}".rstrip())

@@ -71,7 +71,14 @@ def _usage_line(error: TyperException) -> str:
         return line
     if not error.message:
         required = [each for each in context.command.get_params(context) if each.required]
-        missing = [each.get_error_hint().strip("'") for each in required if each.name not in context.params]
-        line = f"Missing {' and '.join(missing)}"
+        missing = [each for each in required if each.name not in context.params]
+        line = f"Missing {' and '.join(_name_of(each) for each in missing)}"
+        line += "".join(f". Set the variable {each.envvar}" for each in missing if each.envvar)
     line = line.removesuffix(".")  # the parser ends a suggestion with "?."
     return f"{line}{'' if line.endswith('?') else '.'} See: {context.command_path} --help"
+
+
+def _name_of(parameter: Any) -> str:  # noqa: ANN401 - of the parser
+    """Return an option or argument as users write it, without its variable."""
+    hint: str = parameter.get_error_hint()
+    return hint.partition(" (env var")[0].strip("'")

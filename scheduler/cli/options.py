@@ -74,8 +74,10 @@ Reason = Annotated[
     ),
 ]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
-DEFAULT_API = "http://127.0.0.1:8000"
-ApiUrl = Annotated[str, typer.Option(help="URL of the API.")]
+ApiUrl = Annotated[
+    str | None,
+    typer.Option(envvar="DUECALL_API_URL", help="URL of the API. Default: http://127.0.0.1:8000.", show_default=False),
+]
 AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
 
 
@@ -116,9 +118,14 @@ def clock_offset(at: str | None, chosen: "Settings") -> float:
 
 def instant_of(text: str, option: str) -> datetime:
     """Return the instant that an option names. Raises InvalidDateFormat."""
+    from scheduler.domain.refusals import InvalidDateFormat
     from scheduler.timing import call_windows, callee_zones, requested_time
 
-    requested = requested_time.read(text, field=option)
+    try:
+        requested = requested_time.read(text, field=option)
+    except InvalidDateFormat as refused:
+        message = refused.message.replace(requested_time.EXAMPLES, requested_time.INSTANT_EXAMPLES)
+        raise InvalidDateFormat(message, **refused.details) from None
     if requested.offset is None and not requested.is_instant and requested.zone is None:
         refuse(f"{option} needs a UTC offset, Z or a time zone, for example 2026-04-02T07:59+10:30.")
     callee_clock = callee_zones.deciding_clock(requested, candidate_zone=None, number=None, company_zone=_ANY_ZONE)

@@ -9,7 +9,6 @@ import typer
 from scheduler.cli.app import examples, webhooks
 from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import (
-    DEFAULT_API,
     ActReason,
     ApiUrl,
     AsJson,
@@ -203,7 +202,7 @@ def webhooks_encrypt(as_json: AsJson = False) -> None:
 def webhooks_listen(
     *,
     forward_to: Annotated[str, typer.Option(help="URL on your machine that receives the events.")],
-    url: ApiUrl = DEFAULT_API,
+    url: ApiUrl = None,
     key: Annotated[str, api_key("the scope read:webhooks")],
     types: _Types = None,
     after: Annotated[
@@ -228,8 +227,9 @@ def webhooks_listen(
     from scheduler.webhooks.signing import new_secret
 
     _types_in(types)
-    for option, value in (("--forward-to", forward_to), ("--url", url)):
-        must_be_url(option, value)
+    must_be_url("--forward-to", forward_to)
+    if url is not None:
+        must_be_url("--url", url)
     secret = new_secret()
     wait, sender = threading.Event().wait, WebhookSender(to_partners=False, in_development=True)
     forwarding = Forwarding(EventApi(url, key, types), sender, forward_to, secret, wait=wait, tell=print_note)

@@ -15,6 +15,8 @@ _OF_A_PERSON = ("firstName", "lastName", "phoneNumber", "email", "gdprExpiryDate
 _OF_AN_INTERVIEW = ("externalId", "candidateId", "agentId", "jobId", "scheduledAt", "expiresAt", "isTest")
 REJECT_COLUMNS = ("errorCode", "errorMessage", "errorField")
 """The last columns of the file of errors. An import of this file ignores them."""
+_NAMES = ", ".join((*_OF_A_PERSON, *_OF_AN_INTERVIEW, "candidate.externalId or metadata.NAME"))
+_NAME = re.compile(r"[A-Za-z][A-Za-z_. -]{0,39}")
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
@@ -47,9 +49,12 @@ def chosen(pairs: Iterable[str]) -> dict[str, Path]:
     for pair in pairs:
         name, _, column = pair.partition("=")
         path = field_of(name)
-        if path is None or not column.strip():
-            names = ", ".join((*_OF_A_PERSON, *_OF_AN_INTERVIEW))
-            raise UnreadableFile(f"--map must be FIELD=COLUMN. FIELD is one of {names} or metadata.NAME.")
+        if not column.strip():
+            raise UnreadableFile(f"--map must be FIELD=COLUMN. FIELD is one of {_NAMES}.")
+        if path is None:
+            # Not quoted unless it looks like a name: the two may be mixed up, and columns are texts of the file.
+            what = f"{name} is no field" if _NAME.fullmatch(name) else "This is no field"
+            raise UnreadableFile(f"--map: {what}. FIELD is one of {_NAMES}.")
         if column.strip() in columns:
             raise UnreadableFile("--map names one column twice. A column has one field.")
         columns[column.strip()] = path

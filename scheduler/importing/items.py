@@ -31,6 +31,8 @@ class Defaults:
 class Item:
     row: Row
     line: bytes = field(repr=False)
+    has_own_id: bool = True
+    """False if its externalId follows from its content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +70,28 @@ def items_of(table: Table, columns: Columns, defaults: Defaults) -> tuple[list[I
     for row in table.rows:
         body, fault = _body_of(row, columns, is_csv=table.columns is not None)
         if fault is None:
-            if body.get("externalId") is None:
+            has_own_id = body.get("externalId") is not None
+            if not has_own_id:
                 digest = hashlib.sha256(canonical(body)).digest()
                 seen[digest] += 1
                 body["externalId"] = "row-" + hashlib.sha256(digest + str(seen[digest]).encode()).hexdigest()[:40]
             _fill_in(body, defaults)
             line = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
             if len(line) <= LARGEST_BODY:
-                items.append(Item(row=row, line=line))
+                items.append(Item(row=row, line=line, has_own_id=has_own_id))
                 continue
             fault = Fault(code="BODY_TOO_LARGE", message="The row is larger than 64 KiB. Shorten it.")
         rejects.append(Reject(row=row, fault=fault))
     return items, rejects
+
+
+def name_agent(table: Table, columns: Columns) -> bool:
+    """Return whether some row can name its agent. Without an agent of all rows, each of the others is refused."""
+    rows = [row.values for row in table.rows if row.fault is None]
+    names = set(table.columns or ()) if table.columns is not None else {name for row in rows for name in row}
+    is_csv = table.columns is not None
+    fields = {columns.get(name) or (None if is_csv else field_of(name)) for name in names}
+    return not rows or ("agentId",) in fields or (not is_csv and "agent" in names)
 
 
 def parts_of(items: Sequence[Item], largest: int = LARGEST_PART, most: int = MOST_LINES) -> Iterator[Part]:

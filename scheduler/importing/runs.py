@@ -4,21 +4,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scheduler.domain.refusals import message_of_many
 from scheduler.importing.items import Item, Reject, parts_of
-from scheduler.importing.sending import Sending
+from scheduler.importing.sending import Sending, advice
 
 _MOST_NUMBERS = 100
-Key = tuple[str, str | None]
+Key = tuple[str, str | None, str]
 
 
 @dataclass(kw_only=True)
 class RefusedRows:
-    """Rows that were refused with the same code about the same field."""
+    """Rows that were refused with the same error."""
 
     code: str
     field: str | None
     message: str
-    """That of the first of them."""
+    """Without the position in each row."""
     count: int = 0
     numbers: Sequence[int] = ()
     """The first of these rows."""
@@ -35,6 +36,8 @@ class ImportResult:
     """Rows that the API has stored. Their outcome is known unless `is_awaited` is false."""
     created: int = 0
     existed: int = 0
+    existed_cancelled: int = 0
+    """Those of the existing interviews that are cancelled."""
     refused: list[RefusedRows] = field(default_factory=list)
     refused_at_once: int = 0
     """Rows that the API refused while it stored them. Only of an import that was not awaited."""
@@ -83,6 +86,7 @@ def run_import(
         outcome = sending.outcome(each)
         result.created += outcome.created
         result.existed += outcome.existed
+        result.existed_cancelled += outcome.existed_cancelled
         _keep(outcome.rejects, refused, keep)
     result.refused = _most_frequent_first(refused)
     return result
@@ -98,7 +102,8 @@ def run_check(sending: Sending, rows: Sequence[Item], unsendable: Sequence[Rejec
         answers.append(answer)
         for each in answer["refused"]:
             numbers = [part.items[index].row.number for index in each["indexes"]]
-            _group(refused, each["code"], each["field"], each["message"]).add(each["count"], numbers)
+            message = advice(each["code"], each["field"], each["message"], part.items[each["indexes"][0]])
+            _group(refused, each["code"], each["field"], message).add(each["count"], numbers)
     return CheckResult(parts=answers, refused=_most_frequent_first(refused))
 
 
@@ -112,7 +117,8 @@ def _keep(
 
 
 def _group(refused: dict[Key, RefusedRows], code: str, name: str | None, message: str) -> RefusedRows:
-    return refused.setdefault((code, name), RefusedRows(code=code, field=name, message=message))
+    message = message_of_many(message)
+    return refused.setdefault((code, name, message), RefusedRows(code=code, field=name, message=message))
 
 
 def _most_frequent_first(refused: Mapping[Key, RefusedRows]) -> list[RefusedRows]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from scheduler.api_client import ApiAnswer, ApiAway, ApiClient, ApiRefused
+from scheduler.domain.refusals import ExternalIdReused, message_alone
 from scheduler.importing.files import Fault
-from scheduler.importing.items import Part, Reject
+from scheduler.importing.items import Item, Part, Reject
 
 _POST_TIMEOUT_S = 120.0
 """The API takes up to 33 s after it has received the body."""
@@ -17,6 +18,10 @@ _LONGEST_WAIT_S = 30.0
 _LONGEST_LOOK_S = 5.0
 """Between two looks at a batch. A key may send 60 requests a minute."""
 _NDJSON = {"Content-Type": "application/x-ndjson"}
+_IMPORTED_BEFORE = (
+    "These rows were imported before with other options. Use the same options, or add a column that makes them"
+    " different: docs/how-to/import.md."
+)
 _CANCELLED = Fault(code="BATCH_CANCELLED", message="The batch was cancelled before this row was applied.")
 
 
@@ -48,6 +53,8 @@ class Outcome:
 
     created: int = 0
     existed: int = 0
+    existed_cancelled: int = 0
+    """Those of the existing interviews that are cancelled."""
     rejects: list[Reject] = field(default_factory=list)
 
 
@@ -90,13 +97,15 @@ class Sending:
         self._wait_for(sent)
         outcome = Outcome()
         for item in self._items(sent.batch_id):
-            row = sent.part.items[item["index"]].row
+            sent_item = sent.part.items[item["index"]]
+            row = sent_item.row
             if item["status"] == "APPLIED":
                 existed = item["existed"] or sent.was_sent_before
                 outcome.existed += existed
+                outcome.existed_cancelled += existed and item.get("interviewStatus") == "CANCELLED"
                 outcome.created += not existed
             elif item["status"] == "REFUSED":
-                outcome.rejects.append(Reject(row=row, fault=fault_of(item["error"])))
+                outcome.rejects.append(Reject(row=row, fault=fault_of(item["error"], sent_item)))
             else:
                 outcome.rejects.append(Reject(row=row, fault=_CANCELLED))
         return outcome
@@ -158,11 +167,17 @@ class Sending:
                 self._wait(seconds)
 
 
-def fault_of(error: Mapping[str, Any]) -> Fault:
+def fault_of(error: Mapping[str, Any], item: Item) -> Fault:
     """Return the error of an item. Of several wrong fields, the first, with its own message."""
     details = error.get("details") or {}
     fields = details.get("fields") or []
-    if fields:
-        first = fields[0]
-        return Fault(code=error["code"], message=first["message"], field=first["field"] or None)
-    return Fault(code=error["code"], message=error["message"], field=details.get("field"))
+    name = (fields[0]["field"] or None) if fields else details.get("field")
+    message = message_alone(error["message"], details)
+    return Fault(code=error["code"], message=advice(error["code"], name, message, item), field=name)
+
+
+def advice(code: str, field: str | None, message: str, item: Item) -> str:
+    """Return the message for a person with a file, who does not know the ids that the import makes."""
+    if code == ExternalIdReused.code and field == "externalId" and not item.has_own_id:
+        return _IMPORTED_BEFORE
+    return message

@@ -21,13 +21,21 @@ def import_page(result: ImportResult) -> RenderableType:
     """Return the counts of an import, and its errors."""
     page: list[RenderableType] = [Text(f"batch {each}", "dim") for each in result.batch_ids]
     if result.is_awaited:
-        counts = {"created": result.created, "existed": result.existed}
+        cancelled = result.existed_cancelled
+        existed = f"existed ({cancelled:,} of them cancelled: no call will be placed)" if cancelled else "existed"
+        counts = {"created": result.created, existed: result.existed}
     else:
         counts = {"stored; GET /batches/{id} shows their progress": result.stored}
     refused = sum(each.count for each in result.refused) + result.refused_at_once
     page.append(_counts({**counts, "refused": refused}))
     if result.refused:
         page += [Text(""), _refused(result.refused)]
+    if result.existed_cancelled:
+        page.append(
+            Text(
+                "To call these people, delete the interviews and set another --name, or add a column that makes"
+            ).append(" the rows different, such as metadata.campaign.")
+        )
     if refused and result.was_sent_before:
         page.append(
             Text(

@@ -19,7 +19,9 @@ MAX_OFFSET = timedelta(hours=18)
 _TAG = re.compile(r"([a-z_][a-z0-9_-]*)=[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
 """RFC 9557 section 4.1; a key is in lower case."""
 
-_EXAMPLES = "Write it like 2026-04-02T15:00:00 or 2026-04-02T15:00:00+02:00."
+EXAMPLES = "Write it like 2026-04-02T15:00:00 or 2026-04-02T15:00:00+02:00."
+INSTANT_EXAMPLES = EXAMPLES.replace(" or", "Z or")
+"""For texts that must name an instant."""
 _SHOWN_LENGTH = 64
 _FRACTION_DIGITS = 9
 
@@ -304,7 +306,7 @@ class _Reader:
             character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in self._text[:until]
         ) + ("\N{HORIZONTAL ELLIPSIS}" if len(self._text) > until else "")
         raise InvalidDateFormat(
-            f"{self._field} is not a valid date-time: {reason} (position {at}). {_EXAMPLES}",
+            f"{self._field} is not a valid date-time: {reason} (position {at}). {EXAMPLES}",
             field=self._field,
             value=shown,
             reason=reason,

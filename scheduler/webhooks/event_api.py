@@ -23,7 +23,7 @@ class EventsRead:
 class EventApi:
     """Reads the events that a key may read. The key is in no error message."""
 
-    def __init__(self, url: str, key: str, types: str | None = None) -> None:
+    def __init__(self, url: str | None, key: str, types: str | None = None) -> None:
         self._client = ApiClient(url, key)
         self._types = types
 

@@ -145,6 +145,10 @@ def test_other_options_call_no_person_twice(intake: Intake, duecall: Command, tm
     duecall(str(path))
     out, _, code = duecall(f"{path} --at 2026-04-03T09:30")
     assert (counts(out)["refused"], code, "EXTERNAL_ID_REUSED" in out) == (1, 1, True)
+    for text in (out, duecall(f"{path} --at 2026-04-03T09:30 --dry-run")[0]):
+        shown = " ".join(text.split())
+        assert "imported before with other options" in shown
+        assert "details" not in shown
     assert intake.count("interviews") == 1
 
 
@@ -167,6 +171,7 @@ def test_dry_run_shows_errors_and_due_times(intake: Intake, duecall: Command, tm
         "Dry run: nothing was stored.",
         "2 would create an interview",
         "1 VALIDATION_ERROR candidate.phoneNumber 3",
+        "The phone number is invalid: it is not E.164",
         "2026-04-03 07:00 UTC Europe/Bratislava 1 █",
     ):
         assert text in shown
@@ -205,13 +210,14 @@ def test_ats_key_names_the_company_of_an_import(
     monkeypatch.setenv("DUECALL_API_KEY", intake.with_key_of_its_ats().key)
     path = a_file(tmp_path, row())
     _, err, code = duecall(str(path))
-    assert (code, "answered 400" in err) == (1, True)
+    assert (code, "Give --company ID." in err) == (2, True)
     assert duecall(f"{path} --company {intake.seeded.company_id}")[2] == 0
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        pytest.param("--map phone=Telefon", "phone is no field", id="field"),
         pytest.param("--delimiter ab", "--delimiter must be one character", id="delimiter"),
         pytest.param("--at tomorrow", "date", id="time"),
         pytest.param("--gdpr-expiry-date 20301231", "--gdpr-expiry-date must be a date", id="consent"),
@@ -233,6 +239,39 @@ def test_wrong_options_send_nothing(
     out, err, code = duecall(f"people.csv {options}")
     assert (out, said in err, code) == ("", True, 1 if "401" in said else 2)
     assert intake.count("batches") == 0
+
+
+@pytest.mark.usefixtures("applying", "worker")
+def test_cancelled_rows_that_existed_are_counted(intake: Intake, duecall: Command, tmp_path: Path) -> None:
+    path = a_file(tmp_path, row(), row())
+    duecall(str(path))
+    [batch] = data(intake.get("/batches"))["items"]
+    data(intake.delete(f"/batches/{batch['id']}"))
+    for options in ("", "--name again"):
+        out, _, code = duecall(f"{path} {options}")
+        shown = " ".join(out.split())
+        assert (code, "2 existed (2 of them cancelled: no call will be placed)" in shown) == (0, True)
+        assert "delete the interviews and set another --name" in shown
+    for each in data(intake.get("/interviews"))["items"]:
+        data(intake.delete(f"/interviews/{each['id']}"))
+    assert counts(duecall(f"{path} --name afresh")[0])["created"] == 2
+
+
+def test_import_without_an_agent_sends_nothing(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DUECALL_API_KEY", intake.key)
+    monkeypatch.setenv("DUECALL_API_URL", str(intake.client.base_url))
+    for header, said in (
+        (HEADER, "Name the agent: --agent ID or a column agentId."),
+        (HEADER + ",Agent ID", "Dry run"),
+    ):
+        path = a_file(tmp_path, row() + ("," if "Agent" in header else ""), header=header)
+        monkeypatch.setattr("sys.argv", ["duecall", "import", str(path), "--dry-run"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        captured = capsys.readouterr()
+        assert said in captured.out + captured.err
 
 
 def test_missing_file_is_an_error_of_usage(duecall: Command, tmp_path: Path) -> None:
@@ -334,6 +373,25 @@ def test_api_that_is_away_is_asked_again(intake: Intake) -> None:
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30, 30]
     assert notes.notes[0].endswith("trying again in 1 s")
     assert "sk_live_secret" not in "".join(notes.notes)
+
+
+def test_default_api_that_is_not_there_stops(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, away = Notes(), a_closed_port()
+    monkeypatch.setattr("scheduler.api_client.DEFAULT_API", away)
+    part = Part(items=some(intake, 1))
+    with pytest.raises(ApiRefused, match=f"Nothing listens at {away} .the default.. Name the API: --url URL"):
+        list(Sending(ApiClient(None, "k"), None, lambda _: None, notes).send([part], None))
+    assert notes.notes == []
+
+
+def test_default_api_that_was_there_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_webhook_receiver(answers(404)) as page:
+        monkeypatch.setattr("scheduler.api_client.DEFAULT_API", page.url)
+        client = ApiClient(None, "k")
+        with pytest.raises(ApiRefused):
+            client.get("/x", {})
+    with pytest.raises(ApiAway):
+        client.get("/x", {})
 
 
 def test_limit_of_rows_is_waited_for_if_it_can_help(intake: Intake) -> None:

@@ -182,7 +182,7 @@ def test_operator_replays_a_range_to_its_end(
         ("disable {id}", "Missing --reason"),
         ("enable {id}", "Missing --reason"),
         ("replay {id} --from 2026-04-02T12:00Z", "Missing --reason"),
-        ("replay {id} --from noon " + WHY, "--from"),
+        ("replay {id} --from noon " + WHY, "Write it like 2026-04-02T15:00:00Z or 2026-04-02T15:00:00+02:00."),
         ("replay {id} --from 2026-04-02T12:00Z --to 2026-04-02T12:00Z " + WHY, "--to must be later"),
         ("replay {id} --from 2026-04-02T12:00Z --types x " + WHY, "There is no type x"),
         ("disable 7 " + WHY, "this is not an id"),

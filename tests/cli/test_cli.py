@@ -768,6 +768,7 @@ def test_invalid_arguments_print_one_line_and_change_nothing(
         ("explain", "Missing ID. See: duecall explain --help"),
         ("numbers add", "Missing COMPANY_ID and NUMBER. See: duecall numbers add --help"),
         (f"numbers add {UUID(int=1)}", "Missing NUMBER. See: duecall numbers add --help"),
+        ("import", "Missing FILE and --key. Set the variable DUECALL_API_KEY. See: duecall import --help"),
         ("reconcile", "Missing --since. See: duecall reconcile --help"),
         ("quarantine retry", "Missing ID. See: duecall quarantine retry --help"),
         ("pause", "Missing COMPANY_ID (see `duecall status`) or --all, and --reason. See: duecall pause --help"),

@@ -88,7 +88,8 @@ def test_names_of_columns_are_recognised(name: str, path: tuple[str, ...] | None
         pytest.param(
             "email", ("phoneNumber=Telefon",), "no such column as --map names for candidate.phoneN", id="gone"
         ),
-        pytest.param("email", ("phone=email",), "FIELD is one of firstName", id="unknown field"),
+        pytest.param("email", ("phone=email",), "phone is no field. FIELD is one of firstName", id="unknown field"),
+        pytest.param("email", ("Ján 0900=email",), "This is no field. FIELD", id="text that is no field"),
         pytest.param("email", ("email",), "--map must be FIELD=COLUMN", id="no column"),
         pytest.param("a", ("email=a", "timezone=a"), "names one column twice", id="two fields"),
     ],
