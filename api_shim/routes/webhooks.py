@@ -27,6 +27,7 @@ from api_shim.schemas.webhook import (
 from api_shim.webhook_tests import WAIT_S, outcome_of
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
+from scheduler.domain.delivery_history import SENT_AT_ONCE
 from scheduler.domain.principal import Principal
 from scheduler.domain.webhook_endpoint import MOST_OF_A_KEY, EndpointTest
 from scheduler.wire.field_errors import refuse_any
@@ -38,6 +39,11 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["webhooks"])
 
 Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_WEBHOOKS])]
 Writer = Annotated[WriteSender, Security(sender_of_principal, scopes=[WRITE_WEBHOOKS])]
+
+_SENDS_WAITING = (
+    f"Deliveries that wait for a later try are sent now: up to {SENT_AT_ONCE:,}, those whose try is next. The others"
+    " keep their times until the request is repeated."
+)
 
 
 @router.get(
@@ -121,7 +127,7 @@ async def get_webhook(request: Request, principal: Reader, webhook_id: WebhookId
     operation_id="updateWebhook",
     summary="Update a webhook",
     description="`isActive: false` pauses the webhook: new events are not delivered to it, and waiting deliveries wait."
-    " `isActive: true` also enables a webhook that Duecall has disabled.",
+    f" `isActive: true` also enables a webhook that Duecall has disabled. {_SENDS_WAITING}",
     responses=written_answers(HTTPStatus.OK, WebhookAnswer, "The updated webhook."),
 )
 async def update_webhook(
@@ -175,7 +181,7 @@ async def test_webhook(
     _ONE + "/reset-circuit",
     operation_id="resetWebhookCircuit",
     summary="Reset the circuit of a webhook",
-    description="Forgets its failures, and sets `isActive` to true. Waiting deliveries are sent.",
+    description=f"Forgets its failures, and sets `isActive` to true. {_SENDS_WAITING}",
     responses=written_answers(HTTPStatus.OK, WebhookAnswer, "The webhook."),
 )
 async def reset_webhook_circuit(sender: Writer, webhook_id: WebhookId, raw: json_body.EmptyBody) -> Response:

@@ -13,6 +13,9 @@ REPLAYED_A_BATCH = 200
 BATCHES_A_REPLAY = 10
 """Batches of one replay. A longer one is continued by the client."""
 
+SENT_AT_ONCE = 1_000
+"""Waiting deliveries whose next try a reset of the webhook advances to now. The others keep their times."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListedDelivery:

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from scheduler.domain.delivery_history import (
+    SENT_AT_ONCE,
     DeliveryFilter,
     DeliveryPage,
     EventReceiver,
@@ -72,6 +73,24 @@ _REPLAY_ONE = text("""
     WHERE d.endpoint_id = :endpoint AND d.event_id = :event
       AND (d.claim IS NULL OR d.state <> 'WAITING')  -- guard: replay_claimed
 """)
+# Locked rows are skipped: a replay sends them. `first_failed_at` is forgotten, so that a later event of the same
+# interview waits for this one again, see `rules.webhook_order`.
+_WAITING_LATER = """
+        SELECT d.event_id FROM webhook_deliveries d
+        WHERE d.endpoint_id = :endpoint AND d.state = 'WAITING' AND {is_replay} AND d.send_at > :now
+          AND d.claim IS NULL
+        ORDER BY d.send_at, d.place LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+"""
+_SEND_WAITING = text(f"""
+    WITH first_sent AS MATERIALIZED ({_WAITING_LATER.replace("{is_replay}", "NOT d.is_replay")}),
+    replayed AS MATERIALIZED ({_WAITING_LATER.replace("{is_replay}", "d.is_replay")}),
+    later AS MATERIALIZED (
+        SELECT f.event_id FROM first_sent f UNION ALL SELECT r.event_id FROM replayed r LIMIT :limit
+    )
+    UPDATE webhook_deliveries d SET send_at = :now, first_failed_at = NULL
+    -- Not by a join, for which the planner may read the whole table.
+    WHERE d.endpoint_id = :endpoint AND d.event_id = ANY (ARRAY(SELECT l.event_id FROM later l))
+""")  # noqa: S608 - the inserted texts are those above
 _IS_DELIVERY = text("SELECT 1 FROM webhook_deliveries d WHERE d.endpoint_id = :endpoint AND d.event_id = :event")
 
 
@@ -183,6 +202,14 @@ class WebhookHistory(Store):
     def replay_one(self, endpoint_id: UUID, event_id: UUID, now: datetime) -> None:
         """Send a delivery again. One that waits is sent now, and one that is being sent now is left alone."""
         self._connection.execute(_REPLAY_ONE, {"endpoint": endpoint_id, "event": event_id, "now": now})
+
+    def send_waiting(self, endpoint_id: UUID, now: datetime) -> int:
+        """Let the deliveries that wait for a later try be sent now, at most `SENT_AT_ONCE`. Return how many.
+
+        The caller has locked the endpoint, so no other transaction claims them. Those whose try comes first are chosen.
+        """
+        values = {"endpoint": endpoint_id, "now": now, "limit": SENT_AT_ONCE}
+        return self._connection.execute(_SEND_WAITING, values).rowcount
 
     def replay(self, to: EventReceiver, wanted: ReplayFilter, after: int, limit: int, now: datetime) -> ReplayedBatch:
         """Send up to `limit` deliveries of a range again, in the order of places, after a place.

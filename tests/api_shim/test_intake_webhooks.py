@@ -25,10 +25,11 @@ from scheduler.use_cases.webhooks.deliver import Deliver
 from scheduler.webhooks.encryption import headers_place, secret_place
 from scheduler.wire.json_values import canonical
 from tests.api_shim.answers import data
+from tests.api_shim.deliveries import Partner
 from tests.api_shim.intake import ASYNC, KEY, Intake, meanwhile
 from tests.architecture.rules import does, does_not
 from tests.conftest import wait_until
-from tests.support.webhook_receivers import a_webhook_receiver, answers
+from tests.support.webhook_receivers import Visit, a_webhook_receiver, answers
 
 URL = "https://hooks.example.com/duecall?token=s3cret-in-the-url"
 VALUE = "Bearer s3cret-in-a-header"
@@ -366,6 +367,28 @@ def test_disabled_webhook_is_enabled_again(intake: Intake, act: str) -> None:
     fields = ("isActive", "disabledAt", "disabledCause", "consecutiveFailures", "circuitOpenedAt")
     assert [after[name] for name in fields] == [True, None, None, 0, None]
     assert row(intake, webhook)["failing_since"] is None
+
+
+@pytest.mark.parametrize("act", ["reset", "activate"])
+def test_delivery_of_an_outage_is_sent_at_once(intake: Intake, act: str) -> None:
+    principal, key = intake.new_key()
+    client, works = intake.with_key(key), threading.Event()
+
+    def behave(visit: Visit) -> None:
+        answers(204 if works.is_set() else 500)(visit)
+
+    with a_webhook_receiver(behave) as receiver, delivering(intake):
+        webhook = made(client, url=receiver.url)
+        partner = Partner(client=client, principal=principal, endpoint_id=UUID(webhook["id"]))
+        event_id = partner.delivery(partner.event(intake.now()), "WAITING", tries=3)
+        wait_until(lambda: partner.row(event_id).tries == 4, says="the receiver has refused it")
+        works.set()
+        if act == "reset":
+            client.post(of(webhook, "/reset-circuit"))
+        else:
+            client.patch(of(webhook), {"isActive": True})
+        wait_until(lambda: partner.row(event_id).state == "DELIVERED", says="it is delivered")
+    assert len(receiver.visits) == 2
 
 
 def test_paused_webhook_is_not_active(intake: Intake) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
+from scheduler.domain.delivery_history import SENT_AT_ONCE
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.webhook_delivery import ClaimedDelivery
 from scheduler.persistence.stores import Stores
@@ -66,6 +67,14 @@ STEPS: dict[str, tuple[Step, int]] = {
         10,
     ),
     "sendable": (lambda stores, tenant, ids: stores.webhook_deliveries.sendable_of(ids, tenant.now()), 60),
+    "backlog without later tries": (
+        lambda stores, tenant, ids: stores.webhook_history.send_waiting(ids[0], tenant.now()),
+        10,
+    ),
+    "later tries": (
+        lambda stores, tenant, ids: stores.webhook_history.send_waiting(ids[0], tenant.now() - timedelta(days=1)),
+        3 * SENT_AT_ONCE,
+    ),
     "count for metrics": (
         lambda stores, tenant, _: stores.webhook_deliveries.waiting(tenant.now()),
         COUNTED_UP_TO + 10,

@@ -89,7 +89,9 @@ class WebhookOperations:
             return _with_a_key(_state_of(stores, endpoint_id))
 
     def enable(self, endpoint_id: UUID, reason: str) -> EndpointState:
-        """Enable an endpoint, and close its circuit. Return its state: its partner may have paused it.
+        """Enable an endpoint, close its circuit, and let its waiting deliveries be sent now.
+
+        Return its state: its partner may have paused it.
 
         Raises InvalidPauseReason, NotFound, and Conflict if the last key of its principal was revoked.
         """
@@ -110,7 +112,10 @@ class WebhookOperations:
             return found
 
     def close_circuit(self, endpoint_id: UUID, reason: str) -> None:
-        """Close the circuit of an endpoint. Raises InvalidPauseReason, NotFound, and Conflict if it is disabled."""
+        """Close the circuit of an endpoint, and let its waiting deliveries be sent now.
+
+        Raises InvalidPauseReason, NotFound, and Conflict if it is disabled.
+        """
         reason = pause_reasons.checked(reason)
         with self._database.transaction() as stores:
             before = _locked(stores, endpoint_id)
@@ -118,10 +123,12 @@ class WebhookOperations:
             self._reset(stores, before, Verb.RESET_WEBHOOK, reason)
 
     def _reset(self, stores: Stores, before: ServedEndpoint, verb: Verb, reason: str) -> None:
-        after = replace(before, circuit=webhook_circuit.reset())
+        after, now = replace(before, circuit=webhook_circuit.reset()), stores.instant(self._now)
+        sent = stores.webhook_history.send_waiting(before.id, now)
         if before != after:
             stores.webhook_deliveries.save_endpoint(after, notice_at=None)
-            stores.audit.add(self._actor, [_act(verb, before, after, reason)], stores.instant(self._now))
+        if before != after or sent:
+            stores.audit.add(self._actor, [_act(verb, before, after, reason)], now)
 
     def replay(self, endpoint_id: UUID, wanted: ReplayFilter, after: int, reason: str) -> Replay:
         """Replay the deliveries of a range after a place, as many as one transaction may.

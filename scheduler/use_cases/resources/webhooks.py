@@ -117,7 +117,10 @@ class Webhooks:
         return self._writes.once(sent, _company_of_new(principal, new.company_id), write)
 
     def change(self, sent: WriteRequest, endpoint_id: UUID, changes: Changes) -> WriteResult:
-        """Change an endpoint. To activate a disabled one closes its circuit, too. Refused: NotFound."""
+        """Change an endpoint. To activate a disabled one closes its circuit, too. Refused: NotFound.
+
+        Activating also lets the waiting deliveries be sent now.
+        """
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
             before = _locked(stores, sent.principal, endpoint_id)
@@ -130,6 +133,8 @@ class Webhooks:
                 values |= vars(webhook_circuit.reset())
             endpoint = replace(before, **values, updated_at=now)
             stores.webhook_endpoints.save(endpoint, **encrypted)
+            if values.get("is_active"):
+                stores.webhook_history.send_waiting(endpoint_id, now)
             # Only the names: an address and a header may contain a password.
             _audit(stores, sent, Verb.CHANGE_WEBHOOK, endpoint, now, after={"fields": sorted(changes)})
             return endpoint
@@ -137,12 +142,13 @@ class Webhooks:
         return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
 
     def reset_circuit(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
-        """Close the circuit, and activate the endpoint. Refused: NotFound."""
+        """Close the circuit, activate the endpoint, and send the waiting deliveries. Refused: NotFound."""
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
             before = _locked(stores, sent.principal, endpoint_id)
             endpoint = replace(before, **vars(webhook_circuit.reset()), is_active=True, updated_at=now)
             stores.webhook_endpoints.save(endpoint)
+            stores.webhook_history.send_waiting(endpoint_id, now)
             _audit(stores, sent, Verb.RESET_WEBHOOK, endpoint, now)
             return endpoint
 

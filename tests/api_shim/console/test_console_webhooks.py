@@ -205,7 +205,8 @@ def test_webhook_is_disabled_and_enabled(
     console: Console, operator: httpx.Client, tenant: Tenant, database: Database
 ) -> None:
     webhook_id = a_webhook(tenant, **OPEN)
-    a_delivery(tenant, webhook_id, "WAITING")
+    later = real_now() + timedelta(days=1)
+    a_delivery(tenant, webhook_id, "WAITING", send_at=later)
     shown = words(operator.get(_act("disable-webhook", webhook_id)))
     assert "at https://hooks.example:8443 receives events of the company Acme." in shown
     assert "1 delivery waits for it until then." in shown
@@ -216,6 +217,7 @@ def test_webhook_is_disabled_and_enabled(
     assert send(operator, _act("enable-webhook", webhook_id), reason="it works again").status_code == SEE_OTHER
     assert "✓ Active" in words(operator.get(f"/webhooks/{webhook_id}"))
     [session] = console.sessions.all()
+    assert tenant.ask("SELECT send_at < :later FROM webhook_deliveries", later=later) == [(True,)]
     enable, disable = Acts(database).newest(AuditFilter(concerns=webhook_id), None, 5)
     assert [(each.verb, each.actor, each.reason) for each in (disable, enable)] == [
         ("webhook.disable", session.actor, "they asked for it"),

@@ -37,6 +37,12 @@ def upgrade() -> None:
         "CREATE POLICY operator_replayed ON webhook_deliveries FOR UPDATE TO duecall_operator USING (state = 'FAILED')"
         " WITH CHECK (state = 'WAITING' AND is_replay AND tries = 0 AND claim IS NULL)"
     )
+    # And enables a webhook, whose waiting deliveries are sent then.
+    op.execute(
+        "CREATE POLICY operator_advanced ON webhook_deliveries FOR UPDATE TO duecall_operator"
+        " USING (state = 'WAITING' AND claim IS NULL)"
+        " WITH CHECK (state = 'WAITING' AND claim IS NULL AND first_failed_at IS NULL AND tries < 10)"
+    )
 
 
 def _make_table() -> None:
