@@ -128,6 +128,7 @@ _NOT_REFUSED = (
 )
 """Errors without a refusal: status, code, meaning, cause."""
 FIELD_CODES: Mapping[str, str] = {
+    "ADDRESS_FORBIDDEN": "The URL of a webhook must not name an address that is not public.",
     "CONFLICTING_FIELDS": "Two fields exclude each other.",
     "CONTACT_REQUIRED": "A candidate needs an e-mail address or a phone number.",
     "CURSOR_REQUIRED": "The list has no numbered pages. Its pages are read with `cursor`.",
@@ -159,6 +160,7 @@ FIELD_CODES: Mapping[str, str] = {
     "NOT_PRINTABLE": "The text contains characters that cannot be seen.",
     "OUT_OF_RANGE": "The number is too small or too large.",
     "PORT_NOT_ALLOWED": "The port of a webhook must be 443, or 1024 or higher.",
+    "READ_ONLY_FIELD": "The field is set by Duecall. It must not be sent.",
     "REPEATED_EVENT": "An event is listed twice.",
     "REPEATED_HEADER": "A header is listed twice.",
     "REPEATED_PARAMETER": "A query parameter was sent more than once.",

@@ -42,8 +42,8 @@ async def list_events(
         IfSent[bool],
         Query(
             alias="deliverySuccess",
-            description="`false`: only events with a delivery to a webhook of this key that waits or has failed."
-            " `true`: all others.",
+            description="`false`: only events with a delivery to a webhook of this key that waits or has failed,"
+            " without tests (`ping`). `true`: all others.",
         ),
     ] = None,
     company_id: Annotated[

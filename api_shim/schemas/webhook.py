@@ -39,11 +39,12 @@ class WebhookView(Wire):
         description="Set after ten failures in a row. One delivery a minute is sent until one succeeds."
     )
     disabled_at: datetime | None = Field(
-        description="Set when Duecall disabled the webhook. Set `isActive` to true to enable it again."
+        description="Set when Duecall or an operator disabled the webhook, null while it is paused. Set `isActive` to"
+        " true to enable it again."
     )
     disabled_cause: Literal["GONE", "FAILING", "OPERATOR", "KEY_REVOKED"] | None = Field(
-        description="GONE: it answered 410. FAILING: all deliveries failed for five days. OPERATOR: an operator"
-        " disabled it. KEY_REVOKED: the last key with access was revoked."
+        description="GONE: its receiver answered 410. FAILING: all deliveries failed for five days. OPERATOR: an"
+        " operator disabled it. KEY_REVOKED: the last key with access was revoked."
     )
     created_at: datetime
     updated_at: datetime
@@ -71,7 +72,10 @@ class NewSecretView(WebhookView):
 class WebhookTestView(Wire):
     """The result of a test."""
 
-    success: bool = Field(description="The webhook accepted the ping with a status from 200 to 299.")
+    success: bool = Field(
+        description="True if the receiver accepted the ping with a status from 200 to 299. The `success` of the whole"
+        " response says only that the test was carried out."
+    )
     delivery_id: UUID = Field(description="Also in the body of the ping, and in its header `webhook-id`.")
     http_status: int | None = Field(description="Null without an answer.")
     duration_ms: int | None = Field(description="Milliseconds until the result was known. Null while it is unknown.")
@@ -95,22 +99,22 @@ _NO_ANSWER: Mapping[ErrorKind, str] = {
     ErrorKind.URL_FORBIDDEN: "The URL is not allowed. Change it.",
     ErrorKind.ADDRESS_FORBIDDEN: "The host of the URL has no public address.",
     ErrorKind.NAME_UNKNOWN: "The host of the URL was not found.",
-    ErrorKind.NOT_CONNECTED: "No connection was possible.",
+    ErrorKind.NOT_CONNECTED: "No connection to the host and port of the URL. Does the receiver run?",
     ErrorKind.TLS_FAILED: "No secure connection was possible. Check the certificate.",
-    ErrorKind.TIMEOUT: "The webhook did not answer in time.",
+    ErrorKind.TIMEOUT: "The receiver did not answer in time.",
     ErrorKind.CONNECTION_LOST: "The connection was closed before an answer, or the answer is not HTTP.",
 }
 
 
 def _message(progress: TestProgress) -> str:
     if progress.is_delivered:
-        return f"The webhook answered {progress.last_status}."
+        return f"The receiver answered {progress.last_status}."
     kind = progress.last_error_kind
     if kind is ErrorKind.REDIRECT:
-        return f"The webhook answered {progress.last_status}. Redirects are not followed: set the new URL."
+        return f"Your receiver answered {progress.last_status}. Redirects are not followed: set the new URL."
     if kind is not None and kind in _NO_ANSWER:
         return _NO_ANSWER[kind]
-    return f"The webhook answered {progress.last_status}. Only 200 to 299 is success."
+    return f"Your receiver answered {progress.last_status}. Only 200 to 299 is success: see its log."
 
 
 class WebhookAnswer(Answer[WebhookView]):

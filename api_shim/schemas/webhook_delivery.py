@@ -21,7 +21,7 @@ class DeliveryView(Wire):
     delivery_id: UUID = Field(description="Id of the event, the same at each try and each replay.")
     type: EventType
     timestamp: datetime = Field(description="Time of the event.")
-    state: DeliveryState
+    state: DeliveryState = Field(description="FAILED: all ten tries have failed, or the only one of a test.")
     tries: int = Field(description="Requests that were sent, since the last replay if there was one.")
     next_try_at: datetime | None = Field(
         description="The earliest time of the next try. Null unless `state` is WAITING. Nothing is sent while the"
@@ -33,7 +33,7 @@ class DeliveryView(Wire):
     duration_ms: int | None = Field(description="Milliseconds that the last try took.")
     created_at: datetime = Field(description="Time at which the delivery was made, about a second after the event.")
     finished_at: datetime | None = Field(description="Null while `state` is WAITING.")
-    is_replay: bool = Field(description="True for a replay and a test: it waits for no other delivery.")
+    is_replay: bool = Field(description="True for a replay. It waits for no other delivery. False for a test (`ping`).")
     interview_id: UUID | None = Field(description="Null for an event without an interview.")
     sequence: int | None = Field(description="Of the event in its interview. Null for an event without an interview.")
 
@@ -45,6 +45,7 @@ class DeliveryView(Wire):
             timestamp=delivery.occurred_at,
             next_try_at=delivery.send_at if delivery.state is DeliveryState.WAITING else None,
             duration_ms=delivery.last_ms,
+            is_replay=delivery.is_replay and delivery.type is not EventType.PING,
         )
 
 

@@ -134,7 +134,9 @@ _PAGE = """
           AND (CAST(:types AS text[]) IS NULL OR s.type = ANY (CAST(:types AS text[])))
           AND (CAST(:since AS timestamptz) IS NULL OR s.occurred_at >= CAST(:since AS timestamptz))
           AND (CAST(:until AS timestamptz) IS NULL OR s.occurred_at < CAST(:until AS timestamptz))
-          AND (NOT :is_delivered OR (
+          -- A test says nothing about the delivery of events.
+          AND (NOT :is_undelivered OR s.type <> 'ping')
+          AND (NOT :is_delivered OR s.type = 'ping' OR (
               SELECT d.event_id FROM webhook_deliveries d JOIN webhook_endpoints w ON w.id = d.endpoint_id
               WHERE d.event_id = s.id AND d.state <> 'DELIVERED' AND w.principal_id = :principal
               LIMIT 1) IS NULL)
@@ -231,6 +233,7 @@ class Events(Store):
             "types": None if wanted.types is None else sorted(wanted.types),
             "since": wanted.since,
             "until": wanted.until,
+            "is_undelivered": wanted.delivery_success is False,
             "is_delivered": wanted.delivery_success is True,
             "limit": limit + 1,
         }

@@ -1,6 +1,10 @@
-"""URLs of webhooks: which ones a partner may set. The address behind the name is checked when connecting."""
+"""URLs of webhooks: which ones a partner may set, and to which addresses they may lead.
+
+An address in the URL is checked when it is set. The address behind a name is checked when connecting, by the same rule.
+"""
 
 import re
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 LONGEST = 2048
@@ -14,6 +18,15 @@ _NETLOC = re.compile(r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,
 """Strict on purpose: a host that two parsers read differently could lead past the checks of one of them."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HIGHEST_PORT = 65_535
+_GLOBAL_UNICAST = ip_network("2000::/3")
+"""All public addresses of IPv6. `ipaddress` does not call other ones private that may lead inside, such as fec0::1 (an
+old private range) or ::10.0.0.1 and ::ffff:0:10.0.0.1 (IPv4 in IPv6)."""
+_NOT_PUBLIC = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001:20::/28", "2002::/16", "3fff::/20")))
+"""Ranges for relays, overlays and documentation. `ipaddress` of some versions calls them public."""
+_FORBIDDEN_ADDRESS = (
+    "The host must be a public address. In development, it can also be this machine (127.0.0.1, localhost). An address"
+    " of your network or of Docker does not work."
+)
 _INVALID_HOST = "The host is invalid. Write a name in ASCII (xn-- for other letters), or an address."
 
 
@@ -41,6 +54,31 @@ def fault(url: str, *, https_only: bool) -> tuple[str, str] | None:
     ):
         return "PORT_NOT_ALLOWED", f"The port must be {HTTPS_PORT}, or {LOWEST_PORT} or higher."
     return None
+
+
+def address_fault(url: str, *, allow_loopback: bool) -> tuple[str, str] | None:
+    """Return the code and message if the host of a URL without a `fault` is a forbidden address. A name is not."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    if is_forbidden(address, allow_loopback=allow_loopback):  # guard: hook_literal
+        return "ADDRESS_FORBIDDEN", _FORBIDDEN_ADDRESS
+    return None
+
+
+def is_forbidden(address: IPv4Address | IPv6Address, *, allow_loopback: bool) -> bool:
+    """Return whether no webhook may lead to this address. `allow_loopback`: in development."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_forbidden(address.ipv4_mapped, allow_loopback=allow_loopback)
+        if not address.is_loopback and address not in _GLOBAL_UNICAST:  # guard: hook_address_v6
+            return True
+    if address.is_loopback:
+        return not allow_loopback
+    is_special = address.is_multicast or any(address in each for each in _NOT_PUBLIC)
+    return is_special or not address.is_global
 
 
 def _is_allowed(port: int, scheme: str) -> bool:

@@ -247,7 +247,8 @@ def not_found(kind: str, resource_id: UUID) -> NotFound:
     """Build NotFound for a missing resource. A resource of another company gives the same error."""
     name = _NAMES.get(kind, kind)
     found_by = f" {_LISTS[kind]} lists the ids; details.resourceId is not one of them." if kind in _LISTS else ""
-    return NotFound(f"There is no such {name}.{found_by}", resourceType=kind, resourceId=str(resource_id))
+    seen_by = " A webhook is visible only to the key that created it, and its rotations." if kind == "webhook" else ""
+    return NotFound(f"There is no such {name}.{found_by}{seen_by}", resourceType=kind, resourceId=str(resource_id))
 
 
 def first_with_its_key(stores: Stores, command: Command) -> Command:

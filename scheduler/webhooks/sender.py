@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,9 +34,6 @@ from scheduler.webhooks.signing import signed_headers
 if TYPE_CHECKING:
     from requests.adapters import _HostParams, _PoolKwargs
 
-_GLOBAL_UNICAST = ip_network("2000::/3")
-"""All public addresses of IPv6. `ipaddress` does not call other ones private that may lead inside, such as fec0::1 (an
-old private range) or ::10.0.0.1 and ::ffff:0:10.0.0.1 (IPv4 in IPv6)."""
 _MOST_OF_AN_ANSWER = 4096
 """Bytes of the answer's body that are read, so that most receivers can finish it. They are dropped."""
 
@@ -228,6 +225,7 @@ class _FilteringAdapter(_Adapter, IPFilterAdapter):
     """Connections to public addresses only."""
 
     def __init__(self, context: ssl.SSLContext, *, is_https: bool, allow_loopback: bool) -> None:
+        self._loopback_is_allowed = allow_loopback
         super().__init__(context, is_https_proto=is_https, allow_loopback=allow_loopback)
 
     def build_connection_pool_key_attributes(
@@ -236,9 +234,7 @@ class _FilteringAdapter(_Adapter, IPFilterAdapter):
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
         # The address that the base has chosen and will connect to.
         address = ip_address(host["host"].strip("[]"))
-        if isinstance(address, IPv6Address) and not (  # guard: hook_address_v6
-            address.is_loopback or address in _GLOBAL_UNICAST
-        ):
+        if webhook_urls.is_forbidden(address, allow_loopback=self._loopback_is_allowed):
             raise InvalidIPAddress(address)
         return host, pool
 

@@ -15,8 +15,10 @@ _LOCATIONS = frozenset({"body", "path", "query", "header"})
 _WORDS: Mapping[str, tuple[str, str]] = {
     "missing": ("MISSING_FIELD", "This field is required; add it."),
     "extra_forbidden": ("UNKNOWN_FIELD", "This field does not exist; check its spelling, or remove it."),
+    "read_only": ("READ_ONLY_FIELD", "This field is read-only; remove it."),
     "string_type": ("WRONG_TYPE", "This must be a string."),
     "bool_type": ("WRONG_TYPE", "This must be true or false."),
+    "list_type": ("WRONG_TYPE", "This must be an array."),
     "dict_type": ("WRONG_TYPE", "This must be an object."),
     "model_type": ("WRONG_TYPE", "This must be an object."),
     "model_attributes_type": ("WRONG_TYPE", "This must be an object."),
@@ -35,6 +37,13 @@ _LIMITS = {
     "enum": ("INVALID_VALUE", "This must be {expected}."),
     "less_than_equal": ("OUT_OF_RANGE", "This must be at most {le}."),
 }
+_READ_ONLY = frozenset(
+    {
+        *("id", "createdAt", "updatedAt", "apiKeyId", "maxRetries", "timeoutMs", "consecutiveFailures"),
+        *("circuitOpenedAt", "disabledAt", "disabledCause", "signingSecret"),
+    }
+)
+"""Fields of responses that no request sets. Clients send them back with a resource that they have read."""
 OURS = "duecall_"
 """Prefix of the error types that our own validators raise; the rest of the type is the code."""
 
@@ -81,6 +90,8 @@ def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[FieldError]:
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     kind: str = error["type"]
+    if kind == "extra_forbidden" and _name(error["loc"]) in _READ_ONLY:
+        kind = "read_only"
     if kind.startswith(OURS):
         code, message = kind.removeprefix(OURS).upper(), str(error["msg"])
     elif kind in _LIMITS:

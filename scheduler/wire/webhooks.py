@@ -115,8 +115,15 @@ class Header(Strict):
     ]
 
 
+def _array_of_headers(headers: object) -> object:
+    if not isinstance(headers, list):
+        raise PydanticCustomError(OURS + "wrong_type", "This must be an array of {name, value}.")
+    return headers
+
+
 Headers = Annotated[
     list[Header],
+    BeforeValidator(_array_of_headers),
     Field(
         max_length=webhook_headers.MOST, description="Headers that are added to each delivery. No name occurs twice."
     ),
@@ -193,8 +200,10 @@ def _values(headers: list[Header]) -> dict[str, str]:
 def _errors(
     url: str | None, headers: list[Header] | None, events: list[EventType] | None, *, https_only: bool
 ) -> Iterator[FieldError]:
-    if url is not None and (fault := webhook_urls.fault(url, https_only=https_only)):
-        yield FieldError(field="url", code=fault[0], message=fault[1])
+    if url is not None:
+        fault = webhook_urls.fault(url, https_only=https_only)
+        if fault := fault or webhook_urls.address_fault(url, allow_loopback=not https_only):
+            yield FieldError(field="url", code=fault[0], message=fault[1])
     for place in webhook_headers.repeated(header.name for header in headers or []):
         message = "This header occurs twice; remove one of them. The case of letters makes no difference."
         yield FieldError(field=f"headers.{place}.name", code="REPEATED_HEADER", message=message)

@@ -450,11 +450,12 @@ def test_events_are_filtered_by_the_success_of_delivery(intake: Intake, partner:
     failed = partner.delivery(partner.event(), "FAILED")
     waiting = partner.delivery(partner.event(), "WAITING")
     unwanted = partner.event()
+    test = partner.delivery(partner.event(type_="ping", ats=partner.principal.id, interview_id=None), "FAILED")
     # The endpoint of another key of the company says nothing about what this one has received.
     a_partner(intake).delivery(delivered, "FAILED")
     assert events_of(partner, deliverySuccess="false") == [failed, waiting]
-    assert events_of(partner, deliverySuccess="true") == [delivered, unwanted]
-    assert events_of(partner) == [delivered, failed, waiting, unwanted]
+    assert events_of(partner, deliverySuccess="true") == [delivered, unwanted, test]
+    assert events_of(partner) == [delivered, failed, waiting, unwanted, test]
     # An event for two endpoints of the key is listed once.
     second = a_second_endpoint(partner)
     second.delivery(failed, "FAILED")

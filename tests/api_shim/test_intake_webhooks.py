@@ -145,12 +145,16 @@ def test_deleted_webhook_is_gone_without_a_trace_of_its_secrets(intake: Intake) 
     ("change", "field", "error"),
     [
         pytest.param({"url": "https://user:pw@example.com"}, "url", "USERINFO_NOT_ALLOWED", id="user in the url"),
+        pytest.param({"url": "http://172.17.0.1:8080"}, "url", "ADDRESS_FORBIDDEN", id="address of Docker"),
+        pytest.param({"url": "https://[fd00::1]"}, "url", "ADDRESS_FORBIDDEN", id="private IPv6"),
         pytest.param({"url": None}, "url", "WRONG_TYPE", id="no url"),
         pytest.param({"events": []}, "events", "TOO_FEW", id="no events"),
         pytest.param({"events": ["interview.moved"]}, "events.0", "UNKNOWN_EVENT", id="unknown event"),
         pytest.param({"events": ["ping", "ping"]}, "events.1", "REPEATED_EVENT", id="event twice"),
         pytest.param({"headers": [{"name": "Host", "value": "x"}]}, "headers.0.name", "HEADER_NOT_SETTABLE", id="host"),
-        pytest.param({"maxRetries": 3}, "maxRetries", "UNKNOWN_FIELD", id="unknown field"),
+        pytest.param({"headers": {"X-A": "b"}}, "headers", "WRONG_TYPE", id="headers as an object"),
+        pytest.param({"maxRetries": 3}, "maxRetries", "READ_ONLY_FIELD", id="read-only field"),
+        pytest.param({"retries": 3}, "retries", "UNKNOWN_FIELD", id="unknown field"),
     ],
 )
 def test_wrong_field_is_named(intake: Intake, change: dict[str, Any], field: str, error: str) -> None:
@@ -254,6 +258,8 @@ def test_each_scope_is_required(intake: Intake) -> None:
     assert reader.get(ALL).status_code == writer.post(ALL, BODY).status_code - 1 == HTTPStatus.OK
     for answer in (reader.post(ALL, BODY), writer.get(ALL), writer.get(of(webhook)), reader.delete(of(webhook))):
         assert code(answer) == (HTTPStatus.FORBIDDEN, "INSUFFICIENT_PERMISSIONS")
+        [scope] = answer.json()["error"]["details"]["missingScopes"]
+        assert f"duecall keys create --scopes {scope}." in answer.json()["error"]["message"]
 
 
 # ---- secrets
@@ -432,6 +438,8 @@ def test_test_waits_for_the_result(intake: Intake, result: dict[str, Any], statu
     assert says in test.pop("message")
     delivered = result.get("state") != "FAILED"
     assert test == {"success": delivered, "deliveryId": str(event_id), "httpStatus": status, "durationMs": 7}
+    [delivery] = data(intake.get(of(webhook, "/deliveries")))["items"]
+    assert (delivery["type"], delivery["isReplay"]) == ("ping", False)
 
 
 def test_ping_is_for_this_webhook_only(intake: Intake) -> None:

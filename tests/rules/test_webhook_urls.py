@@ -1,11 +1,13 @@
 """URLs and headers of endpoints: which ones a partner may set."""
 
 import string
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from requests_hardened.ip_filter import InvalidIPAddress, filter_host
 
 from scheduler.rules import webhook_headers, webhook_urls
 from tests.architecture.guards import guards
@@ -89,6 +91,51 @@ def test_plain_http_is_taken_in_development() -> None:
     for url in ("http://127.0.0.1:3000/", "http://localhost:3000", "http://hooks.example.com/"):
         assert webhook_urls.fault(url, https_only=False) is None
     assert webhook_urls.fault("http://127.0.0.1:443/", https_only=False) is not None
+
+
+PRIVATE = [
+    *("10.0.0.1", "172.17.0.1", "192.168.1.4", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "192.88.99.1"),
+    *("[fc00::1]", "[fe80::1]", "[::]", "[::ffff:10.0.0.1]", "[2002:a00:1::]", "[2001:db8::1]", "[ff02::1]"),
+    *(
+        pytest.param(each, marks=guards("hook_address_v6"))
+        for each in ("[fec0::1]", "[::10.0.0.1]", "[64:ff9b::a00:1]")
+    ),
+]
+LOOPBACK = ["127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]"]
+
+
+@guards("hook_literal")
+@pytest.mark.parametrize("host", PRIVATE)
+def test_address_that_is_not_public_is_refused(host: str) -> None:
+    for allow_loopback in (True, False):
+        fault = webhook_urls.address_fault(f"https://{host}:8443/a", allow_loopback=allow_loopback)
+        assert fault is not None
+        assert fault[0] == "ADDRESS_FORBIDDEN"
+
+
+@guards("hook_literal")
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_loopback_is_refused_in_production_only(host: str) -> None:
+    assert webhook_urls.address_fault(f"http://{host}:8443", allow_loopback=True) is None
+    assert webhook_urls.address_fault(f"https://{host}:8443", allow_loopback=False) is not None
+
+
+@pytest.mark.parametrize("host", ["93.184.216.34", "[2606:2800:220:1::1]", "hooks.example.com", "localhost"])
+def test_public_address_and_name_are_taken(host: str) -> None:
+    for allow_loopback in (True, False):
+        assert webhook_urls.address_fault(f"https://{host}/a", allow_loopback=allow_loopback) is None
+
+
+@given(address=st.ip_addresses(), allow_loopback=st.booleans())
+def test_rule_refuses_each_address_that_the_client_refuses(
+    address: IPv4Address | IPv6Address, allow_loopback: bool
+) -> None:
+    try:
+        filter_host(str(address), 443, allow_loopback=allow_loopback)
+    except requests.ConnectionError:
+        assert address.version == 6, "this machine has no IPv6"
+    except InvalidIPAddress:
+        assert webhook_urls.is_forbidden(address, allow_loopback=allow_loopback)
 
 
 ODD = st.text(

@@ -74,7 +74,9 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "a name that is too long": ({"name": "x" * 256}, {"name": "TOO_LONG"}),
     "a company that is no id": ({"companyId": "secret"}, {"companyId": "INVALID_UUID"}),
     "a word for true": ({"isActive": "yes"}, {"isActive": "WRONG_TYPE"}),
-    "an unknown field": ({"signingSecret": "secret"}, {"signingSecret": "UNKNOWN_FIELD"}),
+    "headers as an object": ({"headers": {"X-Secret": "secret"}}, {"headers": "WRONG_TYPE"}),
+    "a read-only field": ({"signingSecret": "secret"}, {"signingSecret": "READ_ONLY_FIELD"}),
+    "an unknown field": ({"signingKey": "secret"}, {"signingKey": "UNKNOWN_FIELD"}),
 }
 
 

@@ -255,7 +255,11 @@ def must_have(principal: Principal, scopes: Iterable[str]) -> None:
     """Raise InsufficientPermissions with the scopes that the key lacks."""
     missing = sorted(frozenset(scopes) - principal.scopes)
     if missing:
-        raise InsufficientPermissions(f"The API key lacks the scope {', '.join(missing)}.", missingScopes=missing)
+        raise InsufficientPermissions(
+            f"The API key lacks the scope {', '.join(missing)}. An operator creates a key with it:"
+            f" duecall keys create --scopes {','.join(missing)}.",
+            missingScopes=missing,
+        )
 
 
 def revocation(key: Key, reason: str | None) -> Act:

@@ -92,7 +92,10 @@ def test_list_of_webhooks_continues_after_its_last(viewer: httpx.Client, tenant:
 
 def test_webhook_shows_its_deliveries(viewer: httpx.Client, tenant: Tenant) -> None:
     webhook_id = a_webhook(tenant)
-    failed, delivered = a_delivery(tenant, webhook_id), a_delivery(tenant, webhook_id, "DELIVERED", type="ping")
+    failed, delivered = (
+        a_delivery(tenant, webhook_id),
+        a_delivery(tenant, webhook_id, "DELIVERED", type="ping", is_replay=True),
+    )
     waiting = a_delivery(tenant, webhook_id, "WAITING")
     path, made = f"/webhooks/{webhook_id}", (failed, delivered, waiting)
     assert _listed(viewer.get(path), *made) == [waiting, delivered, failed]
@@ -104,6 +107,8 @@ def test_webhook_shows_its_deliveries(viewer: httpx.Client, tenant: Tenant) -> N
     ):
         assert _listed(viewer.get(f"{path}?{query}"), *made) == [found]
     assert "accepted (204) after 12 ms" in words(viewer.get(f"{path}?state=delivered"))
+    shown = words(viewer.get(f"{path}?type=ping"))
+    assert ("a test" in shown, "a replay" in shown) == (True, False)
     assert "No such delivery exists." in words(viewer.get(f"{path}?state=failed&type=ping"))
 
 
