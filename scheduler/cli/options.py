@@ -50,8 +50,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON, for script
 ActReason = Annotated[
     str | None,
     typer.Option(
+        metavar="TEXT (required)",
         help="Reason, in one line. Required. It must not contain a phone number or an e-mail address, and should not"
-        " name a person."
+        " name a person.",
     ),
 ]
 CompanyId = Annotated[UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of, help="Id from `duecall status`.")]

@@ -110,7 +110,7 @@ def webhooks_disable(endpoint_id: _EndpointId, reason: ActReason = None) -> None
 
 @webhooks.command("enable", epilog=examples("duecall webhooks enable WEBHOOK_ID --reason 'the receiver is back'"))
 def webhooks_enable(endpoint_id: _EndpointId, reason: ActReason = None) -> None:
-    """Enable a webhook that was disabled, and close its circuit. Waiting deliveries are sent.
+    """Enable a webhook that was disabled, and close its circuit. Up to 1,000 waiting deliveries are sent at once.
 
     Events that occurred while it was disabled are delivered by `duecall webhooks replay`.
     """
@@ -137,14 +137,16 @@ def webhooks_replay(
         typer.Option("--to", help="Time after the last event, excluded. Default: none.", show_default=False),
     ] = None,
     types: _Types = None,
-    only_failed: Annotated[bool, typer.Option("--only-failed", help="Only deliveries that have failed.")] = False,
+    only_failed: Annotated[
+        bool, typer.Option("--only-failed", help="Only deliveries of which all ten tries have failed.")
+    ] = False,
     reason: ActReason = None,
     as_json: AsJson = False,
 ) -> None:
     """Send the deliveries of a range of time again, with the same ids, and events that were never sent.
 
-    Deliveries that wait are left alone. The command works in transactions of at most 2,000 deliveries. If it is
-    stopped, start it again.
+    Deliveries that wait for their next try are left alone: `duecall webhooks enable` sends them at once. The command
+    works in transactions of at most 2,000 deliveries. If it is stopped, start it again.
     """
     why = required_reason(reason, "duecall webhooks replay")
     wanted = ReplayFilter(
@@ -205,6 +207,14 @@ def webhooks_listen(
     url: ApiUrl = None,
     key: Annotated[str, api_key("the scope read:webhooks")],
     types: _Types = None,
+    given_secret: Annotated[
+        str | None,
+        typer.Option(
+            "--secret",
+            help="Secret that signs, as a former session has printed it. Default: a new one.",
+            show_default=False,
+        ),
+    ] = None,
     after: Annotated[
         int | None,
         typer.Option(
@@ -221,16 +231,21 @@ def webhooks_listen(
     its milliseconds. Each event is sent once, whatever the answer is. Press Ctrl-C to stop.
     """
     from scheduler.api_client import ApiAway, ApiRefused
+    from scheduler.clock import machine_now
     from scheduler.webhooks.event_api import EventApi
     from scheduler.webhooks.forwarding import Forwarding, Start
     from scheduler.webhooks.sender import WebhookSender
-    from scheduler.webhooks.signing import new_secret
+    from scheduler.webhooks.signing import new_secret, signed_headers
 
     _types_in(types)
     must_be_url("--forward-to", forward_to)
     if url is not None:
         must_be_url("--url", url)
-    secret = new_secret()
+    secret = given_secret or new_secret()
+    try:
+        signed_headers("check", "", (secret,), machine_now())
+    except ValueError:
+        refuse("--secret must be whsec_ and base64, as `duecall webhooks listen` prints it.")
     wait, sender = threading.Event().wait, WebhookSender(to_partners=False, in_development=True)
     forwarding = Forwarding(EventApi(url, key, types), sender, forward_to, secret, wait=wait, tell=print_note)
     print_note(f"Secret of this session: {secret}")

@@ -47,7 +47,7 @@ class Forwarding:
         wait: Callable[[float], object],
         tell: Callable[[str], object],
     ) -> None:
-        """`wait` waits for some seconds. `tell` reports that the API is away, and that it is back."""
+        """`wait` waits for some seconds. `tell` reports that it is ready, that the API is away, and that it is back."""
         self._api = api
         self._sender = sender
         self._url = url
@@ -70,6 +70,7 @@ class Forwarding:
             try:
                 if start.only_new and since is None:
                     since = self._api.page(after, None).now
+                    self._tell("Waiting for new events …")
                 page = self._api.page(after, since)
             except ApiAway as away:
                 failures += 1

@@ -189,6 +189,7 @@ def test_operator_replays_a_range_to_its_end(
         ("listen --forward-to localhost:3000 --key k", "--forward-to must be a URL"),
         ("listen --forward-to http://127.0.0.1:1 --url api --key k", "--url must be a URL"),
         ("listen --forward-to http://127.0.0.1:1", "--key"),
+        ("listen --forward-to http://127.0.0.1:1 --key k --secret whsec_x", "--secret must be"),
     ],
 )
 def test_wrong_arguments_are_refused(duecall: Command, partner: Partner, line: str, text: str) -> None:
@@ -224,6 +225,17 @@ def test_listen_forwards_signed_events(
         assert (body["deliveryId"], visit.headers["webhook-id"]) == (str(event_id), str(event_id))
         with pytest.raises(WebhookVerificationError):
             Webhook(new_secret()).verify(visit.body, visit.headers)
+
+
+def test_listen_signs_with_the_secret_that_is_given(
+    duecall: Command, partner: Partner, receiver: WebhookReceiver
+) -> None:
+    partner.event()
+    secret = new_secret()
+    _, err, code = duecall(listening(partner.client, receiver, f"--once --key {partner.client.key} --secret {secret}"))
+    assert code == 0, err
+    [visit] = receiver.visits
+    Webhook(secret).verify(visit.body, visit.headers)
 
 
 def test_listen_begins_after_a_place_with_some_types(
@@ -295,7 +307,7 @@ def test_listen_follows_new_events_only(partner: Partner, receiver: WebhookRecei
     api = EventApi(str(partner.client.client.base_url), partner.client.key)
     found, told = followed(api, receiver, waits, Start())
     assert [each.id for each in found] == [str(each) for each in made]
-    assert (len(made), told) == (102, [])
+    assert (len(made), told) == (102, ["Waiting for new events …"])
 
 
 def test_listen_waits_while_the_api_is_away(partner: Partner, receiver: WebhookReceiver) -> None:
