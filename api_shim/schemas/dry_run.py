@@ -14,11 +14,11 @@ from scheduler.wire.camel_model import Wire
 
 
 class RefusedItemsView(Wire):
-    """Items that would be refused with the same error."""
+    """Items that would be refused with the same error. Their messages differ at most in numbers, such as times."""
 
     code: str = Field(examples=["OUTSIDE_CALL_TIME_INTERVAL"])
     field: str | None = Field(description="The field of an item that is wrong, if it is one.")
-    message: str = Field(description="Their message, without positions and `details`.")
+    message: str = Field(description="The message of the first of these items, without its position and `details`.")
     count: int = Field(description="All of these items.")
     indexes: list[int] = Field(
         description="The first 100 of these items, from 0. In NDJSON, the number of the line less one."
@@ -79,7 +79,7 @@ class DryRunView(Wire):
 
     @classmethod
     def of(cls, run: DryRun, indexes: Sequence[int]) -> Self:
-        """`indexes` has the index of each item, because blank lines are none."""
+        """`indexes` has the index of each item. A blank line has an index, and no item."""
         return cls.view_of(
             run,
             refused=[RefusedItemsView.of(each, indexes) for each in run.refused],

@@ -8,12 +8,12 @@ from scheduler.domain.explanation import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedItems:
-    """The items that would be refused with the same code and message about the same field."""
+    """Items that would be refused with the same code about the same field, in messages that differ in numbers only."""
 
     code: str
     field: str | None
     message: str
-    """Without position and details. It quotes no personal data."""
+    """That of the first of them, without position and details. It quotes no personal data."""
     count: int
     first: tuple[int, ...]
     """The places of the first of them among all items, from 0."""

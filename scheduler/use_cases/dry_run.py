@@ -1,5 +1,6 @@
 """Dry run: decide about many requests for interviews as their workers would, and store nothing."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ ITEMS_A_TRANSACTION = 200
 EXAMPLES = 100
 """The places that are returned for each kind of refusal."""
 _HOUR = timedelta(hours=1)
+_NUMBERS = re.compile(r"\d+")
 
 Item: TypeAlias = CreateInterview | Refusal
 """A request, or the refusal of one that could not be read."""
@@ -123,7 +125,12 @@ class _Counts:
     due: Counter[tuple[datetime, datetime, CalleeClock]] = field(default_factory=Counter)
     """Calls by due time, expiry and clock."""
     refused: dict[tuple[str, str | None, str], list[int]] = field(default_factory=dict)
-    """The places of refused items by code, field and message."""
+    """The places of refused items by code, field, and message without its numbers.
+
+    Thousands of items at different times of a night are one group.
+    """
+    messages: dict[tuple[str, str | None, str], str] = field(default_factory=dict)
+    """The first message of each group."""
 
     def add(self, place: int, answer: InterviewStory | Refusal | None) -> None:
         match answer:
@@ -131,7 +138,9 @@ class _Counts:
                 self.existing += 1
             case Refusal():
                 message = message_of_many(message_alone(answer.message, answer.details))
-                self.refused.setdefault((answer.code, _field_of(answer), message), []).append(place)
+                key = answer.code, _field_of(answer), _NUMBERS.sub("", message)
+                self.refused.setdefault(key, []).append(place)
+                self.messages.setdefault(key, message)
             case InterviewStory():
                 self.accepted += 1
                 for attempt in answer.attempts:
@@ -164,11 +173,12 @@ class _Counts:
         )
 
     def _refused(self) -> Iterator[RefusedItems]:
-        for (code, name, message), places in sorted(self.refused.items(), key=lambda each: -len(each[1])):
+        for key, places in sorted(self.refused.items(), key=lambda each: -len(each[1])):
+            code, name, _ = key
             yield RefusedItems(
                 code=code,
                 field=name,
-                message=message,
+                message=self.messages[key],
                 count=len(places),
                 first=tuple(places[:EXAMPLES]),
             )

@@ -518,7 +518,7 @@ def report(results: dict[str, Row], earlier: dict[str, Row]) -> None:
         print(f"\n{name}")
         for figure, value in row.items():
             before = earlier.get(name, {}).get(figure)
-            print(f"  {figure:<36}{_text(value):>14}{'' if before is None else f'   earlier {_text(before)}'}")
+            print(f"  {figure:<36} {_text(value):>14}{'' if before is None else f'   earlier {_text(before)}'}")
     if _BURST in results and _ETA in results:
         share = results[_BURST]["calls/s"] / results[_ETA]["jobs/s"]
         print(f"\ncalls of a burst for each job of Celery's ETA: {share:.3f}")

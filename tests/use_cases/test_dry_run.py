@@ -214,6 +214,13 @@ def test_unread_items_are_counted_by_code_and_field(tenant: Tenant, dry_runs: Dr
     ]
 
 
+def test_items_at_different_times_of_a_night_are_one_group(tenant: Tenant, dry_runs: DryRuns) -> None:
+    nights = [a_wish(tenant, scheduled_at=f"2026-04-03T0{hour}:00:00+02:00") for hour in (1, 2, 3)]
+    [group] = dry_runs.decide(tenant.principal, None, nights).refused
+    assert (group.code, group.first) == ("OUTSIDE_CALL_TIME_INTERVAL", (0, 1, 2))
+    assert group.message.startswith("2026-04-03 01:00")
+
+
 def test_numbers_that_are_called_already_are_counted(tenant: Tenant, dry_runs: DryRuns, now: TestClock) -> None:
     waiting, called, of_other, twice = (a_number() for _ in range(4))
     a_pending_attempt(tenant, waiting)
