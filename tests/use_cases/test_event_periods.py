@@ -21,5 +21,5 @@ def test_test_of_a_webhook_hides_no_event_that_is_numbered_later(tenant: Tenant,
         assert endpoint is not None
         stores.webhook_endpoints.add_test(endpoint, other.principal, now())
     NumberEvents(tenant.database, RecordingHints(), tenant.now).all()
-    until = (now() - timedelta(minutes=5)).isoformat()
+    until = now() - timedelta(minutes=5)
     assert {each.occurred_at for each in page(read, period=(None, until))} == {first}
