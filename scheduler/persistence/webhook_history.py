@@ -74,9 +74,9 @@ _REPLAY_ONE = text("""
       AND (d.claim IS NULL OR d.state <> 'WAITING')  -- guard: replay_claimed
 """)
 # Locked rows are skipped: a replay sends them. `first_failed_at` is forgotten, so that a later event of the same
-# interview waits for this one again, see `rules.webhook_order`.
+# interview waits for this one again, see `rules.webhook_order`. Earlier events of it may be due already.
 _WAITING_LATER = """
-        SELECT d.event_id FROM webhook_deliveries d
+        SELECT d.event_id, d.interview_id FROM webhook_deliveries d
         WHERE d.endpoint_id = :endpoint AND d.state = 'WAITING' AND {is_replay} AND d.send_at > :now
           AND d.claim IS NULL
         ORDER BY d.send_at, d.place LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
@@ -84,10 +84,17 @@ _WAITING_LATER = """
 _SEND_WAITING = text(f"""
     WITH first_sent AS MATERIALIZED ({_WAITING_LATER.replace("{is_replay}", "NOT d.is_replay")}),
     replayed AS MATERIALIZED ({_WAITING_LATER.replace("{is_replay}", "d.is_replay")}),
-    later AS MATERIALIZED (
-        SELECT f.event_id FROM first_sent f UNION ALL SELECT r.event_id FROM replayed r LIMIT :limit
+    overdue AS MATERIALIZED (
+        SELECT d.event_id FROM webhook_deliveries d
+        WHERE d.endpoint_id = :endpoint AND d.state = 'WAITING' AND NOT d.is_replay
+          AND d.interview_id = ANY (ARRAY(SELECT DISTINCT f.interview_id FROM first_sent f))
+          AND d.send_at <= :now AND d.first_failed_at IS NOT NULL AND d.claim IS NULL
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), later AS MATERIALIZED (
+        (SELECT f.event_id FROM first_sent f UNION ALL SELECT r.event_id FROM replayed r LIMIT :limit)
+        UNION ALL SELECT o.event_id FROM overdue o
     )
-    UPDATE webhook_deliveries d SET send_at = :now, first_failed_at = NULL
+    UPDATE webhook_deliveries d SET send_at = least(d.send_at, :now), first_failed_at = NULL
     -- Not by a join, for which the planner may read the whole table.
     WHERE d.endpoint_id = :endpoint AND d.event_id = ANY (ARRAY(SELECT l.event_id FROM later l))
 """)  # noqa: S608 - the inserted texts are those above
@@ -204,9 +211,10 @@ class WebhookHistory(Store):
         self._connection.execute(_REPLAY_ONE, {"endpoint": endpoint_id, "event": event_id, "now": now})
 
     def send_waiting(self, endpoint_id: UUID, now: datetime) -> int:
-        """Let the deliveries that wait for a later try be sent now, at most `SENT_AT_ONCE`. Return how many.
+        """Let the deliveries that wait for a later try be sent now, at most `SENT_AT_ONCE`.
 
-        The caller has locked the endpoint, so no other transaction claims them. Those whose try comes first are chosen.
+        Return how many were changed, with earlier ones of the same interviews that are due. The caller has locked the
+        endpoint, so no other transaction claims them. Those whose try comes first are chosen.
         """
         values = {"endpoint": endpoint_id, "now": now, "limit": SENT_AT_ONCE}
         return self._connection.execute(_SEND_WAITING, values).rowcount

@@ -120,3 +120,21 @@ def test_number_of_statements_does_not_depend_on_deliveries(webhooks: Webhooks, 
             act(endpoint_id)
         counts.add(len(statements))
     assert len(counts) == 1
+
+
+def test_events_of_an_interview_whose_next_try_is_overdue_keep_their_order(
+    webhooks: Webhooks, now: TestClock, act: Act
+) -> None:
+    """While the circuit is open, most tries come due. The last event of the interview waits for a later one."""
+    endpoint_id, interview_id = webhooks.endpoint(), uuid4()
+    failed_once(webhooks, now, 3, interview_id)
+    webhooks.tenant.change(
+        "UPDATE webhook_deliveries SET send_at = :now WHERE sequence < (SELECT max(sequence) FROM webhook_deliveries)",
+        now=now(),
+    )
+    act(endpoint_id)
+    sender = ScriptedSender(ACCEPTED)
+    deliver = webhooks.deliver(sender)
+    for _ in range(3):
+        assert webhooks.send_all(deliver) == 1, "the next event waits for this one"
+    assert [each.message_id for each in sender.sent] == [str(row.event_id) for row in webhooks.deliveries()]
