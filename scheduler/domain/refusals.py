@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 _ABOUT_DETAILS = re.compile(r" \(see details[^)]*\)|(?:;|(?<=\.)) ?[^.;(]*\bdetails\b.*$")
 _POSITION = re.compile(r" \(position \d+\)")
+_NUMBERS = re.compile(r"\d+")
 
 
 class Refused(Exception):
@@ -44,6 +45,11 @@ def message_alone(message: str, details: Mapping[str, Any]) -> str:
 def message_of_many(message: str) -> str:
     """Return the message without its position, which differs between requests with the same error."""
     return _POSITION.sub("", message)
+
+
+def without_numbers(message: str) -> str:
+    """Return what messages about the same error have in common. Their times and counts may differ."""
+    return _NUMBERS.sub("", message)
 
 
 class InvalidRequest(Refused):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scheduler.domain.refusals import message_of_many
+from scheduler.domain.refusals import message_of_many, without_numbers
 from scheduler.importing.items import Item, Reject, parts_of
 from scheduler.importing.sending import Sending, advice
 
@@ -14,12 +14,12 @@ Key = tuple[str, str | None, str]
 
 @dataclass(kw_only=True)
 class RefusedRows:
-    """Rows that were refused with the same error."""
+    """Rows that were refused with the same code about the same field, in messages that differ in numbers only."""
 
     code: str
     field: str | None
     message: str
-    """Without the position in each row."""
+    """That of the first of them, without the position in the row."""
     count: int = 0
     numbers: Sequence[int] = ()
     """The first of these rows."""
@@ -118,7 +118,8 @@ def _keep(
 
 def _group(refused: dict[Key, RefusedRows], code: str, name: str | None, message: str) -> RefusedRows:
     message = message_of_many(message)
-    return refused.setdefault((code, name, message), RefusedRows(code=code, field=name, message=message))
+    key = code, name, without_numbers(message)
+    return refused.setdefault(key, RefusedRows(code=code, field=name, message=message))
 
 
 def _most_frequent_first(refused: Mapping[Key, RefusedRows]) -> list[RefusedRows]:

@@ -1,6 +1,5 @@
 """Dry run: decide about many requests for interviews as their workers would, and store nothing."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from scheduler.domain.command import Command, CommandKind, CreateInterview, Refu
 from scheduler.domain.dry_run import DryRun, DueHour, RefusedItems
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
-from scheduler.domain.refusals import Refused, message_alone, message_of_many
+from scheduler.domain.refusals import Refused, message_alone, message_of_many, without_numbers
 from scheduler.domain.schedule import CalleeClock
 from scheduler.ids import new_id
 from scheduler.persistence.dry_run import KnownRows, without_writes
@@ -31,7 +30,6 @@ ITEMS_A_TRANSACTION = 200
 EXAMPLES = 100
 """The places that are returned for each kind of refusal."""
 _HOUR = timedelta(hours=1)
-_NUMBERS = re.compile(r"\d+")
 
 Item: TypeAlias = CreateInterview | Refusal
 """A request, or the refusal of one that could not be read."""
@@ -138,7 +136,7 @@ class _Counts:
                 self.existing += 1
             case Refusal():
                 message = message_of_many(message_alone(answer.message, answer.details))
-                key = answer.code, _field_of(answer), _NUMBERS.sub("", message)
+                key = answer.code, _field_of(answer), without_numbers(message)
                 self.refused.setdefault(key, []).append(place)
                 self.messages.setdefault(key, message)
             case InterviewStory():

@@ -13,8 +13,8 @@ import pytest
 
 from scheduler.api_client import ApiAway, ApiClient, ApiRefused
 from scheduler.cli import main as cli
-from scheduler.importing import files, items
-from scheduler.importing.items import Defaults, Item, Part
+from scheduler.importing import files, items, runs
+from scheduler.importing.items import Defaults, Item, Part, parts_of
 from scheduler.importing.runs import ImportResult, run_import
 from scheduler.importing.sending import Sending
 from scheduler.use_cases.apply_batches import ApplyBatches
@@ -160,6 +160,20 @@ def test_another_name_has_refused_rows_judged_again(intake: Intake, duecall: Com
     out, _, code = duecall(str(path))
     assert (code, "another --name" in out) == (1, True)
     assert duecall(f"{path} --name again")[2] == 0
+
+
+@pytest.mark.usefixtures("applying")
+@pytest.mark.parametrize("options", ["", "--dry-run"])
+def test_rows_at_different_times_of_a_night_are_one_error(
+    intake: Intake, duecall: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    """Also those of several parts."""
+    monkeypatch.setattr(runs, "parts_of", lambda rows: parts_of(rows, most=2))
+    path = a_file(tmp_path, *(row(at=f"2026-04-03T0{hour}:00") for hour in (1, 2, 3)))
+    shown = " ".join(duecall(f"{path} {options}")[0].split())
+    assert "3 OUTSIDE_CALL_TIME_INTERVAL" in shown
+    assert shown.count("OUTSIDE_CALL_TIME_INTERVAL") == shown.count("on the callee's clock") == 1
+    assert "2026-04-03 01:00" in shown
 
 
 def test_dry_run_shows_errors_and_due_times(intake: Intake, duecall: Command, tmp_path: Path) -> None:
