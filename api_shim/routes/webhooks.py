@@ -127,7 +127,8 @@ async def get_webhook(request: Request, principal: Reader, webhook_id: WebhookId
     operation_id="updateWebhook",
     summary="Update a webhook",
     description="`isActive: false` pauses the webhook: new events are not delivered to it, and waiting deliveries wait."
-    f" `isActive: true` also enables a webhook that Duecall has disabled. {_SENDS_WAITING}",
+    " `isActive: true` also enables a webhook that Duecall has disabled. If the webhook was not active, its waiting"
+    " deliveries are then sent as `POST /webhooks/{id}/reset-circuit` sends them.",
     responses=written_answers(HTTPStatus.OK, WebhookAnswer, "The updated webhook."),
 )
 async def update_webhook(

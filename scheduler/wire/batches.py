@@ -27,7 +27,7 @@ LARGEST_BATCH = 16 * 1024 * 1024
 MOST_ERRORS = 20
 """Wrong fields that are named for an item. A batch can contain a million of them, and each is stored."""
 _ITEMS = "items"
-_TEXT = re.compile(rb"[^\s][^\n]*+")
+_TEXT = re.compile(rb"[^ \t\r\n][^\n]*+")
 """A line that is not blank, from its first character on."""
 _NO_ITEMS = "The body has no `items`. If it is NDJSON, send the header Content-Type: application/x-ndjson."
 _IS_JSON = "This is a JSON batch. Send the header Content-Type: application/json."

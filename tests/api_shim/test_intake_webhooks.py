@@ -392,7 +392,8 @@ def test_delivery_of_an_outage_is_sent_at_once(intake: Intake, act: str) -> None
         if act == "reset":
             client.post(of(webhook, "/reset-circuit"))
         else:
-            client.patch(of(webhook), {"isActive": True})
+            for is_active in (True, False, True):
+                client.patch(of(webhook), {"isActive": is_active})
         wait_until(lambda: partner.row(event_id).state == "DELIVERED", says="it is delivered")
     assert len(receiver.visits) == 2
 

@@ -119,7 +119,7 @@ class Webhooks:
     def change(self, sent: WriteRequest, endpoint_id: UUID, changes: Changes) -> WriteResult:
         """Change an endpoint. To activate a disabled one closes its circuit, too. Refused: NotFound.
 
-        Activating also lets the waiting deliveries be sent now.
+        To activate one that was not active also lets the waiting deliveries be sent now.
         """
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
@@ -133,7 +133,8 @@ class Webhooks:
                 values |= vars(webhook_circuit.reset())
             endpoint = replace(before, **values, updated_at=now)
             stores.webhook_endpoints.save(endpoint, **encrypted)
-            if values.get("is_active"):
+            # Not for one that is active already: a client that writes back what it has read would use up its tries.
+            if values.get("is_active") and (not before.is_active or before.disabled_at is not None):
                 stores.webhook_history.send_waiting(endpoint_id, now)
             # Only the names: an address and a header may contain a password.
             _audit(stores, sent, Verb.CHANGE_WEBHOOK, endpoint, now, after={"fields": sorted(changes)})

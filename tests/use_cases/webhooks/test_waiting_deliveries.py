@@ -39,9 +39,13 @@ def act(request: pytest.FixtureRequest, tenant: Tenant, hints: RecordingHints) -
         principal = tenant.principal
         return WriteRequest(kind=kind, principal=principal, idempotency_key=None, request_hash=b"", command_id=uuid4())
 
+    def activate(endpoint_id: UUID) -> None:
+        for is_active in (False, True):
+            endpoints.change(sent(CommandKind.UPDATE_WEBHOOK), endpoint_id, {"is_active": is_active})
+
     acts: dict[str, Act] = {
         "reset": lambda each: endpoints.reset_circuit(sent(CommandKind.RESET_WEBHOOK_CIRCUIT), each),
-        "activate": lambda each: endpoints.change(sent(CommandKind.UPDATE_WEBHOOK), each, {"is_active": True}),
+        "activate": activate,
         "enable": lambda each: operations.enable(each, "it is back"),
         "close": lambda each: operations.close_circuit(each, "it is back"),
     }
@@ -122,9 +126,7 @@ def test_number_of_statements_does_not_depend_on_deliveries(webhooks: Webhooks, 
     assert len(counts) == 1
 
 
-def test_events_of_an_interview_whose_next_try_is_overdue_keep_their_order(
-    webhooks: Webhooks, now: TestClock, act: Act
-) -> None:
+def test_overdue_events_of_an_interview_keep_their_order(webhooks: Webhooks, now: TestClock, act: Act) -> None:
     """While the circuit is open, most tries come due. The last event of the interview waits for a later one."""
     endpoint_id, interview_id = webhooks.endpoint(), uuid4()
     failed_once(webhooks, now, 3, interview_id)
@@ -138,3 +140,19 @@ def test_events_of_an_interview_whose_next_try_is_overdue_keep_their_order(
     for _ in range(3):
         assert webhooks.send_all(deliver) == 1, "the next event waits for this one"
     assert [each.message_id for each in sender.sent] == [str(row.event_id) for row in webhooks.deliveries()]
+
+
+def test_active_webhook_that_is_written_back_uses_up_no_try(
+    webhooks: Webhooks, tenant: Tenant, hints: RecordingHints, now: TestClock
+) -> None:
+    endpoint_id = webhooks.endpoint()
+    failed_once(webhooks, now, 1)
+    [before] = webhooks.deliveries()
+    writes = IdempotentWrites(tenant.database, tenant.now)
+    endpoints = Endpoints(tenant.database, writes, hints, ENCRYPTION, tenant.hasher, https_only=True)
+    kind, command_id = CommandKind.UPDATE_WEBHOOK, uuid4()
+    sent = WriteRequest(
+        kind=kind, principal=tenant.principal, idempotency_key=None, request_hash=b"", command_id=command_id
+    )
+    assert endpoints.change(sent, endpoint_id, {"is_active": True}).refusal is None
+    assert webhooks.deliveries() == [before]
