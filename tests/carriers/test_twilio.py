@@ -1060,6 +1060,9 @@ async def _answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         writer.write(head % len(body) + body)
     await writer.drain()
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 @asynccontextmanager

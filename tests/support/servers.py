@@ -1,6 +1,7 @@
 """Real HTTP servers in a thread of the test process, such as the simulated carrier."""
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -183,7 +184,7 @@ class Wire:
     def __init__(self, port: int, door: socket.socket | None = None) -> None:
         self._server_port = port
         self._door = door or a_door()
-        self._ends: list[socket.socket] = []
+        self._ends: set[socket.socket] = set()
         self.dead: Callable[[bytes], bool] = _never
         self.cut_before: Callable[[bytes], bool] = _never
         self.cut_after: Callable[[bytes], bool] = _never
@@ -202,7 +203,7 @@ class Wire:
         self._door.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._door.close()
-        for end in self._ends:
+        for end in tuple(self._ends):
             _break_off(end)
             end.close()
 
@@ -210,8 +211,11 @@ class Wire:
         while True:
             try:
                 client, _ = self._door.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_DESCRIPTORS:
+                    return
+                threading.Event().wait(0.05)  # connections end meanwhile, and this one still waits in the kernel
+                continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._server_port), timeout=5)
             except OSError:
@@ -220,10 +224,18 @@ class Wire:
             server.settimeout(None)
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._ends += [client, server]
-            stretch = _Stretch(client, server)
-            threading.Thread(target=self._carry_questions, args=(stretch,), daemon=True).start()
-            threading.Thread(target=self._carry_answers, args=(stretch,), daemon=True).start()
+            self._ends.update({client, server})
+            threading.Thread(target=self._carry, args=(_Stretch(client, server),), daemon=True).start()
+
+    def _carry(self, stretch: "_Stretch") -> None:
+        """Carry both ways until the connection is over, then close it: a test may open thousands."""
+        answers = threading.Thread(target=self._carry_answers, args=(stretch,), daemon=True)
+        answers.start()
+        self._carry_questions(stretch)
+        answers.join()
+        for end in (stretch.client, stretch.server):
+            end.close()
+            self._ends.discard(end)
 
     def _carry_questions(self, stretch: "_Stretch") -> None:
         with contextlib.suppress(OSError):
@@ -261,6 +273,7 @@ class Wire:
 
 
 _A_GULP = 65_536
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -302,7 +303,8 @@ def _nested(oidc: OidcConsole) -> None:
         (_with_another_key, "bad_signature"),
         (_with_an_unknown_key, "unknown key"),
         (_malformed, "decode_error"),
-        (_nested, "malformed"),
+        # Python 3.12 and newer parse deeper nesting than 3.11, and find that it has no end.
+        (_nested, "malformed" if sys.version_info < (3, 12) else "invalid_payload"),
     ],
 )
 def test_forged_or_malformed_token_is_refused(
