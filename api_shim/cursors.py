@@ -1,11 +1,15 @@
 """Cursors of lists as opaque texts. A cursor holds an instant and an id, and grants no access to rows."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
 from scheduler.domain.pagination import Cursor, Sort, SortField
+from scheduler.hashing import fingerprint
 
+_NO_FILTERS = frozenset({"cursor", "limit", "page", "sort"})
+"""Parameters that may change from page to page. The cursor itself contains the order."""
 _DIRECTIONS = {"asc": False, "desc": True}
 LONGEST = 300
 _PLACES = 2**63
@@ -13,6 +17,18 @@ _PLACES = 2**63
 
 class WrongCursor(Exception):
     """The text is no cursor of this list."""
+
+
+def list_name(name: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """Return the name of a list with these query parameters, which its cursors contain.
+
+    A cursor that is sent with other filters would return a mixture of two lists.
+    """
+    filters = sorted(each for each in parameters if each[0] not in _NO_FILTERS)
+    if not filters:
+        return name
+    texts = [text.encode() for each in filters for text in each]
+    return f"{name}.{fingerprint(*texts).hex()[:16]}"
 
 
 def sort_text(sort: Sort) -> str:

@@ -33,6 +33,9 @@ async def _period(
         IfSent[Instant], Query(alias="to", description="Only events before this time, with Z or an offset.")
     ] = None,
 ) -> tuple[datetime | None, datetime | None]:
+    if since is not None and until is not None and until <= since:
+        message = "to must be later than from; it is the first instant after the range."
+        raise invalid_fields([FieldError(field="to", code="INVALID_RANGE", message=message)])
     return since, until
 
 

@@ -1,17 +1,17 @@
 """Query parameters of lists that can be filtered, sorted and read by cursors."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 from pydantic import StringConstraints
 
-from api_shim.cursors import LONGEST, WrongCursor, cursor_in, sort_in, sort_text
+from api_shim.cursors import LONGEST, WrongCursor, cursor_in, list_name, place_in, sort_in, sort_text
 from api_shim.openapi_responses import IfSent
 from api_shim.parameters import PageQuery
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetSlice, Slice, Sort, SortField, Span, Spans
-from scheduler.wire.field_errors import FieldError, refuse_any
+from scheduler.wire.field_errors import FieldError, invalid_fields, refuse_any
 from scheduler.wire.field_types import Instant
 
 OLDEST_CHANGE_FIRST = Sort(by=SortField.UPDATED_AT, descending=False)
@@ -41,6 +41,12 @@ class ListQuery:
     spans: Spans
     sorts: Sequence[str]
     """The orders that the list has."""
+    parameters: Sequence[tuple[str, str]] = field(repr=False)
+    """All query parameters as they were sent."""
+
+    def name_of(self, name: str) -> str:
+        """Return the name of the list in its cursors, with its filters."""
+        return list_name(name, self.parameters)
 
     def keyset(self, name: str, default: Sort = NEWEST_FIRST, *, by_change: bool = True) -> KeysetSlice:
         """Return the rows to read from the list with this name. Raises InvalidFields.
@@ -75,7 +81,7 @@ class ListQuery:
         if self.cursor is None:
             return None
         try:
-            cursor = cursor_in(name, self.cursor)
+            cursor = cursor_in(self.name_of(name), self.cursor)
         except WrongCursor:
             cursor = None
         # A client can encode any cursor.
@@ -92,6 +98,21 @@ class ListQuery:
             if span.since is not None and span.until is not None and span.until <= span.since:
                 message = f"{end} must be later than {start}; it is the first instant after the range."
                 yield FieldError(field=end, code="INVALID_RANGE", message=message)
+
+
+def place_of(name: str, cursor: str | None) -> int | None:
+    """Return the place in a cursor of the list with this name. Raises InvalidFields."""
+    if cursor is None:
+        return None
+    try:
+        return place_in(name, cursor)
+    except WrongCursor:
+        message = "Send a `nextCursor` of this list unchanged, with the same filters."
+        raise invalid_fields([FieldError(field="cursor", code="INVALID_CURSOR", message=message)]) from None
+
+
+async def _parameters(request: Request) -> Sequence[tuple[str, str]]:
+    return request.query_params.multi_items()
 
 
 async def _history(
@@ -129,12 +150,14 @@ _Cursor = Annotated[
     IfSent[CursorText],
     Query(description="The `nextCursor` of the page before. Rows that are added meanwhile move no other row."),
 ]
+_Parameters = Annotated[Sequence[tuple[str, str]], Depends(_parameters)]
 _History = Annotated[Spans, Depends(_history)]
 _Scheduled = Annotated[Span, Depends(_scheduled)]
 
 
 async def _record_list(
     part: PageQuery,
+    parameters: _Parameters,
     spans: _History,
     cursor: _Cursor = None,
     sort: Annotated[
@@ -144,11 +167,14 @@ async def _record_list(
         ),
     ] = None,
 ) -> ListQuery:
-    return ListQuery(part=part, cursor=cursor, sort=sort, spans=spans, sorts=get_args(RecordSort))
+    return ListQuery(
+        part=part, cursor=cursor, sort=sort, spans=spans, sorts=get_args(RecordSort), parameters=parameters
+    )
 
 
 async def _interview_list(
     part: PageQuery,
+    parameters: _Parameters,
     spans: _History,
     scheduled: _Scheduled,
     cursor: _Cursor = None,
@@ -161,10 +187,13 @@ async def _interview_list(
     ] = None,
 ) -> ListQuery:
     spans = Spans(created=spans.created, updated=spans.updated, scheduled=scheduled)
-    return ListQuery(part=part, cursor=cursor, sort=sort, spans=spans, sorts=get_args(InterviewSort))
+    return ListQuery(
+        part=part, cursor=cursor, sort=sort, spans=spans, sorts=get_args(InterviewSort), parameters=parameters
+    )
 
 
 async def _attempt_list(
+    parameters: _Parameters,
     spans: _History,
     scheduled: _Scheduled,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -179,13 +208,20 @@ async def _attempt_list(
 ) -> ListQuery:
     spans = Spans(created=spans.created, updated=spans.updated, scheduled=scheduled)
     return ListQuery(
-        part=Slice(page=1, limit=limit), cursor=cursor, sort=sort, spans=spans, sorts=get_args(AttemptSort)
+        part=Slice(page=1, limit=limit),
+        cursor=cursor,
+        sort=sort,
+        spans=spans,
+        sorts=get_args(AttemptSort),
+        parameters=parameters,
     )
 
 
-async def _batch_list(limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: _Cursor = None) -> ListQuery:
-    newest_first = sort_text(NEWEST_FIRST)
-    return ListQuery(part=Slice(page=1, limit=limit), cursor=cursor, sort=None, spans=Spans(), sorts=(newest_first,))
+async def _batch_list(
+    parameters: _Parameters, limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: _Cursor = None
+) -> ListQuery:
+    part, newest_first = Slice(page=1, limit=limit), sort_text(NEWEST_FIRST)
+    return ListQuery(part=part, cursor=cursor, sort=None, spans=Spans(), sorts=(newest_first,), parameters=parameters)
 
 
 BatchList = Annotated[ListQuery, Depends(_batch_list)]

@@ -130,14 +130,15 @@ def written_answers(
     model: type[Answer[Any]] | None,
     description: str,
     *refusals: type[Refused],
+    headers: Mapping[str, Any] | None = None,
     response_links: Mapping[str, Any] | None = None,
     existing: bool = False,
 ) -> Responses:
     """Return the responses of a route whose write the API does itself: success and every error, never 202.
 
-    `existing`: the resource may exist already.
+    `headers` and `response_links` belong to success. `existing`: the resource may exist already.
     """
-    success = {"description": description, "headers": _REPLAYED, **_links(response_links)}
+    success = {"description": description, "headers": {**(headers or {}), **_REPLAYED}, **_links(response_links)}
     return {
         int(done): success if model is None else {**success, "model": model},
         **(_existing(model, response_links) if existing else {}),

@@ -112,6 +112,8 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
         return answered(request, True, status, headers)
     if isinstance(done.record, Batch):
         status = _status_of_batch(kind, done.record)
+        if kind is CommandKind.CREATE_BATCH:
+            headers["Location"] = f"/batches/{done.record.id}"
     elif kind in _REPLAYING:
         status = HTTPStatus.ACCEPTED
     else:

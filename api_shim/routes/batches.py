@@ -6,15 +6,15 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
-from pydantic import StringConstraints
 
 from api_shim import batch_body, json_body, responses
 from api_shim.auth import WRITE_INTERVIEWS, InterviewReader
 from api_shim.batch_body import WrongBatchType
 from api_shim.context import run_in_thread
+from api_shim.cursors import list_name
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.errors import too_many_items
-from api_shim.list_queries import BatchList
+from api_shim.list_queries import BatchList, CursorText, place_of
 from api_shim.openapi_responses import IfSent, error_answers, links, too_large, written_answers
 from api_shim.schemas.batch import (
     REQUEST_BODY,
@@ -36,11 +36,11 @@ from scheduler.wire.json_text import MalformedJson
 _ALL = "/batches"
 _ONE = _ALL + "/{batchId}"
 _LIST = "batches"
+_LOCATION = {"Location": {"description": "URL of the batch.", "schema": {"type": "string"}}}
 router = APIRouter(tags=["batches"])
 
 BatchId = Annotated[UUID, Path(alias="batchId")]
 Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_INTERVIEWS])]
-ItemCursor = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
 
 
 @router.get(
@@ -53,7 +53,9 @@ ItemCursor = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
 async def list_batches(request: Request, reader: InterviewReader, query: BatchList) -> JSONResponse:
     listed = await reader.ask(reader.use_cases.batches.page, query.keyset(_LIST))
     now = reader.use_cases.now()
-    return responses.answered(request, BatchPage.of(_LIST, listed, lambda batch: BatchView.of(batch, now)))
+    return responses.answered(
+        request, BatchPage.of(query.name_of(_LIST), listed, lambda batch: BatchView.of(batch, now))
+    )
 
 
 @router.post(
@@ -76,6 +78,7 @@ async def list_batches(request: Request, reader: InterviewReader, query: BatchLi
             BatchTooLarge,
             MalformedJson,
             WrongBatchType,
+            headers=_LOCATION,
             response_links=links(
                 "getBatch", "listBatchItems", "pauseBatch", "resumeBatch", "cancelBatch", batchId="id"
             ),
@@ -144,15 +147,18 @@ async def list_batch_items(
     status: Annotated[IfSent[ItemState], Query(description="Only items of this status.")] = None,
     state: Annotated[IfSent[ItemState], Query(description="Another name of `status`. Send one of them.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[IfSent[ItemCursor], Query(description="The `nextCursor` of the page before.")] = None,
+    cursor: Annotated[
+        IfSent[CursorText], Query(description="The `nextCursor` of the page before, with the same filters.")
+    ] = None,
 ) -> JSONResponse:
     if status is not None and state is not None:
         message = "This is another name of `status`. Send one of them."
         raise invalid_fields([FieldError(field="state", code="CONFLICTING_FIELDS", message=message)])
-    page = await reader.ask(
-        reader.use_cases.batches.items, batch_id, status or state, -1 if cursor is None else int(cursor), limit
-    )
-    return responses.answered(request, ItemPageView.of(page))
+    wanted = status or state
+    name = list_name(f"items-{batch_id}", [] if wanted is None else [("status", wanted)])
+    after = place_of(name, cursor)
+    page = await reader.ask(reader.use_cases.batches.items, batch_id, wanted, -1 if after is None else after, limit)
+    return responses.answered(request, ItemPageView.of(name, page))
 
 
 @router.post(

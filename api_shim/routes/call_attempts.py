@@ -81,7 +81,7 @@ async def list_company_call_attempts(
     asked = query.keyset(_LIST, LATEST_FIRST, by_change=False)
     listed = await reader.ask(reader.use_cases.explain.attempts, asked, filters)
     now = reader.use_cases.now()
-    view = CompanyAttemptPage.of(_LIST, listed, lambda attempt: AttemptView.of(attempt, now))
+    view = CompanyAttemptPage.of(query.name_of(_LIST), listed, lambda attempt: AttemptView.of(attempt, now))
     return responses.answered(request, view)
 
 

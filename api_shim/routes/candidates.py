@@ -61,7 +61,7 @@ async def list_candidates(
     filters = CandidateFilter(job_id=job_id, statuses=frozenset(status or ()), search=search, external_id=external_id)
     asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
     listed = await reader.ask(reader.use_cases.candidates.page, asked, filters)
-    return responses.answered(request, CandidatePage.of(_LIST, listed, CandidateView.of))
+    return responses.answered(request, CandidatePage.of(query.name_of(_LIST), listed, CandidateView.of))
 
 
 @router.post(

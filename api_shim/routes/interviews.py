@@ -65,7 +65,9 @@ async def list_interviews(
     asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
     listed = await reader.ask(reader.use_cases.explain.interviews, asked, filters)
     now = reader.use_cases.now()
-    view = InterviewPage.of(_LIST, listed, lambda story: InterviewView.of(story, story.interview.metadata, now))
+    view = InterviewPage.of(
+        query.name_of(_LIST), listed, lambda story: InterviewView.of(story, story.interview.metadata, now)
+    )
     return responses.answered(request, view)
 
 

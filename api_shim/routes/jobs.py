@@ -45,7 +45,7 @@ async def list_jobs(
     filters = JobFilter(statuses=frozenset(status or ()), external_id=external_id)
     asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
     listed = await reader.ask(reader.use_cases.jobs.page, asked, filters)
-    return responses.answered(request, JobPage.of(_LIST, listed, JobView.of))
+    return responses.answered(request, JobPage.of(query.name_of(_LIST), listed, JobView.of))
 
 
 @router.post(

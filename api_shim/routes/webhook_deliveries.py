@@ -9,10 +9,10 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import auth, json_body, responses
 from api_shim.auth import READ_WEBHOOKS, WRITE_WEBHOOKS
 from api_shim.context import app_context
-from api_shim.cursors import WrongCursor, place_in, place_text
+from api_shim.cursors import list_name, place_text
 from api_shim.dispatch import WriteSender, sender_of_principal
 from api_shim.event_queries import EventPeriod, EventTypes
-from api_shim.list_queries import CursorText
+from api_shim.list_queries import CursorText, place_of
 from api_shim.openapi_responses import IfSent, error_answers, written_answers
 from api_shim.parameters import DeliveryId, WebhookId
 from api_shim.schemas.envelope import CursorPagination, DoneAnswer
@@ -27,7 +27,7 @@ from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import BATCHES_A_REPLAY, REPLAYED_A_BATCH, DeliveryFilter
 from scheduler.domain.principal import Principal
 from scheduler.domain.webhook_delivery import DeliveryState
-from scheduler.wire.field_errors import FieldError, invalid_fields, refuse_any
+from scheduler.wire.field_errors import refuse_any
 from scheduler.wire.webhook_replays import ReplayRequest
 
 _ONE = "/webhooks/{webhookId}"
@@ -69,11 +69,11 @@ async def list_webhook_deliveries(
     context = app_context(request)
     since, until = period
     wanted = DeliveryFilter(state=state, types=types, since=since, until=until)
-    list_name = f"{_LIST}-{webhook_id}"
-    before = _place_in(list_name, cursor)
+    name = list_name(f"{_LIST}-{webhook_id}", request.query_params.multi_items())
+    before = place_of(name, cursor)
     deliveries = context.use_cases.webhook_deliveries
     found = await context.ask(deliveries.page, principal, webhook_id, wanted, before=before, limit=limit)
-    end = None if found.before is None else place_text(list_name, found.before)
+    end = None if found.before is None else place_text(name, found.before)
     pagination = CursorPagination.uncounted(limit, end, is_first=cursor is None)
     page = DeliveryPage(items=[DeliveryView.of(each) for each in found.deliveries], pagination=pagination)
     return responses.answered(request, page)
@@ -113,14 +113,3 @@ async def replay_webhook_deliveries(
     refuse_any(body.contradictions())
     replay = sender.use_cases.webhook_deliveries.replay
     return await sender.write(CommandKind.REPLAY_DELIVERIES, replay, raw, webhook_id, body.to_filter(), body.after)
-
-
-def _place_in(list_name: str, cursor: str | None) -> int | None:
-    """Return the place of a cursor. Raises InvalidFields."""
-    if cursor is None:
-        return None
-    try:
-        return place_in(list_name, cursor)
-    except WrongCursor:
-        message = "Send a `nextCursor` of this list unchanged, with the same filters."
-        raise invalid_fields([FieldError(field="cursor", code="INVALID_CURSOR", message=message)]) from None

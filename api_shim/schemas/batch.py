@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
+from api_shim.cursors import place_text
 from api_shim.schemas.create_interview import EXAMPLES
 from api_shim.schemas.envelope import Answer, CursorPage, ErrorView
 from scheduler.domain.batch import Batch, BatchItem, BatchState, ItemPage, ItemState
@@ -107,11 +108,12 @@ class ItemPageView(Wire):
     pagination: ItemPagination
 
     @classmethod
-    def of(cls, page: ItemPage) -> Self:
+    def of(cls, name: str, page: ItemPage) -> Self:
+        """Show a page of a list by the name that its cursors contain."""
         pagination = ItemPagination(
             limit=page.limit,
             has_next_page=page.after is not None,
-            next_cursor=None if page.after is None else str(page.after),
+            next_cursor=None if page.after is None else place_text(name, page.after),
         )
         return cls(items=[ItemView.of(each) for each in page.items], pagination=pagination)
 

@@ -53,7 +53,13 @@ class EventView(Wire):
     event: EventType = Field(description="The same as `type`.")
     timestamp: datetime = Field(description="Time of the change.")
     delivery_id: UUID = Field(description="Id of the event, the same each time that it is read or delivered.")
-    place: int = Field(description="Place in the order of all events. Send the last one as `after` to continue.")
+    place: Annotated[
+        Number,
+        Field(
+            description="Place in the order of all events. Send the last one as `after` to continue. Omitted in"
+            " deliveries to webhooks."
+        ),
+    ] = None
     sequence: int | None = Field(
         description="Rises by one with each event of an interview. Null for events without an interview."
     )

@@ -16,6 +16,8 @@ _NAME = re.compile(
 )
 _NETLOC = re.compile(r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 """Strict on purpose: a host that two parsers read differently could lead past the checks of one of them."""
+_NUMBER = re.compile(r"0x[0-9a-f]{1,16}|0[0-7]{0,20}|[1-9][0-9]{0,20}")
+_BYTES, _HIGHEST_BYTE = 4, 255
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HIGHEST_PORT = 65_535
 _GLOBAL_UNICAST = ip_network("2000::/3")
@@ -27,6 +29,9 @@ _FORBIDDEN_ADDRESS = (
     "The host must be a public address. In development, it can also be this machine (127.0.0.1, localhost). An address"
     " of your network or of Docker does not work."
 )
+_INNER_NAMES = ("internal", "lan", "local", "localdomain", "svc", "home.arpa")
+"""Ends of names that no public name server knows. `metadata.google.internal` is one of them."""
+_LOOPBACK_NAME = "localhost"
 _INVALID_HOST = "The host is invalid. Write a name in ASCII (xn-- for other letters), or an address."
 
 
@@ -57,15 +62,57 @@ def fault(url: str, *, https_only: bool) -> tuple[str, str] | None:
 
 
 def address_fault(url: str, *, allow_loopback: bool) -> tuple[str, str] | None:
-    """Return the code and message if the host of a URL without a `fault` is a forbidden address. A name is not."""
-    host = urlsplit(url).hostname or ""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    if is_forbidden(address, allow_loopback=allow_loopback):  # guard: hook_literal
+    """Return the code and message if the host of a URL without a `fault` is a forbidden address, or an inner name.
+
+    Other names are resolved only when connecting.
+    """
+    host = (urlsplit(url).hostname or "").removesuffix(".")
+    address = _address(host)
+    if address is None and _is_inner(host, allow_loopback=allow_loopback):  # guard: hook_inner_name
+        return "ADDRESS_FORBIDDEN", _FORBIDDEN_ADDRESS
+    if address is not None and is_forbidden(address, allow_loopback=allow_loopback):  # guard: hook_literal
         return "ADDRESS_FORBIDDEN", _FORBIDDEN_ADDRESS
     return None
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host spells. None: a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return _short_address(host)
+
+
+def _short_address(host: str) -> IPv4Address | None:
+    """Return the address that resolvers read in 2130706433, 0x7f000001, 0177.0.0.1 and 127.1. None: a name.
+
+    The last part fills the bytes that are left, as in `inet_aton`.
+    """
+    parts = host.split(".")
+    if len(parts) > _BYTES or not all(map(_NUMBER.fullmatch, parts)):
+        return None
+    *first, last = (int(part, _base(part)) for part in parts)
+    left = _BYTES - len(first)
+    if any(each > _HIGHEST_BYTE for each in first) or last >= 256**left:
+        return None
+    return IPv4Address(bytes(first) + last.to_bytes(left))
+
+
+def _base(number: str) -> int:
+    if number.startswith("0x"):
+        return 16
+    return 8 if number.startswith("0") else 10
+
+
+def _is_inner(host: str, *, allow_loopback: bool) -> bool:
+    """Return whether a name never leads to a public address."""
+    if _ends_with(host, _LOOPBACK_NAME):
+        return not allow_loopback
+    return any(_ends_with(host, name) for name in _INNER_NAMES)
+
+
+def _ends_with(host: str, name: str) -> bool:
+    return host == name or host.endswith("." + name)
 
 
 def is_forbidden(address: IPv4Address | IPv6Address, *, allow_loopback: bool) -> bool:

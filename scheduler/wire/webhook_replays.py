@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictInt
 
 from scheduler.domain.delivery_history import ReplayFilter
 from scheduler.domain.partner_event import EventType
@@ -24,14 +24,14 @@ class ReplayRequest(Strict):
         list[EventType] | None, Field(min_length=1, max_length=50, description="Only these types. Default: all.")
     ] = None
     only_failed: Annotated[
-        bool,
+        StrictBool,
         Field(
             description="Only deliveries that have failed. Otherwise also those that were delivered, and events that"
             " occurred while the webhook was not active, or before it was created."
         ),
     ] = False
     after: Annotated[
-        int, Field(ge=0, le=_MAX_PLACE, description="The `after` of the replay that this one continues.")
+        StrictInt, Field(ge=0, le=_MAX_PLACE, description="The `after` of the replay that this one continues.")
     ] = 0
 
     def contradictions(self) -> Iterator[FieldError]:

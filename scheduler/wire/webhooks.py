@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StringConstraints
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from scheduler.domain.partner_event import EventType
@@ -134,6 +134,10 @@ _COMPANY = (
 )
 _NAME, _DESCRIPTION = "Your name of the webhook.", "Your notes about the webhook."
 _CLEARED = " Null clears it."
+Ignored = Annotated[
+    StrictInt | None,
+    Field(description="A field of the public API, which is accepted and ignored. The value is the same for all."),
+]
 
 
 class CreateWebhook(Strict):
@@ -148,6 +152,8 @@ class CreateWebhook(Strict):
     is_active: Annotated[
         StrictBool, Field(description="False creates a paused webhook: no deliveries are made for new events.")
     ] = True
+    max_retries: Ignored = None
+    timeout_ms: Ignored = None
 
     def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
         """Yield the errors that depend on other fields or on the settings."""
@@ -178,6 +184,8 @@ class UpdateWebhook(Strict):
         description="False pauses the webhook: no deliveries are made for new events, and waiting ones wait. True also"
         " enables a webhook that Duecall or an operator has disabled.",
     )
+    max_retries: Ignored = None
+    timeout_ms: Ignored = None
 
     def contradictions(self, *, https_only: bool) -> Iterator[FieldError]:
         """Yield the errors that depend on other fields or on the settings."""

@@ -52,6 +52,16 @@ def made(intake: Intake, *items: Any, **more: Any) -> dict[str, Any]:
 
 
 @does("F7-10")
+def test_accepted_batch_names_its_url(intake: Intake) -> None:
+    body, headers = {"items": [person(intake)]}, {"Idempotency-Key": "one batch"}
+    first, again = (intake.post("/batches", body, headers=headers) for _ in range(2))
+    batch = data(first, 202)
+    assert first.headers["Location"] == again.headers["Location"] == f"/batches/{batch['id']}"
+    assert data(intake.get(first.headers["Location"]))["id"] == batch["id"]
+    assert "Location" not in intake.post("/batches", body | {"dryRun": True}).headers
+
+
+@does("F7-10")
 def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> None:
     batch = made(intake, person(intake, externalId="row-1"), person(intake), name="Spring")
     assert (batch["status"], batch["total"], batch["name"]) == ("ACCEPTED", 2, "Spring")
@@ -281,7 +291,10 @@ def test_items_are_read_page_by_page(intake: Intake) -> None:
     rest = data(intake.get(path, limit=3, cursor=first["pagination"]["nextCursor"]))
     assert [each["index"] for each in first["items"] + rest["items"]] == [0, 1, 2, 3, 4]
     assert rest["pagination"] == {"limit": 3, "hasNextPage": False, "nextCursor": None}
-    refused(intake.get(path, cursor="-1"), 400, "VALIDATION_ERROR")
+    for cursor, asked in (("-1", {}), ("2", {}), (first["pagination"]["nextCursor"], {"status": "WAITING"})):
+        refused(intake.get(path, cursor=cursor, **asked), 400, "VALIDATION_ERROR")
+    waiting = data(intake.get(path, limit=3, state="WAITING"))["pagination"]["nextCursor"]
+    assert len(data(intake.get(path, cursor=waiting, status="WAITING"))["items"]) == 2
     for name in ("status", "state"):
         assert [len(data(intake.get(path, **{name: each}))["items"]) for each in ("WAITING", "REFUSED")] == [5, 0]
     refused(intake.get(path, status="REFUSED", state="REFUSED"), 400, "VALIDATION_ERROR")

@@ -207,3 +207,13 @@ def test_event_of_a_batch_names_it_and_its_counts(intake: Intake, tenant: Tenant
         "refused": 1,
         "cancelled": 0,
     }
+
+
+@does_not("F7-6")
+def test_period_that_ends_before_it_begins_is_named(reader: Intake) -> None:
+    for until in ("2026-04-02T00:00:00Z", "2026-04-03T00:00:00Z"):
+        answer = reader.send("GET", "/events", params={"from": "2026-04-03T00:00:00Z", "to": until})
+        assert answer.status_code == HTTPStatus.BAD_REQUEST
+        [field] = answer.json()["error"]["details"]["fields"]
+        assert (field["field"], field["code"]) == ("to", "INVALID_RANGE")
+        assert "from" in field["message"]

@@ -358,6 +358,17 @@ def test_cursor_of_another_list_is_named(intake: Intake, five: dict[str, list[st
     assert wrong_fields(intake.get(path, cursor=own, sort=f"{by}:asc")) == [("cursor", "INVALID_CURSOR")]
 
 
+@does_not("F7-8")
+@pytest.mark.parametrize("path", BY_CURSOR)
+def test_cursor_of_other_filters_is_named(intake: Intake, five: dict[str, list[str]], path: str) -> None:
+    late, early = ({"createdTo": text(NOON + timedelta(days=days))} for days in (400, 300))
+    unfiltered, filtered = (data(intake.get(path, limit=1, **each))["pagination"]["nextCursor"] for each in ({}, late))
+    assert filtered is not None
+    assert ids(intake, path, cursor=filtered, limit=2, **late), "another limit is no other filter"
+    for cursor, asked in ((unfiltered, late), (filtered, {}), (filtered, early)):
+        assert wrong_fields(intake.get(path, cursor=cursor, **asked)) == [("cursor", "INVALID_CURSOR")], asked
+
+
 def _encoded(content: str) -> str:
     return urlsafe_b64encode(content.encode()).decode().rstrip("=")
 

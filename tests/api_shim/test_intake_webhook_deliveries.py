@@ -131,6 +131,7 @@ def test_deliveries_are_filtered(partner: Partner, params: dict[str, str], wante
         ({"cursor": "x"}, "cursor"),
         ({"limit": 101}, "limit"),
         ({"page": 2}, "page"),
+        ({"from": "2026-04-03T00:00:00Z", "to": "2026-04-02T00:00:00Z"}, "INVALID_RANGE"),
     ],
 )
 def test_wrong_filter_of_deliveries_is_named(partner: Partner, params: dict[str, Any], field: str) -> None:
@@ -145,6 +146,16 @@ def test_cursor_of_another_webhook_is_refused(intake: Intake, partner: Partner) 
     other = a_partner(intake)
     answer = other.client.get(f"{other.path}/deliveries", cursor=cursor)
     assert answer.status_code == HTTPStatus.BAD_REQUEST
+
+
+@does_not("F7-6")
+def test_cursor_of_other_filters_is_refused(partner: Partner) -> None:
+    partner.delivered(3, "FAILED")
+    cursor = listed(partner, limit=1, state="FAILED")["pagination"]["nextCursor"]
+    for params in ({}, {"state": "WAITING"}, {"state": "FAILED", "types": "interview.completed"}):
+        answer = partner.client.get(f"{partner.path}/deliveries", cursor=cursor, **params)
+        assert answer.status_code == HTTPStatus.BAD_REQUEST, params
+        assert "INVALID_CURSOR" in answer.text
 
 
 @pytest.mark.parametrize("wanted", [DeliveryFilter(), DeliveryFilter(state=DeliveryState.FAILED, since=NOON)])

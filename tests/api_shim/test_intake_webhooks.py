@@ -95,6 +95,23 @@ def test_url_and_events_are_enough(intake: Intake) -> None:
     assert (webhook["name"], webhook["description"], webhook["headers"]) == (None, None, [])
 
 
+@pytest.mark.parametrize("values", [{"maxRetries": 3, "timeoutMs": 30000}, {"maxRetries": None}])
+def test_fields_of_the_public_api_are_ignored(intake: Intake, values: dict[str, Any]) -> None:
+    webhook = made(intake, **values)
+    changed = data(intake.patch(of(webhook), values))
+    assert {(each["maxRetries"], each["timeoutMs"]) for each in (webhook, changed)} == {(9, 15000)}
+    assert intake.post(ALL, BODY | {"maxRetries": "3"}).status_code == HTTPStatus.BAD_REQUEST
+
+
+@does_not("F7-7")
+@pytest.mark.parametrize("host", ["0x0a000001", "167772161", "10.1", "printer.local", "metadata.google.internal"])
+def test_host_that_is_never_public_is_refused(intake: Intake, host: str) -> None:
+    answer = intake.post(ALL, BODY | {"url": f"https://{host}/hook"})
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json()["error"]["details"]["fields"][0]["code"] == "ADDRESS_FORBIDDEN"
+    assert intake.ids(ALL) == []
+
+
 def test_webhook_is_read_without_its_secret(intake: Intake) -> None:
     webhook = made(intake)
     del webhook["signingSecret"]
@@ -153,7 +170,7 @@ def test_deleted_webhook_is_gone_without_a_trace_of_its_secrets(intake: Intake) 
         pytest.param({"events": ["ping", "ping"]}, "events.1", "REPEATED_EVENT", id="event twice"),
         pytest.param({"headers": [{"name": "Host", "value": "x"}]}, "headers.0.name", "HEADER_NOT_SETTABLE", id="host"),
         pytest.param({"headers": {"X-A": "b"}}, "headers", "WRONG_TYPE", id="headers as an object"),
-        pytest.param({"maxRetries": 3}, "maxRetries", "READ_ONLY_FIELD", id="read-only field"),
+        pytest.param({"consecutiveFailures": 0}, "consecutiveFailures", "READ_ONLY_FIELD", id="read-only field"),
         pytest.param({"retries": 3}, "retries", "UNKNOWN_FIELD", id="unknown field"),
     ],
 )

@@ -338,7 +338,7 @@ def _of_partners(count: int, middle: datetime) -> Lists:
         "deliveries of an unused type": (webhook, {"types": "interview.failed"}),
         "batches": ("/batches", {}),
         "items": (batch, {}),
-        "items, deep cursor": (batch, {"cursor": str(_ITEMS // 2)}),
+        "items, deep cursor": (batch, {"cursor": place_text(f"items-{_BATCH}", _ITEMS // 2)}),
         "items applied": (batch, {"state": "APPLIED"}),
         "items refused": (batch, {"state": "REFUSED"}),
     }

@@ -101,7 +101,19 @@ PRIVATE = [
         for each in ("[fec0::1]", "[::10.0.0.1]", "[64:ff9b::a00:1]")
     ),
 ]
-LOOPBACK = ["127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]"]
+LOOPBACK = [
+    *("127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "127.0.0.1."),
+    *("2130706433", "0x7f000001", "0x7F.1", "127.1", "127.0.1", "0177.0.0.1", "017700000001"),
+]
+LOOPBACK_NAMES = ["localhost", "LOCALHOST", "localhost.", "hooks.localhost"]
+INNER_NAMES = [
+    *("printer.local", "redis.default.svc", "redis.default.svc.cluster.local", "metadata.google.internal"),
+    *("METADATA.google.internal.", "db.lan", "nas.home.arpa", "internal", "ip-10-0-0-1.ec2.internal"),
+]
+PUBLIC = [
+    *("hooks.example.com", "local.example.com", "internal.example.com", "mylocal", "svc.example.com", "1.example.com"),
+    *("93.184.216.34", "1572395042", "0x5db8d822", "93.12113954", "1.2.3.4.5", "999999999999", "1.2.3.0400"),
+]
 
 
 @guards("hook_literal")
@@ -113,6 +125,34 @@ def test_address_that_is_not_public_is_refused(host: str) -> None:
         assert fault[0] == "ADDRESS_FORBIDDEN"
 
 
+@guards("hook_inner_name")
+@pytest.mark.parametrize("host", INNER_NAMES)
+def test_name_that_is_never_public_is_refused(host: str) -> None:
+    for allow_loopback in (True, False):
+        fault = webhook_urls.address_fault(f"https://{host}:8443/a", allow_loopback=allow_loopback)
+        assert fault is not None
+        assert fault[0] == "ADDRESS_FORBIDDEN"
+
+
+@guards("hook_inner_name")
+@pytest.mark.parametrize("host", LOOPBACK_NAMES)
+def test_loopback_name_is_refused_in_production_only(host: str) -> None:
+    assert webhook_urls.address_fault(f"http://{host}:8443", allow_loopback=True) is None
+    assert webhook_urls.address_fault(f"https://{host}:8443", allow_loopback=False) is not None
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+def test_public_host_is_taken_in_any_spelling(host: str) -> None:
+    assert webhook_urls.address_fault(f"https://{host}/", allow_loopback=False) is None
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_other_spelling_is_read_like_the_usual_one(number: int) -> None:
+    usual = webhook_urls.address_fault(f"https://{IPv4Address(number)}/", allow_loopback=False)
+    for host in (str(number), hex(number), f"0{number:o}"):
+        assert webhook_urls.address_fault(f"https://{host}/", allow_loopback=False) == usual
+
+
 @guards("hook_literal")
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_loopback_is_refused_in_production_only(host: str) -> None:
@@ -120,7 +160,7 @@ def test_loopback_is_refused_in_production_only(host: str) -> None:
     assert webhook_urls.address_fault(f"https://{host}:8443", allow_loopback=False) is not None
 
 
-@pytest.mark.parametrize("host", ["93.184.216.34", "[2606:2800:220:1::1]", "hooks.example.com", "localhost"])
+@pytest.mark.parametrize("host", ["93.184.216.34", "[2606:2800:220:1::1]", "hooks.example.com", "hooks"])
 def test_public_address_and_name_are_taken(host: str) -> None:
     for allow_loopback in (True, False):
         assert webhook_urls.address_fault(f"https://{host}/a", allow_loopback=allow_loopback) is None
