@@ -10,6 +10,8 @@ from scheduler.domain.refusals import message_alone
 
 DEFAULT_API = "http://127.0.0.1:8000"
 _TIMEOUT_S = 10.0
+_TEXT_TIMEOUT_S = 60.0
+"""Longer than the API waits before it answers, because the response is the purpose of the command."""
 
 
 class ApiAway(Exception):
@@ -43,7 +45,7 @@ class ApiAnswer:
 
 
 class ApiClient:
-    """Sends requests with a key. The key is in no error message."""
+    """Sends requests with a key, or without one if it is empty. The key is in no error message."""
 
     def __init__(self, url: str | None, key: str) -> None:
         """Without `url` the default, which is probably wrong if nothing listens there at the first request."""
@@ -66,8 +68,17 @@ class ApiClient:
         """Send a body. Raises ApiAway, ApiRefused."""
         return self._send("POST", path, params=params, data=body, headers=headers, timeout_s=timeout_s)
 
-    def _send(self, method: str, path: str, *, timeout_s: float = _TIMEOUT_S, **more: Any) -> ApiAnswer:  # noqa: ANN401 - of requests
+    def text(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, str]:
+        """Send any request. Return the status and the body of the response. Raises ApiAway, ApiRefused."""
+        data = None if body is None else body.encode()
+        answer = self._answer(method, self._url + path, data=data, headers=headers, timeout_s=_TEXT_TIMEOUT_S)
+        return answer.status_code, answer.text
+
+    def _send(self, method: str, path: str, **more: Any) -> ApiAnswer:  # noqa: ANN401 - of requests
         url = self._url + path
+        return _read(url, self._answer(method, url, **more))
+
+    def _answer(self, method: str, url: str, *, timeout_s: float = _TIMEOUT_S, **more: Any) -> requests.Response:  # noqa: ANN401 - of requests
         try:
             # By `auth`, because otherwise a password of a .netrc file replaces the key. A redirect would receive it.
             answer = requests.request(
@@ -82,10 +93,11 @@ class ApiClient:
                 ) from None
             raise ApiAway(f"{url} cannot be reached ({type(error).__name__})") from None
         self._may_be_wrong = False
-        return _read(url, answer)
+        return answer
 
     def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._key}"
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
 

@@ -12,6 +12,7 @@ from scheduler.cli import run  # noqa: F401
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
 from scheduler.cli import (  # noqa: F401
     alarms,
+    api,
     audit,
     billing,
     carrier,
