@@ -1,9 +1,11 @@
 """The image, the compose file and the Procfile run the same processes, and bring nothing weak into production."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -95,13 +97,42 @@ def test_every_variable_of_a_service_is_a_setting(services: dict[str, Any], name
     assert said <= {field.upper() for field in Settings.model_fields} | OF_THE_SHELL
 
 
-@each_process
+@pytest.mark.parametrize("name", [*procfile(), *ONCE])
 def test_what_a_service_is_told_is_good_enough_for_production(
     services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     for variable, value in services[name]["environment"].items():
         monkeypatch.setenv(variable, str(value))
     assert Settings().is_production
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PUBLIC_URL", "http://localhost:8000"),
+        ("CONSOLE_URL", "http://localhost:8001"),
+        ("FLOWER_BASIC_AUTH", "operator"),
+        ("CONSOLE_OIDC_ISSUER", "https://id.example.com"),
+    ],
+)
+def test_migration_refuses_wrong_settings_of_any_process(name: str, value: str) -> None:
+    """Every process starts after it, so `docker compose up` ends with an error."""
+    migrate = composed(FILLED | {name: value})["services"]["migrate"]
+    shell, flag, line = migrate["command"]
+    env = {name: str(value) for name, value in migrate["environment"].items()}
+    path = f"{Path(sys.executable).parent}:{os.defpath}"
+    ended = subprocess.run(
+        [shell, flag, line],
+        cwd=ROOT,
+        env={**env, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert name in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", [name for name, must in variables_of_compose().items() if must])

@@ -15,6 +15,7 @@ STRONG = {
     "webhook_key": "YSBrZXkgb2Ygd2ViaG9va3MgaW4gcHJvZHVjdGlvbi4=",
     "flower_basic_auth": "someone:a secret of theirs",
     "public_url": "https://duecall.example.com",
+    "console_url": "https://console.example.com",
     "twilio_account_sid": "AC" + "1" * 32,
     "twilio_auth_token": "t",
     "twilio_voice_url": "https://voice.example.com/twiml",

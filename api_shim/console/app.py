@@ -41,7 +41,7 @@ from scheduler.domain.operator import ConsoleSession
 from scheduler.logs import configure, log
 from scheduler.persistence import revisions
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
-from scheduler.settings import Settings, WrongSettings
+from scheduler.settings import Settings
 from scheduler.settings import settings as of_this_process
 from workers.app import app as celery
 from workers.hint_publisher import RedisHintPublisher
@@ -64,8 +64,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure()
         uvicorn_logs_as_we_do()
         chosen = settings or of_this_process()
-        if chosen.is_production and not chosen.console_url.startswith("https://"):
-            raise WrongSettings("CONSOLE_URL must be the https address of the console in production.")
         async with _open(chosen) as app.state.console_context:
             yield
 

@@ -126,7 +126,7 @@ def composition(carrier: SimulatedCarrier, tmp_path_factory: pytest.TempPathFact
             "TWILIO_API_URL": carrier.url,
             "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
             "TWILIO_AUTH_TOKEN": f"{PRIMARY},{FILLED['TWILIO_AUTH_TOKEN']}",
-            "PUBLIC_URL": f"http://127.0.0.1:{ports['PORT']}",
+            "PUBLIC_URL": f"https://127.0.0.1:{ports['PORT']}",
         }
         whole = composed(filled)
         with redis.Redis.from_url(valkey.url) as operator:

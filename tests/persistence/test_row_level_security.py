@@ -791,6 +791,7 @@ def production(url: str, redis_url: str, **more: Any) -> Settings:
         webhook_key=SecretStr("YSBrZXkgb2Ygd2ViaG9va3MgaW4gcHJvZHVjdGlvbi4="),
         flower_basic_auth=SecretStr("a:password of some length"),
         public_url="https://duecall.example.com",
+        console_url="https://console.example.com",
         twilio_voice_url="https://voice.example.com/twiml",
         twilio_account_sid="AC" + "0" * 32,
         twilio_auth_token=SecretStr("a token"),
