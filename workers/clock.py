@@ -12,6 +12,7 @@ from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.lifecycle.policy import RELEASE_AHEAD
 from scheduler.logs import log
+from scheduler.persistence.bounded_connection import BoundedConnection
 from scheduler.persistence.database import FINDS_OUT
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import DUE_CHANNEL
@@ -148,7 +149,7 @@ class Clock(Scheduler):  # type: ignore[misc]
     def _wait(self, seconds: float) -> None:
         if self._listening is None:
             conninfo = make_conninfo(settings().database("listen"), application_name="duecall clock", **FINDS_OUT)
-            self._listening = psycopg.connect(conninfo, autocommit=True)
+            self._listening = BoundedConnection.connect(conninfo, autocommit=True)
             self._listening.execute(f"LISTEN {DUE_CHANNEL}")
         for _ in self._listening.notifies(timeout=seconds, stop_after=1):
             return

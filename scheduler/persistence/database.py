@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -20,6 +20,7 @@ from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
 from scheduler.persistence import roles
+from scheduler.persistence.bounded_connection import STATEMENT_S, connect, make_engine
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.connection import begin
 from scheduler.persistence.errors import (
@@ -36,8 +37,8 @@ from scheduler.rules.clock_comparison import Comparison
 T = TypeVar("T")
 _log = log(__name__)
 
-_STATEMENT_S, LOCK_S = 5.0, 2.0
-"""The usual limits of a statement and of a wait for a lock. Less when a request's deadline comes first."""
+LOCK_S = 2.0
+"""The usual limit of a wait for a lock. Less when a request's deadline comes first."""
 BATCH_LOCK_S = 0.2
 """The limit of a wait for a lock in a transaction for many items: it holds the rows of all while it waits for one."""
 _ANSWER_S = 0.5
@@ -70,7 +71,8 @@ class Database:
     """A pool of connections for one role.
 
     A statement ends after 5 s, a wait for a lock after 2 s, an idle transaction after 10 s, so that no row is locked
-    for longer than a caller waits. Errors never quote values.
+    for longer than a caller waits. On our side, whatever waits for the server ends 2 s after these limits, and its
+    connection is closed (`bounded_connection`). Errors never quote values.
 
     `bound` True: the role must be bound to its principal's rows. False: it must see all rows, because a role that sees
     none would do nothing without an error. None: any role. With another role every method raises WrongRole.
@@ -92,15 +94,15 @@ class Database:
         self._is_wrong = False
         self._log_lock = Lock()
         self._max_connections = pool_size + _MAX_OVERFLOW
-        self._engine = create_engine(
+        self._engine = make_engine(
             with_driver(url),
+            connects=roles.connect_as_operator if operates else connect,
             # We send BEGIN ourselves, in one message with the query for the time.
             isolation_level="AUTOCOMMIT",
             # No `pool_pre_ping`: it costs a round trip each time. `_begun` and `statement` replace closed connections.
             pool_size=pool_size,
             max_overflow=_MAX_OVERFLOW,
             pool_timeout=3,
-            hide_parameters=True,
             connect_args={
                 **FINDS_OUT,
                 "application_name": "duecall",
@@ -183,7 +185,7 @@ class Database:
         Raises as `reading`.
         """
         left = remaining_s()
-        is_usual = left is None or left >= _STATEMENT_S
+        is_usual = left is None or left >= STATEMENT_S
         # Shorter timeouts than the connection's own need a transaction.
         with self.statement() if is_usual else self.reading() as stores:
             yield stores
@@ -380,12 +382,12 @@ def _settings(principal: Principal | None, lock_s: float) -> str:
     Empty without a principal and with the usual timeouts.
     """
     left = remaining_s()
-    if principal is None and lock_s == LOCK_S and (left is None or left >= _STATEMENT_S):
+    if principal is None and lock_s == LOCK_S and (left is None or left >= STATEMENT_S):
         return ""
     values = {
         "duecall.principal_id": "" if principal is None else _literal(principal.id),
         "duecall.company_id": "" if principal is None else _literal(principal.company_id),
-        "statement_timeout": _milliseconds(_STATEMENT_S, left),
+        "statement_timeout": _milliseconds(STATEMENT_S, left),
         "lock_timeout": _milliseconds(lock_s, left),
     }
     return "".join(

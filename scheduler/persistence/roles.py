@@ -1,11 +1,13 @@
 """Roles of database connections: each process refuses a login with another role than its own."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
+from scheduler.persistence import bounded_connection
 from scheduler.persistence.errors import WrongRole
 
 OPERATOR = "duecall_operator"
@@ -34,16 +36,16 @@ def require_bound(engine: Engine, *, bound: bool) -> None:
 
 
 def require_operator(engine: Engine) -> None:
-    """Refuse each connection that does not run as OPERATOR. The connection has asked for that role when it began."""
-    event.listen(engine, "do_connect", _connect_as_operator)
+    """Refuse each connection that does not run as OPERATOR. `connect_as_operator` has asked for that role."""
     event.listen(engine, "connect", lambda connection, _: _refuse_non_operator(connection))
 
 
-def _connect_as_operator(
-    dialect: Dialect, _record: object, arguments: Sequence[str], options: Mapping[str, object]
+def connect_as_operator(
+    dialect: Dialect, record: object, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> DBAPIConnection:
+    """Open a connection whose options name OPERATOR. Raises WrongRole if its login may not run as it."""
     try:
-        return dialect.connect(*arguments, **options)
+        return bounded_connection.connect(dialect, record, arguments, options)
     except psycopg.OperationalError as error:
         if OPERATOR in str(error):
             raise WrongRole(_NO_OPERATOR) from error

@@ -10,12 +10,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from psycopg import sql
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from scheduler.persistence.bounded_connection import BoundedConnection, make_engine
 from scheduler.persistence.database import reason_of, with_driver
 from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade
 
+STATEMENT_S = 300.0
+"""The limit of a migration's statement, which may build an index of a large table."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -123,9 +126,12 @@ def draft(url: str, message: str) -> None:
 
 @contextmanager
 def _connection(url: str) -> Iterator[Connection]:
-    engine = create_engine(with_driver(url), hide_parameters=True, connect_args={"connect_timeout": 5})
+    engine = make_engine(with_driver(url), connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, BoundedConnection)
+            driver.statement_s = STATEMENT_S
             yield connection
     finally:
         engine.dispose()

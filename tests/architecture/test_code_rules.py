@@ -62,11 +62,23 @@ POWERS = {
     "mapping errors to HTTP": ("HTTPException", {"api_shim/errors.py", "scheduler/carriers/simulator/app.py"}),
     "opening a transaction": (
         "create_engine",
-        {"scheduler/persistence/database.py", "scheduler/persistence/schema.py"},
+        {"scheduler/persistence/bounded_connection.py"},
     ),
-    "a connection of one's own: to see whether a server is up, and to listen": (
+    "a pool of connections, or one for a migration": (
+        "make_engine",
+        {
+            "scheduler/persistence/bounded_connection.py",
+            "scheduler/persistence/database.py",
+            "scheduler/persistence/schema.py",
+        },
+    ),
+    "a connection of one's own, with a deadline: to listen": (
+        r"BoundedConnection\.connect",
+        {"scheduler/persistence/bounded_connection.py", "workers/clock.py"},
+    ),
+    "a connection without a deadline for statements, to see whether a server is up": (
         r"psycopg\.connect",
-        {"scheduler/local/postgres.py", "workers/clock.py"},
+        {"scheduler/local/postgres.py"},
     ),
     "the async client": (
         r"aiohttp\.ClientSession",

@@ -14,6 +14,7 @@ from scheduler.domain.command import CommandKind
 from scheduler.domain.operator import OperatorRole
 from scheduler.domain.principal import OPERATORS, KeyKind
 from scheduler.domain.refusals import InvalidApiKey, KeyRevoked, NotFound
+from scheduler.persistence.bounded_connection import BoundedConnection
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.schema import Logins
@@ -281,7 +282,7 @@ def test_connection_as_another_role_is_refused(logins: Logins, monkeypatch: pyte
         assert connection.execute("SELECT current_user").fetchone() == ("console",)
     database = Database(logins.operator, pool_size=1, operates=True)
     # As behind a pooler that drops the option.
-    monkeypatch.setattr(psycopg, "connect", _without_role(psycopg.connect))
+    monkeypatch.setattr(BoundedConnection, "connect", _without_role(BoundedConnection.connect))
     with pytest.raises(WrongRole, match="runs as console instead of duecall_operator"):
         database.check_role()
     database.close()

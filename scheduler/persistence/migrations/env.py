@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection, text
 
+from scheduler.persistence.schema import STATEMENT_S
 from scheduler.persistence.tables import metadata
 
 _LOCK = 0x64_75_65
@@ -11,7 +12,7 @@ _LOCK = 0x64_75_65
 
 def _run(connection: Connection) -> None:
     connection.execute(text("SET lock_timeout = '10s'"))
-    connection.execute(text("SET statement_timeout = '300s'"))
+    connection.execute(text(f"SET statement_timeout = '{STATEMENT_S:.0f}s'"))
     connection.execute(text(f"SELECT pg_advisory_lock({_LOCK})"))
     connection.commit()
     context.configure(connection=connection, target_metadata=metadata, compare_type=True)
