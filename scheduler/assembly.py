@@ -13,7 +13,7 @@ from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
 from scheduler.persistence.database import Database
-from scheduler.settings import MissingSetting, Settings
+from scheduler.settings import MissingSetting, Settings, WrongSettings
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.dial import Dial
@@ -345,6 +345,17 @@ def must_name_a_carrier(settings: Settings) -> None:
     """Raise MissingSetting if the carrier account or its token is missing."""
     if not settings.twilio_account_sid or not settings.auth_tokens:
         raise MissingSetting("TWILIO_ACCOUNT_SID" if settings.auth_tokens else "TWILIO_AUTH_TOKEN")
+
+
+def must_find_the_calls(settings: Settings) -> None:
+    """Raise WrongSettings if the carrier answers that TWILIO_API_URL and TWILIO_ACCOUNT_SID lead nowhere."""
+    from scheduler.carriers.twilio_path import calls_are_there
+
+    if not calls_are_there(carrier(settings)):
+        raise WrongSettings(
+            "TWILIO_API_URL or TWILIO_ACCOUNT_SID is wrong: the carrier returned 404 for the list of calls."
+            " TWILIO_API_URL is the part before /2010-04-01, for example https://api.twilio.com."
+        )
 
 
 def must_see_every_row(settings: Settings) -> None:

@@ -140,6 +140,13 @@ class Settings(BaseSettings):
             raise ValueError("must not have a query or a fragment, because paths are appended to it")
         return url.rstrip("/")
 
+    @field_validator("public_url", "twilio_voice_url")
+    @classmethod
+    def _has_a_host_that_the_carrier_takes(cls, url: str) -> str:
+        if "_" in (urlsplit(url).hostname or ""):
+            raise ValueError("must name a host without an underscore, which the carrier refuses")
+        return url
+
     @field_validator("console_oidc_issuer")
     @classmethod
     def _is_an_issuer(cls, url: str | None) -> str | None:

@@ -278,6 +278,7 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
             )
     with starting():
         if "dial" in queues:
+            assembly.must_find_the_calls(settings())
             _Dialler.one = assembly.dialler(settings())
             _Dialler.one.start()
         if "webhooks" in queues:

@@ -8,7 +8,7 @@ from pathlib import Path
 from scheduler.carriers.interface import NotACallback
 from scheduler.domain.call import AnsweredBy, CallStatus
 
-CALL_SID = re.compile(r"CA[0-9a-f]{32}")
+CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
 _STATUSES = {
     "queued": CallStatus.QUEUED,
     "initiated": CallStatus.DIALLED,

@@ -18,6 +18,7 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from twilio.request_validator import RequestValidator
 
 from scheduler import assembly
@@ -38,7 +39,7 @@ from scheduler.domain.call import (
     NumberRefused,
 )
 from scheduler.lifecycle.policy import Policy
-from scheduler.settings import Settings
+from scheduler.settings import Settings, WrongSettings
 from tests.architecture.guards import guards
 from tests.conftest import real_now, wait_until
 from tests.support.builders import a_number
@@ -242,10 +243,12 @@ MEANINGS: list[tuple[CarrierAnswer, Answers]] = [
         Accepted(call_sid=SID),
         [(201, {"sid": SID} | queued) for queued in ({}, {"queue_time": "0"}, {"queue_time": "soon"})],
     ),
+    # Twilio's document allows both cases.
+    (Accepted(call_sid=f"CA{'Ab' * 16}"), [(201, {"sid": f"CA{'Ab' * 16}"})]),
     (Accepted(call_sid=SID, queue_time=timedelta(seconds=2.5)), [(201, {"sid": SID, "queue_time": "2500"})]),
     (
         AnswerUnknown(cause="CREATED_WITHOUT_A_NAME"),
-        [(201, answer) for answer in ({"sid": "CA1"}, {"sid": f"CA{'A' * 32}"}, {"sid": 7}, {}, [SID], None)],
+        [(201, answer) for answer in ({"sid": "CA1"}, {"sid": f"ca{'a' * 32}"}, {"sid": 7}, {}, [SID], None)],
     ),
     *((NumberRefused(cause=f"TWILIO_{code}"), coded(400, code)) for code in (21211, 21214, 21217, 13224, 21202)),
     (NeverTaken(cause="COUNTRY_REFUSED"), coded(400, 21215, 21216, 21203, 13227) + coded(403, 21215, 32205)),
@@ -684,6 +687,24 @@ async def test_every_request_uses_the_path_of_the_api_url(slash: str) -> None:
             queries.hang_up(placings[0].call_sid)
 
 
+def test_wrong_path_of_the_api_url_is_found_at_the_start(carrier: SimulatedCarrier) -> None:
+    def check(url: str) -> None:
+        token = SecretStr(PRIMARY)
+        chosen = Settings(twilio_api_url=url, twilio_account_sid=ACCOUNT_SID, twilio_auth_token=token)
+        assembly.must_find_the_calls(chosen)
+
+    check(carrier.url)
+    check(a_closed_port())  # a carrier that is away is no reason not to start
+    carrier.down("503")
+    try:
+        check(carrier.url)
+    finally:
+        carrier.up()
+    for wrong in ("/2010-04-01", "/twilio"):
+        with pytest.raises(WrongSettings, match="TWILIO_API_URL"):
+            check(carrier.url + wrong)
+
+
 @contextmanager
 def a_carrier_below(path: str) -> Iterator[SimulatedCarrier]:
     """The simulated carrier behind a proxy that serves its API only below `path`."""
@@ -1016,6 +1037,10 @@ def test_callback_has_the_called_number_and_no_start(callbacks: TwilioCallbacks)
 
 def test_unknown_answered_by_value_counts_as_unknown(callbacks: TwilioCallbacks) -> None:
     assert read(callbacks, AnsweredBy="android").answered_by is AnsweredBy.UNKNOWN
+
+
+def test_callback_of_a_sid_in_capitals_is_parsed(callbacks: TwilioCallbacks) -> None:
+    assert read(callbacks, CallSid=f"CA{'AB' * 16}").call_sid == f"CA{'AB' * 16}"
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,6 @@ def as_resource(call: Call) -> dict[str, Any]:
         "group_sid": None,
         "caller_name": None,
         "queue_time": str(call.queue_time_ms),
-        "stir_verstat": None,
         "trunk_sid": None,
         "uri": f"{account}/Calls/{call.sid}.json",
         "subresource_uris": {

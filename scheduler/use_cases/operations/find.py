@@ -16,7 +16,7 @@ from scheduler.timing import callee_zones
 from scheduler.wire.json_values import unstorable
 
 MAX_LISTED = 50
-_CALL_SID = re.compile(r"CA[0-9a-f]{32}")
+_CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
 _BETWEEN_DIGITS = re.compile(r"[\s().\-/]")
 _LOOKS_LIKE_NUMBER = re.compile(r"\+?[0-9\s().\-/]{5,30}")
 
