@@ -62,8 +62,14 @@ INVALID = {
     "a fragment": ({"PUBLIC_URL": "https://a.example/#x"}, "PUBLIC_URL must not have a query"),
     "several errors together": ({"RING_TIMEOUT_S": "0", "TWILIO_CPS": "x"}, "; RING_TIMEOUT_S must be"),
     "an environment": ({"DUECALL_ENV": "prod"}, "DUECALL_ENV must be 'development' or 'production'"),
-    "a host that Twilio refuses": ({"PUBLIC_URL": "https://due_call.example.com"}, "PUBLIC_URL must name a host without"),
-    "a voice host that Twilio refuses": ({"TWILIO_VOICE_URL": "https://my_app.example.com/a_b"}, "TWILIO_VOICE_URL must"),
+    "a host that Twilio refuses": (
+        {"PUBLIC_URL": "https://due_call.example.com"},
+        "PUBLIC_URL must name a host without",
+    ),
+    "a voice host that Twilio refuses": (
+        {"TWILIO_VOICE_URL": "https://my_app.example.com/a_b"},
+        "TWILIO_VOICE_URL must",
+    ),
     "no scheme": ({"PUBLIC_URL": "duecall.example.com"}, "PUBLIC_URL must be a URL that begins"),
 }
 
