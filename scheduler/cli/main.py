@@ -16,6 +16,7 @@ from scheduler.cli import (  # noqa: F401
     audit,
     billing,
     carrier,
+    companies,
     console,
     database,
     document,

@@ -17,6 +17,7 @@ class Verb(StrEnum):
     RESUME_KEY = "key.resume"
     REVOKE_KEY = "key.revoke"
     CHANGE_LIMITS = "company.change_limits"
+    CHANGE_CEILING = "company.change_ceiling"
     CHANGE_BILLING = "company.change_billing"
     DELETE_COMPANY = "company.delete"
     ADD_NUMBER = "number.add"

@@ -78,6 +78,31 @@ class CallLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimitCeiling:
+    """The highest limits that a company may set, as operators decided. None: those of the carrier account."""
+
+    concurrent_calls: int | None = None
+    calls_per_second: float | None = None
+
+    def or_of(self, account: CallLimits | None) -> "LimitCeiling":
+        """Return the ceiling with the limits of the account where operators have set none."""
+        if account is None:
+            return self
+        return LimitCeiling(
+            concurrent_calls=account.concurrent_calls if self.concurrent_calls is None else self.concurrent_calls,
+            calls_per_second=account.calls_per_second if self.calls_per_second is None else self.calls_per_second,
+        )
+
+    def applied_to(self, limits: CallLimits) -> CallLimits:
+        """Return the limits, each at most the ceiling."""
+        places, pace = self.concurrent_calls, self.calls_per_second
+        return CallLimits(
+            concurrent_calls=limits.concurrent_calls if places is None else min(limits.concurrent_calls, places),
+            calls_per_second=limits.calls_per_second if pace is None else min(limits.calls_per_second, pace),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompanySettings:
     """The settings of a company, with the defaults for unset fields."""
 

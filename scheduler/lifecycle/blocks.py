@@ -9,6 +9,7 @@ from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import NumberNotAllowed, TimezoneUnknown
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening
 from scheduler.timing import callee_zones
@@ -34,6 +35,12 @@ class Load:
     company_limit: int
     account_calls: int
     account_limit: int
+
+    @property
+    def leaves_kept_places(self) -> bool:
+        """False: all free places are kept for companies without a call in progress."""
+        free = self.account_limit - self.account_calls
+        return leaves_kept_places(self.company_calls, free, kept_places(self.account_limit))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +229,12 @@ def _places(situation: Situation, now: datetime, policy: Policy) -> Iterator[Blo
         yield Block(
             rule=Rule.ACCOUNT_LIMIT,
             detail=f"The carrier account has {load.account_calls} calls in progress (limit {load.account_limit}).",
+        )
+    elif load is not None and not load.leaves_kept_places:
+        yield Block(
+            rule=Rule.ACCOUNT_LIMIT,
+            detail=f"The carrier account has {load.account_calls} calls in progress (limit {load.account_limit}). The"
+            f" last places ({kept_places(load.account_limit)}) are kept for companies without a call in progress.",
         )
 
 

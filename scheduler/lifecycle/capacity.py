@@ -39,6 +39,8 @@ class Pace:
     per_second: float
     room: int
     """How many more calls may be in progress."""
+    calls: int = 0
+    """The calls of a company that are in progress. Only known for companies."""
 
     @property
     def last_start_at(self) -> datetime:
@@ -57,7 +59,24 @@ class Pace:
     def taken(self, send_at: datetime) -> "Pace":
         """Return the pace after a call that starts at `send_at`."""
         step = timedelta(seconds=1 / self.per_second)
-        return replace(self, next_slot_at=send_at + step, room=self.room - 1)
+        return replace(self, next_slot_at=send_at + step, room=self.room - 1, calls=self.calls + 1)
+
+
+KEPT_SHARE = 10
+"""One place of so many is kept for companies without a call in progress."""
+
+
+def kept_places(max_calls: int) -> int:
+    """Return how many of the account's places only companies without a call in progress may take. At least one.
+
+    An account with a single place still calls: while that place is free, no company has a call in progress.
+    """
+    return max(1, max_calls // KEPT_SHARE)
+
+
+def leaves_kept_places(calls: int, room: int, kept: int) -> bool:
+    """Return True if a company with so many `calls` may take a place while the account has `room` for more calls."""
+    return calls == 0 or room > kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +102,14 @@ def allot(
     companies: Mapping[UUID, Pace],
     now: datetime,
     within: timedelta,
+    kept: int = 0,
 ) -> Allotment:
     """Assign places to (attempt, company) pairs. Each starts before `now + within`.
 
     Each place of the account goes to the company that may start a call then, and whose last call started longest ago:
     to the first of its attempts. A claim of a single place would otherwise always serve the company that is due
-    earliest. No place waits for the next slot of a slower company.
+    earliest. No place waits for the next slot of a slower company. The last `kept` places of the account's room go to
+    companies without a call in progress.
     """
     places: list[Place] = []
     account = account.of_this_clock(now)
@@ -99,6 +120,10 @@ def allot(
         (company_id := waiting.next(max(now, account.next_slot_at))) is not None
         and account.room > 0  # guard: account_room
     ):
+        if not leaves_kept_places(paces[company_id].calls, account.room, kept):  # guard: kept_places
+            waiting.take()
+            paces[company_id] = replace(paces[company_id], room=0)  # until a call of the account ends
+            continue
         send_at = max(
             now,
             account.next_slot_at,  # guard: account_pace

@@ -11,6 +11,7 @@ from scheduler.domain.attempt import AttemptState
 from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.breaker import PERMISSIONS
+from scheduler.lifecycle.capacity import KEPT_SHARE
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
@@ -82,12 +83,14 @@ DUE_BY_RULE, _TOTALS = f"""
                    WHEN k.down_until IS NOT NULL THEN '{Rule.CARRIER_DOWN}'
                END AS stops,
                CASE
-                   WHEN k.max_calls <= (
-                       SELECT count(*) FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id
-                   ) THEN '{Rule.ACCOUNT_LIMIT}'
+                   WHEN k.max_calls <= n.calls THEN '{Rule.ACCOUNT_LIMIT}'
                    WHEN k.next_slot_at >= :soon AND k.next_slot_at <= :impossible THEN '{PACE}'
-               END AS limits
+               END AS limits,
+               k.max_calls - n.calls <= greatest(1, k.max_calls / {KEPT_SHARE}) AS keeps_places
         FROM carrier_accounts k
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS calls FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id
+        ) n
         ORDER BY greatest(k.updated_at, CASE WHEN k.next_slot_at < :impossible THEN k.next_slot_at END) DESC
         LIMIT 1
     ), calling AS (
@@ -128,6 +131,8 @@ DUE_BY_RULE, _TOTALS = f"""
                    WHEN a.expires_at <= :now THEN '{Rule.EXPIRED}'
                    WHEN waits.busy THEN '{Rule.NUMBER_BUSY}'
                    WHEN c.concurrent_calls <= coalesce(calling.in_progress, 0) THEN '{Rule.COMPANY_LIMIT}'
+                   -- The last places are kept for companies without a call.
+                   WHEN (SELECT keeps_places FROM account) AND calling.in_progress > 0 THEN '{Rule.ACCOUNT_LIMIT}'
                    WHEN (SELECT limits FROM account) IS NOT NULL THEN (SELECT limits FROM account)
                    WHEN c.next_slot_at >= :soon AND c.next_slot_at <= :impossible THEN '{PACE}'
                END AS rule,

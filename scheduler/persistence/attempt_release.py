@@ -11,6 +11,7 @@ from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN
 from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store, is_set
 from scheduler.persistence.tables import attempts
 
@@ -22,6 +23,8 @@ class Outstanding:
     all: int
     early: int
     """Those of them that are not due yet."""
+    calls: int = 0
+    """The calls in progress of the account."""
 
 
 class AttemptRelease(Store):
@@ -33,6 +36,7 @@ class AttemptRelease(Store):
         account_id: int | None = None,
         *,
         first: int = 0,
+        places: int | None = None,
         on_trial: bool = False,
         early: int = 0,
         due_by: datetime | None = None,
@@ -47,6 +51,7 @@ class AttemptRelease(Store):
         start, so that a company with thousands of attempts or a slow pace does not delay another one. A company's
         manual calls (invokes) go first within its own turn only, so that they do not delay other companies' retries.
         `first`: among them is the first attempt of each company without a released one, for up to so many companies.
+        `places`: up to so many for companies with a call in progress or a released attempt. None: up to `limit`.
         `on_trial`: if the last trial could not be claimed, the next one is another company's, because nothing else is
         tried while a trial is released.
         """
@@ -65,6 +70,7 @@ class AttemptRelease(Store):
                 "latest_slot": bounds.latest_slot(now, 1.0) - timedelta(seconds=1),
                 "limit": limit,
                 "first": first,
+                "places": limit if places is None else places,
                 "span_s": (until - now).total_seconds(),
             },
         ).all()
@@ -84,10 +90,10 @@ class AttemptRelease(Store):
         )
         return rows.first() is not None
 
-    def released(self, now: datetime) -> Outstanding:
+    def released(self, now: datetime, account_id: int) -> Outstanding:
         """Count the attempts that are released and not yet claimed. A release from the future is not counted."""
-        row = self._connection.execute(_COUNT_RELEASED, {"now": now, "latest": bounds.latest_release(now)}).one()
-        return Outstanding(all=row.calls, early=row.early)
+        values = {"now": now, "latest": bounds.latest_release(now), "account_id": account_id}
+        return from_row(Outstanding, self._connection.execute(_COUNT_RELEASED, values).one())
 
     def next_due(self, after: datetime) -> datetime | None:
         """Return the instant at which the next pending attempt that is not released becomes due."""
@@ -107,6 +113,7 @@ _RELEASE = text(f"""
     ), turns AS (
         SELECT due.id, due.due_at, due.due_at > :now AS early, room.early AS room_for_early, due.released_until,
             coalesce(released.due, 0) = 0 AS none_released,
+            coalesce(released.due, 0) = 0 AND coalesce(calling.calls, 0) = 0 AS has_no_call,
             row_number() OVER (PARTITION BY c.id ORDER BY due.due_at > :now, due.manual DESC, due.due_at) AS turn
         FROM companies c
         LEFT JOIN calling ON calling.company_id = c.id
@@ -154,16 +161,26 @@ _RELEASE = text(f"""
           -- A later slot was taken on a wrong clock, see `capacity.Pace.of_this_clock`.
           AND (c.next_slot_at < :soon
                OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
-    ), due_now AS (
-        SELECT id FROM turns
+    ), ranked AS (
+        SELECT *, row_number() OVER (
+            PARTITION BY turn = 1 AND has_no_call
+            ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
+        ) AS rank
+        FROM turns
         WHERE NOT early
+    ), due_now AS (
+        SELECT id FROM ranked
+        WHERE (turn = 1 AND has_no_call) OR rank <= :places  -- guard: release_kept_places
         ORDER BY turn, CASE WHEN CAST(:on_trial AS boolean) THEN released_until END NULLS FIRST, due_at
         LIMIT :limit
     ), first_of_companies AS (
-        SELECT id FROM turns WHERE NOT early AND turn = 1 AND none_released ORDER BY due_at LIMIT :first
+        SELECT id FROM turns
+        WHERE NOT early AND turn = 1 AND none_released AND (has_no_call OR :places > 0)
+        ORDER BY due_at
+        LIMIT :first
     ), due_soon AS (
         SELECT id FROM turns
-        WHERE early AND turn <= room_for_early
+        WHERE early AND turn <= room_for_early AND (has_no_call OR :places > 0)
         ORDER BY turn, due_at
         LIMIT least(:early, :limit - (SELECT count(*) FROM due_now))
     )
@@ -186,7 +203,9 @@ _RELEASE = text(f"""
 
 
 _COUNT_RELEASED = text("""
-    SELECT count(*) AS calls, count(*) FILTER (WHERE due_at > :now) AS early FROM attempts
+    SELECT count(*) AS "all", count(*) FILTER (WHERE due_at > :now) AS early,
+           (SELECT count(*) FROM attempts WHERE state = 'IN_PROGRESS' AND account_id = :account_id) AS calls
+    FROM attempts
     WHERE state = 'PENDING' AND released_until IS NOT NULL AND released_until > :now
       AND released_until <= :latest  -- guard: release_of_account
 """)

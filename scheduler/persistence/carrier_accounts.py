@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, case, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from scheduler.domain.attempt import AttemptState, Phase
+from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.backoffs import Backoffs
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.backoffs import CarrierBackoffs
@@ -149,6 +150,12 @@ class CarrierAccounts(Store):
     def lock(self, account_id: int) -> CarrierAccount:
         """Lock the account: no other claim gets a slot of it until we commit."""
         return self.with_backoffs(self.lock_without_backoffs(account_id))
+
+    def highest_limits(self) -> CallLimits | None:
+        """Return the highest limits of the accounts. None before a worker has stored one."""
+        query = select(func.max(carrier_accounts.c.max_calls), func.max(carrier_accounts.c.calls_per_second))
+        places, pace = self._connection.execute(query).one()
+        return None if places is None else CallLimits(concurrent_calls=places, calls_per_second=float(pace))
 
     def lock_without_backoffs(self, account_id: int) -> CarrierAccount:
         """Lock the account. Its back-offs are not read."""

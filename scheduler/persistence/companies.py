@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, any_, bindparam, func, insert, select, text, update
 
-from scheduler.domain.company import Company, CompanySettings
+from scheduler.domain.company import CallLimits, Company, CompanySettings, LimitCeiling
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
@@ -181,6 +181,25 @@ class Companies(Store):
         # Read in a second statement: the first one would see the owner as of before its wait.
         return self.get(company_id)
 
+    def limits_of(self, company_id: UUID) -> tuple[CallLimits, LimitCeiling]:
+        """Return the limits of a company that exists, and its own ceiling."""
+        columns = (companies.c[name] for name in (*_LIMITS, *_CEILING))
+        row = self._connection.execute(select(*columns).where(companies.c.id == company_id)).one()
+        places, pace = row.concurrent_calls_ceiling, row.calls_per_second_ceiling
+        return (
+            CallLimits(concurrent_calls=row.concurrent_calls, calls_per_second=float(row.calls_per_second)),
+            LimitCeiling(concurrent_calls=places, calls_per_second=None if pace is None else float(pace)),
+        )
+
+    def limit(self, company_id: UUID, ceiling: LimitCeiling, limits: CallLimits, now: datetime) -> None:
+        """Write the ceiling and the limits of a company that the caller has locked."""
+        ceilings = {f"{name}_ceiling": value for name, value in as_columns(ceiling).items()}
+        self._connection.execute(
+            update(companies)
+            .where(companies.c.id == company_id)
+            .values(**ceilings, **as_columns(limits), updated_at=now)
+        )
+
     def lock_row(self, company_id: UUID) -> bool:
         """Lock the company like `lock`, without reading it: operators may not read all of it. False: it is deleted."""
         query = select(companies.c.id).where(companies.c.id == company_id, companies.c.deleted_at.is_(None))
@@ -264,6 +283,10 @@ def _reached(kind: KeyKind, own_company_id: object, ats_principal_id: object) ->
     if kind is KeyKind.REGULAR:
         return companies.c.id == own_company_id
     return companies.c.ats_principal_id == ats_principal_id
+
+
+_LIMITS = ("concurrent_calls", "calls_per_second")
+_CEILING = tuple(f"{name}_ceiling" for name in _LIMITS)
 
 
 def _changeable(company: Company) -> dict[str, object]:

@@ -74,6 +74,9 @@ companies = Table(
     # Locked and checked by the claim. Pause and DELETE write the same row, so neither can happen during a claim.
     Column("calls_per_second", Numeric(8, 3), nullable=False),
     Column("concurrent_calls", Integer, nullable=False),
+    # The highest limits that the company may set, by operators. NULL: those of the carrier account.
+    Column("calls_per_second_ceiling", Numeric(8, 3)),
+    Column("concurrent_calls_ceiling", Integer),
     Column("next_slot_at", _INSTANT, nullable=False),
     Column("paused_at", _INSTANT),
     Column("pause_reason", Text),
@@ -81,6 +84,10 @@ companies = Table(
     Column("deleted_at", _INSTANT),
     *_timestamps(),
     CheckConstraint("calls_per_second > 0 AND concurrent_calls >= 0", name="limits_are_positive"),
+    CheckConstraint(
+        "concurrent_calls <= concurrent_calls_ceiling AND calls_per_second <= calls_per_second_ceiling",
+        name="limits_within_the_ceiling",
+    ),
     CheckConstraint("(paused_at IS NULL) = (pause_reason IS NULL)", name="a_pause_has_a_reason"),
     CheckConstraint("billing_system IN ('minutes', 'credits')", name="billing_system"),
     Index(None, "ats_principal_id", "created_at", "id"),

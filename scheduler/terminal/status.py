@@ -175,7 +175,9 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
         return {_THEIR_TIME: company.waiting, "the end of the pause": company.due}
     if down:
         return {_THEIR_TIME: company.waiting, "the carrier": company.due}
-    full = company.in_progress >= company.concurrent_calls or any(each.is_full for each in carriers)
+    full = company.in_progress >= company.concurrent_calls or any(
+        each.is_full_for(company.in_progress) for each in carriers
+    )
     return {
         _THEIR_TIME: company.waiting,
         "a command": company.for_commands,

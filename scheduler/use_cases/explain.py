@@ -28,6 +28,7 @@ from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle import blocks, decisions, scheduling
 from scheduler.lifecycle.blocks import Load
+from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.persistence.last_looks import LastLookRow
@@ -124,6 +125,11 @@ class Carrier:
     @property
     def is_full(self) -> bool:
         return self.in_progress >= self.max_calls
+
+    def is_full_for(self, calls: int) -> bool:
+        """Return True if a company with so many calls gets no place: the last ones are kept for other companies."""
+        free = self.max_calls - self.in_progress
+        return free <= 0 or not leaves_kept_places(calls, free, kept_places(self.max_calls))
 
     @property
     def is_down(self) -> bool:
@@ -229,7 +235,8 @@ class Explain:
                 company_calls=stores.attempt_counts.calls_of_company(attempt.company_id),
                 company_limit=row.settings.limits.concurrent_calls,
                 account_calls=account_calls,
-                account_limit=row.max_calls if row.max_calls is not None else account_calls + 1,
+                # Without an account no place is missing: the company may take the ones that are kept, too.
+                account_limit=row.max_calls if row.max_calls is not None else 2 * account_calls + 10,
             )
             situation = replace(situation, load=load)
             blocking = blocks.blocks(situation, now, self._policy)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle.capacity import kept_places
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.logs import log
 from scheduler.persistence.carrier_accounts import CarrierAccount
@@ -94,15 +95,18 @@ class Release:
         # While the breaker is half-open one call is tried, and the others stay unreleased.
         on_trial = account.breaker.is_on_trial
         startable = 1 if on_trial else int(account.calls_per_second * RELEASE_SPAN.total_seconds()) or 1
-        released = stores.attempt_release.released(now)
+        released = stores.attempt_release.released(now, account.id)
+        free = account.max_calls - released.calls - released.all
         room = startable - released.all
+        room = min(room, free)  # guard: release_places
         if on_trial:
             room -= stores.carrier_accounts.calls_being_placed(account.id)
         if room <= 0:
             return {}, False
+        places = max(0, free - kept_places(account.max_calls))
         until = now + RELEASE_SPAN
         if on_trial:
-            tried = stores.attempt_release.release(now, until, 1, account.id, on_trial=True)
+            tried = stores.attempt_release.release(now, until, 1, account.id, places=places, on_trial=True)
             # Every due call may wait for a scope that is half-open too.
             return tried or _due(stores.backoffs.release_trials(account.id, now, until, 1), now), False
         tried = {}
@@ -116,7 +120,7 @@ class Release:
         # At most the calls of `ahead`. Otherwise early attempts would fill the room that a call due at once needs.
         early = max(0, int(account.calls_per_second * ahead.total_seconds()) - released.early)
         found = stores.attempt_release.release(
-            now, until, limit, account.id, first=first, early=early, due_by=now + ahead
+            now, until, limit, account.id, first=first, places=places, early=early, due_by=now + ahead
         )
         return tried | found, bool(found) and len(found) >= limit
 

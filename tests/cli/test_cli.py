@@ -682,6 +682,19 @@ def test_pause_all_is_refused_before_a_worker_has_started(duecall: Duecall, seed
     assert "No worker has started" in said.told
 
 
+# ---- limits
+
+
+def test_companies_limit_lowers_the_limits(duecall: Duecall, tenant: Tenant) -> None:
+    found = duecall(f"companies limit {tenant.company_id} --concurrent-calls 7 --json --reason 'a small contract'").data
+    assert found["ceiling"] == {"concurrentCalls": 7, "callsPerSecond": None}
+    assert found["limits"]["concurrentCalls"] == 7
+    dropped = duecall(f"companies limit {tenant.company_id} --default --json").data
+    assert dropped == {**found, "ceiling": {"concurrentCalls": None, "callsPerSecond": None}}
+    assert "as the account" in duecall(f"companies limit {tenant.company_id} --calls-per-second 0.5").err
+    assert duecall(f"companies limit {tenant.company_id}").code == 2
+
+
 # ---- billing
 
 

@@ -1,6 +1,6 @@
 """Calls that may start now, by pace and room. No company waits behind another company that is full."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import UUID
@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.lifecycle.capacity import Allotment, Pace, RecordSize, SendRate, allot, in_step, in_turns, look_waits
+from scheduler.lifecycle.capacity import (
+    Allotment,
+    Pace,
+    RecordSize,
+    SendRate,
+    allot,
+    in_step,
+    in_turns,
+    kept_places,
+    look_waits,
+)
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, LOOK_TO_SEND, LOOKS_TOGETHER, RECORD_SPAN
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
@@ -71,6 +81,21 @@ def test_room_is_not_overdrawn() -> None:
     assert placed(given_places(attempts(A, B, A), account=a_pace(room=2))) == [0, 1]
     assert placed(given_places(attempts(A, B), account=a_pace(room=0))) == []
     assert placed(given_places(attempts(A, B), account=a_pace(room=-1))) == []
+
+
+def test_kept_places_go_to_companies_without_a_call() -> None:
+    """A has a call, so the last two places of four are not for A. B has no call and gets one."""
+    companies = {A: replace(a_pace(), calls=1), B: a_pace()}
+    allotment = allot(attempts(A, A, A, B, B), a_pace(room=4), companies, NOW, A_SECOND, kept=2)
+    assert placed(allotment) == [0, 3]
+    assert allotment.companies[A].room == 0
+    assert allotment.try_again_at is None
+
+
+def test_single_place_is_kept_for_the_company_that_calls() -> None:
+    assert kept_places(1) == 1
+    assert placed(allot(attempts(A, A), a_pace(room=1), {A: a_pace()}, NOW, A_SECOND, kept=kept_places(1))) == [0]
+    assert [kept_places(each) for each in (0, 2, 9, 10, 50, 1000)] == [1, 1, 1, 1, 5, 100]
 
 
 def test_only_an_end_makes_room() -> None:

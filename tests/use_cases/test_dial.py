@@ -390,13 +390,54 @@ def test_waiting_attempts_come_with_a_time_to_try_again(tenant: Tenant, now: Tes
 @guards("account_room")
 def test_account_keeps_its_limit_of_concurrent_calls(tenant: Tenant) -> None:
     small = with_account(tenant, OTHER_ACCOUNT, max_calls=2)
-    attempts = [a_pending_attempt(small) for _ in range(3)]
+    attempts = [a_pending_attempt(limited(small)) for _ in range(3)]
     mine = claimed(small, *attempts)
     assert len(mine) == 2
     [left] = [each for each in attempts if each.id not in {one.id for one in mine}]
     assert not is_claimed(small, left)
     small.dial.record([(mine[0], NumberRefused(cause="A_TEST"))])
     assert is_claimed(small, left)
+
+
+@guards("kept_places")
+def test_last_places_are_kept_for_other_companies(tenant: Tenant) -> None:
+    """One company holds all places but the tenth that is kept, for as long as its calls last."""
+    small = with_account(tenant, OTHER_ACCOUNT, max_calls=10)
+    mine = claimed(small, *[a_pending_attempt(small) for _ in range(10)])
+    assert len(mine) == 9
+    waiting, other = a_pending_attempt(small), a_pending_attempt(limited(small))
+    alone = small.dial.claim([waiting.id])
+    assert alone.claimed == ()
+    assert alone.full == {small.company_id}, "it waits in memory, and takes no turn of others"
+    assert [each.attempt.id for each in small.dial.claim([waiting.id, other.id]).claimed] == [other.id]
+
+
+def test_kept_place_takes_one_call_of_a_company(tenant: Tenant) -> None:
+    small = with_account(tenant, OTHER_ACCOUNT, max_calls=3)
+    claimed(small, *[a_pending_attempt(small) for _ in range(2)])
+    other = limited(small)
+    assert len(claimed(small, *[a_pending_attempt(other) for _ in range(2)])) == 1
+
+
+def test_account_with_a_single_place_still_calls(tenant: Tenant) -> None:
+    single = with_account(tenant, OTHER_ACCOUNT, max_calls=1)
+    attempts = [a_pending_attempt(single) for _ in range(2)]
+    [mine] = claimed(single, *attempts)
+    single.dial.record([(mine, NumberRefused(cause="A_TEST"))])
+    assert len(claimed(single, *attempts)) == 1
+
+
+def test_trial_is_made_by_a_company_with_calls(tenant: Tenant) -> None:
+    """While the breaker is half-open there is room for one call, and other places are free."""
+    half_open = with_account(tenant, OTHER_ACCOUNT, max_calls=10)
+    [mine] = claimed(half_open, a_pending_attempt(half_open))
+    half_open.dial.record([(mine, Accepted(call_sid=a_sid()))])
+    half_open.change(
+        "UPDATE carrier_accounts SET failures = 5, down_until = :at, answered_at = :at WHERE id = :id",
+        at=tenant.now(),
+        id=half_open.account_id,
+    )
+    assert len(claimed(half_open, a_pending_attempt(half_open))) == 1
 
 
 @guards("company_room")

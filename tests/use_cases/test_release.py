@@ -233,6 +233,37 @@ def test_full_company_takes_no_place_from_others(tenant: Tenant, release: Releas
     assert release.round(resends=False).released == 0
 
 
+@guards("release_places")
+def test_release_is_limited_to_the_free_places(tenant: Tenant, release: Release) -> None:
+    tenant.change("UPDATE carrier_accounts SET max_calls = 2")
+    for _ in range(3):
+        a_pending_attempt(another_company(tenant))
+    assert release.round(resends=False).released == 2
+    assert release.round(resends=False).released == 0, "both places are promised"
+
+
+@guards("release_kept_places")
+def test_release_leaves_the_kept_places_to_other_companies(
+    tenant: Tenant, release: Release, released: Released
+) -> None:
+    tenant.change("UPDATE carrier_accounts SET max_calls = 3")
+    a_claimed_attempt(tenant)
+    for _ in range(3):
+        a_pending_attempt(tenant, due_at=tenant.now() - timedelta(hours=1))
+    assert release.round(resends=False).released == 1, "one of two free places is kept"
+    assert release.round(resends=False).released == 0
+    other = a_pending_attempt(another_company(tenant))
+    assert released() == [other.id]
+
+
+@pytest.mark.parametrize("per_second", [0.5, 1.0])
+def test_account_with_a_single_place_releases(tenant: Tenant, release: Release, per_second: float) -> None:
+    tenant.change("UPDATE carrier_accounts SET max_calls = 1, calls_per_second = :pace", pace=per_second)
+    for _ in range(2):
+        a_pending_attempt(tenant)
+    assert release.round(resends=False).released == 1
+
+
 def test_company_with_a_later_turn_takes_no_place_from_others(
     tenant: Tenant, release: Release, released: Released, now: TestClock
 ) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.company import Company
-from scheduler.lifecycle.capacity import Allotment, Pace, allot
+from scheduler.lifecycle.capacity import Allotment, Pace, allot, kept_places
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.persistence.attempt_claims import ClaimFacts
 from scheduler.persistence.carrier_accounts import CarrierAccount
@@ -45,12 +45,20 @@ def allotment_of(
                 next_slot_at=next_slot_at,
                 per_second=company.settings.limits.calls_per_second,
                 room=company.settings.limits.concurrent_calls - facts.calls_by_company.get(company_id, 0),
+                calls=facts.calls_by_company.get(company_id, 0),
             )
             for company_id, (company, next_slot_at) in companies.items()
         },
         now,
         SEND_SPAN,
+        _kept(account, facts, room),
     )
+
+
+def _kept(account: CarrierAccount, facts: ClaimFacts, room: int) -> int:
+    """Return how many calls of `room` are kept for companies without one. A trial leaves the other places free."""
+    free = account.max_calls - facts.calls
+    return max(0, kept_places(account.max_calls) - (free - room))
 
 
 def room_of(account: CarrierAccount, facts: ClaimFacts) -> int:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from scheduler.domain.actor import of_key
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany
+from scheduler.domain.company import CallLimits, Company, CompanySettings, LimitCeiling, NewCompany
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, InsufficientPermissions
@@ -17,6 +17,7 @@ from scheduler.ids import new_id
 from scheduler.lifecycle import partner_events
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from scheduler.rules.limit_ceilings import check_limits
 from scheduler.rules.resource_changes import changed
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, the_company
@@ -58,6 +59,7 @@ class Companies:
 
         def write(stores: Stores, _: None, now: datetime) -> Company:
             nonlocal invites
+            _check_limits(stores, new.settings.limits, CallLimits(), LimitCeiling())
             company = add_company(stores, new, sent.principal.id, now)
             if self._caller_id is not None:
                 stores.phone_numbers.add(new_id(now), company.id, self._caller_id, now)
@@ -77,7 +79,7 @@ class Companies:
         """Change a company. Its pending attempts are rescheduled if the changes may affect their times.
 
         Each named part of `settings` is replaced as a whole. `owner_email` names an owner, and None removes the owner.
-        Refused: InvalidTimezone, MetadataTooLarge.
+        Refused: InvalidTimezone, MetadataTooLarge, InvalidFields (a limit above the ceiling).
         """
         rings = invites = False
 
@@ -88,10 +90,11 @@ class Companies:
             others = {name: value for name, value in changes.items() if name not in {"settings", "owner_email"}}
             settings = _normalised(replace(before.settings, **changes.get("settings", {})))
             after = replace(changed(before, others), settings=settings, updated_at=now)
-            stores.companies.save(after)
             limits = before.settings.limits, settings.limits
             if limits[0] != limits[1]:
+                _check_limits(stores, settings.limits, *stores.companies.limits_of(company_id))
                 _audit(stores, sent, Verb.CHANGE_LIMITS, company_id, now, limits)
+            stores.companies.save(after)
             rings = _CALL_RULES(before.settings) != _CALL_RULES(settings)
             if rings:
                 stores.reresolutions.ask(company_id, None, now)
@@ -120,6 +123,11 @@ class Companies:
         written = self._writes.once(sent, _company_even_if_deleted(sent.principal, company_id), write)
         self._hints.send(tasks.ERASE, [company_id])
         return written
+
+
+def _check_limits(stores: Stores, wanted: CallLimits, before: CallLimits, ceiling: LimitCeiling) -> None:
+    """Raise InvalidFields for limits above the ceiling. Without one the limits of the carrier account apply."""
+    check_limits(wanted, before, ceiling.or_of(stores.carrier_accounts.highest_limits()))
 
 
 def _audit(
