@@ -14,7 +14,7 @@ from twilio.request_validator import RequestValidator
 
 from scheduler.carriers.interface import NotACallback
 from scheduler.carriers.twilio import callback_path
-from scheduler.domain.attempt import Attempt, AttemptState, Phase, Progressed, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, NeverDialled, Phase, Progressed, Reason
 from scheduler.domain.call import Accepted, AnsweredBy, CallProgress, NeverTaken
 from scheduler.domain.interview import InterviewStatus
 from scheduler.use_cases.hear import Hear
@@ -401,6 +401,26 @@ def test_news_for_a_call_not_placed_pauses_the_company(tenant: Tenant, apply_cal
     pending = tenant.attempt(mine.id)
     assert apply_callbacks(mine, a_form(a_sid(), "ringing")) == pending
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("ringing", "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"),
+        ("in-progress", "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"),
+        ("busy", "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"),
+        ("queued", None),
+        ("canceled", None),
+    ],
+)
+def test_call_proven_never_dialled_raises_an_alarm_if_it_rings(
+    tenant: Tenant, apply_callbacks: ApplyCallbacks, status: str, reason: str | None
+) -> None:
+    mine = a_placed_attempt(tenant)
+    assert mine.call_sid is not None
+    pending = tenant.take(mine, NeverDialled(due_at=tenant.now() + timedelta(hours=1), call_sid=mine.call_sid))
+    assert apply_callbacks(mine, a_form(mine.call_sid, status)) == pending
+    assert pause_reason(tenant) == reason
 
 
 def test_second_alarm_keeps_the_first_pause_reason(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:

@@ -331,6 +331,14 @@ def test_late_proof_of_a_failure_is_not_retried_automatically(retrying: Tenant) 
     assert retrying.interview_status(unknown) is InterviewStatus.FAILED
 
 
+def test_late_proof_beside_an_invoke_makes_no_retry(retrying: Tenant) -> None:
+    """The interview goes on by the invoke, so only the earlier end of the attempt forbids the retry."""
+    unknown = an_attempt_of_unknown_outcome(retrying)
+    retrying.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    proven(retrying, unknown, Reason.BUSY)
+    assert states(retrying, unknown) == [(AttemptState.FAILED, Reason.BUSY)]
+
+
 @guards("late_line")
 def test_late_call_to_a_number_being_called_raises_an_alarm(tenant: Tenant, now: TestClock) -> None:
     number = a_number()

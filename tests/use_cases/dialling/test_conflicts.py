@@ -13,10 +13,11 @@ import pytest
 from sqlalchemy import event
 from structlog.testing import capture_logs
 
+from scheduler.carriers.interface import Gate
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import AttemptState, Phase
-from scheduler.domain.call import Accepted, CarrierAnswer, NeverTaken
+from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.domain.command import Command
 from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.breaker import BACK_OFF
@@ -167,6 +168,31 @@ def test_full_company_is_retried_though_another_is_slow(tenant: Tenant, carrier:
     [retried] = dialler._hand.next(monotonic() + 1.0, 10)
     assert retried in claims.waiting
     assert tenant.attempt(retried).company_id == full.company_id
+
+
+# ---- a carrier in doubt
+
+
+@pytest.mark.parametrize("in_doubt", [True, False])
+def test_claimed_call_is_sent_unless_the_carrier_is_in_doubt(
+    tenant: Tenant, carrier: SimulatedCarrier, in_doubt: bool
+) -> None:
+    """It was claimed, and has looked, before an answer arrived that will open the breaker."""
+    sent: list[CallOrder] = []
+
+    class Recording(TwilioCallPlacer):
+        async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
+            sent.append(order)
+            return Accepted(call_sid=a_sid())
+
+    line = Recording(carrier.account(), tenant.policy)
+    dialler = Dialler(tenant.dial, line, tenant.policy, tenant.now)
+    [claim] = tenant.dial.claim([a_pending_attempt(tenant).id]).claimed
+    if in_doubt:
+        dialler._unrecorded_failures.add(claim.attempt.id)
+    answer = dialler._loop.run_until_complete(dialler._dial_once(claim))
+    dialler._loop.close()
+    assert (answer == Withheld(cause="CARRIER_IN_DOUBT"), len(sent)) == ((True, 0) if in_doubt else (False, 1))
 
 
 # ---- a dial loop that ends

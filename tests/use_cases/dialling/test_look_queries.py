@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
+import psycopg
 import pytest
 
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.errors import DatabaseAway
@@ -17,6 +20,7 @@ from scheduler.use_cases.dialling.look_queries import LookQueries
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt
 from tests.support.statements import statements_of
+from tests.use_cases.conftest import wait_for_a_lock
 from tests.verification.nights.bulk_attempts import bulk_attempts
 
 
@@ -107,6 +111,21 @@ async def test_failed_query_permits_none_of_its_calls(tenant: Tenant) -> None:
 
 
 # ---- the query
+
+
+def test_age_of_a_look_counts_from_before_its_query(tenant: Tenant, now: TestClock, postgres_url: str) -> None:
+    """While the query waits, what it will read may already be old: the age must not begin with the answer."""
+    mine = a_claimed_attempt(tenant)
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(postgres_url) as other:
+        other.execute("LOCK TABLE companies IN ACCESS EXCLUSIVE MODE")
+        looking = pool.submit(tenant.dial.look_all, [mine])
+        wait_for_a_lock(tenant)
+        waiting, waiting_at = monotonic(), now()
+        now.move(timedelta(seconds=1))
+        other.rollback()
+        facts = looking.result(timeout=30)
+    assert facts.looked <= waiting
+    assert facts.looked_at <= waiting_at
 
 
 @pytest.mark.parametrize("number", [1, 10, AT_MOST_A_TRANSACTION])
