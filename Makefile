@@ -55,7 +55,7 @@ model: $(VENV)/dev ## check the dial protocol in every order of its steps; needs
 
 debian: ## install the Debian packages that some tests need, as root; CI has them
 	apt-get -qq update
-	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus chromium > /dev/null
+	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus chromium pgbouncer redis-server > /dev/null
 	command -v npm > /dev/null || apt-get install --yes -qq --no-install-recommends nodejs npm > /dev/null
 
 proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine, bursts, batches and plans

@@ -28,7 +28,7 @@ from scheduler.domain.company import CallLimits, Company, CompanySettings, Retry
 from scheduler.hashing import Hasher
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.valkey import EmbeddedValkey
-from scheduler.persistence import schema
+from scheduler.persistence import schema, sessions
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process
 from tests.support.builders import RecordingHints, Tenant, a_tenant
@@ -257,6 +257,7 @@ def database(postgres_url: str, the_database: Database) -> Iterator[Database]:
         connection = each.driver_connection
         assert isinstance(connection, psycopg.Connection)
         connection.execute(_AS_NEW)
+        sessions.check(connection)
         each.close()
 
 

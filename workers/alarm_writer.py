@@ -8,7 +8,7 @@ from typing import Protocol
 from scheduler.clock import monotonic
 from scheduler.domain.alarm import AlarmKey, key_of
 from scheduler.logs import log, watch_alarms
-from scheduler.persistence.errors import DatabaseAway, WrongRole
+from scheduler.persistence.errors import DatabaseAway, WrongDatabase
 from scheduler.use_cases.operations.alarms import Seen
 
 _log = log(__name__)
@@ -92,7 +92,7 @@ class AlarmWriter:
         try:
             self._store.store(seen)
             is_stored = True
-        except (DatabaseAway, WrongRole):
+        except (DatabaseAway, WrongDatabase):
             return False
         finally:
             if not is_stored:

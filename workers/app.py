@@ -10,7 +10,7 @@ from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
-from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongRole
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongDatabase
 from scheduler.settings import Settings, WrongSettings, settings
 from scheduler.use_cases.shared.hints import QUEUES
 
@@ -35,7 +35,7 @@ def starting() -> Iterator[None]:
     """
     try:
         yield
-    except (ClockWrong, WrongRole, WrongSettings) as error:
+    except (ClockWrong, WrongDatabase, WrongSettings) as error:
         raise SystemExit(str(error)) from None
     except DatabaseAway as away:
         raise SystemExit(f"the database cannot be reached: {away}") from None

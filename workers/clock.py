@@ -12,6 +12,7 @@ from scheduler import assembly
 from scheduler.clock import monotonic
 from scheduler.lifecycle.policy import RELEASE_AHEAD
 from scheduler.logs import log
+from scheduler.persistence import sessions
 from scheduler.persistence.bounded_connection import BoundedConnection
 from scheduler.persistence.database import FINDS_OUT
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
@@ -58,6 +59,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._hints.start()
         self._presence = Presence(chosen.redis)
         with starting():
+            sessions.refuse_transaction_pooler(chosen.database("listen"), "DATABASE_LISTEN_URL")
             self._release = assembly.release(chosen, self._hints)
         self._alarms = AlarmWriter(assembly.alarm_store(chosen, "worker"))
         self._alarms.start()

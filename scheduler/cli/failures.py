@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from scheduler.cli.output import WRONG_USAGE
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.local.errors import CannotRun, ServerUnavailable
-from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongRole
+from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongDatabase
 from scheduler.settings import MissingSetting, WrongSettings
 
 
@@ -22,7 +22,7 @@ def failure_of(error: Exception) -> Failure | None:
             return Failure(line=f"The database cannot be reached: {error}")
         case SchemaNotMade():
             return Failure(line=f"The database cannot be upgraded to this version's schema: {error}")
-        case WrongRole() | MissingSetting() | ServerUnavailable() | CannotRun() | SchemaDrift() | NoLogin():
+        case WrongDatabase() | MissingSetting() | ServerUnavailable() | CannotRun() | SchemaDrift() | NoLogin():
             return Failure(line=str(error))
         case WrongSettings():
             return Failure(line=str(error), code=WRONG_USAGE)

@@ -3,7 +3,7 @@
 The server's `statement_timeout` and TCP's limits do not apply when a proxy confirms bytes and never answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -51,20 +51,15 @@ class BoundedConnection(psycopg.Connection[Any]):
 _NO_ANSWER = "the database did not answer in time; the connection is closed"
 
 
-def connect(
+def _connect(
     _dialect: Dialect, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> DBAPIConnection:
     """Open a connection. `connect_timeout` limits all of it, with the answers to its authentication."""
     return BoundedConnection.connect(*arguments, **options)  # type: ignore[return-value]
 
 
-def make_engine(
-    url: str,
-    *,
-    connects: Callable[..., DBAPIConnection] = connect,
-    **options: Any,  # noqa: ANN401 - as SQLAlchemy takes them
-) -> Engine:
-    """Return an engine whose connections have a deadline on our side. `connects` must open such a connection."""
+def make_engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 - as SQLAlchemy takes them
+    """Return an engine whose connections have a deadline on our side."""
     engine = create_engine(url, hide_parameters=True, **options)
-    event.listen(engine, "do_connect", connects)
+    event.listen(engine, "do_connect", _connect)
     return engine

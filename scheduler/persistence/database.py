@@ -19,8 +19,8 @@ from scheduler.clock import Now, machine_now, monotonic
 from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
-from scheduler.persistence import roles
-from scheduler.persistence.bounded_connection import STATEMENT_S, connect, make_engine
+from scheduler.persistence import roles, sessions
+from scheduler.persistence.bounded_connection import STATEMENT_S, make_engine
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.connection import begin
 from scheduler.persistence.errors import (
@@ -75,7 +75,8 @@ class Database:
     connection is closed (`bounded_connection`). Errors never quote values.
 
     `bound` True: the role must be bound to its principal's rows. False: it must see all rows, because a role that sees
-    none would do nothing without an error. None: any role. With another role every method raises WrongRole.
+    none would do nothing without an error. None: any role. With another role every method raises WrongRole, and
+    WrongDatabase through a pooler without these limits, or with a server that is too old.
     `operates` True: every connection runs as `duecall_operator`, which can read no personal data.
     """
 
@@ -96,24 +97,16 @@ class Database:
         self._max_connections = pool_size + _MAX_OVERFLOW
         self._engine = make_engine(
             with_driver(url),
-            connects=roles.connect_as_operator if operates else connect,
             # We send BEGIN ourselves, in one message with the query for the time.
             isolation_level="AUTOCOMMIT",
             # No `pool_pre_ping`: it costs a round trip each time. `_begun` and `statement` replace closed connections.
             pool_size=pool_size,
             max_overflow=_MAX_OVERFLOW,
             pool_timeout=3,
-            connect_args={
-                **FINDS_OUT,
-                "application_name": "duecall",
-                "options": "-c statement_timeout=5000 -c lock_timeout=2000"
-                " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC"
-                + (f" -c role={roles.OPERATOR}" if operates else ""),
-            },
+            connect_args={**FINDS_OUT, "application_name": "duecall"},
         )
-        if operates:
-            roles.require_operator(self._engine)
-        elif bound is not None:
+        sessions.check_each(self._engine, operates=operates)
+        if bound is not None and not operates:
             roles.require_bound(self._engine, bound=bound)
 
     @contextmanager
@@ -406,10 +399,12 @@ def _milliseconds(usual_s: float, left_s: float | None) -> str:
 
 
 def _is_lost(error: BaseException | None) -> bool:
-    """Return True if the connection failed, False if the server rejected the statement."""
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
-    )
+    """Return True if the connection failed, False if the server rejected the statement.
+
+    A pooler that has lost the server reports it with a state of class 08.
+    """
+    state = _state_of(error) if isinstance(error, DBAPIError) else ""
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or (state or "08").startswith("08"))
 
 
 def reason_of(error: Exception) -> str:

@@ -37,7 +37,11 @@ class CommitInDoubt(DatabaseAway):
     """
 
 
-class WrongRole(Exception):
+class WrongDatabase(Exception):
+    """The database, its settings or the way to it do not fit this release. The message says what to do."""
+
+
+class WrongRole(WrongDatabase):
     """The database role does not fit this process. No statement was sent with it."""
 
 

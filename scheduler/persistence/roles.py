@@ -1,17 +1,9 @@
 """Roles of database connections: each process refuses a login with another role than its own."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import psycopg
 from sqlalchemy import Engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from scheduler.persistence import bounded_connection
 from scheduler.persistence.errors import WrongRole
-
-OPERATOR = "duecall_operator"
-"""The role of the operators' console: it reads all companies, in columns without personal data."""
 
 _ROLE = """
     SELECT r.rolname,
@@ -33,40 +25,6 @@ No row in a database without tables.
 def require_bound(engine: Engine, *, bound: bool) -> None:
     """Refuse each connection whose role is not bound to its principal's rows, or with `bound` False, one that is."""
     event.listen(engine, "connect", lambda connection, _: _refuse_wrong_role(connection, bound=bound))
-
-
-def require_operator(engine: Engine) -> None:
-    """Refuse each connection that does not run as OPERATOR. `connect_as_operator` has asked for that role."""
-    event.listen(engine, "connect", lambda connection, _: _refuse_non_operator(connection))
-
-
-def connect_as_operator(
-    dialect: Dialect, record: object, arguments: Sequence[Any], options: Mapping[str, Any]
-) -> DBAPIConnection:
-    """Open a connection whose options name OPERATOR. Raises WrongRole if its login may not run as it."""
-    try:
-        return bounded_connection.connect(dialect, record, arguments, options)
-    except psycopg.OperationalError as error:
-        if OPERATOR in str(error):
-            raise WrongRole(_NO_OPERATOR) from error
-        raise
-
-
-def _refuse_non_operator(connection: DBAPIConnection) -> None:
-    cursor = connection.cursor()
-    cursor.execute("SELECT current_user")
-    role = (cursor.fetchone() or ("no role",))[0]
-    cursor.close()
-    connection.rollback()
-    if role != OPERATOR:
-        connection.close()
-        raise WrongRole(f"The console's connection runs as {role} instead of {OPERATOR}. {_NO_OPERATOR}")
-
-
-_NO_OPERATOR = (
-    f"The console needs a login that may run as {OPERATOR}: set DATABASE_OPERATOR_URL and run `duecall db logins`, or"
-    f" CREATE ROLE console LOGIN PASSWORD '...' IN ROLE {OPERATOR}. `duecall db upgrade` creates the role."
-)
 
 
 def _refuse_wrong_role(connection: DBAPIConnection, *, bound: bool) -> None:

@@ -13,6 +13,7 @@ from psycopg import sql
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from scheduler.persistence import sessions
 from scheduler.persistence.bounded_connection import BoundedConnection, make_engine
 from scheduler.persistence.database import reason_of, with_driver
 from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade
@@ -25,8 +26,10 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 def upgrade(url: str) -> None:
     """Upgrade the database to this version's schema. Safe to run twice, and from several processes at once.
 
-    Raises DatabaseAway, and SchemaNotMade for a foreign database or a role that may not create tables.
+    Raises DatabaseAway, WrongDatabase for an old server or a transaction pooler, and SchemaNotMade for a foreign
+    database or a role that may not create tables.
     """
+    sessions.refuse_transaction_pooler(url, "DATABASE_OWNER_URL")
     try:
         with _connection(url) as connection:
             command.upgrade(_config(connection), "head")
@@ -77,6 +80,7 @@ def set_logins(url: str, logins: Logins) -> None:
         with _connection(url) as connection:
             for (login, password), group in chosen:
                 _set_login(connection, login, password, group)
+                _set_limits(connection, login, group)
             connection.commit()
     except OperationalError as error:
         raise DatabaseAway(reason_of(error)) from error
@@ -105,6 +109,17 @@ def _set_login(connection: Connection, login: str, password: str, group: str) ->
         connection.exec_driver_sql(
             sql.SQL(statement)
             .format(login=sql.Identifier(login), group=sql.Identifier(group), verifier=sql.Literal(verifier.decode()))
+            .as_string(),
+        )
+
+
+def _set_limits(connection: Connection, login: str, group: str) -> None:
+    """Make the limits of transactions, and the console's role, settings of the login: a pooler cannot remove them."""
+    wanted = {**sessions.LIMITS, "role": sessions.OPERATOR} if group == sessions.OPERATOR else sessions.LIMITS
+    for name, value in wanted.items():
+        connection.exec_driver_sql(
+            sql.SQL("ALTER ROLE {login} SET {name} = {value}")
+            .format(login=sql.Identifier(login), name=sql.Identifier(name), value=sql.Literal(value))
             .as_string(),
         )
 

@@ -72,9 +72,9 @@ POWERS = {
             "scheduler/persistence/schema.py",
         },
     ),
-    "a connection of one's own, with a deadline: to listen": (
+    "a connection of one's own, with a deadline: to listen, and to recognise a pooler": (
         r"BoundedConnection\.connect",
-        {"scheduler/persistence/bounded_connection.py", "workers/clock.py"},
+        {"scheduler/persistence/bounded_connection.py", "scheduler/persistence/sessions.py", "workers/clock.py"},
     ),
     "a connection without a deadline for statements, to see whether a server is up": (
         r"psycopg\.connect",

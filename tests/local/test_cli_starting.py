@@ -21,10 +21,12 @@ from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.local.processes import commands
 from scheduler.local.supervisor import Program, Supervisor
 from scheduler.local.system import Options, System, _instance_in
+from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from tests.acceptance.conftest import Client, QuickSystem
 from tests.conftest import wait_until
 from tests.support.servers import a_door
+from tests.test_settings import PRODUCTION
 
 NOWHERE = "postgresql://user@127.0.0.1:1/nothing"
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -94,6 +96,22 @@ def test_process_without_database_ends_with_one_error_line(name: str) -> None:
     assert done.returncode == 1
     assert "the database cannot be reached: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["api", "console", "dial", "clock", "status"])
+def test_wrong_role_ends_a_process_with_one_line(name: str, logins: Logins, redis_url: str) -> None:
+    urls = {
+        "DATABASE_URL": logins.worker,
+        "DATABASE_WORKER_URL": logins.api,
+        "DATABASE_OPERATOR_URL": logins.api,
+        "REDIS_URL": redis_url,
+        "CONSOLE_URL": "https://console.example.com",
+    }
+    done = _run(*ENTRY_POINTS[name], **{**PRODUCTION, **urls})
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "IN ROLE duecall_" in said
+    assert "Traceback" not in said
 
 
 def test_taken_port_is_refused_with_its_number(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The role of the operators' console: it reads no personal data, whatever a page asks for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -14,7 +14,6 @@ from scheduler.domain.command import CommandKind
 from scheduler.domain.operator import OperatorRole
 from scheduler.domain.principal import OPERATORS, KeyKind
 from scheduler.domain.refusals import InvalidApiKey, KeyRevoked, NotFound
-from scheduler.persistence.bounded_connection import BoundedConnection
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.schema import Logins
@@ -276,24 +275,11 @@ def test_login_without_the_operators_role_is_refused(logins: Logins, postgres_ur
         database.close()
 
 
-def test_connection_as_another_role_is_refused(logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_of_the_console_runs_as_operator(logins: Logins) -> None:
+    """By a setting of the login, because a pooler drops options of a connection."""
     assert logins.operator is not None
     with psycopg.connect(logins.operator) as connection:
-        assert connection.execute("SELECT current_user").fetchone() == ("console",)
-    database = Database(logins.operator, pool_size=1, operates=True)
-    # As behind a pooler that drops the option.
-    monkeypatch.setattr(BoundedConnection, "connect", _without_role(BoundedConnection.connect))
-    with pytest.raises(WrongRole, match="runs as console instead of duecall_operator"):
-        database.check_role()
-    database.close()
-
-
-def _without_role(connect: Callable[..., object]) -> Callable[..., object]:
-    def connected(*arguments: object, **options: object) -> object:
-        options["options"] = str(options["options"]).replace("-c role=duecall_operator", "")
-        return connect(*arguments, **options)
-
-    return connected
+        assert connection.execute("SELECT current_user").fetchone() == ("duecall_operator",)
 
 
 @pytest.mark.parametrize(
