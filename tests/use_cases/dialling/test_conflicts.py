@@ -181,7 +181,7 @@ def test_claimed_call_is_sent_unless_the_carrier_is_in_doubt(
     sent: list[CallOrder] = []
 
     class Recording(TwilioCallPlacer):
-        async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
+        async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:  # noqa: ARG002 - the interface
             sent.append(order)
             return Accepted(call_sid=a_sid())
 
