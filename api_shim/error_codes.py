@@ -85,6 +85,7 @@ _CAUSES: Mapping[str, str] = {
     "TIMEZONE_INVALID": "`timezone` of a candidate, of `settings` or of `POST /call-times/preview`",
     "TIMEZONE_UNKNOWN": "a call request (F2-2), or `expiresAt`",
     "TOO_MANY_JOBS": "`POST /interviews` with an inline job",
+    "TOO_MANY_ATTEMPTS": "an invoke of an interview with 200 call attempts (F4-1)",
     "TOO_MANY_WEBHOOKS": "`POST /webhooks` (F7-3)",
     "VALIDATION_ERROR": "any request with an invalid body, header or query parameter",
     "WEBHOOK_NOT_ACTIVE": "`POST /webhooks/{id}/test` (F7-3)",

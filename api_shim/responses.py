@@ -34,7 +34,7 @@ from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.domain.resource import Resource
 from scheduler.domain.webhook_endpoint import EndpointTest, WebhookEndpoint
-from scheduler.persistence.json_columns import STORY, record_from_json
+from scheduler.persistence.json_columns import record_from_json, story_from_json
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
 
 
@@ -255,4 +255,5 @@ def _attempt(request: Request, command: Command) -> AttemptView:
 
 def _story(command: Command) -> InterviewStory:
     assert command.answer is not None
-    return STORY.validate_python(command.answer.snapshot)
+    assert command.answer.snapshot is not None
+    return story_from_json(command.answer.snapshot)

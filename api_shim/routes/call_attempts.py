@@ -18,15 +18,16 @@ from api_shim.schemas.examples import CALLS, MOVES
 from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
 from api_shim.schemas.interview import (
     AttemptAnswer,
+    AttemptPage,
     AttemptsAnswer,
     AttemptView,
     CompanyAttemptPage,
     CompanyAttemptsAnswer,
-    attempt_page,
 )
 from scheduler.domain import refusals
 from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
 from scheduler.domain.command import DeleteAttempt
+from scheduler.lifecycle.interviews import MOST_ATTEMPTS
 from scheduler.use_cases.explain import etag_of
 from scheduler.wire.call_attempts import CallMove, CallRequest
 from scheduler.wire.field_errors import refuse_any
@@ -95,15 +96,17 @@ async def list_company_call_attempts(
 async def list_call_attempts(
     request: Request, reader: InterviewReader, interview_id: InterviewId, page: PageQuery
 ) -> JSONResponse:
-    story = await reader.ask(reader.use_cases.explain.interview, interview_id)
-    return responses.answered(request, attempt_page(story, page, reader.use_cases.now()))
+    listed = await reader.ask(reader.use_cases.explain.attempts_page, interview_id, page)
+    now = reader.use_cases.now()
+    return responses.answered(request, AttemptPage.of(listed, lambda attempt: AttemptView.of(attempt, now)))
 
 
 @router.post(
     _ALL,
     operation_id="createCallAttempt",
     summary="Create a call attempt",
-    description="Calls again. A pending attempt is cancelled and replaced by the new one.",
+    description="Calls again. A pending attempt is cancelled and replaced by the new one. An interview can have"
+    f" {MOST_ATTEMPTS} attempts, with automatic retries and deleted attempts.",
     status_code=HTTPStatus.CREATED,
     responses=command_answers(
         HTTPStatus.CREATED,
@@ -113,6 +116,7 @@ async def list_call_attempts(
         refusals.CallAttemptsNotSupported,
         refusals.CallAttemptInProgress,
         refusals.InterviewFinished,
+        refusals.TooManyAttempts,
         response_links=links(
             "getCallAttempt",
             "rescheduleCallAttempt",

@@ -9,8 +9,7 @@ from pydantic import Field
 from api_shim.schemas.envelope import Answer, CursorPage, Page
 from scheduler.domain.agent import AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
-from scheduler.domain.interview import InterviewStatus, InterviewStory
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.interview import SHOWN_ATTEMPTS, InterviewStatus, InterviewStory
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text, together
@@ -108,7 +107,11 @@ class InterviewView(Wire):
         " Exact seconds are in the attempt's `duration`."
     )
     finished_date: datetime | None
-    call_attempts: list[AttemptView] = Field(description="Oldest first. Empty for an ONLINE interview.")
+    call_attempts: list[AttemptView] = Field(
+        description=f"The newest {SHOWN_ATTEMPTS}, oldest first. Empty for an ONLINE interview."
+        " `GET /interviews/{id}/call-attempts` lists all."
+    )
+    call_attempts_total: int = Field(description="All call attempts that are not deleted.")
     analysis: None = Field(default=None, description="Always null: Duecall analyses no interviews.")
     created_at: datetime
     updated_at: datetime = Field(
@@ -127,6 +130,7 @@ class InterviewView(Wire):
             duration_minutes=_minutes_talked(story),
             finished_date=interview.finished_at,
             call_attempts=[AttemptView.of(attempt, now) for attempt in story.attempts],
+            call_attempts_total=story.total,
         )
 
 
@@ -160,13 +164,6 @@ class CompanyAttemptsAnswer(Answer[CompanyAttemptPage]):
 
 class AttemptsAnswer(Answer[AttemptPage]):
     """A page of attempts."""
-
-
-def attempt_page(story: InterviewStory, part: Slice, now: datetime) -> AttemptPage:
-    newest_first = story.attempts[::-1]
-    items = newest_first[part.offset : part.offset + part.limit]
-    listed = Listed(items=items, total=len(newest_first), asked=part)
-    return AttemptPage.of(listed, lambda attempt: AttemptView.of(attempt, now))
 
 
 def _scheduled_at(story: InterviewStory) -> datetime | None:

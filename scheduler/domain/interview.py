@@ -63,12 +63,23 @@ class InterviewFilter:
     external_id: str | None = field(default=None, repr=False)
 
 
+SHOWN_ATTEMPTS = 20
+"""An interview is shown with its newest attempts, this many at most."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InterviewStory:
-    """An interview with its attempts, oldest first, without deleted attempts."""
+    """An interview with its newest attempts, oldest first, without deleted attempts."""
 
     interview: Interview
     attempts: tuple[Attempt, ...]
+    """At most `SHOWN_ATTEMPTS`."""
+    attempts_total: int | None = None
+    """All attempts that are not deleted, if there may be more than these."""
+
+    @property
+    def total(self) -> int:
+        return len(self.attempts) if self.attempts_total is None else self.attempts_total
 
     @property
     def status(self) -> InterviewStatus:

@@ -358,6 +358,12 @@ class InterviewFinished(Conflict):
     code = "INTERVIEW_FINISHED"
 
 
+class TooManyAttempts(Conflict):
+    """An interview can have at most 200 call attempts. Create a new interview to call again."""
+
+    code = "TOO_MANY_ATTEMPTS"
+
+
 class TooManyWebhooks(Conflict):
     """A key can have at most 50 webhooks, together with its rotations. Delete one of them first."""
 

@@ -1,4 +1,4 @@
-"""The status of an interview after an event of its attempt."""
+"""The status of an interview after an event of its attempt, and the limit of its attempts."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +10,13 @@ _AFTER = {
     AttemptState.COMPLETED: InterviewStatus.COMPLETED,
     AttemptState.FAILED: InterviewStatus.FAILED,
 }
+MOST_ATTEMPTS = 200
+"""The attempts that an interview may have, with automatic retries and deleted attempts."""
+
+
+def takes_another_attempt(attempts: int) -> bool:
+    """Return whether an interview with this many attempts may get another one, from a client or as a retry."""
+    return attempts < MOST_ATTEMPTS
 
 
 def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) -> InterviewStatus:

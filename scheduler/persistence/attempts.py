@@ -12,8 +12,11 @@ from sqlalchemy import Row, and_, any_, bindparam, func, literal_column, null, o
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
+from scheduler.domain.interview import SHOWN_ATTEMPTS, Interview, InterviewStory
+from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle import partner_events
+from scheduler.lifecycle.interviews import MOST_ATTEMPTS
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence import events
 from scheduler.persistence.connection import Connection, Fixed
@@ -63,6 +66,7 @@ _LISTED = select(attempts).where(
     attempts.c.deleted_at.is_(None),
 )
 _IS_LISTED = Fixed(_LISTED.with_only_columns(attempts.c.id))
+_GET_LISTED = Fixed(_LISTED)
 _LOCK_LISTED = Fixed(_LISTED.with_for_update(key_share=True))
 _LOCK_AS_OF = Fixed(
     select(attempts)
@@ -94,7 +98,29 @@ _LOCK_LIVE_LEG = Fixed(
     .with_for_update(key_share=True)
 )
 
-_OLDEST_FIRST = select(attempts).order_by(attempts.c.created_at, attempts.c.id)
+# For each interview the index ends after the rows that are wanted.
+_NEWEST = text("""
+    SELECT a.*
+    FROM unnest(CAST(:ids AS uuid[])) AS given (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM attempts
+        WHERE interview_id = given.id AND deleted_at IS NULL
+        ORDER BY created_at DESC, id DESC
+        LIMIT :limit
+    ) a
+    ORDER BY a.created_at DESC, a.id DESC
+""")
+_COUNT = """
+    SELECT given.id, (
+        SELECT count(*) FROM (SELECT FROM attempts WHERE interview_id = given.id {condition} LIMIT :limit) counted
+    ) AS attempts
+    FROM unnest(CAST(:ids AS uuid[])) AS given (id)
+"""
+_COUNT_LISTED = text(_COUNT.format(condition="AND deleted_at IS NULL"))
+_COUNT_ALL = text(_COUNT.format(condition=""))
+COUNTED_ATTEMPTS = 1000
+"""The attempts of an interview are counted up to this many. Only an earlier version could create more than 200."""
+
 _WITHOUT_NUMBER = select(
     *(column for column in attempts.c if column.name != "called_number"), null().label("called_number")
 )
@@ -125,22 +151,43 @@ class Attempts(Store):
                 lambda: partner_events.of_attempt(None, attempt, event, retry_of=retry_of),
             )
 
-    def of_interview(self, company_id: UUID, interview_id: UUID) -> tuple[Attempt, ...]:
-        """Return the attempts of an interview that were not deleted, oldest first."""
-        query = _OLDEST_FIRST.where(
-            attempts.c.company_id == company_id,
-            attempts.c.interview_id == interview_id,
-            attempts.c.deleted_at.is_(None),
-        )
-        return tuple(self._all(attempt_of, query))
+    def story(self, interview: Interview) -> InterviewStory:
+        """Return the interview with its newest attempts."""
+        return self.stories([interview])[interview.id]
 
-    def of_interviews(self, interview_ids: Sequence[UUID]) -> dict[UUID, tuple[Attempt, ...]]:
-        """Return the attempts of each interview, like `of_interview`, in one query."""
-        query = _OLDEST_FIRST.where(attempts.c.interview_id.in_(interview_ids), attempts.c.deleted_at.is_(None))
-        by_interview: dict[UUID, list[Attempt]] = {interview_id: [] for interview_id in interview_ids}
-        for attempt in self._all(attempt_of, query):
-            by_interview[attempt.interview_id].append(attempt)
-        return {interview_id: tuple(each) for interview_id, each in by_interview.items()}
+    def stories(self, interviews: Sequence[Interview]) -> dict[UUID, InterviewStory]:
+        """Return interviews with their newest attempts, in one query, and one more if an interview may have more."""
+        newest: dict[UUID, list[Attempt]] = {each.id: [] for each in interviews}
+        for attempt in self._all(attempt_of, _NEWEST, {"ids": list(newest), "limit": SHOWN_ATTEMPTS}):
+            newest[attempt.interview_id].append(attempt)
+        totals = self._count_listed([each for each, found in newest.items() if len(found) == SHOWN_ATTEMPTS])
+        return {
+            each.id: InterviewStory(
+                interview=each, attempts=tuple(newest[each.id][::-1]), attempts_total=totals.get(each.id)
+            )
+            for each in interviews
+        }
+
+    def _count_listed(self, interview_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Count the attempts of these interviews that are not deleted, up to `COUNTED_ATTEMPTS`."""
+        if not interview_ids:
+            return {}
+        rows = self._connection.execute(_COUNT_LISTED, {"ids": list(interview_ids), "limit": COUNTED_ATTEMPTS})
+        return {row.id: row.attempts for row in rows}
+
+    def counts_of(self, interview_ids: Sequence[UUID], most: int) -> dict[UUID, int]:
+        """Count the attempts of each interview, also deleted ones. `most` means that many or more."""
+        rows = self._connection.execute(_COUNT_ALL, {"ids": list(interview_ids), "limit": most})
+        return {row.id: row.attempts for row in rows}
+
+    def page_of(self, interview_id: UUID, part: Slice) -> Listed[Attempt]:
+        """List the attempts of an interview that are not deleted, newest first."""
+        query = select(attempts).where(attempts.c.interview_id == interview_id, attempts.c.deleted_at.is_(None))
+        return self._page(attempt_of, query, attempts, part)
+
+    def get(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
+        """Return an attempt of the interview, unless it was deleted."""
+        return self._one(attempt_of, _GET_LISTED, {"interview_id": interview_id, "id": attempt_id})
 
     def of_chains(self, chain_ids: Sequence[UUID]) -> list[Attempt]:
         """Return all attempts of chains of retries. Deleted attempts still count as tries."""
@@ -151,9 +198,13 @@ class Attempts(Store):
         return self._one(attempt_of, _WITHOUT_NUMBER.where(attempts.c.id == attempt_id))
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
-        """Return all attempts of an interview of any company, also deleted ones, oldest first, like `find`."""
+        """Return the attempts of an interview of any company, also deleted ones, oldest first, like `find`.
+
+        At most the newest `MOST_ATTEMPTS`: only an earlier version could create more.
+        """
         query = _WITHOUT_NUMBER.where(attempts.c.interview_id == interview_id)
-        return tuple(self._all(attempt_of, query.order_by(attempts.c.created_at, attempts.c.id)))
+        newest = query.order_by(attempts.c.created_at.desc(), attempts.c.id.desc()).limit(MOST_ATTEMPTS)
+        return tuple(self._all(attempt_of, newest))[::-1]
 
     def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
         """Return the events of the attempt, oldest first."""

@@ -15,7 +15,7 @@ from scheduler.domain.candidate import Candidate, NewCandidate
 from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import InterviewStory
+from scheduler.domain.interview import SHOWN_ATTEMPTS, InterviewStory
 from scheduler.domain.job import Job, NewJob
 from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
@@ -164,6 +164,13 @@ def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
         "offsetMustMatchNumber": settings.offset_must_match_number,
         "allowedCountries": None if settings.allowed_countries is None else sorted(settings.allowed_countries),
     }
+
+
+def story_from_json(snapshot: Mapping[str, Any]) -> InterviewStory:
+    """Return the interview of a stored answer. An earlier version stored all its attempts."""
+    stored = snapshot["attempts"]
+    total = snapshot.get("attempts_total", len(stored))
+    return STORY.validate_python({**snapshot, "attempts": stored[-SHOWN_ATTEMPTS:], "attempts_total": total})
 
 
 def settings_of(row: Row[Any]) -> CompanySettings:

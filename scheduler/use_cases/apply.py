@@ -42,6 +42,7 @@ from scheduler.domain.refusals import (
     InterviewFinished,
     Refused,
     StatusNotSettable,
+    TooManyAttempts,
 )
 from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
@@ -261,7 +262,7 @@ class Apply:
         return interview
 
     def _last_clock(self, turn: Turn, interview: Interview) -> CalleeClock | None:
-        attempts = turn.stores.attempts.of_interview(interview.company_id, interview.id)
+        attempts = turn.stores.attempts.story(interview).attempts
         if attempts:
             return attempts[-1].schedule.clock
         return scheduling.clock_or_none(callee_from(turn.stores.attempts.callee_of(interview.id)))
@@ -295,6 +296,9 @@ class Apply:
         busy = lock_busy(stores, interview.id)
         if busy is not None:
             raise CallAttemptInProgress(attemptId=str(busy.id))
+        made = stores.attempts.counts_of([interview.id], interviews.MOST_ATTEMPTS)[interview.id]
+        if not interviews.takes_another_attempt(made):
+            raise TooManyAttempts
         callee = callee_from(stores.attempts.callee_of(interview.id))
         schedule, warnings = self._new.schedule(request.scheduled_at, callee, turn.requested_at, request.time_name)
         if interview.expires_by_default:
@@ -399,8 +403,7 @@ def _must_have_company(turn: Turn) -> None:
 
 def _story(turn: Turn, interview_id: UUID) -> InterviewStory:
     interview = turn.stores.interviews.lock(interview_id)
-    attempts = turn.stores.attempts.of_interview(interview.company_id, interview_id)
-    return InterviewStory(interview=interview, attempts=attempts)
+    return turn.stores.attempts.story(interview)
 
 
 def _snapshot(story: InterviewStory) -> dict[str, object]:

@@ -144,14 +144,17 @@ class Explain:
         self._now = context.now
 
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
-        """Return the interview with its attempts. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """Return the interview with its newest attempts.
+
+        Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway.
+        """
         with self._database.reading(principal) as stores:
             return _story(stores, authorized_company(stores, principal, company_id), interview_id)
 
     def interviews(
         self, principal: Principal, company_id: UUID | None, asked: Slice | KeysetSlice, only: InterviewFilter
     ) -> Listed[InterviewStory] | KeysetPage[InterviewStory]:
-        """Return interviews, each with its attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """Return interviews, each with its newest attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
             list_of = stores.interviews
@@ -160,8 +163,8 @@ class Explain:
                 if isinstance(asked, KeysetSlice)
                 else list_of.page(company, asked, only)
             )
-            attempts = stores.attempts.of_interviews([interview.id for interview in page.items])
-        return page.map(lambda each: InterviewStory(interview=each, attempts=attempts[each.id]))
+            stories = stores.attempts.stories(page.items)
+        return page.map(lambda each: stories[each.id])
 
     def attempts(
         self, principal: Principal, company_id: UUID | None, asked: KeysetSlice, only: CompanyAttemptFilter
@@ -170,11 +173,20 @@ class Explain:
         with self._database.reading(principal) as stores:
             return stores.company_attempts.keyset_page(authorized_company(stores, principal, company_id), asked, only)
 
+    def attempts_page(
+        self, principal: Principal, company_id: UUID | None, interview_id: UUID, part: Slice
+    ) -> Listed[Attempt]:
+        """Return attempts of one interview. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        with self._database.reading(principal) as stores:
+            company = authorized_company(stores, principal, company_id)
+            require(stores.interviews.get(company, interview_id), "interview", interview_id)
+            return stores.attempts.page_of(interview_id, part)
+
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """Return an attempt that is not deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
-            return _attempt_of(_story(stores, company, interview_id), attempt_id)
+            return _attempt_of(stores, company, interview_id, attempt_id)
 
     def explanation(
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID
@@ -183,7 +195,7 @@ class Explain:
         account_calls = self.account_calls()
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
-            attempt = _attempt_of(_story(stores, company, interview_id), attempt_id)
+            attempt = _attempt_of(stores, company, interview_id, attempt_id)
             return self.explained(stores, attempt, account_calls, principal)
 
     def explanation_of(self, attempt_id: UUID) -> Explanation:
@@ -356,14 +368,12 @@ def _with_key_names(
 
 def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:
     interview = require(stores.interviews.get(company_id, interview_id), "interview", interview_id)
-    return InterviewStory(interview=interview, attempts=stores.attempts.of_interview(company_id, interview_id))
+    return stores.attempts.story(interview)
 
 
-def _attempt_of(story: InterviewStory, attempt_id: UUID) -> Attempt:
-    for attempt in story.attempts:
-        if attempt.id == attempt_id:
-            return attempt
-    raise not_found("callAttempt", attempt_id)
+def _attempt_of(stores: Stores, company_id: UUID, interview_id: UUID, attempt_id: UUID) -> Attempt:
+    require(stores.interviews.get(company_id, interview_id), "interview", interview_id)
+    return require(stores.attempts.get(interview_id, attempt_id), "callAttempt", attempt_id)
 
 
 def _next_allowed(refused: Refused) -> datetime | None:

@@ -22,13 +22,15 @@ from scheduler.domain.attempt_list import AttemptFilter, FoundPart, ListState, P
 from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.explanation import PACE
 from scheduler.domain.external_id import ExternalId, ExternalKind
-from scheduler.domain.interview import InterviewFilter, InterviewStatus
+from scheduler.domain.interview import SHOWN_ATTEMPTS, InterviewFilter, InterviewStatus
 from scheduler.domain.job import JobFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.lifecycle.interviews import MOST_ATTEMPTS
 from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import due_calls, schema
 from scheduler.persistence.attempt_lists import Bounds
+from scheduler.persistence.attempts import COUNTED_ATTEMPTS
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
@@ -140,7 +142,7 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     ),
     "gaps that a wrong clock wrote": lambda stores, _: stores.corrections.shorten_rests(LATER, LATER, 100),
     "chains of retries": lambda stores, _: stores.attempts.of_chains([NO_ATTEMPT] * 200),
-    "attempts of interviews": lambda stores, _: stores.attempts.of_interviews([NO_ATTEMPT] * 200),
+    "attempts of interviews": lambda stores, _: stores.attempts.counts_of([NO_ATTEMPT] * 200, 200),
     "open attempts of a company": lambda stores, big: stores.attempts.open_of_company(
         big.one.company_id, None, UUID(int=2**127), 25
     ),
@@ -240,6 +242,36 @@ def test_step_of_a_worker_reads_an_index(big: Big, name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_page_of_the_console_reads_an_index(big: Big, name: str) -> None:
     assert rows_read(big.console, big.console.reading(), lambda stores: PAGES[name](stores, big)) <= 200
+
+
+_MANY_ATTEMPTS = text("""
+    INSERT INTO attempts (id, interview_id, company_id, chain_id, retry_number, manual, state, reason, due_at,
+                          expires_at, schedule, warnings, number_hash, epoch, heard_rank, looks, not_placed, ended_at,
+                          created_at, updated_at)
+    SELECT gen_random_uuid(), interview_id, company_id, id, 0, false, 'CANCELLED', 'REPLACED', due_at, expires_at,
+           schedule, warnings, number_hash, 0, 0, 0, 0, created_at, created_at - n * interval '1 minute', created_at
+    FROM (SELECT * FROM attempts WHERE interview_id = :id LIMIT 1) a, generate_series(1, 20000) n
+""")
+
+
+def test_interview_with_20_000_attempts_is_read_by_its_newest(big: Big) -> None:
+    """An earlier version had no limit."""
+    transaction = big.worker.transaction()
+    stores = transaction.__enter__()
+    try:
+        interview_id = stores.connection.execute(text("SELECT max(id::text)::uuid FROM interviews")).scalar_one()
+        stores.connection.execute(_MANY_ATTEMPTS, {"id": interview_id})
+        interview = stores.interviews.lock(interview_id)
+        before = _reads(stores)
+        assert len(stores.attempts.story(interview).attempts) == SHOWN_ATTEMPTS
+        assert stores.attempts.counts_of([interview_id], MOST_ATTEMPTS) == {interview_id: MOST_ATTEMPTS}
+        assert len(stores.attempts.find_of_interview(interview_id)) == MOST_ATTEMPTS
+        read = _reads(stores) - before
+    finally:
+        stores.connection._connection._connection.rollback()
+        transaction.__exit__(None, None, None)
+    assert read["attempts", "seq_scan"] == 0
+    assert sum(count for (table, _), count in read.items() if table == "attempts") <= COUNTED_ATTEMPTS + 1000
 
 
 def test_calendar_reads_few_rows_of_many_pending_calls(big: Big, monkeypatch: pytest.MonkeyPatch) -> None:

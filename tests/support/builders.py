@@ -20,6 +20,7 @@ from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
+from scheduler.persistence.tables import attempts
 from scheduler.timing import callee_zones
 from scheduler.timing.number_facts import number_facts
 from scheduler.use_cases.dial import Dial
@@ -295,6 +296,31 @@ def a_pending_attempt(
         stores.lines.ensure(tenant.hasher.number(number))
         stores.attempts.add(attempt, Created(), "a test")
     return attempt
+
+
+def add_replaced_attempts(tenant: Tenant, attempt: Attempt, count: int, *, deleted: bool = False) -> None:
+    """Add cancelled attempts to the interview of an attempt, all of them older."""
+    values = {
+        "id": "gen_random_uuid()",
+        "state": "'CANCELLED'",
+        "reason": "'REPLACED'",
+        "phase": "NULL",
+        "lease_until": "NULL",
+        "call_sid": "NULL",
+        "look_at": "NULL",
+        "token": "NULL",
+        "ended_at": "a.created_at",
+        "created_at": "a.created_at - n * interval '1 minute'",
+        "deleted_at": "a.created_at" if deleted else "NULL",
+    }
+    columns = ", ".join(column.name for column in attempts.c)
+    selected = ", ".join(values.get(column.name, f"a.{column.name}") for column in attempts.c)
+    tenant.change(
+        f"INSERT INTO attempts ({columns}) SELECT {selected} FROM attempts a, generate_series(1, :count) n"
+        " WHERE a.id = :id",
+        id=attempt.id,
+        count=count,
+    )
 
 
 def a_schedule(due_at: datetime, clock: CalleeClock = BRATISLAVA, number: str | None = None) -> Schedule:

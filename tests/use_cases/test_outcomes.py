@@ -23,6 +23,7 @@ from scheduler.domain.attempt import (
 from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CallProgress, CallStatus, NeverTaken
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
+from scheduler.lifecycle.interviews import MOST_ATTEMPTS
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
@@ -41,6 +42,7 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
+    add_replaced_attempts,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
     of_company,
@@ -112,6 +114,17 @@ def test_no_automatic_retry_follows(retrying: Tenant, reason: Reason) -> None:
     first = finish(retrying, a_placed_attempt(retrying), reason)
     assert len(retrying.attempts(first.interview_id)) == 1
     assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
+
+
+@pytest.mark.parametrize("earlier", [MOST_ATTEMPTS - 1, MOST_ATTEMPTS - 2])
+def test_retry_keeps_the_limit_of_attempts(retrying: Tenant, earlier: int) -> None:
+    """The chain of the last attempt ends as if no retry followed."""
+    placed = a_placed_attempt(retrying)
+    add_replaced_attempts(retrying, placed, earlier)
+    finish(retrying, placed)
+    assert len(retrying.attempts(placed.interview_id)) == MOST_ATTEMPTS
+    expected = InterviewStatus.FAILED if earlier == MOST_ATTEMPTS - 1 else InterviewStatus.SCHEDULED
+    assert retrying.interview_status(placed) is expected
 
 
 def lost_causes(retrying: Tenant, attempt: Attempt, **ended: Any) -> list[str]:

@@ -332,7 +332,7 @@ def test_deleted_attempt_is_not_found(tenant: Tenant, do: Perform) -> None:
     assert refused(do(delete(attempt))) == "RESOURCE_NOT_FOUND"
     assert refused(do(move(attempt))) == "RESOURCE_NOT_FOUND"
     with tenant.database.transaction() as stores:
-        assert stores.attempts.of_interview(tenant.company_id, attempt.interview_id) == ()
+        assert stores.attempts.story(stores.interviews.lock(attempt.interview_id)).attempts == ()
 
 
 def test_interview_with_a_deleted_attempt_can_be_invoked(tenant: Tenant, do: Perform) -> None:

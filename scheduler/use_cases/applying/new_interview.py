@@ -62,8 +62,7 @@ class NewInterviews:
             interview = turn.stores.interviews.get(turn.company_id, interview_id)
             if interview is None:
                 return None  # deleted since it was looked up, so its external id is free
-            attempts = turn.stores.attempts.of_interview(turn.company_id, interview_id)
-        return InterviewStory(interview=interview, attempts=attempts)
+            return turn.stores.attempts.story(interview)
 
     def existing_id(self, turn: Turn, request: CreateInterview) -> UUID | None:
         """Return the id of the interview with this external id and the same content. Raises ExternalIdReused."""

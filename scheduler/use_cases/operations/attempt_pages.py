@@ -30,7 +30,7 @@ class AttemptDetails:
     explanation: Explanation
     interview: InterviewFacts
     attempts: Sequence[Attempt]
-    """All attempts of the interview, oldest first, also deleted ones."""
+    """The newest attempts of the interview, oldest first, also deleted ones."""
     commands: Sequence[UnappliedCommand]
     """The interview's waiting and quarantined commands."""
     line_holder: UUID | None
@@ -92,7 +92,7 @@ class AttemptPages:
             return AttemptDetails(
                 explanation=self._explain.explained(stores, attempt, account_calls, None, row),
                 interview=require(stores.interviews.facts(attempt.interview_id), "interview", attempt.interview_id),
-                attempts=stores.attempts.find_of_interview(attempt.interview_id),
+                attempts=_around(attempt, stores.attempts.find_of_interview(attempt.interview_id)),
                 commands=stores.inbox.unapplied_of_interview(attempt.interview_id, MAX_COMMANDS),
                 line_holder=row.line_holder,
                 last_on_line=_last_on_line(stores, row, now),
@@ -101,6 +101,11 @@ class AttemptPages:
                 consent_until=row.gdpr_expiry_date,
                 now=now,
             )
+
+
+def _around(attempt: Attempt, newest: Sequence[Attempt]) -> Sequence[Attempt]:
+    """Return the newest attempts of the interview, and this one if it is older than these."""
+    return newest if any(each.id == attempt.id for each in newest) else (attempt, *newest)
 
 
 def _last_on_line(stores: Stores, row: LastLookRow, now: datetime) -> UUID | None:

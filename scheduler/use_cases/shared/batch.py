@@ -11,6 +11,7 @@ from uuid import UUID
 from scheduler.domain.attempt import Attempt, Created, Event
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.usage import Billing
+from scheduler.lifecycle.interviews import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.state_machine import is_over
 from scheduler.persistence.attempts import CalleeRow, callee_row
 from scheduler.persistence.rows import AnyRow
@@ -28,6 +29,7 @@ class Batch:
         self._open: dict[UUID, UUID] | None = None
         """The open attempt of each interview that has one. Not all of them are locked."""
         self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
+        self._attempt_counts: Mapping[UUID, int] | None = None
         self._callees: Mapping[UUID, AnyRow] | None = None
         self._billings: Mapping[UUID, AnyRow] | None = None
 
@@ -73,6 +75,13 @@ class Batch:
             for each in (*stored, *mine):
                 self._chains[each.chain_id][each.id] = each
         return self._chains[attempt.chain_id].values()
+
+    def takes_another_attempt(self, interview_id: UUID) -> bool:
+        """Return whether the interview has fewer attempts than it may have. It is asked once before a retry."""
+        if self._attempt_counts is None:
+            with self.stores.connection.beside():
+                self._attempt_counts = self.stores.attempts.counts_of(list(self.interviews), MOST_ATTEMPTS)
+        return takes_another_attempt(self._attempt_counts[interview_id])
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
         """Return the person whom the interview calls. Raises KeyError for settings that cannot be read."""

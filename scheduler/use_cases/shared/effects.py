@@ -319,7 +319,7 @@ class Effects:
             return False
         callee = callee_from(batch.callee_of(interview.id))
         schedule = retries.next_attempt(ended, batch.chain_of(ended), callee, interview.expires_at, self._policy)
-        if schedule is None:
+        if schedule is None or not batch.takes_another_attempt(interview.id):
             return False
         assert callee.number is not None
         number_hash = self._hasher.number(callee.number.e164)
