@@ -12,6 +12,7 @@ from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import too_often
 from api_shim.openapi_responses import IfSent
 from api_shim.queries import check_query
+from api_shim.thread_pools import set_share
 from scheduler.assembly import ApiUseCases
 from scheduler.domain import partner_event
 from scheduler.domain.principal import KeyKind, Principal
@@ -43,6 +44,8 @@ READ_WEBHOOKS = partner_event.READ_WEBHOOKS
 WRITE_WEBHOOKS = "write:webhooks"
 
 _COMPANY_ID = "companyId"
+MOST_KNOWN_REACHES = 10_000
+"""Companies of ATS principals that a process keeps in memory, before it asks the database again."""
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -71,9 +74,33 @@ async def principal(
     request.state.rate_limit = rate_limit = await context.rate_limits.count_request(key)
     if rate_limit.exceeded is not None:
         raise too_often(rate_limit.exceeded, context.use_cases.now())
+    set_share(key.principal.company_id or key.principal.id)
     must_have(key.principal, scopes.scopes)
     check_query(request, ignored=_ignored(request, key.principal))
+    await _share_of_named_company(request, context, key.principal)
     return key.principal
+
+
+async def _share_of_named_company(request: Request, context: AppContext, principal: Principal) -> None:
+    """Count the threads of a request with an ATS key as those of the company that it names, if it reaches that one.
+
+    The keys of the company and all its ATS keys have one share. A request that names a foreign company uses the share
+    of its own principal: otherwise a client could use up that of a company that it does not reach.
+    """
+    named = request.path_params.get(_COMPANY_ID) or request.query_params.get(_COMPANY_ID)
+    if principal.kind is not KeyKind.ATS or named is None:
+        return
+    try:
+        reach = principal.id, UUID(named)
+    except ValueError:
+        return  # refused by the route
+    if reach not in context.reached:
+        if not await run_in_thread(context.threads.keys, context.use_cases.keys.reaches, principal, reach[1]):
+            return
+        if len(context.reached) >= MOST_KNOWN_REACHES:
+            context.reached.clear()
+        context.reached.add(reach)
+    set_share(reach[1])
 
 
 def _ignored(request: Request, principal: Principal) -> frozenset[str]:

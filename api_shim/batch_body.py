@@ -2,11 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from uuid import UUID
 
 from starlette.requests import Request
 
@@ -18,7 +17,7 @@ from scheduler.wire.batches import BatchForm, BatchHeader, Item
 from scheduler.wire.field_errors import FieldError, refuse_any
 
 MOST_AT_A_TIME = 4
-"""Batches that one process receives and stores at the same time for one key."""
+"""Batches that one process receives and stores at the same time for one company."""
 
 
 class WrongBatchType(refusals.InvalidRequest):
@@ -52,28 +51,28 @@ class BatchBody:
 
 
 class Uploads:
-    """Bodies of batches in this process: few of one key at a time, because each takes up to 16 MiB of memory.
+    """Bodies of batches in this process: few of one company at a time, because each takes up to 16 MiB of memory.
 
     A client may send a body as slowly as it likes.
     """
 
     def __init__(self, most: int = MOST_AT_A_TIME) -> None:
         self._most = most
-        self._of_keys: Counter[UUID] = Counter()
+        self._of_companies: Counter[Hashable] = Counter()
 
     @contextmanager
-    def one_of(self, key_id: UUID) -> Iterator[None]:
-        """Count one body of the key during this block. Raises RateLimitExceeded."""
-        if self._of_keys[key_id] >= self._most:
-            message = f"This key is sending {self._most} batches. Send this one when one of them is answered."
+    def one_of(self, company: Hashable) -> Iterator[None]:
+        """Count one body of the company during this block. Raises RateLimitExceeded."""
+        if self._of_companies[company] >= self._most:
+            message = f"This company is sending {self._most} batches. Send this one when one of them is answered."
             raise RateLimitExceeded(message, limit=self._most, unit="batches at a time", retryAfter=1)
-        self._of_keys[key_id] += 1
+        self._of_companies[company] += 1
         try:
             yield
         finally:
-            self._of_keys[key_id] -= 1
-            if not self._of_keys[key_id]:
-                del self._of_keys[key_id]
+            self._of_companies[company] -= 1
+            if not self._of_companies[company]:
+                del self._of_companies[company]
 
 
 async def read(request: Request) -> BatchBody:

@@ -49,7 +49,7 @@ class ThreadPools:
     requests: ThreadPool
     """Requests with a valid key. One thread per database connection: more would only wait for a connection."""
     batches: ThreadPool
-    """Bodies of batches are read one after the other: one can take seconds and half a gigabyte."""
+    """Bodies of batches are read one after the other for each company: one can take seconds and half a gigabyte."""
     keys: ThreadPool
     callbacks: ThreadPool
     health: ThreadPool
@@ -61,8 +61,8 @@ class ThreadPools:
     @classmethod
     def open(cls) -> "ThreadPools":
         return cls(
-            requests=ThreadPool("requests", 8, newest_first_below_s=OVERLOAD_S),
-            batches=ThreadPool("batches", 1),
+            requests=ThreadPool("requests", 8, newest_first_below_s=OVERLOAD_S, has_shares=True),
+            batches=ThreadPool("batches", 2, has_shares=True),
             keys=ThreadPool("keys", 2, newest_first_below_s=OVERLOAD_S),
             callbacks=ThreadPool("callbacks", 3),
             health=ThreadPool("health", 1),
@@ -104,6 +104,8 @@ class AppContext:
     """Id of the `duecall up` that runs this process, if any."""
     counted: RecentValue[bytes] = field(default_factory=lambda: RecentValue(COUNTED_EVERY_S))
     """The rendered counts of `/metrics`, over all companies."""
+    reached: set[tuple[UUID, UUID]] = field(default_factory=set)
+    """ATS principals with companies that they have created, as far as this process knows. Neither changes."""
     notes: dict[UUID, asyncio.Task[None]] = field(default_factory=dict)
     """Background tasks that store the last use of a key, by key id."""
 

@@ -14,7 +14,7 @@ from starlette.routing import Match
 
 from api_shim import out_of_memory
 from api_shim.context import app_context
-from api_shim.rate_limits import Window
+from api_shim.rate_limits import ExceededBatchLimit, Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
 from scheduler.carriers.interface import NotACallback
 from scheduler.domain import refusals
@@ -180,11 +180,12 @@ def too_often(exceeded: Window, now: datetime) -> refusals.RateLimitExceeded:
     )
 
 
-def too_many_items(exceeded: Window, now: datetime) -> refusals.RateLimitExceeded:
-    """Return the error for a batch whose items would exceed this limit of its key."""
-    error = too_often(exceeded, now)
-    message = f"This key may send {exceeded.limit:,} items of batches an hour, and {exceeded.remaining:,} are left."
-    return refusals.RateLimitExceeded(message, **error.details, unit="items", remaining=exceeded.remaining)
+def too_many_items(exceeded: ExceededBatchLimit, now: datetime) -> refusals.RateLimitExceeded:
+    """Return the error for a batch that would exceed this limit of its key."""
+    window, unit = exceeded.window, exceeded.unit
+    error = too_often(window, now)
+    message = f"This key may send {window.limit:,} {unit} of batches an hour, and {window.remaining:,} are left."
+    return refusals.RateLimitExceeded(message, **error.details, unit=unit, remaining=window.remaining)
 
 
 def _headers_of(error: Refused) -> Mapping[str, str] | None:

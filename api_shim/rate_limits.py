@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal
 
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
@@ -17,12 +18,15 @@ from redis.exceptions import RedisError
 from scheduler.clock import Now, monotonic
 from scheduler.domain.key import Key
 from scheduler.logs import log
+from scheduler.wire.batches import LARGEST_BATCH
 
 _log = log(__name__)
 _PREFIX = "duecall:limits"
 _PATIENCE_S = 0.2
 ITEMS_A_REQUEST = 10
 """A key may send this many items of batches an hour for each request that it may send in that time."""
+BYTES_AN_ITEM = 2048
+"""A key may send this many bytes of batches for each item that it may send. A full batch has 1,678 bytes an item."""
 _TRY_AGAIN_AFTER_S = 1.0
 
 
@@ -51,6 +55,14 @@ class RateLimitState:
             yield f"X-RateLimit-Limit-{window.name}", str(window.limit)
             yield f"X-RateLimit-Remaining-{window.name}", str(window.remaining)
             yield f"X-RateLimit-Reset-{window.name}", str(window.resets_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExceededBatchLimit:
+    """The limit of a key that a batch would exceed."""
+
+    window: Window
+    unit: Literal["items", "bytes"]
 
 
 class RateLimits:
@@ -112,22 +124,56 @@ class RateLimits:
             return RateLimitState(windows=windows, exceeded=windows[0])
         return RateLimitState(windows=windows, exceeded=windows[1] if this_hour > key.per_hour else None)
 
-    async def count_items(self, key: Key, count: int) -> Window | None:
+    async def count_batch(self, key: Key, size: int) -> ExceededBatchLimit | None:
+        """Count the bytes of a batch that is not parsed yet, or return the limit that it exceeds.
+
+        They count whatever becomes of the batch, because parsing is what costs. Nothing is counted if all items of the
+        hour are used up, or if the bytes would exceed their limit.
+        """
+        return await self._unless_away(self._count_batch(key, size))
+
+    async def _count_batch(self, key: Key, size: int) -> ExceededBatchLimit | None:
+        items, of_bytes = self._items_of(key), self._bytes_of(key)
+        sent = await self._storage.get(items.key)
+        if sent >= items.limit:
+            return ExceededBatchLimit(window=items.window(sent), unit="items")
+        counted = await self._storage.get(of_bytes.key)
+        if counted + size > of_bytes.limit:
+            return ExceededBatchLimit(window=of_bytes.window(counted), unit="bytes")
+        await self._storage.incr(of_bytes.key, of_bytes.seconds, amount=size)
+        return None
+
+    async def count_items(self, key: Key, count: int) -> ExceededBatchLimit | None:
         """Count items of a batch, or return the limit that they would exceed: then none is counted."""
-        hour = _Tier(
-            "Hour", RateLimitItemPerHour(key.per_hour * ITEMS_A_REQUEST), f"items:{key.principal.key_id}", self._now()
-        )
+        return await self._unless_away(self._count_items(self._items_of(key), count))
+
+    async def _count_items(self, hour: "_Tier", count: int) -> ExceededBatchLimit | None:
+        counted = await self._storage.get(hour.key)
+        if counted + count > hour.limit:
+            return ExceededBatchLimit(window=hour.window(counted), unit="items")
+        await self._storage.incr(hour.key, hour.seconds, amount=count)
+        return None
+
+    async def _unless_away(self, counting: Coroutine[Any, Any, ExceededBatchLimit | None]) -> ExceededBatchLimit | None:
+        """Return the result, or None while Redis is unavailable."""
         if self._redis_is_away() or monotonic() < self._try_again_at:
+            counting.close()
             return None
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                counted = await self._storage.get(hour.key)
-                if counted + count > key.per_hour * ITEMS_A_REQUEST:
-                    return hour.window(counted)
-                await self._storage.incr(hour.key, hour.seconds, amount=count)
+                return await counting
         except (RedisError, OSError, TimeoutError) as error:
             self._went_away(error)
         return None
+
+    def _items_of(self, key: Key) -> "_Tier":
+        limit = RateLimitItemPerHour(key.per_hour * ITEMS_A_REQUEST)
+        return _Tier("Hour", limit, f"items:{key.principal.key_id}", self._now())
+
+    def _bytes_of(self, key: Key) -> "_Tier":
+        # At least one batch, however few requests the key may send.
+        limit = RateLimitItemPerHour(max(key.per_hour * ITEMS_A_REQUEST * BYTES_AN_ITEM, LARGEST_BATCH))
+        return _Tier("Hour", limit, f"bytes:{key.principal.key_id}", self._now())
 
     def _went_away(self, error: Exception) -> None:
         if not self._is_away:
@@ -141,15 +187,15 @@ class _Tier:
 
     def __init__(self, name: str, item: RateLimitItem, key_id: str, now: datetime) -> None:
         self._name = name
-        self._limit = item.amount
+        self.limit = item.amount
         self.seconds = item.get_expiry()
         turn = math.floor(now.timestamp() / self.seconds)
         self._resets_at = (turn + 1) * self.seconds
         self.key = item.key_for(key_id, str(turn))
 
     def window(self, counted: int) -> Window:
-        remaining = max(0, self._limit - counted)
-        return Window(name=self._name, limit=self._limit, remaining=remaining, resets_at=self._resets_at)
+        remaining = max(0, self.limit - counted)
+        return Window(name=self._name, limit=self.limit, remaining=remaining, resets_at=self._resets_at)
 
 
 def _untouched(*tiers: _Tier) -> RateLimitState:

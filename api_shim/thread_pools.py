@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import math
 import threading
-from collections import deque
-from collections.abc import Callable
-from contextvars import Context, copy_context
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -26,8 +26,31 @@ class _Job:
     context: Context
     loop: asyncio.AbstractEventLoop
     result: asyncio.Future[Any]
+    company: Hashable | None
     is_taken: threading.Lock = field(default_factory=threading.Lock)
     """Acquired by the thread that begins the work, or by the request that gives it up. Never released."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Turn:
+    """A request that waits for a thread."""
+
+    deadline: float
+    """On the monotonic clock."""
+    has_thread: asyncio.Future[None]
+
+
+_share: ContextVar[Hashable | None] = ContextVar("share", default=None)
+
+
+def set_share(share: Hashable) -> None:
+    """Count the threads of this task, and of all work that it starts later, as those of this company."""
+    _share.set(share)
+
+
+def share() -> Hashable | None:
+    """Return the company whose threads this task uses, or None for work of no company."""
+    return _share.get()
 
 
 class ThreadPool:
@@ -36,17 +59,25 @@ class ThreadPool:
     No thread is started later: starting one blocks the loop, and without memory it blocks permanently. After a request
     times out, its thread stays occupied until the work returns, so at most `count` threads wait for a hanging database.
 
-    Work gets threads in the order of its arrival. With `newest_first_below_s`, the newest goes first while the oldest
-    has less time left than that: in an overload the order of arrival gives each request its thread shortly before its
-    deadline, so that nearly all work is wasted and repeated.
+    With `has_shares` one company holds at most half of the threads, and a free thread goes to the waiting company that
+    got one longest ago. So the load of a company delays no other one by more than the work that others have begun.
+
+    Work of a company gets threads in the order of its arrival. With `newest_first_below_s`, the newest goes first while
+    the oldest has less time left than that: in an overload the order of arrival gives each request its thread shortly
+    before its deadline, so that nearly all work is wasted and repeated.
     """
 
-    def __init__(self, name: str, count: int, *, newest_first_below_s: float = -math.inf) -> None:
+    def __init__(
+        self, name: str, count: int, *, newest_first_below_s: float = -math.inf, has_shares: bool = False
+    ) -> None:
         self.count = count
         self._free = count
+        self._most_of_one = max(1, count // 2) if has_shares else count
         self._newest_first_below_s = newest_first_below_s
-        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
-        """The deadline on the monotonic clock, and what is set when a thread is free. Oldest first."""
+        self._held: Counter[Hashable] = Counter()
+        """Threads by company. Work of no company may use all."""
+        self._waiting: dict[Hashable, deque[_Turn]] = {}
+        """By company, each with the oldest first. The company that got a thread longest ago comes first."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"{name} {n}", daemon=True) for n in range(count)]
         for thread in self._threads:
@@ -57,43 +88,59 @@ class ThreadPool:
 
         Work that has not begun by then never begins. Work that has begun runs on and its result is dropped.
         """
-        loop = asyncio.get_running_loop()
+        loop, company = asyncio.get_running_loop(), share()
         async with asyncio.timeout(seconds):
-            await self._take_thread(loop, monotonic() + seconds)
+            await self._take_thread(loop, company, monotonic() + seconds)
             result: asyncio.Future[T] = loop.create_future()
-            job = _Job(work=work, context=copy_context(), loop=loop, result=result)
+            job = _Job(work=work, context=copy_context(), loop=loop, result=result, company=company)
             self._jobs.put(job)
             try:
                 return await result
             except asyncio.CancelledError:
                 if job.is_taken.acquire(blocking=False):
-                    self._free_thread()
+                    self._free_thread(company)
                 raise
 
-    async def _take_thread(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        if self._free:
+    async def _take_thread(self, loop: asyncio.AbstractEventLoop, company: Hashable | None, deadline: float) -> None:
+        if self._free and self._may_take(company):
             self._free -= 1
+            self._held[company] += 1
             return
-        turn = loop.create_future()
-        self._waiting.append((deadline, turn))
+        turn = _Turn(deadline=deadline, has_thread=loop.create_future())
+        self._waiting.setdefault(company, deque()).append(turn)
         try:
-            await turn
+            await turn.has_thread
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it got a thread at the moment of its timeout
-                self._free_thread()
+            if not turn.has_thread.cancelled():  # it got a thread at the moment of its timeout
+                self._free_thread(company)
             raise
 
-    def _free_thread(self) -> None:
-        while self._waiting:
-            deadline, turn = self._waiting[0]
-            if not turn.done() and deadline - monotonic() < self._newest_first_below_s:
-                _, turn = self._waiting.pop()
-            else:
-                self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def _may_take(self, company: Hashable | None) -> bool:
+        return company is None or self._held[company] < self._most_of_one
+
+    def _free_thread(self, company: Hashable | None = None) -> None:
         self._free += 1
+        self._held[company] -= 1
+        if self._held[company] <= 0:
+            del self._held[company]
+        for waiting in list(self._waiting):
+            if self._may_take(waiting) and self._give_thread(waiting):
+                return
+
+    def _give_thread(self, company: Hashable | None) -> bool:
+        """Give a free thread to a request of this company. False: all have given up."""
+        turns = self._waiting.pop(company)
+        while turns:
+            is_late = turns[0].deadline - monotonic() < self._newest_first_below_s
+            turn = turns.pop() if is_late and not turns[0].has_thread.done() else turns.popleft()
+            if not turn.has_thread.done():
+                turn.has_thread.set_result(None)
+                self._free -= 1
+                self._held[company] += 1
+                if turns:
+                    self._waiting[company] = turns  # behind the other companies
+                return True
+        return False
 
     def close(self) -> None:
         """Let each thread end after its current work, without waiting for any."""
@@ -112,11 +159,12 @@ class ThreadPool:
                 error = raised
             with contextlib.suppress(RuntimeError):  # the loop is closed, and no request waits any longer
                 # One call for the result and the thread: each call wakes the loop.
-                job.loop.call_soon_threadsafe(self._end, job.result, value, error)
+                job.loop.call_soon_threadsafe(self._end, job, value, error)
             del job, value, error  # an idle thread keeps no data of a request
 
-    def _end(self, result: asyncio.Future[Any], value: object, error: BaseException | None) -> None:
-        self._free_thread()
+    def _end(self, job: _Job, value: object, error: BaseException | None) -> None:
+        self._free_thread(job.company)
+        result = job.result
         if result.done():  # the request has given up
             return
         if error is None:

@@ -26,6 +26,7 @@ from api_shim.schemas.batch import (
     ItemsAnswer,
 )
 from api_shim.schemas.dry_run import DryRunAnswer, DryRunView
+from api_shim.thread_pools import share
 from scheduler.domain.batch import ItemState
 from scheduler.domain.command import CommandKind
 from scheduler.domain.refusals import BatchFinished
@@ -67,7 +68,8 @@ async def list_batches(request: Request, reader: InterviewReader, query: BatchLi
     " others: `GET /batches/{batchId}/items` shows the error of each. Send `externalId` with each item, so that a batch"
     " that is sent again creates only what is missing. With `dryRun` nothing is stored. The response contains how"
     " many items would be refused and why, when the calls would become due, and when the last one would start. A key"
-    " may send ten times as many items an hour as requests. Above that, the response is 429 and nothing is stored.",
+    " may send ten times as many items an hour as requests, and 2 KiB for each of them. Above that, the response is 429"
+    " and nothing is stored.",
     status_code=HTTPStatus.ACCEPTED,
     responses={
         HTTPStatus.OK: {"model": DryRunAnswer, "description": "The result of a dry run."},
@@ -97,8 +99,11 @@ async def create_batch(
         IfSent[bool], Query(alias="dryRun", description="For a batch in NDJSON: only check it, and store nothing.")
     ] = None,
 ) -> Response:
-    with sender.context.uploads.one_of(sender.principal.key_id):
+    with sender.context.uploads.one_of(share()):
         body = await batch_body.read(request)
+        exceeded = await sender.context.rate_limits.count_batch(request.state.key, len(body.content))
+        if exceeded is not None:
+            raise too_many_items(exceeded, sender.use_cases.now())
         given = {"name": name, "dryRun": dry_run}
         asked = BatchHeader.model_validate({field: value for field, value in given.items() if value is not None})
         today = sender.use_cases.now().date()

@@ -201,8 +201,8 @@ candidates = Table(
     # Of the request that created the row, if it named an external id. Compared when the id is sent again.
     Column("content_hash", LargeBinary),
     Column("erased_at", _INSTANT),
-    # While interviews of an erased person are left to be cancelled: when a worker was last notified.
-    Column("leaving_rung_at", _INSTANT),
+    # While interviews of an erased person are left to be cancelled: when a worker may cancel the next ones.
+    Column("leaving_at", _INSTANT),
     *_timestamps(),
     CheckConstraint(r"phone_number ~ '^\+[1-9][0-9]{6,14}$'", name="e164"),
     CheckConstraint(
@@ -218,7 +218,7 @@ candidates = Table(
     Index(None, "company_id", "updated_at"),
     # For the search of operators, by the function `candidates_of_number`. Half the size of a B-tree.
     Index("ix_candidates_phone_number", "phone_number", postgresql_using="hash"),
-    Index("ix_candidates_leaving_rung_at", "leaving_rung_at", postgresql_where=text("leaving_rung_at IS NOT NULL")),
+    Index("ix_candidates_leaving_at", "leaving_at", postgresql_where=text("leaving_at IS NOT NULL")),
     # For parts of names and e-mail addresses. Used by the function `candidates_found`.
     Index(
         "ix_candidates_search",

@@ -3,12 +3,12 @@
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from api_shim.thread_pools import ThreadPool
+from api_shim.thread_pools import ThreadPool, set_share
 
 LONG_S = 30.0
 IN_ORDER, NEWEST_FIRST = -math.inf, math.inf
@@ -89,3 +89,42 @@ async def test_order_of_arrival_holds_while_there_is_time() -> None:
         end.set()
         await asyncio.gather(*waiting)
     assert done == ["first", "second"]
+
+
+def set_apart(pool: ThreadPool, company: str, work: Callable[[], None]) -> asyncio.Task[None]:
+    """Run work of a company, as one of its requests does."""
+
+    async def request() -> None:
+        set_share(company)
+        await pool.run(work, LONG_S)
+
+    return asyncio.create_task(request())
+
+
+async def test_company_holds_at_most_half_of_a_pool_with_shares() -> None:
+    pool, end = ThreadPool("test", 4, has_shares=True), threading.Event()
+    begun: list[str] = []
+
+    def work(name: str) -> None:
+        begun.append(name)
+        end.wait(LONG_S)
+
+    flood = [set_apart(pool, "a", lambda: work("a")) for _ in range(20)]
+    await asyncio.sleep(0)
+    other = [set_apart(pool, "b", lambda: begun.append("b")) for _ in range(3)]
+    await asyncio.gather(*other)
+    assert begun.count("a") == 2
+    end.set()
+    await asyncio.gather(*flood)
+    assert begun.count("a") == 20
+    pool.close()
+
+
+async def test_companies_take_turns_in_a_pool_with_shares() -> None:
+    """Two companies with much work use both threads. The single work of a third one is not behind all of theirs."""
+    pool, done = ThreadPool("test", 2, has_shares=True), list[str]()
+    floods = [set_apart(pool, name, lambda name=name: done.append(name)) for name in "aacc" * 20]  # type: ignore[misc]
+    third = set_apart(pool, "b", lambda: done.append("b"))
+    await asyncio.gather(third, *floods)
+    assert done.index("b") <= 6
+    pool.close()

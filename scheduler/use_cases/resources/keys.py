@@ -77,6 +77,11 @@ class Keys:
         with self._database.lookup() as stores:
             return self._usable(stores.keys.by_hash(self._hasher.key(secret)))
 
+    def reaches(self, principal: Principal, company_id: UUID) -> bool:
+        """Return True if the principal can access the company. Raises DatabaseAway."""
+        with self._database.reading(principal) as stores:
+            return stores.keys.reach(principal, company_id)
+
     def of_id(self, key_id: UUID) -> Key:
         """Return the active key of this id, for trusted callers that have no secret.
 

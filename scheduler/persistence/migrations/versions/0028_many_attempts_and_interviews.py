@@ -12,17 +12,17 @@ depends_on = None
 def upgrade() -> None:
     op.create_index('ix_attempts_interview_id_created_at', 'attempts', ['interview_id', 'created_at'])
     op.drop_index('ix_attempts_interview_id', table_name='attempts')
-    op.add_column('candidates', sa.Column('leaving_rung_at', sa.DateTime(timezone=True), nullable=True))
+    op.add_column('candidates', sa.Column('leaving_at', sa.DateTime(timezone=True), nullable=True))
     op.create_index(
-        'ix_candidates_leaving_rung_at',
+        'ix_candidates_leaving_at',
         'candidates',
-        ['leaving_rung_at'],
-        postgresql_where=sa.text('leaving_rung_at IS NOT NULL'),
+        ['leaving_at'],
+        postgresql_where=sa.text('leaving_at IS NOT NULL'),
     )
 
 
 def downgrade() -> None:
-    op.drop_index('ix_candidates_leaving_rung_at', table_name='candidates')
-    op.drop_column('candidates', 'leaving_rung_at')
+    op.drop_index('ix_candidates_leaving_at', table_name='candidates')
+    op.drop_column('candidates', 'leaving_at')
     op.create_index('ix_attempts_interview_id', 'attempts', ['interview_id'])
     op.drop_index('ix_attempts_interview_id_created_at', table_name='attempts')
