@@ -29,7 +29,7 @@ def db_logins() -> None:
 
     They are those in DATABASE_URL, DATABASE_WORKER_URL and, if it is set, DATABASE_OPERATOR_URL.
 
-    Connects as the user in DATABASE_OWNER_URL, who needs CREATEROLE. Run `duecall db upgrade` first.
+    Connects as the user in DATABASE_OWNER_URL, who needs CREATEROLE. Run it before a dump is restored on a new server.
     """
     from scheduler.persistence import schema
 

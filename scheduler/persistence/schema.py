@@ -70,7 +70,8 @@ def make_logins(url: str) -> Logins:
 def set_logins(url: str, logins: Logins) -> None:
     """Create the users in `logins` if they do not exist, and set their passwords.
 
-    Needs the schema and a role that may create roles. Raises NoLogin, DatabaseAway.
+    Needs a role that may create roles, and no schema: a dump is restored after its roles exist. Raises NoLogin,
+    DatabaseAway.
     """
     chosen = [(_login_in("DATABASE_URL", logins.api), "duecall_api")]
     chosen.append((_login_in("DATABASE_WORKER_URL", logins.worker), "duecall_worker"))
@@ -78,6 +79,7 @@ def set_logins(url: str, logins: Logins) -> None:
         chosen.append((_login_in("DATABASE_OPERATOR_URL", logins.operator), "duecall_operator"))
     try:
         with _connection(url) as connection:
+            _create_groups(connection)
             for (login, password), group in chosen:
                 _set_login(connection, login, password, group)
                 _set_limits(connection, login, group)
@@ -86,6 +88,20 @@ def set_logins(url: str, logins: Logins) -> None:
         raise DatabaseAway(reason_of(error)) from error
     except DBAPIError as error:
         raise NoLogin(str(error.orig).splitlines()[0]) from error
+
+
+def _create_groups(connection: Connection) -> None:
+    """Create the roles that the migrations would create. They belong to the server, so no dump contains them."""
+    existing = set(connection.execute(text("SELECT rolname FROM pg_roles")).scalars())
+    missing = [group for group in (*_COUNTING_GROUPS, _COUNTER) if group not in existing]
+    for group in missing:
+        connection.execute(text(f"CREATE ROLE {group} NOLOGIN NOINHERIT"))
+    if missing:
+        connection.execute(text(f"GRANT {_COUNTER} TO {', '.join(_COUNTING_GROUPS)}, CURRENT_USER"))
+
+
+_COUNTER = "duecall_counter"
+_COUNTING_GROUPS = ("duecall_api", "duecall_worker", "duecall_operator")
 
 
 def _login_in(name: str, url: str) -> tuple[str, str]:

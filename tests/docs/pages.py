@@ -18,6 +18,12 @@ def section(text: str, title: str) -> str:
     return found
 
 
+def blocks(text: str) -> list[str]:
+    """Return the blocks of shell commands, also those of list items."""
+    found = re.finditer(r"^( *)```sh\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{each[1]}", "", each[2], flags=re.MULTILINE) for each in found]
+
+
 def links(page: Path) -> list[str]:
     return re.findall(r"\]\(([^)]+)\)", read(page))
 

@@ -18,14 +18,10 @@ from scheduler.local.system import Options
 from scheduler.settings import Settings
 from tests.acceptance.conftest import QuickSystem
 from tests.architecture.test_code_rules import ROOT
-from tests.docs.pages import DOCS, read, section
+from tests.docs.pages import DOCS, blocks, read, section
 
 HOW_TO = sorted((DOCS / "how-to").glob("*.md"))
 FIRST_CALL = "A first call"
-
-
-def blocks(text: str) -> list[str]:
-    return re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def _first_call() -> str:

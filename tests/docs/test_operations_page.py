@@ -24,7 +24,8 @@ from scheduler.terminal.text import system_line, terminal
 from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import OpenErasures
 from tests.architecture.test_code_rules import PRODUCT
-from tests.docs.pages import anchor, read, section
+from tests.docs.pages import DOCS, anchor, blocks, read, section
+from tests.support.compose import ROOT, procfile, variables_of_compose
 
 TEXT = read("docs/operations.md")
 
@@ -179,3 +180,27 @@ def test_operations_page_contains_no_statements() -> None:
     """A command checks its input, locks what it changes and is audited. A statement that a person pastes does not."""
     assert "```sql" not in TEXT
     assert re.findall(r"\b(?:SELECT|UPDATE|DELETE|INSERT)\b (?!/)[^`\n]*", "\n".join(_code())) == []
+
+
+def test_every_process_is_named_wherever_all_are_replaced() -> None:
+    deploying = blocks(section(TEXT, "Deploying"))[0]
+    replaced = set(re.findall(r"[a-z]+", re.sub(r"--\S+|\$each", "", deploying)))
+    assert set(procfile()) <= replaced
+    for name in ("Rotating secrets", "After a restore or a failover"):
+        for command in re.findall(r"docker compose (?:up|stop) .*settle.*", section(TEXT, name)):
+            assert set(procfile()) <= set(command.split()), name
+
+
+def test_every_secret_of_compose_has_its_rotation() -> None:
+    text = section(TEXT, "Rotating secrets")
+    secrets = [name for name in variables_of_compose() if re.search("PASSWORD|KEY|SECRET|TOKEN|AUTH|PEPPER", name)]
+    assert len(secrets) > 10
+    assert [name for name in secrets if f"`{name}`" not in text and f"`{name}=" not in text] == []
+
+
+def test_no_documented_command_starts_what_it_depends_on() -> None:
+    """Without --no-deps, `run` migrates, and restarts servers whose values in .env have changed."""
+    pages = [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "docker-compose.yml"]
+    runs = [run for page in pages for run in re.findall(r"docker compose run [^`]{0,40}", read(page))]
+    assert len(runs) > 5
+    assert [run for run in runs if "--no-deps" not in run and run != "docker compose run "] == []
