@@ -2,7 +2,7 @@
 
 import re
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
@@ -24,6 +24,36 @@ def is_overheard(url: str) -> bool:
 def is_plain_http(url: SecretStr | str | None) -> bool:
     text = url.get_secret_value() if isinstance(url, SecretStr) else url
     return text is not None and urlsplit(text).scheme.lower() != "https"
+
+
+def check_redis_url(url: str) -> None:
+    """Raise ValueError for a malformed URL, or a misspelt check of certificates."""
+    number = check_url(url, "redis").strip("/")
+    if number and not number.isdecimal():
+        raise ValueError(f"must end with a database number; use the form {EXAMPLES['redis']}{ENCODED}")
+    checks = parse_qs(urlsplit(url).query).get(_CHECKS, ())
+    if any(each not in {_VERIFIED, "none"} for each in checks):
+        raise ValueError(f"must have {_CHECKS}={_VERIFIED}, which is the default, or {_CHECKS}=none")
+
+
+def verifying(redis_url: str) -> str:
+    """Return the URL with the default of `rediss://` spelled out: kombu would verify no certificate."""
+    parts = urlsplit(redis_url)
+    if parts.scheme.lower() != "rediss" or _CHECKS in parse_qs(parts.query):
+        return redis_url
+    return parts._replace(query="&".join(filter(None, (parts.query, f"{_CHECKS}={_VERIFIED}")))).geturl()
+
+
+def is_unverified(redis_url: SecretStr | None) -> bool:
+    """Return whether the URL asks for TLS without a check of the certificate or of its name."""
+    if redis_url is None:
+        return False
+    query = parse_qs(urlsplit(redis_url.get_secret_value()).query)
+    names_unchecked = any(each.lower() not in {"true", "1", "yes"} for each in query.get("ssl_check_hostname", ()))
+    return names_unchecked or "none" in query.get(_CHECKS, ())
+
+
+_CHECKS, _VERIFIED = "ssl_cert_reqs", "required"
 
 
 def check_url(url: str, kind: Literal["database", "redis", "web"]) -> str:

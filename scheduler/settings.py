@@ -27,7 +27,16 @@ from scheduler.setting_secrets import (
     is_weak_pepper,
     webhook_keys,
 )
-from scheduler.setting_urls import ENCODED, EXAMPLES, check_url, is_overheard, is_plain_http
+from scheduler.setting_urls import (
+    ENCODED,
+    EXAMPLES,
+    check_redis_url,
+    check_url,
+    is_overheard,
+    is_plain_http,
+    is_unverified,
+    verifying,
+)
 
 DEVELOPMENT_PUBLIC_URL = "http://127.0.0.1:8000"
 DEVELOPMENT_CONSOLE_URL = "http://127.0.0.1:8001"
@@ -212,9 +221,7 @@ class Settings(BaseSettings):
     @classmethod
     def _of_redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            number = check_url(url.get_secret_value(), "redis").strip("/")
-            if number and not number.isdecimal():
-                raise ValueError(f"must end with a database number; use the form {EXAMPLES['redis']}{ENCODED}")
+            check_redis_url(url.get_secret_value())
         return url
 
     @model_validator(mode="after")
@@ -307,6 +314,8 @@ class Settings(BaseSettings):
                 ("FLOWER_BASIC_AUTH", is_weak_login(self.flower_basic_auth.get_secret_value())),
                 ("DATABASE_URL", self.database_url is None),
                 ("REDIS_URL", self.redis_url is None or not urlsplit(self.redis_url.get_secret_value()).password),
+                ("REDIS_URL", is_unverified(self.redis_url)),
+                ("FLOWER_REDIS_URL", is_unverified(self.flower_redis_url)),
                 ("PUBLIC_URL", is_plain_http(self.public_url)),
                 ("CONSOLE_URL", is_plain_http(self.console_url)),
                 ("TWILIO_API_URL", is_overheard(self.twilio_api_url)),
@@ -380,7 +389,12 @@ class Settings(BaseSettings):
     def redis(self) -> str:
         if self.redis_url is None:
             raise MissingSetting("REDIS_URL")
-        return self.redis_url.get_secret_value()
+        return verifying(self.redis_url.get_secret_value())
+
+    @property
+    def flower_redis(self) -> str:
+        """The URL for Flower, which only reads."""
+        return self.redis if self.flower_redis_url is None else verifying(self.flower_redis_url.get_secret_value())
 
 
 KEPT_OF_A_RUN = ("key_pepper", *_TIMES.values())

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
-from kombu import Exchange, Queue
+from kombu import Connection, Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
@@ -99,8 +99,9 @@ app.add_defaults(_configuration)
 def watch_only(chosen: Settings) -> None:
     """Let this process receive events and nothing else: it writes nothing to Redis. For Flower."""
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.redis_transport:WatchingTransport"))
-    if chosen.flower_redis_url is not None:
-        app.conf.broker_url = chosen.flower_redis_url.get_secret_value()
+    app.conf.broker_url = chosen.flower_redis
+    # Flower's page of queues reads the options of TLS from here alone.
+    app.conf.broker_use_ssl = Connection(chosen.flower_redis).ssl
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

@@ -245,7 +245,7 @@ class System:
 
     def _redis_url(self) -> str:
         if self._settings.redis_url is not None:
-            url = self._settings.redis_url.get_secret_value()
+            url = self._settings.redis
             if (reason := redis_health.why_away(url)) is not None:
                 self._report(
                     f"WARNING: Redis (REDIS_URL) does not answer: {reason}. Commands are accepted, but not applied, and"
