@@ -1,4 +1,4 @@
-"""Exit of an API process that ran out of memory, so that its supervisor restarts it.
+"""Exit of an HTTP process that ran out of memory, so that its supervisor restarts it.
 
 After a MemoryError the process is unreliable: a thread that never began may hold a lock, and code that starts a thread
 may wait for it permanently. Accepted commands are in PostgreSQL, so an exit loses none of them.
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from scheduler.logs import watch_errors
+from scheduler.watchdog import Watchdog
 
 STATUS = 70
 """Exit status (EX_SOFTWARE). Not 0, so that a supervisor that restarts only on failure restarts the process."""
@@ -54,8 +55,8 @@ def end_if(error: BaseException | None) -> None:
 def ending_the_process() -> Iterator[None]:
     """End the process on a MemoryError in any thread or callback, even if it was only logged.
 
-    Also ends the process if the event loop is blocked for 30 s. Works only in the main thread, like signals: in other
-    threads the process belongs to another program.
+    Also ends the process if the event loop is blocked for 30 s, or if a thread hangs (`scheduler/watchdog.py`).
+    Works only in the main thread, like signals: in other threads the process belongs to another program.
     """
     global _is_ours  # noqa: PLW0603 - there is one process
     if threading.current_thread() is not threading.main_thread():
@@ -112,12 +113,15 @@ class _Pulse:
 @contextlib.contextmanager
 def _watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     pulse, over = _Pulse(loop), threading.Event()
+    watchdog = Watchdog()
+    watchdog.start()
     thread = threading.Thread(target=_watch, args=(pulse, over), name="watchdog", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
+        watchdog.stop()
         pulse.stop()
 
 

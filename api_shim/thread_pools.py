@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from api_shim import out_of_memory
 from scheduler.clock import monotonic
+from scheduler.watchdog import watching
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class ThreadPool:
     def __init__(
         self, name: str, count: int, *, newest_first_below_s: float = -math.inf, has_shares: bool = False
     ) -> None:
+        self.name = name
         self.count = count
         self._free = count
         self._most_of_one = max(1, count // 2) if has_shares else count
@@ -153,7 +155,8 @@ class ThreadPool:
                 continue
             value = error = None
             try:
-                value = job.context.run(job.work)
+                with watching(self.name):
+                    value = job.context.run(job.work)
             except BaseException as raised:  # noqa: BLE001 - the request raises it
                 out_of_memory.end_if(raised)
                 error = raised

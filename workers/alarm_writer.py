@@ -10,6 +10,7 @@ from scheduler.domain.alarm import AlarmKey, key_of
 from scheduler.logs import log, watch_alarms
 from scheduler.persistence.errors import DatabaseAway, WrongDatabase
 from scheduler.use_cases.operations.alarms import Seen
+from scheduler.watchdog import QUIET_DATABASE_S, watching
 
 _log = log(__name__)
 _MOST_KEYS = 1000
@@ -90,7 +91,8 @@ class AlarmWriter:
             return True
         is_stored = False
         try:
-            self._store.store(seen)
+            with watching("alarms", QUIET_DATABASE_S):
+                self._store.store(seen)
             is_stored = True
         except (DatabaseAway, WrongDatabase):
             return False

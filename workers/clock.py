@@ -19,6 +19,7 @@ from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings
 from scheduler.use_cases.release import Round
+from scheduler.watchdog import QUIET_DATABASE_S, Watchdog, watching
 from workers.alarm_writer import AlarmWriter
 from workers.app import app, starting
 from workers.hint_publisher import RedisHintPublisher
@@ -63,6 +64,7 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._release = assembly.release(chosen, self._hints)
         self._alarms = AlarmWriter(assembly.alarm_store(chosen, "worker"))
         self._alarms.start()
+        Watchdog().start()
         self._sweep_every = chosen.policy.sweep.total_seconds()
 
     def setup_schedule(self) -> None:
@@ -70,6 +72,10 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def tick(self, *_: Any, **__: Any) -> float:  # noqa: ANN401 - Beat's own
         """Do the due work once, then wait for the next due time, a notification, or a second. Beat need not sleep."""
+        with watching("clock", QUIET_DATABASE_S):
+            return self._tick()
+
+    def _tick(self) -> float:
         self._announce()
         try:
             self._wait(self._work())

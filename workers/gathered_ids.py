@@ -6,7 +6,10 @@ from functools import partial
 from itertools import islice
 from uuid import UUID
 
+from scheduler.watchdog import made_progress
+
 _MOST_BATCHES_WAITING = 4
+_LOOKS_AGAIN_S = 1.0
 _HELD_UP_S = 0.1
 """A batch that takes longer may wait for a lock. Usual ones take a tenth of it."""
 
@@ -40,7 +43,8 @@ class GatheredIds:
     def take(self, ids: Iterable[UUID]) -> None:
         """Process these ids and all others that wait, or leave them to another thread. Raises errors of `process`."""
         with self._changed:
-            self._changed.wait_for(self._has_room)
+            while not self._changed.wait_for(self._has_room, _LOOKS_AGAIN_S):
+                made_progress()  # the threads for which this one waits are watched themselves
             self._waiting.update(dict.fromkeys(ids))
             if self._running == self._at_a_time or self._is_one_patient:
                 return

@@ -17,6 +17,7 @@ from scheduler.clock import monotonic
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.logs import log
 from scheduler.use_cases.shared.hints import HEAR, QUEUES
+from scheduler.watchdog import watching
 from workers.app import ANSWERED_CHANNEL, DUE_AT, KEY_PREFIX
 from workers.hint_batch import HintBatch, Message, Notification, Published, joined
 
@@ -125,7 +126,8 @@ class RedisHintPublisher:
 
     def _try(self, publish: Callable[[], None]) -> None:
         try:
-            publish()
+            with watching("hints"):
+                publish()
         except Exception as error:  # noqa: BLE001 - kombu wraps what went wrong in many kinds
             if not isinstance(error, _ERRORS):
                 _log.warning("hint_lost: a hint could not be published; the clock sends it again", exc_info=error)

@@ -7,18 +7,17 @@ four pings in a row that Redis took and that were not received: unresponsive
 
 import contextlib
 import os
-import signal
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from secrets import token_hex
 
 from celery import signals
-from celery.worker import state
 from kombu import Exchange, Queue
 from redis import RedisError
 
 from scheduler.logs import log
-from scheduler.use_cases.shared.hints import LIVENESS
+from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
+from scheduler.watchdog import count_working, end_process
 from workers.app import app
 from workers.hint_publisher import quick_connection
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
@@ -38,8 +37,9 @@ class LivenessProbe:
     """Sends pings to its own worker and counts the missed ones.
 
     `ring` puts a ping into the worker's own queue, over a connection other than its consumer's, and raises if Redis
-    does not take it. `is_full` is True while every place is busy with a task: such a worker receives no ping, but is
-    working. `on_unresponsive` is called once, from the thread of this object.
+    does not take it. `is_full` is True while every place works on a task: such a worker receives no ping. Whether these
+    tasks go on is for the watchdog (`scheduler/watchdog.py`). `on_unresponsive` is called once, from the thread of this
+    object.
 
     `announce` reports the worker as live, at the start and after each received ping. `withdraw` ends that. Their errors
     are ignored, because Redis is away then.
@@ -150,11 +150,11 @@ def listen(hostname: str, process: Announcement, places: int, redis_url: str) ->
                 connection.close()
             raise
 
-    reserved: Collection[object] = state.reserved_requests
     presence = Presence(redis_url)
     _Probe.one = LivenessProbe(
         ping,
-        is_full=lambda: len(reserved) >= places,
+        # Messages that wait in this process do not count: a worker that is full of them may work on none.
+        is_full=lambda: count_working(QUEUES) >= places,
         on_unresponsive=_end,
         announce=lambda: presence.announce(process),
         withdraw=lambda: presence.withdraw(process),
@@ -168,8 +168,7 @@ def _end() -> None:
         alarm="DEAF_WORKER",
         pid=os.getpid(),
     )
-    threading.Timer(_EXIT_TIMEOUT_S, os._exit, (os.EX_SOFTWARE,)).start()
-    os.kill(os.getpid(), signal.SIGTERM)
+    end_process(_EXIT_TIMEOUT_S)
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]

@@ -23,6 +23,7 @@ from scheduler.settings import settings
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
+from scheduler.watchdog import EXIT_S, QUIET_S, Watchdog, end_process, watching
 from workers import liveness
 from workers.alarm_writer import AlarmWriter
 from workers.app import DUE_AT, app, starting
@@ -66,12 +67,20 @@ class _Deliverer:
     one: "Deliverer | None" = None
 
 
+_MAIL_S = 90
+_QUIET_S = {names.INVITE: _MAIL_S, names.NOTIFY_OWNERS: _MAIL_S}
+"""How long a task may make no step: a mail takes up to 70 s."""
+_DRAINS_S = 15.0
+"""A dial worker whose thread hangs may end its POSTs for this time. Other workers have less."""
+
+
 class QuietTask(Task):  # type: ignore[misc]
     """A task whose failure is logged without the error's text, which may quote a number."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the message holds
         try:
-            again_at_once(lambda: super(QuietTask, self).__call__(*args, **kwargs))
+            with watching(self.name, _QUIET_S.get(self.name, QUIET_S)):
+                again_at_once(lambda: super(QuietTask, self).__call__(*args, **kwargs))
         except Reject:
             raise
         except ClockWrong:
@@ -284,6 +293,8 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
         if "webhooks" in queues:
             _Deliverer.one = assembly.deliverer(settings(), _hints())
             _Deliverer.one.start()
+    # Last, because a dialler blocks its alarm signal in all threads that start after it.
+    Watchdog(partial(end_process, _DRAINS_S if "dial" in queues else EXIT_S)).start()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

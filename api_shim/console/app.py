@@ -32,6 +32,7 @@ from api_shim.console.pages import (
 )
 from api_shim.console.rendering import page
 from api_shim.console.security import Address, SecurityMiddleware
+from api_shim.out_of_memory import ending_the_process
 from api_shim.shutdown import on_stop_signal
 from api_shim.startup import PlainStart, uvicorn_logs_as_we_do
 from api_shim.thread_pools import ThreadPool
@@ -65,7 +66,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         uvicorn_logs_as_we_do()
         chosen = settings or of_this_process()
         async with _open(chosen) as app.state.console_context:
-            yield
+            with ending_the_process():
+                yield
 
     app = FastAPI(
         lifespan=lifespan,

@@ -21,6 +21,7 @@ from scheduler.carriers.twilio import NOTHING_LEFT_TO_STOP, TwilioAccount, answe
 from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.domain.call import CallNews, CallStatus, FailureCause, ListedCall
 from scheduler.lifecycle.policy import Policy
+from scheduler.watchdog import made_progress
 
 _SERVER_ERROR = 500
 _NO_ANSWER = (
@@ -64,6 +65,7 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
             self.session.mount("https://", _TrustAdapter(trust))
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the SDK's own
+        made_progress()
         parts = urlsplit(url)
         # A server that knows its own path includes it in the URL of the next page.
         path = parts.path if parts.path.startswith(f"{self._api.path}/") else self._api.path + parts.path

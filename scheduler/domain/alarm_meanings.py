@@ -42,6 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "QUARANTINE": "A command or a callback failed five times. An operator retries or drops it.",
     "REDIS_EVICTS": "Redis deletes keys because its memory is full, so calls are late and commands may be lost.",
     "SETTINGS": "A company's settings cannot be read, so it is not called.",
+    "THREAD_HUNG": "A thread made no step in its work for too long, so its process was restarted.",
     "TWO_CALLS_FOR_ONE_TOKEN": f"The carrier has two calls for one attempt, {_IMPOSSIBLE}",
     "TWO_CALLS_TO_ONE_NUMBER": f"Two calls to one number were in progress, {_IMPOSSIBLE}",
     "UNRESOLVED": "The time of a call could not be computed again after a change, so the call keeps its time.",

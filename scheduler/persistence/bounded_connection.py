@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
 
 from scheduler.deadline import remaining_s
+from scheduler.watchdog import made_progress
 
 RV = TypeVar("RV")
 
@@ -34,6 +35,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     def wait(self, gen: PQGen[RV], interval: float = _INTERVAL_S, timeout: float | None = None) -> RV:
         if timeout is not None:  # a wait for notifications: it may end without one
             return super().wait(gen, interval, timeout)
+        made_progress()
         within_s: float | None = None
         within_s = self._limit_s() + ALLOWANCE_S  # guard: statement_deadline
         try:

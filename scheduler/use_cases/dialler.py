@@ -43,6 +43,7 @@ from scheduler.use_cases.dialling.permit import Permit
 from scheduler.use_cases.dialling.post_times import PostTimes
 from scheduler.use_cases.dialling.recorder import Answer, Recorder
 from scheduler.use_cases.dialling.watch import LockWatch, LookWatch
+from scheduler.watchdog import CHECK_EVERY_S, QUIET_DATABASE_S, made_progress, watching
 
 _log = log(__name__)
 _RETRY_CLAIM = 0.25
@@ -142,13 +143,19 @@ class Dialler:
         LeaseAlarm.unblock()
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._main())
+            with watching("dial loop", QUIET_DATABASE_S):
+                self._beat()
+                self._loop.run_until_complete(self._main())
         except BaseException:  # noqa: BLE001 - after any error, a worker without its loop dials nothing
             _log.exception(
                 "dialler_failed: the dial loop ended with an error, so the worker exits",
                 alarm="DIALLER_FAILED",
             )
             self._on_failure()
+
+    def _beat(self) -> None:
+        made_progress()
+        self._loop.call_later(CHECK_EVERY_S / 2, self._beat)
 
     def _take(self, ids: tuple[UUID, ...], due_at: Mapping[UUID, datetime]) -> None:
         self._hand.take(ids, monotonic(), on_monotonic(due_at, self._now))
@@ -442,4 +449,9 @@ class Dialler:
             task.add_done_callback(self._cancelling.discard)
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._threads, step)
+        return await self._loop.run_in_executor(self._threads, partial(_watched, step))
+
+
+def _watched(step: Callable[[], T]) -> T:
+    with watching("dial", QUIET_DATABASE_S):
+        return step()

@@ -14,6 +14,7 @@ from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.webhook_deliveries import Work
 from scheduler.rules.webhook_turns import room
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
+from scheduler.watchdog import watching
 
 _log = log(__name__)
 THREADS = 16
@@ -68,11 +69,16 @@ class Deliverer:
 
     def _send(self) -> None:
         while (claimed := self._to_send.get()) is not None:
-            self._news.put(self._deliver.send(claimed))
+            with watching("webhook"):
+                self._news.put(self._deliver.send(claimed))
 
     def _run(self) -> None:
         while not (self._is_stopping.is_set() and not self._sending and not self._results):
             is_woken = self._take_news()
+            self._work(is_woken=is_woken)
+
+    def _work(self, *, is_woken: bool) -> None:
+        with watching("webhooks"):
             try:
                 self._record()
                 if not self._is_stopping.is_set() and (self._is_one_due() or is_woken):
