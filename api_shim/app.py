@@ -37,7 +37,7 @@ from api_shim.routes import (
     webhooks,
 )
 from api_shim.shutdown import on_stop_signal
-from api_shim.startup import PlainStart, uvicorn_logs_as_we_do
+from api_shim.startup import PlainStart, check_start, uvicorn_logs_as_we_do
 from scheduler import assembly
 from scheduler.deadline import deadline_in
 from scheduler.garbage import collect_rarely
@@ -144,7 +144,7 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
     callbacks = CallbackBatches(threads.callbacks, use_cases.hear.store)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, use_cases.now, lambda: waiter.is_away)
-    await run_in_thread(threads.requests, use_cases.database.check_role)
+    await run_in_thread(threads.requests, check_start, use_cases.database, redis_url)
     hints.start()
     alarms.start()
     try:

@@ -1,26 +1,37 @@
-"""The start of an HTTP process: errors of settings and of the database in one line, and logs in our form."""
+"""The start of an HTTP process: its checks, its errors in one line, and logs in our form."""
 
 import logging
 import sys
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scheduler.persistence.errors import WrongDatabase
-from scheduler.settings import WrongSettings
+from scheduler import redis_health
+from scheduler.persistence.database import Database
+from scheduler.persistence.errors import DatabaseAway
+from scheduler.start_failures import failure_line
 
-_EXPECTED = (WrongSettings, WrongDatabase)
 
+def check_start(database: Database, redis_url: str) -> None:
+    """Raise an error if this process could not answer requests. Servers that are away may come back, and raise none.
+
+    Raises RedisRefuses, WrongRole, SchemaNotReady.
+    """
+    redis_health.check_login(redis_url)
+    with suppress(DatabaseAway):
+        database.check_start()
 
 class PlainStart:
-    """Middleware that reports invalid settings and databases in one line instead of the framework's traceback."""
+    """Middleware that reports a failed start in one line instead of the framework's traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_plainly(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed" and isinstance(sys.exception(), _EXPECTED):
-                message["message"] = str(sys.exception())
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and error is not None:
+                message["message"] = failure_line(error)
             await send(message)
 
         await self._app(scope, receive, send_plainly if scope["type"] == "lifespan" else send)

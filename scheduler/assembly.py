@@ -1,9 +1,10 @@
 """Assembly: builds the use cases of a process from its settings, in one place, once."""
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from scheduler import failpoints
+from scheduler import failpoints, redis_health
 from scheduler.alarm_receiver import AlarmReceiver
 from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
@@ -358,14 +359,16 @@ def must_find_the_calls(settings: Settings) -> None:
         )
 
 
-def must_see_every_row(settings: Settings) -> None:
-    """Raise WrongRole if row-level security would hide every row from a worker, which would then silently do nothing.
+def check_worker_start(settings: Settings) -> None:
+    """Raise an error if a worker or the clock could not work, and would then silently do nothing.
 
-    An unavailable database is no error.
+    Raises MissingSetting; RedisRefuses; DatabaseAway; WrongRole for a role from which row-level security hides every
+    row; SchemaNotReady.
     """
-    database = Database(settings.database("worker"), pool_size=1, bound=False)
-    database.check_role()
-    database.close()
+    must_name_a_carrier(settings)
+    redis_health.check_login(settings.redis)
+    with closing(Database(settings.database("worker"), pool_size=1, bound=False)) as database:
+        database.check_start()
 
 
 def carrier(settings: Settings) -> TwilioAccount:

@@ -22,6 +22,26 @@ def why_away(url: str) -> str | None:
     return None
 
 
+def check_login(url: str) -> None:
+    """Raise RedisRefuses if the server refuses user or password. A server that is away raises nothing."""
+    try:
+        with _client(url) as client:
+            client.ping()
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise RedisRefuses from error
+    except (redis.RedisError, OSError):
+        return
+
+
+class RedisRefuses(Exception):
+    """The server refuses user or password."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Redis refuses the user or the password of its URL; set REDIS_URL, for Flower FLOWER_REDIS_URL"
+        )
+
+
 def evicts_by(url: str) -> str | None:
     """Return the server's eviction policy, or None if it never evicts keys or cannot be queried.
 

@@ -1,18 +1,21 @@
 """The Celery application: broker, queues, routes, and each setting's reason. It declares no task."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
+from celery.utils.dispatch import Signal
 from kombu import Connection, Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.logs import configure
-from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongDatabase
-from scheduler.settings import Settings, WrongSettings, settings
-from scheduler.use_cases.shared.hints import QUEUES
+from scheduler.settings import Settings, settings
+from scheduler.start_failures import failure_line
+from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
 
 KEY_PREFIX = "duecall:"
 ANSWERED_CHANNEL = "duecall:answered"
@@ -31,14 +34,27 @@ app = Celery("duecall", backend=None, include=["workers.tasks"])
 def starting() -> Iterator[None]:
     """End the process in one line if it cannot start.
 
-    Celery would show a traceback, or only log the error and keep taking hints without dialling.
+    Celery would show a traceback, or only log the error and keep taking hints without doing their work.
     """
     try:
         yield
-    except (ClockWrong, WrongDatabase, WrongSettings) as error:
-        raise SystemExit(str(error)) from None
-    except DatabaseAway as away:
-        raise SystemExit(f"the database cannot be reached: {away}") from None
+    except Exception as error:  # noqa: BLE001 - after any error, this process could not do its work
+        raise SystemExit(failure_line(error)) from None
+
+
+def at_start(signal: Signal) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Connect a function to a signal of a worker's start. Its error ends the process: Celery would only log it."""
+
+    def connected(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def or_end(**arguments: object) -> None:
+            with starting():
+                function(**arguments)
+
+        signal.connect(or_end, weak=False)
+        return or_end
+
+    return connected
 
 
 def process_settings() -> Settings:
@@ -107,3 +123,10 @@ def watch_only(chosen: Settings) -> None:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _our_logs(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     configure()
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).addFilter(_is_no_ping)
+
+
+def _is_no_ping(record: logging.LogRecord) -> bool:
+    """Return False for the lines of a worker's ping to itself, which would be most lines of an idle worker."""
+    return not (isinstance(record.args, Mapping) and record.args.get("name") == LIVENESS)

@@ -17,7 +17,7 @@ from scheduler.persistence.bounded_connection import BoundedConnection
 from scheduler.persistence.database import FINDS_OUT
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import DUE_CHANNEL
-from scheduler.settings import settings
+from scheduler.settings import Settings, settings
 from scheduler.use_cases.release import Round
 from scheduler.watchdog import QUIET_DATABASE_S, Watchdog, watching
 from workers.alarm_writer import AlarmWriter
@@ -51,17 +51,21 @@ class Clock(Scheduler):  # type: ignore[misc]
         self._next_numbering = 0.0
         self._has_failed = False
         self._presence: Presence | None = None
-        self._process = Announcement(times=settings().times)
+        with starting():
+            self._process = Announcement(times=settings().times)
         super().__init__(*args, **kwargs)
         if kwargs.get("lazy"):
             return
-        chosen = settings()
+        with starting():
+            self._start(settings())
+
+    def _start(self, chosen: Settings) -> None:
+        assembly.check_worker_start(chosen)
         self._hints = RedisHintPublisher(app, chosen.redis)
         self._hints.start()
         self._presence = Presence(chosen.redis)
-        with starting():
-            sessions.refuse_transaction_pooler(chosen.database("listen"), "DATABASE_LISTEN_URL")
-            self._release = assembly.release(chosen, self._hints)
+        sessions.refuse_transaction_pooler(chosen.database("listen"), "DATABASE_LISTEN_URL")
+        self._release = assembly.release(chosen, self._hints)
         self._alarms = AlarmWriter(assembly.alarm_store(chosen, "worker"))
         self._alarms.start()
         Watchdog().start()

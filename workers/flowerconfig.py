@@ -5,14 +5,19 @@ The decision is docs/decisions/0029-make-flower-read-only.md.
 
 from flower.inspector import Inspector
 
-from workers.app import process_settings, watch_only
+from scheduler.logs import configure
+from scheduler.redis_health import check_login
+from workers.app import process_settings, starting, watch_only
 
+configure()
 _chosen = process_settings()
 if _chosen.is_production and _chosen.flower_redis_url is None:
     raise SystemExit(
         "FLOWER_REDIS_URL is not set. Production runs Flower as a read-only Redis user:"
         " see docs/how-to/integrate-over-celery.md."
     )
+with starting():
+    check_login(_chosen.redis if _chosen.flower_redis_url is None else _chosen.flower_redis_url.get_secret_value())
 watch_only(_chosen)
 
 basic_auth = [_chosen.flower_basic_auth.get_secret_value()]

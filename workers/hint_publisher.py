@@ -12,6 +12,7 @@ from uuid import UUID
 import redis
 from celery import Celery
 from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
 
 from scheduler.clock import monotonic
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
@@ -26,7 +27,8 @@ _SOCKET_TIMEOUT = 0.5
 _RETRY_AFTER_S = 1.0
 _MAX_WAITING = 10_000
 _LARGEST_REPR = 1024
-_ERRORS = (OSError, redis.RedisError)
+_WRITABLE = f"{KEY_PREFIX}writable"
+_ERRORS = (OSError, redis.RedisError, OperationalError)
 
 
 def quick_connection(redis_url: str) -> Connection:
@@ -181,6 +183,7 @@ class RedisHintPublisher:
 
     def _check_if_back(self) -> None:
         with contextlib.suppress(*_ERRORS):
-            self._redis.ping()
+            # A write: a demoted or full server answers a ping and takes no hint.
+            self._redis.set(_WRITABLE, "", px=1)
             self._away.clear()
             _log.info("redis_back: Redis answered again")

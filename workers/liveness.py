@@ -18,7 +18,7 @@ from redis import RedisError
 from scheduler.logs import log
 from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
 from scheduler.watchdog import count_working, end_process
-from workers.app import app
+from workers.app import app, at_start
 from workers.hint_publisher import quick_connection
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
 
@@ -171,7 +171,7 @@ def _end() -> None:
     end_process(_EXIT_TIMEOUT_S)
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+@at_start(signals.worker_ready)
 def _start(**_: object) -> None:
     if _Probe.one is not None:
         _Probe.one.start()

@@ -7,8 +7,17 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis, virtual
+from redis import ConnectionError as RedisConnectionError
 from redis import Redis
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from scheduler.clock import monotonic
 from scheduler.logs import log
@@ -39,6 +48,9 @@ class Tally:
 _malformed = Tally()
 _NOT_MALFORMED = (OSError, RedisError, Empty)
 """Not kombu's `connection_errors`: they contain KeyError, for which it would reconnect after each message."""
+
+_UNBLOCKED = "UNBLOCKED"
+"""The error that a waiting consumer receives at the moment at which its server is demoted."""
 
 _OF_THE_WORKER = (MemoryError, RuntimeError)
 """Errors of a worker that has no memory, or cannot start a thread."""
@@ -126,6 +138,10 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu ships no types
         _report_dropped(None, new=0)
         try:
             return super()._brpop_read(**options)
+        except ResponseError as error:
+            if str(error).startswith(_UNBLOCKED):
+                raise RedisConnectionError(_UNBLOCKED) from error
+            raise
         except _NOT_MALFORMED:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the text makes of kombu
@@ -137,9 +153,16 @@ class Transport(redis.Transport):  # type: ignore[misc]  # kombu ships no types
     """The transport for REDIS_URL once `workers.app` has been imported."""
 
     Channel = Channel
-    # A Redis at its memory limit rejects the writes of a consumer that connects. Wait for it as for a Redis that is
-    # away: any other error of a command would end the worker.
-    connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError)
+    # Wait for these servers as for a Redis that is away, because another error of a command would end the worker: a
+    # server at its memory limit, one that was demoted to a replica, and a cluster or replica that cannot serve yet.
+    connection_errors = (
+        *redis.Transport.connection_errors,
+        OutOfMemoryError,
+        ReadOnlyError,
+        ClusterDownError,
+        MasterDownError,
+        TryAgainError,
+    )
 
 
 class WatchingChannel(Channel):

@@ -26,7 +26,7 @@ from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.watchdog import EXIT_S, QUIET_S, Watchdog, end_process, watching
 from workers import liveness
 from workers.alarm_writer import AlarmWriter
-from workers.app import DUE_AT, app, starting
+from workers.app import DUE_AT, app, at_start
 from workers.gathered_ids import GatheredIds
 from workers.hint_publisher import RedisHintPublisher
 from workers.presence import Announcement
@@ -51,7 +51,7 @@ def _alarms() -> AlarmWriter:
 
 @lru_cache(maxsize=1)
 def use_cases() -> WorkerUseCases:
-    """Return this process's use cases, assembled at the first task."""
+    """Return this process's use cases, assembled at its start."""
     return assembly.worker_use_cases(settings(), _hints())
 
 
@@ -268,14 +268,12 @@ def heard() -> None:
     liveness.heard()
 
 
-@worker_init.connect  # type: ignore[untyped-decorator]
+@at_start(worker_init)
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     # Celery sets up logging after this signal: until then, lines would not be filtered and their alarms not be stored.
     configure()
-    with starting():
-        _alarms().start()
-        assembly.must_name_a_carrier(settings())
-        assembly.must_see_every_row(settings())
+    _alarms().start()
+    assembly.check_worker_start(settings())
     queues = set(sender.app.amqp.queues.consume_from)
     process = Announcement(queues=frozenset(queues), times=settings().times)
     liveness.listen(sender.hostname, process, sender.concurrency or 1, settings().redis)
@@ -285,24 +283,25 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
             raise SystemExit(
                 f"a {name} worker takes no other queue and has pool solo: celery ... -Q {name} --pool solo"
             )
-    with starting():
-        if "dial" in queues:
-            assembly.must_find_the_calls(settings())
-            _Dialler.one = assembly.dialler(settings())
-            _Dialler.one.start()
-        if "webhooks" in queues:
-            _Deliverer.one = assembly.deliverer(settings(), _hints())
-            _Deliverer.one.start()
+    if "dial" in queues:
+        assembly.must_find_the_calls(settings())
+        _Dialler.one = assembly.dialler(settings())
+        _Dialler.one.start()
+    elif "webhooks" in queues:
+        _Deliverer.one = assembly.deliverer(settings(), _hints())
+        _Deliverer.one.start()
+    else:
+        use_cases()
     # Last, because a dialler blocks its alarm signal in all threads that start after it.
     Watchdog(partial(end_process, _DRAINS_S if "dial" in queues else EXIT_S)).start()
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@at_start(worker_ready)
 def _end_of_start(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     collect_rarely()
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@at_start(worker_ready)
 def _warn_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     """Raise an alarm if Redis evicts messages. The worker still starts: hints are sent again, but calls are late."""
     policy = redis_health.evicts_by(settings().redis)

@@ -34,7 +34,7 @@ from api_shim.console.rendering import page
 from api_shim.console.security import Address, SecurityMiddleware
 from api_shim.out_of_memory import ending_the_process
 from api_shim.shutdown import on_stop_signal
-from api_shim.startup import PlainStart, uvicorn_logs_as_we_do
+from api_shim.startup import PlainStart, check_start, uvicorn_logs_as_we_do
 from api_shim.thread_pools import ThreadPool
 from scheduler import assembly
 from scheduler.deadline import set_deadline
@@ -109,7 +109,7 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
         instance=settings.duecall_instance or None,
     )
     try:
-        await context.run(use_cases.database.check_role)
+        await context.run(check_start, use_cases.database, settings.redis)
         hints.start()
         try:
             with on_stop_signal(context.live.stop):

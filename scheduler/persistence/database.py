@@ -3,7 +3,7 @@
 import re
 import select
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from threading import Lock
@@ -19,7 +19,7 @@ from scheduler.clock import Now, machine_now, monotonic
 from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
-from scheduler.persistence import roles, sessions
+from scheduler.persistence import revisions, roles, sessions
 from scheduler.persistence.bounded_connection import STATEMENT_S, make_engine
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.connection import begin
@@ -28,6 +28,7 @@ from scheduler.persistence.errors import (
     CommitInDoubt,
     DatabaseAway,
     LockTaken,
+    SchemaNotReady,
     StatementFailed,
 )
 from scheduler.persistence.stores import CheckedClock, Stores
@@ -222,10 +223,11 @@ class Database:
         with self._begun(partial(_begin_reading, principal=None, then=_COUNTING)) as (connection, _):
             yield Stores(connection, None)
 
-    def check_role(self) -> None:
-        """Raise WrongRole now rather than at the first statement. A database that is away is checked later."""
-        with suppress(DatabaseAway), self.reading():
-            pass
+    def check_start(self) -> None:
+        """Raise WrongRole or SchemaNotReady now rather than at the first statement. Raises DatabaseAway."""
+        revision = self.schema_revision()
+        if not revisions.is_ready(revision):
+            raise SchemaNotReady(revision)  # guard: schema_not_ready
 
     def clock_is_right(self) -> bool:
         """Return True if this machine's clock and the database's differ by at most 2 s. Raises DatabaseAway.

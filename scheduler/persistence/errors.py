@@ -45,6 +45,14 @@ class WrongRole(WrongDatabase):
     """The database role does not fit this process. No statement was sent with it."""
 
 
+class SchemaNotReady(Exception):
+    """The database has no schema, or that of an older version."""
+
+    def __init__(self, revision: str | None) -> None:
+        found = "no tables" if revision is None else f"the schema {revision} of an older version"
+        super().__init__(f"the database has {found}; run `duecall db upgrade` as its owner, then start this process")
+
+
 class SchemaDrift(Exception):
     """The tables in the code differ from the schema that the migrations make."""
 

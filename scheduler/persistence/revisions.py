@@ -7,4 +7,13 @@ _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 
 def head() -> str:
     """Return the revision of this version's newest migration."""
-    return max(_VERSIONS.glob("[0-9]*.py")).name.partition("_")[0]
+    return max(_known())
+
+
+def is_ready(revision: str | None) -> bool:
+    """Return True if this version can work with a database at that revision: its own, or one of a later version."""
+    return revision is not None and (revision not in _known() or revision == head())
+
+
+def _known() -> set[str]:
+    return {path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*.py")}

@@ -148,7 +148,7 @@ def test_compose_services_start_place_a_call_and_stop(composition: Composition, 
     with psycopg.connect(composition.environment("api")["DATABASE_URL"]) as connection:
         assert connection.execute("SELECT current_user").fetchall() == [("api",)]
     with pytest.raises(WrongRole):
-        Database(who_works, bound=True).check_role()
+        Database(who_works, bound=True).check_start()
 
     names = list(procfile())
     for name in names:

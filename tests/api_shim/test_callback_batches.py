@@ -74,7 +74,7 @@ def tenant(database: Database, seeded: Seeded, hasher: Hasher, now: TestClock) -
 async def storage(logins: Logins, tenant: Tenant) -> AsyncIterator[Storage]:
     """One thread, so that a second batch waits for the first one."""
     database, threads = Database(logins.api, bound=True), ThreadPool("test", 1)
-    database.check_role()
+    database.check_start()
     hints, may_begin, begun = RecordingHints(), threading.Event(), threading.Semaphore(0)
     callbacks = TwilioCallbacks(SimulatedCarrier(url="http://carrier.example").account(public_url=PUBLIC_URL))
     hear = Hear(replace(tenant.context, database=database), hints, callbacks)

@@ -23,7 +23,7 @@ from tests.support.servers import Wire, wired
 def over_wire(postgres_url: str) -> Iterator[tuple[Wire, Database]]:
     with wired(postgres_url) as (wire, url):
         database = Database(url, pool_size=1)
-        database.check_role()  # connects, which commits too
+        database.check_start()  # connects, which commits too
         yield wire, database
         database.close()
 

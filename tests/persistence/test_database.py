@@ -12,10 +12,12 @@ from sqlalchemy.exc import DBAPIError
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.persistence import revisions
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, concerns_no_item, is_conflict
-from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
+from scheduler.persistence.errors import DatabaseAway, LockTaken, SchemaNotReady, StatementFailed
 from scheduler.persistence.stores import Stores
+from tests.architecture.guards import guards
 from tests.support.servers import Wire, wired
 
 POOL = 3
@@ -234,3 +236,21 @@ def test_statement_over_its_limit_is_not_a_lost_connection(pooled: Database) -> 
 
     with pytest.raises(StatementFailed):
         count_slowly()
+
+
+def set_revision(url: str, revision: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = %s", [revision])
+
+
+@guards("schema_not_ready")
+def test_start_is_refused_on_an_older_schema_only(postgres_url: str, pooled: Database) -> None:
+    try:
+        set_revision(postgres_url, "0001")
+        with pytest.raises(SchemaNotReady, match="the schema 0001 of an older version; run `duecall db upgrade`"):
+            pooled.check_start()
+        set_revision(postgres_url, "9999")
+        pooled.check_start()
+    finally:
+        set_revision(postgres_url, revisions.head())
+    pooled.check_start()

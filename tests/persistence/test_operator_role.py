@@ -271,7 +271,7 @@ def test_login_without_the_operators_role_is_refused(logins: Logins, postgres_ur
     for url in (logins.api, logins.worker):
         database = Database(url, pool_size=1, operates=True)
         with pytest.raises(WrongRole, match="set DATABASE_OPERATOR_URL and run `duecall db logins`"):
-            database.check_role()
+            database.check_start()
         database.close()
 
 

@@ -29,7 +29,7 @@ SHORT_S = 0.2
 def over_wire(postgres_url: str) -> Iterator[tuple[Wire, Database]]:
     with wired(postgres_url) as (wire, url):
         database = Database(url, pool_size=1)
-        database.check_role()
+        database.check_start()
         yield wire, database
         database.close()
 

@@ -103,3 +103,33 @@ def test_hints_are_published_again_after_redis_was_away(tmp_path: Path) -> None:
         hints.send(tasks.APPLY, [command])
         wait_until(lambda: [str(command)] in messages(redis, "intake"), says="the last hint is sent")
         hints.stop()
+
+
+@pytest.mark.usefixtures("broker")
+def test_publisher_waits_while_redis_is_a_replica(tmp_path: Path, closed_port: int) -> None:
+    server = EmbeddedValkey(tmp_path)
+    url = server.start()
+    hints, first, second = RedisHintPublisher(app, url), uuid4(), uuid4()
+    hints.start()
+    with Redis.from_url(url) as client:
+        client.replicaof("127.0.0.1", closed_port)
+        hints.send(tasks.APPLY, [first])
+        wait_until(lambda: hints.is_away, says="the hint is refused")
+        wait_until(lambda: refused_writes(client) > 1, says="it has checked twice")
+        assert hints.is_away, "a replica takes no hints"
+        client.replicaof("NO", "ONE")
+        wait_until(lambda: not hints.is_away, says="it notices")
+        hints.send(tasks.APPLY, [second])
+        wait_until(lambda: messages(client, "intake") == [[str(second)]], says="the next hint is sent")
+    hints.stop()
+    server.stop()
+
+
+def refused_writes(client: Redis) -> int:
+    """Return the number of SET commands that the server refused."""
+    return int(client.info("commandstats").get("cmdstat_set", {"rejected_calls": 0})["rejected_calls"])
+
+
+@pytest.fixture
+def closed_port() -> int:
+    return free_port()

@@ -12,6 +12,7 @@ import redis
 from celery import Celery
 from kombu import Connection, Queue
 
+from scheduler.local.ports import free_port
 from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import environment
 from scheduler.use_cases.shared.hints import LIVENESS
@@ -108,6 +109,27 @@ def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgr
         client.config_set("maxmemory", 0)
         client.lpush("duecall:callbacks", b"this is not json")
         wait_until(lambda: "NO_MESSAGE" in log.read_text(), seconds=60, says="it takes from its queue again")
+
+
+@pytest.mark.timeout(180)
+def test_worker_survives_a_demoted_primary(own: EmbeddedValkey, postgres_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with redis.Redis.from_url(own.url) as client, a_worker("callbacks@here", own.url, postgres_url, log) as worker:
+        wait_until_ready(log)
+        for times in (1, 2):  # it waits for messages, or connects
+            client.replicaof("127.0.0.1", free_port())
+            wait_until(
+                lambda times=times: worker.poll() is not None or log.read_text().count("read only replica") > times,  # type: ignore[misc]
+                seconds=60,
+                says="it meets a replica and tries again",
+            )
+            assert worker.poll() is None, log.read_text()[-2000:]
+            client.replicaof("NO", "ONE")
+            dropped = log.read_text().count("message_dropped") + log.read_text().count("Unrecoverable")
+            assert dropped == 0
+        client.lpush("duecall:callbacks", b"this is not json")
+        wait_until(lambda: "NO_MESSAGE" in log.read_text(), seconds=60, says="it takes from its queue again")
+        assert "workers.heard[" not in log.read_text(), "its pings are no news"
 
 
 @pytest.mark.timeout(120)

@@ -1,0 +1,18 @@
+"""The failed start of a process, in one line without secrets or stored values."""
+
+from scheduler.logs import place_of
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, SchemaNotReady, WrongDatabase
+from scheduler.redis_health import RedisRefuses
+from scheduler.settings import WrongSettings
+
+_PLAIN = (ClockWrong, RedisRefuses, SchemaNotReady, WrongDatabase, WrongSettings)
+"""Errors whose texts say what is wrong and what to do."""
+
+
+def failure_line(error: BaseException) -> str:
+    """Return the reason why this process cannot start. Of an unexpected error only its type and place."""
+    if isinstance(error, _PLAIN):
+        return str(error)
+    if isinstance(error, DatabaseAway):
+        return f"the database cannot be reached: {error}"
+    return f"this process cannot start because of an unexpected error: {place_of(error)}"
