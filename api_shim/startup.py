@@ -21,6 +21,7 @@ def check_start(database: Database, redis_url: str) -> None:
     with suppress(DatabaseAway):
         database.check_start()
 
+
 class PlainStart:
     """Middleware that reports a failed start in one line instead of the framework's traceback."""
 

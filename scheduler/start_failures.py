@@ -1,11 +1,11 @@
 """The failed start of a process, in one line without secrets or stored values."""
 
 from scheduler.logs import place_of
-from scheduler.persistence.errors import ClockWrong, DatabaseAway, SchemaNotReady, WrongDatabase
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, WrongDatabase
 from scheduler.redis_health import RedisRefuses
 from scheduler.settings import WrongSettings
 
-_PLAIN = (ClockWrong, RedisRefuses, SchemaNotReady, WrongDatabase, WrongSettings)
+_PLAIN = (ClockWrong, RedisRefuses, WrongDatabase, WrongSettings)
 """Errors whose texts say what is wrong and what to do."""
 
 

@@ -45,7 +45,7 @@ class WrongRole(WrongDatabase):
     """The database role does not fit this process. No statement was sent with it."""
 
 
-class SchemaNotReady(Exception):
+class SchemaNotReady(WrongDatabase):
     """The database has no schema, or that of an older version."""
 
     def __init__(self, revision: str | None) -> None:

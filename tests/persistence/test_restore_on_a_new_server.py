@@ -98,12 +98,12 @@ def test_documented_restore_keeps_what_separates_tenants(servers: Servers, tmp_p
     assert len(before["policies"]) > 100
     schema.check(servers.new.url)
     with closing(Database(servers.logins.api, bound=True)) as api, psycopg.connect(servers.logins.api) as connection:
-        api.check_role()
+        api.check_start()
         assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (0,), "no principal is set"
     with closing(Database(servers.logins.worker, bound=False)) as worker:
-        worker.check_role()
+        worker.check_start()
         with pytest.raises(WrongRole), closing(Database(servers.logins.worker, bound=True)) as wrong:
-            wrong.check_role()
+            wrong.check_start()
     with psycopg.connect(servers.logins.worker) as connection:
         assert connection.execute("SELECT count(*) FROM attempts").fetchone() == (2,)
 

@@ -85,7 +85,7 @@ def test_limits_are_in_force_through_a_pooler(pooled: PgBouncer, logins: Logins)
 def test_login_without_limits_is_refused_through_a_pooler(pooled: PgBouncer, by_hand: dict[str, str]) -> None:
     expected = r"plain_worker has no statement_timeout .* `duecall db logins` .* ALTER ROLE plain_worker SET"
     with _database(pooled.url_of(by_hand["plain_worker"])) as database, pytest.raises(WrongDatabase, match=expected):
-        database.check_role()
+        database.check_start()
 
 
 @needs_pgbouncer
@@ -98,7 +98,7 @@ def test_console_has_its_role_through_a_pooler(pooled: PgBouncer, logins: Logins
         _database(by_itself, operates=True) as database,
         pytest.raises(WrongRole, match=r"plain_operator has no .* role"),
     ):
-        database.check_role()
+        database.check_start()
 
 
 @needs_pgbouncer
@@ -143,7 +143,7 @@ def test_session_pooler_is_accepted(postgres: EmbeddedPostgres, logins: Logins, 
 def test_older_server_is_refused_with_both_versions(postgres: EmbeddedPostgres) -> None:
     with _claiming_to_be_older(postgres.url) as url:
         with _database(url) as database, pytest.raises(WrongDatabase, match=r"needs PostgreSQL 15 or newer, .* 14\."):
-            database.check_role()
+            database.check_start()
         with pytest.raises(WrongDatabase, match=r"needs PostgreSQL 15 or newer, .* 14\."):
             schema.upgrade(url)
 
