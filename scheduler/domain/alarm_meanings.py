@@ -39,6 +39,7 @@ MEANINGS: Mapping[str, str] = {
     "OUTCOME_UNKNOWN": "Nothing proved whether a call was placed. It is not retried, and an operator decides.",
     "OUT_OF_MEMORY": "An API process ran out of memory and exited.",
     "PRICES": "A company's prices cannot be read, so it is billed at the default prices.",
+    "PROBE_OVERDUE": "The carrier is down and no worker probes it, so all calls wait for Duecall itself.",
     "QUARANTINE": "A command or a callback failed five times. An operator retries or drops it.",
     "REDIS_EVICTS": "Redis deletes keys because its memory is full, so calls are late and commands may be lost.",
     "SETTINGS": "A company's settings cannot be read, so it is not called.",

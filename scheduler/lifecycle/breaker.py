@@ -11,6 +11,9 @@ OPENS_AFTER = 5
 BACK_OFF = (timedelta(seconds=5), timedelta(seconds=15), timedelta(minutes=1), timedelta(minutes=5))
 """The wait before the next try, by the number of consecutive failures; the last one repeats."""
 
+PROBED_WITHIN = timedelta(minutes=1)
+"""A probe is overdue this long after its time. It is sent within a sweep, so Duecall itself keeps the calls waiting."""
+
 FORGETS_AFTER = 2 * BACK_OFF[-1]
 """After this time with answers and without a failed call, the waits begin with the first one again."""
 
@@ -58,6 +61,10 @@ class Breaker:
             return False
         # A wait beyond the maximum began on a clock that has been set back since.
         return now >= self.down_until or now < self.down_until - BACK_OFF[-1]
+
+    def is_probe_overdue(self, now: datetime) -> bool:
+        """Return whether the carrier should have been probed by now, and no worker has begun to."""
+        return self.down_until is not None and not self.is_on_trial and now >= self.down_until + PROBED_WITHIN
 
 
 def shows_that_it_works(answer: CarrierAnswer) -> bool:

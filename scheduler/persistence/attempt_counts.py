@@ -10,7 +10,7 @@ from sqlalchemy import Row, func, select, text
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.pagination import COUNTED_UP_TO
-from scheduler.lifecycle.breaker import PERMISSIONS
+from scheduler.lifecycle.breaker import PERMISSIONS, PROBED_WITHIN
 from scheduler.lifecycle.capacity import KEPT_SHARE
 from scheduler.lifecycle.policy import SEND_SPAN
 from scheduler.persistence.store import Store
@@ -47,6 +47,7 @@ def values_of_due(now: datetime, undecided_before: datetime | None = None) -> di
     return {
         "now": now,
         "soon": now + SEND_SPAN,
+        "probed_before": now - PROBED_WITHIN,
         "impossible": now + _NO_SLOT_IS_FURTHER,
         "undecided_before": undecided_before,
         "permissions": sorted(PERMISSIONS),
@@ -77,10 +78,13 @@ DUE_BY_RULE, _TOTALS = f"""
     account AS (
         -- The account in use. After a change of the account, the others keep their last state.
         SELECT k.id, k.next_slot_at, k.calls_per_second,
-               CASE WHEN k.updated_at > k.created_at THEN k.updated_at END AS changed_at,
+               greatest(
+                   CASE WHEN k.updated_at > k.created_at THEN k.updated_at END,
+                   CASE WHEN o.is_overdue THEN k.down_until END
+               ) AS changed_at,
                CASE
                    WHEN k.paused_at IS NOT NULL THEN '{Rule.ACCOUNT_PAUSED}'
-                   WHEN k.down_until IS NOT NULL THEN '{Rule.CARRIER_DOWN}'
+                   WHEN k.down_until IS NOT NULL AND NOT o.is_overdue THEN '{Rule.CARRIER_DOWN}'
                END AS stops,
                CASE
                    WHEN k.max_calls <= n.calls THEN '{Rule.ACCOUNT_LIMIT}'
@@ -91,6 +95,12 @@ DUE_BY_RULE, _TOTALS = f"""
         CROSS JOIN LATERAL (
             SELECT count(*) AS calls FROM attempts a WHERE a.state = 'IN_PROGRESS' AND a.account_id = k.id
         ) n
+        CROSS JOIN LATERAL (
+            -- Carriers that are down hold calls, but not if Duecall has not probed them in time.
+            SELECT coalesce(
+                k.down_until <= :probed_before AND (k.answered_at IS NULL OR k.answered_at < k.down_until), FALSE
+            ) AS is_overdue
+        ) o
         ORDER BY greatest(k.updated_at, CASE WHEN k.next_slot_at < :impossible THEN k.next_slot_at END) DESC
         LIMIT 1
     ), calling AS (

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
 from scheduler.lifecycle.capacity import kept_places
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.logs import log
@@ -61,6 +62,7 @@ class Release:
         self._events = NumberEvents(context.database, hints, context.now)
         self._hints = hints
         self._account_id = account_id
+        self._alarmed_at: datetime | None = None
         self.now = context.now
 
     def round(self, *, resends: bool, ahead: timedelta = timedelta()) -> Round:
@@ -80,6 +82,7 @@ class Release:
                 unfinished = self._unfinished(stores, now)
             # Due after `now`: a call that becomes due from here on would otherwise wait for a whole tick.
             next_due = stores.attempt_release.next_due(now)
+        self._report_overdue_probe(account.breaker, now)  # guard: overdue_probe
         if account.is_to_be_asked(now):
             self.hint_sweep()  # settle probes the carrier too
         self._send(tasks.DIAL, list(released), {each: at for each, at in released.items() if at > now})
@@ -185,6 +188,19 @@ class Release:
     def hint_purge(self) -> None:
         """Send the hint to purge rows whose retention has ended."""
         self._hints.send(tasks.PURGE)
+
+    def _report_overdue_probe(self, breaker: Breaker, now: datetime) -> None:
+        """Raise an alarm, at most once a minute, if no worker probes a carrier that is down."""
+        if not breaker.is_probe_overdue(now):
+            return
+        if self._alarmed_at is not None and self._alarmed_at <= now < self._alarmed_at + PROBED_WITHIN:
+            return
+        self._alarmed_at = now
+        _log.error(
+            "probe_overdue: no worker has probed a carrier that is down, so all calls wait",
+            alarm="PROBE_OVERDUE",
+            until=breaker.down_until and breaker.down_until.isoformat(),
+        )
 
     def _send(self, task: str, ids: Sequence[UUID], early: Mapping[UUID, datetime] | None = None) -> None:
         for start in range(0, len(ids), _IDS_PER_HINT):
