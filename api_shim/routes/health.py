@@ -30,6 +30,8 @@ from scheduler.wire.camel_model import Wire
 from workers.presence import Degraded, degraded_by
 
 R = TypeVar("R")
+_READY_S = 3.0
+"""A process that cannot read within this time is not ready for requests, which give up after 6 s."""
 _AHEAD_S = 1.0
 """A start is not delayed by more than this."""
 
@@ -66,12 +68,14 @@ async def is_alive(request: Request) -> JSONResponse:
     "/readyz",
     operation_id="isReady",
     summary="Check that the process can serve requests",
-    description="Ready means that the database is reachable and has the schema of this version.",
+    description="Ready means that requests reach the database within 3 s, and that it has the schema of this version.",
     responses={200: {"model": HealthAnswer}, **error_answers(400, 503)},
 )
 async def is_ready(request: Request) -> JSONResponse:
     context = app_context(request)
-    revision = await run_in_thread(context.threads.health, context.use_cases.health.schema_revision)
+    # By the threads and connections of requests with a key: others may work while these hang.
+    with deadline_in(_READY_S):
+        revision = await context.ask(context.use_cases.database.schema_revision)
     if revision is None or revision != context.schema_head:
         raise SchemaNotReady
     return responses.answered(request, HealthView(degraded=await _degraded(context), instance=context.instance))

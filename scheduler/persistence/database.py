@@ -31,6 +31,7 @@ from scheduler.persistence.errors import (
     SchemaNotReady,
     StatementFailed,
 )
+from scheduler.persistence.outage import Outage
 from scheduler.persistence.stores import CheckedClock, Stores
 from scheduler.rules import clock_comparison
 from scheduler.rules.clock_comparison import Comparison
@@ -95,6 +96,7 @@ class Database:
         self._machine = machine
         self._is_wrong = False
         self._log_lock = Lock()
+        self._outage = Outage(with_driver(url))
         self._max_connections = pool_size + _MAX_OVERFLOW
         self._engine = make_engine(
             with_driver(url),
@@ -165,7 +167,7 @@ class Database:
 
         The connection is open before this returns, so that a caller can time the statement alone.
         """
-        with _translated(), self._engine.connect() as connection:
+        with _translated(self._outage), self._engine.connect() as connection:
             for _ in range(self._max_connections):
                 if not _is_closed_by_server(connection):
                     break
@@ -192,7 +194,7 @@ class Database:
         once more over a new connection. SQLAlchemy then drops all older connections of the pool. No later statement is
         ever repeated.
         """
-        with _translated(), self._engine.connect() as connection:
+        with _translated(self._outage), self._engine.connect() as connection:
             _must_be_in_time()
             try:
                 begun = begins(connection)
@@ -297,18 +299,21 @@ def _state_of(error: Exception) -> str | None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(outage: Outage) -> Iterator[None]:
     """Translate the driver's errors to DatabaseAway and its kinds LockTaken and StatementFailed."""
     try:
         yield
+        outage.ended()
     except (OperationalError, PoolTimeoutError) as error:
         if _state_of(error) in _CONFLICTS:  # guard: lock_taken
             raise LockTaken("another transaction holds a row that is needed") from error
         if _FAILED.fullmatch(_state_of(error) or ""):
             raise StatementFailed(reason_of(error)) from error
+        outage.saw(reason_of(error))
         raise DatabaseAway(reason_of(error)) from error
     except DBAPIError as error:
         if error.connection_invalidated:
+            outage.saw(reason_of(error))
             raise DatabaseAway(reason_of(error)) from error
         raise
 

@@ -28,7 +28,7 @@ from tests.api_shim.answers import data
 from tests.api_shim.intake import Intake, environment_of, settings_for
 from tests.conftest import wait_until
 from tests.support.compose import ROOT
-from tests.support.servers import a_door, a_server, address_of
+from tests.support.servers import a_door, a_server, address_of, wired
 from workers.presence import Presence
 
 ALL_QUEUES = sorted(set(QUEUES.values()))
@@ -57,6 +57,23 @@ def test_readyz_reports_redis_that_fails_its_query(logins: Logins, redis_url: st
     found = degraded_with(settings_for(logins, redis_url), lambda context: replace(context, presence=unreachable))
     unreachable.close()
     assert found == ["redis"]
+
+
+@pytest.mark.usefixtures("broker", "postgres_url")
+def test_readyz_fails_when_connections_of_requests_hang(logins: Logins, redis_url: str) -> None:
+    settings = settings_for(logins, redis_url)
+    app, door = create_app(settings), a_door()
+    with wired(settings.database("api")) as (wire, url):
+        wire.dead = lambda _: True
+        hanging = Database(url)
+        with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=20) as client:
+            app_context = app.state.app_context
+            app.state.app_context = replace(app_context, use_cases=replace(app_context.use_cases, database=hanging))
+            ready, alive = client.get("/readyz"), client.get("/healthz")
+            app.state.app_context = app_context
+        hanging.close()
+    assert (ready.status_code, alive.status_code) == (503, 200)
+    assert ready.json()["error"]["code"] == "DATABASE_AWAY"
 
 
 def degraded_with(settings: Settings, changed: Callable[[AppContext], AppContext]) -> list[str]:
