@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
-from limits.aio.storage import RedisStorage
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -28,6 +26,7 @@ ITEMS_A_REQUEST = 10
 BYTES_AN_ITEM = 2048
 """A key may send this many bytes of batches for each item that it may send. A full batch has 1,678 bytes an item."""
 _TRY_AGAIN_AFTER_S = 1.0
+_MINUTE_S, _HOUR_S = 60, 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +78,7 @@ class RateLimits:
         self._pool = ConnectionPool.from_url(
             redis_url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=Retry(NoBackoff(), 0)
         )
-        # The scheme only selects the client library. The pool knows the address.
-        self._storage = RedisStorage(
-            "async+redis://",
-            implementation="redispy",
-            key_prefix=_PREFIX,
-            connection_pool=self._pool,  # type: ignore[arg-type]  # passed on to the client as it is
-        )
+        self._redis = Redis(connection_pool=self._pool)
         self._now = now
         self._redis_is_away = redis_is_away
         self._is_away = False
@@ -101,8 +94,8 @@ class RateLimits:
     async def count_request(self, key: Key) -> RateLimitState:
         """Count one request of this key. A request above the minute limit does not count for the hour."""
         now = self._now()
-        minute = _Tier("Minute", RateLimitItemPerMinute(key.per_minute), str(key.principal.key_id), now)
-        hour = _Tier("Hour", RateLimitItemPerHour(key.per_hour), str(key.principal.key_id), now)
+        minute = _Tier("Minute", key.per_minute, _MINUTE_S, str(key.principal.key_id), now)
+        hour = _Tier("Hour", key.per_hour, _HOUR_S, str(key.principal.key_id), now)
         if self._redis_is_away() or monotonic() < self._try_again_at:
             return _untouched(minute, hour)
         if self._is_away:
@@ -110,11 +103,9 @@ class RateLimits:
             self._try_again_at = monotonic() + _TRY_AGAIN_AFTER_S
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                this_minute = await self._storage.incr(minute.key, minute.seconds)
+                this_minute = await self._add(minute, 1)
                 within = this_minute <= key.per_minute
-                this_hour = await (
-                    self._storage.incr(hour.key, hour.seconds) if within else self._storage.get(hour.key)
-                )
+                this_hour = await (self._add(hour, 1) if within else self._counted(hour))
         except (RedisError, OSError, TimeoutError) as error:
             self._went_away(error)
             return _untouched(minute, hour)
@@ -134,13 +125,13 @@ class RateLimits:
 
     async def _count_batch(self, key: Key, size: int) -> ExceededBatchLimit | None:
         items, of_bytes = self._items_of(key), self._bytes_of(key)
-        sent = await self._storage.get(items.key)
+        sent = await self._counted(items)
         if sent >= items.limit:
             return ExceededBatchLimit(window=items.window(sent), unit="items")
-        counted = await self._storage.get(of_bytes.key)
+        counted = await self._counted(of_bytes)
         if counted + size > of_bytes.limit:
             return ExceededBatchLimit(window=of_bytes.window(counted), unit="bytes")
-        await self._storage.incr(of_bytes.key, of_bytes.seconds, amount=size)
+        await self._add(of_bytes, size)
         return None
 
     async def count_items(self, key: Key, count: int) -> ExceededBatchLimit | None:
@@ -148,10 +139,10 @@ class RateLimits:
         return await self._unless_away(self._count_items(self._items_of(key), count))
 
     async def _count_items(self, hour: "_Tier", count: int) -> ExceededBatchLimit | None:
-        counted = await self._storage.get(hour.key)
+        counted = await self._counted(hour)
         if counted + count > hour.limit:
             return ExceededBatchLimit(window=hour.window(counted), unit="items")
-        await self._storage.incr(hour.key, hour.seconds, amount=count)
+        await self._add(hour, count)
         return None
 
     async def _unless_away(self, counting: Coroutine[Any, Any, ExceededBatchLimit | None]) -> ExceededBatchLimit | None:
@@ -167,13 +158,23 @@ class RateLimits:
         return None
 
     def _items_of(self, key: Key) -> "_Tier":
-        limit = RateLimitItemPerHour(key.per_hour * ITEMS_A_REQUEST)
-        return _Tier("Hour", limit, f"items:{key.principal.key_id}", self._now())
+        return _Tier("Hour", key.per_hour * ITEMS_A_REQUEST, _HOUR_S, f"items:{key.principal.key_id}", self._now())
 
     def _bytes_of(self, key: Key) -> "_Tier":
         # At least one batch, however few requests the key may send.
-        limit = RateLimitItemPerHour(max(key.per_hour * ITEMS_A_REQUEST * BYTES_AN_ITEM, LARGEST_BATCH))
-        return _Tier("Hour", limit, f"bytes:{key.principal.key_id}", self._now())
+        limit = max(key.per_hour * ITEMS_A_REQUEST * BYTES_AN_ITEM, LARGEST_BATCH)
+        return _Tier("Hour", limit, _HOUR_S, f"bytes:{key.principal.key_id}", self._now())
+
+    async def _add(self, tier: "_Tier", count: int) -> int:
+        """Count in this window, and return its new count. Its key outlives it by at most its length."""
+        async with self._redis.pipeline(transaction=True) as both:
+            both.incrby(tier.key, count)
+            both.expire(tier.key, tier.seconds)
+            counted, _ = await both.execute()
+        return int(counted)
+
+    async def _counted(self, tier: "_Tier") -> int:
+        return int(await self._redis.get(tier.key) or 0)
 
     def _went_away(self, error: Exception) -> None:
         if not self._is_away:
@@ -185,13 +186,13 @@ class RateLimits:
 class _Tier:
     """A limit and its current window."""
 
-    def __init__(self, name: str, item: RateLimitItem, key_id: str, now: datetime) -> None:
+    def __init__(self, name: str, limit: int, seconds: int, counted: str, now: datetime) -> None:
         self._name = name
-        self.limit = item.amount
-        self.seconds = item.get_expiry()
+        self.limit = limit
+        self.seconds = seconds
         turn = math.floor(now.timestamp() / self.seconds)
         self._resets_at = (turn + 1) * self.seconds
-        self.key = item.key_for(key_id, str(turn))
+        self.key = f"{_PREFIX}:{counted}:{self.seconds}:{turn}"
 
     def window(self, counted: int) -> Window:
         remaining = max(0, self.limit - counted)

@@ -114,6 +114,35 @@ def test_docs_page_does_not_import_the_package() -> None:
     assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+_WITHOUT_THE_PACKAGE = """
+import asyncio, importlib.util, httpx
+
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "fastapi_offline" else found(name, *more)
+
+from api_shim.app import create_app
+
+
+async def statuses():
+    over = httpx.ASGITransport(app=create_app())
+    async with httpx.AsyncClient(transport=over, base_url="http://duecall.test") as client:
+        for path in ("openapi.json", "docs"):
+            yield (await client.get(f"/{path}")).status_code
+
+
+async def main():
+    print([each async for each in statuses()])
+
+
+asyncio.run(main())
+"""
+
+
+def test_api_starts_without_the_package_of_swagger_ui() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT_THE_PACKAGE], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[200, 200]"], done.stderr
+
+
 def test_licence_of_swagger_ui_is_named() -> None:
     assert metadata.metadata(PACKAGE)["License"] == "MIT"
     assert "Apache 2.0" in str(metadata.metadata(PACKAGE).json["description"])
