@@ -48,13 +48,15 @@ def db_logins() -> None:
 
 
 @db.command("check", epilog=examples("duecall db check"))
-def db_check() -> None:
-    """Check on a private database that the migrations create the tables defined in the code."""
+def db_check(
+    write: Annotated[bool, typer.Option("--write", help="Write the list of what the migrations grant.")] = False,
+) -> None:
+    """Check on a private database that the migrations create the tables and grants that the code names."""
     from scheduler.persistence import schema
 
     with _empty_database() as url:
-        schema.upgrade(url)
-        schema.check(url)
+        schema.migrate(url)
+        schema.check(url, writes=write)
 
 
 @db.command("draft", epilog=examples("duecall db draft 'jobs'"))
@@ -65,7 +67,7 @@ def db_draft(
     from scheduler.persistence import schema
 
     with _empty_database() as url:
-        schema.upgrade(url)
+        schema.migrate(url)
         schema.draft(url, message)
 
 

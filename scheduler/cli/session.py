@@ -75,6 +75,7 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
     try:
         if database.schema_revision() is None:
             fail("The database has no schema yet. Create it with: duecall db upgrade")
+        database.check_access()
         yield OperatorSession(
             database=database,
             actor=who,

@@ -19,7 +19,7 @@ from scheduler.clock import Now, machine_now, monotonic
 from scheduler.deadline import remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
-from scheduler.persistence import revisions, roles, sessions
+from scheduler.persistence import access, revisions, roles, sessions
 from scheduler.persistence.bounded_connection import STATEMENT_S, make_engine
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.connection import begin
@@ -226,10 +226,23 @@ class Database:
             yield Stores(connection, None)
 
     def check_start(self) -> None:
-        """Raise WrongRole or SchemaNotReady now rather than at the first statement. Raises DatabaseAway."""
+        """Raise WrongRole or SchemaNotReady now rather than at the first statement, and see `check_access`.
+
+        Raises DatabaseAway.
+        """
         revision = self.schema_revision()
         if not revisions.is_ready(revision):
             raise SchemaNotReady(revision)  # guard: schema_not_ready
+        self.check_access()
+
+    def check_access(self) -> None:
+        """Raise WrongDatabase if roles, policies or grants of this version's schema are missing. Raises DatabaseAway.
+
+        Another version's schema is not compared.
+        """
+        if self.schema_revision() == revisions.head():
+            with self.statement() as stores:
+                access.refuse_missing(stores.connection.execute(access.FOUND).scalars())  # guard: access
 
     def clock_is_right(self) -> bool:
         """Return True if this machine's clock and the database's differ by at most 2 s. Raises DatabaseAway.

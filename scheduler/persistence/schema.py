@@ -13,7 +13,7 @@ from psycopg import sql
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from scheduler.persistence import sessions
+from scheduler.persistence import access, sessions
 from scheduler.persistence.bounded_connection import BoundedConnection, make_engine
 from scheduler.persistence.database import reason_of, with_driver
 from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade
@@ -26,9 +26,16 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 def upgrade(url: str) -> None:
     """Upgrade the database to this version's schema. Safe to run twice, and from several processes at once.
 
-    Raises DatabaseAway, WrongDatabase for an old server or a transaction pooler, and SchemaNotMade for a foreign
-    database or a role that may not create tables.
+    Raises DatabaseAway, WrongDatabase for an old server, a transaction pooler or a database without the grants of the
+    migrations that it names, and SchemaNotMade for a foreign database or a role that may not create tables.
     """
+    migrate(url)
+    with _connection(url) as connection:
+        access.refuse_missing(connection.execute(access.FOUND).scalars().all())  # guard: access_at_upgrade
+
+
+def migrate(url: str) -> None:
+    """Run the migrations, and do not look at what earlier ones have left. Raises as `upgrade`."""
     sessions.refuse_transaction_pooler(url, "DATABASE_OWNER_URL")
     try:
         with _connection(url) as connection:
@@ -140,9 +147,17 @@ def _set_limits(connection: Connection, login: str, group: str) -> None:
         )
 
 
-def check(url: str) -> None:
-    """Raise SchemaDrift if the tables in the code differ from the schema that the migrations make."""
+def check(url: str, *, writes: bool = False) -> None:
+    """Raise SchemaDrift if the tables in the code, or the list of grants, differ from what the migrations make.
+
+    `writes`: write the list instead of comparing it.
+    """
     with _connection(url) as connection:
+        found = "".join(f"{line}\n" for line in sorted(connection.execute(access.FOUND).scalars()))
+        if writes:
+            access.LIST.write_text(found, encoding="utf-8")
+        elif access.LIST.read_text(encoding="utf-8") != found:
+            raise SchemaDrift(f"{access.LIST.name} differs from what the migrations grant: duecall db check --write")
         try:
             command.check(_config(connection))
         except CommandError as error:
