@@ -50,7 +50,8 @@ _SENDS_WAITING = (
     _ALL,
     operation_id="listWebhooks",
     summary="List webhooks",
-    description="Returns the webhooks that this key and its rotations have created, newest first.",
+    description="Returns the webhooks of this key and of other keys of the company, newest first. An ATS key gets those"
+    " of all its companies.",
     responses={200: {"model": WebhooksAnswer}, **error_answers(400, 401, 403, 500, 503)},
 )
 async def list_webhooks(
@@ -79,7 +80,8 @@ async def list_webhooks(
     summary="Create a webhook",
     description="Each event of the chosen types is posted to the URL as JSON, signed by Standard Webhooks, until the"
     " receiver answers with a status from 200 to 299 within 15 seconds: ten tries in about three days. Only this"
-    " response contains `signingSecret`. Only this key and its rotations have access to the webhook. They can have"
+    " response contains `signingSecret`. Only this key and its rotations can change the webhook. Other keys of the"
+    " company, and its ATS, can see and delete it. A key and its rotations can have"
     f" {MOST_OF_A_KEY}.",
     status_code=HTTPStatus.CREATED,
     responses=written_answers(

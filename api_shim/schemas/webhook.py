@@ -22,7 +22,7 @@ class HeaderView(Wire):
 
 class WebhookView(Wire):
     id: UUID
-    api_key_id: UUID = Field(description="The key that created it. Rotations of this key have access, too.")
+    api_key_id: UUID = Field(description="The key that created it. Only it and its rotations can change the webhook.")
     company_id: UUID | None = Field(description="Null: events of all companies of an ATS key.")
     url: str | None = Field(description="Null in a response that is repeated after the webhook was deleted.")
     name: str | None = Field(description="Your name of the webhook.")

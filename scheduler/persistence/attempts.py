@@ -121,8 +121,9 @@ _COUNT_ALL = text(_COUNT.format(condition=""))
 COUNTED_ATTEMPTS = 1000
 """The attempts of an interview are counted up to this many. Only an earlier version could create more than 200."""
 
+HIDDEN_FROM_OPERATORS = frozenset({"called_number", "token"})
 _WITHOUT_NUMBER = select(
-    *(column for column in attempts.c if column.name != "called_number"), null().label("called_number")
+    *(null().label(column.name) if column.name in HIDDEN_FROM_OPERATORS else column for column in attempts.c)
 )
 
 
@@ -194,7 +195,7 @@ class Attempts(Store):
         return self._all(attempt_of, _OF_CHAINS, {"ids": list(chain_ids)})
 
     def find(self, attempt_id: UUID) -> Attempt | None:
-        """Return the attempt of any company, for operators, without the called number."""
+        """Return the attempt of any company, for operators, without the called number and the token."""
         return self._one(attempt_of, _WITHOUT_NUMBER.where(attempts.c.id == attempt_id))
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:

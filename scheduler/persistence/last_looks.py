@@ -11,7 +11,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence.attempts import attempt_of
+from scheduler.persistence.attempts import HIDDEN_FROM_OPERATORS, attempt_of
 from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.rows import AnyRow, from_row
@@ -141,7 +141,10 @@ _LOOK = """
 LAST_LOOK = text(_LOOK.format(columns=COLUMNS, of_number="p.phone_number, i.caller_number", joined="", matches=MATCHES))
 LOOK_WITHOUT_NUMBER = text(
     _LOOK.format(
-        columns=COLUMNS.replace("a.called_number", "NULL AS called_number"),
+        columns=", ".join(
+            f"NULL AS {column.name}" if column.name in HIDDEN_FROM_OPERATORS else f"a.{column.name}"
+            for column in attempts.c
+        ),
         of_number="NULL AS phone_number, '' AS caller_number, n.is_there AS has_number, l.country AS line_country",
         joined="CROSS JOIN LATERAL numbers_of_interview(a.interview_id) n",
         matches="b.country = l.country OR b.id = ANY (n.backoffs)",

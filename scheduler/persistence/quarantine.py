@@ -92,8 +92,7 @@ _CALLBACKS = """
     SELECT e.id, 'callback' AS kind, CAST(NULL AS text) AS command, a.company_id, a.interview_id, a.id AS attempt_id,
            e.received_at, e.first_failed_at, e.quarantined_at, e.failed_with, e.failures, CAST(0 AS bigint) AS blocked
     FROM carrier_events e
-    LEFT JOIN attempt_tokens t ON t.token = e.token
-    LEFT JOIN attempts a ON a.id = t.attempt_id
+    LEFT JOIN attempts a ON a.id = quarantined_call(e.id)
     WHERE e.heard_at IS NULL AND e.quarantined_at IS NOT NULL
 """
 _FIND = text(f"{_COMMANDS} AND i.id = :id UNION ALL {_CALLBACKS} AND e.id = :id")

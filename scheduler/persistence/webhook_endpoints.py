@@ -1,4 +1,4 @@
-"""Endpoints of partners. Each belongs to the principal of the key that created it, and no other principal sees it."""
+"""Endpoints of partners. Each belongs to the principal of its key. Keys of the same company may see and delete it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import Row, Select, and_, any_, delete, func, insert, or_, select, text, tuple_, update
 
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.partner_event import EventType
@@ -16,7 +16,7 @@ from scheduler.domain.webhook_endpoint import EndpointTest, TestProgress, Webhoo
 from scheduler.ids import new_id
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import events, webhook_deliveries, webhook_endpoints
+from scheduler.persistence.tables import companies, events, webhook_deliveries, webhook_endpoints
 from scheduler.rules.webhook_secrets import EndpointSecrets
 
 _LOCK_PRINCIPAL = text("SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || :principal_id, 0))")
@@ -46,14 +46,23 @@ class WebhookEndpoints(Store):
         """Return the endpoint, if it is this principal's and not deleted."""
         return self._one(_endpoint, _of_principal(principal_id).where(_w.id == endpoint_id))
 
+    def find(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint | None:
+        """Return the endpoint, if it is not deleted and the principal may see and delete it."""
+        return self._one(_endpoint, _shared_with(principal).where(_w.id == endpoint_id))
+
+    def lock_shared(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint | None:
+        """Lock the endpoint to delete it, like `find`."""
+        query = _shared_with(principal).where(_w.id == endpoint_id)
+        return self._one(_endpoint, query.with_for_update(key_share=True))
+
     def lock(self, principal_id: UUID, endpoint_id: UUID) -> WebhookEndpoint | None:
         """Lock the endpoint, if it is this principal's and not deleted."""
         query = _of_principal(principal_id).where(_w.id == endpoint_id)
         return self._one(_endpoint, query.with_for_update(key_share=True))
 
-    def page(self, principal_id: UUID, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
-        """Return a page of the principal's endpoints, or only of those for one company."""
-        query = _of_principal(principal_id)
+    def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
+        """Return a page of the endpoints that `find` returns, or only of those for one company."""
+        query = _shared_with(principal)
         if company_id is not None:
             query = query.where(_w.company_id == company_id)
         return self._page(_endpoint, query, webhook_endpoints, requested)
@@ -193,6 +202,25 @@ class WebhookEndpoints(Store):
 def _of_principal(principal_id: UUID) -> Select[Any]:
     return _READ.where(
         _w.principal_id == principal_id,  # guard: hook_owner
+        _IS_LISTED,
+    )
+
+
+def _shared_with(principal: Principal) -> Select[Any]:
+    """Return those of the principal, and those of other keys of its company, or of the companies of an ATS.
+
+    Not those that an ATS has created for the company of a regular key: they are the ATS's own.
+    """
+    c = companies.c
+    if principal.kind is KeyKind.ATS:
+        shared = _w.company_id == any_(
+            func.array(select(c.id).where(c.ats_principal_id == principal.id).scalar_subquery())
+        )
+    else:
+        ats = select(c.ats_principal_id).where(c.id == principal.company_id).scalar_subquery()
+        shared = and_(_w.company_id == principal.company_id, _w.principal_id.is_distinct_from(ats))
+    return _READ.where(
+        or_(_w.principal_id == principal.id, shared),  # guard: hook_shared
         _IS_LISTED,
     )
 

@@ -217,20 +217,47 @@ def test_webhooks_that_are_created_at_once_keep_the_limit(intake: Intake, monkey
 # ---- whose webhooks
 
 
+def changes_of(by: Intake, webhook: dict[str, Any]) -> list[httpx.Response]:
+    acts = ("/test", "/reset-circuit", "/rotate-secret")
+    return [by.patch(of(webhook), {"isActive": False}), *(by.post(of(webhook, act)) for act in acts)]
+
+
 @does_not("F7-3")
-def test_webhook_belongs_to_the_key_that_created_it(intake: Intake) -> None:
-    webhook = made(intake)
-    others = (intake.with_new_key(), intake.with_key_of_its_ats(), intake.with_key_of_another_company())
-    for other in others:
+def test_webhook_is_invisible_outside_its_company(intake: Intake) -> None:
+    webhook, stranger = made(intake), intake.with_key_of_another_company()
+    other_ats = intake.with_new_key(kind=KeyKind.ATS)
+    for other in (stranger, other_ats):
         assert other.ids(ALL) == []
-        for answer in (
-            other.get(of(webhook)),
-            other.patch(of(webhook), {"isActive": False}),
-            other.delete(of(webhook)),
-            *(other.post(of(webhook, act)) for act in ("/test", "/reset-circuit", "/rotate-secret")),
-        ):
+        for answer in (other.get(of(webhook)), other.delete(of(webhook)), *changes_of(other, webhook)):
             assert code(answer) == (HTTPStatus.NOT_FOUND, "RESOURCE_NOT_FOUND")
     assert data(intake.get(of(webhook)))["isActive"]
+
+
+@does("F7-3")
+@pytest.mark.parametrize("of_the_ats", [False, True])
+def test_other_keys_of_the_company_see_and_delete_a_webhook(intake: Intake, of_the_ats: bool) -> None:
+    webhook, later = made(intake), made(intake, name="later")
+    other = intake.with_key_of_its_ats() if of_the_ats else intake.with_new_key()
+    assert other.ids(ALL) == [later["id"], webhook["id"]]
+    shown = data(other.get(of(webhook)))
+    assert "signingSecret" not in shown
+    assert shown == {name: value for name, value in webhook.items() if name != "signingSecret"}
+    for answer in changes_of(other, webhook):
+        assert code(answer) == (HTTPStatus.FORBIDDEN, "INSUFFICIENT_PERMISSIONS")
+    assert other.get(of(webhook, "/deliveries")).status_code == HTTPStatus.NOT_FOUND
+    assert row(intake, webhook)["is_active"]
+    assert other.delete(of(webhook)).status_code == HTTPStatus.NO_CONTENT
+    assert intake.ids(ALL) == [later["id"]]
+
+
+@does_not("F7-3")
+def test_webhook_of_an_ats_is_hidden_from_its_companies(intake: Intake) -> None:
+    ats = intake.with_key_of_its_ats()
+    company = {"companyId": str(intake.seeded.company_id)}
+    for webhook in (made(ats), made(ats, **company)):
+        for answer in (intake.get(of(webhook)), intake.delete(of(webhook)), *changes_of(intake, webhook)):
+            assert code(answer) == (HTTPStatus.NOT_FOUND, "RESOURCE_NOT_FOUND")
+    assert intake.ids(ALL) == []
 
 
 def test_rotation_of_the_key_keeps_its_webhooks(intake: Intake) -> None:

@@ -611,6 +611,7 @@ def test_security_definer_functions_are_these_with_safe_paths(database: Database
         "raise_alarms",
         "decision_answer",
         "quarantined_attempt",
+        "quarantined_call",
         "drop_quarantined",
         "kept_events",
         "has_reader",

@@ -447,3 +447,11 @@ def a_quarantined_callback(tenant: Tenant, token: str) -> UUID:
     times = dict.fromkeys(("received_at", "rung_at", "quarantined_at"), tenant.now())
     tenant.insert("carrier_events", id=event_id, token=token, fingerprint=event_id.bytes, raw="{}", **times)
     return event_id
+
+
+def an_operator(tenant: Tenant, actor: str = "link:a test") -> str:
+    """Store a session of an operator, whose acts the role of the console may sign. Return the actor."""
+    now = tenant.now()
+    times = {"created_at": now, "last_used_at": now, "expires_at": now + timedelta(days=10_000)}
+    tenant.insert("console_sessions", id=uuid4(), token_hash=uuid4().bytes, actor=actor, role="admin", **times)
+    return actor

@@ -61,6 +61,7 @@ from tests.support.builders import (
     a_sid,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
+    an_operator,
     an_unknown_attempt,
     of_company,
 )
@@ -292,7 +293,7 @@ def test_pause_of_all_is_reported_to_each_reader(read: Tenant, other: Tenant, pa
 
 @pytest.mark.parametrize("of_all", [False, True])
 def test_console_reports_a_pause(read: Tenant, operators_database: Database, *, of_all: bool) -> None:
-    Pauses(operators_database, read.now, "link:a test").pause(None if of_all else read.company_id, "a test")
+    Pauses(operators_database, read.now, an_operator(read)).pause(None if of_all else read.company_id, "a test")
     assert noted(read) == ["company.paused"]
 
 
@@ -313,7 +314,7 @@ def test_dropped_command_is_reported_as_refused(
     noted(read)
     command = in_quarantine(read, attempt.interview_id)
     operators = operators_database if by_console else read.database
-    Quarantine(operators, read.now, "link:a test").drop(command.id, "the words of an operator")
+    Quarantine(operators, read.now, an_operator(read)).drop(command.id, "the words of an operator")
     numbering.all()
     [event] = page(read)
     assert (event.type, event.interview_id) == (EventType.COMMAND_APPLIED, attempt.interview_id)

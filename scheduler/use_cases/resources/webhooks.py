@@ -1,4 +1,7 @@
-"""Webhooks of partners. They belong to the principal of the key that creates them."""
+"""Webhooks of partners. They belong to the principal of the key that creates them.
+
+Keys of the same company, and its ATS, may see and delete them.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +14,7 @@ from scheduler.domain.actor import of_key
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.refusals import AccessDenied, TooManyWebhooks, WebhookNotActive
+from scheduler.domain.refusals import AccessDenied, Forbidden, TooManyWebhooks, WebhookNotActive
 from scheduler.domain.resource import Changes
 from scheduler.domain.webhook_endpoint import (
     MOST_OF_A_KEY,
@@ -73,16 +76,16 @@ class Webhooks:
         return hidden
 
     def get(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
-        """Raises NotFound."""
+        """Return a webhook of the principal, or of another key of its company. Raises NotFound."""
         with self._database.reading(principal) as stores:
-            return require(stores.webhook_endpoints.get(principal.id, endpoint_id), _KIND, endpoint_id)
+            return require(stores.webhook_endpoints.find(principal, endpoint_id), _KIND, endpoint_id)
 
     def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
-        """List the webhooks of the principal, or only those for one company. Raises AccessDenied for the company."""
+        """List the webhooks that `get` returns, or only those for one company. Raises AccessDenied for the company."""
         with self._database.reading(principal) as stores:
             if company_id is not None and not stores.keys.reach(principal, company_id):
                 raise AccessDenied
-            return stores.webhook_endpoints.page(principal.id, company_id, requested)
+            return stores.webhook_endpoints.page(principal, company_id, requested)
 
     def create(self, sent: WriteRequest, new: NewEndpoint) -> WriteResult:
         """Create an endpoint. Only this result contains its secret. Refused: TooManyWebhooks."""
@@ -173,10 +176,15 @@ class Webhooks:
         return self._writes.once(sent, _company_of(sent.principal, endpoint_id), write)
 
     def delete(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
-        """Delete an endpoint. Nothing is sent to it any longer, except for a request in flight. Refused: NotFound."""
+        """Delete an endpoint, also of another key. Nothing is sent to it any longer, except for a request in flight.
+
+        Refused: NotFound.
+        """
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> None:
-            endpoint = _locked(stores, sent.principal, endpoint_id)
+            endpoint = stores.webhook_endpoints.lock_shared(sent.principal, endpoint_id)
+            if endpoint is None:
+                raise not_found(_KIND, endpoint_id)
             stores.webhook_endpoints.remove(endpoint_id, now)
             _audit(stores, sent, Verb.DELETE_WEBHOOK, endpoint, now)
 
@@ -226,7 +234,7 @@ def _company_of(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], U
     def found(stores: Stores) -> UUID | None:
         if principal.kind is KeyKind.REGULAR:
             return principal.company_id
-        endpoint = stores.webhook_endpoints.get(principal.id, endpoint_id)
+        endpoint = stores.webhook_endpoints.find(principal, endpoint_id)
         return None if endpoint is None else endpoint.company_id
 
     return found
@@ -234,6 +242,8 @@ def _company_of(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], U
 
 def _locked(stores: Stores, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
     endpoint = stores.webhook_endpoints.lock(principal.id, endpoint_id)
+    if endpoint is None and stores.webhook_endpoints.find(principal, endpoint_id) is not None:
+        raise Forbidden
     if endpoint is None:
         raise not_found(_KIND, endpoint_id)
     return endpoint

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from uuid import UUID, uuid4
@@ -22,7 +23,7 @@ from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import served
 from tests.api_shim.console.test_console_now import events
 from tests.conftest import real_now
-from tests.support.builders import Tenant
+from tests.support.builders import Tenant, an_operator
 from tests.support.statements import statements_of
 
 SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 303, 403, 404, 422
@@ -268,10 +269,12 @@ def test_list_continues_after_fifty_rows(operator: httpx.Client, raised: Raise, 
 
 
 def test_lists_and_act_send_a_constant_number_of_statements(
-    use_cases: ConsoleUseCases, raised: Raise, database: Database
+    use_cases: ConsoleUseCases, raised: Raise, database: Database, tenant: Tenant
 ) -> None:
+    actor = an_operator(replace(tenant, now=real_now))
+
     def count() -> list[int]:
-        of_alarms = use_cases.alarms("link:a")
+        of_alarms = use_cases.alarms(actor)
         acts: Sequence[Callable[[], object]] = (
             of_alarms.open,
             of_alarms.all,

@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html import unescape
 from threading import Barrier
 from uuid import UUID
@@ -17,8 +18,8 @@ from scheduler.use_cases.operations.acts import Acts
 from tests.api_shim.console.acts import form_in, send, words
 from tests.api_shim.console.conftest import Console
 from tests.api_shim.console.work import a_failed_callback, a_failed_command
-from tests.conftest import seed
-from tests.support.builders import Tenant, a_number, a_placed_attempt, a_waiting_command, of_company
+from tests.conftest import real_now, seed
+from tests.support.builders import Tenant, a_number, a_placed_attempt, a_waiting_command, an_operator, of_company
 from tests.support.statements import statements_of
 
 SEE_OTHER, FORBIDDEN, NOT_FOUND, UNPROCESSABLE = 303, 403, 404, 422
@@ -201,9 +202,10 @@ def test_list_continues_after_fifty_rows(operator: httpx.Client, tenant: Tenant)
 @pytest.mark.parametrize("act", ["retry", "drop"])
 def test_acts_and_list_read_a_constant_number(use_cases: ConsoleUseCases, tenant: Tenant, act: str) -> None:
     first, second = a_failed_command(tenant), a_failed_command(tenant)
+    actor = an_operator(replace(tenant, now=real_now))
 
     def count(command: Command) -> list[int]:
-        of_quarantine = use_cases.quarantine("link:a")
+        of_quarantine = use_cases.quarantine(actor)
         counts = []
         for do in (
             lambda: of_quarantine.page(None, None, 50),

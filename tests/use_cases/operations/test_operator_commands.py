@@ -26,7 +26,7 @@ from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.operator_commands import BATCH_SIZE, OperatorCommands, lock_pending
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt
+from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, an_operator
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import IN_PROGRESS, Perform
 
@@ -39,7 +39,7 @@ def commands(tenant: Tenant, logins: Logins) -> Iterator[OperatorCommands]:
     """On a connection of the console, which reads no personal data."""
     assert logins.operator is not None
     database = Database(logins.operator, pool_size=2, operates=True)
-    yield OperatorCommands(database, tenant.now, JANA)
+    yield OperatorCommands(database, tenant.now, an_operator(tenant, JANA))
     database.close()
 
 

@@ -1,4 +1,4 @@
-"""Owners of webhooks: no other key reads, changes or replays them, and none is for a company out of its key's reach."""
+"""Owners of webhooks: no other key changes or replays them, and none is for a company out of its key's reach."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import DeliveryFilter
 from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.refusals import AccessDenied, NotFound
+from scheduler.domain.refusals import AccessDenied, Forbidden, NotFound
 from scheduler.domain.webhook import Outcome, WebhookAnswer
 from scheduler.domain.webhook_endpoint import NewEndpoint
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
@@ -48,21 +48,33 @@ def sent(principal: Principal, kind: CommandKind) -> WriteRequest:
 
 
 @guards("hook_owner")
-def test_endpoint_is_hidden_from_other_keys_of_its_company(
+def test_endpoint_is_changed_by_no_other_key_of_its_company(
     webhooks: Webhooks, endpoints: Endpoints, second: Principal
 ) -> None:
     endpoint_id = webhooks.endpoint()
-    assert endpoints.get(webhooks.tenant.principal, endpoint_id).id == endpoint_id
-    with pytest.raises(NotFound):
-        endpoints.get(second, endpoint_id)
     writes: list[tuple[CommandKind, Callable[..., Any], list[Any]]] = [
         (CommandKind.UPDATE_WEBHOOK, endpoints.change, [{"url": "https://example.org/"}]),
+        (CommandKind.RESET_WEBHOOK_CIRCUIT, endpoints.reset_circuit, []),
         (CommandKind.ROTATE_WEBHOOK, endpoints.rotate_secret, []),
-        (CommandKind.DELETE_WEBHOOK, endpoints.delete, []),
     ]
     before = webhooks.row(endpoint_id)
     for kind, write, more in writes:
-        refusal = write(sent(second, kind), endpoint_id, *more).refusal
+        with pytest.raises(Forbidden):
+            write(sent(second, kind), endpoint_id, *more)
+    assert webhooks.row(endpoint_id) == before
+    assert endpoints.get(second, endpoint_id).signing_secret is None
+    assert endpoints.delete(sent(second, CommandKind.DELETE_WEBHOOK), endpoint_id).refusal is None
+
+
+@guards("hook_shared")
+def test_endpoint_is_hidden_outside_its_company(webhooks: Webhooks, endpoints: Endpoints, other: Tenant) -> None:
+    endpoint_id = webhooks.endpoint()
+    ats = Principal(id=uuid4(), kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset())
+    before = webhooks.row(endpoint_id)
+    for principal in (other.principal, ats):
+        with pytest.raises(NotFound):
+            endpoints.get(principal, endpoint_id)
+        refusal = endpoints.delete(sent(principal, CommandKind.DELETE_WEBHOOK), endpoint_id).refusal
         assert refusal is not None
         assert refusal.family == NotFound.__name__
     assert webhooks.row(endpoint_id) == before
