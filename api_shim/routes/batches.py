@@ -197,8 +197,9 @@ async def resume_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBo
     summary="Cancel a batch",
     description="Waiting items are cancelled, and interviews that the batch has created become CANCELLED with their"
     " pending calls. A call in progress goes on, and nothing follows it. Interviews that existed before are not"
-    " changed. 200: no call of the batch starts from now on. 202: a worker is cancelling the calls, and none starts"
-    " once the batch has `finishedAt`.",
+    " changed. 200: no further call of the batch is begun. A call that was begun before may still be on its way to the"
+    " carrier: `counts.inProgress` says how many run on. 202: a worker is cancelling the calls, and no further one is"
+    " begun once the batch has `finishedAt`.",
     responses={
         **written_answers(HTTPStatus.OK, BatchAnswer, "The cancelled batch."),
         202: {"model": BatchAnswer, "description": "The batch, whose calls are being cancelled."},

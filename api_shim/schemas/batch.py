@@ -18,7 +18,7 @@ from scheduler.wire.camel_model import Wire
 
 
 class BatchCounts(Wire):
-    """Items by their status. Their sum, without `existing`, is `total`."""
+    """Items by their status. Their sum, without `existing` and `inProgress`, is `total`."""
 
     waiting: int = Field(description="Stored, and not applied yet.")
     applied: int = Field(description="With an interview, those of `existing` included.")
@@ -27,6 +27,10 @@ class BatchCounts(Wire):
     )
     refused: int = Field(description="With an error.")
     cancelled: int = Field(description="Cancelled with the batch before they were applied.")
+    in_progress: int | None = Field(
+        description="Calls in progress of the interviews that the batch has created. After a cancellation these run to"
+        " their end. Counted by `GET /batches/{id}` and by its `DELETE`, null elsewhere.",
+    )
 
 
 class BatchView(Wire):

@@ -51,6 +51,8 @@ class Batch:
     """Applied items whose interview an earlier request had created."""
     refused: int = 0
     cancelled: int = 0
+    in_progress: int | None = None
+    """Calls of its interviews that are in progress, as of the read. Never stored. None: they were not counted."""
     first_due_at: datetime | None = None
     """The earliest due time of its interviews, as of their creation."""
     started_at: datetime | None = None

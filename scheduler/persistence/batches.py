@@ -1,7 +1,7 @@
 """Batches and their items. An item is changed only by a transaction that has locked its batch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -102,6 +102,14 @@ _FORGET_ITEMS = text("""
         ORDER BY i.batch_id, i.index LIMIT :limit
     )
 """)
+_IN_PROGRESS = text("""
+    SELECT count(*) FROM attempts a
+    WHERE a.company_id = :company_id AND a.state = 'IN_PROGRESS'
+      AND EXISTS (
+          SELECT FROM batch_items i WHERE i.batch_id = :batch_id AND i.interview_id = a.interview_id AND NOT i.existed
+      )
+""")
+_NOT_STORED = frozenset({"in_progress"})
 _OF_ONE = {column.name: column for column in batches.c}
 
 
@@ -150,7 +158,7 @@ class Batches(KeysetStore):
     def add(self, batch: Batch, items: Sequence[NewItem]) -> None:
         """Store a batch with its items."""
         with self._connection.together():
-            self._connection.write(_ADD, batch.id, as_columns(batch, work_at=batch.created_at))
+            self._connection.write(_ADD, batch.id, as_columns(batch, without=_NOT_STORED, work_at=batch.created_at))
             for each in items:
                 self._connection.write(_ADD_ITEMS, (batch.id, each.index), _row_of(batch, each))
             self._tally("REFUSED", sum(each.error is not None for each in items))
@@ -158,6 +166,11 @@ class Batches(KeysetStore):
     def get(self, company_id: UUID, batch_id: UUID) -> Batch | None:
         query = select(*_COLUMNS).where(batches.c.id == batch_id, batches.c.company_id == company_id)
         return self._one(_batch, query)
+
+    def with_calls(self, batch: Batch) -> Batch:
+        """Count the calls in progress of the interviews that the batch has created."""
+        values = {"company_id": batch.company_id, "batch_id": batch.id}
+        return replace(batch, in_progress=self._count(_IN_PROGRESS, values))
 
     def lock(self, company_id: UUID, batch_id: UUID) -> Batch | None:
         """Lock the batch: none of its items is being applied until we commit."""
@@ -174,9 +187,8 @@ class Batches(KeysetStore):
 
     def save(self, batch: Batch, work_at: datetime) -> None:
         """Write the state and counts of a batch that the caller has locked. No worker looks at it before `work_at`."""
-        values = as_columns(
-            batch, without={"id", "company_id", "principal_id", "key_id", "name", "total", "created_at"}
-        )
+        fixed = {"id", "company_id", "principal_id", "key_id", "name", "total", "created_at"}
+        values = as_columns(batch, without=fixed | _NOT_STORED)
         query = update(batches).where(batches.c.id == batch.id).values(**values, work_at=work_at)
         self._connection.execute(query)
 
@@ -308,14 +320,14 @@ class Batches(KeysetStore):
             self._connection.write(ADD_TALLY, key, (key, Amount(n=count)))
 
 
-_COLUMNS = [_OF_ONE[name] for name in Batch.__dataclass_fields__]
+_COLUMNS = [_OF_ONE[name] for name in Batch.__dataclass_fields__ if name not in _NOT_STORED]
 _OPERATED = [column for column in _COLUMNS if column is not batches.c.name]
-_batch = partial(from_row, Batch)
+_batch = partial(from_row, Batch, in_progress=None)
 
 
 def _operated(row: Any) -> OperatedBatch:  # noqa: ANN401 - a row of the query
     return OperatedBatch(
-        batch=from_row(Batch, row, name=None),
+        batch=from_row(Batch, row, name=None, in_progress=None),
         company_name=row.company_name,
         company_deleted=row.deleted_at is not None,
     )

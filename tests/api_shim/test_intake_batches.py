@@ -3,7 +3,7 @@
 import json
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ from scheduler.use_cases.resources.keys import ALL_SCOPES
 from scheduler.wire.batches import LARGEST_BATCH
 from tests.api_shim.answers import data, refused
 from tests.api_shim.bodies import candidate
-from tests.api_shim.intake import Intake
+from tests.api_shim.intake import KEY, Intake
 from tests.architecture.rules import does, does_not
 from tests.support.builders import RecordingHints, Tenant, a_number
 
@@ -65,7 +65,8 @@ def test_accepted_batch_names_its_url(intake: Intake) -> None:
 def test_batch_is_stored_then_applied(intake: Intake, bulk: ApplyBatches) -> None:
     batch = made(intake, person(intake, externalId="row-1"), person(intake), name="Spring")
     assert (batch["status"], batch["total"], batch["name"]) == ("ACCEPTED", 2, "Spring")
-    assert batch["counts"] == {"waiting": 2, "applied": 0, "existing": 0, "refused": 0, "cancelled": 0}
+    counts = {"waiting": 2, "applied": 0, "existing": 0, "refused": 0, "cancelled": 0, "inProgress": None}
+    assert batch["counts"] == counts
     bulk.turn()
     done = data(intake.get(f"/batches/{batch['id']}"))
     assert (done["status"], done["counts"]["applied"]) == ("COMPLETED", 2)
@@ -188,11 +189,31 @@ def test_batch_sent_again_counts_what_existed(intake: Intake, bulk: ApplyBatches
     again = made(intake, *rows, {}, rows[0] | {"isTest": True})
     checked = data(intake.post("/batches", {"items": rows, "dryRun": True}))
     bulk.turn()
-    usual = {"waiting": 0, "cancelled": 0}
+    usual = {"waiting": 0, "cancelled": 0, "inProgress": 0}
     assert data(intake.get(f"/batches/{first['id']}"))["counts"] == usual | {"applied": 2, "existing": 0, "refused": 0}
     assert data(intake.get(f"/batches/{again['id']}"))["counts"] == usual | {"applied": 3, "existing": 2, "refused": 2}
     assert checked["existing"] == 2
     assert intake.count("interviews") == 3
+
+
+@does("F4-8", "F7-10")
+def test_cancelled_batch_counts_its_calls_in_progress(intake: Intake, bulk: ApplyBatches, tenant: Tenant) -> None:
+    """A call that was claimed before the cancellation runs on. Interviews that existed before do not count."""
+    old = made(intake, person(intake, externalId="old"))
+    bulk.turn()
+    batch = made(intake, person(intake), person(intake), {**person(intake), "externalId": "old"})
+    bulk.turn()
+    due = [UUID(each["callAttempts"][-1]["id"]) for each in data(intake.get("/interviews"))["items"]]
+    tenant.change("UPDATE attempts SET due_at = :now", now=tenant.now())
+    claimed = tenant.dial.claim([due[0]]).claimed
+    assert len(claimed) == 1
+    path = f"/batches/{batch['id']}"
+    in_progress = data(intake.get(path))["counts"]["inProgress"]
+    cancelled = data(intake.delete(path, headers=KEY))
+    assert (cancelled["status"], cancelled["counts"]["inProgress"], in_progress) == ("CANCELLED", 1, 1)
+    assert data(intake.delete(path, headers=KEY))["counts"]["inProgress"] == 1, "the replay is the same"
+    assert data(intake.get(f"/batches/{old['id']}"))["counts"]["inProgress"] == 0
+    assert [each["counts"]["inProgress"] for each in data(intake.get("/batches"))["items"]] == [None, None]
 
 
 @does("F7-10")

@@ -38,7 +38,7 @@ class Batches:
         """Raises NotFound."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
-            return require(stores.batches.get(company, batch_id), "batch", batch_id)
+            return stores.batches.with_calls(require(stores.batches.get(company, batch_id), "batch", batch_id))
 
     def page(self, principal: Principal, company_id: UUID | None, asked: KeysetSlice) -> KeysetPage[Batch]:
         with self._database.reading(principal) as stores:
@@ -107,17 +107,18 @@ class Batches:
     def cancel(self, sent: WriteRequest, company_id: UUID | None, batch_id: UUID) -> WriteResult:
         """Cancel the waiting items, and pending calls of the interviews that the batch has created.
 
-        The first hundred interviews are cancelled at once, a worker continues. Refused: NotFound.
+        The first hundred interviews are cancelled at once, a worker continues. Calls that were claimed before run to
+        their end, and are counted. Refused: NotFound.
         """
 
         def write(stores: Stores, company: UUID, now: datetime) -> Batch:
             batch = require(stores.batches.lock(company, batch_id), "batch", batch_id)
             if batch.state is BatchState.CANCELLED:
-                return batch
+                return stores.batches.with_calls(batch)
             cancelled = batch.cancelled + stores.batches.cancel_waiting(batch_id)
             state = BatchState.CANCELLED
             batch = replace(batch, state=state, cancelled=cancelled, finished_at=None, updated_at=now)
-            return cancel_interviews(stores, batch, now)
+            return stores.batches.with_calls(cancel_interviews(stores, batch, now))
 
         written = self._writes.once(sent, of_company(sent.principal, company_id), write)
         self._hint(written)
