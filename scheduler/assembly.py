@@ -34,6 +34,7 @@ from scheduler.use_cases.operations.company_pages import CompanyPages
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.erase_people import ErasePeople
 from scheduler.use_cases.operations.find import Find
 from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.operations.number_events import NumberEvents
@@ -120,6 +121,7 @@ class WorkerUseCases:
     invitations: Invitations
     purge: Purge
     erase: Erase
+    erase_people: ErasePeople
     alarm_posts: AlarmPosts
     number_events: NumberEvents
     notices: Notices
@@ -289,6 +291,7 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
         purge=Purge(database, hints, now),
         erase=Erase(context, hints),
+        erase_people=ErasePeople(context, hints),
         alarm_posts=AlarmPosts(database, alarm_receiver(settings), now),
         number_events=NumberEvents(database, hints, now),
         notices=Notices(database, mailer(settings), now),

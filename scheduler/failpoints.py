@@ -88,6 +88,9 @@ OF_PROBING = ("settle.probe_begun", "settle.probe_answered", "settle.on_trial")
 OF_ERASING = ("erase.stopping", "erase.batch")
 """An attempt of a deleted company is cancelled, or its call marked for hang-up. Then a batch is committed."""
 
+OF_LEAVING = ("leave.cancelling", "leave.batch")
+"""Interviews of an erased person are cancelled. Then a batch is committed."""
+
 OF_DELIVERIES = (
     "events.numbering",
     "webhooks.claiming",
@@ -110,6 +113,7 @@ FAILPOINTS = (
     *OF_SETTLING,
     *OF_PROBING,
     *OF_ERASING,
+    *OF_LEAVING,
     *OF_DELIVERIES,
 )
 

@@ -263,6 +263,11 @@ def erase(company_ids: list[str]) -> None:
     _each(map(UUID, company_ids), use_cases().erase.company)
 
 
+@app.task(name=names.ERASE_PEOPLE, base=QuietTask)  # type: ignore[untyped-decorator]
+def erase_people(_: list[str]) -> None:
+    use_cases().erase_people.turn()
+
+
 @app.task(name=names.LIVENESS, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def heard() -> None:
     liveness.heard()

@@ -31,10 +31,13 @@ from scheduler.persistence.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class CalleeNow:
-    """The current number of a callee, which is personal data, and whether a command for the interview waits."""
+    """The current number of a callee, which is personal data, and what forbids the claim."""
 
     phone_number: str | None = field(repr=False)
     command_waiting: bool
+    """An accepted command for the interview is not applied yet."""
+    is_erased: bool
+    """The person was erased, and the interview is not cancelled yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,7 @@ class AttemptClaims(Store):
         - a command for an interview is seen here, or waits for the lock on the attempt and is accepted after the claim,
         - a pause or deletion concerns no locked company, and the attempts of the others are not claimed,
         - back-offs are written under the lock on the account,
+        - a person is erased under the lock on the company,
         - a changed number is stored with the claim, and the last look compares it with the line.
         """
         values = {
@@ -158,8 +162,8 @@ class AttemptClaims(Store):
             companies=frozenset(row.companies),
             has_backoffs=row.has_backoffs,
             callees={
-                UUID(key): CalleeNow(phone_number=number, command_waiting=command_waiting)
-                for key, (number, command_waiting) in row.callees.items()
+                UUID(key): CalleeNow(phone_number=number, command_waiting=command_waiting, is_erased=is_erased)
+                for key, (number, command_waiting, is_erased) in row.callees.items()
             },
         )
 
@@ -262,7 +266,8 @@ _CLAIM_FACTS = text(f"""
            coalesce(
                (SELECT json_object_agg(i.id, json_build_array(
                     p.phone_number,
-                    EXISTS (SELECT FROM inbox x WHERE x.interview_id = i.id AND x.applied_at IS NULL)
+                    EXISTS (SELECT FROM inbox x WHERE x.interview_id = i.id AND x.applied_at IS NULL),
+                    p.erased_at IS NOT NULL
                 ))
                 FROM interviews i
                 JOIN candidates p ON p.id = i.candidate_id

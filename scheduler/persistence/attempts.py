@@ -58,6 +58,12 @@ _LOCK_ALL = Fixed(
     .order_by(attempts.c.id)
     .with_for_update(key_share=True)
 )
+_LOCK_FREE = Fixed(
+    select(attempts)
+    .where(among_given(attempts.c.id, "ids"))
+    .order_by(attempts.c.id)
+    .with_for_update(key_share=True, skip_locked=True)
+)
 _INTERVIEW_OF = Fixed(select(attempts.c.interview_id).where(attempts.c.id == bindparam("id")))
 _LOCK = Fixed(select(attempts).where(attempts.c.id == bindparam("id")).with_for_update(key_share=True))
 _LISTED = select(attempts).where(
@@ -99,7 +105,8 @@ _LOCK_LIVE_LEG = Fixed(
 )
 
 # For each interview the index ends after the rows that are wanted.
-_NEWEST = text("""
+_NEWEST = Fixed(
+    text("""
     SELECT a.*
     FROM unnest(CAST(:ids AS uuid[])) AS given (id)
     CROSS JOIN LATERAL (
@@ -109,15 +116,16 @@ _NEWEST = text("""
         LIMIT :limit
     ) a
     ORDER BY a.created_at DESC, a.id DESC
-""")
+""").columns()
+)
 _COUNT = """
     SELECT given.id, (
         SELECT count(*) FROM (SELECT FROM attempts WHERE interview_id = given.id {condition} LIMIT :limit) counted
     ) AS attempts
     FROM unnest(CAST(:ids AS uuid[])) AS given (id)
 """
-_COUNT_LISTED = text(_COUNT.format(condition="AND deleted_at IS NULL"))
-_COUNT_ALL = text(_COUNT.format(condition=""))
+_COUNT_LISTED = Fixed(text(_COUNT.format(condition="AND deleted_at IS NULL")).columns())
+_COUNT_ALL = Fixed(text(_COUNT.format(condition="")).columns())
 COUNTED_ATTEMPTS = 1000
 """The attempts of an interview are counted up to this many. Only an earlier version could create more than 200."""
 
@@ -262,6 +270,10 @@ class Attempts(Store):
     def lock_open(self, interview_id: UUID) -> Attempt | None:
         """Lock the interview's attempt that is pending or in progress, so that it cannot be claimed until we commit."""
         return self._one(attempt_of, _LOCK_OPEN, {"id": interview_id})
+
+    def lock_free(self, attempt_ids: Sequence[UUID]) -> list[Attempt]:
+        """Lock these attempts, whose interviews the caller has locked, without those that are locked elsewhere."""
+        return self._all(attempt_of, _LOCK_FREE, {"ids": list(attempt_ids)})
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
         """Return True if the interview has that attempt and it was not deleted."""

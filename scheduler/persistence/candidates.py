@@ -1,7 +1,7 @@
 """Candidates: the people who are called, and the jobs that they are considered for."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -53,6 +53,8 @@ _INTERVIEW_COUNT = (
 _NAME = candidates.c.first_name + " " + candidates.c.last_name
 _SHORTEST_INDEXED = 3
 """Letters of a text that the index of the search finds. A shorter one is compared with the rows of the list."""
+LONGEST_PUT_OFF = timedelta(minutes=1)
+"""Longer than any process puts off the interviews of an erased person."""
 _FROM_OTHER_TABLES = frozenset({"job_ids", "interview_count"})
 
 
@@ -235,6 +237,30 @@ class Candidates(KeysetStore):
             )
         )
         self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))
+
+    def lock_leaving(self, now: datetime) -> UUID | None:
+        """Lock the erased person whose interviews have waited longest to be cancelled, of any company."""
+        query = (
+            _leaving(now).order_by(candidates.c.leaving_at).limit(1).with_for_update(key_share=True, skip_locked=True)
+        )
+        candidate_id: UUID | None = self._connection.execute(query).scalar_one_or_none()
+        return candidate_id
+
+    def is_one_leaving(self, now: datetime) -> bool:
+        """Return True if interviews of an erased person are to be cancelled now."""
+        return self._is_any(_leaving(now).limit(1))
+
+    def note_leaving(self, candidate_id: UUID, leaving_at: datetime | None) -> None:
+        """Set when the next interviews of an erased person may be cancelled. None: they are all cancelled."""
+        self._connection.execute(
+            update(candidates).where(candidates.c.id == candidate_id).values(leaving_at=leaving_at)
+        )
+
+
+def _leaving(now: datetime) -> Select[tuple[UUID]]:
+    """Select erased people. An instant that a wrong clock wrote counts as due."""
+    due = or_(candidates.c.leaving_at <= now, candidates.c.leaving_at > now + LONGEST_PUT_OFF)
+    return select(candidates.c.id).where(candidates.c.leaving_at.is_not(None), due)
 
 
 _INSTANTS = ((SortField.CREATED_AT, candidates.c.created_at), (SortField.UPDATED_AT, candidates.c.updated_at))

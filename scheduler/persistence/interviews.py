@@ -167,18 +167,22 @@ class Interviews(KeysetStore):
         )
         return replace(interview, updated_at=now)
 
-    def of_candidate(self, candidate_id: UUID) -> list[UUID]:
-        """Return all interviews of a candidate, also deleted interviews, in the order of their ids."""
-        rows = self._connection.execute(
-            select(interviews.c.id).where(interviews.c.candidate_id == candidate_id).order_by(interviews.c.id)
-        )
-        return [row.id for row in rows]
+    def lock_left_of(self, candidate_id: UUID, limit: int) -> list[Interview]:
+        """Lock up to `limit` interviews of an erased person that are not cancelled, without those locked elsewhere."""
+        left = select(interviews.c.id).where(*_left_of(candidate_id)).limit(limit)
+        some = left.with_for_update(key_share=True, skip_locked=True)
+        ids = self._connection.execute(some).scalars()
+        return self.lock_all(list(ids))
 
-    def forget_contents(self, candidate_id: UUID) -> None:
-        """Delete the hashes of the requests for a candidate's interviews. A request can contain the person's data."""
+    def has_left_of(self, candidate_id: UUID) -> bool:
+        """Return True if `lock_left_of` would return an interview, now or once it is not locked elsewhere."""
+        return self._is_any(select(interviews.c.id).where(*_left_of(candidate_id)).limit(1))
+
+    def forget_contents(self, interview_ids: Sequence[UUID]) -> None:
+        """Delete the hashes of the requests for interviews. A request can contain the person's data."""
         self._connection.execute(
             update(interviews)
-            .where(interviews.c.candidate_id == candidate_id, interviews.c.content_hash.is_not(None))
+            .where(among(interviews.c.id, interview_ids), interviews.c.content_hash.is_not(None))
             .values(content_hash=None)
         )
 
@@ -202,6 +206,12 @@ class Interviews(KeysetStore):
             )
             .limit(1)
         )
+
+
+def _left_of(candidate_id: UUID) -> Sequence[ColumnElement[bool]]:
+    """Match interviews with calls to come, and those that still have the hash of their request."""
+    is_left = or_(interviews.c.status == InterviewStatus.SCHEDULED.value, interviews.c.content_hash.is_not(None))
+    return interviews.c.candidate_id == candidate_id, is_left
 
 
 def _of_company(company_id: UUID) -> Select[tuple[object, ...]]:

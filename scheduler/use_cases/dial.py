@@ -111,7 +111,7 @@ class Dial:
             if not self._database_is_unchanged(stores, account, facts.database, now):  # guard: database
                 return Claims(is_stopped=True)
             left = stores.attempt_claims.left(ids, [each.id for each in claimable], now, ahead)
-            claimable = _without_waiting_commands(claimable, facts.callees)
+            claimable = _allowed_by(facts.callees, claimable)
             held = {each.id for each in claimable if each.company_id in locked}
             claimable = [each for each in claimable if each.company_id in companies]
             if facts.has_backoffs:
@@ -395,10 +395,13 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
     )
 
 
-def _without_waiting_commands(claimable: Sequence[Attempt], callees: Mapping[UUID, CalleeNow]) -> list[Attempt]:
+def _allowed_by(callees: Mapping[UUID, CalleeNow], claimable: Sequence[Attempt]) -> list[Attempt]:
+    """Return the attempts for which no command waits, and whose people were not erased."""
     waiting = {interview_id for interview_id, callee in callees.items() if callee.command_waiting}
+    erased = {interview_id for interview_id, callee in callees.items() if callee.is_erased}
     return [
         each
         for each in claimable
         if each.interview_id not in waiting  # guard: command_waiting
+        and each.interview_id not in erased  # guard: erased_person
     ]

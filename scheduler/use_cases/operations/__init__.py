@@ -35,6 +35,7 @@ By the clock:
     alarm_posts          posts new alarms to the webhook
     correct              bounds impossible times that a wrong clock wrote
     erase                deletes the data of deleted companies
+    erase_people         cancels the interviews of erased people
     number_events        gives partners' events their places in the order
     purge                deletes rows whose retention has ended
     recompute_schedules  recomputes due times after changes of settings or of the tz database

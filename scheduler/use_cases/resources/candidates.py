@@ -6,17 +6,14 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from scheduler.domain.attempt import AttemptState, Cancelled, Reason
 from scheduler.domain.candidate import Candidate, CandidateFilter, NewCandidate
 from scheduler.domain.company import Company
 from scheduler.domain.external_id import ExternalKind
-from scheduler.domain.interview import InterviewStatus
 from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
 from scheduler.domain.resource import Changes
 from scheduler.ids import new_id
-from scheduler.lifecycle import interviews
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
@@ -30,6 +27,7 @@ from scheduler.use_cases.resources.idempotent_writes import (
 )
 from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import authorized_company, require
 
@@ -120,20 +118,25 @@ class Candidates:
     def delete(self, sent: WriteRequest, company_id: UUID | None, candidate_id: UUID) -> WriteResult:
         """Erase a candidate's personal data and cancel all pending calls.
 
-        Open interviews become CANCELLED and are kept without the person. A call in progress runs to its end. The number
-        used to poll it is deleted with it. Refused: NotFound.
+        From the commit on, no call of the candidate is claimed. Open interviews become CANCELLED and are kept without
+        the person: the first ones now, the others by a worker. A call in progress runs to its end. The number used to
+        poll it is deleted with it. Refused: NotFound.
         """
+        has_rest = False
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> None:
+            nonlocal has_rest
+            # Each claim needs this lock. An earlier one has committed, and a later one sees that the person is erased.
+            stores.companies.lock_row(company_id)  # guard: erasing_stops_claims
             _locked(stores, company_id, candidate_id)
-            for interview_id in stores.interviews.of_candidate(candidate_id):
-                _cancel_interview(stores, interview_id, f"key:{sent.principal.key_id}", now)
             stores.candidates.erase(candidate_id, now)
-            stores.interviews.forget_contents(candidate_id)
-            stores.attempts.forget_candidate(candidate_id)
-            stores.carrier_events.forget_candidate(candidate_id)
+            cancel_interviews(stores, candidate_id, BATCH, f"key:{sent.principal.key_id}", now)
+            has_rest = note_rest(stores, candidate_id, now)
 
-        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+        written = self._writes.once(sent, of_company(sent.principal, company_id), write)
+        if has_rest:
+            self._hints.send(tasks.ERASE_PEOPLE)
+        return written
 
 
 def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: datetime, *, is_rung: bool) -> Candidate:
@@ -196,17 +199,6 @@ def _check_allowed(candidate: Candidate, company: Company) -> None:
     if candidate.phone_number is not None:
         number = callee_zones.read_number(candidate.phone_number)
         callee_zones.check_allowed(number, company.settings.allowed_countries)
-
-
-def _cancel_interview(stores: Stores, interview_id: UUID, actor: str, now: datetime) -> None:
-    interview = stores.interviews.lock(interview_id)
-    attempt = stores.attempts.lock_open(interview_id)
-    with stores.connection.together():
-        if attempt is not None and attempt.state is AttemptState.PENDING:
-            stores.attempts.save(attempt, Cancelled(reason=Reason.CANDIDATE_DELETED), actor, now)
-        if interview.status is InterviewStatus.SCHEDULED:
-            cancelled = interviews.with_status(interview, InterviewStatus.CANCELLED, now)
-            stores.interviews.save(cancelled, now, before=interview)
 
 
 def _locked(stores: Stores, company_id: UUID, candidate_id: UUID) -> Candidate:

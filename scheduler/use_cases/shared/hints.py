@@ -16,6 +16,7 @@ INVITE = "invitations.send"
 PURGE = "records.purge"
 POST_ALARMS = "alarms.post"
 ERASE = "companies.erase"
+ERASE_PEOPLE = "candidates.erase"
 NUMBER_EVENTS = "events.number"
 DELIVER = "webhooks.deliver"
 NOTIFY_OWNERS = "webhooks.notify"
@@ -34,7 +35,9 @@ QUEUES = {
     DELIVER: "webhooks",
     # So that a batch of ten thousand takes no time from the threads that apply single commands.
     BATCHES: "bulk",
-    **dict.fromkeys((RERESOLVE, INVITE, PURGE, ERASE, POST_ALARMS, NUMBER_EVENTS, NOTIFY_OWNERS), "maintenance"),
+    **dict.fromkeys(
+        (RERESOLVE, INVITE, PURGE, ERASE, ERASE_PEOPLE, POST_ALARMS, NUMBER_EVENTS, NOTIFY_OWNERS), "maintenance"
+    ),
 }
 """The queue of each task."""
 

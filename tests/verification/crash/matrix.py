@@ -18,7 +18,7 @@ import psycopg
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Reason
 from scheduler.domain.company import CallLimits, RetryPolicy
-from scheduler.failpoints import OF_BATCHES, OF_DELIVERIES, OF_ERASING, OF_PROBING, OF_THE_DIAL
+from scheduler.failpoints import OF_BATCHES, OF_DELIVERIES, OF_ERASING, OF_LEAVING, OF_PROBING, OF_THE_DIAL
 from scheduler.persistence import schema
 from tests.support.builders import FOREVER
 from tests.support.servers import SimulatedCarrier
@@ -99,6 +99,7 @@ CELLS = (
     *_cells("apply invoke", _APPLY, ("answered", "busy", "slow")),
     *_cells("another number", _WRITE, ("answered", "busy", "slow", "429")),
     *_cells("erase", OF_ERASING, LIVE),
+    *_cells("erase a person", OF_LEAVING, _NOTHING_IS_SENT),
     *_cells("hang up", ["cancel.hung_up"], LIVE),
     *_cells("cancel on record", OF_ERASING, ("queued",)),
     *_cells("hang up on record", ["cancel.hung_up"], ("talking", "talking_silent", "unnamed")),

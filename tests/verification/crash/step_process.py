@@ -152,4 +152,5 @@ WORKER_STEPS: Mapping[str, Callable[..., object]] = {
     "settle": _settle,
     "number": lambda worker: worker.number_events.all(),
     "erase": _erase,
+    "erase people": lambda worker: worker.erase_people.turn(),
 }

@@ -646,6 +646,22 @@ def _erase(play: Play) -> None:
         play.dies_and_is_repeated("erase", company.company_id, 3)
 
 
+def _erase_a_person(play: Play) -> None:
+    """Erase a person whose interview is locked, so that only a worker can cancel it. Kill that worker."""
+    with play.setup.leave(CLOCK):
+        attempt = play.a_pending_attempt()
+        with play.tenant.database.transaction() as stores:
+            stores.interviews.lock(attempt.interview_id)
+            ApiWriter(tenant=play.tenant, hints=RecordingHints()).delete_candidate(
+                play.tenant.principal, play.candidates[-1]
+            )
+        play.dialled_twice(attempt)
+        play.dies_and_is_repeated("erase people")
+        play.dialled_twice(attempt)
+    assert play.tenant.history(attempt.id) == ["created", "cancelled"]
+    play.expected = Ending(rings=0, reasons=(Reason.CANDIDATE_DELETED,))
+
+
 def _hang_up(play: Play) -> None:
     with _a_company_with_a_live_call(play, tasks.SETTLE):
         play.dies_settling()
@@ -809,6 +825,7 @@ STORIES: Mapping[str, Callable[[Play], None]] = {
     "expire": _expire,
     "probe": _probe,
     "erase": _erase,
+    "erase a person": _erase_a_person,
     "hang up": _hang_up,
     "cancel on record": _cancel_on_record,
     "hang up on record": _hang_up_on_record,
