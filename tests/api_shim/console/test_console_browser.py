@@ -141,7 +141,7 @@ HIDDEN_PARTS = """() => {
 }"""
 
 
-LISTS = ("attempts", "companies", "calendar", "unknown", "quarantine", "keys", "erasures", "audit")
+LISTS = ("attempts", "companies", "calendar", "unknown", "quarantine", "alarms", "keys", "erasures", "audit")
 
 
 def test_rows_of_lists_fit_a_narrow_screen(console: Console, browser: Browser, tenant: Tenant) -> None:
@@ -163,6 +163,37 @@ def test_rows_of_lists_fit_a_narrow_screen(console: Console, browser: Browser, t
             assert page.evaluate(CELLS_WITH_WRONG_LABELS) == [], path
             assert page.evaluate(HIDDEN_PARTS) == [], path
             assert violations(page) == [], path
+
+
+HIDDEN_CONTROLS = """() => [...document.querySelectorAll('main :is(button, .button, input, select)')].filter(each => {
+  const own = each.getBoundingClientRect()
+  if (!own.width || each.type === 'hidden') return false
+  for (let box = each.parentElement; box; box = box.parentElement) {
+    const isRoot = box === document.documentElement
+    if (!isRoot && getComputedStyle(box).overflowX === 'visible') continue
+    const rect = box.getBoundingClientRect()
+    const [left, right] = isRoot ? [0, box.clientWidth] : [rect.left, rect.left + box.clientWidth + 2]
+    if (own.left < left - 1 || own.right > right + 1) return true
+  }
+  return false
+}).map(each => each.outerHTML.slice(0, 200))"""
+SHOWN = {"unknown": "Decide…", "alarms": "Acknowledge…"}
+
+
+def test_no_control_lies_outside_its_visible_box(console: Console, browser: Browser, tenant: Tenant) -> None:
+    make_busy(tenant)
+    work_pages(tenant, a_placed_attempt(tenant))
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(console.link(OperatorRole.ADMIN))
+        page.get_by_role("button", name="Sign in").click()
+        for path in ("", *LISTS, "webhooks", "batches", "find", f"companies/{tenant.company_id}"):
+            page.goto(f"{console.url}/{path}")
+            if SHOWN.get(path):
+                expect(page.get_by_text(SHOWN[path], exact=True).first).to_be_visible()
+            for width in (375, 1024, 1280, 1440):
+                page.set_viewport_size({"width": width, "height": 800})
+                assert page.evaluate(HIDDEN_CONTROLS) == [], (path, width)
 
 
 def test_tables_fit_a_wide_screen(console: Console, browser: Browser, tenant: Tenant) -> None:
