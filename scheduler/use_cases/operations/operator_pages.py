@@ -58,6 +58,11 @@ class Overview:
         return {rule: found[rule] for rule in HOLDING if rule in found}
 
     @property
+    def oldest_held(self) -> timedelta:
+        """Time since the first of the held attempts was due."""
+        return max((held.oldest for each in self.companies for held in each.held.values()), default=timedelta())
+
+    @property
     def in_progress(self) -> int:
         return sum(each.in_progress for each in self.companies)
 

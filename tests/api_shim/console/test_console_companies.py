@@ -196,7 +196,9 @@ def test_late_is_a_link_only_with_a_late_call(viewer: httpx.Client, console: Con
     assert link in viewer.get(_page_of(acme)).text
     console.pauses.pause(acme.company_id, "an invoice")
     page = viewer.get(_page_of(acme))
-    assert "Late none no call is delayed" in words(page)
+    held = "Late none no call is delayed by Duecall itself; 1 held, the oldest for 5 min"
+    assert held in words(page)
+    assert held in words(viewer.get("/"))
     assert "figure-late" not in page.text
 
 
