@@ -56,6 +56,8 @@ ALLOWED = frozenset(
         "port",
         "due_at",
         "until",
+        "table",
+        "row_id",
     }
 )
 

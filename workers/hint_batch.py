@@ -36,6 +36,15 @@ class Notification:
 Published: TypeAlias = Message | Notification
 
 
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """Hints for one task that are sent at an instant of the monotonic clock."""
+
+    task: str
+    ids: tuple[UUID, ...]
+    due_at: float
+
+
 def joined(published: Iterable[Published]) -> list[Published]:
     """Join neighbours of the same kind that may share a message or a notification. All ids keep their order."""
     found: list[Published] = []
@@ -55,6 +64,37 @@ def _largest_of(last: Published, following: Published) -> int:
     if isinstance(last, Message) and isinstance(following, Message) and last.task == following.task == APPLY:
         return COMMANDS_A_TRANSACTION
     return 0
+
+
+class LaterHints:
+    """Hints that wait for their instants. An id that waits already is not added again."""
+
+    def __init__(self) -> None:
+        self._due: dict[tuple[str, UUID], float] = {}
+
+    def add(self, later: Later) -> None:
+        for each in later.ids:
+            self._due.setdefault((later.task, each), later.due_at)
+
+    def wait_s(self, now: float) -> float | None:
+        """Return the seconds until a hint is due. None without hints."""
+        return max(0.0, min(self._due.values()) - now) if self._due else None
+
+    def take(self, now: float) -> list[Message]:
+        """Return the messages for all hints that are due."""
+        due = [key for key, at in self._due.items() if at <= now]
+        by_task: dict[str, list[UUID]] = {}
+        for key in due:
+            del self._due[key]
+            by_task.setdefault(key[0], []).append(key[1])
+        return [
+            Message(task=task, ids=tuple(ids[start : start + COMMANDS_A_TRANSACTION]))
+            for task, ids in by_task.items()
+            for start in range(0, len(ids), COMMANDS_A_TRANSACTION)
+        ]
+
+    def clear(self) -> None:
+        self._due.clear()
 
 
 class HintBatch:

@@ -20,7 +20,7 @@ from scheduler.logs import log
 from scheduler.use_cases.shared.hints import HEAR, QUEUES
 from scheduler.watchdog import watching
 from workers.app import ANSWERED_CHANNEL, DUE_AT, KEY_PREFIX
-from workers.hint_batch import HintBatch, Message, Notification, Published, joined
+from workers.hint_batch import HintBatch, Later, LaterHints, Message, Notification, Published, joined
 
 _log = log(__name__)
 _SOCKET_TIMEOUT = 0.5
@@ -44,7 +44,7 @@ def quick_connection(redis_url: str) -> Connection:
     )
 
 
-def _is_for_callbacks(published: Published | None) -> TypeGuard[Message]:
+def _is_for_callbacks(published: Published | Later | None) -> TypeGuard[Message]:
     return isinstance(published, Message) and published.task == HEAR
 
 
@@ -63,8 +63,9 @@ class RedisHintPublisher:
         self._connection = quick_connection(redis_url)
         self._producer: Producer | None = None
         """Kept until Redis is away, because opening one takes a quarter of the time that a message takes."""
-        self._waiting: queue.Queue[Published | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[Published | Later | None] = queue.Queue(_MAX_WAITING)
         self._callbacks = HintBatch()
+        self._later = LaterHints()
         self._away = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
         self._stopped = False
@@ -88,11 +89,15 @@ class RedisHintPublisher:
         """Send a worker a hint with these ids. `due_at`: due times of those that are not due yet. Never raises."""
         self._put(Message(task=task, ids=tuple(ids), due_at=due_at))
 
+    def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:
+        """Send the hint for these ids after some time. Never raises."""
+        self._put(Later(task=task, ids=tuple(ids), due_at=monotonic() + after_s))
+
     def answered(self, command_id: UUID) -> None:
         """Tell waiting requests that this command was answered. Never raises."""
         self._put(Notification(ids=(command_id,)))
 
-    def _put(self, message: Published) -> None:
+    def _put(self, message: Published | Later) -> None:
         # While Redis is away hints are dropped and not queued: the database rows show the pending work.
         if self._away.is_set():
             return
@@ -105,7 +110,13 @@ class RedisHintPublisher:
             if not taken and self._away.is_set():
                 self._check_if_back()
             self._callbacks.add((hint for each in taken if _is_for_callbacks(each) for hint in each.ids), monotonic())
-            for message in joined(each for each in taken if each is not None and not _is_for_callbacks(each)):
+            for each in taken:
+                if isinstance(each, Later):
+                    self._later.add(each)
+            at_once = [
+                each for each in taken if isinstance(each, Message | Notification) and not _is_for_callbacks(each)
+            ]
+            for message in joined([*at_once, *self._later.take(monotonic())]):
                 self._try(partial(self._publish, message))
             if None in taken:
                 self._try(self._publish_callbacks)
@@ -113,9 +124,9 @@ class RedisHintPublisher:
             while self._callbacks.wait_s(monotonic()) == 0:
                 self._try(self._publish_batch)
 
-    def _take(self) -> list[Published | None]:
+    def _take(self) -> list[Published | Later | None]:
         """Wait for a message and return all that wait, up to a limit or None. Empty when something else is due."""
-        taken: list[Published | None] = []
+        taken: list[Published | Later | None] = []
         with contextlib.suppress(queue.Empty):
             taken.append(self._waiting.get(timeout=self._timeout()))
             while taken[-1] is not None and len(taken) < AT_MOST_A_TRANSACTION:
@@ -123,8 +134,10 @@ class RedisHintPublisher:
         return taken
 
     def _timeout(self) -> float | None:
-        wait_s = self._callbacks.wait_s(monotonic())
-        return _RETRY_AFTER_S if wait_s is None and self._away.is_set() else wait_s
+        waits = [self._callbacks.wait_s(monotonic()), self._later.wait_s(monotonic())]
+        if self._away.is_set():
+            waits.append(_RETRY_AFTER_S)
+        return min((each for each in waits if each is not None), default=None)
 
     def _try(self, publish: Callable[[], None]) -> None:
         try:
@@ -177,6 +190,7 @@ class RedisHintPublisher:
             _log.warning("redis_away: Redis could not be reached; the clock sends the hints again")
         self._away.set()
         self._callbacks.clear()
+        self._later.clear()
         self._producer = None
         with contextlib.suppress(Exception):
             self._connection.close()

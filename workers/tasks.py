@@ -159,12 +159,9 @@ def _once(verb: Callable[[], None]) -> None:
 def _together(ids: list[UUID], batch: Callable[[list[UUID]], list[UUID]], alone: Callable[..., None]) -> None:
     """Process ids in one transaction, and those that it leaves with a transaction each.
 
-    Only a single id waits long for a lock. Locked rows of one company would otherwise delay all others.
+    None waits long for a lock. Locked rows of one company would otherwise delay all others.
     """
-    if len(ids) == 1:
-        _each(ids, alone)
-    else:
-        _each(batch(ids), partial(alone, lock_s=BATCH_LOCK_S), once=True)
+    _each(batch(ids), partial(alone, lock_s=BATCH_LOCK_S), once=True)
 
 
 def _apply(command_ids: list[UUID]) -> None:

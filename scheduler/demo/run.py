@@ -165,7 +165,7 @@ def _waiting_attempt(database: Database) -> Attempt | None:
     """Return the pending attempt that is due last, because rules block it."""
     with database.reading() as stores:
         company = stores.companies.first()
-        opened = [] if company is None else stores.attempts.open_of_company(company.id, None, None, len(CALLS))
+        opened = () if company is None else stores.attempts.open_of_company(company.id, None, None, len(CALLS)).attempts
     pending = (attempt for attempt in opened if attempt.state is AttemptState.PENDING)
     return max(pending, key=lambda attempt: attempt.due_at, default=None)
 

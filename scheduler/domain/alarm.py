@@ -15,6 +15,9 @@ SUBJECTS = (
     "event_id",
     "key_id",
     "country",
+    "batch_id",
+    "table",
+    "row_id",
 )
 """Fields of a log line that identify an alarm's subject. Other fields are not kept."""
 
@@ -54,6 +57,7 @@ KINDS = (
     "THREAD_HUNG",
     "TWO_CALLS_FOR_ONE_TOKEN",
     "TWO_CALLS_TO_ONE_NUMBER",
+    "UNREADABLE_ROW",
     "UNRESOLVED",
     "WEBHOOK_KEY",
 )

@@ -46,6 +46,7 @@ MEANINGS: Mapping[str, str] = {
     "THREAD_HUNG": "A thread made no step in its work for too long, so its process was restarted.",
     "TWO_CALLS_FOR_ONE_TOKEN": f"The carrier has two calls for one attempt, {_IMPOSSIBLE}",
     "TWO_CALLS_TO_ONE_NUMBER": f"Two calls to one number were in progress, {_IMPOSSIBLE}",
+    "UNREADABLE_ROW": "This release cannot read a row, usually one of a later release. It is left out.",
     "UNRESOLVED": "The time of a call could not be computed again after a change, so the call keeps its time.",
     "WEBHOOK_KEY": "No key of WEBHOOK_KEY decrypts the secret of a webhook, so its deliveries wait.",
 }

@@ -15,6 +15,8 @@ EARLY_RELEASE_LASTS = timedelta(seconds=3)
 
 Shorter than `RELEASE_SPAN`: the dial worker that held its hint until then may have died.
 """
+UNREADABLE_FOR = timedelta(seconds=30)
+"""The time for which an attempt is not released after a dial worker could not read it."""
 SEND_SPAN = timedelta(seconds=1)
 """A claim takes only as many attempts as can be sent within this span."""
 AT_MOST_A_TRANSACTION = 200

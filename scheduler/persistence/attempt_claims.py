@@ -25,8 +25,10 @@ from scheduler.persistence.last_looks import (
     last_look_of,
     look_of,
 )
+from scheduler.persistence.readable import readable
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
+from scheduler.persistence.tables import attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,15 @@ class ClaimFacts:
     """True if any orders of the account may have to wait."""
     callees: Mapping[UUID, CalleeNow]
     """The callees of the locked attempts, by interview."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimable:
+    """The attempts that a claim has locked."""
+
+    attempts: Sequence[Attempt]
+    unreadable: frozenset[UUID] = frozenset()
+    """Attempts whose rows a later release has written. They are not claimed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +178,7 @@ class AttemptClaims(Store):
             },
         )
 
-    def lock_claimable(self, ids: Sequence[UUID], now: datetime, ahead: timedelta = timedelta()) -> list[Attempt]:
+    def lock_claimable(self, ids: Sequence[UUID], now: datetime, ahead: timedelta = timedelta()) -> Claimable:
         """Lock the attempts that may be claimed now, with their lines. One a number, the earliest due.
 
         `ahead`: how far the clock of `now` is ahead of the database's. No attempt is due earlier because of it.
@@ -176,12 +187,21 @@ class AttemptClaims(Store):
         hashes: set[bytes] = set()
         claimable = []
         values = {"ids": list(ids), "now": now, "due_by": now - ahead}
-        for row in self._connection.execute(_LOCK_CLAIMABLE, values):
+        rows = self._connection.execute(_LOCK_CLAIMABLE, values).all()
+        found = {each.id: each for each in readable(rows, attempt_of, attempts.name)}
+        for row in rows:
+            if row.id not in found:
+                continue
             if row.number_hash in hashes:  # guard: one_per_number
                 continue
             hashes.add(row.number_hash)
-            claimable.append(attempt_of(row))
-        return in_turns(claimable)
+            claimable.append(found[row.id])
+        return Claimable(attempts=in_turns(claimable), unreadable=frozenset(row.id for row in rows) - found.keys())
+
+    def put_off_unreadable(self, ids: Collection[UUID], until: datetime) -> None:
+        """End the release of locked attempts that this release cannot read. They are not released before `until`."""
+        if ids:
+            self._connection.execute(_PUT_OFF, {"ids": list(ids), "until": until})  # guard: unreadable_put_off
 
     def left(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime, ahead: timedelta = timedelta()) -> Left:
         """Return the attempts not among the `locked` that seem claimable without locks, or are due soon.
@@ -281,6 +301,9 @@ _CLAIM_FACTS = text(f"""
         WHERE a.state = 'IN_PROGRESS' AND a.account_id = :account_id
     ) n
 """)  # noqa: S608 - the inserted text is a constant of this package
+
+
+_PUT_OFF = text("UPDATE attempts SET released_until = NULL, unreadable_until = :until WHERE id = ANY (:ids)")
 
 
 _NUMBER = text("SELECT p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = :id")

@@ -127,7 +127,7 @@ class AttemptLists(Store):
             .join(companies, companies.c.id == attempts.c.company_id)
             .where(among(attempts.c.id, list(rules)))
         )
-        rows = {row.id: _listed(row, rules[row.id]) for row in self._connection.execute(query)}
+        rows = {each.id: each for each in self._readable(attempts, lambda row: _listed(row, rules[row.id]), query)}
         return [rows[each.id] for each in found if each.id in rows]
 
     def keys(self, attempt_ids: Sequence[UUID]) -> list[AttemptKey]:

@@ -20,17 +20,16 @@ class AttemptPolls(Store):
             _with_free_interview()
             .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.lease_until <= now)
             .order_by(attempts.c.lease_until)
-            .limit(limit)
         )
-        return self._all(attempt_of, query)
+        return self._readable_some(attempts, attempt_of, query, limit)
 
     def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
         """Return pending attempts whose interview has expired, except locked ones.
 
         A command that was received before the expiry is applied first.
         """
-        query = _with_free_interview().where(*_is_to_expire(now)).order_by(attempts.c.expires_at).limit(limit)
-        return self._all(attempt_of, query)
+        query = _with_free_interview().where(*_is_to_expire(now)).order_by(attempts.c.expires_at)
+        return self._readable_some(attempts, attempt_of, query, limit)
 
     def is_to_expire(self, attempt_id: UUID, now: datetime) -> bool:
         """Return True if this attempt should expire now, like `to_expire`. The caller has locked the interview."""
@@ -39,7 +38,7 @@ class AttemptPolls(Store):
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
         """Return attempts whose poll is due. No other process polls for them until `hold_until`."""
-        return self._all(attempt_of, _TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
+        return self._readable(attempts, attempt_of, _TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
 
     def reschedule_poll(
         self, attempt_id: UUID, epoch: int, look_at: datetime, listed_at: datetime | None = None
@@ -73,7 +72,9 @@ class AttemptPolls(Store):
 
         No other process searches for them until `hold_until`.
         """
-        return self._all(attempt_of, _TAKE_SEARCHES, {"now": now, "hold_until": hold_until, "limit": limit})
+        return self._readable(
+            attempts, attempt_of, _TAKE_SEARCHES, {"now": now, "hold_until": hold_until, "limit": limit}
+        )
 
     def reschedule_search(
         self, attempt_id: UUID, epoch: int, search_at: datetime | None, listed_at: datetime | None

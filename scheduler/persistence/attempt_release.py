@@ -9,7 +9,7 @@ from sqlalchemy import text, update
 from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
-from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN
+from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN, UNREADABLE_FOR
 from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store, is_set
@@ -67,6 +67,7 @@ class AttemptRelease(Store):
                 "until": until,
                 "early_lasts": EARLY_RELEASE_LASTS,
                 "latest": bounds.latest_release(now),
+                "latest_unreadable": now + 2 * UNREADABLE_FOR,
                 "latest_slot": bounds.latest_slot(now, 1.0) - timedelta(seconds=1),
                 "limit": limit,
                 "first": first,
@@ -140,6 +141,8 @@ _RELEASE = text(f"""
                   AND a.due_at <= :due_by
                   AND a.expires_at > :now
                   AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
+                  -- No worker of this release can read it. A later instant was written by a wrong clock.
+                  AND (a.unreadable_until IS NULL OR a.unreadable_until NOT BETWEEN :now AND :latest_unreadable)
                   AND l.attempt_id IS NULL
                   AND (l.free_at <= :now OR l.interview_id = a.interview_id)
                   AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)

@@ -22,8 +22,9 @@ from scheduler.persistence import events
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
 from scheduler.persistence.many import among_given, insert_all, update_all
+from scheduler.persistence.readable import readable
 from scheduler.persistence.rows import AnyRow, from_row
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Free, Store, Write, freely_locked
 from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
 from scheduler.persistence.tallies import ADD as ADD_TALLY
 from scheduler.rules import tallies
@@ -63,6 +64,9 @@ _LOCK_FREE = Fixed(
     .where(among_given(attempts.c.id, "ids"))
     .order_by(attempts.c.id)
     .with_for_update(key_share=True, skip_locked=True)
+)
+_LOCK_FREE_OF = Fixed(
+    freely_locked(attempts, lambda c: [among_given(c.interview_id, "interview_ids"), among_given(c.id, "ids")])
 )
 _INTERVIEW_OF = Fixed(select(attempts.c.interview_id).where(attempts.c.id == bindparam("id")))
 _LOCK = Fixed(select(attempts).where(attempts.c.id == bindparam("id")).with_for_update(key_share=True))
@@ -146,6 +150,15 @@ class CalleeRow:
     company_deleted: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenAttempts:
+    """A part of the open attempts of a company, without those that cannot be read."""
+
+    attempts: Sequence[Attempt]
+    until: UUID | None
+    """The last interview of this part. None if no further one follows."""
+
+
 class Attempts(Store):
     def add(self, attempt: Attempt, event: Event, actor: str, *, retry_of: UUID | None = None) -> None:
         """Insert a new attempt with the first row of its history. `retry_of` is the attempt that it repeats."""
@@ -165,9 +178,12 @@ class Attempts(Store):
         return self.stories([interview])[interview.id]
 
     def stories(self, interviews: Sequence[Interview]) -> dict[UUID, InterviewStory]:
-        """Return interviews with their newest attempts, in one query, and one more if an interview may have more."""
+        """Return interviews with their newest attempts, in one query, and one more if an interview may have more.
+
+        Attempts that this release cannot read are left out.
+        """
         newest: dict[UUID, list[Attempt]] = {each.id: [] for each in interviews}
-        for attempt in self._all(attempt_of, _NEWEST, {"ids": list(newest), "limit": SHOWN_ATTEMPTS}):
+        for attempt in self._readable(attempts, attempt_of, _NEWEST, {"ids": list(newest), "limit": SHOWN_ATTEMPTS}):
             newest[attempt.interview_id].append(attempt)
         totals = self._count_listed([each for each, found in newest.items() if len(found) == SHOWN_ATTEMPTS])
         return {
@@ -198,9 +214,12 @@ class Attempts(Store):
         """Return an attempt of the interview, unless it was deleted."""
         return self._one(attempt_of, _GET_LISTED, {"interview_id": interview_id, "id": attempt_id})
 
-    def of_chains(self, chain_ids: Sequence[UUID]) -> list[Attempt]:
-        """Return all attempts of chains of retries. Deleted attempts still count as tries."""
-        return self._all(attempt_of, _OF_CHAINS, {"ids": list(chain_ids)})
+    def of_chains(self, chain_ids: Sequence[UUID]) -> list[AnyRow]:
+        """Return rows of `attempt_of`: all attempts of chains of retries. Deleted attempts still count as tries.
+
+        A row that cannot be read must fail its own chain: without it, the chain would have another retry.
+        """
+        return list(self._connection.execute(_OF_CHAINS, {"ids": list(chain_ids)}))
 
     def find(self, attempt_id: UUID) -> Attempt | None:
         """Return the attempt of any company, for operators, without the called number and the token."""
@@ -250,6 +269,11 @@ class Attempts(Store):
         values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
         return self._all(attempt_of, _LOCK_ALL, values)
 
+    def lock_free_of(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> Free[Attempt]:
+        """Lock attempts like `lock_all`, without those that another transaction has locked."""
+        values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
+        return self._free(attempts, attempt_of, _LOCK_FREE_OF, values)
+
     def lock_without_number(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
         """Lock an attempt, deleted or not, of an interview that the caller has locked. Its called number is left out.
 
@@ -273,7 +297,7 @@ class Attempts(Store):
 
     def lock_free(self, attempt_ids: Sequence[UUID]) -> list[Attempt]:
         """Lock these attempts, whose interviews the caller has locked, without those that are locked elsewhere."""
-        return self._all(attempt_of, _LOCK_FREE, {"ids": list(attempt_ids)})
+        return self._readable(attempts, attempt_of, _LOCK_FREE, {"ids": list(attempt_ids)})
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
         """Return True if the interview has that attempt and it was not deleted."""
@@ -298,7 +322,7 @@ class Attempts(Store):
 
     def open_of_company(
         self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int
-    ) -> list[Attempt]:
+    ) -> OpenAttempts:
         """Return up to `limit` open attempts of a company, or of one of its candidates, in the order of interviews.
 
         An interview has at most one. `after`: only of interviews with ids above it.
@@ -314,7 +338,11 @@ class Attempts(Store):
             found = found.where(attempts.c.interview_id > after)
         some = func.array(found.order_by(attempts.c.interview_id).limit(limit).scalar_subquery())
         query = select(attempts).where(attempts.c.interview_id == any_(some), _IS_OPEN)
-        return self._all(attempt_of, query.order_by(attempts.c.interview_id))
+        rows = self._connection.execute(query.order_by(attempts.c.interview_id)).all()
+        return OpenAttempts(
+            attempts=list(readable(rows, attempt_of, attempts.name)),
+            until=rows[-1].interview_id if len(rows) == limit else None,
+        )
 
     def has_pending(self, candidate_id: UUID) -> bool:
         """Return True if a pending attempt calls this candidate."""

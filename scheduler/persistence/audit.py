@@ -79,4 +79,4 @@ class Audit(Store):
         if wanted.concerns is not None:
             is_target = audit.c.target_id == str(wanted.concerns)
             query = query.where(or_(is_target, audit.c.company_id == wanted.concerns))
-        return self._all(partial(from_row, AuditEntry), query)
+        return self._readable(audit, partial(from_row, AuditEntry), query)

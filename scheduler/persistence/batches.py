@@ -25,6 +25,7 @@ from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.keyset import Branch, KeysetStore
 from scheduler.persistence.many import among, as_json, insert_all
+from scheduler.persistence.readable import readable
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Write
 from scheduler.persistence.tables import batch_items, batches, companies, interviews
@@ -43,6 +44,8 @@ _NEXT = text("""
                  ORDER BY i.failures, i.index LIMIT 1) AS failed
     FROM batches b
     WHERE b.finished_at IS NULL AND b.state <> 'PAUSED' AND b.work_at <= :now
+      -- A batch in a state of a later release is left to that release's workers.
+      AND b.state IN ('ACCEPTED', 'RUNNING', 'CANCELLED')
       AND (b.work_at <= :patience OR NOT EXISTS (
           SELECT FROM inbox c WHERE c.company_id = b.company_id AND c.applied_at IS NULL AND c.quarantined_at IS NULL
       ))
@@ -198,7 +201,7 @@ class Batches(KeysetStore):
 
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Batch]]:
             query = select(*_COLUMNS).where(among(batches.c.id, ids))
-            return [(row.id, _batch(row)) for row in self._connection.execute(query)]
+            return self._readable(batches, lambda row: (row.id, _batch(row)), query)
 
         return self._keyset_page([branch], asked, rows)
 
@@ -214,7 +217,7 @@ class Batches(KeysetStore):
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, OperatedBatch]]:
             found = select(*_OPERATED, companies.c.name.label("company_name"), companies.c.deleted_at)
             query = found.join(companies, companies.c.id == b.company_id).where(among(b.id, ids))
-            return [(row.id, _operated(row)) for row in self._connection.execute(query)]
+            return self._readable(batches, lambda row: (row.id, _operated(row)), query)
 
         return self._keyset_page([branch], asked, rows)
 
@@ -237,9 +240,10 @@ class Batches(KeysetStore):
         )
         if state is not None:
             query = query.where(i.state == state.value)
-        found = self._all(_item, query)
+        found = self._connection.execute(query).all()
         shown = found[:limit]
-        return ItemPage(items=tuple(shown), limit=limit, after=shown[-1].index if len(found) > limit else None)
+        items = tuple(readable(shown, _item, batch_items.name, key="index"))
+        return ItemPage(items=items, limit=limit, after=shown[-1].index if len(found) > limit else None)
 
     def next_work(self, now: datetime, limit: int) -> Work | None:
         """Return what is next, without batches that another worker has locked.
@@ -300,7 +304,7 @@ class Batches(KeysetStore):
         """Lock batches that have been paused since before then."""
         query = select(*_COLUMNS).where(batches.c.finished_at.is_(None), batches.c.work_at < before)
         query = query.where(batches.c.state == BatchState.PAUSED.value).limit(limit)
-        return self._all(_batch, query.with_for_update(key_share=True, skip_locked=True))
+        return self._readable(batches, _batch, query.with_for_update(key_share=True, skip_locked=True))
 
     def forget(self, before: datetime, limit: int) -> int:
         """Delete batches that were finished before then, with their items."""

@@ -72,12 +72,18 @@ _ADD = Write(execute=_add_all, turn=0)
 _ASSIGN = Write(execute=_assign_all, turn=1, merge=lambda first, second: (*first, *second))
 
 
-_LOCK_ALL = text("""
-    SELECT c.id FROM candidates c
+_LOCK_FREE = text("""
+    WITH free AS (
+        SELECT c.id FROM candidates c
+        JOIN unnest(CAST(:companies AS uuid[]), CAST(:ids AS uuid[])) AS named (company_id, id)
+          ON c.company_id = named.company_id AND c.id = named.id
+        ORDER BY c.id
+        FOR NO KEY UPDATE OF c SKIP LOCKED
+    )
+    SELECT c.company_id, c.id FROM candidates c
     JOIN unnest(CAST(:companies AS uuid[]), CAST(:ids AS uuid[])) AS named (company_id, id)
       ON c.company_id = named.company_id AND c.id = named.id
-    ORDER BY c.id
-    FOR NO KEY UPDATE OF c
+    WHERE NOT EXISTS (SELECT FROM free WHERE free.id = c.id)
 """)
 
 
@@ -130,11 +136,16 @@ class Candidates(KeysetStore):
         )
         return self.get(company_id, candidate_id)
 
-    def lock_all(self, named: Collection[tuple[UUID, UUID]]) -> None:
-        """Lock candidates, named by company and id, in the order of their ids, as every transaction must."""
-        if named:
-            companies, ids = zip(*named, strict=True)
-            self._connection.execute(_LOCK_ALL, {"companies": list(companies), "ids": list(ids)})
+    def lock_free(self, named: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+        """Lock candidates, named by company and id, in the order of their ids, as every transaction must.
+
+        Return those that another transaction has locked. It does not wait for them.
+        """
+        if not named:
+            return set()
+        companies, ids = zip(*named, strict=True)
+        held = self._connection.execute(_LOCK_FREE, {"companies": list(companies), "ids": list(ids)})
+        return {(row.company_id, row.id) for row in held}  # guard: held_candidate
 
     def page(
         self,
@@ -186,7 +197,7 @@ class Candidates(KeysetStore):
 
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Candidate]]:
             query = _of_company(company_id).where(among(c.id, ids))
-            return [(row.id, _candidate(row)) for row in self._connection.execute(query)]
+            return self._readable(candidates, lambda row: (row.id, _candidate(row)), query)
 
         if statuses and (named is not None or asked.sort.by is SortField.UPDATED_AT):
             matches.append(among(c.status, statuses))

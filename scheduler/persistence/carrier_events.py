@@ -1,7 +1,7 @@
 """Carrier events: callbacks, stored once each as they were received, before they are evaluated."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -86,6 +86,12 @@ _EVENTS = (
     .outerjoin(attempt_tokens, attempt_tokens.c.token == carrier_events.c.token)
     .outerjoin(attempts, attempts.c.id == attempt_tokens.c.attempt_id)
 )
+_COMPANIES_OF = Fixed(
+    select(carrier_events.c.id, attempts.c.company_id)
+    .join(attempt_tokens, attempt_tokens.c.token == carrier_events.c.token)
+    .join(attempts, attempts.c.id == attempt_tokens.c.attempt_id)
+    .where(among_given(carrier_events.c.id, "ids"))
+)
 _LOCK_UNHEARD = Fixed(
     _EVENTS.where(
         among_given(carrier_events.c.id, "ids"),
@@ -126,7 +132,12 @@ class CarrierEvents(Store):
 
     def lock_unheard(self, event_ids: Sequence[UUID]) -> list[CarrierEvent]:
         """Lock those of the events that were not processed, not locked by another worker and not in quarantine."""
-        return self._all(_event, _LOCK_UNHEARD, {"ids": list(event_ids)})
+        return self._readable(carrier_events, _event, _LOCK_UNHEARD, {"ids": list(event_ids)})
+
+    def companies_of(self, event_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
+        """Return the company of each event whose attempt exists."""
+        rows = self._connection.execute(_COMPANIES_OF, {"ids": list(event_ids)})
+        return {row.id: row.company_id for row in rows}
 
     def heard(self, event_ids: Sequence[UUID], now: datetime) -> None:
         """Mark the events as processed and delete their forms, which contain the person's number."""

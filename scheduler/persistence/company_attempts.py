@@ -45,7 +45,7 @@ class CompanyAttempts(KeysetStore):
 
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Attempt]]:
             query = select(attempts).where(a.company_id == company_id, among(a.id, ids))
-            return [(row.id, attempt_of(row)) for row in self._connection.execute(query)]
+            return self._readable(attempts, lambda row: (row.id, attempt_of(row)), query)
 
         return self._keyset_page(branches, asked, rows)
 

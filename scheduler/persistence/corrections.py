@@ -11,6 +11,7 @@ from scheduler.lifecycle.bounds import CallBounds
 from scheduler.persistence.attempts import attempt_of
 from scheduler.persistence.rows import as_columns
 from scheduler.persistence.store import Store
+from scheduler.persistence.tables import attempts
 
 _LOCK_LEASED = text("""
     SELECT * FROM attempts
@@ -82,9 +83,9 @@ class Corrections(Store):
         """Lock up to `limit` attempts of each kind with an instant beyond its bound, except rows in use."""
         values = as_columns(bounds, limit=limit)
         found = [
-            *self._all(attempt_of, _LOCK_LEASED, values),
-            *self._all(attempt_of, _LOCK_LOOKED_AT, values),
-            *self._all(attempt_of, _LOCK_SEARCHED, values),
+            *self._readable(attempts, attempt_of, _LOCK_LEASED, values),
+            *self._readable(attempts, attempt_of, _LOCK_LOOKED_AT, values),
+            *self._readable(attempts, attempt_of, _LOCK_SEARCHED, values),
         ]
         return list({each.id: each for each in found}.values())
 
@@ -96,7 +97,7 @@ class Corrections(Store):
 
     def lock_impossible_pending(self, written: datetime, limit: int) -> list[Attempt]:
         """Lock up to `limit` pending attempts that were last written after `written`, except rows in use."""
-        return self._all(attempt_of, _LOCK_PENDING, {"written": written, "limit": limit})
+        return self._readable(attempts, attempt_of, _LOCK_PENDING, {"written": written, "limit": limit})
 
     def written_now(self, attempt_ids: Sequence[UUID], now: datetime) -> None:
         """Replace the future instant at which these rows were written. The caller has locked them."""

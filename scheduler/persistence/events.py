@@ -18,6 +18,7 @@ from scheduler.domain.partner_event import OF_AN_OWNER, EventFilter, EventPage, 
 from scheduler.ids import first_id, new_id
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import among, as_json
+from scheduler.persistence.readable import readable
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import IN_ORDER, Statements, Store, Write
 from scheduler.persistence.tables import events, webhook_deliveries
@@ -174,10 +175,10 @@ _SCANNED_UNDELIVERED = """
 """
 _OF_COMPANY, _OF_ATS = "company_id", "ats_principal_id"
 _PAGES = {
-    (readable, is_undelivered): text(
-        _PAGE.replace("{scanned}", scanned).replace("{readable}", readable).replace("{of_an_owner}", _OF_AN_OWNER)
+    (column, is_undelivered): text(
+        _PAGE.replace("{scanned}", scanned).replace("{readable}", column).replace("{of_an_owner}", _OF_AN_OWNER)
     )
-    for readable in (_OF_COMPANY, _OF_ATS)
+    for column in (_OF_COMPANY, _OF_ATS)
     for is_undelivered, scanned in ((False, _SCANNED), (True, _SCANNED_UNDELIVERED))
 }
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
@@ -220,7 +221,7 @@ class Events(Store):
         return self._page_after(_OF_ATS, principal_id, wanted, after, limit, principal_id)
 
     def _page_after(
-        self, readable: str, reader: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
+        self, column: str, reader: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
     ) -> EventPage:
         # One more than asked for: it tells if another one follows.
         scanned = limit + 1 if wanted == EventFilter() else _MOST_READ
@@ -238,12 +239,13 @@ class Events(Store):
             "limit": limit + 1,
         }
         self._connection.execute(_IN_ORDER)
-        rows = self._connection.execute(_PAGES[readable, wanted.delivery_success is False], values).all()
-        found = tuple(_event(row) for row in rows if row.id is not None)
+        rows = self._connection.execute(_PAGES[column, wanted.delivery_success is False], values).all()
+        found = [row for row in rows if row.id is not None]
+        shown = tuple(readable(found[:limit], _event, events.name))
         if len(found) > limit:
-            return EventPage(events=found[:limit], after=found[limit - 1].place, has_more=True)
+            return EventPage(events=shown, after=found[limit - 1].place, has_more=True)
         last = rows[0]
-        return EventPage(events=found, after=last.last_scanned or after, has_more=bool(last.count_scanned == scanned))
+        return EventPage(events=shown, after=last.last_scanned or after, has_more=bool(last.count_scanned == scanned))
 
     def forget(self, before: datetime, limit: int) -> int:
         """Delete events before then, with their deliveries. Those that still wait count as failed.

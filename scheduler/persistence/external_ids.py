@@ -16,6 +16,15 @@ _LOCK_ALL = text("""
         ORDER BY key
     ) AS keys
 """)
+# Without the order of the keys, because it waits for none.
+_LOCK_FREE = text("""
+    SELECT keys.kind, keys.company_id, keys.external_id FROM (
+        SELECT given.*, hashtextextended(given.kind || ' ' || given.company_id || ' ' || given.external_id, 0) AS key
+        FROM unnest(CAST(:kinds AS text[]), CAST(:companies AS uuid[]), CAST(:texts AS text[]))
+            AS given (kind, company_id, external_id)
+    ) AS keys
+    WHERE NOT pg_try_advisory_xact_lock(keys.key)
+""")
 _FIND_ALL = text("""
     WITH given AS (
         SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:companies AS uuid[]), CAST(:texts AS text[]))
@@ -43,6 +52,13 @@ class ExternalIds(Store):
         waits for a lock would return the rows as of before the wait.
         """
         self._connection.execute(_LOCK_ALL, _values(named))  # guard: external_lock
+
+    def lock_free(self, named: Collection[ExternalId]) -> set[ExternalId]:
+        """Lock external ids like `lock_all`, without waiting. Return those that another transaction has locked."""
+        rows = self._connection.execute(_LOCK_FREE, _values(named))
+        return {
+            ExternalId(kind=ExternalKind(row.kind), company_id=row.company_id, text=row.external_id) for row in rows
+        }
 
     def find_all(self, named: Collection[ExternalId]) -> Mapping[ExternalId, Identified]:
         """Return the present resources with these external ids."""

@@ -9,7 +9,23 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, and_, bindparam, cast, func, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Row,
+    Select,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind, refusal_of
@@ -22,7 +38,7 @@ from scheduler.persistence.packed_snapshots import pack, unpack
 from scheduler.persistence.redelivery import due_hints, has_waited, taking
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
-from scheduler.persistence.tables import companies, inbox
+from scheduler.persistence.tables import attempts, companies, inbox, interviews
 
 
 class StillRunning(Exception):
@@ -48,6 +64,15 @@ class FoundCommand:
     command: Command
     company_deleted: bool
     """True if the command's company no longer exists. False for a command without a company."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextCommand:
+    """The oldest waiting command of its interview."""
+
+    command: Command
+    is_held: bool
+    """True while another transaction has locked a row that the command needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +153,24 @@ class Inbox(Store):
         rows = self._connection.execute(select(func.answered_commands(cast(list(command_ids), ARRAY(Uuid)))))
         return list(rows.scalars())
 
-    def lock_next(self, command_id: UUID) -> Command | None:
-        """Lock the command if it waits, no other worker has locked it, and no older one of its interview waits."""
-        return self._one(_command, _LOCK_NEXT, {"id": command_id})
+    def lock_next(self, command_id: UUID) -> NextCommand | None:
+        """Lock the command if it waits, no other worker has locked it, and no older one of its interview waits.
+
+        Its interview and that interview's open attempt are locked, too, unless another transaction has locked them.
+        """
+        return self._one(_next, _LOCK_NEXT, {"id": command_id})
+
+    def companies_of(self, command_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
+        """Return the companies of commands."""
+        rows = self._connection.execute(_COMPANIES_OF, {"ids": list(command_ids)})
+        return {row.id: row.company_id for row in rows}
 
     def lock_new(self, command_ids: Sequence[UUID]) -> list[Command]:
         """Lock those of these commands that create an interview, wait and are not locked by another worker.
 
         Oldest first. A command that has failed before is left out, because it might fail those of its batch again.
         """
-        return self._all(_command, _LOCK_NEW, {"ids": list(command_ids)})
+        return self._readable(inbox, _command, _LOCK_NEW, {"ids": list(command_ids)})
 
     def next_of(self, interview_id: UUID) -> UUID | None:
         """Return an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
@@ -284,7 +317,7 @@ _ADD = text("""
     RETURNING id
 """)
 _OLDER = inbox.alias("older")
-_LOCK_NEXT = Fixed(
+_NEXT = (
     select(inbox)
     .where(
         inbox.c.id == bindparam("id"),
@@ -297,8 +330,56 @@ _LOCK_NEXT = Fixed(
         .exists(),
     )
     .with_for_update(skip_locked=True)
+    .cte("next")
 )
 
+
+def _is_held(rows: Select[tuple[UUID]], name: str, *, shared: bool = False) -> ColumnElement[bool]:
+    """Lock the only row that the query finds. True if another transaction has locked it, which is not waited for."""
+    free = rows.with_for_update(skip_locked=True, key_share=True, read=shared).cte(name)
+    return and_(rows.exists(), ~select(free).exists())
+
+
+def _of_next(name: str) -> ColumnElement[Any]:
+    return select(inbox.c[name]).where(inbox.c.id == bindparam("id")).scalar_subquery()
+
+
+# In the order of all locks. A command of a locked interview would otherwise delay those of all others.
+_LOCK_NEXT = Fixed(
+    select(
+        _NEXT,
+        or_(
+            _is_held(
+                select(companies.c.id).where(companies.c.id == _of_next("company_id")),
+                "free_company",
+                shared=True,
+            ),
+            _is_held(
+                select(interviews.c.id).where(interviews.c.id == _of_next("interview_id")),
+                "free_interview",
+            ),
+            _is_held(
+                select(attempts.c.id).where(
+                    attempts.c.interview_id == _of_next("interview_id"),
+                    attempts.c.state.in_([literal_column("'PENDING'"), literal_column("'IN_PROGRESS'")]),
+                ),
+                "free_attempt",
+            ),
+        ).label("is_held"),
+    )
+)
+_COMPANIES_OF = Fixed(select(inbox.c.id, inbox.c.company_id).where(among_given(inbox.c.id, "ids")))
+
+# Its commands would wait for a company that another transaction has locked against references to it.
+_FREE_COMPANIES = (
+    select(companies.c.id)
+    .where(
+        companies.c.id
+        == any_(func.array(select(inbox.c.company_id).where(among_given(inbox.c.id, "ids")).scalar_subquery()))
+    )
+    .with_for_update(read=True, key_share=True, skip_locked=True)
+    .cte("free_companies")
+)
 _LOCK_NEW = Fixed(
     select(inbox)
     .where(
@@ -308,6 +389,7 @@ _LOCK_NEW = Fixed(
         inbox.c.kind == CommandKind.CREATE_INTERVIEW.value,
         inbox.c.interview_id.is_(None),
         inbox.c.failures == 0,
+        inbox.c.company_id.in_(select(_FREE_COMPANIES.c.id)),
     )
     .order_by(inbox.c.seq)
     .with_for_update(skip_locked=True)
@@ -324,6 +406,10 @@ _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:
     return from_row(Command, row, answer=_answer_of(row), may_be_packed=row.packed_snapshot is not None)
+
+
+def _next(row: Row[tuple[Any, ...]]) -> NextCommand:
+    return NextCommand(command=_command(row), is_held=row.is_held)
 
 
 def _answer_as_json(answer: Answer) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.keyset import Branch, KeysetStore, has_row, of_other_spans
 from scheduler.persistence.many import among, among_given, insert_all, update_all
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
-from scheduler.persistence.store import Write
+from scheduler.persistence.store import Free, Write, freely_locked
 from scheduler.persistence.tables import attempts, companies, interviews
 
 _interview = partial(from_row, Interview)
@@ -51,6 +51,9 @@ def _set_statuses(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
 _LOCKED = select(interviews, events.has_reader(interviews.c.company_id)).with_for_update(key_share=True)
 _LOCK = Fixed(_LOCKED.where(interviews.c.id == bindparam("id")))
 _LOCK_ALL = Fixed(_LOCKED.where(among_given(interviews.c.id, "ids")).order_by(interviews.c.id))
+_LOCK_FREE = Fixed(
+    freely_locked(interviews, lambda c: [among_given(c.id, "ids")], events.has_reader(interviews.c.company_id))
+)
 
 _LOCK_ROWS = Fixed(
     select(interviews.c.id)
@@ -92,7 +95,7 @@ class Interviews(KeysetStore):
 
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Interview]]:
             query = _of_company(company_id).where(among(interviews.c.id, ids))
-            return [(row.id, _interview(row)) for row in self._connection.execute(query)]
+            return self._readable(interviews, lambda row: (row.id, _interview(row)), query)
 
         return self._keyset_page(branches, asked, rows)
 
@@ -122,6 +125,10 @@ class Interviews(KeysetStore):
     def lock_all(self, interview_ids: Sequence[UUID]) -> list[Interview]:
         """Lock interviews like `lock`, in the order of their ids."""
         return self._all(self._locked, _LOCK_ALL, {"ids": list(interview_ids)})
+
+    def lock_free(self, interview_ids: Sequence[UUID]) -> Free[Interview]:
+        """Lock interviews like `lock_all`, without those that another transaction has locked."""
+        return self._free(interviews, self._locked, _LOCK_FREE, {"ids": list(interview_ids)})
 
     def _locked(self, row: AnyRow) -> Interview:
         events.keep_reader(self._connection, row.company_id, row)

@@ -91,7 +91,7 @@ class Jobs(KeysetStore):
 
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Job]]:
             query = _of_company(company_id).where(among(j.id, ids))
-            return [(row.id, _job(row)) for row in self._connection.execute(query)]
+            return self._readable(jobs, lambda row: (row.id, _job(row)), query)
 
         return self._keyset_page(
             [Branch(id=j.id, at=at, conditions=conditions, matches=matches, is_narrow=only.external_id is not None)],

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import any_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ARRAY, Uuid, all_, any_, bindparam, delete, func, insert, literal, or_, select, update
 
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.schedule import Schedule
@@ -15,6 +15,7 @@ from scheduler.persistence.attempts import attempt_of
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.persistence.many import given_instant
+from scheduler.persistence.readable import known_unreadable
 from scheduler.persistence.redelivery import instants, is_from_the_future
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
@@ -129,10 +130,12 @@ class ScheduleRecomputations(Store):
 
         Their interviews are locked too. An attempt that another transaction has locked is left for later.
         """
-        older = _OLDER_ZONE_DATA.join(interviews, interviews.c.id == attempts.c.interview_id).limit(limit)
+        older = _OLDER_ZONE_DATA.join(interviews, interviews.c.id == attempts.c.interview_id)
         free = older.with_for_update(of=[attempts, interviews], key_share=True, skip_locked=True)
-        ids = self._connection.execute(free, {"version": version}).scalars()
-        return self._all(attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
+        # Their ids first: with all columns, PostgreSQL may prefer to sort the rows to reading them in order.
+        unreadable = attempts.c.id != all_(literal(known_unreadable(attempts.name), ARRAY(Uuid)))
+        ids = self._connection.execute(free.where(unreadable).limit(limit), {"version": version}).scalars()
+        return self._readable(attempts, attempt_of, select(attempts).where(attempts.c.id.in_(ids)))
 
     def note_zone_data(self, attempt_ids: Sequence[UUID], version: str) -> None:
         """Record that these pending attempts were checked against zone data of `version`."""

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
+from scheduler.persistence.tables import attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class Search(Store):
             "candidate_ids": list(candidate_ids),
             "limit": limit,
         }
-        return self._all(partial(from_row, FoundAttempt), _ATTEMPTS, values)
+        return self._readable(attempts, partial(from_row, FoundAttempt), _ATTEMPTS, values)
 
 
 _OF_ID = text("""

@@ -8,20 +8,26 @@ from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import (
+    ARRAY,
+    Column,
     ColumnElement,
     Executable,
     NestedTransaction,
     Select,
     SelectBase,
     Table,
+    Uuid,
+    all_,
     any_,
     func,
     literal,
     select,
 )
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, Cursor, Listed, Slice
 from scheduler.persistence.connection import Connection, Fixed, Found
+from scheduler.persistence.readable import known_unreadable, readable
 from scheduler.persistence.rows import AnyRow
 
 T = TypeVar("T")
@@ -54,6 +60,16 @@ _Rows: TypeAlias = dict[Write[Any], dict[Hashable, Any]]
 IN_ORDER = "set_config('enable_bitmapscan', 'off', true)"
 """SQL after which a transaction reads rows in the order of an index, up to the limit of a page. The planner expects few
 rows of a company or an endpoint, and would read and sort all of them, which may be millions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Free(Generic[T]):
+    """The rows that a transaction has locked, among those that it named."""
+
+    rows: Sequence[T]
+    """Without rows that this release cannot read, which are locked, too."""
+    held: frozenset[UUID]
+    """The ids of existing rows that another transaction has locked."""
 
 
 class Statements:
@@ -187,6 +203,23 @@ class Statements:
                 write.execute(self._connection, list(rows[write].values()))
 
 
+def freely_locked(
+    table: Table,
+    conditions: Callable[[ReadOnlyColumnCollection[str, Column[Any]]], Sequence[ColumnElement[bool]]],
+    *more: ColumnElement[Any],
+) -> Select[tuple[Any, ...]]:
+    """Build a query that locks the rows that no other transaction has locked, in the order of their ids.
+
+    It waits for no lock. Rows that another transaction has locked have only the column `named_id`, so that the caller
+    can tell them from rows that do not exist.
+    """
+    locks = select(table, *more).where(*conditions(table.c)).order_by(table.c.id)
+    free = locks.with_for_update(key_share=True, skip_locked=True).cte("free")
+    named = table.alias("named")
+    found = select(named.c.id.label("named_id"), free).outerjoin(free, free.c.id == named.c.id)
+    return found.where(*conditions(named.c)).order_by(named.c.id)
+
+
 class Store:
     """The statements about one noun, on the connection of one transaction."""
 
@@ -204,6 +237,46 @@ class Store:
         self, read: Callable[[AnyRow], T], query: Executable | Fixed, values: Mapping[str, object] | None = None
     ) -> list[T]:
         return [read(row) for row in self._connection.execute(query, values)]
+
+    def _readable(
+        self,
+        table: Table,
+        read: Callable[[AnyRow], T],
+        query: Executable | Fixed,
+        values: Mapping[str, object] | None = None,
+    ) -> list[T]:
+        """Like `_all`, without the rows that this release cannot read. Each of these raises one alarm."""
+        return list(readable(self._connection.execute(query, values), read, table.name))
+
+    def _free(
+        self, table: Table, read: Callable[[AnyRow], T], query: Executable | Fixed, values: Mapping[str, object]
+    ) -> Free[T]:
+        """Return the rows of a query of `freely_locked`."""
+        rows = self._connection.execute(query, values).all()
+        return Free(
+            rows=list(readable([row for row in rows if row.id is not None], read, table.name)),
+            held=frozenset(row.named_id for row in rows if row.id is None),
+        )
+
+    def _readable_some(
+        self, table: Table, read: Callable[[AnyRow], T], query: Select[Any], limit: int, **values: object
+    ) -> list[T]:
+        """Return up to `limit` rows like `_readable`. Rows that cannot be read take no place of the others.
+
+        One statement, and another one only after it has met `limit` rows and could not read all of them.
+        """
+        found: list[T] = []
+        seen = known_unreadable(table.name)
+        while len(found) < limit:
+            wanted = limit - len(found)
+            rows = self._connection.execute(
+                query.where(table.c.id != all_(literal(seen, ARRAY(Uuid)))).limit(wanted), values
+            ).all()
+            found += readable(rows, read, table.name)
+            if len(rows) < wanted:
+                break
+            seen += [row.id for row in rows]
+        return found
 
     def _page(
         self,
@@ -228,8 +301,8 @@ class Store:
         is_past_end = counted is not None and counted <= min(requested.offset, COUNTED_UP_TO)
         rows = [] if is_past_end else list(self._connection.execute(page))
         shown, seen = rows[: requested.limit], requested.offset + len(rows)
-        items = tuple(read(row) for row in shown)
-        is_last = len(rows) <= requested.limit and (items or not requested.offset)
+        items = tuple(readable(shown, read, table.name))
+        is_last = len(rows) <= requested.limit and (shown or not requested.offset)
         if is_last:
             return Listed(items=items, total=seen, asked=requested)
         # Counted in this order, too. Otherwise PostgreSQL might read the table from its beginning, with the rows of all
@@ -237,7 +310,7 @@ class Store:
         in_order = query.order_by(table.c.created_at.desc())
         total = self._count_up_to(COUNTED_UP_TO + 1, in_order) if counted is None else counted
         is_estimate = total > COUNTED_UP_TO
-        if items:
+        if shown:
             total = max(total, seen)  # the rows may have become more since they were counted
         end = None
         if len(rows) > requested.limit:

@@ -379,6 +379,8 @@ attempts = Table(
     Column("due_at", _INSTANT, nullable=False),
     Column("expires_at", _INSTANT, nullable=False),
     Column("released_until", _INSTANT),
+    # Not released before: a worker found the row unreadable. It does not concern workers that can read it.
+    Column("unreadable_until", _INSTANT),
     Column("schedule", JSONB, nullable=False),
     Column("warnings", ARRAY(Text), nullable=False),
     Column("number_hash", LargeBinary),

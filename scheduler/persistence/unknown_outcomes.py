@@ -81,7 +81,7 @@ class UnknownOutcomes(Store):
             query = query.where(attempts.c.company_id == company_id)
         if after is not None:
             query = query.where(tuple_(attempts.c.ended_at, attempts.c.id) > tuple_(*after))
-        return self._all(_unknown, query)
+        return self._readable(attempts, _unknown, query)
 
     def find(self, attempt_id: UUID) -> UnknownOutcome | None:
         """Return the attempt if it is to be decided."""

@@ -18,10 +18,13 @@ from scheduler.domain.partner_event import EventType
 from scheduler.domain.webhook import WebhookAnswer
 from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState, Message, WaitingDeliveries
 from scheduler.ids import new_id
+from scheduler.lifecycle.policy import UNREADABLE_FOR
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import as_json
+from scheduler.persistence.readable import readable
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
-from scheduler.persistence.store import Store, Write
+from scheduler.persistence.store import Free, Store, Write
+from scheduler.persistence.tables import webhook_deliveries, webhook_endpoints
 from scheduler.rules.webhook_circuit import PROBE_EVERY, Circuit
 from scheduler.rules.webhook_order import WAITS_AT_MOST
 from scheduler.rules.webhook_turns import MOST_IN_FLIGHT, Room
@@ -102,13 +105,21 @@ _CLAIM = text(f"""
     WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id AND d.state = 'WAITING'
     RETURNING d.claim
 """)  # noqa: S608 - as above
-_LOCK_ENDPOINTS = text(f"""
+_ENDPOINTS_IN_ORDER = f"""
     SELECT w.id, w.principal_id, w.company_id, w.is_slow, {_CIRCUIT},
            EXISTS (SELECT FROM api_keys k WHERE k.principal_id = w.principal_id AND k.kind = 'ATS') AS is_of_ats
     FROM webhook_endpoints w
     WHERE w.id = ANY (:ids)
     ORDER BY w.id
     FOR NO KEY UPDATE OF w
+"""  # noqa: S608 - as above
+_LOCK_ENDPOINTS = text(_ENDPOINTS_IN_ORDER)
+_LOCK_FREE_ENDPOINTS = text(f"""
+    WITH free AS ({_ENDPOINTS_IN_ORDER} SKIP LOCKED)
+    SELECT named.id AS named_id, free.*
+    FROM webhook_endpoints named
+    LEFT JOIN free ON free.id = named.id
+    WHERE named.id = ANY (:ids)
 """)  # noqa: S608 - as above
 _LOCK_CLAIMED = text(f"""
     SELECT g.claim, d.event_id, d.endpoint_id, d.state, d.is_replay, d.tries, d.send_at, d.first_failed_at, e.type
@@ -120,6 +131,11 @@ _LOCK_CLAIMED = text(f"""
     ORDER BY d.endpoint_id, d.event_id
     FOR NO KEY UPDATE OF d
 """)  # noqa: S608 - as above
+_PUT_OFF = text("""
+    UPDATE webhook_deliveries d SET send_at = :send_at
+    FROM json_to_recordset(CAST(:keys AS json)) AS k (event_id uuid, endpoint_id uuid)
+    WHERE d.event_id = k.event_id AND d.endpoint_id = k.endpoint_id AND d.state = 'WAITING'
+""")
 _WORK = text(f"""
     SELECT EXISTS (SELECT FROM events e WHERE e.place IS NULL) AS is_one_unnumbered,
            EXISTS (SELECT FROM webhook_endpoints w WHERE {_MAY_TAKE}) AS is_one_due,
@@ -255,12 +271,21 @@ class WebhookDeliveries(Store):
         """
         limits = {"limit": room.free, "takes_slow": room.free_for_slow > 0, "full_owners": room.full_owners}
         values = {**_instants(now), **limits}
-        return self._all(_claiming, _LOCK_TO_CLAIM, values)
+        return self._readable(webhook_endpoints, _claiming, _LOCK_TO_CLAIM, values)
 
     def sendable_of(self, endpoint_ids: Sequence[UUID], now: datetime) -> list[Sendable]:
         """Return the first messages of these locked endpoints. Events and replays take turns."""
         values = {**_instants(now), "ids": list(endpoint_ids), "most": MOST_IN_FLIGHT}
-        return self._all(_sendable, _SENDABLE_OF, values)
+        rows = self._connection.execute(_SENDABLE_OF, values).all()
+        found = list(readable(rows, _sendable, webhook_deliveries.name, key="event_id"))
+        keys = {(each.delivery.event_id, each.delivery.endpoint_id) for each in found}
+        unreadable = [each for each in rows if (each.event_id, each.endpoint_id) not in keys]
+        if unreadable:
+            # Otherwise they would be the first of their endpoints each time.
+            rows = [{"event_id": each.event_id, "endpoint_id": each.endpoint_id} for each in unreadable]
+            later = {"keys": as_json(rows), "send_at": now + UNREADABLE_FOR}
+            self._connection.execute(_PUT_OFF, later)
+        return found
 
     def claim(
         self, claims: Sequence[ClaimedDelivery], probes: Mapping[UUID, datetime | None], now: datetime
@@ -276,6 +301,10 @@ class WebhookDeliveries(Store):
     def lock_endpoints(self, endpoint_ids: Sequence[UUID]) -> dict[UUID, ServedEndpoint]:
         found = self._all(_served, _LOCK_ENDPOINTS, {"ids": sorted(set(endpoint_ids))})
         return {each.id: each for each in found}
+
+    def lock_free_endpoints(self, endpoint_ids: Sequence[UUID]) -> Free[ServedEndpoint]:
+        """Lock those of these endpoints that no other transaction has locked."""
+        return self._free(webhook_endpoints, _served, _LOCK_FREE_ENDPOINTS, {"ids": sorted(set(endpoint_ids))})
 
     def lock_claimed(self, claims: Sequence[ClaimedDelivery]) -> dict[UUID, Delivery]:
         """Lock the deliveries that still belong to their claims. Return them by claim."""

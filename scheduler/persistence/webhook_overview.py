@@ -12,6 +12,7 @@ from scheduler.domain.webhook import DisabledCause
 from scheduler.persistence.events import place_range
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import IN_ORDER, Store
+from scheduler.persistence.tables import webhook_endpoints
 
 _LOOKED_AT = 1_000
 """The newest deliveries among which the last failure is searched."""
@@ -81,7 +82,7 @@ class WebhookOverview(Store):
         statement, values = _query(wanted, after)
         limits = {"counted": COUNTED_UP_TO + 1, "looked_at": _LOOKED_AT, "limit": limit}
         self._connection.execute(_IN_ORDER)
-        return self._all(_state, statement, {**values, **limits})
+        return self._readable(webhook_endpoints, _state, statement, {**values, **limits})
 
     def count_of_company(self, company_id: UUID) -> int:
         """Return the number of endpoints that receive events of a company."""

@@ -1,6 +1,6 @@
 """Apply: execute a command and store its answer, in one transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -62,7 +62,7 @@ from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.conflicts import blaming, together
+from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.shared.situations import callee_from
@@ -87,24 +87,28 @@ class Apply:
         These are all commands for existing interviews, so that those lock the rows of one interview only, and the new
         ones that failed. Raises DatabaseAway.
         """
-        return together(command_ids, self._apply_new)
+        return together(command_ids, self._apply_new, self._companies_of)
+
+    def _companies_of(self, command_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
+        with self._database.reading() as stores:
+            return stores.inbox.companies_of(command_ids)
 
     def command(self, command_id: UUID, *, lock_s: float = LOCK_S) -> None:
-        """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway."""
+        """Apply the command if it is the oldest of its interview that is not applied yet. Raises DatabaseAway.
+
+        While another transaction has locked its rows, it waits for another hint.
+        """
         following = None
         try:
             with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
-                command = stores.inbox.lock_next(command_id)
-                if command is None:
+                found = stores.inbox.lock_next(command_id)
+                if found is None:
                     return
-                reads = SharedReads(stores)
-                reads.lock_external_ids([command])
-                self._apply_all(stores, reads, [command])
-                if command.interview_id is not None:
-                    if stores.attempt_release.release_again(command.interview_id):
-                        # While the command waited, a dialler could not claim the attempt and dropped its hint.
-                        stores.notify_due()
-                    following = stores.inbox.next_of(command.interview_id)
+                if found.is_held:  # guard: held_command
+                    received = {command_id: found.command.received_at}
+                    put_off(self._hints, tasks.APPLY, received, stores.instant(self._now))
+                    return
+                following = self._apply_next(stores, found.command)
         except DatabaseAway:
             raise
         except Exception as error:
@@ -114,19 +118,35 @@ class Apply:
         if following is not None:
             self._hints.send(tasks.APPLY, [following])  # its own hint may have come before its turn
 
+    def _apply_next(self, stores: Stores, command: Command) -> UUID | None:
+        """Apply a locked command. Return the next one of its interview."""
+        reads = SharedReads(stores)
+        reads.lock_external_ids([command])
+        self._apply_all(stores, reads, [command])
+        if command.interview_id is None:
+            return None
+        if stores.attempt_release.release_again(command.interview_id):
+            # While the command waited, a dialler could not claim the attempt and dropped its hint.
+            stores.notify_due()
+        return stores.inbox.next_of(command.interview_id)
+
     def _apply_new(self, command_ids: Sequence[UUID]) -> Collection[UUID]:
-        """Apply those of the commands that create an interview and that no other worker has locked. Return the rest."""
+        """Apply those of the commands that create an interview and that no other worker has locked. Return the rest.
+
+        Those whose rows another transaction has locked wait for another hint.
+        """
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             commands = stores.inbox.lock_new(command_ids)
             if not commands:
                 return command_ids
             reads = SharedReads(stores)
-            reads.lock_external_ids(commands)
-            stores.candidates.lock_all(named_candidates(commands) | reads.candidates_found)
-            self._apply_all(stores, reads, commands)
-        applied = [command.id for command in commands]
-        self._notify(applied)
-        return set(command_ids) - set(applied)
+            held = reads.held(commands, named_candidates)
+            free = [each for place, each in enumerate(commands) if place not in held]
+            self._apply_all(stores, reads, free)
+            now = stores.instant(self._now)
+        self._notify([each.id for each in free])
+        put_off(self._hints, tasks.APPLY, {commands[each].id: commands[each].received_at for each in held}, now)
+        return set(command_ids) - {each.id for each in commands}
 
     def _notify(self, applied: Sequence[UUID]) -> None:
         """Notify the requests that wait for these commands. Called after the commit."""

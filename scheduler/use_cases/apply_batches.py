@@ -28,7 +28,7 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, partner_events
 from scheduler.logs import log, place_of
 from scheduler.persistence.batches import Work
-from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
+from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 from scheduler.persistence.json_columns import request_from_json
 from scheduler.persistence.stores import Stores
@@ -101,44 +101,60 @@ class ApplyBatches:
         if work.is_cancelled:
             self._cancel_next(work.batch_id)
         elif work.indexes:
-            for index in together(work.indexes, lambda indexes: self._apply(work.batch_id, indexes)):
-                self._apply_alone(work.batch_id, index)
+            self._apply_fresh(work.batch_id, work.indexes)
         elif work.failed is not None:
             self._apply_alone(work.batch_id, work.failed)
 
-    def _apply_alone(self, batch_id: UUID, index: int) -> None:
-        """Apply an item that may fail. After some failures it is refused."""
+    def _apply_fresh(self, batch_id: UUID, indexes: Sequence[int]) -> None:
+        """Apply items that have not failed. The first lock that they wait for puts the batch off."""
         try:
-            self._apply(batch_id, [index], lock_s=LOCK_S)
-        except (LockTaken, StatementFailed):
-            _log.warning("batch_put_off: a row was locked for too long, so the batch waits", batch_id=str(batch_id))
+            alone = together(indexes, lambda some: self._apply(batch_id, some))
+        except LockTaken:
             self._put_off(batch_id)
+            return
+        for index in alone:
+            if not self._apply_alone(batch_id, index):
+                return
+
+    def _apply_alone(self, batch_id: UUID, index: int) -> bool:
+        """Apply an item that may fail. After some failures it is refused. Return False if the batch was put off."""
+        try:
+            self._apply(batch_id, [index])
+        except (LockTaken, StatementFailed):
+            self._put_off(batch_id)
+            return False
         except DatabaseAway:
             raise
         except Exception as error:  # noqa: BLE001 - the others are applied
             self._count_failure(batch_id, index, place_of(error))
+        return True
 
-    def _apply(self, batch_id: UUID, indexes: Sequence[int], *, lock_s: float = BATCH_LOCK_S) -> Sequence[int]:
-        """Apply those of these items that wait, unless another worker has the batch. Nothing is left to do alone."""
-        with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
+    def _apply(self, batch_id: UUID, indexes: Sequence[int]) -> Sequence[int]:
+        """Apply those of these items that wait, unless another worker has the batch. Nothing is left to do alone.
+
+        Items whose rows another transaction has locked put the batch off, so that other batches go on.
+        """
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             batch = stores.batches.lock_free(batch_id)
             if batch is None or batch.state not in _GOING_ON:  # guard: batch_stopped
                 return ()
             items = stores.batches.lock_items(batch_id, indexes)
             commands = [_command(batch, each) for each in items]
             reads = SharedReads(stores)
-            reads.lock_external_ids(commands)
-            stores.candidates.lock_all(named_candidates(commands) | reads.candidates_found)
+            held = reads.held(commands, named_candidates)
             now = stores.instant(self._now)
             failpoint("batch.applying")
             outcomes = []
-            for item, command in zip(items, commands, strict=True):
+            for place, (item, command) in enumerate(zip(items, commands, strict=True)):
+                if place in held:
+                    continue
                 with blaming([item.index], of=len(items)):
                     outcomes.append(
                         self._apply_item(Turn(stores=stores, reads=reads, command=command, now=now), batch, item)
                     )
             stores.connection.send()
-            save_or_finish(stores, _counted(batch, outcomes, now), now)
+            work_at = now + _RETRIED_AFTER if held else now  # guard: held_item
+            save_or_finish(stores, _counted(batch, outcomes, now), now, work_at)
             failpoint("batch.answering")
         failpoint("batch.applied")
         return ()
@@ -187,6 +203,7 @@ class ApplyBatches:
             save_or_finish(stores, _counted(batch, [_Done(refused=1)], now), now)
 
     def _put_off(self, batch_id: UUID) -> None:
+        _log.warning("batch_put_off: a row was locked for too long, so the batch waits", batch_id=str(batch_id))
         with self._database.transaction() as stores:
             batch = stores.batches.lock_free(batch_id)
             if batch is not None:
@@ -197,7 +214,7 @@ class ApplyBatches:
         try:
             self._cancel_some(batch_id)
         except (LockTaken, StatementFailed):
-            _log.warning("batch_put_off: a row was locked for too long, so the batch waits", batch_id=str(batch_id))
+            pass
         except DatabaseAway:
             raise
         except Exception as error:  # noqa: BLE001 - it is tried again, after the others
@@ -211,18 +228,21 @@ class ApplyBatches:
         self._put_off(batch_id)
 
     def _cancel_some(self, batch_id: UUID) -> None:
-        with self._database.transaction() as stores:
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
             batch = stores.batches.lock_free(batch_id)
             if batch is not None and batch.state is BatchState.CANCELLED and batch.finished_at is None:
                 cancel_interviews(stores, batch, stores.instant(self._now))
 
 
-def save_or_finish(stores: Stores, batch: Batch, now: datetime) -> Batch:
-    """Save a batch, as completed if no item waits any longer. Partners with a reader learn it from the same commit."""
+def save_or_finish(stores: Stores, batch: Batch, now: datetime, work_at: datetime | None = None) -> Batch:
+    """Save a batch, as completed if no item waits any longer. Partners with a reader learn it from the same commit.
+
+    `work_at`: no worker looks at it before. None: at once.
+    """
     if batch.waiting == 0:
         batch = replace(batch, state=BatchState.COMPLETED, finished_at=now)
         stores.events.note([partner_events.of_finished_batch(batch, now)])
-    stores.batches.save(batch, now)
+    stores.batches.save(batch, work_at or now)
     return batch
 
 

@@ -21,12 +21,12 @@ from scheduler.failpoints import failpoint
 from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.capacity import Allotment
 from scheduler.lifecycle.decisions import Alarm
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY, UNREADABLE_FOR
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
 from scheduler.persistence.attempt_claims import CalleeNow, NextSlots
 from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
-from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
+from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.rules.clock_comparison import Comparison
@@ -39,6 +39,7 @@ from scheduler.use_cases.dialling.claims import (
     ClaimTooSlow,
     Hinted,
     PermittedOrder,
+    SomeHeld,
     ToSend,
 )
 from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
@@ -100,7 +101,8 @@ class Dial:
                 return Claims(is_stopped=True)
             companies = stores.companies.lock_for_claim(ids)
             ahead = stores.noticed_ahead()
-            claimable = stores.attempt_claims.lock_claimable(ids, now, ahead)
+            found = stores.attempt_claims.lock_claimable(ids, now, ahead)
+            claimable = found.attempts
             # After all locks: see `facts`.
             facts = stores.attempt_claims.facts(
                 account.id, ids, companies.keys(), [each.interview_id for each in claimable]
@@ -110,7 +112,8 @@ class Dial:
                 return Claims()
             if not self._database_is_unchanged(stores, account, facts.database, now):  # guard: database
                 return Claims(is_stopped=True)
-            left = stores.attempt_claims.left(ids, [each.id for each in claimable], now, ahead)
+            stores.attempt_claims.put_off_unreadable(found.unreadable, now + UNREADABLE_FOR)
+            left = stores.attempt_claims.left(ids, [*found.unreadable, *(each.id for each in claimable)], now, ahead)
             claimable = _allowed_by(facts.callees, claimable)
             held = {each.id for each in claimable if each.company_id in locked}
             claimable = [each for each in claimable if each.company_id in companies]
@@ -274,22 +277,31 @@ class Dial:
         """Write the answers to the POSTs, at most 200 in a transaction, each only if its claim is still current.
 
         `sent`: the measured times of the POSTs, by attempt. Returns the calls to cancel in the carrier's queue. Raises
-        DatabaseAway and LockTaken: the transaction of up to 200 answers was rolled back.
+        DatabaseAway and LockTaken: the transaction of up to 200 answers was rolled back. Raises SomeHeld.
         """
-        to_cancel = []
+        to_cancel: list[str] = []
+        held: set[UUID] = set()
         at_once = len(answers) or 1
         at_once = min(at_once, AT_MOST_A_TRANSACTION)  # guard: record_size
         for start in range(0, len(answers), at_once):
-            to_cancel += self._record(answers[start : start + at_once], sent or {})
+            held |= self._record(answers[start : start + at_once], sent or {}, to_cancel)
+        if held:
+            raise SomeHeld(frozenset(held), to_cancel)
         return to_cancel
 
-    def _record(self, answers: Sequence[tuple[Attempt, CarrierAnswer]], sent: Mapping[UUID, Sent]) -> list[str]:
-        to_cancel = []
+    def _record(
+        self,
+        answers: Sequence[tuple[Attempt, CarrierAnswer]],
+        sent: Mapping[UUID, Sent],
+        to_cancel: list[str],
+    ) -> frozenset[UUID]:
+        """Record answers in one transaction. Return the attempts that other transactions have locked."""
         alarms: list[InvariantViolated] = []
-        lock_s = LOCK_S if len(answers) == 1 else BATCH_LOCK_S
-        with self._database.transaction(corrected=True, lock_s=lock_s) as stores, stores.connection.gathering():
+        with self._database.transaction(corrected=True, lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
-            batch = Batch.locked(stores, {attempt.id: attempt.interview_id for attempt, _ in answers})
+            batch, held = Batch.free(stores, {attempt.id: attempt.interview_id for attempt, _ in answers})
+            # An attempt that this release cannot read is settled by a worker that can.
+            answers = [each for each in answers if batch.has(each[0].id)]
             for attempt, answer in answers:
                 events = decisions.on_answer(attempt, answer, _callee(batch, attempt, answer), now, self._policy)
                 written, new_alarms = self._write(batch, attempt, events, now)
@@ -306,7 +318,7 @@ class Dial:
         for attempt, answer in answers:
             self._report_refused_order(attempt, answer)
         self._judge.hear(answers)
-        return to_cancel
+        return held
 
     def _report_refused_order(self, attempt: Attempt, answer: CarrierAnswer) -> None:
         """Raise an alarm for a refusal of one order that a retry does not fix: a URL, a trial account."""

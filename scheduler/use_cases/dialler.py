@@ -31,6 +31,7 @@ from scheduler.use_cases.dialling.claims import (
     Claims,
     ClaimTooSlow,
     PermittedOrder,
+    SomeHeld,
     ToSend,
 )
 from scheduler.use_cases.dialling.hand import Hand, on_monotonic
@@ -249,7 +250,7 @@ class Dialler:
 
     def _room(self) -> int:
         """Return how many calls this machine may claim."""
-        room = self._rate.may_claim(monotonic(), len(self._unsent) + len(self._recorder))
+        room = self._rate.may_claim(monotonic(), len(self._unsent) + self._recorder.unwritten)
         self._waits_for_calls = not room
         return room
 
@@ -429,13 +430,21 @@ class Dialler:
     # ---- recording
 
     async def _record(self, answers: Sequence[Answer]) -> None:
+        """Record answers, and act on those that were recorded. Raises SomeHeld for the others."""
         sent = self._post_times.of([attempt.id for attempt, _ in answers])
-        to_cancel = await self._in_thread(lambda: self._dial.record(answers, sent))
-        self._post_times.drop(sent)
+        held: SomeHeld | None = None
+        try:
+            to_cancel: Sequence[str] = await self._in_thread(lambda: self._dial.record(answers, sent))
+        except SomeHeld as some:
+            held, to_cancel = some, some.to_cancel
+        recorded = {attempt.id for attempt, _ in answers} - (held.attempt_ids if held else set())
+        self._post_times.drop([each for each in sent if each in recorded])
         failpoint("dial.judged")
-        self._unrecorded_failures.difference_update(attempt.id for attempt, _ in answers)
+        self._unrecorded_failures.difference_update(recorded)
         self._cancel_at_the_carrier(to_cancel)
         self._wake_for_room()
+        if held is not None:
+            raise held
 
     def _forget(self, answer: Answer) -> None:
         self._post_times.drop([answer[0].id])

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.batch import Batch
-from scheduler.use_cases.shared.conflicts import blaming, together
+from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated
 from scheduler.use_cases.shared.hints import Hints
@@ -75,7 +75,11 @@ class Hear:
 
     def batch(self, event_ids: Sequence[UUID]) -> list[UUID]:
         """Apply stored callbacks in one transaction. Return the ids to apply one by one. Raises DatabaseAway."""
-        return together(event_ids, self._apply)
+        return together(event_ids, self._apply, self._companies_of)
+
+    def _companies_of(self, event_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
+        with self._database.reading() as stores:
+            return stores.carrier_events.companies_of(event_ids)
 
     def event(self, event_id: UUID, *, lock_s: float = LOCK_S) -> None:
         """Apply a stored callback unless it was applied already. Raises DatabaseAway and any unexpected error.
@@ -101,7 +105,11 @@ class Hear:
             raise
 
     def _apply(self, event_ids: Sequence[UUID], *, lock_s: float = BATCH_LOCK_S) -> Collection[UUID]:
-        """Apply the callbacks. Return the ids to apply one by one."""
+        """Apply the callbacks. Return the ids to apply one by one.
+
+        Those whose attempts or interviews are locked wait for another hint. Those of an attempt that this release
+        cannot read stay for a worker that can.
+        """
         with self._database.transaction(lock_s=lock_s) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             found = stores.carrier_events.lock_unheard(event_ids)
@@ -110,10 +118,17 @@ class Hear:
                 return alone
             place = {event_id: place for place, event_id in enumerate(event_ids)}
             events.sort(key=lambda event: (event.received_at, place[event.id]))
-            asks = self._hear(stores, events, now)
-            stores.carrier_events.heard([event.id for event in events], now)
+            by_attempt = {each.claim.attempt_id: each.claim.interview_id for each in events if each.claim is not None}
+            batch, held = Batch.free(stores, by_attempt)
+            waiting = [each for each in events if each.claim is not None and not batch.has(each.claim.attempt_id)]
+            events = [each for each in events if each not in waiting]
+            asks = self._hear(batch, events, now)
+            if events:
+                stores.carrier_events.heard([event.id for event in events], now)
             failpoint("hear.hearing")
         failpoint("hear.heard")
+        locked = {each.id: each.received_at for each in waiting if each.claim and each.claim.attempt_id in held}
+        put_off(self._hints, tasks.HEAR, locked, now)
         if asks:
             self._hints.send(tasks.SETTLE)
         return alone
@@ -130,7 +145,7 @@ class Hear:
                     event_id=str(event_id),
                 )
 
-    def _hear(self, stores: Stores, events: Sequence[CarrierEvent], now: datetime) -> bool:
+    def _hear(self, batch: Batch, events: Sequence[CarrierEvent], now: datetime) -> bool:
         """Apply the callbacks. Return True if a callback proves nothing and the carrier must be polled.
 
         If one of several fails, all events of its attempt are taken out, so that they keep their order.
@@ -145,7 +160,6 @@ class Hear:
                 news = self._callbacks.read(event.token, event.raw)
             if not decisions.is_old_news(claim.closed_sid, news):
                 heard.append((claim.attempt_id, news))
-        batch = Batch.locked(stores, {claim.attempt_id: claim.interview_id for _, claim in claimed})
         asks: set[UUID] = set()
         for attempt_id, news in _in_order(heard):
             with blaming(by_attempt[attempt_id], of=len(events)):
@@ -153,7 +167,7 @@ class Hear:
             if isinstance(found, AskTheCarrier):
                 asks.add(attempt_id)
         for attempt_id in asks:
-            stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
+            batch.stores.attempt_polls.reschedule_poll(attempt_id, batch.attempt(attempt_id).epoch, now)
         return bool(asks)
 
 

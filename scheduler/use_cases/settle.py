@@ -14,6 +14,7 @@ from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, POLLS
 from scheduler.logs import log
+from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
@@ -119,7 +120,7 @@ class Settle:
     def _try(self, verb: Callable[[Attempt], None], attempt: Attempt) -> None:
         """Run one step. After an error the other attempts go on, and the next round retries. Raises DatabaseAway."""
         try:
-            again_at_once(lambda: verb(attempt))
+            verb(attempt)
         except LockTaken:
             _log.warning("settle_conflict: another transaction held the row", attempt_id=str(attempt.id))
         except DatabaseAway:
@@ -139,7 +140,7 @@ class Settle:
                 self._try(self._end_expired, attempt)
 
     def _end_expired(self, attempt: Attempt) -> None:
-        with self._database.transaction() as stores, stores.connection.gathering():
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
@@ -158,7 +159,7 @@ class Settle:
                 self._try(self._lapse, attempt)
 
     def _lapse(self, attempt: Attempt) -> None:
-        with self._database.transaction() as stores, stores.connection.gathering():
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
@@ -296,7 +297,7 @@ class Settle:
     def _apply(self, attempt_id: UUID, epoch: int, result: _PollResult) -> None:
         """Apply the carrier's answer. Raises Alarmed: nothing was written."""
         outcome = result.outcome
-        with self._database.transaction() as stores, stores.connection.gathering():
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             now = stores.instant(self._now)
             interview_id = stores.attempts.interview_of(attempt_id)
             if interview_id is None:
@@ -380,7 +381,7 @@ class Settle:
     def _apply_search(self, searched: Attempt, listed: _Listed | None) -> None:
         """Apply the result of a search. Raises Alarmed: nothing was written."""
         found = None if listed is None else decisions.on_search(listed.calls)
-        with self._database.transaction() as stores, stores.connection.gathering():
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             interview_id = stores.attempts.interview_of(searched.id)
             if interview_id is None:
                 return  # erased since the search

@@ -57,6 +57,8 @@ class RecordingHints:
 
     rung: list[tuple[str, UUID]] = field(default_factory=list)
     rings: list[tuple[str, tuple[UUID, ...]]] = field(default_factory=list)
+    put_off: list[tuple[str, tuple[UUID, ...], float]] = field(default_factory=list)
+    """Hints for items with locked rows, with their delays."""
     answers: list[UUID] = field(default_factory=list)
     due_at: dict[UUID, datetime] = field(default_factory=dict)
     """The due times in the hints that were sent early."""
@@ -65,6 +67,9 @@ class RecordingHints:
         self.rings.append((task, tuple(ids)))
         self.due_at.update(due_at or {})
         self.rung.extend((task, each) for each in ids)
+
+    def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:
+        self.put_off.append((task, tuple(ids), after_s))
 
     def answered(self, command_id: UUID) -> None:
         self.answers.append(command_id)

@@ -5,8 +5,19 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.lifecycle.policy import COMMANDS_A_TRANSACTION
-from scheduler.use_cases.shared.hints import APPLY, DIAL, SETTLE
-from workers.hint_batch import BATCH_S, INTERVAL_S, LARGEST, HintBatch, Message, Notification, Published, joined
+from scheduler.use_cases.shared.hints import APPLY, DIAL, HEAR, SETTLE
+from workers.hint_batch import (
+    BATCH_S,
+    INTERVAL_S,
+    LARGEST,
+    HintBatch,
+    Later,
+    LaterHints,
+    Message,
+    Notification,
+    Published,
+    joined,
+)
 
 
 def some(count: int) -> list[UUID]:
@@ -83,3 +94,29 @@ def test_command_hints_of_a_message_fit_in_a_transaction() -> None:
     ids = some(COMMANDS_A_TRANSACTION + 1)
     sizes = [len(each.ids) for each in joined(Message(task=APPLY, ids=(each,)) for each in ids)]
     assert sizes == [COMMANDS_A_TRANSACTION, 1]
+
+
+def test_later_hints_wait_for_their_instants() -> None:
+    later, (first, second) = LaterHints(), some(2)
+    later.add(Later(task=APPLY, ids=(first, second), due_at=100.5))
+    later.add(Later(task=HEAR, ids=(first,), due_at=101.0))
+    assert later.wait_s(100.0) == pytest.approx(0.5)
+    assert later.take(100.0) == []
+    assert later.take(100.5) == [Message(task=APPLY, ids=(first, second))]
+    assert later.take(200.0) == [Message(task=HEAR, ids=(first,))]
+    assert later.wait_s(200.0) is None
+
+
+def test_later_hint_that_waits_is_not_added_again() -> None:
+    """Each worker and each hint of the clock may put off the same command."""
+    later, [command] = LaterHints(), some(1)
+    for due_at in (100.5, 100.9, 100.2):
+        later.add(Later(task=APPLY, ids=(command,), due_at=due_at))
+    assert later.take(100.5) == [Message(task=APPLY, ids=(command,))]
+    assert later.take(200.0) == []
+
+
+def test_later_hints_share_messages_up_to_a_transaction() -> None:
+    later, ids = LaterHints(), some(COMMANDS_A_TRANSACTION + 1)
+    later.add(Later(task=APPLY, ids=tuple(ids), due_at=100.0))
+    assert [len(each.ids) for each in later.take(100.0)] == [COMMANDS_A_TRANSACTION, 1]

@@ -69,6 +69,19 @@ def test_command_hint_waits_for_no_other(redis: Redis, redis_url: str) -> None:
     hints.stop()
 
 
+@pytest.mark.usefixtures("broker")
+def test_hint_for_locked_rows_is_sent_after_a_while(redis: Redis, redis_url: str) -> None:
+    hints, (stuck, free) = RedisHintPublisher(app, redis_url), [uuid4() for _ in range(2)]
+    hints.send_again(tasks.APPLY, [stuck], 0.2)
+    hints.send_again(tasks.APPLY, [stuck], 0.1)
+    hints.send(tasks.APPLY, [free])
+    hints.start()
+    wait_until(lambda: len(messages(redis, "intake")) == len([stuck, free]), says="both hints are sent")
+    assert messages(redis, "intake") == [[str(free)], [str(stuck)]]
+    hints.stop()
+    assert messages(redis, "intake") == [[str(free)], [str(stuck)]], "it is sent once"
+
+
 @pytest.fixture
 def subscription(redis: Redis) -> Iterator[PubSub]:
     with PubSub(redis.connection_pool, ignore_subscribe_messages=True) as subscription:

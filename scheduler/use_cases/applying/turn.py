@@ -1,8 +1,9 @@
 """One command while it is being applied, and the rows that commands of one transaction share."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 from scheduler.domain.agent import Agent
@@ -11,6 +12,9 @@ from scheduler.domain.company import Company
 from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
 from scheduler.domain.refusals import AccessDenied
 from scheduler.persistence.stores import Stores
+
+CandidatesOf: TypeAlias = Callable[[Sequence[Command]], set[tuple[UUID, UUID]]]
+"""Returns company and id of each candidate that new interviews name by id."""
 
 
 class SharedReads:
@@ -32,6 +36,32 @@ class SharedReads:
     def lock_external_ids(self, commands: Sequence[Command]) -> None:
         """Lock and look up the external ids in the bodies of these commands. Without such ids it sends nothing."""
         self.lock_named({each for command in commands for each in _external_ids_in(command)})
+
+    def held(self, commands: Sequence[Command], candidates_of: CandidatesOf) -> frozenset[int]:
+        """Lock the external ids and the candidates that new interviews name, except what others have locked.
+
+        Return the places of the commands that cannot be applied before another transaction ends. Nothing waits.
+        """
+        named = {each for command in commands for each in _external_ids_in(command)}
+        held_ids = self._stores.external_ids.lock_free(named) if named else set()
+        if named:
+            self._identified = self._stores.external_ids.find_all(named)
+        held_candidates = self._stores.candidates.lock_free(candidates_of(commands) | self.candidates_found)
+        return frozenset(
+            place
+            for place, command in enumerate(commands)
+            if held_ids.intersection(_external_ids_in(command))
+            or held_candidates & (candidates_of([command]) | self._candidates_of(command))
+        )
+
+    def _candidates_of(self, command: Command) -> set[tuple[UUID, UUID]]:
+        """Return company and id of the candidate that the command names by an external id."""
+        found = {each: self._identified.get(each) for each in _external_ids_in(command)}
+        return {
+            (key.company_id, each.id)
+            for key, each in found.items()
+            if each is not None and key.kind is ExternalKind.CANDIDATE
+        }
 
     def lock_named(self, named: Collection[ExternalId]) -> None:
         """Lock and look up these external ids."""

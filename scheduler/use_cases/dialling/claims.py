@@ -83,6 +83,16 @@ class Claims:
     """
 
 
+class SomeHeld(Exception):
+    """Other transactions have locked the rows of some answers. These were not recorded, and all others were."""
+
+    def __init__(self, attempt_ids: frozenset[UUID], to_cancel: Sequence[str]) -> None:
+        super().__init__()
+        self.attempt_ids = attempt_ids
+        self.to_cancel = to_cancel
+        """The calls to cancel in the carrier's queue, of the recorded answers."""
+
+
 class ClaimInDoubt(DatabaseAway):
     """The commit of a claim was not confirmed. The attempts may or may not be claimed, and none may be sent."""
 

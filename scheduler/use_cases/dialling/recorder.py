@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
@@ -9,6 +10,7 @@ from scheduler.domain.call import CarrierAnswer
 from scheduler.lifecycle.capacity import RecordSize
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, LockTaken
+from scheduler.use_cases.dialling.claims import SomeHeld
 
 _log = log(__name__)
 _FLUSH_EVERY = 0.02
@@ -29,6 +31,11 @@ class Recorder:
         self._forget = forget
         self._answers: list[Answer] = []
         self._again: list[list[Answer]] = []
+        """Groups that are written by themselves, because they failed in a larger one."""
+        self._held: list[Answer] = []
+        """Answers that are tried again, whose rows were locked."""
+        self._waiting = 0
+        """The number of answers with locked rows that are not tried again yet."""
         self._writing: dict[asyncio.Task[None], int] = {}
         self._size = RecordSize()
         self._wake = asyncio.Event()
@@ -36,6 +43,14 @@ class Recorder:
 
     def __len__(self) -> int:
         """Return the number of answers that are not written yet."""
+        return self.unwritten + len(self._held) + self._waiting
+
+    @property
+    def unwritten(self) -> int:
+        """Return the number of answers that are not written yet, without those whose rows are locked.
+
+        A claim has room for fewer calls while answers wait. Locked rows of one company must not take it from others.
+        """
         return len(self._answers) + sum(map(len, self._again)) + sum(self._writing.values())
 
     def add(self, *answers: Answer) -> None:
@@ -59,22 +74,26 @@ class Recorder:
     def _next_group(self) -> list[Answer]:
         size = self._size.size
         group, self._answers = self._answers[:size], self._answers[size:]
-        return group or (self._again.pop(0) if self._again else [])
+        if not group and self._again:
+            return self._again.pop(0)
+        if not group:
+            group, self._held = self._held[:size], self._held[size:]
+        return group
 
     def _written(self, task: asyncio.Task[None]) -> None:
         del self._writing[task]
         self.wake()
 
     async def _write_group(self, group: list[Answer]) -> None:
-        """Write a group in one call. After a failure its answers are tried again in smaller groups."""
+        """Write a group in one call. Answers with locked rows are tried again later, and the others are written."""
         begun = monotonic()
         try:
             await self._write(group)
+        except SomeHeld as held:
+            self._put_off([each for each in group if each[0].id in held.attempt_ids])
         except LockTaken:
-            # Another transaction holds one of the rows. Halve the group so that the others do not wait for it.
-            self._conflicts += 1
-            _log.info("record_conflict: another transaction held a row", count=self._conflicts)
-            self._again += _halves(group)
+            # A row that is not skipped, such as a line. Its company's answers must not keep those of others waiting.
+            self._put_off_owners(group)
         except DatabaseAway:
             _log.warning("record_delayed: the database is unavailable, so the answers are retried", count=len(group))
             await asyncio.sleep(_RETRY_AFTER)
@@ -91,7 +110,23 @@ class Recorder:
         else:
             self._size.took(len(group), monotonic() - begun)
 
+    def _put_off(self, held: list[Answer]) -> None:
+        """Write answers with locked rows later, and by themselves. They take no place of other groups meanwhile."""
+        self._conflicts += 1
+        _log.info("record_conflict: another transaction held rows", count=self._conflicts)
+        self._waiting += len(held)
+        asyncio.get_running_loop().call_later(_RETRY_AFTER, self._write_again, held)
 
-def _halves(group: list[Answer]) -> list[list[Answer]]:
-    middle = (len(group) + 1) // 2
-    return [half for half in (group[:middle], group[middle:]) if half]
+    def _write_again(self, held: list[Answer]) -> None:
+        self._waiting -= len(held)
+        self._held += held
+        self.wake()
+
+    def _put_off_owners(self, group: list[Answer]) -> None:
+        by_company: dict[UUID, list[Answer]] = {}
+        for each in group:
+            by_company.setdefault(each[0].company_id, []).append(each)
+        if len(by_company) == 1:
+            self._put_off(group)
+        else:
+            self._again += by_company.values()

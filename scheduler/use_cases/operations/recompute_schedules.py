@@ -9,6 +9,7 @@ from scheduler.domain.refusals import Refused
 from scheduler.lifecycle import blocks, scheduling
 from scheduler.lifecycle.state_machine import NoSuchArrow
 from scheduler.logs import log
+from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
@@ -73,7 +74,7 @@ class ScheduleRecomputer:
         """Process one batch of the change that has waited longest. False: no change is left for this worker."""
         taken: list[int] = []
         try:
-            with self._database.transaction() as stores:
+            with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
                 return self._batch(stores, taken)
         except DatabaseAway:
             # Another transaction may hold a row. Changes of other companies must not wait behind it.
@@ -90,11 +91,11 @@ class ScheduleRecomputer:
         taken.append(change.id)
         opened = stores.attempts.open_of_company(change.company_id, change.candidate_id, change.after, _BATCH_SIZE)
         # In the order of interviews, in which every transaction locks them.
-        for attempt in opened:
+        for attempt in opened.attempts:
             if attempt.state is AttemptState.PENDING:
                 self._try_to_recompute(stores, attempt)
-        if len(opened) == _BATCH_SIZE:
-            stores.reresolutions.came_to(change, opened[-1].interview_id, now)
+        if opened.until is not None:
+            stores.reresolutions.came_to(change, opened.until, now)
         elif change.is_last_pass:
             stores.reresolutions.done(change.id)
         else:

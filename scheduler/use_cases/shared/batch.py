@@ -4,6 +4,7 @@ Each kind of fact is read once, for all of them, when it is first needed. So a b
 attempt.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +14,7 @@ from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.usage import Billing
 from scheduler.lifecycle.interviews import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.state_machine import is_over
-from scheduler.persistence.attempts import CalleeRow, callee_row
+from scheduler.persistence.attempts import CalleeRow, attempt_of, callee_row
 from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.usage import billing_from
@@ -29,6 +30,8 @@ class Batch:
         self._open: dict[UUID, UUID] | None = None
         """The open attempt of each interview that has one. Not all of them are locked."""
         self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
+        self._stored_chains: dict[UUID, list[AnyRow]] = defaultdict(list)
+        """Rows of chains that are not read yet: one that cannot be read concerns only its own chain."""
         self._attempt_counts: Mapping[UUID, int] | None = None
         self._callees: Mapping[UUID, AnyRow] | None = None
         self._billings: Mapping[UUID, AnyRow] | None = None
@@ -39,6 +42,22 @@ class Batch:
         interviews = stores.interviews.lock_all(list(set(interviews_by_attempt.values())))
         attempts = stores.attempts.lock_all([each.id for each in interviews], list(interviews_by_attempt))
         return cls(stores, interviews, attempts)
+
+    @classmethod
+    def free(cls, stores: Stores, interviews_by_attempt: Mapping[UUID, UUID]) -> tuple["Batch", frozenset[UUID]]:
+        """Lock those of these attempts that no other transaction has locked, and before them their interviews.
+
+        Return also the attempts that were left out because they or their interviews are locked. One that this release
+        cannot read is left out, too, and not among these.
+        """
+        interviews = stores.interviews.lock_free(list(set(interviews_by_attempt.values())))
+        attempts = stores.attempts.lock_free_of([each.id for each in interviews.rows], list(interviews_by_attempt))
+        held = {each for each, interview_id in interviews_by_attempt.items() if interview_id in interviews.held}
+        return cls(stores, interviews.rows, attempts.rows), attempts.held | held
+
+    def has(self, attempt_id: UUID) -> bool:
+        """Return True if this transaction has locked the attempt and could read it."""
+        return attempt_id in self._attempts
 
     def attempt(self, attempt_id: UUID) -> Attempt:
         """Return a locked attempt as this transaction has left it. Raises KeyError if it does not exist any longer."""
@@ -72,9 +91,15 @@ class Batch:
             self._chains = {each.chain_id: {} for each in (attempt, *mine)}
             with self.stores.connection.beside():
                 stored = self.stores.attempts.of_chains(list(self._chains))
-            for each in (*stored, *mine):
+            for row in stored:
+                self._stored_chains[row.chain_id].append(row)
+            for each in mine:
                 self._chains[each.chain_id][each.id] = each
-        return self._chains[attempt.chain_id].values()
+        chain = self._chains[attempt.chain_id]
+        for row in self._stored_chains[attempt.chain_id]:
+            if row.id not in chain:
+                chain[row.id] = attempt_of(row)
+        return chain.values()
 
     def takes_another_attempt(self, interview_id: UUID) -> bool:
         """Return whether the interview has fewer attempts than it may have. It is asked once before a retry."""

@@ -43,10 +43,14 @@ QUEUES = {
 
 
 class Hints(Protocol):
-    """Sends hints, always after the commit. Neither method raises or blocks."""
+    """Sends hints, always after the commit. No method raises or blocks."""
 
     def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
         """Send a hint for these ids to a worker. `due_at`: the due times of those that are not due yet."""
+        ...
+
+    def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:
+        """Send the hint for these ids after some time, because rows that they need are locked now."""
         ...
 
     def answered(self, command_id: UUID) -> None:

@@ -5,7 +5,7 @@ A process that dies in between leaves a claim. After its lease another process s
 
 import json
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -17,7 +17,7 @@ from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, Deliver
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
 from scheduler.logs import log
-from scheduler.persistence.database import Database
+from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.webhook_deliveries import LEASE, ClaimingEndpoint, Sendable, ServedEndpoint
 from scheduler.rules import tallies
@@ -121,33 +121,44 @@ class Deliver:
     def record(self, results: Sequence[Result]) -> Sequence[Result]:
         """Record results in one transaction. Return those that must be recorded again, alone.
 
+        These are also the ones of endpoints that another transaction has locked, which nothing waits for.
+
         A result writes nothing if its claim is over: another process has sent the message again since, a replay has
         reset it, or its endpoint is deleted.
         """
         by_claim = {each.claimed.claim: each for each in results}
 
+        recorded: set[UUID] = set()
+
         def write(claims: Collection[UUID]) -> Collection[UUID]:
-            self._record([by_claim[each] for each in claims])
+            recorded.update(self._record([by_claim[each] for each in claims]))
             return ()
+
+        def endpoints_of(claims: Collection[UUID]) -> Mapping[UUID, UUID]:
+            return {each: by_claim[each].claimed.delivery.endpoint_id for each in claims}
 
         if len(results) == 1:
-            self._record(results)
-            return ()
-        return [by_claim[each] for each in together(by_claim, write)]
+            write(by_claim.keys())
+        else:
+            together(by_claim, write, endpoints_of)
+        return [result for claim, result in by_claim.items() if claim not in recorded]
 
-    def _record(self, results: Sequence[Result]) -> None:
+    def _record(self, results: Sequence[Result]) -> list[UUID]:
+        """Record results in one transaction. Return the claims of those whose endpoints are not locked elsewhere."""
         # Only the holder of a claim can record its result, so a wrong clock is corrected.
-        with self._database.transaction(corrected=True) as stores:
+        with self._database.transaction(corrected=True, lock_s=BATCH_LOCK_S) as stores:
             now = stores.instant(self._now)
-            endpoints = stores.webhook_deliveries.lock_endpoints(
+            found = stores.webhook_deliveries.lock_free_endpoints(
                 [each.claimed.delivery.endpoint_id for each in results]
             )
+            endpoints = {each.id: each for each in found.rows}
+            results = [each for each in results if each.claimed.delivery.endpoint_id not in found.held]
             current = stores.webhook_deliveries.lock_claimed([each.claimed for each in results])
             with stores.connection.gathering():
                 after = dict(endpoints)
                 for each in results:
                     delivery = current.get(each.claimed.claim)
-                    if delivery is not None:
+                    if delivery is not None and delivery.endpoint_id in after:
                         endpoint = after[delivery.endpoint_id]
                         after[endpoint.id] = self._write(stores, endpoint, delivery, each.answer, now)
                     elif (late := after.get(each.claimed.delivery.endpoint_id)) is not None:
@@ -156,6 +167,7 @@ class Deliver:
                     self._write_endpoint(stores, before, endpoint, now)
             failpoint("webhooks.recording")
         failpoint("webhooks.recorded")
+        return [each.claimed.claim for each in results]
 
     def _write(
         self, stores: Stores, endpoint: ServedEndpoint, delivery: Delivery, answer: WebhookAnswer | None, now: datetime

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from scheduler.domain.webhook_delivery import ClaimedDelivery
 from scheduler.logs import log
-from scheduler.persistence.errors import ClockWrong, DatabaseAway
+from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken
 from scheduler.persistence.webhook_deliveries import Work
 from scheduler.rules.webhook_turns import room
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
@@ -117,12 +117,15 @@ class Deliverer:
             alone = self._deliver.record(self._results)
             self._results = list(alone)
             for each in alone:
-                self._record_alone(each)
-                self._results.remove(each)
+                if self._record_alone(each):
+                    self._results.remove(each)
 
-    def _record_alone(self, result: Result) -> None:
+    def _record_alone(self, result: Result) -> bool:
+        """Return False if the result is kept, because another transaction has locked its rows."""
         try:
-            self._deliver.record([result])
+            return not self._deliver.record([result])
+        except LockTaken:
+            return False
         except DatabaseAway:
             raise
         except Exception:  # noqa: BLE001 - the others are recorded, and this one is sent again
@@ -130,6 +133,7 @@ class Deliverer:
                 "result_not_recorded: the result of a delivery could not be recorded; it is sent again",
                 event_id=str(result.claimed.delivery.event_id),
             )
+            return True
 
     def _claim(self) -> None:
         sending = [(each.owner, each.is_slow) for each in self._sending.values()]

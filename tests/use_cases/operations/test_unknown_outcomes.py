@@ -420,14 +420,13 @@ def test_decision_waits_for_proof_that_is_being_saved(
     unknown = an_attempt_of_unknown_outcome(tenant)
     command_id = accept_decision(unknown, Decision.DID_NOT_RING)
     assert command_id is not None
-    with ThreadPoolExecutor(1) as worker:
-        with tenant.database.transaction() as stores:
-            interview = stores.interviews.lock(unknown.interview_id)
-            applied = worker.submit(apply.command, command_id)
-            news = CallNews(call_sid=a_sid(), status=CallStatus.RINGING, token=unknown.token)
-            locked = stores.attempts.lock(unknown.id)
-            tenant.effects.hear(Batch(stores, [interview]), locked, news, "a test", tenant.now())
-        applied.result(timeout=30)
+    with tenant.database.transaction() as stores:
+        interview = stores.interviews.lock(unknown.interview_id)
+        apply.command(command_id)
+        news = CallNews(call_sid=a_sid(), status=CallStatus.RINGING, token=unknown.token)
+        locked = stores.attempts.lock(unknown.id)
+        tenant.effects.hear(Batch(stores, [interview]), locked, news, "a test", tenant.now())
+    apply.command(command_id)
     assert refusal_of(unknown_outcomes, command_id) == "CALL_ATTEMPT_IN_PROGRESS"
     assert open_attempts(tenant, unknown) == []
 

@@ -66,6 +66,9 @@ class QueueHints:
         for each in ids:
             self.rung.put((task, each))
 
+    def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:
+        """Do nothing, because the clock sends the hints again."""
+
     def answered(self, command_id: UUID) -> None:
         """Do nothing, because no caller waits for the answer."""
 

@@ -69,6 +69,9 @@ class PipeHints:
             self.to_the_dialler.send((list(ids), due_at))
             self.early.append(len(due_at or {}))
 
+    def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:
+        """Do nothing: no row is locked for long."""
+
     def answered(self, command_id: UUID) -> None:
         """Do nothing: no client waits for an answer."""
 
