@@ -55,8 +55,11 @@ model: $(VENV)/dev ## check the dial protocol in every order of its steps; needs
 
 debian: ## install the Debian packages that some tests need, as root; CI has them
 	apt-get -qq update
-	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus chromium pgbouncer redis-server > /dev/null
+	apt-get -qq install --yes --no-install-recommends libphonenumber8-java default-jdk-headless libfaketime spin gcc libc6-dev prometheus chromium pgbouncer redis-server docker.io docker-cli docker-compose docker-buildx debootstrap iproute2 openssl > /dev/null
 	command -v npm > /dev/null || apt-get install --yes -qq --no-install-recommends nodejs npm > /dev/null
+
+containers: $(VENV)/dev ## build the image, and execute every documented command of a deployment; needs root and Docker
+	@$(PY) -m tests.containers $(ARGS)
 
 proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine, bursts, batches and plans
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
@@ -102,4 +105,4 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/runtime
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo up test check openapi client guards crash soak model debian proof bench console-shots format lock clean
+.PHONY: help demo up test check openapi client guards crash soak model debian proof containers bench console-shots format lock clean
