@@ -128,6 +128,7 @@ def test_real_servers_are_used_from_a_shell(
 
 def test_upgrade_from_0_1_0_keeps_its_data(deployment: Deployment, carrier: SimulatedCarrier) -> None:
     """The migrations make the schema of 0.1.0, and today's code the data, which a downgrade brings into it."""
+    deployment.fill()
     deployment.shell("docker compose up -d --no-deps --wait postgres valkey")
     url = f"postgresql://duecall:{deployment.values['POSTGRES_PASSWORD']}@127.0.0.1:5432/duecall"
     schema.upgrade(url)
