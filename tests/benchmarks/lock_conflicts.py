@@ -2,7 +2,8 @@
 
 The processes log each such case, and the log of PostgreSQL has each lock that was not granted. Rows that `SKIP
 LOCKED` leaves out are not lost. A dial worker keeps the hints of locked attempts in memory and tries them again after
-0.25 s. A locked command or callback is processed by the worker that has locked it. A company or account that stays
+0.25 s. A locked command or callback is processed by the worker that has locked it. Those whose interviews or people are
+locked are logged as `locked_rows`. A company or account that stays
 locked for 10 s is logged as `row_locked` and counts here. A single attempt or line that stays locked until its hint's
 release ends (15 s) is not logged and does not count.
 """
@@ -18,8 +19,8 @@ from tests.benchmarks.counters import PROCESSES
 
 DROPPED = frozenset({"task_conflict", "hints_delayed", "settle_conflict", "row_locked"})
 """Log lines of hints and events that wait for the clock, because every try has failed."""
-RETRIED = frozenset({"lock_conflict", "claim_conflict", "record_conflict"})
-"""Log lines of steps that were tried again at once."""
+RETRIED = frozenset({"lock_conflict", "claim_conflict", "record_conflict", "locked_rows"})
+"""Log lines of steps that are tried again at once or, for locked rows, within a second."""
 NOT_GRANTED = ("canceling statement due to lock timeout", "deadlock detected")
 """Texts of SQLSTATE 55P03 and 40P01 in PostgreSQL's log."""
 
