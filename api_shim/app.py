@@ -144,7 +144,7 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
     callbacks = CallbackBatches(threads.callbacks, use_cases.hear.store)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, use_cases.now, lambda: waiter.is_away)
-    await run_in_thread(threads.requests, check_start, use_cases.database, redis_url)
+    await run_in_thread(threads.requests, check_start, use_cases.database, redis_url, use_cases.marks)
     hints.start()
     alarms.start()
     try:

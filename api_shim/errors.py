@@ -87,7 +87,7 @@ class CommitUnknown(Exception):
 
 
 class SchemaNotReady(Exception):
-    """The database does not have the schema of this version."""
+    """The database does not have the schema of this version, or belongs to another installation."""
 
 
 EXPECTED = (
@@ -136,7 +136,7 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
             message = f"{cause}. Nothing was changed. Send the request again."
             return _answer(request, _NOT_READY, "DATABASE_AWAY", message, headers={"Retry-After": "1"})
         case SchemaNotReady():
-            message = "The database does not have the schema of this version: run `duecall db upgrade`."
+            message = str(error) or "The database does not have the schema of this version: run `duecall db upgrade`."
             return _answer(request, _NOT_READY, "SCHEMA_NOT_READY", message, headers={"Retry-After": "1"})
         case NotACallback():
             message = "The carrier did not sign this callback for this URL."

@@ -10,16 +10,18 @@ from scheduler import redis_health
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.start_failures import failure_line
+from scheduler.use_cases.operations.installation_marks import InstallationMarks
 
 
-def check_start(database: Database, redis_url: str) -> None:
+def check_start(database: Database, redis_url: str, marks: InstallationMarks) -> None:
     """Raise an error if this process could not answer requests. Servers that are away may come back, and raise none.
 
-    Raises RedisRefuses, WrongRole, SchemaNotReady.
+    Raises RedisRefuses, WrongRole, SchemaNotReady, and WrongDatabase for the database of another installation.
     """
     redis_health.check_login(redis_url)
     with suppress(DatabaseAway):
         database.check_start()
+        marks.check()
 
 
 class PlainStart:

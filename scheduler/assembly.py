@@ -36,6 +36,7 @@ from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.erase_people import ErasePeople
 from scheduler.use_cases.operations.find import Find
+from scheduler.use_cases.operations.installation_marks import PEPPER, InstallationMarks
 from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.operator_commands import OperatorCommands
@@ -101,6 +102,7 @@ class ApiUseCases:
     webhook_deliveries: WebhookDeliveries
     health: Database
     """Only for health checks."""
+    marks: InstallationMarks
     command_lookup: CommandLookup
     databases: tuple[Database, ...]
     """All connection pools: callbacks, key checks, health checks and lookups have their own."""
@@ -146,6 +148,7 @@ class ConsoleUseCases:
     hasher: Hasher
     certificates: Certificates
     audit: Acts
+    marks: InstallationMarks
 
     def unknown_outcomes(self, actor: str = SYSTEM) -> UnknownOutcomes:
         return UnknownOutcomes(self.database, self.now, actor)
@@ -218,6 +221,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         ),
         webhook_deliveries=WebhookDeliveries(database, writes, hints),
         health=for_health,
+        marks=marks_of(settings, database),
         command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
         databases=(database, for_keys, for_callbacks, for_health, for_lookups),
     )
@@ -243,6 +247,7 @@ def console_use_cases(settings: Settings, hints: Hints) -> ConsoleUseCases:
         hasher=context.hasher,
         certificates=Certificates(database),
         audit=Acts(database),
+        marks=marks_of(settings, database),
         attempt_lists=AttemptLists(database, now),
     )
 
@@ -366,12 +371,24 @@ def check_worker_start(settings: Settings) -> None:
     """Raise an error if a worker or the clock could not work, and would then silently do nothing.
 
     Raises MissingSetting; RedisRefuses; DatabaseAway; WrongRole for a role from which row-level security hides every
-    row; SchemaNotReady.
+    row; SchemaNotReady; WrongDatabase for the database of another installation.
     """
     must_name_a_carrier(settings)
     redis_health.check_login(settings.redis)
     with closing(Database(settings.database("worker"), pool_size=1, bound=False)) as database:
         database.check_start()
+        marks_of(settings, database).record()
+
+
+def marks_of(settings: Settings, database: Database, actor: str = SYSTEM) -> InstallationMarks:
+    """Build the comparison of these settings with those that belong to the database."""
+    hasher = Hasher(settings.key_pepper.get_secret_value())
+    own = {PEPPER: hasher.mark(PEPPER)}
+    if settings.twilio_account_sid:
+        own["TWILIO_ACCOUNT_SID"] = hasher.mark("TWILIO_ACCOUNT_SID", settings.twilio_account_sid)
+    if settings.is_production:  # in development each run may have another port
+        own["PUBLIC_URL"] = hasher.mark("PUBLIC_URL", settings.public_url)
+    return InstallationMarks(database, own, clock(settings.duecall_clock_offset_s), actor)
 
 
 def carrier(settings: Settings) -> TwilioAccount:

@@ -42,6 +42,10 @@ class Hasher:
         """Return the 32-byte hash of an operator at an identity provider."""
         return self._hash(b"subject", f"{issuer} {subject}")
 
+    def mark(self, setting: str, value: str = "") -> bytes:
+        """Return 32 bytes by which another value of the setting, or another pepper, is noticed."""
+        return self._hash(b"mark " + setting.encode(), value)
+
     def _hash(self, kind: bytes, text: str) -> bytes:
         return hmac.new(self._pepper, kind + b"\0" + text.encode(), hashlib.sha256).digest()
 

@@ -109,7 +109,7 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
         instance=settings.duecall_instance or None,
     )
     try:
-        await context.run(check_start, use_cases.database, settings.redis)
+        await context.run(check_start, use_cases.database, settings.redis, use_cases.marks)
         hints.start()
         try:
             with on_stop_signal(context.live.stop):

@@ -23,6 +23,7 @@ from scheduler.assembly import ApiUseCases
 from scheduler.deadline import deadline_in
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
+from scheduler.persistence.errors import WrongDatabase
 from scheduler.use_cases.explain import HOLDING, Carrier, Held, Waiting
 from scheduler.use_cases.operations.backlog import Commands
 from scheduler.use_cases.operations.counts import Counted
@@ -68,7 +69,8 @@ async def is_alive(request: Request) -> JSONResponse:
     "/readyz",
     operation_id="isReady",
     summary="Check that the process can serve requests",
-    description="Ready means that requests reach the database within 3 s, and that it has the schema of this version.",
+    description="Ready means that requests reach the database within 3 s, that it has the schema of this version, and"
+    " that it belongs to this installation.",
     responses={200: {"model": HealthAnswer}, **error_answers(400, 503)},
 )
 async def is_ready(request: Request) -> JSONResponse:
@@ -76,8 +78,12 @@ async def is_ready(request: Request) -> JSONResponse:
     # By the threads and connections of requests with a key: others may work while these hang.
     with deadline_in(_READY_S):
         revision = await context.ask(context.use_cases.database.schema_revision)
-    if revision is None or revision != context.schema_head:
-        raise SchemaNotReady
+        if revision is None or revision != context.schema_head:
+            raise SchemaNotReady
+        try:
+            await context.ask(context.use_cases.marks.check)
+        except WrongDatabase as wrong:
+            raise SchemaNotReady(str(wrong)) from wrong
     return responses.answered(request, HealthView(degraded=await _degraded(context), instance=context.instance))
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from scheduler.cli.app import db, examples
-from scheduler.cli.on_demand import chosen_settings
+from scheduler.cli.on_demand import chosen_settings, operator_session
+from scheduler.cli.options import Reason
 from scheduler.cli.output import print_progress, refuse
 
 
@@ -45,6 +46,17 @@ def db_logins() -> None:
     schema.set_logins(chosen.database("owner"), logins)
     who = "the API and the workers" if operator is None else "the API, the workers and the console"
     print_progress(f"{who} can log in")
+
+
+@db.command("accept", epilog=examples("duecall db accept --reason 'the account of the new contract'"))
+def db_accept(reason: Reason = None) -> None:
+    """Accept this shell's KEY_PEPPER, TWILIO_ACCOUNT_SID and, in production, PUBLIC_URL for the database.
+
+    Processes with other values refuse to start. Another KEY_PEPPER is accepted only while no line is in use.
+    """
+    with operator_session(accepts=True) as session:
+        changed = session.marks.accept(reason)
+    session.report(f"accepted {' and '.join(changed)}" if changed else "these settings were accepted before")
 
 
 @db.command("check", epilog=examples("duecall db check"))

@@ -19,12 +19,12 @@ def chosen_settings() -> "Settings":
     return installation.chosen_settings()
 
 
-def operator_session(*, computes: bool = False) -> AbstractContextManager["OperatorSession"]:
-    """Open the installation's database. `computes`: the result depends on the workers' times, e.g. RING_TIMEOUT_S."""
+def operator_session(*, computes: bool = False, accepts: bool = False) -> AbstractContextManager["OperatorSession"]:
+    """Open the installation's database. See `session.operator_session`."""
     from scheduler.cli import session
 
     _cancel_on_interrupt()
-    return session.operator_session(computes=computes)
+    return session.operator_session(computes=computes, accepts=accepts)
 
 
 def _cancel_on_interrupt() -> None:

@@ -25,6 +25,7 @@ from scheduler.use_cases.operations.certificates import Certificates
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.database_sessions import DatabaseSessions
 from scheduler.use_cases.operations.encrypt_webhooks import EncryptWebhooks
+from scheduler.use_cases.operations.installation_marks import InstallationMarks
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
@@ -53,6 +54,7 @@ class OperatorSession:
     console_sessions: ConsoleSessions
     encrypt_webhooks: EncryptWebhooks
     webhooks: WebhookOperations
+    marks: InstallationMarks
     console_url: str
     now: Now
     system: str
@@ -64,8 +66,11 @@ class OperatorSession:
 
 
 @contextmanager
-def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
-    """Open the installation's database. `computes`: the result depends on the workers' times, e.g. RING_TIMEOUT_S."""
+def operator_session(*, computes: bool = False, accepts: bool = False) -> Iterator[OperatorSession]:
+    """Open the installation's database. `computes`: the result depends on the workers' times, e.g. RING_TIMEOUT_S.
+
+    `accepts`: the settings may be those of another installation, because the command accepts them.
+    """
     chosen, system = installation()
     if computes and HOME.get() is None and chosen_settings().database_url is not None:
         chosen = _with_announced_times(chosen)
@@ -76,6 +81,9 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
         if database.schema_revision() is None:
             fail("The database has no schema yet. Create it with: duecall db upgrade")
         database.check_access()
+        marks = assembly.marks_of(chosen, database, who)
+        if not accepts:
+            marks.check()
         yield OperatorSession(
             database=database,
             actor=who,
@@ -93,6 +101,7 @@ def operator_session(*, computes: bool = False) -> Iterator[OperatorSession]:
             console_sessions=ConsoleSessions(database, context.hasher, now),
             encrypt_webhooks=EncryptWebhooks(database, assembly.webhook_encryption(chosen)),
             webhooks=WebhookOperations(database, now, who),
+            marks=marks,
             console_url=chosen.console_url,
             now=now,
             system=system,

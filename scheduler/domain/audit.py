@@ -31,6 +31,7 @@ class Verb(StrEnum):
     RETRY_CARRIER = "carrier.retry"
     ACKNOWLEDGE_ALARM = "alarm.acknowledge"
     RECONCILE = "reconcile"
+    ACCEPT_SETTINGS = "settings.accept"
     CREATE_WEBHOOK = "webhook.create"
     CHANGE_WEBHOOK = "webhook.change"
     ROTATE_WEBHOOK = "webhook.rotate_secret"

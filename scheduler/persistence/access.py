@@ -1,4 +1,4 @@
-"""What the migrations grant: roles, policies, grants and functions, compared with a list in this folder.
+"""Roles, policies, grants and functions of the migrations, compared with a list in this folder.
 
 `duecall db check` compares the list with the migrations, so that it cannot be out of date.
 """

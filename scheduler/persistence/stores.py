@@ -39,6 +39,7 @@ from scheduler.persistence.interviews import Interviews
 from scheduler.persistence.jobs import Jobs
 from scheduler.persistence.keys import Keys
 from scheduler.persistence.lines import Lines
+from scheduler.persistence.marks import Marks
 from scheduler.persistence.open_transactions import OpenTransactions
 from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.phone_numbers import PhoneNumbers
@@ -142,6 +143,7 @@ class Stores:
         self.jobs = Jobs(statements)
         self.keys = Keys(statements)
         self.lines = Lines(statements)
+        self.marks = Marks(statements)
         self.memberships = Memberships(statements)
         self.phone_numbers = PhoneNumbers(statements)
         self.open_transactions = OpenTransactions(statements)

@@ -877,6 +877,15 @@ audit = Table(
     Index(None, "company_id", "id"),
 )
 
+installation_marks = Table(
+    "installation_marks",
+    metadata,
+    # Keyed hashes of the settings that belong to this database. The first process that starts writes them.
+    Column("setting", Text, primary_key=True),
+    Column("mark", LargeBinary, nullable=False),
+    Column("since", _INSTANT, nullable=False),
+)
+
 console_sessions = Table(
     "console_sessions",
     metadata,

@@ -214,3 +214,11 @@ def announce(client: Redis, *, queues: Sequence[str], tzdata: str = TZDATA_VERSI
 
 def announced(client: Redis) -> list[str]:
     return [cast("bytes", each).decode() for each in client.zrange(PROCESSES, 0, -1)]
+
+
+def test_database_of_another_installation_is_not_ready(intake: Intake) -> None:
+    assert intake.client.get("/readyz").status_code == 200
+    intake.change("INSERT INTO installation_marks (setting, mark, since) VALUES ('KEY_PEPPER', '\\x00', now())")
+    answer = intake.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"].startswith("KEY_PEPPER differ from those of the installation")

@@ -68,7 +68,7 @@ OF_ATS = {"webhook_endpoints", "webhook_deliveries"}
 """Tables of `TENANTS` whose rows belong to a principal: here to the ATS, and its company does not see them."""
 FOR_ANY_PRINCIPAL = {"lines"}
 """A line belongs to no tenant: it has only the hash of a number and its state."""
-FOR_ALL = {"alembic_version", "carrier_accounts"}
+FOR_ALL = {"alembic_version", "carrier_accounts", "installation_marks"}
 HIDDEN = {
     "stray_calls",
     "arrows",

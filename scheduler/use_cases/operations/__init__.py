@@ -17,6 +17,7 @@ For operators, by `duecall` and in the console:
     webhooks             lists the webhooks of partners, disables, enables and replays them
     encrypt_webhooks     encrypts the secrets of webhooks again, after a new WEBHOOK_KEY
     installation         initial data
+    installation_marks   settings that belong to the database, compared at each start
 
 Reads of the console. Each has a constant number of statements and reads no personal data:
 
