@@ -344,6 +344,7 @@ _CLAIM = text("""
         lease_until = given.lease_until,
         called_number = given.called_number,
         released_until = NULL,
+        held_until = NULL,
         listed_at = NULL,
         search_at = NULL,
         updated_at = :now

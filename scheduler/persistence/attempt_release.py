@@ -4,16 +4,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text, update
+from sqlalchemy import or_, text, update
 
 from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN, UNREADABLE_FOR
-from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.attempt_holds import COMMAND_WAITS, LINE, LINE_IS_BUSY, OF_BACKOFF, WINDOWS, first_of_company
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store, is_set
 from scheduler.persistence.tables import attempts
+
+MOST_RELEASED = 500
+"""The most attempts that a round releases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +81,15 @@ class AttemptRelease(Store):
         return {row.id: row.due_at for row in in_turns(rows)}
 
     def release_again(self, interview_id: UUID) -> bool:
-        """End the release of the interview's pending attempt, whose hint may be lost. True if there was one."""
+        """End the release and the hold of the interview's pending attempt, if any. True: its hint may be lost."""
         rows = self._connection.execute(
             update(attempts)
             .where(
                 attempts.c.interview_id == interview_id,
                 attempts.c.state == AttemptState.PENDING.value,
-                is_set(attempts.c.released_until),
+                or_(is_set(attempts.c.released_until), is_set(attempts.c.held_until)),
             )
-            .values(released_until=None)
+            .values(released_until=None, held_until=None)
             .returning(attempts.c.id)
         )
         return rows.first() is not None
@@ -133,27 +136,12 @@ _RELEASE = text(f"""
             -- Manual and other attempts separately, so that only the rows that are taken are read.
             CROSS JOIN LATERAL (
                 SELECT a.id, a.manual, a.due_at, a.released_until
-                FROM attempts a
-                JOIN lines l ON l.number_hash = a.number_hash
-                WHERE a.company_id = c.id
-                  AND a.state = 'PENDING'
-                  AND a.manual = kind.by_hand
-                  AND a.due_at <= :due_by
-                  AND a.expires_at > :now
-                  AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
-                  -- No worker of this release can read it. A later instant was written by a wrong clock.
-                  AND (a.unreadable_until IS NULL OR a.unreadable_until NOT BETWEEN :now AND :latest_unreadable)
-                  AND l.attempt_id IS NULL
-                  AND (l.free_at <= :now OR l.interview_id = a.interview_id)
-                  AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
+                FROM ({first_of_company(MOST_RELEASED + WINDOWS[0])}) a
+                {LINE}
+                WHERE NOT {LINE_IS_BUSY}
+                  AND NOT {COMMAND_WAITS}
                   -- Attempts that wait for the carrier block no others; a trial is released separately.
-                  AND NOT EXISTS (
-                      SELECT FROM carrier_backoffs b
-                      WHERE b.account_id = coalesce(
-                              CAST(:account_id AS smallint), (SELECT max(id) FROM carrier_accounts)
-                          )
-                        AND b.down_until IS NOT NULL AND ({MATCHES})
-                  )
+                  AND NOT EXISTS (SELECT {OF_BACKOFF})
                 ORDER BY a.due_at
                 LIMIT room.calls
             ) earliest

@@ -470,6 +470,10 @@ def _column_of(attempt: Attempt, name: str) -> object:
             return value
 
 
+_MAY_END_A_HOLD = frozenset({"due_at", "number_hash"})
+"""What has changed since the attempt was held may be the reason of the hold."""
+
+
 def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) -> None:
     """Write the changed columns of attempts, before and after.
 
@@ -480,7 +484,10 @@ def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) 
     for before, after in saved:
         values = vars(before)
         names = [name for name, value in vars(after).items() if value is not values[name] and value != values[name]]
-        rows.append({name: _column_of(after, name) for name in ("id", *names)})
+        row = {name: _column_of(after, name) for name in ("id", *names)}
+        if not _MAY_END_A_HOLD.isdisjoint(names):
+            row["held_until"] = None  # guard: hold_of_a_moved_attempt
+        rows.append(row)
     update_all(connection, attempts, "id", rows)
 
 

@@ -14,6 +14,7 @@ from scheduler.persistence.agents import Agents
 from scheduler.persistence.alarms import Alarms
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
+from scheduler.persistence.attempt_holds import AttemptHolds
 from scheduler.persistence.attempt_lists import AttemptLists
 from scheduler.persistence.attempt_polls import AttemptPolls
 from scheduler.persistence.attempt_release import AttemptRelease
@@ -117,6 +118,7 @@ class Stores:
         self.clock = clock
         self.agents = Agents(statements)
         self.alarms = Alarms(statements)
+        self.attempt_holds = AttemptHolds(statements)
         self.attempt_release = AttemptRelease(statements)
         self.attempt_claims = AttemptClaims(statements)
         self.attempt_polls = AttemptPolls(statements)

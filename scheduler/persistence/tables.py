@@ -381,6 +381,8 @@ attempts = Table(
     Column("released_until", _INSTANT),
     # Not released before: a worker found the row unreadable. It does not concern workers that can read it.
     Column("unreadable_until", _INSTANT),
+    # It cannot be released: see `attempt_holds`.
+    Column("held_until", _INSTANT),
     Column("schedule", JSONB, nullable=False),
     Column("warnings", ARRAY(Text), nullable=False),
     Column("number_hash", LargeBinary),
@@ -453,6 +455,27 @@ attempts = Table(
         postgresql_where=text("state = 'IN_PROGRESS'"),
     ),
     Index("uq_attempts_call_sid", "call_sid", unique=True, postgresql_where=text("call_sid IS NOT NULL")),
+    Index(
+        "ix_attempts_releasable",
+        "company_id",
+        "manual",
+        # An expression that no other index has: see `attempt_holds.first_of_company`.
+        text("greatest(due_at, held_until)"),
+        postgresql_where=text("state = 'PENDING' AND held_until IS NULL"),
+    ),
+    Index(
+        "ix_attempts_held_by_number",
+        "number_hash",
+        "company_id",
+        "due_at",
+        postgresql_where=text("state = 'PENDING' AND held_until IS NOT NULL"),
+    ),
+    Index(
+        "ix_attempts_held",
+        "company_id",
+        "held_until",
+        postgresql_where=text("state = 'PENDING' AND held_until IS NOT NULL"),
+    ),
     Index("ix_attempts_due", "due_at", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_due_by_company", "company_id", "due_at", postgresql_where=text("state = 'PENDING'")),
     Index(
@@ -668,7 +691,10 @@ lines = Table(
     Column("free_at", _INSTANT, nullable=False),
     # The number's country. NULL until a worker has determined it.
     Column("country", Text),
+    # Held attempts wait for this line.
+    Column("is_awaited", Boolean, nullable=False, server_default=text("false")),
     Index(None, "free_at"),
+    Index("ix_lines_awaited", "free_at", postgresql_where=text("is_awaited AND attempt_id IS NULL")),
     # Partial, so that PostgreSQL does not treat the column as a key: a claim then does not wait for transactions that
     # have locked the line only against deletion.
     Index("uq_lines_attempt_id", "attempt_id", unique=True, postgresql_where=text("attempt_id IS NOT NULL")),

@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle import bounds
 from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
 from scheduler.lifecycle.capacity import kept_places
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.logs import log
+from scheduler.persistence.attempt_holds import WINDOWS
+from scheduler.persistence.attempt_release import MOST_RELEASED
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
@@ -27,7 +30,6 @@ from scheduler.use_cases.shared.hints import Hints
 T = TypeVar("T")
 _log = log(__name__)
 _IDS_PER_HINT = 50
-_MAX_RELEASED = 500
 _UNANSWERED_FOR = timedelta(seconds=2)
 """Delay until the clock sends a hint for a command or callback. The API has sent one when it was stored."""
 _RECOMPUTED_FOR = timedelta(seconds=5)
@@ -63,6 +65,8 @@ class Release:
         self._hints = hints
         self._account_id = account_id
         self._alarmed_at: datetime | None = None
+        self._holds_many = False
+        """True while whole windows of attempts are held, so that a large backlog leaves the range soon."""
         self.now = context.now
 
     def round(self, *, resends: bool, ahead: timedelta = timedelta()) -> Round:
@@ -108,6 +112,7 @@ class Release:
             return {}, False
         places = max(0, free - kept_places(account.max_calls))
         until = now + RELEASE_SPAN
+        is_cut = self._hold(stores, now, now + ahead)
         if on_trial:
             tried = stores.attempt_release.release(now, until, 1, account.id, places=places, on_trial=True)
             # Every due call may wait for a scope that is half-open too.
@@ -118,23 +123,34 @@ class Release:
         room -= len(tried)
         # One second of calls is kept for companies without a released attempt. Otherwise, a company whose first call
         # becomes due during another's backlog waits for a tick.
-        first = min(room, int(account.calls_per_second * SEND_SPAN.total_seconds()), _MAX_RELEASED)
-        limit = min(room - first, _MAX_RELEASED)
+        first = min(room, int(account.calls_per_second * SEND_SPAN.total_seconds()), MOST_RELEASED)
+        limit = min(room - first, MOST_RELEASED)
         # At most the calls of `ahead`. Otherwise early attempts would fill the room that a call due at once needs.
         early = max(0, int(account.calls_per_second * ahead.total_seconds()) - released.early)
         found = stores.attempt_release.release(
             now, until, limit, account.id, first=first, places=places, early=early, due_by=now + ahead
         )
-        return tried | found, bool(found) and len(found) >= limit
+        return tried | found, is_cut or (bool(found) and len(found) >= limit)
+
+    def _hold(self, stores: Stores, now: datetime, due_by: datetime) -> bool:
+        """Hold due attempts that cannot be released, and end the holds of those that may be. True: there may be more.
+
+        Before the release, so that it reads what has become free, and only little of what has not.
+        """
+        stores.attempt_holds.end(now)
+        latest = bounds.latest_release(now)
+        held = stores.attempt_holds.hold(now, due_by, latest, self._account_id, many=self._holds_many)
+        self._holds_many = held >= WINDOWS[self._holds_many]
+        return self._holds_many
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
         before = now - _UNANSWERED_FOR
         takes: dict[str, Callable[[], Any]] = {
-            "commands": lambda: stores.inbox.due_hints(before, now, _MAX_RELEASED),
-            "events": lambda: stores.carrier_events.due_hints(before, now, _MAX_RELEASED),
+            "commands": lambda: stores.inbox.due_hints(before, now, MOST_RELEASED),
+            "events": lambda: stores.carrier_events.due_hints(before, now, MOST_RELEASED),
             "recompute": lambda: stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now),
-            "erasures": lambda: stores.erasures.due_hints(before, now, _MAX_RELEASED),
+            "erasures": lambda: stores.erasures.due_hints(before, now, MOST_RELEASED),
         }
         found = _if_free(stores, lambda: {name: take() for name, take in takes.items()})
         if found is None:

@@ -93,6 +93,8 @@ MAY_READ = {
     "WHERE state = 'PENDING' AND updated_at >": 4 * ROWS_OF_A_RANGE,
     # No index holds the kind of a due attempt. Each kind's turns read the others too, and released ones.
     "WITH calling AS ( SELECT company_id": 5 * DUE,
+    # Looks at fifty attempts of each company and kind, whether or not they are blocked, and skips released ones.
+    "SELECT blocked.* FROM companies": 2 * DUE,
     # Skips the attempts that were released early.
     "SELECT min(due_at) FROM attempts": 10,
     # While few commands wait, the index of all of them is as short as the one by interview.

@@ -21,8 +21,8 @@ from tests.support.servers import wired
 from tests.verification.nights.worker_hand import a_clock
 from workers.clock import Clock
 
-WITHOUT_RESENDING = 7
-"""BEGIN, account, back-offs, count of released attempts, release, next due time, COMMIT."""
+WITHOUT_RESENDING = 9
+"""BEGIN, account, back-offs, count of released attempts, ends of holds, blocked, release, next due time, COMMIT."""
 WITH_RESENDING = WITHOUT_RESENDING + 6
 """Also commands, callbacks, changed settings, erasures."""
 

@@ -1,0 +1,214 @@
+"""Holds: due attempts that cannot be released leave the range that the clock reads, until they may be.
+
+A hold never decides: the claim tests every rule. It only keeps a row out of `ix_attempts_releasable`. It ends when the
+line is free, when a command is applied or the attempt is moved, and in any case at `held_until`.
+"""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+
+from scheduler.lifecycle.policy import RELEASE_SPAN, UNREADABLE_FOR
+from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.store import Store
+
+WINDOWS = (50, 2000)
+"""Of each company and kind, so many attempts are looked at in a round: the second number while many have to be held."""
+LONGEST_HOLD = timedelta(hours=1)
+"""Of an attempt whose line is busy. The end of the line's rest ends it, and this end is only a safeguard."""
+_SHORT_HOLD = timedelta(seconds=5)
+"""Of an attempt that waits for a command or a trial call. Both usually end their holds earlier."""
+_MOST_HELD = 4000
+_MOST_LINES = 500
+_WOKEN_OF_LINE = 3
+"""Of each company and line: one is called, and the others are held again. One of them may be cancelled meanwhile."""
+_WOKEN_OF_COMPANY = 20
+"""Besides those that it can start during one release."""
+
+LINE_IS_BUSY = """(
+    l.attempt_id IS NOT NULL OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id)
+)"""
+COMMAND_WAITS = "EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)"
+OF_BACKOFF = f"""
+    FROM carrier_backoffs b
+    WHERE b.account_id = coalesce(CAST(:account_id AS smallint), (SELECT max(id) FROM carrier_accounts))
+      AND b.down_until IS NOT NULL AND ({MATCHES})
+"""  # noqa: S608 - the inserted text is a constant
+
+
+def first_of_company(most: int) -> str:
+    """Return the query for the first attempts of company `c` and `kind` that are not held.
+
+    Range and order are those of `ix_attempts_releasable` alone, and the limit is a constant. Otherwise the planner
+    reads the held ones by another index, because statistics do not show what was held since.
+    """
+    return f"""
+        SELECT a.id, a.manual, a.due_at, a.released_until, a.number_hash, a.interview_id, a.company_id
+        FROM attempts a
+        WHERE a.company_id = c.id
+          AND a.state = 'PENDING'
+          AND a.held_until IS NULL
+          AND a.manual = kind.by_hand
+          AND greatest(a.due_at, a.held_until) <= :due_by
+          AND a.expires_at > :now
+          AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
+          -- No worker of this release can read it. A later instant was written by a wrong clock.
+          AND (a.unreadable_until IS NULL OR a.unreadable_until NOT BETWEEN :now AND :latest_unreadable)
+        ORDER BY greatest(a.due_at, a.held_until)
+        LIMIT {most}
+    """  # noqa: S608 - the inserted number is a constant
+
+
+LINE = """
+    CROSS JOIN LATERAL (
+        SELECT l.attempt_id, l.interview_id, l.free_at, l.country FROM lines l
+        WHERE l.number_hash = a.number_hash LIMIT 1
+    ) l
+"""
+"""The line of attempt `a`, by its key: the planner must not read all lines for a few attempts."""
+
+
+class AttemptHolds(Store):
+    def end(self, now: datetime) -> None:
+        """End holds whose line is free, a few of each company and line, and those whose time is over.
+
+        A line whose attempts are not all awake stays awaited. The next round wakes more, unless the line is busy.
+        """
+        free: list[bytes] = []
+        free += self._connection.execute(_WAKE, {"now": now}).scalars()  # guard: hold_ends_with_the_line
+        if free:
+            self._connection.execute(_AWAIT_NO_LONGER, {"hashes": free})
+
+    def hold(self, now: datetime, due_by: datetime, latest: datetime, account_id: int, *, many: bool) -> int:
+        """Hold those of the first attempts of each company and kind that are blocked. Return their number.
+
+        `many`: look at the larger number of attempts.
+
+        An attempt waits for a line only while the line is locked here, so that its end cannot be missed.
+        """
+        values = {
+            "now": now,
+            "due_by": due_by,
+            "latest": latest,
+            "latest_unreadable": now + 2 * UNREADABLE_FOR,
+            "account_id": account_id,
+        }
+        blocked = self._connection.execute(_BLOCKED[many], values).all()
+        if not blocked:
+            return 0
+        lines = {bytes(row.number_hash) for row in blocked if row.by_line}
+        awaited: set[bytes] = set()
+        if lines:
+            rows = self._connection.execute(_AWAIT_LINES, {"hashes": sorted(lines), "now": now}).scalars()
+            awaited = {bytes(each) for each in rows}
+        until = [
+            (row.id, now + (LONGEST_HOLD if row.by_line else _SHORT_HOLD))
+            for row in blocked
+            if not row.by_line or bytes(row.number_hash) in awaited  # guard: hold_awaits_its_line
+        ]
+        values = {"ids": [each for each, _ in until], "until": [at for _, at in until]}
+        self._connection.execute(_HOLD, values)
+        return len(until)
+
+
+_BLOCKED = [
+    text(f"""
+        SELECT blocked.*
+        FROM companies c
+        CROSS JOIN LATERAL (
+            SELECT a.id, a.number_hash, {LINE_IS_BUSY} AS by_line
+            FROM (VALUES (true), (false)) AS kind (by_hand)
+            CROSS JOIN LATERAL ({first_of_company(most)}) a
+            {LINE}
+            WHERE {LINE_IS_BUSY} OR {COMMAND_WAITS} OR EXISTS (SELECT {OF_BACKOFF})
+        ) blocked
+        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+        LIMIT {_MOST_HELD}
+    """)  # noqa: S608 - the inserted texts are constants
+    for most in WINDOWS
+]
+
+_AWAIT_LINES = text("""
+    WITH busy AS MATERIALIZED (
+        SELECT l.number_hash FROM lines l
+        WHERE l.number_hash = ANY (CAST(:hashes AS bytea[])) AND (l.attempt_id IS NOT NULL OR l.free_at > :now)
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), awaited AS (
+        UPDATE lines SET is_awaited = true FROM busy WHERE lines.number_hash = busy.number_hash AND NOT lines.is_awaited
+    )
+    SELECT number_hash FROM busy
+""")
+
+_HOLD = text("""
+    UPDATE attempts SET held_until = given.until
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:until AS timestamptz[])) AS given (id, until)
+    WHERE attempts.id = given.id
+      AND attempts.id = ANY (ARRAY (
+          SELECT a.id FROM attempts a
+          WHERE a.id = ANY (CAST(:ids AS uuid[])) AND a.state = 'PENDING' AND a.held_until IS NULL
+          FOR NO KEY UPDATE SKIP LOCKED
+      ))
+""")
+
+_WAKE = text(f"""
+    WITH RECURSIVE free AS MATERIALIZED (
+        SELECT l.number_hash FROM lines l
+        WHERE l.is_awaited AND l.attempt_id IS NULL AND l.free_at <= :now
+        ORDER BY l.free_at
+        LIMIT {_MOST_LINES}
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), waiting (number_hash, company_id) AS (
+        -- One company after the other, so that one with thousands of attempts to a number delays no other.
+        SELECT free.number_hash, (
+            SELECT a.company_id FROM attempts a
+            WHERE a.number_hash = free.number_hash AND a.state = 'PENDING' AND a.held_until IS NOT NULL
+            ORDER BY a.company_id LIMIT 1
+        ) FROM free
+        UNION ALL
+        SELECT w.number_hash, (
+            SELECT a.company_id FROM attempts a
+            WHERE a.number_hash = w.number_hash AND a.state = 'PENDING' AND a.held_until IS NOT NULL
+              AND a.company_id > w.company_id
+            ORDER BY a.company_id LIMIT 1
+        ) FROM waiting w
+        WHERE w.company_id IS NOT NULL
+    ), woken AS (
+        UPDATE attempts SET held_until = NULL
+        WHERE id = ANY (ARRAY (
+            SELECT a.id
+            FROM (
+                SELECT first.id
+                FROM waiting w
+                CROSS JOIN LATERAL (
+                    SELECT a.id FROM attempts a
+                    WHERE a.number_hash = w.number_hash AND a.company_id = w.company_id
+                      AND a.state = 'PENDING' AND a.held_until IS NOT NULL
+                    ORDER BY a.due_at
+                    LIMIT {_WOKEN_OF_LINE}
+                ) first
+                UNION
+                SELECT over.id
+                FROM companies c
+                CROSS JOIN LATERAL (
+                    SELECT a.id FROM attempts a
+                    WHERE a.company_id = c.id AND a.state = 'PENDING' AND a.held_until <= :now
+                    ORDER BY a.held_until
+                    LIMIT {_WOKEN_OF_COMPANY} + ceil(c.calls_per_second * {RELEASE_SPAN.total_seconds()})
+                ) over
+                WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+            ) chosen
+            JOIN attempts a ON a.id = chosen.id
+            FOR NO KEY UPDATE OF a SKIP LOCKED
+        ))
+    )
+    SELECT number_hash FROM free
+""")  # noqa: S608 - the inserted numbers are constants
+
+_AWAIT_NO_LONGER = text("""
+    UPDATE lines SET is_awaited = false
+    WHERE number_hash = ANY (CAST(:hashes AS bytea[]))
+      AND NOT EXISTS (
+          SELECT FROM attempts a
+          WHERE a.number_hash = lines.number_hash AND a.state = 'PENDING' AND a.held_until IS NOT NULL
+      )
+""")

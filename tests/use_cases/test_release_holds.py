@@ -1,0 +1,190 @@
+"""Due attempts that cannot be released leave the range that the clock reads, and come back as soon as they may."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from scheduler.domain.attempt import Cancelled, MovedBySettings, Reason
+from scheduler.hashing import Hasher
+from scheduler.local.postgres import EmbeddedPostgres
+from scheduler.persistence import schema
+from scheduler.persistence.tables import inbox
+from scheduler.use_cases.release import Release
+from scheduler.use_cases.shared import hints as tasks
+from tests.architecture.guards import guards
+from tests.conftest import NOON, TestClock, seed
+from tests.persistence.test_hot_statements import Watch
+from tests.support.builders import (
+    RecordingHints,
+    Tenant,
+    a_claimed_attempt,
+    a_number,
+    a_pending_attempt,
+    a_tenant,
+    a_waiting_command,
+)
+from tests.support.separate_database import separate_database
+from tests.use_cases.test_release import Released, another_company, released  # noqa: F401 - a fixture
+from tests.verification.nights.bulk_attempts import bulk_attempts
+
+# ruff: noqa: F811 - a fixture is asked for by its name
+
+BLOCKED = 20_000
+MOST_READ = 500
+"""Rows that one statement may read, however many calls are blocked."""
+A_SECOND = timedelta(seconds=1)
+A_CALLER = "UPDATE lines SET country = 'SK'"
+A_BACKOFF = """
+    INSERT INTO carrier_backoffs (account_id, country, company_id, caller, failures, down_until, cause, trials,
+        is_asked, others_work, created_at, updated_at)
+    SELECT max(id), 'SK', NULL, NULL, 5, CAST(:at AS timestamptz) + interval '5 minutes', 'A_TEST', 0,
+        false, false, :at, :at
+    FROM carrier_accounts
+"""
+
+
+@pytest.fixture
+def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Tenant]:
+    """A company with many due calls, in a database of its own."""
+    with separate_database(postgres, logins) as made:
+        tenant = a_tenant(made.owner, seed(made.owner, NOON), Hasher("a pepper"), TestClock(NOON))
+        bulk_attempts(made.url, tenant, BLOCKED, due_at=NOON - timedelta(minutes=1))
+        with psycopg.connect(made.url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+        yield tenant
+
+
+def block(tenant: Tenant, by: str) -> None:
+    if by == "rest":
+        tenant.change("UPDATE lines SET free_at = :at", at=tenant.now() + timedelta(minutes=5))
+    elif by == "back-off":
+        tenant.change(A_CALLER)
+        tenant.change(A_BACKOFF, at=tenant.now())
+    else:
+        a_waiting_command(tenant, None)
+        names = ", ".join(each.name for each in inbox.c if each.name not in {"id", "interview_id", "seq"})
+        tenant.change(
+            f"INSERT INTO inbox (id, interview_id, {names}) SELECT gen_random_uuid(), a.interview_id, {names}"
+            " FROM (SELECT * FROM inbox LIMIT 1) x CROSS JOIN (SELECT interview_id FROM attempts) a"
+        )
+
+
+def read_by_a_round(tenant: Tenant, release: Release) -> dict[str, int]:
+    """Return the statements of a round that read many rows, with the rows."""
+    watch = Watch()
+    with watch.watching(tenant.database):
+        release.round(resends=False)
+    read = {str(each): sum(each.read.values()) for each in watch.explained}
+    return {statement: rows for statement, rows in read.items() if rows > MOST_READ}
+
+
+@pytest.mark.parametrize("by", ["rest", "back-off", "command"])
+def test_blocked_attempts_are_not_read_each_second(big: Tenant, by: str) -> None:
+    block(big, by)
+    hints = RecordingHints()
+    release = Release(big.context, hints, big.account_id)
+    rounds = 1
+    while release.round(resends=False).more:
+        rounds += 1
+    assert rounds < BLOCKED // 500, "a large backlog leaves the range soon"
+    assert hints.ids(tasks.DIAL) == []
+    assert read_by_a_round(big, release) == {}
+    mine, other = a_pending_attempt(big), a_pending_attempt(another_company(big))
+    release.round(resends=False)
+    assert set(hints.ids(tasks.DIAL)) == {mine.id, other.id}
+
+
+@pytest.mark.parametrize("state", ["paused_at = :at, pause_reason = 'a test'", "concurrent_calls = 0"])
+def test_full_or_paused_company_is_skipped(big: Tenant, state: str) -> None:
+    big.change(f"UPDATE companies SET {state}".replace(":at", f"'{NOON.isoformat()}'"))
+    hints = RecordingHints()
+    release = Release(big.context, hints, big.account_id)
+    assert read_by_a_round(big, release) == {}
+    other = a_pending_attempt(another_company(big))
+    release.round(resends=False)
+    assert hints.ids(tasks.DIAL) == [other.id]
+
+
+def held(tenant: Tenant, attempt_id: UUID) -> bool:
+    [(until,)] = tenant.ask("SELECT held_until FROM attempts WHERE id = :id", id=attempt_id)
+    return until is not None
+
+
+@guards("hold_ends_with_the_line")
+def test_freed_line_ends_the_holds_of_each_company(tenant: Tenant, released: Released) -> None:
+    """The attempts of one company, which is paused since, do not hide the one of another."""
+    number, other = a_number(), another_company(tenant)
+    first = a_claimed_attempt(tenant, number)
+    waiting = [a_pending_attempt(tenant, number, due_at=tenant.now() - A_SECOND) for _ in range(10)]
+    theirs = a_pending_attempt(other, number)
+    assert released() == []
+    assert all(held(tenant, each.id) for each in [*waiting, theirs])
+    tenant.change(
+        "UPDATE companies SET paused_at = :at, pause_reason = 'a test' WHERE id = :id",
+        at=tenant.now(),
+        id=tenant.company_id,
+    )
+    tenant.dial.give_back(first, "A_TEST")
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
+    assert released() == [theirs.id]
+
+
+def test_resumed_company_misses_no_freed_line(tenant: Tenant, released: Released) -> None:
+    number = a_number()
+    first = a_claimed_attempt(tenant, number)
+    waiting = a_pending_attempt(tenant, number)
+    assert released() == []
+    tenant.change("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", at=tenant.now())
+    tenant.dial.give_back(first, "A_TEST")
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
+    assert released() == []
+    tenant.change("UPDATE companies SET paused_at = NULL, pause_reason = NULL")
+    assert released() == [waiting.id]
+
+
+def test_applied_command_ends_the_hold(tenant: Tenant, released: Released) -> None:
+    waiting = a_pending_attempt(tenant)
+    a_waiting_command(tenant, waiting.interview_id)
+    assert released() == []
+    assert held(tenant, waiting.id)
+    tenant.change("DELETE FROM inbox")
+    with tenant.database.transaction() as stores:
+        assert stores.attempt_release.release_again(waiting.interview_id)
+    assert released() == [waiting.id]
+
+
+@guards("hold_awaits_its_line")
+def test_line_that_is_locked_elsewhere_holds_no_attempt(tenant: Tenant, released: Released, postgres_url: str) -> None:
+    """Its call may be ending now, and the end would not be seen."""
+    number = a_number()
+    a_claimed_attempt(tenant, number)
+    waiting = a_pending_attempt(tenant, number)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT FROM lines FOR UPDATE")
+        assert released() == []
+        assert not held(tenant, waiting.id)
+    assert released() == []
+    assert held(tenant, waiting.id)
+
+
+@guards("hold_of_a_moved_attempt")
+def test_moved_attempt_is_not_held(tenant: Tenant, released: Released, now: TestClock) -> None:
+    number = a_number()
+    a_claimed_attempt(tenant, number)
+    waiting = a_pending_attempt(tenant, number)
+    assert released() == []
+    tenant.take(waiting, MovedBySettings(schedule=waiting.schedule, due_at=now() + A_SECOND))
+    assert not held(tenant, waiting.id)
+
+
+def test_hold_without_a_known_end_is_looked_at_again(tenant: Tenant, released: Released, now: TestClock) -> None:
+    """For example after an operator has dropped the command."""
+    waiting = a_pending_attempt(tenant)
+    a_waiting_command(tenant, waiting.interview_id)
+    assert released() == []
+    tenant.change("DELETE FROM inbox")
+    now.move(5 * A_SECOND)
+    assert released() == [waiting.id]
