@@ -17,6 +17,7 @@ InterviewId = Annotated[UUID, Path(alias="interviewId")]
 WebhookId = Annotated[UUID, Path(alias="webhookId")]
 AttemptId = Annotated[UUID, Path(alias="attemptId")]
 DeliveryId = Annotated[UUID, Path(alias="deliveryId")]
+EventId = Annotated[UUID, Path(alias="eventId")]
 
 
 async def page_query(

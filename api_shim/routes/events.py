@@ -10,11 +10,13 @@ from api_shim.auth import READ_WEBHOOKS
 from api_shim.context import app_context
 from api_shim.event_queries import EventPeriod, EventTypes
 from api_shim.openapi_responses import IfSent, error_answers
-from api_shim.schemas.event import EventsAnswer, EventsView
+from api_shim.parameters import EventId
+from api_shim.schemas.event import EventAnswer, EventsAnswer, EventsView, EventView
 from scheduler.domain.principal import Principal
 
 router = APIRouter(tags=["events"])
 _MAX_PLACE = 2**63 - 1
+_ONE = "/events/{eventId}"
 
 
 @router.get(
@@ -68,3 +70,21 @@ async def list_events(
         limit=limit,
     )
     return responses.answered(request, EventsView.of(page))
+
+
+@router.get(
+    _ONE,
+    operation_id="getEvent",
+    summary="Get an event",
+    description="`eventId` is the `deliveryId` of the event. An event appears about a second after its change, and"
+    " stays for 30 days.",
+    responses={200: {"model": EventAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_event(
+    request: Request,
+    principal: Annotated[Principal, Security(auth.principal, scopes=[READ_WEBHOOKS])],
+    event_id: EventId,
+) -> JSONResponse:
+    context = app_context(request)
+    event = await context.ask(context.use_cases.events.get, principal, event_id)
+    return responses.answered(request, EventView.of(event))

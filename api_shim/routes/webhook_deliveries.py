@@ -19,6 +19,7 @@ from api_shim.schemas.envelope import CursorPagination, DoneAnswer
 from api_shim.schemas.webhook_delivery import (
     REPLAYS,
     DeliveriesAnswer,
+    DeliveryAnswer,
     DeliveryPage,
     DeliveryView,
     ReplayAnswer,
@@ -77,6 +78,21 @@ async def list_webhook_deliveries(
     pagination = CursorPagination.uncounted(limit, end, is_first=cursor is None)
     page = DeliveryPage(items=[DeliveryView.of(each) for each in found.deliveries], pagination=pagination)
     return responses.answered(request, page)
+
+
+@router.get(
+    _ALL + "/{deliveryId}",
+    operation_id="getWebhookDelivery",
+    summary="Get a delivery to a webhook",
+    description="Returns the number of its tries and the outcome of the last one.",
+    responses={200: {"model": DeliveryAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_webhook_delivery(
+    request: Request, principal: Reader, webhook_id: WebhookId, delivery_id: DeliveryId
+) -> JSONResponse:
+    context = app_context(request)
+    found = await context.ask(context.use_cases.webhook_deliveries.get, principal, webhook_id, delivery_id)
+    return responses.answered(request, DeliveryView.of(found))
 
 
 @router.post(

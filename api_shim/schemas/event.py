@@ -98,6 +98,10 @@ class EventsView(Wire):
         return cls(items=[EventView.of(each) for each in page.events], after=page.after, has_more=page.has_more)
 
 
+class EventAnswer(Answer[EventView]):
+    """An event."""
+
+
 class EventsAnswer(Answer[EventsView]):
     """Events, oldest first."""
 

@@ -49,6 +49,10 @@ class DeliveryView(Wire):
         )
 
 
+class DeliveryAnswer(Answer[DeliveryView]):
+    """A delivery to a webhook."""
+
+
 class DeliveryPage(CursorPage[DeliveryView]):
     """Newest event first."""
 

@@ -23,6 +23,7 @@ def numbers_add(
         str, typer.Argument(metavar="NUMBER", help="Phone number with its country code, for example +421221020002.")
     ],
     reason: Reason = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add a caller number to a company. The carrier account must own the number."""
     from scheduler.use_cases.operations.installation import Installation
@@ -31,7 +32,10 @@ def numbers_add(
         installation = Installation(session.database, session.keys, session.now, session.actor)
         number_id = installation.add_number(company, number, reason)
         session.report("a number was added")
-        print_result(str(number_id))
+        if as_json:
+            print_json({"id": str(number_id), "companyId": str(company), "number": number})
+        else:
+            print_result(str(number_id))
 
 
 @billing.command(

@@ -11,17 +11,19 @@ import typer
 
 from scheduler.cli.app import db, examples
 from scheduler.cli.on_demand import chosen_settings, operator_session
-from scheduler.cli.options import Reason
-from scheduler.cli.output import print_progress, refuse
+from scheduler.cli.options import AsJson, Reason
+from scheduler.cli.output import print_json, print_progress, refuse
 
 
 @db.command("upgrade", epilog=examples("DATABASE_URL=postgresql://... duecall db upgrade"))
-def db_upgrade() -> None:
+def db_upgrade(as_json: AsJson = False) -> None:
     """Upgrade the database of DATABASE_OWNER_URL, or else of DATABASE_URL, to this version's schema."""
-    from scheduler.persistence import schema
+    from scheduler.persistence import revisions, schema
 
     schema.upgrade(chosen_settings().database("owner"))
     print_progress("the database has this version's schema")
+    if as_json:
+        print_json({"revision": revisions.head()})
 
 
 @db.command("logins", epilog=examples("duecall db logins   # also after a password in these URLs has changed"))

@@ -181,6 +181,13 @@ _PAGES = {
     for column in (_OF_COMPANY, _OF_ATS)
     for is_undelivered, scanned in ((False, _SCANNED), (True, _SCANNED_UNDELIVERED))
 }
+_ONES = {
+    readable: text(
+        f"SELECT e.* FROM events e WHERE e.id = :id AND e.place IS NOT NULL AND e.{readable} = :reader"  # noqa: S608
+        f" AND (e.type NOT IN ({_OF_AN_OWNER}) OR e.ats_principal_id = :principal)"
+    )
+    for readable in (_OF_COMPANY, _OF_ATS)
+}
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
 _IN_ORDER = text(f"SELECT {IN_ORDER}")
 _event = partial(from_row, PartnerEvent)
@@ -205,6 +212,14 @@ class Events(Store):
             return None
         counts = self._connection.execute(_NUMBER, {"limit": limit, "now": now, "lowest": _lowest_place(now)}).one()
         return Numbered(events=counts.events, deliveries=counts.deliveries)
+
+    def of_company(self, event_id: UUID, company_id: UUID, principal_id: UUID) -> PartnerEvent | None:
+        """Return an event of the company, without those about endpoints of other principals."""
+        return self._one(_event, _ONES[_OF_COMPANY], {"id": event_id, "reader": company_id, "principal": principal_id})
+
+    def of_ats(self, event_id: UUID, principal_id: UUID) -> PartnerEvent | None:
+        """Return an event of a company that the ATS key has created, or about its own endpoints."""
+        return self._one(_event, _ONES[_OF_ATS], {"id": event_id, "reader": principal_id, "principal": principal_id})
 
     def page_of_company(
         self, company_id: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID

@@ -98,6 +98,10 @@ _SEND_WAITING = text(f"""
     -- Not by a join, for which the planner may read the whole table.
     WHERE d.endpoint_id = :endpoint AND d.event_id = ANY (ARRAY(SELECT l.event_id FROM later l))
 """)  # noqa: S608 - the inserted texts are those above
+_ONE = text("""
+    SELECT d.*, e.type, e.occurred_at FROM webhook_deliveries d JOIN events e ON e.id = d.event_id
+    WHERE d.endpoint_id = :endpoint AND d.event_id = :event
+""")
 _IS_DELIVERY = text("SELECT 1 FROM webhook_deliveries d WHERE d.endpoint_id = :endpoint AND d.event_id = :event")
 
 
@@ -202,6 +206,10 @@ class WebhookHistory(Store):
             return DeliveryPage(deliveries=found[:limit], before=found[limit - 1].place)
         last = rows[0]
         return DeliveryPage(deliveries=found, before=last.last_scanned if last.count_scanned == scanned else None)
+
+    def delivery(self, endpoint_id: UUID, event_id: UUID) -> ListedDelivery | None:
+        """Return the delivery of an event to an endpoint. None: it was never made."""
+        return self._one(_delivery, _ONE, {"endpoint": endpoint_id, "event": event_id})
 
     def is_delivery(self, endpoint_id: UUID, event_id: UUID) -> bool:
         return self._is_any(_IS_DELIVERY, {"endpoint": endpoint_id, "event": event_id})

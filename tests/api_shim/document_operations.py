@@ -38,8 +38,10 @@ OPERATIONS = {
         )
     },
     "getUsage": ("GET", "/billing/usage", "read:billing", {"200"}),
+    "getEvent": ("GET", "/events/{eventId}", "read:webhooks", {"200"}),
     "listEvents": ("GET", "/events", "read:webhooks", {"200"}),
     "listWebhookDeliveries": ("GET", f"{WEBHOOK}/deliveries", "read:webhooks", {"200"}),
+    "getWebhookDelivery": ("GET", f"{WEBHOOK}/deliveries/{{deliveryId}}", "read:webhooks", {"200"}),
     "replayWebhookDelivery": (
         "POST",
         f"{WEBHOOK}/deliveries/{{deliveryId}}/replay",

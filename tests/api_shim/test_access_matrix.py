@@ -14,12 +14,14 @@ import pytest
 
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import FIRST_NAME, JOB, NUMBER, TOMORROW, candidate
 from tests.api_shim.document_operations import documented, example_of
 from tests.api_shim.intake import PEPPER, Intake, Worker
 from tests.conftest import CALLER
+from tests.support.builders import RecordingHints
 
 ANOTHER_TIME = "2026-04-03T09:00:00Z"
 WEBHOOK = {"url": "https://hooks.example.com", "events": ["ping"]}
@@ -146,10 +148,13 @@ def _made(ats: Intake, company: str) -> dict[str, str]:
     person = make("/candidates", candidate())["id"]
     body = {"agentId": agent_id, "candidateId": person, "scheduledAt": TOMORROW}
     interview = make("/interviews", body, **{"Idempotency-Key": "the interview"})
+    NumberEvents(ats.database, RecordingHints(), ats.now).all()
+    [event] = data(ats.get("/events", types="interview.scheduled", **params))["items"]
     batch = {"items": [{"agentId": agent_id, "candidateId": person}]}
     return {
         "batchId": data(ats.post("/batches", batch, params=params), 202)["id"],
         "agentId": agent_id,
+        "eventId": event["deliveryId"],
         "jobId": job_id,
         "candidateId": person,
         "interviewId": interview["id"],

@@ -217,3 +217,13 @@ def test_period_that_ends_before_it_begins_is_named(reader: Intake) -> None:
         [field] = answer.json()["error"]["details"]["fields"]
         assert (field["field"], field["code"]) == ("to", "INVALID_RANGE")
         assert "from" in field["message"]
+
+
+@does("F7-6")
+def test_one_event_is_read_like_in_the_list(intake: Intake, worker: Worker, reader: Intake) -> None:
+    intake.interview()
+    shown = events(reader)["items"]
+    assert [reader.send("GET", f"/events/{each['deliveryId']}").json()["data"] for each in shown] == shown
+    stranger = intake.with_key_of_another_company()
+    for client, event_id in ((reader, intake.seeded.company_id), (stranger, shown[0]["deliveryId"])):
+        assert client.send("GET", f"/events/{event_id}").status_code == HTTPStatus.NOT_FOUND

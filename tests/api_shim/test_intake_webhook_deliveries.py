@@ -82,6 +82,21 @@ def test_waiting_delivery_shows_its_next_try(partner: Partner) -> None:
     assert (waiting["finishedAt"], waiting["nextTryAt"]) == (None, waiting["createdAt"])
 
 
+@does("F7-6")
+def test_one_delivery_is_read_like_in_the_list(intake: Intake, partner: Partner) -> None:
+    partner.delivered(2, "FAILED")
+    for shown in listed(partner)["items"]:
+        assert data(partner.client.get(f"{partner.path}/deliveries/{shown['deliveryId']}")) == shown
+    own, other = f"{partner.path}/deliveries", a_partner(intake)
+    [theirs] = other.delivered(1)
+    for client, path in (
+        (partner.client, f"{own}/{uuid4()}"),
+        (partner.client, f"{own}/{theirs}"),
+        (other.client, f"{own}/{shown['deliveryId']}"),
+    ):
+        assert client.get(path).status_code == HTTPStatus.NOT_FOUND
+
+
 @pytest.mark.parametrize("state", [None, "FAILED"])
 def test_pages_follow_each_other_by_cursor(partner: Partner, state: str | None) -> None:
     made = partner.delivered(7, "FAILED")

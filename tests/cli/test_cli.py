@@ -32,6 +32,7 @@ from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.local.run_file import Running
+from scheduler.persistence import revisions
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
 from scheduler.use_cases.operations.alarms import raise_in
@@ -873,6 +874,19 @@ def empty_database(duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_u
     url = postgres_url.rpartition("/")[0] + "/an_empty_one"
     monkeypatch.setenv("DATABASE_URL", url)
     return url
+
+
+def test_upgrade_prints_the_revision_as_json(duecall: Duecall, empty_database: str) -> None:
+    upgraded = duecall("db upgrade --json")
+    assert upgraded.code == 0, upgraded.err
+    assert json.loads(upgraded.out) == {"revision": revisions.head()}
+
+
+def test_added_number_is_printed_as_json(duecall: Duecall, tenant: Tenant) -> None:
+    added = duecall(f"numbers add {tenant.company_id} +421221020009 --json")
+    number = json.loads(added.out)
+    assert (number["companyId"], number["number"]) == (str(tenant.company_id), "+421221020009")
+    assert tenant.ask("SELECT number FROM phone_numbers WHERE id = :id", id=number["id"]) == [("+421221020009",)]
 
 
 def test_foreign_database_prints_one_error_line(duecall: Duecall, empty_database: str) -> None:

@@ -3,15 +3,26 @@
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.domain.partner_event import EventFilter, EventPage, EventType
+from scheduler.domain.partner_event import EventFilter, EventPage, EventType, PartnerEvent
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied
 from scheduler.persistence.database import Database
+from scheduler.use_cases.submit import require
 
 
 class Events:
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def get(self, principal: Principal, event_id: UUID) -> PartnerEvent:
+        """Return an event that `after` would return. Raises NotFound, DatabaseAway."""
+        with self._database.reading(principal) as stores:
+            if principal.kind is KeyKind.ATS:
+                found = stores.events.of_ats(event_id, principal.id)
+            else:
+                assert principal.company_id is not None
+                found = stores.events.of_company(event_id, principal.company_id, principal.id)
+            return require(found, "event", event_id)
 
     def after(
         self,

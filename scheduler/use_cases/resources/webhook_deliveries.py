@@ -13,6 +13,7 @@ from scheduler.domain.delivery_history import (
     DeliveryFilter,
     DeliveryPage,
     EventReceiver,
+    ListedDelivery,
     Replay,
     ReplayFilter,
 )
@@ -40,6 +41,12 @@ class WebhookDeliveries:
         with self._database.reading(principal) as stores:
             endpoint = _endpoint(stores, principal, endpoint_id)
             return stores.webhook_history.page(endpoint.id, wanted, before, limit)
+
+    def get(self, principal: Principal, endpoint_id: UUID, event_id: UUID) -> ListedDelivery:
+        """Return a delivery to a webhook of the principal. Raises NotFound for the webhook or the delivery."""
+        with self._database.reading(principal) as stores:
+            endpoint = _endpoint(stores, principal, endpoint_id)
+            return require(stores.webhook_history.delivery(endpoint.id, event_id), "delivery", event_id)
 
     def replay_one(self, sent: WriteRequest, endpoint_id: UUID, event_id: UUID) -> WriteResult:
         """Send a delivery again. Refused: NotFound for the webhook or the delivery."""
