@@ -86,7 +86,7 @@ class Deployment:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=300,
+            timeout=500,
         )
         assert done.returncode == status, f"{script}\n{done.stdout}\n{self._logs()}"
         return done.stdout

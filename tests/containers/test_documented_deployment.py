@@ -42,7 +42,7 @@ from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
 
 pytestmark = [
     pytest.mark.skipif("DUECALL_CONTAINERS" not in os.environ, reason="`make containers` runs these tests"),
-    pytest.mark.timeout(590),
+    pytest.mark.timeout(900),
 ]
 DEPLOY, OPERATIONS = SECTIONS
 LAST_OF_0_1_0 = "0013"
