@@ -17,7 +17,7 @@ from api_shim.request_headers import HowAsked, Preferences, Preferred, RequestOp
 from api_shim.responses import ClientTexts
 from scheduler.deadline import deadline_in, set_deadline
 from scheduler.domain import command as commands
-from scheduler.domain.command import Command, CommandKind, CommandState
+from scheduler.domain.command import Command, CommandKind, CommandState, RequestHashes
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import fingerprint
@@ -42,8 +42,12 @@ class Sender(Client):
     request: Request
     asked: RequestOptions
 
-    def hash_of(self, raw: dict[str, Any] | bytes) -> bytes:
-        """Return a hash that distinguishes this request from others with the same Idempotency-Key."""
+    def hashes_of(self, raw: dict[str, Any] | bytes) -> RequestHashes:
+        """Return the hashes that distinguish this request from others with the same Idempotency-Key."""
+        former_hash = self._fingerprint_of(raw)
+        return {"request_hash": self.use_cases.hasher.request(former_hash), "former_hash": former_hash}
+
+    def _fingerprint_of(self, raw: dict[str, Any] | bytes) -> bytes:
         method, url = self.request.method, self.request.url
         path = f"{url.path}?{url.query}"
         body = raw if isinstance(raw, bytes) else canonical(raw)
@@ -69,9 +73,9 @@ class CommandSender(Sender):
         `raw` is the body as it was sent. `texts` are those of the interview that the request creates. They are known
         without a query. `stale` are errors in fields that may have been valid when this request was first sent.
         """
-        request_hash = self.hash_of(raw)
+        hashes = self.hashes_of(raw)
         if stale:
-            return await self._answer(await self._earlier(request_hash, stale), texts)
+            return await self._answer(await self._earlier(hashes, stale), texts)
         command_id, commit = new_id(self.use_cases.now()), Commit()
         submit = partial(
             self.use_cases.submit.command,
@@ -79,7 +83,7 @@ class CommandSender(Sender):
             self.company_id,
             requested,
             idempotency_key=self.asked.idempotency_key,
-            request_hash=request_hash,
+            **hashes,
             command_id=command_id,
             commit=commit,
         )
@@ -119,7 +123,7 @@ class CommandSender(Sender):
             check=check,
         )
 
-    async def _earlier(self, request_hash: bytes, stale: Sequence[FieldError]) -> Accepted:
+    async def _earlier(self, hashes: RequestHashes, stale: Sequence[FieldError]) -> Accepted:
         """Return the command that the same request created while its fields were valid. Raises InvalidFields."""
         if self.asked.idempotency_key is not None:
             try:
@@ -127,7 +131,7 @@ class CommandSender(Sender):
             except NotFound:
                 pass
             else:
-                if earlier.request_hash == request_hash:
+                if earlier.is_of_request(**hashes):
                     return Accepted(command=earlier, replayed=True)
         raise invalid_fields(stale)
 
@@ -182,7 +186,7 @@ class WriteSender(Sender):
             kind=kind,
             principal=self.principal,
             idempotency_key=self.asked.idempotency_key,
-            request_hash=self.hash_of(raw),
+            **self.hashes_of(raw),
             fields={} if isinstance(raw, bytes) else of_write(kind, raw),
             command_id=new_id(self.use_cases.now()),
             trace_id=self.request.state.trace_id,

@@ -84,6 +84,7 @@ class ApiUseCases:
     database: Database
     now: Now
     keys: Keys
+    hasher: Hasher
     submit: Submit
     hear: Hear
     explain: Explain
@@ -202,6 +203,7 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         database=database,
         now=now,
         keys=Keys(for_keys, hasher, now),
+        hasher=hasher,
         submit=Submit(database, hints, now),
         hear=Hear(replace(context, database=for_callbacks), hints, TwilioCallbacks(carrier(settings))),
         explain=Explain(context),
@@ -287,7 +289,7 @@ def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
     return WorkerUseCases(
         database=database,
         now=now,
-        messages=Messages(Keys(database, hasher, now), Submit(database, hints, now)),
+        messages=Messages(Keys(database, hasher, now), Submit(database, hints, now), hasher),
         apply=Apply(context, hints),
         batches=ApplyBatches(context, hints),
         hear=Hear(context, hints, TwilioCallbacks(account)),

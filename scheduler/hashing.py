@@ -46,12 +46,26 @@ class Hasher:
         """Return 32 bytes by which another value of the setting, or another pepper, is noticed."""
         return self._hash(b"mark " + setting.encode(), value)
 
+    def request(self, content: bytes) -> bytes:
+        """Return the 32-byte hash of a request's fingerprint. The request can contain a person's number.
+
+        A plain hash would allow anyone who reads the table to find the number of an erased person by trying.
+        """
+        return hmac.new(self._pepper, b"request\0" + content, hashlib.sha256).digest()
+
+    def callback(self, content: bytes) -> bytes:
+        """Return the 32-byte hash of a callback's fingerprint. The callback contains the number that was called."""
+        return hmac.new(self._pepper, b"callback\0" + content, hashlib.sha256).digest()
+
     def _hash(self, kind: bytes, text: str) -> bytes:
         return hmac.new(self._pepper, kind + b"\0" + text.encode(), hashlib.sha256).digest()
 
 
 def fingerprint(*parts: bytes) -> bytes:
-    """Return 32 bytes that identify these parts in this order. Not keyed, so not for secrets."""
+    """Return 32 bytes that identify these parts in this order.
+
+    Not keyed, so not for secrets, and not stored while they contain a person's number that may be erased before.
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 from uuid import UUID
 
 from scheduler.domain.agent import NewAgent
@@ -220,6 +220,13 @@ class Answer:
     existed: Literal[True] | None = None
 
 
+class RequestHashes(TypedDict):
+    """The hashes of one request, as the fields of `Command` of these names."""
+
+    request_hash: bytes
+    former_hash: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """A row of the inbox. Times are evaluated as of `received_at`."""
@@ -231,7 +238,10 @@ class Command:
     """None for a command that creates or deletes a company."""
     idempotency_key: str | None
     request_hash: bytes = field(repr=False)
+    """Keyed. Rows of an earlier version have `former_hash` here for up to 30 days."""
     received_at: datetime
+    former_hash: bytes = field(default=b"", repr=False)
+    """The hash without a key. Never stored, only compared with rows of an earlier version."""
     key_id: UUID | None = None
     """The principal's key that sent it. None for commands stored by the previous version."""
     body: dict[str, Any] | None = field(default=None, repr=False)
@@ -246,6 +256,10 @@ class Command:
     """The snapshot of the answer may be packed. False for a command that the previous version accepted: it cannot
     read packed snapshots.
     """
+
+    def is_of_request(self, request_hash: bytes, former_hash: bytes) -> bool:
+        """Return True if this stored command is of the request with these hashes."""
+        return self.request_hash in {request_hash, former_hash}
 
     @property
     def state(self) -> CommandState:

@@ -110,7 +110,7 @@ class Inbox(Store):
         """
         values = as_columns(
             command,
-            without={"quarantined_at", "may_be_packed"},
+            without={"quarantined_at", "may_be_packed", "former_hash"},
             body=None if command.body is None else json.dumps(command.body),
             answer=None if command.answer is None else json.dumps(_answer_as_json(command.answer)),
             packed_snapshot=b"" if command.may_be_packed else None,
@@ -405,7 +405,9 @@ _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:
-    return from_row(Command, row, answer=_answer_of(row), may_be_packed=row.packed_snapshot is not None)
+    return from_row(
+        Command, row, answer=_answer_of(row), may_be_packed=row.packed_snapshot is not None, former_hash=b""
+    )
 
 
 def _next(row: Row[tuple[Any, ...]]) -> NextCommand:

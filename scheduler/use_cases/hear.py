@@ -38,6 +38,7 @@ class Hear:
         self._database = context.database
         self._hints = hints
         self._callbacks = callbacks
+        self._hasher = context.hasher
         self._effects = context.effects
         self._now = context.now
 
@@ -54,7 +55,7 @@ class Hear:
         ):
             raise NotACallback
         self._callbacks.read(token, fields)
-        content_hash = fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode())
+        content_hash = self._hasher.callback(fingerprint(token.encode(), json.dumps(fields, sort_keys=True).encode()))
         return NewCarrierEvent(id=new_id(self._now()), token=token, raw=fields, fingerprint=content_hash)
 
     def store(self, callbacks: Sequence[NewCarrierEvent]) -> None:

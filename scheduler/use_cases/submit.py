@@ -79,6 +79,7 @@ class Submit:
         *,
         idempotency_key: str | None,
         request_hash: bytes,
+        former_hash: bytes = b"",
         command_id: UUID | None = None,
         commit: Commit | None = None,
         has_response: bool = True,
@@ -106,6 +107,7 @@ class Submit:
                 idempotency_key=idempotency_key,
                 # Only requests with the same key are compared.
                 request_hash=b"" if idempotency_key is None else request_hash,
+                former_hash=former_hash,
                 received_at=now,
                 body=request_as_json(kind, request) if refused is None else None,
                 # A refused command must not block its interview.
@@ -125,7 +127,14 @@ class Submit:
         return accepted
 
     def refuse(
-        self, principal: Principal, kind: CommandKind, refused: Refused, *, idempotency_key: str, request_hash: bytes
+        self,
+        principal: Principal,
+        kind: CommandKind,
+        refused: Refused,
+        *,
+        idempotency_key: str,
+        request_hash: bytes,
+        former_hash: bytes = b"",
     ) -> None:
         """Store a refusal that the sender of a message can look up, and report it as a partner event.
 
@@ -141,6 +150,7 @@ class Submit:
                 company_id=principal.company_id,
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
+                former_hash=former_hash,
                 received_at=now,
                 applied_at=now,
                 answer=Answer(refusal=refusal_of(refused)),
@@ -256,7 +266,7 @@ def first_with_its_key(stores: Stores, command: Command) -> Command:
     assert command.idempotency_key is not None
     first = stores.inbox.by_key(command.principal_id, command.idempotency_key)
     assert first is not None
-    if first.request_hash != command.request_hash:  # guard: same_request
+    if not first.is_of_request(command.request_hash, command.former_hash):  # guard: same_request
         raise IdempotencyKeyReused
     return first
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from scheduler.domain.command import CommandKind
+from scheduler.domain.command import CommandKind, RequestHashes
 from scheduler.domain.key import Key
 from scheduler.domain.refusals import InvalidFields, InvalidRequest, Refused
 from scheduler.failpoints import failpoint
-from scheduler.hashing import fingerprint
+from scheduler.hashing import Hasher, fingerprint
 from scheduler.logs import log
 from scheduler.use_cases.resources.keys import Keys, must_have
 from scheduler.use_cases.submit import Submit
@@ -28,8 +28,9 @@ _PLAIN = re.compile(r"[A-Za-z]{1,40}|[0-9]{1,3}")
 class Messages:
     """Accepts commands that arrive as queue messages."""
 
-    def __init__(self, keys: Keys, submit: Submit) -> None:
+    def __init__(self, keys: Keys, submit: Submit, hasher: Hasher) -> None:
         self._keys = keys
+        self._hasher = hasher
         self._submit = submit
 
     def take(self, message: Mapping[str, Any]) -> None:
@@ -63,7 +64,8 @@ class Messages:
             canonical_body = canonical(body)
         except RecursionError:
             raise invalid_fields([too_deep()]) from None
-        request_hash = fingerprint(b"message", kind.encode(), canonical_body)
+        former_hash = fingerprint(b"message", kind.encode(), canonical_body)
+        hashes: RequestHashes = {"request_hash": self._hasher.request(former_hash), "former_hash": former_hash}
         try:
             if len(canonical_body) > LARGEST_BODY:
                 raise invalid_fields([FieldError(field="", code="TOO_LONG", message="Send at most 64 KiB.")])
@@ -73,12 +75,12 @@ class Messages:
                 read.company_id,
                 read.to_request(),
                 idempotency_key=idempotency_key,
-                request_hash=request_hash,
+                **hashes,
                 has_response=False,
             )
         except InvalidRequest as refused:
             stored = _without_unknown_names(refused)
-            self._submit.refuse(key.principal, kind, stored, idempotency_key=idempotency_key, request_hash=request_hash)
+            self._submit.refuse(key.principal, kind, stored, idempotency_key=idempotency_key, **hashes)
 
 
 def _envelope_errors(message: Mapping[str, Any]) -> Iterator[FieldError]:

@@ -199,7 +199,7 @@ def test_message_is_judged_by_its_external_id(tenant: Tenant, submit: Submit, ap
     keys = Keys(tenant.database, tenant.hasher, tenant.now)
     body = {"candidateId": str(a_candidate(tenant).id), "agentId": str(tenant.agent_id), "externalId": OURS}
     principal, _ = keys.create(kind=tenant.principal.kind, name="a backend", company_id=tenant.company_id)
-    messages = Messages(keys, submit)
+    messages = Messages(keys, submit, tenant.hasher)
     commands = []
     for key, changes in (("a", {}), ("b", {}), ("c", {"isTest": True}), ("d", {"externalId": ""})):
         envelope = {"apiKeyId": str(principal.key_id), "idempotencyKey": key, "kind": "create_interview"}

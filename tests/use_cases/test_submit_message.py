@@ -69,7 +69,7 @@ def sender(keys: Keys, submit: Submit, tenant: Tenant) -> Sender:
         "kind": "create_interview",
         "body": {"candidateId": str(a_candidate(tenant).id), "agentId": str(tenant.agent_id)},
     }
-    return Sender(messages=Messages(keys, submit), submit=submit, principal=principal, message=message)
+    return Sender(messages=Messages(keys, submit, tenant.hasher), submit=submit, principal=principal, message=message)
 
 
 def _commands(tenant: Tenant) -> int:

@@ -62,6 +62,8 @@ class WriteRequest:
     principal: Principal
     idempotency_key: str | None
     request_hash: bytes
+    former_hash: bytes = b""
+    """See `Command.former_hash`."""
     fields: Fields = field(default_factory=dict)
     """Names of the request's fields for refusals."""
     command_id: UUID
@@ -201,6 +203,7 @@ def _command(sent: WriteRequest, company_id: UUID | None, now: datetime) -> Comm
         company_id=None if sent.kind in _OUTLIVES_ITS_COMPANY else company_id,
         idempotency_key=sent.idempotency_key,
         request_hash=sent.request_hash,
+        former_hash=sent.former_hash,
         received_at=now,
         applied_at=now,
         answer=Answer(),
