@@ -6,23 +6,23 @@ from scheduler.persistence.tables import metadata
 
 KEYED = "a hash with KEY_PEPPER"
 ERASED = "a plain hash, deleted with the person whose number is next to it"
-NOBODY = "nothing about a person"
+IMPERSONAL = "nothing about a person"
 EXPECTED = {
     "api_keys.key_hash": KEYED,
     "attempts.number_hash": KEYED,
     "candidates.content_hash": ERASED,
     "carrier_events.fingerprint": KEYED,
     "console_sessions.token_hash": KEYED,
-    "inbox.packed_snapshot": NOBODY,
+    "inbox.packed_snapshot": IMPERSONAL,
     "inbox.request_hash": KEYED,
     "interviews.content_hash": ERASED,
     "invitation_tokens.token_hash": KEYED,
-    "jobs.content_hash": NOBODY,
+    "jobs.content_hash": IMPERSONAL,
     "lines.number_hash": KEYED,
     "sign_in_links.token_hash": KEYED,
-    "webhook_endpoints.headers": NOBODY,
-    "webhook_endpoints.old_secret": NOBODY,
-    "webhook_endpoints.secret": NOBODY,
+    "webhook_endpoints.headers": IMPERSONAL,
+    "webhook_endpoints.old_secret": IMPERSONAL,
+    "webhook_endpoints.secret": IMPERSONAL,
 }
 """A new column needs a line here, and a test that shows it."""
 
