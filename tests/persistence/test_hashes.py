@@ -15,6 +15,7 @@ EXPECTED = {
     "console_sessions.token_hash": KEYED,
     "inbox.packed_snapshot": IMPERSONAL,
     "inbox.request_hash": KEYED,
+    "installation_marks.mark": KEYED,
     "interviews.content_hash": ERASED,
     "invitation_tokens.token_hash": KEYED,
     "jobs.content_hash": IMPERSONAL,
