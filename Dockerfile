@@ -25,11 +25,12 @@ RUN useradd --system --uid 10001 --user-group --home-dir /nonexistent --shell /u
 COPY --from=build /opt/duecall /opt/duecall
 COPY --from=build /srv/duecall /srv/duecall
 # Processes write files only in development, for example mail without a mail server.
-ENV PATH=/opt/duecall/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DUECALL_HOME=/tmp/duecall
+ENV PATH=/opt/duecall/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DUECALL_HOME=/tmp/duecall \
+    DUECALL_PROOF_FILE=/tmp/duecall-worked
 WORKDIR /srv/duecall
 USER 10001
 
 EXPOSE 8000
 CMD ["sh", "-c", "exec python -m uvicorn api_shim.app:app --host ${LISTEN_ON:-127.0.0.1} --port ${PORT:-8000} --no-access-log --timeout-graceful-shutdown 15"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["sh", "-c", "python -c \"import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:${PORT:-8000}/readyz', timeout=3)\""]
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${PORT:-8000} && printf 'GET /readyz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && read -r -t 4 _ status _ <&3 && test \"$status\" = 200"]

@@ -1,5 +1,6 @@
 """Assembly: builds the use cases of a process from its settings, in one place, once."""
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -326,14 +327,14 @@ def dialler(settings: Settings) -> Dialler:
     return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
 
 
-def deliverer(settings: Settings, hints: Hints) -> "Deliverer":
+def deliverer(settings: Settings, hints: Hints, worked: Callable[[], None] = lambda: None) -> "Deliverer":
     """Build the deliverer of a webhooks worker. Raises MissingSetting, WrongRole, DatabaseAway."""
     from scheduler.use_cases.webhooks.deliver import Deliver
     from scheduler.use_cases.webhooks.deliverer import Deliverer
 
     context = _worker_context(settings)
     deliver = Deliver(context.database, webhook_sender(settings), webhook_encryption(settings), context.now)
-    return Deliverer(deliver, look=NumberEvents(context.database, hints, context.now).look)
+    return Deliverer(deliver, look=NumberEvents(context.database, hints, context.now).look, worked=worked)
 
 
 def reconcile(settings: Settings, database: Database, actor: str) -> Reconcile:

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     duecall_env: Literal["development", "production"] = "development"
     duecall_home: Path = Path(".duecall")
     """Folder of the embedded servers, run.json and the logs."""
+    duecall_proof_file: Path | None = None
+    """File that a worker, the clock or Flower touches whenever its work has succeeded, for health checks."""
     duecall_clock_offset_s: float = Field(default=0.0, allow_inf_nan=False)
     """Added to the clock of every process. Rejected in production."""
     duecall_instance: str = ""

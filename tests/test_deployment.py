@@ -71,7 +71,18 @@ def test_the_image_runs_the_api_unless_it_is_told_otherwise(services: dict[str, 
     [command] = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
     [health] = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text, re.MULTILINE)
     assert json.loads(command) == services["api"]["command"]
-    assert json.loads(health)[-1] == services["api"]["healthcheck"]["test"][-1]
+    assert ["CMD", *json.loads(health)] == services["api"]["healthcheck"]["test"]
+
+
+@each_process
+def test_health_check_starts_no_interpreter(services: dict[str, Any], name: str) -> None:
+    """Each interpreter takes 60 MB and a second of a processor, at each check of each container."""
+    check = services[name]["healthcheck"]
+    kind, *words = check["test"]
+    assert kind == "CMD-SHELL" or words[:2] == ["bash", "-c"]
+    assert not re.search(r"python|celery|duecall ", words[-1])
+    assert "$DUECALL_PROOF_FILE" in words[-1] or "/readyz" in words[-1], "it proves work"
+    assert int(check["interval"].removesuffix("s")) <= 30
 
 
 def test_image_uses_the_hashed_lock_without_root_or_compiler() -> None:

@@ -20,6 +20,7 @@ from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import Settings, settings
 from scheduler.use_cases.release import Round
 from scheduler.watchdog import QUIET_DATABASE_S, Watchdog, watching
+from workers import proof
 from workers.alarm_writer import AlarmWriter
 from workers.app import app, starting
 from workers.hint_publisher import RedisHintPublisher
@@ -60,6 +61,7 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._start(settings())
 
     def _start(self, chosen: Settings) -> None:
+        proof.begin(chosen.duecall_proof_file)
         assembly.check_worker_start(chosen)
         self._hints = RedisHintPublisher(app, chosen.redis)
         self._hints.start()
@@ -80,9 +82,12 @@ class Clock(Scheduler):  # type: ignore[misc]
             return self._tick()
 
     def _tick(self) -> float:
-        self._announce()
         try:
-            self._wait(self._work())
+            wait = self._work()
+            if not self._has_failed:
+                proof.worked()
+                self._announce()
+            self._wait(wait)
         except (DatabaseAway, psycopg.Error):
             _log.warning("database_away: the database could not be reached; the clock retries in 1 s")
             self._forget_connection()
@@ -172,6 +177,7 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._listening = None
 
     def close(self) -> None:
+        proof.end()
         self._forget_connection()
         if self._presence is not None:
             with suppress(OSError, RedisError):

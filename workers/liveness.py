@@ -1,7 +1,7 @@
 """Liveness: a worker that no longer receives its messages ends itself, and its supervisor starts it again.
 
-every 20 s: ping ─► this worker's own queue ─► its consumer ─► its pool ─► `heard`
-received: announced as live, for `/readyz`
+every 20 s: ping ─► this worker's own queue ─► its consumer ─► its pool ─► `heard` ─► a transaction ─► `worked`
+worked: announced as live, for `/readyz`, and the proof for health checks is touched
 four pings in a row that Redis took and that were not received: unresponsive
 """
 
@@ -15,9 +15,11 @@ from celery import signals
 from kombu import Exchange, Queue
 from redis import RedisError
 
+from scheduler.clock import monotonic
 from scheduler.logs import log
 from scheduler.use_cases.shared.hints import LIVENESS, QUEUES
 from scheduler.watchdog import count_working, end_process
+from workers import proof
 from workers.app import app, at_start
 from workers.hint_publisher import quick_connection
 from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
@@ -41,8 +43,8 @@ class LivenessProbe:
     tasks go on is for the watchdog (`scheduler/watchdog.py`). `on_unresponsive` is called once, from the thread of this
     object.
 
-    `announce` reports the worker as live, at the start and after each received ping. `withdraw` ends that. Their errors
-    are ignored, because Redis is away then.
+    `announce` reports the worker as live, only after its work has succeeded since the last time. `withdraw` ends that.
+    Their errors are ignored, because Redis is away then.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class LivenessProbe:
         self._every_s = every_s
         self._max_missed = max_missed
         self._missed = 0
+        self._worked = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hearing", daemon=True)
 
@@ -73,6 +76,7 @@ class LivenessProbe:
     def stop(self) -> None:
         """Stop pinging and judging the worker."""
         self._stopped.set()
+        self._worked.set()
 
     def join(self) -> None:
         """Wait until the worker is withdrawn, at most 2 s. Call after `stop`."""
@@ -83,18 +87,19 @@ class LivenessProbe:
         """Record that a ping was received."""
         self._missed = 0
 
+    def worked(self) -> None:
+        """Record that work has succeeded."""
+        self._worked.set()
+
     def _run(self) -> None:
-        _quietly(self._announce)
         self._ping_until_stopped()
         _quietly(self._withdraw)
 
     def _ping_until_stopped(self) -> None:
-        while not self._stopped.wait(self._every_s):
+        while not self._stopped.is_set():
             if self._missed >= self._max_missed:
                 self._on_unresponsive()
                 return
-            if self._missed == 0:
-                _quietly(self._announce)
             # Count before sending: the ping may be received before `ring` returns.
             self._missed += 1
             try:
@@ -105,6 +110,15 @@ class LivenessProbe:
             else:
                 if self._is_full():
                     self._missed = 0
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait until the next ping, and announce the worker once its work has succeeded."""
+        ends = monotonic() + self._every_s
+        if self._worked.wait(self._every_s) and not self._stopped.is_set():
+            self._worked.clear()
+            _quietly(self._announce)
+            self._stopped.wait(max(0.0, ends - monotonic()))
 
 
 def _quietly(report: Callable[[], None]) -> None:
@@ -121,6 +135,13 @@ class _Probe:
 def heard() -> None:
     if _Probe.one is not None:
         _Probe.one.heard()
+
+
+def worked() -> None:
+    """Note that work of this process has succeeded."""
+    proof.worked()
+    if _Probe.one is not None:
+        _Probe.one.worked()
 
 
 def queue_of(hostname: str) -> Queue:

@@ -21,6 +21,7 @@ from redis.exceptions import (
 
 from scheduler.clock import monotonic
 from scheduler.logs import log
+from workers import proof
 
 _log = log(__name__)
 _LOG_INTERVAL_S = 60.0
@@ -191,3 +192,12 @@ class WatchingTransport(Transport):
     """The transport for Flower's Redis URL."""
 
     Channel = WatchingChannel
+
+    def drain_events(self, connection: object, timeout: float | None = None) -> None:
+        """Wait for events. The process works while its subscription can be read, even if no event comes."""
+        try:
+            super().drain_events(connection, timeout=timeout)
+        except TimeoutError:
+            proof.worked()
+            raise
+        proof.worked()

@@ -24,7 +24,7 @@ from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
 from scheduler.watchdog import EXIT_S, QUIET_S, Watchdog, end_process, watching
-from workers import liveness
+from workers import liveness, proof
 from workers.alarm_writer import AlarmWriter
 from workers.app import DUE_AT, app, at_start
 from workers.gathered_ids import GatheredIds
@@ -68,6 +68,8 @@ class _Deliverer:
 
 
 _MAIL_S = 90
+_ONLY_WAKING = {names.DIAL, names.DELIVER, names.LIVENESS}
+"""Tasks that leave the work to another thread. Their success proves nothing."""
 _QUIET_S = {names.INVITE: _MAIL_S, names.NOTIFY_OWNERS: _MAIL_S}
 """How long a task may make no step: a mail takes up to 70 s."""
 _DRAINS_S = 15.0
@@ -81,6 +83,8 @@ class QuietTask(Task):  # type: ignore[misc]
         try:
             with watching(self.name, _QUIET_S.get(self.name, QUIET_S)):
                 again_at_once(lambda: super(QuietTask, self).__call__(*args, **kwargs))
+            if self.name not in _ONLY_WAKING:
+                liveness.worked()
         except Reject:
             raise
         except ClockWrong:
@@ -267,13 +271,21 @@ def erase_people(_: list[str]) -> None:
 
 @app.task(name=names.LIVENESS, base=QuietTask, send_events=False)  # type: ignore[untyped-decorator]
 def heard() -> None:
+    """Prove that this worker receives messages and does their work."""
+    if _Dialler.one is not None:
+        _Dialler.one.prove(liveness.heard, liveness.worked)
+        return
     liveness.heard()
+    if _Deliverer.one is None:
+        use_cases().database.prove()
+        liveness.worked()
 
 
 @at_start(worker_init)
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     # Celery sets up logging after this signal: until then, lines would not be filtered and their alarms not be stored.
     configure()
+    proof.begin(settings().duecall_proof_file)
     _alarms().start()
     assembly.check_worker_start(settings())
     queues = set(sender.app.amqp.queues.consume_from)
@@ -290,7 +302,7 @@ def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own argu
         _Dialler.one = assembly.dialler(settings())
         _Dialler.one.start()
     elif "webhooks" in queues:
-        _Deliverer.one = assembly.deliverer(settings(), _hints())
+        _Deliverer.one = assembly.deliverer(settings(), _hints(), liveness.worked)
         _Deliverer.one.start()
     else:
         use_cases()
@@ -317,6 +329,7 @@ def _warn_of_eviction(**_: Any) -> None:  # noqa: ANN401 - a signal's own argume
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop_claiming(**_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    proof.end()
     if _Dialler.one is not None:
         _Dialler.one.stop_claiming()
     if _Deliverer.one is not None:

@@ -129,6 +129,14 @@ async def is_alive(request: Request) -> Response:
     return JSONResponse({"data": {"status": "ok", "instance": console_context(request).instance}})
 
 
+@router.get("/readyz")
+async def is_ready(request: Request) -> Response:
+    """Answer 200 while pages can be read: the database is reachable and has the schema."""
+    context = console_context(request)
+    await context.run(context.use_cases.database.check_start)
+    return JSONResponse({"data": {"status": "ok", "instance": context.instance}})
+
+
 @router.get("/live")
 async def live(request: Request, session: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     return LiveResponse(console_context(request).live, session)

@@ -19,7 +19,7 @@ from scheduler.logs import log
 
 _log = log(__name__)
 _CHANGES_NOTHING = frozenset({"GET", "HEAD"})
-_FOR_ANY_HOST = "/healthz"
+_FOR_ANY_HOST = ("/healthz", "/readyz")
 """Health checks address the process itself, not the name that operators use."""
 _FORBIDDEN = 403
 LARGEST_FORM = 16_384
@@ -109,7 +109,7 @@ class SecurityMiddleware:
 def _refusal(scope: Scope, address: Address) -> str | None:
     """Return why the request is refused, or None."""
     headers = Headers(scope=scope)
-    if scope["path"] == _FOR_ANY_HOST:
+    if scope["path"] in _FOR_ANY_HOST:
         return None
     if headers.get("host", "").lower() != address.host:
         return f"Open the console at {address.origin}. CONSOLE_URL sets its address."

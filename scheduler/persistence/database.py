@@ -244,6 +244,12 @@ class Database:
             with self.statement() as stores:
                 access.refuse_missing(stores.connection.execute(access.FOUND).scalars())  # guard: access
 
+    def prove(self) -> None:
+        """Raise an error unless transactions of this process work now: its role, the schema and its clock."""
+        self.check_start()
+        with self.transaction():
+            pass
+
     def clock_is_right(self) -> bool:
         """Return True if this machine's clock and the database's differ by at most 2 s. Raises DatabaseAway.
 

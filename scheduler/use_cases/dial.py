@@ -213,6 +213,10 @@ class Dial:
         with self._database.statement() as stores:
             return stores.companies.lock_holder(company_id)
 
+    def prove(self) -> None:
+        """Raise DatabaseAway or WrongDatabase unless claims work now."""
+        self._database.prove()
+
     def try_look(self, attempt_id: UUID) -> timedelta:
         """Measure the statement of a last look. The attempt need not be claimed. Raises DatabaseAway."""
         with self._database.statement() as stores:

@@ -23,7 +23,7 @@ from scheduler.lifecycle import breaker
 from scheduler.lifecycle.capacity import SendRate, in_step, look_waits
 from scheduler.lifecycle.policy import LOOK_TO_SEND, LOOKS_TOGETHER, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
-from scheduler.persistence.errors import DatabaseAway, LockTaken
+from scheduler.persistence.errors import DatabaseAway, LockTaken, WrongDatabase
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialling.claims import (
     PLACES_COME_TOGETHER,
@@ -96,6 +96,7 @@ class Dialler:
         self._post_times = PostTimes()
         self._unrecorded_failures: set[UUID] = set()
         self._cancelling: set[asyncio.Task[bool]] = set()
+        self._proof: asyncio.Task[None] | None = None
         self._stopping = False
         self._has_ended = False
         """True once all calls have ended and no further one is begun."""
@@ -118,6 +119,10 @@ class Dialler:
         """
         failpoint("dial.taken")
         self._loop.call_soon_threadsafe(self._take, tuple(ids), dict(due_at or {}))
+
+    def prove(self, received: Callable[[], None], worked: Callable[[], None]) -> None:
+        """Call `received` on the loop, and `worked` if a transaction of the loop's threads succeeds."""
+        self._loop.call_soon_threadsafe(self._begin_proof, received, worked)
 
     def stop_claiming(self) -> None:
         """Stop claiming."""
@@ -162,10 +167,25 @@ class Dialler:
         self._hand.take(ids, monotonic(), on_monotonic(due_at, self._now))
         self._wake.set()
 
+    def _begin_proof(self, received: Callable[[], None], worked: Callable[[], None]) -> None:
+        received()
+        self._proof = asyncio.create_task(self._prove(worked))
+        self._wake.set()
+
+    async def _prove(self, worked: Callable[[], None]) -> None:
+        try:
+            await self._in_thread(self._dial.prove)
+        except (DatabaseAway, WrongDatabase):
+            _log.warning("work_not_proven: a transaction of this dial worker failed, so it counts as not ready")
+        else:
+            worked()
+
     async def _main(self) -> None:
         recorder = asyncio.create_task(self._recorder.run(lambda: self._has_ended))
         calls: set[asyncio.Task[None]] = set()
         while not self._stopping:
+            if recorder.done():
+                recorder.result()  # raises its error: nothing would be recorded
             self._wake.clear()
             self._waits_for_calls = self._is_in_doubt()
             pause = _RETRY_CLAIM if self._waits_for_calls else await self._claim_from_hand(calls)

@@ -49,11 +49,12 @@ class Composition:
         for usual, here in self._places.items():
             said = {variable: value.replace(f"@{usual}/", f"@{here}/") for variable, value in said.items()}
         shell = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOSTNAME": socket.gethostname()}
-        return {**shell, **said, **self._variables}
+        proof = {"DUECALL_PROOF_FILE": str(self._logs / f"{name}.worked")}
+        return {**shell, **proof, **said, **self._variables}
 
     def run(self, name: str) -> int:
         """Return the exit status of a service that ends by itself."""
-        return self._shell(name, self._services[name]["command"][-1])
+        return self._execute(name, self._services[name]["command"])
 
     def start(self, name: str) -> None:
         with (self._logs / f"{name}.log").open("ab") as log:
@@ -62,9 +63,8 @@ class Composition:
             )
 
     def is_healthy(self, name: str) -> bool:
-        kind, line = self._services[name]["healthcheck"]["test"]
-        assert kind == "CMD-SHELL"
-        return self._shell(name, line) == 0
+        kind, *words = self._services[name]["healthcheck"]["test"]
+        return self._execute(name, ["sh", "-c", *words] if kind == "CMD-SHELL" else words) == 0
 
     def stop(self, name: str) -> int:
         """Send SIGTERM and return the exit status, within the service's grace period."""
@@ -91,10 +91,10 @@ class Composition:
             process.kill()
             process.wait()
 
-    def _shell(self, name: str, line: str) -> int:
+    def _execute(self, name: str, words: list[str]) -> int:
         with (self._logs / "once.log").open("ab") as log:
             done = subprocess.run(
-                ["sh", "-c", line],
+                words,
                 cwd=ROOT,
                 env=self.environment(name),
                 timeout=60,

@@ -38,6 +38,10 @@ class Worker:
             raise OSError
         self.receive()
 
+    def works(self) -> None:
+        self.probe.heard()
+        self.probe.worked()
+
     def announce(self) -> None:
         self.announced += 1
         if self.is_away:
@@ -97,8 +101,8 @@ def test_stopped_probe_judges_no_worker(worker: Worker) -> None:
     assert not worker.unresponsive.wait(20 * A_MOMENT_S)
 
 
-def test_responsive_worker_is_announced_repeatedly(worker: Worker) -> None:
-    worker.receive = worker.probe.heard
+def test_working_worker_is_announced_repeatedly(worker: Worker) -> None:
+    worker.receive = worker.works
     worker.probe.start()
     wait_until(lambda: worker.announced > 20, says="it keeps announcing")
     before = worker.withdrawn
@@ -107,23 +111,37 @@ def test_responsive_worker_is_announced_repeatedly(worker: Worker) -> None:
     assert (before, worker.withdrawn) == (0, 1)
 
 
-def test_unresponsive_worker_is_not_announced_again(worker: Worker) -> None:
+def test_worker_without_successful_work_is_not_announced(worker: Worker) -> None:
+    worker.receive = worker.probe.heard
+    worker.probe.start()
+    keeps_pinging(worker)
+    worker.probe.stop()
+    worker.probe.join()
+    assert (worker.announced, worker.withdrawn) == (0, 1)
+    assert not worker.unresponsive.is_set(), "a restart would not help, for example while the database is away"
+
+
+def test_unresponsive_worker_is_not_announced(worker: Worker) -> None:
     worker.probe.start()
     assert worker.unresponsive.wait(10)
-    assert worker.announced == 2, "at the start, and before the first ping"
     wait_until(lambda: worker.withdrawn == 1, says="it is withdrawn")
+    assert worker.announced == 0
 
 
-def test_busy_worker_is_announced(worker: Worker) -> None:
+def test_busy_worker_is_announced_while_its_tasks_succeed(worker: Worker) -> None:
     worker.is_full = True
     worker.probe.start()
-    wait_until(lambda: worker.announced > 20, says="it keeps announcing")
+    for announced in range(5):
+        worker.probe.worked()
+        wait_until(lambda announced=announced: worker.announced > announced, says="it is announced")  # type: ignore[misc]
     worker.probe.stop()
+    worker.probe.join()
+    assert not worker.unresponsive.is_set()
 
 
 def test_worker_is_announced_again_after_redis_was_away(worker: Worker) -> None:
     worker.is_away = True
-    worker.receive = worker.probe.heard
+    worker.receive = worker.works
     worker.probe.start()
     keeps_pinging(worker)
     before = worker.announced

@@ -14,7 +14,7 @@ from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken
 from scheduler.persistence.webhook_deliveries import Work
 from scheduler.rules.webhook_turns import room
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
-from scheduler.watchdog import watching
+from scheduler.watchdog import end_process, watching
 
 _log = log(__name__)
 THREADS = 16
@@ -30,8 +30,19 @@ _DRAINS_WITHIN_S = 25.0
 class Deliverer:
     """Sends deliveries that are due, as many at once as it has threads, until it is stopped."""
 
-    def __init__(self, deliver: Deliver, *, look: Callable[[], Work] | None = None, threads: int = THREADS) -> None:
+    def __init__(
+        self,
+        deliver: Deliver,
+        *,
+        look: Callable[[], Work] | None = None,
+        threads: int = THREADS,
+        worked: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], None] = end_process,
+    ) -> None:
         self._deliver = deliver
+        self._worked = worked
+        """Called after each turn of the loop that has succeeded."""
+        self._on_failure = on_failure
         self._look = look
         """Numbers new events. Hints of the clock come once a second, which would be late for a partner."""
         self._looks_again_after_s: float | None = LOOK_EVERY_S if look is not None else None
@@ -43,7 +54,7 @@ class Deliverer:
         """Messages in flight, by claim."""
         self._results: list[Result] = []
         self._is_stopping = threading.Event()
-        self._loop = threading.Thread(target=self._run, name="webhooks", daemon=True)
+        self._loop = threading.Thread(target=self._run_or_end, name="webhooks", daemon=True)
 
     def start(self) -> None:
         for place in range(self._count):
@@ -72,6 +83,13 @@ class Deliverer:
             with watching("webhook"):
                 self._news.put(self._deliver.send(claimed))
 
+    def _run_or_end(self) -> None:
+        try:
+            self._run()
+        except BaseException:  # noqa: BLE001 - after any error, a worker without its loop delivers nothing
+            _log.exception("deliverer_failed: the loop of deliveries ended with an error, so the worker exits")
+            self._on_failure()
+
     def _run(self) -> None:
         while not (self._is_stopping.is_set() and not self._sending and not self._results):
             is_woken = self._take_news()
@@ -83,6 +101,7 @@ class Deliverer:
                 self._record()
                 if not self._is_stopping.is_set() and (self._is_one_due() or is_woken):
                     self._claim()
+                self._worked()
             except ClockWrong:
                 _log.debug("clock_wrong: no delivery was claimed; the clock sends the hint again")
             except DatabaseAway:

@@ -192,7 +192,8 @@ def test_request_for_another_host_is_refused(console: Console, operator: httpx.C
         answer = operator.get(path, headers={"Host": host})
         assert answer.status_code == FORBIDDEN
         assert f"Open the console at {console.url}." in answer.text
-    assert operator.get("/healthz", headers={"Host": host}).json()["data"]["status"] == "ok"
+    for path in ("/healthz", "/readyz"):
+        assert operator.get(path, headers={"Host": host}).json()["data"]["status"] == "ok"
 
 
 def test_every_response_has_the_security_headers(operator: httpx.Client) -> None:

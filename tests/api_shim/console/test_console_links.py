@@ -9,7 +9,7 @@ from tests.api_shim.console.busy_installation import linked_pages, make_busy
 from tests.api_shim.console.conftest import Console
 from tests.support.builders import Tenant
 
-WITHOUT_SESSION = ("/sign-in", "/healthz", "/live", "/static")
+WITHOUT_SESSION = ("/sign-in", "/healthz", "/readyz", "/live", "/static")
 ROUTES = create_app().routes
 
 
