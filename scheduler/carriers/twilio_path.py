@@ -3,9 +3,9 @@
 Later a wrong path would look like an unknown outcome: a 404 on a POST does not prove that no call was accepted.
 """
 
+import http.client
 from base64 import b64encode
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
 from scheduler.carriers.trust import trusted
@@ -23,14 +23,14 @@ def calls_are_there(account: TwilioAccount) -> bool:
     path = f"{parts.path}/2010-04-01/Accounts/{account.account_sid}/Calls.json?PageSize=1"
     credentials = b64encode(f"{account.account_sid}:{account.auth_tokens[0]}".encode()).decode()
     connection = (
-        HTTPSConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S, context=trusted(account.ca_file))
+        http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S, context=trusted(account.ca_file))
         if parts.scheme == "https"
-        else HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
+        else http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_S)
     )
     try:
         connection.request("GET", path, headers={"Authorization": f"Basic {credentials}"})
         return connection.getresponse().status != HTTPStatus.NOT_FOUND
-    except (OSError, HTTPException):
+    except (OSError, http.client.HTTPException):
         return True
     finally:
         connection.close()
