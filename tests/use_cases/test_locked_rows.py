@@ -199,7 +199,7 @@ def test_callbacks_of_locked_interviews_delay_no_other(
 # ---- batches
 
 
-@guards("held_item")
+@guards("held_item", "held_candidate")
 def test_batch_of_a_locked_person_delays_no_other_batch(
     tenant: Tenant, other: Tenant, hints: RecordingHints, now: TestClock, postgres_url: str
 ) -> None:
