@@ -224,6 +224,18 @@ def erasure(near: Neighbours) -> float:
     return monotonic() - began
 
 
+def person(near: Neighbours) -> float:
+    """Return the time until the interviews of a deleted person are cancelled, of which a worker cancels some."""
+    candidate_id = _person_with(near.innocent, 150)
+    began = monotonic()
+    _delete_person(near.innocent, candidate_id)
+    near.innocent.until(
+        "SELECT 1 WHERE NOT EXISTS (SELECT FROM interviews WHERE candidate_id = %s AND status <> 'CANCELLED')",
+        candidate_id,
+    )
+    return monotonic() - began
+
+
 def readiness(near: Neighbours) -> float:
     began = monotonic()
     wait_until(
@@ -249,6 +261,7 @@ PROBES: dict[str, Callable[[Neighbours], float]] = {
     hints.NOTIFY_OWNERS: notice,
     hints.PURGE: purge,
     hints.ERASE: erasure,
+    hints.ERASE_PEOPLE: person,
     hints.LIVENESS: readiness,
 }
 
@@ -307,7 +320,7 @@ def held_locks(near: Neighbours) -> Iterator[None]:
 @contextmanager
 def due_calls_that_wait(near: Neighbours) -> Iterator[None]:
     """A hundred thousand due calls of a paused company."""
-    hostile, now = near.hostile, near.whole.now()
+    hostile, now = _with_a_key(near.whole, _another_company(near.whole, "With due calls")), near.whole.now()
     number_id = UUID(near.whole.running.phoneNumberId)
     seeded = Seeded(company_id=UUID(hostile.id), agent_id=UUID(hostile.agent_id), phone_number_id=number_id)
     url = near.whole.running.databaseUrl
@@ -315,7 +328,6 @@ def due_calls_that_wait(near: Neighbours) -> Iterator[None]:
     add_pending_calls(url, seeded, now - timedelta(days=2), DUE_CALLS)
     hostile.rows("UPDATE attempts SET due_at = %s WHERE company_id = %s AND state = 'PENDING'", now, hostile.id)
     yield
-    hostile.rows("UPDATE attempts SET expires_at = created_at WHERE company_id = %s AND state = 'PENDING'", hostile.id)
 
 
 @contextmanager
@@ -355,17 +367,22 @@ def dead_webhook(near: Neighbours) -> Iterator[None]:
 @contextmanager
 def one_person_with_many_interviews(near: Neighbours) -> Iterator[None]:
     """Ten thousand interviews of one person, who is deleted."""
-    hostile = near.hostile
-    interview = hostile.book()
-    created_at = "(a.created_at - n * interval '1 second')"
-    hostile.rows(
+    _delete_person(near.hostile, _person_with(near.hostile, INTERVIEWS))
+    yield
+
+
+def _person_with(company: Company, interviews: int) -> str:
+    """Create a person with so many interviews, each with a pending call, and return the person's id."""
+    interview = company.book()
+    created_at = "(a.created_at - n * interval '1 millisecond')"
+    company.rows(
         "INSERT INTO interviews (id, company_id, candidate_id, agent_id, type, focus, duration, caller_number, status,"
         f" is_test, metadata, expires_at, created_at, updated_at) SELECT {new_id_sql(created_at)}, company_id,"
         " candidate_id, agent_id, type, focus, duration, caller_number, 'SCHEDULED', false, '{}', expires_at,"
-        f" {created_at}, updated_at FROM interviews a, generate_series(1, %s) AS n WHERE a.id = %s",
-        *(INTERVIEWS, interview["id"]),
+        f" {created_at}, updated_at FROM interviews a, generate_series(2, %s) AS n WHERE a.id = %s",
+        *(interviews, interview["id"]),
     )
-    hostile.rows(
+    company.rows(
         "INSERT INTO attempts (id, interview_id, company_id, chain_id, retry_number, manual, state, due_at, expires_at,"
         " schedule, warnings, number_hash, epoch, heard_rank, looks, not_placed, created_at, updated_at)"
         " SELECT i.id, i.id, i.company_id, i.id, 0, true, 'PENDING', a.due_at, a.expires_at, a.schedule, '{}',"
@@ -373,10 +390,13 @@ def one_person_with_many_interviews(near: Neighbours) -> Iterator[None]:
         " WHERE i.candidate_id = %s AND a.interview_id = %s AND i.id <> a.interview_id",
         *(interview["candidateId"], interview["id"]),
     )
-    url = f"{near.whole.running.apiUrl}/candidates/{interview['candidateId']}"
-    answer = hostile.client.session.delete(url, timeout=40)
+    return str(interview["candidateId"])
+
+
+def _delete_person(company: Company, candidate_id: str) -> None:
+    url = f"{company.whole.running.apiUrl}/candidates/{candidate_id}"
+    answer = company.client.session.delete(url, timeout=40)
     assert answer.status_code == requests.codes.ok, answer.text
-    yield
 
 
 HOSTILE: list[Callable[[Neighbours], AbstractContextManager[None]]] = [
@@ -385,7 +405,6 @@ HOSTILE: list[Callable[[Neighbours], AbstractContextManager[None]]] = [
     flood,
     dead_webhook,
     one_person_with_many_interviews,
-    # The last one, because its rows stay.
     due_calls_that_wait,
 ]
 
