@@ -153,7 +153,9 @@ class ApplyBatches:
                         self._apply_item(Turn(stores=stores, reads=reads, command=command, now=now), batch, item)
                     )
             stores.connection.send()
-            work_at = now + _RETRIED_AFTER if held else now  # guard: held_item
+            work_at = now
+            if held:  # guard: held_item
+                work_at = now + _RETRIED_AFTER
             save_or_finish(stores, _counted(batch, outcomes, now), now, work_at)
             failpoint("batch.answering")
         failpoint("batch.applied")

@@ -85,7 +85,7 @@ def test_unreadable_attempt_is_not_claimed_and_others_are(tenant: Tenant, other:
     }
 
 
-@guards("unreadable_put_off")
+@guards("readable", "unreadable_put_off")
 def test_unreadable_attempt_is_not_released_again_at_once(
     tenant: Tenant, other: Tenant, release: Release, hints: RecordingHints, now: TestClock, spoil: Spoil
 ) -> None:
