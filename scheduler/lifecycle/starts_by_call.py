@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count, cycle
 from math import inf
 
+from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
 from scheduler.lifecycle.forecast import CompanyQueue, Forecast, Starts
 from scheduler.lifecycle.start_rates import Limits
 
@@ -99,6 +100,7 @@ class _Run:
         running = sum(company.gate.running for company in self.companies)
         unknown = max(account.in_progress - running, 0)
         self._account = _Gate(limits=account, running=running + unknown)
+        self._kept = kept_places(account.concurrent_calls)
         # Short and long calls take turns.
         self._durations = cycle([*durations[::3], *durations[1::3], *durations[2::3]] or [0.0])
         self._order = count()
@@ -134,8 +136,11 @@ class _Run:
 
     def _next(self, waiting: Sequence[_Company]) -> tuple[float, _Company | None]:
         """Return the company with the next start, as `capacity.allot` chooses it. None: a call must end first."""
+        room = self._account.limits.concurrent_calls - self._account.running
         ready = [
-            (max(company.waiting[0][0], company.gate.slot), company) for company in waiting if not company.gate.is_full
+            (max(company.waiting[0][0], company.gate.slot), company)
+            for company in waiting
+            if not company.gate.is_full and leaves_kept_places(company.gate.running, room, self._kept)
         ]
         if not ready or self._account.is_full:
             return inf, None
