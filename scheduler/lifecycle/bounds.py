@@ -37,6 +37,11 @@ def latest_recomputation(now: datetime) -> datetime:
     return now + timedelta(seconds=30)
 
 
+def latest_batch_work(now: datetime) -> datetime:
+    """Return the latest instant until which a batch is put off."""
+    return now + times.BATCH_RETRIED_AFTER + SLACK
+
+
 def latest_stray_look(now: datetime) -> datetime:
     """Return the latest time of the next poll about a stray call."""
     return now + times.POLLS[-1] + SLACK

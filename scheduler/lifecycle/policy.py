@@ -17,6 +17,8 @@ Shorter than `RELEASE_SPAN`: the dial worker that held its hint until then may h
 """
 UNREADABLE_FOR = timedelta(seconds=30)
 """The time for which an attempt is not released after a dial worker could not read it."""
+BATCH_RETRIED_AFTER = timedelta(seconds=5)
+"""The delay until an item of a batch that has failed, or whose rows are locked, is tried again."""
 SEND_SPAN = timedelta(seconds=1)
 """A claim takes only as many attempts as can be sent within this span."""
 AT_MOST_A_TRANSACTION = 200

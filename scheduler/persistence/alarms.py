@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, select, text, tuple_, update
+from sqlalchemy import Select, delete, func, or_, select, text, tuple_, update
 
 from scheduler.domain.alarm import KeptAlarm, RaisedAlarm
 from scheduler.ids import new_id
@@ -17,6 +17,7 @@ from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import alarms
 from scheduler.persistence.tallies import as_json
+from scheduler.rules.alarm_posting import latest_try
 from scheduler.rules.tallies import of_alarms
 
 _RAISE = text("""
@@ -25,7 +26,26 @@ _RAISE = text("""
 """)
 """For every role: only workers and operators may read alarms. One statement, which also counts them."""
 _IS_OPEN = alarms.c.acknowledged_at.is_(None)
-_IS_ONE_TO_POST = Fixed(select(alarms.c.id).where(alarms.c.post_at <= given_instant("now")).limit(1))
+# A later instant than the latest possible one was written by a wrong clock.
+_IS_TO_BE_POSTED = or_(
+    alarms.c.post_at <= given_instant("now"),
+    alarms.c.post_at > given_instant("latest_try"),  # guard: impossible_post
+)
+_IS_ONE_TO_POST = Fixed(select(alarms.c.id).where(_IS_TO_BE_POSTED).limit(1))
+_TAKE_TO_POST = Fixed(
+    update(alarms)
+    .where(
+        alarms.c.id
+        == select(alarms.c.id)
+        .where(_IS_TO_BE_POSTED)
+        .order_by(alarms.c.post_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    .values(post_at=given_instant("hold_until"), tries=alarms.c.tries + 1)
+    .returning(*alarms.c)
+)
 _COUNT_OPEN = Fixed(
     select(alarms.c.kind, func.count().label("count")).where(_IS_OPEN).group_by(alarms.c.kind).order_by(alarms.c.kind)
 )
@@ -120,24 +140,12 @@ class Alarms(Store):
         return {row.kind: row.count for row in self._connection.execute(_COUNT_OPEN)}
 
     def is_one_to_post(self, now: datetime) -> bool:
-        return self._is_any(_IS_ONE_TO_POST, {"now": now})
+        return self._is_any(_IS_ONE_TO_POST, {"now": now, "latest_try": latest_try(now)})
 
     def take_to_post(self, now: datetime, hold_until: datetime) -> KeptAlarm | None:
         """Return an alarm that is due to be posted. No other process posts it until `hold_until`."""
-        due = (
-            select(alarms.c.id)
-            .where(alarms.c.post_at <= now)
-            .order_by(alarms.c.post_at)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        return self._one(
-            _kept,
-            update(alarms)
-            .where(alarms.c.id == due.scalar_subquery())
-            .values(post_at=hold_until, tries=alarms.c.tries + 1)
-            .returning(alarms),
-        )
+        values = {"now": now, "latest_try": latest_try(now), "hold_until": hold_until}
+        return self._one(_kept, _TAKE_TO_POST, values)
 
     def posted(self, alarm_id: UUID, now: datetime) -> None:
         self._connection.execute(update(alarms).where(alarms.c.id == alarm_id).values(posted_at=now, post_at=None))

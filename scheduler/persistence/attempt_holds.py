@@ -16,7 +16,7 @@ WINDOWS = (50, 2000)
 """Of each company and kind, so many attempts are looked at in a round: the second number while many have to be held."""
 LONGEST_HOLD = timedelta(hours=1)
 """Of an attempt whose line is busy. The end of the line's rest ends it, and this end is only a safeguard."""
-_SHORT_HOLD = timedelta(seconds=5)
+SHORT_HOLD = timedelta(seconds=5)
 """Of an attempt that waits for a command or a trial call. Both usually end their holds earlier."""
 _MOST_HELD = 4000
 _MOST_LINES = 500
@@ -102,7 +102,7 @@ class AttemptHolds(Store):
             rows = self._connection.execute(_AWAIT_LINES, {"hashes": sorted(lines), "now": now}).scalars()
             awaited = {bytes(each) for each in rows}
         until = [
-            (row.id, now + (LONGEST_HOLD if row.by_line else _SHORT_HOLD))
+            (row.id, now + (LONGEST_HOLD if row.by_line else SHORT_HOLD))
             for row in blocked
             if not row.by_line or bytes(row.number_hash) in awaited  # guard: hold_awaits_its_line
         ]

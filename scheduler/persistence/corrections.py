@@ -7,11 +7,15 @@ from uuid import UUID
 from sqlalchemy import text
 
 from scheduler.domain.attempt import Attempt
+from scheduler.lifecycle import bounds as latest
 from scheduler.lifecycle.bounds import CallBounds
+from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
 from scheduler.persistence.attempts import attempt_of
 from scheduler.persistence.rows import as_columns
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
+from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
+from scheduler.rules.webhook_tries import LONGEST_WAIT
 
 _LOCK_LEASED = text("""
     SELECT * FROM attempts
@@ -77,6 +81,88 @@ _SHORTEN_RESTS = text("""
     ))
 """)
 
+# A hold for a line is longer than the others, and its line is marked. Of each company, so many are looked at.
+_END_HOLDS = text("""
+    UPDATE attempts SET held_until = NULL
+    WHERE id = ANY (ARRAY (
+        SELECT a.id
+        FROM companies c
+        CROSS JOIN LATERAL (
+            SELECT h.id, h.held_until, h.number_hash FROM attempts h
+            WHERE h.company_id = c.id AND h.state = 'PENDING' AND h.held_until > :short
+            ORDER BY h.held_until DESC
+            LIMIT :limit
+        ) held
+        JOIN attempts a ON a.id = held.id
+        WHERE a.state = 'PENDING' AND (
+            held.held_until > :long
+            OR NOT EXISTS (SELECT FROM lines l WHERE l.number_hash = held.number_hash AND l.is_awaited)
+        )
+        LIMIT :limit
+        FOR NO KEY UPDATE OF a SKIP LOCKED
+    ))
+""")
+
+_HASTEN_BATCHES = text("""
+    UPDATE batches SET work_at = :now
+    WHERE id = ANY (ARRAY (
+        SELECT id FROM batches
+        WHERE finished_at IS NULL AND work_at > :latest
+        ORDER BY work_at DESC
+        LIMIT :limit
+        FOR NO KEY UPDATE SKIP LOCKED
+    ))
+""")
+
+# No index holds when a delivery was written. Of each endpoint, the next and the last messages are looked at.
+_LOOKED_AT = 500
+_OF_ENDPOINT = """
+    SELECT w.* FROM webhook_deliveries w
+    WHERE w.endpoint_id = e.id AND w.state = 'WAITING' AND w.is_replay = kind.is_replay AND w.send_at > :written
+    ORDER BY w.send_at
+"""
+_HASTEN_DELIVERIES = text(f"""
+    WITH found AS MATERIALIZED (
+        SELECT ahead.event_id, ahead.endpoint_id
+        FROM webhook_endpoints e
+        CROSS JOIN (VALUES (false), (true)) AS kind (is_replay)
+        CROSS JOIN LATERAL (
+            ({_OF_ENDPOINT} LIMIT {_LOOKED_AT}) UNION ALL ({_OF_ENDPOINT} DESC LIMIT {_LOOKED_AT})
+        ) ahead
+        WHERE e.is_active AND e.disabled_at IS NULL AND (
+            ahead.tries = 0 AND (ahead.created_at > :written OR ahead.send_at > :latest_first)
+            OR ahead.last_tried_at > :written OR ahead.first_failed_at > :written OR ahead.send_at > :latest
+        )
+        LIMIT :limit
+    ), wrong AS MATERIALIZED (
+        SELECT DISTINCT d.event_id, d.endpoint_id
+        FROM found
+        CROSS JOIN LATERAL (
+            SELECT w.event_id, w.endpoint_id FROM webhook_deliveries w
+            WHERE w.event_id = found.event_id AND w.endpoint_id = found.endpoint_id AND w.state = 'WAITING'
+            LIMIT 1
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) d
+    )
+    UPDATE webhook_deliveries d
+    SET send_at = CASE
+            WHEN d.tries = 0 THEN least(d.send_at, :now)
+            -- One clock wrote both. The wait between them is right, and counted from now.
+            WHEN d.last_tried_at > :written THEN
+                least(d.send_at, :now + least(d.send_at - d.last_tried_at, CAST(:longest AS interval)))
+            WHEN d.send_at > :latest THEN :now
+            ELSE d.send_at
+        END,
+        created_at = least(d.created_at, :now),
+        last_tried_at = CASE WHEN d.last_tried_at > :written THEN :now ELSE d.last_tried_at END,
+        -- Later events of the interview wait for a minute from it.
+        first_failed_at = CASE WHEN d.first_failed_at > :written THEN :now ELSE d.first_failed_at END
+    FROM wrong
+    -- The first condition makes the planner read them by the key.
+    WHERE d.event_id = ANY (ARRAY (SELECT event_id FROM wrong))
+      AND d.event_id = wrong.event_id AND d.endpoint_id = wrong.endpoint_id
+""")  # noqa: S608 - the inserted texts are constants
+
 
 class Corrections(Store):
     def lock_impossible_calls(self, bounds: CallBounds, limit: int) -> list[Attempt]:
@@ -106,3 +192,26 @@ class Corrections(Store):
     def shorten_rests(self, rests: datetime, kept: datetime, limit: int) -> int:
         """Shorten the gap of up to `limit` lines: to `rests` after one interview's call, else to `kept`."""
         return self._connection.execute(_SHORTEN_RESTS, {"rests": rests, "kept": kept, "limit": limit}).rowcount
+
+    def end_impossible_holds(self, now: datetime, limit: int) -> int:
+        """End up to `limit` holds that are longer than a hold can be. They decide nothing, so ending one is safe."""
+        short, long = now + SHORT_HOLD + latest.SLACK, now + LONGEST_HOLD + latest.SLACK
+        return self._connection.execute(_END_HOLDS, {"short": short, "long": long, "limit": limit}).rowcount
+
+    def hasten_batches(self, now: datetime, limit: int) -> int:
+        """Let up to `limit` batches go on that were put off beyond what their rule can produce."""
+        values = {"now": now, "latest": latest.latest_batch_work(now), "limit": limit}
+        return self._connection.execute(_HASTEN_BATCHES, values).rowcount
+
+    def hasten_deliveries(self, now: datetime, limit: int) -> int:
+        """Correct up to `limit` waiting deliveries that a wrong clock has written. Their waits are counted from now."""
+        written = latest.latest_written(now)
+        values = {
+            "now": now,
+            "written": written,
+            "latest_first": written + NOT_SENT_AGAIN_AFTER,
+            "latest": written + LONGEST_WAIT,
+            "longest": LONGEST_WAIT,
+            "limit": limit,
+        }
+        return self._connection.execute(_HASTEN_DELIVERIES, values).rowcount

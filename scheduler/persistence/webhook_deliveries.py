@@ -18,6 +18,7 @@ from scheduler.domain.partner_event import EventType
 from scheduler.domain.webhook import WebhookAnswer
 from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState, Message, WaitingDeliveries
 from scheduler.ids import new_id
+from scheduler.lifecycle.bounds import latest_written
 from scheduler.lifecycle.policy import UNREADABLE_FOR
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import as_json
@@ -67,7 +68,8 @@ _LOCK_TO_CLAIM = text(f"""
     FROM webhook_endpoints w
     WHERE (CAST(:takes_slow AS boolean) OR NOT w.is_slow) AND w.principal_id <> ALL (CAST(:full_owners AS uuid[]))
       AND {_MAY_TAKE}
-    ORDER BY w.claimed_at NULLS FIRST, w.id
+    -- A turn in the future was written by a wrong clock, and counts as none.
+    ORDER BY CASE WHEN w.claimed_at <= :latest_written THEN w.claimed_at END NULLS FIRST, w.id
     LIMIT :limit
     FOR NO KEY UPDATE SKIP LOCKED
 """)  # noqa: S608 - as above
@@ -368,6 +370,7 @@ def _instants(now: datetime) -> dict[str, datetime]:
         "latest_lease": now + 2 * LEASE,
         "failed_since": now - WAITS_AT_MOST,
         "latest_probe": now + PROBE_EVERY,
+        "latest_written": latest_written(now),
     }
 
 

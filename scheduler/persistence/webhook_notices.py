@@ -8,9 +8,16 @@ from sqlalchemy import text
 from scheduler.domain.webhook_delivery import Notice
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
+from scheduler.rules.alarm_posting import latest_try
 
 # Not those that the partner itself has deleted or revoked the key of since.
-_IS_DUE = "w.notice_at <= :now AND w.disabled_cause IN ('GONE', 'FAILING')"
+# A later instant than the latest possible one was written by a wrong clock.
+_IS_DUE = """
+    w.disabled_cause IN ('GONE', 'FAILING') AND (
+        w.notice_at <= :now
+        OR w.notice_at > :latest_try  -- guard: impossible_notice
+    )
+"""
 _IS_ONE_DUE = text(f"SELECT EXISTS (SELECT FROM webhook_endpoints w WHERE {_IS_DUE})")  # noqa: S608 - a constant
 _TAKE_DUE = text(f"""
     WITH taken AS (
@@ -36,14 +43,18 @@ _TRIED = text("""
 
 class WebhookNotices(Store):
     def is_one_due(self, now: datetime) -> bool:
-        due: bool = self._connection.execute(_IS_ONE_DUE, {"now": now}).scalar_one()
+        due: bool = self._connection.execute(_IS_ONE_DUE, _instants(now)).scalar_one()
         return due
 
     def take_due(self, now: datetime, until: datetime) -> Notice | None:
         """Return the notice that has been due longest, for one try. No other worker tries before `until`."""
-        return self._one(partial(from_row, Notice), _TAKE_DUE, {"now": now, "until": until})
+        return self._one(partial(from_row, Notice), _TAKE_DUE, _instants(now) | {"until": until})
 
     def tried(self, notice: Notice, again_at: datetime | None) -> None:
         """Record a try, unless the endpoint was disabled again since. None: there is no further one."""
         values = {"endpoint_id": notice.endpoint_id, "tries": notice.tries, "disabled_at": notice.disabled_at}
         self._connection.execute(_TRIED, {**values, "again_at": again_at})
+
+
+def _instants(now: datetime) -> dict[str, datetime]:
+    return {"now": now, "latest_try": latest_try(now)}

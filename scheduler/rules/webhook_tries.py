@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 
+from scheduler.rules.webhook_answers import LONGEST_RETRY_AFTER
+
 DEADLINE_S = 15.0
 """Time for the answer of a receiver, from the first byte to the last."""
 DELAYS = (
@@ -15,6 +17,8 @@ DELAYS = (
 MOST_TRIES = len(DELAYS)
 JITTER = 0.1
 """Each wait is longer or shorter by up to this part, so that messages that failed together do not return together."""
+LONGEST_WAIT = max(DELAYS[-1] * (1 + JITTER), LONGEST_RETRY_AFTER)
+"""The longest wait between two tries."""
 
 
 def try_again_at(tries: int, now: datetime, *, jitter: float, retry_after: timedelta | None = None) -> datetime | None:

@@ -7,7 +7,7 @@ batch, and stores the outcome of an item with its interview.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import monotonic
@@ -26,6 +26,7 @@ from scheduler.domain.interview import InterviewStatus, InterviewStory
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, partner_events
+from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER
 from scheduler.logs import log, place_of
 from scheduler.persistence.batches import Work
 from scheduler.persistence.database import BATCH_LOCK_S
@@ -46,8 +47,6 @@ _MAX_TURN_S = 2.0
 """Longer work queues up again, so that other tasks of the queue get a turn."""
 _PAUSE_S = 0.05
 """The wait while single commands go first."""
-_RETRIED_AFTER = timedelta(seconds=5)
-"""Delay until an item that has failed is tried again."""
 _CANCELLED_A_TRANSACTION = 100
 _GOING_ON = frozenset({BatchState.ACCEPTED, BatchState.RUNNING})
 _FAILED = Refusal(
@@ -155,7 +154,7 @@ class ApplyBatches:
             stores.connection.send()
             work_at = now
             if held:  # guard: held_item
-                work_at = now + _RETRIED_AFTER
+                work_at = now + BATCH_RETRIED_AFTER
             save_or_finish(stores, _counted(batch, outcomes, now), now, work_at)
             failpoint("batch.answering")
         failpoint("batch.applied")
@@ -199,7 +198,7 @@ class ApplyBatches:
                 count=failures,
             )
             if failures < MOST_FAILURES:
-                stores.batches.save(batch, now + _RETRIED_AFTER)
+                stores.batches.save(batch, now + BATCH_RETRIED_AFTER)
                 return
             stores.batches.answer(batch_id, BatchItem(index=index, state=ItemState.REFUSED, error=_FAILED))
             save_or_finish(stores, _counted(batch, [_Done(refused=1)], now), now)
@@ -209,7 +208,7 @@ class ApplyBatches:
         with self._database.transaction() as stores:
             batch = stores.batches.lock_free(batch_id)
             if batch is not None:
-                stores.batches.save(batch, stores.instant(self._now) + _RETRIED_AFTER)
+                stores.batches.save(batch, stores.instant(self._now) + BATCH_RETRIED_AFTER)
 
     def _cancel_next(self, batch_id: UUID) -> None:
         """Cancel the next calls of a cancelled batch. If that fails, other batches go first."""

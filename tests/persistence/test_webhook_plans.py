@@ -75,6 +75,14 @@ STEPS: dict[str, tuple[Step, int]] = {
         lambda stores, tenant, ids: stores.webhook_history.send_waiting(ids[0], tenant.now() - timedelta(days=1)),
         3 * SENT_AT_ONCE,
     ),
+    "due deliveries and a wrong clock": (
+        lambda stores, tenant, _: stores.corrections.hasten_deliveries(tenant.now(), 100),
+        10,
+    ),
+    "later tries and a wrong clock": (
+        lambda stores, tenant, _: stores.corrections.hasten_deliveries(tenant.now() - timedelta(hours=1), 100),
+        2 * WAITING,
+    ),
     "count for metrics": (
         lambda stores, tenant, _: stores.webhook_deliveries.waiting(tenant.now()),
         COUNTED_UP_TO + 10,

@@ -28,6 +28,7 @@ class Correct:
         self._calls()
         self._pending()
         self._lines()  # guard: impossible_rest
+        self._waits()
 
     def _calls(self) -> None:
         with self._database.transaction() as stores:
@@ -57,6 +58,16 @@ class Correct:
             rests = bounds.latest_line_rest(now, self._policy)
             count = stores.corrections.shorten_rests(rests, bounds.latest_line_kept(now, self._policy), _BATCH_SIZE)
         _report(count, "lines")
+
+    def _waits(self) -> None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            counts: dict[str, int] = {}
+            counts["holds of attempts"] = stores.corrections.end_impossible_holds(now, _BATCH_SIZE)  # guard: long_hold
+            counts["batches"] = stores.corrections.hasten_batches(now, _BATCH_SIZE)  # guard: impossible_batch
+            counts["deliveries"] = stores.corrections.hasten_deliveries(now, _BATCH_SIZE)  # guard: impossible_send
+        for kind, count in counts.items():
+            _report(count, kind)
 
 
 def _report(count: int, kind: str) -> None:
