@@ -109,7 +109,7 @@ def test_killed_worker_leaves_each_item_of_a_batch_once(whole: WholeSystem) -> N
     whole.wait_until(lambda: is_finished(whole), seconds=LIMIT_S, says="both batches are finished")
     print(f"{ITEMS} items, stored in {stored_s:.1f} s, killed after {killed_at}, {monotonic() - began:.1f} s in all")
     each_item_has_one_interview(whole, "51", ITEMS)
-    usual = {"waiting": 0, "applied": ITEMS, "refused": 0, "cancelled": 0}
+    usual = {"waiting": 0, "applied": ITEMS, "refused": 0, "cancelled": 0, "inProgress": 0}
     assert whole.client.get(f"/batches/{batch['id']}").json()["data"]["counts"] == usual | {"existing": 0}
     assert whole.client.get(f"/batches/{other['id']}").json()["data"]["counts"] == usual | {"existing": ITEMS}
 

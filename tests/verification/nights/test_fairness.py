@@ -164,7 +164,7 @@ def test_clock_sends_hints_for_commands_despite_a_backlog(
     broker: None, postgres_url: str, database: Database, hasher: Hasher, hints: RecordingHints
 ) -> None:
     companies = [seed(database, real_now(), intervals=ALWAYS) for _ in range(6)]
-    tenant = a_tenant(database, companies[0], hasher, real_now, calls_per_second=1000)
+    tenant = a_tenant(database, companies[0], hasher, real_now, calls_per_second=1000, max_calls=10_000)
     for company in companies:
         bulk_attempts(postgres_url, of_company(tenant, company), 1000, due_at=real_now())
     command = a_waiting_command(tenant, None)

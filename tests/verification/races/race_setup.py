@@ -154,8 +154,14 @@ class RaceSetup(Installation):
         return self.note(asked_at, _status(verb, command), command, **about(verb, attempt, command), **more)
 
     def _applied(self, command: Command) -> Command:
-        Apply(self.tenant.context, RecordingHints()).command(command.id)
-        return self.command(str(command.id))
+        """Apply the command as a worker does, which gets its hint again while another transaction holds a row."""
+
+        def applied() -> Command | None:
+            Apply(self.tenant.context, RecordingHints()).command(command.id)
+            found = self.command(str(command.id))
+            return None if found.applied_at is None else found
+
+        return wait_until(applied, says="the command is applied")
 
     def note(self, asked_at: datetime, status: int, command: Command | None = None, **asked: Any) -> bool:
         """Note a request and its response, which has just arrived. Return True if the request came too late."""
