@@ -46,11 +46,16 @@ FOUND = text("""
     FROM pg_proc CROSS JOIN LATERAL aclexplode(proacl) JOIN roles ON roles.oid = grantee
     WHERE pronamespace IN (SELECT relnamespace FROM ours)
     UNION ALL
-    SELECT 'grant ' || privilege_type || ' on the schema to ' || rolname
-    FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) JOIN roles ON roles.oid = grantee
+    SELECT DISTINCT 'grant ' || privilege_type || ' on the schema to ' || rolname
+    FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl)
+    JOIN roles ON roles.oid = grantee OR (grantee = 0 AND privilege_type = 'USAGE')
     WHERE pg_namespace.oid IN (SELECT relnamespace FROM ours)
 """)
-"""One line for each. Every role of the database may read these catalogs."""
+"""One line for each. Every role of the database may read these catalogs.
+
+USAGE on the schema may be granted to PUBLIC (grantee 0), as in each new database. A migrating role that does not own
+the schema `public` cannot grant it to others.
+"""
 
 
 @lru_cache(maxsize=1)

@@ -48,6 +48,17 @@ def test_missing_grant_is_named_at_each_start(loss: str, own: SeparateDatabase) 
         own.worker.check_start()
 
 
+@guards("access_at_upgrade")
+def test_upgrade_names_a_schema_that_no_grant_opens(own: SeparateDatabase) -> None:
+    with psycopg.connect(own.url, autocommit=True) as connection:
+        connection.execute("REVOKE USAGE ON SCHEMA public FROM duecall_worker")
+        schema.upgrade(own.url)  # PUBLIC may use it
+        own.worker.check_access()
+        connection.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    with pytest.raises(WrongDatabase, match=r"grants: grant USAGE on the schema to duecall_worker\. It was"):
+        schema.upgrade(own.url)
+
+
 def test_upgrade_without_grants_ends_with_one_line(own: SeparateDatabase) -> None:
     with psycopg.connect(own.url, autocommit=True) as connection:
         connection.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM duecall_api, duecall_worker")
