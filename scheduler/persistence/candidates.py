@@ -13,6 +13,7 @@ from sqlalchemy import (
     Text,
     Uuid,
     any_,
+    bindparam,
     cast,
     delete,
     func,
@@ -26,7 +27,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from scheduler.domain.candidate import Candidate, CandidateFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
-from scheduler.persistence.connection import Connection
+from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.keyset import NARROW, Branch, KeysetStore, has_row, of_other_spans
 from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import as_columns, from_row
@@ -56,6 +57,16 @@ _SHORTEST_INDEXED = 3
 LONGEST_PUT_OFF = timedelta(minutes=1)
 """Longer than any process puts off the interviews of an erased person."""
 _FROM_OTHER_TABLES = frozenset({"job_ids", "interview_count"})
+
+_LEAVING = select(candidates.c.id).where(
+    candidates.c.leaving_at.is_not(None),
+    or_(candidates.c.leaving_at <= bindparam("now"), candidates.c.leaving_at > bindparam("latest")),
+)
+"""Erased people whose interviews are to be cancelled now. An instant that a wrong clock wrote counts as due."""
+_IS_ONE_LEAVING = Fixed(_LEAVING.limit(1))
+_LOCK_LEAVING = Fixed(
+    _LEAVING.order_by(candidates.c.leaving_at).limit(1).with_for_update(key_share=True, skip_locked=True)
+)
 
 
 def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -251,15 +262,13 @@ class Candidates(KeysetStore):
 
     def lock_leaving(self, now: datetime) -> UUID | None:
         """Lock the erased person whose interviews have waited longest to be cancelled, of any company."""
-        query = (
-            _leaving(now).order_by(candidates.c.leaving_at).limit(1).with_for_update(key_share=True, skip_locked=True)
-        )
-        candidate_id: UUID | None = self._connection.execute(query).scalar_one_or_none()
+        found = self._connection.execute(_LOCK_LEAVING, _leaving_at(now))
+        candidate_id: UUID | None = found.scalar_one_or_none()
         return candidate_id
 
     def is_one_leaving(self, now: datetime) -> bool:
         """Return True if interviews of an erased person are to be cancelled now."""
-        return self._is_any(_leaving(now).limit(1))
+        return self._is_any(_IS_ONE_LEAVING, _leaving_at(now))
 
     def note_leaving(self, candidate_id: UUID, leaving_at: datetime | None) -> None:
         """Set when the next interviews of an erased person may be cancelled. None: they are all cancelled."""
@@ -268,10 +277,8 @@ class Candidates(KeysetStore):
         )
 
 
-def _leaving(now: datetime) -> Select[tuple[UUID]]:
-    """Select erased people. An instant that a wrong clock wrote counts as due."""
-    due = or_(candidates.c.leaving_at <= now, candidates.c.leaving_at > now + LONGEST_PUT_OFF)
-    return select(candidates.c.id).where(candidates.c.leaving_at.is_not(None), due)
+def _leaving_at(now: datetime) -> dict[str, datetime]:
+    return {"now": now, "latest": now + LONGEST_PUT_OFF}
 
 
 _INSTANTS = ((SortField.CREATED_AT, candidates.c.created_at), (SortField.UPDATED_AT, candidates.c.updated_at))
