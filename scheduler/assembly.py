@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from scheduler import failpoints, redis_health
+from scheduler import failpoints
 from scheduler.alarm_receiver import AlarmReceiver
 from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
@@ -376,6 +376,8 @@ def check_worker_start(settings: Settings) -> None:
     Raises MissingSetting; RedisRefuses; DatabaseAway; WrongRole for a role from which row-level security hides every
     row; SchemaNotReady; WrongDatabase for the database of another installation.
     """
+    from scheduler import redis_health  # with the client of Redis
+
     must_name_a_carrier(settings)
     redis_health.check_login(settings.redis)
     with closing(Database(settings.database("worker"), pool_size=1, bound=False)) as database:
