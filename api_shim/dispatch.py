@@ -45,7 +45,7 @@ class Sender(Client):
     def hashes_of(self, raw: dict[str, Any] | bytes) -> RequestHashes:
         """Return the hashes that distinguish this request from others with the same Idempotency-Key."""
         former_hash = self._fingerprint_of(raw)
-        return {"request_hash": self.use_cases.hasher.request(former_hash), "former_hash": former_hash}
+        return {"request_hash": self.use_cases.hasher.request_content(former_hash), "former_hash": former_hash}
 
     def _fingerprint_of(self, raw: dict[str, Any] | bytes) -> bytes:
         method, url = self.request.method, self.request.url

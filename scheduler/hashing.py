@@ -46,7 +46,7 @@ class Hasher:
         """Return 32 bytes by which another value of the setting, or another pepper, is noticed."""
         return self._hash(b"mark " + setting.encode(), value)
 
-    def request(self, content: bytes) -> bytes:
+    def request_content(self, content: bytes) -> bytes:
         """Return the 32-byte hash of a request's fingerprint. The request can contain a person's number.
 
         A plain hash would allow anyone who reads the table to find the number of an erased person by trying.

@@ -65,7 +65,7 @@ class Messages:
         except RecursionError:
             raise invalid_fields([too_deep()]) from None
         former_hash = fingerprint(b"message", kind.encode(), canonical_body)
-        hashes: RequestHashes = {"request_hash": self._hasher.request(former_hash), "former_hash": former_hash}
+        hashes: RequestHashes = {"request_hash": self._hasher.request_content(former_hash), "former_hash": former_hash}
         try:
             if len(canonical_body) > LARGEST_BODY:
                 raise invalid_fields([FieldError(field="", code="TOO_LONG", message="Send at most 64 KiB.")])
