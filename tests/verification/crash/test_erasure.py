@@ -17,8 +17,12 @@ from tests.verification.installation import Installation, a_company, ended, envi
 pytestmark = pytest.mark.crash
 OF_THE_INSTALLATION = {
     *("alarms", "audit", "tallies", "tally_entries", "console_acts", "console_sessions", "sign_in_links"),
+    "installation_marks",
 }
-"""Tables of operators and counts. `tests/use_cases/operations/test_audit.py` fills those that name a company's rows."""
+"""Tables of operators, counts and settings.
+
+`tests/use_cases/operations/test_audit.py` fills those that name a company's rows.
+"""
 STAY = {"alembic_version", "arrows", "carrier_accounts", "erasures", "lines", "usage"}
 """Tables that still contain rows after the only company was erased. The lines are those whose gap has not ended."""
 
