@@ -69,19 +69,20 @@ async def is_alive(request: Request) -> JSONResponse:
     "/readyz",
     operation_id="isReady",
     summary="Check that the process can serve requests",
-    description="Ready means that requests reach the database within 3 s, that it has the schema of this version, and"
-    " that it belongs to this installation.",
+    description="Ready means that the database answers within 3 s over the connections of requests, that it has the"
+    " schema of this version, and that it belongs to this installation.",
     responses={200: {"model": HealthAnswer}, **error_answers(400, 503)},
 )
 async def is_ready(request: Request) -> JSONResponse:
     context = app_context(request)
-    # By the threads and connections of requests with a key: others may work while these hang.
+    # By the connections of requests with a key: others may work while these hang. Not by their threads: the database is
+    # there while requests occupy all of them.
     with deadline_in(_READY_S):
-        revision = await context.ask(context.use_cases.database.schema_revision)
+        revision = await run_in_thread(context.threads.health, context.use_cases.database.schema_revision)
         if revision is None or revision != context.schema_head:
             raise SchemaNotReady
         try:
-            await context.ask(context.use_cases.marks.check)
+            await run_in_thread(context.threads.health, context.use_cases.marks.check)
         except WrongDatabase as wrong:
             raise SchemaNotReady(str(wrong)) from wrong
     return responses.answered(request, HealthView(degraded=await _degraded(context), instance=context.instance))

@@ -203,10 +203,11 @@ async def test_task_ends_although_a_cancellation_was_swallowed() -> None:
 
 @pytest.fixture
 def crowded(intake: Intake) -> Iterator[Intake]:
-    """Requests with a valid key occupy all their threads and connections."""
+    """Requests of two companies occupy all threads and connections of requests. One company holds half of them."""
+    companies = intake, intake.with_key_of_another_company()
     with slow_acceptance(intake), ThreadPoolExecutor(24) as clients:
-        for _ in range(24):
-            clients.submit(intake.create, headers=ASYNC)
+        for client in companies * 12:
+            clients.submit(client.create, headers=ASYNC)
         wait_until(lambda: len(intake.ask(_SLEEPING)) >= 8, says="every thread is busy")
         first = set(intake.ask(_SLEEPING))
         yield intake
