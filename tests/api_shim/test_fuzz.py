@@ -25,12 +25,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api_shim.app import create_app
 from scheduler.domain.principal import KeyKind
+from scheduler.use_cases.operations.number_events import NumberEvents
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import EVERY_DAY, JOB, candidate
 from tests.api_shim.document_operations import DOCUMENT
 from tests.api_shim.intake import Intake, Worker, a_worker
 from tests.api_shim.owners import deliver
 from tests.conftest import CALLER
+from tests.support.builders import RecordingHints
 from tests.support.servers import serving
 from tests.support.smtp_server import a_post_office
 
@@ -278,6 +280,7 @@ def _a_tenant_with_high_limits(ats: Intake) -> dict[str, Any]:
             "candidateId": [[each] for each in several("/candidates", *[candidate()] * 3)],
             "reference": [[f"the interview with {each}"] for each in people],
             "interviewId": [[each["id"]] for each in calls],
+            "eventId": _events(ats, here),
             "batchId": [[_batch(ats, here, agents[0], each)] for each in people[:5]],
             "interviewId attemptId": [[each["id"], each["callAttempts"][0]["id"]] for each in calls],
         },
@@ -289,6 +292,13 @@ def _webhook_and_delivery(ats: Intake) -> list[str]:
     webhook_id = str(ats.made("/webhooks", WEBHOOK)["id"])
     test = data(ats.post(f"/webhooks/{webhook_id}/test", headers={"Prefer": "respond-async"}))
     return [webhook_id, str(test["deliveryId"])]
+
+
+def _events(ats: Intake, here: dict[str, str]) -> list[list[str]]:
+    """Number the events, as no process does, and return the ids of those of interviews."""
+    NumberEvents(ats.database, RecordingHints(), ats.now).all()
+    found = data(ats.get("/events", types="interview.scheduled", **here))["items"]
+    return [[each["deliveryId"]] for each in found]
 
 
 def _batch(ats: Intake, here: dict[str, str], agent_id: str, candidate_id: str) -> str:
