@@ -69,7 +69,7 @@ _COPY = text("""
 
 
 def kinds(page: httpx.Response) -> list[str]:
-    return re.findall(r'<th scope="row"><code>([^<]+)<', page.text)
+    return re.findall(r'<th scope="row" role="rowheader"><code>([^<]+)<', page.text)
 
 
 def test_open_alarms_are_listed_by_their_last_occurrence(operator: httpx.Client, raised: Raise) -> None:
@@ -80,7 +80,7 @@ def test_open_alarms_are_listed_by_their_last_occurrence(operator: httpx.Client,
     page = operator.get("/alarms")
     assert kinds(page) == ["CAUSE_LOST", "DEAF_WORKER"]
     assert f"attempt {attempt_id} company {company_id}" in words(page)
-    assert '<td class="count">5</td>' in page.text
+    assert '<td role="cell" class="count" data-label="Count">5</td>' in page.text
     assert "Steps: docs/operations.md#deaf_worker" in words(page)
     assert "DEAF_WORKER A worker received nothing from Redis and was restarted." in words(page)
     assert "the installation" in words(page)
@@ -260,7 +260,7 @@ def test_list_continues_after_fifty_rows(operator: httpx.Client, raised: Raise, 
     ids, address, pages = [], f"/alarms?state={state}", 0
     while address:
         page = operator.get(address)
-        rows = re.findall(r"<tr>.*?</tr>", page.text, re.DOTALL)[1:]
+        rows = re.findall(r'<tr role="row">.*?</tr>', page.text, re.DOTALL)[1:]
         ids += rows
         address = next(iter(re.findall(r'rel="next" href="([^"]+)"', page.text)), "").replace("&amp;", "&")
         pages += 1
