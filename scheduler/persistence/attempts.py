@@ -376,8 +376,12 @@ class Attempts(Store):
         return moved
 
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
-        """Return open attempts of a deleted company: pending, or with a call whose end was not yet ordered."""
-        return self._all(attempt_of, _TO_STOP, {"company_id": company_id, "limit": limit})
+        """Return open attempts of a deleted company: pending, or with a call whose end was not yet ordered.
+
+        Those that this release cannot read are left out. They are pending, and never claimed, or end by themselves.
+        """
+        query = select(attempts).join(_TO_STOP, _TO_STOP.c.id == attempts.c.id).order_by(attempts.c.interview_id)
+        return self._readable_some(attempts, attempt_of, query, limit, company_id=company_id)
 
     def is_calling(self, company_id: UUID) -> bool:
         """Return True if a phone may be ringing for the company."""
@@ -400,19 +404,22 @@ _CALLEES = text("""
 
 
 # In the order in which every transaction locks several interviews.
-_TO_STOP = text("""
-    SELECT * FROM (
-        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'PENDING'
+_TO_STOP = (
+    text("""
+        SELECT id FROM attempts WHERE company_id = :company_id AND state = 'PENDING'
         UNION ALL
-        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'IN_PROGRESS' AND phase = 'PLACED'
+        SELECT id FROM attempts
+        WHERE company_id = :company_id AND state = 'IN_PROGRESS' AND phase = 'PLACED'
+          AND hang_up IS DISTINCT FROM 'COMPANY_DELETED'
         UNION ALL
         -- Given up as unknown, then seen alive.
-        SELECT * FROM attempts WHERE company_id = :company_id AND state = 'FAILED' AND look_at IS NOT NULL
-    ) open
-    WHERE state = 'PENDING' OR hang_up IS DISTINCT FROM 'COMPANY_DELETED'
-    ORDER BY interview_id
-    LIMIT :limit
-""")
+        SELECT id FROM attempts
+        WHERE company_id = :company_id AND state = 'FAILED' AND look_at IS NOT NULL
+          AND hang_up IS DISTINCT FROM 'COMPANY_DELETED'
+    """)
+    .columns(attempts.c.id)
+    .subquery("open")
+)
 
 
 _NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings"})

@@ -118,6 +118,15 @@ def test_deletion_cancels_pending_calls_and_erases_the_company(tenant: Tenant, d
     }
 
 
+def test_company_with_attempts_of_a_later_release_is_erased(tenant: Tenant, deletion: Deletion) -> None:
+    later, mine = a_pending_attempt(tenant), a_pending_attempt(tenant)
+    tenant.change("UPDATE attempts SET warnings = '{OF_A_LATER_RELEASE}' WHERE id = :id", id=later.id)
+    deletion.run()
+    _, finished_at = certificate(tenant)
+    assert finished_at is not None
+    assert tenant.ask("SELECT 1 FROM attempts WHERE id IN (:later, :mine)", later=later.id, mine=mine.id) == []
+
+
 def test_rows_of_other_companies_are_untouched(tenant: Tenant, deletion: Deletion, other: Tenant) -> None:
     number = a_number()
     theirs = a_pending_attempt(other, number)
