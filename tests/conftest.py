@@ -182,10 +182,13 @@ def cleaner(postgres: EmbeddedPostgres) -> Iterator[Callable[[], object]]:
 
 
 @pytest.fixture
-def postgres_url(postgres: EmbeddedPostgres, cleaner: Callable[[], object]) -> str:
+def postgres_url(postgres: EmbeddedPostgres, cleaner: Callable[[], object]) -> Iterator[str]:
     """A database at this release's schema, empty except for the table of arrows."""
     cleaner()
-    return postgres.url
+    yield postgres.url
+    # A process of the next test may start first, and would refuse the database of an installation with other settings.
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("DELETE FROM installation_marks")
 
 
 @pytest.fixture(scope="session")

@@ -64,8 +64,11 @@ def settings_of_console(logins: Logins, redis_url: str, url: str) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def console_context(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Iterator[ConsoleContext]:
+def console_context(
+    broker: None, logins: Logins, valkey: EmbeddedValkey, cleaner: Callable[[], object]
+) -> Iterator[ConsoleContext]:
     """The resources of one running console for all tests, because starting it takes longer than most of them."""
+    cleaner()  # a process of an earlier test may have left the marks of its settings
     door = a_door()
     app = create_app(settings_of_console(logins, valkey.url, address_of(door)))
     with a_server(app, door):

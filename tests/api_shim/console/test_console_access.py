@@ -231,7 +231,7 @@ def test_every_role_may_sign_in(console: Console) -> None:
             assert f">{role.value}</span>" in client.get("/").text
 
 
-@pytest.mark.usefixtures("broker")
+@pytest.mark.usefixtures("broker", "postgres_url")
 async def test_console_over_https_is_secure(logins: Logins, valkey: EmbeddedValkey) -> None:
     app = create_app(settings_of_console(logins, valkey.url, "https://console.example.com"))
     async with app.router.lifespan_context(app):

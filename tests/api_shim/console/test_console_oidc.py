@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -52,7 +52,8 @@ def provider(running_provider: IdentityProvider) -> IdentityProvider:
 
 
 @pytest.fixture(scope="module")
-def settings(broker: None, logins: Logins, valkey: EmbeddedValkey) -> Settings:
+def settings(broker: None, logins: Logins, valkey: EmbeddedValkey, cleaner: Callable[[], object]) -> Settings:
+    cleaner()  # a process of an earlier test may have left the marks of its settings
     return settings_of_console(logins, valkey.url, "http://127.0.0.1")
 
 
