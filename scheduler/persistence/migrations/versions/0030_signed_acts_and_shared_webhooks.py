@@ -1,6 +1,6 @@
 """Operators sign acts only as the operator of a session, and read no token of a call. Keys of a company share webhooks.
 
-A token signs nothing by itself, but whoever has it names a call to the carrier's callbacks. The role of the console needs
+A token signs nothing by itself, but it names a call to the carrier's callbacks. The role of the console needs
 only the attempt of a quarantined callback, which a function returns.
 """
 
