@@ -175,11 +175,14 @@ class Interviews(KeysetStore):
         return replace(interview, updated_at=now)
 
     def lock_left_of(self, candidate_id: UUID, limit: int) -> list[Interview]:
-        """Lock up to `limit` interviews of an erased person that are not cancelled, without those locked elsewhere."""
+        """Lock up to `limit` interviews of an erased person that are not cancelled, without those locked elsewhere.
+
+        Interviews that this release cannot read are left out: they must not keep other people's from a worker.
+        """
         left = select(interviews.c.id).where(*_left_of(candidate_id)).limit(limit)
         some = left.with_for_update(key_share=True, skip_locked=True)
         ids = self._connection.execute(some).scalars()
-        return self.lock_all(list(ids))
+        return self._readable(interviews, self._locked, _LOCK_ALL, {"ids": list(ids)})
 
     def has_left_of(self, candidate_id: UUID) -> bool:
         """Return True if `lock_left_of` would return an interview, now or once it is not locked elsewhere."""

@@ -77,6 +77,22 @@ def test_person_with_many_interviews_is_erased_then_left(
     assert leaving(tenant) == 0
 
 
+def test_unreadable_interview_keeps_no_other_person_waiting(
+    tenant: Tenant, records: ApiWriter, worker: ErasePeople
+) -> None:
+    first, second = calls_of_one_person(tenant, 5), calls_of_one_person(tenant, 5)
+    for calls in (first, second):
+        records.delete_candidate(tenant.principal, candidate_of(tenant, calls[0]))
+    later = left(tenant, first)
+    tenant.change(
+        "UPDATE interviews SET focus = 'OF_A_LATER_RELEASE' WHERE id = ANY (:ids)",
+        ids=[each.interview_id for each in later],
+    )
+    worker.turn()
+    assert left(tenant, [*first, *second]) == later
+    assert leaving(tenant) == 1
+
+
 def test_person_with_few_interviews_leaves_at_once(tenant: Tenant, records: ApiWriter, hints: RecordingHints) -> None:
     calls = calls_of_one_person(tenant, FIRST)
     records.delete_candidate(tenant.principal, candidate_of(tenant, calls[0]))
