@@ -26,6 +26,7 @@ from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.erase import Erase
+from scheduler.use_cases.operations.erase_people import ErasePeople
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -162,10 +163,12 @@ def at_work(
         settle = Settle(tenant.context, TwilioQueries(account, tenant.policy), tenant.account_id)
         release = Release(tenant.context, hints, tenant.account_id)
         records = ScheduleRecomputer(tenant.context, hints)
+        people = ErasePeople(tenant.context, hints)
 
         def look() -> None:
             release.round(resends=True)
             records.reresolve()
+            people.turn()
 
         if everything:
             stack.callback(setup.dialler.stop)
