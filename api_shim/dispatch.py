@@ -1,13 +1,16 @@
 """Senders: send the command of a request and wait for its result, or carry out its write, and build the response."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Concatenate, ParamSpec
 from uuid import UUID
 
 from fastapi import Depends, Request, Security
 from fastapi.responses import Response
+from starlette.background import BackgroundTask
 
 from api_shim import auth, responses
 from api_shim.auth import DELETE_INTERVIEWS, WRITE_INTERVIEWS, Client, authenticated_client
@@ -86,6 +89,7 @@ class CommandSender(Sender):
             **hashes,
             command_id=command_id,
             commit=commit,
+            awaited_for=self._awaited_for(),
         )
         try:
             accepted = await self.context.write(commit, submit)
@@ -109,6 +113,9 @@ class CommandSender(Sender):
         except (DatabaseAway, NotFound) as away:
             raise unknown() from away
         is_replay = command.id != command_id
+        if is_replay and (command.applied_at is not None or command.awaited_until is not None):
+            # Its refusal may be the response of the first request. After a 202, a partner event would have to follow.
+            raise unknown() from doubt
         return responses.still_waiting(self.request, command, {"Idempotent-Replayed": "true"} if is_replay else {})
 
     def _acceptance_unknown(self, command_id: UUID) -> CommitUnknown:
@@ -139,20 +146,53 @@ class CommandSender(Sender):
         look = partial(self.context.find_command, self.principal, accepted.command.id)
         command = await self.context.waiter.answer_to(accepted.command, look, self.preferred.wait_s)
         set_deadline(MAX_S)  # the command is accepted, so the response gets a deadline of its own
-        headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
-        if command.state is CommandState.APPLIED:
-            try:
-                command = await responses.with_titles(self.request, self.principal, command)
-                existed = command.answer is not None and command.answer.existed is True
-                if texts is None or accepted.replayed or existed:
-                    texts = await responses.live_texts(self.request, self.principal, command)
-            except DatabaseAway:  # the command is applied, so 503 "nothing was changed" would be wrong
-                return responses.still_waiting(self.request, command, headers)
-            return responses.applied(self.request, command, texts, headers)
         is_waiting = command.state is CommandState.WAITING
         if accepted.replayed and is_waiting and not self.preferred.respond_async and not self.context.waiter.is_off:
             raise IdempotencyInProgress(commandId=str(command.id))
-        return responses.still_waiting(self.request, command, headers)
+        if command.state is not CommandState.APPLIED:
+            command = await self._end_wait(command, is_first=not accepted.replayed)
+        headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
+        if command.state is not CommandState.APPLIED:
+            return responses.still_waiting(self.request, command, headers)
+        try:
+            command = await responses.with_titles(self.request, self.principal, command)
+            existed = command.answer is not None and command.answer.existed is True
+            if texts is None or accepted.replayed or existed:
+                texts = await responses.live_texts(self.request, self.principal, command)
+        except DatabaseAway:  # the command is applied, so 503 "nothing was changed" would be wrong
+            if accepted.replayed and command.is_refused:
+                raise  # the first request may have returned the refusal, and then no event follows
+            return responses.still_waiting(self.request, command, headers)
+        response = responses.applied(self.request, command, texts, headers)
+        if command.is_refused_while_awaited and not accepted.replayed and not await self.request.is_disconnected():
+            response.background = BackgroundTask(self._note_returned, command.id)
+        return response
+
+    def _awaited_for(self) -> timedelta:
+        """Return the longest time from now after which the answer of a worker is the response."""
+        if self.preferred.wait_s <= 0 or self.context.waiter.is_off:
+            return timedelta()
+        return timedelta(seconds=self.preferred.wait_s + MAX_S)
+
+    async def _end_wait(self, command: Command, *, is_first: bool) -> Command:
+        """Leave the command's refusal to a partner event before 202 is returned. Return it as applied if it was.
+
+        Only the first request says that it has returned a refusal. So if this fails for the first request, the clock
+        reports the refusal. Another request may not return 202 then. Raises DatabaseAway.
+        """
+        if command.awaited_until is None:
+            return command
+        try:
+            if not await self.context.ask(self.use_cases.submit.end_wait, self.principal, command.id):
+                return await self.context.find_command(self.principal, command.id)
+        except DatabaseAway:
+            if not is_first:
+                raise
+        return command
+
+    async def _note_returned(self, command_id: UUID) -> None:
+        with contextlib.suppress(DatabaseAway):  # a superfluous event follows
+            await self.context.ask(self.use_cases.submit.returned, self.principal, command_id)
 
     async def _find(self, reference: str) -> Command:
         return await self.context.ask(self.use_cases.submit.find, self.principal, reference)

@@ -252,6 +252,8 @@ class Command:
     answer: Answer | None = None
     failures: int = 0
     quarantined_at: datetime | None = None
+    awaited_until: datetime | None = None
+    """The request that sent it may return its answer until then. None if no request waits, or the wait has ended."""
     may_be_packed: bool = False
     """The snapshot of the answer may be packed. False for a command that the previous version accepted: it cannot
     read packed snapshots.
@@ -260,6 +262,17 @@ class Command:
     def is_of_request(self, request_hash: bytes, former_hash: bytes) -> bool:
         """Return True if this stored command is of the request with these hashes."""
         return self.request_hash in {request_hash, former_hash}
+
+    @property
+    def is_refused(self) -> bool:
+        return self.answer is not None and self.answer.refusal is not None
+
+    @property
+    def is_refused_while_awaited(self) -> bool:
+        """True if the refusal may be the response of the request that waits. If it is not, a partner event follows."""
+        if self.applied_at is None or self.awaited_until is None:
+            return False
+        return self.is_refused and self.applied_at < self.awaited_until
 
     @property
     def state(self) -> CommandState:

@@ -42,6 +42,11 @@ def latest_batch_work(now: datetime) -> datetime:
     return now + times.BATCH_RETRIED_AFTER + SLACK
 
 
+def latest_awaited(now: datetime) -> datetime:
+    """Return the latest instant until which a request waits for its command."""
+    return now + times.MAX_AWAITED + SLACK
+
+
 def latest_stray_look(now: datetime) -> datetime:
     """Return the latest time of the next poll about a stray call."""
     return now + times.POLLS[-1] + SLACK

@@ -121,6 +121,13 @@ def of_command(command: Command, interview_id: UUID | None, refusal: Refusal | N
     return _of_command(command.id, command.company_id, interview_id, None if refusal is None else refusal.code, now)
 
 
+def of_refused_command(
+    command_id: UUID, company_id: UUID, interview_id: UUID | None, refused_with: str, now: datetime
+) -> NewEvent:
+    """Return the partner event of a command that was refused while a request waited, which did not return it."""
+    return _of_command(command_id, company_id, interview_id, refused_with, now)
+
+
 def of_dropped_command(command_id: UUID, company_id: UUID, interview_id: UUID | None, now: datetime) -> NewEvent:
     """Return the partner event of a command that was dropped from the quarantine. Its client gets the same code."""
     return _of_command(command_id, company_id, interview_id, CommandDropped.code, now)

@@ -54,6 +54,11 @@ MAX_QUEUE = timedelta(days=1)
 LIST_MARGIN = timedelta(seconds=5)
 """The margin around claim and lease for searches of the carrier's list: its times are whole seconds, clocks differ."""
 
+MAX_AWAITED = timedelta(minutes=1)
+"""The longest time after its receipt for which a command is awaited by its request."""
+OWED_AFTER = timedelta(seconds=10)
+"""The time after the end of a wait after which the clock reports a refusal that no request has returned."""
+
 QUARANTINED_AFTER = 5
 """The number of failures for an unknown reason after which a command is set aside until an operator checks it."""
 

@@ -30,7 +30,8 @@ from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind, refusal_of
 from scheduler.domain.refusals import CommandDropped
-from scheduler.lifecycle.policy import QUARANTINED_AFTER
+from scheduler.lifecycle import bounds
+from scheduler.lifecycle.policy import OWED_AFTER, QUARANTINED_AFTER
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.many import among, among_given, insert_all, update_all
@@ -51,6 +52,16 @@ def _answer_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> No
 
 def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     insert_all(connection, inbox, rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwedRefusal:
+    """A refusal that neither a response nor an event has reported."""
+
+    id: UUID
+    company_id: UUID
+    interview_id: UUID | None
+    code: str
 
 
 _ANSWER = Write(execute=_answer_all, turn=8)
@@ -202,6 +213,22 @@ class Inbox(Store):
             answer = replace(answer, snapshot=None)
         self._connection.write(_ANSWER, command.id, {**row, "answer": _answer_as_json(answer)})
 
+    def end_wait(self, command_id: UUID) -> bool:
+        """Note that no request waits for the command. False if it was applied before."""
+        return self._connection.execute(_END_WAIT, {"id": command_id}).first() is not None
+
+    def returned(self, command_id: UUID) -> None:
+        """Note that a request has returned the command's refusal as its response."""
+        self._connection.execute(_RETURNED, {"id": command_id})
+
+    def is_one_owed(self, now: datetime) -> bool:
+        """Return True if a refusal was not returned by the request that waited for it."""
+        return self._is_any(_IS_ONE_OWED, _instants_owed(now))
+
+    def take_owed(self, now: datetime, limit: int) -> Sequence[OwedRefusal]:
+        """Return refusals that no request has returned. The caller reports them by events."""
+        return self._all(partial(from_row, OwedRefusal), _TAKE_OWED, {**_instants_owed(now), "limit": limit})
+
     def count_failure(self, command_id: UUID, failed_with: str, now: datetime) -> bool:
         """Count an unexpected failure of the command, with its place. True if it is now in quarantine."""
         row = self._connection.execute(
@@ -307,15 +334,31 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
 _ADD = text("""
     INSERT INTO inbox (
         id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at,
-        rung_at, applied_at, answer, packed_snapshot, failures
+        rung_at, applied_at, answer, packed_snapshot, awaited_until, failures
     )
     VALUES (
         :id, :principal_id, :key_id, :company_id, :idempotency_key, :request_hash, :kind, CAST(:body AS jsonb),
-        :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :packed_snapshot, 0
+        :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :packed_snapshot,
+        :awaited_until, 0
     )
     ON CONFLICT (principal_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id
 """)
+_END_WAIT = text("UPDATE inbox SET awaited_until = NULL WHERE id = :id AND applied_at IS NULL RETURNING id")
+_RETURNED = text("UPDATE inbox SET awaited_until = NULL WHERE id = :id")
+_OWED = """
+    applied_at < awaited_until AND answer ? 'refusal' AND quarantined_at IS NULL
+    AND (
+        awaited_until <= :before
+        OR awaited_until > :latest  -- guard: owed_in_future
+    )
+"""
+_IS_ONE_OWED = text(f"SELECT 1 FROM inbox WHERE {_OWED} LIMIT 1")  # noqa: S608 - constant
+_TAKE_OWED = text(f"""
+    UPDATE inbox SET awaited_until = NULL
+    WHERE id = ANY (ARRAY (SELECT id FROM inbox WHERE {_OWED} LIMIT :limit FOR UPDATE SKIP LOCKED))
+    RETURNING id, company_id, interview_id, answer #>> '{{refusal,code}}' AS code
+""")  # noqa: S608 - constant
 _OLDER = inbox.alias("older")
 _NEXT = (
     select(inbox)
@@ -402,6 +445,10 @@ _TAKE_DUE_HINTS = taking(
 )
 
 _QUARANTINED = (inbox.c.applied_at.is_(None), inbox.c.quarantined_at.is_not(None))
+
+
+def _instants_owed(now: datetime) -> dict[str, datetime]:
+    return {"before": now - OWED_AFTER, "latest": bounds.latest_awaited(now)}
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:

@@ -727,6 +727,8 @@ inbox = Table(
     # The type and place of the last error, without its text, which may contain personal data.
     Column("failed_with", Text),
     Column("quarantined_at", _INSTANT),
+    # The request may return the answer as its response until then.
+    Column("awaited_until", _INSTANT),
     CheckConstraint("(applied_at IS NULL) = (answer IS NULL)", name="applied_is_answered"),
     CheckConstraint("(applied_at IS NULL) = (body IS NOT NULL)", name="a_body_until_applied"),
     Index(
@@ -738,6 +740,11 @@ inbox = Table(
     ),
     Index(None, "company_id"),
     Index("ix_inbox_answered", "applied_at", postgresql_where=text("applied_at IS NOT NULL")),
+    Index(
+        "ix_inbox_owed",
+        "awaited_until",
+        postgresql_where=text("applied_at < awaited_until AND answer ? 'refusal' AND quarantined_at IS NULL"),
+    ),
     Index("ix_inbox_waiting", "rung_at", postgresql_where=text("applied_at IS NULL")),
     Index("ix_inbox_waiting_by_interview", "interview_id", "seq", postgresql_where=text("applied_at IS NULL")),
 )

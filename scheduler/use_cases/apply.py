@@ -173,12 +173,18 @@ class Apply:
         except Refused as refused:
             answer = Answer(refusal=refusal_of(refused))
         turn.stores.inbox.answer(turn.command, answer, interview_id, turn.now)
+        self._report(turn, interview_id, answer)
+        turn.stores.tallies.add({key_of(COMMAND): seconds_of(COMMAND, turn.now - turn.command.received_at)})
+
+    def _report(self, turn: Turn, interview_id: UUID | None, answer: Answer) -> None:
+        """Report the command to partners, unless its refusal may be the response of a request that waits."""
+        if replace(turn.command, applied_at=turn.now, answer=answer).is_refused_while_awaited:
+            return
         if turn.command.company_id is not None and turn.command.principal_id != OPERATORS:
             turn.stores.events.note_of(
                 turn.command.company_id,
                 lambda: [partner_events.of_command(turn.command, interview_id, answer.refusal, turn.now)],
             )
-        turn.stores.tallies.add({key_of(COMMAND): seconds_of(COMMAND, turn.now - turn.command.received_at)})
 
     def _do(self, turn: Turn) -> tuple[UUID, Answer]:
         _must_have_company(turn)

@@ -172,7 +172,7 @@ class Release:
     def hint_sweep(self) -> None:
         """Send hints to settle calls without a callback, to send due mail and alarms, and to apply newer zone data.
 
-        And for batches that no worker works on, and for interviews of erased people.
+        And for batches that no worker works on, interviews of erased people and refusals that no request has returned.
         Raises DatabaseAway.
         """
         self._hints.send(tasks.SETTLE)
@@ -181,6 +181,7 @@ class Release:
             is_noticed = stores.webhook_notices.is_one_due(self.now())
             is_alarmed = stores.alarms.is_one_to_post(self.now())
             is_batch_left = stores.batches.is_one_due(self.now() - _UNANSWERED_FOR)
+            is_one_owed = stores.inbox.is_one_owed(self.now())
             is_one_leaving = stores.candidates.is_one_leaving(self.now())
             is_older = stores.reresolutions.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
@@ -191,6 +192,8 @@ class Release:
             self._hints.send(tasks.POST_ALARMS)
         if is_batch_left:
             self._hints.send(tasks.BATCHES)
+        if is_one_owed:
+            self._hints.send(tasks.NUMBER_EVENTS)
         if is_one_leaving:
             self._hints.send(tasks.ERASE_PEOPLE)
         if is_older:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from scheduler.domain.refusals import (
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, partner_events
+from scheduler.lifecycle.policy import MAX_AWAITED
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
 from scheduler.persistence.inbox import FoundOrError
@@ -83,12 +85,14 @@ class Submit:
         command_id: UUID | None = None,
         commit: Commit | None = None,
         has_response: bool = True,
+        awaited_for: timedelta = timedelta(),
     ) -> Accepted:
         """Accept the command, or store it as refused if the refusal is already certain.
 
         Once committed, it blocks every claim of its interview until it has been applied. A caller that passes
         `command_id` can look the command up after a commit in doubt. `has_response` False: the sender gets no
-        response, so a refusal is also reported as a partner event.
+        response, so a refusal is also reported as a partner event. `awaited_for`: the sender may return the answer of a
+        worker until then, see `end_wait` and `returned`.
 
         Raises CompanyIdRequired, AccessDenied, IdempotencyKeyReused, DatabaseAway: nothing was accepted. Raises
         CommitInDoubt: the command may have been accepted.
@@ -114,6 +118,7 @@ class Submit:
                 interview_id=getattr(request, "interview_id", None) if refused is None else None,
                 applied_at=None if refused is None else now,
                 answer=None if refused is None else Answer(refusal=refusal_of(refused)),
+                awaited_until=now + min(awaited_for, MAX_AWAITED) if awaited_for and refused is None else None,
                 may_be_packed=True,
             )
             accepted = _accept(stores, command)
@@ -157,6 +162,22 @@ class Submit:
             )
             if not _accept(stores, command).replayed:
                 _report_refusal(stores, command)
+
+    def end_wait(self, principal: Principal, command_id: UUID) -> bool:
+        """Leave the command's refusal to a partner event, because a request returns 202. False: it was applied before.
+
+        Raises DatabaseAway.
+        """
+        with self._database.transaction(principal) as stores:
+            return stores.inbox.end_wait(command_id)
+
+    def returned(self, principal: Principal, command_id: UUID) -> None:
+        """Note that the request which sent the command has returned its refusal, so no partner event follows.
+
+        Raises DatabaseAway.
+        """
+        with self._database.transaction(principal) as stores:
+            stores.inbox.returned(command_id)
 
     def find(self, principal: Principal, reference: str) -> Command:
         """Return a command of this principal, by its id or its idempotency key.

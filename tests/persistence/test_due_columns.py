@@ -36,6 +36,7 @@ WAITED_FOR = {
     "erasures.rung_at": "test_erasure_hinted_in_the_future_is_hinted_again",
     "lines.free_at": "test_line_is_blocked_for_at_most_a_gap_from_now",
     "inbox.rung_at": "test_command_hinted_in_the_future_is_hinted_again",
+    "inbox.awaited_until": "test_refusal_owed_in_the_future_is_reported",
     "batches.work_at": "test_batch_from_the_future_is_applied",
     "carrier_events.rung_at": "test_callback_hinted_in_the_future_is_hinted_again",
     "alarms.post_at": "test_alarm_posted_in_the_future_is_posted",

@@ -13,13 +13,15 @@ from structlog.testing import capture_logs
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
 from scheduler.lifecycle.bounds import SLACK
-from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER
+from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER, MAX_AWAITED
 from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
 from scheduler.rules.webhook_answers import LONGEST_RETRY_AFTER
 from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
 from scheduler.rules.webhook_turns import Room
+from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.correct import Correct
+from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
@@ -30,6 +32,8 @@ from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_
 from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_apply_batches import shown, stored
 from tests.use_cases.test_impossible_times import stepped
+from tests.use_cases.test_owed_refusals import refused_while_awaited
+from tests.use_cases.test_partner_events import noted, read  # noqa: F401 - a fixture
 from tests.use_cases.test_release import Released, released  # noqa: F401 - a fixture
 from tests.use_cases.test_release_holds import held
 from tests.use_cases.webhooks.endpoints import ScriptedSender, Webhooks
@@ -145,6 +149,28 @@ def test_batch_put_off_by_its_rule_is_unchanged(tenant: Tenant, batches: Batches
     set_to(tenant, "batches", "work_at", BATCH_RETRIED_AFTER + SLACK)
     correct.round()
     assert count(tenant, "work_at > :now", "batches") == 1
+
+
+# ---- refusals that no request has returned
+
+
+@guards("owed_in_future")
+def test_refusal_owed_in_the_future_is_reported(read: Tenant, apply: Apply, now: TestClock) -> None:
+    hints = RecordingHints()
+    with stepped(now, TWO_HOURS):
+        refused_while_awaited(read, apply)
+    assert noted(read) == []
+    Release(read.context, hints, read.account_id).hint_sweep()
+    assert (tasks.NUMBER_EVENTS, ()) in hints.rings
+    NumberEvents(read.database, hints, now).all()
+    assert noted(read) == ["command.applied"]
+
+
+def test_refusal_awaited_for_the_longest_time_is_not_owed(read: Tenant, apply: Apply, now: TestClock) -> None:
+    refused_while_awaited(read, apply)
+    set_to(read, "inbox", "awaited_until", MAX_AWAITED + SLACK)
+    NumberEvents(read.database, RecordingHints(), now).all()
+    assert noted(read) == []
 
 
 # ---- webhooks

@@ -37,7 +37,7 @@ By the clock:
     correct              bounds impossible times that a wrong clock wrote
     erase                deletes the data of deleted companies
     erase_people         cancels the interviews of erased people
-    number_events        gives partners' events their places in the order
+    number_events        gives partners' events their places in the order, and reports refusals that no request returned
     purge                deletes rows whose retention has ended
     recompute_schedules  recomputes due times after changes of settings or of the tz database
     tallies              adds counters and histograms to their totals

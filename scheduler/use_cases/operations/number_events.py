@@ -8,6 +8,8 @@ from dataclasses import replace
 from scheduler.clock import Now, monotonic
 from scheduler.domain.partner_event import EVENTS_A_BATCH
 from scheduler.failpoints import failpoint
+from scheduler.lifecycle import partner_events
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.events import Numbered
 from scheduler.persistence.webhook_deliveries import Work
@@ -37,12 +39,22 @@ class NumberEvents:
             self._hints.send(tasks.NUMBER_EVENTS)
 
     def all(self) -> None:
-        """Number all events, for one turn. Raises DatabaseAway."""
+        """Report owed refusals and number all events, for one turn. Raises DatabaseAway."""
+        self._report_owed()  # guard: owed_refusal
         until = monotonic() + _MAX_TURN_S
         while self._is_full_batch():
             if monotonic() >= until:
                 self._hints.send(tasks.NUMBER_EVENTS)
                 return
+
+    def _report_owed(self) -> None:
+        """Report refusals that no request has returned, for example because its process died."""
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
+            now = stores.instant(self._now)
+            stores.events.note(
+                partner_events.of_refused_command(each.id, each.company_id, each.interview_id, each.code, now)
+                for each in stores.inbox.take_owed(now, AT_MOST_A_TRANSACTION)
+            )
 
     def look(self) -> Work:
         """Number all events, for one turn, and return what can be sent. For the process that sends them.

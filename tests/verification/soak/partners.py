@@ -33,7 +33,11 @@ _FLOODS = 160
 _BLOCKS_FOR_S = 60.0
 # A request that was refused at once has its answer in its response, and is stored as applied at its receipt.
 # Only refusals of messages are reported at their receipt, and the soak sends requests alone.
-_APPLIED = "SELECT id FROM inbox WHERE applied_at <> received_at"
+# A refusal by a worker while the request waits may be the response, too: then there is no event either.
+_APPLIED = (
+    "SELECT id FROM inbox WHERE applied_at <> received_at"
+    " AND (NOT answer ? 'refusal' OR applied_at > received_at + interval '36 s')"
+)
 _ASIDE_S = 1.0
 """Between the answer of a receiver and the record of it, on a machine that is busy."""
 

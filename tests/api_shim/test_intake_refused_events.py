@@ -1,0 +1,167 @@
+"""A refusal that is the response of its request writes no event. After a 202, an event always comes."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from scheduler.persistence.database import Database
+from scheduler.use_cases.operations.number_events import NumberEvents
+from tests.api_shim.answers import data, refusal
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, an_intake, applied, meanwhile
+from tests.architecture.rules import does, does_not
+from tests.conftest import Seeded, wait_until
+from tests.support.builders import RecordingHints
+
+PAST = "2026-04-02T11:00:00Z"
+LONG_WAIT = {"Prefer": "wait=30"}
+
+
+def refused(intake: Intake, headers: dict[str, str] | None = None) -> httpx.Response:
+    """Send a request that a worker refuses."""
+    return intake.create(intake.body(scheduledAt=PAST), headers=headers)
+
+
+def reported(intake: Intake) -> list[str]:
+    return [row[0] for row in intake.ask("SELECT data ->> 'commandId' FROM events WHERE type = 'command.applied'")]
+
+
+def reported_later(intake: Intake) -> list[str]:
+    """Return the commands that are reported after a sweep that no request can precede."""
+    NumberEvents(intake.database, RecordingHints(), lambda: intake.now() + timedelta(minutes=2)).all()
+    return reported(intake)
+
+
+def commands(intake: Intake) -> list[str]:
+    return [str(row[0]) for row in intake.ask("SELECT id FROM inbox")]
+
+
+def is_noted(intake: Intake) -> bool:
+    """Return whether the API has stored that it returned the refusal."""
+    return not intake.ask("SELECT 1 FROM inbox WHERE awaited_until IS NOT NULL")
+
+
+@contextmanager
+def slow_answers(intake: Intake, seconds: float) -> Iterator[None]:
+    """Make the transaction in which a worker applies a command take longer."""
+    intake.change(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
+        f" BEGIN PERFORM pg_sleep_for('{seconds} s'); RETURN NEW; END $$"
+    )
+    intake.change(
+        "CREATE TRIGGER slowly BEFORE UPDATE ON inbox FOR EACH ROW"
+        " WHEN (OLD.applied_at IS NULL AND NEW.applied_at IS NOT NULL) EXECUTE FUNCTION slowly()"
+    )
+    try:
+        yield
+    finally:
+        intake.change("DROP TRIGGER slowly ON inbox")
+        intake.change("DROP FUNCTION slowly()")
+
+
+@does_not("F1-1")
+def test_refusal_in_the_response_writes_no_event(intake: Intake, worker: Worker) -> None:
+    assert refusal(refused(intake))[0] == 400
+    assert reported(intake) == []
+    wait_until(lambda: is_noted(intake), says="the API has stored that it returned the refusal")
+    assert reported_later(intake) == []
+    assert intake.is_untouched()
+
+
+def test_success_in_the_response_is_an_event(intake: Intake, worker: Worker) -> None:
+    intake.interview()
+    assert reported(intake) == reported_later(intake) == commands(intake)
+
+
+@does("F7-1")
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=0", "wait=1"])
+def test_refusal_after_a_202_is_an_event_at_once(intake: Intake, prefer: str) -> None:
+    accepted = refused(intake, {"Prefer": prefer})
+    with a_worker(intake.settings):
+        assert applied(intake, accepted)["statusCode"] == 400
+    assert reported(intake) == [data(accepted, 202)["id"]]
+    assert reported_later(intake) == reported(intake)
+
+
+def test_refusal_after_the_202_of_a_repeat_is_an_event(intake: Intake) -> None:
+    """The first request still gets the refusal in its response."""
+    with meanwhile(lambda: refused(intake, KEY | LONG_WAIT)) as first:
+        wait_until(lambda: intake.count("inbox") == 1)
+        repeat = refused(intake, KEY | ASYNC)
+        with a_worker(intake.settings):
+            assert first().status_code == 400
+    assert reported(intake) == [data(repeat, 202)["id"]]
+
+
+def test_repeat_that_cannot_ask_for_an_event_gets_no_202(intake: Intake) -> None:
+    with meanwhile(lambda: refused(intake, KEY | LONG_WAIT)) as first:
+        wait_until(lambda: intake.count("inbox") == 1)
+        with intake.database.transaction() as stores:
+            stores.connection.execute(text("SELECT 1 FROM inbox FOR UPDATE"))
+            assert refused(intake, KEY | ASYNC).status_code == 503
+        with a_worker(intake.settings):
+            assert first().status_code == 400
+    wait_until(lambda: is_noted(intake))
+    assert reported_later(intake) == []
+
+
+def test_refusal_after_the_client_has_left_is_an_event(
+    broker: None, intake: Intake, database: Database, seeded: Seeded
+) -> None:
+    with an_intake(intake.settings, database, seeded) as api:
+        with pytest.raises(httpx.ReadTimeout):
+            api.client.post(
+                "/interviews",
+                json=api.body(scheduledAt=PAST),
+                headers={"Authorization": f"Bearer {api.key}", **LONG_WAIT},
+                timeout=1,
+            )
+        with a_worker(intake.settings):
+            wait_until(lambda: intake.ask("SELECT 1 FROM inbox WHERE applied_at IS NOT NULL"))
+    assert reported_later(intake) == commands(intake)
+
+
+# ---- applied exactly when the wait of the request ends
+
+
+def test_command_applied_as_the_wait_ends_is_the_response(intake: Intake, worker: Worker) -> None:
+    with slow_answers(intake, 2):
+        answer = refused(intake, {"Prefer": "wait=1"})
+    assert answer.status_code == 400
+    wait_until(lambda: is_noted(intake))
+    assert reported_later(intake) == []
+
+
+def test_refusal_that_outlasts_the_wait_for_its_lock_is_an_event(intake: Intake, worker: Worker) -> None:
+    """The API could not end the wait before its 202, and the worker did not know of it."""
+    with slow_answers(intake, 4):
+        accepted = refused(intake, {"Prefer": "wait=1"})
+        assert applied(intake, accepted)["statusCode"] == 400
+    assert reported(intake) == []
+    assert reported_later(intake) == [data(accepted, 202)["id"]]
+
+
+def test_each_202_of_a_race_has_its_event(intake: Intake) -> None:
+    """Workers begin when the waits end: each refusal is the response, or an event, and never none of both."""
+    answers: list[httpx.Response] = []
+
+    def send() -> None:
+        answers.append(refused(intake, {"Prefer": "wait=1"}))
+
+    requests = [threading.Thread(target=send) for _ in range(12)]
+    for each in requests:
+        each.start()
+    wait_until(lambda: intake.count("inbox") == len(requests))
+    wait_until(lambda: answers, says="the first wait ends")
+    with a_worker(intake.settings), a_worker(intake.settings):
+        for each in requests:
+            each.join()
+        wait_until(lambda: not intake.ask("SELECT 1 FROM inbox WHERE applied_at IS NULL"))
+    promised = {data(each, 202)["id"] for each in answers if each.status_code == 202}
+    assert {each.status_code for each in answers} <= {202, 400}
+    wait_until(lambda: intake.count("inbox WHERE awaited_until IS NOT NULL AND applied_at < awaited_until") == 0)
+    assert sorted(reported_later(intake)) == sorted(promised)
