@@ -40,6 +40,7 @@ from api_shim.shutdown import on_stop_signal
 from api_shim.startup import PlainStart, check_start, uvicorn_logs_as_we_do
 from scheduler import assembly
 from scheduler.deadline import deadline_in
+from scheduler.descriptors import raise_limit
 from scheduler.garbage import collect_rarely
 from scheduler.logs import configure
 from scheduler.persistence import revisions
@@ -77,6 +78,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure()
+        if settings is None:
+            raise_limit()
         uvicorn_logs_as_we_do()
         async with _open(settings or of_this_process(), tallies) as app.state.app_context:
             if settings is None:  # this process serves nothing else

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from scheduler.alarm_receiver import DEADLINE_S, NotPosted
 from scheduler.clock import machine_now
 from scheduler.domain.alarm import KeptAlarm
-from scheduler.domain.webhook import Outcome, WebhookRequest
+from scheduler.domain.webhook import NotSent, Outcome, WebhookRequest
 from scheduler.webhooks.sender import WebhookSender
 
 _TYPE = "alarm.raised"
@@ -29,7 +29,10 @@ class AlarmWebhook:
     def post(self, alarm: KeptAlarm) -> None:
         body = body_of(alarm, machine_now())
         request = WebhookRequest(url=self._url, message_id=str(alarm.id), body=body, secrets=(self._secret,))
-        answer = self._sender.post(request)
+        try:
+            answer = self._sender.post(request)
+        except NotSent as error:
+            raise NotPosted(None) from error
         if answer.outcome is not Outcome.DELIVERED:
             raise NotPosted(answer.status)
 

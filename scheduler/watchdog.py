@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+from scheduler import descriptors
 from scheduler.logs import log
 
 _log = log(__name__)
@@ -106,6 +107,8 @@ class Watchdog:
                 self._report(*hanging[0])
                 self._on_hang()  # guard: hung_thread
                 return
+            if descriptors.are_out():
+                descriptors.report_shortage()
 
     def _report(self, thread: int, work: _Work) -> None:
         _log.error(

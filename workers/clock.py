@@ -10,6 +10,7 @@ from redis import RedisError
 
 from scheduler import assembly
 from scheduler.clock import monotonic
+from scheduler.descriptors import raise_limit
 from scheduler.lifecycle.policy import RELEASE_AHEAD
 from scheduler.logs import log
 from scheduler.persistence import sessions
@@ -61,6 +62,7 @@ class Clock(Scheduler):  # type: ignore[misc]
             self._start(settings())
 
     def _start(self, chosen: Settings) -> None:
+        raise_limit()
         proof.begin(chosen.duecall_proof_file)
         assembly.check_worker_start(chosen)
         self._hints = RedisHintPublisher(app, chosen.redis)

@@ -5,12 +5,14 @@ The decision is docs/decisions/0029-make-flower-read-only.md.
 
 from flower.inspector import Inspector
 
+from scheduler.descriptors import raise_limit
 from scheduler.logs import configure
 from scheduler.redis_health import check_login
 from workers import proof
 from workers.app import process_settings, starting, watch_only
 
 configure()
+raise_limit()
 _chosen = process_settings()
 if _chosen.is_production and _chosen.flower_redis_url is None:
     raise SystemExit(

@@ -14,6 +14,7 @@ from celery.worker.request import Request
 
 from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
+from scheduler.descriptors import raise_limit
 from scheduler.garbage import collect_rarely
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
 from scheduler.logs import configure, log
@@ -285,6 +286,7 @@ def heard() -> None:
 def _start(sender: Any, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     # Celery sets up logging after this signal: until then, lines would not be filtered and their alarms not be stored.
     configure()
+    raise_limit()
     proof.begin(settings().duecall_proof_file)
     _alarms().start()
     assembly.check_worker_start(settings())

@@ -38,6 +38,7 @@ from api_shim.startup import PlainStart, check_start, uvicorn_logs_as_we_do
 from api_shim.thread_pools import ThreadPool
 from scheduler import assembly
 from scheduler.deadline import set_deadline
+from scheduler.descriptors import raise_limit
 from scheduler.domain.operator import ConsoleSession
 from scheduler.logs import configure, log
 from scheduler.persistence import revisions
@@ -63,6 +64,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         configure()
+        if settings is None:
+            raise_limit()
         uvicorn_logs_as_we_do()
         chosen = settings or of_this_process()
         async with _open(chosen) as app.state.console_context:

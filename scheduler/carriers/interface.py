@@ -15,6 +15,10 @@ class CarrierAway(CarrierUnavailable):
     """The carrier answers no request now, or none of ours: send no other query for a while."""
 
 
+class QueryNotSent(CarrierAway):
+    """This machine could not open a connection. It says nothing about the carrier."""
+
+
 class NotACallback(Exception):
     """The request is not a callback of this carrier."""
 
@@ -41,7 +45,8 @@ class CallPlacer(Protocol):
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
         """Send an attempt's only POST. Never raises and never sends twice. In doubt, AnswerUnknown.
 
-        Returns NeverTaken if no byte was sent, because `gate` refused or the connection failed before.
+        Returns NeverTaken if no byte was sent, because `gate` refused or the connection failed before. Returns Withheld
+        if this machine could not open a connection, which says nothing about the carrier.
         """
         ...
 

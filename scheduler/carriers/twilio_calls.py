@@ -14,11 +14,20 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 
+from scheduler import descriptors
 from scheduler.carriers.interface import Gate
 from scheduler.carriers.trust import trusted
 from scheduler.carriers.twilio import CALL_SID, NOTHING_LEFT_TO_STOP, TwilioAccount, callback_path
 from scheduler.carriers.twilio_codes import CODES, Consequence
-from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, NumberRefused
+from scheduler.domain.call import (
+    Accepted,
+    AnswerUnknown,
+    CallOrder,
+    CarrierAnswer,
+    NeverTaken,
+    NumberRefused,
+    Withheld,
+)
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import Policy
 
@@ -64,13 +73,17 @@ class TwilioCallPlacer:
     async def place(self, order: CallOrder, gate: Gate | None = None) -> CarrierAnswer:
         """Send an attempt's only POST. Never raises and never sends twice. In doubt, AnswerUnknown.
 
-        Returns NeverTaken if no byte was sent, because `gate` refused or the connection failed before.
+        Returns NeverTaken if no byte was sent, because `gate` refused or the connection failed before. Returns Withheld
+        if this machine could not open a connection.
         """
         posting = _Posting(gate=gate)
         _posting.set(posting)
         try:
             return classify(*await self._post(self._url("Calls"), self._form(order)))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if descriptors.is_shortage(error):  # guard: local_shortage
+                descriptors.report_shortage()
+                return Withheld(cause="NO_DESCRIPTORS")
             return NeverTaken(cause="NEVER_CONNECTED")
         except TimeoutError:
             return AnswerUnknown(cause="NO_ANSWER_IN_TIME") if posting.begun else NeverTaken(cause="NOT_SENT")

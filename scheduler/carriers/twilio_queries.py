@@ -15,7 +15,8 @@ from twilio.http.response import Response
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
-from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
+from scheduler import descriptors
+from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback, QueryNotSent
 from scheduler.carriers.trust import trusted
 from scheduler.carriers.twilio import NOTHING_LEFT_TO_STOP, TwilioAccount, answered_by_of, seconds_of, status_of
 from scheduler.carriers.twilio_codes import CODES, Consequence
@@ -73,6 +74,9 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
         try:
             response = super().request(method, full_url, *args, **kwargs)
         except RequestException as error:
+            if descriptors.is_shortage(error):
+                descriptors.report_shortage()
+                raise QueryNotSent from error
             raise CarrierAway from error
         # Checked here, because the SDK raises no error with a status for an answer that is not JSON.
         if response.status_code in _ACCOUNT_REJECTED or response.status_code >= _SERVER_ERROR:

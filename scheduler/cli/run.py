@@ -18,6 +18,7 @@ from scheduler.cli.options import LAST_PORT, At, Ephemeral, Port, clock_offset
 from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
 from scheduler.demo import sample_calls
+from scheduler.descriptors import raise_limit
 from scheduler.local.run_file import is_running
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     offset = clock_offset(at, chosen)
     if at is not None and chosen.database_url is not None:
         print_progress("WARNING: --at with DATABASE_URL: by the moved clock, calls stored there may be late or expired")
+    raise_limit()
     options = Options(home=chosen.duecall_home, ephemeral=ephemeral or at is not None, port=port, clock_offset_s=offset)
     with _until_stopped() as stopped, System(options, chosen, print_progress, stopped) as system:
         assert system.running is not None
@@ -107,6 +109,7 @@ def demo(
             "duecall_clock_offset_s": offset,
         }
     )
+    raise_limit()
     with _until_stopped() as stopped, System(options, own, print_progress, stopped) as system:
         assert system.running is not None
         as_expected = demo_run.run(system, own, carrier=carrier, with_full_day=not once, stopped=stopped)

@@ -37,6 +37,7 @@ MEANINGS: Mapping[str, str] = {
     "ORDER_REFUSED": "The carrier refused a call because of our request, usually a URL that it rejects.",
     "OUTCOME_UNDECIDED": "The carrier's list of calls cannot be read, so outcomes of calls stay undecided.",
     "OUTCOME_UNKNOWN": "Nothing proved whether a call was placed. It is not retried, and an operator decides.",
+    "OUT_OF_DESCRIPTORS": "A process can open no further file or connection, so its work waits.",
     "OUT_OF_MEMORY": "An API process ran out of memory and exited.",
     "PRICES": "A company's prices cannot be read, so it is billed at the default prices.",
     "PROBE_OVERDUE": "The carrier is down and no worker probes it, so all calls wait for Duecall itself.",

@@ -47,6 +47,10 @@ class ErrorKind(Enum):
     HTTP_ERROR = "HTTP_ERROR"
 
 
+class NotSent(Exception):
+    """This machine could not open a connection. The receiver has no part in it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WebhookRequest:
     """One try to deliver a message to a receiver."""

@@ -126,6 +126,9 @@ class ForkServer:
                 message, descriptors = self._received()
                 if "failed" in message:
                     return None
+                if "forked" in message and not descriptors:  # this process can open no further file
+                    os.kill(message["pid"], signal.SIGKILL)
+                    return None
                 if "forked" in message:
                     return ForkedProcess(self, message["forked"], message["pid"], descriptors[0])
         self.stop()  # it might fork a process for a request that was given up

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from scheduler import descriptors
 from scheduler.clock import monotonic
 from scheduler.local.child_process import bound_to_parent
 from scheduler.local.fork_server import ForkServer
@@ -93,9 +94,13 @@ class _Supervised:
             self._back_off = _FIRST_BACK_OFF_S
             self.ended_early = 0
         self.process = None
-        self._start_again_at = instant + self._back_off
-        self._back_off = min(self._back_off * 2, _MAX_BACK_OFF_S)
+        self.put_off()
         return status
+
+    def put_off(self) -> None:
+        """Start the program after its back-off."""
+        self._start_again_at = monotonic() + self._back_off
+        self._back_off = min(self._back_off * 2, _MAX_BACK_OFF_S)
 
     def last_lines(self) -> list[str]:
         """Return the end of its log since the last start."""
@@ -139,7 +144,16 @@ class Supervisor:
     def restart_ended(self) -> None:
         """Restart programs that have ended and whose back-off is over."""
         for name, supervised in self._programs.items():
-            status = supervised.check()
+            try:
+                status = supervised.check()
+            except OSError as error:
+                if not descriptors.is_shortage(error):
+                    raise
+                supervised.put_off()
+                self._report(
+                    f"{name} is not started yet: no file can be opened, because the limit (ulimit -n) is reached"
+                )
+                continue
             if status is not None:
                 self._report(f"{name} ended ({_status_text(status)}) and is restarted; see {supervised.program.log}")
 

@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import TypeVar
 from uuid import UUID
 
+from scheduler import descriptors
 from scheduler.carriers.interface import CallPlacer
 from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt
@@ -271,6 +272,11 @@ class Dialler:
     def _room(self) -> int:
         """Return how many calls this machine may claim."""
         room = self._rate.may_claim(monotonic(), len(self._unsent) + self._recorder.unwritten)
+        # Each claimed call may need a connection. Without a free one, other dial workers can send these calls.
+        room = min(room, max(0, descriptors.most_posts() - len(self._alarm)))
+        if room and descriptors.are_out():  # guard: no_descriptor
+            descriptors.report_shortage()
+            room = 0
         self._waits_for_calls = not room
         return room
 
@@ -431,7 +437,7 @@ class Dialler:
     async def _place(self, attempt_id: UUID, order: CallOrder, permit: Permit) -> CarrierAnswer:
         with self._post_times.in_flight(attempt_id):
             answer = await self._line.place(order, permit)
-        if permit.has_refused:
+        if permit.has_refused or isinstance(answer, Withheld):
             return answer
         if not isinstance(answer, AnswerUnknown):
             self._post_times.answered()

@@ -24,8 +24,9 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
 
+from scheduler import descriptors
 from scheduler.clock import machine_now, monotonic
-from scheduler.domain.webhook import ErrorKind, WebhookAnswer, WebhookRequest
+from scheduler.domain.webhook import ErrorKind, NotSent, WebhookAnswer, WebhookRequest
 from scheduler.rules import webhook_headers, webhook_urls
 from scheduler.rules.webhook_answers import answer_of, no_answer
 from scheduler.rules.webhook_tries import DEADLINE_S
@@ -64,7 +65,10 @@ class WebhookSender:
         self._context = context or ssl.create_default_context()
 
     def post(self, request: WebhookRequest) -> WebhookAnswer:
-        """Send the message once. Never raises for what the receiver or the network does."""
+        """Send the message once. Never raises for what the receiver or the network does.
+
+        Raises NotSent if this machine could not open a connection.
+        """
         if self._to_partners and webhook_urls.fault(  # guard: hook_url
             request.url, https_only=not self._in_development
         ):
@@ -74,6 +78,9 @@ class WebhookSender:
             try:
                 status, retry_after = self._exchange(request, headers, exchange)
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                if descriptors.is_shortage(error):  # guard: hook_shortage
+                    descriptors.report_shortage()
+                    raise NotSent from error
                 kind = ErrorKind.TIMEOUT if exchange.is_over else _kind_of(error)
                 return no_answer(kind, exchange.milliseconds)
             return answer_of(status, retry_after, machine_now(), exchange.milliseconds)

@@ -154,6 +154,7 @@ SPEAKERS = {
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/no_answer.py",
         "scheduler/webhooks/sender.py",  # it cuts a connection at the deadline
+        "scheduler/descriptors.py",  # only the type of an error
     },
     "urllib.request": set(),
     # In a dial worker, which needs no other client of HTTP than that of its calls.

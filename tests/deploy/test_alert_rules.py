@@ -27,6 +27,7 @@ LASTING = {"CARRIER_NEVER_CONNECTED": "15m", "DATABASE_SLOW": "5m"}
 NOT_COUNTED = {
     *("CLOCK_WAS_WRONG", "DEAF_WORKER", "NO_MESSAGE", "ORDER_REFUSED", "UNRESOLVED", "SETTINGS", "OUT_OF_MEMORY"),
     "DIALLER_FAILED",
+    "OUT_OF_DESCRIPTORS",
     "THREAD_HUNG",
 }
 """No metric counts how often an open alarm of these kinds was repeated. `grep` in the log does."""

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from scheduler.carriers.interface import CarrierAway, CarrierQueries, CarrierUnavailable
+from scheduler import descriptors
+from scheduler.carriers.interface import CarrierAway, CarrierQueries, CarrierUnavailable, QueryNotSent
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import backoffs, breaker
 from scheduler.lifecycle.backoffs import Backoffs
@@ -36,6 +37,9 @@ class CarrierProbe:
         Also probe at once when calls of one company have failed. Only a failed probe then stops the other companies.
         Return True if the carrier is unavailable. Raises DatabaseAway.
         """
+        if descriptors.are_out():  # before the probe is marked as running: another process can send it
+            descriptors.report_shortage()
+            return True
         probe = self._begin()
         if probe is None:
             return False
@@ -43,6 +47,8 @@ class CarrierProbe:
         try:
             self._queries.probe()
             failpoint("settle.probe_answered")
+        except QueryNotSent:  # guard: local_probe
+            return True
         except CarrierUnavailable as error:
             self._fail(probe)
             return isinstance(error, CarrierAway)

@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.webhook import Outcome, WebhookAnswer, WebhookRequest
+from scheduler.domain.webhook import NotSent, Outcome, WebhookAnswer, WebhookRequest
 from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
@@ -79,6 +79,8 @@ class Deliver:
         """Send a claimed delivery once. Secrets and headers are decrypted only now."""
         try:
             answer = self._sender.post(self._request(claimed))
+        except NotSent:
+            return Result(claimed=claimed, answer=None)
         except NotDecrypted:
             # Without a company: one wrong setting is one alarm, however many companies have webhooks.
             _log.error(
