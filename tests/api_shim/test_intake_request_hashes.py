@@ -1,17 +1,24 @@
 """Hashes of requests: keyed, so that an erased person's number is not found in them by trying."""
 
+import hashlib
 import json
+from datetime import date
 from typing import Any
 
 import httpx
 import pytest
 
+from scheduler.domain.candidate import NewCandidate
+from scheduler.domain.command import CreateInterview
 from scheduler.hashing import Hasher, fingerprint
+from scheduler.persistence.json_columns import content_as_json
+from scheduler.persistence.tables import metadata
 from scheduler.wire.json_values import canonical
-from tests.api_shim.answers import refusal
+from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import candidate
 from tests.api_shim.carrier_callbacks import FORM, call_back, token_of
 from tests.api_shim.intake import KEY, PEPPER, Intake
+from tests.conftest import Seeded
 from tests.support.builders import Tenant, a_number, a_placed_attempt
 
 
@@ -52,6 +59,52 @@ def test_repeat_of_a_request_to_an_earlier_version_is_replayed(intake: Intake, p
     assert (again.status_code, again.headers["Idempotent-Replayed"]) == (201, "true")
     assert again.json()["data"]["id"] == first.json()["data"]["id"]
     assert refusal(sent(intake, path, other)) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+
+# ---- hashes of contents, with which a repeat is recognised by its external id
+
+
+def contents(sent: dict[str, Any], seeded: Seeded) -> set[bytes]:
+    """Return the plain hashes of an interview and of its inline person, as the first release computes them, too."""
+    person = NewCandidate(
+        first_name=sent["candidate"]["firstName"],
+        last_name=sent["candidate"]["lastName"],
+        email=sent["candidate"]["email"],
+        phone_number=sent["candidate"]["phoneNumber"],
+        external_id=sent["candidate"]["externalId"],
+        gdpr_expiry_date=date.fromisoformat(sent["candidate"]["gdprExpiryDate"]),
+    )
+    interview = CreateInterview(agent_id=seeded.agent_id, candidate=person, external_id=sent["externalId"])
+    numbers = {hashlib.sha256(person.phone_number.encode()).digest()} if person.phone_number else set()
+    return {fingerprint(canonical(content_as_json(each))) for each in (person, interview)} | numbers
+
+
+def stored_anywhere(intake: Intake, hashes: set[bytes]) -> list[str]:
+    """Return the tables in whose rows one of the hashes is found, in any column."""
+    pattern = "|".join(each.hex() for each in hashes)
+    return [
+        table.name
+        for table in metadata.sorted_tables
+        if intake.ask(f"SELECT 1 FROM {table.name} t WHERE t::text ~ :pattern", pattern=pattern)
+    ]
+
+
+@pytest.mark.usefixtures("worker")
+def test_no_plain_hash_of_an_erased_person_is_left(intake: Intake) -> None:
+    """Not of a candidate, nor of an interview that ended, was deleted or still waits, nor of a repeat."""
+    person = candidate(phoneNumber=a_number(), externalId="p")
+    bodies = [intake.body(candidate=person, externalId=each) for each in ("waits", "deleted", "completed")]
+    interviews = [data(intake.create(each, headers={"Idempotency-Key": each["externalId"]}), 201) for each in bodies]
+    assert len({each["candidateId"] for each in interviews}) == 1
+    data(intake.delete(f"/interviews/{interviews[1]['id']}"))
+    intake.change(
+        "UPDATE interviews SET status = 'COMPLETED', finished_at = created_at WHERE external_id = 'completed'"
+    )
+    hashes = set[bytes]().union(*(contents(each, intake.seeded) for each in bodies))
+    hashes |= {plain("/interviews", each) for each in bodies}
+    assert set(stored_anywhere(intake, hashes)) == {"candidates", "interviews"}, "next to the number itself"
+    assert data(intake.delete(f"/candidates/{interviews[0]['candidateId']}")) is True
+    assert stored_anywhere(intake, hashes) == []
 
 
 def test_stored_hash_of_a_callback_is_keyed(intake: Intake, tenant: Tenant) -> None:
