@@ -1,6 +1,8 @@
 """External ids in the worker: locked for a batch in one statement, and one interview for equal commands."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -10,6 +12,7 @@ import pytest
 from scheduler.domain.command import Command, CreateInterview, UpdateInterview
 from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.job import NewJob
+from scheduler.persistence.errors import LockTaken
 from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.json_columns import STORY, content_as_json
 from scheduler.use_cases.apply import Apply
@@ -119,21 +122,49 @@ def test_equal_commands_of_two_workers_give_one_interview(tenant: Tenant, apply:
     assert rows(tenant)["interviews"] == rows(tenant)["attempts"] == rows(tenant)["candidates"] == 10
 
 
-@pytest.mark.parametrize("kind", list(ExternalKind))
-@guards("external_lock")
-def test_locked_external_id_delays_no_other_command(tenant: Tenant, apply: Apply, kind: ExternalKind) -> None:
+def with_external_id(tenant: Tenant, kind: ExternalKind) -> Command:
+    """Store a command that names OURS as an external id of this kind."""
     fields: dict[ExternalKind, dict[str, Any]] = {
         ExternalKind.INTERVIEW: {},
         ExternalKind.CANDIDATE: {"external_id": None, "candidate": replace(a_new_candidate(), external_id=OURS)},
         ExternalKind.JOB: {"external_id": None, "job": replace(A_JOB, external_id=OURS)},
     }
-    stuck, free = sent(tenant, wish(tenant, **fields[kind])), sent(tenant, wish(tenant, "b"))
+    return sent(tenant, wish(tenant, **fields[kind]))
+
+
+@contextmanager
+def locked(tenant: Tenant, kind: ExternalKind) -> Iterator[None]:
     with tenant.database.transaction() as stores:
-        stores.external_ids.lock_all([ExternalId(kind=kind, company_id=tenant.company_id, text=OURS)])
+        ours = ExternalId(kind=kind, company_id=tenant.company_id, text=OURS)
+        assert stores.external_ids.lock_free([ours]) == set()
+        yield
+
+
+@pytest.mark.parametrize("kind", list(ExternalKind))
+@guards("held_external_id")
+def test_locked_external_id_delays_no_other_command(tenant: Tenant, apply: Apply, kind: ExternalKind) -> None:
+    stuck, free = with_external_id(tenant, kind), sent(tenant, wish(tenant, "b"))
+    with locked(tenant, kind):
         assert apply.batch([stuck.id, free.id]) == []
         assert answer_of(tenant, free).refusal is None
+        assert not is_applied(tenant, stuck)
     apply.command(stuck.id)
     assert all(answer_of(tenant, each).refusal is None for each in (stuck, free))
+
+
+@pytest.mark.parametrize("kind", list(ExternalKind))
+@guards("external_lock")
+def test_command_alone_waits_for_its_external_id(tenant: Tenant, apply: Apply, kind: ExternalKind) -> None:
+    stuck = with_external_id(tenant, kind)
+    with locked(tenant, kind), pytest.raises(LockTaken):
+        apply.command(stuck.id, lock_s=0.1)
+    assert not is_applied(tenant, stuck)
+    apply.command(stuck.id)
+    assert answer_of(tenant, stuck).refusal is None
+
+
+def is_applied(tenant: Tenant, command: Command) -> bool:
+    return bool(tenant.ask("SELECT 1 FROM inbox WHERE id = :id AND applied_at IS NOT NULL", id=command.id))
 
 
 def test_external_ids_of_companies_and_kinds_are_independent(tenant: Tenant, other: Tenant, apply: Apply) -> None:

@@ -43,8 +43,9 @@ class SharedReads:
         Return the places of the commands that cannot be applied before another transaction ends. Nothing waits.
         """
         named = {each for command in commands for each in _external_ids_in(command)}
-        held_ids = self._stores.external_ids.lock_free(named) if named else set()
+        held_ids: set[ExternalId] = set()
         if named:
+            held_ids = self._stores.external_ids.lock_free(named)  # guard: held_external_id
             self._identified = self._stores.external_ids.find_all(named)
         held_candidates = self._stores.candidates.lock_free(candidates_of(commands) | self.candidates_found)
         return frozenset(
