@@ -2,7 +2,8 @@
 
 Calls are a fluid. Each company's queue is served in the order of due times, at most at its pace. A full company or
 account starts a call whenever one ends. Companies share the account equally, as `capacity.allot` shares it, and a
-company that needs less than its share leaves the rest to the others. Calls in progress end at a constant rate for each
+company that needs less than its share leaves the rest to the others. Kept places are taken only by first calls of
+companies, so as many companies as calls are needed to fill them. Calls in progress end at a constant rate for each
 call (one in `call_lasts`). Between two events every rate is constant, so the result is exact and not a sum of steps.
 
 A step only does arithmetic on lists of numbers, one number a company. The calls themselves are taken from a company's
@@ -11,13 +12,14 @@ queue when something happens to that company, for all steps since the last time.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from math import exp, inf, log
 from operator import itemgetter
 from uuid import UUID
 
+from scheduler.lifecycle.capacity import usable_places
 from scheduler.lifecycle.start_rates import ALMOST_FULL, Limits, Places, shared
 
 _ALMOST_NONE = 1e-6
@@ -75,6 +77,8 @@ def forecast(
     `call_lasts` is the mean duration of a call. If it is unknown (None), only the paces count.
     """
     lasts = None if call_lasts is None else call_lasts.total_seconds()
+    calling = sum(1 for queue in queues if queue.limits.in_progress or any(due.calls for due in queue.due))
+    account = replace(account, concurrent_calls=usable_places(account.concurrent_calls, max(calling, 1)))
     companies = [_Queue.of(queue, now) for queue in queues]
     running = max(account.in_progress, sum(queue.limits.in_progress for queue in queues))
     _Run(companies, [queue.limits for queue in queues], Places.of(account, lasts, running)).to_the_end()

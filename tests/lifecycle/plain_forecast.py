@@ -6,7 +6,7 @@ waited longest since its last start, among those that may start first.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import exp, inf, log
 
@@ -14,6 +14,13 @@ from scheduler.lifecycle.forecast import CompanyQueue
 from scheduler.lifecycle.start_rates import Limits
 
 PARTS = 10
+
+
+def without_kept(account: Limits, queues: Sequence[CompanyQueue]) -> Limits:
+    """Return the limits without the places that no company may take: a tenth is kept for first calls of companies."""
+    places = account.concurrent_calls
+    calling = sum(any(each.calls for each in queue.due) or queue.limits.in_progress > 0 for queue in queues)
+    return replace(account, concurrent_calls=max(places - max(places // 10, 1), min(places, calling), 1))
 
 
 @dataclass
@@ -84,7 +91,11 @@ def plain_forecast(
         PlainStarts(Gate.of(queue.limits, lasts, queue.limits.in_progress), deque(sorted(parts_of(queue, now))))
         for queue in queues
     ]
-    gate = Gate.of(account, lasts, max(account.in_progress, sum(queue.limits.in_progress for queue in queues)))
+    gate = Gate.of(
+        without_kept(account, queues),
+        lasts,
+        max(account.in_progress, sum(queue.limits.in_progress for queue in queues)),
+    )
     while any(each.waiting for each in found):
         opens = gate.opens()
         at, _, company = min(

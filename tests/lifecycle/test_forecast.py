@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Starts, forecast
 from scheduler.lifecycle.start_rates import Limits
-from tests.lifecycle.plain_forecast import PARTS, PlainStarts, plain_forecast
+from tests.lifecycle.plain_forecast import PARTS, PlainStarts, plain_forecast, without_kept
 
 NOW = datetime(2026, 4, 2, 8, 0, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
@@ -106,7 +106,8 @@ def test_lowered_limit_waits_for_ends_of_calls() -> None:
 
 
 def test_full_account_limits_all_companies() -> None:
-    account = Limits(calls_per_second=10, concurrent_calls=10, in_progress=10)
+    """One of eleven places is kept for companies without a call."""
+    account = Limits(calls_per_second=10, concurrent_calls=11, in_progress=10)
     queues = [queue(due(0, 30)), queue(due(0, 30), of=B)]
     found = forecast(queues, account, NOW, call_lasts=timedelta(seconds=100))
     assert near(found.total, minutes(10), minutes(10))
@@ -229,6 +230,7 @@ def level_of(wanted: Sequence[float], rate: float) -> float:
 
 def in_steps(queues: Sequence[CompanyQueue], account: Limits, lasts: float) -> list[Stepped]:
     companies = [Stepped(queue=each, running=float(each.limits.in_progress)) for each in queues]
+    account = without_kept(account, queues)
     running = float(max(account.in_progress, sum(each.limits.in_progress for each in queues)))
     at = 0.0
     while at <= 46 * 60 or any(company.calls > 1e-6 for company in companies):
@@ -305,7 +307,7 @@ ANY_QUEUE = st.tuples(
 def a_call(queues: Sequence[CompanyQueue], account: Limits, call_lasts: timedelta | None) -> float:
     """Return the longest time in seconds that one call takes to become due or to start: a fluid knows no first call."""
     lasts = 0.0 if call_lasts is None else call_lasts.total_seconds()
-    shares = [1 / account.calls_per_second, lasts / account.concurrent_calls]
+    shares = [1 / account.calls_per_second, lasts / without_kept(account, queues).concurrent_calls]
     own = [max(1 / each.limits.calls_per_second, lasts / each.limits.concurrent_calls) for each in queues]
     spread = [each.over.total_seconds() / each.calls for queue in queues for each in queue.due if each.calls]
     return max([*own, *(len(queues) * share for share in shares)]) + max(spread, default=0.0)

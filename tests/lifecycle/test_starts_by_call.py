@@ -70,6 +70,34 @@ def test_calls_in_progress_keep_their_places_until_they_end() -> None:
     assert last_start([a_queue(calls(1))], account) == pytest.approx(180 / 8)
 
 
+MIXED = [seconds(36 * number + 18) for number in range(10)]
+"""Durations with the mean of `SAME`, so that calls do not start in waves."""
+
+
+@pytest.mark.parametrize(
+    ("places", "sizes", "usable"),
+    [
+        pytest.param(20, [400], 18, id="one company"),
+        pytest.param(20, [300, 100], 18, id="two companies"),
+        pytest.param(20, [25] * 16, 18, id="fewer companies than places"),
+        pytest.param(10, [30] * 10, 10, id="a company for each place"),
+        pytest.param(10, [25] * 12, 10, id="more companies than places"),
+        pytest.param(2, [40], 1, id="two places"),
+        pytest.param(1, [40], 1, id="one place"),
+        pytest.param(1, [20] * 2, 1, id="one place for two companies"),
+    ],
+)
+def test_both_forecasts_know_kept_places(places: int, sizes: list[int], usable: int) -> None:
+    queues = [a_queue(calls(size), per_second=50.0, of=number) for number, size in enumerate(sizes)]
+    account = Limits(calls_per_second=50.0, concurrent_calls=places)
+    by_call = last_start(queues, account, MIXED)
+    fluid = forecast(queues, account, NOW, call_lasts=seconds(180)).total.last_start_at
+    assert fluid is not None
+    expected = (sum(sizes) - usable) * 180 / usable
+    assert by_call == pytest.approx(expected, rel=0.06)
+    assert (fluid - NOW).total_seconds() == pytest.approx(expected, rel=0.06)
+
+
 def test_call_past_closing_does_not_start() -> None:
     found = starts_by_call([a_queue(calls(30, last_start=100.5), most=20)], FAST, NOW, durations=SAME)
     assert (found.total.last_start_at, found.total.past_closing) == (NOW + seconds(19), 10)
