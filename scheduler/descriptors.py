@@ -19,8 +19,11 @@ _MOST = 65_536
 """Some libraries use time or memory for each possible descriptor, and containers may allow a billion."""
 _KEPT = 64
 """Descriptors of a dial worker for everything except its POSTs: servers, pools, logs, modules."""
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-"""Errors of a connection that this machine could not open: no descriptor, memory or local port was free."""
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of a connection that this machine could not open: no descriptor or memory was free.
+
+Not EADDRNOTAVAIL: without a free local port it occurs, too, but also for each IPv6 address on a machine without IPv6.
+"""
 _REPORT_EVERY_S = 60.0
 
 

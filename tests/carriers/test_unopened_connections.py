@@ -1,5 +1,6 @@
 """A process without a free descriptor: its failures are its own, not the carrier's."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 from scheduler.carriers.interface import CarrierUnavailable, QueryNotSent
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
+from scheduler.descriptors import is_shortage
 from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.policy import Policy
@@ -77,6 +79,14 @@ def test_unanswered_query_is_sent(carrier: SimulatedCarrier) -> None:
     with pytest.raises(CarrierUnavailable) as raised:
         TwilioQueries(carrier.account(url=a_closed_port()), POLICY).probe()
     assert not isinstance(raised.value, QueryNotSent)
+
+
+def test_address_that_this_machine_cannot_reach_is_no_shortage() -> None:
+    """On a machine without IPv6 each connection to an IPv6 address fails so, also of a carrier that is down."""
+    try:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+    except OSError as error:
+        assert not is_shortage(ConnectionError(error))
 
 
 def test_shortage_is_reported_once_a_minute(carrier: SimulatedCarrier) -> None:
