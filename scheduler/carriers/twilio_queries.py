@@ -1,13 +1,13 @@
 """Twilio's queries: reads calls and ends them, with Twilio's own SDK."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
@@ -15,12 +15,13 @@ from twilio.http.response import Response
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
-from scheduler import descriptors
+from scheduler import deadline, descriptors
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback, QueryNotSent
 from scheduler.carriers.trust import trusted
 from scheduler.carriers.twilio import NOTHING_LEFT_TO_STOP, TwilioAccount, answered_by_of, seconds_of, status_of
 from scheduler.carriers.twilio_codes import CODES, Consequence
 from scheduler.domain.call import CallNews, CallStatus, FailureCause, ListedCall
+from scheduler.exchange import Exchange, ExchangeAdapter
 from scheduler.lifecycle.policy import Policy
 from scheduler.watchdog import made_progress
 
@@ -36,24 +37,14 @@ _NO_ANSWER = (
 )
 _ACCOUNT_REJECTED = frozenset({401, 403, 429})
 """Statuses about our account, whatever the query."""
-
-
-class _TrustAdapter(HTTPAdapter):
-    """Checks certificates with our context. requests would use its own list of CAs and ignore the setting."""
-
-    def __init__(self, trust: ssl.SSLContext) -> None:
-        self._trust = trust
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own
-        super().init_poolmanager(*args, ssl_context=self._trust, **kwargs)
-
-    def cert_verify(self, conn: Any, *_: object) -> None:  # noqa: ANN401 - urllib3's own
-        conn.cert_reqs = "CERT_REQUIRED"
+_QUERY_S = 60.0
+"""The time for all requests of one query. A server may name ever more pages of a list."""
+_SPAN_S = 3600.0
+"""The same for all calls of a span, which an operator compares with a restored database."""
 
 
 class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
-    """The SDK's client for `api_url` with its path, without a proxy from the environment.
+    """The SDK's client for `api_url` with its path, with a deadline and without a proxy from the environment.
 
     Raises CarrierAway for errors that any other request would meet too.
     """
@@ -63,7 +54,9 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
         self._api = urlsplit(api_url)
         if self.session is not None:
             self.session.trust_env = False
-            self.session.mount("https://", _TrustAdapter(trust))
+            # With our context: requests would use its own list of authorities and ignore the setting.
+            for scheme in ("https://", "http://"):
+                self.session.mount(scheme, ExchangeAdapter(trust))
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401 - the SDK's own
         made_progress()
@@ -72,8 +65,11 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
         path = parts.path if parts.path.startswith(f"{self._api.path}/") else self._api.path + parts.path
         full_url = urlunsplit((self._api.scheme, self._api.netloc, path, parts.query, ""))
         try:
-            response = super().request(method, full_url, *args, **kwargs)
-        except RequestException as error:
+            with Exchange(min(self.timeout, deadline.remaining_s() or self.timeout)) as exchange:
+                exchange.remaining_s()  # raises if the query has no time left
+                response = super().request(method, full_url, *args, **kwargs)
+                exchange.remaining_s()  # an answer that was cut off may look like a whole one
+        except (RequestException, TimeoutError) as error:
             if descriptors.is_shortage(error):
                 descriptors.report_shortage()
                 raise QueryNotSent from error
@@ -96,10 +92,8 @@ class TwilioQueries:
 
     def probe(self) -> None:
         """Read one call of the list in which unknown calls are searched. Raises CarrierUnavailable."""
-        try:
+        with _query():
             list(self._client.calls.page(page_size=1))
-        except _NO_ANSWER as error:
-            raise CarrierUnavailable from error
 
     def listed(
         self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
@@ -110,16 +104,14 @@ class TwilioQueries:
         first, so reading ends at the first older call. Raises CarrierUnavailable.
         """
         calls = []
-        try:
-            filters = {} if to is None else {"to": to}
+        filters = {} if to is None else {"to": to}
+        with _query(_SPAN_S if to is None else _QUERY_S):
             for call in self._client.calls.stream(**filters, from_=caller, page_size=50):
                 listed = _listed(call)
                 if listed.created_at < created_from:
                     break
                 if listed.created_at < created_until:
                     calls.append(listed)
-        except _NO_ANSWER as error:
-            raise CarrierUnavailable from error
         return calls
 
     def fetch(self, call_sid: str) -> CallNews:
@@ -127,10 +119,8 @@ class TwilioQueries:
 
         Raises CarrierUnavailable.
         """
-        try:
+        with _query():
             news = _listed(self._client.calls(call_sid).fetch()).news
-        except _NO_ANSWER as error:
-            raise CarrierUnavailable from error
         return replace(news, cause=self._cause(call_sid)) if news.status is CallStatus.FAILED else news
 
     def _cause(self, call_sid: str) -> FailureCause | None:
@@ -140,8 +130,9 @@ class TwilioQueries:
         is unknown. Without a cause no retry follows.
         """
         try:
-            codes = [each.error_code for each in self._client.calls(call_sid).notifications.list(limit=50)]
-        except (*_NO_ANSWER, CarrierUnavailable):
+            with _query():
+                codes = [each.error_code for each in self._client.calls(call_sid).notifications.list(limit=50)]
+        except CarrierUnavailable:
             return None
         return cause_of(codes)
 
@@ -154,11 +145,20 @@ class TwilioQueries:
         self._stop(call_sid, CallInstance.UpdateStatus.COMPLETED)
 
     def _stop(self, call_sid: str, status: str) -> None:
+        with _query():
+            try:
+                _listed(self._client.calls(call_sid).update(status=status))
+            except TwilioRestException as refusal:
+                if (refusal.status, refusal.code) not in NOTHING_LEFT_TO_STOP:
+                    raise
+
+
+@contextmanager
+def _query(within_s: float = _QUERY_S) -> Iterator[None]:
+    """Limit all requests of a query. Raises CarrierUnavailable if it was not answered as documented."""
+    with deadline.deadline_in(within_s):
         try:
-            _listed(self._client.calls(call_sid).update(status=status))
-        except TwilioRestException as refusal:
-            if (refusal.status, refusal.code) not in NOTHING_LEFT_TO_STOP:
-                raise CarrierUnavailable from refusal
+            yield
         except _NO_ANSWER as error:
             raise CarrierUnavailable from error
 

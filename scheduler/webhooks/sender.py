@@ -8,25 +8,21 @@ effect.
 import logging
 import socket
 import ssl
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from ipaddress import ip_address
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests_hardened.ip_filter import InvalidIPAddress
 from requests_hardened.ip_filter_adapter import IPFilterAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
 
 from scheduler import descriptors
-from scheduler.clock import machine_now, monotonic
+from scheduler.clock import machine_now
 from scheduler.domain.webhook import ErrorKind, NotSent, WebhookAnswer, WebhookRequest
+from scheduler.exchange import Exchange, ExchangeAdapter
 from scheduler.rules import webhook_headers, webhook_urls
 from scheduler.rules.webhook_answers import answer_of, no_answer
 from scheduler.rules.webhook_tries import DEADLINE_S
@@ -74,7 +70,7 @@ class WebhookSender:
         ):
             return no_answer(ErrorKind.URL_FORBIDDEN)
         headers = _headers(request)
-        with _Exchange(self._deadline_s) as exchange:
+        with Exchange(self._deadline_s) as exchange:
             try:
                 status, retry_after = self._exchange(request, headers, exchange)
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
@@ -86,7 +82,7 @@ class WebhookSender:
             return answer_of(status, retry_after, machine_now(), exchange.milliseconds)
 
     def _exchange(
-        self, request: WebhookRequest, headers: Mapping[str, str], exchange: "_Exchange"
+        self, request: WebhookRequest, headers: Mapping[str, str], exchange: Exchange
     ) -> tuple[int, str | None]:
         """Return the status and the Retry-After of the answer."""
         prepared = requests.Request("POST", request.url, headers=headers, data=request.body.encode()).prepare()
@@ -109,7 +105,7 @@ class WebhookSender:
         if self._to_partners:  # guard: hook_address
             is_https = url.startswith("https:")
             return _FilteringAdapter(self._context, is_https=is_https, allow_loopback=self._in_development)
-        return _Adapter(self._context)
+        return ExchangeAdapter(self._context)
 
 
 def _headers(request: WebhookRequest) -> Mapping[str, str]:
@@ -126,109 +122,7 @@ def _headers(request: WebhookRequest) -> Mapping[str, str]:
     }
 
 
-class _Exchange:
-    """The time of one request. At its end the connection is cut, whatever the receiver sends until then.
-
-    Timeouts of a socket are not enough: each received byte begins a new one.
-    """
-
-    def __init__(self, deadline_s: float) -> None:
-        self._begun = monotonic()
-        self._until = self._begun + deadline_s
-        self._lock = threading.Lock()
-        self._held: socket.socket | None = None
-        self._is_cut = False
-        self._timer = threading.Timer(deadline_s, self._cut)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        self._timer.start()
-        self._token = _exchange.set(self)
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        _exchange.reset(self._token)
-        self._timer.cancel()
-        with self._lock:
-            if self._held is not None:
-                self._held.close()
-                self._held = None
-
-    @property
-    def milliseconds(self) -> int:
-        return round((monotonic() - self._begun) * 1000)
-
-    @property
-    def is_over(self) -> bool:
-        return self._is_cut or monotonic() >= self._until
-
-    def remaining_s(self) -> float:
-        """Return the seconds that are left. Raises TimeoutError if none are."""
-        left = self._until - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    def hold(self, connection: socket.socket) -> None:
-        """Cut this connection at the deadline. Raises TimeoutError if that has passed."""
-        with self._lock:
-            if self._is_cut:
-                connection.close()
-                raise TimeoutError
-            # A duplicate, because TLS takes the descriptor out of the original.
-            self._held = connection.dup()
-
-    def _cut(self) -> None:
-        with self._lock:
-            self._is_cut = True
-            if self._held is not None:
-                with suppress(OSError):
-                    self._held.shutdown(socket.SHUT_RDWR)
-
-
-_exchange: ContextVar[_Exchange] = ContextVar("exchange")
-"""The exchange of this thread. The connection is made several layers below it."""
-
-
-class _Connection(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        exchange = _exchange.get()
-        self.timeout = exchange.remaining_s()
-        connection = super()._new_conn()
-        exchange.hold(connection)
-        return connection
-
-
-class _TlsConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _Adapter(HTTPAdapter):
-    """Connections that end at the deadline, and trust what the context trusts."""
-
-    def __init__(self, context: ssl.SSLContext, **settings: Any) -> None:  # noqa: ANN401 - those of the other base
-        self._context = context
-        super().__init__(**settings)
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **settings: Any) -> None:  # noqa: ANN401
-        super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **settings)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401
-        """Add no certificates: requests would read its own bundle into the context with each connection."""
-
-
-class _FilteringAdapter(_Adapter, IPFilterAdapter):
+class _FilteringAdapter(ExchangeAdapter, IPFilterAdapter):
     """Connections to public addresses only."""
 
     def __init__(self, context: ssl.SSLContext, *, is_https: bool, allow_loopback: bool) -> None:

@@ -135,10 +135,11 @@ SPEAKERS = {
         "scheduler/api_client.py",
         "scheduler/carriers/twilio_queries.py",
         "scheduler/demo/client.py",
+        "scheduler/exchange.py",
         "scheduler/local/system.py",
         "scheduler/webhooks/sender.py",
     },
-    "urllib3": {"scheduler/webhooks/sender.py"},
+    "urllib3": {"scheduler/exchange.py", "scheduler/webhooks/sender.py"},
     "aiohttp": {
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/callbacks.py",
@@ -153,8 +154,10 @@ SPEAKERS = {
         "scheduler/mail.py",
         "scheduler/carriers/twilio_calls.py",
         "scheduler/carriers/simulator/no_answer.py",
-        "scheduler/webhooks/sender.py",  # it cuts a connection at the deadline
-        "scheduler/descriptors.py",  # only the type of an error
+        "scheduler/exchange.py",  # it cuts a connection at the deadline
+        # Only types of errors.
+        "scheduler/descriptors.py",
+        "scheduler/webhooks/sender.py",
     },
     "urllib.request": set(),
     # In a dial worker, which needs no other client of HTTP than that of its calls.

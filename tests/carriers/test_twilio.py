@@ -923,6 +923,75 @@ async def test_unanswered_cancellation_ends_at_the_deadline(carrier: SimulatedCa
         assert time.monotonic() - started < DEADLINE.total_seconds() + 0.5
 
 
+async def test_dripping_answer_to_a_query_ends_at_the_deadline(carrier: SimulatedCarrier) -> None:
+    """Each byte begins a new timeout of the socket, in the head and in the body."""
+
+    def dripping(part: bytes) -> Talks:
+        async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(part)
+            with suppress(ConnectionError):
+                while not reader.at_eof():
+                    writer.write(b" ")
+                    await writer.drain()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(reader.read(1), DEADLINE.total_seconds() / 4)
+
+        return talks
+
+    for part in (b"HTTP/1.1 200 OK\r\nX-Long:", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"):
+        async with a_server_that(dripping(part)) as url:
+            with queries_of(carrier.account(url=url)) as queries:
+                for ask in (queries.fetch, queries.cancel, queries.hang_up):
+                    with pytest.raises(CarrierAway):
+                        await asyncio.wait_for(asyncio.to_thread(ask, SID), 10 * DEADLINE.total_seconds())
+                with pytest.raises(CarrierAway):
+                    await asyncio.wait_for(asyncio.to_thread(queries.probe), 10 * DEADLINE.total_seconds())
+
+
+async def test_kept_connection_that_drips_ends_at_the_deadline(carrier: SimulatedCarrier) -> None:
+    """The deadline also cuts a connection of an earlier query."""
+    page = json.dumps({"calls": [], "next_page_uri": None}).encode()
+    connections: list[int] = []
+
+    async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page))
+        await reader.readuntil(b"\r\n\r\n")
+        while not reader.at_eof():
+            writer.write(b"H")
+            await writer.drain()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), DEADLINE.total_seconds() / 4)
+
+    async with a_server_that(talks) as url:
+        with queries_of(carrier.account(url=url)) as queries:
+            await asyncio.to_thread(queries.probe)
+            with pytest.raises(CarrierAway):
+                await asyncio.wait_for(asyncio.to_thread(queries.probe), 10 * DEADLINE.total_seconds())
+    assert len(connections) == 1
+
+
+async def test_list_with_endless_pages_ends(carrier: SimulatedCarrier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if each page is answered in time and is empty."""
+    monkeypatch.setattr("scheduler.carriers.twilio_queries._QUERY_S", 1.0)
+    page = json.dumps({"calls": [], "next_page_uri": f"/2010-04-01/Accounts/{ACCOUNT_SID}/Calls.json?Page=1"}).encode()
+
+    async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page))
+                await writer.drain()
+
+    span = {"created_from": real_now(), "created_until": real_now()}
+    async with a_server_that(talks) as url:
+        with queries_of(carrier.account(url=url)) as queries, pytest.raises(CarrierAway):
+            await asyncio.wait_for(
+                asyncio.to_thread(lambda: queries.listed(to="+421221020099", caller=OURS, **span)), 20
+            )
+
+
 # ---- callbacks
 
 PUBLIC_URL = "https://calls.example.com"
