@@ -83,10 +83,7 @@ def test_unanswered_query_is_sent(carrier: SimulatedCarrier) -> None:
 
 def test_address_that_this_machine_cannot_reach_is_no_shortage() -> None:
     """On a machine without IPv6 each connection to an IPv6 address fails so, also of a carrier that is down."""
-    try:
-        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-    except OSError as error:
-        assert not is_shortage(ConnectionError(error))
+    assert not is_shortage(ConnectionError(OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")))
 
 
 def test_shortage_is_reported_once_a_minute(carrier: SimulatedCarrier) -> None:
