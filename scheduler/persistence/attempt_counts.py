@@ -116,6 +116,13 @@ DUE_BY_RULE, _TOTALS = f"""
                array_agg(b.company_id) FILTER (WHERE b.cause <> ALL (:permissions)) AS failing
         FROM carrier_backoffs b
         WHERE b.account_id = (SELECT id FROM account) AND b.down_until IS NOT NULL
+          AND NOT (b.down_until <= :probed_before AND coalesce(b.answered_at < b.down_until, TRUE))
+    ), overdue AS MATERIALIZED (
+        -- As with the account: these hold calls only because Duecall has not probed the carrier in time.
+        SELECT b.country, b.company_id, b.down_until
+        FROM carrier_backoffs b
+        WHERE b.account_id = (SELECT id FROM account)
+          AND b.down_until <= :probed_before AND coalesce(b.answered_at < b.down_until, TRUE)
     ), recent AS MATERIALIZED (
         -- Lines with a call, or that were not free yet when the first attempt became due. Only these hold an attempt or
         -- excuse its delay, and they are few. Each ORDER BY makes PostgreSQL read the index.
@@ -129,7 +136,10 @@ DUE_BY_RULE, _TOTALS = f"""
         )
     ), searched AS (
         -- True if the line of every attempt is searched: there are too many recent ones, or their countries matter.
-        SELECT count(*) >= {_MOST} OR (SELECT countries FROM backoffs) IS NOT NULL AS are_all FROM recent
+        SELECT count(*) >= {_MOST}
+                   OR (SELECT countries FROM backoffs) IS NOT NULL
+                   OR EXISTS (SELECT FROM overdue WHERE country IS NOT NULL) AS are_all
+        FROM recent
     ), due AS (
         SELECT a.id, c.id AS company_id, a.due_at, waits.busy, waits.held,
                -- The first rule that holds the attempt, in the order of `lifecycle/blocks.py`.
@@ -151,6 +161,7 @@ DUE_BY_RULE, _TOTALS = f"""
                    a.due_at,
                    CASE WHEN waits.rested_until > a.created_at THEN waits.rested_until END,
                    c.resumed_at,
+                   waits.overdue_at,
                    (SELECT changed_at FROM account)
                ) AS since
         FROM companies c
@@ -192,7 +203,11 @@ DUE_BY_RULE, _TOTALS = f"""
                            THEN '{Rule.CARRIER_REFUSES_COUNTRY}'
                        WHEN c.id = ANY ((SELECT refused FROM backoffs)::uuid[]) THEN '{Rule.CARRIER_REFUSES_CALLER}'
                        WHEN c.id = ANY ((SELECT failing FROM backoffs)::uuid[]) THEN '{Rule.CARRIER_FAILS_CALLER}'
-                   END AS backoff
+                   END AS backoff,
+                   (
+                       SELECT max(o.down_until) FROM overdue o
+                       WHERE o.company_id = c.id OR o.country = l.country
+                   ) AS overdue_at
             -- OFFSET keeps PostgreSQL from computing these again for each use.
             OFFSET 0
         ) waits

@@ -65,6 +65,8 @@ class Release:
         self._hints = hints
         self._account_id = account_id
         self._alarmed_at: datetime | None = None
+        self._down_at: datetime | None = None
+        """The last time at which the account's breaker was seen open."""
         self._holds_many = False
         """True while whole windows of attempts are held, so that a large backlog leaves the range soon."""
         self.now = context.now
@@ -86,7 +88,7 @@ class Release:
                 unfinished = self._unfinished(stores, now)
             # Due after `now`: a call that becomes due from here on would otherwise wait for a whole tick.
             next_due = stores.attempt_release.next_due(now)
-        self._report_overdue_probe(account.breaker, now)  # guard: overdue_probe
+        self._report_overdue_probe(account, now)  # guard: overdue_probe
         if account.is_to_be_asked(now):
             self.hint_sweep()  # settle probes the carrier too
         self._send(tasks.DIAL, list(released), {each: at for each, at in released.items() if at > now})
@@ -211,18 +213,30 @@ class Release:
         """Send the hint to purge rows whose retention has ended."""
         self._hints.send(tasks.PURGE)
 
-    def _report_overdue_probe(self, breaker: Breaker, now: datetime) -> None:
-        """Raise an alarm, at most once a minute, if no worker probes a carrier that is down."""
-        if not breaker.is_probe_overdue(now):
-            return
-        if self._alarmed_at is not None and self._alarmed_at <= now < self._alarmed_at + PROBED_WITHIN:
+    def _report_overdue_probe(self, account: CarrierAccount, now: datetime) -> None:
+        """Raise an alarm, at most once a minute, if no worker probes a carrier that is down or fails some orders."""
+        if account.breaker.is_down:
+            self._down_at = now
+            overdue = [account.breaker] if account.breaker.is_probe_overdue(now) else []
+        else:
+            overdue = self._overdue_backoffs(account, now)
+        if not overdue or (self._alarmed_at is not None and self._alarmed_at <= now < self._alarmed_at + PROBED_WITHIN):
             return
         self._alarmed_at = now
         _log.error(
-            "probe_overdue: no worker has probed a carrier that is down, so all calls wait",
+            "probe_overdue: no worker has probed a carrier that is down, so all calls wait"
+            if account.breaker.is_down
+            else "probe_overdue: no worker has probed a carrier that fails or refuses some calls, so these wait",
             alarm="PROBE_OVERDUE",
-            until=breaker.down_until and breaker.down_until.isoformat(),
+            count=len(overdue),
+            until=min(each.down_until for each in overdue if each.down_until is not None).isoformat(),
         )
+
+    def _overdue_backoffs(self, account: CarrierAccount, now: datetime) -> list[Breaker]:
+        """Return the back-offs whose probe is overdue. None is probed while the account's breaker is open."""
+        if self._down_at is not None and self._down_at <= now < self._down_at + PROBED_WITHIN:
+            return []
+        return [each.breaker for each in account.backoffs.values() if each.breaker.is_probe_overdue(now)]
 
     def _send(self, task: str, ids: Sequence[UUID], early: Mapping[UUID, datetime] | None = None) -> None:
         for start in range(0, len(ids), _IDS_PER_HINT):

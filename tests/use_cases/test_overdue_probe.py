@@ -75,6 +75,78 @@ def test_clock_reports_no_probe_that_is_not_overdue(tenant: Tenant, now: TestClo
     assert overdue_alarms(release) == 0
 
 
+# ---- back-offs
+
+
+def a_backoff(tenant: Tenant, *, probe_at: datetime, country: str | None = None, cause: str = "HTTP_500") -> None:
+    """Let the carrier fail the company's orders, or refuse those to a country."""
+    tenant.change(
+        "INSERT INTO carrier_backoffs (account_id, country, company_id, caller, failures, down_until, cause, trials,"
+        " is_asked, others_work, created_at, updated_at)"
+        " VALUES (:account, :country, :company, :caller, 5, :at, :cause, 0, TRUE, FALSE, :at, :at)",
+        account=tenant.account_id,
+        country=country,
+        company=None if country else tenant.company_id,
+        caller=None if country else "+421221020001",
+        at=probe_at,
+        cause=cause,
+    )
+
+
+SCOPES = [
+    pytest.param({}, Rule.CARRIER_FAILS_CALLER, id="failing"),
+    pytest.param({"cause": "CALLER_REFUSED"}, Rule.CARRIER_REFUSES_CALLER, id="refused"),
+    pytest.param({"country": "SK", "cause": "COUNTRY_REFUSED"}, Rule.CARRIER_REFUSES_COUNTRY, id="country"),
+]
+
+
+@pytest.mark.parametrize(("scope", "rule"), SCOPES)
+def test_call_is_late_when_the_probe_of_its_backoff_is_overdue(
+    tenant: Tenant, now: TestClock, scope: dict[str, str], rule: Rule
+) -> None:
+    a_pending_attempt(tenant)
+    tenant.change("UPDATE lines SET country = 'SK'")
+    a_backoff(tenant, probe_at=now() + A_WHILE, **scope)
+    now.move(A_WHILE + PROBED_WITHIN - A_MOMENT)
+    assert (waiting(tenant).late, list(waiting(tenant).held)) == (None, [rule])
+    now.move(A_MOMENT)
+    assert waiting(tenant).late == PROBED_WITHIN, "since the time of the probe: before, the carrier was the cause"
+    tenant.change("UPDATE carrier_backoffs SET answered_at = down_until")
+    assert waiting(tenant).late is None, "a trial is not overdue"
+
+
+def test_overdue_backoff_excuses_no_other_call(tenant: Tenant, now: TestClock) -> None:
+    """A call to another country is late since it was due."""
+    a_pending_attempt(tenant)
+    tenant.change("UPDATE lines SET country = 'AT'")
+    a_backoff(tenant, probe_at=now() + A_WHILE, country="SK", cause="COUNTRY_REFUSED")
+    now.move(A_WHILE + PROBED_WITHIN)
+    assert waiting(tenant).late == A_WHILE + PROBED_WITHIN
+
+
+@guards("overdue_probe")
+def test_clock_reports_an_overdue_backoff_once_a_minute(tenant: Tenant, now: TestClock, release: Release) -> None:
+    a_backoff(tenant, probe_at=now())
+    now.move(PROBED_WITHIN - A_MOMENT)
+    assert overdue_alarms(release) == 0
+    now.move(A_MOMENT)
+    assert [overdue_alarms(release), overdue_alarms(release)] == [1, 0]
+    now.move(PROBED_WITHIN)
+    assert overdue_alarms(release) == 1
+
+
+def test_backoff_is_not_overdue_behind_an_open_breaker(tenant: Tenant, now: TestClock, release: Release) -> None:
+    """It is probed once the breaker is closed, and not before."""
+    a_backoff(tenant, probe_at=now())
+    now.move(PROBED_WITHIN)
+    be_down(tenant, probe_at=now() + A_WHILE)
+    assert overdue_alarms(release) == 0
+    tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL")
+    assert overdue_alarms(release) == 0, "it was closed just now"
+    now.move(PROBED_WITHIN)
+    assert overdue_alarms(release) == 1
+
+
 @pytest.mark.parametrize(
     ("breaker", "is_overdue"),
     [
