@@ -3,19 +3,24 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import text
 
+from scheduler.local.ports import free_port
+from scheduler.local.processes import commands
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.number_events import NumberEvents
 from tests.api_shim.answers import data, refusal
-from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, an_intake, applied, meanwhile
+from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, an_intake, applied, environment_of, meanwhile
 from tests.architecture.rules import does, does_not
 from tests.conftest import Seeded, wait_until
 from tests.support.builders import RecordingHints
+from tests.workers.test_proof import a_process
 
 PAST = "2026-04-02T11:00:00Z"
 LONG_WAIT = {"Prefer": "wait=30"}
@@ -36,7 +41,7 @@ def reported_later(intake: Intake) -> list[str]:
     return reported(intake)
 
 
-def commands(intake: Intake) -> list[str]:
+def accepted_commands(intake: Intake) -> list[str]:
     return [str(row[0]) for row in intake.ask("SELECT id FROM inbox")]
 
 
@@ -74,7 +79,7 @@ def test_refusal_in_the_response_writes_no_event(intake: Intake, worker: Worker)
 
 def test_success_in_the_response_is_an_event(intake: Intake, worker: Worker) -> None:
     intake.interview()
-    assert reported(intake) == reported_later(intake) == commands(intake)
+    assert reported(intake) == reported_later(intake) == accepted_commands(intake)
 
 
 @does("F7-1")
@@ -122,7 +127,41 @@ def test_refusal_after_the_client_has_left_is_an_event(
             )
         with a_worker(intake.settings):
             wait_until(lambda: intake.ask("SELECT 1 FROM inbox WHERE applied_at IS NOT NULL"))
-    assert reported_later(intake) == commands(intake)
+    assert reported_later(intake) == accepted_commands(intake)
+
+
+def test_refusal_after_the_api_was_killed_is_an_event(intake: Intake, tmp_path: Path) -> None:
+    """A real process of the API, killed while its request waits for a real worker."""
+    port = free_port()
+    argv = commands(api_port=port, console_port=0, flower_port=0)["api"]
+    lost: list[httpx.TransportError] = []
+
+    def send(client: httpx.Client) -> None:
+        try:
+            refused(replace(intake, client=client), LONG_WAIT)
+        except httpx.TransportError as error:
+            lost.append(error)
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with a_process(argv, tmp_path, **environment_of(intake)) as process:
+            wait_until(lambda: is_ready(client), says="the API answers")
+            request = threading.Thread(target=send, args=[client])
+            request.start()
+            wait_until(lambda: intake.count("inbox") == 1)
+            process.kill()
+        request.join()
+    assert len(lost) == 1
+    with a_worker(intake.settings):
+        wait_until(lambda: intake.ask("SELECT 1 FROM inbox WHERE applied_at IS NOT NULL"))
+    assert reported(intake) == []
+    assert reported_later(intake) == accepted_commands(intake)
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 # ---- applied exactly when the wait of the request ends

@@ -154,7 +154,7 @@ def test_batch_put_off_by_its_rule_is_unchanged(tenant: Tenant, batches: Batches
 # ---- refusals that no request has returned
 
 
-@guards("owed_in_future")
+@guards("owed_in_future", "owed_refusal")
 def test_refusal_owed_in_the_future_is_reported(read: Tenant, apply: Apply, now: TestClock) -> None:
     hints = RecordingHints()
     with stepped(now, TWO_HOURS):
