@@ -18,6 +18,7 @@ from scheduler.local.fork_server import ForkedProcess, ForkServer, needed_for_im
 from scheduler.local.forked_program import IMPORTED
 from scheduler.local.supervisor import Program, Supervisor
 from tests.conftest import wait_until
+from tests.support.descriptors import no_descriptors
 
 EXAMPLE = (sys.executable, "-m", "tests.support.forked_example")
 Told = dict[str, Any]
@@ -140,6 +141,38 @@ def _runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+@pytest.mark.parametrize("is_forked", [True, False])
+def test_supervisor_starts_a_process_once_it_has_descriptors(
+    server: ForkServer, tmp_path: Path, *, is_forked: bool
+) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(said.append)
+    supervisor.fork_server = server if is_forked else None
+    supervisor.start(
+        Program(name="short", argv=(*EXAMPLE, "3"), environment={**os.environ}, log=tmp_path / "short.log")
+    )
+
+    def is_said(words: str) -> bool:
+        supervisor.restart_ended()
+        return any(words in each for each in said)
+
+    wait_until(lambda: is_said("is restarted"), seconds=60, says="it has ended")
+    with no_descriptors():
+        wait_until(lambda: is_said("short is not started yet"), seconds=60, says="its start was put off")
+        assert supervisor.pid("short") is None
+    said.clear()
+    wait_until(lambda: is_said("is restarted"), seconds=60, says="it was started and has ended again")
+    supervisor.fork_server = None  # others use it
+    supervisor.stop()
+
+
+def test_forked_process_that_cannot_be_held_is_ended(server: ForkServer, start: Start, tmp_path: Path) -> None:
+    with no_descriptors():
+        assert server.start("example", (*EXAMPLE, "wait"), {**os.environ}, tmp_path / "lost.log") is None
+    process, _ = start("3")
+    assert process.wait(60) == 3, "the server goes on"
 
 
 def test_processes_end_with_a_killed_supervisor(tmp_path: Path) -> None:

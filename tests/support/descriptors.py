@@ -3,7 +3,9 @@
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count as count_up
+from pathlib import Path
 
 from scheduler import descriptors
 
@@ -12,13 +14,26 @@ _FEWEST = 3
 
 
 @contextmanager
-def no_descriptors(pid: int | None = None) -> Iterator[None]:
-    """Let a process, by default this one, open no file or connection during the block."""
+def no_descriptors() -> Iterator[None]:
+    """Let this process open no file or connection during the block."""
     descriptors._Reports.last_at = None
-    pid = os.getpid() if pid is None else pid
+    with limited(os.getpid(), _FEWEST):
+        yield
+
+
+@contextmanager
+def limited(pid: int, count: int | None = None) -> Iterator[None]:
+    """Set the limit of a process during the block. None: to what it has open now."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_FEWEST, before[1]))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_lowest_free(pid) if count is None else count, before[1]))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        with suppress(ProcessLookupError):  # it may have ended
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def _lowest_free(pid: int) -> int:
+    """Return the number of the next descriptor that this process would open."""
+    opened = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in count_up() if number not in opened)
