@@ -16,6 +16,7 @@ from scheduler.local.postgres import _POSTGRES_SETTINGS
 from scheduler.local.valkey import _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
 from scheduler.setting_secrets import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER
 from scheduler.settings import Settings, environment
+from tests.docs.pages import blocks, read
 from tests.support.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 
 SERVERS = {"postgres", "valkey"}
@@ -83,6 +84,21 @@ def test_health_check_starts_no_interpreter(services: dict[str, Any], name: str)
     assert not re.search(r"python|celery|duecall ", words[-1])
     assert "$DUECALL_PROOF_FILE" in words[-1] or "/readyz" in words[-1], "it proves work"
     assert int(check["interval"].removesuffix("s")) <= 30
+
+
+@each_process
+def test_health_check_gives_a_slow_machine_two_minutes(services: dict[str, Any], name: str) -> None:
+    """A container that is unhealthy earlier would end `docker compose up --wait`."""
+    assert services[name]["healthcheck"]["start_period"] == "120s"
+    assert "--start-period=120s" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["docs/operations.md", "docs/how-to/deploy.md"])
+def test_documented_up_waits_for_health(page: str) -> None:
+    """Without `--wait`, `up` says nothing about a service that Docker starts again and again."""
+    lines = [line for block in blocks(read(page)) for line in block.splitlines() if "docker compose up" in line]
+    assert lines
+    assert [line for line in lines if "--wait" not in line.split()] == []
 
 
 def test_image_uses_the_hashed_lock_without_root_or_compiler() -> None:

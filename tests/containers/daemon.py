@@ -10,7 +10,9 @@ from pathlib import Path
 from tests.conftest import wait_until
 
 HERE = Path(__file__).parent
+CGROUP = "duecall-containers"
 _WITHOUT_NETWORKS = ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+_WITHOUT_SYSTEMD = ["--exec-opt=native.cgroupdriver=cgroupfs", f"--cgroup-parent=/{CGROUP}"]
 
 
 @contextmanager
@@ -19,7 +21,8 @@ def a_daemon(folder: Path) -> Iterator[str]:
     address = f"unix://{folder}/docker.sock"
     places = [f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"--pidfile={folder}/docker.pid"]
     with (folder / "dockerd.log").open("wb") as log:
-        daemon = subprocess.Popen(["dockerd", f"--host={address}", *_WITHOUT_NETWORKS, *places], stdout=log, stderr=log)
+        options = [f"--host={address}", *_WITHOUT_NETWORKS, *_WITHOUT_SYSTEMD, *places]
+        daemon = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log)
     try:
         wait_until(lambda: daemon.poll() is not None or _answers(address), seconds=60, says="dockerd answers")
         assert daemon.poll() is None, (folder / "dockerd.log").read_text(encoding="utf-8")[-3000:]
@@ -40,6 +43,13 @@ def make_images(address: str, base: Path) -> None:
         subprocess.run(
             [*docker, "import", "-", "python:3.13-slim"], stdin=packed.stdout, check=True, capture_output=True
         )
-    for image, folder in (("postgres:18", "postgres"), ("valkey/valkey:9", "valkey")):
-        built = [*docker, "build", "--quiet", "--network=none", f"--tag={image}", str(HERE / folder)]
-        subprocess.run(built, check=True, capture_output=True, env={**os.environ, "DOCKER_BUILDKIT": "1"})
+    servers = {"postgres:18": "postgres", "valkey/valkey:9": "valkey"}
+    builds = {
+        image: subprocess.Popen(
+            [*docker, "build", "--quiet", "--network=none", f"--tag={image}", str(HERE / folder)],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        )
+        for image, folder in servers.items()
+    }
+    assert {image: build.wait() for image, build in builds.items()} == dict.fromkeys(builds, 0)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 
 from tests.conftest import wait_until
-from tests.containers.daemon import HERE
+from tests.containers.release import extract_0_1_0, names_in_the_repository
 from tests.docs.pages import blocks, read, section
-from tests.support.compose import ROOT, procfile
+from tests.support.compose import ROOT
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 from tests.test_deployment import FILLED
 
@@ -34,6 +35,7 @@ SECTIONS = {
 """Every section with commands of these pages' parts about deployment."""
 _OPEN = re.compile(r"<[^>]+>|\.\.\.|\b[A-Z]+_ID\b")
 _DUECALL = 'duecall() { docker compose exec dial duecall "$@"; }\n'
+_ON_LOOPBACK = "on-loopback.yml"
 _COPIED = re.compile(r"^cp \.env\.example \.env[^#\n]*", re.MULTILINE)
 
 
@@ -46,9 +48,11 @@ class Deployment:
     """The lines of `.env`."""
     executed: set[str] = field(default_factory=set)
 
-    def run_block(self, page: str, title: str, number: int, replaced: Mapping[str, str] | None = None) -> str:
+    def run_block(
+        self, page: str, title: str, number: int, replaced: Mapping[str, str] | None = None, *, status: int = 0
+    ) -> str:
         """Execute a block of a page, with these texts replaced. Return its output."""
-        return self.shell(self.script(page, title, number, replaced))
+        return self.shell(self.script(page, title, number, replaced), status=status)
 
     def script(self, page: str, title: str, number: int, replaced: Mapping[str, str] | None = None) -> str:
         """Return a block as a script, and count it as executed. `.env` is filled in as soon as it is copied."""
@@ -71,8 +75,9 @@ class Deployment:
 
     @property
     def environment(self) -> dict[str, str]:
-        files = f"{self.folder}/docker-compose.yml:{HERE}/compose.yml"
-        known = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
+        files = f"docker-compose.yml:{_ON_LOOPBACK}"
+        kept = {"PATH", "HOME", "LANG", "TMPDIR", "DOCKER_CONFIG"}
+        known = {name: value for name, value in os.environ.items() if name in kept}
         return known | {"DOCKER_HOST": self.address, "COMPOSE_FILE": files, "COMPOSE_PROJECT_NAME": "duecall"}
 
     def shell(self, script: str, *, status: int = 0) -> str:
@@ -108,13 +113,6 @@ class Deployment:
         """Wait until the API answers and every queue has a worker."""
         wait_until(_is_ready, seconds=90, says="the API is ready and nothing is degraded")
 
-    def wait_until_healthy(self) -> None:
-        def are_healthy() -> bool:
-            states = self.containers()
-            return all(states[name]["Health"] == "healthy" for name in (*procfile(), "postgres", "valkey"))
-
-        wait_until(are_healthy, seconds=150, says="every service is healthy")
-
 
 def _is_object(line: str) -> bool:
     return line.startswith("{")
@@ -140,14 +138,33 @@ def session(key: str | None = None) -> requests.Session:
 def a_copy_of_the_repository(folder: Path) -> Path:
     """Copy every file of the repository that git knows or would add, and link its environment."""
     copy = folder / "duecall"
-    listed = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_bytes((ROOT / name).read_bytes())
+    for name in filter(lambda each: (ROOT / each).is_file(), names_in_the_repository()):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((ROOT / name).read_bytes())
     (copy / ".venv").symlink_to(sys.prefix)
+    _write_loopback(copy, health={})
     return copy
+
+
+def release_0_1_0(folder: Path) -> Path:
+    """Extract release 0.1.0, without its health checks, which would start interpreters again and again."""
+    release = folder / "duecall-0.1.0"
+    extract_0_1_0(release)
+    _write_loopback(release, health={"disable": True})
+    return release
+
+
+def _write_loopback(folder: Path, health: dict[str, Any]) -> None:
+    """Write a file that gives each service a network of only loopback, where services are found by their names."""
+    services = yaml.safe_load((folder / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    written: dict[str, dict[str, Any]] = {}
+    for name, service in services.items():
+        written[name] = {"network_mode": "host", "extra_hosts": ["postgres:127.0.0.1", "valkey:127.0.0.1"]}
+        if "build" in service:
+            written[name]["build"] = {"network": "none"}
+        if {"build", "healthcheck"} <= set(service):
+            written[name]["healthcheck"] = health
+    (folder / _ON_LOOPBACK).write_text(json.dumps({"services": written}), encoding="utf-8")
 
 
 def first_values(public_url: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Base images without a registry: Debian's Python, with the wheels that the Dockerfile installs."""
+"""Base images without a registry: Debian's Python, with the wheels that the Dockerfiles of both releases install."""
 
 import platform
 import shutil
@@ -8,38 +8,42 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from tests.containers.release import read_of_0_1_0
 from tests.support.compose import ROOT
 
+_LOCK = "requirements.lock"
 _PYTHON = {"python_version": "3.13", "python_full_version": "3.13.0", "implementation_name": "cpython"}
 _PIP_CONF = "[global]\nno-index = true\nfind-links = /opt/wheels\n"
+_PACKAGES = "python3,python3-venv,ca-certificates"
 
 
-def make_base(folder: Path) -> Path:
-    """Return the root of a file system with what the official image python:3.13-slim has, and wheels. As root."""
-    root = folder / "base"
-    command = [
-        "debootstrap",
-        "--variant=minbase",
-        "--include=python3,python3-venv,ca-certificates",
-        "trixie",
-        str(root),
-    ]
-    with (folder / "debootstrap.log").open("wb") as log:
-        done = subprocess.run(command, stdout=log, stderr=log, check=False)
-    if done.returncode != 0:
-        sys.exit((folder / "debootstrap.log").read_text(encoding="utf-8", errors="replace")[-3000:])
+def make_base(folder: Path) -> None:
+    """Write the root of a file system with what the official image python:3.13-slim has, and wheels. As root."""
+    root, wheels, log = folder / "base", folder / "wheels", folder / "debootstrap.log"
+    command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "trixie", str(root)]
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as making:
+        _download_wheels(wheels)
+    if making.returncode != 0:
+        sys.exit(log.read_text(encoding="utf-8", errors="replace")[-3000:])
     (root / "usr/bin/python").symlink_to("python3")
     (root / "etc/pip.conf").write_text(_PIP_CONF, encoding="ascii")
     for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
         shutil.rmtree(root / waste, ignore_errors=True)
-    _download_wheels(folder, root / "opt/wheels")
-    return root
+    wheels.rename(root / "opt/wheels")
 
 
-def _download_wheels(folder: Path, into: Path) -> None:
-    """Download what the image needs with its hashes. Pip would choose by the Python that runs it."""
-    lock = folder / "image.lock"
-    lock.write_text("\n".join(_locked_for_image()), encoding="utf-8")
+def _download_wheels(into: Path) -> None:
+    """Download what the images need with its hashes. Two versions of a package need two runs of pip."""
+    today = _locked_for_image((ROOT / _LOCK).read_text(encoding="utf-8"))
+    before = _locked_for_image(read_of_0_1_0(_LOCK))
+    _download(today, into)
+    _download([line for line in before if line not in today], into)
+
+
+def _download(lines: list[str], into: Path) -> None:
+    """Download wheels for the image. By default pip chooses those for the Python that runs it."""
+    lock = into.with_suffix(".lock")
+    lock.write_text("\n".join(lines), encoding="utf-8")
     machine = platform.machine()
     tags = [f"manylinux_2_{minor}_{machine}" for minor in (39, 34, 28, 27, 24, 17)] + [f"manylinux2014_{machine}"]
     abis = ("cp313", "abi3", "none")
@@ -52,10 +56,9 @@ def _download_wheels(folder: Path, into: Path) -> None:
     )
 
 
-def _locked_for_image() -> list[str]:
-    """Return the requirements of the lock file that hold for Python 3.13, without their conditions."""
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+def _locked_for_image(lock: str) -> list[str]:
+    """Return the requirements of a lock file that hold for Python 3.13, without their conditions."""
+    lines = [line for line in lock.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
     chosen = []
     for line in lines:
         name, *hashes = line.split("--hash=")

@@ -10,33 +10,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import pytest
-from alembic import command
-from sqlalchemy import create_engine
 
-from scheduler.hashing import Hasher
-from scheduler.persistence import schema
-from scheduler.persistence.database import Database, with_driver
-from tests.conftest import TestClock, seed, wait_until
+from tests.conftest import wait_until
+from tests.containers.ats import Ats
 from tests.containers.daemon import a_daemon, make_images
 from tests.containers.deployment import (
-    API,
     CARRIER,
     SECTIONS,
     Deployment,
     a_copy_of_the_repository,
     first_values,
+    release_0_1_0,
     session,
 )
 from tests.containers.proxy import a_proxy, make_certificate
 from tests.docs.pages import blocks, read, section
-from tests.support.builders import a_pending_attempt, a_tenant
 from tests.support.compose import procfile
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
 
@@ -45,10 +39,6 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 DEPLOY, OPERATIONS = SECTIONS
-LAST_OF_0_1_0 = "0013"
-"""The newest migration of release 0.1.0."""
-NUMBERS = ("+421915330001", "+421915330002")
-ALWAYS = [{"days": ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], "start": "00:00", "end": "24:00"}]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +60,12 @@ def deployment(folder: Path, certificate: Path) -> Iterator[Deployment]:
         made = Deployment(a_copy_of_the_repository(folder), address, first_values(public_url))
         stack.callback(made.shell, "[ ! -e .env ] || docker compose down --volumes --timeout 20")
         yield made
+
+
+@pytest.fixture(scope="module")
+def before(folder: Path, deployment: Deployment) -> Deployment:
+    """The deployment of release 0.1.0 with the same `.env`, in the same place as today's."""
+    return replace(deployment, folder=release_0_1_0(folder))
 
 
 @pytest.fixture(scope="module")
@@ -126,75 +122,38 @@ def test_real_servers_are_used_from_a_shell(
     deployment.shell("docker compose down --volumes --timeout 20")
 
 
-def test_upgrade_from_0_1_0_keeps_its_data(deployment: Deployment, carrier: SimulatedCarrier) -> None:
-    """The migrations make the schema of 0.1.0, and today's code the data, which a downgrade brings into it."""
-    deployment.fill()
-    deployment.shell("docker compose up -d --no-deps --wait postgres valkey")
-    url = f"postgresql://duecall:{deployment.values['POSTGRES_PASSWORD']}@127.0.0.1:5432/duecall"
-    schema.upgrade(url)
-    now = datetime.now(UTC)
-    with closing(Database(url)) as database:
-        hasher = Hasher(deployment.values["KEY_PEPPER"])
-        tenant = a_tenant(database, seed(database, now), hasher, TestClock(now), account_sid=ACCOUNT_SID)
-        interview_id = a_pending_attempt(tenant, due_at=now + timedelta(hours=12)).interview_id
-    engine = create_engine(with_driver(url))
-    with engine.connect() as connection:
-        command.downgrade(schema._config(connection), LAST_OF_0_1_0)
-        connection.commit()
-    engine.dispose()
-
+def test_production_starts_and_places_a_call(deployment: Deployment, carrier: SimulatedCarrier) -> None:
+    """The server is new: it has no database and no secrets."""
     deployment.run_block(DEPLOY, "Run in production", 0)
     deployment.run_block(DEPLOY, "Run in production", 1)
+    states = deployment.containers()
+    assert states["migrate"]["ExitCode"] == 0
+    assert {name for name, each in states.items() if each["Health"] != "healthy"} == {"migrate"}
     deployment.wait_until_ready()
-    deployment.wait_until_healthy()
-    assert deployment.containers()["migrate"]["ExitCode"] == 0
     deployment.run_block(DEPLOY, "Run in production", 2)
-    explained = deployment.run_block(DEPLOY, "Run in production", 3, {"INTERVIEW_ID": str(interview_id)})
-    assert str(interview_id) in explained
-    key = _key(deployment, f"--company {tenant.company_id}")
-    with session(key) as client:
-        kept = client.get(f"{API}/interviews/{interview_id}", timeout=20).json()["data"]
-    assert UUID(kept["id"]) == interview_id
+    interview_id = _call_a_person(deployment, carrier, "+421915330001")
+    explained = deployment.run_block(DEPLOY, "Run in production", 3, {"INTERVIEW_ID": interview_id})
+    assert interview_id in explained
 
 
-def _key(deployment: Deployment, options: str) -> str:
-    said = deployment.shell(f"docker compose exec dial duecall keys create {options} --json 2> /dev/null")
+def _call_a_person(deployment: Deployment, carrier: SimulatedCarrier, number: str) -> str:
+    ats = Ats(_ats_key(deployment))
+    carrier.plan(to=number, outcome="answered", talk_s=1)
+    interview_id = ats.order(number)
+    ats.wait_until_completed(interview_id)
+    assert len(carrier.rings(number)) == 1
+    return interview_id
+
+
+def _ats_key(deployment: Deployment) -> str:
+    said = deployment.shell("duecall keys create --ats 'Acme ATS' --json 2> /dev/null")
     return str(json.loads(said)["key"])
 
 
-def test_call_is_placed_and_its_end_is_heard(deployment: Deployment, carrier: SimulatedCarrier) -> None:
-    _call_a_person(deployment, carrier, NUMBERS[0])
-
-
-def _call_a_person(deployment: Deployment, carrier: SimulatedCarrier, number: str) -> None:
-    carrier.plan(to=number, outcome="answered", talk_s=1)
-    with session(_key(deployment, "--ats 'Acme ATS'")) as client:
-
-        def sent(path: str, body: dict[str, Any]) -> Any:
-            answer = client.post(f"{API}{path}", json=body, timeout=40)
-            assert answer.ok, answer.text
-            return answer.json()["data"]
-
-        company = sent("/company", {"name": "Acme", "settings": {"callTimeIntervals": ALWAYS}})
-        mine = f"?companyId={company['id']}"
-        [caller] = client.get(f"{API}/phone-numbers{mine}", timeout=40).json()["data"]["items"]
-        agent = {"name": "Screening", "type": "PHONE", "focus": "GENERIC", "language": "SK", "duration": 15}
-        candidate = {"firstName": "Ada", "lastName": "King", "phoneNumber": number, "gdprExpiryDate": "2099-01-01"}
-        body = {"agent": agent | {"companyPhoneNumberId": caller["id"]}, "candidate": candidate}
-        made = sent(f"/interviews{mine}", body)
-
-        def is_completed() -> bool:
-            shown = client.get(f"{API}/interviews/{made['id']}{mine}", timeout=40).json()["data"]
-            return bool(shown["status"] == "COMPLETED")
-
-        wait_until(is_completed, seconds=60, says="the callbacks have ended the interview")
-    assert len(carrier.rings(number)) == 1
-
-
 def test_keys_are_managed_by_the_documented_commands(deployment: Deployment) -> None:
-    rows = json.loads(deployment.shell("docker compose exec dial duecall keys list --json 2> /dev/null"))
-    company = next(each for each in rows if each["companyId"])
-    replaced = {"KEY_ID": company["keyId"], "--company ID": f"--company {company['companyId']}"}
+    [row, *_] = json.loads(deployment.shell("duecall keys list --json 2> /dev/null"))
+    company_id = Ats(_ats_key(deployment)).company_id
+    replaced = {"KEY_ID": row["keyId"], "--company ID": f"--company {company_id}"}
     deployment.run_block(DEPLOY, "Roles and keys", 0, replaced)
 
 
@@ -210,32 +169,41 @@ def test_pause_starts_no_other_container(deployment: Deployment) -> None:
     deployment.shell("duecall resume --all")
 
 
-def test_new_release_is_deployed_by_the_documented_commands(deployment: Deployment) -> None:
-    before = {name: deployment.started_at(name) for name in ("postgres", "valkey")}
-    replaced = {name: deployment.started_at(name) for name in procfile()}
-    (deployment.folder / "scheduler" / "release.txt").write_text("a new release\n", encoding="ascii")
-    deployment.run_block(OPERATIONS, "Deploying", 0)
-    deployment.wait_until_ready()
-    deployment.run_block(OPERATIONS, "Deploying", 1)
+def test_wrong_setting_is_named_before_a_restart(deployment: Deployment) -> None:
+    right = deployment.values["FLOWER_BASIC_AUTH"]
+    before = {name: deployment.started_at(name) for name in procfile()}
+    deployment.fill(FLOWER_BASIC_AUTH="operator")
+    assert "FLOWER_BASIC_AUTH" in deployment.run_block(OPERATIONS, "Rotating secrets", 0, status=2)
+    deployment.fill(FLOWER_BASIC_AUTH=right)
     assert {name: deployment.started_at(name) for name in before} == before
-    assert [name for name, at in replaced.items() if deployment.started_at(name) == at] == []
+
+
+def test_broken_release_ends_the_deployment_at_once(deployment: Deployment) -> None:
+    """Docker starts an ended process again and again, so that `docker compose ps` does not show it as unhealthy."""
+    before = {name: deployment.started_at(name) for name in procfile() if name != "settle"}
+    file = deployment.folder / "docker-compose.yml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("worker -Q settle", "worker --unknown-option -Q settle"), encoding="utf-8")
+    said = deployment.run_block(OPERATIONS, "Deploying", 0, status=1)
+    assert re.search(r"container duecall-settle-1 (is unhealthy|exited \(\d+\))", said), said
+    assert "No such option" in deployment.run_block(OPERATIONS, "Starting, stopping", 2)
+    file.write_text(text, encoding="utf-8")
+    assert {name: deployment.started_at(name) for name in before} == before
 
 
 def test_secrets_are_rotated_by_the_documented_commands(deployment: Deployment) -> None:
     title = "Rotating secrets"
     owners = {"NEW_PASSWORD": "a-new-owners-secret"}
-    deployment.run_block(OPERATIONS, title, 3, owners)
+    deployment.run_block(OPERATIONS, title, 2, owners)
     deployment.fill(
         POSTGRES_PASSWORD=owners["NEW_PASSWORD"],
+        FLOWER_BASIC_AUTH="operator:a-new-flowers-secret",
         **{name: f"a-new-{name.lower()}" for name in ("API_PASSWORD", "WORKER_PASSWORD", "CONSOLE_PASSWORD")},
     )
-    deployment.run_block(OPERATIONS, title, 1)
+    deployment.run_block(OPERATIONS, title, 0)
     deployment.wait_until_ready()
     deployment.fill(REDIS_PASSWORD="a-new-doorbells-secret", FLOWER_REDIS_PASSWORD="a-new-watchers-secret")
-    deployment.run_block(OPERATIONS, title, 2)
-    deployment.wait_until_ready()
-    deployment.fill(FLOWER_BASIC_AUTH="operator:a-new-flowers-secret")
-    deployment.run_block(OPERATIONS, title, 0)
+    deployment.run_block(OPERATIONS, title, 1)
     deployment.wait_until_ready()
     wait_until(_console_and_flower_answer, seconds=60, says="console and Flower use the new passwords")
 
@@ -265,21 +233,56 @@ def test_dump_is_restored_on_a_new_server(deployment: Deployment, carrier: Simul
     deployment.run_block(OPERATIONS, title, 1, {"2026-04-02T07:00Z": an_hour_ago})
     deployment.run_block(OPERATIONS, title, 2)
     deployment.wait_until_ready()
-    _call_a_person(deployment, carrier, NUMBERS[1])
-    violations = {name: found for name, found in carrier.verdict().items() if isinstance(found, list)}
-    assert violations
-    assert not any(violations.values())
+    _call_a_person(deployment, carrier, "+421915330005")
+    _carrier_found_no_violation(carrier)
 
 
 def test_wrong_settings_end_the_start_and_are_named(deployment: Deployment) -> None:
     deployment.shell("docker compose down --timeout 20")
     right = deployment.values["PUBLIC_URL"]
     deployment.fill(PUBLIC_URL="http://localhost:8000")
-    said = deployment.shell("docker compose up -d", status=1)
+    said = deployment.shell("docker compose up -d --build --wait", status=1)
     assert 'service "migrate" didn\'t complete successfully' in said
     assert "PUBLIC_URL" in deployment.run_block(OPERATIONS, "Starting, stopping", 1)
     assert not any(each["State"] == "running" for name, each in deployment.containers().items() if name in procfile())
     deployment.fill(PUBLIC_URL=right)
+
+
+def test_upgrade_from_0_1_0_keeps_its_data(
+    deployment: Deployment, carrier: SimulatedCarrier, before: Deployment
+) -> None:
+    """The image of 0.1.0 is built from the commit of the release. While it runs, the documented commands replace it.
+
+    It has placed a call, and another call waits. `.env` has the values that were added since.
+    """
+    deployment.shell("docker compose down --volumes --timeout 20")
+    before.fill()
+    before.shell("docker compose up -d --build")
+    before.wait_until_ready()
+    ats = Ats(_ats_key(before))
+    carrier.plan(to="+421915330002", outcome="answered", talk_s=1)
+    over = ats.order("+421915330002")
+    waiting = ats.order("+421915330003", scheduledAt=f"{datetime.now(UTC) + timedelta(hours=12):%Y-%m-%dT%H:%M:%SZ}")
+    ats.wait_until_completed(over)
+    servers = {name: deployment.started_at(name) for name in ("postgres", "valkey")}
+    replaced = {name: deployment.started_at(name) for name in before.containers() if name not in servers}
+
+    deployment.run_block(OPERATIONS, "Deploying", 0)
+    deployment.wait_until_ready()
+    deployment.run_block(OPERATIONS, "Deploying", 1)
+    assert {name: deployment.started_at(name) for name in servers} == servers
+    assert [name for name, at in replaced.items() if name != "migrate" and deployment.started_at(name) == at] == []
+    assert (ats.status(over), ats.status(waiting)) == ("COMPLETED", "SCHEDULED")
+    carrier.plan(to="+421915330004", outcome="answered", talk_s=1)
+    ats.wait_until_completed(ats.order("+421915330004"))
+    assert [len(carrier.rings(number)) for number in ("+421915330002", "+421915330003")] == [1, 0]
+    _carrier_found_no_violation(carrier)
+
+
+def _carrier_found_no_violation(carrier: SimulatedCarrier) -> None:
+    violations = {name: found for name, found in carrier.verdict().items() if isinstance(found, list)}
+    assert violations
+    assert not any(violations.values())
 
 
 def test_stop_ends_every_process_in_order(deployment: Deployment) -> None:
