@@ -103,7 +103,7 @@ def test_pre_commit_runs_the_commands_of_make_check() -> None:
 
 def test_workflow_runs_the_commands_of_the_ci_script() -> None:
     runs = [step["run"] for step in workflow()["steps"] if "run" in step]
-    steps = [each.removeprefix("sudo ").removeprefix(".ci/as-user $PYTHON ") for each in runs]
+    steps = [re.sub(r"^(sudo (--preserve-env=CI )?|\.ci/as-user \$PYTHON )", "", each) for each in runs]
     assert [each for each in steps if each.startswith("make ")] == of_ci()
     assert {each.split()[1] for each in of_ci()} <= set(recipes())
     for script in (each for each in steps if not each.startswith("make ")):
@@ -133,6 +133,13 @@ def test_ci_runs_both_versions_of_python_as_an_ordinary_user() -> None:
     assert {"tests/persistence", "tests/use_cases", "tests/carriers", "tests/verification/crash"} <= set(parts.split())
     assert [each for each in parts.split() if not (ROOT / each).exists()] == []
     assert "ulimit -n 1024" in read(".ci/as-user")
+
+
+def test_ci_runs_the_containers_as_root_with_all_history() -> None:
+    assert "make containers" in read(".ci/run").splitlines()
+    assert "docker.io" in " ".join(recipes()["debian"])
+    [checkout] = [step for step in workflow()["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+    assert checkout["with"]["fetch-depth"] == 0
 
 
 def test_every_target_has_a_short_help() -> None:
