@@ -165,6 +165,8 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
             for number in range(100)
         ]
     ),
+    "whether a refusal is owed": lambda stores, _: stores.inbox.is_one_owed(LATER),
+    "owed refusals": lambda stores, _: stores.inbox.take_owed(LATER, 200),
     "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 200, NOON),
 }
 PAGES: dict[str, Callable[[Stores, Big], Any]] = {
