@@ -20,6 +20,7 @@ from api_shim.schemas.webhook_delivery import (
     REPLAYS,
     DeliveriesAnswer,
     DeliveryAnswer,
+    DeliveryHistoryView,
     DeliveryPage,
     DeliveryView,
     ReplayAnswer,
@@ -84,7 +85,7 @@ async def list_webhook_deliveries(
     _ALL + "/{deliveryId}",
     operation_id="getWebhookDelivery",
     summary="Get a delivery to a webhook",
-    description="Returns the number of its tries and the outcome of the last one.",
+    description="Returns its tries with their outcomes. The body of an answer is neither stored nor shown.",
     responses={200: {"model": DeliveryAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
 )
 async def get_webhook_delivery(
@@ -92,7 +93,7 @@ async def get_webhook_delivery(
 ) -> JSONResponse:
     context = app_context(request)
     found = await context.ask(context.use_cases.webhook_deliveries.get, principal, webhook_id, delivery_id)
-    return responses.answered(request, DeliveryView.of(found))
+    return responses.answered(request, DeliveryHistoryView.with_tries(found))
 
 
 @router.post(

@@ -8,10 +8,11 @@ from fastapi.openapi.models import Example
 from pydantic import Field
 
 from api_shim.schemas.envelope import Answer, CursorPage
-from scheduler.domain.delivery_history import ListedDelivery, Replay
+from scheduler.domain.delivery_history import DeliveryHistory, DeliveryTry, ListedDelivery, Replay
 from scheduler.domain.partner_event import EventType
 from scheduler.domain.webhook import ErrorKind
 from scheduler.domain.webhook_delivery import DeliveryState
+from scheduler.rules.webhook_tries import MOST_KEPT
 from scheduler.wire.camel_model import Wire
 
 
@@ -39,18 +40,48 @@ class DeliveryView(Wire):
 
     @classmethod
     def of(cls, delivery: ListedDelivery) -> Self:
-        return cls.view_of(
-            delivery,
-            delivery_id=delivery.event_id,
-            timestamp=delivery.occurred_at,
-            next_try_at=delivery.send_at if delivery.state is DeliveryState.WAITING else None,
-            duration_ms=delivery.last_ms,
-            is_replay=delivery.is_replay and delivery.type is not EventType.PING,
-        )
+        return cls.view_of(delivery, **_shown(delivery))
 
 
-class DeliveryAnswer(Answer[DeliveryView]):
-    """A delivery to a webhook."""
+class DeliveryTryView(Wire):
+    """A request to the receiver. Nothing of its answer but the status."""
+
+    tried_at: datetime = Field(description="Time of the result.")
+    status: int | None = Field(description="HTTP status of the answer, or null without an answer.")
+    error_kind: ErrorKind | None = Field(description="Why the try failed. Null if it did not.")
+    duration_ms: int = Field(description="Milliseconds that the try took.")
+
+    @classmethod
+    def of(cls, made: DeliveryTry) -> Self:
+        return cls.view_of(made, duration_ms=made.milliseconds)
+
+
+class DeliveryHistoryView(DeliveryView):
+    """An event for a webhook, with its tries."""
+
+    history: list[DeliveryTryView] = Field(
+        description=f"The newest {MOST_KEPT} tries, oldest first, those of replays included. Tries made before this"
+        " field existed are missing."
+    )
+
+    @classmethod
+    def with_tries(cls, delivery: DeliveryHistory) -> Self:
+        history = [DeliveryTryView.of(each) for each in delivery.history]
+        return cls.view_of(delivery, **_shown(delivery), history=history)
+
+
+def _shown(delivery: ListedDelivery) -> dict[str, object]:
+    return {
+        "delivery_id": delivery.event_id,
+        "timestamp": delivery.occurred_at,
+        "next_try_at": delivery.send_at if delivery.state is DeliveryState.WAITING else None,
+        "duration_ms": delivery.last_ms,
+        "is_replay": delivery.is_replay and delivery.type is not EventType.PING,
+    }
+
+
+class DeliveryAnswer(Answer[DeliveryHistoryView]):
+    """A delivery to a webhook, with its tries."""
 
 
 class DeliveryPage(CursorPage[DeliveryView]):

@@ -43,6 +43,24 @@ class ListedDelivery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeliveryTry:
+    """One request to the receiver. Nothing of its answer but the status."""
+
+    tried_at: datetime
+    """The time of its result."""
+    status: int | None
+    error_kind: str | None
+    milliseconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryHistory(ListedDelivery):
+    """A delivery with its newest tries, those of its replays included, oldest first."""
+
+    history: tuple[DeliveryTry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeliveryFilter:
     """A filter for deliveries. A field that is None does not filter. The times are those of the events."""
 

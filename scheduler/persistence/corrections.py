@@ -14,6 +14,8 @@ from scheduler.persistence.attempts import attempt_of
 from scheduler.persistence.rows import as_columns
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
+from scheduler.persistence.webhook_holds import END_BEHIND
+from scheduler.persistence.webhook_holds import LONGEST_HOLD as HOLD_OF_A_DELIVERY
 from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
 from scheduler.rules.webhook_tries import LONGEST_WAIT
 
@@ -161,7 +163,25 @@ _HASTEN_DELIVERIES = text(f"""
     -- The first condition makes the planner read them by the key.
     WHERE d.event_id = ANY (ARRAY (SELECT event_id FROM wrong))
       AND d.event_id = wrong.event_id AND d.endpoint_id = wrong.endpoint_id
+    RETURNING d.event_id, d.endpoint_id
 """)  # noqa: S608 - the inserted texts are constants
+
+_END_HOLDS_OF_DELIVERIES = text("""
+    UPDATE webhook_deliveries d SET held_until = NULL
+    FROM (
+        SELECT held.event_id, held.endpoint_id
+        FROM webhook_endpoints e
+        CROSS JOIN LATERAL (
+            SELECT h.event_id, h.endpoint_id FROM webhook_deliveries h
+            WHERE h.endpoint_id = e.id AND h.state = 'WAITING' AND h.held_until > :latest
+            ORDER BY h.held_until DESC
+            LIMIT :limit
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) held
+        LIMIT :limit
+    ) held
+    WHERE d.event_id = held.event_id AND d.endpoint_id = held.endpoint_id
+""")
 
 
 class Corrections(Store):
@@ -214,4 +234,13 @@ class Corrections(Store):
             "longest": LONGEST_WAIT,
             "limit": limit,
         }
-        return self._connection.execute(_HASTEN_DELIVERIES, values).rowcount
+        hastened = self._connection.execute(_HASTEN_DELIVERIES, values).all()
+        for each in hastened:
+            # Others are held until a minute after its failure.
+            self._connection.write(END_BEHIND, tuple(each), each._asdict())
+        return len(hastened)
+
+    def end_impossible_holds_of_deliveries(self, now: datetime, limit: int) -> int:
+        """End up to `limit` holds of deliveries that are longer than a hold can be."""
+        values = {"latest": now + HOLD_OF_A_DELIVERY + latest.SLACK, "limit": limit}
+        return self._connection.execute(_END_HOLDS_OF_DELIVERIES, values).rowcount

@@ -1060,6 +1060,10 @@ webhook_deliveries = Table(
     Column("last_status", SmallInteger),
     Column("last_error_kind", Text),
     Column("last_ms", Integer),
+    # The newest tries, oldest first.
+    Column("history", JSONB, nullable=False, server_default=text("'[]'")),
+    # Outside the range that looks read, behind an earlier delivery.
+    Column("held_until", _INSTANT),
     Column("finished_at", _INSTANT),
     Column("created_at", _INSTANT, nullable=False),
     CheckConstraint("state IN ('WAITING', 'DELIVERED', 'FAILED')", name="state"),
@@ -1082,11 +1086,35 @@ webhook_deliveries = Table(
         "place",
         postgresql_where=text("state <> 'DELIVERED'"),
     ),
+    # For the order: an earlier delivery that has not failed, and those that failed just now.
     Index(
-        "ix_webhook_deliveries_in_order",
+        "ix_webhook_deliveries_blocking",
+        "endpoint_id",
+        "interview_id",
+        "first_failed_at",
+        "sequence",
+        postgresql_where=text("state = 'WAITING' AND NOT is_replay"),
+    ),
+    # For each look. It has no delivery that waits behind another.
+    Index(
+        "ix_webhook_deliveries_sendable",
+        "endpoint_id",
+        "is_replay",
+        text("greatest(send_at, held_until)"),
+        "place",
+        postgresql_where=text("state = 'WAITING' AND held_until IS NULL"),
+    ),
+    Index(
+        "ix_webhook_deliveries_held",
         "endpoint_id",
         "interview_id",
         "sequence",
-        postgresql_where=text("state = 'WAITING' AND NOT is_replay"),
+        postgresql_where=text("state = 'WAITING' AND held_until IS NOT NULL"),
+    ),
+    Index(
+        "ix_webhook_deliveries_held_until",
+        "endpoint_id",
+        "held_until",
+        postgresql_where=text("state = 'WAITING' AND held_until IS NOT NULL"),
     ),
 )

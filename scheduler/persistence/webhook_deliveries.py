@@ -26,45 +26,52 @@ from scheduler.persistence.readable import readable
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Free, Store, Write
 from scheduler.persistence.tables import webhook_deliveries, webhook_endpoints
+from scheduler.persistence.webhook_holds import (
+    END_BEHIND,
+    HAS_BLOCKED,
+    IN_ORDER_OF_RANGE,
+    IN_RANGE,
+    IS_IN_TURN,
+    IS_ONE_HOLD_OVER,
+    IS_ONE_IN_RANGE,
+    IS_UNLEASED,
+    WINDOW,
+    WebhookHolds,
+)
 from scheduler.rules.webhook_circuit import PROBE_EVERY, Circuit
 from scheduler.rules.webhook_order import WAITS_AT_MOST
+from scheduler.rules.webhook_tries import MOST_KEPT
 from scheduler.rules.webhook_turns import MOST_IN_FLIGHT, Room
 
 LEASE = timedelta(seconds=60)
 """Longer than a try and its record take. After it, another process sends the message again."""
 
-# The rule is `rules.webhook_order`. A lease that ends later than any new one was written by a wrong clock.
-_IS_IN_TURN = """
-    (d.is_replay OR NOT EXISTS (
-        SELECT FROM webhook_deliveries b
-        WHERE b.endpoint_id = d.endpoint_id AND b.interview_id = d.interview_id AND b.sequence < d.sequence
-          AND b.state = 'WAITING' AND NOT b.is_replay
-          AND (b.first_failed_at IS NULL OR b.first_failed_at > :failed_since)))
-"""
 _IS_SENDABLE = f"""
-    d.state = 'WAITING' AND d.send_at <= :now
-    AND (d.lease_until IS NULL OR d.lease_until <= :now OR d.lease_until > :latest_lease)  -- guard: hook_lease
-    AND {_IS_IN_TURN}  -- guard: hook_order
+    {IN_RANGE}
+    AND {IS_UNLEASED}
+    AND {IS_IN_TURN}  -- guard: hook_order
 """
 _IN_FLIGHT = """
     SELECT count(*) FROM webhook_deliveries f
     WHERE f.endpoint_id = w.id AND f.claim IS NOT NULL AND f.lease_until > :now AND f.lease_until <= :latest_lease
 """
-# The rules are `Circuit.may_send` and `webhook_turns`, which decide after the lock. Not EXISTS: for that, the planner
-# may read all replays that are due, of all endpoints.
+# The rules are `Circuit.may_send` and `webhook_turns`, which decide after the lock. A delivery that is blocked counts:
+# after the lock it is held. Not EXISTS: for that, the planner may read all replays that are due, of all endpoints.
 _MAY_TAKE = f"""
     w.is_active AND w.disabled_at IS NULL
     AND ({_IN_FLIGHT}) < CASE WHEN w.consecutive_failures > 0 THEN 1 ELSE {MOST_IN_FLIGHT} END
     AND (
-        (SELECT true FROM webhook_deliveries d WHERE d.endpoint_id = w.id AND d.is_replay AND {_IS_SENDABLE} LIMIT 1)
+        ({IS_ONE_IN_RANGE.replace("{kind}", "d.is_replay")})
         OR (w.probe_at IS NULL OR w.probe_at <= :now OR w.probe_at > :latest_probe)
-        AND (SELECT true FROM webhook_deliveries d
-             WHERE d.endpoint_id = w.id AND NOT d.is_replay AND {_IS_SENDABLE} LIMIT 1)
+        AND coalesce(
+            ({IS_ONE_IN_RANGE.replace("{kind}", "NOT d.is_replay")}),
+            ({IS_ONE_HOLD_OVER}),  -- guard: hook_hold_is_over
+            false)
     )
-"""  # noqa: S608 - the inserted texts are those above
+"""
 _CIRCUIT = ", ".join(f"w.{name}" for name in Circuit.__dataclass_fields__)
 _LOCK_TO_CLAIM = text(f"""
-    SELECT w.id, w.principal_id AS owner, w.is_slow, {_CIRCUIT}
+    SELECT w.id, w.principal_id AS owner, w.is_slow, {HAS_BLOCKED} AS has_blocked, {_CIRCUIT}
     FROM webhook_endpoints w
     WHERE (CAST(:takes_slow AS boolean) OR NOT w.is_slow) AND w.principal_id <> ALL (CAST(:full_owners AS uuid[]))
       AND {_MAY_TAKE}
@@ -73,6 +80,19 @@ _LOCK_TO_CLAIM = text(f"""
     LIMIT :limit
     FOR NO KEY UPDATE SKIP LOCKED
 """)  # noqa: S608 - as above
+
+
+def _first_of(kind: str) -> str:
+    """Return the query for the first messages of endpoint `w`. Blocked ones at the front are held in the next look."""
+    return f"""
+        (SELECT d.*, row_number() OVER (ORDER BY d.send_at, d.place) AS nth
+         FROM (SELECT d.* FROM webhook_deliveries d
+               WHERE d.endpoint_id = w.id AND {kind} AND {IN_RANGE} ORDER BY {IN_ORDER_OF_RANGE} LIMIT {WINDOW}) d
+         WHERE {_IS_SENDABLE}
+         ORDER BY d.send_at, d.place LIMIT :most)
+    """  # noqa: S608 - the inserted texts are constants
+
+
 _SENDABLE_OF = text(f"""
     SELECT flying.in_flight, d.event_id, d.endpoint_id, d.state, d.is_replay, d.tries, d.send_at, d.first_failed_at,
            d.sequence, d.nth, e.type, e.occurred_at, e.company_id, e.interview_id, e.attempt_id, e.data,
@@ -80,11 +100,9 @@ _SENDABLE_OF = text(f"""
     FROM webhook_endpoints w
     CROSS JOIN LATERAL ({_IN_FLIGHT}) AS flying (in_flight)
     CROSS JOIN LATERAL (
-        (SELECT d.*, row_number() OVER (ORDER BY d.send_at, d.place) AS nth FROM webhook_deliveries d
-         WHERE d.endpoint_id = w.id AND NOT d.is_replay AND {_IS_SENDABLE} ORDER BY d.send_at, d.place LIMIT :most)
+        {_first_of("NOT d.is_replay")}
         UNION ALL
-        (SELECT d.*, row_number() OVER (ORDER BY d.send_at, d.place) AS nth FROM webhook_deliveries d
-         WHERE d.endpoint_id = w.id AND d.is_replay AND {_IS_SENDABLE} ORDER BY d.send_at, d.place LIMIT :most)
+        {_first_of("d.is_replay")}
     ) d
     JOIN events e ON e.id = d.event_id
     WHERE w.id = ANY (:ids)
@@ -167,13 +185,16 @@ _SAVE_DELIVERIES = """
     UPDATE webhook_deliveries d
     SET state = g.state, tries = g.tries, send_at = g.send_at, first_failed_at = g.first_failed_at,
         last_tried_at = g.last_tried_at, last_status = g.last_status, last_error_kind = g.last_error_kind,
-        last_ms = g.last_ms, finished_at = g.finished_at, claim = NULL, lease_until = NULL
+        last_ms = g.last_ms, finished_at = g.finished_at, claim = NULL, lease_until = NULL, held_until = NULL,
+        history = CASE WHEN jsonb_array_length(d.history) < {most} THEN d.history ELSE d.history - 0 END
+            || jsonb_build_object('tried_at', g.last_tried_at, 'status', g.last_status,
+                                  'error_kind', g.last_error_kind, 'milliseconds', g.last_ms)
     FROM (SELECT * FROM json_to_recordset(CAST(%(rows)s AS json)) AS x (
         event_id uuid, endpoint_id uuid, state text, tries smallint, send_at timestamptz,
         first_failed_at timestamptz, last_tried_at timestamptz, last_status smallint, last_error_kind text,
         last_ms integer, finished_at timestamptz) LIMIT %(count)s) g
     WHERE d.event_id = g.event_id AND d.endpoint_id = g.endpoint_id
-"""
+""".replace("{most}", str(MOST_KEPT))
 _RETURN_DELIVERIES = """
     UPDATE webhook_deliveries d SET send_at = g.send_at, claim = NULL, lease_until = NULL
     FROM (SELECT * FROM json_to_recordset(CAST(%(rows)s AS json)) AS x (
@@ -231,6 +252,8 @@ class ClaimingEndpoint:
     owner: UUID
     circuit: Circuit
     is_slow: bool
+    has_blocked: bool
+    """Messages must be held, or looked at because their hold is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +297,13 @@ class WebhookDeliveries(Store):
         limits = {"limit": room.free, "takes_slow": room.free_for_slow > 0, "full_owners": room.full_owners}
         values = {**_instants(now), **limits}
         return self._readable(webhook_endpoints, _claiming, _LOCK_TO_CLAIM, values)
+
+    def hold_blocked(self, endpoint_ids: Sequence[UUID], now: datetime) -> bool:
+        """Hold the first messages of these locked endpoints that wait for earlier ones, see `webhook_holds`.
+
+        Return True if there may be further ones.
+        """
+        return WebhookHolds(self._connection).hold(endpoint_ids, now, _instants(now))
 
     def sendable_of(self, endpoint_ids: Sequence[UUID], now: datetime) -> list[Sendable]:
         """Return the first messages of these locked endpoints. Events and replays take turns."""
@@ -324,7 +354,9 @@ class WebhookDeliveries(Store):
             "last_ms": answer.milliseconds,
             "finished_at": None if delivery.state is DeliveryState.WAITING else now,
         }
-        self._connection.write(_SAVE_DELIVERY, (delivery.event_id, delivery.endpoint_id), row)
+        key = (delivery.event_id, delivery.endpoint_id)
+        self._connection.write(_SAVE_DELIVERY, key, row)
+        self._connection.write(END_BEHIND, key, _key(delivery))  # guard: hook_hold_ends
 
     def put_back(self, delivery: Delivery) -> None:
         """End the claim of a delivery that was not sent."""
@@ -364,11 +396,12 @@ class WebhookDeliveries(Store):
         self._connection.write(_NOTE, event_id, row)
 
 
-def _instants(now: datetime) -> dict[str, datetime]:
+def _instants(now: datetime) -> dict[str, object]:
     return {
         "now": now,
         "latest_lease": now + 2 * LEASE,
         "failed_since": now - WAITS_AT_MOST,
+        "waits": WAITS_AT_MOST,
         "latest_probe": now + PROBE_EVERY,
         "latest_written": latest_written(now),
     }

@@ -11,7 +11,9 @@ from sqlalchemy import text
 from scheduler.domain.delivery_history import (
     SENT_AT_ONCE,
     DeliveryFilter,
+    DeliveryHistory,
     DeliveryPage,
+    DeliveryTry,
     EventReceiver,
     ListedDelivery,
     ReplayedBatch,
@@ -20,7 +22,7 @@ from scheduler.domain.delivery_history import (
 from scheduler.domain.partner_event import OF_AN_OWNER, EventType
 from scheduler.domain.webhook_delivery import DeliveryState
 from scheduler.persistence.events import place_range
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import IN_ORDER, Store
 
 _LOOKED_AT = 1_000
@@ -69,7 +71,7 @@ _REPLAY_ONE = text("""
     SET state = 'WAITING', send_at = :now, is_replay = d.is_replay OR d.state <> 'WAITING',
         tries = CASE WHEN d.state = 'WAITING' THEN d.tries ELSE 0 END,
         first_failed_at = CASE WHEN d.state = 'WAITING' THEN d.first_failed_at END,
-        claim = NULL, lease_until = NULL, finished_at = NULL
+        claim = NULL, lease_until = NULL, finished_at = NULL, held_until = NULL
     WHERE d.endpoint_id = :endpoint AND d.event_id = :event
       AND (d.claim IS NULL OR d.state <> 'WAITING')  -- guard: replay_claimed
 """)
@@ -127,7 +129,7 @@ _REPLAY_OF = """
     ), again AS (
         UPDATE webhook_deliveries d
         SET state = 'WAITING', is_replay = true, tries = 0, send_at = :now, claim = NULL, lease_until = NULL,
-            first_failed_at = NULL, finished_at = NULL
+            first_failed_at = NULL, finished_at = NULL, held_until = NULL
         FROM finished f
         WHERE d.endpoint_id = :endpoint AND d.event_id = f.event_id
         RETURNING d.event_id
@@ -207,9 +209,9 @@ class WebhookHistory(Store):
         last = rows[0]
         return DeliveryPage(deliveries=found, before=last.last_scanned if last.count_scanned == scanned else None)
 
-    def delivery(self, endpoint_id: UUID, event_id: UUID) -> ListedDelivery | None:
-        """Return the delivery of an event to an endpoint. None: it was never made."""
-        return self._one(_delivery, _ONE, {"endpoint": endpoint_id, "event": event_id})
+    def delivery(self, endpoint_id: UUID, event_id: UUID) -> DeliveryHistory | None:
+        """Return the delivery of an event to an endpoint, with its tries. None: it was never made."""
+        return self._one(_history, _ONE, {"endpoint": endpoint_id, "event": event_id})
 
     def is_delivery(self, endpoint_id: UUID, event_id: UUID) -> bool:
         return self._is_any(_IS_DELIVERY, {"endpoint": endpoint_id, "event": event_id})
@@ -261,6 +263,11 @@ class WebhookHistory(Store):
 
 
 _delivery, _receiver = partial(from_row, ListedDelivery), partial(from_row, EventReceiver)
+
+
+def _history(row: AnyRow) -> DeliveryHistory:
+    tries = (each | {"tried_at": datetime.fromisoformat(each["tried_at"])} for each in row.history)
+    return from_row(DeliveryHistory, row, history=tuple(DeliveryTry(**each) for each in tries))
 
 
 def _names(types: frozenset[EventType] | None) -> list[str] | None:

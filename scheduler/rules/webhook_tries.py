@@ -15,6 +15,8 @@ DELAYS = (
 )
 """The wait before each try, counted from the end of the try before it. The first one is sent at once."""
 MOST_TRIES = len(DELAYS)
+MOST_KEPT = 3 * MOST_TRIES
+"""The newest tries of a delivery that are kept and shown. Each replay has tries of its own."""
 JITTER = 0.1
 """Each wait is longer or shorter by up to this part, so that messages that failed together do not return together."""
 LONGEST_WAIT = max(DELAYS[-1] * (1 + JITTER), LONGEST_RETRY_AFTER)

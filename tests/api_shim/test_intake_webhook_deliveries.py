@@ -1,5 +1,6 @@
 """History of deliveries and replays over HTTP: own endpoints only, pages by cursor, the same id again."""
 
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -15,9 +16,12 @@ from scheduler.domain.delivery_history import (
     ReplayFilter,
 )
 from scheduler.domain.principal import KeyKind
+from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
 from scheduler.domain.webhook_delivery import DeliveryState
+from scheduler.rules.webhook_tries import MOST_KEPT
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries, replay_range
+from scheduler.use_cases.webhooks.deliver import Deliver, Result
 from tests.api_shim.answers import data
 from tests.api_shim.deliveries import INTERVIEW, Partner, a_partner
 from tests.api_shim.intake import Intake
@@ -25,6 +29,7 @@ from tests.architecture.rules import does, does_not
 from tests.conftest import NOON
 from tests.support.builders import RecordingHints
 from tests.support.statements import statements_of
+from tests.use_cases.webhooks.endpoints import ENCRYPTION, EVERYTHING, ScriptedSender
 
 MINUTE = timedelta(minutes=1)
 
@@ -86,7 +91,8 @@ def test_waiting_delivery_shows_its_next_try(partner: Partner) -> None:
 def test_one_delivery_is_read_like_in_the_list(intake: Intake, partner: Partner) -> None:
     partner.delivered(2, "FAILED")
     for shown in listed(partner)["items"]:
-        assert data(partner.client.get(f"{partner.path}/deliveries/{shown['deliveryId']}")) == shown
+        one = data(partner.client.get(f"{partner.path}/deliveries/{shown['deliveryId']}"))
+        assert one == {**shown, "history": []}
     own, other = f"{partner.path}/deliveries", a_partner(intake)
     [theirs] = other.delivered(1)
     for client, path in (
@@ -95,6 +101,50 @@ def test_one_delivery_is_read_like_in_the_list(intake: Intake, partner: Partner)
         (other.client, f"{own}/{shown['deliveryId']}"),
     ):
         assert client.get(path).status_code == HTTPStatus.NOT_FOUND
+
+
+@does("F7-6")
+def test_one_delivery_shows_all_its_tries(partner: Partner) -> None:
+    """Those of a replay, too, which counts its own `tries`."""
+    [event_id] = partner.delivered(1, "WAITING")
+    path = f"{partner.path}/deliveries/{event_id}"
+    for answer in (FAILED, TIMED_OUT, ACCEPTED):
+        partner.client.change("UPDATE webhook_deliveries SET send_at = :now", now=partner.client.now())
+        answered(partner, answer)
+    partner.client.post(f"{path}/replay")
+    answered(partner, FAILED)
+    shown = data(partner.client.get(path))
+    assert (shown["tries"], shown["state"]) == (1, "WAITING")
+    times = [each.pop("triedAt") for each in shown["history"]]
+    assert times == sorted(times)
+    assert times[-1] == shown["lastTriedAt"]
+    failed = {"status": 500, "errorKind": "HTTP_ERROR", "durationMs": 31}
+    timed_out = {"status": None, "errorKind": "TIMEOUT", "durationMs": 15_000}
+    accepted = {"status": 200, "errorKind": None, "durationMs": 9}
+    assert shown["history"] == [failed, timed_out, accepted, failed]
+    assert "history" not in listed(partner)["items"][0]
+
+
+def test_newest_tries_of_a_delivery_are_kept(partner: Partner) -> None:
+    [event_id] = partner.delivered(1, "WAITING")
+    for each in range(MOST_KEPT + 2):
+        partner.client.change("UPDATE webhook_deliveries SET send_at = :now, tries = 0", now=partner.client.now())
+        partner.client.change("UPDATE webhook_endpoints SET circuit_opened_at = NULL, probe_at = NULL")
+        answered(partner, replace(FAILED, milliseconds=each))
+    history = data(partner.client.get(f"{partner.path}/deliveries/{event_id}"))["history"]
+    assert [each["durationMs"] for each in history] == list(range(2, MOST_KEPT + 2))
+
+
+FAILED = WebhookAnswer(outcome=Outcome.FAILED, status=500, error_kind=ErrorKind.HTTP_ERROR, milliseconds=31)
+TIMED_OUT = WebhookAnswer(outcome=Outcome.FAILED, error_kind=ErrorKind.TIMEOUT, milliseconds=15_000)
+ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200, milliseconds=9)
+
+
+def answered(partner: Partner, answer: WebhookAnswer) -> None:
+    """Claim the one delivery that is due, and record this answer of its receiver."""
+    deliver = Deliver(partner.client.database, ScriptedSender(answer), ENCRYPTION, partner.client.now)
+    [claim] = deliver.claim(EVERYTHING)
+    assert not deliver.record([Result(claimed=claim, answer=answer)])
 
 
 @pytest.mark.parametrize("state", [None, "FAILED"])

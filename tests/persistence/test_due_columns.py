@@ -44,6 +44,7 @@ WAITED_FOR = {
     "webhook_endpoints.notice_at": "test_notice_of_the_future_is_due",
     "webhook_endpoints.claimed_at": "test_endpoint_served_in_the_future_gets_its_turn",
     "webhook_deliveries.send_at": "test_event_numbered_in_the_future_is_sent",
+    "webhook_deliveries.held_until": "test_hold_of_a_delivery_from_the_future_ends",
     "webhook_deliveries.lease_until": "test_lease_of_a_delivery_in_the_future_has_ended",
     "webhook_deliveries.created_at": "test_event_numbered_in_the_future_is_sent",
     "webhook_deliveries.last_tried_at": "test_delivery_tried_in_the_future_waits_as_long_as_usual",

@@ -61,7 +61,17 @@ WRITTEN = {
         *("is_slow", "notice_at", "notice_tries", "updated_at"),
     },
     "webhook_deliveries": {
-        *("state", "is_replay", "tries", "send_at", "claim", "lease_until", "first_failed_at", "finished_at"),
+        *(
+            "state",
+            "is_replay",
+            "tries",
+            "send_at",
+            "claim",
+            "lease_until",
+            "first_failed_at",
+            "finished_at",
+            "held_until",
+        ),
     },
 }
 LOCKED = {"interviews", "attempts"}

@@ -15,6 +15,7 @@ from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER, MAX_AWAITED
 from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
+from scheduler.persistence.webhook_holds import LONGEST_HOLD as LONGEST_HOOK_HOLD
 from scheduler.rules.webhook_answers import LONGEST_RETRY_AFTER
 from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
 from scheduler.rules.webhook_turns import Room
@@ -212,6 +213,39 @@ def test_delivery_tried_in_the_future_waits_as_long_as_usual(
     assert (row.tries, row.last_tried_at, row.first_failed_at) == (1, now(), now())
     correct.round()
     assert webhooks.deliveries() == [row]
+
+
+@guards("long_hook_hold")
+def test_hold_of_a_delivery_from_the_future_ends(tenant: Tenant, webhooks: Webhooks, correct: Correct) -> None:
+    webhooks.endpoint()
+    webhooks.numbered_event(uuid4())
+    sending = webhooks.deliver(ScriptedSender(ACCEPTED))
+    set_to(tenant, "webhook_deliveries", "held_until", LONGEST_HOOK_HOLD + SLACK)
+    correct.round()
+    assert webhooks.send_all(sending) == 0, "it may be this long"
+    set_to(tenant, "webhook_deliveries", "held_until", TWO_HOURS)
+    correct.round()
+    assert webhooks.send_all(sending) == 1
+
+
+def test_hold_behind_a_failure_in_the_future_lasts_a_minute(
+    tenant: Tenant, webhooks: Webhooks, correct: Correct, now: TestClock
+) -> None:
+    webhooks.endpoint()
+    interview_id = uuid4()
+    for _ in range(2):
+        webhooks.event(interview_id)
+    webhooks.number()
+    failing = webhooks.deliver(ScriptedSender(FAILED))
+    with stepped(now, timedelta(minutes=30)):
+        webhooks.send_all(failing)
+        assert webhooks.send_all(failing) == 0, "it is held until a minute after the failure"
+    correct.round()
+    set_to(tenant, "webhook_deliveries", "send_at", -A_SECOND)
+    webhooks.send_all(failing)
+    now.move(timedelta(minutes=1))
+    webhooks.send_all(failing)
+    assert [each.tries for each in webhooks.deliveries()] == [2, 1]
 
 
 def test_replay_of_the_future_is_sent(webhooks: Webhooks, correct: Correct, tenant: Tenant) -> None:

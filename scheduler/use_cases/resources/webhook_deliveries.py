@@ -11,9 +11,9 @@ from scheduler.domain.delivery_history import (
     BATCHES_A_REPLAY,
     REPLAYED_A_BATCH,
     DeliveryFilter,
+    DeliveryHistory,
     DeliveryPage,
     EventReceiver,
-    ListedDelivery,
     Replay,
     ReplayFilter,
 )
@@ -42,7 +42,7 @@ class WebhookDeliveries:
             endpoint = _endpoint(stores, principal, endpoint_id)
             return stores.webhook_history.page(endpoint.id, wanted, before, limit)
 
-    def get(self, principal: Principal, endpoint_id: UUID, event_id: UUID) -> ListedDelivery:
+    def get(self, principal: Principal, endpoint_id: UUID, event_id: UUID) -> DeliveryHistory:
         """Return a delivery to a webhook of the principal. Raises NotFound for the webhook or the delivery."""
         with self._database.reading(principal) as stores:
             endpoint = _endpoint(stores, principal, endpoint_id)

@@ -5,7 +5,7 @@ A process that dies in between leaves a claim. After its lease another process s
 
 import json
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -55,25 +55,35 @@ class Deliver:
         self._encryption = encryption
         self._now = now
 
-    def claim(self, room: Room) -> Sequence[ClaimedDelivery]:
+    def claim(self, room: Room, *, on_backlog: Callable[[], None] = lambda: None) -> Sequence[ClaimedDelivery]:
         """Claim as many deliveries as there is room for. Raises ClockWrong.
 
-        Three statements in a transaction, whatever their number.
+        Three statements in a transaction, whatever their number, and up to two more while some have to be held.
+        `on_backlog` is called after the commit if the next look must follow at once.
         """
+        claims, is_behind = self._claim(room)
+        if is_behind:
+            on_backlog()
+        return claims
+
+    def _claim(self, room: Room) -> tuple[Sequence[ClaimedDelivery], bool]:
+        """Claim deliveries. Return them, and True if further ones have to be held before others are found."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             deliveries = stores.webhook_deliveries
             endpoints = {each.id: each for each in deliveries.lock_to_claim(now, room)}
             if not endpoints:
-                return ()
+                return (), False
+            blocked = [each.id for each in endpoints.values() if each.has_blocked]
+            is_behind = bool(blocked) and deliveries.hold_blocked(blocked, now)
             found = deliveries.sendable_of(list(endpoints), now)
             claims = _chosen(endpoints, found, room, now)
             if not claims:
-                return ()
+                return (), is_behind
             stored = deliveries.claim(claims, _probes(endpoints, claims, now), now)
             failpoint("webhooks.claiming")
         failpoint("webhooks.claimed")
-        return [each for each in claims if each.claim in stored]
+        return [each for each in claims if each.claim in stored], is_behind
 
     def send(self, claimed: ClaimedDelivery) -> Result:
         """Send a claimed delivery once. Secrets and headers are decrypted only now."""

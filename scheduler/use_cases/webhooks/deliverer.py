@@ -158,6 +158,6 @@ class Deliverer:
         sending = [(each.owner, each.is_slow) for each in self._sending.values()]
         found = room(self._count, sending, unrecorded=len(self._results))
         if found.free > 0:
-            for each in self._deliver.claim(found):
+            for each in self._deliver.claim(found, on_backlog=self.wake):
                 self._sending[each.claim] = each
                 self._to_send.put(each)

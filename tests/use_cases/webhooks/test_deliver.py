@@ -255,7 +255,7 @@ def test_log_has_no_url_header_or_body(webhooks: Webhooks) -> None:
 # ---- order
 
 
-@guards("hook_order", "hook_lease")
+@guards("hook_lease")
 def test_next_event_of_an_interview_waits_for_the_first(webhooks: Webhooks, now: TestClock, failing: Deliver) -> None:
     webhooks.endpoint()
     interview_id, other = uuid4(), uuid4()
