@@ -16,12 +16,12 @@ def commands(*, api_port: int, console_port: int, flower_port: int) -> dict[str,
         "api": (
             *python,
             *("uvicorn", "api_shim.app:app", "--host", "127.0.0.1", "--port", str(api_port)),
-            *("--no-access-log", "--timeout-graceful-shutdown", "15"),
+            *("--http", "api_shim.connections:Connection", "--no-access-log", "--timeout-graceful-shutdown", "15"),
         ),
         "console": (
             *python,
             *("uvicorn", "api_shim.console.app:app", "--host", "127.0.0.1", "--port", str(console_port)),
-            *("--no-access-log", "--timeout-graceful-shutdown", "15"),
+            *("--http", "api_shim.connections:Connection", "--no-access-log", "--timeout-graceful-shutdown", "15"),
         ),
         "clock": (
             *python,
