@@ -240,7 +240,7 @@ class Corrections(Store):
             self._connection.write(END_BEHIND, tuple(each), each._asdict())
         return len(hastened)
 
-    def end_impossible_holds_of_deliveries(self, now: datetime, limit: int) -> int:
+    def end_hook_holds(self, now: datetime, limit: int) -> int:
         """End up to `limit` holds of deliveries that are longer than a hold can be."""
         values = {"latest": now + HOLD_OF_A_DELIVERY + latest.SLACK, "limit": limit}
         return self._connection.execute(_END_HOLDS_OF_DELIVERIES, values).rowcount

@@ -65,8 +65,7 @@ class Correct:
             counts: dict[str, int] = {}
             counts["holds of attempts"] = stores.corrections.end_impossible_holds(now, _BATCH_SIZE)  # guard: long_hold
             counts["batches"] = stores.corrections.hasten_batches(now, _BATCH_SIZE)  # guard: impossible_batch
-            held = stores.corrections.end_impossible_holds_of_deliveries(now, _BATCH_SIZE)  # guard: long_hook_hold
-            counts["holds of deliveries"] = held
+            counts["holds of deliveries"] = stores.corrections.end_hook_holds(now, _BATCH_SIZE)  # guard: long_hook_hold
             counts["deliveries"] = stores.corrections.hasten_deliveries(now, _BATCH_SIZE)  # guard: impossible_send
         for kind, count in counts.items():
             _report(count, kind)

@@ -62,7 +62,7 @@ def held(webhooks: Webhooks) -> list[bool]:
 # ---- set and ended
 
 
-@guards("hook_hold_ends")
+@guards("hook_hold_ends", "hook_lease")
 def test_next_event_is_sent_right_after_the_first(webhooks: Webhooks, accepting: Deliver) -> None:
     webhooks.endpoint()
     _, second, third = events_of_one_interview(webhooks, 3)
@@ -301,7 +301,7 @@ class World:
         }
 
 
-@guards("hook_hold_ends")
+@guards("hook_hold_ends", "hook_lease")
 @pytest.mark.parametrize("seed", range(4))
 def test_range_has_what_the_rule_finds_after_any_steps(webhooks: Webhooks, now: TestClock, seed: int) -> None:
     world = World(webhooks, now, seed)
