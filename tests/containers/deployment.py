@@ -14,9 +14,8 @@ import requests
 import yaml
 
 from tests.conftest import wait_until
-from tests.containers.release import extract_0_1_0, names_in_the_repository
+from tests.containers.release import copy_repository, extract_0_1_0
 from tests.docs.pages import blocks, read, section
-from tests.support.compose import ROOT
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 from tests.test_deployment import FILLED
 
@@ -138,9 +137,7 @@ def session(key: str | None = None) -> requests.Session:
 def a_copy_of_the_repository(folder: Path) -> Path:
     """Copy every file of the repository that git knows or would add, and link its environment."""
     copy = folder / "duecall"
-    for name in filter(lambda each: (ROOT / each).is_file(), names_in_the_repository()):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_bytes((ROOT / name).read_bytes())
+    copy_repository(copy)
     (copy / ".venv").symlink_to(sys.prefix)
     _write_loopback(copy, health={})
     return copy
