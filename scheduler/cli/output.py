@@ -22,12 +22,12 @@ WRONG_USAGE = 2
 
 def print_json(value: object) -> None:
     """Print a command's result to standard output, for scripts."""
-    print(json.dumps(value))  # noqa: T201 - the result itself
+    print(json.dumps(value), flush=True)  # noqa: T201 - the result itself
 
 
 def print_result(text: str) -> None:
-    """Print a command's result to standard output."""
-    print(text)  # noqa: T201 - the result itself
+    """Print a command's result to standard output at once: a pipe would else wait for 8 KB, or for the end."""
+    print(text, flush=True)  # noqa: T201 - the result itself
 
 
 def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
