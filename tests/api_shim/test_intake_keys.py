@@ -150,7 +150,12 @@ def test_key_without_the_scope_gets_its_name(intake: Intake, method: str, path: 
     missing = SCOPES[method, path]
     others = {"read:interviews", "write:interviews", "delete:interviews", "read:candidates"} - {missing}
     answer = intake.with_new_key(*others).send(method, path, content=b"not even JSON")
-    assert refused(answer, 403, "INSUFFICIENT_PERMISSIONS")["details"] == {"missingScopes": [missing]}
+    error = refused(answer, 403, "INSUFFICIENT_PERMISSIONS")
+    assert error["details"] == {"missingScopes": [missing]}
+    assert (
+        f"`duecall keys create --company {intake.seeded.company_id} --scopes {missing}`. It has only"
+        in error["message"]
+    )
 
 
 def test_key_with_only_the_scope_is_accepted(intake: Intake, worker: Worker) -> None:

@@ -260,9 +260,12 @@ def must_have(principal: Principal, scopes: Iterable[str]) -> None:
     """Raise InsufficientPermissions with the scopes that the key lacks."""
     missing = sorted(frozenset(scopes) - principal.scopes)
     if missing:
+        company_id, key_id = principal.company_id, principal.key_id
+        # Another ATS key would not have the companies of this one.
+        owner = f"--rotate {key_id}" if company_id is None else f"--company {company_id}"
         raise InsufficientPermissions(
-            f"The API key lacks the scope {', '.join(missing)}. An operator creates a key with it:"
-            f" duecall keys create --scopes {','.join(missing)}.",
+            f"The API key lacks the scope {', '.join(missing)}. An operator creates a key with it by"
+            f" `duecall keys create {owner} --scopes {','.join(missing)}`. It has only the scopes named there.",
             missingScopes=missing,
         )
 
