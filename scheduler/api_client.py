@@ -49,7 +49,7 @@ class ApiClient:
 
     def __init__(self, url: str | None, key: str) -> None:
         """Without `url` the default, which is probably wrong if nothing listens there at the first request."""
-        self._url = (url or DEFAULT_API).rstrip("/")
+        self.url = (url or DEFAULT_API).rstrip("/")
         self._key = key
         self._may_be_wrong = url is None
 
@@ -71,11 +71,11 @@ class ApiClient:
     def text(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, str]:
         """Send any request. Return the status and the body of the response. Raises ApiAway, ApiRefused."""
         data = None if body is None else body.encode()
-        answer = self._answer(method, self._url + path, data=data, headers=headers, timeout_s=_TEXT_TIMEOUT_S)
+        answer = self._answer(method, self.url + path, data=data, headers=headers, timeout_s=_TEXT_TIMEOUT_S)
         return answer.status_code, answer.text
 
     def _send(self, method: str, path: str, **more: Any) -> ApiAnswer:  # noqa: ANN401 - of requests
-        url = self._url + path
+        url = self.url + path
         return _read(url, self._answer(method, url, **more))
 
     def _answer(self, method: str, url: str, *, timeout_s: float = _TIMEOUT_S, **more: Any) -> requests.Response:  # noqa: ANN401 - of requests

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from scheduler.cli.app import app, examples
-from scheduler.cli.options import ApiUrl, api_key, must_be_url
+from scheduler.cli.installation import api_url
+from scheduler.cli.options import ApiUrl, api_key
 from scheduler.cli.output import fail, print_result, refuse
 
 _FIRST_ERROR = 400
@@ -29,7 +30,7 @@ _Body = Annotated[str | None, typer.Option(metavar="JSON", help="Body of the req
     "api",
     epilog=examples(
         "duecall api GET /readyz",
-        """DUECALL_API_KEY=dc_... duecall api POST /company --body '{"name": "Acme"}'""",
+        """DUECALL_API_KEY=sk_live_... duecall api POST /company --body '{"name": "Acme"}'""",
     ),
 )
 def api(
@@ -45,20 +46,19 @@ def api(
     """
     from scheduler.api_client import ApiAway, ApiClient, ApiRefused
 
-    if url is not None:
-        must_be_url("--url", url)
     if not re.fullmatch(r"/[!-~]*", path):
         refuse("PATH must begin with / and have only ASCII characters, for example /readyz.")
     if body is not None:
         _must_be_json(body)
+    client = ApiClient(api_url(url), key)
     headers = {} if body is None else {"Content-Type": "application/json"}
     try:
-        status, text = ApiClient(url, key).text(method.value, path, body, headers)
+        status, text = client.text(method.value, path, body, headers)
     except (ApiAway, ApiRefused) as error:
         fail(str(error))
     print_result(text)
     if status >= _FIRST_ERROR:
-        fail(f"The API answered {status}.")
+        fail(f"{client.url}{path} answered {status}.")
 
 
 def _must_be_json(body: str) -> None:

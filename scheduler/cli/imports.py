@@ -14,7 +14,8 @@ from uuid import UUID
 import typer
 
 from scheduler.cli.app import app, examples
-from scheduler.cli.options import ApiUrl, api_key, id_of, must_be_url
+from scheduler.cli.installation import api_url
+from scheduler.cli.options import ApiUrl, api_key, id_of
 from scheduler.cli.output import fail, refuse
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ def import_people(
     from scheduler.importing import fields, files, items
     from scheduler.terminal.text import terminal
 
-    if url is not None:
-        must_be_url("--url", url)
+    url = api_url(url)
     _check_defaults(gdpr_expiry_date, at)
     _check_errors_file(errors, file, is_allowed=not (dry_run or no_wait))
     pairs = [*(mapped or []), *([] if tz_column is None else [f"timezone={tz_column}"])]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from scheduler.cli.options import HOME
+from scheduler.cli.options import HOME, must_be_url
 from scheduler.cli.output import print_note
 from scheduler.local.errors import CannotRun
 from scheduler.local.run_file import RunningSystem, running_in
@@ -47,6 +47,18 @@ def installation() -> tuple[Settings, str]:
         f"Nothing runs in {' or '.join(map(str, homes_of(chosen)))}, and DATABASE_URL is not set. Start `duecall up` or"
         " `duecall demo`, give the folder of a running system with --home, or set DATABASE_URL."
     )
+
+
+def api_url(url: str | None) -> str | None:
+    """Return the value of --url, or the address of the API of the running system. None: the usual address.
+
+    DATABASE_URL does not count: it names no API.
+    """
+    if url is not None:
+        must_be_url("--url", url)
+        return url
+    found = running_system(chosen_settings())
+    return None if found is None else found[0].run_file["apiUrl"]
 
 
 def homes_of(chosen: Settings) -> dict[Path, str]:

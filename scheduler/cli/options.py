@@ -77,7 +77,11 @@ Reason = Annotated[
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
 ApiUrl = Annotated[
     str | None,
-    typer.Option(envvar="DUECALL_API_URL", help="URL of the API. Default: http://127.0.0.1:8000.", show_default=False),
+    typer.Option(
+        envvar="DUECALL_API_URL",
+        help="URL of the API. Default: the running system of this folder, or http://127.0.0.1:8000.",
+        show_default=False,
+    ),
 ]
 AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
 

@@ -7,6 +7,7 @@ from uuid import UUID
 import typer
 
 from scheduler.cli.app import examples, webhooks
+from scheduler.cli.installation import api_url
 from scheduler.cli.on_demand import operator_session
 from scheduler.cli.options import (
     ActReason,
@@ -239,8 +240,7 @@ def webhooks_listen(
 
     _types_in(types)
     must_be_url("--forward-to", forward_to)
-    if url is not None:
-        must_be_url("--url", url)
+    url = api_url(url)
     secret = given_secret or new_secret()
     try:
         signed_headers("check", "", (secret,), machine_now())

@@ -315,7 +315,7 @@ def test_listen_waits_while_the_api_is_away(partner: Partner, receiver: WebhookR
     api = EventApi(a_closed_port(), partner.client.key)
 
     def come_back() -> None:
-        api._client._url = str(partner.client.client.base_url).rstrip("/")
+        api._client.url = str(partner.client.client.base_url).rstrip("/")
 
     waits = Waits(lambda: None, lambda: None, come_back)
     found, told = followed(api, receiver, waits, Start(only_new=False))

@@ -4,6 +4,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, Request, Response
@@ -63,7 +64,7 @@ def test_api_sends_method_key_and_body(
 def test_api_prints_a_refusal_and_fails(duecall: Duecall, api: str, path: str) -> None:
     said = duecall(f"api GET /{path} --url {api}")
     assert said.data["method"] == "GET"
-    assert (said.err, said.code) == (f"The API answered {STATUS[path]}.\n", 1)
+    assert (said.err, said.code) == (f"{api}/{path} answered {STATUS[path]}.\n", 1)
 
 
 def test_api_does_not_follow_a_redirect_with_the_key(duecall: Duecall, api: str) -> None:
@@ -86,3 +87,12 @@ def test_api_refuses_wrong_arguments_in_one_line(duecall: Duecall, words: str, c
 
 def test_api_that_cannot_be_reached_is_one_line(duecall: Duecall) -> None:
     assert duecall(f"api GET /readyz --url {a_closed_port()}").is_one_error_line()
+
+
+def test_api_asks_the_running_system_of_the_folder(
+    duecall: Duecall, api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUECALL_HOME", str(tmp_path))
+    (tmp_path / "run.json").write_text(json.dumps({"databaseUrl": "postgresql://127.0.0.1:1/none", "apiUrl": api}))
+    (tmp_path / "clock_offset_s").write_text("0.0")
+    assert duecall("api GET /readyz").data["url"] == f"{api}/readyz"
