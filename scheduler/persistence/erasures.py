@@ -228,7 +228,7 @@ class Erasures(Store):
             "strayCalls": self._delete(stray_calls, among(stray_calls.c.attempt_id, attempt_ids)),
             "carrierEvents": self._events(attempt_ids),
             "tokens": self._delete(attempt_tokens, among(attempt_tokens.c.attempt_id, attempt_ids)),
-            "happenings": self._delete(attempt_history, among(attempt_history.c.attempt_id, attempt_ids)),
+            "history": self._delete(attempt_history, among(attempt_history.c.attempt_id, attempt_ids)),
             "sequences": self._delete(interview_sequences, among(interview_sequences.c.interview_id, ids)),
             "attempts": self._delete(attempts, among(attempts.c.id, attempt_ids)),
             "interviews": self._delete(interviews, among(interviews.c.id, ids)),

@@ -111,7 +111,7 @@ def test_deletion_cancels_pending_calls_and_erases_the_company(tenant: Tenant, d
         "attempts": 5,
         "candidates": 5,
         "commands": 1,
-        "happenings": 10,
+        "history": 10,
         "interviews": 5,
         "lines": 5,
         "phoneNumbers": 1,

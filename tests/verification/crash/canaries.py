@@ -163,7 +163,7 @@ def counts(tenant: Tenant) -> dict[str, int]:
         "carrierEvents": "carrier_events e JOIN attempt_tokens t ON t.token = e.token"
         " JOIN attempts a ON a.id = t.attempt_id WHERE a.company_id",
         "tokens": "attempt_tokens t JOIN attempts a ON a.id = t.attempt_id WHERE a.company_id",
-        "happenings": "attempt_history h JOIN attempts a ON a.id = h.attempt_id WHERE a.company_id",
+        "history": "attempt_history h JOIN attempts a ON a.id = h.attempt_id WHERE a.company_id",
         "commands": "inbox WHERE company_id",
         "keys": "api_keys WHERE company_id",
         "phoneNumbers": "phone_numbers WHERE company_id",

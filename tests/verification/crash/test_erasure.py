@@ -88,7 +88,7 @@ def test_erasure_killed_after_each_batch_is_finished_by_the_next(
     erased, finished_at = certificate(tenant)
     assert finished_at is not None
     # One attempt has ended and one has an unknown outcome. The others are cancelled.
-    before["happenings"] += before["attempts"] - 2
+    before["history"] += before["attempts"] - 2
     assert {kind: count for kind, count in erased.items() if kind != "lines"} == before, "each row is counted once"
     assert in_dump(postgres_url) == {}
     assert counts(other) == theirs
@@ -112,7 +112,7 @@ def test_erasure_killed_at_any_moment_is_finished_by_the_next(
             killed += ended(process) == -signal.SIGKILL
     assert killed > 0
     erased, _ = certificate(tenant)
-    del before["happenings"]
+    del before["history"]
     assert {kind: erased[kind] for kind in before} == before
     assert in_dump(postgres_url) == {}
     assert filled(tenant, postgres_url) == STAY
@@ -127,4 +127,4 @@ def test_erasure_erases_nothing_while_a_call_is_live(tenant: Tenant, installatio
     )
     assert ended(erasing(installation, DUECALL_FAILPOINT="erase.batch")) == 0
     assert certificate(tenant) == ({}, None)
-    assert counts(tenant) == before | {"happenings": before["happenings"] + 1}
+    assert counts(tenant) == before | {"history": before["history"] + 1}
