@@ -67,6 +67,9 @@ def alarms_ack(
         closed = session.alarms.acknowledge(alarm_id, kind=None if kind is None else kind.strip().upper(), note=note)
         if not as_json:
             count = sum(each.count for each in closed)
-            session.report(f"{len(closed)} alarms are acknowledged; they occurred {count} times")
+            alarms = (
+                "1 alarm is acknowledged; it" if len(closed) == 1 else f"{len(closed)} alarms are acknowledged; they"
+            )
+            session.report(f"{alarms} occurred {count} {'time' if count == 1 else 'times'}")
     if as_json:
         print_json({"acknowledged": [str(each.id) for each in closed]})

@@ -64,7 +64,7 @@ def test_acknowledged_alarm_is_listed_only_with_all(duecall: Duecall, raise_alar
     raise_alarm("DEAF_WORKER", times=3)
     [alarm] = listed(duecall)
     said = duecall(f"alarms ack {alarm['id']} --note 'the proxy was restarted'")
-    assert "1 alarms are acknowledged; they occurred 3 times" in said.told
+    assert "1 alarm is acknowledged; it occurred 3 times" in said.told
     assert listed(duecall) == []
     [closed] = listed(duecall, "alarms list --all --json")
     assert (closed["acknowledgedBy"], closed["note"]) == (ME, "the proxy was restarted")
