@@ -120,7 +120,9 @@ def _refusal(scope: Scope, address: Address) -> str | None:
     if not is_own:
         return f"This request does not come from a page of the console. Open {address.origin} and repeat it there."
     length = headers.get("content-length", "")
-    if not length.isdigit() or int(length) > LARGEST_FORM:
+    if not length.isdigit():
+        return "The request needs a header Content-Length with the length of its form."
+    if int(length) > LARGEST_FORM:
         return "This form is too large."
     return None
 

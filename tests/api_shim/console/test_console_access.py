@@ -186,6 +186,13 @@ def test_write_from_another_site_is_refused(console: Console, headers: dict[str,
     assert len(console.sessions.all()) == is_own
 
 
+def test_form_without_or_with_a_large_length_is_refused(operator: httpx.Client) -> None:
+    chunked = operator.post("/sign-out", content=iter([b"a"]))
+    assert (chunked.status_code, "Content-Length" in chunked.text) == (FORBIDDEN, True)
+    large = operator.post("/sign-out", content=b"a" * 20_000)
+    assert (large.status_code, large.text) == (FORBIDDEN, "This form is too large.")
+
+
 @pytest.mark.parametrize("host", ["evil.example.com", "localhost:1", "127.0.0.1"])
 def test_request_for_another_host_is_refused(console: Console, operator: httpx.Client, host: str) -> None:
     for path in ("/", "/sign-in", "/live", "/static/console.js"):
