@@ -74,10 +74,11 @@ def required_reason(reason: str | None, command: str) -> str:
     return reason
 
 
-def print_running(running: Running, chosen: "Settings", mail: str) -> None:
+def print_running(running: Running, chosen: "Settings", mail: str, *, duecall: str = "duecall") -> None:
+    """Print the addresses and keys of a system. `duecall` is the command that finds it."""
     user, _, password = chosen.flower_basic_auth.get_secret_value().partition(":")
     for name, value in (
-        ("console", f"{running.consoleUrl}   (sign in: duecall console login)"),
+        ("console", f"{running.consoleUrl}   (sign in: {duecall} console login)"),
         ("API", running.apiUrl),
         ("documentation", f"{running.apiUrl}/docs"),
         ("Flower", f"{running.flowerUrl}   ({user} / {password})"),

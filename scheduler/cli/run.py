@@ -116,7 +116,7 @@ def demo(
         if not stopped() and (as_expected or not once):
             demo_run.print_what_to_try(system.running, own, options.home, stays_up=not once)
         if not once and not stopped():
-            print_running(system.running, own, system.mail_goes_to)
+            print_running(system.running, own, system.mail_goes_to, duecall=demo_run.duecall_of(options.home))
             _run_until(stopped, system)
     if once and not as_expected:
         raise typer.Exit(1)

@@ -139,7 +139,7 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
 
     While the demo stays up, also print commands to paste. Each names the demo's folder.
     """
-    duecall = f"{_duecall()} --home {shlex.quote(str(home))}"
+    duecall = duecall_of(home)
     database = Database(running.databaseUrl, pool_size=1)
     console = terminal()
     try:
@@ -159,6 +159,11 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
     for comment, line in (*_to_type(duecall, running, attempt), *_to_send(running, attempt)):
         console.print(f"  [dim]# {comment}[/dim]", soft_wrap=True)
         console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def duecall_of(home: Path) -> str:
+    """Return the command as it can be typed in this folder, for the system in `home`."""
+    return f"{_duecall()} --home {shlex.quote(str(home))}"
 
 
 def _waiting_attempt(database: Database) -> Attempt | None:
@@ -190,8 +195,11 @@ def _to_send(running: Running, attempt: Attempt) -> list[tuple[str, str]]:
     )
     return [
         ("a call of your own", f"{api} {running.apiUrl}/interviews -d '{body}'; echo"),
-        ("move that call; 204", f"{api} -i -X PATCH {attempt_url} -d '{change}'; echo"),
-        ("delete it; 204, and its phone does not ring", f"{api} -i -X DELETE {attempt_url}; echo"),
+        ("move the call that is explained above; 204", f"{api} -i -X PATCH {attempt_url} -d '{change}'; echo"),
+        (
+            "delete the call that is explained above; 204, and its phone does not ring",
+            f"{api} -i -X DELETE {attempt_url}; echo",
+        ),
         ("which phones rang, by the carrier's ledger", f"curl -s {running.simulatorUrl}/ledger; echo"),
     ]
 
