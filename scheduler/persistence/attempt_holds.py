@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import text
 
+from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.policy import RELEASE_SPAN, UNREADABLE_FOR
 from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.store import Store
 
 WINDOWS = (50, 2000)
@@ -20,10 +22,14 @@ SHORT_HOLD = timedelta(seconds=5)
 """Of an attempt that waits for a command or a trial call. Both usually end their holds earlier."""
 _MOST_HELD = 4000
 _MOST_LINES = 500
+_SERVED_EVERY = timedelta(seconds=1)
+"""While more lines are free, rounds follow each other until each of them was taken within this time."""
 _WOKEN_OF_LINE = 3
 """Of each company and line: one is called, and the others are held again. One of them may be cancelled meanwhile."""
 _WOKEN_OF_COMPANY = 20
-"""Besides those that it can start during one release."""
+"""Besides those that it can start during one release, at most `_MOST_WOKEN`."""
+_MOST_WOKEN = 500
+"""Those that are still blocked are held again, which costs a write each."""
 
 LINE_IS_BUSY = """(
     l.attempt_id IS NOT NULL OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id)
@@ -69,15 +75,18 @@ LINE = """
 
 
 class AttemptHolds(Store):
-    def end(self, now: datetime) -> None:
+    def end(self, now: datetime) -> bool:
         """End holds whose line is free, a few of each company and line, and those whose time is over.
 
-        A line whose attempts are not all awake stays awaited. The next round wakes more, unless the line is busy.
+        A line whose attempts are not all awake stays awaited, behind all others. A later round wakes more, unless the
+        line is busy. Return True if other lines have been free for more than a second.
         """
-        free: list[bytes] = []
-        free += self._connection.execute(_WAKE, {"now": now}).scalars()  # guard: hold_ends_with_the_line
+        free: list[AnyRow] = []
+        values = {"now": now, "short": SHORT_HOLD + SLACK}
+        free += self._connection.execute(_WAKE, values)  # guard: hold_ends_with_the_line
         if free:
-            self._connection.execute(_AWAIT_NO_LONGER, {"hashes": free})
+            self._connection.execute(_AWAIT_NO_LONGER, {"hashes": [each.number_hash for each in free], **values})
+        return len(free) >= _MOST_LINES and max(each.free_at for each in free) < now - _SERVED_EVERY
 
     def hold(self, now: datetime, due_by: datetime, latest: datetime, account_id: int, *, many: bool) -> int:
         """Hold those of the first attempts of each company and kind that are blocked. Return their number.
@@ -150,28 +159,30 @@ _HOLD = text("""
       ))
 """)
 
+_IS_LONG = "a.held_until - CAST(:now AS timestamptz) > CAST(:short AS interval)"
+"""It waits for its line. Not a range of `held_until`, which `ix_attempts_held` would serve."""
+# Row comparisons, and in their order: with old statistics the planner expects one held attempt of a company, and would
+# read all of them by `ix_attempts_held` for each line. That index serves only conditions with `> '-infinity'`.
 _WAKE = text(f"""
     WITH RECURSIVE free AS MATERIALIZED (
-        SELECT l.number_hash FROM lines l
+        SELECT l.number_hash, l.free_at FROM lines l
         WHERE l.is_awaited AND l.attempt_id IS NULL AND l.free_at <= :now
         ORDER BY l.free_at
         LIMIT {_MOST_LINES}
         FOR NO KEY UPDATE SKIP LOCKED
     ), waiting (number_hash, company_id) AS (
         -- One company after the other, so that one with thousands of attempts to a number delays no other.
-        SELECT free.number_hash, (
-            SELECT a.company_id FROM attempts a
-            WHERE a.number_hash = free.number_hash AND a.state = 'PENDING' AND a.held_until IS NOT NULL
-            ORDER BY a.company_id LIMIT 1
-        ) FROM free
+        SELECT free.number_hash, CAST('00000000-0000-0000-0000-000000000000' AS uuid) FROM free
         UNION ALL
-        SELECT w.number_hash, (
-            SELECT a.company_id FROM attempts a
-            WHERE a.number_hash = w.number_hash AND a.state = 'PENDING' AND a.held_until IS NOT NULL
-              AND a.company_id > w.company_id
-            ORDER BY a.company_id LIMIT 1
-        ) FROM waiting w
-        WHERE w.company_id IS NOT NULL
+        SELECT w.number_hash, next.company_id
+        FROM waiting w
+        CROSS JOIN LATERAL (
+            SELECT a.number_hash, a.company_id FROM attempts a
+            WHERE (a.number_hash, a.company_id) > (w.number_hash, w.company_id)
+              AND a.state = 'PENDING' AND a.held_until IS NOT NULL
+            ORDER BY a.number_hash, a.company_id LIMIT 1
+        ) next
+        WHERE next.number_hash = w.number_hash
     ), woken AS (
         UPDATE attempts SET held_until = NULL
         WHERE id = ANY (ARRAY (
@@ -181,9 +192,12 @@ _WAKE = text(f"""
                 FROM waiting w
                 CROSS JOIN LATERAL (
                     SELECT a.id FROM attempts a
-                    WHERE a.number_hash = w.number_hash AND a.company_id = w.company_id
+                    WHERE (a.number_hash, a.company_id) >= (w.number_hash, w.company_id)
+                      AND (a.number_hash, a.company_id) <= (w.number_hash, w.company_id)
                       AND a.state = 'PENDING' AND a.held_until IS NOT NULL
-                    ORDER BY a.due_at
+                      -- The others were held again for another reason, and wake by their own time.
+                      AND {_IS_LONG}
+                    ORDER BY a.number_hash, a.company_id, a.due_at
                     LIMIT {_WOKEN_OF_LINE}
                 ) first
                 UNION
@@ -191,9 +205,11 @@ _WAKE = text(f"""
                 FROM companies c
                 CROSS JOIN LATERAL (
                     SELECT a.id FROM attempts a
-                    WHERE a.company_id = c.id AND a.state = 'PENDING' AND a.held_until <= :now
+                    WHERE a.company_id = c.id AND a.state = 'PENDING'
+                      AND a.held_until > '-infinity' AND a.held_until <= :now
                     ORDER BY a.held_until
-                    LIMIT {_WOKEN_OF_COMPANY} + ceil(c.calls_per_second * {RELEASE_SPAN.total_seconds()})
+                    LIMIT {_WOKEN_OF_COMPANY}
+                        + least(ceil(c.calls_per_second * {RELEASE_SPAN.total_seconds()}), {_MOST_WOKEN})
                 ) over
                 WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
             ) chosen
@@ -201,14 +217,20 @@ _WAKE = text(f"""
             FOR NO KEY UPDATE OF a SKIP LOCKED
         ))
     )
-    SELECT number_hash FROM free
+    SELECT number_hash, free_at FROM free
 """)  # noqa: S608 - the inserted numbers are constants
 
-_AWAIT_NO_LONGER = text("""
-    UPDATE lines SET is_awaited = false
-    WHERE number_hash = ANY (CAST(:hashes AS bytea[]))
-      AND NOT EXISTS (
-          SELECT FROM attempts a
-          WHERE a.number_hash = lines.number_hash AND a.state = 'PENDING' AND a.held_until IS NOT NULL
-      )
-""")
+# A line that was free before is as free now, so its new instant only moves it behind the others: lines of one company
+# with many attempts each must not be the first ones again and again.
+_AWAIT_NO_LONGER = text(f"""
+    UPDATE lines
+    SET is_awaited = left_of.is_one_held, free_at = CASE WHEN left_of.is_one_held THEN :now ELSE lines.free_at END
+    FROM (
+        SELECT h.number_hash, EXISTS (
+            SELECT FROM attempts a
+            WHERE a.number_hash = h.number_hash AND a.state = 'PENDING' AND {_IS_LONG}
+        ) AS is_one_held
+        FROM unnest(CAST(:hashes AS bytea[])) AS h (number_hash)
+    ) left_of
+    WHERE lines.number_hash = left_of.number_hash
+""")  # noqa: S608 - the inserted text is a constant

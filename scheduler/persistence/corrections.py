@@ -91,7 +91,7 @@ _END_HOLDS = text("""
         FROM companies c
         CROSS JOIN LATERAL (
             SELECT h.id, h.held_until, h.number_hash FROM attempts h
-            WHERE h.company_id = c.id AND h.state = 'PENDING' AND h.held_until > :short
+            WHERE h.company_id = c.id AND h.state = 'PENDING' AND h.held_until > '-infinity' AND h.held_until > :short
             ORDER BY h.held_until DESC
             LIMIT :limit
         ) held
@@ -173,7 +173,7 @@ _END_HOLDS_OF_DELIVERIES = text("""
         FROM webhook_endpoints e
         CROSS JOIN LATERAL (
             SELECT h.event_id, h.endpoint_id FROM webhook_deliveries h
-            WHERE h.endpoint_id = e.id AND h.state = 'WAITING' AND h.held_until > :latest
+            WHERE h.endpoint_id = e.id AND h.state = 'WAITING' AND h.held_until > '-infinity' AND h.held_until > :latest
             ORDER BY h.held_until DESC
             LIMIT :limit
             FOR NO KEY UPDATE SKIP LOCKED

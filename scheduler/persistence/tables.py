@@ -474,7 +474,8 @@ attempts = Table(
         "ix_attempts_held",
         "company_id",
         "held_until",
-        postgresql_where=text("state = 'PENDING' AND held_until IS NOT NULL"),
+        # Only for ranges of time: see `attempt_holds`.
+        postgresql_where=text("state = 'PENDING' AND held_until > '-infinity'"),
     ),
     Index("ix_attempts_due", "due_at", postgresql_where=text("state = 'PENDING'")),
     Index("ix_attempts_due_by_company", "company_id", "due_at", postgresql_where=text("state = 'PENDING'")),
@@ -1115,6 +1116,7 @@ webhook_deliveries = Table(
         "ix_webhook_deliveries_held_until",
         "endpoint_id",
         "held_until",
-        postgresql_where=text("state = 'WAITING' AND held_until IS NOT NULL"),
+        # Only for ranges of time: see `webhook_holds`.
+        postgresql_where=text("state = 'WAITING' AND held_until > '-infinity'"),
     ),
 )

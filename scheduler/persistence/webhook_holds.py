@@ -54,7 +54,9 @@ IN_RANGE = "d.state = 'WAITING' AND d.held_until IS NULL AND greatest(d.send_at,
 """Range and order are those of `ix_webhook_deliveries_sendable` alone. Otherwise the planner reads the held ones by
 another index, because statistics do not show what was held since."""
 IN_ORDER_OF_RANGE = "greatest(d.send_at, d.held_until), d.place"
-HOLD_IS_OVER = "d.state = 'WAITING' AND d.held_until <= :now"
+HOLD_IS_OVER = "d.state = 'WAITING' AND d.held_until > '-infinity' AND d.held_until <= :now"
+"""Range of `ix_webhook_deliveries_held_until`, which serves no condition without `> '-infinity'`: with old statistics
+the planner would read all held deliveries of an endpoint by it, to find those of one interview."""
 IS_ONE_IN_RANGE = f"""
     SELECT true FROM webhook_deliveries d
     WHERE d.endpoint_id = w.id AND {{kind}} AND {IN_RANGE} AND {IS_UNLEASED}

@@ -139,11 +139,11 @@ class Release:
 
         Before the release, so that it reads what has become free, and only little of what has not.
         """
-        stores.attempt_holds.end(now)
+        is_behind = stores.attempt_holds.end(now)
         latest = bounds.latest_release(now)
         held = stores.attempt_holds.hold(now, due_by, latest, self._account_id, many=self._holds_many)
         self._holds_many = held >= WINDOWS[self._holds_many]
-        return self._holds_many
+        return self._holds_many or is_behind
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""

@@ -1,5 +1,6 @@
 """Due attempts that cannot be released leave the range that the clock reads, and come back as soon as they may."""
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
@@ -32,7 +33,8 @@ from tests.verification.nights.bulk_attempts import bulk_attempts
 
 # ruff: noqa: F811 - a fixture is asked for by its name
 
-BLOCKED = 20_000
+BLOCKED = int(os.environ.get("DUECALL_BLOCKED", "20000"))
+"""`make proof` sets a million."""
 MOST_READ = 500
 """Rows that one statement may read, however many calls are blocked."""
 A_SECOND = timedelta(seconds=1)
@@ -106,6 +108,48 @@ def test_full_or_paused_company_is_skipped(big: Tenant, state: str) -> None:
     other = a_pending_attempt(another_company(big))
     release.round(resends=False)
     assert hints.ids(tasks.DIAL) == [other.id]
+
+
+LINES = 510
+"""More than a round looks at."""
+_ON_FEW_LINES = f"""
+    WITH chosen AS MATERIALIZED (
+        SELECT (SELECT array_agg(number_hash) FROM (SELECT number_hash FROM lines ORDER BY 1 LIMIT {LINES}) x) AS hashes
+    )
+    UPDATE attempts SET number_hash = chosen.hashes[1 + mod(numbered.place, {LINES})]
+    FROM chosen, (SELECT id, row_number() OVER () AS place FROM attempts) numbered
+    WHERE attempts.id = numbered.id
+"""
+
+
+@pytest.mark.parametrize("then", ["free", "in a back-off"])
+def test_freed_lines_of_a_company_keep_no_other_waiting(big: Tenant, then: str) -> None:
+    """Each of its lines has many attempts, so that none of them leaves the awaited lines soon."""
+    big.change(_ON_FEW_LINES)
+    theirs = a_pending_attempt(another_company(big))
+    free_at = big.now() + timedelta(minutes=5)
+    big.change("UPDATE lines SET free_at = :at", at=free_at)
+    big.change(
+        "UPDATE lines SET free_at = :at WHERE number_hash = (SELECT number_hash FROM attempts WHERE id = :id)",
+        at=free_at + A_SECOND,
+        id=theirs.id,
+    )
+    hints = RecordingHints()
+    release = Release(big.context, hints, big.account_id)
+    while release.round(resends=False).more:
+        pass
+    big.context.now.move(timedelta(minutes=5) + 2 * A_SECOND)  # type: ignore[attr-defined]  # the clock of the test
+    if then != "free":
+        big.change(
+            A_BACKOFF.replace("'SK', NULL, NULL", "NULL, :company, '+421221020001'"),
+            at=big.now(),
+            company=big.company_id,
+        )
+    rounds = 1
+    while release.round(resends=False).more and theirs.id not in hints.ids(tasks.DIAL):
+        rounds += 1
+    assert theirs.id in hints.ids(tasks.DIAL)
+    assert rounds <= 3
 
 
 def held(tenant: Tenant, attempt_id: UUID) -> bool:

@@ -6,14 +6,19 @@ can run.
 
 import threading
 from datetime import timedelta
+from uuid import UUID
 
 from scheduler.clock import monotonic
 from scheduler.failpoints import failpoint
+from scheduler.logs import log, place_of
+from scheduler.persistence.database import BATCH_LOCK_S
+from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
 from scheduler.use_cases.shared.hints import Hints
 
+_log = log(__name__)
 _MAX_TURN_S = 2.0
 """Longer work queues up again, so that other tasks of the queue get a turn."""
 _PUT_OFF = timedelta(seconds=5)
@@ -49,12 +54,27 @@ class ErasePeople:
             self._has_turn.release()
 
     def _cancel_batch(self) -> bool:
-        """Cancel one batch of the person who has waited longest. False: no person waits for this worker."""
-        with self._database.transaction() as stores:
-            now = stores.instant(self._now)
-            candidate_id = stores.candidates.lock_leaving(now)
-            if candidate_id is None:
-                return False
-            is_done = cancel_interviews(stores, candidate_id, self._batch, _ACTOR, now)
-            note_rest(stores, candidate_id, now if is_done else now + _PUT_OFF)
+        """Cancel one batch of the person who has waited longest. False: no person waits for this worker.
+
+        A person whose rows cannot be locked or written is put off, so that others are not kept waiting.
+        """
+        candidate_id = None
+        try:
+            with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
+                now = stores.instant(self._now)
+                candidate_id = stores.candidates.lock_leaving(now)
+                if candidate_id is None:
+                    return False
+                is_done = cancel_interviews(stores, candidate_id, self._batch, _ACTOR, now)
+                note_rest(stores, candidate_id, now if is_done else now + _PUT_OFF)
+        except Exception as error:
+            is_away = isinstance(error, DatabaseAway) and not isinstance(error, LockTaken | StatementFailed)
+            if candidate_id is None or is_away:
+                raise
+            self._put_off(candidate_id, error)
         return True
+
+    def _put_off(self, candidate_id: UUID, error: Exception) -> None:
+        _log.warning("erased_person_put_off: interviews could not be cancelled now", cause=place_of(error))
+        with self._database.transaction() as stores:
+            stores.candidates.note_leaving(candidate_id, stores.instant(self._now) + _PUT_OFF)

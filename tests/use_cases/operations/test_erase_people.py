@@ -151,6 +151,25 @@ def test_locked_interview_delays_neither_deletion_nor_others(
     assert (left(tenant, [mine]), leaving(tenant)) == ([], 0)
 
 
+def test_locked_ended_call_of_a_person_keeps_no_other_waiting(
+    tenant: Tenant, records: ApiWriter, worker: ErasePeople, now: TestClock
+) -> None:
+    """Its number is deleted with the last interviews, and nothing skips its lock."""
+    first, second = calls_of_one_person(tenant, 5), calls_of_one_person(tenant, 5)
+    records.delete_candidate(tenant.principal, candidate_of(tenant, first[0]))
+    now.move(timedelta(seconds=1))
+    records.delete_candidate(tenant.principal, candidate_of(tenant, second[0]))
+    [ended, *_] = [each for each in first if each not in left(tenant, first)]
+    tenant.change("UPDATE attempts SET called_number = '+421900000000' WHERE id = :id", id=ended.id)
+    with locked(tenant, "attempts", ended.id):
+        worker.turn()
+        assert left(tenant, second) == []
+        assert leaving(tenant) == 1
+    now.move(timedelta(seconds=6))
+    worker.turn()
+    assert (left(tenant, first), leaving(tenant)) == ([], 0)
+
+
 def test_locked_attempt_is_left_to_the_worker(
     tenant: Tenant, records: ApiWriter, worker: ErasePeople, now: TestClock
 ) -> None:

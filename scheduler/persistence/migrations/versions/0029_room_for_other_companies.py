@@ -15,7 +15,8 @@ _DUE = sa.text('greatest(due_at, held_until)')
 _INDEXES = {
     'ix_attempts_releasable': ('attempts', ['company_id', 'manual', _DUE], "state = 'PENDING' AND held_until IS NULL"),
     'ix_attempts_held_by_number': ('attempts', ['number_hash', 'company_id', 'due_at'], _HELD),
-    'ix_attempts_held': ('attempts', ['company_id', 'held_until'], _HELD),
+    # Only for ranges of time: its condition must not follow from that of the index before.
+    'ix_attempts_held': ('attempts', ['company_id', 'held_until'], "state = 'PENDING' AND held_until > '-infinity'"),
     'ix_lines_awaited': ('lines', ['free_at'], 'is_awaited AND attempt_id IS NULL'),
 }
 

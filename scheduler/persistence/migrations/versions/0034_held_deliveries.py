@@ -17,7 +17,11 @@ _ORDERED = "state = 'WAITING' AND NOT is_replay"
 _INDEXES = {
     'ix_webhook_deliveries_sendable': (['endpoint_id', 'is_replay', _SEND, 'place'], _UNHELD),
     'ix_webhook_deliveries_held': (['endpoint_id', 'interview_id', 'sequence'], _HELD),
-    'ix_webhook_deliveries_held_until': (['endpoint_id', 'held_until'], _HELD),
+    # Only for ranges of time: its condition must not follow from that of the index before.
+    'ix_webhook_deliveries_held_until': (
+        ['endpoint_id', 'held_until'],
+        "state = 'WAITING' AND held_until > '-infinity'",
+    ),
     'ix_webhook_deliveries_blocking': (['endpoint_id', 'interview_id', 'first_failed_at', 'sequence'], _ORDERED),
 }
 _REPLACED = 'ix_webhook_deliveries_in_order'
