@@ -69,6 +69,7 @@ proof: $(VENV)/dev ## the long versions of nights, fuzz, traces, races, machine,
 	@DUECALL_BURST=5000 $(PY) -m pytest tests/verification/bursts
 	@DUECALL_BATCH_ITEMS=10000 $(PY) -m pytest tests/acceptance/test_killed_batches.py
 	@DUECALL_PENDING=1000000 $(PY) -m pytest tests/persistence/test_hot_statements.py
+	@DUECALL_BLOCKED=1000000 $(PY) -m pytest --timeout 1800 tests/use_cases/test_release_holds.py -k "read_each_second or skipped"
 
 bench: $(VENV)/dev ## measure the whole path and decisions; ARGS="--parts burst" runs parts
 	@$(PY) -m tests.benchmarks.whole_path $(ARGS)
