@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scheduler.cli.app import app, examples
-from scheduler.cli.installation import api_url
+from scheduler.cli.on_demand import api_url
 from scheduler.cli.options import ApiUrl, api_key
 from scheduler.cli.output import fail, print_result, refuse
 

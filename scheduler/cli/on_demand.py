@@ -19,6 +19,13 @@ def chosen_settings() -> "Settings":
     return installation.chosen_settings()
 
 
+def api_url(url: str | None) -> str | None:
+    """Return the value of --url, or the address of the API of the running system. See `installation.api_url`."""
+    from scheduler.cli import installation
+
+    return installation.api_url(url)
+
+
 def operator_session(*, computes: bool = False, accepts: bool = False) -> AbstractContextManager["OperatorSession"]:
     """Open the installation's database. See `session.operator_session`."""
     from scheduler.cli import session

@@ -18,7 +18,6 @@ from scheduler.cli.options import LAST_PORT, At, Ephemeral, Port, clock_offset
 from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
 from scheduler.demo import sample_calls
-from scheduler.descriptors import raise_limit
 from scheduler.local.run_file import is_running
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
 
     Processes that end are restarted. While the system runs, .duecall/run.json contains its addresses, ids and keys.
     """
+    from scheduler.descriptors import raise_limit
     from scheduler.local.system import Options, System
 
     if port is not None and not 1 <= port <= LAST_PORT:
@@ -92,6 +92,7 @@ def demo(
     """
     from scheduler.cli.installation import demo_home
     from scheduler.demo import run as demo_run
+    from scheduler.descriptors import raise_limit
     from scheduler.local.system import Options, System
 
     if carrier not in sample_calls.CARRIERS:

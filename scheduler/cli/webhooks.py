@@ -7,8 +7,7 @@ from uuid import UUID
 import typer
 
 from scheduler.cli.app import examples, webhooks
-from scheduler.cli.installation import api_url
-from scheduler.cli.on_demand import operator_session
+from scheduler.cli.on_demand import api_url, operator_session
 from scheduler.cli.options import (
     ActReason,
     ApiUrl,

@@ -1103,7 +1103,7 @@ webhook_deliveries = Table(
         "is_replay",
         text("greatest(send_at, held_until)"),
         "place",
-        postgresql_where=text("state = 'WAITING' AND held_until IS NULL"),
+        postgresql_where=text("finished_at IS NULL AND held_until IS NULL"),
     ),
     Index(
         "ix_webhook_deliveries_held",

@@ -50,9 +50,9 @@ IS_UNLEASED = """
     AND (d.lease_until IS NULL OR d.lease_until <= :now OR d.lease_until > :latest_lease)  -- guard: hook_lease
 """
 """A lease that ends later than any new one was written by a wrong clock."""
-IN_RANGE = "d.state = 'WAITING' AND d.held_until IS NULL AND greatest(d.send_at, d.held_until) <= :now"
-"""Range and order are those of `ix_webhook_deliveries_sendable` alone. Otherwise the planner reads the held ones by
-another index, because statistics do not show what was held since."""
+IN_RANGE = "d.finished_at IS NULL AND d.held_until IS NULL AND greatest(d.send_at, d.held_until) <= :now"
+"""Condition, range and order are those of `ix_webhook_deliveries_sendable` alone: a delivery without an end is WAITING.
+Otherwise the planner reads the held ones by another index, because statistics do not show what was held since."""
 IN_ORDER_OF_RANGE = "greatest(d.send_at, d.held_until), d.place"
 HOLD_IS_OVER = "d.state = 'WAITING' AND d.held_until > '-infinity' AND d.held_until <= :now"
 """Range of `ix_webhook_deliveries_held_until`, which serves no condition without `> '-infinity'`: with old statistics

@@ -303,7 +303,7 @@ def test_each_scope_is_required(intake: Intake) -> None:
     for answer in (reader.post(ALL, BODY), writer.get(ALL), writer.get(of(webhook)), reader.delete(of(webhook))):
         assert code(answer) == (HTTPStatus.FORBIDDEN, "INSUFFICIENT_PERMISSIONS")
         [scope] = answer.json()["error"]["details"]["missingScopes"]
-        assert f"duecall keys create --scopes {scope}." in answer.json()["error"]["message"]
+        assert f" --scopes {scope}`" in answer.json()["error"]["message"]
 
 
 # ---- secrets

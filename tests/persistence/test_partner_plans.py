@@ -330,6 +330,7 @@ def _note(stores: Stores, partners: Partners) -> None:
 
 def _claim(stores: Stores, partners: Partners) -> None:
     """Claim deliveries, and lock them to record their results."""
+    assert stores.webhook_deliveries.lock_to_claim(NOON, ROOM), "it sets how the transaction reads"
     found = stores.webhook_deliveries.sendable_of([partners.healthy, partners.dead], NOON)
     claims = [
         ClaimedDelivery(claim=uuid4(), delivery=each.delivery, message=each.message, owner=uuid4(), is_slow=False)

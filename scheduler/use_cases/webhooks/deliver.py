@@ -58,7 +58,7 @@ class Deliver:
     def claim(self, room: Room, *, on_backlog: Callable[[], None] = lambda: None) -> Sequence[ClaimedDelivery]:
         """Claim as many deliveries as there is room for. Raises ClockWrong.
 
-        Three statements in a transaction, whatever their number, and up to two more while some have to be held.
+        Four statements in a transaction, whatever their number, and up to two more while some have to be held.
         `on_backlog` is called after the commit if the next look must follow at once.
         """
         claims, is_behind = self._claim(room)

@@ -240,7 +240,7 @@ def test_claim_and_record_take_constant_statements(webhooks: Webhooks, size: int
     results = [deliver.send(each) for each in claims]
     with statements_of(webhooks.tenant.database) as recording:
         assert not deliver.record(results)
-    assert (len(claims), len(claiming), len(recording)) == (size, 4, 4)
+    assert (len(claims), len(claiming), len(recording)) == (size, 5, 4)
 
 
 def test_log_has_no_url_header_or_body(webhooks: Webhooks) -> None:

@@ -12,7 +12,8 @@ depends_on = None
 _TABLE = 'webhook_deliveries'
 _SEND = sa.text('greatest(send_at, held_until)')
 _HELD = "state = 'WAITING' AND held_until IS NOT NULL"
-_UNHELD = "state = 'WAITING' AND held_until IS NULL"
+_UNHELD = 'finished_at IS NULL AND held_until IS NULL'
+"""The same as WAITING, but in words that no other index has."""
 _ORDERED = "state = 'WAITING' AND NOT is_replay"
 _INDEXES = {
     'ix_webhook_deliveries_sendable': (['endpoint_id', 'is_replay', _SEND, 'place'], _UNHELD),
