@@ -1,5 +1,6 @@
 """Health means that work is done: real workers, their proofs, and their ends."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,9 +73,17 @@ def test_process_proves_its_work_until_it_stops(name: str, variables: dict[str, 
     with a_process(ALL[name], folder, **variables) as process:
         wait_until(lambda: not (folder / "proof").exists(), seconds=60, says="an old proof counts no longer")
         proves_itself(process, folder)
+        wait_until(lambda: handles_sigterm(process.pid), seconds=60, says="it is ready to be stopped")
         process.terminate()
         assert process.wait(60) == 0
         assert not (folder / "proof").exists()
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Return True once a process has a handler. The loop of deliveries proves its work before Celery has set one."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    [caught] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 @pytest.mark.timeout(240)
