@@ -74,7 +74,7 @@ def operator_session(*, computes: bool = False, accepts: bool = False) -> Iterat
     chosen, system = installation()
     if computes and HOME.get() is None and chosen_settings().database_url is not None:
         chosen = _with_announced_times(chosen)
-    database = Database(chosen.database("worker"), pool_size=1, bound=False)
+    database = Database(chosen.database("worker"), pool_size=1, bound=False, logs_outages=False)
     context = assembly.context_of(chosen, database)
     now, who = context.now, this_actor()
     try:

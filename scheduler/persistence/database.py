@@ -80,6 +80,7 @@ class Database:
     none would do nothing without an error. None: any role. With another role every method raises WrongRole, and
     WrongDatabase through a pooler without these limits, or with a server that is too old.
     `operates` True: every connection runs as `duecall_operator`, which can read no personal data.
+    `logs_outages` False: the caller tells why the database is away.
     """
 
     def __init__(
@@ -90,13 +91,14 @@ class Database:
         machine: Now = machine_now,
         bound: bool | None = None,
         operates: bool = False,
+        logs_outages: bool = True,
     ) -> None:
         self.reads_numbers = not operates
         """False: this role may not read phone numbers."""
         self._machine = machine
         self._is_wrong = False
         self._log_lock = Lock()
-        self._outage = Outage(with_driver(url))
+        self._outage = Outage(with_driver(url), is_logged=logs_outages)
         self._max_connections = pool_size + _MAX_OVERFLOW
         self._engine = make_engine(
             with_driver(url),

@@ -13,7 +13,8 @@ _AGAIN_AFTER_S = 60.0
 
 
 class Outage:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_logged: bool = True) -> None:
+        self._is_logged = is_logged
         self._password = make_url(url).password
         self._cause: str | None = None
         """None: the database was reached last."""
@@ -22,6 +23,8 @@ class Outage:
 
     def saw(self, cause: str) -> None:
         """Note that the database could not be reached."""
+        if not self._is_logged:
+            return
         if self._password:
             cause = cause.replace(self._password, "***")
         instant = monotonic()
