@@ -36,16 +36,16 @@ _ROWS_A_STATEMENT = 1_000
 _SKIPS_FOR = timedelta(seconds=1)
 """Single commands of a company go first, for at most this long."""
 
-_NEXT = text("""
+_NEEDS_WORK = "b.finished_at IS NULL AND b.state IN ('ACCEPTED', 'RUNNING', 'CANCELLED')"
+"""A batch in a state of a later release is left to that release's workers."""
+_NEXT = text(f"""
     SELECT b.id, b.state,
            ARRAY(SELECT i.index FROM batch_items i WHERE i.batch_id = b.id AND i.state = 'WAITING' AND i.failures = 0
                  ORDER BY i.index LIMIT :limit) AS fresh,
            ARRAY(SELECT i.index FROM batch_items i WHERE i.batch_id = b.id AND i.state = 'WAITING' AND i.failures > 0
                  ORDER BY i.failures, i.index LIMIT 1) AS failed
     FROM batches b
-    WHERE b.finished_at IS NULL AND b.state <> 'PAUSED' AND b.work_at <= :now
-      -- A batch in a state of a later release is left to that release's workers.
-      AND b.state IN ('ACCEPTED', 'RUNNING', 'CANCELLED')
+    WHERE {_NEEDS_WORK} AND b.work_at <= :now
       AND (b.work_at <= :patience OR NOT EXISTS (
           SELECT FROM inbox c WHERE c.company_id = b.company_id AND c.applied_at IS NULL AND c.quarantined_at IS NULL
       ))
@@ -54,10 +54,8 @@ _NEXT = text("""
              b.created_at, b.id
     LIMIT 1
     FOR NO KEY UPDATE OF b SKIP LOCKED
-""")
-_IS_ONE_DUE = text(
-    "SELECT 1 FROM batches b WHERE b.finished_at IS NULL AND b.state <> 'PAUSED' AND b.work_at <= :before LIMIT 1"
-)
+""")  # noqa: S608 - the inserted text is a constant
+_IS_ONE_DUE = text(f"SELECT 1 FROM batches b WHERE {_NEEDS_WORK} AND b.work_at <= :before LIMIT 1")  # noqa: S608
 _WAITING = text("""
     SELECT coalesce(sum(own.count), 0)::int AS count, coalesce(sum(own.items), 0)::int AS items,
            min(own.oldest_at) AS oldest_at, min(own.updated_at) AS still_since

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from scheduler import failpoints
@@ -447,6 +448,18 @@ def test_clock_sends_a_hint_for_a_batch_without_worker(
     hints.rings.clear()
     release.hint_sweep()
     assert tasks.BATCHES not in [task for task, _ in hints.rings]
+
+
+def test_batch_in_a_state_of_a_later_release_is_not_due(tenant: Tenant, batches: Batches, now: TestClock) -> None:
+    """Otherwise a worker would ask for it every 50 ms, and a hint would follow each turn."""
+    stored(batches, tenant, [a_wish(tenant)])
+    with pytest.raises(Died), tenant.database.transaction() as stores:
+        assert stores.batches.is_one_due(now())
+        stores.connection.execute(text("ALTER TABLE batches DROP CONSTRAINT ck_batches_state"))
+        stores.connection.execute(text("UPDATE batches SET state = 'OF_A_LATER_RELEASE'"))
+        assert stores.batches.next_work(now(), 100) is None
+        assert not stores.batches.is_one_due(now())
+        raise Died  # the constraint is kept
 
 
 # ---- pause, resume, cancel
