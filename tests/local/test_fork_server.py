@@ -248,10 +248,13 @@ def test_process_of_a_stopped_server_has_an_unknown_status(server: ForkServer, s
     os.kill(server.pid, signal.SIGCONT)
 
 
-def test_stopped_server_delays_a_start_by_seconds(server: ForkServer, start: Start, tmp_path: Path) -> None:
+def test_stopped_server_delays_a_start_by_seconds(
+    servers: list[ForkServer], server: ForkServer, start: Start, tmp_path: Path
+) -> None:
     """Only the first answer may take longer, because the server imports before it."""
     process, _ = start("wait")
     importing = ForkServer(os.environ, tmp_path / "importing.log")
+    servers.append(importing)
     request = "example", (*EXAMPLE, "0"), os.environ, tmp_path / "another.log"
     for each in (importing, server):
         os.kill(each.pid, signal.SIGSTOP)
@@ -265,4 +268,3 @@ def test_stopped_server_delays_a_start_by_seconds(server: ForkServer, start: Sta
     assert another is not None
     assert another.wait(60) == 0
     assert process.wait(60) == -signal.SIGTERM, "it ends with the server"
-    importing.stop()
