@@ -15,17 +15,17 @@ from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.store import Store
 
 WINDOWS = (50, 2000)
-"""Of each company and kind, so many attempts are looked at in a round: the second number while many have to be held."""
+"""Attempts of each company and kind that a round looks at: the second number while many have to be held."""
 LONGEST_HOLD = timedelta(hours=1)
-"""Of an attempt whose line is busy. The end of the line's rest ends it, and this end is only a safeguard."""
+"""The hold of an attempt whose line is busy. The end of the line's rest ends it, and this time is only a safeguard."""
 SHORT_HOLD = timedelta(seconds=5)
-"""Of an attempt that waits for a command or a trial call. Both usually end their holds earlier."""
+"""The hold of an attempt that waits for a command or a trial call. Both usually end it earlier."""
 _MOST_HELD = 4000
 _MOST_LINES = 500
 _SERVED_EVERY = timedelta(seconds=1)
 """While more lines are free, rounds follow each other until each of them was taken within this time."""
 _WOKEN_OF_LINE = 3
-"""Of each company and line: one is called, and the others are held again. One of them may be cancelled meanwhile."""
+"""Attempts of each company and line: one is called, and the others are held again. One may be cancelled meanwhile."""
 _WOKEN_OF_COMPANY = 20
 """Besides those that it can start during one release, at most `_MOST_WOKEN`."""
 _MOST_WOKEN = 500

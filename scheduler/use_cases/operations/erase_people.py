@@ -75,6 +75,12 @@ class ErasePeople:
         return True
 
     def _put_off(self, candidate_id: UUID, error: Exception) -> None:
-        _log.warning("erased_person_put_off: interviews could not be cancelled now", cause=place_of(error))
+        write = _log.warning if isinstance(error, DatabaseAway) else _log.error
+        write(
+            "erased_person_put_off: interviews could not be cancelled now",
+            table="candidates",
+            row_id=str(candidate_id),
+            cause=place_of(error),
+        )
         with self._database.transaction() as stores:
             stores.candidates.note_leaving(candidate_id, stores.instant(self._now) + _PUT_OFF)

@@ -24,7 +24,7 @@ LOOK_WITHOUT_WEBHOOKS_EVERY_S = 5.0
 """While no webhook may receive an event. The hint that one was created or enabled may be lost."""
 _RECORD_AGAIN_AFTER_S = 0.5
 _QUIET_S = 90
-"""How long a try may make no step: the system's resolver may wait for a minute before it gives a name up."""
+"""Seconds without a step in a try. The system's resolver may wait for a minute before it gives a name up."""
 _DRAINS_WITHIN_S = 25.0
 """Longer than a try takes. What is not recorded by then is sent again after its lease."""
 

@@ -4,16 +4,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus
+from scheduler.persistence.stores import Stores
+from scheduler.use_cases.operations import erase_people
 from scheduler.use_cases.operations.erase_people import ErasePeople
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources import candidates
+from scheduler.use_cases.shared import erased_people
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
@@ -168,6 +173,27 @@ def test_locked_ended_call_of_a_person_keeps_no_other_waiting(
     now.move(timedelta(seconds=6))
     worker.turn()
     assert (left(tenant, first), leaving(tenant)) == ([], 0)
+
+
+def test_unexpected_error_keeps_no_other_person_waiting(
+    tenant: Tenant, records: ApiWriter, worker: ErasePeople, now: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = calls_of_one_person(tenant, 5), calls_of_one_person(tenant, 5)
+    for calls in (first, second):
+        records.delete_candidate(tenant.principal, candidate_of(tenant, calls[0]))
+        now.move(timedelta(seconds=1))
+    failing = candidate_of(tenant, first[0])
+
+    def fail_for_one(stores: Stores, candidate_id: UUID, *more: Any) -> bool:
+        if candidate_id == failing:
+            raise RuntimeError
+        return erased_people.cancel_interviews(stores, candidate_id, *more)
+
+    with monkeypatch.context() as patched, capture_logs() as lines:
+        patched.setattr(erase_people, "cancel_interviews", fail_for_one)
+        worker.turn()
+    assert (left(tenant, second), leaving(tenant)) == ([], 1)
+    assert [line["log_level"] for line in lines if line["event"].startswith("erased_person_put_off")] == ["error"]
 
 
 def test_locked_attempt_is_left_to_the_worker(
