@@ -268,8 +268,10 @@ def meanwhile(act: Callable[[], httpx.Response]) -> Iterator[Callable[[], httpx.
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(act()), daemon=True)
     thread.start()
-    yield lambda: wait_until(lambda: answers, says="the response arrives")[0]
-    thread.join(30)
+    try:
+        yield lambda: wait_until(lambda: answers, says="the response arrives")[0]
+    finally:
+        thread.join(30)
 
 
 def slow_acceptance(intake: Intake) -> AbstractContextManager[None]:

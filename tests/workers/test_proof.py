@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -91,12 +91,15 @@ def handles_sigterm(pid: int) -> bool:
 def test_worker_without_its_tables_is_not_ready(name: str, variables: dict[str, str], folder: Path) -> None:
     """The schema vanishes after the start, as after a restore that failed."""
     server = EmbeddedPostgres(folder, durable=False)
-    presence = Presence(variables["REDIS_URL"])
 
     def announced() -> int:
         return sum(name in each.queues for each in presence.live())
 
-    with server, a_process(ALL[name], folder, **variables | {"DATABASE_URL": upgraded(server)}) as process:
+    with (
+        closing(Presence(variables["REDIS_URL"])) as presence,
+        server,
+        a_process(ALL[name], folder, **variables | {"DATABASE_URL": upgraded(server)}) as process,
+    ):
         proves_itself(process, folder)
         wait_until(announced, seconds=60, says="it is announced")
         with psycopg.connect(server.url, autocommit=True) as connection:
@@ -108,7 +111,6 @@ def test_worker_without_its_tables_is_not_ready(name: str, variables: dict[str, 
             connection.execute("ALTER TABLE hidden RENAME TO alembic_version")
             connection.execute("ALTER TABLE hidden_events RENAME TO events")
         proves_itself(process, folder)
-    presence.close()
 
 
 def upgraded(server: EmbeddedPostgres) -> str:
