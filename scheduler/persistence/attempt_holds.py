@@ -4,9 +4,13 @@ A hold never decides: the claim tests every rule. It only keeps a row out of `ix
 line is free, when a command is applied or the attempt is moved, and in any case at `held_until`.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.policy import RELEASE_SPAN, UNREADABLE_FOR
@@ -14,8 +18,12 @@ from scheduler.persistence.backoffs import MATCHES
 from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.store import Store
 
-WINDOWS = (50, 2000)
-"""Attempts of each company and kind that a round looks at: the second number while many have to be held."""
+WINDOW = 50
+"""Attempts of each company and kind that a round looks at."""
+LARGE_WINDOW = 2000
+"""Those of a company whose whole window had to be held."""
+_LARGE_WINDOWS = 2
+"""Companies with a large window in one round, so that it stays short."""
 LONGEST_HOLD = timedelta(hours=1)
 """The hold of an attempt whose line is busy. The end of the line's rest ends it, and this time is only a safeguard."""
 SHORT_HOLD = timedelta(seconds=5)
@@ -46,10 +54,12 @@ def first_of_company(most: int) -> str:
     """Return the query for the first attempts of company `c` and `kind` that are not held.
 
     Range and order are those of `ix_attempts_releasable` alone, and the limit is a constant. Otherwise the planner
-    reads the held ones by another index, because statistics do not show what was held since.
+    reads the held ones by another index, because statistics do not show what was held since. A query that takes some
+    of these sorts by `place`: the planner then knows that they are sorted, and reads no more than it takes.
     """
     return f"""
-        SELECT a.id, a.manual, a.due_at, a.released_until, a.number_hash, a.interview_id, a.company_id
+        SELECT a.id, a.manual, a.due_at, a.released_until, a.number_hash, a.interview_id, a.company_id,
+               greatest(a.due_at, a.held_until) AS place
         FROM attempts a
         WHERE a.company_id = c.id
           AND a.state = 'PENDING'
@@ -88,12 +98,10 @@ class AttemptHolds(Store):
             self._connection.execute(_AWAIT_NO_LONGER, {"hashes": [each.number_hash for each in free], **values})
         return len(free) >= _MOST_LINES and max(each.free_at for each in free) < now - _SERVED_EVERY
 
-    def hold(self, now: datetime, due_by: datetime, latest: datetime, account_id: int, *, many: bool) -> int:
-        """Hold those of the first attempts of each company and kind that are blocked. Return their number.
+    def hold(self, now: datetime, due_by: datetime, latest: datetime, account_id: int) -> bool:
+        """Hold those of the first attempts of each company and kind that are blocked. True: there may be more.
 
-        `many`: look at the larger number of attempts.
-
-        An attempt waits for a line only while the line is locked here, so that its end cannot be missed.
+        More attempts are looked at of a few companies whose whole windows were held.
         """
         values = {
             "now": now,
@@ -102,40 +110,56 @@ class AttemptHolds(Store):
             "latest_unreadable": now + 2 * UNREADABLE_FOR,
             "account_id": account_id,
         }
-        blocked = self._connection.execute(_BLOCKED[many], values).all()
+        held = self._hold(_BLOCKED, values)
+        full = [company_id for company_id, count in held.items() if count >= WINDOW]
+        if full:
+            self._hold(_MANY_BLOCKED, {**values, "company_ids": full[:_LARGE_WINDOWS]})
+        return bool(full)
+
+    def _hold(self, found_by: TextClause, values: Mapping[str, Any]) -> Counter[UUID]:
+        """Hold the blocked attempts that this query finds. Return their number by company.
+
+        An attempt waits for a line only while the line is locked here, so that its end cannot be missed.
+        """
+        now = values["now"]
+        blocked = self._connection.execute(found_by, values).all()
         if not blocked:
-            return 0
+            return Counter()
         lines = {bytes(row.number_hash) for row in blocked if row.by_line}
         awaited: set[bytes] = set()
         if lines:
             rows = self._connection.execute(_AWAIT_LINES, {"hashes": sorted(lines), "now": now}).scalars()
             awaited = {bytes(each) for each in rows}
-        until = [
-            (row.id, now + (LONGEST_HOLD if row.by_line else SHORT_HOLD))
+        held = [
+            row
             for row in blocked
             if not row.by_line or bytes(row.number_hash) in awaited  # guard: hold_awaits_its_line
         ]
-        values = {"ids": [each for each, _ in until], "until": [at for _, at in until]}
-        self._connection.execute(_HOLD, values)
-        return len(until)
+        until = [now + (LONGEST_HOLD if row.by_line else SHORT_HOLD) for row in held]
+        self._connection.execute(_HOLD, {"ids": [row.id for row in held], "until": until})
+        return Counter(row.company_id for row in held)
 
 
-_BLOCKED = [
-    text(f"""
+def _blocked(most: int, of: str = "true") -> TextClause:
+    """Return the query for those of the first attempts that are blocked. Companies take turns."""
+    return text(f"""
         SELECT blocked.*
         FROM companies c
         CROSS JOIN LATERAL (
-            SELECT a.id, a.number_hash, {LINE_IS_BUSY} AS by_line
+            SELECT a.id, a.company_id, a.number_hash, {LINE_IS_BUSY} AS by_line, row_number() OVER () AS turn
             FROM (VALUES (true), (false)) AS kind (by_hand)
             CROSS JOIN LATERAL ({first_of_company(most)}) a
             {LINE}
             WHERE {LINE_IS_BUSY} OR {COMMAND_WAITS} OR EXISTS (SELECT {OF_BACKOFF})
         ) blocked
-        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL AND {of}
+        ORDER BY blocked.turn
         LIMIT {_MOST_HELD}
     """)  # noqa: S608 - the inserted texts are constants
-    for most in WINDOWS
-]
+
+
+_BLOCKED = _blocked(WINDOW)
+_MANY_BLOCKED = _blocked(LARGE_WINDOW, of="c.id = ANY (CAST(:company_ids AS uuid[]))")
 
 _AWAIT_LINES = text("""
     WITH busy AS MATERIALIZED (
@@ -159,6 +183,7 @@ _HOLD = text("""
       ))
 """)
 
+_NO_COMPANY = UUID(int=0)
 _IS_LONG = "a.held_until - CAST(:now AS timestamptz) > CAST(:short AS interval)"
 """It waits for its line. Not a range of `held_until`, which `ix_attempts_held` would serve."""
 # Row comparisons, and in their order: with old statistics the planner expects one held attempt of a company, and would
@@ -172,7 +197,7 @@ _WAKE = text(f"""
         FOR NO KEY UPDATE SKIP LOCKED
     ), waiting (number_hash, company_id) AS (
         -- One company after the other, so that one with thousands of attempts to a number delays no other.
-        SELECT free.number_hash, CAST('00000000-0000-0000-0000-000000000000' AS uuid) FROM free
+        SELECT free.number_hash, CAST('{_NO_COMPANY}' AS uuid) FROM free
         UNION ALL
         SELECT w.number_hash, next.company_id
         FROM waiting w
@@ -186,8 +211,9 @@ _WAKE = text(f"""
     ), woken AS (
         UPDATE attempts SET held_until = NULL
         WHERE id = ANY (ARRAY (
-            SELECT a.id
-            FROM (
+            SELECT a.id FROM attempts a
+            -- No join: the planner expects many rows, and might read all attempts for it.
+            WHERE a.id = ANY (ARRAY (
                 SELECT first.id
                 FROM waiting w
                 CROSS JOIN LATERAL (
@@ -212,9 +238,8 @@ _WAKE = text(f"""
                         + least(ceil(c.calls_per_second * {RELEASE_SPAN.total_seconds()}), {_MOST_WOKEN})
                 ) over
                 WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
-            ) chosen
-            JOIN attempts a ON a.id = chosen.id
-            FOR NO KEY UPDATE OF a SKIP LOCKED
+            ))
+            FOR NO KEY UPDATE SKIP LOCKED
         ))
     )
     SELECT number_hash, free_at FROM free
@@ -223,14 +248,21 @@ _WAKE = text(f"""
 # A line that was free before is as free now, so its new instant only moves it behind the others: lines of one company
 # with many attempts each must not be the first ones again and again.
 _AWAIT_NO_LONGER = text(f"""
+    WITH left_of AS MATERIALIZED (
+        -- Not by EXISTS, and in order: otherwise the planner may read all held attempts.
+        SELECT h.number_hash, (
+            SELECT a.number_hash FROM attempts a
+            WHERE (a.number_hash, a.company_id) > (h.number_hash, CAST('{_NO_COMPANY}' AS uuid))
+              AND a.number_hash <= h.number_hash
+              AND a.state = 'PENDING' AND a.held_until IS NOT NULL AND {_IS_LONG}
+            ORDER BY a.number_hash, a.company_id LIMIT 1
+        ) IS NOT NULL AS is_one_held
+        FROM unnest(CAST(:hashes AS bytea[])) AS h (number_hash)
+    )
     UPDATE lines
     SET is_awaited = left_of.is_one_held, free_at = CASE WHEN left_of.is_one_held THEN :now ELSE lines.free_at END
-    FROM (
-        SELECT h.number_hash, EXISTS (
-            SELECT FROM attempts a
-            WHERE a.number_hash = h.number_hash AND a.state = 'PENDING' AND {_IS_LONG}
-        ) AS is_one_held
-        FROM unnest(CAST(:hashes AS bytea[])) AS h (number_hash)
-    ) left_of
-    WHERE lines.number_hash = left_of.number_hash
-""")  # noqa: S608 - the inserted text is a constant
+    FROM left_of
+    -- The first condition makes the planner read them by the key.
+    WHERE lines.number_hash = ANY (ARRAY (SELECT h.number_hash FROM left_of h))
+      AND lines.number_hash = left_of.number_hash
+""")  # noqa: S608 - the inserted texts are constants

@@ -10,7 +10,7 @@ from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN, UNREADABLE_FOR
-from scheduler.persistence.attempt_holds import COMMAND_WAITS, LINE, LINE_IS_BUSY, OF_BACKOFF, WINDOWS, first_of_company
+from scheduler.persistence.attempt_holds import COMMAND_WAITS, LINE, LINE_IS_BUSY, OF_BACKOFF, WINDOW, first_of_company
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store, is_set
 from scheduler.persistence.tables import attempts
@@ -136,13 +136,13 @@ _RELEASE = text(f"""
             -- Manual and other attempts separately, so that only the rows that are taken are read.
             CROSS JOIN LATERAL (
                 SELECT a.id, a.manual, a.due_at, a.released_until
-                FROM ({first_of_company(MOST_RELEASED + WINDOWS[0])}) a
+                FROM ({first_of_company(MOST_RELEASED + WINDOW)}) a
                 {LINE}
                 WHERE NOT {LINE_IS_BUSY}
                   AND NOT {COMMAND_WAITS}
                   -- Attempts that wait for the carrier block no others; a trial is released separately.
                   AND NOT EXISTS (SELECT {OF_BACKOFF})
-                ORDER BY a.due_at
+                ORDER BY a.place
                 LIMIT room.calls
             ) earliest
             ORDER BY earliest.due_at > :now, earliest.manual DESC, earliest.due_at

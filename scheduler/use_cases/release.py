@@ -15,7 +15,6 @@ from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
 from scheduler.lifecycle.capacity import kept_places
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.logs import log
-from scheduler.persistence.attempt_holds import WINDOWS
 from scheduler.persistence.attempt_release import MOST_RELEASED
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
@@ -67,8 +66,6 @@ class Release:
         self._alarmed_at: datetime | None = None
         self._down_at: datetime | None = None
         """The last time at which the account's breaker was seen open."""
-        self._holds_many = False
-        """True while whole windows of attempts are held, so that a large backlog leaves the range soon."""
         self.now = context.now
 
     def round(self, *, resends: bool, ahead: timedelta = timedelta()) -> Round:
@@ -141,9 +138,7 @@ class Release:
         """
         is_behind = stores.attempt_holds.end(now)
         latest = bounds.latest_release(now)
-        held = stores.attempt_holds.hold(now, due_by, latest, self._account_id, many=self._holds_many)
-        self._holds_many = held >= WINDOWS[self._holds_many]
-        return self._holds_many or is_behind
+        return stores.attempt_holds.hold(now, due_by, latest, self._account_id) or is_behind
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""

@@ -37,6 +37,8 @@ BLOCKED = int(os.environ.get("DUECALL_BLOCKED", "20000"))
 """`make proof` sets a million."""
 MOST_READ = 500
 """Rows that one statement may read, however many calls are blocked."""
+READ_WHILE_WAKING = 5_000
+"""Rows that a statement may read of 500 lines that are free, and of their attempts."""
 A_SECOND = timedelta(seconds=1)
 A_CALLER = "UPDATE lines SET country = 'SK'"
 A_BACKOFF = """
@@ -74,13 +76,13 @@ def block(tenant: Tenant, by: str) -> None:
         )
 
 
-def read_by_a_round(tenant: Tenant, release: Release) -> dict[str, int]:
-    """Return the statements of a round that read many rows, with the rows."""
+def read_by_a_round(tenant: Tenant, release: Release, most: int = MOST_READ) -> dict[str, int]:
+    """Return the statements of a round that read more rows, with the rows."""
     watch = Watch()
     with watch.watching(tenant.database):
         release.round(resends=False)
     read = {str(each): sum(each.read.values()) for each in watch.explained}
-    return {statement: rows for statement, rows in read.items() if rows > MOST_READ}
+    return {statement: rows for statement, rows in read.items() if rows > most}
 
 
 @pytest.mark.parametrize("by", ["rest", "back-off", "command"])
@@ -108,6 +110,23 @@ def test_full_or_paused_company_is_skipped(big: Tenant, state: str) -> None:
     other = a_pending_attempt(another_company(big))
     release.round(resends=False)
     assert hints.ids(tasks.DIAL) == [other.id]
+
+
+def test_calls_that_wait_for_a_turn_are_not_read(big: Tenant) -> None:
+    """Also while another company has more blocked calls than a round looks at."""
+    big.change("UPDATE companies SET calls_per_second = 1")
+    other, number = another_company(big), a_number()
+    for _ in range(60):
+        a_pending_attempt(other, number)
+    big.change(
+        "UPDATE lines SET free_at = :at WHERE number_hash IN (SELECT number_hash FROM attempts WHERE company_id = :id)",
+        at=big.now() + timedelta(minutes=5),
+        id=other.company_id,
+    )
+    release = Release(big.context, RecordingHints(), big.account_id)
+    for _ in range(2):
+        assert read_by_a_round(big, release) == {}
+    assert big.ask("SELECT count(*) FROM attempts WHERE held_until IS NOT NULL") == [(60,)]
 
 
 LINES = 510
@@ -150,6 +169,18 @@ def test_freed_lines_of_a_company_keep_no_other_waiting(big: Tenant, then: str) 
         rounds += 1
     assert theirs.id in hints.ids(tasks.DIAL)
     assert rounds <= 3
+
+
+@pytest.mark.parametrize("statistics", ["old", "new"])
+def test_round_that_ends_holds_reads_no_others(big: Tenant, statistics: str) -> None:
+    big.change("UPDATE lines SET free_at = :at", at=big.now() + timedelta(minutes=5))
+    release = Release(big.context, RecordingHints(), big.account_id)
+    while release.round(resends=False).more:
+        pass
+    if statistics == "new":
+        big.change("ANALYZE attempts, lines")
+    big.context.now.move(timedelta(minutes=6))  # type: ignore[attr-defined]  # the clock of the test
+    assert read_by_a_round(big, release, most=READ_WHILE_WAKING) == {}
 
 
 def held(tenant: Tenant, attempt_id: UUID) -> bool:
