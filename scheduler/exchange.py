@@ -63,14 +63,20 @@ class Exchange:
         return left
 
     def hold(self, connection: socket.socket) -> None:
-        """Cut this connection at the deadline. Raises TimeoutError if that has passed."""
+        """Cut this connection at the deadline. Closes it and raises TimeoutError if that has passed.
+
+        Closes it and raises OSError without a free descriptor.
+        """
         with self._lock:
-            if self._is_cut:
-                connection.close()
-                raise TimeoutError
             self._let_go()
-            # A duplicate, because TLS takes the descriptor out of the original. Its own `dup` refuses.
-            self._held = socket.socket(fileno=os.dup(connection.fileno()))
+            try:
+                if self._is_cut:
+                    raise TimeoutError
+                # A duplicate, because TLS takes the descriptor out of the original. Its own `dup` refuses.
+                self._held = socket.socket(fileno=os.dup(connection.fileno()))
+            except OSError:  # TimeoutError is one
+                connection.close()
+                raise
 
     def _let_go(self) -> None:
         if self._held is not None:

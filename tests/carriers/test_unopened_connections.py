@@ -1,6 +1,7 @@
 """A process without a free descriptor: its failures are its own, not the carrier's."""
 
 import errno
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -13,6 +14,7 @@ from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.descriptors import is_shortage
 from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, NeverTaken, Withheld
+from scheduler.exchange import Exchange
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.policy import Policy
 from tests.architecture.guards import guards
@@ -73,6 +75,14 @@ def test_query_without_a_descriptor_is_not_sent(carrier: SimulatedCarrier, host:
     with no_descriptors(), pytest.raises(QueryNotSent):
         queries.probe()
     queries.probe()
+
+
+def test_connection_that_cannot_be_cut_later_is_closed() -> None:
+    """It takes the last free descriptor, and the exchange needs one more."""
+    connection, other = socket.socketpair()
+    with other, Exchange(30) as exchange, no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        exchange.hold(connection)
+    assert connection.fileno() == -1
 
 
 def test_unanswered_query_is_sent(carrier: SimulatedCarrier) -> None:
