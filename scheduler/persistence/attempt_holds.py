@@ -6,7 +6,8 @@ line is free, when a command is applied or the attempt is moved, and in any case
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,8 +31,6 @@ SHORT_HOLD = timedelta(seconds=5)
 """The hold of an attempt that waits for a command or a trial call. Both usually end it earlier."""
 _MOST_HELD = 4000
 _MOST_LINES = 500
-_SERVED_EVERY = timedelta(seconds=1)
-"""While more lines are free, rounds follow each other until each of them was taken within this time."""
 _WOKEN_OF_LINE = 3
 """Attempts of each company and line: one is called, and the others are held again. One may be cancelled meanwhile."""
 _WOKEN_OF_COMPANY = 20
@@ -84,19 +83,34 @@ LINE = """
 """The line of attempt `a`, by its key: the planner must not read all lines for a few attempts."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinePlace:
+    """The place of a line in the order in which lines became free."""
+
+    free_at: datetime = datetime(1, 1, 1, tzinfo=UTC)
+    number_hash: bytes = b""
+
+
+FIRST_LINE = LinePlace()
+
+
 class AttemptHolds(Store):
-    def end(self, now: datetime) -> bool:
+    def end(self, now: datetime, after: LinePlace = FIRST_LINE) -> LinePlace:
         """End holds whose line is free, a few of each company and line, and those whose time is over.
 
-        A line whose attempts are not all awake stays awaited, behind all others. A later round wakes more, unless the
-        line is busy. Return True if other lines have been free for more than a second.
+        A line whose attempts are not all awake stays awaited. A later round wakes more, unless the line is busy.
+        Only lines after this place are looked at. Return the last one, or `FIRST_LINE` if none follows.
         """
         free: list[AnyRow] = []
         values = {"now": now, "short": SHORT_HOLD + SLACK}
-        free += self._connection.execute(_WAKE, values)  # guard: hold_ends_with_the_line
+        places = {"after_at": after.free_at, "after_hash": after.number_hash}
+        free += self._connection.execute(_WAKE, {**values, **places})  # guard: hold_ends_with_the_line
         if free:
             self._connection.execute(_AWAIT_NO_LONGER, {"hashes": [each.number_hash for each in free], **values})
-        return len(free) >= _MOST_LINES and max(each.free_at for each in free) < now - _SERVED_EVERY
+        if len(free) < _MOST_LINES:
+            return FIRST_LINE
+        free_at, number_hash = max((each.free_at, bytes(each.number_hash)) for each in free)
+        return LinePlace(free_at=free_at, number_hash=number_hash)
 
     def hold(self, now: datetime, due_by: datetime, latest: datetime, account_id: int) -> bool:
         """Hold those of the first attempts of each company and kind that are blocked. True: there may be more.
@@ -192,7 +206,8 @@ _WAKE = text(f"""
     WITH RECURSIVE free AS MATERIALIZED (
         SELECT l.number_hash, l.free_at FROM lines l
         WHERE l.is_awaited AND l.attempt_id IS NULL AND l.free_at <= :now
-        ORDER BY l.free_at
+          AND (l.free_at, l.number_hash) > (CAST(:after_at AS timestamptz), CAST(:after_hash AS bytea))
+        ORDER BY l.free_at, l.number_hash
         LIMIT {_MOST_LINES}
         FOR NO KEY UPDATE SKIP LOCKED
     ), waiting (number_hash, company_id) AS (
@@ -245,24 +260,17 @@ _WAKE = text(f"""
     SELECT number_hash, free_at FROM free
 """)  # noqa: S608 - the inserted numbers are constants
 
-# A line that was free before is as free now, so its new instant only moves it behind the others: lines of one company
-# with many attempts each must not be the first ones again and again.
 _AWAIT_NO_LONGER = text(f"""
-    WITH left_of AS MATERIALIZED (
+    UPDATE lines SET is_awaited = false
+    WHERE number_hash = ANY (ARRAY (
+        SELECT h.number_hash FROM unnest(CAST(:hashes AS bytea[])) AS h (number_hash)
         -- Not by EXISTS, and in order: otherwise the planner may read all held attempts.
-        SELECT h.number_hash, (
+        WHERE (
             SELECT a.number_hash FROM attempts a
             WHERE (a.number_hash, a.company_id) > (h.number_hash, CAST('{_NO_COMPANY}' AS uuid))
               AND a.number_hash <= h.number_hash
               AND a.state = 'PENDING' AND a.held_until IS NOT NULL AND {_IS_LONG}
             ORDER BY a.number_hash, a.company_id LIMIT 1
-        ) IS NOT NULL AS is_one_held
-        FROM unnest(CAST(:hashes AS bytea[])) AS h (number_hash)
-    )
-    UPDATE lines
-    SET is_awaited = left_of.is_one_held, free_at = CASE WHEN left_of.is_one_held THEN :now ELSE lines.free_at END
-    FROM left_of
-    -- The first condition makes the planner read them by the key.
-    WHERE lines.number_hash = ANY (ARRAY (SELECT h.number_hash FROM left_of h))
-      AND lines.number_hash = left_of.number_hash
+        ) IS NULL
+    ))
 """)  # noqa: S608 - the inserted texts are constants

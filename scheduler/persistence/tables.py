@@ -695,7 +695,7 @@ lines = Table(
     # Held attempts wait for this line.
     Column("is_awaited", Boolean, nullable=False, server_default=text("false")),
     Index(None, "free_at"),
-    Index("ix_lines_awaited", "free_at", postgresql_where=text("is_awaited AND attempt_id IS NULL")),
+    Index("ix_lines_awaited", "free_at", "number_hash", postgresql_where=text("is_awaited AND attempt_id IS NULL")),
     # Partial, so that PostgreSQL does not treat the column as a key: a claim then does not wait for transactions that
     # have locked the line only against deletion.
     Index("uq_lines_attempt_id", "attempt_id", unique=True, postgresql_where=text("attempt_id IS NOT NULL")),

@@ -15,6 +15,7 @@ from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
 from scheduler.lifecycle.capacity import kept_places
 from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.logs import log
+from scheduler.persistence.attempt_holds import FIRST_LINE
 from scheduler.persistence.attempt_release import MOST_RELEASED
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
@@ -66,6 +67,8 @@ class Release:
         self._alarmed_at: datetime | None = None
         self._down_at: datetime | None = None
         """The last time at which the account's breaker was seen open."""
+        self._line = FIRST_LINE
+        """The last free line whose holds were ended. The next round continues after it."""
         self.now = context.now
 
     def round(self, *, resends: bool, ahead: timedelta = timedelta()) -> Round:
@@ -136,9 +139,11 @@ class Release:
 
         Before the release, so that it reads what has become free, and only little of what has not.
         """
-        is_behind = stores.attempt_holds.end(now)
+        # In turns: lines of one company with many attempts each must not be the first ones again and again.
+        self._line = stores.attempt_holds.end(now, self._line)
         latest = bounds.latest_release(now)
-        return stores.attempt_holds.hold(now, due_by, latest, self._account_id) or is_behind
+        is_more_held = stores.attempt_holds.hold(now, due_by, latest, self._account_id)
+        return is_more_held or self._line != FIRST_LINE
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
         """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""

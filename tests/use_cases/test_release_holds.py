@@ -207,6 +207,23 @@ def test_freed_line_ends_the_holds_of_each_company(tenant: Tenant, released: Rel
     assert released() == [theirs.id]
 
 
+@guards("hold_ends_with_the_line")
+def test_freed_line_is_free_for_a_slower_clock(tenant: Tenant, released: Released, now: TestClock) -> None:
+    """Its instant is a rule for claims, so no round may move it while others are held for the line."""
+    number = a_number()
+    first = a_claimed_attempt(tenant, number)
+    waiting = [a_pending_attempt(tenant, number) for _ in range(5)]
+    now.move(10 * A_SECOND)
+    assert released() == []
+    tenant.dial.give_back(first, "A_TEST")
+    tenant.take(first, Cancelled(reason=Reason.REPLACED))
+    found = released()
+    assert found
+    assert sum(held(tenant, each.id) for each in waiting) == 2
+    now.move(-2 * A_SECOND)
+    assert len(tenant.dial.claim(found).claimed) == 1
+
+
 def test_resumed_company_misses_no_freed_line(tenant: Tenant, released: Released) -> None:
     number = a_number()
     first = a_claimed_attempt(tenant, number)

@@ -17,7 +17,7 @@ _INDEXES = {
     'ix_attempts_held_by_number': ('attempts', ['number_hash', 'company_id', 'due_at'], _HELD),
     # Only for ranges of time: its condition must not follow from that of the index before.
     'ix_attempts_held': ('attempts', ['company_id', 'held_until'], "state = 'PENDING' AND held_until > '-infinity'"),
-    'ix_lines_awaited': ('lines', ['free_at'], 'is_awaited AND attempt_id IS NULL'),
+    'ix_lines_awaited': ('lines', ['free_at', 'number_hash'], 'is_awaited AND attempt_id IS NULL'),
 }
 
 
