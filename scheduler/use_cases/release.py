@@ -174,8 +174,8 @@ class Release:
     def hint_sweep(self) -> None:
         """Send hints to settle calls without a callback, to send due mail and alarms, and to apply newer zone data.
 
-        And for batches that no worker works on, interviews of erased people and refusals that no request has returned.
-        Raises DatabaseAway.
+        Also send them for batches that no worker works on, interviews of erased people and refusals that no request has
+        returned. Raises DatabaseAway.
         """
         self._hints.send(tasks.SETTLE)
         with self._database.reading() as stores:

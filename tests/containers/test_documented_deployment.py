@@ -76,10 +76,12 @@ def carrier(folder: Path, certificate: Path) -> Iterator[SimulatedCarrier]:
     with (folder / "carrier.log").open("wb") as log:
         process = subprocess.Popen(words, env=env | {"SSL_CERT_FILE": str(certificate)}, stdout=log, stderr=log)
     made = SimulatedCarrier(url=CARRIER)
-    wait_until(lambda: _is_up(made), seconds=30, says="the carrier answers")
-    yield made
-    process.send_signal(signal.SIGTERM)
-    process.wait(20)
+    try:
+        wait_until(lambda: _is_up(made), seconds=30, says="the carrier answers")
+        yield made
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
 
 
 def _is_up(carrier: SimulatedCarrier) -> bool:
