@@ -285,6 +285,7 @@ class ServedEndpoint:
 
 class WebhookDeliveries(Store):
     def work(self, now: datetime) -> Work:
+        self._connection.execute(_IN_ORDER)
         return from_row(Work, self._connection.execute(_WORK, _instants(now)).one())
 
     def waiting(self, now: datetime) -> WaitingDeliveries:

@@ -1,7 +1,8 @@
 """A hostile company delays nothing of another company by more than a second, whatever it floods, breaks or locks.
 
 Each task has a probe: a thing that the other company does, and the seconds until the task has done its part. The probes
-run once beside a harmless neighbour, and once beside each hostile one.
+run once beside a harmless neighbour, and twice beside each hostile one, because what a neighbour delays is late both
+times. If one of two is late, a third run decides: it may have been the machine.
 """
 
 import json
@@ -269,6 +270,7 @@ PROBES: dict[str, Callable[[Neighbours], float]] = {
 }
 
 
+PROBED = {each.__name__ for each in PROBES.values()}
 UPKEEP = {each.__name__ for each in (recomputation, invitation, alarm, notice, purge, erasure, person)}
 
 
@@ -305,19 +307,15 @@ def rows_of_a_later_release(near: Neighbours) -> Iterator[None]:
 def held_locks(near: Neighbours) -> Iterator[None]:
     """A forgotten transaction holds rows that commands, callbacks and a batch of the hostile company need."""
     hostile = near.hostile
-    live = [hostile.book(2) for _ in range(20)]
-    waiting = [hostile.book() for _ in range(20)]
-    people = [each["candidateId"] for each in [*live, *waiting]]
+    people = [hostile.book(each)["candidateId"] for each in [2] * 20 + [3600] * 20]
+    named = [{"agentId": hostile.agent_id, "candidateId": each} for each in people]
     with psycopg.connect(near.whole.running.databaseUrl) as forgotten:
         forgotten.execute("SET idle_in_transaction_session_timeout = 0")
         for table in ("candidates", "interviews", "attempts"):
             forgotten.execute(f"SELECT 1 FROM {table} WHERE company_id = %s FOR UPDATE".encode(), [hostile.id])
-        for each in waiting:
-            attempt = each["callAttempts"][0]["id"]
-            url = f"{near.whole.running.apiUrl}/interviews/{each['id']}/call-attempts/{attempt}"
-            body = {"scheduledAt": near.whole.in_seconds(7200)}
-            hostile.client.session.patch(url, json=body, headers={"Prefer": "respond-async"}, timeout=40)
-        named = [{"agentId": hostile.agent_id, "candidateId": each} for each in people]
+        for each in named:
+            # Without a wait. A command about a locked interview would not even be stored.
+            hostile.post("/interviews", each, status=202, Prefer="respond-async")
         hostile.post("/batches", {"items": named * 2}, status=202)
         yield
         forgotten.rollback()
@@ -496,8 +494,13 @@ def test_hostile_company_delays_no_other(
     hostile: Callable[[Neighbours], AbstractContextManager[None]],
 ) -> None:
     with hostile(near):
-        seconds = probed(near)
-    later = {name: round(each - usual[name], 2) for name, each in seconds.items()}
-    assert {
-        name: by for name, by in later.items() if by > (UPKEEP_LATER_S if name in UPKEEP else AT_MOST_LATER_S)
-    } == {}
+        first, second = late(near, usual), late(near, usual)
+        third = late(near, usual) if first.keys() ^ second.keys() else {}
+    runs = [first, second, third]
+    assert {name: [run.get(name) for run in runs] for name in PROBED if sum(name in run for run in runs) >= 2} == {}
+
+
+def late(near: Neighbours, usual: dict[str, float]) -> dict[str, float]:
+    """Run each probe, and return by how many seconds those are later that are later than allowed."""
+    later = {name: round(each - usual[name], 2) for name, each in probed(near).items()}
+    return {name: by for name, by in later.items() if by > (UPKEEP_LATER_S if name in UPKEEP else AT_MOST_LATER_S)}
