@@ -158,14 +158,16 @@ def test_supervisor_starts_a_process_once_it_has_descriptors(
         supervisor.restart_ended()
         return any(words in each for each in said)
 
-    wait_until(lambda: is_said("is restarted"), seconds=60, says="it has ended")
-    with no_descriptors():
-        wait_until(lambda: is_said("short is not started yet"), seconds=60, says="its start was put off")
-        assert supervisor.pid("short") is None
-    said.clear()
-    wait_until(lambda: is_said("is restarted"), seconds=60, says="it was started and has ended again")
-    supervisor.fork_server = None  # others use it
-    supervisor.stop()
+    try:
+        wait_until(lambda: is_said("is restarted"), seconds=60, says="it has ended")
+        with no_descriptors():
+            wait_until(lambda: is_said("short is not started yet"), seconds=60, says="its start was put off")
+            assert supervisor.pid("short") is None
+        said.clear()
+        wait_until(lambda: is_said("is restarted"), seconds=60, says="it was started and has ended again")
+    finally:
+        supervisor.fork_server = None  # others use it
+        supervisor.stop()
 
 
 def test_forked_process_that_cannot_be_held_is_ended(server: ForkServer, start: Start, tmp_path: Path) -> None:
