@@ -63,6 +63,8 @@ class TwilioCallPlacer:
         self._account = account
         self._deadline = policy.total_timeout.total_seconds()
         self._connect = policy.connect_timeout.total_seconds()
+        # Now, and not with the session: without a descriptor, the system's authorities would silently be missing.
+        self._trusted = trusted(account.ca_file)
         self._session: aiohttp.ClientSession | None = None
         # Encoded up to the token of a call, which is encoded alone.
         voice_url, mark, overrides = account.voice_url.partition("#")  # overrides of the connection, as in _RETRIES
@@ -107,7 +109,7 @@ class TwilioCallPlacer:
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,
-            ssl=trusted(self._account.ca_file),
+            ssl=self._trusted,
             keepalive_timeout=_KEEP_IDLE,
             socket_factory=_socket_with_timeout,
         )
