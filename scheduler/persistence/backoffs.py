@@ -18,6 +18,13 @@ from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import carrier_backoffs as table
 
+FIRST_LOOK = UUID(int=0)
+_LOOKED_AT = 2500
+"""Attempts that a look for trial calls reads in each order: the first due ones of companies, and by interview."""
+_FIRST_OF_COMPANY = 50
+_MOST_LOCKED = 20
+"""Attempts of a scope that other transactions may have locked, until the next look finds others."""
+
 MATCHES = """
     b.country = l.country
     OR b.company_id = a.company_id
@@ -108,15 +115,17 @@ class CarrierBackoffs(Store):
 
     # ---- release
 
-    def release_trials(self, account_id: int, now: datetime, until: datetime, limit: int) -> list[UUID]:
+    def release_trials(
+        self, account_id: int, now: datetime, until: datetime, limit: int, after: UUID = FIRST_LOOK
+    ) -> tuple[list[UUID], UUID]:
         """Release one due attempt of each half-open scope, unless one is already released or being placed.
 
-        At most `limit` in all.
+        At most `limit` in all. The first due attempts of each company are looked at, and open ones of interviews after
+        this one: a scope can have few calls among a million. Returns the attempts, and the `after` of the next look.
         """
-        latest = bounds.latest_release(now)
-        values = {"account_id": account_id, "now": now, "until": until, "latest": latest, "limit": limit}
-        rows = self._connection.execute(_RELEASE_TRIALS, values)
-        return [row.id for row in rows]
+        values = {"account_id": account_id, "now": now, "until": until, "limit": limit, "after": after}
+        row = self._connection.execute(_RELEASE_TRIALS, {**values, "latest": bounds.latest_release(now)}).one()
+        return row.ids, row.last or FIRST_LOOK
 
     def hold(self, attempt_ids: Collection[UUID]) -> None:
         """End the release of attempts that may not be claimed now. The caller has locked them."""
@@ -163,48 +172,92 @@ _KNOW_COUNTRIES = text("""
       ))
 """)
 
+_OPEN = """
+    SELECT a.id, a.interview_id, a.company_id, a.number_hash, a.state, a.due_at, a.expires_at, a.released_until
+    FROM attempts a
+    WHERE EXISTS (SELECT FROM carrier_backoffs b WHERE b.account_id = :account_id AND b.answered_at >= b.down_until)
+"""
 _RELEASE_TRIALS = text(f"""
-    UPDATE attempts SET released_until = :until
-    WHERE id = ANY (ARRAY (
-        SELECT tried.id
-        FROM carrier_backoffs b
+    WITH walked AS MATERIALIZED (
+        {_OPEN} AND a.state IN ('PENDING', 'IN_PROGRESS') AND a.interview_id > :after
+        ORDER BY a.interview_id
+        LIMIT {_LOOKED_AT}
+    ), first AS MATERIALIZED (
+        SELECT a.*
+        FROM companies c
         CROSS JOIN LATERAL (
-            SELECT a.id
-            FROM attempts a
-            JOIN lines l ON l.number_hash = a.number_hash
-            JOIN companies c ON c.id = a.company_id
-            WHERE ({MATCHES})
-              AND a.state = 'PENDING' AND a.due_at <= :now AND a.expires_at > :now
-              AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
-              AND l.attempt_id IS NULL AND (l.free_at <= :now OR l.interview_id = a.interview_id)
-              AND c.paused_at IS NULL AND c.deleted_at IS NULL
-              AND NOT EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-              -- The claim would hold an attempt that also waits for another scope, and it would be tried repeatedly.
+            -- Row comparisons, and in their order: the planner might read the due attempts of all companies by time.
+            {_OPEN} AND a.state = 'PENDING'
+              AND (a.company_id, a.due_at) >= (c.id, CAST('-infinity' AS timestamptz))
+              AND (a.company_id, a.due_at) <= (c.id, CAST(:now AS timestamptz))
+            ORDER BY a.company_id, a.due_at
+            LIMIT {_FIRST_OF_COMPANY}
+        ) a
+        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+        LIMIT {_LOOKED_AT}
+    ), due AS MATERIALIZED (
+        SELECT a.*, l.country
+        FROM (SELECT * FROM first UNION ALL SELECT * FROM walked) a
+        CROSS JOIN LATERAL (SELECT * FROM lines l WHERE l.number_hash = a.number_hash LIMIT 1) l
+        WHERE a.state = 'PENDING' AND a.due_at <= :now AND a.expires_at > :now
+          AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
+          AND l.attempt_id IS NULL AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+    ), released AS (
+        UPDATE attempts SET released_until = :until
+        WHERE id = ANY (ARRAY (
+            SELECT tried.id
+            FROM carrier_backoffs b
+            CROSS JOIN LATERAL (
+                SELECT free.id
+                FROM (
+                    SELECT a.id
+                    FROM due a
+                    CROSS JOIN LATERAL (SELECT a.country) l
+                    JOIN companies c ON c.id = a.company_id
+                    WHERE ({MATCHES})
+                      AND c.paused_at IS NULL AND c.deleted_at IS NULL
+                      AND NOT EXISTS (
+                          SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL
+                      )
+                      -- The claim would hold an attempt that also waits for another scope, and it would be tried
+                      -- repeatedly.
+                      AND NOT EXISTS (
+                          SELECT FROM carrier_backoffs b
+                          WHERE b.account_id = :account_id AND b.down_until IS NOT NULL
+                            AND NOT coalesce(b.answered_at >= b.down_until, false) AND ({MATCHES})
+                      )
+                    -- An attempt that was released before and not claimed (no room in its company, for example) comes
+                    -- last.
+                    ORDER BY a.released_until NULLS FIRST, a.due_at
+                    LIMIT {_MOST_LOCKED}
+                ) best
+                CROSS JOIN LATERAL (
+                    SELECT a.id FROM attempts a WHERE a.id = best.id AND a.state = 'PENDING'
+                    LIMIT 1
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) free
+                LIMIT 1
+            ) tried
+            WHERE b.account_id = :account_id
+              AND b.answered_at >= b.down_until
               AND NOT EXISTS (
-                  SELECT FROM carrier_backoffs b
-                  WHERE b.account_id = :account_id AND b.down_until IS NOT NULL
-                    AND NOT coalesce(b.answered_at >= b.down_until, false) AND ({MATCHES})
+                  SELECT FROM attempts a
+                  JOIN lines l ON l.number_hash = a.number_hash
+                  WHERE ({MATCHES}) AND a.state = 'IN_PROGRESS' AND a.phase = 'DIALLING'
               )
-            -- An attempt that was released before and not claimed (no room in its company, for example) comes last.
-            ORDER BY a.released_until NULLS FIRST, a.due_at
-            LIMIT 1
-            FOR NO KEY UPDATE OF a SKIP LOCKED
-        ) tried
-        WHERE b.account_id = :account_id
-          AND b.answered_at >= b.down_until
-          AND NOT EXISTS (
-              SELECT FROM attempts a
-              JOIN lines l ON l.number_hash = a.number_hash
-              WHERE ({MATCHES})
-                AND (
-                    a.phase = 'DIALLING'
+              AND NOT EXISTS (
+                  SELECT FROM attempts a
+                  JOIN lines l ON l.number_hash = a.number_hash
+                  WHERE ({MATCHES})
                     -- A later release was made by a wrong clock.
-                    OR a.state = 'PENDING' AND a.released_until > :now AND a.released_until <= :latest
-                )
-          )
-        LIMIT :limit
-    ))
-    RETURNING id
-""")  # noqa: S608 - the inserted text is a constant of this module
+                    AND a.state = 'PENDING' AND a.released_until > :now AND a.released_until <= :latest
+              )
+            LIMIT :limit
+        ))
+        RETURNING id
+    )
+    SELECT ARRAY (SELECT id FROM released) AS ids,
+           (SELECT interview_id FROM walked ORDER BY interview_id OFFSET {_LOOKED_AT} - 1 LIMIT 1) AS last
+""")  # noqa: S608 - the inserted texts are constants of this module
 
 _HOLD = text("UPDATE attempts SET released_until = NULL WHERE id = ANY (:ids) AND state = 'PENDING'")

@@ -17,6 +17,7 @@ from scheduler.lifecycle.policy import RELEASE_SPAN, SEND_SPAN
 from scheduler.logs import log
 from scheduler.persistence.attempt_holds import FIRST_LINE
 from scheduler.persistence.attempt_release import MOST_RELEASED
+from scheduler.persistence.backoffs import FIRST_LOOK
 from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
@@ -69,6 +70,8 @@ class Release:
         """The last time at which the account's breaker was seen open."""
         self._line = FIRST_LINE
         """The last free line whose holds were ended. The next round continues after it."""
+        self._trials_after = FIRST_LOOK
+        """The last interview that was looked at for trial calls of back-offs."""
         self.now = context.now
 
     def round(self, *, resends: bool, ahead: timedelta = timedelta()) -> Round:
@@ -118,10 +121,10 @@ class Release:
         if on_trial:
             tried = stores.attempt_release.release(now, until, 1, account.id, places=places, on_trial=True)
             # Every due call may wait for a scope that is half-open too.
-            return tried or _due(stores.backoffs.release_trials(account.id, now, until, 1), now), False
+            return tried or self._release_trials(stores, now, until, 1), False
         tried = {}
         if any(each.breaker.is_on_trial for each in account.backoffs.values()):
-            tried = _due(stores.backoffs.release_trials(account.id, now, until, room), now)
+            tried = self._release_trials(stores, now, until, room)
         room -= len(tried)
         # One second of calls is kept for companies without a released attempt. Otherwise, a company whose first call
         # becomes due during another's backlog waits for a tick.
@@ -133,6 +136,12 @@ class Release:
             now, until, limit, account.id, first=first, places=places, early=early, due_by=now + ahead
         )
         return tried | found, is_cut or (bool(found) and len(found) >= limit)
+
+    def _release_trials(self, stores: Stores, now: datetime, until: datetime, limit: int) -> dict[UUID, datetime]:
+        ids, self._trials_after = stores.backoffs.release_trials(
+            self._account_id, now, until, limit, self._trials_after
+        )
+        return dict.fromkeys(ids, now)
 
     def _hold(self, stores: Stores, now: datetime, due_by: datetime) -> bool:
         """Hold due attempts that cannot be released, and end the holds of those that may be. True: there may be more.
@@ -256,7 +265,3 @@ def _if_free(stores: Stores, take: Callable[[], T]) -> T | None:
         if not is_conflict(error):
             raise
         return None
-
-
-def _due(ids: Sequence[UUID], now: datetime) -> dict[UUID, datetime]:
-    return dict.fromkeys(ids, now)

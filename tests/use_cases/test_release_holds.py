@@ -39,6 +39,8 @@ MOST_READ = 500
 """Rows that one statement may read, however many calls are blocked."""
 READ_WHILE_WAKING = 5_000
 """Rows that a statement may read of 500 lines that are free, and of their attempts."""
+READ_FOR_TRIALS = 10_000
+"""Rows that the search for trial calls may read."""
 A_SECOND = timedelta(seconds=1)
 A_CALLER = "UPDATE lines SET country = 'SK'"
 A_BACKOFF = """
@@ -48,6 +50,10 @@ A_BACKOFF = """
         false, false, :at, :at
     FROM carrier_accounts
 """
+
+HALF_OPEN = A_BACKOFF.replace("others_work,", "others_work, answered_at,").replace(
+    "false, false,", "false, false, CAST(:at AS timestamptz) + interval '5 minutes',"
+)
 
 
 @pytest.fixture
@@ -127,6 +133,38 @@ def test_calls_that_wait_for_a_turn_are_not_read(big: Tenant) -> None:
     for _ in range(2):
         assert read_by_a_round(big, release) == {}
     assert big.ask("SELECT count(*) FROM attempts WHERE held_until IS NOT NULL") == [(60,)]
+
+
+@pytest.mark.parametrize("scope", ["'SK', NULL, NULL", "NULL, :company, '+421221020001'"])
+def test_round_with_a_half_open_scope_reads_few_calls(big: Tenant, scope: str) -> None:
+    """Its trial call is of another company than the many that are blocked."""
+    trial = a_pending_attempt(another_company(big))
+    big.change("UPDATE lines SET free_at = :at", at=big.now() + timedelta(minutes=5))
+    hints = RecordingHints()
+    release = Release(big.context, hints, big.account_id)
+    while release.round(resends=False).more:
+        pass
+    number = "number_hash = (SELECT number_hash FROM attempts WHERE id = :id)"
+    big.change(f"UPDATE lines SET country = 'SK', free_at = :at WHERE {number}", at=big.now(), id=trial.id)
+    of_company = {"company": trial.company_id} if ":company" in scope else {}
+    big.change(HALF_OPEN.replace("'SK', NULL, NULL", scope), at=big.now(), **of_company)
+    assert read_by_a_round(big, release, most=READ_FOR_TRIALS) == {}
+    assert hints.ids(tasks.DIAL) == [trial.id]
+
+
+def test_trial_among_many_blocked_calls_is_found_in_turn(big: Tenant) -> None:
+    [(trial, number)] = big.ask("SELECT id, number_hash FROM attempts ORDER BY interview_id DESC LIMIT 1")
+    big.change("UPDATE lines SET free_at = :at WHERE number_hash <> :own", at=big.now() + A_SECOND, own=number)
+    big.change("UPDATE lines SET country = 'SK' WHERE number_hash = :own", own=number)
+    big.change(HALF_OPEN, at=big.now())
+    hints = RecordingHints()
+    release = Release(big.context, hints, big.account_id)
+    rounds = 0
+    while not hints.ids(tasks.DIAL):
+        release.round(resends=False)
+        rounds += 1
+    assert hints.ids(tasks.DIAL) == [trial]
+    assert rounds <= BLOCKED // 2500 + 1
 
 
 LINES = 510
