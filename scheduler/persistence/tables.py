@@ -1117,6 +1117,6 @@ webhook_deliveries = Table(
         "endpoint_id",
         "held_until",
         # Only for ranges of time: see `webhook_holds`.
-        postgresql_where=text("state = 'WAITING' AND held_until > '-infinity'"),
+        postgresql_where=text("finished_at IS NULL AND held_until > '-infinity'"),
     ),
 )

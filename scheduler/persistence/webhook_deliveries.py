@@ -285,7 +285,6 @@ class ServedEndpoint:
 
 class WebhookDeliveries(Store):
     def work(self, now: datetime) -> Work:
-        self._connection.execute(_IN_ORDER)
         return from_row(Work, self._connection.execute(_WORK, _instants(now)).one())
 
     def waiting(self, now: datetime) -> WaitingDeliveries:

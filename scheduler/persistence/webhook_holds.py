@@ -54,9 +54,9 @@ IN_RANGE = "d.finished_at IS NULL AND d.held_until IS NULL AND greatest(d.send_a
 """Condition, range and order are those of `ix_webhook_deliveries_sendable` alone: a delivery without an end is WAITING.
 Otherwise the planner reads the held ones by another index, because statistics do not show what was held since."""
 IN_ORDER_OF_RANGE = "greatest(d.send_at, d.held_until), d.place"
-HOLD_IS_OVER = "d.state = 'WAITING' AND d.held_until > '-infinity' AND d.held_until <= :now"
-"""Range of `ix_webhook_deliveries_held_until`, which serves no condition without `> '-infinity'`: with old statistics
-the planner would read all held deliveries of an endpoint by it, to find those of one interview."""
+HOLD_IS_OVER = "d.finished_at IS NULL AND d.held_until > '-infinity' AND d.held_until <= :now"
+"""Range of `ix_webhook_deliveries_held_until` alone, by both conditions. With old statistics, and with a plan that a
+connection keeps, the planner would read all held deliveries of an endpoint by another index, or by this one."""
 IS_ONE_IN_RANGE = f"""
     SELECT true FROM webhook_deliveries d
     WHERE d.endpoint_id = w.id AND {{kind}} AND {IN_RANGE} AND {IS_UNLEASED}

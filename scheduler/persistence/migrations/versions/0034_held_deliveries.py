@@ -21,7 +21,7 @@ _INDEXES = {
     # Only for ranges of time: its condition must not follow from that of the index before.
     'ix_webhook_deliveries_held_until': (
         ['endpoint_id', 'held_until'],
-        "state = 'WAITING' AND held_until > '-infinity'",
+        "finished_at IS NULL AND held_until > '-infinity'",
     ),
     'ix_webhook_deliveries_blocking': (['endpoint_id', 'interview_id', 'first_failed_at', 'sequence'], _ORDERED),
 }
