@@ -103,16 +103,19 @@ def set_apart(pool: ThreadPool, company: str, work: Callable[[], None]) -> async
 
 async def test_company_holds_at_most_half_of_a_pool_with_shares() -> None:
     pool, end = ThreadPool("test", 4, has_shares=True), threading.Event()
-    begun: list[str] = []
+    begun, is_begun = list[str](), threading.Semaphore(0)
 
     def work(name: str) -> None:
         begun.append(name)
+        is_begun.release()
         end.wait(LONG_S)
 
     flood = [set_apart(pool, "a", lambda: work("a")) for _ in range(20)]
     await asyncio.sleep(0)
     other = [set_apart(pool, "b", lambda: begun.append("b")) for _ in range(3)]
     await asyncio.gather(*other)
+    for _ in range(2):  # a busy machine starts their threads later
+        assert await asyncio.to_thread(is_begun.acquire, timeout=LONG_S)
     assert begun.count("a") == 2
     end.set()
     await asyncio.gather(*flood)
