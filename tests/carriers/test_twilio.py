@@ -59,14 +59,14 @@ from tests.support.smtp_server import CERTIFICATE
 
 OURS = "+421221020001"
 SID = f"CA{1:032x}"
-DEADLINE = timedelta(seconds=0.6)
+DEADLINE = timedelta(seconds=2)
 POLICY = Policy(
-    connect_timeout=timedelta(seconds=0.3),
+    connect_timeout=timedelta(seconds=1),  # enough on a busy machine
     total_timeout=DEADLINE,
-    lease=timedelta(seconds=3),
-    settle=timedelta(seconds=5),
+    lease=timedelta(seconds=8),
+    settle=timedelta(seconds=12),
 )
-PATIENT = replace(POLICY, total_timeout=timedelta(seconds=2))
+PATIENT = replace(POLICY, total_timeout=timedelta(seconds=4))
 
 
 @pytest.fixture(scope="module")
