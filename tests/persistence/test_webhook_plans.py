@@ -19,17 +19,19 @@ from tests.support.builders import Tenant
 from tests.use_cases.webhooks.endpoints import Webhooks
 
 BIG = frozenset({"webhook_deliveries", "events"})
-WAITING = 5_000
+WAITING, DELIVERED = 20_000, 30_000
+"""Deliveries that wait for each of two endpoints, half of them of interviews whose first event waits, too. And those of
+a third endpoint: with few, a scan of the table costs as much as an index, and chance decides between them.
+"""
 ROOM = room(32, [(uuid4(), False)] * 16, unrecorded=0)
 """One owner has no room left."""
-"""Deliveries that wait for each of two endpoints. Half of them are of interviews whose first event waits, too."""
 
 _FILL = """
     WITH made AS (
         INSERT INTO events (id, company_id, interview_id, type, occurred_at, data, place, sequence)
         SELECT gen_random_uuid(), :company_id, md5(CAST(n / 2 AS text))::uuid, 'interview.scheduled', :now, '{}', n,
                1 + n % 2
-        FROM generate_series(1, :count) n
+        FROM generate_series(1, :delivered) n
         RETURNING id, interview_id, place, sequence
     )
     INSERT INTO webhook_deliveries
@@ -38,6 +40,7 @@ _FILL = """
            CASE WHEN e = :done THEN 'DELIVERED' ELSE 'WAITING' END, :now, :now,
            CASE WHEN e = :done THEN CAST(:now AS timestamptz) END
     FROM made m CROSS JOIN unnest(CAST(:endpoints AS uuid[])) e
+    WHERE e = :done OR m.place <= :waiting
 """
 
 
@@ -53,7 +56,12 @@ def endpoints(tenant: Tenant) -> list[UUID]:
     ]
     with tenant.database.transaction() as stores:
         stores.connection.execute(text("SET LOCAL statement_timeout = 0"))
-        values: dict[str, Any] = {"company_id": tenant.company_id, "now": now, "count": WAITING}
+        values: dict[str, Any] = {
+            "company_id": tenant.company_id,
+            "now": now,
+            "waiting": WAITING,
+            "delivered": DELIVERED,
+        }
         stores.connection.execute(text(_FILL), {**values, "endpoints": ids, "done": ids[2]})
         stores.connection.execute(text("ANALYZE webhook_deliveries, events, webhook_endpoints"))
     return ids
