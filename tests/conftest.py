@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from redis import Redis
@@ -36,6 +37,8 @@ from workers.app import app
 
 T = TypeVar("T")
 CALLER = "+421221020001"
+# Everywhere as in CI: the same examples in each run, and no limits of time, which a busy machine exceeds.
+hypothesis.settings.load_profile("ci")
 
 
 def wait_until(what: Callable[[], T | None], *, seconds: float = 20.0, says: str = "it came true") -> T:

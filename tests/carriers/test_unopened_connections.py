@@ -22,7 +22,7 @@ from tests.support.builders import a_number
 from tests.support.descriptors import no_descriptors
 from tests.support.servers import SimulatedCarrier, a_carrier, a_closed_port
 
-POLICY = Policy(connect_timeout=timedelta(seconds=2), total_timeout=timedelta(seconds=4), lease=timedelta(seconds=10))
+POLICY = Policy(connect_timeout=timedelta(seconds=15), total_timeout=timedelta(seconds=30))
 
 
 @pytest.fixture(scope="module")
