@@ -13,10 +13,11 @@ the server's port, connect to itself, and block the server's restart."""
 
 
 def free_port() -> int:
-    """Return a port from 20,000 to 31,999 on 127.0.0.1 that was free a moment ago."""
+    """Return a port from 20,000 to 31,999 on 127.0.0.1 that was free and not reserved a moment ago."""
     for _ in range(1_000):
         port = secrets.choice(_OUTSIDE_EPHEMERAL_PORTS)
-        if is_free(port):
+        if is_free(port) and (holder := _holder_of(port)) is not None:
+            holder.close()
             return port
     raise ServerUnavailable("No port from 20000 to 31999 on 127.0.0.1 is free.")
 
@@ -67,14 +68,21 @@ class ReservedPorts:
 
     def hold(self, port: int) -> bool:
         """Reserve this port. Return False if another system, or a program that uses UDP, holds it."""
-        holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with suppress(OSError):
-            holder.bind(("127.0.0.1", port))
+        holder = _holder_of(port)
+        if holder is not None:
             self._held.append(holder)
-            return True
-        holder.close()
-        return False
+        return holder is not None
 
     def release(self) -> None:
         while self._held:
             self._held.pop().close()
+
+
+def _holder_of(port: int) -> socket.socket | None:
+    """Return a socket with the UDP port of this number, or None if another one has it."""
+    holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with suppress(OSError):
+        holder.bind(("127.0.0.1", port))
+        return holder
+    holder.close()
+    return None

@@ -26,7 +26,7 @@ from typing import IO, Self
 from scheduler.local.child_process import CHILD_ENVIRONMENT, Identity, ends_within, last_lines, launch
 from scheduler.local.errors import ServerUnavailable
 from scheduler.local.left_overs import lives, read_pid, send_signal, servers_in
-from scheduler.local.ports import free_port, is_free
+from scheduler.local.ports import ReservedPorts, is_free
 from scheduler.local.private_files import open_private
 
 _CHECK_EVERY_S = 0.02
@@ -79,6 +79,7 @@ class PrivateServer(ABC):
         self._folder = folder.resolve()
         self._requested_port = port
         self._port = port
+        self._ports = ReservedPorts()
         self._durable = durable
         self._any_thread = any_thread
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,6 +119,7 @@ class PrivateServer(ABC):
             self._lock.close()
             self._lock = None
         self._port = self._requested_port
+        self._ports.release()
 
     def prepare(self) -> None:
         """Take the lock, create data and password, stop left-over servers on this data, and choose a port.
@@ -132,7 +134,7 @@ class PrivateServer(ABC):
             self._make_data()
             self._end_left_overs()
             if self._port is None:
-                self._port = free_port()
+                self._port = self._ports.reserve()
             elif not is_free(self._port):
                 raise ServerUnavailable(
                     f"Port {self._port} on 127.0.0.1, for {self.product}, is taken: "

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import redis
 
-from scheduler.local import private_server
+from scheduler.local import ports, private_server
 from scheduler.local.errors import ServerUnavailable
 from scheduler.local.ports import ReservedPorts, free_port, is_free
 from scheduler.local.postgres import EmbeddedPostgres
@@ -376,7 +376,7 @@ def test_servers_end_with_their_killed_parent(supervisor: subprocess.Popen[str],
     servers = given(supervisor.stdout)
     words = [keep(url) for url, _ in servers]
     supervisor.kill()
-    wait_until(lambda: all(has_ended(pid) for _, pid in servers), says="both servers have ended")
+    wait_until(lambda: all(has_ended(pid) for _, pid in servers), seconds=60, says="both servers have ended")
     assert keeps(new_server(EmbeddedPostgres).start(), words[0])
     assert keeps(new_server(EmbeddedValkey).start(), words[1])
 
@@ -479,7 +479,7 @@ def test_ordinary_user_can_run_servers(open_folder: Path) -> None:
         for url, _ in given(process.stdout):
             word = keep(url)
             assert keeps(url, word)
-        process.communicate("", timeout=10)
+        process.communicate("", timeout=60)
         assert process.returncode == 0
 
 
@@ -494,6 +494,24 @@ def can_run(argv: list[str], user: str | None = None) -> bool:
 
 def test_free_ports_are_below_ephemeral_ports() -> None:
     assert {20_000 <= free_port() < 32_000 for _ in range(50)} == {True}
+
+
+def test_reserved_port_is_chosen_by_no_other_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server needs seconds until it listens. In parallel tests, another one would have chosen its port meanwhile."""
+    one, other = ReservedPorts(), ReservedPorts()
+    reserved, free = one.reserve(), one.reserve()
+    one.release()
+    assert one.hold(reserved)
+    monkeypatch.setattr(ports, "_OUTSIDE_EPHEMERAL_PORTS", [reserved, free])
+    assert {free_port() for _ in range(50)} == {free}
+    server = EmbeddedValkey(folder)
+    server.prepare()
+    assert f":{free}/" in server.url
+    assert not other.hold(free)
+    server.stop()
+    assert other.hold(free)
+    one.release()
+    other.release()
 
 
 def test_systems_that_start_at_once_choose_different_ports() -> None:
