@@ -87,7 +87,7 @@ class Client:
         return {"agentId": self.running.agentId, "candidate": {**person, "phoneNumber": number}, **more}
 
     def plan(self, **plan: object) -> None:
-        self.session.post(f"{self.running.simulatorUrl}/plans", json=plan, timeout=5).raise_for_status()
+        self.session.post(f"{self.running.simulatorUrl}/plans", json=plan, timeout=30).raise_for_status()
 
     def rings_of(self, number: str) -> list[dict[str, Any]]:
         """Return all calls to this number that the carrier accepted, oldest first."""
@@ -98,7 +98,7 @@ class Client:
         return [ring for ring in self._ledger() if ring["rang_at"]]
 
     def _ledger(self, **params: str) -> list[dict[str, Any]]:
-        answer = self.session.get(f"{self.running.simulatorUrl}/ledger", params=params, timeout=5)
+        answer = self.session.get(f"{self.running.simulatorUrl}/ledger", params=params, timeout=30)
         return list(answer.json()["rings"])
 
 

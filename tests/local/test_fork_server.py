@@ -246,7 +246,7 @@ def test_process_of_a_stopped_server_has_an_unknown_status(server: ForkServer, s
     process, _ = start("wait")
     os.kill(server.pid, signal.SIGSTOP)
     process.kill()
-    assert process.wait(10) == -signal.SIGTERM
+    assert process.wait(60) == -signal.SIGTERM
     os.kill(server.pid, signal.SIGCONT)
 
 

@@ -1,6 +1,7 @@
 """The commit of a write that a client waits for: never after its deadline, and with a known outcome."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.deadline import deadline_in, remaining_s
+from scheduler.deadline import deadline_in
 from scheduler.domain.job import Job, JobStatus
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import Database
@@ -33,9 +34,10 @@ def test_transaction_is_not_committed_after_its_deadline(database: Database, see
     written: list[UUID] = []
 
     def write_late() -> None:
-        with deadline_in(0.3), database.transaction() as stores:
-            written.append(write(stores, seeded))
-            wait_until(lambda: (remaining_s() or 1) < 0, says="the deadline has passed")
+        with ExitStack() as opened:
+            written.append(write(opened.enter_context(database.transaction()), seeded))
+            with deadline_in(0):
+                opened.close()
 
     with pytest.raises(DatabaseAway):
         write_late()

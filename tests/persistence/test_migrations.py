@@ -62,7 +62,7 @@ def connection(postgres: EmbeddedPostgres) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
         engine.dispose()
-        server.execute(f"DROP DATABASE {name}".encode())
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture
@@ -138,6 +138,8 @@ def test_indexes_of_lists_do_not_deadlock_with_workers(
     url = _url_of(connection)
     with ThreadPoolExecutor(1) as executor, psycopg.connect(url) as worker, psycopg.connect(url) as observer:
         observer.autocommit = True
+        # On a busy machine, this side might look for a deadlock before the migration has given its locks back.
+        worker.execute("SET deadlock_timeout = '20s'")
         worker.execute(f"UPDATE {first} SET created_at = created_at".encode())
         migrated = executor.submit(command.upgrade, config, "head")
         _wait_for_lock_of(first, observer)

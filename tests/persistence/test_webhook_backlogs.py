@@ -90,6 +90,7 @@ def backlog(request: pytest.FixtureRequest, tenant: Tenant) -> Backlog:
     }
     for first in range(1, WAITING + 1, FILLED):
         with tenant.database.transaction() as stores:
+            stores.connection.execute(text("SET LOCAL statement_timeout = 0"))
             stores.connection.execute(text(_FILL), {**values, "first": first, "last": min(WAITING, first + FILLED - 1)})
     with tenant.database.transaction() as stores:
         stores.connection.execute(text("ANALYZE webhook_deliveries, events, webhook_endpoints"))

@@ -63,7 +63,7 @@ def a_crowded_door() -> Iterator[socket.socket]:
     with socket.socket(proto=socket.IPPROTO_TCP) as door:
         door.bind(("127.0.0.1", 0))
         door.listen(0)
-        with socket.create_connection(door.getsockname(), timeout=5):
+        with socket.create_connection(door.getsockname(), timeout=30):
             yield door
 
 
@@ -130,7 +130,7 @@ class SimulatedCarrier:
         self._post("/outage", order)
 
     def up(self) -> None:
-        requests.delete(f"{self.url}/outage", timeout=5)
+        requests.delete(f"{self.url}/outage", timeout=30)
 
     def verdict(self) -> dict[str, Any]:
         """Return the violations that the carrier found. All lists must be empty."""
@@ -217,7 +217,7 @@ class Wire:
                 threading.Event().wait(0.05)  # connections end meanwhile, and this one still waits in the kernel
                 continue
             try:
-                server = socket.create_connection(("127.0.0.1", self._server_port), timeout=5)
+                server = socket.create_connection(("127.0.0.1", self._server_port), timeout=30)
             except OSError:
                 client.close()
                 continue

@@ -161,9 +161,13 @@ def a_post_office(
         server = loop.run_until_complete(serve())
         loop.run_forever()
         server.close()
+        # A connection that a client has just closed may still be open here, and with TLS its end takes several steps.
+        for transport in tuple(loop._transports.values()):  # type: ignore[attr-defined]
+            transport.abort()
         for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        for _ in range(3):
+            loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
     thread = threading.Thread(target=run, daemon=True)

@@ -280,7 +280,7 @@ class Calls:
 
     def _post(self, path: str, form: dict[str, Any]) -> requests.Response:
         url = f"{self.carrier.url}/2010-04-01/Accounts/{ACCOUNT_SID}/{path}"
-        return requests.post(url, data=form, auth=(ACCOUNT_SID, PRIMARY), timeout=5)
+        return requests.post(url, data=form, auth=(ACCOUNT_SID, PRIMARY), timeout=30)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Tenant]:
 
 
 def change_all(tenant: Tenant, statement: str, **values: Any) -> None:
-    """Execute a statement without our time limits, which it may exceed for a million rows."""
+    """Execute a statement without our time limits, which it may exceed for a million rows or on a busy machine."""
     url = tenant.database._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement.encode(), values)
@@ -148,7 +148,7 @@ def test_calls_that_wait_for_a_turn_are_not_read(big: Tenant) -> None:
 def test_round_with_a_half_open_scope_reads_few_calls(big: Tenant, scope: str) -> None:
     """Its trial call is of another company than the many that are blocked."""
     trial = a_pending_attempt(another_company(big))
-    big.change("UPDATE lines SET free_at = :at", at=big.now() + timedelta(minutes=5))
+    change_all(big, "UPDATE lines SET free_at = %(at)s", at=big.now() + timedelta(minutes=5))
     hints = RecordingHints()
     release = Release(big.context, hints, big.account_id)
     while release.round(resends=False).more:
@@ -163,7 +163,9 @@ def test_round_with_a_half_open_scope_reads_few_calls(big: Tenant, scope: str) -
 
 def test_trial_among_many_blocked_calls_is_found_in_turn(big: Tenant) -> None:
     [(trial, number)] = big.ask("SELECT id, number_hash FROM attempts ORDER BY interview_id DESC LIMIT 1")
-    big.change("UPDATE lines SET free_at = :at WHERE number_hash <> :own", at=big.now() + A_SECOND, own=number)
+    change_all(
+        big, "UPDATE lines SET free_at = %(at)s WHERE number_hash <> %(own)s", at=big.now() + A_SECOND, own=number
+    )
     big.change("UPDATE lines SET country = 'SK' WHERE number_hash = :own", own=number)
     big.change(HALF_OPEN, at=big.now())
     hints = RecordingHints()
@@ -191,10 +193,10 @@ _ON_FEW_LINES = f"""
 @pytest.mark.parametrize("then", ["free", "in a back-off"])
 def test_freed_lines_of_a_company_keep_no_other_waiting(big: Tenant, then: str) -> None:
     """Each of its lines has many attempts, so that none of them leaves the awaited lines soon."""
-    big.change(_ON_FEW_LINES)
+    change_all(big, _ON_FEW_LINES)
     theirs = a_pending_attempt(another_company(big))
     free_at = big.now() + timedelta(minutes=5)
-    big.change("UPDATE lines SET free_at = :at", at=free_at)
+    change_all(big, "UPDATE lines SET free_at = %(at)s", at=free_at)
     big.change(
         "UPDATE lines SET free_at = :at WHERE number_hash = (SELECT number_hash FROM attempts WHERE id = :id)",
         at=free_at + A_SECOND,
@@ -220,12 +222,12 @@ def test_freed_lines_of_a_company_keep_no_other_waiting(big: Tenant, then: str) 
 
 @pytest.mark.parametrize("statistics", ["old", "new"])
 def test_round_that_ends_holds_reads_no_others(big: Tenant, statistics: str) -> None:
-    big.change("UPDATE lines SET free_at = :at", at=big.now() + timedelta(minutes=5))
+    change_all(big, "UPDATE lines SET free_at = %(at)s", at=big.now() + timedelta(minutes=5))
     release = Release(big.context, RecordingHints(), big.account_id)
     while release.round(resends=False).more:
         pass
     if statistics == "new":
-        big.change("ANALYZE attempts, lines")
+        change_all(big, "ANALYZE attempts, lines")
     big.context.now.move(timedelta(minutes=6))  # type: ignore[attr-defined]  # the clock of the test
     assert read_by_a_round(big, release, most=READ_WHILE_WAKING) == {}
 

@@ -59,7 +59,7 @@ def holds(release: threading.Event) -> Behaviour:
     """Read the request and answer nothing."""
 
     def behave(_: Visit) -> None:
-        release.wait(30)
+        release.wait(60)
 
     return behave
 
@@ -73,6 +73,7 @@ def test_dead_receiver_delays_no_other(webhooks: Webhooks, release: threading.Ev
         webhooks.number()
         with running(webhooks) as deliverers:
             wait_until(lambda: done(webhooks, healthy, deliverers), says="the healthy one has received all")
+            wait_until(lambda: len(dead.visits) >= 4, says="it has received what it may")
             assert len(dead.visits) == 4
             assert not dead.left.is_set(), "it still hangs"
             release.set()
@@ -166,7 +167,7 @@ def test_stopping_deliverer_records_what_it_has_sent(webhooks: Webhooks) -> None
     may_answer = threading.Event()
 
     def answers_later(visit: Visit) -> None:
-        may_answer.wait(20)
+        may_answer.wait(60)
         answers(200)(visit)
 
     with a_webhook_receiver(answers_later) as receiver:
