@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -15,6 +17,7 @@ import requests
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Ended, LegSeen, Reason
 from scheduler.domain.call import Accepted, CallNews, CallOrder, CallProgress, CallStatus
 from scheduler.domain.command import Command, Request
@@ -24,9 +27,12 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.dialling import permit
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.operations import alarm_posts, erase, erase_people, number_events
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -51,6 +57,8 @@ Perform = Callable[[Request], Command]
 PUBLIC_URL = "https://calls.example.com"
 FOR_HOURS = 7200.0
 """Seconds of ringing or talking that no test waits for."""
+A_LONG_ROUND = timedelta(minutes=10)
+"""No round of settling ends before its work, however busy the machine is."""
 PAUSED = "paused_at = :at, pause_reason = 'a test'"
 """Columns of a paused company or carrier account."""
 IN_PROGRESS = [
@@ -167,8 +175,21 @@ def hear(tenant: Tenant, hints: RecordingHints, carrier: SimulatedCarrier) -> He
 @pytest.fixture
 def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
     queries = TwilioQueries(carrier.account(), tenant.policy)
-    yield Settle(tenant.context, queries, tenant.account_id)
+    yield Settle(tenant.context, queries, tenant.account_id, longest_round=A_LONG_ROUND)
     queries._client.http_client.session.close()
+
+
+@pytest.fixture(autouse=True)
+def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns of workers end with their work. A busy machine would end them before, after seconds of real time."""
+    for module in (apply_batches, alarm_posts, erase, erase_people, number_events):
+        monkeypatch.setattr(module, "_MAX_TURN_S", 600.0)
+
+
+@pytest.fixture
+def fresh_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Last looks do not age on the monotonic clock, so that no stall makes them too old for their calls."""
+    monkeypatch.setattr(permit, "monotonic", partial(float, monotonic()))
 
 
 @pytest.fixture
@@ -180,7 +201,7 @@ def offline(tenant: Tenant) -> Settle:
 def settle_at(tenant: Tenant, url: str, **options: Any) -> Settle:
     """Return a `Settle` whose carrier is the server at this address."""
     queries = TwilioQueries(SimulatedCarrier(url).account(), tenant.policy)
-    return Settle(tenant.context, queries, tenant.account_id, **options)
+    return Settle(tenant.context, queries, tenant.account_id, **({"longest_round": A_LONG_ROUND} | options))
 
 
 def settle_with_an_empty_list(tenant: Tenant) -> None:

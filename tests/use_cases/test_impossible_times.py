@@ -34,7 +34,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import Calls, finish, is_claimed, settle_with_an_empty_list
+from tests.use_cases.conftest import FOR_HOURS, Calls, finish, is_claimed, settle_with_an_empty_list
 from tests.use_cases.test_apply import a_wish, applied
 
 AN_HOUR = timedelta(hours=1)
@@ -127,6 +127,7 @@ def test_call_sent_within_a_shortened_lease_is_found(
 ) -> None:
     """The list is searched for all of the lease that was shortened, whenever it is thought to have begun."""
     claimed = a_claim_from_the_future(tenant, now)
+    calls.carrier.plan(to=claimed.called_number, callbacks="none", ring_s=FOR_HOURS)
     if is_sent_first:
         sid = calls.post_late(claimed)
     now.move(tenant.policy.lease / 2)

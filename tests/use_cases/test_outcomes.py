@@ -291,6 +291,7 @@ def test_late_proof_takes_no_line_from_its_current_call(tenant: Tenant, now: Tes
 def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, calls: Calls) -> None:
     mine = a_claimed_attempt(tenant)
     sid = calls.ring(mine, ring_s=0, talk_s=0)
+    calls.wait_for(sid, "completed")
     tenant.dial.record([(mine, AnswerUnknown(cause="A_TEST"))])
     tenant.take(mine, ProofMissing())
     tenant.take(mine, LegSeen(call_sid=sid, rank=CallProgress.RINGING, look_at=tenant.now()))

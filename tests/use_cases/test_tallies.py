@@ -128,6 +128,7 @@ def test_times_of_posts_are_recorded_with_their_answers(tenant: Tenant, tallies:
         assert totals[key_of(CARRIER_ANSWER, answer)] == seconds_of(CARRIER_ANSWER, SENT.answered_after)
 
 
+@pytest.mark.usefixtures("fresh_looks")
 def test_dialler_measures_each_call_that_it_sends(
     tenant: Tenant, carrier: SimulatedCarrier, now: TestClock, tallies: Tallies
 ) -> None:

@@ -52,6 +52,7 @@ def gate(database: Database, now: TestClock) -> Gate:
 def writer(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[AlarmWriter]:
     configure()
     monkeypatch.setattr(alarm_writer, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(alarm_writer, "_LONGEST_PAUSE_S", 0.1)
     writer = AlarmWriter(gate)
     writer.start()
     yield writer

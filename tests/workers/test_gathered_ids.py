@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import wait_until
 from workers.gathered_ids import GatheredIds
 
-IN_TIME_S = 10.0
+IN_TIME_S = 60.0
 
 
 class Processor:
@@ -89,13 +89,14 @@ def test_another_thread_begins_while_one_is_held_up() -> None:
     gathered = GatheredIds(processor.process, at_a_time=2, largest=3)
     ids = [uuid4(), uuid4()]
     with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(gathered.take, [each]) for each in ids]
-        for _ in running:
+        running = []
+        for each in ids:  # the second one after the first one has begun, which would take both
+            running.append(pool.submit(gathered.take, [each]))
             assert processor.started.acquire(timeout=IN_TIME_S)
         processor.released.release(2)
-        for each in running:
-            each.result(IN_TIME_S)
-    assert sorted(processor.batches) == sorted([each] for each in ids)
+        for done in running:
+            done.result(IN_TIME_S)
+    assert processor.batches == [[each] for each in ids]
 
 
 def test_second_thread_leaves_its_ids_to_one_that_goes_on() -> None:

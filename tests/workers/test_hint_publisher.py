@@ -72,8 +72,8 @@ def test_command_hint_waits_for_no_other(redis: Redis, redis_url: str) -> None:
 @pytest.mark.usefixtures("broker")
 def test_hint_for_locked_rows_is_sent_after_a_while(redis: Redis, redis_url: str) -> None:
     hints, (stuck, free) = RedisHintPublisher(app, redis_url), [uuid4() for _ in range(2)]
-    hints.send_again(tasks.APPLY, [stuck], 0.2)
-    hints.send_again(tasks.APPLY, [stuck], 0.1)
+    hints.send_again(tasks.APPLY, [stuck], 2)
+    hints.send_again(tasks.APPLY, [stuck], 1)
     hints.send(tasks.APPLY, [free])
     hints.start()
     wait_until(lambda: len(messages(redis, "intake")) == len([stuck, free]), says="both hints are sent")
@@ -86,7 +86,7 @@ def test_hint_for_locked_rows_is_sent_after_a_while(redis: Redis, redis_url: str
 def subscription(redis: Redis) -> Iterator[PubSub]:
     with PubSub(redis.connection_pool, ignore_subscribe_messages=True) as subscription:
         subscription.subscribe(ANSWERED_CHANNEL)
-        subscription.get_message(timeout=5)
+        subscription.get_message(timeout=60)
         yield subscription
 
 
@@ -97,7 +97,7 @@ def test_each_waiting_request_gets_a_notification(subscription: PubSub, redis_ur
         hints.answered(each)
     hints.start()
     hints.stop()
-    found = [subscription.get_message(timeout=5) for _ in commands]
+    found = [subscription.get_message(timeout=60) for _ in commands]
     assert [each and each["data"] for each in found] == [str(each).encode() for each in commands]
 
 

@@ -32,6 +32,12 @@ class Worker:
             max_missed=4,
         )
 
+    def stop(self) -> None:
+        """Stop the probe and wait for its end. The product itself waits for 2 s only."""
+        self.probe.stop()
+        self.probe.join()
+        self.probe._thread.join()
+
     def ping(self) -> None:
         self.pings += 1
         if self.is_away:
@@ -65,7 +71,7 @@ def keeps_pinging(worker: Worker) -> None:
 
 def test_worker_that_misses_four_pings_is_unresponsive(worker: Worker) -> None:
     worker.probe.start()
-    assert worker.unresponsive.wait(10)
+    assert worker.unresponsive.wait(60)
     assert worker.pings == 4
 
 
@@ -73,7 +79,7 @@ def test_worker_that_receives_some_pings_is_responsive(worker: Worker) -> None:
     worker.receive = lambda: worker.probe.heard() if worker.pings % 3 == 0 else None
     worker.probe.start()
     keeps_pinging(worker)
-    worker.probe.stop()
+    worker.stop()
     assert not worker.unresponsive.is_set()
 
 
@@ -84,14 +90,14 @@ def test_worker_is_not_unresponsive_while_redis_is_away(worker: Worker) -> None:
     assert not worker.unresponsive.is_set()
     # It is unresponsive if it misses the pings afterwards.
     worker.is_away = False
-    assert worker.unresponsive.wait(10)
+    assert worker.unresponsive.wait(60)
 
 
 def test_busy_worker_is_not_unresponsive(worker: Worker) -> None:
     worker.is_full = True
     worker.probe.start()
     keeps_pinging(worker)
-    worker.probe.stop()
+    worker.stop()
     assert not worker.unresponsive.is_set()
 
 
@@ -106,8 +112,7 @@ def test_working_worker_is_announced_repeatedly(worker: Worker) -> None:
     worker.probe.start()
     wait_until(lambda: worker.announced > 20, says="it keeps announcing")
     before = worker.withdrawn
-    worker.probe.stop()
-    worker.probe.join()
+    worker.stop()
     assert (before, worker.withdrawn) == (0, 1)
 
 
@@ -115,15 +120,14 @@ def test_worker_without_successful_work_is_not_announced(worker: Worker) -> None
     worker.receive = worker.probe.heard
     worker.probe.start()
     keeps_pinging(worker)
-    worker.probe.stop()
-    worker.probe.join()
+    worker.stop()
     assert (worker.announced, worker.withdrawn) == (0, 1)
     assert not worker.unresponsive.is_set(), "a restart would not help, for example while the database is away"
 
 
 def test_unresponsive_worker_is_not_announced(worker: Worker) -> None:
     worker.probe.start()
-    assert worker.unresponsive.wait(10)
+    assert worker.unresponsive.wait(60)
     wait_until(lambda: worker.withdrawn == 1, says="it is withdrawn")
     assert worker.announced == 0
 
@@ -134,8 +138,7 @@ def test_busy_worker_is_announced_while_its_tasks_succeed(worker: Worker) -> Non
     for announced in range(5):
         worker.probe.worked()
         wait_until(lambda announced=announced: worker.announced > announced, says="it is announced")  # type: ignore[misc]
-    worker.probe.stop()
-    worker.probe.join()
+    worker.stop()
     assert not worker.unresponsive.is_set()
 
 
@@ -148,6 +151,5 @@ def test_worker_is_announced_again_after_redis_was_away(worker: Worker) -> None:
     worker.is_away = False
     wait_until(lambda: worker.announced > before + 20, says="it keeps announcing")
     worker.is_away = True
-    worker.probe.stop()
-    worker.probe.join()
+    worker.stop()
     assert worker.withdrawn == 1

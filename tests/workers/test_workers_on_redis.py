@@ -71,16 +71,15 @@ def test_two_workers_of_one_name_have_separate_queues(
 
 def liveness_queues(redis_url: str, *, workers: int) -> list[str]:
     """Ask the workers for the queues of their own pings."""
-
-    app = Celery("test")
-    app.conf.update(configuration(redis_url))
     answers: list[Any] = []
+    with Celery("test") as app:
+        app.conf.update(configuration(redis_url))
 
-    def all_have_answered() -> bool:
-        answers[:] = app.control.broadcast("active_queues", reply=True, timeout=5, limit=workers)
-        return len(answers) == workers
+        def all_have_answered() -> bool:
+            answers[:] = app.control.broadcast("active_queues", reply=True, timeout=5, limit=workers)
+            return len(answers) == workers
 
-    wait_until(all_have_answered, seconds=60, says="each worker answers with its queues")
+        wait_until(all_have_answered, seconds=60, says="each worker answers with its queues")
     return [
         queue["name"]
         for answer in answers
@@ -152,10 +151,10 @@ def test_failed_acknowledgements_do_not_block_a_worker(
         wire.cut_before = lambda sent: b"HDEL" in sent
         for failed in (1, 2):
             sender.send_task(task, queue="callbacks")
-            wait_until(lambda failed=failed: wire.died >= failed, says="an acknowledgement fails")  # type: ignore[misc]
+            wait_until(lambda failed=failed: wire.died >= failed, seconds=60, says="an acknowledgement fails")  # type: ignore[misc]
         wire.cut_before = lambda _: False
         sender.send_task(LIVENESS, queue="callbacks")
-        wait_until(lambda: not client.exists("duecall:callbacks"), says="it takes the next message")
+        wait_until(lambda: not client.exists("duecall:callbacks"), seconds=60, says="it takes the next message")
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ def test_full_company_is_retried_though_another_is_slow(tenant: Tenant, carrier:
 # ---- a carrier in doubt
 
 
+@pytest.mark.usefixtures("fresh_looks")
 @pytest.mark.parametrize("in_doubt", [True, False])
 def test_claimed_call_is_sent_unless_the_carrier_is_in_doubt(
     tenant: Tenant, carrier: SimulatedCarrier, in_doubt: bool
@@ -213,7 +214,7 @@ def test_dialler_reports_a_loop_that_ended_with_an_error(
     dialler._thread.start()
     if fails:
         dialler.take([a_pending_attempt(tenant).id])
-        dialler._thread.join(20)
+        dialler._thread.join(60)
     else:
         dialler.stop()
     assert not dialler._thread.is_alive()

@@ -20,7 +20,9 @@ from scheduler.lifecycle.capacity import Pace
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings as of_this_process
+from scheduler.use_cases import dialler as dialler_of_worker
 from scheduler.use_cases.dialler import Dialler
+from scheduler.use_cases.dialling import hand
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.situations import callee_from
 from tests.architecture.guards import guards
@@ -30,12 +32,22 @@ from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import is_claimed
 from tests.use_cases.dialling.test_conflicts import STATEMENTS_OF_A_CLAIM
+from tests.use_cases.dialling.test_permit import Clock
 from tests.use_cases.test_wrong_clock import AN_HOUR, Machine, seen_from
 from workers import tasks as worker_tasks
 from workers.app import DUE_AT, app
 from workers.hint_publisher import RedisHintPublisher
 
 A_SECOND, A_MOMENT = timedelta(seconds=1), timedelta(microseconds=1)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The monotonic clock of the dialler: no hint becomes due while a test is stalled."""
+    clock = Clock(monotonic())
+    for module in (dialler_of_worker, hand):
+        monkeypatch.setattr(module, "monotonic", clock)
+    return clock
 
 
 def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Dialler:
@@ -90,7 +102,9 @@ def test_due_attempts_need_no_query_for_early_ones(tenant: Tenant) -> None:
 # ---- the dial loop
 
 
-def test_early_hint_costs_no_statement_before_it_is_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+def test_early_hint_costs_no_statement_before_it_is_due(
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+) -> None:
     soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
     dialler._take((soon.id,), {soon.id: soon.due_at})
     with statements_of(tenant.database) as sent:
@@ -100,7 +114,7 @@ def test_early_hint_costs_no_statement_before_it_is_due(tenant: Tenant, dialler:
     assert 0 < pause <= 1
     due_at = dialler._hand.due_at()
     assert due_at is not None
-    assert due_at <= monotonic() + 1
+    assert due_at <= clock() + 1
 
 
 def test_loop_wakes_when_the_next_hint_becomes_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
@@ -112,7 +126,7 @@ def test_loop_wakes_when_the_next_hint_becomes_due(tenant: Tenant, dialler: Dial
 
 
 def test_next_hint_is_of_the_company_whose_last_call_is_oldest(
-    tenant: Tenant, other: Tenant, dialler: Dialler, now: TestClock
+    tenant: Tenant, other: Tenant, dialler: Dialler, now: TestClock, clock: Clock
 ) -> None:
     """A claim of an account with one call a second takes one hint, or all of the company that is due first."""
     first = a_pending_attempt(tenant, due_at=now() - A_SECOND)
@@ -122,20 +136,26 @@ def test_next_hint_is_of_the_company_whose_last_call_is_oldest(
     dialler._paces.learn(None, paces)
     dialler._take((first.id, theirs.id), {})
     dialler._loop.run_until_complete(dialler._give_turns())
-    assert dialler._hand.next(monotonic(), 1) == [theirs.id]
+    assert dialler._hand.next(clock(), 1) == [theirs.id]
 
 
-def test_hint_that_becomes_due_during_a_claim_is_next(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+def test_hint_that_becomes_due_during_a_claim_is_next(
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+) -> None:
     dialler._take((UUID(int=1),), {UUID(int=1): now() + timedelta(microseconds=1)})
     assert dialler._hand.due_at() is not None
+    clock.at += 1
     assert dialler._pause() == 0.0
 
 
-def test_attempts_due_right_after_each_other_share_a_claim(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+def test_attempts_due_right_after_each_other_share_a_claim(
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+) -> None:
     due_at = {a_pending_attempt(tenant, due_at=now() + each).id: now() + each for each in (A_MOMENT, 2 * A_MOMENT)}
     dialler._take(tuple(due_at), due_at)
     now.move(A_SECOND)
-    wait_until(lambda: dialler._pause() == 0.0, says="both are due")
+    clock.at += 1
+    assert dialler._pause() == 0.0, "both are due"
     calls: set[asyncio.Task[None]] = set()
     with statements_of(tenant.database) as sent:
         dialler._loop.run_until_complete(dialler._claim_from_hand(calls))
@@ -158,7 +178,9 @@ def test_sent_call_wakes_only_a_loop_that_waits_for_room(tenant: Tenant, dialler
     assert dialler._wake.is_set() is bool(unsent)
 
 
-def test_failed_claim_keeps_early_hints_and_drops_others(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+def test_failed_claim_keeps_early_hints_and_drops_others(
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+) -> None:
     soon, no_id = UUID(int=1), cast("UUID", "this is not an id")
     dialler._take((no_id, soon), {soon: now() + timedelta(milliseconds=200)})
     with capture_logs() as logs:
@@ -166,7 +188,7 @@ def test_failed_claim_keeps_early_hints_and_drops_others(tenant: Tenant, dialler
     assert [each["event"].partition(":")[0] for each in logs] == ["claim_failed"]
     assert pause is not None
     assert pause <= 0.2, "the loop wakes when it becomes due"
-    dialler._hand.become_due(monotonic() + 1)
+    dialler._hand.become_due(clock() + 1)
     assert list(dialler._hand.without_a_turn()) == [soon]
 
 
@@ -178,13 +200,15 @@ def test_loop_waits_for_a_hint_after_a_failed_claim(dialler: Dialler) -> None:
     assert not dialler._hand
 
 
-def test_early_hint_claimed_too_early_is_tried_when_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+def test_early_hint_claimed_too_early_is_tried_when_due(
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+) -> None:
     """The worker's clock may have been behind for a moment. It would lose the hint for the rest of its release."""
     soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
     dialler._take((soon.id,), {})
     a_pass(dialler)
     assert tenant.attempt(soon.id) == soon
-    instant = monotonic()
+    instant = clock()
     due_at = dialler._hand.due_at()
     assert due_at is not None
     assert instant < due_at <= instant + 1
@@ -201,20 +225,22 @@ def test_hint_of_an_attempt_moved_to_tomorrow_is_dropped(tenant: Tenant, dialler
     assert not dialler._hand
 
 
-def test_early_hint_outlasts_a_pause_before_it_is_due(tenant: Tenant, dialler: Dialler, now: TestClock) -> None:
+def test_early_hint_outlasts_a_pause_before_it_is_due(
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+) -> None:
     due, soon = a_pending_attempt(tenant), a_pending_attempt(tenant, due_at=now() + A_SECOND)
     with tenant.database.transaction() as stores:
         stores.carrier_accounts.pause("a test", now())
     dialler._take((due.id, soon.id), {soon.id: soon.due_at})
     a_pass(dialler)
     assert dialler._hand.untried(10) == []
-    dialler._hand.become_due(monotonic() + 1)
+    dialler._hand.become_due(clock() + 1)
     assert dialler._hand.untried(10) == [soon.id]
 
 
 @pytest.mark.parametrize("ahead", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_neither_hastens_nor_forgets_a_hint(
-    tenant: Tenant, carrier: SimulatedCarrier, postgres_url: str, now: TestClock, ahead: timedelta
+    tenant: Tenant, carrier: SimulatedCarrier, postgres_url: str, now: TestClock, ahead: timedelta, clock: Clock
 ) -> None:
     soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
     machine = Machine(ahead)
@@ -224,8 +250,8 @@ def test_wrong_clock_neither_hastens_nor_forgets_a_hint(
         dialler._take((soon.id,), {soon.id: soon.due_at})
         longest = (RELEASE_AHEAD + MAX_CLOCK_SKEW).total_seconds()
         due_at = dialler._hand.due_at()
-        assert due_at is None or due_at <= monotonic() + longest, "not an hour"
-        dialler._hand.become_due(monotonic() + longest)
+        assert due_at is None or due_at <= clock() + longest, "not an hour"
+        dialler._hand.become_due(clock() + longest)
         a_pass(dialler)
         assert tenant.attempt(soon.id) == soon
         machine.ahead = timedelta()
@@ -286,7 +312,7 @@ def test_stopping_worker_sends_its_hints_to_another(
 
 
 def test_worker_reads_the_due_times(
-    message: Any, dialler: Dialler, now: TestClock, monkeypatch: pytest.MonkeyPatch
+    message: Any, dialler: Dialler, now: TestClock, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setattr(worker_tasks._Dialler, "one", dialler)
     now.move(-A_SECOND)
@@ -297,7 +323,7 @@ def test_worker_reads_the_due_times(
         worker_tasks.dial.pop_request()
     dialler._loop.run_until_complete(asyncio.sleep(0))
     assert dialler._hand.untried(10) == [UUID(int=1)]
-    dialler._hand.become_due(monotonic() + 1)
+    dialler._hand.become_due(clock() + 1)
     assert list(dialler._hand.without_a_turn()) == [UUID(int=1), UUID(int=2)]
 
 

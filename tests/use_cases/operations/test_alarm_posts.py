@@ -103,7 +103,7 @@ def alarms(database: Database, now: TestClock) -> Alarms:
     return Alarms(database, now)
 
 
-def posts_to(receiver: Receiver, database: Database, now: TestClock, *, deadline_s: float = 10.0) -> AlarmPosts:
+def posts_to(receiver: Receiver, database: Database, now: TestClock, *, deadline_s: float = 60.0) -> AlarmPosts:
     return AlarmPosts(database, AlarmWebhook(receiver.url, SECRET, deadline_s=deadline_s), now)
 
 
@@ -206,14 +206,14 @@ def test_hanging_receiver_delays_no_other_work(
         posts = posts_to(receiver, database, now)
         thread = threading.Thread(target=posts.send)
         thread.start()
-        assert receiver.arrived.wait(20)
+        assert receiver.arrived.wait(60)
         raise_alarm("LOCK_HELD")
         posts.send()  # another thread of the worker returns at once
         assert len(receiver.requests) == 1
         assert alarms.count_open() == {"CAUSE_LOST": 1, "LOCK_HELD": 1}
         alarms.acknowledge(None, kind="CAUSE_LOST")  # no row is locked meanwhile
         hangs.set()
-        thread.join(20)
+        thread.join(60)
     assert {each.kind: each.posted_at for each in alarms.all()} == {"CAUSE_LOST": NOON, "LOCK_HELD": NOON}
 
 

@@ -165,14 +165,14 @@ def test_slow_mail_server_occupies_one_thread_of_a_process(owned: OwnedCompany) 
 
     def slowly(_: bytes) -> str:
         came.set()
-        go.wait(20)
+        go.wait(60)
         return "250 OK"
 
     owned.office.to_mail = slowly
     invitations = owned.invitations()
     sending = threading.Thread(target=invitations.send)
     sending.start()
-    assert came.wait(20)
+    assert came.wait(60)
     owned.name("second@example.com", seed(owned.database, NOON).company_id)
     invitations.send()
     assert owned.office.asked == [TO]
