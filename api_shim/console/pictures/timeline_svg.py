@@ -21,7 +21,7 @@ _DAY = 24 * _HOUR
 _BAND = 20.0
 _RADIUS = 6.0
 _APART = 42.0
-"""Marks that are closer share a label, which is narrower than this."""
+"""Marks that are closer share a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,16 +191,11 @@ def _events(drawing: Drawing, plot: _Plot, numbered: Sequence[tuple[str, Mark]],
         drawing.words("row-name", 180, top + 34, "Events", "end")
     groups = _groups(plot, numbered)
     for group in groups:
-        x = _middle(plot, group)
         shown = next((mark for _, mark in group if mark.kind == "next"), group[-1][1])
         shape_x = min(max(plot.x(shown.at), plot.left + _RADIUS), plot.right - _RADIUS)
         for _, mark in group:
             drawing.line(f"stem stem-{mark.kind}", plot.x(mark.at), top - 4, plot.x(mark.at), top + 6)
-        label = _label(group)
-        label = f"←{label}" if group[0][1].at < plot.begins else label
-        label = f"{label}→" if group[-1][1].at > plot.ends else label
-        half = len(label) * CHARACTER / 2
-        drawing.words("mark-number", min(max(x, plot.left + half), plot.right - half), top + 17, label, "middle")
+        drawing.words("mark-number", sum(_label_span(plot, group)) / 2, top + 17, _label(plot, group), "middle")
         _shape(drawing, shown.kind, shape_x, top + 29, "; ".join(mark.word for _, mark in group))
         if shown.kind == "next" and drawing.layout.is_wide:
             _rule(drawing, shape_x, top + 33, shown.word, [plot.x(mark.at) for _, mark in numbered], plot)
@@ -212,10 +207,15 @@ def _groups(plot: _Plot, numbered: Sequence[tuple[str, Mark]]) -> list[list[tupl
     groups: list[list[tuple[str, Mark]]] = []
     for each in numbered:
         group = [each]
-        while groups and _middle(plot, group) - _middle(plot, groups[-1]) < _APART:
+        while groups and _are_close(plot, groups[-1], group):
             group = [*groups.pop(), *group]
         groups.append(group)
     return groups
+
+
+def _are_close(plot: _Plot, first: Sequence[tuple[str, Mark]], second: Sequence[tuple[str, Mark]]) -> bool:
+    is_near = _middle(plot, second) - _middle(plot, first) < _APART
+    return is_near or _label_span(plot, second)[0] < _label_span(plot, first)[1]
 
 
 def _middle(plot: _Plot, group: Sequence[tuple[str, Mark]]) -> float:
@@ -231,9 +231,18 @@ def _rule(drawing: Drawing, x: float, y: float, words: str, taken: Sequence[floa
         drawing.words("next-text", x - 12, y, words, "end")
 
 
-def _label(group: Sequence[tuple[str, Mark]]) -> str:
-    first, last = group[0][0], group[-1][0]
-    return first if first == last else f"{first}-{last}"
+def _label_span(plot: _Plot, group: Sequence[tuple[str, Mark]]) -> tuple[float, float]:
+    """Return the left and right end of a label, which does not leave the plot."""
+    half = len(_label(plot, group)) * CHARACTER / 2
+    x = min(max(_middle(plot, group), plot.left + half), plot.right - half)
+    return x - half, x + half
+
+
+def _label(plot: _Plot, group: Sequence[tuple[str, Mark]]) -> str:
+    (first, begins), (last, ends) = group[0], group[-1]
+    label = first if first == last else f"{first}-{last}"
+    label = f"←{label}" if begins.at < plot.begins else label
+    return f"{label}→" if ends.at > plot.ends else label
 
 
 _SHAPES = {

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import api_shim.console
@@ -271,6 +271,7 @@ def test_long_history_is_cut_in_the_picture_alone(layout: Layout) -> None:
 
 
 @given(minutes=st.lists(st.integers(0, 4320), max_size=30), layout=st.sampled_from(Layout))
+@example(minutes=[0, 0, 0, 0, 0, 3453, 3982, 4249], layout=Layout.NARROW)
 @settings(max_examples=60, deadline=None)
 def test_labels_of_marks_never_overlap(minutes: list[int], layout: Layout) -> None:
     begins = utc("2026-10-26 23:00:00").replace(tzinfo=None)
