@@ -16,10 +16,17 @@ from scheduler.persistence.schema import Logins
 from tests.api_shim.calls import tenant_of
 from tests.api_shim.intake import Intake, Worker, a_worker, settings_for
 from tests.api_shim.interview_requests import Resources
+from tests.api_shim.patience import patient_with_redis
 from tests.api_shim.shared_api import SharedApi
 from tests.api_shim.waiting_commands import a_command
 from tests.conftest import Seeded
 from tests.support.builders import Tenant
+
+
+@pytest.fixture(autouse=True)
+def _patience() -> Iterator[None]:
+    with patient_with_redis():
+        yield
 
 
 @pytest.fixture(scope="session")

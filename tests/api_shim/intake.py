@@ -269,7 +269,7 @@ def meanwhile(act: Callable[[], httpx.Response]) -> Iterator[Callable[[], httpx.
     thread = threading.Thread(target=lambda: answers.append(act()), daemon=True)
     thread.start()
     try:
-        yield lambda: wait_until(lambda: answers, says="the response arrives")[0]
+        yield lambda: wait_until(lambda: answers, seconds=60, says="the response arrives")[0]
     finally:
         thread.join(30)
 
@@ -290,6 +290,8 @@ def slow_insert(intake: Intake, table: str) -> Iterator[None]:
     try:
         yield
     finally:
+        # Until then it holds the table, also where its request was given up.
+        wait_until(lambda: not intake.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
         intake.change(f"DROP TRIGGER slowly ON {table}")
         intake.change("DROP FUNCTION slowly()")
 

@@ -39,6 +39,7 @@ class Storage:
     """Batches that are stored with the API's database role."""
 
     hear: Hear
+    database: Database
     hints: RecordingHints
     token: str
     batches: CallbackBatches
@@ -88,6 +89,7 @@ async def storage(logins: Logins, tenant: Tenant) -> AsyncIterator[Storage]:
     batches = CallbackBatches(threads, store)
     yield Storage(
         hear=hear,
+        database=database,
         hints=hints,
         token=token_of(a_placed_attempt(tenant)),
         batches=batches,
@@ -102,12 +104,12 @@ async def storage(logins: Logins, tenant: Tenant) -> AsyncIterator[Storage]:
 
 
 @contextmanager
-def statements() -> Iterator[list[str]]:
-    """The statements of the API's role."""
+def statements(storage: Storage) -> Iterator[list[str]]:
+    """The statements that store callbacks. Those of another API in this process do not count."""
     seen: list[str] = []
 
     def note(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if connection.engine.url.username == "api":
+        if connection.engine is storage.database._engine:
             seen.append(" ".join(statement.split()))
 
     event.listen(Engine, "before_cursor_execute", note)
@@ -129,7 +131,7 @@ async def store_all(storage: Storage, callbacks: Sequence[NewCarrierEvent]) -> l
 @pytest.mark.parametrize("count", [1, 10, LARGEST_BATCH])
 async def test_concurrent_callbacks_share_one_transaction(storage: Storage, tenant: Tenant, count: int) -> None:
     callbacks = [storage.callback(number) for number in range(count)]
-    with statements() as seen, deadline_in(LONG_S):
+    with statements(storage) as seen, deadline_in(LONG_S):
         assert await store_all(storage, callbacks) == [None] * count
     assert [each[: len(begins)] for each, begins in zip(seen, OF_A_BATCH, strict=True)] == OF_A_BATCH
     assert stored(tenant) == count
@@ -140,7 +142,7 @@ async def test_concurrent_callbacks_share_one_transaction(storage: Storage, tena
 
 async def test_callbacks_beyond_the_largest_batch_are_in_the_next(storage: Storage, tenant: Tenant) -> None:
     callbacks = [storage.callback(number) for number in range(LARGEST_BATCH + 1)]
-    with statements() as seen, deadline_in(LONG_S):
+    with statements(storage) as seen, deadline_in(LONG_S):
         assert await store_all(storage, callbacks) == [None] * len(callbacks)
     assert len(seen) == 2 * len(OF_A_BATCH)
     assert sorted(len(ids) for _, ids in storage.hints.rings) == [1, LARGEST_BATCH]
@@ -223,7 +225,8 @@ async def test_callback_whose_row_is_locked_fails_alone(storage: Storage, tenant
             " VALUES (gen_random_uuid(), %s, %s, '{}', %s, %s)",
             [locked.token, locked.fingerprint, tenant.now(), tenant.now()],
         )
-        failed, other = await store_all(storage, [locked, storage.callback(2)])
+        with deadline_in(LONG_S):
+            failed, other = await store_all(storage, [locked, storage.callback(2)])
         session.rollback()
     assert isinstance(failed, LockTaken)
     assert other is None
@@ -261,7 +264,7 @@ async def test_batch_without_requests_opens_no_transaction(storage: Storage) -> 
         await storage.has_begun()
         with deadline_in(0.01), pytest.raises(DatabaseAway):
             await storage.batches.store(storage.callback(1))
-    with statements() as seen:
+    with statements(storage) as seen:
         await first
         await storage.batches.finish()
     assert sum("BEGIN" in each for each in seen) == 1
@@ -270,7 +273,7 @@ async def test_batch_without_requests_opens_no_transaction(storage: Storage) -> 
 async def test_request_that_gives_up_late_leaves_the_others(storage: Storage, tenant: Tenant) -> None:
     with storage.held():
         patient = asyncio.create_task(storage.batches.store(storage.callback(1)))
-        with deadline_in(1.0):
+        with deadline_in(3.0):
             hasty = asyncio.create_task(storage.batches.store(storage.callback(2)))
         await storage.has_begun()
         with pytest.raises(CommitInDoubt):
@@ -280,7 +283,7 @@ async def test_request_that_gives_up_late_leaves_the_others(storage: Storage, te
 
 
 async def test_nothing_is_committed_after_the_last_deadline(storage: Storage, tenant: Tenant) -> None:
-    with storage.held(), deadline_in(1.0):
+    with storage.held(), deadline_in(3.0):
         assert [type(each) for each in await store_all(storage, [storage.callback(1), storage.callback(2)])] == [
             CommitInDoubt,
             CommitInDoubt,

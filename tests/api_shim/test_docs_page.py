@@ -176,7 +176,7 @@ def test_docs_page_works_in_a_browser_without_network() -> None:
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(f"{url}/v1/docs")
         page.get_by_text("Schedule an interview and its first call", exact=True).click()
-        expect(page.get_by_role("heading", name="Request body")).to_be_visible()
+        expect(page.get_by_role("heading", name="Request body")).to_be_visible(timeout=30_000)
         browser.close()
     assert f"{url}/v1/openapi.json" in asked
     assert [each for each in asked if not each.startswith((f"{url}/", "data:"))] == []

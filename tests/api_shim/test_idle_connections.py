@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import Thread
 
 import pytest
@@ -47,7 +47,8 @@ def connected(server: uvicorn.Server) -> "closing[socket.socket]":
 @pytest.mark.parametrize("sent", [b"", REQUEST[:20]], ids=["nothing", "a part of a head"])
 def test_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(connections, "FIRST_REQUEST_S", 1.0)
-    with serving() as server, connected(server) as client:
+    # An error if it is closed before the bytes arrive.
+    with serving() as server, connected(server) as client, suppress(ConnectionError):
         client.sendall(sent)
         assert client.recv(1000) == b""
 

@@ -1,13 +1,16 @@
 """A refusal that is the response of its request writes no event. After a 202, an event always comes."""
 
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -51,21 +54,24 @@ def is_noted(intake: Intake) -> bool:
 
 
 @contextmanager
-def slow_answers(intake: Intake, seconds: float) -> Iterator[None]:
-    """Make the transaction in which a worker applies a command take longer."""
+def held_answers(intake: Intake, postgres_url: str) -> Iterator[Callable[[], object]]:
+    """Hold the transaction in which a worker applies a command, until the function is called."""
     intake.change(
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$"
-        f" BEGIN PERFORM pg_sleep_for('{seconds} s'); RETURN NEW; END $$"
+        "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " WHILE NOT pg_try_advisory_xact_lock(7) LOOP PERFORM pg_sleep_for('10 ms'); END LOOP; RETURN NEW; END $$"
     )
     intake.change(
-        "CREATE TRIGGER slowly BEFORE UPDATE ON inbox FOR EACH ROW"
-        " WHEN (OLD.applied_at IS NULL AND NEW.applied_at IS NOT NULL) EXECUTE FUNCTION slowly()"
+        "CREATE TRIGGER held BEFORE UPDATE ON inbox FOR EACH ROW"
+        " WHEN (OLD.applied_at IS NULL AND NEW.applied_at IS NOT NULL) EXECUTE FUNCTION held()"
     )
-    try:
-        yield
-    finally:
-        intake.change("DROP TRIGGER slowly ON inbox")
-        intake.change("DROP FUNCTION slowly()")
+    with psycopg.connect(postgres_url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(7)")
+        try:
+            yield lambda: holder.execute("SELECT pg_advisory_unlock(7)")
+        finally:
+            holder.execute("SELECT pg_advisory_unlock_all()")
+            intake.change("DROP TRIGGER held ON inbox")
+            intake.change("DROP FUNCTION held()")
 
 
 @does_not("F1-1")
@@ -118,13 +124,12 @@ def test_refusal_after_the_client_has_left_is_an_event(
     broker: None, intake: Intake, database: Database, seeded: Seeded
 ) -> None:
     with an_intake(intake.settings, database, seeded) as api:
-        with pytest.raises(httpx.ReadTimeout):
-            api.client.post(
-                "/interviews",
-                json=api.body(scheduledAt=PAST),
-                headers={"Authorization": f"Bearer {api.key}", **LONG_WAIT},
-                timeout=1,
-            )
+        headers = {"Authorization": f"Bearer {api.key}", **LONG_WAIT}
+        request = api.client.build_request("POST", "/interviews", json=api.body(scheduledAt=PAST), headers=headers)
+        fields = b"".join(b"%s: %s\r\n" % field for field in request.headers.raw)
+        with socket.create_connection((request.url.host, request.url.port), timeout=60) as connection:
+            connection.sendall(b"POST /interviews HTTP/1.1\r\n" + fields + b"\r\n" + request.content)
+            wait_until(lambda: intake.count("inbox") == 1, says="the command is accepted")
         with a_worker(intake.settings):
             wait_until(lambda: intake.ask("SELECT 1 FROM inbox WHERE applied_at IS NOT NULL"))
     assert reported_later(intake) == accepted_commands(intake)
@@ -142,9 +147,9 @@ def test_refusal_after_the_api_was_killed_is_an_event(intake: Intake, tmp_path: 
         except httpx.TransportError as error:
             lost.append(error)
 
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         with a_process(argv, tmp_path, **environment_of(intake)) as process:
-            wait_until(lambda: is_ready(client), says="the API answers")
+            wait_until(lambda: is_ready(client), seconds=60, says="the API answers")
             request = threading.Thread(target=send, args=[client])
             request.start()
             wait_until(lambda: intake.count("inbox") == 1)
@@ -167,18 +172,26 @@ def is_ready(client: httpx.Client) -> bool:
 # ---- applied exactly when the wait of the request ends
 
 
-def test_command_applied_as_the_wait_ends_is_the_response(intake: Intake, worker: Worker) -> None:
-    with slow_answers(intake, 2):
-        answer = refused(intake, {"Prefer": "wait=1"})
-    assert answer.status_code == 400
+def test_command_applied_as_the_wait_ends_is_the_response(intake: Intake, worker: Worker, postgres_url: str) -> None:
+    send = partial(refused, intake, {"Prefer": "wait=3"})
+    with held_answers(intake, postgres_url) as release, meanwhile(send) as answer:
+        wait_until(lambda: intake.ask(_API_WAITS), says="the API waits for the worker's row at the end of its wait")
+        release()
+        assert answer().status_code == 400
     wait_until(lambda: is_noted(intake))
     assert reported_later(intake) == []
 
 
-def test_refusal_that_outlasts_the_wait_for_its_lock_is_an_event(intake: Intake, worker: Worker) -> None:
+_API_WAITS = "SELECT 1 FROM pg_stat_activity WHERE usename = 'api' AND wait_event_type = 'Lock'"
+
+
+def test_refusal_that_outlasts_the_wait_for_its_lock_is_an_event(
+    intake: Intake, worker: Worker, postgres_url: str
+) -> None:
     """The API could not end the wait before its 202, and the worker did not know of it."""
-    with slow_answers(intake, 4):
-        accepted = refused(intake, {"Prefer": "wait=1"})
+    with held_answers(intake, postgres_url) as release:
+        accepted = refused(intake, {"Prefer": "wait=2"})
+        release()
         assert applied(intake, accepted)["statusCode"] == 400
     assert reported(intake) == []
     assert reported_later(intake) == [data(accepted, 202)["id"]]

@@ -55,7 +55,7 @@ def test_webhook_with_wrong_headers_is_refused(client_package: Any, change: dict
         client_package.verify_webhook(body, {**headers, **change}, [OLD, NEW])
 
 
-@pytest.mark.parametrize("age_s", [301, -301], ids=["old", "of the future"])
+@pytest.mark.parametrize("age_s", [330, -330], ids=["old", "of the future"])
 def test_webhook_of_another_time_is_refused(client_package: Any, age_s: float) -> None:
     with pytest.raises(client_package.InvalidWebhook, match="Message timestamp too"):
         client_package.verify_webhook(*webhook(age_s=age_s), [NEW])

@@ -88,8 +88,8 @@ def test_pasted_blocks_work_on_any_day(tmp_path: Path, at: str, rings: bool) -> 
     options = Options(home=tmp_path / ".duecall", ephemeral=True, clock_offset_s=offset)
     with QuickSystem(options, settings, print) as system:
         assert system.running is not None
-        long_talk = {"to": None, "outcome": "answered", "talk_s": 60}
-        requests.post(f"{system.running.simulatorUrl}/plans", json=long_talk, timeout=5).raise_for_status()
+        long_talk = {"to": None, "outcome": "answered", "talk_s": 300}
+        requests.post(f"{system.running.simulatorUrl}/plans", json=long_talk, timeout=30).raise_for_status()
         done = _run_in(tmp_path, _pasted())
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert '"success":false' not in done.stderr, "first_id shows rejected requests there"

@@ -1,7 +1,7 @@
 """Fixtures: the console on the servers of all tests, as the role of its connections in production."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,6 +20,7 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.pauses import Pauses
+from tests.api_shim.patience import patient_with_redis
 from tests.conftest import real_now
 from tests.support.builders import RecordingHints
 from tests.support.servers import a_door, a_server, address_of
@@ -71,7 +72,9 @@ def console_context(
     cleaner()  # a process of an earlier test may have left the marks of its settings
     door = a_door()
     app = create_app(settings_of_console(logins, valkey.url, address_of(door)))
-    with a_server(app, door):
+    with ExitStack() as running:
+        with patient_with_redis():  # a fixture of a session begins before that of a test
+            running.enter_context(a_server(app, door))
         yield cast("ConsoleContext", app.state.console_context)
 
 

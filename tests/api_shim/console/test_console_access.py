@@ -180,7 +180,7 @@ def test_act_with_a_token_of_no_form_is_not_executed(operator: httpx.Client, tok
 )
 def test_write_from_another_site_is_refused(console: Console, headers: dict[str, str], is_own: bool) -> None:
     sent = {name: value.replace("OWN", console.url) for name, value in headers.items()}
-    with httpx.Client(base_url=console.url, headers=sent) as client:
+    with httpx.Client(base_url=console.url, headers=sent, timeout=30) as client:
         answer = client.post(console.link())
     assert answer.status_code == (SEE_OTHER if is_own else FORBIDDEN)
     assert len(console.sessions.all()) == is_own

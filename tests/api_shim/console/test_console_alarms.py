@@ -92,7 +92,7 @@ def test_steps_are_a_link_where_docs_have_an_address(
     raised("SETTINGS")
     settings = settings_of_console(logins, redis_url, console.url)
     with served(settings.model_copy(update={"console_docs_url": "https://git.example.com/docs"})) as url:
-        page = httpx.get(f"{url}/alarms", cookies=operator.cookies)
+        page = httpx.get(f"{url}/alarms", cookies=operator.cookies, timeout=30)
     assert '<a href="https://git.example.com/docs/operations.md#settings--prices">Steps</a>' in page.text
 
 

@@ -31,6 +31,11 @@ if os.environ.get("CI") != "true" and not CHROMIUM.exists():
     pytest.skip("chromium is not installed", allow_module_level=True)
 
 
+SIGNED_IN = re.compile("/$")
+"""The address after a sign-in."""
+expect.set_options(timeout=30_000)  # the usual 5 s are little for a starved machine
+
+
 @pytest.fixture(autouse=True)
 def _account(account: Callable[[], None]) -> None:
     account()
@@ -42,6 +47,12 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def sign_in(page: Page, link: str) -> None:
+    page.goto(link)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(SIGNED_IN)  # the next page would break off the sign-in
 
 
 def violations(page: Page) -> list[tuple[str, str]]:
@@ -75,7 +86,7 @@ def test_pages_have_no_wcag_violations(
             assert violations(page) == [], url
             shoot(page, "sign-in" if url != link else "sign-in-link", scheme)
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_load_state()
+        page.wait_for_url(SIGNED_IN)
         make_busy(tenant)
         with console.signed_in(OperatorRole.ADMIN) as admin:
             addresses = one_per_route(linked_pages(admin, create_app().routes))
@@ -117,8 +128,7 @@ def test_work_pages_have_no_wcag_violations(console: Console, browser: Browser, 
     empty = ("/unknown?company=x", "/quarantine?kind=x", "/alarms?state=acknowledged", "/erasures?state=done")
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(console.link())
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, console.link())
         for path in (*paths, *empty, "/audit?subject=x", "/"):
             page.goto(console.url + path)
             assert violations(page) == [], path
@@ -151,8 +161,7 @@ def test_rows_of_lists_fit_a_narrow_screen(console: Console, browser: Browser, t
     [[blocked]] = tenant.ask("SELECT id FROM attempts WHERE state = 'PENDING' ORDER BY due_at LIMIT 1")
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(console.link(OperatorRole.ADMIN))
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, console.link(OperatorRole.ADMIN))
         for path in (*LISTS, f"attempts/{blocked}"):
             page.goto(f"{console.url}/{path}")
             shoot(page, f"narrow-{path[:10]}", "light")
@@ -185,8 +194,7 @@ def test_no_control_lies_outside_its_visible_box(console: Console, browser: Brow
     work_pages(tenant, a_placed_attempt(tenant))
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(console.link(OperatorRole.ADMIN))
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, console.link(OperatorRole.ADMIN))
         for path in ("", *LISTS, "webhooks", "batches", "find", f"companies/{tenant.company_id}"):
             page.goto(f"{console.url}/{path}")
             if SHOWN.get(path):
@@ -202,8 +210,7 @@ def test_tables_fit_a_wide_screen(console: Console, browser: Browser, tenant: Te
     tenant.change("UPDATE companies SET name = 'Company with a full day' WHERE id = :id", id=tenant.company_id)
     with browser.new_context(viewport={"width": 1280, "height": 720}) as context:
         page = context.new_page()
-        page.goto(console.link(OperatorRole.ADMIN))
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, console.link(OperatorRole.ADMIN))
         for path in ("/keys", "/attempts"):
             page.goto(console.url + path)
             expect(page.locator("table time small").first).to_be_visible()
@@ -238,8 +245,7 @@ def test_operator_signs_in_and_pauses_by_keyboard_alone(console: Console, browse
 def test_operator_pauses_without_javascript(console: Console, browser: Browser) -> None:
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
-        page.goto(console.link())
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, console.link())
         page.get_by_role("link", name="Pause all calls").click()
         page.get_by_label("Reason").fill("no script")
         page.get_by_role("button", name="Pause all calls").click()
@@ -255,8 +261,7 @@ def test_reason_of_a_silent_phone_is_found_in_three_clicks(console: Console, bro
     console.pauses.pause(tenant.company_id, "the agency asked for silence")
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(console.link(OperatorRole.VIEWER))
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, console.link(OperatorRole.VIEWER))
         page.get_by_role("link", name="Find").click()
         page.get_by_label("Id, call SID, phone number or external id").fill("+421 915 010 203")
         page.get_by_role("button", name="Find", exact=True).click()
@@ -280,11 +285,10 @@ def test_times_follow_the_clock_of_duecall(console: Console, browser: Browser) -
 def test_pause_of_another_tab_shows_in_an_open_page(console: Console, browser: Browser) -> None:
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(console.link())
-        page.get_by_role("button", name="Sign in").click()
+        sign_in(page, console.link())
         expect(page.locator("#live-status")).to_have_text("Live")
         console.pauses.pause(None, "from another tab")
-        expect(page.locator("#banner")).to_contain_text("from another tab", timeout=15_000)
+        expect(page.locator("#banner")).to_contain_text("from another tab")
         expect(page.get_by_role("link", name="Resume all calls")).to_be_visible()
 
 

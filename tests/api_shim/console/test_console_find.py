@@ -170,7 +170,7 @@ def test_text_in_the_address_is_ignored(tenant: Tenant, viewer: httpx.Client) ->
 
 
 def test_find_needs_a_session_and_a_page_of_the_console(console_url: str, viewer: httpx.Client) -> None:
-    with httpx.Client(base_url=console_url, headers={"Sec-Fetch-Site": "same-origin"}) as stranger:
+    with httpx.Client(base_url=console_url, headers={"Sec-Fetch-Site": "same-origin"}, timeout=30) as stranger:
         assert stranger.get("/find").status_code == SEE_OTHER
         assert stranger.post("/find", data={"wanted": str(uuid4())}).status_code == httpx.codes.UNAUTHORIZED
     other_site = viewer.post("/find", data={"wanted": str(uuid4())}, headers={"Sec-Fetch-Site": "cross-site"})

@@ -149,7 +149,7 @@ def test_reason_is_escaped(console: Console, operator: httpx.Client) -> None:
 @contextmanager
 def events(client: httpx.Client) -> Iterator[Iterator[tuple[str, str]]]:
     """The events of an open page: name and data."""
-    with client.stream("GET", "/live", timeout=20) as stream:
+    with client.stream("GET", "/live", timeout=60) as stream:
         assert stream.status_code == OK
         assert stream.headers["content-type"].startswith("text/event-stream")
         yield _events(stream.iter_lines())

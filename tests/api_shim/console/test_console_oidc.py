@@ -357,7 +357,7 @@ def test_answer_without_its_start_is_refused(oidc: OidcConsole, browser: httpx.C
 def test_made_up_cookie_starts_nothing(oidc: OidcConsole, browser: httpx.Client, cookie: str) -> None:
     headers = {b"Cookie": f"{COOKIE}={cookie}".encode()}
     for query in ("", "?state=", "?state=x&code=y", "?state=%ff%00"):
-        answer = httpx.get(f"{oidc.url}/sign-in/callback{query}", headers=headers)
+        answer = httpx.get(f"{oidc.url}/sign-in/callback{query}", headers=headers, timeout=30)
         assert_refused(oidc, browser, answer, BAD_REQUEST, "This browser did not start this sign-in.")
 
 
@@ -422,10 +422,10 @@ def test_answer_without_a_code_is_refused(oidc: OidcConsole, browser: httpx.Clie
 
 def test_sign_in_starts_only_from_a_page_of_the_console(oidc: OidcConsole) -> None:
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {}):
-        answer = httpx.post(f"{oidc.url}/sign-in/oidc", headers=headers)
+        answer = httpx.post(f"{oidc.url}/sign-in/oidc", headers=headers, timeout=30)
         assert answer.status_code == FORBIDDEN
         assert "set-cookie" not in answer.headers
-    assert httpx.get(f"{oidc.url}/sign-in/oidc").status_code == httpx.codes.METHOD_NOT_ALLOWED
+    assert httpx.get(f"{oidc.url}/sign-in/oidc", timeout=30).status_code == httpx.codes.METHOD_NOT_ALLOWED
 
 
 def test_sign_in_leads_nowhere_else(oidc: OidcConsole, browser: httpx.Client) -> None:
