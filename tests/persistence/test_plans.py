@@ -167,7 +167,7 @@ STEPS: dict[str, Callable[[Stores, Big], Any]] = {
     ),
     "whether a refusal is owed": lambda stores, _: stores.inbox.is_one_owed(LATER),
     "owed refusals": lambda stores, _: stores.inbox.take_owed(LATER, 200),
-    "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 200, NOON),
+    "lines that no attempt needs": lambda stores, _: stores.lines.forget_free([NO_NUMBER] * 20, NOON),
 }
 PAGES: dict[str, Callable[[Stores, Big], Any]] = {
     "waiting commands of a company": lambda stores, big: stores.inbox.unapplied_of_company(big.one.company_id, 21),
