@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import httpx
@@ -28,17 +29,20 @@ with_and_without_a_key = pytest.mark.parametrize("headers", [{}, KEY], ids=["wit
 
 @dataclass
 class NextCommit:
-    """Matches the COMMIT of the next transaction that writes `table`, and then all traffic of any connection."""
+    """Matches the COMMIT of the next transaction that writes `table`, and then all traffic of any connection.
+
+    The wire has a thread for each connection. Counts of requests are added over another one at the same time.
+    """
 
     table: bytes
-    was_written: bool = False
+    writer: int | None = None
     was_sent: bool = False
 
     def __call__(self, sent: bytes) -> bool:
         if b"INTO " + self.table in sent or b"UPDATE " + self.table in sent:
-            self.was_written = True
+            self.writer = get_ident()
             return False
-        if self.was_written and not self.was_sent and b"COMMIT" in sent:
+        if self.writer == get_ident() and not self.was_sent and b"COMMIT" in sent:
             self.was_sent = True
             return True
         return False
