@@ -66,7 +66,7 @@ def proves_itself(process: "subprocess.Popen[bytes]", folder: Path) -> None:
     assert process.poll() is None, (folder / "log").read_text()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PROVING)
 def test_process_proves_its_work_until_it_stops(name: str, variables: dict[str, str], folder: Path) -> None:
     (folder / "proof").touch()  # of an earlier process
@@ -86,7 +86,7 @@ def handles_sigterm(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["dial", "intake", "webhooks"])
 def test_worker_without_its_tables_is_not_ready(name: str, variables: dict[str, str], folder: Path) -> None:
     """The schema vanishes after the start, as after a restore that failed."""
@@ -126,7 +126,7 @@ def is_stale(folder: Path) -> None:
     )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_dial_worker_without_its_loop_ends(variables: dict[str, str], folder: Path) -> None:
     words = ["celery", "-A", "tests.support.dying_dialler", *ALL["dial"][5:]]
     with a_process((sys.executable, "-m", *words), folder, **variables) as process:

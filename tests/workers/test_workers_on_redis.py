@@ -55,7 +55,7 @@ def wait_until_ready(log: Path) -> None:
     wait_until(lambda: " ready" in log.read_text(encoding="utf-8"), seconds=60, says="the worker is ready")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_two_workers_of_one_name_have_separate_queues(
     own: EmbeddedValkey, postgres_url: str, broker: None, tmp_path: Path
 ) -> None:
@@ -89,7 +89,7 @@ def liveness_queues(redis_url: str, *, workers: int) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgres_url: str, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     with redis.Redis.from_url(own.url) as client, a_worker("callbacks@here", own.url, postgres_url, log) as worker:
@@ -110,7 +110,7 @@ def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgr
         wait_until(lambda: "NO_MESSAGE" in log.read_text(), seconds=60, says="it takes from its queue again")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_worker_survives_a_demoted_primary(own: EmbeddedValkey, postgres_url: str, tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     with redis.Redis.from_url(own.url) as client, a_worker("callbacks@here", own.url, postgres_url, log) as worker:
@@ -131,7 +131,7 @@ def test_worker_survives_a_demoted_primary(own: EmbeddedValkey, postgres_url: st
         assert "workers.heard[" not in log.read_text(), "its pings are no news"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "task", [pytest.param(LIVENESS, id="acknowledged"), pytest.param("no.such.task", id="rejected")]
 )
