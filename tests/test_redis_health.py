@@ -25,7 +25,9 @@ def evicting(valkey: EmbeddedValkey) -> Iterator[str]:
 
 
 def alarms_of(whole: WholeSystem) -> list[tuple[str, int]]:
-    return [(each["kind"], each["count"]) for each in json.loads(whole.duecall("alarms", "list", "--json"))]
+    """Return the alarms about Redis. A busy machine may raise others."""
+    alarms = json.loads(whole.duecall("alarms", "list", "--json"))
+    return [(each["kind"], each["count"]) for each in alarms if each["kind"] == "REDIS_EVICTS"]
 
 
 def test_our_own_server_keeps_all(valkey: EmbeddedValkey) -> None:
@@ -49,9 +51,9 @@ def test_evicting_redis_is_reported_while_everything_runs(evicting: str, tmp_pat
             log = whole.system.log_of(name)
             whole.wait_until(
                 lambda log=log: '"alarm": "REDIS_EVICTS"' in log.read_text(encoding="utf-8"),  # type: ignore[misc]
-                seconds=30,
+                seconds=60,
                 says=f"{name} says it",
             )
         # Seven processes raise the same alarm, which is one row.
-        whole.wait_until(lambda: alarms_of(whole) == [("REDIS_EVICTS", 7)], seconds=30, says="the alarm is kept")
-        assert whole.client.post(whole.client.interview("+421915310001")).status_code == 201
+        whole.wait_until(lambda: alarms_of(whole) == [("REDIS_EVICTS", 7)], seconds=60, says="the alarm is kept")
+        assert whole.client.created("+421915310001")

@@ -64,9 +64,9 @@ class Client:
     def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
         return self.session.request(method, f"{self.running.apiUrl}{path}", json=body, timeout=40)
 
-    def created(self, number: str, *, headers: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
-        """Create an interview with a new candidate and return it."""
-        answer = self.post(self.interview(number, **more), **(headers or {}))
+    def created(self, number: str, **more: Any) -> dict[str, Any]:
+        """Create an interview with a new candidate and return it. Waits for the result as long as the API allows."""
+        answer = self.post(self.interview(number, **more), Prefer="wait=30")
         assert answer.status_code == requests.codes.created, answer.text
         return dict(answer.json()["data"])
 
@@ -175,6 +175,13 @@ class WholeSystem:
             self._connection.close()
             self._connection = None
 
+    def hang_up(self, sid: str) -> None:
+        """Hang up, as the callee."""
+        names = self.system.supervisor.program("dial").environment
+        account = (names["TWILIO_ACCOUNT_SID"], names["TWILIO_AUTH_TOKEN"])
+        url = f"{self.running.simulatorUrl}/2010-04-01/Accounts/{account[0]}/Calls/{sid}.json"
+        requests.post(url, data={"Status": "completed"}, auth=account, timeout=40).raise_for_status()
+
     def raise_limits(self) -> None:
         """Raise the company's limits, which these tests do not cover."""
         self.change("UPDATE companies SET calls_per_second = 100, concurrent_calls = 1000")
@@ -190,9 +197,11 @@ class QuickSystem(System):
 
 
 def kill_server(server: EmbeddedPostgres | EmbeddedValkey | None) -> None:
+    """Kill the server, and wait until it has ended: on a busy machine it may answer for a moment longer."""
     assert server is not None
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: not server.is_running(), says="the server has ended")
 
 
 @contextmanager

@@ -12,22 +12,33 @@ NUMBERS = [f"+4219154000{number:02d}" for number in range(8)]
 OTHERS = [f"+4219154001{number:02d}" for number in range(8)]
 
 
-def ask_for(whole: WholeSystem, numbers: Sequence[str], **outage: object) -> list[str]:
-    """Request interviews with these numbers while the carrier is down, and wait until the breaker opens."""
+def ask_for(whole: WholeSystem, numbers: Sequence[str]) -> list[str]:
+    """Request interviews with these numbers and return their ids."""
     for number in numbers:
         whole.client.plan(to=number, outcome="answered", ring_s=0.3, talk_s=0.3)
-    whole.client.session.post(f"{whole.running.simulatorUrl}/outage", json=outage, timeout=5).raise_for_status()
-    interviews = [whole.client.created(number, headers={"Prefer": "wait=20"})["id"] for number in numbers]
+    return [whole.client.created(number)["id"] for number in numbers]
+
+
+def at_outage(whole: WholeSystem, method: str, **outage: object) -> None:
+    url = f"{whole.running.simulatorUrl}/outage"
+    whole.client.session.request(method, url, json=outage or None, timeout=40).raise_for_status()
+
+
+def wait_for_breaker(whole: WholeSystem) -> None:
     whole.wait_until(
         lambda: whole.rows("SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"),
-        seconds=20,
+        seconds=40,
         says="the breaker opens",
     )
-    return interviews
 
 
 def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
-    interviews = ask_for(whole, NUMBERS, kind="refuse", for_s=12)
+    # A pause lets all calls be due within the outage, however long their requests take.
+    whole.duecall("pause", "--all", "--reason", "a drill")
+    interviews = ask_for(whole, NUMBERS)
+    at_outage(whole, "POST", kind="refuse", for_s=20)
+    whole.duecall("resume", "--all")
+    wait_for_breaker(whole)
     down = json.loads(whole.duecall("status", "--json"))["carriers"][0]
     assert down["downCause"] == "NEVER_CONNECTED"
     whole.wait_until(
@@ -45,7 +56,12 @@ def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
 
 
 def test_outage_with_answers_loses_only_calls_in_flight(whole: WholeSystem) -> None:
-    interviews = ask_for(whole, OTHERS, kind="503", for_s=8)
+    at_outage(whole, "POST", kind="503")
+    # The first call opens the breaker. Further calls would be in flight, too, if they came before.
+    interviews = ask_for(whole, OTHERS[:1])
+    wait_for_breaker(whole)
+    interviews += ask_for(whole, OTHERS[1:])
+    at_outage(whole, "DELETE")
     whole.wait_until(
         lambda: not whole.rows("SELECT 1 FROM attempts WHERE state = 'PENDING' OR phase IN ('DIALLING', 'PLACED')"),
         seconds=90,

@@ -181,17 +181,22 @@ def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterat
     operator = tuple(variables["FLOWER_BASIC_AUTH"].split(":", 1))
     with requests.Session() as session:
         session.trust_env = False
-        assert session.get(f"{flower}/api/workers", timeout=20).status_code == 401
+        assert session.get(f"{flower}/api/workers", timeout=60).status_code == 401
         for path in ("/api/workers?refresh=1", "/api/tasks", "/workers", "/tasks", "/broker", "/metrics"):
             answer = session.get(flower + path, auth=operator, timeout=60)  # type: ignore[arg-type]
             assert answer.ok, path
             yield answer.text
-        shown = session.get(f"{flower}/workers?json=1", auth=operator, timeout=60)  # type: ignore[arg-type]
-        assert {each["hostname"].partition("@")[0] for each in shown.json()["data"]} >= {"dial", "intake"}
-        yield shown.text
+
+        def shown() -> str | None:
+            """Return the list of workers once Flower has heard of each: their first events may come later."""
+            page = session.get(f"{flower}/workers?json=1", auth=operator, timeout=60)  # type: ignore[arg-type]
+            names = {each["hostname"].partition("@")[0] for each in page.json()["data"]}
+            return page.text if names >= {"dial", "intake"} else None
+
+        yield wait_until(shown, seconds=60, says="Flower lists the workers")
         assert session.post(f"{flower}/api/worker/shutdown/dial", auth=operator, timeout=60).status_code == 403  # type: ignore[arg-type]
-        yield session.get(f"{place}/metrics", timeout=20).text
-        yield session.get(f"{place}/interviews", timeout=20).text
+        yield session.get(f"{place}/metrics", timeout=60).text
+        yield session.get(f"{place}/interviews", timeout=60).text
 
 
 def call_a_person(composition: Composition, place: str) -> None:

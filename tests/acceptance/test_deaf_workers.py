@@ -35,10 +35,9 @@ def test_workers_whose_connection_is_half_open_hear_again(
 
     # Existing connections go dead and new ones get through. Celery notices by itself.
     before = time.monotonic()
-    wire.dead = lambda _: time.monotonic() < before + 5
+    wire.dead = lambda _: time.monotonic() < before + 5 or wire.died < len(WORKERS)
     call(whole, "+421915300002", within_s=DEAF_AT_MOST_S)
     aloud(f"{wire.died} dead connections; a call rang after {time.monotonic() - before:.0f} s")
-    assert wire.died >= len(WORKERS)
 
     # Each connection that waits for messages goes dead and all others get through, so no consumer can recover.
     before = time.monotonic()
@@ -58,7 +57,7 @@ def test_workers_whose_connection_is_half_open_hear_again(
     assert not [path for path in whole.logs() if path.stem not in WORKERS and "DEAF_WORKER" in path.read_text()]
 
 
-def call(whole: WholeSystem, number: str, *, within_s: float = 30) -> None:
+def call(whole: WholeSystem, number: str, *, within_s: float = 60) -> None:
     answer = whole.client.post(whole.client.interview(number), Prefer="respond-async")
     assert answer.status_code == 202
     whole.wait_until(

@@ -18,7 +18,7 @@ FOR_HOURS = 7200.0
 
 @pytest.fixture
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
-    with running_system(tmp_path_factory.mktemp("deleted"), RING_TIMEOUT_S="60") as whole:
+    with running_system(tmp_path_factory.mktemp("deleted"), RING_TIMEOUT_S="600") as whole:
         whole.raise_limits()
         yield whole
 
@@ -37,11 +37,13 @@ def test_deletion_ends_calls_and_erases_database_redis_and_logs(whole: WholeSyst
     named = {"name": NAME, "website": "https://example.com/" + WORDS, "metadata": {"note": WORDS}}
     assert whole.client.send("PATCH", company, named).status_code == 200
     for body in (person(whole, RINGS), person(whole, TALKS), person(whole, WAITS, scheduledAt=whole.in_seconds(3600))):
-        answer = whole.client.post(body, **{"Idempotency-Key": f"{ADDRESS} {body['candidate']['phoneNumber']}"})
+        answer = whole.client.post(
+            body, **{"Idempotency-Key": f"{ADDRESS} {body['candidate']['phoneNumber']}", "Prefer": "wait=30"}
+        )
         assert answer.status_code == 201, answer.text
     whole.wait_until(
         lambda: (status(whole, RINGS), status(whole, TALKS)) == ("ringing", "in-progress"),
-        seconds=30,
+        seconds=60,
         says="one phone rings, and one is answered",
     )
     assert in_dump(whole.running.databaseUrl, CANARIES)
@@ -77,13 +79,13 @@ def kill(whole: WholeSystem, name: str) -> None:
     """Kill the process by SIGKILL. Its supervisor starts it again."""
     victim = whole.send_signal(name)
     whole.wait_until(
-        lambda: whole.system.supervisor.pid(name) not in {None, victim}, seconds=20, says="it is started again"
+        lambda: whole.system.supervisor.pid(name) not in {None, victim}, seconds=60, says="it is started again"
     )
 
 
 def of_ats_key(whole: WholeSystem, path: str) -> Any:
     answer = requests.get(
-        f"{whole.running.apiUrl}{path}", headers={"Authorization": f"Bearer {whole.running.atsKey}"}, timeout=10
+        f"{whole.running.apiUrl}{path}", headers={"Authorization": f"Bearer {whole.running.atsKey}"}, timeout=40
     )
     assert answer.status_code == 200
     return answer.json()["data"]

@@ -19,7 +19,7 @@ def test_demoted_redis_ends_no_process_and_loses_no_call(
     other = EmbeddedValkey(tmp_path_factory.mktemp("the new primary"))
     with other as primary, Redis.from_url(whole.running.redisUrl) as client, Redis.from_url(primary.url) as new:
         whole.client.created(IN_FLIGHT)
-        whole.wait_until(lambda: whole.client.rings_of(IN_FLIGHT), seconds=30, says="a POST is in flight")
+        whole.wait_until(lambda: whole.client.rings_of(IN_FLIGHT), seconds=60, says="a POST is in flight")
         # The new primary is empty, so each waiting hint is lost.
         client.config_set("masterauth", str(new.connection_pool.connection_kwargs["password"]))
         client.replicaof("127.0.0.1", new.connection_pool.connection_kwargs["port"])
@@ -31,7 +31,7 @@ def test_demoted_redis_ends_no_process_and_loses_no_call(
             says="each worker has met a replica",
         )
         in_flight = "SELECT 1 FROM attempts WHERE phase = 'DIALLING' AND state = 'IN_PROGRESS'"
-        whole.wait_until(lambda: not whole.rows(in_flight), seconds=30, says="the call in flight is recorded")
+        whole.wait_until(lambda: not whole.rows(in_flight), seconds=60, says="the call in flight is recorded")
         client.replicaof("NO", "ONE")
     for number in (IN_FLIGHT, WAITING):
         whole.wait_until(
@@ -39,7 +39,7 @@ def test_demoted_redis_ends_no_process_and_loses_no_call(
             seconds=90,
             says="the call rings",
         )
-    whole.client.created(LATER, headers={"Prefer": "wait=30"})
+    whole.client.created(LATER)
     whole.wait_until(lambda: whole.client.rings_of(LATER), seconds=60, says="a later call is placed, too")
     assert {name: whole.system.supervisor.pid(name) for name in pids} == pids
     assert [len(whole.client.rings_of(number)) for number in (IN_FLIGHT, WAITING, LATER)] == [1, 1, 1]

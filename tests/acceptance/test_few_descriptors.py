@@ -27,7 +27,7 @@ FEWEST = 8
 
 
 def pids_of(whole: WholeSystem) -> dict[str, int]:
-    whole.wait_until(lambda: {*started(whole)} == {*KINDS}, seconds=30, says="every process runs")
+    whole.wait_until(lambda: {*started(whole)} == {*KINDS}, seconds=60, says="every process runs")
     return started(whole)
 
 
@@ -147,7 +147,7 @@ def test_idle_connections_leave_a_server_that_answers(whole: WholeSystem, name: 
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5, trust_env=False).is_success
+        return httpx.get(url, timeout=20, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 

@@ -1,8 +1,9 @@
 """A hostile company delays nothing of another company by more than a second, whatever it floods, breaks or locks.
 
 Each task has a probe: a thing that the other company does, and the seconds until the task has done its part. The probes
-run once beside a harmless neighbour, and twice beside each hostile one, because what a neighbour delays is late both
-times. If one of two is late, a third run decides: it may have been the machine.
+run first beside a harmless neighbour, and then twice or more beside each hostile one. A machine that is busy with other
+work delays a single run, and a hostile neighbour delays them all. So the runs go on until each probe was on time in two
+runs more than it was late, and the test fails as soon as one was late in four runs more.
 """
 
 import json
@@ -35,6 +36,8 @@ AT_MOST_LATER_S = 1.0
 """Of calls, commands, callbacks, batches and events."""
 UPKEEP_LATER_S = 5.0
 """Of mails, alarms, erasures and the deletion of old rows, for which no person waits."""
+ON_TIME, LATE, MOST_RUNS = 2, -4, 10
+"""The lead of the runs on time over the late ones that decides about a probe, and the runs after which it is late."""
 DUE_CALLS = 100_000
 INTERVIEWS = 10_000
 _numbers = count(100_000)
@@ -352,10 +355,12 @@ def flood(near: Neighbours) -> Iterator[None]:
     threads = [threading.Thread(target=send) for _ in range(8)]
     for each in threads:
         each.start()
-    yield
-    ended.set()
-    for each in threads:
-        each.join()
+    try:
+        yield
+    finally:
+        ended.set()
+        for each in threads:
+            each.join()
 
 
 @contextmanager
@@ -483,21 +488,31 @@ def usual(near: Neighbours) -> dict[str, float]:
     return probed(near)
 
 
+def slower(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    """Return the longer time of each probe. Where a task looks at intervals, one run may be short by chance."""
+    return {name: max(one[name], other[name]) for name in PROBED}
+
+
 def test_every_task_has_a_probe() -> None:
     assert set(PROBES) == {*hints.QUEUES, hints.LIVENESS}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda each: each.__name__)
 def test_hostile_company_delays_no_other(
     near: Neighbours,
     usual: dict[str, float],
     hostile: Callable[[Neighbours], AbstractContextManager[None]],
 ) -> None:
+    leads = dict.fromkeys(PROBED, 0)
+    runs: list[dict[str, float]] = []
+    usual = slower(usual, probed(near))  # the machine may be busier now than at the beginning
     with hostile(near):
-        first, second = late(near, usual), late(near, usual)
-        third = late(near, usual) if first.keys() ^ second.keys() else {}
-    runs = [first, second, third]
-    assert {name: [run.get(name) for run in runs] for name in PROBED if sum(name in run for run in runs) >= 2} == {}
+        while min(leads.values()) in range(LATE + 1, ON_TIME) and len(runs) < MOST_RUNS:
+            runs.append(late(near, usual))
+            undecided = [name for name, lead in leads.items() if lead < ON_TIME]
+            leads |= {name: leads[name] + (-1 if name in runs[-1] else 1) for name in undecided}
+    assert {name: [run.get(name) for run in runs] for name, lead in leads.items() if lead < ON_TIME} == {}
 
 
 def late(near: Neighbours, usual: dict[str, float]) -> dict[str, float]:

@@ -110,7 +110,7 @@ def test_partner_does_a_whole_day_with_the_client(
         arrived = received(package, receiver, *secrets)
         return [each for each in arrived if each.data.get("interviewId") == str(first.id)]
 
-    whole.wait_until(lambda: len(delivered()) >= len(read), seconds=30, says="each event was delivered")
+    whole.wait_until(lambda: len(delivered()) >= len(read), seconds=60, says="each event was delivered")
     assert [each.id for each in delivered()] == [each.id for each in read]
     assert {each.id for each in partner.interviews(company_id, models.InterviewStatus.COMPLETED, began)} == {first.id}
     assert [each.interview_id for each in partner.calls(company_id, models.AttemptState.PENDING)] == [second.id]
@@ -119,9 +119,9 @@ def test_partner_does_a_whole_day_with_the_client(
     [lost] = partner.deliveries(webhook.id, [models.EventType.INTERVIEW_COMPLETED])
     assert (str(lost.delivery_id), lost.state, lost.is_replay) == (read[-1].id, "DELIVERED", False)
     partner.replay(webhook.id, lost.delivery_id)
-    whole.wait_until(lambda: len(delivered()) == len(read) + 1, seconds=30, says="one event was sent again")
+    whole.wait_until(lambda: len(delivered()) == len(read) + 1, seconds=60, says="one event was sent again")
     assert partner.replay_since(webhook.id, began, [models.EventType.INTERVIEW_COMPLETED]) == 1
-    whole.wait_until(lambda: len(delivered()) == len(read) + 2, seconds=30, says="it was sent once more")
+    whole.wait_until(lambda: len(delivered()) == len(read) + 2, seconds=60, says="it was sent once more")
     assert [each.id for each in delivered()[len(read) :]] == [read[-1].id] * 2
     [replayed] = partner.deliveries(webhook.id, [models.EventType.INTERVIEW_COMPLETED])
     assert replayed.is_replay

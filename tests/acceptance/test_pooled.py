@@ -39,6 +39,6 @@ def test_call_is_placed_through_a_transaction_pooler(tmp_path: Path, monkeypatch
                 )
                 assert len(whole.client.rings_of(NUMBER)) == 1
                 assert whole.running.consoleUrl is not None
-                page = requests.get(f"{whole.running.consoleUrl}/sign-in", timeout=10)
+                page = requests.get(f"{whole.running.consoleUrl}/sign-in", timeout=40)
                 assert page.status_code == requests.codes.ok
                 assert "TXN" not in "".join(path.read_text(encoding="utf-8") for path in whole.logs())

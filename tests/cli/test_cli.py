@@ -869,7 +869,7 @@ def _password(postgres_url: str) -> str:
 def empty_database(duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> str:
     """An empty database on the same server, which DATABASE_URL names."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS an_empty_one")
+        connection.execute("DROP DATABASE IF EXISTS an_empty_one WITH (FORCE)")
         connection.execute("CREATE DATABASE an_empty_one")
     url = postgres_url.rpartition("/")[0] + "/an_empty_one"
     monkeypatch.setenv("DATABASE_URL", url)
@@ -1148,7 +1148,7 @@ def test_status_waits_for_a_starting_system(
             assert asking.stderr is not None
             assert "is starting or stopping" in asking.stderr.readline()
             _run_file(folder, postgres_url)
-            out, err = asking.communicate(timeout=30)
+            out, err = asking.communicate(timeout=60)
     assert (asking.returncode, err) == (0, "")
     assert str(tenant.company_id) in out
 

@@ -119,8 +119,8 @@ def _is_object(line: str) -> bool:
 
 def _is_ready() -> bool:
     try:
-        answer = session().get(f"{API}/readyz", timeout=5)
-    except requests.ConnectionError:
+        answer = session().get(f"{API}/readyz", timeout=20)
+    except requests.RequestException:
         return False
     return answer.ok and answer.json()["data"] == {**answer.json()["data"], "status": "ok", "degraded": []}
 
