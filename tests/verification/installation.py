@@ -151,7 +151,7 @@ def has_ended(process: ForkServerProcess) -> bool:
         return process.exitcode is not None
 
 
-def ended(process: ForkServerProcess, *, within_s: float = 20.0) -> int:
+def ended(process: ForkServerProcess, *, within_s: float = 60.0) -> int:
     """Wait until the process ends by itself. Return its exit code, negative for the signal that ended it."""
     wait([process.sentinel], within_s)
     with _one_thread:
@@ -205,11 +205,11 @@ def dialling(environment: Mapping[str, str]) -> Iterator[Dialler]:
     """Run one dial worker, with its event loop, threads and client, until the end of the block."""
     dialler = Dialler(environment)
     dialler.start()
-    assert dialler.pipe.poll(30), "the dialler has not started"
+    assert dialler.pipe.poll(60), "the dialler has not started"
     try:
         yield dialler
     finally:
-        code = dialler.stop(within_s=30)
+        code = dialler.stop()
     assert (code, dialler.deaths) == (0, 0)
 
 
@@ -218,7 +218,7 @@ def a_carrier_apart(plan: Mapping[str, Any]) -> Iterator[SimulatedCarrier]:
     """Run the simulated carrier in a separate process, with one plan for all calls. It shares no interpreter lock."""
     ours, theirs = nursery.Pipe()
     process = begun(_be_the_carrier, theirs)
-    assert ours.poll(30), "the carrier has not started"
+    assert ours.poll(60), "the carrier has not started"
     carrier = SimulatedCarrier(url=ours.recv())
     carrier.plan(**plan)
     try:

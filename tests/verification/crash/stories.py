@@ -164,14 +164,14 @@ class Play:
         clock = self._a_wrong_clock()
         process = self.setup.doing(step, *words, clock=clock, DUECALL_FAILPOINT=self.cell.armed)
         if clock is None:
-            self.exits.append(ended(process, within_s=60))
+            self.exits.append(ended(process))
             return
-        self.refused.append(ended(process, within_s=60))
+        self.refused.append(ended(process))
         assert clock.is_wrong.is_set(), f"{self.cell}: the process has not reached its failpoint"
 
     def twice(self, step: str, *words: Any) -> None:
         both = [self.setup.doing(step, *words) for _ in range(2)]
-        self.others += [ended(each, within_s=60) for each in both]
+        self.others += [ended(each) for each in both]
 
     def dies_dialling(self, attempt: Attempt) -> None:
         """Dial in a process that dies, then start two diallers with the same hint."""
@@ -186,8 +186,8 @@ class Play:
         self.dialled_twice(attempt)
 
     def wait_for_failpoint(self, reached: Callable[[], bool], attempt: Attempt) -> None:
-        """Wait until the dialler of the attempt has reached its failpoint. Fails if it gave the call back."""
-        self.wait(lambda: reached() or self._was_given_back(attempt), "the dialler is at its failpoint")
+        """Wait until the dialler of the attempt has come to its point. Fails if it gave the call back."""
+        self.wait(lambda: reached() or self._was_given_back(attempt), "the dialler has come to its point")
         if not reached():
             self.is_starved = True
             pytest.fail(f"{self.cell}: the dialler gave the call back, because its last look took too long")
@@ -478,7 +478,7 @@ def _dial(play: Play) -> None:
 def _defer_to_an_opening(play: Play) -> None:
     """Dial a due attempt shortly before its calling window opens. The last look defers it to the opening."""
     with play.setup.leave(CLOCK):
-        opening = (play.tenant.now() + timedelta(seconds=8)).astimezone(_BRATISLAVA)
+        opening = (play.tenant.now() + timedelta(seconds=20)).astimezone(_BRATISLAVA)
         opening = opening.replace(second=0, microsecond=0) + timedelta(minutes=1)
         start = timedelta(hours=opening.hour, minutes=opening.minute)
         hours = CallTimeInterval(days=EVERY_DAY, start=start, end=start + timedelta(hours=2))
@@ -544,7 +544,10 @@ def _settle(play: Play) -> None:
     with play.setup.leave(tasks.SETTLE, tasks.HEAR, CLOCK):
         attempt = play.a_pending_attempt()
         process = play.setup.dialling([attempt.id], DUECALL_FAILPOINT="dial.sent")
-        play.exits.append(ended(process, within_s=60))
+        play.diallers.append(process)
+        play.wait_for_failpoint(partial(has_ended, process), attempt)
+        play.diallers.remove(process)
+        play.exits.append(ended(process))
         play.dies_settling()
     play.expected = BEHAVIOURS[play.cell.behaviour].when_unrecorded
 
@@ -568,7 +571,7 @@ def _probe(play: Play) -> None:
         attempt = play.a_pending_attempt()
         play.dialled_twice(attempt)
         down = "SELECT 1 FROM carrier_accounts WHERE down_until IS NOT NULL"
-        play.wait(lambda: play.tenant.ask(down), "the carrier is down")
+        play.wait_for_failpoint(lambda: bool(play.tenant.ask(down)), attempt)
         play.a_pending_attempt(SHORT)
         play.dies_settling()
     play.expected = Ending(rings=play.ordinarily.rings + 1, reasons=(*play.ordinarily.reasons, Reason.ANSWERED))
@@ -752,7 +755,7 @@ def _replay(play: Play) -> None:
     with _a_partner(play) as receiver:
         attempt = play.a_pending_attempt()
         NumberEvents(play.tenant.database, RecordingHints(), play.tenant.now).all()
-        play.others.append(ended(play.setup.doing("deliver"), within_s=60))
+        play.others.append(ended(play.setup.doing("deliver")))
         [[event_id, endpoint_id]] = play.tenant.ask(
             "SELECT event_id, endpoint_id FROM webhook_deliveries WHERE interview_id = :id AND sequence = 1",
             id=attempt.interview_id,
@@ -772,7 +775,7 @@ def _reported(story: Callable[[Play], None], play: Play) -> None:
         play.wait(play.is_over, "all attempts are finished")
         owed = _owed(play)
         NumberEvents(play.tenant.database, RecordingHints(), play.tenant.now).all()
-        play.others.append(ended(play.setup.doing("deliver"), within_s=60))
+        play.others.append(ended(play.setup.doing("deliver")))
         messages = [
             Message(endpoint="", id=visit.headers["webhook-id"], body=json.loads(visit.body), at_s=nth, accepted=True)
             for nth, visit in enumerate(receiver.visits)

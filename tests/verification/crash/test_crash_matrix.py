@@ -89,17 +89,17 @@ def _failpoints(tree: ast.AST) -> Iterator[str]:
 
 
 @contextmanager
-def a_call_without_an_answer(postgres_url: str) -> Iterator[Dialled]:
+def a_call_without_an_answer(postgres_url: str, *, answers_after_s: float) -> Iterator[Dialled]:
     """Dial through a slow carrier, until it has received the POST."""
-    with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="2", DIAL_LEASE_S="6", SETTLE_S="9") as setup:
-        setup.carrier.plan(fault="slow", delay_s=1.0, callbacks="none", ring_s=60)
+    with working(postgres_url, settling=False, CARRIER_TOTAL_TIMEOUT_S="60", DIAL_LEASE_S="90", SETTLE_S="99") as setup:
+        setup.carrier.plan(fault="slow", delay_s=answers_after_s, callbacks="none", ring_s=60)
         call = dialled(setup)
         wait_until(lambda: call.requests, says="the carrier has received the POST")
         yield call
 
 
 def test_stopping_dialler_records_the_call_that_it_has_sent(postgres_url: str) -> None:
-    with a_call_without_an_answer(postgres_url) as call:
+    with a_call_without_an_answer(postgres_url, answers_after_s=1) as call:
         assert stopped(call.process) == [0]
         assert call.attempt.phase is Phase.PLACED
         assert call.history == ["created", "claimed", "placed"]
@@ -107,7 +107,7 @@ def test_stopping_dialler_records_the_call_that_it_has_sent(postgres_url: str) -
 
 
 def test_killed_dialler_does_not_record_the_call(postgres_url: str) -> None:
-    with a_call_without_an_answer(postgres_url) as call:
+    with a_call_without_an_answer(postgres_url, answers_after_s=50) as call:
         assert killed(call.process) == -signal.SIGKILL
         assert call.history == ["created", "claimed"]
 

@@ -106,7 +106,9 @@ class Group:
             pauses = Pauses(database, self.whole.now)
             pauses.pause(company_id, "a test")
             self.post_until_accepted()
-            wait_until(lambda: len(self.attempts()) == len(self.behaviours), says="all commands are applied")
+            wait_until(
+                lambda: len(self.attempts()) == len(self.behaviours), seconds=60, says="all commands are applied"
+            )
             pauses.resume(company_id)
 
     def send_all(self) -> None:

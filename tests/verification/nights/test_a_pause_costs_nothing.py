@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -50,7 +50,9 @@ def writes_so_far(url: str) -> Writes:
     Closing a connection does not wait for the end of its backend, so this does.
     """
     with psycopg.connect(url, autocommit=True) as connection:
-        wait_until(lambda: not connection.execute(_OTHER_BACKENDS).fetchall(), says="all other backends ended")
+        wait_until(
+            lambda: not connection.execute(_OTHER_BACKENDS).fetchall(), seconds=60, says="all other backends ended"
+        )
         [row] = connection.execute(
             "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint,"
             " (pg_current_wal_lsn() - '0/0')::bigint FROM pg_stat_user_tables"
@@ -61,8 +63,23 @@ def writes_so_far(url: str) -> Writes:
 @pytest.fixture
 def postgres_url(postgres: EmbeddedPostgres, logins: Logins) -> Iterator[str]:
     """A database in which no server of other tests has a connection."""
-    with separate_database(postgres, logins) as own:
+    with without_autovacuum(postgres.url), separate_database(postgres, logins) as own:
         yield own.url
+
+
+@contextmanager
+def without_autovacuum(url: str) -> Iterator[None]:
+    """Let the server write nothing by itself: its log also contains what autovacuum does in other databases."""
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET autovacuum = off")
+        admin.execute("SELECT pg_reload_conf()")
+        running = "SELECT FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum%'"
+        wait_until(lambda: not admin.execute(running).fetchall(), seconds=60, says="autovacuum has ended")
+        try:
+            yield
+        finally:
+            admin.execute("ALTER SYSTEM RESET autovacuum")
+            admin.execute("SELECT pg_reload_conf()")
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from tests.conftest import wait_until
 from tests.support.builders import a_number, a_pending_attempt
 from tests.verification.crash.crash_setup import working
-from tests.verification.nights.test_fairness import TIMES, at_work, rung_at
+from tests.verification.nights.test_fairness import TIMES, at_work, put_back, rung_at
 
 CALLS = 20
-IN_A_WHILE = timedelta(seconds=6)
+IN_A_WHILE = timedelta(seconds=12)
 APART = timedelta(milliseconds=50)
 MOST_MESSAGES = 4
 """The due times are within one second, which is one look of the clock, or two. Twice as many, for good measure."""
@@ -40,4 +40,5 @@ def test_calls_due_soon_are_placed_when_they_are_due(
         )
         assert min(late) >= 0
         assert len(setup.carrier.rings()) == 1 + CALLS, "one each"
-        assert len(hints.early) <= MOST_MESSAGES
+        # A busy machine puts calls back whose last look takes too long, and their hints are sent again.
+        assert len(hints.early) <= MOST_MESSAGES + sum(put_back(setup.tenant).values())

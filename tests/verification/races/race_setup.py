@@ -41,7 +41,7 @@ AT_ONCE = 12
 AHEAD_S = 0.1
 """Seconds between handing a hint to the dialler and its due time, so that a caller can be earlier."""
 SPREAD_S = 0.015
-STEP_S = 0.002
+STEP_S, GROWTH = 0.002, 1.15
 LIMITS = CallLimits(concurrent_calls=100_000, calls_per_second=1000.0)
 IN_FLIGHT = Patience(in_flight=timedelta(seconds=2), lateness=timedelta(0))
 """A call whose last look preceded a pause is sent within 200 ms and rings when the carrier reaches it."""
@@ -50,17 +50,28 @@ NOT_A_COMMAND = 204
 WAITS = "state = 'PENDING' OR phase = 'DIALLING'"
 _IDS_A_RING = 50
 _NEVER = threading.Event()
+_PUT_BACK = """
+    SELECT a.id FROM attempts a JOIN companies c ON c.id = a.company_id
+    WHERE a.state = 'PENDING' AND a.due_at < :soon AND c.paused_at IS NULL
+      AND EXISTS (
+        SELECT FROM attempt_history WHERE attempt_id = a.id AND detail ->> 'cause' IN ('SLOW_LOOK', 'TOO_SLOW')
+      )
+      AND NOT EXISTS (SELECT FROM inbox WHERE interview_id = a.interview_id AND applied_at IS NULL)
+"""
+"""Calls that the dialler has put back because the machine was too busy. The clock would send their hints again."""
 
 
 @dataclass
 class Aim:
     """The delay between the dialler's hint and the caller's request, adjusted so that each side wins half of the races.
 
-    The duration of a claim differs tenfold between machines, so one side would win every race with a fixed delay.
+    The duration of a claim differs tenfold between machines, so one side would win every race with a fixed delay. The
+    steps of the adjustment grow while one side wins, because a busy machine may need a delay of half a second.
     """
 
     random: random.Random
     middle_s: float = 0.01
+    step_s: float = STEP_S
     lock: Lock = field(default_factory=Lock)
 
     def delay_s(self) -> float:
@@ -69,7 +80,9 @@ class Aim:
 
     def learn(self, *, dialler_won: bool) -> None:
         with self.lock:
-            self.middle_s += -STEP_S if dialler_won else STEP_S
+            towards = -1 if dialler_won else 1
+            self.step_s = towards * (GROWTH * abs(self.step_s) if self.step_s * towards > 0 else STEP_S)
+            self.middle_s = max(-AHEAD_S, self.middle_s + self.step_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +213,7 @@ class RaceSetup(Installation):
             hints.rings.clear()
             return not self.count(WAITS)
 
-        wait_until(all_rang, seconds=60, says="all phones have rung")
+        wait_until(all_rang, seconds=90, says="all phones have rung")
 
     def hint_again(self, attempts: Sequence[Attempt]) -> None:
         """Send a second, late hint for each attempt."""
@@ -213,11 +226,16 @@ class RaceSetup(Installation):
     def settle_down(self) -> None:
         """Wait until every claim is recorded and every call has ended."""
         [last] = self.some_attempts(1)
-        self.dialler.hand(last.id)
-        # Count without locks, because a claim skips locked rows and drops their hints.
-        wait_until(lambda: self.count(f"id = '{last.id}' AND call_sid IS NOT NULL"), says="the last call is placed")
-        wait_until(lambda: not self.count("phase = 'DIALLING'"), says="all calls are recorded")
-        wait_until(lambda: not self.carrier.verdict()["alive"], says="all calls have ended")
+
+        def is_placed() -> bool:
+            put_back = [row.id for row in self.tenant.ask(_PUT_BACK, soon=self.tenant.now() + timedelta(minutes=1))]
+            self.dialler.hand(last.id, *put_back)
+            # Count without locks, because a claim skips locked rows and drops their hints.
+            return not put_back and bool(self.count(f"id = '{last.id}' AND call_sid IS NOT NULL"))
+
+        wait_until(is_placed, seconds=60, says="the last call is placed, and all that were put back")
+        wait_until(lambda: not self.count("phase = 'DIALLING'"), seconds=60, says="all calls are recorded")
+        wait_until(lambda: not self.carrier.verdict()["alive"], seconds=60, says="all calls have ended")
 
     def judged(
         self, kind: str, attempts: Sequence[Attempt], dialler_won: int, fair: tuple[float, float] = FAIR

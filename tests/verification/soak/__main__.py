@@ -53,7 +53,7 @@ _AT_LEAST = 0.6
 """Share of the people who are served although the time is over: 3,600 of 6,000. A machine that keeps up serves all."""
 _PATIENCE_S = 900.0
 """Limit for the remaining work after the last fault."""
-_STORED_WITHIN_S = 60.0
+_STORED_WITHIN_S = 180.0
 _SCRAPED_WITHIN_S = 8.0 * STEP_S
 
 

@@ -28,7 +28,7 @@ SWEEP_S = 10.0
 _BEFORE_S, _AFTER_S = 6.0, 19.0
 _FROZEN_S = 8.0
 _A_MOMENT, _TEN_SECONDS = timedelta(seconds=1), timedelta(seconds=10)
-_GIVE_UP_S = 240.0
+_GIVE_UP_S = 600.0
 _NEVER = "2100-01-01"
 _INTAKE_BAR_MS = 300.0
 _RING_BAR_S = 30.0
