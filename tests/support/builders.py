@@ -37,13 +37,13 @@ ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hou
 FOREVER = date(2099, 12, 31)
 BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
 
-_numbers = count(200_000)
+_numbers = count(15_200_000)
 _sids = count(1)
 
 
 def a_number() -> str:
     """Return a Slovak mobile number that is unique in this run."""
-    return f"+421915{next(_numbers)}"
+    return f"+4219{next(_numbers)}"
 
 
 def a_sid() -> str:
