@@ -49,6 +49,8 @@ class Client:
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers["Authorization"] = f"Bearer {running.companyKey}"
+        # The API closes a connection that was idle for 5 s, perhaps at the instant at which a request is sent.
+        self.session.headers["Connection"] = "close"
 
     def post(self, body: dict[str, Any], **headers: str) -> requests.Response:
         return self.session.post(f"{self.running.apiUrl}/interviews", json=body, headers=headers, timeout=40)

@@ -181,6 +181,7 @@ def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterat
     operator = tuple(variables["FLOWER_BASIC_AUTH"].split(":", 1))
     with requests.Session() as session:
         session.trust_env = False
+        session.headers["Connection"] = "close"
         assert session.get(f"{flower}/api/workers", timeout=60).status_code == 401
         for path in ("/api/workers?refresh=1", "/api/tasks", "/workers", "/tasks", "/broker", "/metrics"):
             answer = session.get(flower + path, auth=operator, timeout=60)  # type: ignore[arg-type]
@@ -213,6 +214,7 @@ def call_a_person(composition: Composition, place: str) -> None:
     )
     with requests.Session() as session:
         session.trust_env = False
+        session.headers["Connection"] = "close"  # an idle one may end at the instant at which a request is sent
         session.headers["Authorization"] = f"Bearer {json.loads(made.stdout)['key']}"
 
         def sent(path: str, body: dict[str, Any]) -> Any:

@@ -129,7 +129,9 @@ def carrier_in_thread(leaving: list[threading.Thread], **settings: Any) -> Itera
         "callback_retry_after_s": 0.05,
     }
     app = create_app(**(usual | settings))
-    config = uvicorn.Config(app, loop="asyncio", log_level="warning", ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, loop="asyncio", log_level="warning", ws="none", timeout_graceful_shutdown=1, timeout_keep_alive=75
+    )
     server = uvicorn.Server(config)
     door = a_door()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
@@ -1312,7 +1314,8 @@ door, state, sid, token = sys.argv[1:]
 app = create_app(
     account_sid=sid, auth_tokens=[token], now=lambda: datetime.now(UTC), state_file=Path(state)
 )
-uvicorn.Server(uvicorn.Config(app, loop="asyncio", log_level="warning")).run(sockets=[socket.socket(fileno=int(door))])
+config = uvicorn.Config(app, loop="asyncio", log_level="warning", timeout_keep_alive=75)
+uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(door))])
 """
 
 

@@ -129,6 +129,7 @@ def session(key: str | None = None) -> requests.Session:
     """Return a client of the API that reads no proxy from the environment."""
     made = requests.Session()
     made.trust_env = False
+    made.headers["Connection"] = "close"  # an idle one may end at the instant at which a request is sent
     if key is not None:
         made.headers["Authorization"] = f"Bearer {key}"
     return made

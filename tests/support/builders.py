@@ -37,7 +37,7 @@ ALWAYS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(0), end=timedelta(hou
 FOREVER = date(2099, 12, 31)
 BRATISLAVA = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=("Europe/Bratislava",))
 
-_numbers = count(15_200_000)
+_numbers = count(14_200_000)
 _sids = count(1)
 
 
