@@ -125,7 +125,8 @@ class WholeSystem:
         wait_until(looked, seconds=seconds, says=says)
 
     def send_signal(self, name: str, signum: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal to a process and return its pid. The supervisor restarts a killed process."""
+        """Send a signal to a process once it runs, and return its pid. The supervisor restarts a killed process."""
+        self.wait_until(lambda: self.system.supervisor.pid(name), seconds=60, says=f"{name} runs")
         pid = self.system.supervisor.pid(name)
         assert pid is not None
         os.kill(pid, signum)
