@@ -91,7 +91,6 @@ class Dial:
         """Claim in one transaction. `claimed` is filled before the commit, so that the caller knows it in any case."""
         started = monotonic()
         with self._database.transaction() as stores:
-            now = stores.instant(self._now)
             account = stores.carrier_accounts.lock_without_backoffs(self._account_id)
             stops = (
                 account.paused,  # guard: account_paused
@@ -100,6 +99,8 @@ class Dial:
             if any(stops):
                 return Claims(is_stopped=True)
             companies = stores.companies.lock_for_claim(ids)
+            # After the wait for the locks: slots that pass meanwhile would all be used at once.
+            now = stores.instant(self._now)
             ahead = stores.noticed_ahead()
             found = stores.attempt_claims.lock_claimable(ids, now, ahead)
             claimable = found.attempts

@@ -42,7 +42,7 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import wired
-from tests.use_cases.conftest import PAUSED, claimed, finish, is_claimed, pause_reason, with_account
+from tests.use_cases.conftest import PAUSED, claimed, finish, is_claimed, pause_reason, wait_for_a_lock, with_account
 
 A_MOMENT = timedelta(microseconds=1)
 A_DAY = timedelta(days=1)
@@ -74,6 +74,19 @@ def test_each_claim_has_a_new_token_and_old_tokens_stay_known(tenant: Tenant, no
             claim = stores.carrier_events.claim_of(token)
             assert claim is not None
             assert (claim.attempt_id, claim.interview_id) == (first.id, first.interview_id)
+
+
+def test_claim_that_waited_for_the_account_uses_no_past_slot(tenant: Tenant, now: TestClock, postgres_url: str) -> None:
+    """The slots that pass during a wait would all be used at once, faster than the account may call."""
+    pending = a_pending_attempt(tenant)
+    with psycopg.connect(postgres_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT 1 FROM carrier_accounts FOR UPDATE")
+        claims = pool.submit(tenant.dial.claim, [pending.id])
+        wait_for_a_lock(tenant)
+        now.move(timedelta(seconds=1))
+        other.commit()
+        [mine] = claims.result().claimed
+    assert mine.send_at == mine.attempt.claimed_at == now()
 
 
 def test_unknown_ids_are_not_claimed(tenant: Tenant) -> None:
