@@ -179,11 +179,31 @@ def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
     queries._client.http_client.session.close()
 
 
+@dataclass
+class MonotonicClock:
+    """A monotonic clock that only a test moves, so that no stall of the test counts."""
+
+    at: float
+
+    def __call__(self) -> float:
+        return self.at
+
+
+_WITH_TURNS = (apply_batches, alarm_posts, erase, erase_people, number_events)
+
+
 @pytest.fixture(autouse=True)
 def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns of workers end with their work. A busy machine would end them before, after seconds of real time."""
-    for module in (apply_batches, alarm_posts, erase, erase_people, number_events):
+    for module in _WITH_TURNS:
         monkeypatch.setattr(module, "_MAX_TURN_S", 600.0)
+
+
+@pytest.fixture
+def short_turns(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns of workers are over after their first piece of work."""
+    for module in _WITH_TURNS:
+        monkeypatch.setattr(module, "_MAX_TURN_S", 0.0)
 
 
 @pytest.fixture

@@ -421,6 +421,17 @@ def test_companies_take_turns(
     assert order == [False, True, False, False]
 
 
+def test_batch_goes_on_in_another_turn(
+    tenant: Tenant, batches: Batches, bulk: ApplyBatches, hints: RecordingHints, short_turns: None
+) -> None:
+    batch = stored(batches, tenant, [a_wish(tenant) for _ in range(ITEMS_A_TRANSACTION + 1)])
+    hints.rings.clear()
+    bulk.turn()
+    assert (shown(batches, tenant, batch).applied, hints.rings) == (ITEMS_A_TRANSACTION, [(tasks.BATCHES, ())])
+    bulk.turn()
+    assert shown(batches, tenant, batch).state is BatchState.COMPLETED
+
+
 def test_single_commands_of_the_company_go_first(
     tenant: Tenant, batches: Batches, now: TestClock, apply: Apply
 ) -> None:

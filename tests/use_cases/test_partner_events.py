@@ -35,6 +35,7 @@ from scheduler.persistence.events import Numbered
 from scheduler.rules import retention
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.operations import number_events
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.operator_commands import OperatorCommands, command_of
@@ -550,6 +551,17 @@ def test_sequence_continues_after_old_events_are_gone(read: Tenant, numbering: N
     apply_news(read, attempt, CallStatus.BUSY)
     numbering.all()
     assert [row.sequence for row in numbered(read)] == [last + 1, last + 2]
+
+
+def test_numbering_goes_on_in_another_turn(
+    read: Tenant, hints: RecordingHints, numbering: NumberEvents, short_turns: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(number_events, "EVENTS_A_BATCH", 4)
+    for _ in range(3):
+        a_pending_attempt(read)
+    for places in (4, 6):
+        numbering.all()
+        assert (len(numbered(read)), hints.rings.count((tasks.NUMBER_EVENTS, ()))) == (places, 1)
 
 
 def test_batch_takes_as_many_statements_as_one_event(read: Tenant, numbering: NumberEvents) -> None:

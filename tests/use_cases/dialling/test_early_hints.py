@@ -30,9 +30,8 @@ from tests.conftest import TestClock, wait_until
 from tests.support.builders import Tenant, a_pending_attempt
 from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import is_claimed
+from tests.use_cases.conftest import MonotonicClock, is_claimed
 from tests.use_cases.dialling.test_conflicts import STATEMENTS_OF_A_CLAIM
-from tests.use_cases.dialling.test_permit import Clock
 from tests.use_cases.test_wrong_clock import AN_HOUR, Machine, seen_from
 from workers import tasks as worker_tasks
 from workers.app import DUE_AT, app
@@ -42,9 +41,9 @@ A_SECOND, A_MOMENT = timedelta(seconds=1), timedelta(microseconds=1)
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     """The monotonic clock of the dialler: no hint becomes due while a test is stalled."""
-    clock = Clock(monotonic())
+    clock = MonotonicClock(monotonic())
     for module in (dialler_of_worker, hand):
         monkeypatch.setattr(module, "monotonic", clock)
     return clock
@@ -103,7 +102,7 @@ def test_due_attempts_need_no_query_for_early_ones(tenant: Tenant) -> None:
 
 
 def test_early_hint_costs_no_statement_before_it_is_due(
-    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
     dialler._take((soon.id,), {soon.id: soon.due_at})
@@ -126,7 +125,7 @@ def test_loop_wakes_when_the_next_hint_becomes_due(tenant: Tenant, dialler: Dial
 
 
 def test_next_hint_is_of_the_company_whose_last_call_is_oldest(
-    tenant: Tenant, other: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+    tenant: Tenant, other: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     """A claim of an account with one call a second takes one hint, or all of the company that is due first."""
     first = a_pending_attempt(tenant, due_at=now() - A_SECOND)
@@ -140,7 +139,7 @@ def test_next_hint_is_of_the_company_whose_last_call_is_oldest(
 
 
 def test_hint_that_becomes_due_during_a_claim_is_next(
-    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     dialler._take((UUID(int=1),), {UUID(int=1): now() + timedelta(microseconds=1)})
     assert dialler._hand.due_at() is not None
@@ -149,7 +148,7 @@ def test_hint_that_becomes_due_during_a_claim_is_next(
 
 
 def test_attempts_due_right_after_each_other_share_a_claim(
-    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     due_at = {a_pending_attempt(tenant, due_at=now() + each).id: now() + each for each in (A_MOMENT, 2 * A_MOMENT)}
     dialler._take(tuple(due_at), due_at)
@@ -179,7 +178,7 @@ def test_sent_call_wakes_only_a_loop_that_waits_for_room(tenant: Tenant, dialler
 
 
 def test_failed_claim_keeps_early_hints_and_drops_others(
-    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     soon, no_id = UUID(int=1), cast("UUID", "this is not an id")
     dialler._take((no_id, soon), {soon: now() + timedelta(milliseconds=200)})
@@ -201,7 +200,7 @@ def test_loop_waits_for_a_hint_after_a_failed_claim(dialler: Dialler) -> None:
 
 
 def test_early_hint_claimed_too_early_is_tried_when_due(
-    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     """The worker's clock may have been behind for a moment. It would lose the hint for the rest of its release."""
     soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
@@ -226,7 +225,7 @@ def test_hint_of_an_attempt_moved_to_tomorrow_is_dropped(tenant: Tenant, dialler
 
 
 def test_early_hint_outlasts_a_pause_before_it_is_due(
-    tenant: Tenant, dialler: Dialler, now: TestClock, clock: Clock
+    tenant: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     due, soon = a_pending_attempt(tenant), a_pending_attempt(tenant, due_at=now() + A_SECOND)
     with tenant.database.transaction() as stores:
@@ -240,7 +239,12 @@ def test_early_hint_outlasts_a_pause_before_it_is_due(
 
 @pytest.mark.parametrize("ahead", [AN_HOUR, -AN_HOUR], ids=str)
 def test_wrong_clock_neither_hastens_nor_forgets_a_hint(
-    tenant: Tenant, carrier: SimulatedCarrier, postgres_url: str, now: TestClock, ahead: timedelta, clock: Clock
+    tenant: Tenant,
+    carrier: SimulatedCarrier,
+    postgres_url: str,
+    now: TestClock,
+    ahead: timedelta,
+    clock: MonotonicClock,
 ) -> None:
     soon = a_pending_attempt(tenant, due_at=now() + A_SECOND)
     machine = Machine(ahead)
@@ -312,7 +316,7 @@ def test_stopping_worker_sends_its_hints_to_another(
 
 
 def test_worker_reads_the_due_times(
-    message: Any, dialler: Dialler, now: TestClock, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    message: Any, dialler: Dialler, now: TestClock, monkeypatch: pytest.MonkeyPatch, clock: MonotonicClock
 ) -> None:
     monkeypatch.setattr(worker_tasks._Dialler, "one", dialler)
     now.move(-A_SECOND)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -18,24 +17,15 @@ from scheduler.use_cases.dialling.permit import LOOKS_PER_CALL, Permit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt
+from tests.use_cases.conftest import MonotonicClock
 
 LEASE_S = 60.0
 
 
-@dataclass
-class Clock:
-    """A monotonic clock that only a test moves, so that no stall of the test counts."""
-
-    at: float
-
-    def __call__(self) -> float:
-        return self.at
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     """The clock of the permit: no stall makes a look too old."""
-    clock = Clock(monotonic())
+    clock = MonotonicClock(monotonic())
     monkeypatch.setattr(permits, "monotonic", clock)
     return clock
 
@@ -52,7 +42,7 @@ def alarm(monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseAlarm]:
 class Looks:
     """The product's last look at one attempt, counted. Each one takes a millisecond."""
 
-    def __init__(self, tenant: Tenant, clock: Clock, attempt: Attempt) -> None:
+    def __init__(self, tenant: Tenant, clock: MonotonicClock, attempt: Attempt) -> None:
         self._tenant = tenant
         self._clock = clock
         self._attempt = attempt
@@ -66,13 +56,13 @@ class Looks:
         return order
 
 
-def a_permit(tenant: Tenant, alarm: LeaseAlarm, clock: Clock, mine: Attempt) -> tuple[Permit, Looks]:
+def a_permit(tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, mine: Attempt) -> tuple[Permit, Looks]:
     looks, ends = Looks(tenant, clock, mine), clock() + LEASE_S
     claim = ToSend(attempt=mine, send_at=tenant.now(), lease_ends=ends, send_by=ends)
     return Permit(claim, looks, alarm, tenant.now), looks
 
 
-async def test_fresh_look_permits_the_call(tenant: Tenant, alarm: LeaseAlarm, clock: Clock) -> None:
+async def test_fresh_look_permits_the_call(tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock) -> None:
     permit, looks = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     assert await permit.connected()
@@ -82,7 +72,9 @@ async def test_fresh_look_permits_the_call(tenant: Tenant, alarm: LeaseAlarm, cl
 
 
 @guards("look_age")
-async def test_look_ages_while_the_wall_clock_is_stopped(tenant: Tenant, alarm: LeaseAlarm, clock: Clock) -> None:
+async def test_look_ages_while_the_wall_clock_is_stopped(
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock
+) -> None:
     permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
     assert await permit.order() is not None
     assert permit.may_leave()
@@ -93,7 +85,7 @@ async def test_look_ages_while_the_wall_clock_is_stopped(tenant: Tenant, alarm: 
 
 @guards("look_age_by_wall")
 async def test_look_ages_while_the_monotonic_clock_is_stopped(
-    tenant: Tenant, alarm: LeaseAlarm, clock: Clock, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
 ) -> None:
     permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
     assert await permit.order() is not None
@@ -103,7 +95,7 @@ async def test_look_ages_while_the_monotonic_clock_is_stopped(
 
 @guards("leave_by", "look_age")
 async def test_call_is_not_sent_after_the_last_start_before_closing(
-    tenant: Tenant, alarm: LeaseAlarm, clock: Clock, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
 ) -> None:
     # 35 s before closing in Bratislava, and the smallest bit more.
     now.instant = now().replace(hour=17, minute=59, second=25) - timedelta.resolution
@@ -115,7 +107,7 @@ async def test_call_is_not_sent_after_the_last_start_before_closing(
 
 
 async def test_old_look_is_repeated_once_connected(
-    tenant: Tenant, alarm: LeaseAlarm, clock: Clock, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
 ) -> None:
     permit, looks = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
     assert await permit.order() is not None
@@ -125,7 +117,7 @@ async def test_old_look_is_repeated_once_connected(
 
 
 async def test_company_paused_while_connecting_gets_no_call(
-    tenant: Tenant, alarm: LeaseAlarm, clock: Clock, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
 ) -> None:
     permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
     assert await permit.order() is not None
@@ -137,7 +129,7 @@ async def test_company_paused_while_connecting_gets_no_call(
 
 
 async def test_order_changed_while_connecting_is_not_sent(
-    tenant: Tenant, alarm: LeaseAlarm, clock: Clock, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
 ) -> None:
     permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
     first = await permit.order()
@@ -151,7 +143,7 @@ async def test_order_changed_while_connecting_is_not_sent(
 
 
 async def test_permit_gives_up_after_some_looks(
-    tenant: Tenant, alarm: LeaseAlarm, clock: Clock, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
 ) -> None:
     permit, looks = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
     while await permit.order() is not None:
@@ -160,7 +152,9 @@ async def test_permit_gives_up_after_some_looks(
     assert not permit.is_given_back
 
 
-async def test_hanging_look_is_awaited_no_longer_than_the_call(tenant: Tenant, alarm: LeaseAlarm, clock: Clock) -> None:
+async def test_hanging_look_is_awaited_no_longer_than_the_call(
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock
+) -> None:
     """Waited for until the lease is over, it would end the process with all its other calls."""
 
     async def hangs() -> None:
@@ -174,7 +168,9 @@ async def test_hanging_look_is_awaited_no_longer_than_the_call(tenant: Tenant, a
     assert permit.is_too_late
 
 
-async def test_timer_ends_with_the_look_until_the_call_is_sent(tenant: Tenant, alarm: LeaseAlarm, clock: Clock) -> None:
+async def test_timer_ends_with_the_look_until_the_call_is_sent(
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock
+) -> None:
     mine = a_claimed_attempt(tenant)
     permit, _ = a_permit(tenant, alarm, clock, mine)
     order = await permit.order()
@@ -186,7 +182,7 @@ async def test_timer_ends_with_the_look_until_the_call_is_sent(tenant: Tenant, a
 
 
 async def test_timer_ends_with_the_last_start_before_closing(
-    tenant: Tenant, alarm: LeaseAlarm, clock: Clock, now: TestClock
+    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
 ) -> None:
     now.instant = now().replace(hour=17, minute=59, second=24)
     mine = a_claimed_attempt(tenant)

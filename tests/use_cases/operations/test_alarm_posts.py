@@ -143,6 +143,16 @@ def test_new_alarm_is_posted_once_and_signed(
     assert (alarm.posted_at, alarm.post_at, alarm.tries) == (NOON, None, 1)
 
 
+def test_alarms_are_posted_in_several_turns(
+    posts: AlarmPosts, receiver: Receiver, raise_alarm: Raise, short_turns: None
+) -> None:
+    for kind in ("CAUSE_LOST", "LOCK_HELD"):
+        raise_alarm(kind)
+    for posted in (1, 2):
+        posts.send()
+        assert len(receiver.requests) == posted
+
+
 def test_changed_body_does_not_match_the_signature(posts: AlarmPosts, receiver: Receiver, raise_alarm: Raise) -> None:
     raise_alarm("CAUSE_LOST")
     posts.send()

@@ -127,6 +127,18 @@ def test_company_with_attempts_of_a_later_release_is_erased(tenant: Tenant, dele
     assert tenant.ask("SELECT 1 FROM attempts WHERE id IN (:later, :mine)", later=later.id, mine=mine.id) == []
 
 
+def test_erasure_goes_on_in_another_turn(tenant: Tenant, deletion: Deletion, short_turns: None) -> None:
+    for _ in range(5):
+        a_pending_attempt(tenant)
+    deletion.request()
+    deletion.hints.rings.clear()
+    deletion.use_case.company(tenant.company_id)
+    assert deletion.hints.rings == [(tasks.ERASE, (tenant.company_id,))]
+    assert rows(tenant)["attempts"] == 5
+    deletion.erase()
+    assert rows(tenant) == {}
+
+
 def test_rows_of_other_companies_are_untouched(tenant: Tenant, deletion: Deletion, other: Tenant) -> None:
     number = a_number()
     theirs = a_pending_attempt(other, number)

@@ -82,6 +82,17 @@ def test_person_with_many_interviews_is_erased_then_left(
     assert leaving(tenant) == 0
 
 
+def test_person_is_left_in_several_turns(
+    tenant: Tenant, records: ApiWriter, worker: ErasePeople, hints: RecordingHints, short_turns: None
+) -> None:
+    calls = calls_of_one_person(tenant, 7)
+    records.delete_candidate(tenant.principal, candidate_of(tenant, calls[0]))
+    for still in (3, 1):
+        hints.rings.clear()
+        worker.turn()
+        assert (len(left(tenant, calls)), hints.rings) == (still, [(tasks.ERASE_PEOPLE, ())])
+
+
 def test_unreadable_interview_keeps_no_other_person_waiting(
     tenant: Tenant, records: ApiWriter, worker: ErasePeople
 ) -> None:

@@ -138,7 +138,7 @@ def waited(setup: CrashSetup, tenants: Sequence[Tenant], since: datetime) -> Wai
     wait_until(lambda: numbers <= set(rung_at(setup)), seconds=90, says="each small company's call was placed")
     rung = rung_at(setup)
     at_once = [numbers_of(tenant).pop() for tenant in tenants if not was_put_back(tenant)]
-    assert at_once, "this machine is too slow for any last look"
+    assert len(at_once) >= len(tenants) / 2, "most calls were put back: the dialler, or this machine, is too slow"
     last = max(rung[number] for number in at_once)
     return Waited(
         seconds=sorted((rung[number] - since).total_seconds() for number in at_once),

@@ -41,4 +41,6 @@ def test_calls_due_soon_are_placed_when_they_are_due(
         assert min(late) >= 0
         assert len(setup.carrier.rings()) == 1 + CALLS, "one each"
         # A busy machine puts calls back whose last look takes too long, and their hints are sent again.
-        assert len(hints.early) <= MOST_MESSAGES + sum(put_back(setup.tenant).values())
+        again = sum(put_back(setup.tenant).values())
+        assert again <= CALLS / 2, "most calls were put back: the dialler, or this machine, is too slow"
+        assert len(hints.early) <= MOST_MESSAGES + again

@@ -32,7 +32,7 @@ _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
 _NOTICED_WITHIN_S = 120.0
 """For a dialler with a wrong clock on a machine on which a start takes long."""
 _STARTS_WITHIN_S = 5.0
-_SLOWEST_RETURN_S = 120.0
+_SLOWEST_RETURN_S = 40.0
 WRONG_CLOCK = "wrong-clock"
 """The log of the dialler with a wrong clock, which is ended by SIGTERM."""
 NOTICED = "it noticed, and dialled nothing"
