@@ -12,7 +12,7 @@ import pytest
 from scheduler.domain.command import Command, CreateInterview, UpdateInterview
 from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.job import NewJob
-from scheduler.persistence.errors import LockTaken
+from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.json_columns import STORY, content_as_json
 from scheduler.use_cases.apply import Apply
@@ -156,7 +156,7 @@ def test_locked_external_id_delays_no_other_command(tenant: Tenant, apply: Apply
 @guards("external_lock")
 def test_command_alone_waits_for_its_external_id(tenant: Tenant, apply: Apply, kind: ExternalKind) -> None:
     stuck = with_external_id(tenant, kind)
-    with locked(tenant, kind), pytest.raises(LockTaken):
+    with locked(tenant, kind), pytest.raises(DatabaseAway):
         apply.command(stuck.id, lock_s=0.1)
     assert not is_applied(tenant, stuck)
     apply.command(stuck.id)
