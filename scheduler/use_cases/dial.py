@@ -414,11 +414,7 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
 
 def _allowed_by(callees: Mapping[UUID, CalleeNow], claimable: Sequence[Attempt]) -> list[Attempt]:
     """Return the attempts for which no command waits, and whose people were not erased."""
-    waiting = {interview_id for interview_id, callee in callees.items() if callee.command_waiting}
-    erased = {interview_id for interview_id, callee in callees.items() if callee.is_erased}
-    return [
-        each
-        for each in claimable
-        if each.interview_id not in waiting  # guard: command_waiting
-        and each.interview_id not in erased  # guard: erased_person
-    ]
+    stopped: set[UUID] = set()
+    stopped.update(key for key, callee in callees.items() if callee.command_waiting)  # guard: command_waiting
+    stopped.update(key for key, callee in callees.items() if callee.is_erased)  # guard: erased_person
+    return [each for each in claimable if each.interview_id not in stopped]
