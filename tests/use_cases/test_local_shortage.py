@@ -79,8 +79,10 @@ def test_dialler_has_fewer_posts_than_descriptors(tenant: Tenant, carrier: Simul
 def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Dialler]:
     line = TwilioCallPlacer(carrier.account(), tenant.policy)
     dialler = Dialler(tenant.dial, line, tenant.policy, tenant.now)
-    yield dialler
-    dialler._loop.close()
+    try:
+        yield dialler
+    finally:
+        dialler._loop.close()
 
 
 @contextmanager
