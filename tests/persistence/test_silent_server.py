@@ -38,7 +38,8 @@ def over_wire(postgres_url: str) -> Iterator[tuple[Wire, Database]]:
 def test_statement_ends_when_the_server_is_silent(over_wire: tuple[Wire, Database], silent: str) -> None:
     wire, database = over_wire
     setattr(wire, silent, lambda sent: b"SELECT 7" in sent)
-    error = error_of(lambda: ask(database, 7))
+    # Long enough that a busy machine sends the statement within it: otherwise the wait for a connection ends.
+    error = error_of(lambda: ask(database, 7), deadline_s=10 * SHORT_S)
     assert isinstance(error, DatabaseAway)
     assert "did not answer in time" in str(error), "the server, which closes idle connections, did not end it"
     assert ask(database, 8) == 8, "the next transaction has another connection"
