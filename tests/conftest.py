@@ -27,11 +27,11 @@ from scheduler.clock import clock
 from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.hashing import Hasher
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema, sessions
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process
+from standalone.postgres import EmbeddedPostgres
+from standalone.valkey import EmbeddedValkey
 from tests.support.builders import RecordingHints, Tenant, a_tenant
 from workers.app import app
 

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from scheduler.local.postgres import _POSTGRES_SETTINGS
-from scheduler.local.valkey import _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
 from scheduler.setting_secrets import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER
 from scheduler.settings import Settings, environment
+from standalone.postgres import _POSTGRES_SETTINGS
+from standalone.valkey import _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
 from tests.docs.pages import blocks, read
 from tests.support.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 

@@ -9,8 +9,8 @@ import redis
 from pydantic import SecretStr
 
 from scheduler import redis_health
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
+from standalone.valkey import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
 
 NO_REDIS = "redis://127.0.0.1:1/0"

@@ -44,7 +44,7 @@ def api(
 
     The command fails if the status is 400 or higher.
     """
-    from scheduler.api_client import ApiAway, ApiClient, ApiRefused
+    from standalone.api_client import ApiAway, ApiClient, ApiRefused
 
     if not re.fullmatch(r"/[!-~]*", path):
         refuse("PATH must begin with / and have only ASCII characters, for example /readyz.")

@@ -88,7 +88,7 @@ def db_draft(
 @contextmanager
 def _empty_database() -> Iterator[str]:
     """Yield the URL of an empty private database, and delete the database afterwards."""
-    from scheduler.local.postgres import EmbeddedPostgres
+    from standalone.postgres import EmbeddedPostgres
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C deletes the folder, too
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as server:

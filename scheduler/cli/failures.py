@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from scheduler.cli.output import WRONG_USAGE
 from scheduler.domain.refusals import InvalidRequest, Refused
-from scheduler.local.errors import CannotRun, ServerUnavailable
 from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongDatabase
 from scheduler.settings import MissingSetting, WrongSettings
+from standalone.errors import CannotRun, ServerUnavailable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ from scheduler.cli.output import fail, refuse
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from scheduler.api_client import ApiClient
-    from scheduler.importing.fields import Columns
-    from scheduler.importing.files import Table
-    from scheduler.importing.items import Item, Reject
-    from scheduler.importing.sending import Sending
+    from standalone.api_client import ApiClient
+    from standalone.importing.fields import Columns
+    from standalone.importing.files import Table
+    from standalone.importing.items import Item, Reject
+    from standalone.importing.sending import Sending
 
 _HELP_PAGE = "docs/how-to/import.md"
 _STDIN = "-"
@@ -95,9 +95,9 @@ def import_people(
     Started again after it was stopped, it creates each row once. Exit status 0: every row was accepted. 1: some were
     refused, or the API could not be reached. 2: wrong options, or a file that cannot be read. Then nothing was sent.
     """
-    from scheduler.api_client import ApiClient
-    from scheduler.importing import fields, files, items
     from scheduler.terminal.text import terminal
+    from standalone.api_client import ApiClient
+    from standalone.importing import fields, files, items
 
     url = api_url(url)
     _check_defaults(gdpr_expiry_date, at)
@@ -130,8 +130,8 @@ class _Plan:
     unsendable: Sequence["Reject"]
 
     def check(self) -> tuple["RenderableType", bool]:
-        from scheduler.importing.runs import run_check
-        from scheduler.terminal.imports import dry_run_page
+        from standalone.importing.pages import dry_run_page
+        from standalone.importing.runs import run_check
 
         with self._sending("checked", "") as sending:
             result = run_check(sending, self.rows, self.unsendable)
@@ -140,9 +140,9 @@ class _Plan:
     def start(
         self, name: str | None, table: "Table", errors: Path | None, *, waits: bool
     ) -> tuple["RenderableType", bool]:
-        from scheduler.importing.rejects import RejectsFile
-        from scheduler.importing.runs import run_import
-        from scheduler.terminal.imports import import_page
+        from standalone.importing.pages import import_page
+        from standalone.importing.rejects import RejectsFile
+        from standalone.importing.runs import run_import
 
         if errors is None:
             with self._sending("sent", "applied" if waits else "") as sending:
@@ -155,10 +155,10 @@ class _Plan:
 
     @contextmanager
     def _sending(self, first: str, second: str) -> Iterator["Sending"]:
-        from scheduler.api_client import ApiAway, ApiRefused
         from scheduler.domain.refusals import CompanyIdRequired
-        from scheduler.importing.sending import Sending
         from scheduler.terminal.progress import shown_progress
+        from standalone.api_client import ApiAway, ApiRefused
+        from standalone.importing.sending import Sending
 
         try:
             with shown_progress(len(self.rows), first, second) as progress:
@@ -176,7 +176,7 @@ def _forget(rejects: Sequence["Reject"]) -> None:
 
 
 def _columns(table: "Table", by_option: "Columns", *, ignores_others: bool) -> "Columns":
-    from scheduler.importing.fields import of_header
+    from standalone.importing.fields import of_header
 
     if table.columns is None:
         return by_option

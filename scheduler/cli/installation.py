@@ -6,9 +6,9 @@ from pydantic import SecretStr
 
 from scheduler.cli.options import HOME, must_be_url
 from scheduler.cli.output import print_note
-from scheduler.local.errors import CannotRun
-from scheduler.local.run_file import RunningSystem, running_in
 from scheduler.settings import Settings, as_kept, place_of, settings
+from standalone.errors import CannotRun
+from standalone.run_file import RunningSystem, running_in
 
 
 class NothingRuns(CannotRun):

@@ -31,7 +31,7 @@ from scheduler.cli import (  # noqa: F401
 )
 from scheduler.cli.app import app, join_help_lines
 from scheduler.cli.output import print_error, print_stopped
-from scheduler.local.errors import Stopped
+from standalone.errors import Stopped
 
 __all__ = ["app", "main"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from scheduler.clock import machine_now
-from scheduler.local.run_file import Running
+from standalone.run_file import Running
 
 if TYPE_CHECKING:
     from scheduler.settings import Settings

@@ -17,11 +17,13 @@ from scheduler.cli.on_demand import chosen_settings
 from scheduler.cli.options import LAST_PORT, At, Ephemeral, Port, clock_offset
 from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
-from scheduler.demo import sample_calls
-from scheduler.local.run_file import is_running
+from standalone.demo import sample_calls
+from standalone.run_file import is_running
 
 if TYPE_CHECKING:
-    from scheduler.local.system import System
+    from scheduler.settings import Settings
+    from standalone.run_file import Running
+    from standalone.system import System
 
 _CHECK_EVERY_S = 0.1
 _never = threading.Event()
@@ -45,7 +47,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
     Processes that end are restarted. While the system runs, .duecall/run.json contains its addresses, ids and keys.
     """
     from scheduler.descriptors import raise_limit
-    from scheduler.local.system import Options, System
+    from standalone.system import Options, System
 
     if port is not None and not 1 <= port <= LAST_PORT:
         refuse(f"--port must be from 1 to {LAST_PORT}; got {port}. Without --port, a free port is chosen.")
@@ -91,9 +93,9 @@ def demo(
     compared with the carrier's ledger.
     """
     from scheduler.cli.installation import demo_home
-    from scheduler.demo import run as demo_run
     from scheduler.descriptors import raise_limit
-    from scheduler.local.system import Options, System
+    from standalone.demo import run as demo_run
+    from standalone.system import Options, System
 
     if carrier not in sample_calls.CARRIERS:
         refuse(f"--carrier must be one of {', '.join(sample_calls.CARRIERS)}; got {carrier!r}.")
@@ -113,7 +115,10 @@ def demo(
     raise_limit()
     with _until_stopped() as stopped, System(options, own, print_progress, stopped) as system:
         assert system.running is not None
-        as_expected = demo_run.run(system, own, carrier=carrier, with_full_day=not once, stopped=stopped)
+        link = _sign_in_link(system.running, own)
+        as_expected = demo_run.run(
+            system, own, carrier=carrier, with_full_day=not once, sign_in_link=link, stopped=stopped
+        )
         if not stopped() and (as_expected or not once):
             demo_run.print_what_to_try(system.running, own, options.home, stays_up=not once)
         if not once and not stopped():
@@ -121,6 +126,23 @@ def demo(
             _run_until(stopped, system)
     if once and not as_expected:
         raise typer.Exit(1)
+
+
+def _sign_in_link(running: "Running", chosen: "Settings") -> str:
+    """Return a link that signs an administrator in to the demo's console, once."""
+    from scheduler.domain.actor import SYSTEM
+    from scheduler.domain.operator import OperatorRole
+    from scheduler.hashing import Hasher
+    from scheduler.persistence.database import Database
+    from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+
+    database = Database(running.databaseUrl, pool_size=1)
+    hasher, now = Hasher(chosen.key_pepper.get_secret_value()), clock(chosen.duecall_clock_offset_s)
+    try:
+        _, secret = ConsoleSessions(database, hasher, now).make_link(OperatorRole.ADMIN, SYSTEM)
+    finally:
+        database.close()
+    return f"{running.consoleUrl}/sign-in/link/{secret}"
 
 
 @app.command(epilog=examples('eval "$(duecall env)"', 'eval "$(duecall --home .duecall/demo env)"'))
@@ -154,8 +176,8 @@ def simulator(
     """Run a carrier with Twilio's Calls API that rings no phone. GET /ledger lists the calls that it accepted."""
     import uvicorn
 
-    from scheduler.carriers.simulator.app import create_app as create_simulator
     from scheduler.logs import configure
+    from standalone.simulator.app import create_app as create_simulator
 
     chosen = chosen_settings()
     configure()

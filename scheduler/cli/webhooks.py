@@ -24,7 +24,7 @@ from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.partner_event import EventType
 
 if TYPE_CHECKING:
-    from scheduler.webhooks.forwarding import Forwarded
+    from standalone.forwarding import Forwarded
 
 _RUNBOOK = "docs/operations.md#webhooks-of-partners"
 _EndpointId = Annotated[
@@ -230,12 +230,12 @@ def webhooks_listen(
     Prints the secret of this session first, then a line for each event: its type and id, the status of the answer and
     its milliseconds. Each event is sent once, whatever the answer is. Press Ctrl-C to stop.
     """
-    from scheduler.api_client import ApiAway, ApiRefused
     from scheduler.clock import machine_now
-    from scheduler.webhooks.event_api import EventApi
-    from scheduler.webhooks.forwarding import Forwarding, Start
     from scheduler.webhooks.sender import WebhookSender
     from scheduler.webhooks.signing import new_secret, signed_headers
+    from standalone.api_client import ApiAway, ApiRefused
+    from standalone.event_api import EventApi
+    from standalone.forwarding import Forwarding, Start
 
     _types_in(types)
     must_be_url("--forward-to", forward_to)

@@ -15,13 +15,13 @@ import pytest
 import requests
 
 from scheduler.clock import clock
-from scheduler.local.fork_server import ForkServer
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.local.run_file import Running
-from scheduler.local.system import Options, System
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, environment
+from standalone.fork_server import ForkServer
+from standalone.postgres import EmbeddedPostgres
+from standalone.run_file import Running
+from standalone.system import Options, System
+from standalone.valkey import EmbeddedValkey
 from tests.conftest import wait_until
 from tests.support.copied_postgres import CopiedPostgres
 from tests.support.forked_commands import forked_duecall

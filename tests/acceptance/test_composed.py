@@ -21,11 +21,11 @@ import pytest
 import redis
 import requests
 
-from scheduler.local.ports import free_port
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
+from standalone.ports import free_port
+from standalone.postgres import EmbeddedPostgres
+from standalone.valkey import EmbeddedValkey
 from tests.conftest import wait_until
 from tests.support.compose import ROOT, composed, procfile
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier

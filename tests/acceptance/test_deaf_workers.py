@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import SecretStr
 
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
+from standalone.valkey import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.support.servers import Wire, wired
 

@@ -8,12 +8,12 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from scheduler.local.ports import free_port
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.local.processes import commands
-from scheduler.local.valkey import FLOWER_USER
 from scheduler.persistence.schema import Logins
 from scheduler.settings import environment
+from standalone.ports import free_port
+from standalone.postgres import EmbeddedPostgres
+from standalone.processes import commands
+from standalone.valkey import FLOWER_USER
 from tests.support.compose import ROOT
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 from tests.test_deployment import FILLED

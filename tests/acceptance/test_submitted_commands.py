@@ -12,8 +12,8 @@ import requests
 from celery import Celery
 from pydantic import SecretStr
 
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import Settings
+from standalone.valkey import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, kill_server, running_system
 from tests.conftest import wait_until
 

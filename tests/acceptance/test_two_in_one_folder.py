@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.local.errors import AlreadyRunning
-from scheduler.local.system import Options, System
 from scheduler.settings import Settings
+from standalone.errors import AlreadyRunning
+from standalone.system import Options, System
 from tests.acceptance.conftest import WholeSystem
 
 

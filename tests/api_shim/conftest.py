@@ -10,9 +10,9 @@ import structlog
 
 from scheduler.domain.command import Command
 from scheduler.domain.principal import KeyKind
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from standalone.valkey import EmbeddedValkey
 from tests.api_shim.calls import tenant_of
 from tests.api_shim.intake import Intake, Worker, a_worker, settings_for
 from tests.api_shim.interview_requests import Resources

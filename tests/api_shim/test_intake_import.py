@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from scheduler.api_client import ApiAway, ApiClient, ApiRefused
 from scheduler.cli import main as cli
-from scheduler.importing import files, items, runs
-from scheduler.importing.items import Defaults, Item, Part, parts_of
-from scheduler.importing.runs import ImportResult, run_import
-from scheduler.importing.sending import Sending
 from scheduler.use_cases.apply_batches import ApplyBatches
+from standalone.api_client import ApiAway, ApiClient, ApiRefused
+from standalone.importing import files, items, runs
+from standalone.importing.items import Defaults, Item, Part, parts_of
+from standalone.importing.runs import ImportResult, run_import
+from standalone.importing.sending import Sending
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import EVERY_DAY, FIRST_NAME, LAST_NAME
 from tests.api_shim.intake import Intake
@@ -391,7 +391,7 @@ def test_api_that_is_away_is_asked_again(intake: Intake) -> None:
 
 def test_default_api_that_is_not_there_stops(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     notes, away = Notes(), a_closed_port()
-    monkeypatch.setattr("scheduler.api_client.DEFAULT_API", away)
+    monkeypatch.setattr("standalone.api_client.DEFAULT_API", away)
     part = Part(items=some(intake, 1))
     with pytest.raises(ApiRefused, match=f"Nothing listens at {away} .the default.. Name the API: --url URL"):
         list(Sending(ApiClient(None, "k"), None, lambda _: None, notes).send([part], None))
@@ -400,7 +400,7 @@ def test_default_api_that_is_not_there_stops(intake: Intake, monkeypatch: pytest
 
 def test_default_api_that_was_there_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_webhook_receiver(answers(404)) as page:
-        monkeypatch.setattr("scheduler.api_client.DEFAULT_API", page.url)
+        monkeypatch.setattr("standalone.api_client.DEFAULT_API", page.url)
         client = ApiClient(None, "k")
         with pytest.raises(ApiRefused):
             client.get("/x", {})

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.local.ports import free_port
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
+from standalone.ports import free_port
+from standalone.postgres import EmbeddedPostgres
+from standalone.valkey import EmbeddedValkey
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import JOB
 from tests.api_shim.calls import a_call, tenant_of

@@ -12,14 +12,14 @@ from uuid import UUID
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from scheduler.api_client import ApiRefused
 from scheduler.cli import main as cli
 from scheduler.cli.session import this_actor
 from scheduler.settings import settings
-from scheduler.webhooks.event_api import EventApi
-from scheduler.webhooks.forwarding import Forwarded, Forwarding, Start
 from scheduler.webhooks.sender import WebhookSender
 from scheduler.webhooks.signing import new_secret
+from standalone.api_client import ApiRefused
+from standalone.event_api import EventApi
+from standalone.forwarding import Forwarded, Forwarding, Start
 from tests.api_shim.answers import data
 from tests.api_shim.deliveries import Partner, a_partner
 from tests.api_shim.intake import Intake, environment_of

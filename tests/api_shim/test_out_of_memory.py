@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from api_shim import out_of_memory
-from scheduler.local.ports import free_port
-from scheduler.local.supervisor import Program, Supervisor
 from scheduler.settings import environment
+from standalone.ports import free_port
+from standalone.supervisor import Program, Supervisor
 from tests.api_shim.intake import Intake, environment_of
 from tests.conftest import wait_until
 

@@ -18,12 +18,12 @@ from redis import Redis
 from api_shim.app import create_app
 from api_shim.context import AppContext
 from scheduler.clock import machine_now
-from scheduler.local.processes import commands
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings, environment
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
+from standalone.processes import commands
 from tests.api_shim.answers import data
 from tests.api_shim.intake import Intake, environment_of, settings_for
 from tests.conftest import wait_until

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import scheduler
-from scheduler.local.processes import commands
 from scheduler.logs import ALLOWED
+from standalone.processes import commands
 from tests.support.compose import as_run_by_default, procfile
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = sorted(
     path
-    for room in ("scheduler", "workers", "api_shim")
+    for room in ("scheduler", "workers", "api_shim", "standalone")
     for path in (ROOT / room).rglob("*.py")
     if "versions" not in path.parts
 )
@@ -55,11 +55,11 @@ POWERS = {
     # A forked process replaces its environment by the requested one, before any setting is read.
     "reading the environment": (
         r"os\.(environ|getenv)",
-        {"scheduler/settings.py", "scheduler/local/forked_program.py"},
+        {"scheduler/settings.py", "standalone/forked_program.py"},
     ),
     "declaring a task": (r"app\.task|shared_task", {"workers/tasks.py"}),
     "making a Celery application": ("Celery", {"workers/app.py", "workers/hint_publisher.py"}),
-    "mapping errors to HTTP": ("HTTPException", {"api_shim/errors.py", "scheduler/carriers/simulator/app.py"}),
+    "mapping errors to HTTP": ("HTTPException", {"api_shim/errors.py", "standalone/simulator/app.py"}),
     "opening a transaction": (
         "create_engine",
         {"scheduler/persistence/bounded_connection.py"},
@@ -78,13 +78,13 @@ POWERS = {
     ),
     "a connection without a deadline for statements, to see whether a server is up": (
         r"psycopg\.connect",
-        {"scheduler/local/postgres.py"},
+        {"standalone/postgres.py"},
     ),
     "the async client": (
         r"aiohttp\.ClientSession",
         {
             "scheduler/carriers/twilio_calls.py",
-            "scheduler/carriers/simulator/callbacks.py",
+            "standalone/simulator/callbacks.py",
             "scheduler/oidc/provider.py",
         },
     ),
@@ -93,9 +93,9 @@ POWERS = {
         r"(uuid\.)?uuid\d",
         {
             "api_shim/middleware.py",
-            "scheduler/carriers/simulator/call_lives.py",
-            "scheduler/carriers/simulator/callbacks.py",
-            "scheduler/carriers/simulator/calls.py",
+            "standalone/simulator/call_lives.py",
+            "standalone/simulator/callbacks.py",
+            "standalone/simulator/calls.py",
         },
     ),
     "choosing time zone data": (r"(zoneinfo\.)?reset_tzpath", {"scheduler/timing/__init__.py"}),
@@ -132,28 +132,28 @@ def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
 
 SPEAKERS = {
     "requests": {
-        "scheduler/api_client.py",
+        "standalone/api_client.py",
         "scheduler/carriers/twilio_queries.py",
-        "scheduler/demo/client.py",
+        "standalone/demo/client.py",
         "scheduler/exchange.py",
-        "scheduler/local/system.py",
+        "standalone/system.py",
         "scheduler/webhooks/sender.py",
     },
     "urllib3": {"scheduler/exchange.py", "scheduler/webhooks/sender.py"},
     "aiohttp": {
         "scheduler/carriers/twilio_calls.py",
-        "scheduler/carriers/simulator/callbacks.py",
+        "standalone/simulator/callbacks.py",
         "scheduler/oidc/provider.py",
     },
     "socket": {
-        "scheduler/local/fork_server.py",  # a pair of sockets within this machine, as in the next module
-        "scheduler/local/forked_program.py",
-        "scheduler/local/ports.py",
-        "scheduler/local/valkey.py",
+        "standalone/fork_server.py",  # a pair of sockets within this machine, as in the next module
+        "standalone/forked_program.py",
+        "standalone/ports.py",
+        "standalone/valkey.py",
         # Local sockets between the supervisor and its fork server.
         "scheduler/mail.py",
         "scheduler/carriers/twilio_calls.py",
-        "scheduler/carriers/simulator/no_answer.py",
+        "standalone/simulator/no_answer.py",
         "scheduler/exchange.py",  # it cuts a connection at the deadline
         # Only types of errors.
         "scheduler/descriptors.py",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import psutil  # type: ignore[import-untyped]
 import psycopg
 
-from scheduler.local.processes import commands
-from scheduler.local.system import System
+from standalone.processes import commands
+from standalone.system import System
 
 _SAMPLE_S = 0.05
 PROCESSES = tuple(commands(api_port=0, console_port=0, flower_port=0))

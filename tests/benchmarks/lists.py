@@ -17,10 +17,10 @@ from scheduler.domain.attempt import AttemptState
 from scheduler.domain.operator import OperatorRole
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor
 from scheduler.hashing import Hasher
-from scheduler.local.run_file import Running
 from scheduler.persistence.database import Database
 from scheduler.setting_secrets import DEVELOPMENT_PEPPER
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from standalone.run_file import Running
 from tests.conftest import Seeded, real_now, seed
 from tests.support.big_tables import add_finished_calls, add_pending_calls, new_id_sql
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scheduler.local.system import System
+from standalone.system import System
 from tests.benchmarks.counters import PROCESSES
 
 DROPPED = frozenset({"task_conflict", "hints_delayed", "settle_conflict", "row_locked"})

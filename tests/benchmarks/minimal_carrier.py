@@ -17,8 +17,8 @@ from urllib.parse import urldefrag
 import aiohttp
 from aiohttp import web
 
-from scheduler.carriers.simulator.callbacks import signature
-from scheduler.carriers.simulator.calls import rfc2822
+from standalone.simulator.callbacks import signature
+from standalone.simulator.calls import rfc2822
 
 ACCOUNT_SID, AUTH_TOKEN = "AC" + "7" * 32, "benchmark"
 CALLBACKS = (("initiated", 0.05), ("ringing", 0.3), ("in-progress", 1.0), ("completed", 2.0))

@@ -35,13 +35,13 @@ import requests
 from pydantic import SecretStr
 
 from scheduler.hashing import Hasher
-from scheduler.local.ports import free_port
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.local.run_file import Running
-from scheduler.local.system import Options, System
 from scheduler.persistence.database import Database
 from scheduler.setting_secrets import DEVELOPMENT_PEPPER
 from scheduler.settings import Settings
+from standalone.ports import free_port
+from standalone.postgres import EmbeddedPostgres
+from standalone.run_file import Running
+from standalone.system import Options, System
 from tests.benchmarks import celery_eta, cloned_calls, console_pages, lists, partners
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.lock_conflicts import LockConflicts

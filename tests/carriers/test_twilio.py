@@ -22,7 +22,6 @@ from twilio.request_validator import RequestValidator
 
 from scheduler import assembly
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
-from scheduler.carriers.simulator.app import create_app
 from scheduler.carriers.twilio import TwilioAccount, callback_path
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer, classify, is_stopped
@@ -39,6 +38,7 @@ from scheduler.domain.call import (
 )
 from scheduler.lifecycle.policy import Policy
 from scheduler.settings import Settings, WrongSettings
+from standalone.simulator.app import create_app
 from tests.architecture.guards import guards
 from tests.conftest import real_now, wait_until
 from tests.support.builders import a_number

@@ -20,7 +20,6 @@ import typer.main
 
 from api_shim.routes import health
 from scheduler.cli import main as cli
-from scheduler.demo.run import print_what_to_try
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import CallProgress
 from scheduler.domain.command import Answer
@@ -31,7 +30,6 @@ from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.local.run_file import Running
 from scheduler.persistence import revisions
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
@@ -39,6 +37,8 @@ from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
+from standalone.demo.run import print_what_to_try
+from standalone.run_file import Running
 from tests.conftest import NOON, Seeded, TestClock, seed
 from tests.support.big_tables import add_pending_calls
 from tests.support.builders import (

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from scheduler.cli.output import print_json, print_result, print_running
-from scheduler.local.run_file import Running
 from scheduler.settings import Settings
+from standalone.run_file import Running
 
 
 def test_result_reaches_a_pipe_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

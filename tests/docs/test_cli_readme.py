@@ -14,8 +14,8 @@ import requests
 import typer.main
 
 from scheduler.cli import main as cli
-from scheduler.local.system import Options
 from scheduler.settings import Settings
+from standalone.system import Options
 from tests.acceptance.conftest import QuickSystem
 from tests.architecture.test_code_rules import ROOT
 from tests.docs.pages import DOCS, blocks, read, section

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import access, schema
 from scheduler.persistence.errors import WrongDatabase
 from scheduler.persistence.schema import Logins
+from standalone.postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.support.separate_database import SeparateDatabase, separate_database
 

@@ -11,12 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import revisions
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, concerns_no_item, is_conflict
 from scheduler.persistence.errors import DatabaseAway, LockTaken, SchemaNotReady, StatementFailed
 from scheduler.persistence.stores import Stores
+from standalone.postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.support.servers import Wire, wired
 

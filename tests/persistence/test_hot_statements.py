@@ -27,7 +27,6 @@ from scheduler.domain.command import DeleteAttempt, DeleteInterview, InvokeAttem
 from scheduler.domain.explanation import CallTimeQuestion
 from scheduler.domain.principal import KeyKind
 from scheduler.hashing import Hasher
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.inbox import FoundCommand
@@ -41,6 +40,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import NOON, TestClock, seed
 from tests.persistence.test_plans import ROWS_OF_A_RANGE
 from tests.support.big_tables import add_answered_calls, add_pending_calls

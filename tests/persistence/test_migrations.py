@@ -12,12 +12,12 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, make_url, text
 
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import with_driver
 from scheduler.persistence.errors import SchemaNotMade
 from scheduler.persistence.packed_snapshots import pack
 from scheduler.persistence.revisions import head
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import NOON, wait_until
 
 CATALOG = {

@@ -13,11 +13,11 @@ from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter, ReplayFilter
 from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
 from scheduler.domain.webhook_delivery import DeliveryState
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
 from tests.persistence.test_plans import rows_read
 from tests.support.big_tables import add_answered_calls

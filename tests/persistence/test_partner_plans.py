@@ -19,11 +19,11 @@ from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, KeysetSlice
 from scheduler.domain.partner_event import EventFilter, EventType, NewEvent
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.webhook_delivery import ClaimedDelivery, DeliveryState
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.webhook_turns import room
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
 from tests.persistence.test_plans import rows_read
 from tests.support.big_tables import new_id_sql

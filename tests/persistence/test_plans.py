@@ -27,13 +27,13 @@ from scheduler.domain.job import JobFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.lifecycle.interviews import MOST_ATTEMPTS
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import due_calls, schema
 from scheduler.persistence.attempt_lists import Bounds
 from scheduler.persistence.attempts import COUNTED_ATTEMPTS
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.support.big_tables import add_finished_calls, add_pending_calls
 from tests.support.separate_database import separate_database

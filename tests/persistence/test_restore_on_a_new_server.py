@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import make_url
 
 from scheduler.hashing import Hasher
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import NOON, TestClock, seed
 from tests.docs.pages import read
 from tests.support.builders import a_pending_attempt, a_tenant

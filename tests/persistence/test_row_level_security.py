@@ -20,7 +20,6 @@ from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.database import Database
@@ -30,6 +29,7 @@ from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.resources.keys import Keys
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import NOON, TestClock, seed
 from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command, of_company
 

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import make_url, text
 
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema, sessions
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongDatabase, WrongRole
 from scheduler.persistence.schema import Logins
+from standalone.postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.support.pgbouncer import PgBouncer, needs_pgbouncer, pgbouncer
 from tests.support.servers import a_door

@@ -9,8 +9,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
+from standalone.postgres import EmbeddedPostgres
 
 
 class CopiedPostgres(EmbeddedPostgres):

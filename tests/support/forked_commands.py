@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scheduler.local.fork_server import needed_for_imports
+from standalone.fork_server import needed_for_imports
 from tests.support.kept_fork_server import kept_fork_server
 
 

@@ -8,7 +8,7 @@ import atexit
 from collections.abc import Mapping
 from pathlib import Path
 
-from scheduler.local.fork_server import ForkServer
+from standalone.fork_server import ForkServer
 
 
 class _KeptForkServer(ForkServer):

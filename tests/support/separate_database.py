@@ -8,9 +8,9 @@ from uuid import uuid4
 import psycopg
 from sqlalchemy import make_url
 
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
+from standalone.postgres import EmbeddedPostgres
 
 
 @dataclass(frozen=True, kw_only=True)

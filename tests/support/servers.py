@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import requests
 import uvicorn
 
-from scheduler.carriers.simulator.app import create_app
 from scheduler.carriers.twilio import TwilioAccount
+from standalone.simulator.app import create_app
 from tests.conftest import real_now, wait_until
 
 ACCOUNT_SID = "AC" + "0123456789abcdef" * 2

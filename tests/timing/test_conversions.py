@@ -16,8 +16,8 @@ import pytest
 import whenever
 
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
+from standalone.postgres import EmbeddedPostgres
 
 SEED = 20_261_125
 INSTANTS_A_ZONE = 500

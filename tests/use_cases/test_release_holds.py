@@ -11,11 +11,11 @@ import pytest
 
 from scheduler.domain.attempt import Cancelled, MovedBySettings, Reason
 from scheduler.hashing import Hasher
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.tables import inbox
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
+from standalone.postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.conftest import NOON, TestClock, seed
 from tests.persistence.test_hot_statements import Watch

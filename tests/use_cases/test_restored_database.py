@@ -13,11 +13,11 @@ from alembic.config import Config
 from sqlalchemy import create_engine, make_url
 
 from scheduler.hashing import Hasher
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database, with_driver
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.pauses import Pauses
+from standalone.postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_tenant

@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 from redis.client import PubSub
 
-from scheduler.local.ports import free_port
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.use_cases.shared import hints as tasks
+from standalone.ports import free_port
+from standalone.valkey import EmbeddedValkey
 from tests.conftest import wait_until
 from workers.app import ANSWERED_CHANNEL, app
 from workers.hint_publisher import RedisHintPublisher

@@ -10,10 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from scheduler.local.postgres import EmbeddedPostgres
-from scheduler.local.processes import commands
 from scheduler.persistence import schema
 from scheduler.settings import environment
+from standalone.postgres import EmbeddedPostgres
+from standalone.processes import commands
 from tests.conftest import wait_until
 from tests.support.compose import ROOT
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier

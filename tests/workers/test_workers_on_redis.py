@@ -12,10 +12,10 @@ import redis
 from celery import Celery
 from kombu import Connection, Queue
 
-from scheduler.local.ports import free_port
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.settings import environment
 from scheduler.use_cases.shared.hints import LIVENESS
+from standalone.ports import free_port
+from standalone.valkey import EmbeddedValkey
 from tests.architecture.test_code_rules import ROOT
 from tests.conftest import wait_until
 from tests.support.servers import ACCOUNT_SID, PRIMARY, wired

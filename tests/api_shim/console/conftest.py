@@ -14,12 +14,12 @@ from api_shim.console.context import ConsoleContext
 from scheduler.assembly import ConsoleUseCases, console_use_cases
 from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.pauses import Pauses
+from standalone.valkey import EmbeddedValkey
 from tests.api_shim.patience import patient_with_redis
 from tests.conftest import real_now
 from tests.support.builders import RecordingHints

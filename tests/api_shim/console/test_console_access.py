@@ -10,8 +10,8 @@ import pytest
 
 from api_shim.console.app import create_app
 from scheduler.domain.operator import OperatorRole
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.schema import Logins
+from standalone.valkey import EmbeddedValkey
 from tests.api_shim.console.conftest import Console, settings_of_console
 
 OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 200, 303, 401, 403, 404, 409, 410

@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from api_shim.console.app import create_app
 from scheduler.domain.operator import OperatorRole
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
+from standalone.valkey import EmbeddedValkey
 from tests.api_shim.console.busy_installation import linked_pages, make_busy, one_per_route
 from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import served, with_provider

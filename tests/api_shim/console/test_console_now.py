@@ -9,12 +9,12 @@ import pytest
 
 from api_shim.console import live
 from scheduler.clock import machine_now
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.rules.pause_reasons import LONGEST
 from scheduler.use_cases.operations.acts import Acts
+from standalone.valkey import EmbeddedValkey
 from tests.api_shim.console.acts import figure, form_in, send, words
 from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import served

@@ -15,9 +15,9 @@ from sqlalchemy import text
 
 from scheduler.clock import machine_now
 from scheduler.domain.operator import OperatorRole
-from scheduler.local.valkey import EmbeddedValkey
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
+from standalone.valkey import EmbeddedValkey
 from tests.api_shim.console.conftest import Console, settings_of_console
 from tests.api_shim.console.oidc import COOKIE, OidcConsole, continued, served, with_provider
 from tests.support.identity_provider import (

@@ -17,12 +17,12 @@ from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import CallOrder
 from scheduler.hashing import Hasher
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.reconcile import NotPaused, Reconcile
+from standalone.postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_sid, a_tenant

@@ -19,11 +19,11 @@ import requests
 from celery import Celery
 
 from scheduler.clock import monotonic
-from scheduler.local.child_process import bound_to_parent
-from scheduler.local.supervisor import Process, Program
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared import hints as tasks
+from standalone.child_process import bound_to_parent
+from standalone.supervisor import Process, Program
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until
 from tests.support.builders import a_number

@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 from requests.adapters import BaseAdapter
 
-from scheduler.carriers.simulator.callbacks import signature
 from scheduler.carriers.twilio import TwilioAccount, callback_path
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.call import CallOrder
 from scheduler.lifecycle.policy import Policy
+from standalone.simulator.callbacks import signature
 from tests.support.builders import a_sid
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
-from scheduler.local.postgres import EmbeddedPostgres
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
+from standalone.postgres import EmbeddedPostgres
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.separate_database import separate_database

@@ -1,0 +1,252 @@
+"""The life of an accepted call: it waits for its turn, rings, is answered or not, and ends."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from standalone.simulator.call_orders import Order, token_of
+from standalone.simulator.callbacks import CallbackSender, is_subscribed
+from standalone.simulator.calls import (
+    CANCELED,
+    ENDS,
+    HUNG_UP,
+    RANG_OUT,
+    UNANSWERED,
+    Call,
+    Canceller,
+    End,
+    Status,
+)
+from standalone.simulator.journal import Journal
+from standalone.simulator.pace import Pace
+from standalone.simulator.plans import Plan
+from standalone.simulator.refusals import RefusedByTwilio
+
+_BEFORE_RINGING_S = 0.05
+"""Time between dialling and the first ring, at most `ring_s`, so that a call with `ring_s` 0 is not delayed."""
+MAX_QUEUE_S = 24 * 60 * 60
+
+_STAMPED = {
+    Status.INITIATED: "started_at",
+    Status.RINGING: "rang_at",
+    Status.IN_PROGRESS: "answered_at",
+}
+
+
+class CallLives:
+    """The calls and the tasks that run them.
+
+    A call does not depend on the request that placed it: closing that connection changes nothing. Each step waits from
+    an instant that the call records, so a call that is restored after a kill continues where it was.
+    """
+
+    def __init__(
+        self,
+        *,
+        account_sid: str,
+        now: Callable[[], datetime],
+        calls_per_second: float,
+        speed: float,
+        follows_clock: bool,
+        journal: Journal,
+        sender: CallbackSender,
+    ) -> None:
+        self._account_sid = account_sid
+        self._now = now
+        self._between_dials_s = 1 / calls_per_second
+        self._speed = speed
+        self._journal = journal
+        self._sender = sender
+        self._pace = Pace(now, follows_clock=follows_clock)
+        self._calls: dict[str, Call] = {}
+        self._of_number: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._alive: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        for kept in journal.kept("call"):
+            self._hold(Call.model_validate(kept))
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._to_be_accepted: set[asyncio.Task[None]] = set()
+        self._next_turn_s = 0.0
+        self._watch: asyncio.Task[None] | None = None
+
+    def all(self, to: str | None = None) -> list[Call]:
+        """Return all calls, or the calls to one number, oldest first."""
+        if to is None:
+            return list(self._calls.values())
+        return [self._calls[sid] for sid in self._of_number.get(to, ())]
+
+    def find(self, sid: str) -> Call | None:
+        return self._calls.get(sid)
+
+    def get(self, sid: str) -> Call:
+        if sid not in self._calls:
+            raise RefusedByTwilio(20404)
+        return self._calls[sid]
+
+    def resume(self) -> None:
+        self._watch = asyncio.create_task(self._pace.watch())
+        for call in self.all():
+            if not call.is_over:
+                self._begin(call)
+
+    async def stop(self) -> None:
+        running = [*self._lives.values(), *self._to_be_accepted, *([self._watch] if self._watch else [])]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def accept(self, order: Order, plan: Plan, attempt_of_number: int) -> Call:
+        """Accept a call: from now on the phone will ring, whatever the request's answer is."""
+        now = self._now()
+        queued_s = self._take_turn(plan.queue_s)
+        call = Call(
+            sid=f"CA{uuid4().hex}",
+            account_sid=self._account_sid,
+            ordinal=len(self._calls) + 1,
+            token=token_of(order.status_callback),
+            attempt_of_number=attempt_of_number,
+            order=order,
+            outcome=plan.outcome,
+            ring_s=plan.ring_s,
+            talk_s=plan.talk_s,
+            callbacks=plan.callbacks,
+            error_codes=plan.error_codes,
+            listed=plan.listed,
+            beside=next(iter(self._alive.get(order.to, ())), None),
+            queue_time_ms=round(queued_s * 1000),
+            accepted_at=now,
+            dial_at=now + timedelta(seconds=queued_s),
+            updated_at=now,
+        )
+        self._keep(call)
+        self._begin(call)
+        return call
+
+    def accept_later(self, order: Order, plan: Plan, attempt_of_number: int) -> None:
+        """Accept a call after the plan's delay, even if the client has closed the connection."""
+        task = asyncio.create_task(self._accept_after_delay(order, plan, attempt_of_number))
+        self._to_be_accepted.add(task)
+        task.add_done_callback(self._to_be_accepted.discard)
+
+    def cancel(self, sid: str) -> Call:
+        """Cancel an unanswered call. Raises RefusedByTwilio for an answered one, which goes on."""
+        call = self.get(sid)
+        if call.status not in UNANSWERED:
+            raise RefusedByTwilio(21220)
+        return self._cut(call, CANCELED)
+
+    def hang_up(self, sid: str) -> Call:
+        """End a call in any state. An unanswered call ends as canceled."""
+        call = self.get(sid)
+        if call.is_over:
+            raise RefusedByTwilio(21220)
+        return self._cut(call, CANCELED if call.status in UNANSWERED else HUNG_UP)
+
+    def change(self, sid: str, changes: dict[str, Any], *, instructs: bool) -> Call:
+        """Change the status callback or time limit of a live call, or give instructions to an answered one."""
+        call = self.get(sid)
+        if call.is_over or (instructs and call.status in UNANSWERED):
+            raise RefusedByTwilio(21220)
+        order = call.order.model_copy(update=changes)
+        return self._keep(call.model_copy(update={"order": order, "updated_at": self._now()}))
+
+    def _take_turn(self, at_least_s: float) -> float:
+        """Reserve the next turn under the account's calls per second, and return the seconds until then."""
+        now_s = asyncio.get_running_loop().time()
+        turn_s = max(now_s, self._next_turn_s)
+        queued_s = max(turn_s - now_s, at_least_s)
+        if queued_s > MAX_QUEUE_S:
+            raise RefusedByTwilio(22005)
+        self._next_turn_s = turn_s + self._between_dials_s
+        return queued_s
+
+    async def _accept_after_delay(self, order: Order, plan: Plan, attempt_of_number: int) -> None:
+        await asyncio.sleep(plan.delay_s)
+        self.accept(order, plan, attempt_of_number)
+
+    def _begin(self, call: Call) -> None:
+        task = asyncio.create_task(self._live(call.sid))
+        self._lives[call.sid] = task
+        task.add_done_callback(lambda _: self._lives.pop(call.sid, None))
+
+    async def _live(self, sid: str) -> None:
+        end = ENDS[self._calls[sid].outcome]
+        await self._dial(sid)
+        if end.rings:
+            end = await self._ring(sid, end)
+        if end.answered_by is not None:
+            await self._talk(sid)
+        self._end(self._calls[sid], end)
+
+    async def _dial(self, sid: str) -> None:
+        call = self._calls[sid]
+        await self._pace.wait(call.accepted_at, call.dial_at - call.accepted_at)
+        if self._calls[sid].status is Status.QUEUED:
+            self._move(self._calls[sid], Status.INITIATED)
+        await self._pass(self._calls[sid].started_at, min(_BEFORE_RINGING_S, call.ring_s))
+
+    async def _ring(self, sid: str, end: End) -> End:
+        """Ring until the callee decides or the caller's timeout passes, and return the end of the call."""
+        if self._calls[sid].status is Status.INITIATED:
+            self._move(self._calls[sid], Status.RINGING)
+        call = self._calls[sid]
+        rings_out = call.ring_s > call.order.timeout_s
+        await self._pass(call.rang_at, min(call.ring_s, call.order.timeout_s))
+        return RANG_OUT if rings_out else end
+
+    async def _talk(self, sid: str) -> None:
+        call = self._calls[sid]
+        if call.status is Status.RINGING:
+            call = self._answer(call)
+        await self._pass(call.answered_at, min(call.talk_s, call.order.time_limit_s))
+
+    def _answer(self, call: Call) -> Call:
+        by_detection = ENDS[call.outcome].answered_by or {}
+        answered_by = by_detection.get(call.order.machine_detection or "")
+        return self._move(call, Status.IN_PROGRESS, answered_by=answered_by)
+
+    def _cut(self, call: Call, end: End) -> Call:
+        if call.sid in self._lives:
+            self._lives[call.sid].cancel()
+        return self._end(call, end, Canceller.CALLER)
+
+    def _end(self, call: Call, end: End, canceller: Canceller = Canceller.CARRIER) -> Call:
+        facts: dict[str, Any] = {"sip_code": end.sip_code}
+        if end.status is Status.CANCELED:
+            facts["cancelled_by"] = canceller
+        if call.answered_at is not None:
+            talked = max(self._now() - call.answered_at, timedelta(0))
+            facts["duration_s"] = round(talked.total_seconds() * self._speed)
+        return self._move(call, end.status, **facts)
+
+    def _move(self, call: Call, status: Status, **facts: object) -> Call:
+        """Store the change before its callback is sent, so that no callback is ahead of the ledger."""
+        now = self._now()
+        facts |= {"status": status, "updated_at": now, _STAMPED.get(status, "ended_at"): now}
+        if is_subscribed(call, status):
+            facts["events_sent"] = call.events_sent + 1
+        moved = self._keep(call.model_copy(update=facts))
+        self._sender.tell(moved, sequence_number=call.events_sent, at=now)
+        return moved
+
+    def _keep(self, call: Call) -> Call:
+        self._journal.keep("call", call.sid, call)
+        return self._hold(call)
+
+    def _hold(self, call: Call) -> Call:
+        self._calls[call.sid] = call
+        self._of_number[call.order.to][call.sid] = None
+        if not call.is_over:
+            self._alive[call.order.to][call.sid] = None
+        elif alive := self._alive.get(call.order.to):
+            alive.pop(call.sid, None)
+            if not alive:
+                del self._alive[call.order.to]
+        return call
+
+    async def _pass(self, since: datetime | None, seconds: float) -> None:
+        """Wait until this many seconds of the call have passed."""
+        assert since is not None
+        await self._pace.wait(since, timedelta(seconds=seconds / self._speed))

@@ -1,0 +1,192 @@
+"""Keeps several processes running: starts them in order, restarts them with back-off, stops them together."""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from scheduler import descriptors
+from scheduler.clock import monotonic
+from standalone.child_process import bound_to_parent
+from standalone.fork_server import ForkServer
+
+_CHECK_EVERY_S = 0.1
+_FIRST_BACK_OFF_S = 0.5
+_MAX_BACK_OFF_S = 10.0
+_HEALTHY_AFTER_S = 30.0
+"""After running this long, a process starts again with the first back-off."""
+_GRACE_S = 25.0
+_MAX_LOG_BYTES = 10_000_000
+_LAST_LINES = 5
+_MAX_LINE = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A process to keep running. Its output is appended to `log`."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+
+
+class Process(Protocol):
+    """A child process, or one of the fork server."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class _Supervised:
+    """One program and its current process."""
+
+    def __init__(self, program: Program, fork_server: ForkServer | None) -> None:
+        self.program = program
+        self.process: Process | None = None
+        self._fork_server = fork_server
+        self.ended_early = 0
+        """Consecutive ends before `_HEALTHY_AFTER_S`."""
+        self._started_at = 0.0
+        self._back_off = _FIRST_BACK_OFF_S
+        self._start_again_at = 0.0
+        self._log_begin = 0
+
+    def start(self) -> None:
+        _rotate(self.program.log)
+        with self.program.log.open("ab") as log:
+            self._log_begin = log.tell()
+            self.process = self._forked() or subprocess.Popen(  # noqa: S603 - our own programs, without a shell
+                bound_to_parent(signal.SIGTERM, *self.program.argv),
+                env=dict(self.program.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._started_at = monotonic()
+
+    def _forked(self) -> Process | None:
+        program = self.program
+        if self._fork_server is None:
+            return None
+        return self._fork_server.start(program.name, program.argv, program.environment, program.log)
+
+    def check(self) -> int | None:
+        """Restart an ended program after its back-off. Return the exit status when the end is first noticed."""
+        if self.process is None:
+            if monotonic() >= self._start_again_at:
+                self.start()
+            return None
+        status = self.process.poll()
+        if status is None:
+            return None
+        instant = monotonic()
+        self.ended_early += 1
+        if instant - self._started_at >= _HEALTHY_AFTER_S:
+            self._back_off = _FIRST_BACK_OFF_S
+            self.ended_early = 0
+        self.process = None
+        self.put_off()
+        return status
+
+    def put_off(self) -> None:
+        """Start the program after its back-off."""
+        self._start_again_at = monotonic() + self._back_off
+        self._back_off = min(self._back_off * 2, _MAX_BACK_OFF_S)
+
+    def last_lines(self) -> list[str]:
+        """Return the end of its log since the last start."""
+        with self.program.log.open("rb") as log:
+            log.seek(self._log_begin)
+            lines = log.read().decode(errors="replace").splitlines()
+        return [line[:_MAX_LINE] for line in lines if line.strip()][-_LAST_LINES:]
+
+
+class Supervisor:
+    """Keeps programs running until `stop`. Use it on one thread: on Linux, children end with the starting thread."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self.fork_server: ForkServer | None = None
+        self._programs: dict[str, _Supervised] = {}
+        self._wake = threading.Event()
+
+    def start(self, program: Program) -> None:
+        supervised = _Supervised(program, self.fork_server)
+        self._programs[program.name] = supervised
+        supervised.start()
+
+    def program(self, name: str) -> Program:
+        return self._programs[name].program
+
+    def pid(self, name: str) -> int | None:
+        """Return the process id of a running program; None while it waits for its restart."""
+        process = self._programs[name].process
+        return None if process is None else process.pid
+
+    def gave_up(self, tries: int) -> str | None:
+        """Describe a program that ended `tries` times in a row right after its start, with the end of its log."""
+        for name, supervised in self._programs.items():
+            if supervised.ended_early >= tries:
+                log = supervised.program.log
+                first = f"{name} ended {supervised.ended_early} times right after its start. The end of {log}:"
+                return "\n  ".join((first, *supervised.last_lines()))
+        return None
+
+    def restart_ended(self) -> None:
+        """Restart programs that have ended and whose back-off is over."""
+        for name, supervised in self._programs.items():
+            try:
+                status = supervised.check()
+            except OSError as error:
+                if not descriptors.is_shortage(error):
+                    raise
+                supervised.put_off()
+                self._report(
+                    f"{name} is not started yet: no file can be opened, because the limit (ulimit -n) is reached"
+                )
+                continue
+            if status is not None:
+                self._report(f"{name} ended ({_status_text(status)}) and is restarted; see {supervised.program.log}")
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Restart ended programs until `until` returns True. It is called about ten times a second."""
+        while not until():
+            self.restart_ended()
+            self._wake.wait(_CHECK_EVERY_S)
+
+    def stop(self) -> None:
+        """End all programs: SIGTERM to each, then SIGKILL after 25 s."""
+        running = [program.process for program in self._programs.values() if program.process is not None]
+        self._programs.clear()
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = monotonic() + _GRACE_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.fork_server is not None:
+            self.fork_server.stop()
+            self.fork_server = None
+
+
+def _status_text(status: int) -> str:
+    return f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+
+
+def _rotate(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
+        log.replace(log.with_suffix(log.suffix + ".1"))

@@ -1,0 +1,177 @@
+"""The demo's sample calls, their comparison with the ledger, and their table. `make demo ONCE=1` runs the demo."""
+
+import io
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import pytest
+from rich.console import Console
+
+from scheduler.domain.alarm import KINDS
+from scheduler.domain.explanation import Rule
+from scheduler.timing.callee_zones import read_number
+from standalone.demo.client import Company, DemoCall, _contradiction
+from standalone.demo.run import EXPECTED_ALARM
+from standalone.demo.sample_calls import CALLS, FULL_DAY, STARTS_AT, SampleCall, Then, moved_to
+from standalone.demo.table import WIDE, table
+from tests.docs.pages import read
+
+STARTS = datetime.fromisoformat(STARTS_AT).astimezone(UTC)
+COMPANY = Company(company_id=uuid4(), agent_id=uuid4(), key="none")
+SCHEDULE = {"timezone": "Europe/Berlin", "timezoneSource": "PHONE_NUMBER", "localTime": "2026-04-02T09:00:00"}
+
+
+def _sample(then: Then = Then.NOTHING, *, expected: str = "COMPLETED ANSWERED") -> SampleCall:
+    return next(call for call in CALLS if call.then is then and call.expected == expected)
+
+
+def _demo_call(sample: SampleCall, **fields: Any) -> DemoCall:
+    return DemoCall(sample=sample, company=COMPANY, **fields)
+
+
+def _attempt(status: str, reason: str | None = None, retry_number: int = 0, **fields: Any) -> dict[str, Any]:
+    return {
+        "status": status,
+        "reasonCode": reason,
+        "retryNumber": retry_number,
+        "schedule": SCHEDULE,
+        "scheduledAt": "2026-04-02T07:00:00Z",
+        "waitingFor": None,
+        **fields,
+    }
+
+
+def _ring(after: timedelta = timedelta()) -> dict[str, Any]:
+    return {"accepted_at": (STARTS + after).isoformat()}
+
+
+def test_sample_calls_have_eight_countries_and_distinct_numbers() -> None:
+    assert len({call.country for call in CALLS}) == 8
+    assert len({call.number for call in CALLS}) == len(CALLS)
+
+
+def test_lost_answer_of_the_sample_explains_the_expected_alarm() -> None:
+    assert [call.label for call in CALLS for plan in call.plans if "fault" in plan] == ["Warsaw, answer lost"]
+    assert "CARRIER_FAILS_CALLER" in set(KINDS) & set(re.findall(r"\w+", EXPECTED_ALARM))
+    assert "`CARRIER_FAILS_CALLER`" in read("docs/how-to/demo.md")
+
+
+def test_full_day_fills_the_next_24_hours_of_many_zones() -> None:
+    day = [each for place in FULL_DAY for each in place.all()]
+    assert len({number for number, _ in day}) == len(day) > 300, "a number has one call"
+    due: set[datetime] = set()
+    zones: set[str] = set()
+    for number, at in day:
+        [zone] = read_number(number).zones
+        zones.add(zone)
+        due.add(datetime.fromisoformat(at).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC))
+    assert STARTS < min(due) < max(due) < STARTS + timedelta(days=1)
+    assert len(zones) == len(FULL_DAY)
+
+
+RESULTS = {
+    "not sent": (_demo_call(_sample()), "NOT SENT YET"),
+    "refused": (_demo_call(_sample(), refusal={"code": "WHY"}), "REFUSED WHY"),
+    "deleted": (_demo_call(_sample(), deleted=True), "DELETED"),
+    "waiting for its time": (
+        _demo_call(_sample(), attempts=[_attempt("PENDING")]),
+        "PENDING until 09:00 Europe/Berlin",
+    ),
+    "a retry waits": (
+        _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("PENDING", retry_number=1)]),
+        "FAILED BUSY, then PENDING again",
+    ),
+    "the retry was answered": (
+        _demo_call(_sample(), attempts=[_attempt("FAILED", "BUSY"), _attempt("COMPLETED", "ANSWERED", 1)]),
+        "FAILED BUSY, then COMPLETED ANSWERED",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "result"), RESULTS.values(), ids=RESULTS)
+def test_result_of_a_call_has_the_form_of_the_expected_result(call: DemoCall, result: str) -> None:
+    assert call.result == result
+
+
+def test_difference_names_the_rule_that_blocks_the_call() -> None:
+    call = _demo_call(_sample(), attempts=[_attempt("PENDING")], block=Rule.CARRIER_FAILS_CALLER)
+    assert call.difference == (
+        "expected COMPLETED ANSWERED, got PENDING until 09:00 Europe/Berlin, blocked by CARRIER_FAILS_CALLER"
+    )
+
+
+@pytest.mark.parametrize("rule", Rule)
+def test_table_names_the_block_unless_it_is_a_time(rule: Rule) -> None:
+    call = _demo_call(_sample(), attempts=[_attempt("PENDING")], block=rule)
+    output = io.StringIO()
+    console = Console(file=output, width=80, highlight=False)
+    console.print(table(console, [call], STARTS + timedelta(minutes=5)))
+    is_a_time = rule in {Rule.NOT_DUE, Rule.WINDOW_CLOSED}
+    assert ("waits until 09:00:00" in output.getvalue()) is is_a_time
+    assert "…" not in output.getvalue()
+
+
+def test_expected_number_of_calls_is_no_contradiction() -> None:
+    assert _contradiction(_demo_call(_sample()), [_ring()]) is None
+
+
+def test_second_ring_contradicts_a_completed_call() -> None:
+    call = _demo_call(_sample(), attempts=[_attempt("COMPLETED", "ANSWERED")])
+    assert call.is_as_expected
+    call.problem = _contradiction(call, [_ring(), _ring()])
+    assert call.problem == "the carrier accepted 2 calls for it, not 1"
+    assert not call.is_as_expected
+
+
+def test_ring_of_a_cancelled_call_is_a_contradiction() -> None:
+    call = _demo_call(_sample(Then.DELETED, expected="DELETED"), deleted=True)
+    assert _contradiction(call, []) is None
+    assert _contradiction(call, [_ring()]) == "the carrier accepted 1 calls for it, not 0"
+
+
+def test_ring_before_the_new_time_contradicts_a_moved_call() -> None:
+    call = _demo_call(_sample(Then.MOVED), not_before=STARTS + timedelta(seconds=24))
+    assert _contradiction(call, [_ring(after=timedelta(seconds=16))]) == "it rang at 07:00:16 UTC, before 07:00:24"
+    assert _contradiction(call, [_ring(after=timedelta(seconds=24))]) is None
+
+
+def test_moved_call_has_a_later_time() -> None:
+    scheduled_at = _sample(Then.MOVED).scheduled_at(STARTS)
+    assert scheduled_at is not None
+    assert datetime.fromisoformat(moved_to(scheduled_at)) > datetime.fromisoformat(scheduled_at)
+
+
+def test_cancelled_call_is_observed_until_its_time_is_past() -> None:
+    call = _demo_call(_sample(Then.DELETED, expected="DELETED"), deleted=True, due_at=STARTS)
+    assert not call.is_over(STARTS)
+    assert call.is_over(STARTS + timedelta(seconds=5))
+
+
+@pytest.mark.parametrize("width", [80, WIDE])
+def test_table_fits_the_terminal_without_truncation(width: int) -> None:
+    calls = [
+        _demo_call(
+            sample, scheduled_at="2026-04-02T07:00:16Z", moved_to="2026-04-02T07:00:24Z", attempts=[_attempt("PENDING")]
+        )
+        for sample in CALLS
+    ]
+    longest = {**SCHEDULE, "timezone": "Europe/Bratislava"}
+    calls[0].attempts = [
+        _attempt("FAILED", "NO_ANSWER"),
+        _attempt("PENDING", retry_number=1, schedule=longest, scheduledAt="2026-04-02T12:00:00Z"),
+    ]
+    several = {**SCHEDULE, "timezone": "Pacific/Pago_Pago, Pacific/Saipan", "localTime": "1, 2"}
+    calls[1].attempts = [_attempt("PENDING", schedule=several)]
+    calls[2].deleted = True
+    calls[3].attempts = [_attempt("IN_PROGRESS", waitingFor="proof of what became of it")]
+    calls[4].attempts = [_attempt("FAILED", "OUTCOME_UNKNOWN")]
+    output = io.StringIO()
+    console = Console(file=output, width=width, height=24, highlight=False)
+    console.print(table(console, calls, STARTS, over=True))
+    lines = output.getvalue().splitlines()
+    assert len(lines) < 24
+    assert all(len(line) <= width for line in lines)
+    assert "…" not in output.getvalue()
