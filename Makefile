@@ -76,7 +76,7 @@ bench: $(VENV)/dev ## measure the whole path and decisions; ARGS="--parts burst"
 	@$(if $(ARGS),:,$(PY) -m tests.benchmarks.decisions)
 
 console-shots: $(VENV)/dev ## keep pictures of every page of the console in .duecall/console-shots; needs chromium
-	@DUECALL_SHOTS=.duecall/console-shots $(PY) -m pytest tests/api_shim/console/test_console_browser.py -k violations
+	@DUECALL_SHOTS=.duecall/console-shots $(PY) -m pytest tests/console/test_console_browser.py -k violations
 	@echo "the pictures are in .duecall/console-shots"
 
 format: $(VENV)/dev ## format the code and fix lint findings

@@ -11,7 +11,6 @@ from scheduler.carriers.twilio import TwilioAccount
 from scheduler.carriers.twilio_callbacks import TwilioCallbacks
 from scheduler.clock import Now, clock
 from scheduler.domain.actor import SYSTEM
-from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
 from scheduler.persistence.database import Database
@@ -23,33 +22,17 @@ from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dry_run import DryRuns
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarm_posts import AlarmPosts
-from scheduler.use_cases.operations.alarms import Alarms, AlarmStore
-from scheduler.use_cases.operations.attempt_lists import AttemptLists
-from scheduler.use_cases.operations.attempt_pages import AttemptPages
-from scheduler.use_cases.operations.batch_pages import BatchPages
-from scheduler.use_cases.operations.calendar import Calendars
-from scheduler.use_cases.operations.certificates import Certificates
-from scheduler.use_cases.operations.company_pages import CompanyPages
-from scheduler.use_cases.operations.console_sessions import ConsoleSessions
+from scheduler.use_cases.operations.alarms import AlarmStore
 from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.erase_people import ErasePeople
-from scheduler.use_cases.operations.find import Find
 from scheduler.use_cases.operations.installation_marks import PEPPER, InstallationMarks
-from scheduler.use_cases.operations.key_pages import KeyPages
 from scheduler.use_cases.operations.number_events import NumberEvents
-from scheduler.use_cases.operations.operator_commands import OperatorCommands
-from scheduler.use_cases.operations.operator_pages import OperatorPages
-from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.purge import Purge
-from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
 from scheduler.use_cases.operations.tallies import Tallies
-from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
-from scheduler.use_cases.operations.webhooks import WebhookOperations
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.agents import Agents
 from scheduler.use_cases.resources.batches import Batches
@@ -72,7 +55,6 @@ from scheduler.use_cases.submit_message import Messages
 from scheduler.use_cases.webhooks.notices import Notices
 
 if TYPE_CHECKING:
-    from scheduler.oidc.sign_in import SignIn
     from scheduler.use_cases.webhooks.deliverer import Deliverer
     from scheduler.webhooks.encryption import Encryption
     from scheduler.webhooks.sender import WebhookSender
@@ -131,52 +113,6 @@ class WorkerUseCases:
     notices: Notices
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConsoleUseCases:
-    """The use cases of the operators' console. Their database reads no personal data."""
-
-    database: Database
-    now: Now
-    hints: Hints
-    sessions: ConsoleSessions
-    pages: OperatorPages
-    attempt_lists: AttemptLists
-    calendars: Calendars
-    attempt_pages: AttemptPages
-    find: Find
-    company_pages: CompanyPages
-    key_pages: KeyPages
-    batch_pages: BatchPages
-    hasher: Hasher
-    certificates: Certificates
-    audit: Acts
-    marks: InstallationMarks
-
-    def unknown_outcomes(self, actor: str = SYSTEM) -> UnknownOutcomes:
-        return UnknownOutcomes(self.database, self.now, actor)
-
-    def quarantine(self, actor: str = SYSTEM) -> Quarantine:
-        return Quarantine(self.database, self.now, actor)
-
-    def alarms(self, actor: str = SYSTEM) -> Alarms:
-        return Alarms(self.database, self.now, actor)
-
-    def webhooks(self, actor: str = SYSTEM) -> WebhookOperations:
-        return WebhookOperations(self.database, self.now, actor)
-
-    def keys(self, actor: str) -> Keys:
-        """Return the use case of this operator, who is named in the audit."""
-        return Keys(self.database, self.hasher, self.now, actor)
-
-    def pauses(self, actor: str = SYSTEM) -> Pauses:
-        """Return the use case of this operator, who is named in the audit."""
-        return Pauses(self.database, self.now, actor)
-
-    def commands(self, actor: str) -> OperatorCommands:
-        """Return the use case of this operator, who is named in the audit and in the history of attempts."""
-        return OperatorCommands(self.database, self.now, actor, self.hints)
-
-
 def context_of(settings: Settings, database: Database) -> Context:
     """Build what the use cases on this database share."""
     return Context(
@@ -227,55 +163,6 @@ def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
         marks=marks_of(settings, database),
         command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
         databases=(database, for_keys, for_callbacks, for_health, for_lookups),
-    )
-
-
-def console_use_cases(settings: Settings, hints: Hints) -> ConsoleUseCases:
-    """Build the use cases of a console process. Raises MissingSetting."""
-    database = Database(settings.database("operator"), pool_size=4, operates=True)
-    context = context_of(settings, database)
-    now = context.now
-    return ConsoleUseCases(
-        database=database,
-        now=now,
-        hints=hints,
-        sessions=ConsoleSessions(database, context.hasher, now),
-        pages=OperatorPages(context),
-        calendars=Calendars(context),
-        attempt_pages=AttemptPages(context),
-        find=Find(database, context.hasher),
-        company_pages=CompanyPages(context),
-        key_pages=KeyPages(database, now),
-        batch_pages=BatchPages(database),
-        hasher=context.hasher,
-        certificates=Certificates(database),
-        audit=Acts(database),
-        marks=marks_of(settings, database),
-        attempt_lists=AttemptLists(database, now),
-    )
-
-
-def oidc_sign_in(settings: Settings) -> "SignIn | None":
-    """Build the sign-in with the identity provider of the settings. None: operators sign in with links only."""
-    from scheduler.oidc.provider import Provider
-    from scheduler.oidc.sign_in import SignIn
-
-    issuer, client_id = settings.console_oidc_issuer, settings.console_oidc_client_id
-    secret = settings.console_oidc_client_secret
-    if issuer is None or client_id is None or secret is None:
-        return None
-    return SignIn(
-        Provider(issuer, client_id, secret.get_secret_value()),
-        Hasher(settings.key_pepper.get_secret_value()),
-        redirect_uri=f"{settings.console_url}/sign-in/callback",
-        after_sign_out_uri=f"{settings.console_url}/sign-in",
-        scope=settings.console_oidc_scope,
-        roles_claim=settings.console_oidc_roles_claim,
-        roles={
-            OperatorRole.VIEWER: settings.console_oidc_viewer_role,
-            OperatorRole.OPERATOR: settings.console_oidc_operator_role,
-            OperatorRole.ADMIN: settings.console_oidc_admin_role,
-        },
     )
 
 

@@ -24,7 +24,7 @@ from scheduler.settings import replace_environment
 
 IMPORTED = (
     "api_shim.app",
-    "api_shim.console.app",
+    "console.app",
     "workers.tasks",
     "workers.clock",
     "scheduler.carriers.twilio_calls",

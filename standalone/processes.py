@@ -20,7 +20,7 @@ def commands(*, api_port: int, console_port: int, flower_port: int) -> dict[str,
         ),
         "console": (
             *python,
-            *("uvicorn", "api_shim.console.app:app", "--host", "127.0.0.1", "--port", str(console_port)),
+            *("uvicorn", "console.app:app", "--host", "127.0.0.1", "--port", str(console_port)),
             *("--http", "api_shim.connections:Connection", "--no-access-log", "--timeout-graceful-shutdown", "15"),
         ),
         "clock": (

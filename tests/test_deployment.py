@@ -5,17 +5,20 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 from scheduler.setting_secrets import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER
 from scheduler.settings import Settings, environment
 from standalone.postgres import _POSTGRES_SETTINGS
 from standalone.valkey import _VALKEY_SETTINGS, FLOWER_RIGHTS, FLOWER_USER
+from tests.architecture.test_code_rules import PRODUCT
 from tests.docs.pages import blocks, read
 from tests.support.compose import ROOT, Missing, as_run_by_default, composed, procfile, variables_of_compose
 
@@ -282,3 +285,16 @@ def test_no_line_of_deployment_names_a_machine_or_an_index() -> None:
     for name in ("Dockerfile", "docker-compose.yml", ".dockerignore", ".env.example"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert not re.search(r"--index-url|--extra-index|--trusted-host|https?://(?!127\.0\.0\.1)", text), name
+
+
+def test_wheel_and_image_contain_every_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == project["tool"]["importlinter"]["root_packages"]
+    assert {path.relative_to(ROOT).parts[0] for path in PRODUCT} == set(packages)
+    included = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert {path.relative_to(ROOT).as_posix() for path in PRODUCT} <= included
+    assert "console/templates/base.html" in included
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"^COPY (\w+) \1$", image, re.MULTILINE) == packages
+    assert f"compileall -q {' '.join(packages)}" in image

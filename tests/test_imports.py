@@ -27,6 +27,7 @@ OF_A_RUNNING_SYSTEM = {
     "uvloop",
     "workers",
     "api_shim",
+    "console",
 }
 CARRIER_CLIENTS = {"aiohttp", "requests", "twilio.rest"}
 DATABASE = {"alembic", "sqlalchemy"}

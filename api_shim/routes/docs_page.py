@@ -26,7 +26,7 @@ class _FilesOfThePage(StaticFiles):
         return super().lookup_path(path) if path in self._NAMES else ("", None)
 
 
-_FOLDERS = [("api_shim", "swagger_ui"), ("api_shim", "console/static"), ("fastapi_offline", "static")]
+_FOLDERS = [("api_shim", "swagger_ui"), ("fastapi_offline", "static")]
 """Swagger UI comes from a package. Its folder is found without importing it. Without it, only this page fails."""
 _files = _FilesOfThePage(packages=[each for each in _FOLDERS if importlib.util.find_spec(each[0]) is not None])
 

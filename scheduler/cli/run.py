@@ -130,11 +130,11 @@ def demo(
 
 def _sign_in_link(running: "Running", chosen: "Settings") -> str:
     """Return a link that signs an administrator in to the demo's console, once."""
+    from console.sessions import ConsoleSessions
     from scheduler.domain.actor import SYSTEM
     from scheduler.domain.operator import OperatorRole
     from scheduler.hashing import Hasher
     from scheduler.persistence.database import Database
-    from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 
     database = Database(running.databaseUrl, pool_size=1)
     hasher, now = Hasher(chosen.key_pepper.get_secret_value()), clock(chosen.duecall_clock_offset_s)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from console.sessions import ConsoleSessions
 from scheduler import assembly
 from scheduler.cli.installation import chosen_settings, installation
 from scheduler.cli.options import HOME
@@ -22,7 +23,6 @@ from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.backlog import Backlog
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.operations.certificates import Certificates
-from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.database_sessions import DatabaseSessions
 from scheduler.use_cases.operations.encrypt_webhooks import EncryptWebhooks
 from scheduler.use_cases.operations.installation_marks import InstallationMarks

@@ -11,10 +11,10 @@ from sqlalchemy import or_, select
 
 from scheduler.domain.audit import Act, AuditEntry, as_stored
 from scheduler.persistence.connection import Connection
-from scheduler.persistence.many import insert_all
+from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store, Write
-from scheduler.persistence.tables import audit
+from scheduler.persistence.tables import audit, sign_in_links
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,3 +80,8 @@ class Audit(Store):
             is_target = audit.c.target_id == str(wanted.concerns)
             query = query.where(or_(is_target, audit.c.company_id == wanted.concerns))
         return self._readable(audit, partial(from_row, AuditEntry), query)
+
+    def link_creators(self, link_ids: Sequence[UUID]) -> Mapping[UUID, str]:
+        """Return the actors who created these links."""
+        query = select(sign_in_links.c.id, sign_in_links.c.created_by).where(among(sign_in_links.c.id, link_ids))
+        return {row.id: row.created_by for row in self._connection.execute(query)}

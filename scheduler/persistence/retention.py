@@ -6,7 +6,15 @@ from sqlalchemy import delete, or_, select
 
 from scheduler.persistence.many import among
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import attempt_history, carrier_events, inbox, invitations
+from scheduler.persistence.tables import (
+    attempt_history,
+    carrier_events,
+    console_acts,
+    console_sessions,
+    inbox,
+    invitations,
+    sign_in_links,
+)
 
 
 class Retention(Store):
@@ -50,3 +58,20 @@ class Retention(Store):
         )
         ids = self._connection.execute(old).scalars()
         return self._connection.execute(delete(invitations).where(among(invitations.c.id, ids))).rowcount
+
+    def forget_console_sessions(self, before: datetime, limit: int) -> int:
+        """Delete sessions, unused links and tokens of forms of before then. Returns the number of the largest kind.
+
+        The audit names the actor of a used link by its id, so only the link tells who created it.
+        """
+        deleted = []
+        for key, ended_at in (
+            (console_sessions.c.id, console_sessions.c.expires_at),
+            (sign_in_links.c.id, sign_in_links.c.expires_at),
+            (console_acts.c.token, console_acts.c.sent_at),
+        ):
+            old = select(key).where(ended_at < before).order_by(ended_at).limit(limit)
+            if key.table is sign_in_links:
+                old = old.where(sign_in_links.c.used_at.is_(None))
+            deleted.append(self._connection.execute(delete(key.table).where(key.in_(old))).rowcount)
+        return max(deleted)

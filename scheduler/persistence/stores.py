@@ -12,10 +12,10 @@ from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
 from scheduler.persistence.agents import Agents
 from scheduler.persistence.alarms import Alarms
+from scheduler.persistence.attempt_cancellations import AttemptCancellations
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
 from scheduler.persistence.attempt_holds import AttemptHolds
-from scheduler.persistence.attempt_lists import AttemptLists
 from scheduler.persistence.attempt_polls import AttemptPolls
 from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
@@ -28,7 +28,6 @@ from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
 from scheduler.persistence.company_attempts import CompanyAttempts
 from scheduler.persistence.connection import Connection
-from scheduler.persistence.console_sessions import ConsoleSessions
 from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.due_calls import DueCalls
 from scheduler.persistence.erasures import Erasures
@@ -47,7 +46,6 @@ from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.quarantine import Quarantine
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
-from scheduler.persistence.search import Search
 from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.tallies import Tallies
@@ -120,10 +118,10 @@ class Stores:
         self.alarms = Alarms(statements)
         self.attempt_holds = AttemptHolds(statements)
         self.attempt_release = AttemptRelease(statements)
+        self.attempt_cancellations = AttemptCancellations(statements)
         self.attempt_claims = AttemptClaims(statements)
         self.attempt_polls = AttemptPolls(statements)
         self.attempt_counts = AttemptCounts(statements)
-        self.attempt_lists = AttemptLists(statements)
         self.attempts = Attempts(statements)
         self.audit = Audit(statements)
         self.backoffs = CarrierBackoffs(statements)
@@ -133,7 +131,6 @@ class Stores:
         self.carrier_events = CarrierEvents(statements)
         self.companies = Companies(statements)
         self.company_attempts = CompanyAttempts(statements)
-        self.console_sessions = ConsoleSessions(statements)
         self.corrections = Corrections(statements)
         self.due_calls = DueCalls(statements)
         self.erasures = Erasures(statements)
@@ -152,7 +149,6 @@ class Stores:
         self.quarantine = Quarantine(statements)
         self.reresolutions = ScheduleRecomputations(statements)
         self.retention = Retention(statements)
-        self.search = Search(statements)
         self.stray_calls = StrayCalls(statements)
         self.unknown_outcomes = UnknownOutcomes(statements)
         self.tallies = Tallies(statements)

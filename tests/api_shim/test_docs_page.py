@@ -27,7 +27,7 @@ FOLDER = ROOT / "api_shim" / "swagger_ui"
 PACKAGE = "fastapi-offline"
 
 OF_THE_PACKAGE = ("swagger-ui-bundle.js", "swagger-ui.css")
-OURS = {"README.md", "index.html", "start.js"}
+OURS = {"README.md", "icon.svg", "index.html", "start.js"}
 NOT_OF_THE_PAGE = ("README.md", "redoc.standalone.js", "favicon.png", "console.js")
 """Files of the same folders."""
 TYPES = {

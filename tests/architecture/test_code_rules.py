@@ -17,7 +17,7 @@ from tests.support.compose import as_run_by_default, procfile
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = sorted(
     path
-    for room in ("scheduler", "workers", "api_shim", "standalone")
+    for room in ("scheduler", "workers", "api_shim", "console", "standalone")
     for path in (ROOT / room).rglob("*.py")
     if "versions" not in path.parts
 )
@@ -85,7 +85,7 @@ POWERS = {
         {
             "scheduler/carriers/twilio_calls.py",
             "standalone/simulator/callbacks.py",
-            "scheduler/oidc/provider.py",
+            "console/oidc/provider.py",
         },
     ),
     # Rows get theirs from `scheduler.ids`. Those of traces and of the simulated carrier are in no row.
@@ -112,19 +112,19 @@ def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
 @pytest.mark.parametrize(
     ("package", "home"),
     [
-        pytest.param("sqlalchemy", "scheduler/persistence/", id="writing SQL"),
+        pytest.param("sqlalchemy", ("scheduler/persistence/", "console/stores/"), id="writing SQL"),
         pytest.param("phonenumbers", "scheduler/timing/callee_zones.py", id="asking phonenumbers"),
         pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
         pytest.param("standardwebhooks", "scheduler/webhooks/signing.py", id="signing posts"),
         pytest.param("cryptography", "scheduler/webhooks/encryption.py", id="encrypting secrets"),
         pytest.param("requests_hardened", "scheduler/webhooks/sender.py", id="posting to URLs of partners"),
-        pytest.param("authlib", "scheduler/oidc/", id="speaking OpenID Connect"),
-        pytest.param("joserfc", "scheduler/oidc/", id="verifying ID tokens"),
+        pytest.param("authlib", "console/oidc/", id="speaking OpenID Connect"),
+        pytest.param("joserfc", "console/oidc/", id="verifying ID tokens"),
         pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
         pytest.param("email_validator", "scheduler/rules/email_addresses.py", id="judging an address"),
     ],
 )
-def test_a_package_is_used_in_one_place(package: str, home: str) -> None:
+def test_a_package_is_used_in_one_place(package: str, home: str | tuple[str, ...]) -> None:
     users = {_name(path) for path in PRODUCT if any(name.split(".")[0] == package for name in _imports(path))}
     assert users
     assert all(user.startswith(home) for user in users), users
@@ -143,7 +143,7 @@ SPEAKERS = {
     "aiohttp": {
         "scheduler/carriers/twilio_calls.py",
         "standalone/simulator/callbacks.py",
-        "scheduler/oidc/provider.py",
+        "console/oidc/provider.py",
     },
     "socket": {
         "standalone/fork_server.py",  # a pair of sockets within this machine, as in the next module
@@ -210,7 +210,7 @@ def _instants_of_own(path: Path) -> Iterator[str]:
 
 
 def test_instants_in_a_transaction_are_those_of_its_clock() -> None:
-    use_cases = [path for path in PRODUCT if "use_cases" in path.parts]
+    use_cases = [path for path in PRODUCT if {"use_cases", "console"} & set(path.parts)]
     assert [found for path in use_cases for found in _instants_of_own(path)] == []
 
 

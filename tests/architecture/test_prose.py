@@ -25,7 +25,7 @@ WORDS = {
 NO_AGENT = re.compile("nobody|somebody|anybody|everybody|whoever|whomever", re.IGNORECASE)
 """Parts of identifiers that hide the agent: caller, client, operator, worker."""
 QUESTION = re.compile(r"(?:what|when|who|whom|whose|whether|how|which|whoever|why|the same)\b", re.IGNORECASE)
-FOLDERS = ("scheduler", "api_shim", "workers", "standalone", "client", "tests", "docs")
+FOLDERS = ("scheduler", "api_shim", "workers", "console", "standalone", "client", "tests", "docs")
 WITH_COMMENTS = (
     ".env.example",
     ".ci/run",

@@ -9,8 +9,8 @@ import pytest
 from tests.architecture.rules import IDS, SIDES, Cited, citations, does, does_not
 
 TESTS = Path(__file__).parents[1]
-HTTP_FOLDERS = ("api_shim", "acceptance")
-CODE = ("tests", "scheduler", "api_shim", "workers", "standalone")
+HTTP_FOLDERS = ("api_shim", "console", "acceptance")
+CODE = ("tests", "scheduler", "api_shim", "workers", "console", "standalone")
 
 
 class _Collected:

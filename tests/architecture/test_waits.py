@@ -59,14 +59,14 @@ WITHOUT = {
     "api_shim/http_tallies.py stop.wait": "within asyncio.wait_for",
     "scheduler/use_cases/dialler.py self._wake.wait": "within asyncio.timeout, or until a hint comes",
     "scheduler/use_cases/dialling/recorder.py self._wake.wait": "until an answer comes",
-    "scheduler/oidc/provider.py aiohttp.ClientSession": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
-    "scheduler/oidc/provider.py session.request": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
+    "console/oidc/provider.py aiohttp.ClientSession": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
+    "console/oidc/provider.py session.request": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
     # Limited where it was opened.
     "api_shim/rate_limits.py Redis": "its pool has both timeouts",
     "scheduler/carriers/twilio_path.py connection.request": "the connection has a timeout",
     # No wait at all.
     "api_shim/callback_batches.py task.result": "the task has ended",
-    "api_shim/console/live.py self._task.result": "the task has ended",
+    "console/live.py self._task.result": "the task has ended",
     "scheduler/use_cases/dialler.py recorder.result": "the task has ended",
 }
 """Calls without a deadline of their own, by file and callee."""
@@ -85,7 +85,7 @@ NO_WAIT = (
 
 
 def product() -> Iterator[tuple[str, ast.Module]]:
-    for package in ("scheduler", "workers", "api_shim", "standalone"):
+    for package in ("scheduler", "workers", "api_shim", "console", "standalone"):
         for path in sorted((ROOT / package).rglob("*.py")):
             name = str(path.relative_to(ROOT))
             if name in REQUESTS or not name.startswith(LEFT_OUT):

@@ -10,17 +10,17 @@ from uuid import UUID
 import httpx
 import psycopg
 
-from api_shim.console.app import create_app
+from console.app import create_app
+from console.sessions import ConsoleSessions
 from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.setting_secrets import DEVELOPMENT_PEPPER
-from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.pauses import Pauses
 from standalone.run_file import Running
-from tests.api_shim.console.busy_installation import linked_pages
 from tests.benchmarks import cloned_calls
 from tests.conftest import real_now, wait_until
+from tests.console.busy_installation import linked_pages
 
 DUE = 10_000
 _DUE = re.compile(r"^duecall_attempts_due\{.*\} (\S+)$", re.MULTILINE)

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 
+from console.sessions import ConsoleSessions
 from scheduler.domain.alarm import key_of
 from scheduler.domain.alarm_meanings import meaning_of
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.operator import OperatorRole
 from scheduler.use_cases.operations.alarms import AlarmStore, Seen
-from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.pauses import Pauses
 from tests.cli.test_cli import CliResult, Duecall, duecall
 from tests.conftest import TestClock

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
+from console.sessions import ConsoleSessions
 from scheduler.domain.operator import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
 from tests.conftest import TestClock
 

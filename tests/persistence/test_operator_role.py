@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from console.sessions import ConsoleSessions
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.command import CommandKind
 from scheduler.domain.operator import OperatorRole
@@ -18,7 +19,6 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.schema import Logins
 from scheduler.persistence.tables import metadata
-from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import real_now
 from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command, an_operator

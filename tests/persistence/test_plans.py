@@ -17,8 +17,10 @@ import psycopg
 import pytest
 from sqlalchemy import event, text
 
+from console.attempt_list import AttemptFilter, FoundPart, ListState, Place
+from console.stores.attempt_lists import AttemptListStore, Bounds
+from console.stores.search import Search
 from scheduler.domain.attempt import Reason
-from scheduler.domain.attempt_list import AttemptFilter, FoundPart, ListState, Place
 from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.explanation import PACE
 from scheduler.domain.external_id import ExternalId, ExternalKind
@@ -28,7 +30,6 @@ from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.lifecycle.interviews import MOST_ATTEMPTS
 from scheduler.persistence import due_calls, schema
-from scheduler.persistence.attempt_lists import Bounds
 from scheduler.persistence.attempts import COUNTED_ATTEMPTS
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
@@ -176,11 +177,11 @@ PAGES: dict[str, Callable[[Stores, Big], Any]] = {
 
 
 SEARCHES: dict[str, Callable[[Stores], Any]] = {
-    "an id": lambda stores: stores.search.of_id(NO_ATTEMPT),
-    "a call's sid": lambda stores: stores.search.of_call("CA" + "0" * 32),
-    "a number": lambda stores: stores.search.of_number(["+421905000000"], NO_NUMBER, 50),
-    "attempts of a candidate": lambda stores: stores.search.attempts([], [], [NO_ATTEMPT], 50),
-    "attempts of interviews": lambda stores: stores.search.attempts([NO_ATTEMPT], [NO_ATTEMPT], [], 50),
+    "an id": lambda stores: Search(stores.connection).of_id(NO_ATTEMPT),
+    "a call's sid": lambda stores: Search(stores.connection).of_call("CA" + "0" * 32),
+    "a number": lambda stores: Search(stores.connection).of_number(["+421905000000"], NO_NUMBER, 50),
+    "attempts of a candidate": lambda stores: Search(stores.connection).attempts([], [], [NO_ATTEMPT], 50),
+    "attempts of interviews": lambda stores: Search(stores.connection).attempts([NO_ATTEMPT], [NO_ATTEMPT], [], 50),
     "an attempt without its number": lambda stores: stores.attempt_claims.look_without_number(NO_ATTEMPT),
     "an interview": lambda stores: stores.interviews.facts(NO_ATTEMPT),
     "waiting commands": lambda stores: stores.inbox.unapplied_of_interview(NO_ATTEMPT, 20),
@@ -309,8 +310,8 @@ def test_list_of_attempts_reads_an_index(big: Big, name: str, of: str) -> None:
     only = replace(ATTEMPT_LISTS[name], company_id=company_id)
 
     def part(stores: Stores, after: Place | None = None) -> FoundPart:
-        found = stores.attempt_lists.part(only, after, A_PAGE, NOON)
-        stores.attempt_lists.rows(found.attempts)
+        found = AttemptListStore(stores.connection).part(only, after, A_PAGE, NOON)
+        AttemptListStore(stores.connection).rows(found.attempts)
         return found
 
     assert rows_read(big.console, big.console.reading(), part) <= 4 * A_PAGE.scanned
@@ -337,7 +338,7 @@ def test_full_page_of_attempts_ends_its_search(big: Big, name: str, of: str) -> 
     bounds = Bounds(limit=50, scanned=COUNT_OF_OTHER)
 
     def act(stores: Stores) -> None:
-        assert len(stores.attempt_lists.part(only, None, bounds, NOON).attempts) == bounds.limit
+        assert len(AttemptListStore(stores.connection).part(only, None, bounds, NOON).attempts) == bounds.limit
 
     assert rows_read(big.console, big.console.reading(), act) <= 4 * bounds.limit
 
@@ -351,7 +352,9 @@ def test_due_attempts_are_listed_by_an_index(big: Big, rule: str | None) -> None
     assert due > 10 * A_PAGE.limit
     only = AttemptFilter(state=ListState.DUE, rule=rule, zone="Europe/Bratislava")
     read = rows_read(
-        big.console, big.console.reading(), lambda stores: stores.attempt_lists.part(only, None, A_PAGE, now)
+        big.console,
+        big.console.reading(),
+        lambda stores: AttemptListStore(stores.connection).part(only, None, A_PAGE, now),
     )
     assert read <= 4 * due
 
@@ -365,7 +368,7 @@ def test_lines_of_free_numbers_are_not_read(big: Big) -> None:
     listed = rows_read(
         big.console,
         big.console.reading(),
-        lambda stores: stores.attempt_lists.part(only, None, A_PAGE, now),
+        lambda stores: AttemptListStore(stores.connection).part(only, None, A_PAGE, now),
         frozenset({"lines"}),
     )
     assert (counted, listed) == (0, 0)
@@ -377,21 +380,21 @@ def test_attempts_to_cancel_are_counted_by_an_index(big: Big, state: ListState) 
     read = rows_read(
         big.console,
         big.console.reading(),
-        lambda stores: stores.attempt_lists.counts(only, Bounds(limit=200, scanned=201), NOON, LATER),
+        lambda stores: AttemptListStore(stores.connection).counts(only, Bounds(limit=200, scanned=201), NOON, LATER),
     )
     assert read <= 2 * A_PAGE.scanned
 
 
 def test_locks_to_cancel_are_taken_by_an_index(big: Big) -> None:
     def lock(stores: Stores) -> None:
-        keys = stores.attempt_lists.keys(ids)
+        keys = stores.attempt_cancellations.keys(ids)
         stores.companies.hold_all({each.company_id for each in keys})
         interviews = [each.interview_id for each in keys]
         stores.interviews.lock_rows(interviews)
-        assert len(stores.attempt_lists.lock_to_cancel(interviews, ids)) == len(ids)
+        assert len(stores.attempt_cancellations.lock_to_cancel(interviews, ids)) == len(ids)
 
     with big.console.reading() as stores:
-        found = stores.attempt_lists.part(
+        found = AttemptListStore(stores.connection).part(
             AttemptFilter(state=ListState.WAITING), None, Bounds(limit=200, scanned=201), NOON
         )
     ids = [each.id for each in found.attempts]

@@ -1,6 +1,6 @@
 """Operations: work of operators, of the clock and of the installation around the calls.
 
-For operators, by `duecall` and in the console:
+For operators, by `duecall` and in the console, which has reads of its own in `console/reads`:
 
     pauses               stop and resume the calls of one company, or all
     unknown_outcomes     a work list of calls about which the carrier proved nothing, and the decisions about them
@@ -18,18 +18,6 @@ For operators, by `duecall` and in the console:
     encrypt_webhooks     encrypts the secrets of webhooks again, after a new WEBHOOK_KEY
     installation         initial data
     installation_marks   settings that belong to the database, compared at each start
-
-Reads of the console. Each has a constant number of statements and reads no personal data:
-
-    operator_pages       the counts of all companies, for the page Now
-    company_pages        the companies with their counts, and one company
-    batch_pages          the batches of all companies
-    key_pages            the API keys, and one key
-    attempt_lists        lists of attempts by state, rule, company, zone and due time
-    attempt_pages        one attempt: its explanation, hours and neighbours
-    find                 rows by an id, by a call's sid or by a phone number
-    calendar             the calls of the next 24 hours, and the forecast of their starts
-    console_sessions     sign-in links and sessions
 
 By the clock:
 

@@ -26,5 +26,5 @@ class Acts:
         if not links:
             return {}
         with self._database.reading() as stores:
-            found = stores.console_sessions.link_creators(list(links))
+            found = stores.audit.link_creators(list(links))
         return {links[link_id]: creator for link_id, creator in found.items()}

@@ -17,8 +17,8 @@ from scheduler.lifecycle.policy import DEFAULT_LIFE, MAX_AHEAD
 from scheduler.lifecycle.start_rates import Limits
 from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells, OtherCompany
 from scheduler.timing.call_windows import SEARCHED
-from scheduler.use_cases.operations.calendar import QUARTER, Closings, shared_out, spread
 from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.due_calls import QUARTER, Closings, shared_out, spread
 
 _DAY = timedelta(days=1)
 _MINUTE = timedelta(minutes=1)

@@ -13,7 +13,7 @@ from scheduler.domain.command import CancelAttempt, Command, CommandKind, Decide
 from scheduler.domain.principal import OPERATORS
 from scheduler.domain.refusals import CancelledInPart
 from scheduler.ids import new_id
-from scheduler.persistence.attempt_lists import AttemptKey
+from scheduler.persistence.attempt_cancellations import AttemptKey
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.json_columns import request_as_json
@@ -112,11 +112,11 @@ def command_of(
 
 def lock_pending(stores: Stores, attempt_ids: Sequence[UUID]) -> Sequence[AttemptKey]:
     """Lock these attempts as for a client's command. An earlier claim is seen here, a later one sees the command."""
-    found = stores.attempt_lists.keys(attempt_ids)
+    found = stores.attempt_cancellations.keys(attempt_ids)
     held = set(stores.companies.hold_all({each.company_id for each in found}))
     of_held = [each.interview_id for each in found if each.company_id in held]
     stores.interviews.lock_rows(of_held)
-    return stores.attempt_lists.lock_to_cancel(of_held, [each.id for each in found])
+    return stores.attempt_cancellations.lock_to_cancel(of_held, [each.id for each in found])
 
 
 def _in_part(count: int, wanted: int) -> CancelledInPart:

@@ -57,7 +57,7 @@ _STEPS: tuple[_Forget, ...] = (
     _cancel_forgotten,
     lambda stores, now, limit: stores.batches.forget(now - retention.BATCHES, limit),
     lambda stores, now, limit: stores.alarms.forget(now - retention.ALARMS, limit),
-    lambda stores, now, limit: stores.console_sessions.forget(now - retention.CONSOLE_SESSIONS, limit),
+    lambda stores, now, limit: stores.retention.forget_console_sessions(now - retention.CONSOLE_SESSIONS, limit),
     lambda stores, now, limit: stores.backoffs.forget(now - retention.BACKOFFS, limit),
 )
 

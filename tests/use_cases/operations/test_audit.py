@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event
 
+from console.sessions import ConsoleSessions
 from scheduler.deadline import deadline_in
 from scheduler.domain.actor import SYSTEM, of_cli, of_key, of_link
 from scheduler.domain.alarm import AlarmKey, key_of
@@ -26,7 +27,6 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.operations.acts import Acts
 from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
-from scheduler.use_cases.operations.console_sessions import ConsoleSessions
 from scheduler.use_cases.operations.installation import Installation
 from scheduler.use_cases.operations.pauses import Pause, Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine

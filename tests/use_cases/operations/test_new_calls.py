@@ -14,9 +14,9 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dry_run import DryRuns
 from tests import conftest
 from tests.conftest import NOON, TestClock, seed
+from tests.console.test_forecast_of_calendar import WITHIN, DialLoop, hours, set_apart
 from tests.support import builders
 from tests.support.builders import RecordingHints, a_tenant, of_company
-from tests.use_cases.operations.test_calendar import WITHIN, DialLoop, hours, set_apart
 from tests.use_cases.test_apply import a_wish, answer_of, sent
 from tests.use_cases.test_intake_statements import apply_all
 from tests.verification.nights import bulk_attempts as bulk

@@ -21,11 +21,11 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.shared import hints as tasks
 from tests import conftest
 from tests.conftest import NOON, TestClock, seed
+from tests.console.test_forecast_of_calendar import FAR_FUTURE, WITHIN, DialLoop, hours, set_apart
 from tests.support import builders
 from tests.support.builders import RecordingHints, Tenant, a_placed_attempt, a_tenant, of_company
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 from tests.use_cases.conftest import PUBLIC_URL
-from tests.use_cases.operations.test_calendar import FAR_FUTURE, WITHIN, DialLoop, hours, set_apart
 from tests.use_cases.operations.test_new_calls import database_ids
 from tests.use_cases.test_apply import a_wish, answer_of, sent
 from tests.use_cases.test_hear import a_form, signature

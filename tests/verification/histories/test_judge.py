@@ -305,5 +305,7 @@ def test_judge_shares_no_code_with_the_judged_system() -> None:
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not [
-        name for name in imported if name.split(".")[0] in {"scheduler", "workers", "api_shim", "standalone", "tests"}
+        name
+        for name in imported
+        if name.split(".")[0] in {"scheduler", "workers", "api_shim", "console", "standalone", "tests"}
     ]

@@ -1,0 +1,195 @@
+"""Acts of operators: a form that shows the effects, then the act, then a redirect to the page that shows its result.
+
+A page defines its acts beside its routes and adds `act_routes(...)` to its router. It links to `address_of(act, ...)`.
+Each form asks for a reason, which is checked like that of `duecall pause`, and has a token, so that sending it twice
+acts once.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from secrets import token_urlsafe
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import RedirectResponse, Response
+
+from api_shim.context import MAX_S
+from console.assembly import ConsoleUseCases
+from console.context import ConsoleContext, console_context
+from console.forms import form_of
+from console.navigation import list_of
+from console.operator_session import ConsoleSession
+from console.operators import needs
+from console.rendering import page
+from scheduler.deadline import set_deadline
+from scheduler.domain.operator import OperatorRole
+from scheduler.domain.refusals import NotFound, Refused
+from scheduler.logs import log
+from scheduler.rules.pause_reasons import LONGEST
+
+T = TypeVar("T")
+_log = log(__name__)
+_SEE_OTHER, _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 303, 404, 409, 422
+SHOWN = "shown"
+"""The field with what the form said it would change."""
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Without a colon: tokens of sign-ins are kept in the same table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A question of the form with one answer out of several, for example the decision about an unknown outcome."""
+
+    name: str
+    """Name of the field. `Act.read` finds the answer under it, or no such field while nothing is chosen."""
+    label: str
+    options: Mapping[str, str]
+    """Texts by their values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act(Generic[T]):
+    """Something that an operator changes. `T` is its subject, for example the id of a company."""
+
+    name: str
+    """Part of its address."""
+    title: str
+    verb: str
+    """The label of its button."""
+    fields: tuple[str, ...] = ()
+    """Fields of the address that name the subject. The form sends them again."""
+    read: Callable[[Mapping[str, str]], T]
+    """Return the subject from the fields that are not empty. Raises Refused."""
+    preview: Callable[[ConsoleUseCases, T], Sequence[str]]
+    """Sentences about what it would change now. Raises Refused if there is no such subject, and DatabaseAway."""
+    run: Callable[[ConsoleUseCases, str, str, T], object]
+    """Executes it for an actor with a reason. Raises Refused, ClockWrong, DatabaseAway."""
+    back: Callable[[T], str]
+    """The address of the page that shows the result."""
+    result: Callable[[T, Any], str] | None = None
+    """The address after the act, also from what `run` returned. None: `back`."""
+    shown: Callable[[ConsoleUseCases, T], object] | None = None
+    """A limit of what it would change now, for example a number. `read` finds its text in the form as `SHOWN`.
+
+    Raises like `preview`.
+    """
+    choice: Choice | None = None
+    role: OperatorRole = OperatorRole.OPERATOR
+    lasts_s: float = MAX_S
+    """The most time for `run`."""
+    is_danger: bool = False
+
+
+def address_of(act: Act[T], **fields: object) -> str:
+    """Return the address of the form of this act for a subject."""
+    return f"/acts/{act.name}?{urlencode(fields)}" if fields else f"/acts/{act.name}"
+
+
+def act_routes(*acts: Act[Any]) -> APIRouter:
+    """Return the routes of these acts: the form, and what it sends."""
+    router = APIRouter()
+    for act in acts:
+        _add_routes(router, act)
+    return router
+
+
+def id_in(fields: Mapping[str, str], name: str, resource: str) -> UUID:
+    """Return the id in a field. Raises NotFound if it is missing or not an id."""
+    try:
+        return UUID(fields[name])
+    except (KeyError, ValueError):
+        raise NotFound(
+            f"This form needs the id of one {resource}. Open it from a page.", resourceType=resource
+        ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Filled:
+    """The contents of a form that is shown again."""
+
+    status: int = 200
+    problem: str | None = None
+    reason: str = ""
+    chosen: str = ""
+
+
+async def _form(request: Request, act: Act[T], fields: Mapping[str, str], filled: _Filled) -> Response:
+    context = console_context(request)
+    try:
+        subject = act.read(fields)
+        shown = {}
+        if act.shown is not None:  # first: of two numbers the operator confirms the lower one
+            shown[SHOWN] = await context.run(act.shown, context.use_cases, subject)
+        preview = await context.run(act.preview, context.use_cases, subject)
+    except Refused as refused:
+        status = _NOT_FOUND if isinstance(refused, NotFound) else _UNPROCESSABLE
+        return page(request, "error.html", status, title="This cannot be done.", text=refused.message)
+    back = act.back(subject)
+    above = list_of(back)
+    return page(
+        request,
+        "act.html",
+        filled.status,
+        act=act,
+        above=[] if above is None else [(above.title, above.path)],
+        section=back.partition("?")[0],
+        back=back,
+        fields={name: fields[name] for name in act.fields if name in fields} | shown,
+        preview=preview,
+        filled=filled,
+        longest_reason=LONGEST,
+        token=token_urlsafe(16),
+    )
+
+
+async def _execute(
+    request: Request, act: Act[T], session: ConsoleSession, form: Mapping[str, str], filled: _Filled
+) -> Response | str:
+    """Execute the act once. Return the answer, or the problem for which nothing was done."""
+    context = console_context(request)
+    if act.choice is not None and filled.chosen not in act.choice.options:
+        return f"Choose one: {act.choice.label}"
+    if not filled.reason:
+        return "Write a reason."
+    try:
+        subject = act.read(form)
+        if not await _is_first(context, form.get("token")):
+            problem = "This form was already sent, so it was not executed again. The state now is described below."
+            return await _form(request, act, form, _Filled(status=_CONFLICT, problem=problem))
+        set_deadline(act.lasts_s)
+        done = await context.run(act.run, context.use_cases, session.actor, filled.reason, subject)
+    except Refused as refused:
+        return refused.message
+    _log.info("console_act: An operator's act was executed.", name=act.name, kind=session.role.value)
+    return RedirectResponse(act.back(subject) if act.result is None else act.result(subject, done), _SEE_OTHER)
+
+
+async def _is_first(context: ConsoleContext, token: str | None) -> bool:
+    if token is None or not _TOKEN.fullmatch(token):
+        return False
+    return await context.run(context.use_cases.sessions.take_act, token)
+
+
+def _add_routes(router: APIRouter, act: Act[T]) -> None:
+    allowed = needs(act.role)
+
+    @router.get(f"/acts/{act.name}", name=f"preview {act.name}")
+    async def preview(request: Request, _: Annotated[ConsoleSession, Depends(allowed)]) -> Response:
+        return await _form(request, act, _filled_in(request.query_params), _Filled())
+
+    @router.post(f"/acts/{act.name}", name=act.name)
+    async def execute(request: Request, session: Annotated[ConsoleSession, Depends(allowed)]) -> Response:
+        form = _filled_in(await form_of(request))
+        chosen = form.get(act.choice.name, "") if act.choice is not None else ""
+        filled = _Filled(status=_UNPROCESSABLE, reason=form.get("reason", ""), chosen=chosen)
+        answer = await _execute(request, act, session, form, filled)
+        if isinstance(answer, Response):
+            return answer
+        return await _form(request, act, form, replace(filled, problem=answer))
+
+
+def _filled_in(fields: Mapping[str, str]) -> dict[str, str]:
+    return {name: value.strip() for name, value in fields.items() if value.strip()}

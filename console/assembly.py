@@ -1,0 +1,125 @@
+"""Assembly of the console: builds its use cases and its sign-in from the settings, once per process."""
+
+from dataclasses import dataclass
+
+from console.oidc.provider import Provider
+from console.oidc.sign_in import SignIn
+from console.reads.attempt_lists import AttemptLists
+from console.reads.attempt_pages import AttemptPages
+from console.reads.batch_pages import BatchPages
+from console.reads.calendar import Calendars
+from console.reads.company_pages import CompanyPages
+from console.reads.find import Find
+from console.reads.key_pages import KeyPages
+from console.reads.operator_pages import OperatorPages
+from console.sessions import ConsoleSessions
+from scheduler.assembly import context_of, marks_of
+from scheduler.clock import Now
+from scheduler.domain.actor import SYSTEM
+from scheduler.domain.operator import OperatorRole
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import Database
+from scheduler.settings import Settings
+from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.alarms import Alarms
+from scheduler.use_cases.operations.certificates import Certificates
+from scheduler.use_cases.operations.installation_marks import InstallationMarks
+from scheduler.use_cases.operations.operator_commands import OperatorCommands
+from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.quarantine import Quarantine
+from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
+from scheduler.use_cases.operations.webhooks import WebhookOperations
+from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared.hints import Hints
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsoleUseCases:
+    """The use cases of the operators' console. Their database reads no personal data."""
+
+    database: Database
+    now: Now
+    hints: Hints
+    sessions: ConsoleSessions
+    pages: OperatorPages
+    attempt_lists: AttemptLists
+    calendars: Calendars
+    attempt_pages: AttemptPages
+    find: Find
+    company_pages: CompanyPages
+    key_pages: KeyPages
+    batch_pages: BatchPages
+    hasher: Hasher
+    certificates: Certificates
+    audit: Acts
+    marks: InstallationMarks
+
+    def unknown_outcomes(self, actor: str = SYSTEM) -> UnknownOutcomes:
+        return UnknownOutcomes(self.database, self.now, actor)
+
+    def quarantine(self, actor: str = SYSTEM) -> Quarantine:
+        return Quarantine(self.database, self.now, actor)
+
+    def alarms(self, actor: str = SYSTEM) -> Alarms:
+        return Alarms(self.database, self.now, actor)
+
+    def webhooks(self, actor: str = SYSTEM) -> WebhookOperations:
+        return WebhookOperations(self.database, self.now, actor)
+
+    def keys(self, actor: str) -> Keys:
+        """Return the use case of this operator, who is named in the audit."""
+        return Keys(self.database, self.hasher, self.now, actor)
+
+    def pauses(self, actor: str = SYSTEM) -> Pauses:
+        """Return the use case of this operator, who is named in the audit."""
+        return Pauses(self.database, self.now, actor)
+
+    def commands(self, actor: str) -> OperatorCommands:
+        """Return the use case of this operator, who is named in the audit and in the history of attempts."""
+        return OperatorCommands(self.database, self.now, actor, self.hints)
+
+
+def console_use_cases(settings: Settings, hints: Hints) -> ConsoleUseCases:
+    """Build the use cases of a console process. Raises MissingSetting."""
+    database = Database(settings.database("operator"), pool_size=4, operates=True)
+    context = context_of(settings, database)
+    now = context.now
+    return ConsoleUseCases(
+        database=database,
+        now=now,
+        hints=hints,
+        sessions=ConsoleSessions(database, context.hasher, now),
+        pages=OperatorPages(context),
+        calendars=Calendars(context),
+        attempt_pages=AttemptPages(context),
+        find=Find(database, context.hasher),
+        company_pages=CompanyPages(context),
+        key_pages=KeyPages(database, now),
+        batch_pages=BatchPages(database),
+        hasher=context.hasher,
+        certificates=Certificates(database),
+        audit=Acts(database),
+        marks=marks_of(settings, database),
+        attempt_lists=AttemptLists(database, now),
+    )
+
+
+def oidc_sign_in(settings: Settings) -> SignIn | None:
+    """Build the sign-in with the identity provider of the settings. None: operators sign in with links only."""
+    issuer, client_id = settings.console_oidc_issuer, settings.console_oidc_client_id
+    secret = settings.console_oidc_client_secret
+    if issuer is None or client_id is None or secret is None:
+        return None
+    return SignIn(
+        Provider(issuer, client_id, secret.get_secret_value()),
+        Hasher(settings.key_pepper.get_secret_value()),
+        redirect_uri=f"{settings.console_url}/sign-in/callback",
+        after_sign_out_uri=f"{settings.console_url}/sign-in",
+        scope=settings.console_oidc_scope,
+        roles_claim=settings.console_oidc_roles_claim,
+        roles={
+            OperatorRole.VIEWER: settings.console_oidc_viewer_role,
+            OperatorRole.OPERATOR: settings.console_oidc_operator_role,
+            OperatorRole.ADMIN: settings.console_oidc_admin_role,
+        },
+    )

@@ -1,0 +1,137 @@
+"""The page Alarms: alarms that are open, or were acknowledged within a year, and their acknowledgement."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from console.acts import SHOWN, Act, act_routes, address_of, id_in
+from console.assembly import ConsoleUseCases
+from console.context import ConsoleContext, console_context
+from console.lists import ROWS, Part, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
+from console.operator_session import ConsoleSession
+from console.operators import viewer
+from console.rendering import number, number_of, page, utc_text
+from scheduler.domain.alarm import KeptAlarm
+from scheduler.domain.alarm_meanings import OPERATIONS, anchor_of, meaning_of
+from scheduler.domain.refusals import InvalidFields, NotFound
+from scheduler.persistence.alarms import AlarmPlace
+
+router = APIRouter()
+_PATH = "/alarms"
+_UNPROCESSABLE = 422
+_OPEN, _ACKNOWLEDGED, _ALL = "open", "acknowledged", "all"
+_STATES = {_OPEN: "Open", _ACKNOWLEDGED: "Acknowledged", _ALL: "All"}
+
+
+@router.get(_PATH)
+async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, query = console_context(request), request.query_params
+    values = {
+        "states": _STATES,
+        "state": query.get("state") or _OPEN,
+        "kind": query.get("kind", ""),
+        "company": query.get("company", ""),
+        "meaning_of": meaning_of,
+        "section_of": lambda kind: f"{OPERATIONS}#{anchor_of(kind)}",
+        "docs_url": context.docs_url,
+        "acknowledge": lambda **subject: address_of(ACKNOWLEDGE, **subject),
+    }
+    try:
+        state, kind = choice_filter(query, "state", _STATES, _OPEN), text_filter(query, "kind")
+        listed = await _part(context, query, state, None if kind is None else kind.upper())
+    except WrongFilter as wrong:
+        return page(request, "alarms.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None, counts={})
+    counts = await context.run(context.use_cases.alarms().count_open)
+    actors = [each.acknowledged_by for each in listed.rows if each.acknowledged_by is not None]
+    creators = await context.run(context.use_cases.audit.link_creators, actors)
+    return page(request, "alarms.html", given=values, problem=None, listed=listed, counts=counts, creators=creators)
+
+
+async def _part(context: ConsoleContext, query: Mapping[str, str], state: str, kind: str | None) -> Part[KeptAlarm]:
+    """Return open alarms by their last occurrence, and others by their first. Raises WrongFilter, DatabaseAway."""
+    of_all, company_id = context.use_cases.alarms(), id_filter(query, "company")
+    if state == _OPEN:
+        place = place_in(query, datetime, UUID)
+        found = await context.run(of_all.open, kind, place, ROWS + 1, company_id)
+        return part_of(_PATH, query, found, lambda each: (each.last_seen_at, each.id))
+    [before] = place_in(query, UUID) or (None,)
+    is_acknowledged = state == _ACKNOWLEDGED
+    found = await context.run(of_all.all, kind, before, ROWS + 1, company_id, acknowledged=is_acknowledged)
+    return part_of(_PATH, query, found, lambda each: (each.id,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """One alarm, or all open alarms of a kind."""
+
+    alarm_id: UUID | None
+    kind: str | None
+    until: AlarmPlace | None = None
+    """The last occurrence and the newest alarm that the form showed. None before there is a form."""
+
+
+def _read(fields: Mapping[str, str]) -> _Subject:
+    if "kind" not in fields:
+        return _Subject(alarm_id=id_in(fields, "alarm", "alarm"), kind=None)
+    if not fields["kind"].isprintable():
+        raise NotFound("No alarm has this kind. Open the form from the page Alarms.", resourceType="alarm")
+    return _Subject(alarm_id=None, kind=fields["kind"].upper(), until=_until(fields.get(SHOWN, "")))
+
+
+def _until(text: str) -> AlarmPlace | None:
+    at_text, _, alarm_id = text.partition(" ")
+    try:
+        at, newest = datetime.fromisoformat(at_text), UUID(alarm_id)
+    except ValueError:
+        return None
+    return None if at.tzinfo is None else (at, newest)
+
+
+def _shown(use_cases: ConsoleUseCases, subject: _Subject) -> str:
+    found = use_cases.alarms().to_acknowledge(subject.alarm_id, subject.kind)
+    return f"{max(each.last_seen_at for each in found).isoformat()} {max(each.id for each in found)}"
+
+
+def _preview(use_cases: ConsoleUseCases, subject: _Subject) -> Sequence[str]:
+    found = use_cases.alarms().to_acknowledge(subject.alarm_id, subject.kind)
+    kind, count = found[0].kind, sum(each.count for each in found)
+    times = "once" if count == 1 else f"{number(count)} times"
+    last = utc_text(max(each.last_seen_at for each in found))
+    if subject.kind is None:
+        first = f"The alarm {kind} is acknowledged. It occurred {times}, last at {last}."
+    else:
+        alarms = number_of(len(found), "open alarm", "open alarms")
+        first = f"{alarms} of the kind {kind} are acknowledged. They occurred {times}, last at {last}."
+    stays = [] if subject.kind is None else ["An alarm that occurs again before you send this form stays open."]
+    return [
+        first,
+        *stays,
+        "The next occurrence opens another alarm. An acknowledgement fixes nothing: follow the runbook first.",
+        "The reason is kept as the note of the alarm.",
+    ]
+
+
+def _run(use_cases: ConsoleUseCases, actor: str, reason: str, subject: _Subject) -> object:
+    if subject.kind is not None and subject.until is None:
+        raise InvalidFields("This form is incomplete. Read the effects again before you send it.")
+    acknowledged = use_cases.alarms(actor).acknowledge
+    return acknowledged(subject.alarm_id, kind=subject.kind, note=reason, until=subject.until)
+
+
+ACKNOWLEDGE = Act(
+    name="acknowledge-alarms",
+    title="Acknowledge alarms",
+    verb="Acknowledge",
+    fields=("alarm", "kind"),
+    read=_read,
+    shown=_shown,
+    preview=_preview,
+    run=_run,
+    back=lambda _: _PATH,
+)
+router.routes.extend(act_routes(ACKNOWLEDGE).routes)

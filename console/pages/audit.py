@@ -1,0 +1,109 @@
+"""The page Audit: acts of operators and API keys, and what they changed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from console.attempt_filters import FIELDS, described
+from console.context import console_context
+from console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
+from console.navigation import link_to, page_of
+from console.operator_session import ConsoleSession
+from console.operators import viewer
+from console.rendering import page, value_text
+from scheduler.domain.audit import AuditEntry, TargetKind, Verb
+from scheduler.persistence.audit import AuditFilter
+
+router = APIRouter()
+_PATH = "/audit"
+_UNPROCESSABLE = 422
+_FILTER = "filter"
+_KINDS = {"": "All", **{each.value: each.value for each in sorted(Verb)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    entry: AuditEntry
+    target: str | None
+    """The address of the target's page, if it has one."""
+    changes: Sequence[tuple[str, str, str]]
+    """Fields with their values before and after."""
+    list_of_filter: str | None
+    """The list of calls that the filter of a cancellation finds now."""
+
+
+@router.get(_PATH)
+async def audit(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, query = console_context(request), request.query_params
+    values = {"kinds": _KINDS, **{each: query.get(each, "") for each in ("actor", "kind", "subject")}}
+    try:
+        wanted = AuditFilter(
+            actor=text_filter(query, "actor"),
+            verb=choice_filter(query, "kind", _KINDS) or None,
+            concerns=id_filter(query, "subject"),
+        )
+        [before] = place_in(query, int) or (None,)
+    except WrongFilter as wrong:
+        return page(request, "audit.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
+    found = await context.run(context.use_cases.audit.newest, wanted, before, ROWS + 1)
+    listed = part_of(_PATH, query, [_row(each) for each in found], lambda each: (each.entry.id,))
+    creators = await context.run(context.use_cases.audit.link_creators, [each.entry.actor for each in listed.rows])
+    return page(request, "audit.html", given=values, problem=None, listed=listed, creators=creators)
+
+
+def _row(entry: AuditEntry) -> _Row:
+    names = sorted({*entry.before, *entry.after})
+    changes = [(name, _text(entry.before, name), _text(entry.after, name)) for name in names]
+    only = _filter(entry.after.get(_FILTER))
+    list_of_filter = link_to("attempts", **only) if only else None
+    return _Row(entry=entry, target=_page_of_target(entry), changes=changes, list_of_filter=list_of_filter)
+
+
+def _filter(value: object) -> dict[str, str]:
+    """Return the fields of a filter of calls, or none of another value."""
+    if not isinstance(value, Mapping) or not set(FIELDS).issuperset(value):
+        return {}
+    return {name: str(value[name]) for name in FIELDS if name in value}
+
+
+def _page_of_target(entry: AuditEntry) -> str | None:
+    match entry.target_kind:
+        case TargetKind.ALL:
+            return link_to("now")
+        case TargetKind.ATTEMPT:
+            return page_of("attempts", entry.target_id)
+        case TargetKind.COMPANY if entry.verb == Verb.DELETE_COMPANY:
+            return page_of("erasures", entry.target_id)
+        case TargetKind.COMPANY:
+            return page_of("companies", entry.target_id)
+        case TargetKind.ALARM:
+            return link_to("alarms", state="all", kind=str(entry.before.get("kind", "")))
+        case TargetKind.KEY:
+            return page_of("keys", entry.target_id)
+        case TargetKind.WEBHOOK if entry.verb != Verb.DELETE_WEBHOOK:
+            return page_of("webhooks", entry.target_id)
+        case TargetKind.NUMBER if entry.company_id is not None:
+            return page_of("companies", entry.company_id)
+        case TargetKind.COMMAND | TargetKind.CALLBACK:
+            return link_to("quarantine", kind=entry.target_kind)
+    return None
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return ""
+    match values[name]:
+        case str() as text:
+            return value_text(text)
+        case None:
+            return "none"
+        case list() as several:
+            return ", ".join(str(each) for each in several) or "none"
+        case value if name == _FILTER and (only := _filter(value)):
+            return described(only)
+        case value:
+            return json.dumps(value, ensure_ascii=False)

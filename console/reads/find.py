@@ -1,0 +1,117 @@
+"""Find: the rows that an operator names by an id, by a call's sid, by a phone number or by an external id."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from uuid import UUID
+
+from console.stores.search import FoundAttempt, FoundRow, Search
+from scheduler.domain.external_id import LONGEST_EXTERNAL_ID
+from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.hashing import Hasher
+from scheduler.persistence.database import Database
+from scheduler.persistence.stores import Stores
+from scheduler.timing import callee_zones
+from scheduler.wire.json_values import unstorable
+
+MAX_LISTED = 50
+_CALL_SID = re.compile(r"CA[0-9a-fA-F]{32}")
+_BETWEEN_DIGITS = re.compile(r"[\s().\-/]")
+_LOOKS_LIKE_NUMBER = re.compile(r"\+?[0-9\s().\-/]{5,30}")
+
+
+class Kind(StrEnum):
+    """The kind of text that is looked for. A page names only the kind, because the text may be personal data."""
+
+    ID = "id"
+    CALL_SID = "call sid"
+    NUMBER = "phone number"
+    EXTERNAL_ID = "external id"
+
+
+class NotFindable(Exception):
+    """The text has an unknown kind. The message says what to enter, and never quotes the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The result. `rows` without those that are attempts."""
+
+    kind: Kind
+    rows: Sequence[FoundRow] = ()
+    attempts: Sequence[FoundAttempt] = field(default=())
+    is_cut: bool = False
+    """More attempts than `MAX_LISTED` were found."""
+    are_rows_cut: bool = False
+    """More resources than `MAX_LISTED` may have the external id."""
+
+
+class Find:
+    def __init__(self, database: Database, hasher: Hasher) -> None:
+        self._database = database
+        self._hasher = hasher
+
+    def text(self, wanted: str) -> Findings:
+        """Look for the rows that the text names. Raises NotFindable, DatabaseAway. It is not stored or logged."""
+        given = wanted.strip()
+        if (wanted_id := _as_id(given)) is not None:
+            with self._database.reading() as stores:
+                return _with_attempts(stores, Kind.ID, Search(stores.connection).of_id(wanted_id))
+        if _CALL_SID.fullmatch(given):
+            with self._database.reading() as stores:
+                return _with_attempts(stores, Kind.CALL_SID, Search(stores.connection).of_call(given))
+        number, written = _as_number(given)
+        with self._database.reading() as stores:
+            # One more than are listed, of people and of attempts: both may leave out the same one.
+            found = Search(stores.connection).of_number([number, written], self._hasher.number(number), MAX_LISTED + 1)
+            return _with_attempts(stores, Kind.NUMBER, found)
+
+    def external_id(self, wanted: str) -> Findings:
+        """Look for the resources of all companies with this external id. Raises NotFindable, DatabaseAway.
+
+        The text is compared exactly, also without the spaces around it, which a copied text may have gained.
+        """
+        if len(wanted) > LONGEST_EXTERNAL_ID or unstorable(wanted):
+            raise NotFindable(f"An external id has at most {LONGEST_EXTERNAL_ID} characters, and no NUL character.")
+        with self._database.reading() as stores:
+            rows = Search(stores.connection).of_external_id(list(dict.fromkeys([wanted, wanted.strip()])), MAX_LISTED)
+            found = _with_attempts(stores, Kind.EXTERNAL_ID, rows)
+        return replace(found, are_rows_cut=len(rows) == MAX_LISTED)
+
+
+def _with_attempts(stores: Stores, kind: Kind, rows: Sequence[FoundRow]) -> Findings:
+    """Add the attempts of the rows. Always one statement, so that its time tells nothing about a number."""
+    attempts = Search(stores.connection).attempts(
+        [each.id for each in rows if each.kind == "attempt"],
+        [each.interview_id for each in rows if each.kind != "attempt" and each.interview_id is not None],
+        [each.id for each in rows if each.kind == "candidate"],
+        MAX_LISTED + 1,
+    )
+    return Findings(
+        kind=kind,
+        rows=[each for each in rows if each.kind != "attempt"][:MAX_LISTED],
+        attempts=attempts[:MAX_LISTED],
+        is_cut=len(attempts) > MAX_LISTED,
+    )
+
+
+def _as_id(given: str) -> UUID | None:
+    try:
+        return UUID(given)
+    except ValueError:
+        return None
+
+
+def _as_number(given: str) -> tuple[str, str]:
+    """Return the number in its canonical form, as lines use it, and as candidates may have it. Raises NotFindable."""
+    if not _LOOKS_LIKE_NUMBER.fullmatch(given):
+        raise NotFindable(
+            "Enter a whole id, a call's sid (CA and 32 hexadecimal digits) or a phone number with its country's calling"
+            " code, for example +421 905 …."
+        )
+    try:
+        written = _BETWEEN_DIGITS.sub("", given)
+        return callee_zones.read_number(written).e164, written
+    except PhoneNumberInvalid as invalid:
+        raise NotFindable(invalid.message) from None

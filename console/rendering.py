@@ -1,0 +1,115 @@
+"""Templates of the console: the environment, its filters, and the page of a request."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from console.attempt_words import badge_of, end_of, words_of
+from console.context import console_context
+from console.navigation import PAGES, link_to, page_of
+from scheduler.domain.actor import is_audited
+from scheduler.domain.key import MAX_NAME
+from scheduler.domain.operator import OperatorRole
+from scheduler.rules.display_names import shown
+
+_NOT_FOUND = 404
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(now: Callable[[], datetime]) -> Environment:
+    """Build the environment. Values are escaped, and a missing value is an error."""
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(instant=instant, span=span, number=number, number_of=number_of, name=name, rate=rate)
+    made.globals.update(pages=PAGES, link_to=link_to, page_of=page_of, roles=OperatorRole, utc_now=now)
+    made.globals.update(badge_of=badge_of, end_of=end_of, words_of=words_of, is_audited=is_audited)
+    return made
+
+
+def page(
+    request: Request,
+    template: str,
+    status: int = 200,
+    given: Mapping[str, object] | None = None,
+    **values: object,
+) -> HTMLResponse:
+    """Render a page for the operator of the request, with the `given` values and the others."""
+    shown = console_context(request).templates.get_template(template)
+    session = getattr(request.state, "session", None)
+    return HTMLResponse(shown.render(session=session, path=request.url.path, **(given or {}), **values), status)
+
+
+def not_found(request: Request, title: str, text: str) -> HTMLResponse:
+    """Render the page for a resource that does not exist."""
+    return page(request, "error.html", _NOT_FOUND, title=title, text=text)
+
+
+def instant(at: datetime) -> Markup:
+    """Return a time in UTC. The script adds the browser's zone and the distance from now."""
+    utc = at.astimezone(UTC)
+    machine = utc.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}">{}</time>').format(machine, utc_text(utc))
+
+
+def utc_text(at: datetime) -> str:
+    """Return a time in UTC, for a sentence."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def value_text(value: object) -> str:
+    """Return a stored value. A text that is a time with an offset is written as all times of the console."""
+    text = str(value)
+    try:
+        at = datetime.fromisoformat(text) if "T" in text else None
+    except ValueError:
+        at = None
+    return text if at is None or at.tzinfo is None else utc_text(at)
+
+
+def span(duration: timedelta | None) -> str:
+    """Return a duration in its two largest units."""
+    if duration is None:
+        return "none"
+    seconds = int(duration.total_seconds())
+    units = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+    parts = []
+    for size, unit in units:
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def number(count: int) -> str:
+    return f"{count:,}"
+
+
+def number_of(count: int, one: str, many: str) -> str:
+    """Return a count with its noun or clause, in the singular or in the plural."""
+    return f"{number(count)} {one if count == 1 else many}"
+
+
+def none_or_number_of(count: int, none: str, one: str, many: str) -> str:
+    """Do the same, with a text of its own for 0."""
+    return number_of(count, one, many) if count else none
+
+
+def name(chosen: str | None) -> str:
+    """Return a name that a client has chosen, in one line and without invisible characters."""
+    return shown(chosen, MAX_NAME)
+
+
+def rate(per_second: Decimal) -> str:
+    """Return a limit of calls per second without trailing zeros."""
+    return f"{per_second.normalize():,f}"

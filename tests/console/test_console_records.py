@@ -1,0 +1,210 @@
+"""The pages Erasures and Audit, which only show."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from html import escape
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from console.assembly import ConsoleUseCases
+from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.database import Database
+from tests.conftest import real_now
+from tests.console.acts import send, words
+from tests.console.conftest import Console
+from tests.support.builders import Tenant
+from tests.support.statements import statements_of
+
+OK, NOT_FOUND, UNPROCESSABLE = 200, 404, 422
+
+
+def an_erasure(tenant: Tenant, *, days_ago: int = 0, is_done: bool = False, **erased: int) -> UUID:
+    company_id, asked_at = uuid4(), real_now() - timedelta(days=days_ago)
+    tenant.change(
+        "INSERT INTO erasures (company_id, asked_at, rung_at, finished_at, erased)"
+        " VALUES (:id, :at, :at, CASE WHEN :is_done THEN CAST(:at AS timestamptz) END, CAST(:erased AS jsonb))",
+        id=company_id,
+        at=asked_at,
+        is_done=is_done,
+        erased=str(erased).replace("'", '"'),
+    )
+    return company_id
+
+
+def companies_in(page: httpx.Response) -> list[str]:
+    return re.findall(r'<th scope="row" role="rowheader"><a href="/erasures/([^"]+)">', page.text)
+
+
+def following(page: httpx.Response) -> str:
+    [address] = re.findall(r'rel="next" href="([^"]+)"', page.text)
+    return str(address).replace("&amp;", "&")
+
+
+# ---- erasures
+
+
+def test_erasures_are_listed_newest_first(viewer: httpx.Client, tenant: Tenant) -> None:
+    done, is_open = an_erasure(tenant, days_ago=9, is_done=True, interviews=1234), an_erasure(tenant, days_ago=2)
+    page = viewer.get("/erasures")
+    assert companies_in(page) == [str(is_open), str(done)]
+    assert "Open for 2 d" in words(page)
+    assert '<td class="count" role="cell" data-label="Erased rows">1,234</td>' in page.text
+    assert companies_in(viewer.get("/erasures?state=open")) == [str(is_open)]
+    assert companies_in(viewer.get("/erasures?state=done")) == [str(done)]
+    assert 'id="figure-erasures" href="/erasures?state=open">1</a>' in viewer.get("/").text
+
+
+def test_certificate_shows_the_erased_rows(viewer: httpx.Client, tenant: Tenant) -> None:
+    done, is_open = an_erasure(tenant, is_done=True, interviews=3, attempts=7), an_erasure(tenant)
+    assert "attempts 7 interviews 3" in words(viewer.get(f"/erasures/{done}"))
+    assert "Open for" in words(viewer.get(f"/erasures/{is_open}"))
+    assert "No row was erased yet." in words(viewer.get(f"/erasures/{is_open}"))
+    for nothing in (uuid4(), "x"):
+        page = viewer.get(f"/erasures/{nothing}")
+        assert page.status_code == NOT_FOUND
+        assert "There is no such certificate." in words(page)
+
+
+def test_empty_list_of_erasures_says_why(viewer: httpx.Client) -> None:
+    assert "No company was deleted." in words(viewer.get("/erasures"))
+    assert "No erasure is open. Show all" in words(viewer.get("/erasures?state=open"))
+
+
+def test_list_of_erasures_continues_after_fifty_rows(viewer: httpx.Client, tenant: Tenant) -> None:
+    wanted = [str(an_erasure(tenant, days_ago=each, is_done=each != 3)) for each in range(56)]
+    del wanted[3]
+    first = viewer.get("/erasures?state=done")
+    second = viewer.get(following(first))
+    assert companies_in(first) + companies_in(second) == wanted
+    assert len(companies_in(first)) == 50
+
+
+# ---- audit
+
+
+def add(database: Database, actor: str, *acts: Act) -> None:
+    with database.transaction() as stores:
+        stores.audit.add(actor, acts, stores.instant(real_now))
+
+
+def an_act(**values: Any) -> Act:
+    return Act(**{"verb": Verb.SUSPEND_KEY, "target_kind": TargetKind.KEY, "target_id": uuid4(), **values})
+
+
+def verbs(page: httpx.Response) -> list[str]:
+    return re.findall(r'<th scope="row" role="rowheader"><code>([^<]+)</code></th>', page.text)
+
+
+def test_audit_shows_an_act_of_the_console(
+    console: Console, operator: httpx.Client, account: Callable[[], None]
+) -> None:
+    account()
+    send(operator, "/acts/pause-everything", reason="the voice server is down")
+    send(operator, "/acts/resume-everything", reason="it answers")
+    console.pauses.pause(None, "a test")
+    console.pauses.resume(None)
+    page = operator.get("/audit")
+    assert verbs(page) == ["resume", "pause", "resume", "pause"]
+    shown = words(page)
+    assert "all calls the voice server is down reason the voice server is down state RUNNING → became PAUSED" in shown
+    assert "it answers reason the voice server is down (before) state PAUSED → became RUNNING" in shown
+    assert "none given reason a test (before) state PAUSED → became RUNNING" in shown
+    actors = {each.actor for each in console.sessions.all()}
+    assert len(actors) == 1
+    assert shown.count(f"{actors.pop()} link created by cli:ada@host") == 2
+    assert shown.count("link created by") == 2, "another actor has a link"
+
+
+def test_change_is_readable(viewer: httpx.Client, database: Database) -> None:
+    change = an_act(
+        before={"perMinute": 10, "scopes": ["a", "b"]}, after={"perMinute": 20, "expiresAt": None}, company_id=uuid4()
+    )
+    add(database, "cli:ada@host", change)
+    shown = words(viewer.get("/audit"))
+    assert "expiresAt none perMinute 10 → became 20 scopes a, b (before)" in shown
+    assert f"key {change.target_id} company {change.company_id}" in shown
+    assert "none given" in shown
+
+
+def test_filter_of_a_cancellation_is_in_words_and_a_link(viewer: httpx.Client, database: Database) -> None:
+    company = str(uuid4())
+    only = {"state": "pending", "company": company, "zone": "Asia/Tokyo", "due_to": "2030-01-31T09:00:00Z"}
+    of_a_key = {"perMinute": 20}
+    for after in ({"count": 3, "filter": only}, {"count": 3, "filter": of_a_key}):
+        add(database, "link:x", an_act(verb=Verb.CANCEL_ATTEMPTS, after=after))
+    page = viewer.get("/audit")
+    described = f"state pending, company {company}, time zone Asia/Tokyo, due before 2030-01-31T09:00:00Z"
+    query = f"state=pending&company={company}&zone=Asia%2FTokyo&due_to=2030-01-31T09%3A00%3A00Z"
+    assert f'<dd><a href="/attempts?{escape(query)}">{described}</a></dd>' in page.text
+    assert 'filter {"perMinute": 20}' in words(page)
+    assert viewer.get(f"/attempts?{query.replace(company, '')}").status_code == OK
+
+
+def test_audit_is_filtered(viewer: httpx.Client, database: Database) -> None:
+    company_id, key_id = uuid4(), uuid4()
+    add(database, "cli:ada@host", an_act(target_id=key_id, company_id=company_id))
+    add(database, "link:x", an_act(verb=Verb.PAUSE, target_kind=TargetKind.COMPANY, target_id=company_id))
+    add(database, "link:x", an_act(verb=Verb.REVOKE_KEY))
+    assert verbs(viewer.get("/audit?actor=link%3Ax")) == ["key.revoke", "pause"]
+    assert verbs(viewer.get("/audit?kind=key.suspend")) == ["key.suspend"]
+    assert verbs(viewer.get(f"/audit?subject={key_id}")) == ["key.suspend"]
+    assert verbs(viewer.get(f"/audit?subject={company_id}")) == ["pause", "key.suspend"]
+    assert verbs(viewer.get(f"/audit?subject={company_id}&actor=link%3Ax")) == ["pause"]
+    assert "No act matches." in words(viewer.get(f"/audit?subject={uuid4()}"))
+    assert "No act matches." in words(viewer.get("/audit?actor=nobody"))
+
+
+def test_empty_audit_says_so(viewer: httpx.Client) -> None:
+    assert "No act was recorded yet." in words(viewer.get("/audit"))
+
+
+def test_audit_continues_after_fifty_rows(viewer: httpx.Client, database: Database) -> None:
+    add(database, "link:x", *(an_act(after={"count": each}) for each in range(56)))
+    add(database, "link:y", an_act())
+    first = viewer.get("/audit?actor=link%3Ax")
+    second = viewer.get(following(first))
+    counts = [int(each) for page in (first, second) for each in re.findall(r"<dt>count</dt><dd>([0-9]+)", page.text)]
+    assert counts == list(reversed(range(56)))
+    assert len(verbs(first)) == 50
+    assert 'href="/audit?actor=link%3Ax">Newest<' in second.text
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("/audit?kind=x", "The filter kind must be one of: alarm.acknowledge,"),
+        ("/audit?subject=x", "The filter subject is not an id."),
+        ("/audit?actor=a%00b", "The filter actor must be one line"),
+        ("/audit?after=LTE", "The address of this part of the list is incomplete."),
+        ("/audit?after=%F0%9F", "The address of this part of the list is incomplete."),
+        ("/erasures?state=x", "The filter state must be one of: open, done."),
+        ("/erasures?after=MQ", "The address of this part of the list is incomplete."),
+    ],
+)
+def test_wrong_filter_is_said(viewer: httpx.Client, address: str, problem: str) -> None:
+    page = viewer.get(address)
+    assert page.status_code == UNPROCESSABLE
+    assert problem in words(page)
+
+
+def test_lists_send_a_constant_number_of_statements(
+    use_cases: ConsoleUseCases, database: Database, tenant: Tenant
+) -> None:
+    def count() -> list[int]:
+        counts = []
+        for do in (use_cases.certificates.newest, lambda: use_cases.audit.newest(AuditFilter(), None, 50)):
+            with statements_of(use_cases.database) as sent:
+                do()
+            counts.append(len(sent))
+        return counts
+
+    few = count()
+    for each in range(20):
+        an_erasure(tenant, days_ago=each)
+        add(database, "link:x", an_act())
+    assert count() == few
