@@ -12,7 +12,7 @@ from scheduler.deadline import deadline_in
 from scheduler.domain.command import Command
 from scheduler.domain.principal import Principal
 from scheduler.persistence.inbox import FoundOrError
-from scheduler.use_cases.submit import found_command
+from scheduler.use_cases.shared.access import found_command
 
 _TURN_S = 0.25
 """Longest wait for the client's previous read, so that a connection that hangs delays only its own requests."""

@@ -6,8 +6,8 @@ from uuid import UUID
 from console.assembly import ConsoleUseCases
 from console.rendering import none_or_number_of, number, number_of, utc_text
 from scheduler.domain.refusals import Conflict
-from scheduler.use_cases.explain import Waiting
 from scheduler.use_cases.operations.pauses import Pause
+from scheduler.use_cases.shared.status import Waiting
 
 
 def pause(use_cases: ConsoleUseCases, actor: str, reason: str, company_id: UUID | None) -> None:

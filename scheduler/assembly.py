@@ -23,7 +23,6 @@ from scheduler.use_cases.dry_run import DryRuns
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.alarm_posts import AlarmPosts
-from scheduler.use_cases.operations.alarms import AlarmStore
 from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.erase_people import ErasePeople
@@ -48,6 +47,7 @@ from scheduler.use_cases.resources.usage import Usage
 from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries
 from scheduler.use_cases.resources.webhooks import Webhooks
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared.alarms import AlarmStore
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import Submit

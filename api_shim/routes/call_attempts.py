@@ -28,7 +28,7 @@ from scheduler.domain import refusals
 from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
 from scheduler.domain.command import DeleteAttempt
 from scheduler.lifecycle.interviews import MOST_ATTEMPTS
-from scheduler.use_cases.explain import etag_of
+from scheduler.rules.etags import etag_of
 from scheduler.wire.call_attempts import CallMove, CallRequest
 from scheduler.wire.field_errors import refuse_any
 from scheduler.wire.field_types import ExternalIdText

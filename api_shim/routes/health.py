@@ -24,9 +24,9 @@ from scheduler.deadline import deadline_in
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.errors import WrongDatabase
-from scheduler.use_cases.explain import HOLDING, Carrier, Held, Waiting
 from scheduler.use_cases.operations.backlog import Commands
 from scheduler.use_cases.operations.counts import Counted
+from scheduler.use_cases.shared.status import HOLDING, Carrier, Held, Waiting
 from scheduler.wire.camel_model import Wire
 from workers.presence import Degraded, degraded_by
 

@@ -14,7 +14,7 @@ from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text, together
 from scheduler.timing import call_windows
-from scheduler.use_cases.explain import waits_for
+from scheduler.use_cases.shared.status import waits_for
 from scheduler.wire.camel_model import Wire
 
 

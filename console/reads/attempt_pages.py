@@ -16,9 +16,9 @@ from scheduler.persistence.interviews import InterviewFacts
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.explain import Explain
+from scheduler.use_cases.shared.access import require
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.situations import callee_from
-from scheduler.use_cases.submit import require
 
 MAX_COMMANDS = 20
 

@@ -12,10 +12,11 @@ from scheduler.persistence.companies import CompanyHeading, OperatedCompany
 from scheduler.persistence.inbox import UnappliedCommand
 from scheduler.persistence.phone_numbers import NumberHeading
 from scheduler.persistence.unknown_outcomes import UnknownOutcome
-from scheduler.use_cases.explain import Explain, Waiting
+from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.backlog import Backlog, Commands
+from scheduler.use_cases.shared.access import not_found
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.submit import not_found
+from scheduler.use_cases.shared.status import Waiting
 
 MOST_LISTED = 200
 """Companies on one page."""

@@ -9,7 +9,7 @@ from scheduler.domain.key import Key, KeyState
 from scheduler.domain.principal import KeyKind
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import ListedKey
-from scheduler.use_cases.submit import not_found
+from scheduler.use_cases.shared.access import not_found
 
 
 @dataclass(frozen=True, kw_only=True)

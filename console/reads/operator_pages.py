@@ -7,11 +7,12 @@ from datetime import timedelta
 from uuid import UUID
 
 from scheduler.lifecycle.backoffs import Backoff
-from scheduler.use_cases.explain import HOLDING, Carrier, Explain, Waiting
+from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.backlog import Backlog, Commands, OpenErasures
 from scheduler.use_cases.operations.carrier_waits import CarrierWaits
 from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.status import HOLDING, Carrier, Waiting
 
 
 @dataclass(frozen=True, kw_only=True)

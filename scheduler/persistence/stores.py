@@ -147,7 +147,7 @@ class Stores:
         self.phone_numbers = PhoneNumbers(statements)
         self.open_transactions = OpenTransactions(statements)
         self.quarantine = Quarantine(statements)
-        self.reresolutions = ScheduleRecomputations(statements)
+        self.schedule_recomputations = ScheduleRecomputations(statements)
         self.retention = Retention(statements)
         self.stray_calls = StrayCalls(statements)
         self.unknown_outcomes = UnknownOutcomes(statements)

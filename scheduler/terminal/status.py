@@ -15,8 +15,8 @@ from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
 from scheduler.terminal.json_text import as_json
 from scheduler.terminal.text import from_now, utc
 from scheduler.timing.spans import span_text
-from scheduler.use_cases.explain import Carrier, Waiting
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures
+from scheduler.use_cases.shared.status import Carrier, Waiting
 
 _THEIR_TIME = "their time"
 _NOT_SOON = timedelta(seconds=10)

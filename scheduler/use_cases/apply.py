@@ -58,15 +58,16 @@ from scheduler.rules.metadata import merged
 from scheduler.rules.tallies import COMMAND, key_of, seconds_of
 from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry, named_candidates
 from scheduler.use_cases.applying.turn import SharedReads, Turn
-from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.access import not_found
+from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.interview_locks import lock_busy, lock_interview
 from scheduler.use_cases.shared.situations import callee_from
-from scheduler.use_cases.submit import lock_busy, lock_interview, not_found
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 

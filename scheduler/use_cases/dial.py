@@ -44,7 +44,7 @@ from scheduler.use_cases.dialling.claims import (
 )
 from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
 from scheduler.use_cases.dialling.places import account_free_at, allotment_of, is_full, room_of
-from scheduler.use_cases.operations.alarms import raise_in
+from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.effects import InvariantViolated

@@ -21,8 +21,8 @@ from scheduler.use_cases.applying.new_interview import NewInterviews
 from scheduler.use_cases.applying.turn import SharedReads, Turn
 from scheduler.use_cases.operations.new_calls import NewCallsForecast, NewCallsForecasts
 from scheduler.use_cases.shared import external_ids
+from scheduler.use_cases.shared.access import authorized_company
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.submit import authorized_company
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 

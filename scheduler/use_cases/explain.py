@@ -1,24 +1,16 @@
 """Explain: the rules that block an attempt and its history, from the same rules that dial."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.domain.actor import seen_by_companies
-from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter, Phase
+from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company
-from scheduler.domain.explanation import (
-    PACE,
-    Block,
-    CallTimeAnswer,
-    CallTimeQuestion,
-    Explanation,
-    HistoryEntry,
-    Rule,
-)
+from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, HistoryEntry
 from scheduler.domain.interview import InterviewFilter, InterviewStory
 from scheduler.domain.key import MAX_NAME
 from scheduler.domain.owner import Mails
@@ -28,112 +20,19 @@ from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle import blocks, decisions, scheduling
 from scheduler.lifecycle.blocks import Load
-from scheduler.lifecycle.capacity import kept_places, leaves_kept_places
 from scheduler.lifecycle.scheduling import Callee
-from scheduler.lifecycle.state_machine import has_live_leg
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.rules.display_names import shown
-from scheduler.rules.etags import etag_of
 from scheduler.timing import callee_zones
+from scheduler.use_cases.shared.access import authorized_company, not_found, require
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.situations import callee_of, situation_from
-from scheduler.use_cases.submit import authorized_company, not_found, require
+from scheduler.use_cases.shared.status import Carrier, Waiting, carriers_in, held_by_rule, waits_for
 from scheduler.wire.named_fields import named, of_question
-
-__all__ = ["Carrier", "Explain", "Waiting", "etag_of", "waits_for"]
 
 _FAR = timedelta(days=365 * 50)
 _KEY = "key:"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """Due attempts that a rule holds."""
-
-    count: int = 0
-    oldest: timedelta = timedelta()
-    """Time since the first of them was due."""
-
-
-HOLDING = (
-    *(Rule.ACCOUNT_PAUSED, Rule.CARRIER_DOWN),
-    *(Rule.CARRIER_REFUSES_COUNTRY, Rule.CARRIER_REFUSES_CALLER, Rule.CARRIER_FAILS_CALLER),
-    *(Rule.COMPANY_PAUSED, Rule.COMMAND_WAITING, Rule.EXPIRED, Rule.NUMBER_BUSY),
-    *(Rule.COMPANY_LIMIT, Rule.ACCOUNT_LIMIT, PACE),
-)
-"""The rules that hold due attempts, in the order of the checks. All others are decided by the last look."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """Counts of one company's attempts by state."""
-
-    company_id: UUID
-    pause_reason: str | None
-    waiting: int
-    """Attempts that are not due yet, counted up to `COUNTED_UP_TO` and one more."""
-    waiting_is_estimate: bool = False
-    """True if more attempts than `COUNTED_UP_TO` are not due yet."""
-    next_due_at: datetime | None
-    due: int
-    """Due attempts, counted up to `COUNTED_UP_TO` and one more. These are the first ones that became due."""
-    late: timedelta | None
-    """Longest time that a callable attempt has waited without being called. None without such an attempt.
-
-    Counted from when it became callable. It is not callable while its line is blocked, a command waits, calling is
-    paused, the breaker is open, or the pace or a limit is reached.
-    """
-    for_commands: int
-    """Due attempts with an accepted command that is not applied yet."""
-    for_numbers: int
-    """Due attempts whose number has another call in progress, or had one a short while ago."""
-    for_places: int
-    """Due attempts that wait for a place under the limits, or for the end of a pause."""
-    held: Mapping[str, Held] = field(default_factory=dict)
-    """Due attempts by the first rule that holds them, if any. An attempt that no rule holds could be called now."""
-    in_progress: int
-    concurrent_calls: int
-    """Maximum number of calls in progress."""
-    asked_for: int
-    """Attempts whose answer was lost and about which the carrier is polled."""
-    undecided: int
-    """Attempts of `asked_for` whose outcome is overdue because the carrier's list of calls could not be read."""
-    unknown: int
-    """Attempts that ended with an unknown outcome about which no operator has decided yet."""
-    cause_lost: int
-    """Attempts that failed without a known cause. They are not retried, and a person decides."""
-
-    @property
-    def paused(self) -> bool:
-        return self.pause_reason is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Carrier:
-    """State of the carrier account."""
-
-    pause_reason: str | None
-    down_until: datetime | None
-    """The time of the next probe of the carrier. None while it accepts calls."""
-    down_cause: str | None
-    on_trial: bool
-    """The breaker is half-open: one call at a time is tried."""
-    in_progress: int
-    max_calls: int
-
-    @property
-    def is_full(self) -> bool:
-        return self.in_progress >= self.max_calls
-
-    def is_full_for(self, calls: int) -> bool:
-        """Return True if a company with so many calls gets no place: the last ones are kept for other companies."""
-        free = self.max_calls - self.in_progress
-        return free <= 0 or not leaves_kept_places(calls, free, kept_places(self.max_calls))
-
-    @property
-    def is_down(self) -> bool:
-        return self.down_until is not None and not self.on_trial
 
 
 class Explain:
@@ -317,7 +216,7 @@ class Explain:
         """Do the same in a transaction that counts."""
         now = self._now()
         rows = stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
-        return [Waiting(**{**row._asdict(), "held": _held(row.held)}) for row in rows]
+        return [Waiting(**{**row._asdict(), "held": held_by_rule(row.held)}) for row in rows]
 
     def unsent_invitations(self) -> Sequence[Mails]:
         """Return the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
@@ -328,27 +227,6 @@ class Explain:
         """Return the state of each carrier account. There is usually one. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return carriers_in(stores)
-
-
-def _held(by_rule: Mapping[str, tuple[int, float]]) -> dict[str, Held]:
-    found = {rule: Held(count=count, oldest=timedelta(seconds=s)) for rule, (count, s) in by_rule.items()}
-    return {rule: found[rule] for rule in HOLDING if rule in found}
-
-
-def carriers_in(stores: Stores) -> Sequence[Carrier]:
-    """Return the state of each carrier account in a transaction that counts."""
-    calls = stores.carrier_accounts.calls_at_once()
-    return [
-        Carrier(
-            pause_reason=account.pause_reason,
-            down_until=account.breaker.down_until,
-            down_cause=account.breaker.cause if account.breaker.down_until is not None else None,
-            on_trial=account.breaker.is_on_trial,
-            in_progress=calls.get(account.id, 0),
-            max_calls=account.max_calls,
-        )
-        for account in stores.carrier_accounts.all()
-    ]
 
 
 def _with_key_names(
@@ -379,19 +257,3 @@ def _attempt_of(stores: Stores, company_id: UUID, interview_id: UUID, attempt_id
 def _next_allowed(refused: Refused) -> datetime | None:
     text = refused.details.get("nextAllowedAt")
     return datetime.fromisoformat(text) if isinstance(text, str) else None
-
-
-def waits_for(attempt: Attempt, now: datetime) -> str:
-    """Return in a few words the next event that the attempt needs, from its state alone. Empty if it needs none.
-
-    The explanation of a pending attempt also names other blocks, such as a pause.
-    """
-    if attempt.state is AttemptState.PENDING:
-        return "its time" if attempt.due_at > now else "its turn"
-    if attempt.phase is Phase.DIALLING:
-        return "the carrier's answer"
-    if attempt.phase is Phase.PLACED:
-        return "the call's end"
-    if attempt.phase is Phase.UNKNOWN:
-        return "proof of what became of it"
-    return "the call's end" if has_live_leg(attempt) else ""

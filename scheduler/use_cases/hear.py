@@ -18,8 +18,8 @@ from scheduler.persistence.carrier_events import CarrierEvent, NewCarrierEvent
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context

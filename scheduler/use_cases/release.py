@@ -160,7 +160,7 @@ class Release:
         takes: dict[str, Callable[[], Any]] = {
             "commands": lambda: stores.inbox.due_hints(before, now, MOST_RELEASED),
             "events": lambda: stores.carrier_events.due_hints(before, now, MOST_RELEASED),
-            "recompute": lambda: stores.reresolutions.ring_waiting(now - _RECOMPUTED_FOR, now),
+            "recompute": lambda: stores.schedule_recomputations.ring_waiting(now - _RECOMPUTED_FOR, now),
             "erasures": lambda: stores.erasures.due_hints(before, now, MOST_RELEASED),
         }
         found = _if_free(stores, lambda: {name: take() for name, take in takes.items()})
@@ -194,7 +194,7 @@ class Release:
             is_batch_left = stores.batches.is_one_due(self.now() - _UNANSWERED_FOR)
             is_one_owed = stores.inbox.is_one_owed(self.now())
             is_one_leaving = stores.candidates.is_one_leaving(self.now())
-            is_older = stores.reresolutions.has_older_zone_data(callee_zones.TZDATA_VERSION)
+            is_older = stores.schedule_recomputations.has_older_zone_data(callee_zones.TZDATA_VERSION)
         if due:
             self._hints.send(tasks.INVITE)
         if is_noticed:

@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.command import (
     KIND_OF,
     Answer,
@@ -19,15 +17,8 @@ from scheduler.domain.command import (
     RescheduleAttempt,
     refusal_of,
 )
-from scheduler.domain.interview import Interview
-from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.refusals import (
-    AccessDenied,
-    CompanyIdRequired,
-    IdempotencyKeyReused,
-    NotFound,
-    Refused,
-)
+from scheduler.domain.principal import Principal
+from scheduler.domain.refusals import Refused
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, partner_events
@@ -38,24 +29,11 @@ from scheduler.persistence.inbox import FoundOrError
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.access import authorized_company, found_command, not_found
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.idempotency import first_with_its_key
+from scheduler.use_cases.shared.interview_locks import lock_busy, lock_interview
 from scheduler.wire.field_types import is_idempotency_key
-
-T = TypeVar("T")
-
-_NAMES = {"callAttempt": "call attempt", "phoneNumber": "phone number"}
-_LISTS = {
-    "agent": "GET /agents",
-    "batch": "GET /batches",
-    "callAttempt": "GET /interviews/{id}/call-attempts",
-    "candidate": "GET /candidates",
-    "delivery": "GET /webhooks/{id}/deliveries",
-    "interview": "GET /interviews",
-    "job": "GET /jobs",
-    "phoneNumber": "GET /phone-numbers",
-    "webhook": "GET /webhooks",
-}
-"""The request that lists the resources of each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,35 +178,6 @@ class Submit:
             return stores.inbox.find_all(principal.id, command_ids)
 
 
-def found_command(found: FoundOrError | None, reference: str) -> Command:
-    """Raises NotFound; AccessDenied if the command's company has been deleted; the error of reading the command."""
-    if found is None:
-        raise NotFound("There is no such command.", resourceType="command", resourceId=reference[:64])
-    if isinstance(found, ValueError):
-        raise found
-    if found.company_deleted:
-        raise AccessDenied
-    return found.command
-
-
-def authorized_company(stores: Stores, principal: Principal, requested: UUID | None, *, is_held: bool = False) -> UUID:
-    """Return the company of a request: a regular key's own company. An ATS key has to name a company.
-
-    `is_held`: block its deletion until we commit. Raises CompanyIdRequired. Raises AccessDenied for a missing company
-    and for a company that the key may not reach.
-    """
-    if principal.kind is KeyKind.REGULAR:
-        company_id = principal.company_id
-        assert company_id is not None
-    elif requested is None:
-        raise CompanyIdRequired(field="companyId")
-    else:
-        company_id = requested
-    if not stores.keys.reach(principal, company_id, is_held=is_held):  # guard: reach
-        raise AccessDenied
-    return company_id
-
-
 def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refused | None:
     """Return the refusal for a missing resource, or for a request that a call in progress forbids.
 
@@ -248,48 +197,6 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
     except Refused as refused:
         return refused
     return None
-
-
-def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Interview:
-    """Lock the company's interview, so that no other transaction creates or ends its attempts. Raises NotFound."""
-    if stores.interviews.get(company_id, interview_id) is not None:
-        interview = stores.interviews.lock(interview_id)
-        if interview.deleted_at is None:
-            return interview
-    raise not_found("interview", interview_id)
-
-
-def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
-    """Return the interview's attempt whose phone may be ringing. A pending attempt is locked against a claim."""
-    attempt = stores.attempts.lock_open(interview_id)
-    if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
-        return attempt
-    return stores.attempts.lock_live_leg(interview_id)
-
-
-def require(resource: T | None, kind: str, resource_id: UUID) -> T:
-    """Return the resource. Raises NotFound for None."""
-    if resource is None:
-        raise not_found(kind, resource_id)
-    return resource
-
-
-def not_found(kind: str, resource_id: UUID) -> NotFound:
-    """Build NotFound for a missing resource. A resource of another company gives the same error."""
-    name = _NAMES.get(kind, kind)
-    found_by = f" {_LISTS[kind]} lists the ids; details.resourceId is not one of them." if kind in _LISTS else ""
-    seen_by = " A webhook is visible only to the key that created it, and its rotations." if kind == "webhook" else ""
-    return NotFound(f"There is no such {name}.{found_by}{seen_by}", resourceType=kind, resourceId=str(resource_id))
-
-
-def first_with_its_key(stores: Stores, command: Command) -> Command:
-    """Return the first command with this idempotency key. Raises IdempotencyKeyReused if its request differs."""
-    assert command.idempotency_key is not None
-    first = stores.inbox.by_key(command.principal_id, command.idempotency_key)
-    assert first is not None
-    if not first.is_of_request(command.request_hash, command.former_hash):  # guard: same_request
-        raise IdempotencyKeyReused
-    return first
 
 
 def _accept(stores: Stores, command: Command) -> Accepted:

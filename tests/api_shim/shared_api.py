@@ -20,7 +20,7 @@ from api_shim.http_tallies import HttpTallies
 from scheduler.logs import _Alarms, configure, watch_alarms
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
-from scheduler.use_cases.operations.alarms import AlarmStore
+from scheduler.use_cases.shared.alarms import AlarmStore
 from tests.api_shim.intake import Intake, with_a_key
 from tests.conftest import NOON, Seeded, wait_until
 from tests.support.servers import a_door, a_server, address_of

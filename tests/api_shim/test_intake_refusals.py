@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.use_cases.submit import not_found
+from scheduler.use_cases.shared.access import not_found
 from scheduler.wire import json_text
 from tests.api_shim.answers import refusal, refused, wrong_fields
 from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, TOMORROW, candidate

@@ -13,8 +13,8 @@ from api_shim.http_tallies import HttpTallies
 from scheduler.domain.alarm import AlarmKey
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
 from scheduler.rules.tallies import CALLS, DIAL_LATENESS, HTTP_REQUESTS, HTTP_SECONDS, Amount, Key, key_of, seconds_of
-from scheduler.use_cases.operations.alarms import AlarmStore, Seen
 from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.api_shim.intake import Intake, an_intake
 from tests.conftest import Seeded, wait_until
 from tests.docs.pages import read

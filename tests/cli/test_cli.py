@@ -33,10 +33,10 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence import revisions
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
-from scheduler.use_cases.operations.alarms import raise_in
 from scheduler.use_cases.operations.counts import Counts
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.resources.keys import Keys
+from scheduler.use_cases.shared.alarms import raise_in
 from standalone.demo.run import print_what_to_try
 from standalone.run_file import Running
 from tests.conftest import NOON, Seeded, TestClock, seed

@@ -13,8 +13,8 @@ from scheduler.domain.alarm import key_of
 from scheduler.domain.alarm_meanings import meaning_of
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.operator import OperatorRole
-from scheduler.use_cases.operations.alarms import AlarmStore, Seen
 from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.cli.test_cli import CliResult, Duecall, duecall
 from tests.conftest import TestClock
 from tests.support.builders import Tenant

@@ -406,7 +406,7 @@ def test_change_requested_in_the_future_is_processed_now(
     tenant: Tenant, release: Release, hints: RecordingHints, records: ApiWriter, now: TestClock
 ) -> None:
     with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
-        stores.reresolutions.ask(tenant.company_id, None, now())
+        stores.schedule_recomputations.ask(tenant.company_id, None, now())
     release.round(resends=True)
     assert (tasks.RERESOLVE, ()) in hints.rings
     records.reresolve()

@@ -9,8 +9,9 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.explanation import PACE, Rule
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.use_cases.explain import Explain, Held, Waiting
+from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.shared.status import Held, Waiting
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_waiting_command
 from tests.use_cases.conftest import change_now

@@ -7,8 +7,9 @@ from structlog.testing import capture_logs
 
 from scheduler.domain.explanation import Rule
 from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
-from scheduler.use_cases.explain import Explain, Waiting
+from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.shared.status import Waiting
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_pending_attempt

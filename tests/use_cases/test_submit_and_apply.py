@@ -31,7 +31,8 @@ from scheduler.rules.etags import etag_of
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.submit import Submit, lock_busy
+from scheduler.use_cases.shared.interview_locks import lock_busy
+from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import (

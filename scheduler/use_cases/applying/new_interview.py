@@ -29,9 +29,9 @@ from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.candidates import new_candidate
 from scheduler.use_cases.resources.jobs import add_job
 from scheduler.use_cases.shared import external_ids
+from scheduler.use_cases.shared.access import not_found, require
 from scheduler.use_cases.shared.batch import add_attempt
 from scheduler.use_cases.shared.situations import callee_of
-from scheduler.use_cases.submit import not_found, require
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 

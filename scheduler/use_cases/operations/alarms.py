@@ -1,18 +1,16 @@
-"""Alarms: they are stored when they are raised, and an operator lists and acknowledges them."""
+"""Alarms for operators, who list and acknowledge them. They are stored by `use_cases/shared/alarms.py`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
-from scheduler.clock import Now, monotonic
+from scheduler.clock import Now
 from scheduler.domain.actor import SYSTEM
-from scheduler.domain.alarm import AlarmKey, KeptAlarm, RaisedAlarm, key_of
+from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.alarms import AlarmPlace
 from scheduler.persistence.database import Database
-from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
 
 SHOWN = 1000
@@ -21,52 +19,6 @@ _NONE_UNCHANGED = (
     "Each alarm that the form showed was acknowledged meanwhile or occurred again, so none was acknowledged now. Read"
     " the effects again before you send it."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """Occurrences of one alarm in this process, with their times on its monotonic clock."""
-
-    count: int
-    first: float
-    last: float
-
-    def and_also(self, other: "Seen") -> "Seen":
-        """Return the occurrences of both."""
-        return Seen(count=self.count + other.count, first=min(self.first, other.first), last=max(self.last, other.last))
-
-
-class AlarmStore:
-    """Stores the alarms of a process. For each role: a process that may store alarms need not see any."""
-
-    def __init__(self, database: Database, now: Now, *, monotonic: Callable[[], float] = monotonic) -> None:
-        self._database = database
-        self._now = now
-        self._monotonic = monotonic
-
-    def store(self, seen: Mapping[AlarmKey, Seen]) -> None:
-        """Store alarms in one short transaction, also on a wrong clock. Raises DatabaseAway.
-
-        An alarm that waited for the database keeps the time at which it was raised.
-        """
-        with self._database.transaction(corrected=True) as stores:
-            now, instant = stores.instant(self._now), self._monotonic()
-            stores.alarms.raise_all(
-                [
-                    RaisedAlarm(
-                        key=key,
-                        count=each.count,
-                        first_seen_at=now - timedelta(seconds=max(0.0, instant - each.first)),
-                        last_seen_at=now - timedelta(seconds=max(0.0, instant - each.last)),
-                    )
-                    for key, each in seen.items()
-                ],
-                now,
-            )
-
-    def close(self) -> None:
-        """Close the connection. The next alarm opens another one."""
-        self._database.close()
 
 
 class Alarms:
@@ -140,15 +92,6 @@ class Alarms:
             stores.alarms.acknowledge([each.id for each in closed], self._actor, note, now)
             stores.audit.add(self._actor, [_acknowledged(each, note, now) for each in closed], now)
             return closed
-
-
-def raise_in(stores: Stores, kind: str, now: datetime, **subjects: UUID) -> None:
-    """Store an alarm in the transaction of its cause.
-
-    The log line of that alarm says `is_stored=True`, so that the alarm is not counted twice.
-    """
-    key = key_of(kind, subjects)
-    stores.alarms.raise_all([RaisedAlarm(key=key, first_seen_at=now, last_seen_at=now)], now)
 
 
 def _found(alarms: Sequence[KeptAlarm]) -> Sequence[KeptAlarm]:

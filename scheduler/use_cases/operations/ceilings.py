@@ -8,7 +8,7 @@ from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.company import CallLimits, LimitCeiling
 from scheduler.persistence.database import Database
 from scheduler.rules import pause_reasons
-from scheduler.use_cases.submit import not_found
+from scheduler.use_cases.shared.access import not_found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ from scheduler.domain.batch import WaitingBatches
 from scheduler.domain.webhook_delivery import WaitingDeliveries
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.rules.tallies import Amount, Key
-from scheduler.use_cases.explain import Carrier, Explain, Waiting, carriers_in
+from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.backlog import Commands, OpenErasures, commands_in, erasures_in
 from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.status import Carrier, Waiting, carriers_in
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.agents import add_agent
 from scheduler.use_cases.resources.companies import add_company
 from scheduler.use_cases.resources.keys import Keys, revocation
-from scheduler.use_cases.submit import require
+from scheduler.use_cases.shared.access import require
 
 _KEY_NAME = "duecall up"
 _PER_MINUTE = 6000

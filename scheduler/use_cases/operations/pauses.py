@@ -16,7 +16,7 @@ from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
-from scheduler.use_cases.submit import not_found
+from scheduler.use_cases.shared.access import not_found
 
 
 @dataclass(frozen=True, kw_only=True)

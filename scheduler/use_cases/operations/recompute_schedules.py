@@ -65,7 +65,7 @@ class ScheduleRecomputer:
                 with self._database.transaction() as stores:
                     # Note the hint, so that the clock sends another only if this one is lost.
                     now = stores.instant(self._now)
-                    stores.reresolutions.ring_waiting(now, now)
+                    stores.schedule_recomputations.ring_waiting(now, now)
                 self._hints.send(RERESOLVE)
                 return True
         return False
@@ -80,12 +80,12 @@ class ScheduleRecomputer:
             # Another transaction may hold a row. Changes of other companies must not wait behind it.
             for change_id in taken:
                 with self._database.transaction() as stores:
-                    stores.reresolutions.put_off(change_id, stores.instant(self._now) + _PUT_OFF)
+                    stores.schedule_recomputations.put_off(change_id, stores.instant(self._now) + _PUT_OFF)
             raise
 
     def _batch(self, stores: Stores, taken: list[int]) -> bool:
         now = stores.instant(self._now)
-        change = stores.reresolutions.lock_next(now)
+        change = stores.schedule_recomputations.lock_next(now)
         if change is None:
             return False
         taken.append(change.id)
@@ -95,11 +95,11 @@ class ScheduleRecomputer:
             if attempt.state is AttemptState.PENDING:
                 self._try_to_recompute(stores, attempt)
         if opened.until is not None:
-            stores.reresolutions.came_to(change, opened.until, now)
+            stores.schedule_recomputations.came_to(change, opened.until, now)
         elif change.is_last_pass:
-            stores.reresolutions.done(change.id)
+            stores.schedule_recomputations.done(change.id)
         else:
-            stores.reresolutions.once_more(change.id, change.asked_at + _LONGEST_TRANSACTION)
+            stores.schedule_recomputations.once_more(change.id, change.asked_at + _LONGEST_TRANSACTION)
         return True
 
     def _recompute_old_zone_data(self) -> bool:
@@ -108,11 +108,11 @@ class ScheduleRecomputer:
         Newer data is never replaced by older, so that processes of two releases do not undo each other's work.
         """
         with self._database.transaction() as stores:
-            pending = stores.reresolutions.lock_older_zone_data(callee_zones.TZDATA_VERSION, _BATCH_SIZE)
+            pending = stores.schedule_recomputations.lock_older_zone_data(callee_zones.TZDATA_VERSION, _BATCH_SIZE)
             for attempt in sorted(pending, key=lambda each: each.interview_id):
                 cause = f"tzdata {attempt.schedule.tzdata_version} to {callee_zones.TZDATA_VERSION}"
                 self._try_to_recompute(stores, attempt, cause)
-            stores.reresolutions.note_zone_data([each.id for each in pending], callee_zones.TZDATA_VERSION)
+            stores.schedule_recomputations.note_zone_data([each.id for each in pending], callee_zones.TZDATA_VERSION)
         return len(pending) == _BATCH_SIZE
 
     def _try_to_recompute(self, stores: Stores, attempt: Attempt, cause: str | None = None) -> None:

@@ -18,7 +18,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.unknown_outcomes import UnknownOutcome, UnknownPlace
 from scheduler.rules import pause_reasons
 from scheduler.use_cases.operations.operator_commands import command_of
-from scheduler.use_cases.submit import not_found
+from scheduler.use_cases.shared.access import not_found
 
 MAX_LISTED = 1000
 

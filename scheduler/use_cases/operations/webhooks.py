@@ -23,7 +23,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.webhook_deliveries import ServedEndpoint
 from scheduler.rules import pause_reasons, webhook_circuit
 from scheduler.use_cases.resources.webhook_deliveries import act_of_replay, described, replay_range
-from scheduler.use_cases.submit import not_found, require
+from scheduler.use_cases.shared.access import not_found, require
 
 MAX_LISTED = 1000
 _KIND = "webhook"

@@ -14,7 +14,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resource_changes import changed
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
-from scheduler.use_cases.submit import authorized_company, require
+from scheduler.use_cases.shared.access import authorized_company, require
 
 
 class Agents:

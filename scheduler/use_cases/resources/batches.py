@@ -19,8 +19,8 @@ from scheduler.persistence.stores import Stores
 from scheduler.use_cases.apply_batches import cancel_interviews, save_or_finish
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.access import authorized_company, require
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.submit import authorized_company, require
 from scheduler.wire.batches import Item
 
 _ENDS = (BatchState.COMPLETED, BatchState.CANCELLED)

@@ -27,9 +27,9 @@ from scheduler.use_cases.resources.idempotent_writes import (
 )
 from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.access import authorized_company, require
 from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.submit import authorized_company, require
 
 _CALL_RULES = attrgetter("phone_number", "timezone", "gdpr_expiry_date")
 """The fields that determine when, or whether, a candidate is called."""
@@ -107,7 +107,7 @@ class Candidates:
                 stores.candidates.save_jobs(after)
             rings = _CALL_RULES(before) != _CALL_RULES(after)
             if rings:
-                stores.reresolutions.ask(company_id, candidate_id, now)
+                stores.schedule_recomputations.ask(company_id, candidate_id, now)
             return after
 
         written = self._writes.once(sent, of_company(sent.principal, company_id), write)

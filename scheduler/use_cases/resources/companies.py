@@ -97,7 +97,7 @@ class Companies:
             stores.companies.save(after)
             rings = _CALL_RULES(before.settings) != _CALL_RULES(settings)
             if rings:
-                stores.reresolutions.ask(company_id, None, now)
+                stores.schedule_recomputations.ask(company_id, None, now)
             invites = "owner_email" in changes
             return name_owner(stores, after, changes["owner_email"], now) if invites else after
 

@@ -7,7 +7,7 @@ from scheduler.domain.partner_event import EventFilter, EventPage, EventType, Pa
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied
 from scheduler.persistence.database import Database
-from scheduler.use_cases.submit import require
+from scheduler.use_cases.shared.access import require
 
 
 class Events:

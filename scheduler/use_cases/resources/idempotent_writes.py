@@ -23,7 +23,8 @@ from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import record_as_json, record_from_json
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.submit import authorized_company, first_with_its_key
+from scheduler.use_cases.shared.access import authorized_company
+from scheduler.use_cases.shared.idempotency import first_with_its_key
 from scheduler.wire.named_fields import Fields, named
 
 Within = TypeVar("Within", bound=UUID | None)

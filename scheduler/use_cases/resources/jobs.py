@@ -22,7 +22,7 @@ from scheduler.use_cases.resources.idempotent_writes import (
     of_company,
 )
 from scheduler.use_cases.shared import external_ids
-from scheduler.use_cases.submit import authorized_company, require
+from scheduler.use_cases.shared.access import authorized_company, require
 
 
 class Jobs:

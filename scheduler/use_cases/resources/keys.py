@@ -34,7 +34,7 @@ from scheduler.persistence.keys import USED_EVERY, Found
 from scheduler.persistence.stores import Stores
 from scheduler.rules import pause_reasons
 from scheduler.rules.display_names import is_printable
-from scheduler.use_cases.submit import require
+from scheduler.use_cases.shared.access import require
 
 PREFIX = "sk_live_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -15,7 +15,7 @@ from scheduler.persistence.database import Database
 from scheduler.rules import pause_reasons
 from scheduler.rules.pricing import prices_as_json
 from scheduler.timing import call_windows, requested_time
-from scheduler.use_cases.submit import require
+from scheduler.use_cases.shared.access import require
 
 _BY_DEFAULT = timedelta(days=30)
 _LONGEST = timedelta(days=366)

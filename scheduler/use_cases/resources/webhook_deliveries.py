@@ -22,8 +22,8 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.access import not_found, require
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.submit import not_found, require
 
 
 class WebhookDeliveries:

@@ -30,8 +30,8 @@ from scheduler.persistence.stores import Stores
 from scheduler.rules import webhook_circuit, webhook_secrets, webhook_tries
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.access import not_found, require
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.submit import not_found, require
 from scheduler.webhooks.encryption import Encryption, headers_place, secret_place
 from scheduler.webhooks.signing import new_secret
 

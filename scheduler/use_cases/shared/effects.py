@@ -38,7 +38,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.stray_calls import StrayCall
 from scheduler.rules import pricing
 from scheduler.timing.number_facts import number_facts
-from scheduler.use_cases.operations.alarms import raise_in
+from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.situations import callee_from
 
@@ -369,7 +369,7 @@ class Effects:
         """Store changed facts about the number of a pending attempt that is not moved. No event happens to it."""
         schedule = _with_number(attempt.schedule, callee)
         if schedule != attempt.schedule:
-            stores.reresolutions.note_schedule(attempt.id, schedule)
+            stores.schedule_recomputations.note_schedule(attempt.id, schedule)
 
 
 def _with_number(schedule: Schedule, callee: Callee) -> Schedule:

@@ -20,8 +20,9 @@ from scheduler.persistence.database import Database
 from scheduler.rules.alarm_posting import MOST_TRIES, try_again_at
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.alarm_posts import AlarmPosts
-from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
+from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from scheduler.use_cases.shared.hints import POST_ALARMS, QUEUES
 from tests.conftest import NOON, TestClock
 from tests.support.builders import RecordingHints, Tenant

@@ -22,9 +22,10 @@ from scheduler.persistence.schema import Logins
 from scheduler.rules import retention
 from scheduler.rules.tallies import ALARMS, labels_of
 from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen, raise_in
+from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.shared.alarms import AlarmStore, Seen, raise_in
 from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.architecture.test_code_rules import PRODUCT
 from tests.conftest import NOON, TestClock

@@ -26,7 +26,7 @@ from scheduler.persistence.audit import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms, AlarmStore, Seen
+from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.installation import Installation
 from scheduler.use_cases.operations.pauses import Pause, Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
@@ -34,6 +34,7 @@ from scheduler.use_cases.resources.companies import Companies
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.resources.usage import Usage
+from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.conftest import NOON, TestClock
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_waiting_command
 from tests.support.statements import statements_of

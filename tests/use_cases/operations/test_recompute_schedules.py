@@ -277,11 +277,11 @@ def test_last_pass_of_a_previous_worker_begins_at_the_start(
     change_hours(tenant, records, 12)
     worker.reresolve()
     with tenant.database.transaction() as stores:
-        first_pass = stores.reresolutions.lock_next(now())
+        first_pass = stores.schedule_recomputations.lock_next(now())
         assert first_pass is not None
         assert first_pass.after is not None
         stores.connection.execute(text("UPDATE reresolutions SET after_id = NULL, is_last_pass = true"))
-        last_pass = stores.reresolutions.lock_next(now())
+        last_pass = stores.schedule_recomputations.lock_next(now())
         assert last_pass is not None
         assert (last_pass.is_last_pass, last_pass.after) == (True, None)
 
@@ -289,7 +289,7 @@ def test_last_pass_of_a_previous_worker_begins_at_the_start(
 def test_change_of_settings_does_not_wait_for_a_recomputation(tenant: Tenant, records: ApiWriter) -> None:
     change_hours(tenant, records, 12)
     with tenant.database.transaction() as stores:
-        assert stores.reresolutions.lock_next(tenant.now()) is not None
+        assert stores.schedule_recomputations.lock_next(tenant.now()) is not None
         change_hours(tenant, records, 13)
     assert open_changes(tenant) == 2
 

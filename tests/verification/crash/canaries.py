@@ -106,7 +106,7 @@ def _around(tenant: Tenant, called: Attempt) -> None:
     item = {"batch_id": batch["id"], "index": 0, "company_id": tenant.company_id, "state": "WAITING"}
     tenant.insert("batch_items", **item, external_id=ADDRESS, body=f'{{"number": "{NUMBERS[0]}"}}')
     with tenant.database.transaction() as stores:
-        stores.reresolutions.ask(tenant.company_id, None, at)
+        stores.schedule_recomputations.ask(tenant.company_id, None, at)
 
 
 def _for_partners(tenant: Tenant) -> None:
