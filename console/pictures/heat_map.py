@@ -113,6 +113,10 @@ def heat_map(
     )
 
 
+_A_MOMENT = timedelta(seconds=2)
+"""Less is the estimate of due times within a quarter hour."""
+
+
 def forecast_text(starts: Starts) -> str:
     """Return the forecast in one or two sentences."""
     if not starts.calls:
@@ -121,7 +125,7 @@ def forecast_text(starts: Starts) -> str:
     late = starts.last_is_late_by
     if starts.last_start_at is None:
         first = "No call starts before its calling hours end."
-    elif late < timedelta(seconds=1):
+    elif late < _A_MOMENT:
         first = f"{calls} starts on time."
     else:
         first = f"{calls} starts {span_text(late)} late."

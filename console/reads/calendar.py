@@ -8,9 +8,8 @@ from uuid import UUID
 
 from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.schedule import CalleeClock
-from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, forecast
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, forecast
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.start_rates import Limits
 from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.due_calls import QUARTER, Closings, shared_out, spread
@@ -195,7 +194,7 @@ def _forecast(
         concurrent_calls=account.max_calls,
         in_progress=account.in_progress,
     )
-    return forecast(queues, limits, now, call_lasts=account.call_lasts)
+    return forecast(queues, limits, now, durations=account.durations)
 
 
 def _due(part: _Part, begins: datetime, closings: "Closings") -> Iterator[DueCalls]:

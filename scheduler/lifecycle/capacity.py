@@ -74,14 +74,6 @@ def kept_places(max_calls: int) -> int:
     return max(1, max_calls // KEPT_SHARE)
 
 
-def usable_places(max_calls: int, companies: int) -> int:
-    """Return how many places this many companies can have taken at once. Each may take a kept one for its first call.
-
-    An approximation for many calls: the number of companies that have calls at the same time changes.
-    """
-    return max(max_calls - kept_places(max_calls), min(max_calls, companies))
-
-
 def leaves_kept_places(calls: int, room: int, kept: int) -> bool:
     """Return True if a company with so many `calls` may take a place while the account has `room` for more calls."""
     return calls == 0 or room > kept

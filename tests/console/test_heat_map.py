@@ -18,8 +18,7 @@ from console.pictures.heat_map import (
 )
 from console.pictures.svg import Layout
 from console.pictures.tables import Moment
-from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Starts, forecast
-from scheduler.lifecycle.start_rates import Limits
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Limits, Starts, forecast
 from tests.console.examples import in_zones, utc
 from tests.console.pictures import HOSTILE, assert_texts_fit, boxes, class_names, parsed, texts
 

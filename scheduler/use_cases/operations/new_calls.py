@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -11,10 +11,8 @@ from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.explanation import Rule
 from scheduler.domain.principal import Principal
 from scheduler.domain.schedule import CalleeClock
-from scheduler.lifecycle.expected_starts import WaitingCalls, WaitingQueue, expected_starts
-from scheduler.lifecycle.forecast import DueCalls
+from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Limits, Opening, forecast
 from scheduler.lifecycle.policy import DEFAULT_LIFE, MAX_AHEAD
-from scheduler.lifecycle.start_rates import Limits
 from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells, OtherCompany
 from scheduler.timing.call_windows import SEARCHED
 from scheduler.use_cases.shared.context import Context
@@ -24,8 +22,6 @@ _DAY = timedelta(days=1)
 _MINUTE = timedelta(minutes=1)
 _FINE = timedelta(days=2)
 """For this long, the company's own calls are counted by the minute: those before the last new one decide its start."""
-_MANY = 1_000
-"""More instants than these cost the forecast seconds, so calls that are due within a minute or a quarter are spread."""
 
 NewCalls = Mapping[tuple[datetime, datetime, CalleeClock], int]
 """Calls by due time, expiry and clock."""
@@ -73,25 +69,24 @@ class NewCallsForecasts:
             return NewCallsForecast(last_start_at=None, expired=0, waits_for=waits_for, call_lasts=lasts)
         intervals = company.settings.intervals
         closings = Closings(now, self._policy, SEARCHED)
-        found = expected_starts(
-            WaitingQueue(
-                company_id=company_id,
-                limits=_limits(company.settings.limits, company.in_progress),
-                waiting=[*_waiting(own, intervals, closings), *_new(calls, intervals, closings)],
-                next_opening=partial(_next_opening, closings, intervals),
-            ),
-            list(_queues(others, due.cells, begins, ends, closings)),
+        queue = CompanyQueue(
+            company_id=company_id,
+            limits=_limits(company.settings.limits, company.in_progress),
+            due=[*_waiting(own, intervals, closings), *_new(calls, intervals, closings)],
+            next_opening=partial(_next_opening, closings, intervals),
+        )
+        found = forecast(
+            [queue, *_queues(others, due.cells, begins, ends, closings)],
             Limits(
                 calls_per_second=account.calls_per_second,
                 concurrent_calls=account.max_calls,
                 in_progress=account.in_progress,
             ),
             now,
-            call_lasts=account.call_lasts,
             durations=account.durations,
         )
         return NewCallsForecast(
-            last_start_at=found.last_start_at, expired=found.expired, waits_for=None, call_lasts=account.call_lasts
+            last_start_at=found.last_new_at, expired=found.expired, waits_for=None, call_lasts=account.call_lasts
         )
 
 
@@ -111,7 +106,7 @@ def _limits(limits: CallLimits, in_progress: int) -> Limits:
 
 def _queues(
     others: Iterable[OtherCompany], cells: Iterable[DueCell], begins: datetime, ends: datetime, closings: Closings
-) -> Iterator[WaitingQueue]:
+) -> Iterator[CompanyQueue]:
     """Yield the pending calls of other companies that are due before `ends`, with their calling hours."""
     by_company: dict[UUID, list[DueCell]] = defaultdict(list)
     for cell in cells:
@@ -119,11 +114,11 @@ def _queues(
             by_company[cell.company_id].append(cell)
     for company in others:
         intervals = company.settings.intervals
-        yield WaitingQueue(
+        yield CompanyQueue(
             company_id=company.id,
             limits=_limits(company.settings.limits, company.in_progress),
-            waiting=[
-                WaitingCalls(due=due, clock=clock, expires_at=due.at + DEFAULT_LIFE)
+            due=[
+                replace(due, clock=clock, expires_at=due.at + DEFAULT_LIFE)
                 for cell, clock, calls in _by_clock(by_company[company.id])
                 for due in spread(cell, calls, begins, closings.last_start(clock, intervals, cell.first_at))
             ],
@@ -142,36 +137,35 @@ def _by_clock(cells: Sequence[DueCell]) -> Iterator[tuple[DueCell, CalleeClock |
             yield cell, known, calls
 
 
-def _waiting(counted: DueCells, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[WaitingCalls]:
+def _waiting(counted: DueCells, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[DueCalls]:
     """Yield the company's pending calls."""
     for cell, clock, calls in _by_clock(counted.cells):
         last_start = closings.last_start(clock, intervals, cell.first_at)
-        due = DueCalls(at=cell.first_at, calls=calls, over=cell.last_at - cell.first_at, last_start=last_start)
-        yield WaitingCalls(due=due, clock=clock, expires_at=due.at + DEFAULT_LIFE)
-
-
-def _new(calls: NewCalls, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[WaitingCalls]:
-    """Yield the new calls: each due time by itself, or together with those of the same minute if there are many."""
-    for width in (timedelta.resolution, _MINUTE, QUARTER):
-        spans: dict[tuple[timedelta, CalleeClock], list[tuple[datetime, datetime, int]]] = defaultdict(list)
-        for (due_at, expires_at, clock), count in calls.items():
-            since = due_at - datetime.min.replace(tzinfo=UTC)
-            spans[since // width * width, clock].append((due_at, expires_at, count))
-        if len(spans) <= _MANY:
-            break
-    for (_, clock), some in spans.items():
-        at, last_at = min(each[0] for each in some), max(each[0] for each in some)
-        due = DueCalls(
-            at=at,
-            calls=sum(each[2] for each in some),
-            over=last_at - at,
-            last_start=closings.last_start(clock, intervals, at),
+        yield DueCalls(
+            at=cell.first_at,
+            calls=calls,
+            over=cell.last_at - cell.first_at,
+            last_start=last_start,
+            clock=clock,
+            expires_at=cell.first_at + DEFAULT_LIFE,
         )
-        yield WaitingCalls(due=due, clock=clock, expires_at=min(each[1] for each in some), is_new=True)
+
+
+def _new(calls: NewCalls, intervals: tuple[CallTimeInterval, ...], closings: Closings) -> Iterator[DueCalls]:
+    """Yield the new calls."""
+    for (due_at, expires_at, clock), count in calls.items():
+        yield DueCalls(
+            at=due_at,
+            calls=count,
+            last_start=closings.last_start(clock, intervals, due_at),
+            clock=clock,
+            expires_at=expires_at,
+            is_new=True,
+        )
 
 
 def _next_opening(
     closings: Closings, intervals: tuple[CallTimeInterval, ...], clock: CalleeClock | None, after: datetime
-) -> tuple[datetime, datetime | None] | None:
+) -> Opening | None:
     opens = None if clock is None else closings.next_opening(clock, intervals, after)
     return None if opens is None else (opens, closings.last_start(clock, intervals, opens))

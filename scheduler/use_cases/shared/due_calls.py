@@ -16,7 +16,7 @@ _FURTHEST_CLOSING = timedelta(days=3)
 """An opening that ends later is as good as one that does not end: no call waits that long."""
 _MINUTE = timedelta(minutes=1)
 _FEW = 20
-"""Fewer calls of a quarter are taken as evenly spread over it. Each instant of its own costs the forecast time."""
+"""Fewer calls of a quarter are taken as evenly spread over it."""
 
 
 def shared_out(mix: Mapping[CalleeClock, int], calls: int) -> dict[CalleeClock | None, int]:
