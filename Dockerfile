@@ -33,6 +33,6 @@ WORKDIR /srv/duecall
 USER 10001
 
 EXPOSE 8000
-CMD ["sh", "-c", "exec python -m uvicorn api_shim.app:app --host ${LISTEN_ON:-127.0.0.1} --port ${PORT:-8000} --http api_shim.connections:Connection --no-access-log --timeout-graceful-shutdown 15"]
+CMD ["sh", "-c", "exec python -m uvicorn api_shim.app:app --host ${LISTEN_ON:-127.0.0.1} --port ${PORT:-8000} --http api_shim.process:Connection --no-access-log --timeout-graceful-shutdown 15"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${PORT:-8000} && printf 'GET /readyz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && read -r -t 4 _ status _ <&3 && test \"$status\" = 200"]

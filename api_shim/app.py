@@ -7,14 +7,15 @@ from uuid import UUID
 
 from fastapi import FastAPI
 
-from api_shim import errors, openapi_additions
+from api_shim import errors
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.callback_batches import CallbackBatches
 from api_shim.command_reads import CommandReads
 from api_shim.context import AppContext, ThreadPools, run_in_thread
-from api_shim.http_tallies import HttpTallies
+from api_shim.http_metrics import HttpTallies
 from api_shim.middleware import RequestMiddleware
-from api_shim.out_of_memory import ending_the_process
+from api_shim.openapi import complete
+from api_shim.process import PlainStart, check_start, ending_the_process, on_stop_signal, uvicorn_logs_as_we_do
 from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
     agents,
@@ -36,22 +37,19 @@ from api_shim.routes import (
     webhook_deliveries,
     webhooks,
 )
-from api_shim.shutdown import on_stop_signal
-from api_shim.startup import PlainStart, check_start, uvicorn_logs_as_we_do
 from scheduler import assembly
-from scheduler.deadline import deadline_in
-from scheduler.descriptors import raise_limit
-from scheduler.garbage import collect_rarely
+from scheduler.clock import deadline_in
 from scheduler.logs import configure
-from scheduler.persistence import revisions
+from scheduler.persistence import sessions
+from scheduler.process import collect_rarely, raise_limit
 from scheduler.rules.tallies import Amount, Key
 from scheduler.settings import Settings
 from scheduler.settings import settings as of_this_process
-from workers import hint_publisher
 from workers.alarm_writer import AlarmWriter
 from workers.app import ANSWERED_CHANNEL
 from workers.app import app as celery
-from workers.presence import Presence
+from workers.hints import RedisHintPublisher
+from workers.liveness import Presence
 
 _ADD_TALLIES_S = 2.0
 """A process that stops waits this long for the database. Later its last counts are lost."""
@@ -68,7 +66,7 @@ Responses to requests with a valid key show its rate limits: `X-RateLimit-Limit-
 class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the document, with the parts that the framework cannot describe."""
-        return openapi_additions.complete(super().openapi())
+        return complete(super().openapi())
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -131,7 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppContext]:
     redis_url = settings.redis
 
-    hints = hint_publisher.RedisHintPublisher(celery, redis_url)
+    hints = RedisHintPublisher(celery, redis_url)
     use_cases = assembly.api_use_cases(settings, hints)
     threads = ThreadPools.open()
 
@@ -156,7 +154,7 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
                 yield AppContext(
                     use_cases=use_cases,
                     waiter=waiter,
-                    schema_head=revisions.head(),
+                    schema_head=sessions.head(),
                     threads=threads,
                     store_callback=callbacks.store,
                     find_command=CommandReads(threads.requests, use_cases.submit.find_all).find,

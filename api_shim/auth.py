@@ -10,15 +10,15 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 
 from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import too_often
-from api_shim.openapi_responses import IfSent
-from api_shim.queries import check_query
+from api_shim.openapi import IfSent
+from api_shim.request_input import check_query
 from api_shim.thread_pools import set_share
 from scheduler.assembly import ApiUseCases
-from scheduler.domain import partner_event
+from scheduler.domain import webhook
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey
 from scheduler.use_cases.resources.keys import must_have
-from scheduler.wire.field_errors import FieldError, invalid_fields
+from scheduler.wire.named_fields import FieldError, invalid_fields
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +40,7 @@ WRITE_AGENTS = "write:agents"
 DELETE_AGENTS = "delete:agents"
 READ_PHONE_NUMBERS = "read:phone-numbers"
 READ_BILLING = "read:billing"
-READ_WEBHOOKS = partner_event.READ_WEBHOOKS
+READ_WEBHOOKS = webhook.READ_WEBHOOKS
 WRITE_WEBHOOKS = "write:webhooks"
 
 _COMPANY_ID = "companyId"

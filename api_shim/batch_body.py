@@ -14,7 +14,7 @@ from scheduler.domain import refusals
 from scheduler.domain.refusals import RateLimitExceeded
 from scheduler.wire import batches
 from scheduler.wire.batches import BatchForm, BatchHeader, Item
-from scheduler.wire.field_errors import FieldError, refuse_any
+from scheduler.wire.named_fields import FieldError, refuse_any
 
 MOST_AT_A_TIME = 4
 """Batches that one process receives and stores at the same time for one company."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from api_shim.context import MAX_S, run_in_thread
 from api_shim.thread_pools import ThreadPool
-from scheduler.clock import monotonic
-from scheduler.deadline import deadline_in, remaining_s
+from scheduler.clock import deadline_in, monotonic, remaining_s
 from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway, LockTaken
 

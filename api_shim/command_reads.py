@@ -8,7 +8,7 @@ from uuid import UUID
 
 from api_shim.context import MAX_S, run_in_thread
 from api_shim.thread_pools import ThreadPool
-from scheduler.deadline import deadline_in
+from scheduler.clock import deadline_in
 from scheduler.domain.command import Command
 from scheduler.domain.principal import Principal
 from scheduler.persistence.inbox import FoundOrError

@@ -11,19 +11,18 @@ from starlette.requests import HTTPConnection
 
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.batch_body import Uploads
+from api_shim.http_metrics import RecentValue
 from api_shim.rate_limits import RateLimits
-from api_shim.recent_value import RecentValue
 from api_shim.thread_pools import OVERLOAD_S, ThreadPool
 from scheduler.assembly import ApiUseCases
-from scheduler.deadline import deadline_in, remaining_s
+from scheduler.clock import deadline_in, remaining_s
 from scheduler.domain.command import Command
-from scheduler.domain.key import Key
-from scheduler.domain.principal import Principal
+from scheduler.domain.principal import Key, Principal
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
-from workers.presence import Presence
+from workers.liveness import Presence
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
 
-from api_shim import out_of_memory
+from api_shim import process
 from api_shim.context import app_context
 from api_shim.rate_limits import ExceededBatchLimit, Window
 from api_shim.schemas.envelope import ErrorAnswer, ErrorView
@@ -21,8 +21,8 @@ from scheduler.domain import refusals
 from scheduler.domain.command import Refusal, refusal_of
 from scheduler.domain.refusals import Refused
 from scheduler.persistence.errors import ClockWrong, CommitInDoubt, DatabaseAway, LockTaken
-from scheduler.wire.field_errors import field_errors, invalid_fields
 from scheduler.wire.json_values import LARGEST_BODY
+from scheduler.wire.named_fields import field_errors, invalid_fields
 
 STATUS_OF: Mapping[str, HTTPStatus] = {
     refusals.InvalidRequest.__name__: HTTPStatus.BAD_REQUEST,
@@ -110,7 +110,7 @@ def handle_in(app: FastAPI) -> None:
 
 async def handle(request: Request, error: Exception) -> JSONResponse:
     """Return the response for an expected error."""
-    out_of_memory.end_if(error)  # the framework turns any error while it reads a body into a 400
+    process.end_if(error)  # the framework turns any error while it reads a body into a 400
     return answer_to(request, error)
 
 

@@ -1,18 +1,20 @@
-"""Query parameters of lists that can be filtered, sorted and read by cursors."""
+"""Query parameters of lists: filters, order and pages."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Literal, get_args
 
 from fastapi import Depends, Query, Request
 from pydantic import StringConstraints
 
 from api_shim.cursors import LONGEST, WrongCursor, cursor_in, list_name, place_in, sort_in, sort_text
-from api_shim.openapi_responses import IfSent
-from api_shim.parameters import PageQuery
+from api_shim.openapi import IfSent
+from api_shim.request_input import PageQuery
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetSlice, Slice, Sort, SortField, Span, Spans
-from scheduler.wire.field_errors import FieldError, invalid_fields, refuse_any
+from scheduler.domain.webhook import EventType
 from scheduler.wire.field_types import Instant
+from scheduler.wire.named_fields import FieldError, invalid_fields, refuse_any
 
 OLDEST_CHANGE_FIRST = Sort(by=SortField.UPDATED_AT, descending=False)
 EARLIEST_FIRST = Sort(by=SortField.SCHEDULED_AT, descending=False)
@@ -228,3 +230,39 @@ BatchList = Annotated[ListQuery, Depends(_batch_list)]
 RecordList = Annotated[ListQuery, Depends(_record_list)]
 InterviewList = Annotated[ListQuery, Depends(_interview_list)]
 AttemptList = Annotated[ListQuery, Depends(_attempt_list)]
+
+
+# --- Query parameters of lists of events and of their deliveries
+
+
+async def _types(
+    types: Annotated[
+        IfSent[str], Query(description="Only these types, separated by commas.", examples=["interview.completed"])
+    ] = None,
+) -> frozenset[EventType] | None:
+    if types is None:
+        return None
+    names = {name.strip() for name in types.split(",")}
+    if not names <= {each.value for each in EventType}:
+        message = f"A type does not exist. Separate types by commas. They are {', '.join(EventType)}."
+        raise invalid_fields([FieldError(field="types", code="INVALID_VALUE", message=message)])
+    return frozenset(EventType(name) for name in names)
+
+
+async def _period(
+    since: Annotated[
+        IfSent[Instant], Query(alias="from", description="Only events from this time on, with Z or an offset.")
+    ] = None,
+    until: Annotated[
+        IfSent[Instant], Query(alias="to", description="Only events before this time, with Z or an offset.")
+    ] = None,
+) -> tuple[datetime | None, datetime | None]:
+    if since is not None and until is not None and until <= since:
+        message = "to must be later than from; it is the first instant after the range."
+        raise invalid_fields([FieldError(field="to", code="INVALID_RANGE", message=message)])
+    return since, until
+
+
+EventTypes = Annotated[frozenset[EventType] | None, Depends(_types)]
+EventPeriod = Annotated[tuple[datetime | None, datetime | None], Depends(_period)]
+"""Both ends."""

@@ -9,13 +9,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim import errors, out_of_memory
+from api_shim import errors, process
 from api_shim.context import MAX_S
 from api_shim.errors import BodyTooLarge
-from api_shim.http_tallies import HttpTallies
+from api_shim.http_metrics import HttpTallies
 from api_shim.rate_limits import RateLimitState
-from scheduler.clock import monotonic
-from scheduler.deadline import set_deadline
+from scheduler.clock import monotonic, set_deadline
 from scheduler.logs import log
 from scheduler.wire.batches import LARGEST_BATCH
 from scheduler.wire.json_values import LARGEST_BODY
@@ -59,7 +58,7 @@ class RequestMiddleware:
                 return
             await self._app(visit.scope, visit.receive, visit.send)
         except Exception as error:
-            out_of_memory.end_if(error)
+            process.end_if(error)
             _log.exception("request_failed: A request failed with an unexpected error.", trace_id=visit.trace_id)
             if visit.status:
                 raise

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from scheduler.clock import Now, monotonic
-from scheduler.domain.key import Key
+from scheduler.domain.principal import Key
 from scheduler.logs import log
 from scheduler.wire.batches import LARGEST_BATCH
 

@@ -15,25 +15,21 @@ from api_shim.context import app_context
 from api_shim.schemas.agent import AgentView
 from api_shim.schemas.batch import BatchView
 from api_shim.schemas.candidate import CandidateView
-from api_shim.schemas.command import CommandView, WaitingView, WrittenView
 from api_shim.schemas.company import CompanyView
-from api_shim.schemas.envelope import Answer, ErrorView
+from api_shim.schemas.envelope import Answer, CommandView, ErrorView, WaitingView, WrittenView
 from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
-from api_shim.schemas.webhook import NewSecretView, WebhookTestView, WebhookView
-from api_shim.schemas.webhook_delivery import ReplayView
-from scheduler.domain.agent import Agent
+from api_shim.schemas.webhook import NewSecretView, ReplayView, WebhookTestView, WebhookView
 from scheduler.domain.batch import Batch, BatchState
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import Company
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import InterviewStory
-from scheduler.domain.job import Job
+from scheduler.domain.interview import Agent, InterviewStory, Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.domain.resource import Resource
-from scheduler.domain.webhook_endpoint import EndpointTest, WebhookEndpoint
+from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
 from scheduler.persistence.json_columns import record_from_json, story_from_json
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
 

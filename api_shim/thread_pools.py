@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from api_shim import out_of_memory
+from api_shim import process
 from scheduler.clock import monotonic
-from scheduler.watchdog import watching
+from scheduler.process import watching
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ class ThreadPool:
                 with watching(self.name):
                     value = job.context.run(job.work)
             except BaseException as raised:  # noqa: BLE001 - the request raises it
-                out_of_memory.end_if(raised)
+                process.end_if(raised)
                 error = raised
             with contextlib.suppress(RuntimeError):  # the loop is closed, and no request waits any longer
                 # One call for the result and the thread: each call wakes the loop.

@@ -1,12 +1,7 @@
-"""Acts of operators: a form that shows the effects, then the act, then a redirect to the page that shows its result.
-
-A page defines its acts beside its routes and adds `act_routes(...)` to its router. It links to `address_of(act, ...)`.
-Each form asks for a reason, which is checked like that of `duecall pause`, and has a token, so that sending it twice
-acts once.
-"""
+"""Acts of operators: a form that shows the effects, then the act, then a redirect. Pauses are such acts."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from secrets import token_urlsafe
 from typing import Annotated, Any, Generic, TypeVar
@@ -20,15 +15,21 @@ from api_shim.context import MAX_S
 from console.assembly import ConsoleUseCases
 from console.context import ConsoleContext, console_context
 from console.forms import form_of
-from console.navigation import list_of
 from console.operator_session import ConsoleSession
 from console.operators import needs
-from console.rendering import page
-from scheduler.deadline import set_deadline
-from scheduler.domain.operator import OperatorRole
-from scheduler.domain.refusals import NotFound, Refused
+from console.rendering import list_of, none_or_number_of, number, number_of, page, utc_text
+from scheduler.clock import set_deadline
+from scheduler.domain.principal import OperatorRole
+from scheduler.domain.refusals import Conflict, NotFound, Refused
 from scheduler.logs import log
-from scheduler.rules.pause_reasons import LONGEST
+from scheduler.rules.operators import LONGEST
+from scheduler.use_cases.operations.pauses import Pause
+from scheduler.use_cases.shared.status import Waiting
+
+# A page defines its acts beside its routes and adds `act_routes(...)` to its router. It links to `address_of(act,
+# ...)`. Each form asks for a reason, which is checked like that of `duecall pause`, and has a token, so that sending
+# it twice acts once.
+
 
 T = TypeVar("T")
 _log = log(__name__)
@@ -193,3 +194,51 @@ def _add_routes(router: APIRouter, act: Act[T]) -> None:
 
 def _filled_in(fields: Mapping[str, str]) -> dict[str, str]:
     return {name: value.strip() for name, value in fields.items() if value.strip()}
+
+
+# --- A pause of one company or of all calls, and its end, as acts of operators
+
+
+def pause(use_cases: ConsoleUseCases, actor: str, reason: str, company_id: UUID | None) -> None:
+    """Pause one company, or all. Raises Conflict if it is paused already: the page would show another reason."""
+    existing = use_cases.pauses(actor).pause(company_id, reason)
+    if existing is not None:
+        raise Conflict(f"{began(use_cases, existing)} Its reason is: {existing.reason}. Your reason was not stored.")
+
+
+def resume(use_cases: ConsoleUseCases, actor: str, reason: str, company_id: UUID | None) -> None:
+    """Resume one company, or all. Raises Conflict if it is not paused."""
+    if use_cases.pauses(actor).resume(company_id, reason) is None:
+        raise Conflict("The pause has ended already. Nothing was changed, and your reason was not stored.")
+
+
+def pending_calls(attempts: Iterable[Waiting]) -> str:
+    """Return the number of calls that a pause affects, with its noun."""
+    counted = tuple(attempts)
+    count = sum(each.waiting + each.due for each in counted)
+    if any(each.waiting_is_estimate for each in counted):
+        return f"{number(count)}+ pending calls"
+    return number_of(count, "pending call", "pending calls")
+
+
+def due_now(count: int) -> str:
+    return f"{none_or_number_of(count, 'None of them is', 'of them is', 'of them are')} due now."
+
+
+def placed_at_once(due: int, within: str) -> str:
+    """Say what becomes of due calls after a pause. `within`: the limits that still apply."""
+    if due == 1:
+        return f"1 call is due. It is placed at once if it is within calling hours, {within}."
+    if not due:
+        return "No call is due."
+    return f"{number(due)} calls are due. Those within calling hours are placed at once, {within}."
+
+
+def began(use_cases: ConsoleUseCases, existing: Pause) -> str:
+    """Return who began a pause, and when. A pause by an alarm has no such actor, and says so in its reason."""
+    at, actor = utc_text(existing.paused_at), existing.actor
+    if actor is None:
+        return f"The pause began at {at}."
+    creator = use_cases.audit.link_creators([actor]).get(actor)
+    by = actor if creator is None else f"{actor} (link created by {creator})"
+    return f"The pause began at {at} by {by}."

@@ -9,10 +9,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from api_shim import out_of_memory
-from api_shim.out_of_memory import ending_the_process
-from api_shim.shutdown import on_stop_signal
-from api_shim.startup import PlainStart, check_start, uvicorn_logs_as_we_do
+from api_shim import process
+from api_shim.process import PlainStart, check_start, ending_the_process, on_stop_signal, uvicorn_logs_as_we_do
 from api_shim.thread_pools import ThreadPool
 from console import asked_page, assembly, rendering, sign_in
 from console import oidc_routes as oidc
@@ -38,16 +36,16 @@ from console.pages import (
 )
 from console.rendering import page
 from console.security import Address, SecurityMiddleware
-from scheduler.deadline import set_deadline
-from scheduler.descriptors import raise_limit
+from scheduler.clock import set_deadline
 from scheduler.logs import configure, log
-from scheduler.persistence import revisions
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
+from scheduler.persistence.sessions import head
+from scheduler.process import raise_limit
 from scheduler.settings import Settings
 from scheduler.settings import settings as of_this_process
 from workers.app import app as celery
-from workers.hint_publisher import RedisHintPublisher
-from workers.presence import Presence
+from workers.hints import RedisHintPublisher
+from workers.liveness import Presence
 
 _log = log(__name__)
 _SEE_OTHER, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _AWAY = 303, 401, 403, 404, 503
@@ -105,7 +103,7 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
         templates=rendering.environment(use_cases.now),
         presence=presence,
         live=Live(poll=poll),
-        schema_head=revisions.head(),
+        schema_head=head(),
         address=Address.of(settings.console_url),
         oidc=assembly.oidc_sign_in(settings),
         docs_url=settings.console_docs_url,
@@ -185,7 +183,7 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    out_of_memory.end_if(error)
+    process.end_if(error)
     _log.exception("console_failed: A request to the console failed with an unexpected error.", exc_info=error)
     text = f"The log of the console describes it under the trace id {request.state.trace_id}."
     return _error(request, _FAILED, "This page failed.", text)

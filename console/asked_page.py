@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from console.context import console_context
-from console.navigation import is_page
 from console.operator_session import LINK_LASTS
+from console.rendering import is_page
 
 _SECURE_COOKIE, _COOKIE = "__Host-duecall-page", "duecall-page"
 _HOME = "/"

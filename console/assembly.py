@@ -4,30 +4,23 @@ from dataclasses import dataclass
 
 from console.oidc.provider import Provider
 from console.oidc.sign_in import SignIn
-from console.reads.attempt_lists import AttemptLists
-from console.reads.attempt_pages import AttemptPages
-from console.reads.batch_pages import BatchPages
+from console.reads.attempts import AttemptLists, AttemptPages
 from console.reads.calendar import Calendars
-from console.reads.company_pages import CompanyPages
 from console.reads.find import Find
-from console.reads.key_pages import KeyPages
-from console.reads.operator_pages import OperatorPages
+from console.reads.installation import BatchPages, CompanyPages, KeyPages, OperatorPages
 from console.sessions import ConsoleSessions
 from scheduler.assembly import context_of, marks_of
 from scheduler.clock import Now
-from scheduler.domain.actor import SYSTEM
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import SYSTEM, OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings
-from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms
-from scheduler.use_cases.operations.certificates import Certificates
-from scheduler.use_cases.operations.installation_marks import InstallationMarks
-from scheduler.use_cases.operations.operator_commands import OperatorCommands
+from scheduler.use_cases.operations.alarms import Acts, Alarms
+from scheduler.use_cases.operations.erase import Certificates
+from scheduler.use_cases.operations.installation import InstallationMarks
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
-from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
+from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands, UnknownOutcomes
 from scheduler.use_cases.operations.webhooks import WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared.hints import Hints

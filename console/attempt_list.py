@@ -1,13 +1,19 @@
-"""Lists of attempts for operators: which attempts a list has, its rows, and the place where a page ends."""
+"""Lists of attempts: filters in the address, the rows of a list, and the place where a page ends."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from console.attempt_words import RULES, reason_words
+from console.forms import id_or_none
+from console.lists import place_in, place_text
 from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
+from scheduler.domain.refusals import InvalidFields, InvalidTimezone
 from scheduler.domain.schedule import Schedule
+from scheduler.timing.zone_names import check_zone
 
 
 class ListState(StrEnum):
@@ -165,3 +171,224 @@ class FoundPart:
     """None: nothing follows."""
     is_cut: bool = False
     """The search ended before the part was full, because it had looked at as many rows as one part may."""
+
+
+# --- Filters of lists of attempts: the fields of an address, and what they mean
+
+
+FIELDS = (
+    *("state", "rule", "company", "zone", "due_from", "due_to", "created_from", "created_to", "changed_from"),
+    "reason",
+)
+STATES: Mapping[str, str] = {
+    ListState.DUE: "Due",
+    ListState.WAITING: "Waiting for their time",
+    ListState.PENDING: "Due or waiting",
+    ListState.IN_PROGRESS: "In progress",
+    ListState.FINISHED: "Finished",
+    ListState.COMPLETED: "Completed",
+    ListState.FAILED: "Failed",
+    ListState.CANCELLED: "Cancelled",
+    ListState.COMPLETED_OR_FAILED: "Completed or failed",
+    ListState.COMPLETED_OR_CANCELLED: "Completed or cancelled",
+    ListState.FAILED_OR_CANCELLED: "Failed or cancelled",
+    ListState.UNKNOWN: "Unknown, to decide",
+}
+CAUSE_LOST = "cause-lost"
+REASONS: Mapping[str, str] = {
+    CAUSE_LOST: "Failed, cause lost",
+    **{each.value.lower().replace("_", "-"): reason_words(each) for each in Reason},
+}
+"""Texts by the values of the field."""
+_TIME = re.compile(r"[0-9]{1,2}:[0-9]{2}")
+_OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
+
+
+def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> AttemptFilter:
+    """Return the filter in the fields of an address. Raises InvalidFields for one that no list can have.
+
+    With `now`, a due time may be a time of this day in UTC. Never without it: an act would mean other calls tomorrow.
+    """
+    rule, zone = _rule(fields.get("rule")), _zone(fields.get("zone"))
+    due_from, due_to = _range(fields, "due", now)
+    created_from, created_to = _range(fields, "created", now)
+    cause_lost, reason = _reason(fields.get("reason"))
+    asks_for_range = due_from is not None or due_to is not None
+    state = _state(fields.get("state"))
+    if state is None:
+        pending = bool(zone) or (asks_for_range and reason is None)
+        state = _implied(rule=rule is not None, pending=pending, ended=reason is not None)
+    only = AttemptFilter(
+        state=state,
+        rule=rule,
+        company_id=_company(fields.get("company")),
+        zone=zone,
+        due_from=due_from,
+        due_to=due_to,
+        created_from=created_from,
+        created_to=created_to,
+        changed_from=_instant(fields.get("changed_from"), now, words="times"),
+        reason=reason,
+        cause_lost=cause_lost,
+    )
+    _check(only)
+    return only
+
+
+def fields_of(only: AttemptFilter) -> dict[str, str]:
+    """Return the fields of this filter, without empty ones."""
+    reason = CAUSE_LOST if only.cause_lost else "" if only.reason is None else only.reason.lower().replace("_", "-")
+    values = {
+        "state": only.state or "",
+        "rule": only.rule or "",
+        "company": str(only.company_id or ""),
+        "zone": only.zone or "",
+        "due_from": _text(only.due_from),
+        "due_to": _text(only.due_to),
+        "created_from": _text(only.created_from),
+        "created_to": _text(only.created_to),
+        "changed_from": _text(only.changed_from),
+        "reason": reason,
+    }
+    return {name: str(value) for name, value in values.items() if value}
+
+
+def described(fields: Mapping[str, str]) -> str:
+    """Return the conditions of a filter's fields in words."""
+    return ", ".join(f"{_NAMES.get(name, name)} {value}" for name, value in fields.items())
+
+
+def place_of(only: AttemptFilter, query: Mapping[str, str]) -> Place | None:
+    """Return the place after which a page begins. Raises WrongFilter for one that this list does not have."""
+    values = place_in(query, *(_TYPES[name] for name in _PLACES[only.order]))
+    return None if values is None else Place(**dict(zip(_PLACES[only.order], values, strict=True)))
+
+
+def text_of(only: AttemptFilter, place: Place) -> str:
+    """Return the form of a place of this list that `place_of` reads."""
+    return place_text(*(getattr(place, name) for name in _PLACES[only.order]))
+
+
+_PLACES: Mapping[ListOrder, tuple[str, ...]] = {
+    ListOrder.NEWEST: ("attempt_id",),
+    ListOrder.DUE_TIME: ("attempt_id", "at"),
+    ListOrder.END: ("attempt_id", "event_id"),
+    ListOrder.INTERVIEW: ("attempt_id", "at", "interview_id"),
+}
+"""Fields of a place by the order of its list."""
+_TYPES: Mapping[str, type] = {"attempt_id": UUID, "at": datetime, "interview_id": UUID, "event_id": int}
+
+
+_NAMES = {
+    "due_from": "due from",
+    "due_to": "due before",
+    "created_from": "created from",
+    "created_to": "created before",
+    "changed_from": "changed from",
+    "zone": "time zone",
+}
+_RANGES = {"due": "due times", "created": "creation times"}
+
+
+def _implied(*, rule: bool, pending: bool, ended: bool) -> ListState | None:
+    if rule:
+        return ListState.DUE
+    if pending:
+        return ListState.PENDING
+    return ListState.FINISHED if ended else None
+
+
+def _check(only: AttemptFilter) -> None:
+    """Raise InvalidFields for conditions that no attempt meets together."""
+    if only.rule is not None and only.state is not ListState.DUE:
+        raise InvalidFields("A rule holds only due calls. Choose the state Due, or no rule.")
+    if only.zone and not only.is_pending:
+        raise InvalidFields("Time zones are searched only among pending calls. Choose the state Due, Waiting or both.")
+    if (only.due_from or only.due_to) and not only.is_pending and (only.cause_lost or not only.is_ended):
+        raise InvalidFields(
+            "Due times are searched only among pending or finished calls. Choose such a state, or no due times."
+        )
+    if only.has_history and only.company_id is None:
+        raise InvalidFields("Creation and change are searched only among the calls of one company. Add a company id.")
+    if only.reason is not None and not only.is_ended:
+        raise InvalidFields("Only finished calls have an end reason. Choose the state Finished, or no reason.")
+    if only.cause_lost and only.state not in {None, ListState.FINISHED, ListState.FAILED}:
+        raise InvalidFields("The cause is lost only of failed calls. Choose the state Failed, or no reason.")
+
+
+def _state(text: str | None) -> ListState | None:
+    if not text:
+        return None
+    try:
+        return ListState(text)
+    except ValueError:
+        raise InvalidFields(f"There is no such state of a call. Choose one of {', '.join(ListState)}.") from None
+
+
+def _rule(text: str | None) -> str | None:
+    if not text:
+        return None
+    rule = text.upper().replace("-", "_")
+    if rule not in RULES:
+        raise InvalidFields(f"There is no such rule. Choose one of {', '.join(RULES)}.")
+    return rule
+
+
+def _reason(text: str | None) -> tuple[bool, Reason | None]:
+    """Return True for a lost cause, and the end reason."""
+    if not text or text == CAUSE_LOST:
+        return bool(text), None
+    try:
+        return False, Reason(text.upper().replace("-", "_"))
+    except ValueError:
+        raise InvalidFields(f"There is no such end reason. Choose one of {', '.join(REASONS)}.") from None
+
+
+def _company(text: str | None) -> UUID | None:
+    found = id_or_none(text or "")
+    if text and found is None:
+        raise InvalidFields("The company is named by its id, for example from the page Companies.")
+    return found
+
+
+def _zone(text: str | None) -> str | None:
+    """Return the canonical name of a zone, or an offset like +10:30, for calls whose request has one."""
+    if text and _OFFSET.fullmatch(text):
+        return text
+    try:
+        return check_zone(text) if text else None
+    except InvalidTimezone:
+        raise InvalidFields(
+            "There is no such time zone. Write an IANA name such as Europe/Bratislava, or an offset such as +10:30."
+        ) from None
+
+
+def _range(fields: Mapping[str, str], name: str, now: datetime | None) -> tuple[datetime | None, datetime | None]:
+    """Return the two times of a range. Raises InvalidFields for one that ends before it begins."""
+    words = _RANGES[name]
+    since = _instant(fields.get(f"{name}_from"), now, words=words)
+    until = _instant(fields.get(f"{name}_to"), now, words=words, after=since)
+    if since is not None and until is not None and since >= until:
+        raise InvalidFields(f"The range of {words} ends before it begins. Exchange its two times.")
+    return since, until
+
+
+def _instant(text: str | None, now: datetime | None, *, words: str, after: datetime | None = None) -> datetime | None:
+    """Return an instant in UTC. A time without an offset is in UTC.
+
+    A time without a day is of today, or the first one after the beginning of a range: from 22:00 to 06:00 is a night.
+    """
+    if not text:
+        return None
+    try:
+        if now is not None and _TIME.fullmatch(text):
+            at = datetime.combine((after or now).astimezone(UTC), time.fromisoformat(text.zfill(5)), UTC)
+            return at if after is None or at > after else at + timedelta(days=1)
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).astimezone(UTC).replace(microsecond=0)
+    except (ValueError, OverflowError):
+        raise InvalidFields(f"Write {words} in UTC like 2030-01-31T09:00, or 09:00 for today.") from None
+
+
+def _text(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

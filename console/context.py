@@ -14,7 +14,7 @@ from console.live import Live
 from console.oidc.sign_in import SignIn
 from console.search_limit import SearchLimit
 from console.security import Address
-from workers.presence import Presence
+from workers.liveness import Presence
 
 P = ParamSpec("P")
 T = TypeVar("T")

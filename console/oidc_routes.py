@@ -14,12 +14,12 @@ from api_shim.context import MAX_S
 from console.asked_page import asked_page, forget
 from console.context import ConsoleContext, console_context
 from console.oidc.id_tokens import SIGN_IN_LASTS
-from console.oidc.refusals import Refusal, SignInRefused
+from console.oidc.provider import Refusal, SignInRefused
 from console.oidc.sign_in import Identity, SignIn
 from console.operator_session import ConsoleSession
 from console.operators import set_cookie
 from console.rendering import page
-from scheduler.deadline import set_deadline
+from scheduler.clock import set_deadline
 from scheduler.logs import log
 
 router = APIRouter()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 
 SESSION_LASTS = timedelta(hours=8)
 LINK_LASTS = timedelta(minutes=10)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from console.context import console_context
 from console.operator_session import SESSION_LASTS, ConsoleSession
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 
 _SECURE_COOKIE, _COOKIE = "__Host-duecall", "duecall-console"

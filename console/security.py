@@ -13,8 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.context import MAX_S
-from scheduler.clock import monotonic
-from scheduler.deadline import set_deadline
+from scheduler.clock import monotonic, set_deadline
 from scheduler.logs import log
 
 _log = log(__name__)

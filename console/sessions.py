@@ -8,8 +8,7 @@ from uuid import UUID
 from console.operator_session import LINK_LASTS, SESSION_LASTS, ConsoleSession, SignInLink
 from console.stores.sessions import SessionStore
 from scheduler.clock import Now
-from scheduler.domain.actor import of_link
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole, of_link
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from scheduler import failpoints
-from scheduler.alarm_receiver import AlarmReceiver
-from scheduler.carriers.twilio import TwilioAccount
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.alarm_webhook import AlarmReceiver
+from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks
 from scheduler.clock import Now, clock
-from scheduler.domain.actor import SYSTEM
+from scheduler.domain.principal import SYSTEM
 from scheduler.hashing import Hasher
 from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
 from scheduler.persistence.database import Database
@@ -22,42 +21,33 @@ from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dry_run import DryRuns
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.alarm_posts import AlarmPosts
-from scheduler.use_cases.operations.counts import Counts
-from scheduler.use_cases.operations.erase import Erase
-from scheduler.use_cases.operations.erase_people import ErasePeople
-from scheduler.use_cases.operations.installation_marks import PEPPER, InstallationMarks
+from scheduler.use_cases.operations.alarms import AlarmPosts
+from scheduler.use_cases.operations.counts import Counts, Tallies
+from scheduler.use_cases.operations.erase import Erase, ErasePeople
+from scheduler.use_cases.operations.installation import PEPPER, InstallationMarks
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
-from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.resources.agents import Agents
+from scheduler.use_cases.resources.agents import Agents, Jobs
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.candidates import Candidates
-from scheduler.use_cases.resources.command_lookup import CommandLookup
-from scheduler.use_cases.resources.companies import Companies
-from scheduler.use_cases.resources.events import Events
-from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
-from scheduler.use_cases.resources.jobs import Jobs
+from scheduler.use_cases.resources.companies import Companies, Usage
+from scheduler.use_cases.resources.idempotent_writes import CommandLookup, IdempotentWrites
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.resources.owners import Invitations, Owners
-from scheduler.use_cases.resources.usage import Usage
-from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries
-from scheduler.use_cases.resources.webhooks import Webhooks
+from scheduler.use_cases.resources.webhooks import Events, WebhookDeliveries, Webhooks
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.alarms import AlarmStore
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.submit import Submit
-from scheduler.use_cases.submit_message import Messages
+from scheduler.use_cases.submit import Messages, Submit
 from scheduler.use_cases.webhooks.notices import Notices
 
 if TYPE_CHECKING:
     from scheduler.use_cases.webhooks.deliverer import Deliverer
-    from scheduler.webhooks.encryption import Encryption
-    from scheduler.webhooks.sender import WebhookSender
+    from scheduler.webhooks.sending import Encryption, WebhookSender
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +238,7 @@ def must_name_a_carrier(settings: Settings) -> None:
 
 def must_find_the_calls(settings: Settings) -> None:
     """Raise WrongSettings if the carrier answers that TWILIO_API_URL and TWILIO_ACCOUNT_SID lead nowhere."""
-    from scheduler.carriers.twilio_path import calls_are_there
+    from scheduler.carriers.twilio import calls_are_there
 
     if not calls_are_there(carrier(settings)):
         raise WrongSettings(
@@ -306,14 +296,14 @@ def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
 
 def webhook_sender(settings: Settings) -> "WebhookSender":
     """Build the sender to receivers of partners. In development it reaches this machine, too."""
-    from scheduler.webhooks.sender import WebhookSender
+    from scheduler.webhooks.sending import WebhookSender
 
     return WebhookSender(in_development=not settings.is_production)
 
 
 def webhook_encryption(settings: Settings) -> "Encryption":
     """Build the encryption of webhooks' secrets."""
-    from scheduler.webhooks.encryption import Encryption
+    from scheduler.webhooks.sending import Encryption
 
     return Encryption(settings.webhook_keys)
 

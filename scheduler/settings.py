@@ -13,29 +13,27 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from scheduler.carriers.trust import trusted
-from scheduler.domain.operator import OperatorRole
+from scheduler.carriers.twilio import trusted
+from scheduler.domain.principal import OperatorRole
 from scheduler.lifecycle.policy import Policy, UnsafeTimes
 from scheduler.mail import SmtpServer
-from scheduler.rules.email_addresses import NotAnAddress, sender
-from scheduler.setting_secrets import (
+from scheduler.rules.owners import NotAnAddress, sender
+from scheduler.setting_values import (
     DEVELOPMENT_FLOWER_AUTH,
     DEVELOPMENT_PEPPER,
     DEVELOPMENT_WEBHOOK_KEY,
-    check_webhook_secret,
-    is_weak_login,
-    is_weak_pepper,
-    webhook_keys,
-)
-from scheduler.setting_urls import (
     ENCODED,
     EXAMPLES,
     check_redis_url,
     check_url,
+    check_webhook_secret,
     is_overheard,
     is_plain_http,
     is_unverified,
+    is_weak_login,
+    is_weak_pepper,
     verifying,
+    webhook_keys,
 )
 
 DEVELOPMENT_PUBLIC_URL = "http://127.0.0.1:8000"

@@ -6,7 +6,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from standalone.child_process import run_child
+from standalone.fork_server import run_child
 
 
 def servers_in(data: Path, programs: frozenset[str]) -> frozenset[int]:

@@ -24,9 +24,7 @@ from scheduler.use_cases.operations.installation import Installation, Seeded
 from scheduler.use_cases.resources.keys import Keys
 from standalone.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
 from standalone.fork_server import ForkServer, needed_for_imports
-from standalone.ports import ReservedPorts, why_not_free
-from standalone.postgres import EmbeddedPostgres
-from standalone.processes import commands, simulator_command
+from standalone.private_server import ReservedPorts, why_not_free
 from standalone.run_file import (
     CHECK_EVERY_S,
     LOCK_FILE,
@@ -39,8 +37,8 @@ from standalone.run_file import (
     unusable,
     write_private_json,
 )
-from standalone.supervisor import Program, Supervisor
-from standalone.valkey import EmbeddedValkey
+from standalone.supervisor import Program, Supervisor, commands, simulator_command
+from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 
 SIMULATOR_CALLER_ID = "+421221020001"
 _SIMULATOR_ACCOUNT = "AC" + "5" * 32

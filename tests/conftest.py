@@ -24,14 +24,13 @@ from sqlalchemy import QueuePool
 from xdist.scheduler import LoadScopeScheduling
 
 from scheduler.clock import clock
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
+from scheduler.domain.interview import Agent, AgentFocus, AgentType
 from scheduler.hashing import Hasher
 from scheduler.persistence import schema, sessions
 from scheduler.persistence.database import Database
 from scheduler.settings import settings as of_this_process
-from standalone.postgres import EmbeddedPostgres
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.support.builders import RecordingHints, Tenant, a_tenant
 from workers.app import app
 

@@ -62,7 +62,7 @@ def test_help_imports_no_package_of_a_running_system(words: str) -> None:
         ("workers.clock", CARRIER_CLIENTS | API | {"alembic", "flower"}),
         ("workers.tasks", CARRIER_CLIENTS | API | {"alembic", "flower"}),
         ("scheduler.cli.installation", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
-        ("scheduler.cli.failures", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
+        ("scheduler.cli.output", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
         ("scheduler.cli.session", CARRIER_CLIENTS | API | QUEUE | {"alembic", "flower"}),
     ],
 )

@@ -21,8 +21,8 @@ from scheduler.mail import (
     UnsafeMail,
     as_bytes,
 )
-from scheduler.rules.display_names import is_printable, shown
-from scheduler.rules.email_addresses import NotAnAddress, canonical
+from scheduler.rules.owners import NotAnAddress, canonical
+from scheduler.rules.resources import is_printable, shown
 from tests.conftest import NOON
 from tests.support.smtp_server import CERTIFICATE, HANG_UP, USER, PostOffice, a_closed_door, a_post_office
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from scheduler import redis_health
 from scheduler.settings import Settings
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
 
 NO_REDIS = "redis://127.0.0.1:1/0"

@@ -22,8 +22,8 @@ from tests.api_shim.test_intake_rate_limits import a_key
 from tests.conftest import wait_until
 from tests.support.tls_redis import TlsRedis, needs_tls_redis, tls_redis
 from workers.app import app
-from workers.hint_publisher import RedisHintPublisher, quick_connection
-from workers.presence import Presence
+from workers.hints import RedisHintPublisher, quick_connection
+from workers.liveness import Presence
 
 pytestmark = needs_tls_redis
 

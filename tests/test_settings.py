@@ -10,7 +10,7 @@ from scheduler import settings as scheduler_settings
 from scheduler.assembly import webhook_encryption
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
-from scheduler.setting_secrets import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, DEVELOPMENT_WEBHOOK_KEY
+from scheduler.setting_values import DEVELOPMENT_FLOWER_AUTH, DEVELOPMENT_PEPPER, DEVELOPMENT_WEBHOOK_KEY
 from scheduler.settings import (
     MissingSetting,
     Settings,
@@ -18,7 +18,7 @@ from scheduler.settings import (
     place_of,
     settings,
 )
-from scheduler.webhooks.encryption import Encryption
+from scheduler.webhooks.sending import Encryption
 from tests.conftest import NOON
 from tests.support.smtp_server import CERTIFICATE
 from tests.test_settings_of_mail import STRONG

@@ -11,11 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from api_shim.thread_pools import ThreadPool
-from scheduler import watchdog
-from scheduler.persistence.bounded_connection import ALLOWANCE_S, STATEMENT_S, BoundedConnection
+from scheduler import process
 from scheduler.persistence.commits import Commit
-from scheduler.use_cases.shared.hints import QUEUES, SETTLE
-from scheduler.watchdog import (
+from scheduler.persistence.sessions import ALLOWANCE_S, STATEMENT_S, BoundedConnection
+from scheduler.process import (
     EXIT_S,
     QUIET_DATABASE_S,
     QUIET_S,
@@ -24,6 +23,7 @@ from scheduler.watchdog import (
     made_progress,
     watching,
 )
+from scheduler.use_cases.shared.hints import QUEUES, SETTLE
 from tests.architecture.guards import guards
 from tests.conftest import wait_until
 from workers.app import app
@@ -116,7 +116,7 @@ def test_idle_thread_does_not_hang(dog: Dog) -> None:
 
 def test_statement_is_a_step(postgres_url: str) -> None:
     with BoundedConnection.connect(postgres_url, autocommit=True) as connection, watching("settle.round", 1):
-        work = watchdog._working[threading.get_ident()]
+        work = process._working[threading.get_ident()]
         for _ in range(3):
             connection.execute("SELECT")
             assert not work.hangs()
@@ -157,7 +157,7 @@ def test_process_that_ignores_sigterm_ends_by_force() -> None:
     program = (
         "import signal, threading;"
         "from functools import partial;"
-        "from scheduler.watchdog import Watchdog, end_process, watching;"
+        "from scheduler.process import Watchdog, end_process, watching;"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "Watchdog(partial(end_process, 0.2), every_s=0.01).start();"
         "lock = threading.Lock(); lock.acquire()\n"

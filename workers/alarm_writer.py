@@ -9,8 +9,8 @@ from scheduler.clock import monotonic
 from scheduler.domain.alarm import AlarmKey, key_of
 from scheduler.logs import log, watch_alarms
 from scheduler.persistence.errors import DatabaseAway, WrongDatabase
+from scheduler.process import QUIET_DATABASE_S, watching
 from scheduler.use_cases.shared.alarms import Seen
-from scheduler.watchdog import QUIET_DATABASE_S, watching
 
 _log = log(__name__)
 _MOST_KEYS = 1000

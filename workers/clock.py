@@ -10,22 +10,21 @@ from redis import RedisError
 
 from scheduler import assembly
 from scheduler.clock import monotonic
-from scheduler.descriptors import raise_limit
 from scheduler.lifecycle.policy import RELEASE_AHEAD
 from scheduler.logs import log
 from scheduler.persistence import sessions
-from scheduler.persistence.bounded_connection import BoundedConnection
 from scheduler.persistence.database import FINDS_OUT
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
+from scheduler.persistence.sessions import BoundedConnection
 from scheduler.persistence.stores import DUE_CHANNEL
+from scheduler.process import QUIET_DATABASE_S, Watchdog, raise_limit, watching
 from scheduler.settings import Settings, settings
 from scheduler.use_cases.release import Round
-from scheduler.watchdog import QUIET_DATABASE_S, Watchdog, watching
 from workers import proof
 from workers.alarm_writer import AlarmWriter
 from workers.app import app, starting
-from workers.hint_publisher import RedisHintPublisher
-from workers.presence import ANNOUNCE_EVERY_S, Announcement, Presence
+from workers.hints import RedisHintPublisher
+from workers.liveness import ANNOUNCE_EVERY_S, Announcement, Presence
 
 _log = log(__name__)
 _TICK_S = 1.0

@@ -5,8 +5,8 @@ The decision is docs/decisions/0029-make-flower-read-only.md.
 
 from flower.inspector import Inspector
 
-from scheduler.descriptors import raise_limit
 from scheduler.logs import configure
+from scheduler.process import raise_limit
 from scheduler.redis_health import check_login
 from workers import proof
 from workers.app import process_settings, starting, watch_only

@@ -14,23 +14,20 @@ from celery.worker.request import Request
 
 from scheduler import assembly, redis_health
 from scheduler.assembly import WorkerUseCases
-from scheduler.descriptors import raise_limit
-from scheduler.garbage import collect_rarely
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, COMMANDS_A_TRANSACTION
 from scheduler.logs import configure, log
 from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken, StatementFailed
+from scheduler.process import EXIT_S, QUIET_S, Watchdog, collect_rarely, end_process, raise_limit, watching
 from scheduler.settings import settings
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
-from scheduler.watchdog import EXIT_S, QUIET_S, Watchdog, end_process, watching
 from workers import liveness, proof
 from workers.alarm_writer import AlarmWriter
 from workers.app import DUE_AT, app, at_start
-from workers.gathered_ids import GatheredIds
-from workers.hint_publisher import RedisHintPublisher
-from workers.presence import Announcement
+from workers.hints import GatheredIds, RedisHintPublisher
+from workers.liveness import Announcement
 
 if TYPE_CHECKING:
     from scheduler.use_cases.webhooks.deliverer import Deliverer

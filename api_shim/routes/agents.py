@@ -6,11 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import json_body, responses
+from api_shim import request_input, responses
 from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
-from api_shim.openapi_responses import error_answers, links, written_answers
-from api_shim.parameters import AgentId, PageQuery
+from api_shim.openapi import error_answers, links, written_answers
+from api_shim.request_input import AgentId, PageQuery
 from api_shim.schemas.agent import (
     AGENT_CHANGES,
     AGENTS,
@@ -27,7 +27,7 @@ from scheduler.domain.command import CommandKind
 
 _ALL = "/agents"
 _ONE = _ALL + "/{agentId}"
-router = APIRouter(route_class=json_body.JsonRoute, tags=["agents"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["agents"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_AGENTS])]
 Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_AGENTS])]
@@ -61,7 +61,7 @@ async def list_agents(request: Request, reader: Reader, page: PageQuery) -> JSON
     ),
 )
 async def create_agent(
-    sender: Writer, raw: json_body.RawBody, body: Annotated[AgentRequest, Body(openapi_examples=AGENTS)]
+    sender: Writer, raw: request_input.RawBody, body: Annotated[AgentRequest, Body(openapi_examples=AGENTS)]
 ) -> Response:
     new = body.to_new_agent()
     return await sender.write(CommandKind.CREATE_AGENT, sender.use_cases.agents.create, raw, sender.company_id, new)
@@ -88,7 +88,7 @@ async def get_agent(request: Request, reader: Reader, agent_id: AgentId) -> JSON
 async def update_agent(
     sender: Writer,
     agent_id: AgentId,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[AgentChange, Body(openapi_examples=AGENT_CHANGES)],
 ) -> Response:
     return await sender.write(
@@ -103,7 +103,7 @@ async def update_agent(
     description="New interviews can no longer use the agent. Its existing interviews continue.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The agent was deleted."),
 )
-async def delete_agent(sender: Deleter, agent_id: AgentId, raw: json_body.EmptyBody) -> Response:
+async def delete_agent(sender: Deleter, agent_id: AgentId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(
         CommandKind.DELETE_AGENT, sender.use_cases.agents.delete, raw, sender.company_id, agent_id
     )

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import batch_body, json_body, responses
+from api_shim import batch_body, request_input, responses
 from api_shim.auth import WRITE_INTERVIEWS, InterviewReader
 from api_shim.batch_body import WrongBatchType
 from api_shim.context import run_in_thread
@@ -15,24 +15,25 @@ from api_shim.cursors import list_name
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.errors import too_many_items
 from api_shim.list_queries import BatchList, CursorText, place_of
-from api_shim.openapi_responses import IfSent, error_answers, links, too_large, written_answers
+from api_shim.openapi import IfSent, error_answers, links, too_large, written_answers
 from api_shim.schemas.batch import (
     REQUEST_BODY,
     BatchAnswer,
     BatchesAnswer,
     BatchPage,
     BatchView,
+    DryRunAnswer,
+    DryRunView,
     ItemPageView,
     ItemsAnswer,
 )
-from api_shim.schemas.dry_run import DryRunAnswer, DryRunView
 from api_shim.thread_pools import share
 from scheduler.domain.batch import ItemState
 from scheduler.domain.command import CommandKind
 from scheduler.domain.refusals import BatchFinished
 from scheduler.wire.batches import LARGEST_BATCH, BatchHeader, BatchName, BatchTooLarge
-from scheduler.wire.field_errors import FieldError, invalid_fields
-from scheduler.wire.json_text import MalformedJson
+from scheduler.wire.json_values import MalformedJson
+from scheduler.wire.named_fields import FieldError, invalid_fields
 
 _ALL = "/batches"
 _ONE = _ALL + "/{batchId}"
@@ -174,7 +175,7 @@ async def list_batch_items(
     " created go on. To stop those too, cancel the batch. A batch that is paused for 30 days is cancelled.",
     responses=written_answers(HTTPStatus.OK, BatchAnswer, "The paused batch.", BatchFinished),
 )
-async def pause_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBody) -> Response:
+async def pause_batch(sender: Writer, batch_id: BatchId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(CommandKind.PAUSE_BATCH, sender.use_cases.batches.pause, raw, sender.company_id, batch_id)
 
 
@@ -185,7 +186,7 @@ async def pause_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBod
     description="Requested times are still judged as of the time at which the batch was received.",
     responses=written_answers(HTTPStatus.OK, BatchAnswer, "The resumed batch.", BatchFinished),
 )
-async def resume_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBody) -> Response:
+async def resume_batch(sender: Writer, batch_id: BatchId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(
         CommandKind.RESUME_BATCH, sender.use_cases.batches.resume, raw, sender.company_id, batch_id
     )
@@ -205,7 +206,7 @@ async def resume_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBo
         202: {"model": BatchAnswer, "description": "The batch, whose calls are being cancelled."},
     },
 )
-async def cancel_batch(sender: Writer, batch_id: BatchId, raw: json_body.EmptyBody) -> Response:
+async def cancel_batch(sender: Writer, batch_id: BatchId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(
         CommandKind.CANCEL_BATCH, sender.use_cases.batches.cancel, raw, sender.company_id, batch_id
     )

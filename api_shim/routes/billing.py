@@ -9,7 +9,7 @@ from pydantic import WithJsonSchema
 from api_shim import auth, responses
 from api_shim.auth import READ_BILLING
 from api_shim.context import app_context
-from api_shim.openapi_responses import IfSent, error_answers
+from api_shim.openapi import IfSent, error_answers
 from api_shim.schemas.usage import UsageAnswer, UsageView
 from scheduler.domain import refusals
 from scheduler.domain.principal import Principal

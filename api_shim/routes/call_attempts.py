@@ -7,15 +7,13 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import json_body, responses
+from api_shim import request_input, responses
 from api_shim.auth import InterviewReader
 from api_shim.dispatch import InterviewWriter
 from api_shim.list_queries import LATEST_FIRST, AttemptList
-from api_shim.openapi_responses import ETAG, IfSent, command_answers, error_answers, links
-from api_shim.parameters import AttemptId, InterviewId, PageQuery
-from api_shim.request_headers import IfMatch
-from api_shim.schemas.examples import CALLS, MOVES
-from api_shim.schemas.explanation import ExplanationAnswer, ExplanationView
+from api_shim.openapi import ETAG, IfSent, command_answers, error_answers, links
+from api_shim.request_input import AttemptId, IfMatch, InterviewId, PageQuery
+from api_shim.schemas.create_interview import CALLS, MOVES
 from api_shim.schemas.interview import (
     AttemptAnswer,
     AttemptPage,
@@ -23,21 +21,23 @@ from api_shim.schemas.interview import (
     AttemptView,
     CompanyAttemptPage,
     CompanyAttemptsAnswer,
+    ExplanationAnswer,
+    ExplanationView,
 )
 from scheduler.domain import refusals
 from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
 from scheduler.domain.command import DeleteAttempt
 from scheduler.lifecycle.interviews import MOST_ATTEMPTS
-from scheduler.rules.etags import etag_of
-from scheduler.wire.call_attempts import CallMove, CallRequest
-from scheduler.wire.field_errors import refuse_any
+from scheduler.rules.resources import etag_of
 from scheduler.wire.field_types import ExternalIdText
+from scheduler.wire.named_fields import refuse_any
+from scheduler.wire.requests import CallMove, CallRequest
 
 _ALL = "/interviews/{interviewId}/call-attempts"
 _ONE = _ALL + "/{attemptId}"
 _OF_COMPANY = "/call-attempts"
 _LIST = "call-attempts"
-router = APIRouter(route_class=json_body.JsonRoute, tags=["call attempts"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["call attempts"])
 
 _AS_SOON_AS_ALLOWED = CallRequest()
 
@@ -130,7 +130,7 @@ async def list_call_attempts(
 async def create_call_attempt(
     sender: InterviewWriter,
     interview_id: InterviewId,
-    raw: json_body.OptionalRawBody,
+    raw: request_input.OptionalRawBody,
     body: Annotated[CallRequest, Body(openapi_examples=CALLS)] = _AS_SOON_AS_ALLOWED,
 ) -> Response:
     refuse_any(body.contradictions())
@@ -175,7 +175,7 @@ async def reschedule_call_attempt(
     interview_id: InterviewId,
     attempt_id: AttemptId,
     if_match: IfMatch,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[CallMove, Body(openapi_examples=MOVES)],
 ) -> Response:
     return await sender.command(body.to_command(interview_id, attempt_id, if_match), raw)
@@ -200,7 +200,7 @@ async def delete_call_attempt(
     interview_id: InterviewId,
     attempt_id: AttemptId,
     if_match: IfMatch,
-    raw: json_body.EmptyBody,
+    raw: request_input.EmptyBody,
 ) -> Response:
     return await sender.command(DeleteAttempt(interview_id=interview_id, attempt_id=attempt_id, if_match=if_match), raw)
 

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse
 
-from api_shim import json_body, responses
+from api_shim import request_input, responses
 from api_shim.auth import InterviewReader
-from api_shim.openapi_responses import error_answers
+from api_shim.openapi import error_answers
 from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
-from scheduler.wire.field_errors import refuse_any
+from scheduler.wire.named_fields import refuse_any
 
-router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["call times"])
 
 
 @router.post(
@@ -25,7 +25,7 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["call times"])
 async def preview_call_time(
     request: Request,
     reader: InterviewReader,
-    _raw: json_body.RawBody,
+    _raw: request_input.RawBody,
     body: Annotated[CallTimeRequest, Body(openapi_examples=QUESTIONS)],
 ) -> JSONResponse:
     refuse_any(body.contradictions())

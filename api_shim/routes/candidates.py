@@ -7,12 +7,12 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import json_body, responses
+from api_shim import request_input, responses
 from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.list_queries import LISTS_BY_CURSOR, RecordList
-from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import CandidateId, ExternalIdQuery
+from api_shim.openapi import IfSent, error_answers, links, written_answers
+from api_shim.request_input import CandidateId, ExternalIdQuery
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -27,13 +27,13 @@ from api_shim.schemas.envelope import DoneAnswer
 from scheduler.domain import refusals
 from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.command import CommandKind
-from scheduler.wire.field_errors import refuse_any
 from scheduler.wire.field_types import SearchedText
+from scheduler.wire.named_fields import refuse_any
 
 _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"
 _LIST = "candidates"
-router = APIRouter(route_class=json_body.JsonRoute, tags=["candidates"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["candidates"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_CANDIDATES])]
 Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_CANDIDATES])]
@@ -82,7 +82,7 @@ async def list_candidates(
     ),
 )
 async def create_candidate(
-    sender: Writer, raw: json_body.RawBody, body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)]
+    sender: Writer, raw: request_input.RawBody, body: Annotated[CandidateRequest, Body(openapi_examples=CANDIDATES)]
 ) -> Response:
     refuse_any(body.contradictions(sender.use_cases.now().date()))
     new = body.to_new_candidate()
@@ -122,7 +122,7 @@ async def get_candidate(request: Request, reader: Reader, candidate_id: Candidat
 async def update_candidate(
     sender: Writer,
     candidate_id: CandidateId,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[CandidateChange, Body(openapi_examples=CANDIDATE_CHANGES)],
 ) -> Response:
     refuse_any(body.contradictions(sender.use_cases.now().date()))
@@ -144,7 +144,7 @@ async def update_candidate(
     " interrupted. Interviews are kept without the personal data.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The candidate was erased."),
 )
-async def delete_candidate(sender: Deleter, candidate_id: CandidateId, raw: json_body.EmptyBody) -> Response:
+async def delete_candidate(sender: Deleter, candidate_id: CandidateId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(
         CommandKind.DELETE_CANDIDATE, sender.use_cases.candidates.delete, raw, sender.company_id, candidate_id
     )

@@ -16,8 +16,8 @@ from api_shim.auth import (
     READ_WEBHOOKS,
 )
 from api_shim.context import app_context
-from api_shim.openapi_responses import error_answers
-from api_shim.schemas.command import CommandAnswer
+from api_shim.openapi import error_answers
+from api_shim.schemas.envelope import CommandAnswer
 from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import Principal
 from scheduler.use_cases.resources.keys import must_have

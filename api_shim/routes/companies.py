@@ -6,12 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import auth, json_body, responses
+from api_shim import auth, request_input, responses
 from api_shim.auth import DELETE_COMPANIES, READ_COMPANIES, WRITE_COMPANIES
 from api_shim.context import app_context
 from api_shim.dispatch import WriteSender, sender_of_principal
-from api_shim.openapi_responses import error_answers, links, written_answers
-from api_shim.parameters import CompanyId, PageQuery
+from api_shim.openapi import error_answers, links, written_answers
+from api_shim.request_input import CompanyId, PageQuery
 from api_shim.schemas.company import (
     COMPANIES,
     COMPANY_CHANGES,
@@ -30,7 +30,7 @@ from scheduler.domain.principal import Principal
 _ALL = "/company"
 _ONE = _ALL + "/{companyId}"
 _SETTINGS = (refusals.InvalidTimezone, refusals.InvalidInterval, refusals.NeverOpen, refusals.InvalidRetryPolicy)
-router = APIRouter(route_class=json_body.JsonRoute, tags=["companies"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["companies"])
 
 Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_COMPANIES])]
 Deleter = Annotated[WriteSender, Security(sender_of_principal, scopes=[DELETE_COMPANIES])]
@@ -67,7 +67,7 @@ async def list_companies(request: Request, principal: Reader, page: PageQuery) -
     ),
 )
 async def create_company(
-    sender: Writer, raw: json_body.RawBody, body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)]
+    sender: Writer, raw: request_input.RawBody, body: Annotated[CompanyRequest, Body(openapi_examples=COMPANIES)]
 ) -> Response:
     new = body.to_new_company()
     return await sender.write(CommandKind.CREATE_COMPANY, sender.use_cases.companies.create, raw, new)
@@ -95,7 +95,7 @@ async def get_company(request: Request, principal: Reader, company_id: CompanyId
 async def update_company(
     sender: Writer,
     company_id: CompanyId,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[CompanyChange, Body(openapi_examples=COMPANY_CHANGES)],
 ) -> Response:
     return await sender.write(
@@ -115,5 +115,5 @@ async def update_company(
         " calls in progress have been ended.",
     ),
 )
-async def delete_company(sender: Deleter, company_id: CompanyId, raw: json_body.EmptyBody) -> Response:
+async def delete_company(sender: Deleter, company_id: CompanyId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(CommandKind.DELETE_COMPANY, sender.use_cases.companies.delete, raw, company_id)

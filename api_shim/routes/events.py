@@ -8,9 +8,9 @@ from fastapi.responses import JSONResponse
 from api_shim import auth, responses
 from api_shim.auth import READ_WEBHOOKS
 from api_shim.context import app_context
-from api_shim.event_queries import EventPeriod, EventTypes
-from api_shim.openapi_responses import IfSent, error_answers
-from api_shim.parameters import EventId
+from api_shim.list_queries import EventPeriod, EventTypes
+from api_shim.openapi import IfSent, error_answers
+from api_shim.request_input import EventId
 from api_shim.schemas.event import EventAnswer, EventsAnswer, EventsView, EventView
 from scheduler.domain.principal import Principal
 

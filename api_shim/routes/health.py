@@ -13,22 +13,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from pydantic import Field
 from redis import RedisError
 
-from api_shim import responses, tally_metrics
+from api_shim import http_metrics, responses
 from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import SchemaNotReady
-from api_shim.openapi_responses import error_answers
-from api_shim.queries import refuse_wrong_query
+from api_shim.openapi import error_answers
+from api_shim.request_input import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
 from scheduler.assembly import ApiUseCases
-from scheduler.deadline import deadline_in
+from scheduler.clock import deadline_in
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.errors import WrongDatabase
-from scheduler.use_cases.operations.backlog import Commands
 from scheduler.use_cases.operations.counts import Counted
+from scheduler.use_cases.operations.quarantine import Commands
 from scheduler.use_cases.shared.status import HOLDING, Carrier, Held, Waiting
-from scheduler.wire.camel_model import Wire
-from workers.presence import Degraded, degraded_by
+from scheduler.wire.field_types import Wire
+from workers.liveness import Degraded, degraded_by
 
 R = TypeVar("R")
 _READY_S = 3.0
@@ -244,7 +244,7 @@ def _counted_metrics(counted: Counted) -> bytes:
         ),
     ):
         Gauge(f"duecall_{name}", documentation, registry=registry).set(value)
-    tally_metrics.register(registry, counted.totals)
+    http_metrics.register(registry, counted.totals)
     _add_alarms(registry, counted.alarms)
     return generate_latest(registry)
 

@@ -7,26 +7,25 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import json_body, responses
+from api_shim import request_input, responses
 from api_shim.auth import InterviewReader
 from api_shim.dispatch import InterviewDeleter, InterviewWriter
 from api_shim.list_queries import LISTS_BY_CURSOR, InterviewList
-from api_shim.openapi_responses import IfSent, command_answers, error_answers, links
-from api_shim.parameters import ExternalIdQuery, InterviewId
-from api_shim.schemas.create_interview import EXAMPLES, InterviewRequest
+from api_shim.openapi import IfSent, command_answers, error_answers, links
+from api_shim.request_input import ExternalIdQuery, InterviewId
+from api_shim.schemas.create_interview import CHANGES, EXAMPLES, InterviewRequest
 from api_shim.schemas.envelope import DoneAnswer
-from api_shim.schemas.examples import CHANGES
 from api_shim.schemas.interview import InterviewAnswer, InterviewPage, InterviewsAnswer, InterviewView
 from scheduler.domain import refusals
 from scheduler.domain.command import DeleteInterview
 from scheduler.domain.interview import InterviewFilter, InterviewStatus
-from scheduler.wire.field_errors import refuse_any
-from scheduler.wire.interviews import InterviewChange
+from scheduler.wire.named_fields import refuse_any
+from scheduler.wire.requests import InterviewChange
 
 _ALL = "/interviews"
 _ONE = _ALL + "/{interviewId}"
 _LIST = "interviews"
-router = APIRouter(route_class=json_body.JsonRoute, tags=["interviews"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["interviews"])
 
 
 async def _filters(
@@ -100,7 +99,9 @@ async def list_interviews(
     ),
 )
 async def create_interview(
-    sender: InterviewWriter, raw: json_body.RawBody, body: Annotated[InterviewRequest, Body(openapi_examples=EXAMPLES)]
+    sender: InterviewWriter,
+    raw: request_input.RawBody,
+    body: Annotated[InterviewRequest, Body(openapi_examples=EXAMPLES)],
 ) -> Response:
     refuse_any(body.contradictions())
     stale = list(body.stale(sender.use_cases.now().date()))
@@ -139,7 +140,7 @@ async def get_interview(request: Request, reader: InterviewReader, interview_id:
 async def update_interview(
     sender: InterviewWriter,
     interview_id: InterviewId,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[InterviewChange, Body(openapi_examples=CHANGES)],
 ) -> Response:
     refuse_any(body.contradictions())
@@ -153,5 +154,7 @@ async def update_interview(
     description="Cancels a pending call. A call in progress is not interrupted. The interview can no longer be read.",
     responses=command_answers(HTTPStatus.OK, DoneAnswer, "The interview was deleted."),
 )
-async def delete_interview(sender: InterviewDeleter, interview_id: InterviewId, raw: json_body.EmptyBody) -> Response:
+async def delete_interview(
+    sender: InterviewDeleter, interview_id: InterviewId, raw: request_input.EmptyBody
+) -> Response:
     return await sender.command(DeleteInterview(interview_id=interview_id), raw)

@@ -6,18 +6,20 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import JSONResponse
 
-from api_shim import json_body, responses
+from api_shim import request_input, responses
 from api_shim.context import app_context, run_write
 from api_shim.dispatch import confirm_commit
 from api_shim.errors import CommitUnknown
-from api_shim.openapi_responses import error_answers
-from api_shim.queries import refuse_wrong_query
-from api_shim.schemas.invitation import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
+from api_shim.openapi import error_answers
+from api_shim.request_input import refuse_wrong_query
+from api_shim.schemas.company import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
 from scheduler.domain import refusals
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.errors import CommitInDoubt
 
-router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], dependencies=[Depends(refuse_wrong_query)])
+router = APIRouter(
+    route_class=request_input.JsonRoute, tags=["invitations"], dependencies=[Depends(refuse_wrong_query)]
+)
 
 
 @router.post(
@@ -32,7 +34,7 @@ router = APIRouter(route_class=json_body.JsonRoute, tags=["invitations"], depend
     },
 )
 async def accept_invitation(
-    request: Request, _: json_body.RawBody, body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)]
+    request: Request, _: request_input.RawBody, body: Annotated[Acceptance, Body(openapi_examples=ACCEPTANCES)]
 ) -> JSONResponse:
     context = app_context(request)
     commit = Commit()

@@ -6,22 +6,22 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import json_body, responses
+from api_shim import request_input, responses
 from api_shim.auth import DELETE_JOBS, READ_JOBS, WRITE_JOBS, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.list_queries import LISTS_BY_CURSOR, RecordList
-from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import ExternalIdQuery, JobId
+from api_shim.openapi import IfSent, error_answers, links, written_answers
+from api_shim.request_input import ExternalIdQuery, JobId
 from api_shim.schemas.envelope import DoneAnswer
 from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
-from scheduler.domain.job import JobFilter, JobStatus
+from scheduler.domain.interview import JobFilter, JobStatus
 
 _ALL = "/jobs"
 _ONE = _ALL + "/{jobId}"
 _LIST = "jobs"
-router = APIRouter(route_class=json_body.JsonRoute, tags=["jobs"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["jobs"])
 
 Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_JOBS])]
 Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_JOBS])]
@@ -64,7 +64,7 @@ async def list_jobs(
     ),
 )
 async def create_job(
-    sender: Writer, raw: json_body.RawBody, body: Annotated[JobRequest, Body(openapi_examples=JOBS)]
+    sender: Writer, raw: request_input.RawBody, body: Annotated[JobRequest, Body(openapi_examples=JOBS)]
 ) -> Response:
     new = body.to_new_job()
     return await sender.write(CommandKind.CREATE_JOB, sender.use_cases.jobs.create, raw, sender.company_id, new)
@@ -91,7 +91,7 @@ async def get_job(request: Request, reader: Reader, job_id: JobId) -> JSONRespon
 async def update_job(
     sender: Writer,
     job_id: JobId,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[JobChange, Body(openapi_examples=JOB_CHANGES)],
 ) -> Response:
     return await sender.write(
@@ -106,5 +106,5 @@ async def update_job(
     description="Candidates are no longer assigned to the job. Its interviews are kept.",
     responses=written_answers(HTTPStatus.OK, DoneAnswer, "The job was deleted."),
 )
-async def delete_job(sender: Deleter, job_id: JobId, raw: json_body.EmptyBody) -> Response:
+async def delete_job(sender: Deleter, job_id: JobId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(CommandKind.DELETE_JOB, sender.use_cases.jobs.delete, raw, sender.company_id, job_id)

@@ -7,8 +7,8 @@ from fastapi.responses import JSONResponse
 
 from api_shim import responses
 from api_shim.auth import READ_PHONE_NUMBERS, Client, authenticated_client
-from api_shim.openapi_responses import error_answers
-from api_shim.parameters import PageQuery
+from api_shim.openapi import error_answers
+from api_shim.request_input import PageQuery
 from api_shim.schemas.agent import PhoneNumberPage, PhoneNumbersAnswer, PhoneNumberView
 
 router = APIRouter(tags=["phone numbers"])

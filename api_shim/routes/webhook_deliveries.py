@@ -6,17 +6,16 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import auth, json_body, responses
+from api_shim import auth, request_input, responses
 from api_shim.auth import READ_WEBHOOKS, WRITE_WEBHOOKS
 from api_shim.context import app_context
 from api_shim.cursors import list_name, place_text
 from api_shim.dispatch import WriteSender, sender_of_principal
-from api_shim.event_queries import EventPeriod, EventTypes
-from api_shim.list_queries import CursorText, place_of
-from api_shim.openapi_responses import IfSent, error_answers, written_answers
-from api_shim.parameters import DeliveryId, WebhookId
+from api_shim.list_queries import CursorText, EventPeriod, EventTypes, place_of
+from api_shim.openapi import IfSent, error_answers, written_answers
+from api_shim.request_input import DeliveryId, WebhookId
 from api_shim.schemas.envelope import CursorPagination, DoneAnswer
-from api_shim.schemas.webhook_delivery import (
+from api_shim.schemas.webhook import (
     REPLAYS,
     DeliveriesAnswer,
     DeliveryAnswer,
@@ -28,14 +27,14 @@ from api_shim.schemas.webhook_delivery import (
 from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import BATCHES_A_REPLAY, REPLAYED_A_BATCH, DeliveryFilter
 from scheduler.domain.principal import Principal
-from scheduler.domain.webhook_delivery import DeliveryState
-from scheduler.wire.field_errors import refuse_any
-from scheduler.wire.webhook_replays import ReplayRequest
+from scheduler.domain.webhook import DeliveryState
+from scheduler.wire.named_fields import refuse_any
+from scheduler.wire.requests import ReplayRequest
 
 _ONE = "/webhooks/{webhookId}"
 _ALL = _ONE + "/deliveries"
 _LIST = "deliveries"
-router = APIRouter(route_class=json_body.JsonRoute, tags=["webhooks"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["webhooks"])
 
 Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_WEBHOOKS])]
 Writer = Annotated[WriteSender, Security(sender_of_principal, scopes=[WRITE_WEBHOOKS])]
@@ -105,7 +104,7 @@ async def get_webhook_delivery(
     responses=written_answers(HTTPStatus.ACCEPTED, DoneAnswer, "The delivery is sent again."),
 )
 async def replay_webhook_delivery(
-    sender: Writer, webhook_id: WebhookId, delivery_id: DeliveryId, raw: json_body.EmptyBody
+    sender: Writer, webhook_id: WebhookId, delivery_id: DeliveryId, raw: request_input.EmptyBody
 ) -> Response:
     replay = sender.use_cases.webhook_deliveries.replay_one
     return await sender.write(CommandKind.REPLAY_DELIVERY, replay, raw, webhook_id, delivery_id)
@@ -124,7 +123,7 @@ async def replay_webhook_delivery(
 async def replay_webhook_deliveries(
     sender: Writer,
     webhook_id: WebhookId,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)],
 ) -> Response:
     refuse_any(body.contradictions())

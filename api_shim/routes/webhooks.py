@@ -6,13 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import auth, json_body, responses
+from api_shim import auth, request_input, responses
 from api_shim.auth import READ_WEBHOOKS, WRITE_WEBHOOKS
 from api_shim.context import app_context
-from api_shim.dispatch import WriteSender, sender_of_principal
-from api_shim.openapi_responses import IfSent, error_answers, links, written_answers
-from api_shim.parameters import PageQuery, WebhookId
-from api_shim.request_headers import Preferred
+from api_shim.dispatch import WAIT_S, WriteSender, outcome_of, sender_of_principal
+from api_shim.openapi import IfSent, error_answers, links, written_answers
+from api_shim.request_input import PageQuery, Preferred, WebhookId
 from api_shim.schemas.webhook import (
     WEBHOOK_CHANGES,
     WEBHOOKS,
@@ -24,18 +23,17 @@ from api_shim.schemas.webhook import (
     WebhookTestView,
     WebhookView,
 )
-from api_shim.webhook_tests import WAIT_S, outcome_of
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import SENT_AT_ONCE
 from scheduler.domain.principal import Principal
-from scheduler.domain.webhook_endpoint import MOST_OF_A_KEY, EndpointTest
-from scheduler.wire.field_errors import refuse_any
+from scheduler.domain.webhook import MOST_OF_A_KEY, EndpointTest
+from scheduler.wire.named_fields import refuse_any
 from scheduler.wire.webhooks import CreateWebhook, UpdateWebhook
 
 _ALL = "/webhooks"
 _ONE = _ALL + "/{webhookId}"
-router = APIRouter(route_class=json_body.JsonRoute, tags=["webhooks"])
+router = APIRouter(route_class=request_input.JsonRoute, tags=["webhooks"])
 
 Reader = Annotated[Principal, Security(auth.principal, scopes=[READ_WEBHOOKS])]
 Writer = Annotated[WriteSender, Security(sender_of_principal, scopes=[WRITE_WEBHOOKS])]
@@ -101,7 +99,7 @@ async def list_webhooks(
     ),
 )
 async def create_webhook(
-    sender: Writer, raw: json_body.RawBody, body: Annotated[CreateWebhook, Body(openapi_examples=WEBHOOKS)]
+    sender: Writer, raw: request_input.RawBody, body: Annotated[CreateWebhook, Body(openapi_examples=WEBHOOKS)]
 ) -> Response:
     webhooks = sender.use_cases.webhooks
     refuse_any(body.contradictions(https_only=webhooks.https_only))
@@ -136,7 +134,7 @@ async def get_webhook(request: Request, principal: Reader, webhook_id: WebhookId
 async def update_webhook(
     sender: Writer,
     webhook_id: WebhookId,
-    raw: json_body.RawBody,
+    raw: request_input.RawBody,
     body: Annotated[UpdateWebhook, Body(openapi_examples=WEBHOOK_CHANGES)],
 ) -> Response:
     webhooks = sender.use_cases.webhooks
@@ -154,7 +152,7 @@ async def update_webhook(
     status_code=HTTPStatus.NO_CONTENT,
     responses=written_answers(HTTPStatus.NO_CONTENT, None, "The webhook was deleted."),
 )
-async def delete_webhook(sender: Writer, webhook_id: WebhookId, raw: json_body.EmptyBody) -> Response:
+async def delete_webhook(sender: Writer, webhook_id: WebhookId, raw: request_input.EmptyBody) -> Response:
     return await sender.write(CommandKind.DELETE_WEBHOOK, sender.use_cases.webhooks.delete, raw, webhook_id)
 
 
@@ -168,7 +166,7 @@ async def delete_webhook(sender: Writer, webhook_id: WebhookId, raw: json_body.E
     responses=written_answers(HTTPStatus.OK, WebhookTestAnswer, "The result of the test.", refusals.WebhookNotActive),
 )
 async def test_webhook(
-    sender: Writer, preferred: Preferred, webhook_id: WebhookId, raw: json_body.EmptyBody
+    sender: Writer, preferred: Preferred, webhook_id: WebhookId, raw: request_input.EmptyBody
 ) -> Response:
     request, kind = sender.request, CommandKind.TEST_WEBHOOK
     written = await sender.carry_out(kind, sender.use_cases.webhooks.test, raw, webhook_id)
@@ -187,7 +185,7 @@ async def test_webhook(
     description=f"Forgets its failures, and sets `isActive` to true. {_SENDS_WAITING}",
     responses=written_answers(HTTPStatus.OK, WebhookAnswer, "The webhook."),
 )
-async def reset_webhook_circuit(sender: Writer, webhook_id: WebhookId, raw: json_body.EmptyBody) -> Response:
+async def reset_webhook_circuit(sender: Writer, webhook_id: WebhookId, raw: request_input.EmptyBody) -> Response:
     reset = sender.use_cases.webhooks.reset_circuit
     return await sender.write(CommandKind.RESET_WEBHOOK_CIRCUIT, reset, raw, webhook_id)
 
@@ -200,6 +198,6 @@ async def reset_webhook_circuit(sender: Writer, webhook_id: WebhookId, raw: json
     " and the old secret, so that you can replace it in the meantime. A secret that was already old ends at once.",
     responses=written_answers(HTTPStatus.OK, NewSecretAnswer, "The webhook, with its new secret."),
 )
-async def rotate_webhook_secret(sender: Writer, webhook_id: WebhookId, raw: json_body.EmptyBody) -> Response:
+async def rotate_webhook_secret(sender: Writer, webhook_id: WebhookId, raw: request_input.EmptyBody) -> Response:
     rotate = sender.use_cases.webhooks.rotate_secret
     return await sender.write(CommandKind.ROTATE_WEBHOOK, rotate, raw, webhook_id)

@@ -8,12 +8,25 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field, StringConstraints
 
-from api_shim.schemas.cefr import CefrLevel
 from api_shim.schemas.envelope import Answer, Page
-from scheduler.domain.agent import Agent, AgentFocus, AgentType, NewAgent
+from scheduler.domain.interview import Agent, AgentFocus, AgentType, NewAgent
 from scheduler.domain.resource import Changes
-from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_types import Metadata, Strict, left_out, named, without_nulls
+from scheduler.wire.field_types import Metadata, Strict, Wire, left_out, named, without_nulls
+
+# --- Language levels of the Common European Framework of Reference
+
+
+class CefrLevel(StrEnum):
+    A1 = "A1"
+    A2 = "A2"
+    B1 = "B1"
+    B2 = "B2"
+    C1 = "C1"
+    C2 = "C2"
+
+
+# --- Request and response schemas for agents and phone numbers
+
 
 AgentName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=100)]
 Question = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]

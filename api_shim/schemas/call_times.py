@@ -12,9 +12,8 @@ from api_shim.schemas.envelope import Answer, ErrorView
 from api_shim.schemas.interview import ScheduleView
 from scheduler.domain.explanation import CallTimeAnswer, CallTimeQuestion
 from scheduler.domain.schedule import ScheduleWarning
-from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_errors import FieldError
-from scheduler.wire.field_types import A_TIME, PhoneNumber, Strict, ZoneName
+from scheduler.wire.field_types import A_TIME, PhoneNumber, Strict, Wire, ZoneName
+from scheduler.wire.named_fields import FieldError
 
 
 class CallTimeRequest(Strict):

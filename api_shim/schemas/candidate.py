@@ -12,8 +12,6 @@ from pydantic import Field
 from api_shim.schemas.envelope import Answer, CursorPage
 from scheduler.domain.candidate import MAX_JOBS, Candidate, CandidateStatus, NewCandidate
 from scheduler.domain.resource import Changes
-from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_errors import FieldError
 from scheduler.wire.field_types import (
     EXTERNAL_ID,
     NEW_EXTERNAL_ID,
@@ -24,10 +22,12 @@ from scheduler.wire.field_types import (
     Name,
     PhoneNumber,
     Strict,
+    Wire,
     ZoneName,
     left_out,
     named,
 )
+from scheduler.wire.named_fields import FieldError
 
 _CONSENT = "The last day on which this person may be called. Must be in the future."
 _ZONE = "IANA name. Overrides the time zones of the phone number."

@@ -1,27 +1,29 @@
-"""Request and response schemas for companies and their settings."""
+"""Request and response schemas for companies, their settings, and invitations of their owners."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi.openapi.models import Example
-from pydantic import Field, StrictBool, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from api_shim.schemas.envelope import Answer, Page
-from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Weekday
+from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Owner, Weekday
 from scheduler.domain.resource import Changes
-from scheduler.rules.retry_policy_json import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
+from scheduler.rules.resources import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
-from scheduler.wire.camel_model import Wire
 from scheduler.wire.field_types import (
     CountryCode,
     MailAddress,
     Metadata,
+    Name,
     Strict,
+    Wire,
     ZoneName,
     left_out,
     named,
+    printable,
     without_nulls,
 )
 from scheduler.wire.named_fields import within
@@ -291,4 +293,39 @@ COMPANY_CHANGES: dict[str, Example] = {
         "summary": "Other calling hours. Pending calls outside them are rescheduled",
         "value": {"settings": {"callTimeIntervals": [{"days": ["MON", "TUE"], "start": "10:00", "end": "16:00"}]}},
     },
+}
+
+
+# --- Request and response schemas for accepting an invitation
+
+
+_TOKEN = "GmVPfYh4ZQb0Wc9rT2uS7kXJ1aD5nE8oL3iR6vK0yMw"  # noqa: S105 - an example
+
+
+class Acceptance(Strict):
+    """The token from the invitation e-mail and the name of the new owner."""
+
+    token: str = Field(description="The part of the link after `#token=`.", examples=[_TOKEN], repr=False)
+    name: Annotated[Name, AfterValidator(printable)] = Field(examples=["Jana Nováková"], repr=False)
+
+
+class OwnerView(Wire):
+    user_id: UUID
+    name: str = Field(description="Name of the owner. An existing user keeps the name already on record.")
+    email: str
+    company_id: UUID
+    company_name: str | None
+    role: Literal["OWNER"] = "OWNER"
+
+    @classmethod
+    def of(cls, owner: Owner) -> Self:
+        return cls.view_of(owner, user_id=owner.user.id, name=owner.user.name, email=owner.user.email)
+
+
+class OwnerAnswer(Answer[OwnerView]):
+    """The new owner and the company."""
+
+
+ACCEPTANCES: dict[str, Example] = {
+    "accept": {"summary": "Accept with the token from the link", "value": {"token": _TOKEN, "name": "Jana Nováková"}},
 }

@@ -1,4 +1,4 @@
-"""Request schema for creating an interview."""
+"""Request schema for creating an interview, with examples."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -13,8 +13,42 @@ from api_shim.schemas.candidate import Person, not_in_future
 from api_shim.schemas.job import MAX_SKILLS, JobRequest
 from scheduler.domain.command import CreateInterview
 from scheduler.wire.batches import Reader, validated
-from scheduler.wire.field_errors import FieldError, refuse_any
-from scheduler.wire.interviews import InterviewTerms
+from scheduler.wire.named_fields import FieldError, refuse_any
+from scheduler.wire.requests import InterviewTerms
+
+# --- Example requests for interviews and call attempts
+
+
+CALLS: dict[str, Example] = {
+    "as soon as allowed": {"summary": "As soon as calling hours allow", "value": {}},
+    "at a time": {
+        "summary": "At 09:00 on a clock 10:30 ahead of UTC",
+        "value": {"scheduledAt": "2026-04-02T09:00:00+10:30"},
+    },
+}
+MOVES: dict[str, Example] = {
+    "to a time": {
+        "summary": "To 09:00 on a clock 10:30 ahead of UTC",
+        "value": {"scheduledAt": "2026-04-02T09:00:00+10:30"},
+    },
+}
+CHANGES: dict[str, Example] = {
+    "move it": {
+        "summary": "Another time for the interview or its pending call",
+        "value": {"scheduledAt": "2026-04-02T09:00:00+10:30"},
+    },
+    "change the metadata": {
+        "summary": "A new value for one key. Null would remove the key",
+        "value": {"metadata": {"ref": "A-18"}},
+    },
+    "end an online one": {
+        "summary": "Completion of an ONLINE interview",
+        "value": {"status": "COMPLETED"},
+    },
+}
+
+
+# --- Request schema for creating an interview
 
 
 class InlineCandidate(Person):

@@ -8,8 +8,8 @@ from fastapi.openapi.models import Example
 from pydantic import Field, WithJsonSchema
 
 from api_shim.schemas.envelope import Answer
-from scheduler.domain.partner_event import EventPage, EventType, PartnerEvent
-from scheduler.wire.camel_model import Wire
+from scheduler.domain.webhook import EventPage, EventType, PartnerEvent
+from scheduler.wire.field_types import Wire
 
 _ABSENT = Field(exclude_if=lambda value: value is None)
 Text = Annotated[str | None, WithJsonSchema({"type": "string"}), _ABSENT]

@@ -8,11 +8,10 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field, StringConstraints, field_validator
 
-from api_shim.schemas.cefr import CefrLevel
+from api_shim.schemas.agent import CefrLevel
 from api_shim.schemas.envelope import Answer, CursorPage
-from scheduler.domain.job import Job, JobStatus, NewJob
+from scheduler.domain.interview import Job, JobStatus, NewJob
 from scheduler.domain.resource import Changes
-from scheduler.wire.camel_model import Wire
 from scheduler.wire.field_types import (
     EXTERNAL_ID,
     NEW_EXTERNAL_ID,
@@ -20,6 +19,7 @@ from scheduler.wire.field_types import (
     ExternalIdText,
     Metadata,
     Strict,
+    Wire,
     left_out,
     named,
     without_nulls,

@@ -9,9 +9,9 @@ from uuid import UUID
 from pydantic import Field, WithJsonSchema
 
 from api_shim.schemas.envelope import Answer
-from scheduler.domain.usage import BillingSystem, Bucket, CompanyUsage
+from scheduler.domain.company import BillingSystem, Bucket, CompanyUsage
 from scheduler.rules.pricing import merged, minutes_shown
-from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_types import Wire
 
 Minutes = Annotated[float, Field(description="Minutes to one decimal, calculated from exact seconds.", examples=[12.5])]
 Credits = Annotated[float, Field(description="Credits to six decimals.", examples=[4.25])]

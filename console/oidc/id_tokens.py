@@ -10,9 +10,8 @@ from joserfc import jwt
 from joserfc.errors import ClaimError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
-from console.oidc.provider import Tokens
-from console.oidc.refusals import Refusal, SignInRefused
-from scheduler.domain.operator import OperatorRole
+from console.oidc.provider import Refusal, SignInRefused, Tokens
+from scheduler.domain.principal import OperatorRole
 
 SIGN_IN_LASTS = timedelta(minutes=10)
 """Time from the start of a sign-in to the provider's answer."""

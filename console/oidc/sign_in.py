@@ -18,10 +18,9 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from console.oidc.id_tokens import SIGN_IN_LASTS, UnknownKey, is_plain, role_of, verified
-from console.oidc.provider import Metadata, Provider, Tokens
-from console.oidc.refusals import Refusal, SignInRefused
+from console.oidc.provider import Metadata, Provider, Refusal, SignInRefused, Tokens
 from scheduler.clock import machine_now
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 
 DEADLINE_S = 5.0

@@ -16,8 +16,7 @@ from console.lists import ROWS, Part, WrongFilter, choice_filter, id_filter, par
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import number, number_of, page, utc_text
-from scheduler.domain.alarm import KeptAlarm
-from scheduler.domain.alarm_meanings import OPERATIONS, anchor_of, meaning_of
+from scheduler.domain.alarm import OPERATIONS, KeptAlarm, anchor_of, meaning_of
 from scheduler.domain.refusals import InvalidFields, NotFound
 from scheduler.persistence.alarms import AlarmPlace
 

@@ -14,19 +14,17 @@ from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import console_context
 from console.forms import id_in_path
-from console.navigation import link_to, page_of
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.pages.unknown import DECIDE
-from console.pictures.svg import Layout
-from console.pictures.tables import TableRows, moment
+from console.pictures.svg import Layout, TableRows, moment
 from console.pictures.timeline import CallHours, Timeline, hours_table, marks_table, timeline_of
 from console.pictures.timeline_svg import timeline_svg
-from console.reads.attempt_pages import AttemptDetails
-from console.rendering import not_found, page, value_text
+from console.reads.attempts import AttemptDetails
+from console.rendering import link_to, not_found, page, page_of, value_text
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.explanation import Block, HistoryEntry, Rule
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import CallAttemptNotPending, NotFound
 
 router = APIRouter()

@@ -12,18 +12,29 @@ from starlette.responses import Response
 
 from console.acts import SHOWN, Act, act_routes, address_of
 from console.assembly import ConsoleUseCases
-from console.attempt_filters import FIELDS, REASONS, STATES, described, fields_of, filter_of, place_of, text_of
-from console.attempt_list import AttemptFilter, ListedAttempt, ListOrder, ListState
-from console.attempt_words import badge_of
+from console.attempt_list import (
+    FIELDS,
+    REASONS,
+    STATES,
+    AttemptFilter,
+    ListedAttempt,
+    ListOrder,
+    ListState,
+    described,
+    fields_of,
+    filter_of,
+    place_of,
+    text_of,
+)
+from console.attempt_words import RULES, badge_of
 from console.context import console_context
 from console.lists import WrongFilter
 from console.operator_session import ConsoleSession
 from console.operators import viewer
-from console.reads.attempt_lists import INTERVIEWS_SCANNED, SCANNED, AttemptPage
+from console.reads.attempts import INTERVIEWS_SCANNED, SCANNED, AttemptPage
 from console.rendering import none_or_number_of, number, number_of, page
-from console.rule_words import RULES
 from scheduler.domain.attempt import AttemptState, Decision, Phase, Reason
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import InvalidFields, Refused
 from scheduler.timing.call_windows import local_times
 

@@ -8,15 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from console.attempt_filters import FIELDS, described
+from console.attempt_list import FIELDS, described
 from console.context import console_context
 from console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
-from console.navigation import link_to, page_of
 from console.operator_session import ConsoleSession
 from console.operators import viewer
-from console.rendering import page, value_text
+from console.rendering import link_to, page, page_of, value_text
 from scheduler.domain.audit import AuditEntry, TargetKind, Verb
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 
 router = APIRouter()
 _PATH = "/audit"

@@ -10,14 +10,13 @@ from starlette.responses import Response
 
 from console.context import console_context
 from console.forms import id_or_none
-from console.navigation import link_to
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.pictures.heat_map import CompanyDue, HeatMap, forecast_text, heat_map, heat_map_svg
 from console.pictures.svg import Layout
 from console.pictures.zone_board import WaitingCalls, ZoneRow, zone_board, zone_strip_svg
 from console.reads.calendar import Calendar, CompanyDay
-from console.rendering import name, number, number_of, page
+from console.rendering import link_to, name, number, number_of, page
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing.spans import span_text

@@ -8,17 +8,27 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from console.acts import Act, act_routes, address_of, id_in
+from console.acts import (
+    Act,
+    act_routes,
+    address_of,
+    began,
+    due_now,
+    id_in,
+    pause,
+    pending_calls,
+    placed_at_once,
+    resume,
+)
 from console.assembly import ConsoleUseCases
+from console.attempt_words import HOLDS
 from console.context import console_context
 from console.forms import id_in_path
 from console.operator_session import ConsoleSession
 from console.operators import viewer
-from console.pause_acts import began, due_now, pause, pending_calls, placed_at_once, resume
-from console.reads.company_pages import MOST_LISTED, MOST_PARTS, Show
+from console.reads.installation import MOST_LISTED, MOST_PARTS, Show
 from console.rendering import name as shown_name
 from console.rendering import none_or_number_of, not_found, page, span
-from console.rule_words import HOLDS
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.refusals import NotFound
 from scheduler.timing.call_windows import intervals_as_json

@@ -14,12 +14,10 @@ from console.forms import id_in_path
 from console.lists import ROWS, WrongFilter, id_filter, part_of, place_in
 from console.operator_session import ConsoleSession
 from console.operators import viewer
-from console.reads.key_pages import KeyParts
+from console.reads.installation import KeyParts
 from console.rendering import name as shown_name
 from console.rendering import not_found, number, number_of, page
-from scheduler.domain.key import Key, KeyState
-from scheduler.domain.operator import OperatorRole
-from scheduler.domain.principal import KeyKind
+from scheduler.domain.principal import Key, KeyKind, KeyState, OperatorRole
 from scheduler.domain.refusals import KeyRevoked, NotFound
 
 router = APIRouter()

@@ -10,15 +10,14 @@ from fastapi import APIRouter, Depends, Request
 from redis import RedisError
 from starlette.responses import Response
 
-from console.acts import Act, act_routes
+from console.acts import Act, act_routes, began, due_now, pause, pending_calls, placed_at_once, resume
 from console.assembly import ConsoleUseCases
+from console.attempt_words import HOLDS
 from console.context import ConsoleContext, console_context
 from console.operator_session import ConsoleSession
 from console.operators import viewer
-from console.pause_acts import began, due_now, pause, pending_calls, placed_at_once, resume
-from console.reads.operator_pages import Overview
+from console.reads.installation import Overview
 from console.rendering import none_or_number_of, number, page
-from console.rule_words import HOLDS
 from scheduler.timing.callee_zones import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
 

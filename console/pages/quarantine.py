@@ -15,7 +15,7 @@ from console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, 
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import number_of, page, utc_text
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.quarantine import Quarantined, QuarantineKind
 
 router = APIRouter()

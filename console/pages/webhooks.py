@@ -26,10 +26,8 @@ from scheduler.domain.delivery_history import (
     ReplayFilter,
 )
 from scheduler.domain.pagination import COUNTED_UP_TO
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import InvalidFields, NotFound
-from scheduler.domain.webhook import DisabledCause
-from scheduler.domain.webhook_delivery import DeliveryState
+from scheduler.domain.webhook import DeliveryState, DisabledCause, EventType
 
 router = APIRouter()
 _PATH = "/webhooks"

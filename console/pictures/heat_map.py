@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from console.pictures.svg import CHARACTER, Drawing, Layout, shortened, wrapped
-from console.pictures.tables import Cell, TableRows, moment
+from console.pictures.svg import CHARACTER, Cell, Drawing, Layout, TableRows, moment, shortened, wrapped
 from console.pictures.timeline import clock_text
 from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.forecast import Forecast, Starts

@@ -10,7 +10,7 @@ from itertools import groupby
 from types import MappingProxyType
 from uuid import UUID
 
-from console.pictures.tables import UTC_NAME, Cell, Moment, TableRows, moment
+from console.pictures.svg import UTC_NAME, Cell, Moment, TableRows, moment
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.call import CallProgress
 from scheduler.domain.company import CallTimeInterval

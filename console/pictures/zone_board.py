@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from itertools import groupby
 
-from console.pictures.svg import Drawing, Layout
-from console.pictures.tables import Cell, TableRows, moment
+from console.pictures.svg import Cell, Drawing, Layout, TableRows, moment
 from console.pictures.timeline import Span, clock_text
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.schedule import CalleeClock

@@ -7,8 +7,8 @@ from enum import StrEnum
 from uuid import UUID
 
 from console.stores.search import FoundAttempt, FoundRow, Search
-from scheduler.domain.external_id import LONGEST_EXTERNAL_ID
 from scheduler.domain.refusals import PhoneNumberInvalid
+from scheduler.domain.resource import LONGEST_EXTERNAL_ID
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores

@@ -1,4 +1,4 @@
-"""Placing calls at Twilio: one POST for each attempt, and the meaning of its answer."""
+"""Placing calls at Twilio: one POST for each attempt, the meaning of its answer, and of each error code."""
 
 import asyncio
 import json
@@ -6,30 +6,102 @@ import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlencode
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 
-from scheduler import descriptors
+from scheduler import process
 from scheduler.carriers.interface import Gate
-from scheduler.carriers.trust import trusted
-from scheduler.carriers.twilio import CALL_SID, NOTHING_LEFT_TO_STOP, TwilioAccount, callback_path
-from scheduler.carriers.twilio_codes import CODES, Consequence
-from scheduler.domain.call import (
-    Accepted,
-    AnswerUnknown,
-    CallOrder,
-    CarrierAnswer,
-    NeverTaken,
-    NumberRefused,
-    Withheld,
-)
+from scheduler.carriers.twilio import CALL_SID, NOTHING_LEFT_TO_STOP, TwilioAccount, callback_path, trusted
+from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, NumberRefused, Withheld
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle.policy import Policy
+
+# --- Twilio's error codes, and the consequence of each for the order that was refused with it
+# `docs/reference/carrier-codes.md` has the same table, and a test keeps the two equal. A code that is not listed
+# proves nothing: the outcome of such an order is unknown.
+
+
+class Consequence(StrEnum):
+    """The consequence of a code. For all but NUMBER the call was not placed, and the attempt is pending again."""
+
+    NUMBER = "NUMBER"
+    """The number itself cannot be called: the attempt fails as INVALID_NUMBER."""
+    COUNTRY_REFUSED = "COUNTRY_REFUSED"
+    """Our account may not call that country: only orders to it wait."""
+    CALLER_REFUSED = "CALLER_REFUSED"
+    """Our account may not call from that number: only that company's orders from it wait."""
+    ORDER_REFUSED = "ORDER_REFUSED"
+    """One of our own settings or fields is wrong: only that order waits."""
+    ACCOUNT_LIMITED = "ACCOUNT_LIMITED"
+    """A trial account: only that order waits."""
+    THROTTLED = "THROTTLED"
+    """Too many at once: counted against the carrier."""
+    QUEUE_FULL = "QUEUE_FULL"
+    """The account's queue is full: counted against the carrier."""
+    CREDENTIALS = "CREDENTIALS"
+    """Our credentials are wrong: no company's calls are dialled."""
+    ACCOUNT_NOT_ACTIVE = "ACCOUNT_NOT_ACTIVE"
+    """The account is closed or suspended: no company's calls are dialled."""
+
+
+class Meaning(NamedTuple):
+    consequence: Consequence
+    text: str
+    """Twilio's description of the code, shortened."""
+
+
+CODES: dict[int, Meaning] = {
+    10001: Meaning(Consequence.ACCOUNT_NOT_ACTIVE, "the account is not active"),
+    10002: Meaning(Consequence.ACCOUNT_LIMITED, "trial accounts cannot use this"),
+    10004: Meaning(Consequence.THROTTLED, "more calls at once than the account may have"),
+    10005: Meaning(Consequence.ACCOUNT_NOT_ACTIVE, "voice is disabled for the account"),
+    13212: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid"),
+    13214: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid"),
+    13223: Meaning(Consequence.NUMBER, "the format of the number is invalid"),
+    13224: Meaning(Consequence.NUMBER, "the number is invalid or cannot be reached"),
+    13225: Meaning(Consequence.NUMBER, "no account may call the number"),
+    13226: Meaning(Consequence.NUMBER, "there is no such country code"),
+    13227: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the country"),
+    20001: Meaning(Consequence.ORDER_REFUSED, "a parameter is invalid"),
+    20003: Meaning(Consequence.CREDENTIALS, "not authenticated"),
+    20005: Meaning(Consequence.ACCOUNT_NOT_ACTIVE, "the account is not active"),
+    20006: Meaning(Consequence.ORDER_REFUSED, "the key lacks a privilege for this request"),
+    20008: Meaning(Consequence.CREDENTIALS, "test credentials cannot do this"),
+    20403: Meaning(Consequence.CREDENTIALS, "the account may not use the API; it is suspended or closed"),
+    20429: Meaning(Consequence.THROTTLED, "too many requests"),
+    21201: Meaning(Consequence.ORDER_REFUSED, "no number to call was named"),
+    21202: Meaning(Consequence.NUMBER, "the number is a premium number"),
+    21203: Meaning(Consequence.COUNTRY_REFUSED, "international calls are not enabled for the account"),
+    21205: Meaning(Consequence.ORDER_REFUSED, "the URL of the instructions is invalid"),
+    21206: Meaning(Consequence.ORDER_REFUSED, "the digits to send are invalid"),
+    21207: Meaning(Consequence.ORDER_REFUSED, "the setting of machine detection is invalid"),
+    21208: Meaning(Consequence.ORDER_REFUSED, "the ring timeout is invalid"),
+    21209: Meaning(Consequence.ORDER_REFUSED, "the HTTP method is invalid"),
+    21210: Meaning(Consequence.CALLER_REFUSED, "the caller id is not verified for the account"),
+    21211: Meaning(Consequence.NUMBER, "the number is invalid"),
+    21212: Meaning(Consequence.CALLER_REFUSED, "the caller id is invalid, or not the account's"),
+    21213: Meaning(Consequence.CALLER_REFUSED, "the caller id is missing"),
+    21214: Meaning(Consequence.NUMBER, "the number cannot be reached"),
+    21215: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the number's country"),
+    21216: Meaning(Consequence.COUNTRY_REFUSED, "the account may not call there: risk, law or a missing profile"),
+    21217: Meaning(Consequence.NUMBER, "the number does not appear to be valid"),
+    21218: Meaning(Consequence.ORDER_REFUSED, "the application is invalid"),
+    21219: Meaning(Consequence.ACCOUNT_LIMITED, "a trial account calls verified numbers only"),
+    21609: Meaning(Consequence.ORDER_REFUSED, "the URL of the callbacks is invalid"),
+    22005: Meaning(Consequence.QUEUE_FULL, "the queue would take more than 24 hours"),
+    32205: Meaning(Consequence.COUNTRY_REFUSED, "no geographic permission for the destination"),
+    70051: Meaning(Consequence.CREDENTIALS, "authorization failed"),
+}
+
+
+# --- Placing calls at Twilio: one POST for each attempt, and the meaning of its answer
+
 
 _KEEP_IDLE = 10.0
 _MAX_ANSWER = 64 * 1024
@@ -83,8 +155,8 @@ class TwilioCallPlacer:
         try:
             return classify(*await self._post(self._url("Calls"), self._form(order)))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            if descriptors.is_shortage(error):  # guard: local_shortage
-                descriptors.report_shortage()
+            if process.is_shortage(error):  # guard: local_shortage
+                process.report_shortage()
                 return Withheld(cause="NO_DESCRIPTORS")
             return NeverTaken(cause="NEVER_CONNECTED")
         except TimeoutError:

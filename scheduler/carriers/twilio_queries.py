@@ -15,15 +15,21 @@ from twilio.http.response import Response
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance
 
-from scheduler import deadline, descriptors
+from scheduler import clock, process
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback, QueryNotSent
-from scheduler.carriers.trust import trusted
-from scheduler.carriers.twilio import NOTHING_LEFT_TO_STOP, TwilioAccount, answered_by_of, seconds_of, status_of
-from scheduler.carriers.twilio_codes import CODES, Consequence
+from scheduler.carriers.twilio import (
+    NOTHING_LEFT_TO_STOP,
+    TwilioAccount,
+    answered_by_of,
+    seconds_of,
+    status_of,
+    trusted,
+)
+from scheduler.carriers.twilio_calls import CODES, Consequence
 from scheduler.domain.call import CallNews, CallStatus, FailureCause, ListedCall
 from scheduler.exchange import Exchange, ExchangeAdapter
 from scheduler.lifecycle.policy import Policy
-from scheduler.watchdog import made_progress
+from scheduler.process import made_progress
 
 _SERVER_ERROR = 500
 _NO_ANSWER = (
@@ -65,13 +71,13 @@ class _HttpClient(TwilioHttpClient):  # type: ignore[misc]
         path = parts.path if parts.path.startswith(f"{self._api.path}/") else self._api.path + parts.path
         full_url = urlunsplit((self._api.scheme, self._api.netloc, path, parts.query, ""))
         try:
-            with Exchange(min(self.timeout, deadline.remaining_s() or self.timeout)) as exchange:
+            with Exchange(min(self.timeout, clock.remaining_s() or self.timeout)) as exchange:
                 exchange.remaining_s()  # raises if the query has no time left
                 response = super().request(method, full_url, *args, **kwargs)
                 exchange.remaining_s()  # an answer that was cut off may look like a whole one
         except (RequestException, TimeoutError) as error:
-            if descriptors.is_shortage(error):
-                descriptors.report_shortage()
+            if process.is_shortage(error):
+                process.report_shortage()
                 raise QueryNotSent from error
             raise CarrierAway from error
         # Checked here, because the SDK raises no error with a status for an answer that is not JSON.
@@ -156,7 +162,7 @@ class TwilioQueries:
 @contextmanager
 def _query(within_s: float = _QUERY_S) -> Iterator[None]:
     """Limit all requests of a query. Raises CarrierUnavailable if it was not answered as documented."""
-    with deadline.deadline_in(within_s):
+    with clock.deadline_in(within_s):
         try:
             yield
         except _NO_ANSWER as error:

@@ -18,12 +18,12 @@ from scheduler.cli.output import print_json, print_progress, refuse
 @db.command("upgrade", epilog=examples("DATABASE_URL=postgresql://... duecall db upgrade"))
 def db_upgrade(as_json: AsJson = False) -> None:
     """Upgrade the database of DATABASE_OWNER_URL, or else of DATABASE_URL, to this version's schema."""
-    from scheduler.persistence import revisions, schema
+    from scheduler.persistence import schema, sessions
 
     schema.upgrade(chosen_settings().database("owner"))
     print_progress("the database has this version's schema")
     if as_json:
-        print_json({"revision": revisions.head()})
+        print_json({"revision": sessions.head()})
 
 
 @db.command("logins", epilog=examples("duecall db logins   # also after a password in these URLs has changed"))
@@ -88,7 +88,7 @@ def db_draft(
 @contextmanager
 def _empty_database() -> Iterator[str]:
     """Yield the URL of an empty private database, and delete the database afterwards."""
-    from standalone.postgres import EmbeddedPostgres
+    from standalone.valkey_and_postgres import EmbeddedPostgres
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C deletes the folder, too
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as server:

@@ -17,15 +17,14 @@ from scheduler.cli.app import app, examples
 from scheduler.cli.on_demand import api_url
 from scheduler.cli.options import ApiUrl, api_key, id_of
 from scheduler.cli.output import fail, refuse
+from standalone.importing.rows import Defaults, UnreadableFile, chosen, items_of, name_agent, read
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from standalone.api_client import ApiClient
-    from standalone.importing.fields import Columns
-    from standalone.importing.files import Table
-    from standalone.importing.items import Item, Reject
-    from standalone.importing.sending import Sending
+    from standalone.importing.rows import Columns, Item, Reject, Table
+    from standalone.importing.runs import Sending
 
 _HELP_PAGE = "docs/how-to/import.md"
 _STDIN = "-"
@@ -97,24 +96,21 @@ def import_people(
     """
     from scheduler.terminal.text import terminal
     from standalone.api_client import ApiClient
-    from standalone.importing import fields, files, items
 
     url = api_url(url)
     _check_defaults(gdpr_expiry_date, at)
     _check_errors_file(errors, file, is_allowed=not (dry_run or no_wait))
     pairs = [*(mapped or []), *([] if tz_column is None else [f"timezone={tz_column}"])]
     try:
-        by_option = fields.chosen(pairs)
-        table = files.read(_content(file), _one_character(delimiter))
+        by_option = chosen(pairs)
+        table = read(_content(file), _one_character(delimiter))
         columns = _columns(table, by_option, ignores_others=ignore_other_columns)
-    except files.UnreadableFile as unreadable:
+    except UnreadableFile as unreadable:
         refuse(f"{unreadable} See {_HELP_PAGE}.")
-    if agent is None and not items.name_agent(table, columns):
+    if agent is None and not name_agent(table, columns):
         refuse("Name the agent: --agent ID or a column agentId.")
-    defaults = items.Defaults(
-        agent_id=_text(agent), job_id=_text(job), gdpr_expiry_date=gdpr_expiry_date, scheduled_at=at
-    )
-    rows, unsendable = items.items_of(table, columns, defaults)
+    defaults = Defaults(agent_id=_text(agent), job_id=_text(job), gdpr_expiry_date=gdpr_expiry_date, scheduled_at=at)
+    rows, unsendable = items_of(table, columns, defaults)
     plan = _Plan(ApiClient(url, key), _text(company), rows, unsendable)
     page, has_refused = plan.check() if dry_run else plan.start(name, table, errors, waits=not no_wait)
     terminal().print(page)
@@ -141,7 +137,7 @@ class _Plan:
         self, name: str | None, table: "Table", errors: Path | None, *, waits: bool
     ) -> tuple["RenderableType", bool]:
         from standalone.importing.pages import import_page
-        from standalone.importing.rejects import RejectsFile
+        from standalone.importing.rows import RejectsFile
         from standalone.importing.runs import run_import
 
         if errors is None:
@@ -158,7 +154,7 @@ class _Plan:
         from scheduler.domain.refusals import CompanyIdRequired
         from scheduler.terminal.progress import shown_progress
         from standalone.api_client import ApiAway, ApiRefused
-        from standalone.importing.sending import Sending
+        from standalone.importing.runs import Sending
 
         try:
             with shown_progress(len(self.rows), first, second) as progress:
@@ -176,7 +172,7 @@ def _forget(rejects: Sequence["Reject"]) -> None:
 
 
 def _columns(table: "Table", by_option: "Columns", *, ignores_others: bool) -> "Columns":
-    from standalone.importing.fields import of_header
+    from standalone.importing.rows import of_header
 
     if table.columns is None:
         return by_option

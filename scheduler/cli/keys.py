@@ -1,4 +1,4 @@
-"""`duecall keys`: API keys."""
+"""Commands about access: `duecall keys` and `console`."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -9,11 +9,16 @@ from scheduler.cli.app import examples, keys
 from scheduler.cli.on_demand import operator_session, print_pages
 from scheduler.cli.options import AsJson, KeyId, Reason, id_of, instant_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
-from scheduler.domain.key import PER_HOUR, PER_MINUTE
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import PER_HOUR, PER_MINUTE, KeyKind, Principal
 
 if TYPE_CHECKING:
     from scheduler.cli.session import OperatorSession
+import getpass
+import platform
+
+from scheduler.cli.app import console, console_sessions
+from scheduler.cli.output import print_rows
+from scheduler.domain.principal import OperatorRole
 
 _MAX_REQUESTS = 1_000_000
 
@@ -124,7 +129,7 @@ def keys_list(
     as_json: AsJson = False,
 ) -> None:
     """List API keys with owner, state, scopes, rate limits and last use (to the minute). Secrets are not stored."""
-    from scheduler.terminal.keys import keys_as_json, keys_page
+    from scheduler.terminal.lists import keys_as_json, keys_page
 
     with operator_session() as session:
         listed, now = session.keys.all(company), session.now()
@@ -176,3 +181,86 @@ def _print_change(key_id: UUID, done: str, unchanged: str, *, changed: bool, as_
         print_json({"keyId": str(key_id), "changed": changed})
     else:
         print_note(f"Key {key_id} {done if changed else unchanged}")
+
+
+# --- `duecall console`: sign-in links and sessions of the operators' console
+
+
+_Role = Annotated[
+    OperatorRole,
+    typer.Option(help="Rights of the session. A viewer sees all pages; only an admin drops commands and revokes keys."),
+]
+_SessionId = Annotated[
+    UUID | None,
+    typer.Argument(
+        metavar="SESSION_ID",
+        parser=id_of,
+        help="Id from `duecall console sessions list`. Either SESSION_ID or --all is required.",
+        show_default=False,
+    ),
+]
+
+
+@console.command("login", epilog=examples("duecall console login", "duecall console login --role viewer"))
+def console_login(role: _Role = OperatorRole.OPERATOR, as_json: AsJson = False) -> None:
+    """Print a link that signs one operator in to the console. It works once, within ten minutes.
+
+    The link is a secret: send it only to the operator who opens it.
+    """
+    with operator_session() as session:
+        link, secret = session.console_sessions.make_link(role, _actor())
+    url = f"{session.console_url}/sign-in/link/{secret}"
+    if as_json:
+        print_json({"url": url, "role": role.value, "expiresAt": link.expires_at.isoformat()})
+        return
+    print_result(url)
+    print_note(f"Signs in one {role.value}, once, until {link.expires_at:%H:%M} UTC.")
+
+
+@console_sessions.command(
+    "list", epilog=examples("duecall console sessions list", "duecall console sessions list --json")
+)
+def sessions_list(as_json: AsJson = False) -> None:
+    """List the valid sessions of the console, newest first."""
+    with operator_session() as session:
+        sessions = session.console_sessions.all()
+    rows = [
+        {
+            "sessionId": str(each.id),
+            "role": each.role.value,
+            "actor": each.actor,
+            "createdAt": each.created_at.isoformat(),
+            "lastUsedAt": each.last_used_at.isoformat(),
+            "expiresAt": each.expires_at.isoformat(),
+        }
+        for each in sessions
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        session.report("no operator is signed in to the console")
+    print_rows(rows)
+
+
+@console_sessions.command(
+    "revoke", epilog=examples("duecall console sessions revoke SESSION_ID", "duecall console sessions revoke --all")
+)
+def sessions_revoke(
+    session_id: _SessionId = None,
+    everything: Annotated[bool, typer.Option("--all", help="All sessions, in place of SESSION_ID.")] = False,
+) -> None:
+    """End a session of the console, or all. Its next request is refused in every process."""
+    if (session_id is None) != everything:
+        refuse("Give either SESSION_ID or --all. See: duecall console sessions revoke --help")
+    with operator_session() as session:
+        if session_id is None:
+            count = session.console_sessions.revoke_all()
+            session.report(f"{count} {'session was' if count == 1 else 'sessions were'} revoked")
+        else:
+            session.console_sessions.revoke(session_id)
+            session.report(f"session {session_id} was revoked")
+
+
+def _actor() -> str:
+    return f"cli:{getpass.getuser()}@{platform.node()}"

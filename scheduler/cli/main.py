@@ -11,22 +11,13 @@ from scheduler.cli import run  # noqa: F401
 # isort: split
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
 from scheduler.cli import (  # noqa: F401
-    alarms,
     api,
-    audit,
-    billing,
-    carrier,
-    companies,
-    console,
     database,
-    document,
-    erasures,
     imports,
+    incidents,
     keys,
-    locks,
     operate,
-    quarantine,
-    unknown,
+    records,
     webhooks,
 )
 from scheduler.cli.app import app, join_help_lines
@@ -56,7 +47,7 @@ def main() -> NoReturn:
         print_stopped()
         sys.exit(_STOPPED)
     except Exception as error:
-        from scheduler.cli.failures import failure_of
+        from scheduler.cli.output import failure_of
 
         if (failure := failure_of(error)) is None:
             raise

@@ -39,7 +39,7 @@ def explain(
 
     The rules are those that the dialler uses. Deleted attempts are explained too.
     """
-    from api_shim.schemas.explanation import ExplanationView
+    from api_shim.schemas.interview import ExplanationView
     from scheduler.terminal.explanation import explanation_page
     from scheduler.terminal.text import system_line
 

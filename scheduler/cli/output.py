@@ -1,4 +1,4 @@
-"""Prints lines, errors and JSON to the terminal."""
+"""Output of commands: lines, errors and JSON, and the exit status of each expected error."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,12 @@ from standalone.run_file import Running
 
 if TYPE_CHECKING:
     from scheduler.settings import Settings
+from dataclasses import dataclass
+
+from scheduler.domain.refusals import InvalidRequest, Refused
+from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongDatabase
+from scheduler.settings import MissingSetting, WrongSettings
+from standalone.errors import CannotRun, ServerUnavailable
 
 _console = Console(stderr=True)
 
@@ -90,3 +96,29 @@ def print_running(running: Running, chosen: "Settings", mail: str, *, duecall: s
         # Not in a table: a table could cut off the key.
         _console.print(f"  {name:18} {value}", highlight=False, markup=False, soft_wrap=True)
     _console.print("[dim]Press Ctrl-C to stop everything.[/dim]")
+
+
+# --- The line and the exit status of each expected error. Imported when a command has failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    line: str
+    code: int = 1
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """Return what to print for an expected error, and None for an unexpected one."""
+    match error:
+        case DatabaseAway():
+            return Failure(line=f"The database cannot be reached: {error}")
+        case SchemaNotMade():
+            return Failure(line=f"The database cannot be upgraded to this version's schema: {error}")
+        case WrongDatabase() | MissingSetting() | ServerUnavailable() | CannotRun() | SchemaDrift() | NoLogin():
+            return Failure(line=str(error))
+        case WrongSettings():
+            return Failure(line=str(error), code=WRONG_USAGE)
+        case Refused():
+            return Failure(line=error.message, code=WRONG_USAGE if isinstance(error, InvalidRequest) else 1)
+        case _:
+            return None

@@ -46,7 +46,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
 
     Processes that end are restarted. While the system runs, .duecall/run.json contains its addresses, ids and keys.
     """
-    from scheduler.descriptors import raise_limit
+    from scheduler.process import raise_limit
     from standalone.system import Options, System
 
     if port is not None and not 1 <= port <= LAST_PORT:
@@ -93,7 +93,7 @@ def demo(
     compared with the carrier's ledger.
     """
     from scheduler.cli.installation import demo_home
-    from scheduler.descriptors import raise_limit
+    from scheduler.process import raise_limit
     from standalone.demo import run as demo_run
     from standalone.system import Options, System
 
@@ -131,8 +131,7 @@ def demo(
 def _sign_in_link(running: "Running", chosen: "Settings") -> str:
     """Return a link that signs an administrator in to the demo's console, once."""
     from console.sessions import ConsoleSessions
-    from scheduler.domain.actor import SYSTEM
-    from scheduler.domain.operator import OperatorRole
+    from scheduler.domain.principal import SYSTEM, OperatorRole
     from scheduler.hashing import Hasher
     from scheduler.persistence.database import Database
 

@@ -12,24 +12,20 @@ from scheduler.cli.installation import chosen_settings, installation
 from scheduler.cli.options import HOME
 from scheduler.cli.output import fail, print_error, print_note
 from scheduler.clock import Now
-from scheduler.domain import actor
+from scheduler.domain import principal
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.settings import Settings, as_kept
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms
-from scheduler.use_cases.operations.backlog import Backlog
-from scheduler.use_cases.operations.carrier_waits import CarrierWaits
-from scheduler.use_cases.operations.certificates import Certificates
-from scheduler.use_cases.operations.database_sessions import DatabaseSessions
-from scheduler.use_cases.operations.encrypt_webhooks import EncryptWebhooks
-from scheduler.use_cases.operations.installation_marks import InstallationMarks
-from scheduler.use_cases.operations.pauses import Pauses
-from scheduler.use_cases.operations.quarantine import Quarantine
+from scheduler.use_cases.operations.alarms import Acts, Alarms
+from scheduler.use_cases.operations.counts import DatabaseSessions
+from scheduler.use_cases.operations.erase import Certificates
+from scheduler.use_cases.operations.installation import InstallationMarks
+from scheduler.use_cases.operations.pauses import CarrierWaits, Pauses
+from scheduler.use_cases.operations.quarantine import Backlog, Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
-from scheduler.use_cases.operations.webhooks import WebhookOperations
+from scheduler.use_cases.operations.webhooks import EncryptWebhooks, WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
 
 
@@ -121,12 +117,12 @@ def this_actor() -> str:
         user = pwd.getpwuid(user_id).pw_name
     except KeyError:  # a container may run with an id that has no name
         user = str(user_id)
-    return actor.of_cli(user, os.uname().nodename)
+    return principal.of_cli(user, os.uname().nodename)
 
 
 def _with_announced_times(chosen: Settings) -> Settings:
     """Return the settings with the times that live processes announce in Redis, or warn that the shell's are used."""
-    from workers.presence import TimesUnknown, times_of  # with the client of Redis
+    from workers.liveness import TimesUnknown, times_of  # with the client of Redis
 
     try:
         times = None if chosen.redis_url is None else times_of(chosen.redis)

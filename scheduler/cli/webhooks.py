@@ -21,7 +21,7 @@ from scheduler.cli.options import (
 from scheduler.cli.output import fail, print_json, print_note, print_result, print_rows, refuse, required_reason
 from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO
-from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook import EventType
 
 if TYPE_CHECKING:
     from standalone.forwarding import Forwarded
@@ -231,11 +231,9 @@ def webhooks_listen(
     its milliseconds. Each event is sent once, whatever the answer is. Press Ctrl-C to stop.
     """
     from scheduler.clock import machine_now
-    from scheduler.webhooks.sender import WebhookSender
-    from scheduler.webhooks.signing import new_secret, signed_headers
+    from scheduler.webhooks.sending import WebhookSender, new_secret, signed_headers
     from standalone.api_client import ApiAway, ApiRefused
-    from standalone.event_api import EventApi
-    from standalone.forwarding import Forwarding, Start
+    from standalone.forwarding import EventApi, Forwarding, Start
 
     _types_in(types)
     must_be_url("--forward-to", forward_to)

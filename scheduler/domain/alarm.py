@@ -1,4 +1,4 @@
-"""Alarms as they are kept: the kind, the ids that it is about, and how often it was raised until it is acknowledged."""
+"""Alarms: the kinds and their meanings, the ids that each is about, and how often it was raised."""
 
 import re
 from collections.abc import Mapping
@@ -112,3 +112,90 @@ class KeptAlarm:
     post_at: datetime | None = None
     """Time of the next try. None if it was posted, acknowledged or given up."""
     posted_at: datetime | None = None
+
+
+# --- Meanings of the kinds of alarms
+# a sentence for operators, and the section of docs/operations.md with the steps.
+
+
+OPERATIONS = "operations.md"
+"""The page with a section for each kind."""
+_CARRIER_HTTP = "CARRIER_HTTP_"
+_UNKNOWN = "This version does not know the kind: a process of another version raised it."
+_IMPOSSIBLE = "so the company is paused: another program may use the carrier account."
+
+MEANINGS: Mapping[str, str] = {
+    "ACCOUNT_LIMITED": "The carrier refused a call because its account is limited, for example a trial account.",
+    "CARRIER_ACCOUNT_NOT_ACTIVE": "The carrier closed or suspended the account, so no call is placed.",
+    "CARRIER_ANSWER_BROKE_OFF": "The carrier's answers to new calls are cut off, so all calls wait.",
+    "CARRIER_CREATED_WITHOUT_A_NAME": "The carrier accepted a call without naming it, so all calls wait.",
+    "CARRIER_CREDENTIALS": "The carrier rejects the credentials of the account, so no call is placed.",
+    "CARRIER_FAILS_CALLER": "The carrier failed calls of one company, so that company's calls wait.",
+    "CARRIER_NEVER_CONNECTED": "The carrier cannot be reached, so all calls wait.",
+    "CARRIER_NO_ANSWER_IN_TIME": "The carrier does not answer new calls in time, so all calls wait.",
+    "CARRIER_QUEUE_FULL": "The carrier's queue of calls is full, so all calls wait.",
+    "CARRIER_REFUSES_CALLER": "The carrier account may not call from a company's number, so those calls wait.",
+    "CARRIER_REFUSES_COUNTRY": "The carrier account may not call a country, so calls to it wait.",
+    "CARRIER_THROTTLED": "The carrier received more calls per second than it allows, so all calls wait.",
+    "CAUSE_LOST": "A call failed and its cause is unknown, so no retry follows.",
+    "CLOCK_SKEW": "The clocks of a machine and of the database differ, so that machine places no calls.",
+    "CLOCK_WAS_WRONG": "Times that were stored while a clock was wrong have been corrected.",
+    "DATABASE_CHANGED": "The database was restored or replaced and may have forgotten calls, so all calls are paused.",
+    "DATABASE_SLOW": "The database answers too slowly to check a call before it rings, so no call is placed.",
+    "DEAF_WORKER": "A worker received nothing from Redis and was restarted.",
+    "DIALLER_FAILED": "A dial worker ended by an unexpected error.",
+    "LOCK_HELD": "Another transaction keeps a row locked, so calls wait for it.",
+    "LOOP_STUCK": "An API process was blocked and exited.",
+    "MAIL": "An invitation cannot be written safely because of the company's name.",
+    "NEWS_FOR_AN_OLD_TOKEN": f"The carrier reported a call that an earlier try had placed, {_IMPOSSIBLE}",
+    "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED": f"The carrier reported a call that Duecall had not placed, {_IMPOSSIBLE}",
+    "NO_MESSAGE": "Malformed messages were dropped from a queue: another program writes to Redis.",
+    "ORDER_REFUSED": "The carrier refused a call because of our request, usually a URL that it rejects.",
+    "OUTCOME_UNDECIDED": "The carrier's list of calls cannot be read, so outcomes of calls stay undecided.",
+    "OUTCOME_UNKNOWN": "Nothing proved whether a call was placed. It is not retried, and an operator decides.",
+    "OUT_OF_DESCRIPTORS": "A process can open no further file or connection, so its work waits.",
+    "OUT_OF_MEMORY": "An API process ran out of memory and exited.",
+    "PRICES": "A company's prices cannot be read, so it is billed at the default prices.",
+    "PROBE_OVERDUE": "The carrier is down and no worker probes it, so all calls wait for Duecall itself.",
+    "QUARANTINE": "A command or a callback failed five times. An operator retries or drops it.",
+    "REDIS_EVICTS": "Redis deletes keys because its memory is full, so calls are late and commands may be lost.",
+    "SETTINGS": "A company's settings cannot be read, so it is not called.",
+    "THREAD_HUNG": "A thread made no step in its work for too long, so its process was restarted.",
+    "TWO_CALLS_FOR_ONE_TOKEN": f"The carrier has two calls for one attempt, {_IMPOSSIBLE}",
+    "TWO_CALLS_TO_ONE_NUMBER": f"Two calls to one number were in progress, {_IMPOSSIBLE}",
+    "UNREADABLE_ROW": "This release cannot read a row, usually one of a later release. It is left out.",
+    "UNRESOLVED": "The time of a call could not be computed again after a change, so the call keeps its time.",
+    "WEBHOOK_KEY": "No key of WEBHOOK_KEY decrypts the secret of a webhook, so its deliveries wait.",
+}
+
+_SECTIONS = (
+    (
+        *("TWO_CALLS_TO_ONE_NUMBER", "TWO_CALLS_FOR_ONE_TOKEN", "NEWS_FOR_AN_OLD_TOKEN"),
+        "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED",
+    ),
+    ("CARRIER_CREDENTIALS", "CARRIER_ACCOUNT_NOT_ACTIVE"),
+    (
+        *("CARRIER_NEVER_CONNECTED", "CARRIER_THROTTLED", "CARRIER_QUEUE_FULL", "CARRIER_NO_ANSWER_IN_TIME"),
+        *("CARRIER_ANSWER_BROKE_OFF", "CARRIER_CREATED_WITHOUT_A_NAME", _CARRIER_HTTP),
+    ),
+    ("CARRIER_REFUSES_COUNTRY", "CARRIER_REFUSES_CALLER"),
+    ("ORDER_REFUSED", "ACCOUNT_LIMITED"),
+    ("SETTINGS", "PRICES"),
+    ("OUT_OF_MEMORY", "LOOP_STUCK"),
+)
+"""The kinds that share a section. Each other kind has its own."""
+_ANCHORS = {kind: "--".join(kinds).lower() for kinds in _SECTIONS for kind in kinds}
+
+
+def meaning_of(kind: str) -> str:
+    """Return a sentence about alarms of this kind."""
+    if kind.startswith(_CARRIER_HTTP):
+        return f"The carrier answers new calls with the HTTP status {kind.removeprefix(_CARRIER_HTTP)}, so calls wait."
+    return MEANINGS.get(kind, _UNKNOWN)
+
+
+def anchor_of(kind: str) -> str:
+    """Return the anchor of the section with the steps."""
+    if kind.startswith(_CARRIER_HTTP):
+        return _ANCHORS[_CARRIER_HTTP]
+    return _ANCHORS.get(kind, kind.lower() if kind in MEANINGS else "alarms")

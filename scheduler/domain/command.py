@@ -6,11 +6,9 @@ from enum import StrEnum
 from typing import Any, Literal, TypedDict
 from uuid import UUID
 
-from scheduler.domain.agent import NewAgent
 from scheduler.domain.attempt import Decision
 from scheduler.domain.candidate import NewCandidate
-from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.job import NewJob
+from scheduler.domain.interview import InterviewStatus, NewAgent, NewJob
 from scheduler.domain.refusals import Refused
 
 

@@ -1,12 +1,15 @@
-"""A company (tenant). Its settings determine when its candidates may be called, and how many at once."""
+"""A company (tenant) with its settings, its owners, and the usage that it is billed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import Enum, IntEnum
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+
+from scheduler.domain.interview import AgentFocus
 
 ALARM = "ALARM: "
 """Prefix of the reason of a pause that an alarm caused, not a person."""
@@ -144,3 +147,132 @@ class Company:
     """The address of the owner or of the invited owner, without distinction."""
     paused_at: datetime | None = None
     deleted_at: datetime | None = None
+
+
+# --- Owners of companies, and the invitations of owners who are not known yet
+
+
+class Role(StrEnum):
+    OWNER = "OWNER"
+    """One per company."""
+    ADMIN = "ADMIN"
+    """A former owner, after another person became the owner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A person who has accepted an invitation."""
+
+    id: UUID
+    email: str = field(repr=False)
+    """In canonical form; see `rules.email_addresses`."""
+    name: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """A user as the owner of a company."""
+
+    user: User
+    company_id: UUID
+    company_name: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invitation:
+    """A request by mail to become the owner of a company. A company has at most one open invitation."""
+
+    id: UUID
+    company_id: UUID
+    email: str = field(repr=False)
+    expires_at: datetime
+    accepted_at: datetime | None = None
+    revoked_at: datetime | None = None
+    tries: int = 0
+    """Number of mails started. It identifies the latest try when the result of one is recorded."""
+
+    def is_open(self, now: datetime) -> bool:
+        """Return whether it can be accepted."""
+        return self.accepted_at is None and self.revoked_at is None and now < self.expires_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mails:
+    """The unsent mails of a company's open invitation."""
+
+    company_id: UUID
+    tries: int
+    """Number of mails started but not sent. 0: not tried yet."""
+    try_at: datetime | None
+    """The time of the next try. None: the mail server refused the mail permanently, so there is no further try."""
+
+
+# --- Usage
+# the cost of calls, by company and unit. Booked once, at the end of the call, and kept after the company.
+
+
+class BillingSystem(StrEnum):
+    MINUTES = "minutes"
+    CREDITS = "credits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """The price of a call in credits: `base_cost`, plus `cost_per_minute` beyond `included_minutes`."""
+
+    base_cost: Decimal
+    cost_per_minute: Decimal
+    included_minutes: Decimal
+
+
+PriceList = Mapping[AgentFocus, Price]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Billing:
+    """The billing of a company's future calls. Existing bookings keep their unit and price."""
+
+    system: BillingSystem
+    prices: PriceList
+    """The company's own prices by focus. The default price list applies to all others."""
+    ats_principal_id: UUID | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Booking:
+    """The booking of one call that a person answered."""
+
+    attempt_id: UUID
+    interview_id: UUID
+    company_id: UUID
+    ats_principal_id: UUID | None
+    booked_at: datetime
+    system: BillingSystem
+    cost_key: str
+    talked: timedelta
+    """Counted from the answer, in whole seconds of the carrier."""
+    credits: Decimal | None
+    """The price, if the unit is credits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """The total booked under one cost key in one unit."""
+
+    system: BillingSystem
+    cost_key: str
+    events: int
+    interviews: int
+    talked: timedelta
+    credits: Decimal
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanyUsage:
+    """The usage of one company in one unit."""
+
+    company_id: UUID
+    company_name: str | None
+    """None for a deleted company."""
+    system: BillingSystem
+    buckets: tuple[Bucket, ...]

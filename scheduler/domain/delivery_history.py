@@ -5,8 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from scheduler.domain.partner_event import EventType
-from scheduler.domain.webhook_delivery import DeliveryState
+from scheduler.domain.webhook import DeliveryState, EventType
 
 REPLAYED_A_BATCH = 200
 """Deliveries that one statement replays."""

@@ -1,13 +1,130 @@
-"""An interview: the conversation that a company wants with a candidate, and the attempts to have it."""
+"""An interview, the agent that is its template, the job it is for, and its status."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from scheduler.domain.agent import AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, AttemptState
+
+# --- An agent: the template of an interview. It sets the focus, language, duration and caller number
+
+
+class AgentType(StrEnum):
+    PHONE = "PHONE"
+    ONLINE = "ONLINE"
+
+
+class AgentFocus(StrEnum):
+    GENERIC = "GENERIC"
+    """The only focus that needs no job."""
+    SCREENING = "SCREENING"
+    OUTREACH = "OUTREACH"
+    LANGUAGE_TEST = "LANGUAGE_TEST"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAgent:
+    """An agent as described by a request."""
+
+    name: str = field(repr=False)
+    type: AgentType
+    focus: AgentFocus
+    language: str
+    duration: timedelta
+    phone_number_id: UUID | None = None
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    id: UUID
+    company_id: UUID
+    name: str | None
+    """None in an answer that is replayed after the agent was deleted."""
+    type: AgentType
+    focus: AgentFocus
+    language: str
+    duration: timedelta
+    phone_number_id: UUID | None = None
+    caller_number: str | None = field(default=None, repr=False)
+    """E.164: the company's phone number from which the agent calls."""
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Documented fields of the public API that no rule here uses, in wire form."""
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhoneNumber:
+    """A number from which a company calls. Operators add it."""
+
+    id: UUID
+    company_id: UUID
+    number: str = field(repr=False)
+    """E.164."""
+    number_type: str
+    provider: str
+    status: str
+    capabilities: str
+    custom: bool
+    location: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+# --- A job
+# the position that candidates are assigned to and that an interview is about, unless its focus is GENERIC.
+
+
+class JobStatus(StrEnum):
+    OPEN = "OPEN"
+    """Its candidates are currently considered for it."""
+    CLOSED = "CLOSED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """A job as described by a request."""
+
+    title: str = field(repr=False)
+    description: str = field(repr=False)
+    status: JobStatus = JobStatus.OPEN
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """A filter for lists of jobs. A field that is None or empty does not filter."""
+
+    statuses: frozenset[JobStatus] = frozenset()
+    external_id: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    id: UUID
+    company_id: UUID
+    title: str | None = field(repr=False)
+    """None after the job was deleted, like the description."""
+    description: str | None = field(repr=False)
+    status: JobStatus
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Documented fields of the public API that no rule here uses, in wire form."""
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
+    external_id: str | None = field(default=None, repr=False)
+    """The client's own id of this job. Deleted with the job."""
+    created_at: datetime
+    updated_at: datetime
+
+
+# --- An interview: the conversation that a company wants with a candidate, and the attempts to have it
 
 
 class InterviewStatus(StrEnum):

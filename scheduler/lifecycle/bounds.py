@@ -9,11 +9,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from scheduler.domain.attempt import Attempt, Phase
-from scheduler.lifecycle import policy as times
 from scheduler.lifecycle.breaker import BACK_OFF
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.policy import (
+    ASK_EVERY,
+    BATCH_RETRIED_AFTER,
+    MAX_AWAITED,
+    MAX_CLOCK_SKEW,
+    MAX_QUEUE,
+    POLL_AFTER_RING,
+    POLLS,
+    RELEASE_SPAN,
+    SEND_SPAN,
+    Policy,
+)
 
-SLACK = 2 * times.MAX_CLOCK_SKEW + timedelta(seconds=1)
+SLACK = 2 * MAX_CLOCK_SKEW + timedelta(seconds=1)
 """The maximum difference of two clocks that may write: each differs by at most 2 s from the database's."""
 
 
@@ -24,12 +34,12 @@ def latest_written(now: datetime) -> datetime:
 
 def latest_release(now: datetime) -> datetime:
     """Return the latest instant until which an attempt can be released."""
-    return now + times.RELEASE_SPAN + SLACK
+    return now + RELEASE_SPAN + SLACK
 
 
 def latest_slot(now: datetime, per_second: float) -> datetime:
     """Return the latest next slot of an account or company: claims reserve at most a second and one step ahead."""
-    return now + times.SEND_SPAN + timedelta(seconds=1 / per_second) + SLACK
+    return now + SEND_SPAN + timedelta(seconds=1 / per_second) + SLACK
 
 
 def latest_recomputation(now: datetime) -> datetime:
@@ -39,17 +49,17 @@ def latest_recomputation(now: datetime) -> datetime:
 
 def latest_batch_work(now: datetime) -> datetime:
     """Return the latest instant until which a batch is put off."""
-    return now + times.BATCH_RETRIED_AFTER + SLACK
+    return now + BATCH_RETRIED_AFTER + SLACK
 
 
 def latest_awaited(now: datetime) -> datetime:
     """Return the latest instant until which a request waits for its command."""
-    return now + times.MAX_AWAITED + SLACK
+    return now + MAX_AWAITED + SLACK
 
 
 def latest_stray_look(now: datetime) -> datetime:
     """Return the latest time of the next poll about a stray call."""
-    return now + times.POLLS[-1] + SLACK
+    return now + POLLS[-1] + SLACK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +78,13 @@ class CallBounds:
 
 def of_calls(now: datetime, policy: Policy) -> CallBounds:
     """Return the bounds for attempts that are in progress at `now`."""
-    after_ring = policy.ring_timeout + times.POLL_AFTER_RING
+    after_ring = policy.ring_timeout + POLL_AFTER_RING
     return CallBounds(
         written=latest_written(now),
         lease_until=now + policy.lease + SLACK,
-        look_at_asked=now + times.ASK_EVERY + SLACK,
-        look_at_queued=now + times.MAX_QUEUE + after_ring + SLACK,
-        look_at=now + max(after_ring, times.POLLS[-1]) + SLACK,
+        look_at_asked=now + ASK_EVERY + SLACK,
+        look_at_queued=now + MAX_QUEUE + after_ring + SLACK,
+        look_at=now + max(after_ring, POLLS[-1]) + SLACK,
     )
 
 
@@ -136,4 +146,4 @@ def latest_line_rest(now: datetime, policy: Policy) -> datetime:
 
 def latest_line_kept(now: datetime, policy: Policy) -> datetime:
     """Return the latest end of the gap on a line for all interviews: one gap after the next poll about its call."""
-    return now + times.POLLS[-1] + policy.line_gap + SLACK
+    return now + POLLS[-1] + policy.line_gap + SLACK

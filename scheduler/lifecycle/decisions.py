@@ -44,10 +44,18 @@ from scheduler.domain.call import (
 from scheduler.domain.command import DeleteAttempt, InvokeAttempt, Request, RescheduleAttempt, UpdateInterview
 from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import CallAttemptInProgress, TimezoneUnknown
-from scheduler.lifecycle import policy as times
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import BACK_OFF, not_placed_delay
-from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.policy import (
+    ASK_EVERY,
+    DEFERRED_DELAY,
+    LIST_MARGIN,
+    MAX_CLOCK_SKEW,
+    MAX_QUEUE,
+    POLL_AFTER_RING,
+    POLLS,
+    Policy,
+)
 from scheduler.lifecycle.scheduling import (
     Callee,
     consent_is_over_on_any,
@@ -116,8 +124,8 @@ def on_last_look(
         or attempt.lease_until <= now  # guard: look_lease
     ):
         return NotMine()
-    soon = now + times.DEFERRED_DELAY
-    if abs(situation.database_skew) > times.MAX_CLOCK_SKEW:  # guard: look_clock
+    soon = now + DEFERRED_DELAY
+    if abs(situation.database_skew) > MAX_CLOCK_SKEW:  # guard: look_clock
         return (Deferred(due_at=soon, cause="CLOCK_SKEW"),)
     blocking = blocks(situation, now, policy)
     if not blocking:
@@ -171,7 +179,7 @@ def on_answer(
     """
     match answer:
         case Accepted():
-            look_at = now + answer.queue_time + policy.ring_timeout + times.POLL_AFTER_RING
+            look_at = now + answer.queue_time + policy.ring_timeout + POLL_AFTER_RING
             if answer.queue_time:
                 look_at = poll_of_queued(attempt, callee, look_at, now, policy)
             placed = Placed(call_sid=answer.call_sid, look_at=look_at)
@@ -181,7 +189,7 @@ def on_answer(
         case NeverTaken():
             return (NotPlaced(due_at=now + not_placed_delay(attempt.not_placed), cause=answer.cause),)
         case Withheld():
-            return (Deferred(due_at=now + times.DEFERRED_DELAY, cause=answer.cause),)
+            return (Deferred(due_at=now + DEFERRED_DELAY, cause=answer.cause),)
         case NumberRefused():
             return (Ended(reason=Reason.INVALID_NUMBER, ended_at=now),)
         case AnswerUnknown():
@@ -299,7 +307,7 @@ def _on_news_of_a_call_in_progress(
 ) -> tuple[Event, ...]:
     events: list[Event] = []
     if attempt.phase is not Phase.PLACED:
-        look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
+        look_at = now + policy.ring_timeout + POLL_AFTER_RING
         if news.status is CallStatus.QUEUED:
             look_at = poll_of_queued(attempt, callee, look_at, now, policy)
         events.append(Placed(call_sid=news.call_sid, look_at=look_at))
@@ -378,7 +386,7 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
     if news.rank is not CallProgress.OVER:
         if attempt.call_sid is not None and news.rank <= attempt.heard_rank:
             return ()
-        look_at = now + policy.ring_timeout + times.POLL_AFTER_RING
+        look_at = now + policy.ring_timeout + POLL_AFTER_RING
         return (LegSeen(call_sid=news.call_sid, rank=news.rank, look_at=look_at, answered_by=news.answered_by),)
     answered_by = news.answered_by or attempt.answered_by
     return (
@@ -440,7 +448,7 @@ def next_search(
         return None
     if listed and len(listed) > 1 and all(call.news.rank is CallProgress.OVER for call in listed):
         return None
-    return now + min(max(times.ASK_EVERY, (now - attempt.claimed_at) / 10), times.POLLS[-1])
+    return now + min(max(ASK_EVERY, (now - attempt.claimed_at) / 10), POLLS[-1])
 
 
 def was_listed(attempt: Attempt, policy: Policy) -> bool:
@@ -499,26 +507,26 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
 
 def undecided_before(now: datetime, policy: Policy) -> datetime:
     """Return the latest `unknown_at` of an overdue verdict, with one minute more for attempts still in turn."""
-    return now - policy.settle - times.POLLS[0]
+    return now - policy.settle - POLLS[0]
 
 
 def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
     """Return whether a call created by `since` must have ended, after the longest queueing, ringing and talking."""
-    return now >= since + times.MAX_QUEUE + policy.ring_timeout + policy.max_call
+    return now >= since + MAX_QUEUE + policy.ring_timeout + policy.max_call
 
 
 def next_poll_at(attempt: Attempt, now: datetime) -> datetime:
     """Return the time of the next poll about an attempt, after a poll at `now`."""
     if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
-        return now + times.ASK_EVERY
-    return now + times.POLLS[min(attempt.looks, len(times.POLLS) - 1)]
+        return now + ASK_EVERY
+    return now + POLLS[min(attempt.looks, len(POLLS) - 1)]
 
 
 def next_stray_poll_at(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
     """Return the time of the next poll about a stray call. None: it has ended, or must have."""
     if (news is not None and news.rank is CallProgress.OVER) or must_be_over(seen_at, now, policy):
         return None
-    return now + min(max(times.ASK_EVERY, (now - seen_at) / 10), times.POLLS[-1])
+    return now + min(max(ASK_EVERY, (now - seen_at) / 10), POLLS[-1])
 
 
 def listing_span(attempt: Attempt, policy: Policy) -> tuple[datetime, datetime]:
@@ -528,4 +536,4 @@ def listing_span(attempt: Attempt, policy: Policy) -> tuple[datetime, datetime]:
     if attempt.unknown_at is not None:
         # An impossible lease was shortened to one that begins then, and its claim set as early as matters.
         lease_ended = max(lease_ended, attempt.unknown_at)
-    return attempt.claimed_at - times.LIST_MARGIN, lease_ended + times.LIST_MARGIN
+    return attempt.claimed_at - LIST_MARGIN, lease_ended + LIST_MARGIN

@@ -37,8 +37,8 @@ from scheduler.domain.call import AnsweredBy, CallProgress
 from scheduler.domain.command import Command, Refusal
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
-from scheduler.domain.partner_event import SHORT_DEFERRAL, EventType, MovedBy, NewEvent
 from scheduler.domain.refusals import CommandDropped
+from scheduler.domain.webhook import SHORT_DEFERRAL, EventType, MovedBy, NewEvent
 
 NOT_REPORTED: Mapping[type[Event], str] = {
     Claimed: "the call may still be put off; the start is reported once the carrier has the call, or may have it",

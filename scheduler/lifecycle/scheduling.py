@@ -19,7 +19,7 @@ from scheduler.domain.refusals import (
     TimezoneUnknown,
 )
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
-from scheduler.lifecycle import policy as times
+from scheduler.lifecycle import policy
 from scheduler.lifecycle.policy import Policy
 from scheduler.timing import call_windows, callee_zones, requested_time
 from scheduler.timing.callee_zones import CalleeNumber
@@ -106,7 +106,7 @@ def clock_or_none(callee: Callee) -> CalleeClock | None:
 
 
 def default_expiry(due_at: datetime) -> datetime:
-    return due_at + times.DEFAULT_LIFE
+    return due_at + policy.DEFAULT_LIFE
 
 
 def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
@@ -194,7 +194,7 @@ def _as_requested(
 
     None if it would be refused: beyond 30 days, or with an offset that must match the number but does not at that time.
     """
-    if instant > now + times.MAX_AHEAD:
+    if instant > now + policy.MAX_AHEAD:
         return None
     if clock.offset is not None:
         matches = not callee.settings.offset_must_match_number or _is_an_offset_of_the_number(clock, callee, instant)
@@ -229,19 +229,19 @@ def _named_instant(requested: RequestedTime, clock: CalleeClock) -> datetime | N
 
 def _in_time(instant: datetime, now: datetime) -> datetime:
     """Return the instant, or `now` if it has just passed. Raises ScheduleInPast, ScheduleTooFar."""
-    if instant < now - times.PAST_ALLOWANCE:
+    if instant < now - policy.PAST_ALLOWANCE:
         raise ScheduleInPast(
             f"{_utc_text(instant)} is {span_text(now - instant)} in the past. Send a later time, or omit it to call"
             " as soon as allowed.",
             scheduledAt=_utc_text(instant),
             receivedAt=_utc_text(now),
         )
-    if instant > now + times.MAX_AHEAD:
+    if instant > now + policy.MAX_AHEAD:
         raise ScheduleTooFar(
             f"{_utc_text(instant)} is more than 30 days ahead. The latest allowed time now is"
-            f" {_utc_text(now + times.MAX_AHEAD)}.",
+            f" {_utc_text(now + policy.MAX_AHEAD)}.",
             scheduledAt=_utc_text(instant),
-            latest=_utc_text(now + times.MAX_AHEAD),
+            latest=_utc_text(now + policy.MAX_AHEAD),
         )
     return max(instant, now)
 
@@ -430,4 +430,4 @@ def _moved(attempt: Attempt, clock: CalleeClock, earliest_at: datetime) -> Attem
 
 def _is_as_good(attempt: Attempt, due_at: datetime, now: datetime) -> bool:
     """Return whether the attempt is already due, or was deferred by seconds, so that it need not be moved."""
-    return due_at == attempt.due_at or (due_at <= max(attempt.due_at, now) <= due_at + times.DEFERRED_DELAY)
+    return due_at == attempt.due_at or (due_at <= max(attempt.due_at, now) <= due_at + policy.DEFERRED_DELAY)

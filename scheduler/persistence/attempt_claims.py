@@ -25,8 +25,7 @@ from scheduler.persistence.last_looks import (
     last_look_of,
     look_of,
 )
-from scheduler.persistence.readable import readable
-from scheduler.persistence.rows import AnyRow, from_row
+from scheduler.persistence.rows import AnyRow, from_row, readable
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
 

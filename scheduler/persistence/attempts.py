@@ -22,8 +22,7 @@ from scheduler.persistence import events
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
 from scheduler.persistence.many import among_given, insert_all, update_all
-from scheduler.persistence.readable import readable
-from scheduler.persistence.rows import AnyRow, from_row
+from scheduler.persistence.rows import AnyRow, from_row, readable
 from scheduler.persistence.store import Free, Store, Write, freely_locked
 from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
 from scheduler.persistence.tallies import ADD as ADD_TALLY

@@ -25,8 +25,7 @@ from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.keyset import Branch, KeysetStore
 from scheduler.persistence.many import among, as_json, insert_all
-from scheduler.persistence.readable import readable
-from scheduler.persistence.rows import as_columns, from_row
+from scheduler.persistence.rows import as_columns, from_row, readable
 from scheduler.persistence.store import Write
 from scheduler.persistence.tables import batch_items, batches, companies, interviews
 from scheduler.persistence.tallies import ADD as ADD_TALLY

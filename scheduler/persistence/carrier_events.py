@@ -13,7 +13,7 @@ from sqlalchemy import and_, bindparam, case, func, select, text, update
 from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import among_given
-from scheduler.persistence.redelivery import due_hints, has_waited, taking
+from scheduler.persistence.quarantine import due_hints, has_waited, taking
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews

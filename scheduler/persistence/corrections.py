@@ -16,8 +16,7 @@ from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
 from scheduler.persistence.webhook_holds import END_BEHIND
 from scheduler.persistence.webhook_holds import LONGEST_HOLD as HOLD_OF_A_DELIVERY
-from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
-from scheduler.rules.webhook_tries import LONGEST_WAIT
+from scheduler.rules.webhooks import LONGEST_WAIT, NOT_SENT_AGAIN_AFTER
 
 _LOCK_LEASED = text("""
     SELECT * FROM attempts

@@ -15,12 +15,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from scheduler.clock import Now, machine_now, monotonic
-from scheduler.deadline import remaining_s
+from scheduler.clock import Now, machine_now, monotonic, remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
-from scheduler.persistence import access, revisions, roles, sessions
-from scheduler.persistence.bounded_connection import STATEMENT_S, make_engine
+from scheduler.persistence import sessions
 from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.connection import begin
 from scheduler.persistence.errors import (
@@ -28,13 +26,14 @@ from scheduler.persistence.errors import (
     CommitInDoubt,
     DatabaseAway,
     LockTaken,
+    Outage,
     SchemaNotReady,
     StatementFailed,
 )
-from scheduler.persistence.outage import Outage
+from scheduler.persistence.sessions import STATEMENT_S, head, is_ready, make_engine
 from scheduler.persistence.stores import CheckedClock, Stores
-from scheduler.rules import clock_comparison
-from scheduler.rules.clock_comparison import Comparison
+from scheduler.rules import operators
+from scheduler.rules.operators import Comparison
 
 T = TypeVar("T")
 _log = log(__name__)
@@ -112,7 +111,7 @@ class Database:
         )
         sessions.check_each(self._engine, operates=operates)
         if bound is not None and not operates:
-            roles.require_bound(self._engine, bound=bound)
+            sessions.require_bound(self._engine, bound=bound)
 
     @contextmanager
     def transaction(
@@ -233,7 +232,7 @@ class Database:
         Raises DatabaseAway.
         """
         revision = self.schema_revision()
-        if not revisions.is_ready(revision):
+        if not is_ready(revision):
             raise SchemaNotReady(revision)  # guard: schema_not_ready
         self.check_access()
 
@@ -242,9 +241,9 @@ class Database:
 
         Another version's schema is not compared.
         """
-        if self.schema_revision() == revisions.head():
+        if self.schema_revision() == head():
             with self.statement() as stores:
-                access.refuse_missing(stores.connection.execute(access.FOUND).scalars())  # guard: access
+                sessions.refuse_missing(stores.connection.execute(sessions.FOUND).scalars())  # guard: access
 
     def prove(self) -> None:
         """Raise an error unless transactions of this process work now: its role, the schema and its clock."""
@@ -271,7 +270,7 @@ class Database:
 
     def _check_clock(self, ahead: timedelta) -> bool:
         """Return True if a clock that is `ahead` by this much is right. A change is logged."""
-        is_wrong = clock_comparison.is_wrong(ahead)
+        is_wrong = operators.is_wrong(ahead)
         with self._log_lock:
             changed, self._is_wrong = is_wrong != self._is_wrong, is_wrong
         if changed and is_wrong:

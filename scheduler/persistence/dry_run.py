@@ -6,18 +6,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from scheduler.domain.agent import Agent, PhoneNumber
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import CreateInterview
-from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
-from scheduler.domain.interview import Interview
-from scheduler.domain.job import Job
-from scheduler.persistence.agents import Agents
-from scheduler.persistence.candidates import Candidates
+from scheduler.domain.interview import Agent, Interview, Job, PhoneNumber
+from scheduler.domain.resource import ExternalId, ExternalKind, Identified
+from scheduler.persistence.agents import Agents, PhoneNumbers
+from scheduler.persistence.candidates import Candidates, Jobs
 from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.interviews import Interviews
-from scheduler.persistence.jobs import Jobs
-from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.stores import Stores
 
 K = TypeVar("K")

@@ -26,14 +26,14 @@ from sqlalchemy import (
     update,
 )
 
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.webhook import EventType
 from scheduler.persistence.attempts import MAY_BE_RINGING
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.connection import Fixed
-from scheduler.persistence.lines import Lines
+from scheduler.persistence.last_looks import Lines
 from scheduler.persistence.many import among, given_instant
-from scheduler.persistence.redelivery import due_hints, is_from_the_future, taking
+from scheduler.persistence.quarantine import due_hints, is_from_the_future, taking
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import (

@@ -14,12 +14,11 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, text
 
-from scheduler.domain.partner_event import OF_AN_OWNER, EventFilter, EventPage, NewEvent, PartnerEvent
+from scheduler.domain.webhook import OF_AN_OWNER, EventFilter, EventPage, NewEvent, PartnerEvent
 from scheduler.ids import first_id, new_id
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import among, as_json
-from scheduler.persistence.readable import readable
-from scheduler.persistence.rows import AnyRow, from_row
+from scheduler.persistence.rows import AnyRow, from_row, readable
 from scheduler.persistence.store import IN_ORDER, Statements, Store, Write
 from scheduler.persistence.tables import events, webhook_deliveries
 from scheduler.persistence.tallies import ADD as ADD_TALLY

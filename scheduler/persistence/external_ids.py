@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import text
 
-from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
+from scheduler.domain.resource import ExternalId, ExternalKind, Identified
 from scheduler.persistence.store import Store
 
 # In the order of the keys, as every transaction must. Two ids with the same key only wait for each other.

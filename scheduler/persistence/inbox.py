@@ -33,10 +33,9 @@ from scheduler.domain.refusals import CommandDropped
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import OWED_AFTER, QUARANTINED_AFTER
 from scheduler.persistence.connection import Connection, Fixed
-from scheduler.persistence.json_columns import ANSWER
+from scheduler.persistence.json_columns import ANSWER, pack, unpack
 from scheduler.persistence.many import among, among_given, insert_all, update_all
-from scheduler.persistence.packed_snapshots import pack, unpack
-from scheduler.persistence.redelivery import due_hints, has_waited, taking
+from scheduler.persistence.quarantine import due_hints, has_waited, taking
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, companies, inbox, interviews

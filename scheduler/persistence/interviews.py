@@ -14,9 +14,8 @@ from scheduler.domain.interview import Interview, InterviewFilter, InterviewStat
 from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.lifecycle import partner_events
 from scheduler.persistence import events
-from scheduler.persistence.company_attempts import by_due_time, of_calls
 from scheduler.persistence.connection import Connection, Fixed
-from scheduler.persistence.keyset import Branch, KeysetStore, has_row, of_other_spans
+from scheduler.persistence.keyset import Branch, KeysetStore, by_due_time, has_row, of_calls, of_other_spans
 from scheduler.persistence.many import among, among_given, insert_all, update_all
 from scheduler.persistence.rows import AnyRow, as_columns, from_row
 from scheduler.persistence.store import Free, Write, freely_locked

@@ -9,8 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, bindparam, insert, or_, select, text, update
 
-from scheduler.domain.key import Key
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import Key, KeyKind, Principal
 from scheduler.persistence.companies import reached_by_given, reaching
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import among

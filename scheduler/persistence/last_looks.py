@@ -1,21 +1,168 @@
-"""Last looks: the facts that decide whether an attempt may ring now, read by one statement."""
+"""Last looks, and the lines of the numbers that they are about."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, delete, func, select, text, update
 
-from scheduler.domain.attempt import Attempt
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.attempts import HIDDEN_FROM_OPERATORS, attempt_of
 from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.connection import Connection
 from scheduler.persistence.json_columns import settings_of
+from scheduler.persistence.many import among
 from scheduler.persistence.rows import AnyRow, from_row
-from scheduler.persistence.tables import attempts
+from scheduler.persistence.store import Store, Write
+from scheduler.persistence.tables import attempts, lines
+
+# --- Lines: a person's number, busy or free. One call at a time to a number, in the whole installation
+
+
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+"""An instant before every call. With the present instant of a wrong clock, a new line could be free only in an hour."""
+
+# The two parts see the same lines: a line is either created, or existed before and is locked by the second part. The
+# weakest lock: it blocks the deletion of a line and no claim.
+_ENSURE_ALL = text("""
+    WITH created AS (
+        INSERT INTO lines (number_hash, free_at)
+        SELECT number_hash, :always FROM unnest(CAST(:hashes AS bytea[])) AS given (number_hash)
+        ON CONFLICT DO NOTHING
+        RETURNING number_hash
+    ), kept AS (
+        SELECT number_hash FROM lines WHERE number_hash = ANY (CAST(:hashes AS bytea[]))
+        ORDER BY number_hash
+        FOR KEY SHARE
+    )
+    SELECT (SELECT count(*) FROM created) + (SELECT count(*) FROM kept)
+""")
+
+
+_GIVE_BACK_ALL = text("UPDATE lines SET attempt_id = NULL WHERE attempt_id = ANY (:ids)")
+
+
+# By the columns of the updated row itself: after a wait for its lock they are those of the newest version.
+_IS_BLOCKED = "(l.interview_id IS NULL OR l.interview_id IS DISTINCT FROM given.interview_id) AND l.free_at > given.now"
+_START_GAPS = text(f"""
+    UPDATE lines l
+    SET attempt_id = NULL,
+        interview_id = CASE WHEN {_IS_BLOCKED} THEN NULL ELSE given.interview_id END,
+        free_at = CASE WHEN {_IS_BLOCKED} THEN greatest(l.free_at, given.free_at) ELSE given.free_at END
+    FROM unnest(
+        CAST(:attempt_ids AS uuid[]), CAST(:interview_ids AS uuid[]),
+        CAST(:nows AS timestamptz[]), CAST(:free_ats AS timestamptz[])
+    ) AS given (attempt_id, interview_id, now, free_at)
+    WHERE l.attempt_id = given.attempt_id
+""")  # noqa: S608 - the inserted text is a constant of this module
+
+
+class Lines(Store):
+    def ensure(self, number_hash: bytes) -> None:
+        """Create a free line for this number unless it exists, and keep it from being deleted until we commit."""
+        self._connection.write(_ENSURE, number_hash, number_hash)
+
+    def hold(self, number_hash: bytes, attempt_id: UUID) -> bool:
+        """Assign the line to this attempt, for a call that was seen late. False if another attempt has it."""
+        self.ensure(number_hash)
+        row = self._connection.execute(
+            update(lines)
+            .where(
+                lines.c.number_hash == number_hash,
+                (lines.c.attempt_id.is_(None)) | (lines.c.attempt_id == attempt_id),
+            )
+            .values(attempt_id=attempt_id)
+            .returning(lines.c.number_hash)
+        ).one_or_none()
+        return row is not None
+
+    def give_back(self, attempt_id: UUID) -> None:
+        """Free the line of an attempt that did not ring, without a gap."""
+        self._connection.write(_GIVE_BACK, attempt_id, attempt_id)
+
+    def start_gap(self, attempt_id: UUID, interview_id: UUID | None, now: datetime, free_at: datetime) -> None:
+        """Free the line after a call and start its gap: other interviews wait until `free_at`.
+
+        Retries of `interview_id` need not wait. None: all wait. All wait, too, while the line is blocked for another
+        reason (a stray call, or another interview's gap), and until the later one of both instants.
+        """
+        row = {"attempt_id": attempt_id, "interview_id": interview_id, "now": now, "free_at": free_at}
+        self._connection.write(_START_GAP, attempt_id, row)
+
+    def block_until(self, number_hash: bytes, free_at: datetime) -> None:
+        """Block the line until `free_at`, also for retries, because a stray call to its number may be live."""
+        self._connection.execute(
+            update(lines)
+            .where(lines.c.number_hash == number_hash)
+            .values(interview_id=None, free_at=func.greatest(lines.c.free_at, free_at))
+        )
+
+    # ---- deleting
+
+    def forget_free(self, number_hashes: Sequence[bytes], now: datetime) -> int:
+        """Delete those of these lines that are free and that no pending attempt needs."""
+        free = (
+            select(lines.c.number_hash)
+            .where(among(lines.c.number_hash, number_hashes), lines.c.attempt_id.is_(None), lines.c.free_at <= now)
+            .with_for_update(skip_locked=True)
+        )
+        hashes = self._connection.execute(free).scalars()
+        # A second statement, after the lock: it sees each attempt that needs a line. A later attempt creates its own.
+        waiting = (
+            select(attempts.c.id)
+            .where(attempts.c.number_hash == lines.c.number_hash, attempts.c.state == AttemptState.PENDING.value)
+            .exists()
+        )
+        return self._connection.execute(delete(lines).where(among(lines.c.number_hash, hashes), ~waiting)).rowcount
+
+    def forget_free_above(self, number_hash: bytes, free_before: datetime, limit: int) -> bytes | None:
+        """Delete up to `limit` free and unneeded lines above this one, like `forget_free`.
+
+        Returns the last line that was checked. None at the end of the table.
+        """
+        above = (
+            select(lines.c.number_hash)
+            .where(lines.c.number_hash > number_hash)
+            .order_by(lines.c.number_hash)
+            .limit(limit)
+        )
+        hashes = self._connection.execute(above).scalars()
+        self.forget_free(hashes, free_before)
+        return hashes[-1] if len(hashes) == limit else None
+
+
+def _ensure_all(connection: Connection, hashes: Sequence[bytes]) -> None:
+    """Create the missing ones of these lines, and keep all from being deleted until we commit.
+
+    In their order, so that two transactions that create the same ones do not wait for each other.
+    """
+    ordered = sorted(hashes)
+    # A line that was created or deleted during the statement is neither created nor kept by it. The next one sees it.
+    while connection.execute(_ENSURE_ALL, {"hashes": ordered, "always": _ALWAYS}).scalar_one() < len(ordered):
+        pass
+
+
+def _give_back_all(connection: Connection, attempt_ids: Sequence[UUID]) -> None:
+    connection.execute(_GIVE_BACK_ALL, {"ids": list(attempt_ids)})
+
+
+def _start_gaps(connection: Connection, gaps: Sequence[Mapping[str, Any]]) -> None:
+    connection.execute(_START_GAPS, {f"{name}s": [gap[name] for gap in gaps] for name in gaps[0]})
+
+
+# Before all others, which can then be sent together.
+_ENSURE = Write(execute=_ensure_all, turn=-1, merge=lambda first, _: first)
+_GIVE_BACK = Write(execute=_give_back_all, turn=4)
+_START_GAP = Write(execute=_start_gaps, turn=5)
+
+
+# --- Last looks: the facts that decide whether an attempt may ring now, read by one statement
+
 
 L = TypeVar("L", bound="LastLookRow")
 

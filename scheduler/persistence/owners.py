@@ -11,13 +11,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from scheduler.domain.owner import Invitation, Mails, Role, User
+from scheduler.domain.company import Invitation, Mails, Role, User
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import given_instant
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import companies, invitation_tokens, invitations, memberships, users
-from scheduler.rules.invitation_timing import latest_try
+from scheduler.rules.owners import latest_try
 
 _invitation = partial(from_row, Invitation)
 

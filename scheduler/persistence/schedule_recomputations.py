@@ -15,9 +15,8 @@ from scheduler.persistence.attempts import attempt_of
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.persistence.many import given_instant
-from scheduler.persistence.readable import known_unreadable
-from scheduler.persistence.redelivery import instants, is_from_the_future
-from scheduler.persistence.rows import from_row
+from scheduler.persistence.quarantine import instants, is_from_the_future
+from scheduler.persistence.rows import from_row, known_unreadable
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, interviews, reresolutions
 

@@ -13,10 +13,10 @@ from psycopg import sql
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from scheduler.persistence import access, sessions
-from scheduler.persistence.bounded_connection import BoundedConnection, make_engine
+from scheduler.persistence import sessions
 from scheduler.persistence.database import reason_of, with_driver
 from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade
+from scheduler.persistence.sessions import FOUND, LIST, BoundedConnection, make_engine, refuse_missing
 
 STATEMENT_S = 300.0
 """The limit of a migration's statement, which may build an index of a large table."""
@@ -31,7 +31,7 @@ def upgrade(url: str) -> None:
     """
     migrate(url)
     with _connection(url) as connection:
-        access.refuse_missing(connection.execute(access.FOUND).scalars().all())  # guard: access_at_upgrade
+        refuse_missing(connection.execute(FOUND).scalars().all())  # guard: access_at_upgrade
 
 
 def migrate(url: str) -> None:
@@ -153,11 +153,11 @@ def check(url: str, *, writes: bool = False) -> None:
     `writes`: write the list instead of comparing it.
     """
     with _connection(url) as connection:
-        found = "".join(f"{line}\n" for line in sorted(connection.execute(access.FOUND).scalars()))
+        found = "".join(f"{line}\n" for line in sorted(connection.execute(FOUND).scalars()))
         if writes:
-            access.LIST.write_text(found, encoding="utf-8")
-        elif access.LIST.read_text(encoding="utf-8") != found:
-            raise SchemaDrift(f"{access.LIST.name} differs from what the migrations grant: duecall db check --write")
+            LIST.write_text(found, encoding="utf-8")
+        elif LIST.read_text(encoding="utf-8") != found:
+            raise SchemaDrift(f"{LIST.name} differs from what the migrations grant: duecall db check --write")
         try:
             command.check(_config(connection))
         except CommandError as error:

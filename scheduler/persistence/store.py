@@ -27,8 +27,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, Cursor, Listed, Slice
 from scheduler.persistence.connection import Connection, Fixed, Found
-from scheduler.persistence.readable import known_unreadable, readable
-from scheduler.persistence.rows import AnyRow
+from scheduler.persistence.rows import AnyRow, known_unreadable, readable
 
 T = TypeVar("T")
 R = TypeVar("R")

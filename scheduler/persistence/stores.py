@@ -10,23 +10,20 @@ from sqlalchemy import text
 
 from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
-from scheduler.persistence.agents import Agents
-from scheduler.persistence.alarms import Alarms
-from scheduler.persistence.attempt_cancellations import AttemptCancellations
+from scheduler.persistence.agents import Agents, PhoneNumbers
+from scheduler.persistence.alarms import Alarms, Audit
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
 from scheduler.persistence.attempt_holds import AttemptHolds
 from scheduler.persistence.attempt_polls import AttemptPolls
 from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
-from scheduler.persistence.audit import Audit
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.batches import Batches
-from scheduler.persistence.candidates import Candidates
+from scheduler.persistence.candidates import Candidates, Jobs
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
-from scheduler.persistence.company_attempts import CompanyAttempts
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.corrections import Corrections
 from scheduler.persistence.due_calls import DueCalls
@@ -36,28 +33,24 @@ from scheduler.persistence.events import Events
 from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.inbox import Inbox
 from scheduler.persistence.interviews import Interviews
-from scheduler.persistence.jobs import Jobs
 from scheduler.persistence.keys import Keys
-from scheduler.persistence.lines import Lines
+from scheduler.persistence.keyset import CompanyAttempts
+from scheduler.persistence.last_looks import Lines
 from scheduler.persistence.marks import Marks
 from scheduler.persistence.open_transactions import OpenTransactions
 from scheduler.persistence.owners import Invitations, Memberships, Users
-from scheduler.persistence.phone_numbers import PhoneNumbers
 from scheduler.persistence.quarantine import Quarantine
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.store import Statements, Write
-from scheduler.persistence.stray_calls import StrayCalls
 from scheduler.persistence.tallies import Tallies
-from scheduler.persistence.unknown_outcomes import UnknownOutcomes
+from scheduler.persistence.unknown_outcomes import AttemptCancellations, StrayCalls, UnknownOutcomes
 from scheduler.persistence.usage import Usage
 from scheduler.persistence.webhook_deliveries import WebhookDeliveries
-from scheduler.persistence.webhook_endpoints import WebhookEndpoints
+from scheduler.persistence.webhook_endpoints import WebhookEndpoints, WebhookNotices, WebhookOverview
 from scheduler.persistence.webhook_history import WebhookHistory
-from scheduler.persistence.webhook_notices import WebhookNotices
-from scheduler.persistence.webhook_overview import WebhookOverview
-from scheduler.rules import clock_comparison
-from scheduler.rules.clock_comparison import Comparison
+from scheduler.rules import operators
+from scheduler.rules.operators import Comparison
 
 _ON_BEHALF_OF = text(
     "SELECT set_config('duecall.principal_id', :principal_id, true) AS principal_id,"
@@ -92,7 +85,7 @@ class CheckedClock:
         instant = now()
         # Read after `now`: a step in between is then noticed too.
         ahead = self.ahead()
-        if not clock_comparison.is_wrong(ahead):
+        if not operators.is_wrong(ahead):
             return instant
         if self.is_corrected:
             return instant - ahead

@@ -1,19 +1,23 @@
-"""Unknown outcomes: the attempts about which an operator has yet to decide."""
+"""Work lists of operators: unknown outcomes, stray calls, and pending attempts to be cancelled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import partial
 from typing import TypeAlias
 from uuid import UUID
 
-from sqlalchemy import literal_column, select, tuple_
+from sqlalchemy import any_, func, literal_column, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 
-from scheduler.domain.attempt import Reason
+from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.command import CommandKind
-from scheduler.persistence.rows import from_row
+from scheduler.lifecycle import bounds
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.many import among_given
+from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import attempts, companies, inbox
+from scheduler.persistence.tables import attempts, companies, inbox, stray_calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,3 +90,111 @@ class UnknownOutcomes(Store):
     def find(self, attempt_id: UUID) -> UnknownOutcome | None:
         """Return the attempt if it is to be decided."""
         return self._one(_unknown, _TO_DECIDE.where(attempts.c.id == attempt_id))
+
+
+# --- Stray calls: calls at the carrier that must not exist and are ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrayCall:
+    call_sid: str
+    attempt_id: UUID
+    seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveStrayCall(StrayCall):
+    look_at: datetime
+    """The time of the next poll."""
+
+
+class StrayCalls(Store):
+    def add(self, stray: StrayCall) -> None:
+        """Add a call that is to be ended. A known one becomes due again."""
+        self._connection.execute(
+            insert(stray_calls)
+            .values(**as_columns(stray, look_at=stray.seen_at))
+            .on_conflict_do_update(index_elements=["call_sid"], set_={"look_at": stray.seen_at})
+        )
+
+    def live(self) -> Sequence[LiveStrayCall]:
+        """Return the stray calls that have not provably ended, oldest first."""
+        query = (
+            select(*(stray_calls.c[each] for each in ("call_sid", "attempt_id", "seen_at", "look_at")))
+            .where(stray_calls.c.look_at.is_not(None))
+            .order_by(stray_calls.c.seen_at)
+        )
+        return self._all(partial(from_row, LiveStrayCall), query)
+
+    def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
+        """Return the stray calls that are due. No other process polls for them until `hold_until`."""
+        due = (
+            select(stray_calls.c.call_sid)
+            # A later instant was set by a wrong clock.
+            .where(or_(stray_calls.c.look_at <= now, stray_calls.c.look_at > bounds.latest_stray_look(now)))
+            .order_by(stray_calls.c.look_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = self._connection.execute(
+            update(stray_calls)
+            .where(stray_calls.c.call_sid == any_(func.array(due.scalar_subquery())))
+            .values(look_at=hold_until)
+            .returning(stray_calls.c.call_sid, stray_calls.c.attempt_id, stray_calls.c.seen_at)
+        )
+        return [from_row(StrayCall, row) for row in rows]
+
+    def reschedule_poll(self, call_sid: str, look_at: datetime) -> None:
+        """Poll the carrier again at `look_at`: the call has not provably ended."""
+        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=look_at))
+
+    def ended(self, call_sid: str) -> None:
+        """Record that the call has ended. It is no longer polled."""
+        self._connection.execute(update(stray_calls).where(stray_calls.c.call_sid == call_sid).values(look_at=None))
+
+
+# --- Pending attempts that an operator cancels: their rows, and the locks of the command
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptKey:
+    """The rows that a transaction locks for an attempt."""
+
+    id: UUID
+    interview_id: UUID
+    company_id: UUID
+
+
+class AttemptCancellations(Store):
+    def keys(self, attempt_ids: Sequence[UUID]) -> list[AttemptKey]:
+        return self._all(partial(from_row, AttemptKey), _KEYS, {"ids": list(attempt_ids)})
+
+    def lock_to_cancel(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> list[AttemptKey]:
+        """Lock those of these attempts of locked interviews that are pending and not being cancelled by an operator."""
+        values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
+        return self._all(partial(from_row, AttemptKey), _LOCK_TO_CANCEL, values)
+
+
+# Hashed once, with this limit, as in `attempt_counts`.
+_CANCELLATIONS = (
+    select(inbox.c.interview_id)
+    .where(
+        inbox.c.applied_at.is_(None),
+        inbox.c.interview_id.is_not(None),
+        inbox.c.kind == CommandKind.CANCEL_ATTEMPT.value,
+    )
+    .limit(100_000)
+)
+_KEY = tuple(attempts.c[each.name] for each in fields(AttemptKey))
+_KEYS = Fixed(select(*_KEY).where(among_given(attempts.c.id, "ids")))
+_LOCK_TO_CANCEL = Fixed(
+    select(*_KEY)
+    .where(
+        among_given(attempts.c.interview_id, "interview_ids"),
+        among_given(attempts.c.id, "ids"),
+        attempts.c.state == AttemptState.PENDING.value,
+        attempts.c.interview_id.not_in(_CANCELLATIONS),
+    )
+    .order_by(attempts.c.id)
+    .with_for_update(key_share=True)  # guard: cancellation
+)

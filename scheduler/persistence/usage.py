@@ -8,9 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, true, update
 
+from scheduler.domain.company import Billing, BillingSystem, Booking, Bucket, CompanyUsage, PriceList
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import Refused
-from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, CompanyUsage, PriceList
 from scheduler.logs import log
 from scheduler.persistence.companies import reached_by
 from scheduler.persistence.connection import Fixed

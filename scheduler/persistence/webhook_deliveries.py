@@ -14,16 +14,21 @@ from uuid import UUID
 from sqlalchemy import text
 
 from scheduler.domain.pagination import COUNTED_UP_TO
-from scheduler.domain.partner_event import EventType
-from scheduler.domain.webhook import WebhookAnswer
-from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState, Message, WaitingDeliveries
+from scheduler.domain.webhook import (
+    ClaimedDelivery,
+    Delivery,
+    DeliveryState,
+    EventType,
+    Message,
+    WaitingDeliveries,
+    WebhookAnswer,
+)
 from scheduler.ids import new_id
 from scheduler.lifecycle.bounds import latest_written
 from scheduler.lifecycle.policy import UNREADABLE_FOR
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import as_json
-from scheduler.persistence.readable import readable
-from scheduler.persistence.rows import AnyRow, as_columns, from_row
+from scheduler.persistence.rows import AnyRow, as_columns, from_row, readable
 from scheduler.persistence.store import Free, Store, Write
 from scheduler.persistence.tables import webhook_deliveries, webhook_endpoints
 from scheduler.persistence.webhook_holds import (
@@ -38,10 +43,7 @@ from scheduler.persistence.webhook_holds import (
     WINDOW,
     WebhookHolds,
 )
-from scheduler.rules.webhook_circuit import PROBE_EVERY, Circuit
-from scheduler.rules.webhook_order import WAITS_AT_MOST
-from scheduler.rules.webhook_tries import MOST_KEPT
-from scheduler.rules.webhook_turns import MOST_IN_FLIGHT, Room
+from scheduler.rules.webhooks import MOST_IN_FLIGHT, MOST_KEPT, PROBE_EVERY, WAITS_AT_MOST, Circuit, Room
 
 LEASE = timedelta(seconds=60)
 """Longer than a try and its record take. After it, another process sends the message again."""

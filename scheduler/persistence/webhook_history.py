@@ -19,8 +19,7 @@ from scheduler.domain.delivery_history import (
     ReplayedBatch,
     ReplayFilter,
 )
-from scheduler.domain.partner_event import OF_AN_OWNER, EventType
-from scheduler.domain.webhook_delivery import DeliveryState
+from scheduler.domain.webhook import OF_AN_OWNER, DeliveryState, EventType
 from scheduler.persistence.events import place_range
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import IN_ORDER, Store

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.many import as_json
 from scheduler.persistence.store import Store, Write
-from scheduler.rules.webhook_turns import MOST_IN_FLIGHT
+from scheduler.rules.webhooks import MOST_IN_FLIGHT
 
 WINDOW = 16
 """Of each endpoint, so many deliveries are looked at. More than can be in flight or sent at once."""

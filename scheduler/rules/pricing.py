@@ -7,11 +7,10 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
-from scheduler.domain.agent import AgentFocus
 from scheduler.domain.attempt import Attempt
-from scheduler.domain.interview import Interview
+from scheduler.domain.company import Billing, BillingSystem, Booking, Bucket, Price, PriceList
+from scheduler.domain.interview import AgentFocus, Interview
 from scheduler.domain.refusals import InvalidPrice
-from scheduler.domain.usage import Billing, BillingSystem, Booking, Bucket, Price, PriceList
 
 _MINUTE, _TICK = timedelta(minutes=1), timedelta(microseconds=1)
 _TENTH = Decimal("0.1")

@@ -9,13 +9,12 @@ from uuid import UUID
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from scheduler.domain.owner import Mails
+from scheduler.domain.company import Mails
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
-from scheduler.terminal.json_text import as_json
-from scheduler.terminal.text import from_now, utc
+from scheduler.terminal.text import as_json, from_now, utc
 from scheduler.timing.spans import span_text
-from scheduler.use_cases.operations.backlog import Commands, OpenErasures
+from scheduler.use_cases.operations.quarantine import Commands, OpenErasures
 from scheduler.use_cases.shared.status import Carrier, Waiting
 
 _THEIR_TIME = "their time"

@@ -1,7 +1,10 @@
-"""Words for times, zones and spans on the pages of the terminal."""
+"""Words for times, zones and spans on the pages of the terminal, and JSON for scripts."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
+from pydantic.alias_generators import to_camel
 from rich.console import Console
 from rich.text import Text
 
@@ -10,6 +13,27 @@ from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 from scheduler.timing.spans import span_text
+
+# --- JSON for scripts: names as on the wire, instants in UTC, spans in seconds
+
+
+_SPANS = ("late", "oldest")
+
+
+def as_json(values: dict[str, Any]) -> dict[str, Any]:
+    converted = {}
+    for name, value in values.items():
+        if name in _SPANS:
+            converted[f"{name}Seconds"] = None if value is None else value.total_seconds()
+        elif isinstance(value, datetime):
+            converted[to_camel(name)] = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        else:
+            converted[to_camel(name)] = str(value) if isinstance(value, UUID) else value
+    return converted
+
+
+# --- Words for times, zones and spans on the pages of the terminal
+
 
 _MAX_NAMED_ZONES = 3
 """Up to this many zones are named. For more, only their count is shown."""

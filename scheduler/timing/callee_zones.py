@@ -13,7 +13,7 @@ from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
-from scheduler.timing import zone_facts
+from scheduler.timing import zone_names
 from scheduler.timing.requested_time import RequestedTime
 from scheduler.timing.zone_names import TZDATA_VERSION, canonical_or_none, check_zone, of_country
 
@@ -223,7 +223,7 @@ def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:
     if parsed.country_code in _SATELLITE_CODES:
         return NumberKind.SATELLITE
     if number_type == PhoneNumberType.FIXED_LINE_OR_MOBILE and _digits(parsed).startswith(
-        zone_facts.MOBILES_IN_DISGUISE
+        zone_names.MOBILES_IN_DISGUISE
     ):
         return NumberKind.MOBILE
     return _KINDS.get(number_type, NumberKind.OTHER)
@@ -232,22 +232,22 @@ def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:
 def _possible_zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | None) -> set[str]:
     """Return every zone in which the phone may be, including sparsely populated ones. Empty if unknown."""
     digits = _digits(parsed)
-    if corrected := _by_prefix(zone_facts.CORRECTED, digits):
+    if corrected := _by_prefix(zone_names.CORRECTED, digits):
         return corrected
     # time_zones_for_geographical_number would return Moscow for all of Russia, and zones for invalid numbers.
     named = {canonical_or_none(name) for name in time_zones_for_number(parsed)}
     if None in named:  # Etc/Unknown, or a name missing in our zone data: a place without a known clock
         return set()
     possible = {name for name in named if name is not None}
-    possible |= _within_the_area(parsed, possible) | _by_prefix(zone_facts.ADDED, digits)
+    possible |= _within_the_area(parsed, possible) | _by_prefix(zone_names.ADDED, digits)
     own = set(of_country(region or _NO_COUNTRY))
     if _has_no_area(parsed, kind):
-        possible |= own if kind is NumberKind.MOBILE else own - zone_facts.INHABITANTS.keys()  # guard: whole_country
+        possible |= own if kind is NumberKind.MOBILE else own - zone_names.INHABITANTS.keys()  # guard: whole_country
     elif possible.isdisjoint(own):
         # A zone of another country whose time is no longer the same, or never was: Canary for Morocco, Chicago for
         # Nicaragua and Paris for Algeria are an hour ahead in summer. Both must be open, because a few ranges really
         # are abroad, such as those of Christmas Island among Australia's.
-        possible |= own - zone_facts.INHABITANTS.keys()
+        possible |= own - zone_names.INHABITANTS.keys()
     return possible
 
 
@@ -255,14 +255,14 @@ def _counted(possible: set[str], kind: NumberKind) -> set[str]:
     """Return the zones that must be open: for a mobile number, without sparsely populated ones."""
     if kind is not NumberKind.MOBILE:
         return possible
-    return possible - zone_facts.INHABITANTS.keys() or possible
+    return possible - zone_names.INHABITANTS.keys() or possible
 
 
 def _has_no_area(parsed: phonenumbers.PhoneNumber, kind: NumberKind) -> bool:
     """Return whether the digits contain no information about the phone's place in its country."""
     if kind in {NumberKind.FIXED_LINE, NumberKind.FIXED_OR_MOBILE}:
         return False
-    return not (kind is NumberKind.MOBILE and parsed.country_code in zone_facts.MOBILES_WITH_AN_AREA)
+    return not (kind is NumberKind.MOBILE and parsed.country_code in zone_names.MOBILES_WITH_AN_AREA)
 
 
 def _digits(parsed: phonenumbers.PhoneNumber) -> str:
@@ -293,7 +293,7 @@ def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[s
 def _finer_zones() -> dict[str, set[str]]:
     finer: dict[str, set[str]] = {}
     for prefix, names in TIMEZONE_DATA.items():
-        zones = {name for each in names if (name := canonical_or_none(each)) and name not in zone_facts.INHABITANTS}
+        zones = {name for each in names if (name := canonical_or_none(each)) and name not in zone_names.INHABITANTS}
         for length in range(1, len(prefix)):
             finer.setdefault(prefix[:length], set()).update(zones)
     return finer

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from scheduler.domain.agent import AgentType
 from scheduler.domain.attempt import (
     Attempt,
     AttemptState,
@@ -31,8 +30,7 @@ from scheduler.domain.command import (
     UpdateInterview,
     refusal_of,
 )
-from scheduler.domain.external_id import ExternalId, ExternalKind
-from scheduler.domain.interview import Interview, InterviewStatus, InterviewStory
+from scheduler.domain.interview import AgentType, Interview, InterviewStatus, InterviewStory
 from scheduler.domain.principal import OPERATORS
 from scheduler.domain.refusals import (
     AccessDenied,
@@ -44,6 +42,7 @@ from scheduler.domain.refusals import (
     StatusNotSettable,
     TooManyAttempts,
 )
+from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import interviews, partner_events, scheduling
@@ -53,20 +52,18 @@ from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.json_columns import STORY, request_from_json
 from scheduler.persistence.stores import Stores
-from scheduler.rules import etags
-from scheduler.rules.metadata import merged
+from scheduler.rules import resources
+from scheduler.rules.resources import merged
 from scheduler.rules.tallies import COMMAND, key_of, seconds_of
-from scheduler.use_cases.applying.new_interview import NewInterviews, explicit_expiry, named_candidates
-from scheduler.use_cases.applying.turn import SharedReads, Turn
+from scheduler.use_cases.applying import NewInterviews, SharedReads, Turn, explicit_expiry, named_candidates
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.access import not_found
+from scheduler.use_cases.shared.access import lock_busy, lock_interview, not_found
 from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.shared.interview_locks import lock_busy, lock_interview
 from scheduler.use_cases.shared.situations import callee_from
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
@@ -210,7 +207,7 @@ class Apply:
                 return request.interview_id, Answer(snapshot=snapshot, attempt_id=attempt.id)
             case RescheduleAttempt():
                 attempt = self._reschedule(turn, request)
-                return request.interview_id, Answer(attempt_id=attempt.id, etag=etags.etag_of(attempt))
+                return request.interview_id, Answer(attempt_id=attempt.id, etag=resources.etag_of(attempt))
             case DeleteAttempt():
                 self._delete_attempt(turn, request)
                 return request.interview_id, Answer(attempt_id=request.attempt_id)
@@ -354,7 +351,7 @@ class Apply:
             raise not_found("callAttempt", request.attempt_id)
         if attempt.state is AttemptState.IN_PROGRESS:
             raise CallAttemptInProgress(attemptId=str(attempt.id))
-        etags.must_match(request.if_match, attempt)
+        resources.must_match(request.if_match, attempt)
         return attempt
 
     def _move(

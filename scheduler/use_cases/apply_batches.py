@@ -33,8 +33,7 @@ from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 from scheduler.persistence.json_columns import request_from_json
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.applying.new_interview import NewInterviews, named_candidates
-from scheduler.use_cases.applying.turn import SharedReads, Turn
+from scheduler.use_cases.applying import NewInterviews, SharedReads, Turn, named_candidates
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context

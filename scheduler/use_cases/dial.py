@@ -29,11 +29,10 @@ from scheduler.persistence.carrier_accounts import CarrierAccount, DatabaseName
 from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.stores import Stores
-from scheduler.rules.clock_comparison import Comparison
+from scheduler.rules.operators import Comparison
 from scheduler.rules.tallies import Sent, of_post
-from scheduler.use_cases.dialling import last_look
-from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
-from scheduler.use_cases.dialling.claims import (
+from scheduler.use_cases.dialling import look
+from scheduler.use_cases.dialling.hand import (
     ClaimInDoubt,
     Claims,
     ClaimTooSlow,
@@ -41,9 +40,13 @@ from scheduler.use_cases.dialling.claims import (
     PermittedOrder,
     SomeHeld,
     ToSend,
+    account_free_at,
+    allotment_of,
+    is_full,
+    room_of,
 )
-from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
-from scheduler.use_cases.dialling.places import account_free_at, allotment_of, is_full, room_of
+from scheduler.use_cases.dialling.look import LookFacts, PutBack
+from scheduler.use_cases.dialling.record import CarrierJudge
 from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
@@ -249,7 +252,7 @@ class Dial:
 
     def verdict(self, attempt: Attempt, facts: LookFacts) -> PermittedOrder | PutBack | None:
         """Return the order to send now, or the events for `put_back`. None: it belongs to another worker."""
-        return last_look.verdict(attempt, facts, self._hasher, self._now(), self._policy)
+        return look.verdict(attempt, facts, self._hasher, self._now(), self._policy)
 
     def put_back(self, attempt: Attempt, put_back: PutBack) -> None:
         """Return an attempt whose call may not be placed. Raises DatabaseAway."""

@@ -14,7 +14,7 @@ from functools import cache, partial
 from typing import TypeVar
 from uuid import UUID
 
-from scheduler import descriptors
+from scheduler import process
 from scheduler.carriers.interface import CallPlacer
 from scheduler.clock import Now, monotonic
 from scheduler.domain.attempt import Attempt
@@ -25,27 +25,23 @@ from scheduler.lifecycle.capacity import SendRate, in_step, look_waits
 from scheduler.lifecycle.policy import LOOK_TO_SEND, LOOKS_TOGETHER, RELEASE_SPAN, SEND_SPAN, Policy
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, LockTaken, WrongDatabase
+from scheduler.process import CHECK_EVERY_S, QUIET_DATABASE_S, made_progress, watching
 from scheduler.use_cases.dial import Dial
-from scheduler.use_cases.dialling.claims import (
+from scheduler.use_cases.dialling.hand import (
     PLACES_COME_TOGETHER,
     ClaimInDoubt,
     Claims,
     ClaimTooSlow,
+    Hand,
+    KnownPaces,
     PermittedOrder,
     SomeHeld,
     ToSend,
+    on_monotonic,
 )
-from scheduler.use_cases.dialling.hand import Hand, on_monotonic
-from scheduler.use_cases.dialling.known_paces import KnownPaces
-from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
-from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
-from scheduler.use_cases.dialling.look_limit import LookLimit
-from scheduler.use_cases.dialling.look_queries import LookQueries
-from scheduler.use_cases.dialling.permit import Permit
-from scheduler.use_cases.dialling.post_times import PostTimes
-from scheduler.use_cases.dialling.recorder import Answer, Recorder
-from scheduler.use_cases.dialling.watch import LockWatch, LookWatch
-from scheduler.watchdog import CHECK_EVERY_S, QUIET_DATABASE_S, made_progress, watching
+from scheduler.use_cases.dialling.look import LookFacts, LookLimit, LookQueries, Permit, PutBack
+from scheduler.use_cases.dialling.record import Answer, Recorder
+from scheduler.use_cases.dialling.watch import LeaseAlarm, LockWatch, LookWatch, PostTimes
 
 _log = log(__name__)
 _RETRY_CLAIM = 0.25
@@ -273,9 +269,9 @@ class Dialler:
         """Return how many calls this machine may claim."""
         room = self._rate.may_claim(monotonic(), len(self._unsent) + self._recorder.unwritten)
         # Each claimed call may need a connection. Without a free one, other dial workers can send these calls.
-        room = min(room, max(0, descriptors.most_posts() - len(self._alarm)))
-        if room and descriptors.are_out():  # guard: no_descriptor
-            descriptors.report_shortage()
+        room = min(room, max(0, process.most_posts() - len(self._alarm)))
+        if room and process.are_out():  # guard: no_descriptor
+            process.report_shortage()
             room = 0
         self._waits_for_calls = not room
         return room

@@ -8,8 +8,8 @@ from typing import TypeAlias
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, AttemptState
+from scheduler.domain.batch import DryRun, DueHour, RefusedItems
 from scheduler.domain.command import Command, CommandKind, CreateInterview, Refusal, refusal_of
-from scheduler.domain.dry_run import DryRun, DueHour, RefusedItems
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import Refused, message_alone, message_of_many, without_numbers
@@ -17,8 +17,7 @@ from scheduler.domain.schedule import CalleeClock
 from scheduler.ids import new_id
 from scheduler.persistence.dry_run import KnownRows, without_writes
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.applying.new_interview import NewInterviews
-from scheduler.use_cases.applying.turn import SharedReads, Turn
+from scheduler.use_cases.applying import NewInterviews, SharedReads, Turn
 from scheduler.use_cases.operations.new_calls import NewCallsForecast, NewCallsForecasts
 from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared.access import authorized_company

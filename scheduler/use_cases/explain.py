@@ -5,17 +5,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.domain.actor import seen_by_companies
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
-from scheduler.domain.company import Company
+from scheduler.domain.company import Company, Mails
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, HistoryEntry
 from scheduler.domain.interview import InterviewFilter, InterviewStory
-from scheduler.domain.key import MAX_NAME
-from scheduler.domain.owner import Mails
 from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
-from scheduler.domain.principal import Principal
+from scheduler.domain.principal import MAX_NAME, Principal, seen_by_companies
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle import blocks, decisions, scheduling
@@ -23,7 +20,7 @@ from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
-from scheduler.rules.display_names import shown
+from scheduler.rules.resources import shown
 from scheduler.timing import callee_zones
 from scheduler.use_cases.shared.access import authorized_company, not_found, require
 from scheduler.use_cases.shared.context import Context

@@ -22,8 +22,8 @@ from scheduler.persistence.carrier_accounts import CarrierAccount
 from scheduler.persistence.database import BATCH_LOCK_S, is_conflict
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
+from scheduler.use_cases.operations.counts import Tallies
 from scheduler.use_cases.operations.number_events import NumberEvents
-from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints

@@ -11,12 +11,24 @@ from pydantic import AfterValidator, BaseModel, StrictBool, StringConstraints, V
 
 from scheduler.domain.command import CreateInterview, Refusal, refusal_of
 from scheduler.domain.refusals import InvalidFields, InvalidRequest, Refused
-from scheduler.wire import json_list
-from scheduler.wire.field_errors import FieldError, field_errors, invalid_fields, refuse_any
+from scheduler.wire import json_values
 from scheduler.wire.field_types import Strict, is_external_id, printable
-from scheduler.wire.json_list import RestTooLarge, TextAfterObject, TooManyBrackets, TooManyItems
-from scheduler.wire.json_text import TEXT_AFTER_END, BrokenText, MalformedJson, empty_body, malformed, parse, parse_part
-from scheduler.wire.json_values import LARGEST_BODY, an_object
+from scheduler.wire.json_values import (
+    LARGEST_BODY,
+    TEXT_AFTER_END,
+    BrokenText,
+    MalformedJson,
+    RestTooLarge,
+    TextAfterObject,
+    TooManyBrackets,
+    TooManyItems,
+    an_object,
+    empty_body,
+    malformed,
+    parse,
+    parse_part,
+)
+from scheduler.wire.named_fields import FieldError, field_errors, invalid_fields, refuse_any
 
 MOST_ITEMS = 1_000
 """Items of a batch in JSON."""
@@ -99,11 +111,11 @@ def read_json(body: bytes, read_item: Reader) -> tuple[BatchHeader, Sequence[Ite
     if not body:
         raise empty_body()
     try:
-        found = json_list.cut(body, _ITEMS, MOST_ITEMS)
+        found = json_values.cut(body, _ITEMS, MOST_ITEMS)
     except TooManyItems:
         raise _too_many(MOST_ITEMS, "items", BatchForm.JSON) from None
     except TooManyBrackets:
-        raise _too_many(json_list.MOST_BRACKETS, "brackets", BatchForm.JSON) from None
+        raise _too_many(json_values.MOST_BRACKETS, "brackets", BatchForm.JSON) from None
     except RestTooLarge:
         raise _too_many(LARGEST_BODY, "bytes beside its items", BatchForm.JSON) from None
     except TextAfterObject:
@@ -179,7 +191,7 @@ def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
 def _refuse_other_forms(body: bytes, *, is_one_line: bool) -> None:
     """Refuse a batch in JSON, and NDJSON that has lost its line ends: their lines would be items with an error."""
     try:
-        found = json_list.cut(body, _ITEMS, MOST_ITEMS)
+        found = json_values.cut(body, _ITEMS, MOST_ITEMS)
     except TooManyItems:
         raise _about_items("UNKNOWN_FIELD", _IS_JSON) from None
     except TextAfterObject as text:

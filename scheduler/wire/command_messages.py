@@ -9,12 +9,11 @@ from pydantic_core import PydanticCustomError
 
 from scheduler.domain import command as commands
 from scheduler.domain.command import CommandKind
-from scheduler.rules.etags import IF_MATCH
-from scheduler.wire.call_attempts import CallMove, CallRequest
-from scheduler.wire.field_errors import OURS, field_errors, invalid_fields, refuse_any
+from scheduler.rules.resources import IF_MATCH
 from scheduler.wire.field_types import MayNameATime, Strict
-from scheduler.wire.interviews import InterviewChange, InterviewOfKnown
 from scheduler.wire.json_values import is_too_deep, refuse_unstorable, too_deep
+from scheduler.wire.named_fields import OURS, field_errors, invalid_fields, refuse_any
+from scheduler.wire.requests import CallMove, CallRequest, InterviewChange, InterviewOfKnown
 
 
 def _condition(if_match: str) -> str:

@@ -1,23 +1,46 @@
-"""Types of the fields that clients send. Their errors say what to change and never quote the value."""
+"""Types of the fields that clients send, and the base model of all. Errors never quote the value that was sent."""
 
 import re
 from collections.abc import Iterator
 from datetime import MINYEAR, UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from scheduler.domain.command import TimeName
-from scheduler.domain.external_id import LONGEST_EXTERNAL_ID
-from scheduler.domain.resource import Changes
-from scheduler.rules import email_addresses
-from scheduler.rules.display_names import is_printable
-from scheduler.rules.metadata import fault
+from scheduler.domain.resource import LONGEST_EXTERNAL_ID, Changes
+from scheduler.rules import owners
+from scheduler.rules.resources import fault, is_printable
 from scheduler.timing import callee_zones
-from scheduler.wire.camel_model import Wire
-from scheduler.wire.field_errors import OURS, FieldError
 from scheduler.wire.json_values import unstorable
+from scheduler.wire.named_fields import OURS, FieldError
+
+# --- Base model of everything on the wire: camelCase names in JSON
+
+
+class Wire(BaseModel):
+    """camelCase on the wire, snake_case inside."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+    @classmethod
+    def view_of(cls, instance: object, **given: object) -> Self:
+        """Fill each field from `given`, or a field without default from the attribute of the same name.
+
+        A field with a default is filled only from `given`: an attribute that is added later must not replace a constant
+        of the API unnoticed. Raises ValidationError.
+        """
+        needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+        same = {name: getattr(instance, name) for name in needed if hasattr(instance, name)}
+        return cls.model_validate({**same, **given}, by_name=True)
+
+
+# --- Types of the fields that clients send. Their errors say what to change and never quote the value
+
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
@@ -49,8 +72,8 @@ def _email(address: str) -> str:
 
 def _canonical(address: str) -> str:
     try:
-        return email_addresses.canonical(address)
-    except email_addresses.NotAnAddress:
+        return owners.canonical(address)
+    except owners.NotAnAddress:
         raise _error(
             "invalid_email", "This must be one e-mail address that can receive mail, such as name@example.com."
         ) from None
@@ -131,7 +154,7 @@ Email = Annotated[str, StringConstraints(max_length=254), AfterValidator(_email)
 of any script before the `@`) and change the spelling of others."""
 MailAddress = Annotated[
     str,
-    StringConstraints(max_length=email_addresses.LONGEST),
+    StringConstraints(max_length=owners.LONGEST),
     AfterValidator(_canonical),
     Field(json_schema_extra={"format": "email"}),
 ]

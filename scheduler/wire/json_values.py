@@ -1,14 +1,16 @@
-"""JSON values from clients: limits, values that PostgreSQL cannot store, and a canonical form."""
+"""JSON from clients: parsed strictly, limited, canonical, and items of lists found without parsing."""
 
 import json
 import math
 import re
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any, NoReturn
 
+from scheduler.domain.refusals import InvalidRequest
 from scheduler.timing import requested_time
-from scheduler.wire.field_errors import FieldError, invalid_fields, refuse_any
+from scheduler.wire.named_fields import FieldError, invalid_fields, refuse_any
 
 LARGEST_BODY = 64 * 1024
 """Bytes."""
@@ -102,3 +104,283 @@ def _inside(place: str, name: object) -> str:
 def _error(place: str, code: str, message: str) -> FieldError:
     field = place.removeprefix(".").encode("ascii", "backslashreplace").decode()[:_LONGEST_PLACE]
     return FieldError(field=field, code=code, message=message)
+
+
+# --- JSON texts from clients, parsed strictly
+# UTF-8, no duplicate names, no number that JSON does not have.
+
+
+TOO_DEEP = f"it is nested more than {MAX_LEVELS} levels deep"
+TWICE = "an object contains the same name twice"
+TEXT_AFTER_END = "there is text after the end of the value"
+NOT_CLOSED = "a closing bracket or quote is expected"
+_DIGITS = "a number has too many digits"
+_REASONS = {
+    "Unexpected UTF-8 BOM (decode using utf-8-sig)": "the text begins with a byte order mark",
+    "Expecting value": "a JSON value is expected",
+    "Expecting property name enclosed in double quotes": "a name in double quotes is expected",
+    "Illegal trailing comma before end of object": "a name in double quotes is expected",
+    "Illegal trailing comma before end of array": "a JSON value is expected",
+    "Expecting ':' delimiter": "a colon is expected",
+    "Expecting ',' delimiter": "a comma or a closing bracket is expected",
+    "Extra data": TEXT_AFTER_END,
+    "Unterminated string starting at": "a string has no closing quote",
+    "Invalid control character at": "a string contains a control character that is not escaped",
+    "Invalid \\escape": "a string contains an unknown escape sequence",
+    "Invalid \\uXXXX escape": "a string contains an invalid \\u escape sequence",
+}
+"""Our text for each message of Python's parser."""
+
+
+class MalformedJson(InvalidRequest):
+    """The body is not JSON."""
+
+    code = "MALFORMED_JSON"
+
+
+class BrokenText(Exception):
+    """A part of a text shows that the whole text is not JSON."""
+
+    def __init__(self, refusal: MalformedJson) -> None:
+        self.refusal = refusal
+
+
+def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    """Parse JSON (RFC 8259) in UTF-8, without duplicate names and with at most MAX_LEVELS levels.
+
+    Raises MalformedJson with the position.
+    """
+    try:
+        return _parse(body)
+    except _NotJson as fault:
+        raise fault.refusal_in(body, 0) from None
+
+
+def parse_part(text: bytes, start: int, end: int) -> Any:  # noqa: ANN401 - JSON
+    """Parse one value of a larger JSON text as `parse` does.
+
+    Raises BrokenText if the whole text is not JSON, MalformedJson if only this value is not allowed.
+    """
+    try:
+        return _parse(text[start:end])
+    except _NotJson as fault:
+        raise BrokenText(fault.refusal_in(text, start)) from None
+
+
+def malformed(reason: str, position: int, **more: int) -> MalformedJson:
+    """Build the refusal of a text that is not JSON."""
+    return MalformedJson(
+        f"The body is not valid JSON: {reason} (position {position}).", reason=reason, position=position, **more
+    )
+
+
+def empty_body() -> MalformedJson:
+    """Build the refusal of a missing body."""
+    return MalformedJson("The body is empty. Send a JSON object.", position=0, reason="the body is empty")
+
+
+def _parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _NotJson("the text is not UTF-8", error.start) from None
+    try:
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise _NotJson(_REASONS.get(error.msg, error.msg), error.pos, text) from None
+    except RecursionError:
+        raise malformed(TOO_DEEP, 0) from None
+    except _OnlyOurs as error:
+        raise malformed(str(error), 0) from None
+    except ValueError:  # more digits than Python reads
+        raise malformed(_DIGITS, 0) from None
+    if is_too_deep(value):
+        raise malformed(TOO_DEEP, 0)
+    return value
+
+
+class _NotJson(Exception):
+    """Input that no JSON parser reads."""
+
+    def __init__(self, reason: str, position: int, text: str | None = None) -> None:
+        """`position` counts characters of the text, or bytes without a text."""
+        self._reason = reason
+        self._position = position
+        self._text = text
+
+    def refusal_in(self, body: bytes, start: int) -> MalformedJson:
+        """Build the refusal of a body in which this input begins at `start`."""
+        if self._text is None:
+            return malformed(self._reason, start + self._position)
+        before = body[:start].decode("utf-8", "replace") + self._text[: self._position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return malformed(self._reason, len(before), line=line, column=column)
+
+
+class _OnlyOurs(Exception):
+    """Input that JSON or Python's parser allows and this API does not."""
+
+
+def _not_a_number(name: str) -> str:
+    return f"{name} is not a JSON number"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _OnlyOurs(_not_a_number(name))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _OnlyOurs(TWICE)
+    return members
+
+
+# --- Finds the items of a list in a JSON object before anything is parsed
+# a text of brackets takes no memory. Parsed at once, 16 MiB of empty lists are 5 million objects. Here an item costs
+# a match of a regular expression for each of its brackets, and the search ends at the first item or bracket too many.
+
+
+MOST_BRACKETS = 500_000
+"""Brackets outside strings, in all items. Finding so many takes a quarter of a second."""
+_BLANK = b" \t\n\r"
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_BLANKS = re.compile(rb"[ \t\n\r]*+")
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?+[ \t\n\r]*+\{")
+"""A byte order mark stays in the rest, whose parser names it."""
+_MEMBER = re.compile(rb"[ \t\n\r]*+(" + _STRING + rb")[ \t\n\r]*+:[ \t\n\r]*+", re.DOTALL)
+_TO_END = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+([\[\]{},])", re.DOTALL)
+"""Up to the end of a value, or to the bracket that opens it."""
+_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+([\[{]++|[\]}]++)", re.DOTALL)
+"""Up to the next brackets of one direction."""
+
+
+class TooManyItems(Exception):
+    """The list has more items than allowed."""
+
+
+class TooManyBrackets(Exception):
+    """The text has more than `MOST_BRACKETS`."""
+
+
+class RestTooLarge(Exception):
+    """The object has more than `LARGEST_BODY` bytes without the list."""
+
+
+class TextAfterObject(Exception):
+    """The object has no such list, and more text follows after its end."""
+
+    def __init__(self, position: int) -> None:
+        """`position` is that of this text, in bytes."""
+        super().__init__()
+        self.position = position
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutList:
+    """A JSON object without one of its lists, and the places of the items of this list."""
+
+    rest: bytes
+    """The object with an empty list instead."""
+    items: Sequence[tuple[int, int]] | None
+    """Start and end of each item, which may be no JSON. None: the object has no such list."""
+
+
+def cut(body: bytes, name: str, most: int) -> CutList | None:
+    """Find at most so many items of the list `name`. Return None for a text that is no object.
+
+    Raises TooManyItems, TooManyBrackets, RestTooLarge, TextAfterObject, MalformedJson.
+    """
+    opened = _OBJECT.match(body)
+    return None if opened is None else _Cutting(body, most).object(opened.end(), name)
+
+
+class _Cutting:
+    def __init__(self, body: bytes, most: int) -> None:
+        self._body = body
+        self._most = most
+        self._brackets = 0
+
+    def object(self, at: int, name: str) -> CutList:
+        items, begin, after = None, at, at
+        # Nothing is looked for in a rest that is too large.
+        while at - (after - begin) <= LARGEST_BODY and (member := _MEMBER.match(self._body, at)) is not None:
+            at = member.end()
+            if _is_named(member[1], name):
+                if items is not None:
+                    raise malformed(TWICE, member.start(1))
+                if self._body[at : at + 1] == b"[":
+                    begin = at + 1
+                    items, after = self._items(begin)
+                    at = after + 1
+            at = self._end(at)
+            if self._body[at : at + 1] != b",":
+                break
+            at += 1
+        if items is None and self._body[at : at + 1] == b"}":
+            position = self._after_blanks(at + 1)
+            if position < len(self._body):
+                raise TextAfterObject(position)
+        if len(self._body) - (after - begin) > LARGEST_BODY:
+            raise RestTooLarge
+        return CutList(rest=self._body[:begin] + self._body[after:], items=items)
+
+    def _after_blanks(self, at: int) -> int:
+        found = _BLANKS.match(self._body, at)
+        return at if found is None else found.end()
+
+    def _items(self, at: int) -> tuple[Sequence[tuple[int, int]], int]:
+        """Return the places of the items, and that of the bracket that closes their list."""
+        items: list[tuple[int, int]] = []
+        for number in count():
+            end = self._end(at)
+            mark = self._body[end : end + 1]
+            if mark == b"}":
+                raise malformed(NOT_CLOSED, end)
+            text = self._body[at:end]
+            if text.strip(_BLANK) or mark == b"," or number:  # an empty list has no item
+                if number == self._most:
+                    raise TooManyItems
+                items.append((end - len(text.lstrip(_BLANK)), at + len(text.rstrip(_BLANK))))
+            if mark == b"]":
+                break
+            at = end + 1
+        return items, end
+
+    def _end(self, at: int) -> int:
+        """Return the place of the comma or closing bracket after a value."""
+        while True:
+            found = self._found(_TO_END, at)
+            if found[1] in b"]},":
+                return found.start(1)
+            at = self._after_brackets(found.end())
+
+    def _after_brackets(self, at: int) -> int:
+        """Return the place after the bracket that closes the one before `at`."""
+        depth = 1
+        while True:
+            found = self._found(_TO_BRACKET, at)
+            run = len(found[1])
+            at = found.end()
+            if found[1][0] in b"[{":
+                depth += run
+            elif run < depth:
+                depth -= run
+            else:
+                return at - (run - depth)
+
+    def _found(self, pattern: re.Pattern[bytes], at: int) -> re.Match[bytes]:
+        found = pattern.match(self._body, at)
+        if found is None:
+            raise malformed(NOT_CLOSED, len(self._body))
+        self._brackets += 0 if found[1] == b"," else len(found[1])
+        if self._brackets > MOST_BRACKETS:
+            raise TooManyBrackets
+        return found
+
+
+def _is_named(text: bytes, name: str) -> bool:
+    try:
+        return bool(json.loads(text) == name)
+    except ValueError:
+        return False  # the rest is refused when it is parsed

@@ -7,13 +7,13 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StringConstraints
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.resource import Changes
-from scheduler.domain.webhook_endpoint import NewEndpoint
-from scheduler.rules import webhook_headers, webhook_urls
-from scheduler.rules.display_names import is_printable
-from scheduler.wire.field_errors import OURS, FieldError
+from scheduler.domain.webhook import EventType, NewEndpoint
+from scheduler.rules import webhook_urls
+from scheduler.rules.resources import is_printable
+from scheduler.rules.webhook_urls import LONGEST_NAME, LONGEST_VALUE, MOST, name_fault, repeated, value_fault
 from scheduler.wire.field_types import Strict, left_out, named
+from scheduler.wire.named_fields import OURS, FieldError
 
 EVENT_TYPES = tuple(each.value for each in EventType)
 _LONGEST_NAME = 255
@@ -34,12 +34,12 @@ def _url(url: str) -> str:
 
 
 def _header_name(name: str) -> str:
-    _refuse(webhook_headers.name_fault(name))
+    _refuse(name_fault(name))
     return name
 
 
 def _header_value(value: str) -> str:
-    _refuse(webhook_headers.value_fault(value))
+    _refuse(value_fault(value))
     return value
 
 
@@ -99,7 +99,7 @@ class Header(Strict):
         str,
         AfterValidator(_header_name),
         Field(
-            description=f"1 to {webhook_headers.LONGEST_NAME} letters, digits and hyphens. Headers that Duecall or HTTP"
+            description=f"1 to {LONGEST_NAME} letters, digits and hyphens. Headers that Duecall or HTTP"
             " itself sets are rejected: `Host`, `Content-*`, `webhook-*`, `Proxy-*` and those of the connection.",
             examples=["X-Tenant"],
         ),
@@ -109,7 +109,7 @@ class Header(Strict):
         AfterValidator(_header_value),
         Field(
             repr=False,
-            description=f"1 to {webhook_headers.LONGEST_VALUE:,} visible ASCII characters, without spaces at its ends.",
+            description=f"1 to {LONGEST_VALUE:,} visible ASCII characters, without spaces at its ends.",
             examples=["north"],
         ),
     ]
@@ -124,9 +124,7 @@ def _array_of_headers(headers: object) -> object:
 Headers = Annotated[
     list[Header],
     BeforeValidator(_array_of_headers),
-    Field(
-        max_length=webhook_headers.MOST, description="Headers that are added to each delivery. No name occurs twice."
-    ),
+    Field(max_length=MOST, description="Headers that are added to each delivery. No name occurs twice."),
 ]
 _COMPANY = (
     "Events of this company only. Null or omitted: a regular key gets those of its company, an ATS key those of all its"
@@ -212,7 +210,7 @@ def _errors(
         fault = webhook_urls.fault(url, https_only=https_only)
         if fault := fault or webhook_urls.address_fault(url, allow_loopback=not https_only):
             yield FieldError(field="url", code=fault[0], message=fault[1])
-    for place in webhook_headers.repeated(header.name for header in headers or []):
+    for place in repeated(header.name for header in headers or []):
         message = "This header occurs twice; remove one of them. The case of letters makes no difference."
         yield FieldError(field=f"headers.{place}.name", code="REPEATED_HEADER", message=message)
     for place, event in enumerate(events or []):

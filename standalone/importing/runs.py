@@ -1,12 +1,193 @@
 """One run of an import: the parts of a file are sent, then awaited, and the outcomes of all rows are added up."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from scheduler.domain.refusals import message_of_many, without_numbers
-from standalone.importing.items import Item, Reject, parts_of
-from standalone.importing.sending import Sending, advice
+from scheduler.domain.refusals import ExternalIdReused, message_alone, message_of_many, without_numbers
+from standalone.api_client import ApiAnswer, ApiAway, ApiClient, ApiRefused
+from standalone.importing.rows import Fault, Item, Part, Reject, parts_of
+
+# --- Sends the parts of a file as batches, waits until they are applied, and reads the outcome of each row
+
+
+_POST_TIMEOUT_S = 120.0
+"""The API takes up to 33 s after it has received the body."""
+_PAGE = 100
+_MOST_FAILURES = 10
+"""Failures in a row after which a command gives up."""
+_LONGEST_WAIT_S = 30.0
+_LONGEST_LOOK_S = 5.0
+"""Between two looks at a batch. A key may send 60 requests a minute."""
+_NDJSON = {"Content-Type": "application/x-ndjson"}
+_IMPORTED_BEFORE = (
+    "These rows were imported before with other options. Use the same options, or add a column that makes them"
+    " different: docs/how-to/import.md."
+)
+_CANCELLED = Fault(code="BATCH_CANCELLED", message="The batch was cancelled before this row was applied.")
+
+
+class Reporter(Protocol):
+    """Shows the progress of an import."""
+
+    def sent(self, rows: int) -> None: ...
+
+    def applied(self, rows: int) -> None:
+        """Add rows with an outcome."""
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentPart:
+    """A part of the file that the API has stored as a batch."""
+
+    part: Part
+    batch_id: str
+    refused_at_once: int
+    was_sent_before: bool
+    """An earlier run has sent the same part."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """The outcomes of the rows of a batch."""
+
+    created: int = 0
+    existed: int = 0
+    existed_cancelled: int = 0
+    """Those of the existing interviews that are cancelled."""
+    rejects: list[Reject] = field(default_factory=list)
+
+
+class Sending:
+    """Sends parts to an API. A request that fails is repeated, with the same Idempotency-Key."""
+
+    def __init__(
+        self, client: ApiClient, company_id: str | None, wait: Callable[[float], object], reporter: Reporter
+    ) -> None:
+        """`wait` waits for some seconds."""
+        self._client = client
+        self._company: Mapping[str, str | int] = {} if company_id is None else {"companyId": company_id}
+        self._wait = wait
+        self._reporter = reporter
+
+    def send(self, parts: Sequence[Part], name: str | None) -> Iterator[SentPart]:
+        """Store each part as a batch. Raises ApiAway, ApiRefused."""
+        params = {**self._company, **({} if name is None else {"name": name})}
+        for part in parts:
+            headers = {**_NDJSON, "Idempotency-Key": part.idempotency_key(params)}
+            answer, failures = self._post(part, params, headers)
+            self._reporter.sent(len(part.items))
+            was_sent_before = answer.is_replayed and failures == 0
+            yield SentPart(
+                part=part,
+                batch_id=answer.data["id"],
+                refused_at_once=answer.data["counts"]["refused"],
+                was_sent_before=was_sent_before,
+            )
+
+    def check(self, parts: Sequence[Part]) -> Iterator[Mapping[str, Any]]:
+        """Return what the API would do with each part, and store nothing. Raises ApiAway, ApiRefused."""
+        for part in parts:
+            answer, _ = self._post(part, {**self._company, "dryRun": "true"}, _NDJSON)
+            self._reporter.sent(len(part.items))
+            yield answer.data
+
+    def outcome(self, sent: SentPart) -> Outcome:
+        """Wait until a batch is applied, and return the outcomes of its rows. Raises ApiAway, ApiRefused."""
+        self._wait_for(sent)
+        outcome = Outcome()
+        for item in self._items(sent.batch_id):
+            sent_item = sent.part.items[item["index"]]
+            row = sent_item.row
+            if item["status"] == "APPLIED":
+                existed = item["existed"] or sent.was_sent_before
+                outcome.existed += existed
+                outcome.existed_cancelled += existed and item.get("interviewStatus") == "CANCELLED"
+                outcome.created += not existed
+            elif item["status"] == "REFUSED":
+                outcome.rejects.append(Reject(row=row, fault=fault_of(item["error"], sent_item)))
+            else:
+                outcome.rejects.append(Reject(row=row, fault=_CANCELLED))
+        return outcome
+
+    def _post(self, part: Part, params: Mapping[str, str | int], headers: Mapping[str, str]) -> tuple[ApiAnswer, int]:
+        return self._persistently(
+            lambda: self._client.post("/batches", params, part.body, headers, timeout_s=_POST_TIMEOUT_S),
+            len(part.items),
+        )
+
+    def _wait_for(self, sent: SentPart) -> None:
+        looks, done, was_paused = 0, 0, False
+        while True:
+            batch = self._get(f"/batches/{sent.batch_id}", {})
+            now_done = batch["total"] - batch["counts"]["waiting"]
+            self._reporter.applied(now_done - done)
+            done = now_done
+            if batch["counts"]["waiting"] == 0:
+                return
+            is_paused = batch["status"] == "PAUSED"
+            if is_paused and not was_paused:
+                self._reporter.note(f"batch {sent.batch_id} is paused; resume it with POST /batches/{{id}}/resume")
+            was_paused = is_paused
+            looks += 1
+            self._wait(min(0.5 * looks, _LONGEST_LOOK_S))
+
+    def _items(self, batch_id: str) -> Iterator[Mapping[str, Any]]:
+        more: Mapping[str, str | int] = {}
+        while True:
+            page = self._get(f"/batches/{batch_id}/items", {"limit": _PAGE, **more})
+            yield from page["items"]
+            cursor = page["pagination"]["nextCursor"]
+            if cursor is None:
+                return
+            more = {"cursor": cursor}
+
+    def _get(self, path: str, params: Mapping[str, str | int]) -> Mapping[str, Any]:
+        answer, _ = self._persistently(lambda: self._client.get(path, {**self._company, **params}))
+        data: Mapping[str, Any] = answer.data
+        return data
+
+    def _persistently(self, ask: Callable[[], ApiAnswer], count: int = 0) -> tuple[ApiAnswer, int]:
+        """Return the answer to a request with so many items, and the number of failures before it."""
+        failures = 0
+        while True:
+            try:
+                return ask(), failures
+            except ApiAway as away:
+                failures += 1
+                if away.most_items is not None and away.most_items < count:
+                    raise ApiRefused(
+                        f"The key may send {away.most_items:,} rows an hour, and this import sends {count:,} at once."
+                        " Split the file, or use a key with a higher --per-hour."
+                    ) from None
+                if failures == _MOST_FAILURES:
+                    raise
+                seconds = away.retry_after_s or min(2.0 ** (failures - 1), _LONGEST_WAIT_S)
+                self._reporter.note(f"{away}; trying again in {seconds:g} s")
+                self._wait(seconds)
+
+
+def fault_of(error: Mapping[str, Any], item: Item) -> Fault:
+    """Return the error of an item. Of several wrong fields, the first, with its own message."""
+    details = error.get("details") or {}
+    fields = details.get("fields") or []
+    name = (fields[0]["field"] or None) if fields else details.get("field")
+    message = message_alone(error["message"], details)
+    return Fault(code=error["code"], message=advice(error["code"], name, message, item), field=name)
+
+
+def advice(code: str, field: str | None, message: str, item: Item) -> str:
+    """Return the message for a person with a file, who does not know the ids that the import makes."""
+    if code == ExternalIdReused.code and field == "externalId" and not item.has_own_id:
+        return _IMPORTED_BEFORE
+    return message
+
+
+# --- One run of an import
+# the parts of a file are sent, then awaited, and the outcomes of all rows are added up.
+
 
 _MOST_NUMBERS = 100
 Key = tuple[str, str | None, str]

@@ -1,24 +1,91 @@
-"""A simulated carrier on loopback that Twilio's own SDK accepts as Twilio."""
+"""A simulated carrier on loopback that Twilio's own SDK accepts as Twilio, and the API of its operator."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from standalone.simulator import control, twilio_api
-from standalone.simulator.call_intake import CallIntake
+from standalone.simulator import faults, twilio_api
 from standalone.simulator.call_lives import CallLives
 from standalone.simulator.callbacks import CallbackSender
-from standalone.simulator.journal import Journal
-from standalone.simulator.ledger import RequestLog
-from standalone.simulator.no_answer import CanHangUp, HungUp, NoAnswer
-from standalone.simulator.outage import Outage
-from standalone.simulator.plans import Plans
-from standalone.simulator.refusals import RefusedByTwilio
+from standalone.simulator.faults import CanHangUp, HungUp, NoAnswer, Outage, RefusedByTwilio
+from standalone.simulator.ledger import RequestLog, requests, rings, verdict
+from standalone.simulator.plans import Journal, Plan, Plans, PostedPlan
+from standalone.simulator.twilio_api import CallIntake
+
+# --- The operator's API of the simulated carrier: plans, outages and the ledger
+
+
+def routes(*, lives: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> APIRouter:
+    """Build the routes. They need no authentication, for loopback only. The ledger is read-only."""
+    router = APIRouter()
+    router.include_router(_plan_routes(plans, outage))
+    router.include_router(_ledger_routes(lives, arrivals))
+    return router
+
+
+def _plan_routes(plans: Plans, outage: Outage) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.post("/plans", status_code=201)
+    async def post_plan(plan: Plan | list[Plan]) -> PostedPlan | dict[str, list[PostedPlan]]:
+        if isinstance(plan, Plan):
+            return plans.post(plan)
+        return {"plans": [plans.post(each) for each in plan]}
+
+    @router.get("/plans")
+    async def list_plans() -> dict[str, list[PostedPlan]]:
+        return {"plans": plans.all()}
+
+    @router.delete("/plans", status_code=204)
+    async def clear_plans() -> None:
+        plans.clear()
+
+    @router.post("/outage", status_code=201)
+    async def begin_outage(order: faults.Order, request: Request) -> faults.Order:
+        await outage.begin(order, request.scope)
+        return order
+
+    @router.get("/outage")
+    async def show_outage() -> dict[str, str | None]:
+        return {"kind": outage.kind}
+
+    @router.delete("/outage", status_code=204)
+    async def end_outage() -> None:
+        outage.end()
+
+    return router
+
+
+def _ledger_routes(lives: CallLives, arrivals: RequestLog) -> APIRouter:
+    """Build the routes of the ledger. FastAPI does not validate their answers, which may be long."""
+    router = APIRouter()
+
+    @router.get("/ledger")
+    async def ledger(to: str | None = None) -> JSONResponse:
+        return JSONResponse({"rings": rings(lives.all(to))})
+
+    @router.get("/requests")
+    async def list_requests(to: str | None = None) -> JSONResponse:
+        return JSONResponse({"requests": requests(arrivals.all(to))})
+
+    @router.get("/verdict")
+    async def judge() -> JSONResponse:
+        return JSONResponse(verdict(arrivals.all(), lives.all()))
+
+    return router
+
+
+# --- A simulated carrier on loopback that Twilio's own SDK accepts as Twilio
+
 
 _CODE_OF_STATUS = {404: 20404, 405: 20405}
 
@@ -74,7 +141,7 @@ def create_app(
     app.router.routes.extend(
         twilio_api.routes(authentication=authentication, intake=intake, lives=lives, outage=outage)
     )
-    app.include_router(control.routes(lives=lives, plans=plans, arrivals=arrivals, outage=outage))
+    app.include_router(routes(lives=lives, plans=plans, arrivals=arrivals, outage=outage))
     app.add_exception_handler(RefusedByTwilio, _refused)
     app.add_exception_handler(HTTPException, _not_ours)
     app.add_exception_handler(HungUp, _hung_up)

@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from standalone.simulator.calls import API_VERSION, Call, Status, rfc2822
-from standalone.simulator.outage import Outage
+from standalone.simulator.faults import Outage
 from standalone.simulator.plans import CallbackFault
 
 EVENT_OF = {

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from standalone.simulator.calls import Call
-from standalone.simulator.journal import Journal
+from standalone.simulator.plans import Journal
 
 
 class Arrival(BaseModel):

@@ -1,22 +1,241 @@
-"""The customers' API of the simulated carrier: Twilio's Calls over HTTP."""
+"""The customers' API of the simulated carrier: orders are taken in, and calls are listed."""
 
+import asyncio
 import binascii
+import re
 from base64 import b64decode
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from itertools import islice
 from secrets import compare_digest
+from typing import Any
+from urllib.parse import urlencode
 
+from fastapi import Response
+from fastapi.responses import JSONResponse
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from standalone.simulator.call_intake import CallIntake
-from standalone.simulator.call_lists import page
 from standalone.simulator.call_lives import CallLives
-from standalone.simulator.call_orders import Form, field, gives_instructions, read_changes, read_form
-from standalone.simulator.calls import API_VERSION, Call, as_resource, notifications_of
-from standalone.simulator.no_answer import HungUp
-from standalone.simulator.outage import Outage
-from standalone.simulator.refusals import RefusedByTwilio
+from standalone.simulator.calls import (
+    API_VERSION,
+    Call,
+    Form,
+    Order,
+    as_resource,
+    field,
+    gives_instructions,
+    notifications_of,
+    read_changes,
+    read_form,
+    read_order,
+    token_of,
+)
+from standalone.simulator.faults import HungUp, NoAnswer, Outage, RefusedByTwilio
+from standalone.simulator.ledger import Arrival, RequestLog
+from standalone.simulator.plans import CONDUCTS, Acceptance, Conduct, Plan, Plans, Reply
+
+# --- Intake of requests to place a call
+# recorded, matched with the plans, accepted or not, answered or not.
+
+
+MAX_SILENCE_S = 60.0
+"""After this time without an answer the connection is closed."""
+
+
+class CallIntake:
+    def __init__(self, *, lives: CallLives, plans: Plans, arrivals: RequestLog, outage: Outage) -> None:
+        self._lives = lives
+        self._plans = plans
+        self._arrivals = arrivals
+        self._outage = outage
+
+    @contextmanager
+    def recorded(self, form: Form) -> Iterator[Arrival]:
+        """Record the request before any check, and its refusal, if any."""
+        arrival = self._arrivals.arrived(
+            to=field(form, "To"), from_=field(form, "From"), token=token_of(field(form, "StatusCallback"))
+        )
+        try:
+            yield arrival
+        except RefusedByTwilio as refusal:
+            if self._outage.loses_answers:
+                raise HungUp(hold_s=0) from refusal
+            self._arrivals.was_answered(arrival, refusal.status)
+            raise
+
+    async def take(self, form: Form, arrival: Arrival) -> Response:
+        order = read_order(form)
+        attempt = self._arrivals.was_in_order(arrival, order.to)
+        plan = self._plans.follow(order.to, attempt)
+        conduct = CONDUCTS[plan.fault]
+        call = self._accept(conduct, order, plan, attempt)
+        answer = await _answer(conduct, plan, call)
+        if self._outage.loses_answers:
+            return NoAnswer(hold_s=0)
+        if not isinstance(answer, NoAnswer):
+            self._arrivals.was_answered(arrival, answer.status_code)
+        return answer
+
+    def _accept(self, conduct: Conduct, order: Order, plan: Plan, attempt: int) -> Call | None:
+        if conduct.accepts is Acceptance.AT_ONCE:
+            return self._lives.accept(order, plan, attempt)
+        if conduct.accepts is Acceptance.LATE:
+            self._lives.accept_later(order, plan, attempt)
+        return None
+
+
+async def _answer(conduct: Conduct, plan: Plan, call: Call | None) -> Response:
+    if conduct.replies is Reply.REFUSED:
+        planned_status = plan.status if conduct.code is None else None
+        raise RefusedByTwilio(conduct.code or plan.code, status=planned_status)
+    if conduct.replies is Reply.SILENCE:
+        return NoAnswer(hold_s=MAX_SILENCE_S)
+    if conduct.replies is Reply.HANG_UP:
+        return NoAnswer(hold_s=0)
+    assert call is not None
+    if conduct.replies is Reply.CREATED_LATE:
+        await asyncio.sleep(plan.delay_s)
+    return JSONResponse(as_resource(call), status_code=201)
+
+
+# --- Lists of calls: filters and pages
+
+
+DEFAULT_PAGE_SIZE = 50
+LARGEST_PAGE_SIZE = 1000
+
+_AFTER = "PA"
+_BEFORE = "PB"
+_DAY = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(T.*)?")
+
+Matches = Callable[[Call, str], bool]
+
+
+def _day_of(text: str) -> date:
+    """Parse a time filter. Twilio's filters compare UTC dates and ignore the time of day."""
+    match = _DAY.fullmatch(text)
+    if match is None:
+        raise RefusedByTwilio(20001, message="Invalid parameter: a time filter is a date, YYYY-MM-DD")
+    try:
+        return date.fromisoformat(match[1])
+    except ValueError as error:
+        raise RefusedByTwilio(20001, message="Invalid parameter: no such date") from error
+
+
+def _on(day: date, at: datetime | None) -> int | None:
+    """Return if the instant is before (-1), on (0) or after (1) that day. None without an instant."""
+    if at is None:
+        return None
+    own = at.astimezone(UTC).date()
+    return (own > day) - (own < day)
+
+
+FILTERS: dict[str, Matches] = {
+    "To": lambda call, value: call.order.to == value,
+    "From": lambda call, value: call.order.from_ == value,
+    "Status": lambda call, value: call.shown_status == value,
+    # Every call was placed by the API, so no call has a parent.
+    "ParentCallSid": lambda _call, _value: False,
+    "StartTime": lambda call, value: _on(_day_of(value), call.started_at) == 0,
+    "StartTime<": lambda call, value: _on(_day_of(value), call.started_at) == -1,
+    "StartTime>": lambda call, value: _on(_day_of(value), call.started_at) in {0, 1},
+    "EndTime": lambda call, value: _on(_day_of(value), call.ended_at) == 0,
+    "EndTime<": lambda call, value: _on(_day_of(value), call.ended_at) == -1,
+    "EndTime>": lambda call, value: _on(_day_of(value), call.ended_at) in {0, 1},
+}
+"""By query parameter. A queued call has no start time, so every StartTime filter misses it, as at Twilio."""
+
+
+class Calls:
+    """The calls of a list, filtered lazily."""
+
+    def __init__(self, oldest_first: Sequence[Call], filters: Mapping[str, str]) -> None:
+        self._calls = oldest_first
+        self._filters = [(FILTERS[name], value) for name, value in filters.items()]
+
+    def newest_first(self) -> Iterator[Call]:
+        return filter(self._match, reversed(self._calls))
+
+    def older_than(self, ordinal: int) -> Iterator[Call]:
+        """Iterate newest first."""
+        end = bisect_left(self._calls, ordinal, key=_ordinal)
+        return filter(self._match, (self._calls[place] for place in range(end - 1, -1, -1)))
+
+    def newer_than(self, ordinal: int) -> Iterator[Call]:
+        """Iterate oldest first."""
+        start = bisect_right(self._calls, ordinal, key=_ordinal)
+        return filter(self._match, (self._calls[place] for place in range(start, len(self._calls))))
+
+    def _match(self, call: Call) -> bool:
+        return call.listed and all(matches(call, value) for matches, value in self._filters)
+
+
+def page(
+    oldest_first: Sequence[Call], find: Callable[[str], Call | None], path: str, query: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a page of the matching calls, newest first, in Twilio's envelope.
+
+    A page token names the call at the page's edge, which `find` returns, so calls that are accepted between two pages
+    neither repeat nor hide a call.
+    """
+    filters = {name: query[name] for name in FILTERS if query.get(name)}
+    for name, value in filters.items():
+        if name.startswith(("StartTime", "EndTime")):
+            _day_of(value)
+    size = min(max(_whole(query, "PageSize", DEFAULT_PAGE_SIZE), 1), LARGEST_PAGE_SIZE)
+    number = _whole(query, "Page", 0)
+    calls = Calls(oldest_first, filters)
+    shown = _shown(calls, find, query.get("PageToken"), number=number, size=size)
+
+    def uri(to_page: int, token: str | None) -> str:
+        place = {"PageSize": size, "Page": to_page} | ({"PageToken": token} if token else {})
+        return f"{path}?{urlencode(filters | place)}"
+
+    has_next = bool(shown) and any(calls.older_than(shown[-1].ordinal))
+    has_previous = bool(shown) and any(calls.newer_than(shown[0].ordinal))
+    start = number * size
+    return {
+        "first_page_uri": uri(0, None),
+        "next_page_uri": uri(number + 1, _AFTER + shown[-1].sid) if has_next else None,
+        "previous_page_uri": uri(max(number - 1, 0), _BEFORE + shown[0].sid) if has_previous else None,
+        "page": number,
+        "page_size": size,
+        "uri": uri(number, query.get("PageToken")),
+        "start": start,
+        "end": start + max(len(shown) - 1, 0),
+        "calls": [as_resource(call) for call in shown],
+    }
+
+
+def _shown(
+    calls: Calls, find: Callable[[str], Call | None], token: str | None, *, number: int, size: int
+) -> list[Call]:
+    if not token:
+        return list(islice(calls.newest_first(), number * size, (number + 1) * size))
+    direction, edge = token[:2], find(token[2:])
+    if direction not in {_AFTER, _BEFORE} or edge is None:
+        raise RefusedByTwilio(20001, message="Invalid parameter: PageToken")
+    if direction == _AFTER:
+        return list(islice(calls.older_than(edge.ordinal), size))
+    return list(islice(calls.newer_than(edge.ordinal), size))[::-1]
+
+
+def _ordinal(call: Call) -> int:
+    return call.ordinal
+
+
+def _whole(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal()):
+        raise RefusedByTwilio(20001, message=f"Invalid parameter: {name}")
+    return int(text)
+
+
+# --- The customers' API of the simulated carrier: Twilio's Calls over HTTP
+
 
 CALLS = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls.json"
 CALL = f"/{API_VERSION}/Accounts/{{account_sid}}/Calls/{{sid}}.json"

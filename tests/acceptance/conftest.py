@@ -18,10 +18,9 @@ from scheduler.clock import clock
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings, environment
 from standalone.fork_server import ForkServer
-from standalone.postgres import EmbeddedPostgres
 from standalone.run_file import Running
 from standalone.system import Options, System
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.conftest import wait_until
 from tests.support.copied_postgres import CopiedPostgres
 from tests.support.forked_commands import forked_duecall

@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
-from scheduler.setting_secrets import DEVELOPMENT_PEPPER
+from scheduler.setting_values import DEVELOPMENT_PEPPER
 from standalone.demo.client import Company, DemoClient
 from tests.acceptance.conftest import WholeSystem
 from tests.architecture.rules import does, does_not

@@ -23,9 +23,8 @@ import requests
 
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
-from standalone.ports import free_port
-from standalone.postgres import EmbeddedPostgres
-from standalone.valkey import EmbeddedValkey
+from standalone.private_server import free_port
+from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.conftest import wait_until
 from tests.support.compose import ROOT, composed, procfile
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from scheduler.settings import Settings
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.support.servers import Wire, wired
 

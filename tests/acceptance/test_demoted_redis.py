@@ -3,7 +3,7 @@
 import pytest
 from redis import Redis
 
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem
 
 IN_FLIGHT, WAITING, LATER = "+421915310001", "+421915310002", "+421915310003"

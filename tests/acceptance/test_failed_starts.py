@@ -10,10 +10,9 @@ from sqlalchemy import make_url
 
 from scheduler.persistence.schema import Logins
 from scheduler.settings import environment
-from standalone.ports import free_port
-from standalone.postgres import EmbeddedPostgres
-from standalone.processes import commands
-from standalone.valkey import FLOWER_USER
+from standalone.private_server import free_port
+from standalone.supervisor import commands
+from standalone.valkey_and_postgres import FLOWER_USER, EmbeddedPostgres
 from tests.support.compose import ROOT
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 from tests.test_deployment import FILLED

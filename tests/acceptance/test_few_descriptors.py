@@ -12,7 +12,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from standalone.processes import commands
+from standalone.supervisor import commands
 from tests.acceptance.conftest import WholeSystem
 from tests.support.descriptors import limited
 

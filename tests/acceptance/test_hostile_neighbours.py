@@ -24,8 +24,7 @@ from celery import Celery
 
 from scheduler.clock import monotonic
 from scheduler.use_cases.shared import hints
-from scheduler.webhooks.encryption import secret_place
-from scheduler.webhooks.signing import new_secret
+from scheduler.webhooks.sending import new_secret, secret_place
 from tests.acceptance.conftest import Client, WholeSystem, running_system
 from tests.conftest import Seeded, wait_until
 from tests.support.big_tables import add_pending_calls, new_id_sql

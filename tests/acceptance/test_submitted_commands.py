@@ -13,7 +13,7 @@ from celery import Celery
 from pydantic import SecretStr
 
 from scheduler.settings import Settings
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, kill_server, running_system
 from tests.conftest import wait_until
 

@@ -8,8 +8,7 @@ from uuid import UUID, uuid4
 
 from standardwebhooks import Webhook
 
-from scheduler.webhooks.encryption import secret_place
-from scheduler.webhooks.signing import new_secret
+from scheduler.webhooks.sending import new_secret, secret_place
 from tests.acceptance.conftest import WholeSystem
 from tests.architecture.rules import does, does_not
 from tests.support.webhook_receivers import Visit, WebhookReceiver, a_webhook_receiver, answers

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, Ended, Reason
+from scheduler.domain.interview import Agent, AgentFocus, AgentType
 from scheduler.hashing import Hasher
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import TOMORROW

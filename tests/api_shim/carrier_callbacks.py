@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 import httpx
 from twilio.request_validator import RequestValidator
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.attempt import Attempt
 from scheduler.use_cases.hear import Hear
 from tests.api_shim.intake import PUBLIC_URL, Intake

@@ -12,7 +12,7 @@ from scheduler.domain.command import Command
 from scheduler.domain.principal import KeyKind
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.api_shim.calls import tenant_of
 from tests.api_shim.intake import Intake, Worker, a_worker, settings_for
 from tests.api_shim.interview_requests import Resources

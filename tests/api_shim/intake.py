@@ -31,7 +31,7 @@ from tests.api_shim.bodies import candidate
 from tests.conftest import NOON, Seeded, seed, wait_until
 from tests.support.servers import ACCOUNT_SID, PRIMARY, serving
 from workers.app import app as celery
-from workers.hint_publisher import RedisHintPublisher
+from workers.hints import RedisHintPublisher
 
 PUBLIC_URL = "https://duecall.example"
 PEPPER = "a pepper for tests"

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from api_shim import answer_waiter, rate_limits, request_headers
-from workers import hint_publisher, presence
+from api_shim import answer_waiter, rate_limits, request_input
+from workers import hints, liveness
 
 PATIENCE_S = 20.0
 
@@ -20,7 +20,7 @@ def patient_with_redis() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rate_limits, "_PATIENCE_S", PATIENCE_S)
         patch.setattr(answer_waiter, "_SILENCE_S", PATIENCE_S)
-        patch.setattr(hint_publisher, "_SOCKET_TIMEOUT", PATIENCE_S)
-        patch.setattr(presence, "_TIMEOUT_S", PATIENCE_S)
-        patch.setattr(request_headers, "DEFAULT_WAIT_S", PATIENCE_S)
+        patch.setattr(hints, "_SOCKET_TIMEOUT", PATIENCE_S)
+        patch.setattr(liveness, "_TIMEOUT_S", PATIENCE_S)
+        patch.setattr(request_input, "DEFAULT_WAIT_S", PATIENCE_S)
         yield

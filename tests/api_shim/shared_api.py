@@ -16,7 +16,7 @@ from sqlalchemy import QueuePool
 
 from api_shim.app import create_app
 from api_shim.context import AppContext
-from api_shim.http_tallies import HttpTallies
+from api_shim.http_metrics import HttpTallies
 from scheduler.logs import _Alarms, configure, watch_alarms
 from scheduler.persistence.database import Database
 from scheduler.settings import Settings

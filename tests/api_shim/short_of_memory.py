@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import uvicorn
 
-from scheduler.wire import json_text
+from scheduler.wire import json_values
 
 
 def no_thread_begins(_number: int, _frame: FrameType | None) -> None:
@@ -28,7 +28,7 @@ def no_body_is_read(_number: int, _frame: FrameType | None) -> None:
     def fail(*_: Any, **__: Any) -> NoReturn:
         raise MemoryError
 
-    vars(json_text)["json"] = type("no_memory", (), {"loads": fail, "JSONDecodeError": json.JSONDecodeError})
+    vars(json_values)["json"] = type("no_memory", (), {"loads": fail, "JSONDecodeError": json.JSONDecodeError})
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from api_shim.callback_batches import GATHER_S, GATHER_UNDER_LOAD_S, LARGEST_BATCH, CallbackBatches, gather_s
 from api_shim.thread_pools import ThreadPool
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
-from scheduler.deadline import deadline_in
+from scheduler.carriers.twilio import TwilioCallbacks
+from scheduler.clock import deadline_in
 from scheduler.hashing import Hasher
 from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.database import Database

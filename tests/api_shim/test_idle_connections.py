@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from api_shim import connections
+from api_shim import process
 from tests.conftest import wait_until
 from tests.support.servers import a_door
 
@@ -25,7 +25,7 @@ async def answers(scope: Scope, _receive: Receive, send: Send) -> None:
 @contextmanager
 def serving() -> Iterator[uvicorn.Server]:
     config = uvicorn.Config(
-        answers, http="api_shim.connections:Connection", lifespan="off", log_config=None, timeout_keep_alive=60
+        answers, http="api_shim.process:Connection", lifespan="off", log_config=None, timeout_keep_alive=60
     )
     server, door = uvicorn.Server(config), a_door()
     thread = Thread(target=server.run, args=([door],), daemon=True)
@@ -46,7 +46,7 @@ def connected(server: uvicorn.Server) -> "closing[socket.socket]":
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:20]], ids=["nothing", "a part of a head"])
 def test_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(connections, "FIRST_REQUEST_S", 1.0)
+    monkeypatch.setattr(process, "FIRST_REQUEST_S", 1.0)
     # An error if it is closed before the bytes arrive.
     with serving() as server, connected(server) as client, suppress(ConnectionError):
         client.sendall(sent)
@@ -58,7 +58,7 @@ def test_connection_with_a_request_is_kept() -> None:
         client.sendall(REQUEST)
         assert client.recv(1000).startswith(b"HTTP/1.1 204")
         [connection] = server.server_state.connections
-        assert isinstance(connection, connections.Connection)
+        assert isinstance(connection, process.Connection)
         connection.loop.call_soon_threadsafe(connection._close_without_a_request)  # as at the end of its time
         client.sendall(REQUEST)
         assert client.recv(1000).startswith(b"HTTP/1.1 204")

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.agent import AgentFocus
 from scheduler.domain.attempt import AttemptState, Ended, ProofMissing, Proven, Reason
+from scheduler.domain.company import BillingSystem, Price, PriceList
+from scheduler.domain.interview import AgentFocus
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.usage import BillingSystem, Price, PriceList
-from scheduler.use_cases.resources.usage import Usage
+from scheduler.use_cases.resources.companies import Usage
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.calls import an_online_agent, talk
 from tests.api_shim.carrier_callbacks import FORM, call_back, hear_all, token_of

@@ -11,7 +11,7 @@ import pytest
 from api_shim.routes.commands import READS
 from scheduler.domain.command import CommandKind
 from scheduler.domain.principal import KeyKind
-from scheduler.persistence.packed_snapshots import unpack
+from scheduler.persistence.json_columns import unpack
 from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, NUMBER, TOMORROW

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind
+from scheduler.domain.webhook import EventType
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.number_events import NumberEvents
 from tests.api_shim.bodies import candidate

@@ -14,10 +14,10 @@ import pytest
 from scheduler.cli import main as cli
 from scheduler.use_cases.apply_batches import ApplyBatches
 from standalone.api_client import ApiAway, ApiClient, ApiRefused
-from standalone.importing import files, items, runs
-from standalone.importing.items import Defaults, Item, Part, parts_of
-from standalone.importing.runs import ImportResult, run_import
-from standalone.importing.sending import Sending
+from standalone.importing import rows as import_rows
+from standalone.importing import runs
+from standalone.importing.rows import Defaults, Item, Part, parts_of, read
+from standalone.importing.runs import ImportResult, Sending, run_import
 from tests.api_shim.answers import data
 from tests.api_shim.bodies import EVERY_DAY, FIRST_NAME, LAST_NAME
 from tests.api_shim.intake import Intake
@@ -319,14 +319,14 @@ class Notes:
 
 def some(intake: Intake, count: int) -> list[Item]:
     text = "\n".join([HEADER, *(row() for _ in range(count))])
-    table = files.read(text.encode())
+    table = read(text.encode())
     columns = {
         "firstName": ("candidate", "firstName"),
         "lastName": ("candidate", "lastName"),
         "phoneNumber": ("candidate", "phoneNumber"),
     }
     defaults = Defaults(agent_id=str(intake.seeded.agent_id), gdpr_expiry_date="2030-12-31")
-    return items.items_of(table, columns, defaults)[0]
+    return import_rows.items_of(table, columns, defaults)[0]
 
 
 def sending(intake: Intake, wait: Callable[[float], object], notes: Notes) -> Sending:

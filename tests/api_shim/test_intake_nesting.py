@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.wire.json_text import parse
-from scheduler.wire.json_values import MAX_LEVELS, unstorable
+from scheduler.wire.json_values import MAX_LEVELS, parse, unstorable
 from tests.api_shim.answers import refusal
 from tests.api_shim.document_operations import address_of_nothing, documented
 from tests.api_shim.intake import Intake, Worker

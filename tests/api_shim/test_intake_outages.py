@@ -18,9 +18,8 @@ from sqlalchemy import text
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from standalone.ports import free_port
-from standalone.postgres import EmbeddedPostgres
-from standalone.valkey import EmbeddedValkey
+from standalone.private_server import free_port
+from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import JOB
 from tests.api_shim.calls import a_call, tenant_of

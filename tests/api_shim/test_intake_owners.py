@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from scheduler.domain.owner import User
+from scheduler.domain.company import User
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data, refusal, wrong_fields
 from tests.api_shim.intake import KEY, Intake, taking_less_than

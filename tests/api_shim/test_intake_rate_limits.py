@@ -14,8 +14,7 @@ import redis
 
 from api_shim import rate_limits
 from api_shim.rate_limits import RateLimits, RateLimitState
-from scheduler.domain.key import Key
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import Key, KeyKind, Principal
 from scheduler.hashing import Hasher
 from tests.api_shim.answers import refused
 from tests.api_shim.bodies import JOB

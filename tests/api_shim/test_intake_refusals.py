@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from scheduler.use_cases.shared.access import not_found
-from scheduler.wire import json_text
+from scheduler.wire import json_values
 from tests.api_shim.answers import refusal, refused, wrong_fields
 from tests.api_shim.bodies import AN_HOUR_LATER, EMAIL, FIRST_NAME, LAST_NAME, TOMORROW, candidate
 from tests.api_shim.document_operations import DOCUMENT
@@ -179,8 +179,8 @@ def test_malformed_json_is_refused_with_the_position(intake: Intake, content: by
     ],
 )
 def test_malformed_json_has_a_reason_in_plain_english(content: bytes, reason: str) -> None:
-    with pytest.raises(json_text.MalformedJson) as refused_by:
-        json_text.parse(content)
+    with pytest.raises(json_values.MalformedJson) as refused_by:
+        json_values.parse(content)
     assert refused_by.value.details["reason"] == reason
     assert reason in refused_by.value.message
 

@@ -16,8 +16,8 @@ from sqlalchemy import text
 
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.number_events import NumberEvents
-from standalone.ports import free_port
-from standalone.processes import commands
+from standalone.private_server import free_port
+from standalone.supervisor import commands
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker, an_intake, applied, environment_of, meanwhile
 from tests.architecture.rules import does, does_not

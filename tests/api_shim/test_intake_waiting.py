@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from api_shim.answer_waiter import AnswerWaiter
-from api_shim.request_headers import DEFAULT_WAIT_S
+from api_shim.request_input import DEFAULT_WAIT_S
 from scheduler.domain.command import Command
 from tests.api_shim.answers import data, refusal
 from tests.api_shim.bodies import candidate

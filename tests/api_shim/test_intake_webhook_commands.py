@@ -15,11 +15,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from scheduler.cli import main as cli
 from scheduler.cli.session import this_actor
 from scheduler.settings import settings
-from scheduler.webhooks.sender import WebhookSender
-from scheduler.webhooks.signing import new_secret
+from scheduler.webhooks.sending import WebhookSender, new_secret
 from standalone.api_client import ApiRefused
-from standalone.event_api import EventApi
-from standalone.forwarding import Forwarded, Forwarding, Start
+from standalone.forwarding import EventApi, Forwarded, Forwarding, Start
 from tests.api_shim.answers import data
 from tests.api_shim.deliveries import Partner, a_partner
 from tests.api_shim.intake import Intake, environment_of
@@ -163,8 +161,8 @@ def test_enabled_webhook_may_be_paused_by_its_partner(duecall: Command, partner:
 def test_operator_replays_a_range_to_its_end(
     duecall: Command, partner: Partner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.use_cases.resources.webhook_deliveries.REPLAYED_A_BATCH", 2)
-    monkeypatch.setattr("scheduler.use_cases.resources.webhook_deliveries.BATCHES_A_REPLAY", 1)
+    monkeypatch.setattr("scheduler.use_cases.resources.webhooks.REPLAYED_A_BATCH", 2)
+    monkeypatch.setattr("scheduler.use_cases.resources.webhooks.BATCHES_A_REPLAY", 1)
     made = partner.delivered(5, "FAILED")
     line = f"replay {partner.endpoint_id} --from 2026-04-02T12:00Z --to 2026-04-02T12:04Z --only-failed {WHY}"
     assert of_json(duecall, line) == {"webhookId": str(partner.endpoint_id), "replayed": 4}

@@ -16,11 +16,10 @@ from scheduler.domain.delivery_history import (
     ReplayFilter,
 )
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
-from scheduler.domain.webhook_delivery import DeliveryState
-from scheduler.rules.webhook_tries import MOST_KEPT
+from scheduler.domain.webhook import DeliveryState, ErrorKind, Outcome, WebhookAnswer
+from scheduler.rules.webhooks import MOST_KEPT
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
-from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries, replay_range
+from scheduler.use_cases.resources.webhooks import WebhookDeliveries, replay_range
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
 from tests.api_shim.answers import data
 from tests.api_shim.deliveries import INTERVIEW, Partner, a_partner
@@ -402,8 +401,8 @@ def test_ats_replays_the_events_that_its_webhook_is_for(intake: Intake, is_for_o
 
 
 def test_long_replay_continues_after_a_place(partner: Partner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scheduler.use_cases.resources.webhook_deliveries.REPLAYED_A_BATCH", 2)
-    monkeypatch.setattr("scheduler.use_cases.resources.webhook_deliveries.BATCHES_A_REPLAY", 2)
+    monkeypatch.setattr("scheduler.use_cases.resources.webhooks.REPLAYED_A_BATCH", 2)
+    monkeypatch.setattr("scheduler.use_cases.resources.webhooks.BATCHES_A_REPLAY", 2)
     made = partner.delivered(5)
     first = replayed(partner)
     assert (first["replayed"], first["hasMore"]) == (4, True)

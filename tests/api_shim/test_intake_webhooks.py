@@ -16,13 +16,13 @@ from standardwebhooks import Webhook
 
 from scheduler.assembly import webhook_encryption, webhook_sender
 from scheduler.domain.principal import KeyKind
-from scheduler.domain.webhook_endpoint import MOST_OF_A_KEY
+from scheduler.domain.webhook import MOST_OF_A_KEY
 from scheduler.hashing import fingerprint
 from scheduler.persistence.database import Database
-from scheduler.rules.webhook_turns import room
+from scheduler.rules.webhooks import room
 from scheduler.use_cases.resources import webhooks
 from scheduler.use_cases.webhooks.deliver import Deliver
-from scheduler.webhooks.encryption import headers_place, secret_place
+from scheduler.webhooks.sending import headers_place, secret_place
 from scheduler.wire.json_values import canonical
 from tests.api_shim.answers import data
 from tests.api_shim.deliveries import Partner

@@ -8,12 +8,12 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from api_shim import http_tallies
-from api_shim.http_tallies import HttpTallies
+from api_shim import http_metrics
+from api_shim.http_metrics import HttpTallies
 from scheduler.domain.alarm import AlarmKey
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
 from scheduler.rules.tallies import CALLS, DIAL_LATENESS, HTTP_REQUESTS, HTTP_SECONDS, Amount, Key, key_of, seconds_of
-from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.operations.counts import Tallies
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.api_shim.intake import Intake, an_intake
 from tests.conftest import Seeded, wait_until
@@ -132,7 +132,7 @@ def test_counts_wait_for_a_database_that_is_away(error: DatabaseAway, added_late
 
 
 def test_counts_are_added_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_tallies, "ADDED_EVERY_S", 3600)
+    monkeypatch.setattr(http_metrics, "ADDED_EVERY_S", 3600)
     added: list[Mapping[Key, Amount]] = []
 
     async def add(amounts: Mapping[Key, Amount]) -> None:

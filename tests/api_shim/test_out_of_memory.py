@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api_shim import out_of_memory
+from api_shim import process
 from scheduler.settings import environment
-from standalone.ports import free_port
+from standalone.private_server import free_port
 from standalone.supervisor import Program, Supervisor
 from tests.api_shim.intake import Intake, environment_of
 from tests.conftest import wait_until
@@ -99,7 +99,7 @@ def test_api_ends_after_a_memory_error_and_is_restarted(api: Supervised, intake:
     os.kill(pid, signal.SIGUSR2)
     api.post_at_once(intake.key, 1)
     wait_until(lambda: api.has_another(pid), seconds=60, says="another process serves")
-    assert f"status {out_of_memory.STATUS}" in api.said[0]
+    assert f"status {process.STATUS}" in api.said[0]
     assert '"alarm": "OUT_OF_MEMORY"' in api.log.read_text()
 
 
@@ -121,34 +121,34 @@ def test_api_under_a_memory_limit_never_hangs(api: Supervised, intake: Intake) -
 def test_error_without_memory_is_recognised(error: Exception) -> None:
     outer = ValueError()
     outer.__cause__ = error
-    assert out_of_memory.is_out_of_memory(error)
-    assert out_of_memory.is_out_of_memory(outer)
+    assert process.is_out_of_memory(error)
+    assert process.is_out_of_memory(outer)
 
 
 @pytest.mark.parametrize("error", [ValueError("memory"), RuntimeError("other"), RecursionError(), None])
 def test_other_error_ends_no_process(error: Exception | None) -> None:
-    assert not out_of_memory.is_out_of_memory(error)
+    assert not process.is_out_of_memory(error)
 
 
 def test_embedded_api_ends_no_process() -> None:
     assert threading.current_thread() is threading.main_thread()
-    out_of_memory.end_if(MemoryError())
+    process.end_if(MemoryError())
 
 
 _LOOPS = """
 import asyncio, sys, threading
 from api_shim import out_of_memory
 
-out_of_memory._CHECK_EVERY_S = 0.02
+process._CHECK_EVERY_S = 0.02
 stands_still, turns = map(int, sys.argv[1:])
 
 async def main():
-    with out_of_memory.ending_the_process():
+    with process.ending_the_process():
         for _ in range(turns):
             beats = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_later(out_of_memory._CHECK_EVERY_S, beats.set_result, None)
+            asyncio.get_running_loop().call_later(process._CHECK_EVERY_S, beats.set_result, None)
             await beats
-            threading.Event().wait(stands_still * out_of_memory._CHECK_EVERY_S)
+            threading.Event().wait(stands_still * process._CHECK_EVERY_S)
 
 asyncio.run(main())
 """
@@ -162,7 +162,7 @@ def a_loop(*, stands_still: int, turns: int) -> subprocess.CompletedProcess[str]
 
 def test_process_ends_when_its_loop_is_blocked() -> None:
     ended = a_loop(stands_still=10_000, turns=1)
-    assert ended.returncode == out_of_memory.STATUS, ended.stderr
+    assert ended.returncode == process.STATUS, ended.stderr
     assert '"alarm": "LOOP_STUCK"' in ended.stderr
 
 

@@ -23,13 +23,13 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings, environment
 from scheduler.timing.zone_names import TZDATA_VERSION
 from scheduler.use_cases.shared.hints import QUEUES
-from standalone.processes import commands
+from standalone.supervisor import commands
 from tests.api_shim.answers import data
 from tests.api_shim.intake import Intake, environment_of, settings_for
 from tests.conftest import wait_until
 from tests.support.compose import ROOT
 from tests.support.servers import a_door, a_server, address_of, wired
-from workers.presence import LIVE_FOR_S, Presence
+from workers.liveness import LIVE_FOR_S, Presence
 
 ALL_QUEUES = sorted(set(QUEUES.values()))
 PROCESSES = "duecall:processes"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from api_shim.recent_value import RecentValue
+from api_shim.http_metrics import RecentValue
 
 
 class Ticks:

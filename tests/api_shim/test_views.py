@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from scheduler.wire.camel_model import Wire
+from scheduler.wire.field_types import Wire
 
 
 class _View(Wire):

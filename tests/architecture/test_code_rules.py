@@ -11,7 +11,7 @@ import pytest
 
 import scheduler
 from scheduler.logs import ALLOWED
-from standalone.processes import commands
+from standalone.supervisor import commands
 from tests.support.compose import as_run_by_default, procfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,27 +58,27 @@ POWERS = {
         {"scheduler/settings.py", "standalone/forked_program.py"},
     ),
     "declaring a task": (r"app\.task|shared_task", {"workers/tasks.py"}),
-    "making a Celery application": ("Celery", {"workers/app.py", "workers/hint_publisher.py"}),
+    "making a Celery application": ("Celery", {"workers/app.py", "workers/hints.py"}),
     "mapping errors to HTTP": ("HTTPException", {"api_shim/errors.py", "standalone/simulator/app.py"}),
     "opening a transaction": (
         "create_engine",
-        {"scheduler/persistence/bounded_connection.py"},
+        {"scheduler/persistence/sessions.py"},
     ),
     "a pool of connections, or one for a migration": (
         "make_engine",
         {
-            "scheduler/persistence/bounded_connection.py",
+            "scheduler/persistence/sessions.py",
             "scheduler/persistence/database.py",
             "scheduler/persistence/schema.py",
         },
     ),
     "a connection of one's own, with a deadline: to listen, and to recognise a pooler": (
         r"BoundedConnection\.connect",
-        {"scheduler/persistence/bounded_connection.py", "scheduler/persistence/sessions.py", "workers/clock.py"},
+        {"scheduler/persistence/sessions.py", "workers/clock.py"},
     ),
     "a connection without a deadline for statements, to see whether a server is up": (
         r"psycopg\.connect",
-        {"standalone/postgres.py"},
+        {"standalone/valkey_and_postgres.py"},
     ),
     "the async client": (
         r"aiohttp\.ClientSession",
@@ -115,13 +115,13 @@ def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
         pytest.param("sqlalchemy", ("scheduler/persistence/", "console/stores/"), id="writing SQL"),
         pytest.param("phonenumbers", "scheduler/timing/callee_zones.py", id="asking phonenumbers"),
         pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
-        pytest.param("standardwebhooks", "scheduler/webhooks/signing.py", id="signing posts"),
-        pytest.param("cryptography", "scheduler/webhooks/encryption.py", id="encrypting secrets"),
-        pytest.param("requests_hardened", "scheduler/webhooks/sender.py", id="posting to URLs of partners"),
+        pytest.param("standardwebhooks", "scheduler/webhooks/sending.py", id="signing posts"),
+        pytest.param("cryptography", "scheduler/webhooks/sending.py", id="encrypting secrets"),
+        pytest.param("requests_hardened", "scheduler/webhooks/sending.py", id="posting to URLs of partners"),
         pytest.param("authlib", "console/oidc/", id="speaking OpenID Connect"),
         pytest.param("joserfc", "console/oidc/", id="verifying ID tokens"),
         pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
-        pytest.param("email_validator", "scheduler/rules/email_addresses.py", id="judging an address"),
+        pytest.param("email_validator", "scheduler/rules/owners.py", id="judging an address"),
     ],
 )
 def test_a_package_is_used_in_one_place(package: str, home: str | tuple[str, ...]) -> None:
@@ -137,9 +137,9 @@ SPEAKERS = {
         "standalone/demo/client.py",
         "scheduler/exchange.py",
         "standalone/system.py",
-        "scheduler/webhooks/sender.py",
+        "scheduler/webhooks/sending.py",
     },
-    "urllib3": {"scheduler/exchange.py", "scheduler/webhooks/sender.py"},
+    "urllib3": {"scheduler/exchange.py", "scheduler/webhooks/sending.py"},
     "aiohttp": {
         "scheduler/carriers/twilio_calls.py",
         "standalone/simulator/callbacks.py",
@@ -148,20 +148,20 @@ SPEAKERS = {
     "socket": {
         "standalone/fork_server.py",  # a pair of sockets within this machine, as in the next module
         "standalone/forked_program.py",
-        "standalone/ports.py",
-        "standalone/valkey.py",
+        "standalone/private_server.py",
+        "standalone/valkey_and_postgres.py",
         # Local sockets between the supervisor and its fork server.
         "scheduler/mail.py",
         "scheduler/carriers/twilio_calls.py",
-        "standalone/simulator/no_answer.py",
+        "standalone/simulator/faults.py",
         "scheduler/exchange.py",  # it cuts a connection at the deadline
         # Only types of errors.
-        "scheduler/descriptors.py",
-        "scheduler/webhooks/sender.py",
+        "scheduler/process.py",
+        "scheduler/webhooks/sending.py",
     },
     "urllib.request": set(),
     # In a dial worker, which needs no other client of HTTP than that of its calls.
-    "http.client": {"scheduler/carriers/twilio_path.py"},
+    "http.client": {"scheduler/carriers/twilio.py"},
     "httpx": set(),
 }
 

@@ -11,7 +11,7 @@ from tests.architecture.guards import ROOT
 LEFT_OUT = ("scheduler/cli/", "standalone/")
 """Programs of one machine and commands, which a person or a supervisor sees waiting. They connect to loopback."""
 
-REQUESTS = ("standalone/api_client.py", "standalone/event_api.py", "standalone/forwarding.py")
+REQUESTS = ("standalone/api_client.py", "standalone/forwarding.py", "standalone/forwarding.py")
 """Requests of commands to an API that may run on another machine."""
 
 WAITS = {
@@ -56,14 +56,14 @@ WITHOUT = {
     "api_shim/answer_waiter.py self._query_now.wait": "within asyncio.wait_for",
     "api_shim/answer_waiter.py self._subscribed.wait": "within asyncio.wait_for",
     "api_shim/callback_batches.py batch.is_ready.wait": "a batch becomes ready within 25 ms, or with its first thread",
-    "api_shim/http_tallies.py stop.wait": "within asyncio.wait_for",
+    "api_shim/http_metrics.py stop.wait": "within asyncio.wait_for",
     "scheduler/use_cases/dialler.py self._wake.wait": "within asyncio.timeout, or until a hint comes",
-    "scheduler/use_cases/dialling/recorder.py self._wake.wait": "until an answer comes",
+    "scheduler/use_cases/dialling/record.py self._wake.wait": "until an answer comes",
     "console/oidc/provider.py aiohttp.ClientSession": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
     "console/oidc/provider.py session.request": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
     # Limited where it was opened.
     "api_shim/rate_limits.py Redis": "its pool has both timeouts",
-    "scheduler/carriers/twilio_path.py connection.request": "the connection has a timeout",
+    "scheduler/carriers/twilio.py connection.request": "the connection has a timeout",
     # No wait at all.
     "api_shim/callback_batches.py task.result": "the task has ended",
     "console/live.py self._task.result": "the task has ended",

@@ -12,10 +12,10 @@ import psycopg
 
 from console.app import create_app
 from console.sessions import ConsoleSessions
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.setting_secrets import DEVELOPMENT_PEPPER
+from scheduler.setting_values import DEVELOPMENT_PEPPER
 from scheduler.use_cases.operations.pauses import Pauses
 from standalone.run_file import Running
 from tests.benchmarks import cloned_calls

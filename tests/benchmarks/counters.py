@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psutil  # type: ignore[import-untyped]
 import psycopg
 
-from standalone.processes import commands
+from standalone.supervisor import commands
 from standalone.system import System
 
 _SAMPLE_S = 0.05

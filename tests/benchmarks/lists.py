@@ -15,11 +15,11 @@ from api_shim.cursors import cursor_text, place_text
 from api_shim.list_queries import LATEST_FIRST
 from console.sessions import ConsoleSessions
 from scheduler.domain.attempt import AttemptState
-from scheduler.domain.operator import OperatorRole
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor
+from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.setting_secrets import DEVELOPMENT_PEPPER
+from scheduler.setting_values import DEVELOPMENT_PEPPER
 from standalone.run_file import Running
 from tests.conftest import Seeded, real_now, seed
 from tests.support.big_tables import add_finished_calls, add_pending_calls, new_id_sql

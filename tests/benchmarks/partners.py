@@ -13,7 +13,7 @@ from typing import Any, Self
 import psycopg
 import requests
 
-from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook import EventType
 
 WELL, DEAD = "well", "dead"
 _ITEM_PAUSE_S = 0.05

@@ -36,12 +36,12 @@ from pydantic import SecretStr
 
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from scheduler.setting_secrets import DEVELOPMENT_PEPPER
+from scheduler.setting_values import DEVELOPMENT_PEPPER
 from scheduler.settings import Settings
-from standalone.ports import free_port
-from standalone.postgres import EmbeddedPostgres
+from standalone.private_server import free_port
 from standalone.run_file import Running
 from standalone.system import Options, System
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.benchmarks import celery_eta, cloned_calls, console_pages, lists, partners
 from tests.benchmarks.counters import Cost, Meter
 from tests.benchmarks.lock_conflicts import LockConflicts

@@ -22,8 +22,7 @@ from twilio.request_validator import RequestValidator
 
 from scheduler import assembly
 from scheduler.carriers.interface import CarrierAway, CarrierUnavailable, NotACallback
-from scheduler.carriers.twilio import TwilioAccount, callback_path
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks, callback_path
 from scheduler.carriers.twilio_calls import TwilioCallPlacer, classify, is_stopped
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.call import (

@@ -28,7 +28,7 @@ def refused(code: int, status: int = 400) -> object:
 
 
 def test_page_has_the_same_table_as_the_code() -> None:
-    from scheduler.carriers.twilio_codes import CODES  # noqa: PLC0415 - the others are red without it, too
+    from scheduler.carriers.twilio_calls import CODES  # noqa: PLC0415 - the others are red without it, too
 
     assert documented() == {code: (meaning.text, meaning.consequence.value) for code, meaning in CODES.items()}
     assert list(documented()) == sorted(documented())

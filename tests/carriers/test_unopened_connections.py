@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 from scheduler.carriers.interface import CarrierUnavailable, QueryNotSent
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
-from scheduler.descriptors import is_shortage
 from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.exchange import Exchange
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.policy import Policy
+from scheduler.process import is_shortage
 from tests.architecture.guards import guards
 from tests.support.builders import a_number
 from tests.support.descriptors import no_descriptors

@@ -23,14 +23,13 @@ from scheduler.cli import main as cli
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import CallProgress
 from scheduler.domain.command import Answer
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval
-from scheduler.domain.owner import Invitation
+from scheduler.domain.company import EVERY_DAY, CallTimeInterval, Invitation
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence import revisions
+from scheduler.persistence import sessions
 from scheduler.settings import settings
 from scheduler.timing import callee_zones
 from scheduler.use_cases.operations.counts import Counts
@@ -52,7 +51,7 @@ from tests.support.builders import (
     an_unknown_attempt,
     of_company,
 )
-from workers.presence import Announcement, Presence
+from workers.liveness import Announcement, Presence
 
 NUMBER = "+421915777888"
 AUSTRALIAN_MOBILE = "+61412345678"
@@ -879,7 +878,7 @@ def empty_database(duecall: Duecall, monkeypatch: pytest.MonkeyPatch, postgres_u
 def test_upgrade_prints_the_revision_as_json(duecall: Duecall, empty_database: str) -> None:
     upgraded = duecall("db upgrade --json")
     assert upgraded.code == 0, upgraded.err
-    assert json.loads(upgraded.out) == {"revision": revisions.head()}
+    assert json.loads(upgraded.out) == {"revision": sessions.head()}
 
 
 def test_added_number_is_printed_as_json(duecall: Duecall, tenant: Tenant) -> None:

@@ -9,10 +9,9 @@ from uuid import uuid4
 import pytest
 
 from console.sessions import ConsoleSessions
-from scheduler.domain.alarm import key_of
-from scheduler.domain.alarm_meanings import meaning_of
+from scheduler.domain.alarm import key_of, meaning_of
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.cli.test_cli import CliResult, Duecall, duecall

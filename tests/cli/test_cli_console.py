@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from console.sessions import ConsoleSessions
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture

@@ -14,7 +14,7 @@ import pytest
 
 from scheduler.cli.session import this_actor
 from scheduler.domain.attempt import Attempt, Decision
-from scheduler.persistence.stray_calls import StrayCall
+from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.erase import Erase
 from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.webhooks.body import body_of
-from scheduler.webhooks.signing import new_secret, signed_headers
+from scheduler.webhooks.sending import body_of, new_secret, signed_headers
 from tests.conftest import NOON, real_now
 
 ID = "019ac4a1-7f0e-7c55-8d0a-3a8f0a4c1d11"

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.webhooks.body import body_of
-from scheduler.webhooks.signing import new_secret, signed_headers
+from scheduler.webhooks.sending import body_of, new_secret, signed_headers
 from tests.architecture.test_code_rules import ROOT
 from tests.conftest import NOON, real_now
 

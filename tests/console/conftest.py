@@ -13,13 +13,13 @@ from console.app import create_app
 from console.assembly import ConsoleUseCases, console_use_cases
 from console.context import ConsoleContext
 from console.sessions import ConsoleSessions
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.pauses import Pauses
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.api_shim.conftest import api, intake, lines, premises, tenant, waiting, worker  # noqa: F401 - fixtures
 from tests.api_shim.patience import patient_with_redis
 from tests.conftest import real_now

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from console.app import create_app
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.schema import Logins
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.console.conftest import Console, settings_of_console
 
 OK, SEE_OTHER, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE = 200, 303, 401, 403, 404, 409, 410

@@ -13,11 +13,10 @@ from sqlalchemy import text
 
 from console.assembly import ConsoleUseCases
 from scheduler.domain.alarm import KeptAlarm, RaisedAlarm, key_of
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms
+from scheduler.use_cases.operations.alarms import Acts, Alarms
 from tests.conftest import real_now
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console, settings_of_console

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from console.pages import attempt as attempt_page
-from console.reads.attempt_pages import AttemptPages
+from console.reads.attempts import AttemptPages
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.explanation import Block, Rule

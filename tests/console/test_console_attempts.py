@@ -15,25 +15,25 @@ from redis import Redis
 from sqlalchemy import text
 
 from api_shim.context import MAX_S
-from console.attempt_filters import filter_of
+from console.attempt_list import filter_of
+from console.attempt_words import RULES
 from console.lists import place_text
 from console.pages.attempts import CANCEL, CANCEL_MANY
-from console.reads import attempt_lists
-from console.rule_words import RULES
-from scheduler.deadline import remaining_s
+from console.reads import attempts
+from scheduler.clock import remaining_s
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Ended, Proven, Reason
 from scheduler.domain.command import CommandKind
 from scheduler.domain.explanation import PACE, Rule
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.hashing import Hasher
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.operator_commands import OperatorCommands
+from scheduler.use_cases.operations.alarms import Acts
+from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands
 from tests.conftest import real_now, seed, wait_until
 from tests.console.acts import figure, form_in, send
 from tests.console.conftest import Console
@@ -364,7 +364,7 @@ def test_empty_list_says_what_to_do(viewer: httpx.Client) -> None:
 def test_pages_follow_each_other(
     viewer: httpx.Client, tenant: Tenant, other: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_lists, "PAGE_SIZE", 2)
+    monkeypatch.setattr(attempts, "PAGE_SIZE", 2)
     at = real_now() + A_DAY
     made = [a_pending_attempt(tenant, due_at=at) for _ in range(3)]  # of one instant
     made += [waiting(tenant, timedelta(days=2)), waiting(other, timedelta(days=3))]
@@ -382,7 +382,7 @@ def test_pages_follow_each_other(
 def test_interview_with_many_attempts_spans_pages(
     viewer: httpx.Client, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_lists, "PAGE_SIZE", 2)
+    monkeypatch.setattr(attempts, "PAGE_SIZE", 2)
     first = ended(tenant, Reason.INVALID_NUMBER)
     later = []
     for _ in range(4):
@@ -396,7 +396,7 @@ def test_interview_with_many_attempts_spans_pages(
 def test_finished_calls_are_in_the_order_of_their_ends(
     viewer: httpx.Client, tenant: Tenant, other: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_lists, "PAGE_SIZE", 2)
+    monkeypatch.setattr(attempts, "PAGE_SIZE", 2)
     calling = [a_placed_attempt(each) for each in (tenant, other, tenant, tenant)]
     unknown = an_attempt_of_unknown_outcome(tenant)
     for each in reversed(calling):
@@ -412,8 +412,8 @@ def test_finished_calls_are_in_the_order_of_their_ends(
 def test_search_looks_at_bounded_rows_and_goes_on(
     viewer: httpx.Client, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
-    monkeypatch.setattr(attempt_lists, "SCANNED", 3)
-    monkeypatch.setattr(attempt_lists, "INTERVIEWS_SCANNED", 3)
+    monkeypatch.setattr(attempts, "SCANNED", 3)
+    monkeypatch.setattr(attempts, "INTERVIEWS_SCANNED", 3)
     wanted = [ended(tenant, Reason.INVALID_NUMBER).id if "failed" in query else waiting(tenant, clock=TOKYO).id]
     for _ in range(7):
         waiting(tenant, AN_HOUR)
@@ -426,7 +426,7 @@ def test_search_looks_at_bounded_rows_and_goes_on(
 def test_part_without_a_match_says_that_more_was_not_searched(
     viewer: httpx.Client, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt_lists, "SCANNED", 3)
+    monkeypatch.setattr(attempts, "SCANNED", 3)
     for _ in range(3):
         waiting(tenant)
     page = viewer.get("/attempts?zone=Asia/Tokyo").text
@@ -439,7 +439,7 @@ def test_part_without_a_match_says_that_more_was_not_searched(
 def test_page_has_a_constant_number_of_statements(tenant: Tenant, logins: Logins, query: str) -> None:
     assert logins.operator is not None
     database = Database(logins.operator, pool_size=1, operates=True)
-    lists = attempt_lists.AttemptLists(database, real_now)
+    lists = attempts.AttemptLists(database, real_now)
     only = filter_of(dict(httpx.QueryParams(query.format(tenant.company_id))))
     lists.page(only, None)  # the first transaction of a connection says more
     counts = []
@@ -551,14 +551,14 @@ def test_cancellation_of_claimed_calls_says_so(
     operator: httpx.Client, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt = due(tenant)
-    matching = attempt_lists.AttemptLists.matching
+    matching = attempts.AttemptLists.matching
 
     def claimed_meanwhile(*arguments: Any) -> Any:
         found = matching(*arguments)
         assert tenant.dial.claim([attempt.id]).claimed
         return found
 
-    monkeypatch.setattr(attempt_lists.AttemptLists, "matching", claimed_meanwhile)
+    monkeypatch.setattr(attempts.AttemptLists, "matching", claimed_meanwhile)
     answer = send(operator, f"/acts/{CANCEL.name}?state=due&company={tenant.company_id}", reason=WHY)
     assert "No call was cancelled:" in operator.get(answer.headers["location"]).text
     assert waiting_commands(tenant) == []
@@ -570,7 +570,7 @@ def test_cancellation_of_claimed_calls_says_so(
     "more", ["", "&company={}", "&zone=Europe/Bratislava", "&zone=Asia/Tokyo", "&due_to=2100-01-01T00:00"]
 )
 def test_preview_counts_what_the_act_cancels(tenant: Tenant, query: str, more: str) -> None:
-    lists = attempt_lists.AttemptLists(tenant.database, real_now)
+    lists = attempts.AttemptLists(tenant.database, real_now)
     only = filter_of(dict(httpx.QueryParams((query + more).format(tenant.company_id))))
     counts = lists.matching_counts(only, 1000)
     found = [tenant.attempt(each) for each in lists.matching(only, 1000)]

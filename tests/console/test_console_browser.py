@@ -13,10 +13,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from console.app import create_app
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.conftest import real_now
 from tests.console.busy_installation import linked_pages, make_busy, one_per_route
 from tests.console.conftest import Console, settings_of_console

@@ -6,8 +6,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from scheduler.domain.operator import OperatorRole
-from scheduler.domain.principal import KeyKind
+from scheduler.domain.principal import KeyKind, OperatorRole
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import real_now
 from tests.console.conftest import Console

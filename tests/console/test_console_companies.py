@@ -8,14 +8,14 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from console.reads.company_pages import MOST_LISTED, MOST_PARTS, CompanyPages, Show
+from console.reads.installation import MOST_LISTED, MOST_PARTS, CompanyPages, Show
 from scheduler.assembly import context_of
 from scheduler.domain.alarm import RaisedAlarm, key_of
 from scheduler.hashing import Hasher
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.alarms import Acts
 from tests.conftest import CALLER, real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console, settings_of_console

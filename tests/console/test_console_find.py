@@ -15,7 +15,7 @@ from console.reads import find as find_module
 from console.reads.find import MAX_LISTED, Find
 from console.search_limit import MOST, SearchLimit
 from scheduler.domain.attempt import Attempt, Ended, Reason
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from tests.conftest import seed

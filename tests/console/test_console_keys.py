@@ -9,14 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from console.lists import ROWS, place_text
-from console.reads.key_pages import KeyPages
-from scheduler.domain.operator import OperatorRole
-from scheduler.domain.principal import KeyKind, Principal
+from console.reads.installation import KeyPages
+from scheduler.domain.principal import KeyKind, OperatorRole, Principal
 from scheduler.hashing import Hasher
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.alarms import Acts
 from scheduler.use_cases.resources.keys import Keys
 from tests.conftest import TestClock, real_now, seed
 from tests.console.acts import form_in, send, words

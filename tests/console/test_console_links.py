@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from console.app import create_app
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from tests.console.busy_installation import linked_pages, make_busy
 from tests.console.conftest import Console
 from tests.support.builders import Tenant

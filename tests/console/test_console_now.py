@@ -9,12 +9,12 @@ import pytest
 
 from console import live
 from scheduler.clock import machine_now
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.rules.pause_reasons import LONGEST
-from scheduler.use_cases.operations.acts import Acts
-from standalone.valkey import EmbeddedValkey
+from scheduler.rules.operators import LONGEST
+from scheduler.use_cases.operations.alarms import Acts
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.conftest import real_now, seed, wait_until
 from tests.console.acts import figure, form_in, send, words
 from tests.console.conftest import Console, settings_of_console

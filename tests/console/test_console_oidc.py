@@ -14,10 +14,10 @@ from joserfc.jwk import ECKey, OctKey
 from sqlalchemy import text
 
 from scheduler.clock import machine_now
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.console.conftest import Console, settings_of_console
 from tests.console.oidc import COOKIE, OidcConsole, continued, served, with_provider
 from tests.support.identity_provider import (

@@ -12,9 +12,9 @@ import pytest
 
 from console.assembly import ConsoleUseCases
 from scheduler.domain.command import Command
-from scheduler.domain.operator import OperatorRole
-from scheduler.persistence.audit import AuditFilter
-from scheduler.use_cases.operations.acts import Acts
+from scheduler.domain.principal import OperatorRole
+from scheduler.persistence.alarms import AuditFilter
+from scheduler.use_cases.operations.alarms import Acts
 from tests.conftest import real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console

@@ -12,7 +12,7 @@ import pytest
 
 from console.assembly import ConsoleUseCases
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from tests.conftest import real_now
 from tests.console.acts import send, words

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from console.sessions import ConsoleSessions
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import NotFound
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database

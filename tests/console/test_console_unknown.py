@@ -11,10 +11,10 @@ import pytest
 from console.assembly import ConsoleUseCases
 from scheduler.domain.attempt import Attempt, Decision
 from scheduler.hashing import Hasher
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.alarms import Acts
 from tests.conftest import real_now, seed
 from tests.console.acts import form_in, send, words
 from tests.console.conftest import Console

@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from console.lists import ROWS
-from console.reads.batch_pages import BatchPages
+from console.reads.installation import BatchPages
 from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter
-from scheduler.domain.operator import OperatorRole
-from scheduler.persistence.audit import AuditFilter
+from scheduler.domain.principal import OperatorRole
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
-from scheduler.use_cases.operations.acts import Acts
+from scheduler.use_cases.operations.alarms import Acts
 from scheduler.use_cases.operations.webhooks import WebhookOperations
 from tests.conftest import real_now, seed
 from tests.console.acts import form_in, send, words

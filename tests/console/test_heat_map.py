@@ -16,8 +16,7 @@ from console.pictures.heat_map import (
     heat_map_svg,
     heat_map_table,
 )
-from console.pictures.svg import Layout
-from console.pictures.tables import Moment
+from console.pictures.svg import Layout, Moment
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Limits, Starts, forecast
 from tests.console.examples import in_zones, utc
 from tests.console.pictures import HOSTILE, assert_texts_fit, boxes, class_names, parsed, texts

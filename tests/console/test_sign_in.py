@@ -10,14 +10,13 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from console.oidc import provider as provider_module
+from console.oidc import provider as oidc_provider
 from console.oidc import sign_in
 from console.oidc.id_tokens import is_plain, role_of
-from console.oidc.provider import Provider
-from console.oidc.refusals import Refusal, SignInRefused
+from console.oidc.provider import Provider, Refusal, SignInRefused
 from console.oidc.sign_in import SignIn
 from scheduler.clock import machine_now
-from scheduler.domain.operator import OperatorRole
+from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from tests.support.identity_provider import (
     CLIENT_ID,
@@ -187,7 +186,7 @@ def test_unreachable_provider_is_refused() -> None:
 
 
 def test_huge_answer_is_not_read(provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider_module, "_LARGEST_ANSWER", 100)
+    monkeypatch.setattr(oidc_provider, "_LARGEST_ANSWER", 100)
     refusal = refusal_of(sign_in_at(provider.issuer).start())
     assert refusal == (Refusal.PROVIDER_WRONG, "the answer is too large")
 

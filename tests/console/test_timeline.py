@@ -13,8 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import console
-from console.pictures.svg import Drawing, Layout
-from console.pictures.tables import Moment
+from console.pictures.svg import Drawing, Layout, Moment
 from console.pictures.timeline import Timeline, hours_table, marks_table, timeline_of
 from console.pictures.timeline_svg import timeline_svg
 from scheduler.domain.attempt import AttemptState, Reason

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.pictures.tables import Moment
+from console.pictures.svg import Moment
 from console.pictures.zone_board import (
     Openness,
     WaitingCalls,

@@ -12,16 +12,15 @@ import pytest
 import typer
 
 from scheduler.carriers import twilio_calls
-from scheduler.carriers.twilio_codes import CODES, Consequence
+from scheduler.carriers.twilio_calls import CODES, Consequence
 from scheduler.cli import main as cli
-from scheduler.domain.alarm import KINDS
-from scheduler.domain.alarm_meanings import MEANINGS, anchor_of, meaning_of
+from scheduler.domain.alarm import KINDS, MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.terminal.status import status_page
 from scheduler.terminal.text import system_line, terminal
-from scheduler.use_cases.operations.backlog import OpenErasures
+from scheduler.use_cases.operations.quarantine import OpenErasures
 from scheduler.use_cases.shared.status import Carrier, Waiting
 from tests.architecture.test_code_rules import PRODUCT
 from tests.docs.pages import DOCS, anchor, blocks, read, section

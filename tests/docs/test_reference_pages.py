@@ -11,13 +11,13 @@ from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.company import DEFAULT_DELAYS, NextDay
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import Refused
+from scheduler.domain.webhook import EventType
 from scheduler.lifecycle.retries import RETRIED
 from scheduler.lifecycle.state_machine import ARROWS, ENDS
 from scheduler.settings import Settings
-from scheduler.webhooks.body import DATA_FIELDS
-from scheduler.wire import field_errors
+from scheduler.webhooks.sending import DATA_FIELDS
+from scheduler.wire import named_fields
 from tests.architecture.test_code_rules import PRODUCT
 from tests.docs.pages import DOCS, read, section
 
@@ -145,7 +145,7 @@ def test_each_cause_belongs_to_a_refusal() -> None:
 
 def test_page_lists_each_code_of_a_field() -> None:
     sources = [read(path) for path in PRODUCT if path.name != "error_codes.py"]
-    of_webhooks = "".join(read(path) for path in PRODUCT if path.name in {"webhook_urls.py", "webhook_headers.py"})
+    of_webhooks = "".join(read(path) for path in PRODUCT if path.name == "webhook_urls.py")
     of_pydantic = "".join(source for source in sources if "PydanticCustomError" in source)
     codes = {
         *re.findall(r'FieldError\([^)]*?code="([A-Z0-9_]+)"', "".join(sources)),
@@ -153,6 +153,6 @@ def test_page_lists_each_code_of_a_field() -> None:
         *re.findall(r'return "(METADATA_[A-Z_]+)"', "".join(sources)),
         *re.findall(r'return "([A-Z_]+)"', of_webhooks),
         *map(str.upper, re.findall(r'(?:raise \w+\(\s*|OURS \+ )"([a-z0-9_]+)"', of_pydantic)),
-        *(code for code, _ in (*field_errors._WORDS.values(), *field_errors._LIMITS.values())),
+        *(code for code, _ in (*named_fields._WORDS.values(), *named_fields._LIMITS.values())),
     }
     assert list(error_codes.FIELD_CODES) == sorted(codes)

@@ -22,7 +22,7 @@ from scheduler.domain.attempt import (
     Rescheduled,
 )
 from scheduler.domain.call import AnsweredBy, CallProgress
-from scheduler.domain.partner_event import EventType, NewEvent
+from scheduler.domain.webhook import EventType, NewEvent
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.partner_events import NOT_REPORTED
 from scheduler.lifecycle.state_machine import ARROWS, Arrow, arrow_of, evolve

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.lifecycle.gathering import BUSY_PER_S, ENOUGH, LONGEST_S, SHORT_S, claim_at
+from scheduler.lifecycle.policy import BUSY_PER_S, ENOUGH, LONGEST_S, SHORT_S, claim_at
 
 FIRST = 1000.0
 

@@ -13,7 +13,7 @@ from scheduler.domain.refusals import InvalidRetryPolicy
 from scheduler.domain.schedule import CalleeClock, Schedule, TimezoneSource
 from scheduler.lifecycle import retries
 from scheduler.lifecycle.policy import Policy
-from scheduler.rules.retry_policy_json import read_retry_policy, retry_policy_as_json
+from scheduler.rules.resources import read_retry_policy, retry_policy_as_json
 from tests.conftest import NOON
 from tests.lifecycle.lifecycle_setup import a_callee, daily, pending
 from tests.support.builders import BRATISLAVA

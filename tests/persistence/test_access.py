@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from scheduler.persistence import access, schema
+from scheduler.persistence import schema, sessions
 from scheduler.persistence.errors import WrongDatabase
 from scheduler.persistence.schema import Logins
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.support.separate_database import SeparateDatabase, separate_database
 
@@ -86,4 +86,4 @@ def test_schema_of_another_release_is_not_compared(own: SeparateDatabase) -> Non
 
 def test_roles_are_part_of_the_list() -> None:
     roles = {"duecall_api", "duecall_worker", "duecall_operator", "duecall_counter"}
-    assert {f"role {name}" for name in roles} <= access.expected()
+    assert {f"role {name}" for name in roles} <= sessions.expected()

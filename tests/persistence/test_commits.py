@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.deadline import deadline_in
-from scheduler.domain.job import Job, JobStatus
+from scheduler.clock import deadline_in
+from scheduler.domain.interview import Job, JobStatus
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway

@@ -11,12 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.persistence import revisions
+from scheduler.persistence import sessions
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, concerns_no_item, is_conflict
 from scheduler.persistence.errors import DatabaseAway, LockTaken, SchemaNotReady, StatementFailed
 from scheduler.persistence.stores import Stores
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.support.servers import Wire, wired
 
@@ -252,5 +252,5 @@ def test_start_is_refused_on_an_older_schema_only(postgres_url: str, pooled: Dat
         set_revision(postgres_url, "9999")
         pooled.check_start()
     finally:
-        set_revision(postgres_url, revisions.head())
+        set_revision(postgres_url, sessions.head())
     pooled.check_start()

@@ -16,14 +16,13 @@ import pytest
 
 from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
 from scheduler.domain.candidate import CandidateFilter, CandidateStatus
-from scheduler.domain.interview import InterviewFilter, InterviewStatus
-from scheduler.domain.job import JobFilter, JobStatus
+from scheduler.domain.interview import InterviewFilter, InterviewStatus, JobFilter, JobStatus
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
 from scheduler.domain.principal import KeyKind
 from scheduler.persistence import schema
 from scheduler.persistence.keyset import LOOKED_AT, NARROW
 from scheduler.persistence.stores import Stores
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
 from tests.persistence.test_plans import BIG, Big, rows_read
 from tests.support.big_tables import add_finished_calls, add_pending_calls

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from sqlalchemy import event
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import Accepted, AnswerUnknown
 from scheduler.domain.command import DeleteAttempt, DeleteInterview, InvokeAttempt, Request, UpdateInterview
@@ -33,14 +33,14 @@ from scheduler.persistence.inbox import FoundCommand
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.backlog import Backlog
-from scheduler.use_cases.operations.carrier_waits import CarrierWaits
-from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.operations.counts import Tallies
+from scheduler.use_cases.operations.pauses import CarrierWaits
+from scheduler.use_cases.operations.quarantine import Backlog
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, TestClock, seed
 from tests.persistence.test_plans import ROWS_OF_A_RANGE
 from tests.support.big_tables import add_answered_calls, add_pending_calls

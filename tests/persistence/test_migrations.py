@@ -15,9 +15,9 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from scheduler.persistence import schema
 from scheduler.persistence.database import with_driver
 from scheduler.persistence.errors import SchemaNotMade
-from scheduler.persistence.packed_snapshots import pack
-from scheduler.persistence.revisions import head
-from standalone.postgres import EmbeddedPostgres
+from scheduler.persistence.json_columns import pack
+from scheduler.persistence.sessions import head
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, wait_until
 
 CATALOG = {

@@ -12,12 +12,12 @@ from scheduler.domain.audit import Verb
 from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter, ReplayFilter
 from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
-from scheduler.domain.webhook_delivery import DeliveryState
+from scheduler.domain.webhook import DeliveryState
 from scheduler.persistence import schema
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
 from tests.persistence.test_plans import rows_read
 from tests.support.big_tables import add_answered_calls

@@ -10,8 +10,7 @@ from sqlalchemy import make_url
 from structlog.testing import capture_logs
 
 from scheduler.persistence.database import Database
-from scheduler.persistence.errors import DatabaseAway
-from scheduler.persistence.outage import Outage
+from scheduler.persistence.errors import DatabaseAway, Outage
 from scheduler.persistence.schema import Logins
 from tests.support.servers import a_closed_port
 

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.persistence.packed_snapshots import pack, unpack
+from scheduler.persistence.json_columns import pack, unpack
 
 KNOWN = (UUID("f4e05f9c-6c8a-4f5e-9d53-3e6f2a0b7c11"), UUID("0a5d1f77-2f43-4b8e-8f6d-9b1f0c6d2e33"))
 ANOTHER = "c9b8954d-1102-49fb-8d5d-b7435b23a3f9"

@@ -16,14 +16,13 @@ import pytest
 from scheduler.domain.batch import ItemState
 from scheduler.domain.delivery_history import DeliveryFilter, EventReceiver, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, KeysetSlice
-from scheduler.domain.partner_event import EventFilter, EventType, NewEvent
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.webhook_delivery import ClaimedDelivery, DeliveryState
+from scheduler.domain.webhook import ClaimedDelivery, DeliveryState, EventFilter, EventType, NewEvent
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.rules.webhook_turns import room
-from standalone.postgres import EmbeddedPostgres
+from scheduler.rules.webhooks import room
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
 from tests.persistence.test_plans import rows_read
 from tests.support.big_tables import new_id_sql

@@ -23,18 +23,17 @@ from console.stores.search import Search
 from scheduler.domain.attempt import Reason
 from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.explanation import PACE
-from scheduler.domain.external_id import ExternalId, ExternalKind
-from scheduler.domain.interview import SHOWN_ATTEMPTS, InterviewFilter, InterviewStatus
-from scheduler.domain.job import JobFilter
+from scheduler.domain.interview import SHOWN_ATTEMPTS, InterviewFilter, InterviewStatus, JobFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.lifecycle.interviews import MOST_ATTEMPTS
 from scheduler.persistence import due_calls, schema
 from scheduler.persistence.attempts import COUNTED_ATTEMPTS
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.support.big_tables import add_finished_calls, add_pending_calls
 from tests.support.separate_database import separate_database

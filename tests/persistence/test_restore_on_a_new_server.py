@@ -14,7 +14,7 @@ from scheduler.hashing import Hasher
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongRole
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, TestClock, seed
 from tests.docs.pages import read
 from tests.support.builders import a_pending_attempt, a_tenant

@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from api_shim.app import create_app
 from scheduler import assembly
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.external_id import ExternalId, ExternalKind
 from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.hashing import Hasher
 from scheduler.persistence import schema
 from scheduler.persistence.carrier_events import NewCarrierEvent
@@ -27,9 +27,9 @@ from scheduler.persistence.errors import SchemaNotMade, WrongRole
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.pauses import CarrierWaits
 from scheduler.use_cases.resources.keys import Keys
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, TestClock, seed
 from tests.support.builders import Tenant, a_placed_attempt, a_waiting_command, of_company
 

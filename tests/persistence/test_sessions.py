@@ -14,7 +14,7 @@ from scheduler.persistence import schema, sessions
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import WrongDatabase, WrongRole
 from scheduler.persistence.schema import Logins
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.support.pgbouncer import PgBouncer, needs_pgbouncer, pgbouncer
 from tests.support.servers import a_door

@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from scheduler.deadline import deadline_in
-from scheduler.persistence import bounded_connection, schema
-from scheduler.persistence.bounded_connection import ALLOWANCE_S, STATEMENT_S, BoundedConnection
+from scheduler.clock import deadline_in
+from scheduler.persistence import schema, sessions
 from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import FINDS_OUT, Database
 from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
+from scheduler.persistence.sessions import ALLOWANCE_S, STATEMENT_S, BoundedConnection
 from tests.architecture.guards import guards
 from tests.conftest import Seeded, wait_until
 from tests.persistence.test_commits import is_commit, job_exists, settled, write
@@ -139,7 +139,7 @@ def test_late_answer_is_not_read_by_the_next_statement(postgres_url: str) -> Non
 
 
 def test_slow_answer_within_the_limit_is_not_cut(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_connection, "ALLOWANCE_S", 30.0)
+    monkeypatch.setattr(sessions, "ALLOWANCE_S", 30.0)
     with BoundedConnection.connect(postgres_url, autocommit=True) as connection, deadline_in(0):
         assert connection.execute("SELECT 7, pg_sleep(0.5)").fetchone() == (7, "")
 

@@ -14,10 +14,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from scheduler.domain.webhook import Outcome, WebhookAnswer
-from scheduler.domain.webhook_delivery import ClaimedDelivery
+from scheduler.domain.webhook import ClaimedDelivery, Outcome, WebhookAnswer
 from scheduler.persistence.stores import Stores
-from scheduler.rules.webhook_turns import MOST_IN_FLIGHT
+from scheduler.rules.webhooks import MOST_IN_FLIGHT
 from tests.conftest import TestClock
 from tests.persistence.test_plans import rows_read
 from tests.support.builders import Tenant

@@ -11,9 +11,9 @@ from sqlalchemy import text
 
 from scheduler.domain.delivery_history import SENT_AT_ONCE
 from scheduler.domain.pagination import COUNTED_UP_TO
-from scheduler.domain.webhook_delivery import ClaimedDelivery
+from scheduler.domain.webhook import ClaimedDelivery
 from scheduler.persistence.stores import Stores
-from scheduler.rules.webhook_turns import room
+from scheduler.rules.webhooks import room
 from tests.persistence.test_plans import rows_read
 from tests.support.builders import Tenant
 from tests.use_cases.webhooks.endpoints import Webhooks

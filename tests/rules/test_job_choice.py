@@ -6,10 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.agent import AgentFocus
-from scheduler.domain.job import Job, JobStatus
+from scheduler.domain.interview import AgentFocus, Job, JobStatus
 from scheduler.domain.refusals import JobAmbiguous, JobNotAssigned, JobRequired
-from scheduler.rules.job_choice import job_of
+from scheduler.rules.resources import job_of
 
 GENERIC = AgentFocus.GENERIC
 ABOUT_A_JOB = [focus for focus in AgentFocus if focus is not GENERIC]

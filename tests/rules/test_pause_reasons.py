@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.domain.refusals import InvalidPauseReason
-from scheduler.rules.pause_reasons import LONGEST, checked
+from scheduler.rules.operators import LONGEST, checked
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.domain.agent import AgentFocus
+from scheduler.domain.company import BillingSystem, Bucket, Price
+from scheduler.domain.interview import AgentFocus
 from scheduler.domain.refusals import InvalidPrice
-from scheduler.domain.usage import BillingSystem, Bucket, Price
 from scheduler.rules.pricing import DEFAULT_PRICES, credits_of, merged, minutes_shown, prices_as_json, read_prices
 
 AMOUNTS = st.decimals(min_value=0, max_value=10_000, places=6)

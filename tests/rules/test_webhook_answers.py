@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.domain.webhook import ErrorKind, Outcome
-from scheduler.rules.webhook_answers import LONGEST_RETRY_AFTER, answer_of, delay_of
+from scheduler.rules.webhooks import LONGEST_RETRY_AFTER, answer_of, delay_of
 from tests.conftest import NOON
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.domain.webhook import DisabledCause
-from scheduler.rules.webhook_circuit import (
+from scheduler.rules.webhooks import (
     DISABLED_AFTER,
     OPENS_AFTER,
     PROBE_EVERY,

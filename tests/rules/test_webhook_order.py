@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.rules.webhook_order import WAITS_AT_MOST, QueuedDelivery, blocked_until, sendable
+from scheduler.rules.webhooks import WAITS_AT_MOST, QueuedDelivery, blocked_until, sendable
 from tests.conftest import NOON
 
 SECOND = timedelta(seconds=1)

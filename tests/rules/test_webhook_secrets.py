@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.rules.webhook_secrets import OVERLAP, EndpointSecrets, rotated, signing
+from scheduler.rules.webhooks import OVERLAP, EndpointSecrets, rotated, signing
 from tests.conftest import NOON
 
 

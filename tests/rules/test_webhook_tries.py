@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.rules.webhook_tries import DELAYS, MOST_TRIES, try_again_at
+from scheduler.rules.webhooks import DELAYS, MOST_TRIES, try_again_at
 from tests.conftest import NOON
 
 JITTER = st.floats(-1, 1)

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.rules.webhook_turns import MOST_IN_FLIGHT, WaitingEndpoint, places, room
+from scheduler.rules.webhooks import MOST_IN_FLIGHT, WaitingEndpoint, places, room
 
 THREADS = 16
 OWNER, OTHER = UUID(int=1), UUID(int=2)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests_hardened.ip_filter import InvalidIPAddress, filter_host
 
-from scheduler.rules import webhook_headers, webhook_urls
+from scheduler.rules import webhook_urls
+from scheduler.rules.webhook_urls import name_fault, repeated, value_fault
 from tests.architecture.guards import guards
 
 LONG_NAME = ".".join(["a" * 63] * 3) + "." + "b" * 61
@@ -205,7 +206,7 @@ def test_taken_url_means_one_host_to_every_parser(url: str) -> None:
     "name", ["Authorization", "X-Team", "x", "User-Agent", "Accept", "Hosts", "Contents", "x" * 255]
 )
 def test_usual_header_is_taken(name: str) -> None:
-    assert webhook_headers.name_fault(name) is None
+    assert name_fault(name) is None
 
 
 @guards("hook_header")
@@ -218,30 +219,30 @@ def test_usual_header_is_taken(name: str) -> None:
     ],
 )
 def test_header_of_ours_is_refused(name: str) -> None:
-    fault = webhook_headers.name_fault(name)
+    fault = name_fault(name)
     assert fault is not None
     assert fault[0] == "HEADER_NOT_SETTABLE"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", ":a", "a\r\nHost", "é", "a\x00", "Host ", " Host", "x" * 256])
 def test_name_that_is_not_a_token_is_refused(name: str) -> None:
-    fault = webhook_headers.name_fault(name)
+    fault = name_fault(name)
     assert fault is not None
     assert fault[0] == "INVALID_HEADER_NAME"
 
 
 @pytest.mark.parametrize("value", ["Bearer abc", "x", "a\tb", "~!@#", "x" * 4096])
 def test_usual_value_is_taken(value: str) -> None:
-    assert webhook_headers.value_fault(value) is None
+    assert value_fault(value) is None
 
 
 @pytest.mark.parametrize("value", ["", " x", "x ", "a\r\nb", "a\nb", "\x00", "é", "\x7f", "x" * 4097])
 def test_value_that_could_end_the_header_is_refused(value: str) -> None:
-    assert webhook_headers.value_fault(value) is not None
+    assert value_fault(value) is not None
 
 
 @given(names=st.lists(st.sampled_from(["a", "A", "b", "B", "c"]), max_size=8))
 def test_repeated_headers_are_found(names: list[str]) -> None:
-    found = list(webhook_headers.repeated(names))
+    found = list(repeated(names))
     kept = [name.lower() for place, name in enumerate(names) if place not in found]
     assert len(kept) == len(set(kept)) == len({name.lower() for name in names})

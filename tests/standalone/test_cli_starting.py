@@ -17,11 +17,10 @@ from pydantic import SecretStr
 from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from standalone.errors import NotReady, PortTaken
-from standalone.ports import free_port
-from standalone.postgres import EmbeddedPostgres
-from standalone.processes import commands
-from standalone.supervisor import Program, Supervisor
+from standalone.private_server import free_port
+from standalone.supervisor import Program, Supervisor, commands
 from standalone.system import Options, System, _instance_in
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import Client, QuickSystem
 from tests.conftest import wait_until
 from tests.support.servers import a_door

@@ -21,11 +21,10 @@ import psycopg
 import pytest
 import redis
 
-from standalone import ports, private_server
+from standalone import private_server
 from standalone.errors import ServerUnavailable
-from standalone.ports import ReservedPorts, free_port, is_free
-from standalone.postgres import EmbeddedPostgres
-from standalone.valkey import EmbeddedValkey
+from standalone.private_server import ReservedPorts, free_port, is_free
+from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.conftest import wait_until
 
 Server = EmbeddedPostgres | EmbeddedValkey
@@ -41,8 +40,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a c
 SUPERVISOR = """
 import json, sys
 from pathlib import Path
-from standalone.postgres import EmbeddedPostgres
-from standalone.valkey import EmbeddedValkey
+from standalone.valkey_and_postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedValkey
 
 folder = Path(sys.argv[1])
 with EmbeddedPostgres(folder, durable=False) as postgres, EmbeddedValkey(folder) as valkey:
@@ -502,7 +501,7 @@ def test_reserved_port_is_chosen_by_no_other_server(folder: Path, monkeypatch: p
     reserved, free = one.reserve(), one.reserve()
     one.release()
     assert one.hold(reserved)
-    monkeypatch.setattr(ports, "_OUTSIDE_EPHEMERAL_PORTS", [reserved, free])
+    monkeypatch.setattr(private_server, "_OUTSIDE_EPHEMERAL_PORTS", [reserved, free])
     assert {free_port() for _ in range(50)} == {free}
     server = EmbeddedValkey(folder)
     server.prepare()

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from standalone.child_process import bound_to_parent
-from standalone.fork_server import ForkedProcess, ForkServer, needed_for_imports
+from standalone.fork_server import ForkedProcess, ForkServer, bound_to_parent, needed_for_imports
 from standalone.forked_program import IMPORTED
 from standalone.supervisor import Program, Supervisor
 from tests.conftest import wait_until

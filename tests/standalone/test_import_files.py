@@ -1,4 +1,4 @@
-"""Files of an import: bytes to rows, columns to fields, rows to items, and the file of errors."""
+"""Files of an import: bytes to rows, columns to rows, rows to rows, and the file of errors."""
 
 import io
 import json
@@ -6,20 +6,19 @@ from typing import Any
 
 import pytest
 
-from standalone.importing import fields, files, items, rejects
-from standalone.importing.files import Fault, UnreadableFile
-from standalone.importing.items import Defaults, Item, Reject
+from standalone.importing import rows
+from standalone.importing.rows import Defaults, Fault, Item, Reject, UnreadableFile
 
 NAMES = ("firstName", "lastName", "phoneNumber")
 
 
 def made(text: str, *mapped: str, defaults: Defaults | None = None) -> tuple[list[Item], list[Reject]]:
-    table = files.read(text.encode())
-    by_option = fields.chosen(mapped)
-    columns: fields.Columns = by_option
+    table = rows.read(text.encode())
+    by_option = rows.chosen(mapped)
+    columns: rows.Columns = by_option
     if table.columns is not None:
-        columns = fields.of_header(table.columns, by_option, ignores_others=False)
-    return items.items_of(table, columns, defaults or Defaults())
+        columns = rows.of_header(table.columns, by_option, ignores_others=False)
+    return rows.items_of(table, columns, defaults or Defaults())
 
 
 def bodies(text: str, *mapped: str, defaults: Defaults | None = None) -> list[dict[str, Any]]:
@@ -36,7 +35,7 @@ def without_id(body: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_delimiter_and_mark_are_recognised(delimiter: str, mark: bytes) -> None:
     text = f'firstName{delimiter}"last, name;"{delimiter}email\r\nJána{delimiter}"a{delimiter}b"{delimiter}\r\n'
-    table = files.read(mark + text.encode())
+    table = rows.read(mark + text.encode())
     assert table.columns == ("firstName", "last, name;", "email")
     [row] = table.rows
     assert row.values == {"firstName": "Jána", "last, name;": f"a{delimiter}b"}
@@ -55,7 +54,7 @@ def test_delimiter_and_mark_are_recognised(delimiter: str, mark: bytes) -> None:
 )
 def test_unreadable_file_is_described(content: bytes, said: str) -> None:
     with pytest.raises(UnreadableFile, match=said):
-        files.read(content)
+        rows.read(content)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_unreadable_file_is_described(content: bytes, said: str) -> None:
     ],
 )
 def test_names_of_columns_are_recognised(name: str, path: tuple[str, ...] | None) -> None:
-    assert fields.field_of(name) == path
+    assert rows.field_of(name) == path
 
 
 @pytest.mark.parametrize(
@@ -167,10 +166,10 @@ def test_ids_of_rows_follow_from_their_content() -> None:
 
 def test_parts_have_at_most_so_many_lines_and_bytes() -> None:
     ready, _ = made("email\n" + "\n".join("abcdefg"))
-    by_count = list(items.parts_of(ready, most=3))
+    by_count = list(rows.parts_of(ready, most=3))
     assert [len(each.items) for each in by_count] == [3, 3, 1]
     size = len(ready[0].line) + 1
-    by_size = list(items.parts_of(ready, largest=size * 2))
+    by_size = list(rows.parts_of(ready, largest=size * 2))
     assert [len(each.body) for each in by_size] == [size * 2, size * 2, size * 2, size]
     assert b"".join(each.body for each in by_size) == b"".join(each.line + b"\n" for each in ready)
     keys = {part.idempotency_key(params) for part in by_size for params in ({}, {"name": "x"})}
@@ -178,8 +177,8 @@ def test_parts_have_at_most_so_many_lines_and_bytes() -> None:
 
 
 def errors_file(text: str, fault: Fault) -> str:
-    table, stream = files.read(text.encode()), io.StringIO()
-    rejects.RejectsFile(stream, table).write(Reject(row=each, fault=each.fault or fault) for each in table.rows)
+    table, stream = rows.read(text.encode()), io.StringIO()
+    rows.RejectsFile(stream, table).write(Reject(row=each, fault=each.fault or fault) for each in table.rows)
     return stream.getvalue()
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from scheduler.persistence import schema
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 
 
 class CopiedPostgres(EmbeddedPostgres):

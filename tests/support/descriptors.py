@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from itertools import count as count_up
 from pathlib import Path
 
-from scheduler import descriptors
+from scheduler import process
 
 _FEWEST = 3
 """Below all that a process has open, so that it cannot use the place of what it closes in the meantime either."""
@@ -16,7 +16,7 @@ _FEWEST = 3
 @contextmanager
 def no_descriptors() -> Iterator[None]:
     """Let this process open no file or connection during the block."""
-    descriptors._Reports.last_at = None
+    process._Reports.last_at = None
     with limited(os.getpid(), _FEWEST):
         yield
 

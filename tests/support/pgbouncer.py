@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from standalone.ports import free_port
+from standalone.private_server import free_port
 from tests.conftest import wait_until
 
 needs_pgbouncer = pytest.mark.skipif(

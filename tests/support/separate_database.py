@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 
 
 @dataclass(frozen=True, kw_only=True)

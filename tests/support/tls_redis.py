@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from standalone.ports import free_port
+from standalone.private_server import free_port
 from tests.conftest import wait_until
 
 needs_tls_redis = pytest.mark.skipif(

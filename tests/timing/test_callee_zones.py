@@ -21,8 +21,9 @@ import scheduler.timing
 from scheduler.domain.company import DEFAULT_INTERVALS
 from scheduler.domain.refusals import InvalidTimezone, NumberNotAllowed, PhoneNumberInvalid, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
-from scheduler.timing import call_windows, callee_zones, requested_time, zone_facts, zone_names
+from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
 from scheduler.timing.callee_zones import CalleeNumber, NumberKind
+from scheduler.timing.zone_names import FEWEST_INHABITANTS, INHABITANTS
 from tests.architecture.guards import guards
 
 SLOVAK_MOBILE = "+421915123456"
@@ -251,7 +252,7 @@ def test_population_of_each_zone_is_looked_up() -> None:
         *("Pacific/Easter", "Pacific/Kiritimati", "Pacific/Kwajalein", "Asia/Srednekolymsk", "Asia/Ust-Nera"),
         *("America/Atikokan", "America/Blanc-Sablon", "America/Fort_Nelson", "America/Nome", "America/Sitka"),
     }
-    assert fewest_of_the_others <= zone_names.PLACES - set(zone_facts.INHABITANTS)
+    assert fewest_of_the_others <= zone_names.PLACES - set(INHABITANTS)
 
 
 @pytest.mark.parametrize(
@@ -289,8 +290,8 @@ def test_number_is_accepted_if_phonenumbers_accepts_it() -> None:
 
 
 def test_each_zone_of_the_table_is_a_place_and_nearly_empty() -> None:
-    assert set(zone_facts.INHABITANTS) <= zone_names.PLACES
-    assert max(zone_facts.INHABITANTS.values()) < zone_facts.FEWEST_INHABITANTS
+    assert set(INHABITANTS) <= zone_names.PLACES
+    assert max(INHABITANTS.values()) < FEWEST_INHABITANTS
 
 
 EASTER_ISLAND_IS_TWO_HOURS_BEHIND = "+56961234567"
@@ -365,7 +366,7 @@ def test_countries_that_share_numbers_have_no_other_clock() -> None:
     """libphonenumber gives a shared number to one country (Guadeloupe, not Saint-Martin)."""
     for region, number in examples(PhoneNumberType.MOBILE, PhoneNumberType.TOLL_FREE):
         if number.kind in {NumberKind.MOBILE, NumberKind.TOLL_FREE} and region not in {"AR", "BR"}:
-            own = {offsets(zone) for zone in zone_names.of_country(region) if zone not in zone_facts.INHABITANTS}
+            own = {offsets(zone) for zone in zone_names.of_country(region) if zone not in INHABITANTS}
             assert own <= {offsets(zone) for zone in number.zones}, region
 
 

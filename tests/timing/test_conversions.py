@@ -17,7 +17,7 @@ import whenever
 
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 
 SEED = 20_261_125
 INSTANTS_A_ZONE = 500

@@ -10,9 +10,10 @@ import pytest
 from phonenumbers.timezone import time_zones_for_number
 
 from scheduler.domain.refusals import InvalidDateFormat
-from scheduler.timing import call_windows, callee_zones, requested_time, zone_facts, zone_names
+from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
 from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 from scheduler.timing.requested_time import RequestedTime
+from scheduler.timing.zone_names import ADDED, CORRECTED
 from tests.timing.google import zones as google
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "times.md").read_text(encoding="utf-8")
@@ -82,7 +83,7 @@ def codes(cell: str) -> tuple[str, ...]:
 
 
 def test_page_lists_each_correction_with_its_reason() -> None:
-    for heading, facts in (("Corrected area codes", zone_facts.CORRECTED), ("Added to prefixes", zone_facts.ADDED)):
+    for heading, facts in (("Corrected area codes", CORRECTED), ("Added to prefixes", ADDED)):
         listed = {codes(prefix)[0]: codes(zones) for prefix, zones, _ in rows(heading)}
         assert listed == facts
         assert all(why for _, _, why in rows(heading))
@@ -93,10 +94,10 @@ def test_page_lists_each_widening_with_its_reason() -> None:
     widened: dict[tuple[str, str], set[str]] = {}
     for text in google.numbers_of_all_regions_and_kinds():
         number = callee_zones.read_number(text)
-        if number.region is None or any(number.e164.startswith(f"+{prefix}") for prefix in zone_facts.CORRECTED):
+        if number.region is None or any(number.e164.startswith(f"+{prefix}") for prefix in CORRECTED):
             continue
         named = {callee_zones.check_zone(zone) for zone in time_zones_for_number(phonenumbers.parse(text))}
-        listed = {zone for prefix, zones in zone_facts.ADDED.items() if text.startswith(f"+{prefix}") for zone in zones}
+        listed = {zone for prefix, zones in ADDED.items() if text.startswith(f"+{prefix}") for zone in zones}
         added = set(number.zones) - named - listed
         if added:
             widened.setdefault((number.region, why_widened(number, named)), set()).update(added)

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 import requests
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.clock import monotonic
@@ -29,10 +29,10 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.dialling import permit
+from scheduler.use_cases.dialling import look
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations import alarm_posts, erase, erase_people, number_events
+from scheduler.use_cases.operations import alarms, erase, number_events
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
@@ -189,7 +189,7 @@ class MonotonicClock:
         return self.at
 
 
-_WITH_TURNS = (apply_batches, alarm_posts, erase, erase_people, number_events)
+_WITH_TURNS = (apply_batches, alarms, erase, number_events)
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,7 @@ def short_turns(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fresh_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Last looks do not age on the monotonic clock, so that no stall makes them too old for their calls."""
-    monkeypatch.setattr(permit, "monotonic", partial(float, monotonic()))
+    monkeypatch.setattr(look, "monotonic", partial(float, monotonic()))
 
 
 @pytest.fixture

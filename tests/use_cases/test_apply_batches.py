@@ -16,8 +16,7 @@ from scheduler import failpoints
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.batch import ITEMS_A_TRANSACTION, Batch, BatchState, ItemState
 from scheduler.domain.command import CommandKind, CreateInterview, refusal_of
-from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.job import NewJob
+from scheduler.domain.interview import InterviewStatus, NewJob
 from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice
 from scheduler.domain.refusals import InvalidFields
 from scheduler.persistence.batches import Work
@@ -28,9 +27,9 @@ from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.agents import add_job
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
-from scheduler.use_cases.resources.jobs import add_job
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.wire.batches import Item
 from tests.architecture.guards import guards

@@ -8,18 +8,17 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.domain.agent import AgentFocus, AgentType, NewAgent
+from scheduler.domain.batch import DryRun
 from scheduler.domain.command import CreateInterview, refusal_of
-from scheduler.domain.dry_run import DryRun
+from scheduler.domain.interview import AgentFocus, AgentType, NewAgent
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import AccessDenied
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dry_run import ITEMS_A_TRANSACTION, DryRuns
-from scheduler.use_cases.resources.agents import add_agent
-from scheduler.use_cases.resources.jobs import add_job
-from scheduler.wire.field_errors import FieldError, invalid_fields
+from scheduler.use_cases.resources.agents import add_agent, add_job
+from scheduler.wire.named_fields import FieldError, invalid_fields
 from tests.conftest import Seeded, TestClock, seed
 from tests.support.builders import (
     Tenant,

@@ -12,10 +12,10 @@ from sqlalchemy import text
 
 from scheduler.domain.attempt import Cancelled, Reason
 from scheduler.domain.call import CallStatus
-from scheduler.domain.partner_event import PartnerEvent
+from scheduler.domain.webhook import PartnerEvent
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.operations.number_events import NumberEvents
-from scheduler.use_cases.resources.events import Events
+from scheduler.use_cases.resources.webhooks import Events
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_placed_attempt
 from tests.use_cases.conftest import apply_news
 from tests.use_cases.test_partner_events import OVER, with_reader

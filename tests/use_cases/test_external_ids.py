@@ -10,15 +10,14 @@ from uuid import UUID
 import pytest
 
 from scheduler.domain.command import Command, CreateInterview, UpdateInterview
-from scheduler.domain.external_id import ExternalId, ExternalKind
-from scheduler.domain.job import NewJob
+from scheduler.domain.interview import NewJob
+from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.json_columns import STORY, content_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.submit import Submit
-from scheduler.use_cases.submit_message import Messages
+from scheduler.use_cases.submit import Messages, Submit
 from tests.architecture.guards import guards
 from tests.support.builders import Tenant, a_candidate
 from tests.support.statements import statements_of

@@ -15,7 +15,7 @@ from scheduler.domain.call import AnswerUnknown, NeverTaken
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import ASK_EVERY, DEFERRED_DELAY, POLL_AFTER_RING, POLLS
-from scheduler.persistence.stray_calls import StrayCall
+from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.release import Release

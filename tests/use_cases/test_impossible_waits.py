@@ -16,9 +16,7 @@ from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER, MAX_AWAITED
 from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
 from scheduler.persistence.webhook_holds import LONGEST_HOLD as LONGEST_HOOK_HOLD
-from scheduler.rules.webhook_answers import LONGEST_RETRY_AFTER
-from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
-from scheduler.rules.webhook_turns import Room
+from scheduler.rules.webhooks import LONGEST_RETRY_AFTER, NOT_SENT_AGAIN_AFTER, Room
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.correct import Correct

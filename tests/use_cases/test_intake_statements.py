@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.domain.job import NewJob
+from scheduler.domain.interview import NewJob
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import AccessDenied
 from scheduler.domain.schedule import ScheduleWarning

@@ -10,14 +10,14 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler import descriptors
+from scheduler import process
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.lifecycle.breaker import OPENS_AFTER, Breaker
-from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
+from scheduler.rules.webhooks import NOT_SENT_AGAIN_AFTER
 from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
@@ -66,9 +66,9 @@ def test_dialler_claims_nothing_without_a_descriptor(tenant: Tenant, carrier: Si
 
 def test_dialler_has_fewer_posts_than_descriptors(tenant: Tenant, carrier: SimulatedCarrier) -> None:
     """Slow answers of a carrier must not take the descriptors of everything else."""
-    with a_dialler(tenant, carrier) as dialler, a_limit_of(descriptors.ENOUGH):
-        most = descriptors.most_posts()
-        assert most < descriptors.ENOUGH
+    with a_dialler(tenant, carrier) as dialler, a_limit_of(process.ENOUGH):
+        most = process.most_posts()
+        assert most < process.ENOUGH
         dialler._alarm._ends = {uuid4(): monotonic() for _ in range(most - 1)}
         assert dialler._limit() == 1
         dialler._alarm._ends[uuid4()] = monotonic()

@@ -23,11 +23,10 @@ from scheduler.domain.command import (
     UpdateInterview,
 )
 from scheduler.domain.company import CompanySettings, RetryPolicy
-from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.job import NewJob
-from scheduler.domain.partner_event import READ_WEBHOOKS, EventType, PartnerEvent
+from scheduler.domain.interview import InterviewStatus, NewJob
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied
+from scheduler.domain.webhook import READ_WEBHOOKS, EventType, PartnerEvent
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.persistence.carrier_events import NewCarrierEvent
 from scheduler.persistence.database import Database
@@ -38,14 +37,13 @@ from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations import number_events
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.operations.number_events import NumberEvents
-from scheduler.use_cases.operations.operator_commands import OperatorCommands, command_of
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.operations.quarantine import Quarantine
-from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
+from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands, UnknownOutcomes, command_of
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.resources.events import Events
 from scheduler.use_cases.resources.keys import DEFAULT_SCOPES, Keys
+from scheduler.use_cases.resources.webhooks import Events
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.effects import InvariantViolated

@@ -15,7 +15,7 @@ from scheduler.persistence import schema
 from scheduler.persistence.tables import inbox
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.conftest import NOON, TestClock, seed
 from tests.persistence.test_hot_statements import Watch

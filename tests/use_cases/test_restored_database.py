@@ -17,7 +17,7 @@ from scheduler.persistence import schema
 from scheduler.persistence.database import Database, with_driver
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.pauses import Pauses
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, a_tenant

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.domain.agent import Agent, AgentFocus, AgentType
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.command import (
     Answer,
@@ -22,16 +21,16 @@ from scheduler.domain.command import (
     RescheduleAttempt,
     UpdateInterview,
 )
-from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.interview import Agent, AgentFocus, AgentType, InterviewStatus
 from scheduler.domain.refusals import IdempotencyKeyReused
 from scheduler.domain.schedule import ScheduleWarning
 from scheduler.lifecycle.policy import DEFAULT_LIFE
 from scheduler.persistence.json_columns import STORY
-from scheduler.rules.etags import etag_of
+from scheduler.rules.resources import etag_of
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.interview_locks import lock_busy
+from scheduler.use_cases.shared.access import lock_busy
 from scheduler.use_cases.submit import Submit
 from tests.architecture.guards import guards
 from tests.conftest import TestClock

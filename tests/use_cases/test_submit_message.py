@@ -16,8 +16,7 @@ from scheduler.domain.refusals import NotFound
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.resources.keys import ALL_SCOPES, Keys
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.submit import Submit
-from scheduler.use_cases.submit_message import Messages
+from scheduler.use_cases.submit import Messages, Submit
 from scheduler.wire.json_values import LARGEST_BODY
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed

@@ -27,9 +27,9 @@ from scheduler.rules.tallies import (
     seconds_of,
 )
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.dialling.post_times import PostTimes
+from scheduler.use_cases.dialling.watch import PostTimes
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.operations.counts import Tallies
 from tests.conftest import NOON, TestClock, wait_until
 from tests.support.builders import (
     RecordingHints,
@@ -270,7 +270,7 @@ _COUNTS_FOREVER = """
 import sys
 from scheduler.persistence.database import Database
 from scheduler.rules.tallies import CALLS, ONE, key_of
-from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.operations.counts import Tallies
 tallies = Tallies(Database(sys.argv[1]))
 while True:
     tallies.add({key_of(CALLS, "BUSY"): ONE})

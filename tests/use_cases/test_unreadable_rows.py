@@ -8,14 +8,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from console.attempt_list import AttemptFilter, ListState
-from console.reads.attempt_lists import AttemptLists
+from console.reads.attempts import AttemptLists
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter, Phase, Reason
 from scheduler.domain.call import Accepted
 from scheduler.domain.interview import InterviewFilter
 from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice, Slice
 from scheduler.domain.webhook import Outcome, WebhookAnswer
 from scheduler.lifecycle.policy import POLLS, UNREADABLE_FOR
-from scheduler.use_cases.dialling.last_look import PutBack
+from scheduler.use_cases.dialling.look import PutBack
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release

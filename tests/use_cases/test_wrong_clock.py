@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.clock import machine_now
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.call import NeverTaken

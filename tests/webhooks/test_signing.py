@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from api_shim.schemas.event import EventData
-from scheduler.setting_secrets import check_webhook_secret
-from scheduler.webhooks.body import DATA_FIELDS, body_of
-from scheduler.webhooks.encryption import Encryption, NotDecrypted
-from scheduler.webhooks.signing import new_secret, signed_headers
+from scheduler.setting_values import check_webhook_secret
+from scheduler.webhooks.sending import DATA_FIELDS, Encryption, NotDecrypted, body_of, new_secret, signed_headers
 from tests.architecture.guards import guards
 from tests.conftest import NOON, real_now
 

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from api_shim.schemas.create_interview import item_reader
 from scheduler.domain.refusals import InvalidFields
-from scheduler.wire import batches, json_list
+from scheduler.wire import batches, json_values
 from scheduler.wire.batches import BatchTooLarge, Item
-from scheduler.wire.json_text import MalformedJson
-from scheduler.wire.json_values import LARGEST_BODY, MAX_LEVELS
+from scheduler.wire.json_values import LARGEST_BODY, MAX_LEVELS, MalformedJson
 
 _READER = item_reader(date(2026, 4, 1))
 
@@ -267,7 +266,7 @@ def test_fault_in_an_item_is_placed_in_the_whole_text() -> None:
 def test_items_of_any_json_are_found(values: list[Any]) -> None:
     """The places of the items are those of Python's own parser, whatever is in strings and around them."""
     for text in (json.dumps({"a": values, "items": values, "b": {"items": values}}, indent=1), _tight(values)):
-        found = json_list.cut(text.encode(), "items", 1000)
+        found = json_values.cut(text.encode(), "items", 1000)
         assert found is not None
         assert [json.loads(text.encode()[start:end]) for start, end in found.items or ()] == values
         assert json.loads(found.rest) == {**json.loads(text), "items": []}

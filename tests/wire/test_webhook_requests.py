@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from scheduler.wire.field_errors import field_errors
+from scheduler.wire.named_fields import field_errors
 from scheduler.wire.webhooks import EVENT_TYPES, CreateWebhook, UpdateWebhook
 
 GOOD: dict[str, Any] = {

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from scheduler.clock import monotonic
 from scheduler.persistence.database import Database
 from scheduler.rules.tallies import CALLS, ONE, Amount, key_of
-from scheduler.use_cases.operations.tallies import Tallies
+from scheduler.use_cases.operations.counts import Tallies
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_waiting_command

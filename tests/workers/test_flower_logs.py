@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from standalone.ports import free_port
-from standalone.processes import commands
+from standalone.private_server import free_port
+from standalone.supervisor import commands
 from tests.conftest import wait_until
 from tests.workers.test_proof import a_process
 

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.conftest import wait_until
-from workers.gathered_ids import GatheredIds
+from workers.hints import GatheredIds
 
 IN_TIME_S = 60.0
 

@@ -6,7 +6,7 @@ import pytest
 
 from scheduler.lifecycle.policy import COMMANDS_A_TRANSACTION
 from scheduler.use_cases.shared.hints import APPLY, DIAL, HEAR, SETTLE
-from workers.hint_batch import (
+from workers.hints import (
     BATCH_S,
     INTERVAL_S,
     LARGEST,

@@ -11,11 +11,11 @@ from redis import Redis
 from redis.client import PubSub
 
 from scheduler.use_cases.shared import hints as tasks
-from standalone.ports import free_port
-from standalone.valkey import EmbeddedValkey
+from standalone.private_server import free_port
+from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.conftest import wait_until
 from workers.app import ANSWERED_CHANNEL, app
-from workers.hint_publisher import RedisHintPublisher
+from workers.hints import RedisHintPublisher
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 
 from scheduler.persistence import schema
 from scheduler.settings import environment
-from standalone.postgres import EmbeddedPostgres
-from standalone.processes import commands
+from standalone.supervisor import commands
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import wait_until
 from tests.support.compose import ROOT
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
-from workers.presence import Presence
+from workers.liveness import Presence
 
 ALL = commands(api_port=0, console_port=0, flower_port=0)
 PROVING = ("clock", "dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance")

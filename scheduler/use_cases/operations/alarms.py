@@ -1,17 +1,49 @@
-"""Alarms for operators, who list and acknowledge them. They are stored by `use_cases/shared/alarms.py`."""
+"""Alarms and the audit for operators, and the posts of alarms to their webhook."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.clock import Now
-from scheduler.domain.actor import SYSTEM
+from scheduler.alarm_webhook import DEADLINE_S, AlarmReceiver, NotPosted
+from scheduler.clock import Now, monotonic
 from scheduler.domain.alarm import KeptAlarm
-from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
+from scheduler.domain.principal import SYSTEM, link_of
 from scheduler.domain.refusals import NotFound
-from scheduler.persistence.alarms import AlarmPlace
+from scheduler.logs import log
+from scheduler.persistence.alarms import AlarmPlace, AuditFilter
 from scheduler.persistence.database import Database
-from scheduler.rules import pause_reasons
+from scheduler.rules import operators
+from scheduler.rules.operators import try_again_at
+
+# --- Acts: the audit of operators and API keys, for reading
+
+
+class Acts:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def newest(self, wanted: AuditFilter, before: int | None, limit: int) -> Sequence[AuditEntry]:
+        """Return entries, newest first. `before`: only those older than this entry. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return stores.audit.newest(wanted, before, limit)
+
+    def link_creators(self, actors: Iterable[str]) -> Mapping[str, str]:
+        """Return the actors who created the sign-in links of these actors, by the latter. Raises DatabaseAway.
+
+        Actors of another kind are left out.
+        """
+        links = {link_id: actor for actor in actors if (link_id := link_of(actor)) is not None}
+        if not links:
+            return {}
+        with self._database.reading() as stores:
+            found = stores.audit.link_creators(list(links))
+        return {links[link_id]: creator for link_id, creator in found.items()}
+
+
+# --- Alarms for operators, who list and acknowledge them. They are stored by `use_cases/shared/alarms.py`
+
 
 SHOWN = 1000
 """The most alarms that are listed."""
@@ -82,7 +114,7 @@ class Alarms:
         `until`: leave those open that are newer than the alarm of this id, or were seen after this time.
         Raises NotFound if no such alarm is open, InvalidPauseReason for the note, DatabaseAway.
         """
-        note = pause_reasons.optional(note)
+        note = operators.optional(note)
         with self._database.transaction() as stores:
             closed = stores.alarms.lock_open(alarm_id, kind, until)
             if not closed and until is not None:
@@ -115,3 +147,68 @@ def _acknowledged(alarm: KeptAlarm, note: str | None, now: datetime) -> Act:
         before={"kind": alarm.kind, "count": alarm.count},
         after={"acknowledgedAt": now},
     )
+
+
+# --- Alarm posts
+# each new alarm is posted to the operator's webhook, and again with a back-off until it is accepted.
+
+
+_log = log(__name__)
+_HOLD = timedelta(seconds=6 * DEADLINE_S)
+"""Time for one try. After a crash within it the alarm is posted again."""
+_MAX_TURN_S = 5.0
+"""Further alarms wait for the next sweep, so that other tasks of the queue get a turn."""
+
+
+class AlarmPosts:
+    """Posts open alarms. Any number of processes may run it at once, with one thread in each.
+
+    Without a receiver nothing is posted, and alarms wait: an operator who sets one later gets those that are open.
+    """
+
+    def __init__(self, database: Database, receiver: AlarmReceiver | None, now: Now) -> None:
+        self._database = database
+        self._receiver = receiver
+        self._now = now
+        self._posting = threading.Lock()
+
+    def send(self) -> None:
+        """Post alarms that are due until none is left, or the receiver accepts none. Raises DatabaseAway."""
+        if self._receiver is None or not self._posting.acquire(blocking=False):
+            return
+        try:
+            until = monotonic() + _MAX_TURN_S
+            while (alarm := self._take()) is not None and self._post(self._receiver, alarm) and monotonic() < until:
+                pass
+        finally:
+            self._posting.release()
+
+    def _take(self) -> KeptAlarm | None:
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            return stores.alarms.take_to_post(now, now + _HOLD)
+
+    def _post(self, receiver: AlarmReceiver, alarm: KeptAlarm) -> bool:
+        """Post one alarm and record the outcome. False: it was not accepted."""
+        try:
+            receiver.post(alarm)
+        except NotPosted as error:
+            self._not_posted(alarm, error)
+            return False
+        with self._database.transaction() as stores:
+            stores.alarms.posted(alarm.id, stores.instant(self._now))
+        return True
+
+    def _not_posted(self, alarm: KeptAlarm, error: NotPosted) -> None:
+        with self._database.transaction() as stores:
+            again_at = try_again_at(alarm.tries, stores.instant(self._now))
+            stores.alarms.not_posted(alarm.id, again_at)
+        # No alarm: it could not be posted either.
+        _log.warning(
+            "alarm_given_up: an alarm was not posted and will not be retried"
+            if again_at is None
+            else "alarm_not_posted: an alarm was not posted and will be retried",
+            status=error.status,
+            count=alarm.tries,
+            until=None if again_at is None else again_at.isoformat(),
+        )

@@ -6,7 +6,7 @@ One transaction at a time does it. Another one that tries at the same time leave
 from dataclasses import replace
 
 from scheduler.clock import Now, monotonic
-from scheduler.domain.partner_event import EVENTS_A_BATCH
+from scheduler.domain.webhook import EVENTS_A_BATCH
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION

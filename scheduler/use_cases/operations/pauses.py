@@ -1,22 +1,125 @@
-"""Pauses: an operator stops and resumes calling, for one company or for all."""
+"""Pauses, ceilings and back-offs: what operators decide about calling."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.company import CallLimits, LimitCeiling
 from scheduler.domain.explanation import Rule
-from scheduler.domain.partner_event import EventType
+from scheduler.domain.principal import SYSTEM
 from scheduler.domain.refusals import NotFound
+from scheduler.domain.webhook import EventType
 from scheduler.lifecycle import partner_events
-from scheduler.persistence.audit import AuditFilter
+from scheduler.lifecycle.backoffs import Backoff
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.rules import pause_reasons
+from scheduler.persistence.unknown_outcomes import LiveStrayCall
+from scheduler.rules import operators
 from scheduler.use_cases.shared.access import not_found
+
+# --- Ceilings: an operator decides the highest limits that a company may set for itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited:
+    ceiling: LimitCeiling
+    limits: CallLimits
+    """The limits of the company, which its calls keep from now on."""
+
+
+class Ceilings:
+    def __init__(self, database: Database, now: Now, actor: str) -> None:
+        self._database = database
+        self._now = now
+        self._actor = actor
+
+    def set(
+        self, company_id: UUID, named: LimitCeiling, *, drops_others: bool = False, reason: str | None = None
+    ) -> Limited:
+        """Set the named parts of a company's ceiling. Higher limits of the company are lowered to it at once.
+
+        With `drops_others` the parts without a value are removed, and the limits of the account apply instead.
+        `reason` is for the audit. Raises InvalidPauseReason, NotFound, DatabaseAway.
+        """
+        reason = operators.optional(reason)
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            # Locks the row, as each claim does: no claim uses the former limits once this is committed.
+            if not stores.companies.lock_row(company_id):
+                raise not_found("company", company_id)
+            limits, ceiling = stores.companies.limits_of(company_id)
+            kept = LimitCeiling() if drops_others else ceiling
+            after = LimitCeiling(
+                concurrent_calls=kept.concurrent_calls if named.concurrent_calls is None else named.concurrent_calls,
+                calls_per_second=kept.calls_per_second if named.calls_per_second is None else named.calls_per_second,
+            )
+            lowered = after.applied_to(limits)
+            if (after, lowered) != (ceiling, limits):
+                stores.companies.limit(company_id, after, lowered, now)
+                act = Act(
+                    verb=Verb.CHANGE_CEILING,
+                    target_kind=TargetKind.COMPANY,
+                    target_id=company_id,
+                    company_id=company_id,
+                    reason=reason,
+                    before=_fields(ceiling),
+                    after=_fields(after),
+                )
+                stores.audit.add(self._actor, [act], now)
+            return Limited(ceiling=after, limits=lowered)
+
+
+def _fields(ceiling: LimitCeiling) -> dict[str, object]:
+    return {"concurrentCalls": ceiling.concurrent_calls, "callsPerSecond": ceiling.calls_per_second}
+
+
+# --- Carrier back-offs as an operator lists and ends them, and stray calls
+
+
+class CarrierWaits:
+    def __init__(self, database: Database, now: Now, actor: str = SYSTEM) -> None:
+        self._database = database
+        self._now = now
+        self._actor = actor
+
+    def all(self) -> Sequence[Backoff]:
+        """Return the open and half-open back-offs, without the callers' numbers. Raises DatabaseAway."""
+        with self._database.counting() as stores:
+            return stores.backoffs.waiting()
+
+    def stray_calls(self) -> Sequence[LiveStrayCall]:
+        """Return the stray calls that have not provably ended, oldest first. Raises DatabaseAway."""
+        with self._database.reading() as stores:
+            return stores.stray_calls.live()
+
+    def end(self, reason: str | None = None) -> int:
+        """End the wait of all back-offs: each gets a trial call after the next good probe. Return their number.
+
+        `reason` is for the audit. Raises InvalidPauseReason, ClockWrong, DatabaseAway.
+        """
+        reason = operators.optional(reason)
+        ended = 0
+        with self._database.transaction() as stores:
+            now = stores.instant(self._now)
+            for account_id in [account.id for account in stores.carrier_accounts.all()]:
+                held = dict(stores.carrier_accounts.lock(account_id).backoffs)
+                waits = [scope for scope, each in held.items() if each.breaker.is_down]
+                for scope in waits:
+                    held[scope] = replace(held[scope], breaker=replace(held[scope].breaker, down_until=now))
+                stores.backoffs.save(account_id, held, now)
+                ended += len(waits)
+            stores.notify_due()
+            if ended:
+                act = Act(verb=Verb.RETRY_CARRIER, target_kind=TargetKind.ALL, reason=reason, after={"count": ended})
+                stores.audit.add(self._actor, [act], now)
+        return ended
+
+
+# --- Pauses: an operator stops and resumes calling, for one company or for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +143,7 @@ class Pauses:
 
         Raises InvalidPauseReason, DatabaseAway, and NotFound, also if no carrier account exists yet.
         """
-        reason = pause_reasons.checked(reason)
+        reason = operators.checked(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             _check(stores, company_id)
@@ -64,7 +167,7 @@ class Pauses:
 
         `reason` is for the audit. Raises InvalidPauseReason, NotFound, DatabaseAway.
         """
-        reason = pause_reasons.optional(reason)
+        reason = operators.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             _check(stores, company_id)

@@ -11,11 +11,11 @@ from secrets import token_urlsafe
 from uuid import UUID
 
 from scheduler.carriers.interface import CarrierQueries
-from scheduler.domain.actor import SYSTEM
 from scheduler.domain.attempt import Attempt, Claimed, Placed
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.call import ListedCall
-from scheduler.rules import pause_reasons
+from scheduler.domain.principal import SYSTEM
+from scheduler.rules import operators
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 
@@ -58,7 +58,7 @@ class Reconcile:
         `reason` is for the audit, which has an entry for the start and one for the result. Raises NotPaused,
         InvalidPauseReason, CarrierUnavailable, DatabaseAway. Calls bound before the error stay bound.
         """
-        reason = pause_reasons.optional(reason)
+        reason = operators.optional(reason)
         with self._database.reading() as stores:
             if not stores.carrier_accounts.get(self._account_id).paused:
                 raise NotPaused

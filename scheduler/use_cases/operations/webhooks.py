@@ -1,12 +1,12 @@
-"""Webhooks of all partners, for operators: their state, and the acts upon them."""
+"""Webhooks of all partners, for operators: their state, acts upon them, and their encryption with a new key."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.delivery_history import (
     DeliveryFilter,
@@ -16,14 +16,16 @@ from scheduler.domain.delivery_history import (
     Replay,
     ReplayFilter,
 )
+from scheduler.domain.principal import SYSTEM
 from scheduler.domain.refusals import Conflict
 from scheduler.domain.webhook import DisabledCause
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.webhook_deliveries import ServedEndpoint
-from scheduler.rules import pause_reasons, webhook_circuit
-from scheduler.use_cases.resources.webhook_deliveries import act_of_replay, described, replay_range
+from scheduler.rules import operators, webhooks
+from scheduler.use_cases.resources.webhooks import act_of_replay, described, replay_range
 from scheduler.use_cases.shared.access import not_found, require
+from scheduler.webhooks.sending import Encryption, NotDecrypted, headers_place, secret_place
 
 MAX_LISTED = 1000
 _KIND = "webhook"
@@ -70,7 +72,7 @@ class WebhookOperations:
 
         No deliveries are made for new events, and waiting ones wait. Raises InvalidPauseReason, NotFound.
         """
-        reason = pause_reasons.checked(reason)
+        reason = operators.checked(reason)
         with self._database.transaction() as stores:
             before = _locked(stores, endpoint_id)
             if before.circuit.disabled_at is not None:
@@ -95,7 +97,7 @@ class WebhookOperations:
 
         Raises InvalidPauseReason, NotFound, and Conflict if the last key of its principal was revoked.
         """
-        reason = pause_reasons.checked(reason)
+        reason = operators.checked(reason)
         with self._database.transaction() as stores:
             # Before the lock: the console's role cannot lock an endpoint without a key.
             _with_a_key(_state_of(stores, endpoint_id))
@@ -116,14 +118,14 @@ class WebhookOperations:
 
         Raises InvalidPauseReason, NotFound, and Conflict if it is disabled.
         """
-        reason = pause_reasons.checked(reason)
+        reason = operators.checked(reason)
         with self._database.transaction() as stores:
             before = _locked(stores, endpoint_id)
             _must_be_enabled(before.circuit.disabled_at)
             self._reset(stores, before, Verb.RESET_WEBHOOK, reason)
 
     def _reset(self, stores: Stores, before: ServedEndpoint, verb: Verb, reason: str) -> None:
-        after, now = replace(before, circuit=webhook_circuit.reset()), stores.instant(self._now)
+        after, now = replace(before, circuit=webhooks.reset()), stores.instant(self._now)
         sent = stores.webhook_history.send_waiting(before.id, now)
         if before != after:
             stores.webhook_deliveries.save_endpoint(after, notice_at=None)
@@ -135,7 +137,7 @@ class WebhookOperations:
 
         Raises InvalidPauseReason, NotFound.
         """
-        reason = pause_reasons.checked(reason)
+        reason = operators.checked(reason)
         with self._database.transaction() as stores:
             endpoint = require(stores.webhook_history.receiver(endpoint_id, None), _KIND, endpoint_id)
             now = stores.instant(self._now)
@@ -187,3 +189,58 @@ def _act(verb: Verb, before: ServedEndpoint, after: ServedEndpoint, reason: str)
 def _state(endpoint: ServedEndpoint) -> str:
     cause = endpoint.circuit.disabled_cause
     return "ENABLED" if cause is None else cause.value
+
+
+# --- Encrypt webhooks: encrypt their secrets again with the first key, so that the second can be removed
+
+
+_BATCH_SIZE = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encrypted:
+    """Counts of webhooks."""
+
+    changed: int
+    """Some of their texts had been encrypted with the second key."""
+    current: int
+    unreadable: tuple[UUID, ...]
+    """None of the keys has encrypted them. Only their partners can repair them, by a new secret and new headers."""
+
+
+class EncryptWebhooks:
+    def __init__(self, database: Database, encryption: Encryption) -> None:
+        self._database = database
+        self._encryption = encryption
+
+    def all(self) -> Encrypted:
+        """Encrypt all webhooks, in batches. It may be repeated and interrupted. Raises DatabaseAway."""
+        changed, current = 0, 0
+        unreadable: list[UUID] = []
+        after: UUID | None = None
+        while True:
+            with self._database.transaction() as stores:
+                rows = stores.webhook_endpoints.lock_encrypted(after, _BATCH_SIZE)
+                for row in rows:
+                    try:
+                        texts = self._again(row)
+                    except NotDecrypted:
+                        unreadable.append(row["id"])
+                        continue
+                    if texts:
+                        stores.webhook_endpoints.save_encrypted(row["id"], texts)
+                        changed += 1
+                    else:
+                        current += 1
+            if len(rows) < _BATCH_SIZE:
+                return Encrypted(changed=changed, current=current, unreadable=tuple(unreadable))
+            after = rows[-1]["id"]
+
+    def _again(self, row: Mapping[str, Any]) -> dict[str, bytes | None]:
+        """Return the texts of a webhook that the first key has not encrypted, encrypted with it."""
+        secret, headers = secret_place(row["id"]), headers_place(row["id"])
+        return {
+            name: self._encryption.encrypt(self._encryption.decrypt(row[name], place), place)
+            for name, place in (("secret", secret), ("old_secret", secret), ("headers", headers))
+            if row[name] is not None and not self._encryption.is_current(row[name])
+        }

@@ -1,19 +1,27 @@
-"""Agents and their caller numbers: create, list, change, delete."""
+"""Agents with their caller numbers, and jobs: create, list, change, delete."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.domain.agent import Agent, AgentType, NewAgent, PhoneNumber
-from scheduler.domain.pagination import Listed, Slice
+from scheduler.domain.interview import Agent, AgentType, Job, JobFilter, NewAgent, NewJob, PhoneNumber
+from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AgentNumberRequired
-from scheduler.domain.resource import Changes
+from scheduler.domain.resource import Changes, ExternalKind
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.rules.resource_changes import changed
-from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult, of_company
+from scheduler.rules.resources import changed
+from scheduler.use_cases.resources.idempotent_writes import (
+    Existing,
+    IdempotentWrites,
+    WriteRequest,
+    WriteResult,
+    of_company,
+)
+from scheduler.use_cases.shared import external_ids
 from scheduler.use_cases.shared.access import authorized_company, require
 
 
@@ -91,3 +99,81 @@ def _caller_number(stores: Stores, company_id: UUID, kind: AgentType, number_id:
 
 def _locked(stores: Stores, company_id: UUID, agent_id: UUID) -> Agent:
     return require(stores.agents.lock(company_id, agent_id), "agent", agent_id)
+
+
+# --- Jobs: create, list, change, delete
+
+
+class Jobs:
+    """Methods raise AccessDenied, CompanyIdRequired, DatabaseAway. Writes add the errors of `IdempotentWrites.once`."""
+
+    def __init__(self, database: Database, writes: IdempotentWrites) -> None:
+        self._database = database
+        self._writes = writes
+
+    def get(self, principal: Principal, company_id: UUID | None, job_id: UUID) -> Job:
+        """Raises NotFound."""
+        with self._database.reading(principal) as stores:
+            company = authorized_company(stores, principal, company_id)
+            return require(stores.jobs.get(company, job_id), "job", job_id)
+
+    def page(
+        self,
+        principal: Principal,
+        company_id: UUID | None,
+        asked: Slice | KeysetSlice,
+        only: JobFilter,
+    ) -> Listed[Job] | KeysetPage[Job]:
+        """List jobs: a numbered page of at most one status, or a page by cursor."""
+        with self._database.reading(principal) as stores:
+            company = authorized_company(stores, principal, company_id)
+            if isinstance(asked, KeysetSlice):
+                return stores.jobs.keyset_page(company, asked, only)
+            return stores.jobs.page(company, asked, only)
+
+    def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+        """Return the titles of the existing jobs among `job_ids`."""
+        with self._database.reading(principal) as stores:
+            return stores.jobs.titles(authorized_company(stores, principal, company_id), job_ids)
+
+    def create(self, sent: WriteRequest, company_id: UUID | None, new: NewJob) -> WriteResult:
+        """Create a job, or return the one that was created with the same external id. Refused: ExternalIdReused."""
+
+        def write(stores: Stores, company: UUID, now: datetime) -> Job | Existing:
+            external_id = external_ids.lock(stores, ExternalKind.JOB, company, new.external_id)
+            known = external_ids.find_same(stores, external_id, new)
+            job = None if known is None else stores.jobs.get(company, known)
+            return add_job(stores, company, new, now) if job is None else Existing(record=job)
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+    def change(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID, changes: Changes) -> WriteResult:
+        """Change a job. Refused: NotFound, MetadataTooLarge, ExternalIdReused."""
+
+        def write(stores: Stores, company: UUID, now: datetime) -> Job:
+            external_id = external_ids.lock(stores, ExternalKind.JOB, company, changes.get("external_id"))
+            job = replace(changed(_locked_job(stores, company, job_id), changes), updated_at=now)
+            external_ids.must_be_free(stores, external_id, job_id)
+            stores.jobs.save(job)
+            return job
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+    def delete(self, sent: WriteRequest, company_id: UUID | None, job_id: UUID) -> WriteResult:
+        """Delete a job and its assignments. Interviews about it stay unchanged. Refused: NotFound."""
+
+        def write(stores: Stores, company: UUID, now: datetime) -> None:
+            stores.jobs.delete(_locked_job(stores, company, job_id).id, now)
+
+        return self._writes.once(sent, of_company(sent.principal, company_id), write)
+
+
+def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:
+    """Create a job of the company."""
+    job = Job(id=new_id(now), company_id=company_id, created_at=now, updated_at=now, **vars(new))
+    stores.jobs.add(job, external_ids.content_hash(new))
+    return job
+
+
+def _locked_job(stores: Stores, company_id: UUID, job_id: UUID) -> Job:
+    return require(stores.jobs.lock(company_id, job_id), "job", job_id)

@@ -8,15 +8,14 @@ from uuid import UUID
 
 from scheduler.domain.candidate import Candidate, CandidateFilter, NewCandidate
 from scheduler.domain.company import Company
-from scheduler.domain.external_id import ExternalKind
 from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
-from scheduler.domain.resource import Changes
+from scheduler.domain.resource import Changes, ExternalKind
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.rules.resource_changes import changed
+from scheduler.rules.resources import changed
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.idempotent_writes import (
     Existing,

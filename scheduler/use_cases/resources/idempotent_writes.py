@@ -1,31 +1,73 @@
-"""Writes: changes that the API applies itself, in one transaction with the stored answer, once per idempotency key."""
+"""Writes that the API applies itself, once per idempotency key, and outcomes of commands and commits in doubt."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.agent import Agent
 from scheduler.domain.batch import Batch
 from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Answer, Command, CommandKind, Refusal, refusal_of
 from scheduler.domain.company import Company
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.job import Job
+from scheduler.domain.interview import Agent, Job
 from scheduler.domain.principal import Principal
-from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, Refused
+from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, NotFound, Refused
 from scheduler.domain.resource import Resource
-from scheduler.domain.webhook_endpoint import EndpointTest, WebhookEndpoint
+from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
 from scheduler.failpoints import failpoint
-from scheduler.persistence.commits import Commit
+from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import Database
 from scheduler.persistence.json_columns import record_as_json, record_from_json
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.shared.access import authorized_company
-from scheduler.use_cases.shared.idempotency import first_with_its_key
+from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared.access import authorized_company, first_with_its_key
+from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.submit import Submit
 from scheduler.wire.named_fields import Fields, named
+
+# --- Lookout
+# outcomes of commands and commits for requests that got no answer from the database, or not yet.
+
+
+class CommandLookup:
+    """Uses its own connections, so that it never waits for the ones that hang. Raises DatabaseAway."""
+
+    def __init__(self, database: Database, submit: Submit, hints: Hints) -> None:
+        self._database = database
+        self._submit = submit
+        self._hints = hints
+
+    def which_answered(self, command_ids: Sequence[UUID]) -> frozenset[UUID]:
+        """Return the ids of the commands that have been answered."""
+        with self._database.reading() as stores:
+            return frozenset(stores.inbox.which_answered(command_ids))
+
+    def outcome_of(self, transaction_id: str) -> Outcome:
+        """Return the outcome of a transaction whose commit was not confirmed."""
+        return self._database.outcome_of(transaction_id)
+
+    def accepted(self, principal: Principal, command_id: UUID, idempotency_key: str | None) -> Command:
+        """Return the command that a commit in doubt has stored, and send the hint that the request could not send.
+
+        With an idempotency key it may be an earlier command. Raises NotFound, AccessDenied.
+        """
+        try:
+            command = self._submit.find(principal, str(command_id))
+        except NotFound:
+            if idempotency_key is None:
+                raise
+            command = self._submit.find(principal, idempotency_key)
+        if command.applied_at is None:
+            self._hints.send(tasks.APPLY, [command.id])
+        return command
+
+
+# --- Writes
+# changes that the API applies itself, in one transaction with the stored answer, once per idempotency key.
+
 
 Within = TypeVar("Within", bound=UUID | None)
 

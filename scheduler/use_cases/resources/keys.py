@@ -9,11 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.actor import SYSTEM
 from scheduler.domain.audit import Act, TargetKind, Verb
-from scheduler.domain.key import MAX_NAME, PER_HOUR, PER_MINUTE, Key, KeyState
-from scheduler.domain.partner_event import READ_WEBHOOKS
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import MAX_NAME, PER_HOUR, PER_MINUTE, SYSTEM, Key, KeyKind, KeyState, Principal
 from scheduler.domain.refusals import (
     ApiKeySuspended,
     ExpiryInPast,
@@ -26,14 +23,14 @@ from scheduler.domain.refusals import (
     TooManyLiveKeys,
     UnknownScopes,
 )
-from scheduler.domain.webhook import DisabledCause
+from scheduler.domain.webhook import READ_WEBHOOKS, DisabledCause
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.keys import USED_EVERY, Found
 from scheduler.persistence.stores import Stores
-from scheduler.rules import pause_reasons
-from scheduler.rules.display_names import is_printable
+from scheduler.rules import operators
+from scheduler.rules.resources import is_printable
 from scheduler.use_cases.shared.access import require
 
 PREFIX = "sk_live_"
@@ -131,7 +128,7 @@ class Keys:
         `reason` is for the audit. Raises NotFound for an unknown company, InvalidKeyName, UnknownScopes, ExpiryInPast,
         InvalidPauseReason, DatabaseAway.
         """
-        reason = pause_reasons.optional(reason)
+        reason = operators.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             key_id = new_id(now)
@@ -158,7 +155,7 @@ class Keys:
         NotFound, KeySuspended while a key of the principal is suspended, TooManyLiveKeys, InvalidKeyName,
         UnknownScopes, ExpiryInPast, InvalidPauseReason, DatabaseAway. `reason` is for the audit.
         """
-        reason = pause_reasons.optional(reason)
+        reason = operators.optional(reason)
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
             first = _locked(stores, key_id)
@@ -190,7 +187,7 @@ class Keys:
         Clients that use the key receive the reason. Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
         """
         if reason is not None:
-            reason = pause_reasons.checked(reason)
+            reason = operators.checked(reason)
         with self._database.transaction() as stores:
             key = _not_revoked(stores, key_id)
             if key.suspended_at is not None and (key.suspend_reason is not None or reason is None):
@@ -205,7 +202,7 @@ class Keys:
 
         Raises InvalidPauseReason, NotFound, KeyRevoked, DatabaseAway.
         """
-        reason = pause_reasons.optional(reason)
+        reason = operators.optional(reason)
         with self._database.transaction() as stores:
             key = _not_revoked(stores, key_id)
             if key.suspended_at is None:
@@ -222,7 +219,7 @@ class Keys:
         The webhooks of its principal are disabled if no usable key is left: no key could stop their deliveries any
         longer. Raises InvalidPauseReason, NotFound, DatabaseAway.
         """
-        reason = pause_reasons.optional(reason)
+        reason = operators.optional(reason)
         with self._database.transaction() as stores:
             key = _locked_with_others(stores, key_id)
             if key.revoked_at is not None:

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from secrets import token_urlsafe
 
 from scheduler.clock import Now
-from scheduler.domain.company import Company
-from scheduler.domain.owner import Invitation, Owner, User
+from scheduler.domain.company import Company, Invitation, Owner, User
 from scheduler.domain.refusals import InvitationGone
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
@@ -16,8 +15,8 @@ from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeM
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.rules.display_names import shown
-from scheduler.rules.invitation_timing import LIFE, try_again_at
+from scheduler.rules.owners import LIFE, try_again_at
+from scheduler.rules.resources import shown
 
 _log = log(__name__)
 _TOKEN_BYTES = 32

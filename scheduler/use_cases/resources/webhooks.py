@@ -1,7 +1,4 @@
-"""Webhooks of partners. They belong to the principal of the key that creates them.
-
-Keys of the same company, and its ATS, may see and delete them.
-"""
+"""Webhooks of partners, their deliveries and replays, and the events that partners read."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,16 +7,29 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from scheduler.domain.actor import of_key
 from scheduler.domain.audit import Act, TargetKind, Verb
+from scheduler.domain.delivery_history import (
+    BATCHES_A_REPLAY,
+    REPLAYED_A_BATCH,
+    DeliveryFilter,
+    DeliveryHistory,
+    DeliveryPage,
+    EventReceiver,
+    Replay,
+    ReplayFilter,
+)
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.domain.principal import KeyKind, Principal
+from scheduler.domain.principal import KeyKind, Principal, of_key
 from scheduler.domain.refusals import AccessDenied, Forbidden, TooManyWebhooks, WebhookNotActive
 from scheduler.domain.resource import Changes
-from scheduler.domain.webhook_endpoint import (
+from scheduler.domain.webhook import (
     MOST_OF_A_KEY,
     EndpointTest,
+    EventFilter,
+    EventPage,
+    EventType,
     NewEndpoint,
+    PartnerEvent,
     TestProgress,
     WebhookEndpoint,
 )
@@ -27,13 +37,166 @@ from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.rules import webhook_circuit, webhook_secrets, webhook_tries
+from scheduler.rules import webhooks
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import not_found, require
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.webhooks.encryption import Encryption, headers_place, secret_place
-from scheduler.webhooks.signing import new_secret
+from scheduler.webhooks.sending import Encryption, headers_place, new_secret, secret_place
+
+# --- Events: what partners read about their interviews, calls and companies
+
+
+class Events:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, principal: Principal, event_id: UUID) -> PartnerEvent:
+        """Return an event that `after` would return. Raises NotFound, DatabaseAway."""
+        with self._database.reading(principal) as stores:
+            if principal.kind is KeyKind.ATS:
+                found = stores.events.of_ats(event_id, principal.id)
+            else:
+                assert principal.company_id is not None
+                found = stores.events.of_company(event_id, principal.company_id, principal.id)
+            return require(found, "event", event_id)
+
+    def after(
+        self,
+        principal: Principal,
+        company_id: UUID | None,
+        types: frozenset[EventType] | None = None,
+        period: tuple[datetime | None, datetime | None] = (None, None),
+        *,
+        delivery_success: bool | None = None,
+        after: int,
+        limit: int,
+    ) -> EventPage:
+        """Return the events that follow a place, of one company or of all that an ATS key has created.
+
+        The end of `period` is exclusive. Without `company_id`, an ATS key reads also that a
+        company was deleted. Raises InvalidDateFormat, AccessDenied, DatabaseAway.
+        """
+        since, until = period
+        wanted = EventFilter(types=types, since=since, until=until, delivery_success=delivery_success)
+        with self._database.reading(principal) as stores:
+            own = principal.company_id if principal.kind is KeyKind.REGULAR else company_id
+            if own is None:
+                return stores.events.page_of_ats(principal.id, wanted, after, limit)
+            if not stores.keys.reach(principal, own):  # guard: event_reach
+                raise AccessDenied
+            return stores.events.page_of_company(own, wanted, after, limit, principal.id)
+
+
+# --- Deliveries to webhooks
+# their history, and replays. Only the process that delivers connects to partners.
+
+
+class WebhookDeliveries:
+    """Every method raises DatabaseAway. Writes also raise the errors of `IdempotentWrites.once`."""
+
+    def __init__(self, database: Database, writes: IdempotentWrites, hints: Hints) -> None:
+        self._database = database
+        self._writes = writes
+        self._hints = hints
+
+    def page(
+        self, principal: Principal, endpoint_id: UUID, wanted: DeliveryFilter, *, before: int | None, limit: int
+    ) -> DeliveryPage:
+        """Return deliveries to a webhook of the principal, newest first. Raises NotFound."""
+        with self._database.reading(principal) as stores:
+            endpoint = _endpoint(stores, principal, endpoint_id)
+            return stores.webhook_history.page(endpoint.id, wanted, before, limit)
+
+    def get(self, principal: Principal, endpoint_id: UUID, event_id: UUID) -> DeliveryHistory:
+        """Return a delivery to a webhook of the principal. Raises NotFound for the webhook or the delivery."""
+        with self._database.reading(principal) as stores:
+            endpoint = _endpoint(stores, principal, endpoint_id)
+            return require(stores.webhook_history.delivery(endpoint.id, event_id), "delivery", event_id)
+
+    def replay_one(self, sent: WriteRequest, endpoint_id: UUID, event_id: UUID) -> WriteResult:
+        """Send a delivery again. Refused: NotFound for the webhook or the delivery."""
+
+        def write(stores: Stores, _: UUID | None, now: datetime) -> None:
+            endpoint = _endpoint(stores, sent.principal, endpoint_id)
+            if not stores.webhook_history.is_delivery(endpoint_id, event_id):
+                raise not_found("delivery", event_id)
+            stores.webhook_history.replay_one(endpoint_id, event_id, now)
+            act = act_of_replay(endpoint, 1, {"deliveryId": event_id})
+            stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
+
+        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+
+    def replay(self, sent: WriteRequest, endpoint_id: UUID, wanted: ReplayFilter, after: int) -> WriteResult:
+        """Send the deliveries of a range again, as many as one transaction may. Refused: NotFound."""
+
+        def write(stores: Stores, _: UUID | None, now: datetime) -> Replay:
+            endpoint = _endpoint(stores, sent.principal, endpoint_id)
+            done = replay_range(stores, endpoint, wanted, after, now)
+            act = act_of_replay(endpoint, done.replayed, described(wanted))
+            stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
+            return done
+
+        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+
+    def _hinting(self, written: WriteResult) -> WriteResult:
+        """Send a hint for deliveries that are sent now."""
+        if written.refusal is None and not written.replayed:
+            self._hints.send(tasks.DELIVER)
+        return written
+
+
+def replay_range(stores: Stores, endpoint: EventReceiver, wanted: ReplayFilter, after: int, now: datetime) -> Replay:
+    """Replay deliveries of a range after a place, in at most `BATCHES_A_REPLAY` statements."""
+    replayed, has_more = 0, True
+    for _ in range(BATCHES_A_REPLAY):
+        batch = stores.webhook_history.replay(endpoint, wanted, after, REPLAYED_A_BATCH, now)
+        replayed, after, has_more = replayed + batch.replayed, batch.after, batch.has_more
+        if not has_more:
+            break
+    return Replay(id=endpoint.id, replayed=replayed, after=after, has_more=has_more)
+
+
+def described(wanted: ReplayFilter) -> Mapping[str, Any]:
+    """Return the filter for the audit."""
+    return {
+        "from": wanted.since,
+        "to": wanted.until,
+        "types": None if wanted.types is None else sorted(wanted.types),
+        "onlyFailed": wanted.only_failed,
+    }
+
+
+def act_of_replay(endpoint: EventReceiver, count: int, replayed: Mapping[str, Any], reason: str | None = None) -> Act:
+    return Act(
+        verb=Verb.REPLAY_DELIVERIES,
+        target_kind=TargetKind.WEBHOOK,
+        target_id=endpoint.id,
+        company_id=endpoint.company_id,
+        reason=reason,
+        after={"count": count, "filter": replayed},
+    )
+
+
+def _endpoint(stores: Stores, principal: Principal, endpoint_id: UUID) -> EventReceiver:
+    return require(stores.webhook_history.receiver(endpoint_id, principal.id), "webhook", endpoint_id)
+
+
+def _company_of(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], UUID | None]:
+    """For `once`: the company of an endpoint, which cannot be deleted while its deliveries are replayed."""
+
+    def found(stores: Stores) -> UUID | None:
+        if principal.kind is KeyKind.REGULAR:
+            return principal.company_id
+        endpoint = stores.webhook_history.receiver(endpoint_id, principal.id)
+        return None if endpoint is None else endpoint.company_id
+
+    return found
+
+
+# --- Webhooks of partners. They belong to the principal of the key that creates them
+# Keys of the same company, and its ATS, may see and delete them.
+
 
 _KIND = "webhook"
 
@@ -106,8 +269,8 @@ class Webhooks:
                 header_names=tuple(new.headers),
                 events=new.events,
                 is_active=new.is_active,
-                max_retries=webhook_tries.MOST_TRIES - 1,
-                timeout_ms=int(webhook_tries.DEADLINE_S * 1000),
+                max_retries=webhooks.MOST_TRIES - 1,
+                timeout_ms=int(webhooks.DEADLINE_S * 1000),
                 created_at=now,
                 updated_at=now,
             )
@@ -133,7 +296,7 @@ class Webhooks:
                 values["header_names"] = tuple(changes["headers"])
                 encrypted["headers"] = self._headers(endpoint_id, changes["headers"])
             if values.get("is_active") and before.disabled_at is not None:
-                values |= vars(webhook_circuit.reset())
+                values |= vars(webhooks.reset())
             endpoint = replace(before, **values, updated_at=now)
             stores.webhook_endpoints.save(endpoint, **encrypted)
             # Not for one that is active already: a client that writes back what it has read would use up its tries.
@@ -143,20 +306,20 @@ class Webhooks:
             _audit(stores, sent, Verb.CHANGE_WEBHOOK, endpoint, now, after={"fields": sorted(changes)})
             return endpoint
 
-        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+        return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def reset_circuit(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
         """Close the circuit, activate the endpoint, and send the waiting deliveries. Refused: NotFound."""
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
             before = _locked(stores, sent.principal, endpoint_id)
-            endpoint = replace(before, **vars(webhook_circuit.reset()), is_active=True, updated_at=now)
+            endpoint = replace(before, **vars(webhooks.reset()), is_active=True, updated_at=now)
             stores.webhook_endpoints.save(endpoint)
             stores.webhook_history.send_waiting(endpoint_id, now)
             _audit(stores, sent, Verb.RESET_WEBHOOK, endpoint, now)
             return endpoint
 
-        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+        return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def rotate_secret(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
         """Replace the secret. Only this result contains the new one. The old one signs, too, for a day.
@@ -169,11 +332,11 @@ class Webhooks:
             secret = new_secret()
             encrypted = self._encryption.encrypt(secret, secret_place(endpoint_id))
             before = stores.webhook_endpoints.secrets_of(endpoint_id)
-            stores.webhook_endpoints.save_secrets(endpoint_id, webhook_secrets.rotated(before, encrypted, now), now)
+            stores.webhook_endpoints.save_secrets(endpoint_id, webhooks.rotated(before, encrypted, now), now)
             _audit(stores, sent, Verb.ROTATE_WEBHOOK, endpoint, now)
             return replace(endpoint, signing_secret=secret)
 
-        return self._writes.once(sent, _company_of(sent.principal, endpoint_id), write)
+        return self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write)
 
     def delete(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
         """Delete an endpoint, also of another key. Nothing is sent to it any longer, except for a request in flight.
@@ -188,7 +351,7 @@ class Webhooks:
             stores.webhook_endpoints.remove(endpoint_id, now)
             _audit(stores, sent, Verb.DELETE_WEBHOOK, endpoint, now)
 
-        return self._writes.once(sent, _company_of(sent.principal, endpoint_id), write)
+        return self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write)
 
     def test(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
         """Write a ping to the endpoint. The process that delivers sends it. Refused: NotFound, WebhookNotActive."""
@@ -199,7 +362,7 @@ class Webhooks:
                 raise WebhookNotActive
             return stores.webhook_endpoints.add_test(endpoint, sent.principal, now)
 
-        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+        return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def progress(self, principal: Principal, test: EndpointTest) -> TestProgress:
         """Return the progress of a test. Raises NotFound if its webhook was deleted."""
@@ -228,7 +391,7 @@ def _company_of_new(principal: Principal, requested: UUID | None) -> Callable[[S
     return reached
 
 
-def _company_of(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], UUID | None]:
+def _company_of_webhook(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], UUID | None]:
     """For `once`: the company of an endpoint, which cannot be deleted while the endpoint is written."""
 
     def found(stores: Stores) -> UUID | None:

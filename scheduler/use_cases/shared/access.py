@@ -1,11 +1,13 @@
-"""Access: the company of a request, and the refusals for what is missing or another company's."""
+"""Access: the company of a request, what it may see, locks of interviews, and repeated keys."""
 
 from typing import TypeVar
 from uuid import UUID
 
+from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.command import Command
+from scheduler.domain.interview import Interview
 from scheduler.domain.principal import KeyKind, Principal
-from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, NotFound
+from scheduler.domain.refusals import AccessDenied, CompanyIdRequired, IdempotencyKeyReused, NotFound
 from scheduler.persistence.inbox import FoundOrError
 from scheduler.persistence.stores import Stores
 
@@ -67,3 +69,36 @@ def not_found(kind: str, resource_id: UUID) -> NotFound:
     found_by = f" {_LISTS[kind]} lists the ids; details.resourceId is not one of them." if kind in _LISTS else ""
     seen_by = " A webhook is visible only to the key that created it, and its rotations." if kind == "webhook" else ""
     return NotFound(f"There is no such {name}.{found_by}{seen_by}", resourceType=kind, resourceId=str(resource_id))
+
+
+# --- Locks of an interview, under which its attempts are created, claimed and ended
+
+
+def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Interview:
+    """Lock the company's interview, so that no other transaction creates or ends its attempts. Raises NotFound."""
+    if stores.interviews.get(company_id, interview_id) is not None:
+        interview = stores.interviews.lock(interview_id)
+        if interview.deleted_at is None:
+            return interview
+    raise not_found("interview", interview_id)
+
+
+def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
+    """Return the interview's attempt whose phone may be ringing. A pending attempt is locked against a claim."""
+    attempt = stores.attempts.lock_open(interview_id)
+    if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
+        return attempt
+    return stores.attempts.lock_live_leg(interview_id)
+
+
+# --- Idempotency: the first command with a key, for every request that repeats it
+
+
+def first_with_its_key(stores: Stores, command: Command) -> Command:
+    """Return the first command with this idempotency key. Raises IdempotencyKeyReused if its request differs."""
+    assert command.idempotency_key is not None
+    first = stores.inbox.by_key(command.principal_id, command.idempotency_key)
+    assert first is not None
+    if not first.is_of_request(command.request_hash, command.former_hash):  # guard: same_request
+        raise IdempotencyKeyReused
+    return first

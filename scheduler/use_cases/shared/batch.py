@@ -10,8 +10,8 @@ from datetime import datetime
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, Created, Event
+from scheduler.domain.company import Billing
 from scheduler.domain.interview import Interview, InterviewStatus
-from scheduler.domain.usage import Billing
 from scheduler.lifecycle.interviews import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.state_machine import is_over
 from scheduler.persistence.attempts import CalleeRow, attempt_of, callee_row

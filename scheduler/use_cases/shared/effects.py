@@ -22,9 +22,9 @@ from scheduler.domain.call import CallNews, CallProgress
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
+from scheduler.domain.webhook import EventType
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, interviews, partner_events, retries, scheduling
@@ -35,7 +35,7 @@ from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
 from scheduler.logs import log
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
-from scheduler.persistence.stray_calls import StrayCall
+from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.rules import pricing
 from scheduler.timing.number_facts import number_facts
 from scheduler.use_cases.shared.alarms import raise_in

@@ -2,8 +2,8 @@
 
 from uuid import UUID
 
-from scheduler.domain.external_id import ExternalId, ExternalKind, Identified
 from scheduler.domain.refusals import ExternalIdReused
+from scheduler.domain.resource import ExternalId, ExternalKind, Identified
 from scheduler.hashing import fingerprint
 from scheduler.persistence.json_columns import Content, content_as_json
 from scheduler.persistence.stores import Stores

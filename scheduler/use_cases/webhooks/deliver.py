@@ -12,8 +12,15 @@ from typing import Protocol
 from uuid import UUID
 
 from scheduler.clock import Now
-from scheduler.domain.webhook import NotSent, Outcome, WebhookAnswer, WebhookRequest
-from scheduler.domain.webhook_delivery import ClaimedDelivery, Delivery, DeliveryState
+from scheduler.domain.webhook import (
+    ClaimedDelivery,
+    Delivery,
+    DeliveryState,
+    NotSent,
+    Outcome,
+    WebhookAnswer,
+    WebhookRequest,
+)
 from scheduler.failpoints import failpoint
 from scheduler.ids import new_id
 from scheduler.logs import log
@@ -21,13 +28,20 @@ from scheduler.persistence.database import BATCH_LOCK_S, Database
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.webhook_deliveries import LEASE, ClaimingEndpoint, Sendable, ServedEndpoint
 from scheduler.rules import tallies
-from scheduler.rules.webhook_circuit import while_probed
-from scheduler.rules.webhook_results import circuit_after, delivery_after, not_sent
-from scheduler.rules.webhook_secrets import EndpointSecrets, signing
-from scheduler.rules.webhook_turns import SLOW_AFTER, Room, WaitingEndpoint, places
+from scheduler.rules.webhooks import (
+    SLOW_AFTER,
+    EndpointSecrets,
+    Room,
+    WaitingEndpoint,
+    circuit_after,
+    delivery_after,
+    not_sent,
+    places,
+    signing,
+    while_probed,
+)
 from scheduler.use_cases.shared.conflicts import together
-from scheduler.webhooks.body import body_of
-from scheduler.webhooks.encryption import Encryption, NotDecrypted, headers_place, secret_place
+from scheduler.webhooks.sending import Encryption, NotDecrypted, body_of, headers_place, secret_place
 
 _log = log(__name__)
 

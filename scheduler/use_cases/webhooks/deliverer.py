@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 from uuid import UUID
 
-from scheduler.domain.webhook_delivery import ClaimedDelivery
+from scheduler.domain.webhook import ClaimedDelivery
 from scheduler.logs import log
 from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken
 from scheduler.persistence.webhook_deliveries import Work
-from scheduler.rules.webhook_turns import room
+from scheduler.process import end_process, watching
+from scheduler.rules.webhooks import room
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
-from scheduler.watchdog import end_process, watching
 
 _log = log(__name__)
 THREADS = 16

@@ -4,12 +4,12 @@ import threading
 from datetime import timedelta
 
 from scheduler.clock import Now
-from scheduler.domain.webhook_delivery import Notice
+from scheduler.domain.webhook import Notice
 from scheduler.logs import log
 from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeMail
 from scheduler.persistence.database import Database
-from scheduler.rules.alarm_posting import try_again_at
-from scheduler.rules.display_names import shown
+from scheduler.rules.operators import try_again_at
+from scheduler.rules.resources import shown
 
 _log = log(__name__)
 _TRY_TIMEOUT = timedelta(minutes=5)

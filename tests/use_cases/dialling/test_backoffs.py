@@ -12,9 +12,9 @@ from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import Accepted, AnswerUnknown, NeverTaken
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.use_cases.dialling.carrier_judge import CarrierJudge
+from scheduler.use_cases.dialling.record import CarrierJudge
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.carrier_waits import CarrierWaits
+from scheduler.use_cases.operations.pauses import CarrierWaits
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks

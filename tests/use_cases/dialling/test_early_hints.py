@@ -35,7 +35,7 @@ from tests.use_cases.dialling.test_conflicts import STATEMENTS_OF_A_CLAIM
 from tests.use_cases.test_wrong_clock import AN_HOUR, Machine, seen_from
 from workers import tasks as worker_tasks
 from workers.app import DUE_AT, app
-from workers.hint_publisher import RedisHintPublisher
+from workers.hints import RedisHintPublisher
 
 A_SECOND, A_MOMENT = timedelta(seconds=1), timedelta(microseconds=1)
 

@@ -5,10 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from scheduler.lifecycle.gathering import LONGEST_S, SHORT_S
-from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.use_cases.dialling.claims import Hinted
-from scheduler.use_cases.dialling.hand import MOST_HINTS, Hand
+from scheduler.lifecycle.policy import LONGEST_S, RELEASE_SPAN, SHORT_S
+from scheduler.use_cases.dialling.hand import MOST_HINTS, Hand, Hinted
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A, B = UUID(int=1), UUID(int=2)

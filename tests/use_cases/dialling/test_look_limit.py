@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from scheduler.use_cases.dialling.look_limit import AT_LEAST, AT_MOST, LookLimit
+from scheduler.use_cases.dialling.look import AT_LEAST, AT_MOST, LookLimit
 
 AN_HOUR = timedelta(hours=1)
 IN_TIME, LATE = AN_HOUR / 2, AN_HOUR / 2 + timedelta.resolution

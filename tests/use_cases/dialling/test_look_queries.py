@@ -14,9 +14,8 @@ from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.use_cases.dialling.claims import PermittedOrder
-from scheduler.use_cases.dialling.last_look import LookFacts, PutBack
-from scheduler.use_cases.dialling.look_queries import LookQueries
+from scheduler.use_cases.dialling.hand import PermittedOrder
+from scheduler.use_cases.dialling.look import LookFacts, LookQueries, PutBack
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt
 from tests.support.statements import statements_of

@@ -9,11 +9,10 @@ import pytest
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
-from scheduler.use_cases.dialling import lease_alarm
-from scheduler.use_cases.dialling import permit as permits
-from scheduler.use_cases.dialling.claims import PermittedOrder, ToSend
-from scheduler.use_cases.dialling.lease_alarm import LeaseAlarm
-from scheduler.use_cases.dialling.permit import LOOKS_PER_CALL, Permit
+from scheduler.use_cases.dialling import look, watch
+from scheduler.use_cases.dialling.hand import PermittedOrder, ToSend
+from scheduler.use_cases.dialling.look import LOOKS_PER_CALL, Permit
+from scheduler.use_cases.dialling.watch import LeaseAlarm
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt
@@ -26,14 +25,14 @@ LEASE_S = 60.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     """The clock of the permit: no stall makes a look too old."""
     clock = MonotonicClock(monotonic())
-    monkeypatch.setattr(permits, "monotonic", clock)
+    monkeypatch.setattr(look, "monotonic", clock)
     return clock
 
 
 @pytest.fixture
 def alarm(monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseAlarm]:
     """The kernel's timer is set to an hour later, so that no stall ends this process. It is off at the end."""
-    monkeypatch.setattr(lease_alarm, "monotonic", lambda: monotonic() - 3600)
+    monkeypatch.setattr(watch, "monotonic", lambda: monotonic() - 3600)
     alarm = LeaseAlarm()
     yield alarm
     alarm.clear()

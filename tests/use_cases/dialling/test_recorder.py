@@ -6,8 +6,8 @@ from uuid import UUID
 
 from scheduler.domain.call import Accepted
 from scheduler.persistence.errors import LockTaken
-from scheduler.use_cases.dialling.claims import SomeHeld
-from scheduler.use_cases.dialling.recorder import Answer, Recorder
+from scheduler.use_cases.dialling.hand import SomeHeld
+from scheduler.use_cases.dialling.record import Answer, Recorder
 from tests.support.builders import Tenant, a_claimed_attempt, a_sid
 
 

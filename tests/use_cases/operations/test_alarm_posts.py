@@ -17,10 +17,9 @@ from scheduler.alarm_webhook import AlarmWebhook
 from scheduler.assembly import alarm_receiver
 from scheduler.domain.alarm import KeptAlarm, key_of
 from scheduler.persistence.database import Database
-from scheduler.rules.alarm_posting import MOST_TRIES, try_again_at
+from scheduler.rules.operators import MOST_TRIES, try_again_at
 from scheduler.settings import Settings
-from scheduler.use_cases.operations.alarm_posts import AlarmPosts
-from scheduler.use_cases.operations.alarms import Alarms
+from scheduler.use_cases.operations.alarms import AlarmPosts, Alarms
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from scheduler.use_cases.shared.hints import POST_ALARMS, QUEUES

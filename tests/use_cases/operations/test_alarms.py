@@ -16,15 +16,14 @@ from scheduler.domain.call import Accepted
 from scheduler.domain.company import ALARM
 from scheduler.domain.refusals import InvalidPauseReason, NotFound
 from scheduler.lifecycle.decisions import Alarm
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.rules import retention
 from scheduler.rules.tallies import ALARMS, labels_of
-from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms
+from scheduler.use_cases.operations.alarms import Acts, Alarms
+from scheduler.use_cases.operations.counts import Tallies
 from scheduler.use_cases.operations.purge import Purge
-from scheduler.use_cases.operations.tallies import Tallies
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen, raise_in
 from scheduler.use_cases.shared.effects import InvariantViolated
 from tests.architecture.test_code_rules import PRODUCT

@@ -12,28 +12,23 @@ import pytest
 from sqlalchemy import event
 
 from console.sessions import ConsoleSessions
-from scheduler.deadline import deadline_in
-from scheduler.domain.actor import SYSTEM, of_cli, of_key, of_link
+from scheduler.clock import deadline_in
 from scheduler.domain.alarm import AlarmKey, key_of
 from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
 from scheduler.domain.command import CommandKind
-from scheduler.domain.company import CallLimits, NewCompany
-from scheduler.domain.operator import OperatorRole
-from scheduler.domain.principal import KeyKind
+from scheduler.domain.company import BillingSystem, CallLimits, NewCompany
+from scheduler.domain.principal import SYSTEM, KeyKind, OperatorRole, of_cli, of_key, of_link
 from scheduler.domain.refusals import InvalidPauseReason, Refused
-from scheduler.domain.usage import BillingSystem
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.alarms import Alarms
+from scheduler.use_cases.operations.alarms import Acts, Alarms
 from scheduler.use_cases.operations.installation import Installation
 from scheduler.use_cases.operations.pauses import Pause, Pauses
 from scheduler.use_cases.operations.quarantine import Quarantine
-from scheduler.use_cases.resources.companies import Companies
+from scheduler.use_cases.resources.companies import Companies, Usage
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.resources.usage import Usage
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
 from tests.conftest import NOON, TestClock
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_waiting_command

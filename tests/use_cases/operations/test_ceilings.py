@@ -12,8 +12,8 @@ from scheduler.domain.company import CallLimits, CompanySettings, LimitCeiling, 
 from scheduler.domain.principal import KeyKind
 from scheduler.domain.refusals import NotFound
 from scheduler.ids import new_id
-from scheduler.persistence.audit import AuditFilter
-from scheduler.use_cases.operations.ceilings import Ceilings
+from scheduler.persistence.alarms import AuditFilter
+from scheduler.use_cases.operations.pauses import Ceilings
 from tests.architecture.guards import guards
 from tests.support.builders import Tenant, a_pending_attempt
 from tests.use_cases.conftest import claimed

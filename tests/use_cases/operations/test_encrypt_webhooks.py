@@ -5,9 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from scheduler.use_cases.operations import encrypt_webhooks
-from scheduler.use_cases.operations.encrypt_webhooks import Encrypted, EncryptWebhooks
-from scheduler.webhooks.encryption import Encryption, NotDecrypted, headers_place, secret_place
+from scheduler.use_cases.operations import webhooks
+from scheduler.use_cases.operations.webhooks import Encrypted, EncryptWebhooks
+from scheduler.webhooks.sending import Encryption, NotDecrypted, headers_place, secret_place
 from tests.support.builders import Tenant
 
 OLD, NEW, LOST = (bytes([each]) * 32 for each in (1, 2, 3))
@@ -51,7 +51,7 @@ ALL: list[Any] = ["whsec_new", "whsec_old", '{"X-Tenant": "north"}']
 
 
 def test_secrets_are_readable_without_the_old_key(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encrypt_webhooks, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(webhooks, "_BATCH_SIZE", 2)
     old = [an_endpoint(tenant, OLD) for _ in range(5)]
     new = an_endpoint(tenant, NEW)
     with pytest.raises(NotDecrypted):

@@ -13,7 +13,7 @@ from scheduler.domain.call import Accepted, CallProgress, CallStatus, NeverTaken
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.policy import ASK_EVERY
 from scheduler.persistence.errors import LockTaken
-from scheduler.persistence.stray_calls import StrayCall
+from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.erase import Erase
 from scheduler.use_cases.release import Release

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.interview import InterviewStatus
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.operations import erase_people
-from scheduler.use_cases.operations.erase_people import ErasePeople
+from scheduler.use_cases.operations import erase
+from scheduler.use_cases.operations.erase import ErasePeople
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources import candidates
 from scheduler.use_cases.shared import erased_people
@@ -201,7 +201,7 @@ def test_unexpected_error_keeps_no_other_person_waiting(
         return erased_people.cancel_interviews(stores, candidate_id, *more)
 
     with monkeypatch.context() as patched, capture_logs() as lines:
-        patched.setattr(erase_people, "cancel_interviews", fail_for_one)
+        patched.setattr(erase, "cancel_interviews", fail_for_one)
         worker.turn()
     assert (left(tenant, second), leaving(tenant)) == ([], 1)
     assert [line["log_level"] for line in lines if line["event"].startswith("erased_person_put_off")] == ["error"]

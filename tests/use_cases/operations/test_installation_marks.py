@@ -11,7 +11,7 @@ from scheduler import assembly
 from scheduler.domain.refusals import InvalidRequest
 from scheduler.persistence.errors import WrongDatabase
 from scheduler.settings import Settings
-from scheduler.use_cases.operations.installation_marks import InstallationMarks
+from scheduler.use_cases.operations.installation import InstallationMarks
 from tests.architecture.guards import guards
 from tests.support.builders import Tenant, a_pending_attempt
 

@@ -10,8 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from scheduler.carriers.twilio import callback_path
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks, callback_path
 from scheduler.domain.company import CallLimits, CallTimeInterval, RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database

@@ -11,19 +11,19 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
-from scheduler.deadline import deadline_in
+from scheduler.clock import deadline_in
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.command import DeleteAttempt, DeleteInterview
 from scheduler.domain.principal import OPERATORS
 from scheduler.domain.refusals import CancelledInPart, InvalidPauseReason
-from scheduler.persistence.audit import AuditFilter
+from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
-from scheduler.use_cases.operations.acts import Acts
-from scheduler.use_cases.operations.operator_commands import BATCH_SIZE, OperatorCommands, lock_pending
+from scheduler.use_cases.operations.alarms import Acts
+from scheduler.use_cases.operations.unknown_outcomes import BATCH_SIZE, OperatorCommands, lock_pending
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, an_operator

@@ -22,7 +22,7 @@ from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.alarms import Alarms
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.reconcile import NotPaused, Reconcile
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_sid, a_tenant

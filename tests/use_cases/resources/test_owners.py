@@ -11,14 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from scheduler.domain.company import Company
-from scheduler.domain.owner import User
+from scheduler.domain.company import Company, User
 from scheduler.domain.refusals import InvitationGone
 from scheduler.hashing import Hasher
 from scheduler.mail import Mail, Mailer, MailSender, SmtpMailer, SmtpServer
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import ClockWrong
-from scheduler.rules.invitation_timing import LIFE
+from scheduler.rules.owners import LIFE
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.owners import Invitations, Owners, name_owner
 from scheduler.use_cases.shared import hints as tasks

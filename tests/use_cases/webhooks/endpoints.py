@@ -8,13 +8,11 @@ from uuid import UUID, uuid4
 
 from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
 from scheduler.persistence.database import Database
-from scheduler.rules.webhook_turns import Room
-from scheduler.setting_secrets import DEVELOPMENT_WEBHOOK_KEY, webhook_keys
+from scheduler.rules.webhooks import Room
+from scheduler.setting_values import DEVELOPMENT_WEBHOOK_KEY, webhook_keys
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.webhooks.deliver import Deliver, Sender
-from scheduler.webhooks.encryption import Encryption
-from scheduler.webhooks.sender import WebhookSender
-from scheduler.webhooks.signing import new_secret
+from scheduler.webhooks.sending import Encryption, WebhookSender, new_secret
 from tests.support.builders import RecordingHints, Tenant
 
 ENCRYPTION = Encryption(webhook_keys(DEVELOPMENT_WEBHOOK_KEY))

@@ -15,15 +15,11 @@ from structlog.testing import capture_logs
 from scheduler.domain.alarm import SUBJECTS
 from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
 from scheduler.persistence.webhook_deliveries import _IS_SENDABLE, LEASE, _instants
-from scheduler.rules.webhook_order import QueuedDelivery, sendable
-from scheduler.rules.webhook_results import NOT_SENT_AGAIN_AFTER
-from scheduler.rules.webhook_tries import MOST_TRIES
-from scheduler.rules.webhook_turns import Room
+from scheduler.rules.webhooks import MOST_TRIES, NOT_SENT_AGAIN_AFTER, QueuedDelivery, Room, sendable
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
-from scheduler.webhooks.encryption import Encryption
-from scheduler.webhooks.signing import new_secret
+from scheduler.webhooks.sending import Encryption, new_secret
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import RecordingHints, Tenant

@@ -10,11 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.delivery_history import ReplayFilter
-from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
-from scheduler.domain.webhook_delivery import ClaimedDelivery
+from scheduler.domain.webhook import ClaimedDelivery, ErrorKind, Outcome, WebhookAnswer
 from scheduler.persistence.webhook_deliveries import LEASE
 from scheduler.persistence.webhook_holds import LONGEST_HOLD
-from scheduler.rules.webhook_order import WAITS_AT_MOST, QueuedDelivery, sendable
+from scheduler.rules.webhooks import WAITS_AT_MOST, QueuedDelivery, sendable
 from scheduler.use_cases.webhooks.deliver import Deliver
 from tests.architecture.guards import guards
 from tests.conftest import TestClock

@@ -8,13 +8,11 @@ import pytest
 
 from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import DeliveryFilter
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, Forbidden, NotFound
-from scheduler.domain.webhook import Outcome, WebhookAnswer
-from scheduler.domain.webhook_endpoint import NewEndpoint
+from scheduler.domain.webhook import EventType, NewEndpoint, Outcome, WebhookAnswer
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
-from scheduler.use_cases.resources.webhook_deliveries import WebhookDeliveries
+from scheduler.use_cases.resources.webhooks import WebhookDeliveries
 from scheduler.use_cases.resources.webhooks import Webhooks as Endpoints
 from tests.architecture.guards import guards
 from tests.support.builders import RecordingHints, Tenant

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from scheduler.hashing import Hasher
-from scheduler.setting_secrets import DEVELOPMENT_PEPPER
+from scheduler.setting_values import DEVELOPMENT_PEPPER
 from tests.benchmarks import cloned_calls
 from tests.benchmarks.whole_path import LOST_LEASES, UNRECORDED, Bench, running
 from tests.verification.bursts.transactions import SETTINGS, Transaction, transactions

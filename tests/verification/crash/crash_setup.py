@@ -19,14 +19,13 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from scheduler.carriers.interface import NotACallback
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations.erase import Erase
-from scheduler.use_cases.operations.erase_people import ErasePeople
+from scheduler.use_cases.operations.erase import Erase, ErasePeople
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle

@@ -20,7 +20,7 @@ from scheduler.ids import new_id
 from scheduler.logs import configure
 from scheduler.persistence.errors import ClockWrong
 from scheduler.persistence.inbox import StillRunning
-from scheduler.rules.webhook_turns import room
+from scheduler.rules.webhooks import room
 from scheduler.settings import Settings
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult

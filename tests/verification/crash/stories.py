@@ -24,11 +24,11 @@ from scheduler.domain.attempt import Attempt, Phase, Reason
 from scheduler.domain.batch import Batch
 from scheduler.domain.command import Command, CommandKind, CreateInterview, InvokeAttempt, Request
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval
-from scheduler.domain.partner_event import EventType
 from scheduler.domain.principal import KeyKind
+from scheduler.domain.webhook import EventType
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.operations.number_events import NumberEvents
-from scheduler.use_cases.operations.operator_commands import OperatorCommands
+from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
 from scheduler.use_cases.resources.keys import Keys

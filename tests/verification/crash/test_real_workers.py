@@ -22,7 +22,7 @@ from scheduler.clock import monotonic
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared import hints as tasks
-from standalone.child_process import bound_to_parent
+from standalone.fork_server import bound_to_parent
 from standalone.supervisor import Process, Program
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.conftest import wait_until

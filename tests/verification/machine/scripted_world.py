@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.company import RetryPolicy
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database

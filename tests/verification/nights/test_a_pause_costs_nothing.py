@@ -17,7 +17,7 @@ from scheduler.persistence.schema import Logins
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
-from standalone.postgres import EmbeddedPostgres
+from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import TestClock, wait_until
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.separate_database import separate_database

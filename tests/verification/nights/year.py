@@ -15,7 +15,7 @@ from random import Random
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CallOrder, CarrierAnswer
@@ -28,7 +28,7 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
-from scheduler.use_cases.dialling.claims import ToSend
+from scheduler.use_cases.dialling.hand import ToSend
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle

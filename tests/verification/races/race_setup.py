@@ -16,8 +16,8 @@ from scheduler.domain.attempt import Attempt
 from scheduler.domain.command import Command, InvokeAttempt, Request
 from scheduler.domain.company import CallLimits
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.operations.operator_commands import OperatorCommands
 from scheduler.use_cases.operations.pauses import Pauses
+from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands
 from scheduler.use_cases.release import Release
 from tests.conftest import seed, wait_until
 from tests.support.builders import ALWAYS, RecordingHints, a_pending_attempt, of_company

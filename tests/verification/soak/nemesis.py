@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from standalone.child_process import bound_to_parent
+from standalone.fork_server import bound_to_parent
 from tests.support.servers import Wire, wired
 from tests.verification.soak.soak_setup import SoakSetup
 

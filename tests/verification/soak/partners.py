@@ -18,7 +18,7 @@ import requests
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from scheduler.clock import monotonic
-from scheduler.domain.partner_event import EventType
+from scheduler.domain.webhook import EventType
 from tests.verification.soak.soak_setup import SoakSetup
 
 WELL, ROUGH, DEAD, GONE = "well", "rough", "dead", "gone"

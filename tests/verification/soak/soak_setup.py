@@ -16,9 +16,8 @@ import requests
 
 from scheduler.clock import monotonic
 from scheduler.domain.company import RetryPolicy, Weekday
-from standalone.child_process import bound_to_parent
-from standalone.postgres import EmbeddedPostgres
-from standalone.valkey import EmbeddedValkey
+from standalone.fork_server import bound_to_parent
+from standalone.valkey_and_postgres import EmbeddedPostgres, EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
 from tests.verification.soak.callers import RECORDS, Order, Question, Sample
 from tests.verification.soak.people import Person

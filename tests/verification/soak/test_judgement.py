@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from scheduler.carriers.twilio_callbacks import TwilioCallbacks
+from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.call import CallStatus
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
 from tests.verification.histories.judge import Claim, Row

@@ -11,7 +11,7 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
 from scheduler.persistence.errors import SchemaNotMade
-from scheduler.persistence.packed_snapshots import unpack
+from scheduler.persistence.json_columns import unpack
 
 revision = '0015'
 down_revision = '0014'

@@ -1,0 +1,158 @@
+"""Request bodies about interviews, attempts and replays, and their conversion to commands."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import ConfigDict, Field, StrictBool, StrictInt
+
+from scheduler.domain.command import CreateInterview, InvokeAttempt, RescheduleAttempt, UpdateInterview
+from scheduler.domain.delivery_history import ReplayFilter
+from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.webhook import EventType
+from scheduler.wire.field_types import (
+    A_TIME,
+    EXTERNAL_ID,
+    NEW_EXTERNAL_ID,
+    ExternalIdText,
+    Instant,
+    MayNameATime,
+    Metadata,
+    Strict,
+)
+from scheduler.wire.named_fields import FieldError
+
+# --- Request bodies about call attempts, and their conversion to commands
+
+
+class CallRequest(MayNameATime):
+    """Another call. Without a time, it is placed as soon as allowed."""
+
+    def to_command(self, interview_id: UUID) -> InvokeAttempt:
+        return InvokeAttempt(interview_id=interview_id, scheduled_at=self.time_asked_for, time_name=self.time_name)
+
+
+class CallMove(Strict):
+    """A new time for a pending call attempt."""
+
+    scheduled_at: Annotated[str, A_TIME]
+
+    def to_command(self, interview_id: UUID, attempt_id: UUID, if_match: str | None) -> RescheduleAttempt:
+        return RescheduleAttempt(
+            interview_id=interview_id, attempt_id=attempt_id, scheduled_at=self.scheduled_at, if_match=if_match
+        )
+
+
+# --- Request bodies about interviews, and their conversion to commands
+
+
+class InterviewTerms(MayNameATime):
+    """Fields of every request for an interview. Without a time, the call is placed as soon as allowed."""
+
+    job_id: UUID | None = Field(
+        None,
+        description="A job that the candidate is assigned to, OPEN or CLOSED. A new candidate is assigned to it. An"
+        " agent with focus GENERIC needs no job. With any other focus the default is the candidate's only OPEN job.",
+    )
+    expires_at: str | None = Field(
+        None, description="No call is placed after this time. Default: 7 days after the call is due."
+    )
+    is_test: StrictBool = Field(
+        False, description="Validate the interview and complete it immediately, without placing a call."
+    )
+    metadata: Metadata = Field(
+        default_factory=dict, description="At most 10 KB, 5 levels, 50 keys.", examples=[{"ref": "A-17"}]
+    )
+    external_id: Annotated[ExternalIdText | None, EXTERNAL_ID] = None
+
+
+class InterviewOfKnown(InterviewTerms):
+    """An interview whose candidate and agent already exist."""
+
+    candidate_id: UUID
+    agent_id: UUID
+
+    def to_command(self) -> CreateInterview:
+        return CreateInterview(
+            agent_id=self.agent_id,
+            candidate_id=self.candidate_id,
+            job_id=self.job_id,
+            scheduled_at=self.time_asked_for,
+            time_name=self.time_name,
+            expires_at=self.expires_at,
+            is_test=self.is_test,
+            metadata=self.metadata,
+            external_id=self.external_id,
+        )
+
+
+class InterviewChange(MayNameATime):
+    """Fields to change. Omitted and null fields keep their value. At least one field is required."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    expires_at: str | None = Field(None, description="No call is placed after this time.")
+    metadata: Metadata | None = Field(
+        None,
+        description="Merged into the stored metadata; null removes a key. At most 10 KB, 5 levels, 50 keys.",
+        examples=[{"ref": "A-18"}],
+    )
+    status: Literal["COMPLETED", "CANCELLED"] | None = Field(
+        None, description="Only for ONLINE interviews. The status of a PHONE interview follows from its calls."
+    )
+    external_id: Annotated[ExternalIdText | None, NEW_EXTERNAL_ID] = None
+
+    def contradictions(self) -> Iterator[FieldError]:
+        if all(getattr(self, name) is None for name in InterviewChange.model_fields):
+            message = "Send at least one of scheduledAt, expiresAt, metadata, status and externalId."
+            yield FieldError(field="", code="NOTHING_TO_CHANGE", message=message)
+        yield from super().contradictions()
+
+    def to_command(self, interview_id: UUID) -> UpdateInterview:
+        return UpdateInterview(
+            interview_id=interview_id,
+            scheduled_at=self.time_asked_for,
+            time_name=self.time_name,
+            expires_at=self.expires_at,
+            metadata=self.metadata,
+            status=None if self.status is None else InterviewStatus(self.status),
+            external_id=self.external_id,
+        )
+
+
+# --- Request body of a replay, and its conversion to a filter
+
+
+_MAX_PLACE = 2**63 - 1
+
+
+class ReplayRequest(Strict):
+    """The range of a replay, by the times of the events."""
+
+    since: Annotated[Instant, Field(alias="from", description="The first instant of the range.")]
+    until: Annotated[
+        Instant | None, Field(alias="to", description="The first instant after the range. Default: none.")
+    ] = None
+    types: Annotated[
+        list[EventType] | None, Field(min_length=1, max_length=50, description="Only these types. Default: all.")
+    ] = None
+    only_failed: Annotated[
+        StrictBool,
+        Field(
+            description="Only deliveries that have failed. Otherwise also those that were delivered, and events that"
+            " occurred while the webhook was not active, or before it was created."
+        ),
+    ] = False
+    after: Annotated[
+        StrictInt, Field(ge=0, le=_MAX_PLACE, description="The `after` of the replay that this one continues.")
+    ] = 0
+
+    def contradictions(self) -> Iterator[FieldError]:
+        """Yield the errors between fields that are valid by themselves."""
+        if self.until is not None and self.until <= self.since:
+            message = "to must be later than from; it is the first instant after the range."
+            yield FieldError(field="to", code="INVALID_RANGE", message=message)
+
+    def to_filter(self) -> ReplayFilter:
+        types = None if self.types is None else frozenset(self.types)
+        return ReplayFilter(since=self.since, until=self.until, types=types, only_failed=self.only_failed)
