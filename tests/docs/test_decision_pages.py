@@ -1,12 +1,12 @@
-"""The pages of docs/decisions and ARCHITECTURE.md name files and tests that exist."""
+"""The pages of docs/decisions and ARCHITECTURE.md name files, tests and classes that exist, and all packages."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_code_rules import ROOT
-from tests.docs.pages import DOCS, read
+from tests.architecture.test_code_rules import PRODUCT, ROOT
+from tests.docs.pages import DOCS, read, section
 
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 PAGES = [ROOT / "ARCHITECTURE.md", *DECISIONS]
@@ -39,3 +39,37 @@ def test_page_names_only_files_and_tests_that_exist(page: Path) -> None:
     assert missing == []
     for name, test in named:
         assert not test or f"def {test}(" in read(name)
+
+
+# ---- ARCHITECTURE.md
+
+
+def _layout() -> dict[Path, set[str]]:
+    """Read the modules that the layout names, by folder."""
+    block = section(read("ARCHITECTURE.md"), "Layout").split("```")[1]
+    named: dict[Path, set[str]] = {}
+    folders: list[str] = []
+    for line in block.strip().splitlines():
+        if head := re.match(r"((?:  )*)(\w+)/ ", line):
+            folders = [*folders[: len(head[1]) // 2], head[2]]
+        named.setdefault(ROOT.joinpath(*folders), set()).update(re.findall(r"\w+\.py\b", line))
+    return named
+
+
+def test_layout_names_each_package() -> None:
+    packages = {path.parent for path in PRODUCT}
+    others = {ROOT / name for name in ("client", "deploy", "tests")}
+    assert _layout().keys() == packages | others
+
+
+def test_each_module_of_the_layout_exists() -> None:
+    named = [folder / name for folder, names in _layout().items() for name in names]
+    assert len(named) > 20
+    assert [path for path in named if not path.exists()] == []
+
+
+def test_owners_of_the_diallers_state_exist() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([\w/.]+)` \| ", section(read("ARCHITECTURE.md"), "The dialler"), re.MULTILINE)
+    assert len(rows) > 10
+    for owner, module in rows:
+        assert f"\nclass {owner}:" in read(f"scheduler/{module}")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.architecture.test_code_rules import ROOT
+from tests.architecture.test_code_rules import PRODUCT, ROOT
 from tests.docs.pages import read, section
 
 PAGES = [
@@ -63,6 +63,14 @@ def test_twelve_questions_are_answered_by_few_existing_paths() -> None:
         assert 1 <= len(paths(answer)) <= MOST_PATHS, number
         for name, inside in re.findall(r"`([\w/.]+\.py)` \(`(\w+)`\)", answer):
             assert inside in read(name), answer
+
+
+def test_product_uses_each_word_of_the_glossary() -> None:
+    words = re.findall(r"^\| ([\w -]+(?:, [\w -]+)*) \| (?!meaning)", read("docs/glossary.md"), re.MULTILINE)
+    assert len(words) > 40
+    product = " ".join(re.sub(r"[_\s-]+", " ", read(path)).lower() for path in PRODUCT)
+    each = [word for cell in words for word in cell.lower().replace("-", " ").split(", ")]
+    assert [word for word in each if word not in product] == []
 
 
 # ---- the same commands everywhere
