@@ -69,8 +69,7 @@ async def outcome_of(
         pause = min(pause * _LONGER, _LONGEST_PAUSE_S)
 
 
-# --- Senders
-# send the command of a request and wait for its result, or carry out its write, and build the response.
+# --- Senders: send the command of a request and wait for its result, or carry out its write, and build the response
 
 
 P = ParamSpec("P")

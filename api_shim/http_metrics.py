@@ -29,8 +29,7 @@ from scheduler.rules.tallies import (
     seconds_of,
 )
 
-# --- Counts of requests
-# kept in memory for some seconds, and then added to the tallies, so that no request waits.
+# --- Counts of requests: kept in memory for some seconds, and then added to the tallies, so that no request waits
 
 
 _log = log(__name__)

@@ -62,9 +62,8 @@ def uvicorn_logs_as_we_do() -> None:
         logger.propagate = True
 
 
-# --- Connections of clients over HTTP
-# one that sends no request is closed, because each takes a descriptor. Uvicorn closes idle connections only after
-# their first response. `--http` in the Procfile names this class.
+# --- Connections of clients over HTTP: one that sends no request is closed, because each takes a descriptor
+# Uvicorn closes idle connections only after their first response. `--http` in the Procfile names this class.
 
 
 FIRST_REQUEST_S = 10.0

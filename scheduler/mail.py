@@ -78,7 +78,7 @@ class Mail:
     name: str
     """Identifies the mail, also if it is sent twice. Part of its Message-ID and of its file name."""
     to: str = field(repr=False)
-    """An address in the form of `rules.email_addresses.canonical`."""
+    """An address in the form of `rules.owners.canonical`."""
     subject: str = field(repr=False)
     text: str = field(repr=False)
     written_at: datetime

@@ -125,11 +125,13 @@ def collect_rarely() -> None:
     gc.set_threshold(_NEW_OBJECTS, second, third)
 
 
-# --- Watchdog
-# a thread that hangs in its work is reported, and ends the process, which its supervisor starts again. with
-# watching("settle.round"): a thread works made_progress() it goes on: a statement, or a request to another machine,
-# begins Every such wait has a deadline of its own. So a thread without a step for longer hangs in a lock or another
-# call. Being busy is no proof of life: only steps are.
+# --- Watchdog: a thread that hangs in its work is reported, and ends the process, which its supervisor starts again
+#
+#     in `watching("settle.round")`   a thread works
+#     at `made_progress()`            it goes on: a statement, or a request to another machine, begins
+#
+# Every such wait has a deadline of its own. So a thread without a step for longer hangs in a lock or another call.
+# Being busy is no proof of life: only steps are.
 
 
 CHECK_EVERY_S = 1.0

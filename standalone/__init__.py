@@ -1,16 +1,19 @@
 """Duecall on one machine, for its users, developers and tests. Production needs nothing of it but the imports of files.
 
-    system             the whole system of `duecall up`: servers, schema, first company, processes, run.json
-    postgres, valkey   private servers, below private_server, private_files and left_overs
-    processes          the commands of the Procfile
-    supervisor         starts processes and restarts them, by child_process, fork_server and forked_program
-    ports, run_file    free ports, and the file that names a running system
-    errors             the reasons for which a system does not start
-    simulator/         a carrier with Twilio's Calls API that rings no phone
-    demo/              the sample calls of `duecall demo`
-    importing/         `duecall import`: a file of people becomes batches of the API
-    api_client         requests of this machine to the API of Duecall, for importing and for
-    event_api, forwarding   `duecall webhooks forward`: a partner's events on a developer's machine
+    system               the whole system of `duecall up`: servers, schema, first company, processes, run.json
+    valkey_and_postgres  private servers
+    private_server       their ports and files
+    left_overs           their processes that a killed supervisor left behind
+    supervisor           starts the processes of the Procfile, and restarts them
+    fork_server          starts them faster, by forking
+    forked_program       the process that forks
+    run_file             the file that names a running system
+    errors               the reasons for which a system does not start
+    simulator            a carrier with Twilio's Calls API that rings no phone
+    demo                 the sample calls of `duecall demo`
+    importing            `duecall import`: a file of people becomes batches of the API
+    api_client           requests of this machine to the API of Duecall
+    forwarding           `duecall webhooks listen`: a partner's events on a developer's machine
 
 The core and the console never import it. Of the core it may import everything but `scheduler.cli`.
 """

@@ -113,8 +113,7 @@ class GatheredIds:
             self._changed.notify_all()
 
 
-# --- Hints that share a message
-# those that wait to be sent, and those for carrier callbacks, which wait for others.
+# --- Hints that share a message: those that wait to be sent, and those for carrier callbacks, which wait for others
 
 
 BATCH_S = 0.05

@@ -25,8 +25,10 @@ from workers.app import app, at_start
 from workers.hints import quick_connection
 
 # --- Announcements of live processes in Redis, from which `/readyz` sees which queues are served
-# every worker and clock, each 20 s ─► one sorted set, by Redis's own clock ─► /readyz Asking the workers instead
-# would be a broadcast, which takes as long as the slowest of them may take to answer.
+#
+#     every worker and clock, each 20 s ─► one sorted set, by Redis's own clock ─► /readyz
+#
+# Asking the workers instead would be a broadcast, which takes as long as the slowest of them may take to answer.
 
 
 ANNOUNCE_EVERY_S = 20.0
@@ -140,11 +142,12 @@ def _read(text: object) -> Announcement | None:
         return None
 
 
-# --- Liveness
-# a worker that no longer receives its messages ends itself, and its supervisor starts it again. every 20 s: ping ─►
-# this worker's own queue ─► its consumer ─► its pool ─► `heard` ─► a transaction ─► `worked` worked: announced as
-# live, for `/readyz`, and the proof for health checks is touched four pings in a row that Redis took and that were
-# not received: unresponsive
+# --- Liveness: a worker that no longer receives its messages ends itself, and its supervisor starts it again
+#
+#     every 20 s: ping ─► this worker's own queue ─► its consumer ─► its pool ─► `heard` ─► a transaction ─► `worked`
+#
+# Then it is announced as live, for `/readyz`, and the proof for health checks is touched. After four pings in a row
+# that Redis took and that were not received, the worker is unresponsive.
 
 
 _log = log(__name__)

@@ -114,8 +114,7 @@ class KeptAlarm:
     posted_at: datetime | None = None
 
 
-# --- Meanings of the kinds of alarms
-# a sentence for operators, and the section of docs/operations.md with the steps.
+# --- Meanings of the kinds of alarms: a sentence for operators, and the section of docs/operations.md with the steps
 
 
 OPERATIONS = "operations.md"

@@ -138,8 +138,8 @@ class ItemPage:
     after: int | None
 
 
-# --- Dry run
-# how requests for interviews would be answered, and when their calls would start. Nothing is created.
+# --- Dry run: how requests for interviews would be answered, and when their calls would start
+# Nothing is created.
 
 
 @dataclass(frozen=True, kw_only=True)

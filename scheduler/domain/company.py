@@ -165,7 +165,7 @@ class User:
 
     id: UUID
     email: str = field(repr=False)
-    """In canonical form; see `rules.email_addresses`."""
+    """In canonical form; see `rules.owners`."""
     name: str = field(repr=False)
 
 
@@ -207,8 +207,8 @@ class Mails:
     """The time of the next try. None: the mail server refused the mail permanently, so there is no further try."""
 
 
-# --- Usage
-# the cost of calls, by company and unit. Booked once, at the end of the call, and kept after the company.
+# --- Usage: the cost of calls, by company and unit
+# Booked once, at the end of the call, and kept after the company.
 
 
 class BillingSystem(StrEnum):

@@ -77,8 +77,7 @@ class PhoneNumber:
     updated_at: datetime
 
 
-# --- A job
-# the position that candidates are assigned to and that an interview is about, unless its focus is GENERIC.
+# --- A job: the position that candidates are assigned to and that an interview is about, unless its focus is GENERIC
 
 
 class JobStatus(StrEnum):

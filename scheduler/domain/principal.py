@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-# --- Actors
-# the person or program behind an act, as text `kind:id`. An actor is an id and never a person's name.
+# --- Actors: the person or program behind an act, as text `kind:id`
+# An actor is an id and never a person's name.
 
 
 SYSTEM = "system:duecall"
@@ -71,8 +71,8 @@ class OperatorRole(StrEnum):
 _RANKS = tuple(OperatorRole)
 
 
-# --- A principal
-# an API key with its rotations, on whose behalf a request runs. Every query of company data names one.
+# --- A principal: an API key with its rotations, on whose behalf a request runs
+# Every query of company data names one.
 
 
 class KeyKind(StrEnum):

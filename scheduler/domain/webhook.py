@@ -80,9 +80,9 @@ class WebhookAnswer:
     milliseconds: int = 0
 
 
-# --- A partner event
-# what a partner may learn about its interviews, calls and companies. It holds ids, codes and times. `attempt.Event`
-# is another word: an event of an attempt moves the attempt, and a partner event reports that it moved.
+# --- A partner event: what a partner may learn about its interviews, calls and companies
+# It holds ids, codes and times. `attempt.Event` is another word: an event of an attempt moves the attempt, and a
+# partner event reports that it moved.
 
 
 READ_WEBHOOKS = "read:webhooks"
@@ -273,8 +273,7 @@ class TestProgress:
     last_ms: int | None
 
 
-# --- Words of deliveries
-# one event for one endpoint, until its receiver has accepted it or its last try has failed.
+# --- Words of deliveries: one event for one endpoint, until its receiver has accepted it or its last try has failed
 
 
 class DeliveryState(StrEnum):

@@ -116,10 +116,9 @@ class Policy:
         return self.ring_timeout + RING_MARGIN
 
 
-# --- Gathering
-# how long a claim waits for attempts that become due soon, so that one claim serves several calls. A claim, its last
-# look and its record cost about the same for one call as for ten. All instants are seconds on the monotonic clock.
-# Nothing is claimed before it is due.
+# --- Gathering: how long a claim waits for attempts that become due soon, so that one claim serves several calls
+# A claim, its last look and its record cost about the same for one call as for ten. All instants are seconds on the
+# monotonic clock. Nothing is claimed before it is due.
 
 
 BUSY_PER_S = 40

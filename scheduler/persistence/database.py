@@ -73,7 +73,7 @@ class Database:
 
     A statement ends after 5 s, a wait for a lock after 2 s, an idle transaction after 10 s, so that no row is locked
     for longer than a caller waits. On our side, whatever waits for the server ends 2 s after these limits, and its
-    connection is closed (`bounded_connection`). Errors never quote values.
+    connection is closed (`sessions.BoundedConnection`). Errors never quote values.
 
     `bound` True: the role must be bound to its principal's rows. False: it must see all rows, because a role that sees
     none would do nothing without an error. None: any role. With another role every method raises WrongRole, and

@@ -72,8 +72,7 @@ class NoLogin(Exception):
     """A login cannot be set: user or password is missing, or this role may not create roles. Nothing was changed."""
 
 
-# --- Outage of the database, as one pool of connections sees it
-# the cause is logged once per change, without secrets.
+# --- Outage of the database, as one pool of connections sees it: the cause is logged once per change, without secrets
 
 
 _log = log(__name__)

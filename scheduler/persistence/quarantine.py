@@ -85,8 +85,7 @@ def instants(rung_before: datetime, now: datetime) -> dict[str, datetime]:
     }
 
 
-# --- Quarantine
-# commands and callbacks that failed five times, with the place of the error and without their bodies.
+# --- Quarantine: commands and callbacks that failed five times, with the place of the error and without their bodies
 
 
 class QuarantineKind(StrEnum):

@@ -62,10 +62,9 @@ def _enum_in(declared: object) -> type[Enum] | None:
     return next((each for each in choices if isinstance(each, type) and issubclass(each, Enum)), None)
 
 
-# --- Rows of several companies, read one by one
-# one that this release cannot read stops none of the others. A later release may have written the row, for example
-# before a rollback, or while both releases run. This one leaves it alone, and raises an alarm with the table and the
-# id. Alarms are counted by their kind.
+# --- Rows of several companies, read one by one: one that this release cannot read stops none of the others
+# A later release may have written the row, for example before a rollback, or while both releases run. This one leaves
+# it alone, and raises an alarm with the table and the id. Alarms are counted by their kind.
 
 
 T = TypeVar("T")

@@ -213,10 +213,10 @@ def make_engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 - as SQLAlc
     return engine
 
 
-# --- The session of each new connection
-# version, limits, time zone and role. They are in force, or it is refused. The limits are settings of the logins
-# (`duecall db logins`), because poolers drop or refuse options of a connection. A direct connection without them sets
-# them itself. Through a pooler that would change the sessions of others.
+# --- The session of each new connection: version, limits, time zone and role
+# They are in force, or it is refused. The limits are settings of the logins (`duecall db logins`), because poolers drop
+# or refuse options of a connection. A direct connection without them sets them itself. Through a pooler that would
+# change the sessions of others.
 
 
 OPERATOR = "duecall_operator"

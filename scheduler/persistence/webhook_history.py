@@ -75,7 +75,7 @@ _REPLAY_ONE = text("""
       AND (d.claim IS NULL OR d.state <> 'WAITING')  -- guard: replay_claimed
 """)
 # Locked rows are skipped: a replay sends them. `first_failed_at` is forgotten, so that a later event of the same
-# interview waits for this one again, see `rules.webhook_order`. Earlier events of it may be due already.
+# interview waits for this one again, see `rules.webhooks`. Earlier events of it may be due already.
 _WAITING_LATER = """
         SELECT d.event_id, d.interview_id FROM webhook_deliveries d
         WHERE d.endpoint_id = :endpoint AND d.state = 'WAITING' AND {is_replay} AND d.send_at > :now

@@ -44,7 +44,7 @@ _FAILED_JUST_NOW = f"""
      WHERE {_IS_EARLIER} AND b.first_failed_at > :failed_since ORDER BY b.first_failed_at DESC LIMIT 1)
 """  # noqa: S608 - as above
 IS_IN_TURN = f"(d.is_replay OR {_NEVER_FAILED} IS NULL AND {_FAILED_JUST_NOW} IS NULL)"
-"""The rule is `rules.webhook_order`."""
+"""The rule is `rules.webhooks`."""
 IS_UNLEASED = """
     true
     AND (d.lease_until IS NULL OR d.lease_until <= :now OR d.lease_until > :latest_lease)  -- guard: hook_lease

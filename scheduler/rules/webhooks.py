@@ -106,8 +106,7 @@ def _error_kind(status: int) -> ErrorKind | None:
     return ErrorKind.THROTTLED if status in _THROTTLED else ErrorKind.HTTP_ERROR
 
 
-# --- Times of the tries to deliver a message
-# ten in about three days, so that a receiver can be down over a weekend.
+# --- Times of the tries to deliver a message: ten in about three days, so that a receiver can be down over a weekend
 
 
 DEADLINE_S = 15.0
@@ -140,8 +139,7 @@ def try_again_at(tries: int, now: datetime, *, jitter: float, retry_after: timed
     return now + max(DELAYS[tries] * (1 + JITTER * jitter), retry_after or timedelta(0))
 
 
-# --- The circuit of an endpoint
-# ten failures in a row leave it one probe a minute, five days of failures disable it.
+# --- The circuit of an endpoint: ten failures in a row leave it one probe a minute, five days of failures disable it
 
 
 OPENS_AFTER = 10
@@ -265,10 +263,9 @@ def circuit_after(circuit: Circuit, delivery: Delivery, answer: WebhookAnswer, n
             return after_failure(circuit, now)
 
 
-# --- Order of deliveries
-# those of one webhook and interview are sent by their sequence, others never wait. An event waits for each earlier
-# one until that is delivered or has failed for a minute. Without this limit a receiver that refuses one event would
-# get no other of its interview for three days.
+# --- Order of deliveries: those of one webhook and interview are sent by their sequence, others never wait
+# An event waits for each earlier one until that is delivered or has failed for a minute. Without this limit a receiver
+# that refuses one event would get no other of its interview for three days.
 
 
 WAITS_AT_MOST = timedelta(seconds=60)
@@ -323,11 +320,10 @@ _NEVER_BLOCKS = datetime.min.replace(tzinfo=UTC)
 _NO_END = datetime.max.replace(tzinfo=UTC)
 
 
-# --- Turns of webhooks
-# which of them may have a message sent now, so that a dead or slow one delays no other. Each webhook has few messages
-# in flight in the whole installation, and a failing one has a single one. Webhooks whose last answer was late share
-# half of a process's threads, however many they are: the other half is never waiting for them. The endpoints of one
-# owner use at most half of the threads, too, slow or not.
+# --- Turns of webhooks: which of them may have a message sent now, so that a dead or slow one delays no other
+# Each webhook has few messages in flight in the whole installation, and a failing one has a single one. Webhooks whose
+# last answer was late share half of a process's threads, however many they are: the other half is never waiting for
+# them. The endpoints of one owner use at most half of the threads, too, slow or not.
 
 
 MOST_IN_FLIGHT = 4

@@ -172,10 +172,10 @@ def signed_headers(message_id: str, body: str, secrets: Sequence[str], at: datet
     }
 
 
-# --- Sends one signed POST to a receiver
-# one deadline for the whole exchange, no redirect, proxy, cookie or retry. A URL of a partner must not lead to a
-# server inside our network. `requests-hardened` resolves the name, refuses addresses that are not public, and
-# connects to the address that it checked. A later answer of the name server has no effect.
+# --- One signed POST to a receiver: one deadline for the whole exchange, no redirect, proxy, cookie or retry
+# A URL of a partner must not lead to a server inside our network. `requests-hardened` resolves the name, refuses
+# addresses that are not public, and connects to the address that it checked. A later answer of the name server has no
+# effect.
 
 
 _MOST_OF_AN_ANSWER = 4096
@@ -256,7 +256,7 @@ class WebhookSender:
 
 
 def _headers(request: WebhookRequest) -> Mapping[str, str]:
-    """Return the headers of a request. Those of the partner replace only the first one, see `webhook_headers`."""
+    """Return the headers of a request. Those of the partner replace only the first one, see `webhook_urls`."""
     return {
         "User-Agent": "duecall",
         # The rules refuse other names. A row may be older than a rule.

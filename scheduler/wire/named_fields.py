@@ -22,8 +22,8 @@ from scheduler.domain.command import (
 from scheduler.domain.explanation import CallTimeQuestion
 from scheduler.domain.refusals import Refused
 
-# --- Field errors
-# which field is wrong, why, and what to change. They never quote the value that was sent.
+# --- Field errors: which field is wrong, why, and what to change
+# They never quote the value that was sent.
 
 
 _LONGEST_NAME = 128
@@ -131,9 +131,9 @@ def _name(location: Sequence[str | int]) -> str:
     return ".".join(str(part) for part in parts)[:_LONGEST_NAME]
 
 
-# --- Named fields
-# map a refusal to the request field that it is about, under the name that the client used. A rule knows the error but
-# not the field's name. One rule serves `scheduledAt` and `scheduleTime`, `candidate.phoneNumber` and `candidateId`.
+# --- Named fields: map a refusal to the request field that it is about, under the name that the client used
+# A rule knows the error but not the field's name. One rule serves `scheduledAt` and `scheduleTime`,
+# `candidate.phoneNumber` and `candidateId`.
 
 
 Fields = Mapping[type[Refused], str]

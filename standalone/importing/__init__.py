@@ -1,12 +1,8 @@
 """`duecall import`: a file of people becomes batches of the API.
 
-    files      bytes -> rows (CSV or NDJSON)
-    fields     names of columns -> fields of `POST /interviews`
-    items      rows -> items, and items -> parts of the file, each of which becomes one batch
-    sending    parts -> batches, and the outcome of each row
-    runs       all parts of a file, and the sums
-    pages      the result on the terminal
-    rejects    rows that were refused -> the file of errors
+    rows    bytes -> rows (CSV or NDJSON), rows -> items of `POST /batches`, and refused rows -> the file of errors
+    runs    sends the parts of a file as batches, awaits the outcome of each row, and adds them up
+    pages   the result of a run, and of a dry run
 
-Only `sending` uses the network.
+Only `runs` uses the network.
 """

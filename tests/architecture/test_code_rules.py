@@ -258,6 +258,22 @@ def test_the_seven_stops_are_where_the_map_says() -> None:
         assert callable(getattr(getattr(importlib.import_module(module), kind), function))
 
 
+MAPS = {
+    path: re.findall(
+        r"^ {4}(\w+)  +\S", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "", re.MULTILINE
+    )
+    for path in PRODUCT
+    if path.name == "__init__.py" and path.parent.name != "scheduler"
+}
+"""The modules that the docstring of a package lists."""
+
+
+@pytest.mark.parametrize("path", [path for path, named in MAPS.items() if named], ids=_name)
+def test_the_map_of_a_package_names_its_modules(path: Path) -> None:
+    present = {each.stem for each in path.parent.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
+    assert set(MAPS[path]) == present - {"__init__"}
+
+
 def test_the_procfile_runs_what_duecall_up_runs() -> None:
     ours = commands(api_port=8000, console_port=8001, flower_port=5555)
     lines = procfile()

@@ -157,8 +157,7 @@ class ClaimTooSlow(Exception):
     """The claim was rolled back, because its calls could no longer be sent within their leases."""
 
 
-# --- Places of a claim
-# which attempts may start within the next second, by the limits of account and companies.
+# --- Places of a claim: which attempts may start within the next second, by the limits of account and companies
 
 
 _ROOM_AGAIN = timedelta(seconds=0.25)

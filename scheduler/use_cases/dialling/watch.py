@@ -144,7 +144,7 @@ class PostTimes:
 
 
 # --- Alarms about a dial worker that cannot claim
-# a long-held row lock, or a database that answers too slowly. All instants are seconds on the monotonic clock.
+# A long-held row lock, or a database that answers too slowly. All instants are seconds on the monotonic clock.
 
 
 _log = log(__name__)

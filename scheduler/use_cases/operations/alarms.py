@@ -149,8 +149,7 @@ def _acknowledged(alarm: KeptAlarm, note: str | None, now: datetime) -> Act:
     )
 
 
-# --- Alarm posts
-# each new alarm is posted to the operator's webhook, and again with a back-off until it is accepted.
+# --- Alarm posts: each new alarm is posted to the operator's webhook, and again with a back-off until it is accepted
 
 
 _log = log(__name__)

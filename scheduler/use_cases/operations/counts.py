@@ -111,8 +111,7 @@ class Counts:
             )
 
 
-# --- Database sessions
-# an operator looks for the transaction that keeps a row locked, and ends its session.
+# --- Database sessions: an operator looks for the transaction that keeps a row locked, and ends its session
 
 
 class DatabaseSessions:

@@ -116,9 +116,9 @@ class Erase:
         failpoint("erase.stopping")
 
 
-# --- Erase people
-# cancel the interviews of erased candidates in batches, when they are too many for one request. Each batch is one
-# transaction, and the interviews that are left are the progress: a worker can crash anywhere, or two can run.
+# --- Erase people: cancel the interviews of erased candidates in batches, when they are too many for one request
+# Each batch is one transaction, and the interviews that are left are the progress: a worker can crash anywhere, or two
+# can run.
 
 
 _log = log(__name__)

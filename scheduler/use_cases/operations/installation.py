@@ -128,8 +128,7 @@ def _new_agent(stores: Stores, company: Company, number_id: UUID, now: datetime)
     return add_agent(stores, company.id, new, now)
 
 
-# --- Settings that belong to the database
-# another pepper, carrier account or address is noticed at each start.
+# --- Settings that belong to the database: another pepper, carrier account or address is noticed at each start
 
 
 PEPPER = "KEY_PEPPER"

@@ -16,8 +16,7 @@ from scheduler.persistence.quarantine import Quarantined, QuarantineKind, Quaran
 from scheduler.persistence.stores import Stores
 from scheduler.rules import operators
 
-# --- Backlog
-# accepted commands that are not applied yet, quarantined commands and callbacks, and open erasures.
+# --- Backlog: accepted commands that are not applied yet, quarantined commands and callbacks, and open erasures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +79,8 @@ def _age(since: datetime | None, now: datetime) -> timedelta | None:
     return None if since is None else max(now - since, timedelta())
 
 
-# --- Quarantine
-# commands and callbacks that failed five times with an unexpected error. An operator decides each.
+# --- Quarantine: commands and callbacks that failed five times with an unexpected error
+# An operator decides each.
 
 
 @dataclass(frozen=True, kw_only=True)

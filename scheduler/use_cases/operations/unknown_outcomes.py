@@ -25,8 +25,7 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import not_found
 from scheduler.use_cases.shared.hints import Hints
 
-# --- Commands of operators
-# an operator cancels pending attempts, as a client does, by commands of the inbox.
+# --- Commands of operators: an operator cancels pending attempts, as a client does, by commands of the inbox
 
 
 BATCH_SIZE = 200
@@ -147,8 +146,8 @@ def _acts(pending: Sequence[AttemptKey], reason: str, only: Mapping[str, str], *
     ]
 
 
-# --- Unknown outcomes
-# a work list of attempts about which the carrier proved nothing. An operator decides each.
+# --- Unknown outcomes: a work list of attempts about which the carrier proved nothing
+# An operator decides each.
 
 
 MAX_LISTED = 1000

@@ -28,8 +28,7 @@ from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.submit import Submit
 from scheduler.wire.named_fields import Fields, named
 
-# --- Lookout
-# outcomes of commands and commits for requests that got no answer from the database, or not yet.
+# --- Lookout: outcomes of commands and commits for requests that got no answer from the database, or not yet
 
 
 class CommandLookup:
@@ -65,8 +64,7 @@ class CommandLookup:
         return command
 
 
-# --- Writes
-# changes that the API applies itself, in one transaction with the stored answer, once per idempotency key.
+# --- Writes: changes that the API applies itself, in one transaction with the stored answer, once per idempotency key
 
 
 Within = TypeVar("Within", bound=UUID | None)

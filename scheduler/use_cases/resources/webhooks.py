@@ -88,8 +88,8 @@ class Events:
             return stores.events.page_of_company(own, wanted, after, limit, principal.id)
 
 
-# --- Deliveries to webhooks
-# their history, and replays. Only the process that delivers connects to partners.
+# --- Deliveries to webhooks: their history, and replays
+# Only the process that delivers connects to partners.
 
 
 class WebhookDeliveries:
