@@ -1,6 +1,6 @@
 """Webhooks: messages to the endpoints of partners.
 
-    deliver    claims deliveries, sends them, and records the results
-    deliverer  the loop of the process that does so, and its threads
-    notices    mails to owners whose endpoint was disabled
+deliver    claims deliveries, sends them, and records the results
+deliverer  the loop of the process that does so, and its threads
+notices    mails to owners whose endpoint was disabled
 """
