@@ -260,7 +260,7 @@ def test_the_seven_stops_are_where_the_map_says() -> None:
 
 MAPS = {
     path: re.findall(
-        r"^ {4}(\w+)  +\S", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "", re.MULTILINE
+        r"^(?: {4})?(\w+)  +\S", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "", re.MULTILINE
     )
     for path in PRODUCT
     if path.name == "__init__.py" and path.parent.name != "scheduler"
