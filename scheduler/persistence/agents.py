@@ -33,11 +33,11 @@ class Agents(Store):
         self._connection.write(_ADD, agent.id, as_columns(agent, without={"caller_number"}))
 
     def get(self, company_id: UUID, agent_id: UUID) -> Agent | None:
-        """Return the agent with its caller id, if it is this company's and not deleted."""
+        """Find the agent with its caller id, if it is this company's and not deleted."""
         return self._one(_agent, _GET, {"company_id": company_id, "id": agent_id})
 
     def get_all(self, company_id: UUID, agent_ids: Collection[UUID]) -> dict[UUID, Agent]:
-        """Return those of these agents that `get` returns."""
+        """Find several agents as `get` does."""
         query = _of_company(company_id).where(among(agents.c.id, list(agent_ids)))
         return {agent.id: agent for agent in self._all(_agent, query)}
 
@@ -111,11 +111,11 @@ class PhoneNumbers(Store):
         return stored_id
 
     def get(self, company_id: UUID, number_id: UUID) -> PhoneNumber | None:
-        """Return the number, if it is this company's."""
+        """Find the number, if it is this company's."""
         return self._one(_phone_number, _numbers_of_company(company_id).where(phone_numbers.c.id == number_id))
 
     def get_all(self, company_id: UUID, number_ids: Collection[UUID]) -> dict[UUID, PhoneNumber]:
-        """Return those of these numbers that are this company's."""
+        """Find several numbers as `get` does."""
         query = _numbers_of_company(company_id).where(among(phone_numbers.c.id, list(number_ids)))
         return {number.id: number for number in self._all(_phone_number, query)}
 
@@ -123,7 +123,7 @@ class PhoneNumbers(Store):
         return self._page(_phone_number, _numbers_of_company(company_id), phone_numbers, requested)
 
     def headings(self, company_id: UUID, limit: int) -> Sequence[NumberHeading]:
-        """Return a company's numbers without their digits, oldest first."""
+        """List a company's numbers without their digits, oldest first."""
         columns = (phone_numbers.c[name] for name in NumberHeading.__dataclass_fields__)
         query = select(*columns).where(phone_numbers.c.company_id == company_id).order_by(phone_numbers.c.created_at)
         return self._all(partial(from_row, NumberHeading), query.limit(limit))

@@ -92,7 +92,7 @@ class Alarms(Store):
     def open(
         self, limit: int, kind: str | None = None, after: AlarmPlace | None = None, company_id: UUID | None = None
     ) -> Sequence[KeptAlarm]:
-        """Return open alarms, the last seen first. `after`: only those that follow this place."""
+        """List open alarms, the last seen first. `after`: only those that follow this place."""
         query = _matching(kind, company_id).where(_IS_OPEN)
         query = query.order_by(alarms.c.last_seen_at.desc(), alarms.c.id.desc()).limit(limit)
         if after is not None:
@@ -108,7 +108,7 @@ class Alarms(Store):
         *,
         acknowledged: bool = False,
     ) -> Sequence[KeptAlarm]:
-        """Return alarms, newest first. `acknowledged`: only those. `before`: only those older than this alarm."""
+        """List alarms, newest first. `acknowledged`: only those. `before`: only those older than this alarm."""
         query = _matching(kind, company_id).order_by(alarms.c.id.desc()).limit(limit)
         if acknowledged:
             query = query.where(~_IS_OPEN)
@@ -117,7 +117,7 @@ class Alarms(Store):
         return self._all(_kept, query)
 
     def find_open(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
-        """Return the open alarm of this id, or all of this kind."""
+        """Find the open alarm of this id, or all of this kind."""
         return self._all(_kept, _open_of(alarm_id, kind))
 
     def lock_open(
@@ -145,7 +145,7 @@ class Alarms(Store):
         return self._is_any(_IS_ONE_TO_POST, {"now": now, "latest_try": latest_try(now)})
 
     def take_to_post(self, now: datetime, hold_until: datetime) -> KeptAlarm | None:
-        """Return an alarm that is due to be posted. No other process posts it until `hold_until`."""
+        """Take an alarm that is due to be posted. No other process posts it until `hold_until`."""
         values = {"now": now, "latest_try": latest_try(now), "hold_until": hold_until}
         return self._one(_kept, _TAKE_TO_POST, values)
 
@@ -212,7 +212,7 @@ class Audit(Store):
             self._connection.write(_ADD, object(), rows)
 
     def newest(self, wanted: AuditFilter, before: int | None, limit: int) -> Sequence[AuditEntry]:
-        """Return entries, newest first. `before`: only those older than this entry."""
+        """List entries, newest first. `before`: only those older than this entry."""
         query = select(audit).order_by(audit.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(audit.c.id < before)
@@ -233,6 +233,6 @@ class Audit(Store):
         return self._readable(audit, partial(from_row, AuditEntry), query)
 
     def link_creators(self, link_ids: Sequence[UUID]) -> Mapping[UUID, str]:
-        """Return the actors who created these links."""
+        """Find the actors who created these links."""
         query = select(sign_in_links.c.id, sign_in_links.c.created_by).where(among(sign_in_links.c.id, link_ids))
         return {row.id: row.created_by for row in self._connection.execute(query)}

@@ -137,7 +137,7 @@ class AttemptClaims(Store):
         return moved
 
     def hinted(self, ids: Sequence[UUID]) -> list[Row[Any]]:
-        """Return `id`, `company_id`, `manual`, `due_at` of the pending attempts: they decide the order of claims."""
+        """Read `id`, `company_id`, `manual`, `due_at` of the pending attempts: they decide the order of claims."""
         return list(self._connection.execute(_HINTED, {"ids": list(ids)}))
 
     def facts(
@@ -203,7 +203,7 @@ class AttemptClaims(Store):
             self._connection.execute(_PUT_OFF, {"ids": list(ids), "until": until})  # guard: unreadable_put_off
 
     def left(self, ids: Sequence[UUID], locked: Sequence[UUID], now: datetime, ahead: timedelta = timedelta()) -> Left:
-        """Return the attempts not among the `locked` that seem claimable without locks, or are due soon.
+        """Find the attempts not among the `locked` that seem claimable without locks, or are due soon.
 
         Due times are those of the clock of `now`, which is `ahead` of the database's.
         """

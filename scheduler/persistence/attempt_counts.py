@@ -27,7 +27,7 @@ class AttemptCounts(Store):
         )
 
     def numbers_with_calls(self, company_id: UUID, number_hashes: Collection[bytes]) -> set[bytes]:
-        """Return those of these numbers with a call of the company that is pending or in progress."""
+        """Find the numbers among these with a call of the company that is pending or in progress."""
         values = {"company": company_id, "hashes": list(number_hashes)}
         return {bytes(each) for each in self._connection.execute(_WITH_CALLS, values).scalars()}
 
@@ -43,7 +43,7 @@ class AttemptCounts(Store):
 
 
 def values_of_due(now: datetime, undecided_before: datetime | None = None) -> dict[str, object]:
-    """Return the values of a statement with `DUE_BY_RULE`."""
+    """Build the values of a statement with `DUE_BY_RULE`."""
     return {
         "now": now,
         "soon": now + SEND_SPAN,

@@ -50,7 +50,7 @@ OF_BACKOFF = f"""
 
 
 def first_of_company(most: int) -> str:
-    """Return the query for the first attempts of company `c` and `kind` that are not held.
+    """Build the query for the first attempts of company `c` and `kind` that are not held.
 
     Range and order are those of `ix_attempts_releasable` alone, and the limit is a constant. Otherwise the planner
     reads the held ones by another index, because statistics do not show what was held since. A query that takes some
@@ -155,7 +155,7 @@ class AttemptHolds(Store):
 
 
 def _blocked(most: int, of: str = "true") -> TextClause:
-    """Return the query for those of the first attempts that are blocked. Companies take turns."""
+    """Build the query for the blocked ones of the first attempts. Companies take turns."""
     return text(f"""
         SELECT blocked.*
         FROM companies c

@@ -15,7 +15,7 @@ from scheduler.persistence.tables import attempt_tokens, attempts, inbox, interv
 
 class AttemptPolls(Store):
     def lapsed_leases(self, now: datetime, limit: int) -> list[Attempt]:
-        """Return attempts whose lease has ended without a record of an outcome, except locked ones."""
+        """List attempts whose lease has ended without a record of an outcome, except locked ones."""
         query = (
             _with_free_interview()
             .where(attempts.c.phase == Phase.DIALLING.value, attempts.c.lease_until <= now)
@@ -24,7 +24,7 @@ class AttemptPolls(Store):
         return self._readable_some(attempts, attempt_of, query, limit)
 
     def to_expire(self, now: datetime, limit: int) -> list[Attempt]:
-        """Return pending attempts whose interview has expired, except locked ones.
+        """List pending attempts whose interview has expired, except locked ones.
 
         A command that was received before the expiry is applied first.
         """
@@ -37,7 +37,7 @@ class AttemptPolls(Store):
         return self._is_any(query)
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
-        """Return attempts whose poll is due. No other process polls for them until `hold_until`."""
+        """Take attempts whose poll is due. No other process polls for them until `hold_until`."""
         return self._readable(attempts, attempt_of, _TAKE_LOOKS, {"now": now, "hold_until": hold_until, "limit": limit})
 
     def reschedule_poll(
@@ -68,7 +68,7 @@ class AttemptPolls(Store):
         return row[0], row[1]
 
     def due_searches(self, now: datetime, hold_until: datetime, limit: int) -> list[Attempt]:
-        """Return attempts without a known outcome whose call is to be searched for now.
+        """Take attempts without a known outcome whose call is to be searched for now.
 
         No other process searches for them until `hold_until`.
         """
@@ -99,16 +99,16 @@ class AttemptPolls(Store):
         self._connection.execute(_FORGET_NUMBER_OF_ERASED, {"id": attempt_id})
 
     def numbers_of(self, attempt_id: UUID) -> tuple[str | None, str | None]:
-        """Return the number that was called and the caller id. Personal data."""
+        """Read the number that was called and the caller id. Personal data."""
         row = self._connection.execute(_NUMBERS, {"id": attempt_id}).one()
         return row.called_number, row.caller_number
 
     def callers_of_pending(self) -> list[str]:
-        """Return the caller ids of all pending attempts."""
+        """List the caller ids of all pending attempts."""
         return [row.caller_number for row in self._connection.execute(_CALLERS_OF_PENDING)]
 
     def pending_to(self, number_hash: bytes, caller: str) -> Attempt | None:
-        """Return the earliest due pending attempt between these two numbers."""
+        """Find the earliest due pending attempt between these two numbers."""
         query = (
             select(attempts)
             .join(interviews, interviews.c.id == attempts.c.interview_id)
@@ -123,7 +123,7 @@ class AttemptPolls(Store):
         return self._one(attempt_of, query)
 
     def bound_sids(self, call_sids: Iterable[str]) -> frozenset[str]:
-        """Return the carrier's calls that belong to an attempt, or did."""
+        """Find the carrier's calls that belong to an attempt, or did."""
         sids = list(call_sids)
         rows = self._connection.execute(
             select(attempts.c.call_sid)

@@ -100,7 +100,7 @@ class AttemptRelease(Store):
         return from_row(Outstanding, self._connection.execute(_COUNT_RELEASED, values).one())
 
     def next_due(self, after: datetime) -> datetime | None:
-        """Return the instant at which the next pending attempt that is not released becomes due."""
+        """Find the instant at which the next pending attempt that is not released becomes due."""
         values = {"after": after, "latest": bounds.latest_release(after)}
         due_at: datetime | None = self._connection.execute(_NEXT_DUE, values).scalar_one_or_none()
         return due_at

@@ -173,11 +173,11 @@ class Attempts(Store):
             )
 
     def story(self, interview: Interview) -> InterviewStory:
-        """Return the interview with its newest attempts."""
+        """Load the interview with its newest attempts."""
         return self.stories([interview])[interview.id]
 
     def stories(self, interviews: Sequence[Interview]) -> dict[UUID, InterviewStory]:
-        """Return interviews with their newest attempts, in one query, and one more if an interview may have more.
+        """Load interviews with their newest attempts, in one query, and one more if an interview may have more.
 
         Attempts that this release cannot read are left out.
         """
@@ -210,22 +210,22 @@ class Attempts(Store):
         return self._page(attempt_of, query, attempts, part)
 
     def get(self, interview_id: UUID, attempt_id: UUID) -> Attempt | None:
-        """Return an attempt of the interview, unless it was deleted."""
+        """Find an attempt of the interview, unless it was deleted."""
         return self._one(attempt_of, _GET_LISTED, {"interview_id": interview_id, "id": attempt_id})
 
     def of_chains(self, chain_ids: Sequence[UUID]) -> list[AnyRow]:
-        """Return rows of `attempt_of`: all attempts of chains of retries. Deleted attempts still count as tries.
+        """Read rows of `attempt_of`: all attempts of chains of retries. Deleted attempts still count as tries.
 
         A row that cannot be read must fail its own chain: without it, the chain would have another retry.
         """
         return list(self._connection.execute(_OF_CHAINS, {"ids": list(chain_ids)}))
 
     def find(self, attempt_id: UUID) -> Attempt | None:
-        """Return the attempt of any company, for operators, without the called number and the token."""
+        """Find the attempt of any company, for operators, without the called number and the token."""
         return self._one(attempt_of, _WITHOUT_NUMBER.where(attempts.c.id == attempt_id))
 
     def find_of_interview(self, interview_id: UUID) -> tuple[Attempt, ...]:
-        """Return the attempts of an interview of any company, also deleted ones, oldest first, like `find`.
+        """List the attempts of an interview of any company, also deleted ones, oldest first, like `find`.
 
         At most the newest `MOST_ATTEMPTS`: only an earlier version could create more.
         """
@@ -234,7 +234,7 @@ class Attempts(Store):
         return tuple(self._all(attempt_of, newest))[::-1]
 
     def history(self, attempt_id: UUID) -> tuple[HistoryEntry, ...]:
-        """Return the events of the attempt, oldest first."""
+        """List the events of the attempt, oldest first."""
         rows = self._connection.execute(
             select(attempt_history).where(attempt_history.c.attempt_id == attempt_id).order_by(attempt_history.c.id)
         )
@@ -244,15 +244,15 @@ class Attempts(Store):
         )
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
-        """Return the person whom the interview calls, with their current data."""
+        """Read the person whom the interview calls, with their current data."""
         return callee_row(self.callees_of([interview_id])[interview_id])
 
     def callees_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, AnyRow]:
-        """Return the rows of `callee_row` for interviews, in one query. A row that cannot be read fails alone."""
+        """Read the rows of `callee_row` for interviews, in one query. A row that cannot be read fails alone."""
         return {row.interview_id: row for row in self._connection.execute(_CALLEES, {"ids": list(interview_ids)})}
 
     def interview_of(self, attempt_id: UUID) -> UUID | None:
-        """Return the id of the interview, which must be locked before the attempt."""
+        """Find the id of the interview, which must be locked before the attempt."""
         interview_id: UUID | None = self._connection.execute(_INTERVIEW_OF, {"id": attempt_id}).scalar_one_or_none()
         return interview_id
 
@@ -282,7 +282,7 @@ class Attempts(Store):
         return self._one(attempt_of, query.with_for_update(key_share=True))
 
     def open_of(self, interview_ids: Sequence[UUID]) -> dict[UUID, UUID]:
-        """Return the attempt of each interview that is pending or in progress, if there is one."""
+        """Find the attempt of each interview that is pending or in progress, if there is one."""
         rows = self._connection.execute(_OPEN_OF, {"ids": list(interview_ids)})
         return {row.interview_id: row.id for row in rows}
 
@@ -322,7 +322,7 @@ class Attempts(Store):
     def open_of_company(
         self, company_id: UUID, candidate_id: UUID | None, after: UUID | None, limit: int
     ) -> OpenAttempts:
-        """Return up to `limit` open attempts of a company, or of one of its candidates, in the order of interviews.
+        """List up to `limit` open attempts of a company, or of one of its candidates, in the order of interviews.
 
         An interview has at most one. `after`: only of interviews with ids above it.
         """
@@ -375,7 +375,7 @@ class Attempts(Store):
         return moved
 
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
-        """Return open attempts of a deleted company: pending, or with a call whose end was not yet ordered.
+        """List open attempts of a deleted company: pending, or with a call whose end was not yet ordered.
 
         Those that this release cannot read are left out. They are pending, and never claimed, or end by themselves.
         """
@@ -442,7 +442,7 @@ def _plain(value: object) -> object:
 
 
 def history_row(before: Attempt | None, after: Attempt, event: Event, actor: str) -> dict[str, Any]:
-    """Return the history row of an event that has moved an attempt. `before` is None for a new attempt."""
+    """Build the history row of an event that has moved an attempt. `before` is None for a new attempt."""
     arrow = arrow_of(before, event)
     return {
         "attempt_id": after.id,
@@ -512,12 +512,12 @@ _ADD_TO_HISTORY = Write(execute=_add_to_history, turn=3)
 
 
 def callee_row(row: AnyRow) -> CalleeRow:
-    """Return the person in a row of `callees_of`. Raises KeyError for settings that cannot be read."""
+    """Read the person in a row of `callees_of`. Raises KeyError for settings that cannot be read."""
     return from_row(CalleeRow, row, settings=settings_of(row))
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
-    """Return the attempt in a row of `attempts`."""
+    """Read the attempt in a row of `attempts`."""
     return from_row(
         Attempt,
         row,

@@ -57,7 +57,7 @@ _WAITING = Fixed(
 
 class CarrierBackoffs(Store):
     def of(self, account_id: int) -> Backoffs:
-        """Return the back-offs of an account, by scope."""
+        """Read the back-offs of an account, by scope."""
         return {each.scope: each for _, each in self._rows(account_id)}
 
     def _rows(self, account_id: int) -> list[tuple[int, Backoff]]:
@@ -67,7 +67,7 @@ class CarrierBackoffs(Store):
         ]
 
     def waiting(self) -> list[Backoff]:
-        """Return the back-offs of all accounts that wait or are half-open, countries first, without caller ids.
+        """List the back-offs of all accounts that wait or are half-open, countries first, without caller ids.
 
         Reads only columns that the counting role may read.
         """
@@ -97,15 +97,15 @@ class CarrierBackoffs(Store):
     # ---- the ends of orders
 
     def ends_of(self, attempt_ids: Collection[UUID]) -> list[Ends]:
-        """Return the numbers of these attempts, except those of deleted companies."""
+        """Read the numbers of these attempts, except those of deleted companies."""
         return self._all(_ends, _ENDS, {"ids": list(attempt_ids)})
 
     def ends_being_placed(self, account_id: int) -> list[Ends]:
-        """Return the numbers of orders that are claimed and have no answer yet."""
+        """Read the numbers of orders that are claimed and have no answer yet."""
         return self._all(_ends, _ENDS_BEING_PLACED, {"phase": Phase.DIALLING.value, "account_id": account_id})
 
     def due_without_a_country(self, now: datetime, limit: int) -> list[Ends]:
-        """Return the numbers of attempts, due or claimed and not yet sent, whose country is not determined yet."""
+        """Read the numbers of attempts, due or claimed and not yet sent, whose country is not determined yet."""
         return self._all(_ends, _WITHOUT_A_COUNTRY, {"now": now, "limit": limit})
 
     def know_countries(self, countries: Sequence[tuple[bytes, str]]) -> None:

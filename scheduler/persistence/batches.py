@@ -193,7 +193,7 @@ class Batches(KeysetStore):
         self._connection.execute(query)
 
     def page(self, company_id: UUID, asked: KeysetSlice) -> KeysetPage[Batch]:
-        """Return batches of a company, newest first."""
+        """List batches of a company, newest first."""
         branch = Branch(id=batches.c.id, at=batches.c.created_at, conditions=[batches.c.company_id == company_id])
 
         def rows(ids: Sequence[UUID]) -> list[tuple[UUID, Batch]]:
@@ -203,7 +203,7 @@ class Batches(KeysetStore):
         return self._keyset_page([branch], asked, rows)
 
     def of_all_companies(self, wanted: BatchFilter, asked: KeysetSlice) -> KeysetPage[OperatedBatch]:
-        """Return batches of all companies, newest first."""
+        """List batches of all companies, newest first."""
         b = batches.c
         conditions = [
             column == value for column, value in ((b.id, wanted.id), (b.company_id, wanted.company_id)) if value
@@ -223,7 +223,7 @@ class Batches(KeysetStore):
         return self._count_up_to(COUNTED_UP_TO + 1, select(batches).where(batches.c.company_id == company_id))
 
     def items(self, batch_id: UUID, state: ItemState | None, after: int, limit: int) -> ItemPage:
-        """Return items after an index, with the external ids that their interviews have now."""
+        """List items after an index, with the external ids that their interviews have now."""
         i = batch_items.c
         named = and_(interviews.c.id == i.interview_id, interviews.c.company_id == i.company_id)
         status = case((interviews.c.deleted_at.is_(None), interviews.c.status)).label("interview_status")
@@ -243,7 +243,7 @@ class Batches(KeysetStore):
         return ItemPage(items=items, limit=limit, after=shown[-1].index if len(found) > limit else None)
 
     def next_work(self, now: datetime, limit: int) -> Work | None:
-        """Return what is next, without batches that another worker has locked.
+        """Find the next work, without batches that another worker has locked.
 
         Companies take turns, and each has its batches done in the order of acceptance.
         """
@@ -288,7 +288,7 @@ class Batches(KeysetStore):
         return cancelled
 
     def interviews_to_cancel(self, batch_id: UUID, limit: int) -> Sequence[tuple[int, UUID]]:
-        """Return index and interview of the next items whose calls are to be cancelled."""
+        """List index and interview of the next items whose calls are to be cancelled."""
         after = select(batches.c.cancelled_to).where(batches.c.id == batch_id)
         values = {"batch_id": batch_id, "after": self._connection.execute(after).scalar_one(), "limit": limit}
         return [(row.index, row.interview_id) for row in self._connection.execute(_INTERVIEWS_TO_CANCEL, values)]

@@ -55,11 +55,11 @@ class Jobs(KeysetStore):
         self._connection.write(_ADD, job.id, as_columns(job, content_hash=content_hash))
 
     def get(self, company_id: UUID, job_id: UUID) -> Job | None:
-        """Return the job, if it is this company's and not deleted."""
+        """Find the job, if it is this company's and not deleted."""
         return self._one(_job, _of_company(company_id).where(jobs.c.id == job_id))
 
     def get_all(self, company_id: UUID, job_ids: Collection[UUID]) -> dict[UUID, Job]:
-        """Return those of these jobs that `get` returns."""
+        """Find several jobs as `get` does."""
         query = _of_company(company_id).where(among(jobs.c.id, list(job_ids)))
         return {job.id: job for job in self._all(_job, query)}
 
@@ -74,7 +74,7 @@ class Jobs(KeysetStore):
         return tuple(self._all(_job, query))
 
     def of_candidate(self, company_id: UUID, candidate_id: UUID) -> tuple[Job, ...]:
-        """Return the jobs of a candidate, oldest assignment first."""
+        """List the jobs of a candidate, oldest assignment first."""
         query = (
             _of_company(company_id)
             .join(assignments, assignments.c.job_id == jobs.c.id)
@@ -84,14 +84,14 @@ class Jobs(KeysetStore):
         return tuple(self._all(_job, query))
 
     def titles(self, company_id: UUID, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-        """Return the titles of the company's jobs among these that were not deleted."""
+        """Read the titles of the company's jobs among these, without deleted ones."""
         rows = self._connection.execute(
             _of_company(company_id).with_only_columns(jobs.c.id, jobs.c.title).where(jobs.c.id.in_(job_ids))
         )
         return {row.id: row.title for row in rows}
 
     def page(self, company_id: UUID, requested: Slice, only: JobFilter) -> Listed[Job]:
-        """Return a numbered page of at most one status."""
+        """Read a numbered page of at most one status."""
         query = _of_company(company_id)
         for status in only.statuses:
             query = query.where(jobs.c.status == status.value)
@@ -100,7 +100,7 @@ class Jobs(KeysetStore):
         return self._page(_job, query, jobs, requested)
 
     def keyset_page(self, company_id: UUID, asked: KeysetSlice, only: JobFilter) -> KeysetPage[Job]:
-        """Return a page of the same list, in any order."""
+        """Read a page of the same list, in any order."""
         j = jobs.c
         instants = ((SortField.CREATED_AT, j.created_at), (SortField.UPDATED_AT, j.updated_at))
         matches = [j.deleted_at.is_(None), *of_other_spans(asked.spans, asked.sort, instants)]
@@ -245,11 +245,11 @@ class Candidates(KeysetStore):
             self._connection.write(_ASSIGN, candidate.id, new)
 
     def get(self, company_id: UUID, candidate_id: UUID) -> Candidate | None:
-        """Return the candidate, if it is this company's and not erased."""
+        """Find the candidate, if it is this company's and not erased."""
         return self._one(_candidate, _candidates_of_company(company_id).where(candidates.c.id == candidate_id))
 
     def get_all(self, company_id: UUID, candidate_ids: Collection[UUID]) -> dict[UUID, Candidate]:
-        """Return those of these candidates that `get` returns."""
+        """Find several candidates as `get` does."""
         query = _candidates_of_company(company_id).where(among(candidates.c.id, list(candidate_ids)))
         return {candidate.id: candidate for candidate in self._all(_candidate, query)}
 
@@ -283,7 +283,7 @@ class Candidates(KeysetStore):
         requested: Slice,
         only: CandidateFilter,
     ) -> Listed[Candidate]:
-        """Return a numbered page of at most one status."""
+        """Read a numbered page of at most one status."""
         query = _candidates_of_company(company_id)
         if only.job_id is not None:
             assigned = select(assignments.c.candidate_id).where(assignments.c.job_id == only.job_id)
@@ -310,7 +310,7 @@ class Candidates(KeysetStore):
         return self._page(_candidate, query, candidates, requested, counted=None if is_narrowed else count)
 
     def keyset_page(self, company_id: UUID, asked: KeysetSlice, filters: CandidateFilter) -> KeysetPage[Candidate]:
-        """Return a page of the same list, in any order."""
+        """Read a page of the same list, in any order."""
         c = candidates.c
         matches = [c.erased_at.is_(None), *of_other_spans(asked.spans, asked.sort, _INSTANTS)]
         if filters.job_id is not None:
@@ -343,7 +343,7 @@ class Candidates(KeysetStore):
         return self._keyset_page(branches, asked, rows)
 
     def _named(self, company_id: UUID, filters: CandidateFilter) -> list[UUID] | None:
-        """Return the candidates of the external id, job or search. None: without one, or they are many."""
+        """Find the candidates of the external id, job or search. None: without one, or they are many."""
         if filters.external_id is not None:
             query = _candidates_of_company(company_id).where(candidates.c.external_id == filters.external_id)
             return list(self._connection.execute(query.with_only_columns(candidates.c.id)).scalars())
@@ -404,7 +404,7 @@ _INSTANTS = ((SortField.CREATED_AT, candidates.c.created_at), (SortField.UPDATED
 
 
 def _unnested(ids: str | None) -> ColumnElement[UUID]:
-    """Return the ids of an array that PostgreSQL has sent as text. Reading each of ten thousand would take long."""
+    """Unnest an array of ids that PostgreSQL has sent as text. Reading each of ten thousand would take long."""
     return func.unnest(cast(literal(ids or "{}", Text), ARRAY(Uuid)))
 
 

@@ -99,7 +99,7 @@ class CarrierAccount:
 
 class CarrierAccounts(Store):
     def as_set(self, account_sid: str, calls_per_second: float, max_calls: int) -> int | None:
-        """Return the id of the account if it exists with exactly these limits."""
+        """Find the id of the account if it exists with exactly these limits."""
         account_id: int | None = self._connection.execute(
             select(carrier_accounts.c.id).where(
                 carrier_accounts.c.account_sid == account_sid,
@@ -152,7 +152,7 @@ class CarrierAccounts(Store):
         return self.with_backoffs(self.lock_without_backoffs(account_id))
 
     def highest_limits(self) -> CallLimits | None:
-        """Return the highest limits of the accounts. None before a worker has stored one."""
+        """Read the highest limits of the accounts. None before a worker has stored one."""
         query = select(func.max(carrier_accounts.c.max_calls), func.max(carrier_accounts.c.calls_per_second))
         places, pace = self._connection.execute(query).one()
         return None if places is None else CallLimits(concurrent_calls=places, calls_per_second=float(pace))
@@ -162,7 +162,7 @@ class CarrierAccounts(Store):
         return self._account(account_id, lock=True)
 
     def with_backoffs(self, account: CarrierAccount) -> CarrierAccount:
-        """Return the account with its back-offs.
+        """Add its back-offs to the account.
 
         In a second statement, after a lock: whichever transaction changed them has committed.
         """
@@ -246,7 +246,7 @@ class CarrierAccounts(Store):
         return paused.rowcount > 0
 
     def pause_of_all(self) -> tuple[str, datetime] | None:
-        """Return the reason and the time of the pause of all calls. None: they are not paused."""
+        """Read the reason and the time of the pause of all calls. None: they are not paused."""
         return self._one(
             lambda row: (row.pause_reason, row.paused_at),
             select(carrier_accounts.c.pause_reason, carrier_accounts.c.paused_at)
@@ -274,7 +274,7 @@ class CarrierAccounts(Store):
         )
 
     def all(self) -> list[CarrierAccount]:
-        """Return all accounts without their back-offs: the counting role may not read caller ids."""
+        """List all accounts without their back-offs: the counting role may not read caller ids."""
         return self._all(_account, _ALL)
 
 

@@ -127,7 +127,7 @@ class CarrierEvents(Store):
         ).rowcount
 
     def claim_of(self, token: str) -> ClaimOfToken | None:
-        """Return the claim of a token, also if the attempt was claimed again since."""
+        """Find the claim of a token, also if the attempt was claimed again since."""
         return self._one(partial(from_row, ClaimOfToken), _CLAIM_OF, {"token": token})
 
     def lock_unheard(self, event_ids: Sequence[UUID]) -> list[CarrierEvent]:
@@ -135,7 +135,7 @@ class CarrierEvents(Store):
         return self._readable(carrier_events, _event, _LOCK_UNHEARD, {"ids": list(event_ids)})
 
     def companies_of(self, event_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
-        """Return the company of each event whose attempt exists."""
+        """Find the company of each event whose attempt exists."""
         rows = self._connection.execute(_COMPANIES_OF, {"ids": list(event_ids)})
         return {row.id: row.company_id for row in rows}
 
@@ -216,7 +216,7 @@ class CarrierEvents(Store):
         return bool(self._connection.execute(_IS_AFTER_UNHEARD, values).scalar_one())
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Return unprocessed events whose hint is to be sent again, and record it as sent now."""
+        """Take unprocessed events whose hint is to be sent again, and record it as sent now."""
         return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
 

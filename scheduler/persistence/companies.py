@@ -97,7 +97,7 @@ class Companies(Store):
         )
 
     def get(self, company_id: UUID) -> Company | None:
-        """Return the company, unless it was deleted."""
+        """Find the company, unless it was deleted."""
         return self._one(self._read, _GET, {"id": company_id})
 
     def _read(self, row: AnyRow) -> Company:
@@ -105,7 +105,7 @@ class Companies(Store):
         return _with_owner(row)
 
     def first(self) -> Company | None:
-        """Return the oldest company, with which a development installation was seeded."""
+        """Find the oldest company, with which a development installation was seeded."""
         query = select(companies).where(companies.c.deleted_at.is_(None)).order_by(companies.c.created_at).limit(1)
         return self._one(_company, query)
 
@@ -129,7 +129,7 @@ class Companies(Store):
         return locked
 
     def lock_holder(self, company_id: UUID) -> int | None:
-        """Return the process id of the database session that has locked the row. None if several have, or none."""
+        """Find the process id of the database session that has locked the row. None if several have, or none."""
         pid: int | None = self._connection.execute(_LOCK_HOLDER, {"id": company_id}).scalar_one_or_none()
         return pid
 
@@ -143,7 +143,7 @@ class Companies(Store):
         return paused.rowcount > 0
 
     def pause_of(self, company_id: UUID) -> tuple[str, datetime] | None:
-        """Return the reason and the time of the company's pause. None: it is not paused, or deleted."""
+        """Read the reason and the time of the company's pause. None: it is not paused, or deleted."""
         return self._one(
             lambda row: (row.pause_reason, row.paused_at),
             select(companies.c.pause_reason, companies.c.paused_at).where(
@@ -152,12 +152,12 @@ class Companies(Store):
         )
 
     def ids(self) -> Sequence[UUID]:
-        """Return the ids of all companies that are not deleted."""
+        """List the ids of all companies that are not deleted."""
         query = select(companies.c.id).where(companies.c.deleted_at.is_(None)).order_by(companies.c.id)
         return list(self._connection.execute(query).scalars())
 
     def paused(self) -> Mapping[UUID, str]:
-        """Return the paused companies with the reason of each pause."""
+        """List the paused companies with the reason of each pause."""
         rows = self._connection.execute(
             select(companies.c.id, companies.c.pause_reason)
             .where(companies.c.paused_at.is_not(None), companies.c.deleted_at.is_(None))
@@ -181,7 +181,7 @@ class Companies(Store):
         return self.get(company_id)
 
     def limits_of(self, company_id: UUID) -> tuple[CallLimits, LimitCeiling]:
-        """Return the limits of a company that exists, and its own ceiling."""
+        """Read the limits of a company that exists, and its own ceiling."""
         columns = (companies.c[name] for name in (*_LIMITS, *_CEILING))
         row = self._connection.execute(select(*columns).where(companies.c.id == company_id)).one()
         places, pace = row.concurrent_calls_ceiling, row.calls_per_second_ceiling
@@ -205,12 +205,12 @@ class Companies(Store):
         return self._is_any(query.with_for_update(key_share=True))
 
     def headings(self) -> Sequence[CompanyHeading]:
-        """Return all companies that were not deleted."""
+        """List all companies that were not deleted."""
         columns = (companies.c[name] for name in CompanyHeading.__dataclass_fields__)
         return self._all(partial(from_row, CompanyHeading), select(*columns).where(companies.c.deleted_at.is_(None)))
 
     def operated(self, company_id: UUID) -> OperatedCompany | None:
-        """Return the company, also after its deletion, until it is erased."""
+        """Find the company, also after its deletion, until it is erased."""
         columns = (companies.c[name] for name in OperatedCompany.__dataclass_fields__)
         return self._one(_operated, select(*columns).where(companies.c.id == company_id))
 
@@ -254,7 +254,7 @@ class Companies(Store):
         )
 
     def page(self, principal: Principal, requested: Slice) -> Listed[Company]:
-        """Return a page of the companies that the principal can access."""
+        """Read a page of the companies that the principal can access."""
         query = _WITH_OWNER.where(companies.c.deleted_at.is_(None), reached_by(principal))
         return self._page(_with_owner, query, companies, requested)
 
@@ -274,7 +274,7 @@ def reached_by_given(kind: KeyKind) -> ColumnElement[bool]:
 
 
 def reaching(principal: Principal) -> Mapping[str, object]:
-    """Return the values for a statement with `reached_by_given`."""
+    """Build the values for a statement with `reached_by_given`."""
     return {"own_company_id": principal.company_id, "ats_principal_id": principal.id}
 
 

@@ -45,13 +45,13 @@ class Found:
         return self._rows[0] if self._rows else None
 
     def one(self) -> AnyRow:
-        """Return the only row. Raises NoResultFound, MultipleResultsFound."""
+        """Read the only row. Raises NoResultFound, MultipleResultsFound."""
         if not self._rows:
             raise NoResultFound("the statement returned no row")
         return self.one_or_none()
 
     def one_or_none(self) -> AnyRow | None:
-        """Return the only row, if there is one. Raises MultipleResultsFound."""
+        """Read the only row, if there is one. Raises MultipleResultsFound."""
         if len(self._rows) > 1:
             raise MultipleResultsFound("the statement returned several rows")
         return self.first()
@@ -173,7 +173,7 @@ def begin(connection: sqlalchemy.Connection, sql: str) -> Found:
 
 @lru_cache(maxsize=512)
 def _joined_sql(writes: tuple[str, ...]) -> str:
-    """Return one statement for writes of different tables. Each parameter has the place of its write in its name."""
+    """Join writes of different tables into one statement. Each parameter has the place of its write in its name."""
     *others, last = (_PARAMETER.sub(partial(_placed, place), sql) for place, sql in enumerate(writes))
     before = ", ".join(f"written_{place} AS ({sql})" for place, sql in enumerate(others))
     return f"WITH {before} {last}" if before else last
@@ -193,7 +193,7 @@ def _rows(cursor: psycopg.Cursor[AnyRow]) -> Callable[[Sequence[object]], AnyRow
 
 @lru_cache(maxsize=512)
 def _row_type(names: tuple[bytes, ...]) -> AnyValue:
-    """Return the type of rows with these columns. Columns of the same name have only their places."""
+    """Build the type of rows with these columns. Columns of the same name have only their places."""
     unique = (name.decode() if names.count(name) == 1 else "" for name in names)
     return namedtuple("Row", unique, rename=True)  # noqa: PYI024 - the columns are not known before
 

@@ -263,7 +263,7 @@ class Database:
             return False
 
     def ahead(self, comparison: Comparison) -> timedelta:
-        """Return how far this machine's clock is ahead, by a comparison made just now. A change is logged."""
+        """Measure how far this machine's clock is ahead, by a comparison made just now. A change is logged."""
         ahead = comparison.ahead(self._machine(), monotonic())
         self._check_clock(ahead)
         return ahead
@@ -284,7 +284,7 @@ class Database:
         return not is_wrong
 
     def schema_revision(self) -> str | None:
-        """Return the newest migration of the database. None for an empty one. Raises DatabaseAway."""
+        """Read the newest migration of the database. None for an empty one. Raises DatabaseAway."""
         with self.statement() as stores:
             exists = stores.connection.execute(text("SELECT to_regclass('alembic_version') IS NOT NULL")).scalar_one()
             if not exists:
@@ -397,7 +397,7 @@ def _begin_reading(connection: Connection, *, principal: Principal | None, then:
 
 
 def _settings(principal: Principal | None, lock_s: float) -> str:
-    """Return SQL columns that set principal and timeouts for one transaction.
+    """Build the SQL columns that set principal and timeouts for one transaction.
 
     Empty without a principal and with the usual timeouts.
     """
@@ -435,7 +435,7 @@ def _is_lost(error: BaseException | None) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the reason in one line: libpq's message about a connection, else only the type of the error.
+    """Describe the reason in one line: libpq's message about a connection, else only the type of the error.
 
     libpq names host, database and role. A message of the server has an SQLSTATE and may quote stored values.
     """

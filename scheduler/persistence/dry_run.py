@@ -98,7 +98,7 @@ class KnownRows:
             self.set(self.identified, key, Identified(id=resource_id, content_hash=content_hash))
 
     def _new(self, keys: Collection[K | None]) -> list[K]:
-        """Return the keys that were not looked up before."""
+        """Find the keys that were not looked up before."""
         new = [each for each in keys if each is not None and each not in self._looked_up]
         self._looked_up.update(new)
         return new

@@ -114,24 +114,24 @@ class DueCalls(Store):
         return self._cells(_CELLS_OF_OTHERS, begins, ends, {"company_id": company_id})
 
     def others(self, company_ids: Collection[UUID]) -> Sequence[OtherCompany]:
-        """Return the companies with these ids, without those that were deleted. For a transaction that counts."""
+        """List the companies with these ids, without those that were deleted. For a transaction that counts."""
         rows = self._connection.execute(_OTHERS, {"ids": list(company_ids)})
         return [OtherCompany(id=row.id, settings=settings_of(row), in_progress=row.in_progress) for row in rows]
 
     def companies(self, company_ids: Collection[UUID]) -> Mapping[UUID, CallingCompany]:
-        """Return the companies with these ids, without those that were deleted."""
+        """List the companies with these ids, without those that were deleted."""
         rows = self._connection.execute(_COMPANIES, {"ids": list(company_ids)})
         return {row.id: _company(row) for row in rows}
 
     def account(self) -> CallingAccount | None:
-        """Return the account in use. None before the first worker has started."""
+        """Find the account in use. None before the first worker has started."""
         values = {"ended": _ENDED, "fewest": FEWEST_ENDED}
         row = self._connection.execute(_CALLING_ACCOUNT, values).one_or_none()
         return None if row is None else CallingAccount(**row._asdict())
 
 
 def _clock_of(row: Row[Any]) -> CalleeClock:
-    """Return the clock with any source: it does not matter here, and fewer clocks are read faster."""
+    """Read the clock with any source: it does not matter here, and fewer clocks are read faster."""
     offset = None if row.offset_s is None else timedelta(seconds=row.offset_s)
     return CalleeClock(source=TimezoneSource.ZONE, offset=offset, zones=tuple(row.zones))
 
@@ -149,7 +149,7 @@ def _company(row: Row[Any]) -> CallingCompany:
 def _counting(
     companies: str, *, pending: str = "state = 'PENDING'", width: str = "CAST('15 minutes' AS interval)"
 ) -> TextClause:
-    """Return the statement that counts the attempts of some companies in cells of this width.
+    """Build the statement that counts the attempts of some companies in cells of this width.
 
     A condition that also holds without a company would need another plan, so each statement has its own. `pending`: the
     attempts of which only the first ones are counted.

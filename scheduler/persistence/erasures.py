@@ -140,7 +140,7 @@ class Erasures(Store):
     def newest(
         self, limit: int, after: CertificatePlace | None = None, *, is_finished: bool | None = None
     ) -> Sequence[Certificate]:
-        """Return up to `limit` certificates, the last request first. `is_finished`: only those, or only the others.
+        """List up to `limit` certificates, the last request first. `is_finished`: only those, or only the others.
 
         `after`: only those that follow this place.
         """
@@ -157,7 +157,7 @@ class Erasures(Store):
         return self._one(_certificate, _CERTIFICATES.where(erasures.c.company_id == company_id))
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Return companies whose erasure hint is to be sent again, and record it as sent now."""
+        """Take companies whose erasure hint is to be sent again, and record it as sent now."""
         return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
     def erase_some(self, erasure: Erasure, limit: int, now: datetime) -> bool:

@@ -213,17 +213,17 @@ class Events(Store):
         return Numbered(events=counts.events, deliveries=counts.deliveries)
 
     def of_company(self, event_id: UUID, company_id: UUID, principal_id: UUID) -> PartnerEvent | None:
-        """Return an event of the company, without those about endpoints of other principals."""
+        """Find an event of the company, without those about endpoints of other principals."""
         return self._one(_event, _ONES[_OF_COMPANY], {"id": event_id, "reader": company_id, "principal": principal_id})
 
     def of_ats(self, event_id: UUID, principal_id: UUID) -> PartnerEvent | None:
-        """Return an event of a company that the ATS key has created, or about its own endpoints."""
+        """Find an event of a company that the ATS key has created, or about its own endpoints."""
         return self._one(_event, _ONES[_OF_ATS], {"id": event_id, "reader": principal_id, "principal": principal_id})
 
     def page_of_company(
         self, company_id: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
     ) -> EventPage:
-        """Return up to `limit` events of a company that follow a place, in the order of places.
+        """List up to `limit` events of a company that follow a place, in the order of places.
 
         `principal_id`: the reader, whose endpoints decide about `delivery_success`. Events about endpoints of other
         principals are left out.
@@ -231,7 +231,7 @@ class Events(Store):
         return self._page_after(_OF_COMPANY, company_id, wanted, after, limit, principal_id)
 
     def page_of_ats(self, principal_id: UUID, wanted: EventFilter, after: int, limit: int) -> EventPage:
-        """Return events like `page_of_company`, of all companies that the ATS key has created."""
+        """List events like `page_of_company`, of all companies that the ATS key has created."""
         return self._page_after(_OF_ATS, principal_id, wanted, after, limit, principal_id)
 
     def _page_after(
@@ -277,7 +277,7 @@ class Events(Store):
 
 
 def _lowest_place(now: datetime) -> int:
-    """Return the place below the next one at the least: microseconds since 1970.
+    """Compute the place below the next one at the least: microseconds since 1970.
 
     A restored database has forgotten the places that were given after its backup, and a reader may have read up to
     them. No installation numbers a million events a second, so all places of the past are lower.
@@ -286,7 +286,7 @@ def _lowest_place(now: datetime) -> int:
 
 
 def place_range(since: datetime | None, until: datetime | None) -> Mapping[str, UUID | None]:
-    """Return the ids by which `event_places` finds the places between which all events of a period lie.
+    """Build the ids by which `event_places` finds the places between which all events of a period lie.
 
     A minute longer on each side, because events of about the same time are numbered in any order.
     """

@@ -61,7 +61,7 @@ class ExternalIds(Store):
         }
 
     def find_all(self, named: Collection[ExternalId]) -> Mapping[ExternalId, Identified]:
-        """Return the present resources with these external ids."""
+        """Find the present resources with these external ids."""
         rows = self._connection.execute(_FIND_ALL, _values(named))
         return {
             ExternalId(kind=ExternalKind(row.kind), company_id=row.company_id, text=row.external_id): Identified(

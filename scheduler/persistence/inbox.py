@@ -141,7 +141,7 @@ class Inbox(Store):
         return self._one(_command, select(inbox).where(_of_key(principal_id, idempotency_key)))
 
     def find(self, principal_id: UUID, command_id: UUID) -> FoundCommand | None:
-        """Return the principal's command of this id, with the state of its company."""
+        """Find the principal's command of this id, with the state of its company."""
         found = self.find_all(principal_id, [command_id]).get(command_id)
         if isinstance(found, ValueError):
             raise found
@@ -152,11 +152,11 @@ class Inbox(Store):
         return dict(self._all(_found_or_error, _FIND_ALL, values))
 
     def find_by_key(self, principal_id: UUID, idempotency_key: str) -> FoundCommand | None:
-        """Return the command like `by_key`, with the state of its company."""
+        """Find the command like `by_key`, with the state of its company."""
         return self._one(_found, _WITH_COMPANY.where(_of_key(principal_id, idempotency_key)))
 
     def which_answered(self, command_ids: Sequence[UUID]) -> Sequence[UUID]:
-        """Return which of the commands, of any principals, are no longer waiting.
+        """Find which of the commands, of any principals, are no longer waiting.
 
         For a process that checks for all its requests at once. It reads nothing else of the commands.
         """
@@ -171,7 +171,7 @@ class Inbox(Store):
         return self._one(_next, _LOCK_NEXT, {"id": command_id})
 
     def companies_of(self, command_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:
-        """Return the companies of commands."""
+        """Find the companies of commands."""
         rows = self._connection.execute(_COMPANIES_OF, {"ids": list(command_ids)})
         return {row.id: row.company_id for row in rows}
 
@@ -183,7 +183,7 @@ class Inbox(Store):
         return self._readable(inbox, _command, _LOCK_NEW, {"ids": list(command_ids)})
 
     def next_of(self, interview_id: UUID) -> UUID | None:
-        """Return an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
+        """Find an interview's oldest waiting command. None while it is in quarantine, which blocks the others."""
         row = self._connection.execute(
             select(inbox.c.id, inbox.c.quarantined_at)
             .where(inbox.c.interview_id == interview_id, inbox.c.applied_at.is_(None))
@@ -225,7 +225,7 @@ class Inbox(Store):
         return self._is_any(_IS_ONE_OWED, _instants_owed(now))
 
     def take_owed(self, now: datetime, limit: int) -> Sequence[OwedRefusal]:
-        """Return refusals that no request has returned. The caller reports them by events."""
+        """Take refusals that no request has returned. The caller reports them by events."""
         return self._all(partial(from_row, OwedRefusal), _TAKE_OWED, {**_instants_owed(now), "limit": limit})
 
     def count_failure(self, command_id: UUID, failed_with: str, now: datetime) -> bool:
@@ -252,7 +252,7 @@ class Inbox(Store):
         self._connection.execute(_DROP, values)
 
     def decision(self, command_id: UUID) -> DecisionAnswer | None:
-        """Return the answer of an operator's decision, in the form that the console may read."""
+        """Read the answer of an operator's decision, in the form that the console may read."""
         return self._one(partial(from_row, DecisionAnswer), _DECISION, {"id": command_id})
 
     def lock_forgotten(self, before: datetime, limit: int) -> Mapping[UUID, UUID | None]:
@@ -276,16 +276,16 @@ class Inbox(Store):
         )
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-        """Return waiting commands whose hint is to be sent again, and record it as sent now."""
+        """Take waiting commands whose hint is to be sent again, and record it as sent now."""
         return due_hints(self._connection, _TAKE_DUE_HINTS, rung_before, now, limit)
 
     def unapplied_of_company(self, company_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
-        """Return the waiting and quarantined commands of a company, oldest first."""
+        """List the waiting and quarantined commands of a company, oldest first."""
         query = _UNAPPLIED.where(inbox.c.company_id == company_id).order_by(inbox.c.received_at, inbox.c.seq)
         return self._all(_unapplied, query.limit(limit))
 
     def unapplied_of_interview(self, interview_id: UUID, limit: int) -> Sequence[UnappliedCommand]:
-        """Return the waiting and quarantined commands of an interview in the order in which they are applied."""
+        """List the waiting and quarantined commands of an interview in the order in which they are applied."""
         query = _UNAPPLIED.where(inbox.c.interview_id == interview_id).order_by(inbox.c.seq)
         return self._all(_unapplied, query.limit(limit))
 

@@ -74,11 +74,11 @@ class Interviews(KeysetStore):
             events.note(self._connection, interview.company_id, lambda: partner_events.of_new_interview(interview))
 
     def get(self, company_id: UUID, interview_id: UUID) -> Interview | None:
-        """Return the interview, if it is this company's and not deleted."""
+        """Find the interview, if it is this company's and not deleted."""
         return self._one(_interview, _of_company(company_id).where(interviews.c.id == interview_id))
 
     def page(self, company_id: UUID, requested: Slice, filters: InterviewFilter) -> Listed[Interview]:
-        """Return a page of the company's interviews, also those whose candidate, agent or job was deleted."""
+        """Read a page of the company's interviews, also those whose candidate, agent or job was deleted."""
         query = _of_company(company_id)
         for column, value in _columns(filters):
             if value is not None:
@@ -88,7 +88,7 @@ class Interviews(KeysetStore):
         return self._page(_interview, query, interviews, requested)
 
     def keyset_page(self, company_id: UUID, asked: KeysetSlice, filters: InterviewFilter) -> KeysetPage[Interview]:
-        """Return a page of the same list, in any order."""
+        """Read a page of the same list, in any order."""
         named = self._named(company_id, filters)
         branches = _branches(company_id, asked, filters, named)
 
@@ -99,7 +99,7 @@ class Interviews(KeysetStore):
         return self._keyset_page(branches, asked, rows)
 
     def _named(self, company_id: UUID, filters: InterviewFilter) -> list[UUID] | None:
-        """Return the interviews of the narrowest filter. None: without one, or they are many."""
+        """Find the interviews of the narrowest filter. None: without one, or they are many."""
         for column, value in _columns(filters):
             if value is not None:
                 ids = self._few(_of_company(company_id).with_only_columns(interviews.c.id).where(column == value))
@@ -108,7 +108,7 @@ class Interviews(KeysetStore):
         return None
 
     def facts(self, interview_id: UUID) -> InterviewFacts | None:
-        """Return the interview of any company, for operators."""
+        """Read the interview of any company, for operators."""
         names = ("id", "company_id", "candidate_id", "agent_id", "job_id", "status", "is_test", "deleted_at")
         query = (
             select(*(interviews.c[name] for name in names), companies.c.name.label("company_name"))
@@ -196,7 +196,7 @@ class Interviews(KeysetStore):
         )
 
     def open_of_candidates(self, candidate_ids: Collection[UUID]) -> set[UUID]:
-        """Return those of these candidates for which `open_of_candidate` is True."""
+        """Find the candidates among these for which `open_of_candidate` is True."""
         query = select(interviews.c.candidate_id).where(
             among(interviews.c.candidate_id, list(candidate_ids)),
             interviews.c.status == InterviewStatus.SCHEDULED.value,
@@ -317,7 +317,7 @@ def _by_status(
 
 
 def _by_time(company_id: UUID, matches: ColumnElement[bool]) -> Sequence[Branch]:
-    """Return PHONE interviews by their newest attempts, and ONLINE interviews."""
+    """Build the parts of the list: PHONE interviews by their newest attempts, and ONLINE interviews."""
     i, a = interviews.c, attempts.c
     newest = _NEWEST_ATTEMPT.with_only_columns(_NEWEST.c.id).where(_NEWEST.c.interview_id == a.interview_id)
     of_attempt = select(i.id).where(

@@ -69,7 +69,7 @@ def pack(snapshot: dict[str, Any], known_ids: Sequence[UUID | None]) -> bytes:
 
 
 def unpack(packed: bytes, known_ids: Sequence[UUID | None]) -> dict[str, Any]:
-    """Return the snapshot. `known_ids` are those with which it was packed."""
+    """Unpack the snapshot. `known_ids` are those with which it was packed."""
     if not packed.startswith(_FORM):
         raise ValueError("the snapshot was packed by a newer version; complete the upgrade of this process")
     text = zlib.decompressobj(_WINDOW, zdict=_dictionary(known_ids)).decompress(packed[len(_FORM) :])
@@ -136,7 +136,7 @@ _NO_CONTENT = {"external_id", "time_name"}
 
 
 def content_as_json(new: Content) -> dict[str, Any]:
-    """Return what a request says about its resource, without the external id.
+    """Collect what a request says about its resource, without the external id.
 
     Without default values, so that an omitted field is the same as its default, and a request that an earlier release
     accepted is the same as one in which a field that was added since is omitted.
@@ -148,7 +148,7 @@ def content_as_json(new: Content) -> dict[str, Any]:
 
 
 def record_as_json(record: Resource) -> dict[str, Any]:
-    """Return the stored form of a record in an answer: without name, title, number, address or metadata."""
+    """Convert a record to its stored form in an answer: without name, title, number, address or metadata."""
     adapter, left_out = _RECORDS[type(record)]
     form: dict[str, Any] = adapter.dump_python(record, mode="json", exclude=set(left_out))
     return form
@@ -189,7 +189,7 @@ def schedule_as_json(schedule: Schedule) -> dict[str, Any]:
 
 
 def _number_as_json(number: NumberFacts | None) -> dict[str, Any]:
-    """Return the keys of the facts, without those that few numbers need. None: no key."""
+    """Build the keys of the facts, without those that few numbers need. None: no key."""
     if number is None:
         return {}
     never_called = {} if number.never_called is None else {"never_called": number.never_called}
@@ -223,7 +223,7 @@ def _number_from_json(form: dict[str, Any]) -> NumberFacts:
 
 
 def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
-    """Return the wire form of a company's settings without the limits, which have their own columns."""
+    """Convert a company's settings to their wire form, without the limits, which have their own columns."""
     return {
         "timezone": settings.timezone,
         "locale": settings.locale,
@@ -236,14 +236,14 @@ def settings_as_json(settings: CompanySettings) -> dict[str, Any]:
 
 
 def story_from_json(snapshot: Mapping[str, Any]) -> InterviewStory:
-    """Return the interview of a stored answer. An earlier version stored all its attempts."""
+    """Read the interview of a stored answer. An earlier version stored all its attempts."""
     stored = snapshot["attempts"]
     total = snapshot.get("attempts_total", len(stored))
     return STORY.validate_python({**snapshot, "attempts": stored[-SHOWN_ATTEMPTS:], "attempts_total": total})
 
 
 def settings_of(row: Row[Any]) -> CompanySettings:
-    """Return the settings in the columns `settings`, `concurrent_calls` and `calls_per_second` of a company.
+    """Read the settings in the columns `settings`, `concurrent_calls` and `calls_per_second` of a company.
 
     The result is cached by the contents of these columns, so it is never out of date. The parser takes eight times as
     long as the cache's key. Statements for many attempts select `settings` as text, which is the key itself.

@@ -80,12 +80,12 @@ class Keys(Store):
         return self._all(_key, query)
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
-        """Return every key, or the keys of one company, oldest first."""
+        """List every key, or the keys of one company, oldest first."""
         query = _OLDEST_FIRST if company_id is None else _OLDEST_FIRST.where(api_keys.c.company_id == company_id)
         return self._all(_key, query)
 
     def newest(self, company_id: UUID | None, before: UUID | None, limit: int) -> Sequence[ListedKey]:
-        """Return keys of one company, or of all, newest first. `before`: only those older than this key.
+        """List keys of one company, or of all, newest first. `before`: only those older than this key.
 
         The ids of keys are in the order of their creation.
         """
@@ -100,7 +100,7 @@ class Keys(Store):
         return self._one(_listed, _LISTED.where(api_keys.c.id == key_id))
 
     def of_principal(self, principal_id: UUID) -> Sequence[Key]:
-        """Return a principal's key and its rotations, oldest first."""
+        """List a principal's key and its rotations, oldest first."""
         return self._all(_key, _OLDEST_FIRST.where(api_keys.c.principal_id == principal_id))
 
     def suspend(self, key_id: UUID, reason: str | None, now: datetime) -> None:
@@ -139,7 +139,7 @@ class Keys(Store):
         )
 
     def by_hash(self, key_hash: bytes) -> Found | None:
-        """Return the key of a hash. PostgreSQL lets a request without a principal read nothing else of keys."""
+        """Find the key of a hash. PostgreSQL lets a request without a principal read nothing else of keys."""
         return self._one(_found, _BY_HASH, {"hash": key_hash})
 
     def by_id(self, key_id: UUID) -> Found | None:
@@ -151,7 +151,7 @@ class Keys(Store):
         return self._one(_found, query)
 
     def named(self, ids: Iterable[UUID], company_id: UUID, reader: Principal | None) -> list[NamedKey]:
-        """Return the keys whose own id or whose principal's id is one of these, oldest first.
+        """Find the keys whose own id or whose principal's id is one of these, oldest first.
 
         A reader sees the keys of this company and of their own principal, but no other key, such as that of the ATS
         that created the company. `reader` is None for operators, who see every key.

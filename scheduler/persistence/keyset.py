@@ -64,7 +64,7 @@ def is_within(at: ColumnElement[Any], span: Span) -> list[ColumnElement[bool]]:
 def of_other_spans(
     spans: Spans, sort: Sort, instants: Sequence[tuple[SortField, ColumnElement[Any]]]
 ) -> list[ColumnElement[bool]]:
-    """Return the conditions of those spans by which the list is not sorted."""
+    """Build the conditions of those spans by which the list is not sorted."""
     return [each for by, at in instants if by is not sort.by for each in is_within(at, spans.of(by))]
 
 
@@ -82,7 +82,7 @@ class KeysetStore(Store):
     def _keyset_page(
         self, branches: Sequence[Branch], asked: KeysetSlice, rows: Callable[[Sequence[UUID]], Sequence[tuple[UUID, T]]]
     ) -> KeysetPage[T]:
-        """Return the rows of a page. `rows` reads those with the given ids, in any order."""
+        """Read the rows of a page. `rows` reads those with the given ids, in any order."""
         found = self._connection.execute(_query(branches, asked).limit(asked.limit + 2)).all() if branches else []
         matching = [row for row in found if row.matches]
         last = next((row for row in found if row.place == LOOKED_AT), None)
@@ -98,7 +98,7 @@ class KeysetStore(Store):
         )
 
     def _few(self, query: Select[Any]) -> list[UUID] | None:
-        """Return the ids that the query finds. None: they are more than are read and sorted."""
+        """Find the ids that the query finds. None: they are more than are read and sorted."""
         ids = list(self._connection.execute(query.limit(NARROW + 1)).scalars())
         return None if len(ids) > NARROW else ids
 
@@ -155,7 +155,7 @@ _OPEN = frozenset({AttemptState.PENDING, AttemptState.IN_PROGRESS})
 
 class CompanyAttempts(KeysetStore):
     def keyset_page(self, company_id: UUID, asked: KeysetSlice, filters: CompanyAttemptFilter) -> KeysetPage[Attempt]:
-        """Return a page of the company's attempts by due time, without deleted attempts and interviews."""
+        """Read a page of the company's attempts by due time, without deleted attempts and interviews."""
         a, i = attempts.c, interviews.c
         of_interview = select(i.id).where(i.id == a.interview_id, i.company_id == company_id, i.deleted_at.is_(None))
         if filters.candidate_id is not None:
@@ -183,7 +183,7 @@ class CompanyAttempts(KeysetStore):
         return self._keyset_page(branches, asked, rows)
 
     def _named(self, company_id: UUID, filters: CompanyAttemptFilter) -> list[UUID] | None:
-        """Return the interviews of the filter. None: it names none, or those of its candidate are many."""
+        """Find the interviews of the filter. None: it names none, or those of its candidate are many."""
         i = interviews.c
         if filters.interview_id is not None:
             return [filters.interview_id]
@@ -198,7 +198,7 @@ class CompanyAttempts(KeysetStore):
 def by_due_time(
     company_id: UUID, states: Collection[AttemptState], matches: Sequence[ColumnElement[bool]]
 ) -> list[Branch]:
-    """Return the attempts of a company in these states, or in all of them if none is given."""
+    """Build the parts of a list: attempts of a company in these states, or in all of them if none is given."""
     a = attempts.c
     of_company = a.company_id == company_id
     wanted = frozenset(states) or frozenset(AttemptState)

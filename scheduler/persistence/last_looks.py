@@ -207,7 +207,7 @@ class LookWithoutNumber(LastLookRow):
 
 
 def last_look_of(row: AnyRow) -> LastLookRow:
-    """Return the facts in a row of `look_all`. Raises an error for one that this version cannot read."""
+    """Read the facts in a row of `look_all`. Raises an error for one that this version cannot read."""
     return look_of(LastLookRow, row)
 
 

@@ -34,7 +34,7 @@ def among_given(column: Column[Any], name: str) -> ColumnElement[bool]:
 
 
 def given_instant(name: str) -> BindParameter[datetime]:
-    """Return the parameter of an instant that each execution passes."""
+    """Build the parameter of an instant that each execution passes."""
     return bindparam(name, type_=DateTime(timezone=True))
 
 
@@ -83,12 +83,12 @@ def _given(table: Table, names: tuple[str, ...], more: str = "") -> str:
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as one parameter of a statement."""
+    """Encode rows as one parameter of a statement."""
     return json.dumps(rows, default=_as_text)
 
 
 def _as_text(value: object) -> str:
-    """Return the text of a value in PostgreSQL."""
+    """Convert a value to its text in PostgreSQL."""
     match value:
         case datetime() | date():
             return value.isoformat()

@@ -33,7 +33,7 @@ class OpenTransaction:
 
 class OpenTransactions(Store):
     def all(self) -> Sequence[OpenTransaction]:
-        """Return the open transactions except this one, oldest first."""
+        """List the open transactions except this one, oldest first."""
         return self._all(partial(from_row, OpenTransaction), _ALL)
 
     def end(self, pid: int) -> bool:

@@ -24,12 +24,12 @@ _invitation = partial(from_row, Invitation)
 
 class Users(Store):
     def id_of(self, email: str) -> UUID | None:
-        """Return the id of the user with that address, of any company. Nothing else of the user is readable here."""
+        """Find the id of the user with that address, of any company. Nothing else of the user is readable here."""
         user_id: UUID | None = self._connection.execute(select(func.user_of_email(email))).scalar_one()
         return user_id
 
     def get(self, user_id: UUID) -> User:
-        """Return a user of a company that the caller can access."""
+        """Read a user of a company that the caller can access."""
         row = self._connection.execute(select(users).where(users.c.id == user_id)).one()
         return from_row(User, row)
 
@@ -73,12 +73,12 @@ class Invitations(Store):
         self._connection.execute(insert(invitations).values(**started, send_at=now, created_at=now, updated_at=now))
 
     def standing_of(self, company_id: UUID) -> Invitation | None:
-        """Return the company's invitation that was neither accepted nor revoked. It may have expired."""
+        """Find the company's invitation that was neither accepted nor revoked. It may have expired."""
         query = select(invitations).where(invitations.c.company_id == company_id, _NOT_ENDED)
         return self._one(_invitation, query)
 
     def company_of(self, token_hash: bytes) -> UUID | None:
-        """Return the company of the token's invitation. Lock it before reading the invitation."""
+        """Find the company of the token's invitation. Lock it before reading the invitation."""
         company_id: UUID | None = self._connection.execute(select(func.company_of_invitation(token_hash))).scalar_one()
         return company_id
 
@@ -109,7 +109,7 @@ class Invitations(Store):
         return due
 
     def take_due(self, now: datetime, until: datetime) -> Invitation | None:
-        """Return the invitation whose mail has been due longest, for one try. No other worker tries before `until`."""
+        """Take the invitation whose mail has been due longest, for one try. No other worker tries before `until`."""
         return self._one(_invitation, _TAKE_DUE, _instants(now) | {"until": until})
 
     def add_token(self, invitation_id: UUID, token_hash: bytes, now: datetime) -> None:
@@ -138,7 +138,7 @@ class Invitations(Store):
         )
 
     def unsent(self, now: datetime) -> Sequence[Mails]:
-        """Return the mail status of every open invitation that was not sent."""
+        """List the mail status of every open invitation that was not sent."""
         rows = self._connection.execute(
             select(invitations.c.company_id, invitations.c.tries, invitations.c.send_at)
             .join(companies)

@@ -67,7 +67,7 @@ def taking(ids: Column[Any], is_due: ColumnElement[bool], *, in_order_of: Column
 
 
 def due_hints(statements: Statements, taking: Fixed, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
-    """Return the ids of up to `limit` rows whose hints are due, and record these hints as sent now.
+    """Take the ids of up to `limit` rows whose hints are due, and record these hints as sent now.
 
     The hints that were sent first come first. Rows that another clock is taking are skipped.
     """
@@ -76,7 +76,7 @@ def due_hints(statements: Statements, taking: Fixed, rung_before: datetime, now:
 
 
 def instants(rung_before: datetime, now: datetime) -> dict[str, datetime]:
-    """Return the values of `has_waited` and `is_from_the_future`."""
+    """Build the values of `has_waited` and `is_from_the_future`."""
     return {
         "rung_before": rung_before,
         "now": now,
@@ -129,7 +129,7 @@ class Quarantine(Store):
         limit: int | None,
         company_id: UUID | None = None,
     ) -> Sequence[Quarantined]:
-        """Return up to `limit` items in quarantine, oldest first, after this place. None: no limit, all companies."""
+        """List up to `limit` items in quarantine, oldest first, after this place. None: no limit, all companies."""
         received_at, after_id = after or (None, None)
         values = {
             "kind": kind and kind.value,

@@ -39,7 +39,7 @@ def from_row(cls: type[D], row: AnyRow, prefix: str = "", **given: object) -> D:
 
 
 def as_columns(instance: _Dataclass, *, without: Collection[str] = (), **given: object) -> dict[str, Any]:
-    """Return the fields of a dataclass as values of the columns named like them, enums as their values.
+    """Convert the fields of a dataclass to values of the columns named like them, enums to their values.
 
     `given` are the values of further columns, and of fields that need any other conversion.
     """
@@ -49,7 +49,7 @@ def as_columns(instance: _Dataclass, *, without: Collection[str] = (), **given: 
 
 @cache
 def _fields(cls: type[_Dataclass], given: frozenset[str]) -> tuple[tuple[str, ...], tuple[tuple[str, type[Enum]], ...]]:
-    """Return the names of the other fields, and the enums of those that have one."""
+    """List the names of the other fields, and the enums of those that have one."""
     types = get_type_hints(cls)
     names = tuple(each.name for each in fields(cls) if each.name not in given)
     enums = {name: _enum_in(types[name]) for name in names}
@@ -57,7 +57,7 @@ def _fields(cls: type[_Dataclass], given: frozenset[str]) -> tuple[tuple[str, ..
 
 
 def _enum_in(declared: object) -> type[Enum] | None:
-    """Return the enum in a type like `Phase` or `Phase | None`."""
+    """Find the enum in a type like `Phase` or `Phase | None`."""
     choices = get_args(declared) if isinstance(declared, UnionType) else (declared,)
     return next((each for each in choices if isinstance(each, type) and issubclass(each, Enum)), None)
 
@@ -107,7 +107,7 @@ def _read(row: AnyRow, read: Callable[[AnyRow], T]) -> tuple[T | Any, Exception 
 
 
 def known_unreadable(table: str) -> list[UUID]:
-    """Return the rows of a table that this process could not read in the last ten minutes.
+    """List the rows of a table that this process could not read in the last ten minutes.
 
     A loop that reads a limited number of rows leaves them out, because they stay the first of their range.
     """

@@ -26,7 +26,7 @@ _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 
 
 def head() -> str:
-    """Return the revision of this version's newest migration."""
+    """Find the revision of this version's newest migration."""
     return max(_known())
 
 
@@ -141,7 +141,7 @@ the schema `public` cannot grant it to others.
 
 @lru_cache(maxsize=1)
 def expected() -> frozenset[str]:
-    """Return the lines of a database at this version's schema."""
+    """Read the lines of a database at this version's schema."""
     return frozenset(LIST.read_text(encoding="utf-8").splitlines())
 
 
@@ -207,7 +207,7 @@ def _connect(
 
 
 def make_engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 - as SQLAlchemy takes them
-    """Return an engine whose connections have a deadline on our side."""
+    """Build an engine whose connections have a deadline on our side."""
     engine = create_engine(url, hide_parameters=True, **options)
     event.listen(engine, "do_connect", _connect)
     return engine

@@ -250,7 +250,7 @@ class Store:
     def _free(
         self, table: Table, read: Callable[[AnyRow], T], query: Executable | Fixed, values: Mapping[str, object]
     ) -> Free[T]:
-        """Return the rows of a query of `freely_locked`."""
+        """Read the rows of a query of `freely_locked`."""
         rows = self._connection.execute(query, values).all()
         return Free(
             rows=list(readable([row for row in rows if row.id is not None], read, table.name)),
@@ -260,7 +260,7 @@ class Store:
     def _readable_some(
         self, table: Table, read: Callable[[AnyRow], T], query: Select[Any], limit: int, **values: object
     ) -> list[T]:
-        """Return up to `limit` rows like `_readable`. Rows that cannot be read take no place of the others.
+        """Read up to `limit` rows like `_readable`. Rows that cannot be read take no place of the others.
 
         One statement, and another one only after it has met `limit` rows and could not read all of them.
         """

@@ -95,7 +95,7 @@ class CheckedClock:
         return self.comparison.ahead(self.machine(), monotonic())
 
     def noticed_ahead(self) -> timedelta:
-        """Return how far this machine's clock is certainly ahead of the database's. Zero if that is uncertain."""
+        """Compute how far this machine's clock is certainly ahead of the database's. Zero if that is uncertain."""
         ahead = self.ahead()
         return ahead if ahead > NOTICED_CLOCK_SKEW else timedelta()
 
@@ -162,7 +162,7 @@ class Stores:
         return self.clock.instant(now)
 
     def noticed_ahead(self) -> timedelta:
-        """Return how far this machine's clock is certainly ahead of the database's. Zero if that is uncertain."""
+        """Compute how far this machine's clock is certainly ahead of the database's. Zero if that is uncertain."""
         assert self.clock is not None, "a transaction that only reads compares no clocks"
         return self.clock.noticed_ahead()
 

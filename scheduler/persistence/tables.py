@@ -49,7 +49,7 @@ def _timestamps() -> tuple[Column[object], Column[object]]:
 
 
 def _unique_external_id(table: str, end: str = "deleted_at") -> Index:
-    """Return the index by which a company's own ids are unique until `end`. It omits rows without such an id."""
+    """Build the index by which a company's own ids are unique until `end`. It omits rows without such an id."""
     return Index(
         f"uq_{table}_external_id",
         "company_id",

@@ -21,7 +21,7 @@ class Tallies(Store):
             self._connection.write(ADD, key, (key, amount))
 
     def totals(self) -> dict[Key, Amount]:
-        """Return all totals, with the amounts that are not folded yet. One statement, so that none counts twice."""
+        """Read all totals, with the amounts that are not folded yet. One statement, so that none counts twice."""
         parts: list[_Row] = []
         for row in self._connection.execute(_TOTALS):
             parts += _read(row.entries)
@@ -49,7 +49,7 @@ ADD = Write(execute=_append, turn=3, merge=lambda first, second: (first[0], firs
 
 
 def as_json(rows: Iterable[_Row]) -> str:
-    """Return the text of one row of `tally_entries`."""
+    """Build the text of one row of `tally_entries`."""
     return json.dumps(
         [
             {"name": name, "label": label, "n": each.n, "sum": each.seconds, "buckets": each.buckets}

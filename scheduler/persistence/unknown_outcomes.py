@@ -76,7 +76,7 @@ _unknown = partial(from_row, UnknownOutcome)
 
 class UnknownOutcomes(Store):
     def page(self, company_id: UUID | None, limit: int, after: UnknownPlace | None = None) -> Sequence[UnknownOutcome]:
-        """Return up to `limit` attempts that are to be decided, of one company or of all, oldest first.
+        """List up to `limit` attempts that are to be decided, of one company or of all, oldest first.
 
         `after`: only attempts that follow this place.
         """
@@ -88,7 +88,7 @@ class UnknownOutcomes(Store):
         return self._readable(attempts, _unknown, query)
 
     def find(self, attempt_id: UUID) -> UnknownOutcome | None:
-        """Return the attempt if it is to be decided."""
+        """Find the attempt if it is to be decided."""
         return self._one(_unknown, _TO_DECIDE.where(attempts.c.id == attempt_id))
 
 
@@ -118,7 +118,7 @@ class StrayCalls(Store):
         )
 
     def live(self) -> Sequence[LiveStrayCall]:
-        """Return the stray calls that have not provably ended, oldest first."""
+        """List the stray calls that have not provably ended, oldest first."""
         query = (
             select(*(stray_calls.c[each] for each in ("call_sid", "attempt_id", "seen_at", "look_at")))
             .where(stray_calls.c.look_at.is_not(None))
@@ -127,7 +127,7 @@ class StrayCalls(Store):
         return self._all(partial(from_row, LiveStrayCall), query)
 
     def due_polls(self, now: datetime, hold_until: datetime, limit: int) -> list[StrayCall]:
-        """Return the stray calls that are due. No other process polls for them until `hold_until`."""
+        """Take the stray calls that are due. No other process polls for them until `hold_until`."""
         due = (
             select(stray_calls.c.call_sid)
             # A later instant was set by a wrong clock.

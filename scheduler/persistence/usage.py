@@ -37,7 +37,7 @@ _BILLINGS = Fixed(
 
 class Usage(Store):
     def billings_of(self, company_ids: Collection[UUID]) -> dict[UUID, AnyRow]:
-        """Return the rows of `billing_from` for companies, also while they are being erased."""
+        """Read the rows of `billing_from` for companies, also while they are being erased."""
         rows = self._connection.execute(_BILLINGS, {"ids": list(company_ids)})
         return {row.id: row for row in rows}
 
@@ -111,7 +111,7 @@ class Usage(Store):
 
 
 def billing_from(row: AnyRow) -> Billing:
-    """Return the billing settings in a row of `companies`.
+    """Read the billing settings in a row of `companies`.
 
     Prices that another version wrote and that cannot be read are replaced by the defaults, so that the call can end.
     """

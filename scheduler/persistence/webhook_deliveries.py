@@ -91,7 +91,7 @@ _LOCK_TO_CLAIM = text(f"""
 
 
 def _first_of(kind: str) -> str:
-    """Return the query for the first messages of endpoint `w`. Blocked ones at the front are held in the next look."""
+    """Build the query for the first messages of endpoint `w`. Blocked ones at the front are held in the next look."""
     return f"""
         (SELECT d.*, row_number() OVER (ORDER BY d.send_at, d.place) AS nth
          FROM (SELECT d.* FROM webhook_deliveries d
@@ -316,7 +316,7 @@ class WebhookDeliveries(Store):
         return WebhookHolds(self._connection).hold(endpoint_ids, now, _instants(now))
 
     def sendable_of(self, endpoint_ids: Sequence[UUID], now: datetime) -> list[Sendable]:
-        """Return the first messages of these locked endpoints. Events and replays take turns."""
+        """List the first messages of these locked endpoints. Events and replays take turns."""
         values = {**_instants(now), "ids": list(endpoint_ids), "most": MOST_IN_FLIGHT}
         rows = self._connection.execute(_SENDABLE_OF, values).all()
         found = list(readable(rows, _sendable, webhook_deliveries.name, key="event_id"))

@@ -44,11 +44,11 @@ class WebhookEndpoints(Store):
         self._connection.execute(insert(webhook_endpoints).values(**_arrays(columns)))
 
     def get(self, principal_id: UUID, endpoint_id: UUID) -> WebhookEndpoint | None:
-        """Return the endpoint, if it is this principal's and not deleted."""
+        """Find the endpoint, if it is this principal's and not deleted."""
         return self._one(_endpoint, _of_principal(principal_id).where(_w.id == endpoint_id))
 
     def find(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint | None:
-        """Return the endpoint, if it is not deleted and the principal may see and delete it."""
+        """Find the endpoint, if it is not deleted and the principal may see and delete it."""
         return self._one(_endpoint, _shared_with(principal).where(_w.id == endpoint_id))
 
     def lock_shared(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint | None:
@@ -62,7 +62,7 @@ class WebhookEndpoints(Store):
         return self._one(_endpoint, query.with_for_update(key_share=True))
 
     def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
-        """Return a page of the endpoints that `find` returns, or only of those for one company."""
+        """Read a page of the endpoints that `find` returns, or only of those for one company."""
         query = _shared_with(principal)
         if company_id is not None:
             query = query.where(_w.company_id == company_id)
@@ -74,7 +74,7 @@ class WebhookEndpoints(Store):
         self._connection.execute(update(webhook_endpoints).where(_w.id == endpoint.id).values(**_arrays(columns)))
 
     def secrets_of(self, endpoint_id: UUID) -> EndpointSecrets:
-        """Return the encrypted secrets of an endpoint that the caller has locked."""
+        """Read the encrypted secrets of an endpoint that the caller has locked."""
         row = self._connection.execute(
             select(_w.secret, _w.old_secret, _w.old_secret_until).where(_w.id == endpoint_id)
         ).one()
@@ -173,7 +173,7 @@ class WebhookEndpoints(Store):
         return test
 
     def progress(self, principal_id: UUID, test: EndpointTest) -> TestProgress | None:
-        """Return the progress of a test. None: the endpoint was deleted."""
+        """Read the progress of a test. None: the endpoint was deleted."""
         d = webhook_deliveries.c
         query = (
             select(
@@ -208,7 +208,7 @@ def _of_principal(principal_id: UUID) -> Select[Any]:
 
 
 def _shared_with(principal: Principal) -> Select[Any]:
-    """Return those of the principal, and those of other keys of its company, or of the companies of an ATS.
+    """Select the endpoints of the principal, and of other keys of its company, or of the companies of an ATS.
 
     Not those that an ATS has created for the company of a regular key: they are the ATS's own.
     """
@@ -313,14 +313,14 @@ _ALL = EndpointFilter()
 
 class WebhookOverview(Store):
     def states(self, limit: int, wanted: EndpointFilter = _ALL, after: UUID | None = None) -> Sequence[EndpointState]:
-        """Return the endpoints that are not deleted, oldest first. `after`: only those younger than this one."""
+        """List the endpoints that are not deleted, oldest first. `after`: only those younger than this one."""
         statement, values = _query(wanted, after)
         limits = {"counted": COUNTED_UP_TO + 1, "looked_at": _LOOKED_AT, "limit": limit}
         self._connection.execute(_IN_ORDER)
         return self._readable(webhook_endpoints, _state, statement, {**values, **limits})
 
     def count_of_company(self, company_id: UUID) -> int:
-        """Return the number of endpoints that receive events of a company."""
+        """Count the endpoints that receive events of a company."""
         values = {"company": company_id, "deleted": DisabledCause.DELETED.value}
         return self._count(_COUNT_OF_COMPANY, values)
 
@@ -337,7 +337,7 @@ class WebhookOverview(Store):
 
 
 def _query(wanted: EndpointFilter, after: UUID | None) -> tuple[TextClause, Mapping[str, object]]:
-    """Return the statement for a filter, and its values. Only conditions that apply, so that an index is used."""
+    """Build the statement for a filter, and its values. Only conditions that apply, so that an index is used."""
     conditions, values = [_IS_LISTED_FOR_OPERATORS], dict[str, object](deleted=DisabledCause.DELETED.value)
     if wanted.status is not None:
         conditions.append(_STATUS[wanted.status])
@@ -397,7 +397,7 @@ class WebhookNotices(Store):
         return due
 
     def take_due(self, now: datetime, until: datetime) -> Notice | None:
-        """Return the notice that has been due longest, for one try. No other worker tries before `until`."""
+        """Take the notice that has been due longest, for one try. No other worker tries before `until`."""
         return self._one(partial(from_row, Notice), _TAKE_DUE, _instants(now) | {"until": until})
 
     def tried(self, notice: Notice, again_at: datetime | None) -> None:

@@ -181,14 +181,14 @@ _REPLAY_OF_FAILED = text(
 
 class WebhookHistory(Store):
     def receiver(self, endpoint_id: UUID, principal_id: UUID | None) -> EventReceiver | None:
-        """Return an endpoint. `principal_id`: only one of this principal.
+        """Find an endpoint. `principal_id`: only one of this principal.
 
         The rest of the transaction reads rows in the order of an index.
         """
         return self._one(_receiver, _RECEIVER, {"id": endpoint_id, "principal": principal_id})
 
     def page(self, endpoint_id: UUID, wanted: DeliveryFilter, before: int | None, limit: int) -> DeliveryPage:
-        """Return up to `limit` deliveries of an endpoint, newest first. `before`: only those before this place."""
+        """List up to `limit` deliveries of an endpoint, newest first. `before`: only those before this place."""
         # One more than asked for: it tells if another one follows.
         scanned = limit + 1 if wanted == DeliveryFilter() else _LOOKED_AT
         is_delivered = wanted.state in (None, DeliveryState.DELIVERED)
@@ -209,7 +209,7 @@ class WebhookHistory(Store):
         return DeliveryPage(deliveries=found, before=last.last_scanned if last.count_scanned == scanned else None)
 
     def delivery(self, endpoint_id: UUID, event_id: UUID) -> DeliveryHistory | None:
-        """Return the delivery of an event to an endpoint, with its tries. None: it was never made."""
+        """Find the delivery of an event to an endpoint, with its tries. None: it was never made."""
         return self._one(_history, _ONE, {"endpoint": endpoint_id, "event": event_id})
 
     def is_delivery(self, endpoint_id: UUID, event_id: UUID) -> bool:
