@@ -79,7 +79,7 @@ class AlarmKey:
 
 
 def key_of(kind: str, fields: Mapping[str, object]) -> AlarmKey:
-    """Return the key of an alarm from the fields of its log line. A kind is stored in capitals, digits and `_` only."""
+    """Derive the key of an alarm from the fields of its log line. A kind is stored in capitals, digits and `_` only."""
     subjects = tuple((name, str(fields[name])[:_LONGEST_SUBJECT]) for name in SUBJECTS if fields.get(name) is not None)
     return AlarmKey(kind=_OTHER.sub("_", kind.upper())[:_LONGEST_KIND] or "UNNAMED", subjects=subjects)
 
@@ -187,14 +187,14 @@ _ANCHORS = {kind: "--".join(kinds).lower() for kinds in _SECTIONS for kind in ki
 
 
 def meaning_of(kind: str) -> str:
-    """Return a sentence about alarms of this kind."""
+    """Describe alarms of this kind in one sentence."""
     if kind.startswith(_CARRIER_HTTP):
         return f"The carrier answers new calls with the HTTP status {kind.removeprefix(_CARRIER_HTTP)}, so calls wait."
     return MEANINGS.get(kind, _UNKNOWN)
 
 
 def anchor_of(kind: str) -> str:
-    """Return the anchor of the section with the steps."""
+    """Name the anchor of the section with the steps."""
     if kind.startswith(_CARRIER_HTTP):
         return _ANCHORS[_CARRIER_HTTP]
     return _ANCHORS.get(kind, kind.lower() if kind in MEANINGS else "alarms")

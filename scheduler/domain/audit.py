@@ -130,7 +130,7 @@ class AuditEntry:
 
 
 def as_stored(value: object) -> object:
-    """Return a value of `before` or `after` in its JSON form."""
+    """Convert a value of `before` or `after` to its JSON form."""
     match value:
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

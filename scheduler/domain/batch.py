@@ -69,7 +69,7 @@ class Batch:
         return self.total - self.applied - self.refused - self.cancelled
 
     def expected_done_at(self, now: datetime) -> datetime | None:
-        """Return when the last item will have been applied, at the pace so far. None: unknown, or it is not applied."""
+        """Estimate when the last item will be applied, at the pace so far. None: unknown, or it is not applied."""
         done = self.applied + self.refused
         if self.state is not BatchState.RUNNING or self.started_at is None or self.updated_at <= self.started_at:
             return None

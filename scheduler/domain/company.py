@@ -88,7 +88,7 @@ class LimitCeiling:
     calls_per_second: float | None = None
 
     def or_of(self, account: CallLimits | None) -> "LimitCeiling":
-        """Return the ceiling with the limits of the account where operators have set none."""
+        """Complete the ceiling by the limits of the account where operators have set none."""
         if account is None:
             return self
         return LimitCeiling(
@@ -97,7 +97,7 @@ class LimitCeiling:
         )
 
     def applied_to(self, limits: CallLimits) -> CallLimits:
-        """Return the limits, each at most the ceiling."""
+        """Cap the limits: each is at most the ceiling."""
         places, pace = self.concurrent_calls, self.calls_per_second
         return CallLimits(
             concurrent_calls=limits.concurrent_calls if places is None else min(limits.concurrent_calls, places),

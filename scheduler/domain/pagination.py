@@ -110,7 +110,7 @@ class Listed(Generic[T]):
     """The end of this page in the same list by cursor. None: nothing follows."""
 
     def map(self, change: Callable[[T], U]) -> "Listed[U]":
-        """Return the same page of other items."""
+        """Build the same page of other items."""
         return Listed(
             items=tuple(change(each) for each in self.items),
             total=self.total,
@@ -131,5 +131,5 @@ class KeysetPage(Generic[T]):
     asked: KeysetSlice
 
     def map(self, change: Callable[[T], U]) -> "KeysetPage[U]":
-        """Return the same page with other items."""
+        """Build the same page with other items."""
         return KeysetPage(items=tuple(change(each) for each in self.items), next=self.next, asked=self.asked)

@@ -30,17 +30,17 @@ def is_audited(actor: str) -> bool:
 
 
 def of_key(key_id: UUID) -> str:
-    """Return the actor of a request with this API key."""
+    """Name the actor of a request with this API key."""
     return f"{_KEY}{key_id}"
 
 
 def of_link(link_id: UUID) -> str:
-    """Return the actor of an operator who signed in to the console with this link."""
+    """Name the actor of an operator who signed in to the console with this link."""
     return f"{_LINK}{link_id}"
 
 
 def link_of(actor: str) -> UUID | None:
-    """Return the id of the sign-in link that an actor is known by, or None."""
+    """Find the id of the sign-in link that an actor is known by, or None."""
     try:
         return UUID(actor.removeprefix(_LINK)) if actor.startswith(_LINK) else None
     except ValueError:
@@ -48,7 +48,7 @@ def link_of(actor: str) -> UUID | None:
 
 
 def of_cli(user: str, host: str) -> str:
-    """Return the actor of a command of `duecall`: the user of the operating system, and the machine's name."""
+    """Name the actor of a command of `duecall`: the user of the operating system, and the machine's name."""
     return f"cli:{user}@{host}"
 
 

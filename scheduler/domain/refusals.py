@@ -36,19 +36,19 @@ class Refused(Exception):
 
 
 def message_alone(message: str, details: Mapping[str, Any]) -> str:
-    """Return the message for a reader without the details. Of several wrong fields, that of the first."""
+    """Choose the message for a reader without the details. Of several wrong fields, that of the first."""
     fields = details.get("fields")
     text = _ABOUT_DETAILS.sub("", fields[0]["message"] if fields else message)
     return text if text.endswith((".", "?")) else f"{text}."
 
 
 def message_of_many(message: str) -> str:
-    """Return the message without its position, which differs between requests with the same error."""
+    """Strip the message of its position, which differs between requests with the same error."""
     return _POSITION.sub("", message)
 
 
 def without_numbers(message: str) -> str:
-    """Return what messages about the same error have in common. Their times and counts may differ."""
+    """Keep what messages about the same error have in common. Their times and counts may differ."""
     return _NUMBERS.sub("", message)
 
 

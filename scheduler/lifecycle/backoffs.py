@@ -124,7 +124,7 @@ def judge(
 
 
 def _after_those_that_worked(backoffs: Backoffs, worked: Sequence[tuple[Where, CarrierAnswer]]) -> dict[Scope, Backoff]:
-    """Return the back-offs after successful calls. A call sent before a back-off opened does not change it."""
+    """Compute the back-offs after successful calls. A call sent before a back-off opened does not change it."""
     ended: set[Scope] = set()
     for where, answer in worked:
         if isinstance(answer, Accepted):
@@ -149,7 +149,7 @@ def _after_those_that_failed(
     companies: int,
     now: datetime,
 ) -> Breaker:
-    """Return the account's breaker and update `held`. `working` are callers with a successful call."""
+    """Compute the account's breaker and update `held`. `working` are callers with a successful call."""
     for where, cause in causes:
         if cause in breakers.NEEDS_A_PERSON:
             account = breakers.after_failure(account, cause, now)
@@ -161,7 +161,7 @@ def _after_those_that_failed(
 def _after_one_that_failed(
     account: Breaker, held: dict[Scope, Backoff], where: Where, cause: str, companies: int, now: datetime
 ) -> Breaker:
-    """Return the account's breaker and update `held`. If there is only one company, its failures open the account's."""
+    """Compute the account's breaker and update `held`. The failures of an only company open the account's."""
     if companies <= 1:
         return breakers.after_failure(account, cause, now)
     before = held.get(where.of_caller, Backoff(scope=where.of_caller, breaker=Breaker()))
@@ -190,26 +190,26 @@ def _refuse(held: dict[Scope, Backoff], scope: Scope, cause: str, now: datetime)
 
 
 def without_the_carriers(backoffs: Backoffs) -> dict[Scope, Backoff]:
-    """Return the back-offs that remain when the account's breaker opens: it replaces those about the carrier."""
+    """Keep the back-offs that remain when the account's breaker opens: it replaces those about the carrier."""
     return {scope: each for scope, each in backoffs.items() if not each.speaks_of_the_carrier}
 
 
 def while_asked(each: Backoff, now: datetime) -> Backoff:
-    """Return the back-off during a probe, which also applies if the probe fails."""
+    """Compute the back-off during a probe, which also applies if the probe fails."""
     if each.breaker.is_to_be_asked(now):
         return replace(each, breaker=breakers.while_asked(each.breaker, now), is_asked=True)
     return replace(each, is_asked=True)
 
 
 def after_answer(before: Backoff, now: datetime) -> Backoff:
-    """Return the back-off after a successful probe. An order of this scope is tried only after its wait."""
+    """Compute the back-off after a successful probe. An order of this scope is tried only after its wait."""
     if before.breaker.is_to_be_asked(now):
         return replace(before, breaker=breakers.after_answer(before.breaker, now), is_asked=True)
     return replace(before, is_asked=True)
 
 
 def held_back(backoffs: Backoffs, orders: Iterable[tuple[T, Where]], being_placed: Iterable[Where]) -> frozenset[T]:
-    """Return the orders that may not be claimed now: their scope is down, or on trial with another order."""
+    """Find the orders that may not be claimed now: their scope is down, or on trial with another order."""
     on_trial = {scope for where in being_placed for scope in where.scopes}
     held = set()
     for order, where in orders:

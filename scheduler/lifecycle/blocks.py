@@ -66,12 +66,12 @@ class Situation:
 
 
 def blocks(situation: Situation, now: datetime, policy: Policy) -> tuple[Block, ...]:
-    """Return the rules that block the attempt now, in the order of the checks. Empty: it may ring."""
+    """List the rules that block the attempt now, in the order of the checks. Empty: it may ring."""
     return (*_stops(situation, now), *_times(situation, now, policy), *_places(situation, now, policy))
 
 
 def of_number(callee: Callee) -> Block | None:
-    """Return why this number is not called at any time, or None if it may be called."""
+    """Find why this number is not called at any time, or None if it may be called."""
     if callee.number is None:
         return Block(rule=Rule.NUMBER_MISSING, detail="The candidate has no number that may be called.")
     try:
@@ -115,7 +115,7 @@ def waits_for(situation: Situation, blocking: Sequence[Block]) -> str:
 
 
 def next_possible_at(situation: Situation, now: datetime, policy: Policy) -> datetime | None:
-    """Return the first instant at which the attempt may ring, as far as known, or None.
+    """Find the first instant at which the attempt may ring, as far as known, or None.
 
     It is unknown while a block has no known end, such as a pause or a waiting command. A missing place counts only if
     there is no other block, because places may be free or taken again some hours later.

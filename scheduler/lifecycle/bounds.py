@@ -28,37 +28,37 @@ SLACK = 2 * MAX_CLOCK_SKEW + timedelta(seconds=1)
 
 
 def latest_written(now: datetime) -> datetime:
-    """Return the latest instant that can have been recorded for an event, a hint or a write."""
+    """Compute the latest instant that can have been recorded for an event, a hint or a write."""
     return now + SLACK
 
 
 def latest_release(now: datetime) -> datetime:
-    """Return the latest instant until which an attempt can be released."""
+    """Compute the latest instant until which an attempt can be released."""
     return now + RELEASE_SPAN + SLACK
 
 
 def latest_slot(now: datetime, per_second: float) -> datetime:
-    """Return the latest next slot of an account or company: claims reserve at most a second and one step ahead."""
+    """Compute the latest next slot of an account or company: claims reserve at most a second and one step ahead."""
     return now + SEND_SPAN + timedelta(seconds=1 / per_second) + SLACK
 
 
 def latest_recomputation(now: datetime) -> datetime:
-    """Return the latest instant to which a recomputation of pending attempts is postponed."""
+    """Compute the latest instant to which a recomputation of pending attempts is postponed."""
     return now + timedelta(seconds=30)
 
 
 def latest_batch_work(now: datetime) -> datetime:
-    """Return the latest instant until which a batch is put off."""
+    """Compute the latest instant until which a batch is put off."""
     return now + BATCH_RETRIED_AFTER + SLACK
 
 
 def latest_awaited(now: datetime) -> datetime:
-    """Return the latest instant until which a request waits for its command."""
+    """Compute the latest instant until which a request waits for its command."""
     return now + MAX_AWAITED + SLACK
 
 
 def latest_stray_look(now: datetime) -> datetime:
-    """Return the latest time of the next poll about a stray call."""
+    """Compute the latest time of the next poll about a stray call."""
     return now + POLLS[-1] + SLACK
 
 
@@ -77,7 +77,7 @@ class CallBounds:
 
 
 def of_calls(now: datetime, policy: Policy) -> CallBounds:
-    """Return the bounds for attempts that are in progress at `now`."""
+    """Compute the bounds for attempts that are in progress at `now`."""
     after_ring = policy.ring_timeout + POLL_AFTER_RING
     return CallBounds(
         written=latest_written(now),
@@ -89,7 +89,7 @@ def of_calls(now: datetime, policy: Policy) -> CallBounds:
 
 
 def latest_look(attempt: Attempt, bounds: CallBounds) -> datetime:
-    """Return the latest `look_at` of this attempt."""
+    """Compute the latest `look_at` of this attempt."""
     if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
         return bounds.look_at_asked
     if attempt.looks == 0 and attempt.updated_at <= bounds.written:
@@ -98,7 +98,7 @@ def latest_look(attempt: Attempt, bounds: CallBounds) -> datetime:
 
 
 def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
-    """Return the attempt with each impossible instant replaced by one that its rule can produce.
+    """Replace each impossible instant of the attempt by one that its rule can produce.
 
     An impossible lease now ends one lease from `now`. By then its holder has sent its POST or never will, so the
     attempt is settled as unknown as usual and its number does not ring twice. An impossible claim time is set as early
@@ -122,7 +122,7 @@ def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
 
 
 def due_corrected(attempt: Attempt, now: datetime) -> datetime:
-    """Return the due time of a pending attempt whose last writer's clock is still ahead of `now`.
+    """Correct the due time of a pending attempt whose last writer's clock is still ahead of `now`.
 
     A requested time is kept. A wait that began at the wrong instant is counted from `now`, which is never too early,
     because the row was written before. The last look checks the opening again.
@@ -140,10 +140,10 @@ def due_corrected(attempt: Attempt, now: datetime) -> datetime:
 
 
 def latest_line_rest(now: datetime, policy: Policy) -> datetime:
-    """Return the latest end of the gap on a line after a call of one interview."""
+    """Compute the latest end of the gap on a line after a call of one interview."""
     return now + policy.line_gap + SLACK
 
 
 def latest_line_kept(now: datetime, policy: Policy) -> datetime:
-    """Return the latest end of the gap on a line for all interviews: one gap after the next poll about its call."""
+    """Compute the latest end of the gap on a line for all interviews: one gap after the next poll about its call."""
     return now + POLLS[-1] + policy.line_gap + SLACK

@@ -78,7 +78,7 @@ def shows_that_it_works(answer: CarrierAnswer) -> bool:
 
 
 def cause_of(answer: CarrierAnswer) -> str | None:
-    """Return why this answer counts against the carrier, or None.
+    """Name the cause by which this answer counts against the carrier, or None.
 
     Unknown answers count too: a carrier that always answers 500 may accept nothing, and each further call would end
     as unknown.
@@ -100,7 +100,7 @@ def opens_at_once(cause: str) -> bool:
 
 
 def after_failure(breaker: Breaker, cause: str, now: datetime, *, may_open: bool = True) -> Breaker:
-    """Return the breaker after a call that the carrier did not certainly accept.
+    """Compute the breaker after a call that the carrier did not certainly accept.
 
     Answers to calls sent before the breaker opened are ignored. `may_open` is False while only one company's calls
     fail: the failures are counted, but do not stop other companies.
@@ -116,7 +116,7 @@ def after_failure(breaker: Breaker, cause: str, now: datetime, *, may_open: bool
 
 
 def after_refusal(breaker: Breaker, cause: str, now: datetime) -> Breaker:
-    """Return the breaker after an order that our account has no permission for. One such order opens it."""
+    """Compute the breaker after an order that our account has no permission for. One such order opens it."""
     if breaker.is_on_trial:
         return _after_failed_trial(breaker, cause, now)
     return Breaker(failures=OPENS_AFTER, down_until=_next_wait(OPENS_AFTER, now), cause=cause)
@@ -131,7 +131,7 @@ def _after_failed_trial(breaker: Breaker, cause: str, now: datetime) -> Breaker:
 
 
 def while_asked(breaker: Breaker, now: datetime) -> Breaker:
-    """Return the breaker during a probe, which also applies if the probe fails: the next wait is longer.
+    """Compute the breaker during a probe, which also applies if the probe fails: the next wait is longer.
 
     It is stored before the probe, so that only one of several workers probes, and a crash of that worker blocks none.
     """
@@ -140,7 +140,7 @@ def while_asked(breaker: Breaker, now: datetime) -> Breaker:
 
 
 def after_answer(breaker: Breaker, now: datetime) -> Breaker:
-    """Return the breaker after a successful probe: one call is tried.
+    """Compute the breaker after a successful probe: one call is tried.
 
     The waits added by failed probes are dropped, because the carrier answers again. Those added by failed trial calls
     are kept, because each trial may lose a call.
@@ -149,7 +149,7 @@ def after_answer(breaker: Breaker, now: datetime) -> Breaker:
 
 
 def after_question_in_vain(breaker: Breaker, cause: str, now: datetime) -> Breaker:
-    """Return the breaker after a failed probe that one company's failures had caused: the carrier itself is down."""
+    """Compute the breaker after a failed probe that one company's failures had caused: the carrier itself is down."""
     if breaker.is_down:
         return breaker
     failures = OPENS_AFTER + breaker.trials
@@ -157,7 +157,7 @@ def after_question_in_vain(breaker: Breaker, cause: str, now: datetime) -> Break
 
 
 def not_placed_delay(times_before: int) -> timedelta:
-    """Return how long an attempt waits that the carrier did not accept, by the number of times before in a row."""
+    """Compute how long an attempt waits that the carrier did not accept, by the number of times before in a row."""
     return BACK_OFF[min(times_before, len(BACK_OFF) - 1)]
 
 

@@ -47,17 +47,17 @@ class Pace:
         return self.next_slot_at - timedelta(seconds=1 / self.per_second)
 
     def of_this_clock(self, now: datetime) -> "Pace":
-        """Return the pace, with its next slot set to `now` if a wrong clock had reserved it too far ahead."""
+        """Bound the pace: its next slot becomes `now` if a wrong clock had reserved it too far ahead."""
         latest = bounds.latest_slot(now, self.per_second)
         return self if self.next_slot_at <= latest else replace(self, next_slot_at=now)
 
     def places(self, now: datetime, within: timedelta) -> int:
-        """Return how many calls may start before `now + within`."""
+        """Count how many calls may start before `now + within`."""
         free = now + within - max(now, self.of_this_clock(now).next_slot_at)
         return max(0, min(self.room, ceil(free.total_seconds() * self.per_second)))
 
     def taken(self, send_at: datetime) -> "Pace":
-        """Return the pace after a call that starts at `send_at`."""
+        """Compute the pace after a call that starts at `send_at`."""
         step = timedelta(seconds=1 / self.per_second)
         return replace(self, next_slot_at=send_at + step, room=self.room - 1, calls=self.calls + 1)
 
@@ -67,7 +67,7 @@ KEPT_SHARE = 10
 
 
 def kept_places(max_calls: int) -> int:
-    """Return how many of the account's places only companies without a call in progress may take. At least one.
+    """Compute how many of the account's places only companies without a call in progress may take. At least one.
 
     An account with a single place still calls: while that place is free, no company has a call in progress.
     """
@@ -167,7 +167,7 @@ class _Waiting:
         heappush(self._resting, (pace.next_slot_at, pace.last_start_at, self._positions[company_id], company_id))
 
     def next(self, opens_at: datetime) -> UUID | None:
-        """Return the company that starts the next call of an account whose next slot is at `opens_at`.
+        """Choose the company that starts the next call of an account whose next slot is at `opens_at`.
 
         Of those that may start one then, it is the one whose last call started longest ago. Otherwise it is the one
         with the next slot.
@@ -211,7 +211,7 @@ class SendRate:
         self._few = max(1, self._few // 2)
 
     def may_claim(self, instant: float, held: int) -> int:
-        """Return how many more may be claimed while `held` are claimed but unsent, or sent but unrecorded.
+        """Compute how many more may be claimed while `held` are claimed but unsent, or sent but unrecorded.
 
         The total is twice the calls sent within the last second, or half of them after the machine fell behind. Nothing
         is claimed while more than half of that total is held, because each claim costs a transaction. The total may be
@@ -250,7 +250,7 @@ def in_step(send_at: Sequence[datetime], now: datetime) -> list[datetime]:
 
 
 def look_waits(send_at: Sequence[datetime], now: datetime) -> list[timedelta]:
-    """Return how long from now the calls of one claim wait with their last looks: those of 25 ms look together.
+    """Compute how long from now the calls of one claim wait with their last looks: those of 25 ms look together.
 
     No look is made after its call could be sent, and none so early that it would not be valid any longer.
     """

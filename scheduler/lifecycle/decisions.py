@@ -134,7 +134,7 @@ def on_last_look(
 
 
 def _leave_by(situation: Situation, lease_until: datetime, now: datetime, policy: Policy) -> datetime:
-    """Return the earliest end of lease, interview and consent, and of the last start before closing.
+    """Compute the earliest end of lease, interview and consent, and of the last start before closing.
 
     Only for an attempt without blocks at `now`. The end of consent is exact within the validity of a last look.
     """
@@ -173,7 +173,7 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
 def on_answer(
     attempt: Attempt, answer: CarrierAnswer, callee: Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...]:
-    """Return the events that follow from the answer to the POST.
+    """Decide the events that follow from the answer to the POST.
 
     `callee` decides whether a call in the carrier's queue would ring too late. None: unknown, so it stays queued.
     """
@@ -213,7 +213,7 @@ def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, polic
 def poll_of_queued(
     attempt: Attempt, callee: Callee | None, look_at: datetime, now: datetime, policy: Policy
 ) -> datetime:
-    """Return when to poll a call in the carrier's queue: by `look_at`, and before it could ring after closing."""
+    """Decide when to poll a call in the carrier's queue: by `look_at`, and before it could ring after closing."""
     if callee is None or _may_not_ring(attempt, callee, now, policy):
         return look_at
     clocks = (*deciding_clocks(attempt, callee, now), attempt.schedule.clock)
@@ -258,7 +258,7 @@ _SIP_REASONS = {
 
 
 def reason_of(news: CallNews) -> Reason:
-    """Return the reason for the end of a call, from the news of its end."""
+    """Derive the reason for the end of a call, from the news of its end."""
     if news.status is CallStatus.COMPLETED:
         machine = news.answered_by in {AnsweredBy.MACHINE, AnsweredBy.FAX}
         return Reason.VOICEMAIL if machine else Reason.ANSWERED
@@ -280,7 +280,7 @@ def names_no_cause(news: CallNews) -> bool:
 def on_news(
     attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...] | Alarm | AskTheCarrier:
-    """Return the events that follow from the carrier's news, in their order. News may come repeatedly and in any order.
+    """Decide the events that follow from the carrier's news, in their order. News may come repeatedly and in any order.
 
     Old or known news causes no event. `callee` gives the openings for a call that waits in the carrier's queue, or was
     removed from it. Other news needs none: see `CallNews.is_about_queue`.
@@ -337,17 +337,17 @@ def _progress(attempt: Attempt, news: CallNews) -> tuple[Event, ...]:
 
 
 def _unanswered(news: CallNews) -> str | None:
-    """Return the sid if the call can be ended without interrupting a person."""
+    """Find the sid if the call can be ended without interrupting a person."""
     return news.call_sid if news.rank < CallProgress.ANSWERED else None
 
 
 def _live(*news: CallNews) -> tuple[str, ...]:
-    """Return the sids of the answered calls that have not ended."""
+    """List the sids of the answered calls that have not ended."""
     return tuple(each.call_sid for each in news if each.rank is CallProgress.ANSWERED)
 
 
 def _stray_of_two(attempt: Attempt, news: CallNews) -> str | None:
-    """Return which of two calls for one claim is ended: the unanswered one, or the new one if both are unanswered."""
+    """Choose which of two calls for one claim is ended: the unanswered one, or the new one if both are unanswered."""
     if news.rank < CallProgress.ANSWERED:
         return news.call_sid
     is_own_unanswered = attempt.state is AttemptState.IN_PROGRESS and attempt.heard_rank < CallProgress.ANSWERED
@@ -404,7 +404,7 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
 
 
 def on_lapsed_lease(attempt: Attempt, now: datetime) -> AnswerLost | None:
-    """Return the event for a lease that lapsed without a record, so that it is unknown whether the POST was sent."""
+    """Decide the event for a lease that lapsed without a record, so that it is unknown whether the POST was sent."""
     if attempt.phase is not Phase.DIALLING or attempt.lease_until is None or attempt.lease_until > now:
         return None
     return AnswerLost(look_at=now, cause="LEASE_OVER")
@@ -438,7 +438,7 @@ def on_search(listed: Sequence[ListedCall]) -> CallNews | Alarm | None:
 def next_search(
     attempt: Attempt, listed: Sequence[ListedCall] | None, now: datetime, policy: Policy
 ) -> datetime | None:
-    """Return the time of the next search for a call whose outcome was given up. None: the search is over.
+    """Compute the time of the next search for a call whose outcome was given up. None: the search is over.
 
     `listed` is the result of the search at `now`, or None without an answer or search. The search ends when the call
     must have ended, or when several matching calls have all ended, because the right one cannot be identified then.
@@ -461,7 +461,7 @@ def was_listed(attempt: Attempt, policy: Policy) -> bool:
 
 
 def line_free_at(attempt: Attempt, now: datetime, policy: Policy) -> datetime:
-    """Return when the line of a finished attempt becomes free.
+    """Compute when the line of a finished attempt becomes free.
 
     Until a list was read in full, a call with an unknown outcome may still be ringing. Then the line stays blocked for
     a gap after the next search, which each unanswered search postpones.
@@ -506,7 +506,7 @@ def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissin
 
 
 def undecided_before(now: datetime, policy: Policy) -> datetime:
-    """Return the latest `unknown_at` of an overdue verdict, with one minute more for attempts still in turn."""
+    """Compute the latest `unknown_at` of an overdue verdict, with one minute more for attempts still in turn."""
     return now - policy.settle - POLLS[0]
 
 
@@ -516,21 +516,21 @@ def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
 
 
 def next_poll_at(attempt: Attempt, now: datetime) -> datetime:
-    """Return the time of the next poll about an attempt, after a poll at `now`."""
+    """Compute the time of the next poll about an attempt, after a poll at `now`."""
     if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
         return now + ASK_EVERY
     return now + POLLS[min(attempt.looks, len(POLLS) - 1)]
 
 
 def next_stray_poll_at(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
-    """Return the time of the next poll about a stray call. None: it has ended, or must have."""
+    """Compute the time of the next poll about a stray call. None: it has ended, or must have."""
     if (news is not None and news.rank is CallProgress.OVER) or must_be_over(seen_at, now, policy):
         return None
     return now + min(max(ASK_EVERY, (now - seen_at) / 10), POLLS[-1])
 
 
 def listing_span(attempt: Attempt, policy: Policy) -> tuple[datetime, datetime]:
-    """Return the first and last instant at which the carrier can have created the call."""
+    """Compute the first and last instant at which the carrier can have created the call."""
     assert attempt.claimed_at is not None
     lease_ended = attempt.claimed_at + policy.lease
     if attempt.unknown_at is not None:

@@ -215,7 +215,7 @@ class _Run:
             heappush(self._resting, (ready, company.number, company.turn))
 
     def _next(self) -> _Company | None:
-        """Return the ready company whose last slot is longest ago. None: no company may start a call now."""
+        """Choose the ready company whose last slot is longest ago. None: no company may start a call now."""
         room = self._account.concurrent_calls - self._running
         if room <= 0:
             return None

@@ -20,7 +20,7 @@ def takes_another_attempt(attempts: int) -> bool:
 
 
 def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) -> InterviewStatus:
-    """Return the stored status after `attempt` has changed. `goes_on`: another attempt is pending (a retry or invoke).
+    """Decide the stored status after `attempt` has changed. `goes_on`: another attempt is pending (a retry or invoke).
 
     A cancelled interview stays cancelled when its last call ends. Late proof of an earlier attempt's failure does not
     change a completed interview.
@@ -39,6 +39,6 @@ def may_go_on(interview: Interview) -> bool:
 
 
 def with_status(interview: Interview, status: InterviewStatus, now: datetime) -> Interview:
-    """Return the interview with this status, finished unless the status is SCHEDULED."""
+    """Give the interview this status, and an end unless the status is SCHEDULED."""
     over = status is not InterviewStatus.SCHEDULED
     return replace(interview, status=status, finished_at=(interview.finished_at or now) if over else None)

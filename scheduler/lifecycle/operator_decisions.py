@@ -9,7 +9,7 @@ from scheduler.lifecycle.state_machine import has_live_leg
 
 
 def on_decision(attempt: Attempt, newer: Sequence[Attempt], request: DecideOutcome) -> Decided | None:
-    """Return the event of a decision. None: the same decision was made before.
+    """Choose the event of a decision. None: the same decision was made before.
 
     `newer` are the later attempts of the interview. Raises OutcomeNotUnknown, OutcomeDecided; CallAttemptInProgress if
     the carrier shows a live call, whose end will decide; NewerCallAttempt for a call again after a newer attempt.
@@ -36,7 +36,7 @@ def must_be_undecided(attempt: Attempt) -> None:
 
 
 def newer_than(attempt: Attempt, of_interview: Sequence[Attempt]) -> Sequence[Attempt]:
-    """Return the later attempts of the interview."""
+    """List the later attempts of the interview."""
     return [each for each in of_interview if each.id != attempt.id and each.created_at >= attempt.created_at]
 
 

@@ -72,7 +72,7 @@ _OF_STATUS: Mapping[InterviewStatus, EventType] = {
 def of_attempt(
     before: Attempt | None, after: Attempt, event: Event, *, retry_of: UUID | None = None
 ) -> tuple[NewEvent, ...]:
-    """Return the partner events of an event of an attempt. `before` is None for a new attempt.
+    """Build the partner events of an event of an attempt. `before` is None for a new attempt.
 
     `retry_of` is the attempt that a new one repeats: the event is about the attempt that has ended.
     """
@@ -102,21 +102,21 @@ def of_attempt(
 
 
 def of_new_interview(interview: Interview) -> tuple[NewEvent, ...]:
-    """Return the partner events of a new interview. A test is completed at once."""
+    """Build the partner events of a new interview. A test is completed at once."""
     return (_of_interview(interview, interview.created_at),)
 
 
 def of_interview(
     before: Interview, after: Interview, now: datetime, cause: Attempt | None = None
 ) -> tuple[NewEvent, ...]:
-    """Return the partner events of a changed interview. `cause` is the attempt whose end has changed it."""
+    """Build the partner events of a changed interview. `cause` is the attempt whose end has changed it."""
     if before.status is not after.status or before.scheduled_at != after.scheduled_at:
         return (_of_interview(after, now, cause),)
     return ()
 
 
 def of_command(command: Command, interview_id: UUID | None, refusal: Refusal | None, now: datetime) -> NewEvent:
-    """Return the partner event of a command that was applied or refused. `refusal` is reported by its code only."""
+    """Build the partner event of a command that was applied or refused. `refusal` is reported by its code only."""
     assert command.company_id is not None
     return _of_command(command.id, command.company_id, interview_id, None if refusal is None else refusal.code, now)
 
@@ -124,17 +124,17 @@ def of_command(command: Command, interview_id: UUID | None, refusal: Refusal | N
 def of_refused_command(
     command_id: UUID, company_id: UUID, interview_id: UUID | None, refused_with: str, now: datetime
 ) -> NewEvent:
-    """Return the partner event of a command that was refused while a request waited, which did not return it."""
+    """Build the partner event of a command that was refused while a request waited, which did not return it."""
     return _of_command(command_id, company_id, interview_id, refused_with, now)
 
 
 def of_dropped_command(command_id: UUID, company_id: UUID, interview_id: UUID | None, now: datetime) -> NewEvent:
-    """Return the partner event of a command that was dropped from the quarantine. Its client gets the same code."""
+    """Build the partner event of a command that was dropped from the quarantine. Its client gets the same code."""
     return _of_command(command_id, company_id, interview_id, CommandDropped.code, now)
 
 
 def of_pause(type_: EventType, company_id: UUID, cause: Rule, now: datetime) -> NewEvent:
-    """Return the partner event of a pause or of its end. `cause` is the rule that blocks the calls meanwhile.
+    """Build the partner event of a pause or of its end. `cause` is the rule that blocks the calls meanwhile.
 
     The reason of a pause is an operator's text, so it is left out.
     """
@@ -142,7 +142,7 @@ def of_pause(type_: EventType, company_id: UUID, cause: Rule, now: datetime) -> 
 
 
 def of_deletion(company_id: UUID, now: datetime) -> NewEvent:
-    """Return the partner event of a deleted company."""
+    """Build the partner event of a deleted company."""
     return NewEvent(type=EventType.COMPANY_DELETED, company_id=company_id, occurred_at=now, data={})
 
 
@@ -160,7 +160,7 @@ def _of_command(
 
 
 def of_finished_batch(batch: Batch, now: datetime) -> NewEvent:
-    """Return the partner event of a batch of which no item waits any longer."""
+    """Build the partner event of a batch of which no item waits any longer."""
     data = {
         "batchId": str(batch.id),
         "status": batch.state.value,

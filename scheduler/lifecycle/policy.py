@@ -132,7 +132,7 @@ ENOUGH = 20
 
 
 def claim_at(due_at: Sequence[float]) -> float:
-    """Return when to claim the first attempts: when the last one is due that is worth waiting for.
+    """Compute when to claim the first attempts: when the last one is due that is worth waiting for.
 
     `due_at`: the known due times of unclaimed attempts, at least one, sorted. Those after the first `ENOUGH` make no
     difference. Only attempts whose due times are known are waited for, so a call without company is claimed when it is

@@ -32,7 +32,7 @@ _A_DAY = timedelta(days=1)
 def next_attempt(
     ended: Attempt, chain: Collection[Attempt], callee: Callee, expires_at: datetime, policy: Policy
 ) -> Schedule | None:
-    """Return the schedule of the retry after `ended`, or None if no retry follows.
+    """Plan the retry after `ended`. None: no retry follows.
 
     `chain` are all attempts of its chain, including `ended`. No retry follows if its opening would be after
     `expires_at` or after the callee's consent.
@@ -78,7 +78,7 @@ def _delay(ended: Attempt, chain: Collection[Attempt], callee: Callee) -> Delay 
 
 
 def _as_retry(ended: Attempt, callee: Callee) -> Attempt:
-    """Return the attempt as its own retry, on the current clock: number or zone may have changed in the call."""
+    """Treat the attempt as its own retry, on the current clock: number or zone may have changed in the call."""
     schedule = replace(ended.schedule, requested=None, clock=present_clock(ended, callee))
     return replace(ended, retry_number=ended.retry_number + 1, schedule=schedule)
 
@@ -86,7 +86,7 @@ def _as_retry(ended: Attempt, callee: Callee) -> Attempt:
 def _from(
     following: Attempt, callee: Callee, earliest_at: datetime, policy: Policy
 ) -> tuple[datetime, datetime] | None:
-    """Return the earliest instant, and the first opening from then on."""
+    """Find the earliest instant, and the first opening from then on."""
     due_at = next_opening(deciding_clocks(following, callee, earliest_at), callee.settings, earliest_at, policy)
     return None if due_at is None else (earliest_at, due_at)
 
@@ -94,7 +94,7 @@ def _from(
 def _next_open_day(
     following: Attempt, chain: Collection[Attempt], callee: Callee, ended_at: datetime, policy: Policy
 ) -> tuple[datetime, datetime] | None:
-    """Return times on the next day with an opening, in the open part of that day with the fewest tries (`NEXT_DAY`)."""
+    """Find times on the next day with an opening, in the open part of that day with the fewest tries (`NEXT_DAY`)."""
     clock = _one_clock(following.schedule.clock)
     tomorrow = call_windows.local_times(clock, ended_at)[0].date() + _A_DAY
     first = _from(following, callee, call_windows.instant_of(clock, datetime.combine(tomorrow, time.min)), policy)
@@ -116,5 +116,5 @@ def _part(clock: CalleeClock, instant: datetime) -> tuple[time, time] | None:
 
 
 def _one_clock(clock: CalleeClock) -> CalleeClock:
-    """Return the first of several zones, which determines the part of the day. Openings depend on all zones."""
+    """Choose the first of several zones, which determines the part of the day. Openings depend on all zones."""
     return clock if clock.offset is not None else replace(clock, zones=clock.zones[:1])

@@ -46,7 +46,7 @@ class Callee:
 def on_request(
     text: str | None, callee: Callee, received_at: datetime, policy: Policy, *, field: str = "scheduledAt"
 ) -> tuple[Schedule, tuple[ScheduleWarning, ...]]:
-    """Return the schedule of a requested call, evaluated as of `received_at`. `field` is the client's name of the text.
+    """Schedule a requested call, evaluated as of `received_at`. `field` is the client's name of the text.
 
     Raises InvalidDateFormat, ScheduleInPast, ScheduleTooFar, OutsideCallTimeInterval, TimezoneUnknown,
     TimezoneAmbiguous, NoCommonOpening, NoOpeningBeforeExpiry, ConsentExpired or OffsetMustMatchNumber.
@@ -79,7 +79,7 @@ def on_request(
 def online_time(
     text: str | None, callee: Callee, received_at: datetime, *, field: str = "scheduledAt"
 ) -> datetime | None:
-    """Return the time of an ONLINE interview. No phone rings, so neither calling hours nor consent are checked.
+    """Read the time of an ONLINE interview. No phone rings, so neither calling hours nor consent are checked.
 
     Raises InvalidDateFormat, ScheduleInPast, ScheduleTooFar, TimezoneUnknown, TimezoneAmbiguous.
     """
@@ -98,7 +98,7 @@ _ANY_CLOCK = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta())
 
 
 def clock_or_none(callee: Callee) -> CalleeClock | None:
-    """Return the clock of a wall time without zone or offset, or None if it is unknown."""
+    """Find the clock of a wall time without zone or offset, or None if it is unknown."""
     try:
         return _clock(None, callee)
     except TimezoneUnknown:
@@ -110,7 +110,7 @@ def default_expiry(due_at: datetime) -> datetime:
 
 
 def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
-    """Return the requested expiry. Raises InvalidDateFormat, or TimezoneUnknown for a wall time without a clock."""
+    """Read the requested expiry. Raises InvalidDateFormat, or TimezoneUnknown for a wall time without a clock."""
     requested = requested_time.read(text, field="expiresAt")
     if requested.is_instant or requested.offset is not None:
         return call_windows.resolve(requested, _ANY_CLOCK)
@@ -172,12 +172,12 @@ def _explicit(requested: RequestedTime, clock: CalleeClock, callee: Callee, now:
 
 
 def local_time_text(clock: CalleeClock, instant: datetime) -> str:
-    """Return the local times at `instant` in the zones of `clock`, in order, separated by commas."""
+    """Write the local times at `instant` in the zones of `clock`, in order, separated by commas."""
     return together([each.isoformat(timespec="seconds") for each in call_windows.local_times(clock, instant)])
 
 
 def together(texts: Sequence[str]) -> str:
-    """Return the distinct texts in order, separated by commas."""
+    """Join the distinct texts in order, separated by commas."""
     return ", ".join(dict.fromkeys(texts))
 
 
@@ -190,7 +190,7 @@ def _span_of_local_times(clock: CalleeClock, instant: datetime) -> str:
 def _as_requested(
     instant: datetime, requested: RequestedTime, clock: CalleeClock, callee: Callee, now: datetime
 ) -> str | None:
-    """Return `instant` in the form of the request, so that the same clock evaluates it when it is sent back.
+    """Write `instant` in the form of the request, so that the same clock evaluates it when it is sent back.
 
     None if it would be refused: beyond 30 days, or with an offset that must match the number but does not at that time.
     """
@@ -228,7 +228,7 @@ def _named_instant(requested: RequestedTime, clock: CalleeClock) -> datetime | N
 
 
 def _in_time(instant: datetime, now: datetime) -> datetime:
-    """Return the instant, or `now` if it has just passed. Raises ScheduleInPast, ScheduleTooFar."""
+    """Take the instant, or `now` if it has just passed. Raises ScheduleInPast, ScheduleTooFar."""
     if instant < now - policy.PAST_ALLOWANCE:
         raise ScheduleInPast(
             f"{_utc_text(instant)} is {span_text(now - instant)} in the past. Send a later time, or omit it to call"
@@ -317,7 +317,7 @@ def _utc_text(instant: datetime) -> str:
 
 
 def present_clock(attempt: Attempt, callee: Callee) -> CalleeClock:
-    """Return the clock that currently decides for `attempt`. Raises TimezoneUnknown."""
+    """Find the clock that currently decides for `attempt`. Raises TimezoneUnknown."""
     clock = attempt.schedule.clock
     if clock.source in {TimezoneSource.OFFSET, TimezoneSource.ZONE}:
         return clock
@@ -325,7 +325,7 @@ def present_clock(attempt: Attempt, callee: Callee) -> CalleeClock:
 
 
 def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[CalleeClock, ...]:
-    """Return the clocks that must be open when `attempt` rings, as of `now`. Raises TimezoneUnknown.
+    """Find the clocks that must be open when `attempt` rings, as of `now`. Raises TimezoneUnknown.
 
     A clock from the request's text is kept. Any other clock is looked up again, because it may no longer be the
     person's. If the clock is an offset, the person's own clock (candidate's zone, otherwise the zones of the number)
@@ -342,7 +342,7 @@ def deciding_clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[Ca
 
 
 def _own_clock_or_none(callee: Callee) -> CalleeClock | None:
-    """Return the person's own clock, never the company's. Raises TimezoneUnknown if the candidate's zone is unknown."""
+    """Find the person's own clock, never the company's. Raises TimezoneUnknown if the candidate's zone is unknown."""
     if callee.timezone is None and (callee.number is None or not callee.number.zones):
         return None
     return callee_zones.deciding_clock(None, candidate_zone=callee.timezone, number=callee.number, company_zone=None)
@@ -357,18 +357,18 @@ def _is_in_the_same_opening(schedule: Schedule, settings: CompanySettings, now: 
 def next_opening(
     clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy
 ) -> datetime | None:
-    """Return the first instant from `now` on at which all `clocks` are open long enough for a call to ring, or None."""
+    """Find the first instant from `now` on at which all `clocks` are open long enough for a call to ring, or None."""
     return call_windows.next_open(clocks, settings.intervals, now, room=policy.room)
 
 
 def last_start(clocks: Sequence[CalleeClock], settings: CompanySettings, now: datetime, policy: Policy) -> datetime:
-    """Return the last instant in the opening that contains `now` at which a call may start to ring."""
+    """Find the last instant in the opening that contains `now` at which a call may start to ring."""
     # The instant of closing is already closed.
     return call_windows.closes_at(clocks, settings.intervals, now) - policy.room - timedelta.resolution
 
 
 def opening_after_this_one(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> datetime | None:
-    """Return the next opening for `attempt` after the current one, or None. Raises TimezoneUnknown."""
+    """Find the next opening for `attempt` after the current one, or None. Raises TimezoneUnknown."""
     closes = call_windows.closes_at(deciding_clocks(attempt, callee, now), callee.settings.intervals, now)
     return next_opening(deciding_clocks(attempt, callee, closes), callee.settings, closes, policy)
 
@@ -377,7 +377,7 @@ def opening_after_this_one(attempt: Attempt, callee: Callee, now: datetime, poli
 
 
 def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy: Policy) -> Schedule | None:
-    """Return the schedule of a pending attempt under the current settings. None: it does not change.
+    """Compute the schedule of a pending attempt under the current settings. None: it does not change.
 
     A clock from the request's text is kept, any other clock is looked up again. A requested time remains the earliest
     time. Without a known zone or opening the attempt is not moved, and the last look blocks it.
@@ -405,7 +405,7 @@ def recomputed_schedule(attempt: Attempt, callee: Callee, now: datetime, policy:
 
 
 def _present_earliest(attempt: Attempt, clock: CalleeClock) -> datetime:
-    """Return the earliest time under the current clock and zone data.
+    """Compute the earliest time under the current clock and zone data.
 
     Only a wall time changes with the clock or with newer zone data; an instant and the end of a retry's wait do not.
     Zone data older than those of the schedule are ignored.

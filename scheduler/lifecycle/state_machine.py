@@ -127,7 +127,7 @@ class NoSuchArrow(Exception):
 
 
 def arrow_of(attempt: Attempt | None, event: Event) -> Arrow:
-    """Return the arrow of `event` from the attempt's state; `attempt` is None for its creation.
+    """Find the arrow of `event` from the attempt's state; `attempt` is None for its creation.
 
     Raises NoSuchArrow. The only arrow out of an end state is late proof, and only for an unknown outcome. If a call
     that was found late disappears again, the outcome is unknown as before.
@@ -174,7 +174,7 @@ def _reason_after(attempt: Attempt | None, event: Event) -> Reason | None:
 
 
 def evolve(attempt: Attempt, event: Event, now: datetime) -> Attempt:
-    """Return the attempt after `event`. Raises NoSuchArrow if the event is impossible in its state."""
+    """Compute the attempt after `event`. Raises NoSuchArrow if the event is impossible in its state."""
     arrow = arrow_of(attempt, event)
     changes = _changes(attempt, event, now)
     changes |= {"state": arrow.target, "reason": arrow.reason, "epoch": attempt.epoch + 1, "updated_at": now}
@@ -214,7 +214,7 @@ _NOT_ASKED_FOR: dict[str, Any] = {
 
 
 def _changes(attempt: Attempt, event: Event, now: datetime) -> dict[str, Any]:  # noqa: C901, PLR0912 - one case an event
-    """Return the changes of an event other than state and reason."""
+    """List the changes of an event other than state and reason."""
     match event:
         case Claimed():
             return {

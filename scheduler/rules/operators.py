@@ -21,12 +21,12 @@ MOST_TRIES = 30
 
 
 def try_again_at(tries: int, now: datetime) -> datetime | None:
-    """Return when to post again after `tries` failures (at least 1), or None to give up."""
+    """Decide when to post again after `tries` failures (at least 1), or None to give up."""
     return None if tries >= MOST_TRIES else now + _AGAIN_AFTER[min(tries, len(_AGAIN_AFTER)) - 1]
 
 
 def latest_try(now: datetime) -> datetime:
-    """Return the latest time at which a post or a notice can be due. A wrong clock has set a later one."""
+    """Compute the latest time at which a post or a notice can be due. A wrong clock has set a later one."""
     return now + _AGAIN_AFTER[-1] + SLACK
 
 
@@ -46,7 +46,7 @@ class Comparison:
     answered_at: float
 
     def ahead(self, machine_clock: datetime, read_at: float) -> timedelta:
-        """Return how far the machine's clock is ahead (negative: behind), or zero if latency explains the difference.
+        """Compute how far the machine's clock is ahead (negative: behind), or zero if latency explains the difference.
 
         `machine_clock` was read at `read_at` on the monotonic clock, at the time of the answer or later.
         """
@@ -104,7 +104,7 @@ _ADDRESS = re.compile(r"\S@\S")
 
 
 def optional(text: str | None) -> str | None:
-    """Return a reason that may be left out. Raises InvalidPauseReason like `checked`."""
+    """Check a reason that may be left out. Raises InvalidPauseReason like `checked`."""
     return None if text is None else checked(text)
 
 

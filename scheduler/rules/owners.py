@@ -19,7 +19,7 @@ class NotAnAddress(ValueError):
 
 
 def canonical(text: str) -> str:
-    """Return the address in lower case, its domain in ASCII (IDNA).
+    """Convert the address to lower case, its domain to ASCII (IDNA).
 
     Names, quoted local parts, comments, address literals and domains of a local network are refused, so that the result
     has no character that separates or quotes in a header or in SMTP. The mailbox is not checked. Raises NotAnAddress,
@@ -36,7 +36,7 @@ def canonical(text: str) -> str:
 
 
 def sender(text: str) -> tuple[str, str]:
-    """Return the name, possibly empty, and the address of a sender such as `Duecall <mail@example.com>`.
+    """Split a sender such as `Duecall <mail@example.com>` into its name, possibly empty, and its address.
 
     Operators set it, so domains of a local network are allowed. Raises NotAnAddress.
     """
@@ -70,11 +70,11 @@ _AGAIN_AFTER = (
 
 
 def try_again_at(tries: int, now: datetime, expires_at: datetime) -> datetime | None:
-    """Return when to send again after `tries` failures (at least 1), or None if the invitation expires before."""
+    """Decide when to send again after `tries` failures (at least 1), or None if the invitation expires before."""
     again = now + _AGAIN_AFTER[min(tries, len(_AGAIN_AFTER)) - 1]
     return again if again < expires_at else None
 
 
 def latest_try(now: datetime) -> datetime:
-    """Return the latest time at which a mail can be due. A wrong clock has set a later one."""
+    """Compute the latest time at which a mail can be due. A wrong clock has set a later one."""
     return now + _AGAIN_AFTER[-1] + SLACK

@@ -34,7 +34,7 @@ DEFAULT_PRICES: PriceList = MappingProxyType(
 
 
 def booking_of(attempt: Attempt, interview: Interview, billing: Billing, now: datetime) -> Booking:
-    """Return the booking of a call that a person answered. A missing duration counts as zero."""
+    """Compute the booking of a call that a person answered. A missing duration counts as zero."""
     talked = attempt.duration or timedelta(0)
     in_credits = billing.system is BillingSystem.CREDITS
     price = {**DEFAULT_PRICES, **billing.prices}[interview.focus]
@@ -52,14 +52,14 @@ def booking_of(attempt: Attempt, interview: Interview, billing: Billing, now: da
 
 
 def credits_of(price: Price, talked: timedelta) -> Decimal:
-    """Return the exact price of one call, rounded once to a millionth of a credit (half to even)."""
+    """Compute the exact price of one call, rounded once to a millionth of a credit (half to even)."""
     beyond = max(Fraction(0), Fraction(talked // _TICK, _MINUTE // _TICK) - Fraction(price.included_minutes))
     exact = Fraction(price.base_cost) + Fraction(price.cost_per_minute) * beyond
     return Decimal(round(exact * 10**_PLACES)).scaleb(-_PLACES)
 
 
 def minutes_shown(talked: timedelta) -> Decimal:
-    """Return minutes with one decimal. Only for display: a total is not the sum of rounded parts."""
+    """Round minutes to one decimal. Only for display: a total is not the sum of rounded parts."""
     return (Decimal(talked // _TICK) / (_MINUTE // _TICK)).quantize(_TENTH, ROUND_HALF_UP)
 
 
@@ -100,7 +100,7 @@ def read_prices(form: Mapping[str, Any]) -> PriceList:
 
 
 def prices_as_json(prices: PriceList) -> dict[str, dict[str, str]]:
-    """Return the JSON form that `read_prices` parses. Decimals are text, because JSON numbers are not exact."""
+    """Build the JSON form that `read_prices` parses. Decimals are text, because JSON numbers are not exact."""
     return {
         focus.value: {
             "baseCost": str(price.base_cost),

@@ -36,7 +36,7 @@ def is_printable(name: str) -> bool:
 
 
 def shown(name: str | None, at_most: int) -> str:
-    """Return the name in one line of at most `at_most` characters, possibly empty.
+    """Shorten the name to one line of at most `at_most` characters, possibly empty.
 
     Control characters become spaces. `=?`, the start of an encoded word (RFC 2047), is separated by a space.
     """
@@ -58,7 +58,7 @@ IF_MATCH = re.compile(rf"\*|[ \t,]*{_TAG}([ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 
 
 def etag_of(attempt: Attempt) -> str:
-    """Return the attempt's current strong entity tag, quotes included."""
+    """Build the attempt's current strong entity tag, quotes included."""
     return f'"{attempt.epoch}"'
 
 
@@ -77,7 +77,7 @@ def must_match(if_match: str | None, attempt: Attempt) -> None:
 
 
 def job_of(focus: AgentFocus, named: UUID | None, considered_for: Sequence[Job]) -> UUID | None:
-    """Return the job of an interview with an agent of this focus, or None if it is not about a job.
+    """Choose the job of an interview with an agent of this focus, or None if it is not about a job.
 
     `named` is the requested job, OPEN or not. `considered_for` are the jobs that the candidate is assigned to. Raises
     JobNotAssigned, or JobAmbiguous or JobRequired if no job is named and exactly one is needed.
@@ -106,7 +106,7 @@ MAX_KEYS = 50
 
 
 def fault(metadata: dict[str, Any]) -> tuple[str, str] | None:
-    """Return the code and message of the first error, or None."""
+    """Find the code and message of the first error, or None."""
     size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
     if size > MAX_BYTES:
         return "METADATA_TOO_LARGE", "Metadata must have at most 10 KB of JSON."
@@ -160,7 +160,7 @@ _MERGED = ("profile", "details")
 
 
 def changed(record: R, changes: Changes) -> R:
-    """Return the record with these changes. A null in a merged field removes its key. Raises MetadataTooLarge."""
+    """Apply these changes to the record. A null in a merged field removes its key. Raises MetadataTooLarge."""
     values: dict[str, Any] = dict(changes)
     if "metadata" in values:
         values["metadata"] = merged(record.metadata, values["metadata"] or {})
@@ -199,7 +199,7 @@ def read_retry_policy(value: object) -> RetryPolicy:
 
 
 def retry_policy_as_json(policy: RetryPolicy) -> dict[str, Any]:
-    """Return the JSON form that `read_retry_policy` parses."""
+    """Build the JSON form that `read_retry_policy` parses."""
     return {
         "maxRetries": policy.max_retries,
         "delays": {reason: [_as_json(delay) for delay in delays] for reason, delays in policy.delays.items()},

@@ -134,19 +134,19 @@ ONE = Amount(n=1)
 
 
 def key_of(tally: Tally, *labels: str) -> Key:
-    """Return the key of one row of a tally. An unknown label becomes OTHER."""
+    """Build the key of one row of a tally. An unknown label becomes OTHER."""
     if tally.known is not None:
         labels = tuple(each if each in tally.known else OTHER for each in labels)
     return tally.name, _BETWEEN_LABELS.join(labels)
 
 
 def labels_of(key: Key) -> tuple[str, ...]:
-    """Return the values of a key's labels."""
+    """List the values of a key's labels."""
     return tuple(key[1].split(_BETWEEN_LABELS)) if key[1] else ()
 
 
 def seconds_of(tally: Tally, value: timedelta | float) -> Amount:
-    """Return the amount of one value of a histogram. A negative value, of two clocks that differ, counts as 0."""
+    """Convert one value of a histogram to an amount. A negative value, of two clocks that differ, counts as 0."""
     seconds = max(0.0, value.total_seconds() if isinstance(value, timedelta) else value)
     place = bisect_left(tally.bounds, seconds)
     return Amount(n=1, seconds=seconds, buckets=tuple(int(each == place) for each in range(len(tally.bounds) + 1)))
@@ -161,7 +161,7 @@ def folded(parts: Iterable[tuple[Key, Amount]]) -> dict[Key, Amount]:
 
 
 def of_event(before: Attempt, after: Attempt, event: Event) -> tuple[Key, ...]:
-    """Return the counters that an event of an attempt increases by one."""
+    """List the counters that an event of an attempt increases by one."""
     if isinstance(event, Deferred):
         return (key_of(DEFERRED, event.cause),)
     if is_over(after) and not is_over(before):
@@ -170,7 +170,7 @@ def of_event(before: Attempt, after: Attempt, event: Event) -> tuple[Key, ...]:
 
 
 def of_alarms(raised: Sequence[RaisedAlarm]) -> Mapping[Key, Amount]:
-    """Return the amounts of alarms with their repetitions."""
+    """Count alarms with their repetitions."""
     return folded((key_of(ALARMS, each.key.kind), Amount(n=each.count)) for each in raised)
 
 
@@ -183,7 +183,7 @@ class Sent:
 
 
 def of_post(answer: CarrierAnswer, sent: Sent) -> Mapping[Key, Amount]:
-    """Return the amounts of one POST."""
+    """Compute the amounts of one POST."""
     return {
         key_of(DIAL_LATENESS): seconds_of(DIAL_LATENESS, sent.lateness),
         key_of(CARRIER_ANSWER, _class_of(answer)): seconds_of(CARRIER_ANSWER, sent.answered_after),

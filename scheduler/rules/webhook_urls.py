@@ -22,7 +22,7 @@ _OURS_EXACTLY = frozenset(
 
 
 def name_fault(name: str) -> tuple[str, str] | None:
-    """Return the code and message of the error of a header's name, or None."""
+    """Find the code and message of the error of a header's name, or None."""
     if not 1 <= len(name) <= LONGEST_NAME or not _HEADER_NAME.fullmatch(name):
         return "INVALID_HEADER_NAME", f"A header's name has 1 to {LONGEST_NAME} letters, digits and hyphens."
     if name.lower().startswith(_OURS) or name.lower() in _OURS_EXACTLY:  # guard: hook_header
@@ -31,7 +31,7 @@ def name_fault(name: str) -> tuple[str, str] | None:
 
 
 def value_fault(value: str) -> tuple[str, str] | None:
-    """Return the code and message of the error of a header's value, or None."""
+    """Find the code and message of the error of a header's value, or None."""
     if not 1 <= len(value) <= LONGEST_VALUE or not _VALUE.fullmatch(value):
         message = f"A header's value has 1 to {LONGEST_VALUE} visible ASCII characters, without spaces at its ends."
         return "INVALID_HEADER_VALUE", message
@@ -81,7 +81,7 @@ _INVALID_HOST = "The host is invalid. Write a name in ASCII (xn-- for other lett
 
 
 def fault(url: str, *, https_only: bool) -> tuple[str, str] | None:
-    """Return the code and message of the first error, or None. `https_only`: in production."""
+    """Find the code and message of the first error, or None. `https_only`: in production."""
     if len(url) > LONGEST:
         return "TOO_LONG", f"A URL must have at most {LONGEST} characters."
     if not _VISIBLE.fullmatch(url) or "\\" in url:
@@ -107,7 +107,7 @@ def fault(url: str, *, https_only: bool) -> tuple[str, str] | None:
 
 
 def address_fault(url: str, *, allow_loopback: bool) -> tuple[str, str] | None:
-    """Return the code and message if the host of a URL without a `fault` is a forbidden address, or an inner name.
+    """Find the code and message if the host of a URL without a `fault` is a forbidden address, or an inner name.
 
     Other names are resolved only when connecting.
     """
@@ -121,7 +121,7 @@ def address_fault(url: str, *, allow_loopback: bool) -> tuple[str, str] | None:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address that a host spells. None: a name."""
+    """Read the address that a host spells. None: a name."""
     try:
         return ip_address(host)
     except ValueError:
@@ -129,7 +129,7 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _short_address(host: str) -> IPv4Address | None:
-    """Return the address that resolvers read in 2130706433, 0x7f000001, 0177.0.0.1 and 127.1. None: a name.
+    """Read the address that resolvers read in 2130706433, 0x7f000001, 0177.0.0.1 and 127.1. None: a name.
 
     The last part fills the bytes that are left, as in `inet_aton`.
     """

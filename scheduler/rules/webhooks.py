@@ -34,12 +34,12 @@ class EndpointSecrets:
 
 
 def rotated(secrets: EndpointSecrets, new: bytes, now: datetime) -> EndpointSecrets:
-    """Return the secrets after a rotation. A secret that was old before ends at once, because two sign at most."""
+    """Compute the secrets after a rotation. A secret that was old before ends at once, because two sign at most."""
     return EndpointSecrets(secret=new, old_secret=secrets.secret, old_secret_until=now + OVERLAP)
 
 
 def signing(secrets: EndpointSecrets, now: datetime) -> tuple[bytes, ...]:
-    """Return the secrets that sign now, the current one first."""
+    """List the secrets that sign now, the current one first."""
     if secrets.old_secret is None or secrets.old_secret_until is None or now >= secrets.old_secret_until:
         return (secrets.secret,)
     return (secrets.secret, secrets.old_secret)
@@ -73,12 +73,12 @@ def answer_of(status: int, retry_after: str | None, now: datetime, milliseconds:
 
 
 def no_answer(kind: ErrorKind, milliseconds: int = 0) -> WebhookAnswer:
-    """Return the outcome of a request that got no answer."""
+    """Build the outcome of a request that got no answer."""
     return WebhookAnswer(outcome=Outcome.FAILED, error_kind=kind, milliseconds=milliseconds)
 
 
 def delay_of(retry_after: str | None, now: datetime) -> timedelta | None:
-    """Return the delay that a Retry-After header asks for (seconds or a date), between zero and a day.
+    """Read the delay that a Retry-After header asks for (seconds or a date), between zero and a day.
 
     None if the header is missing or unreadable. `now` is the machine's time, as the receiver's date is.
     """
@@ -129,7 +129,7 @@ LONGEST_WAIT = max(DELAYS[-1] * (1 + JITTER), LONGEST_RETRY_AFTER)
 
 
 def try_again_at(tries: int, now: datetime, *, jitter: float, retry_after: timedelta | None = None) -> datetime | None:
-    """Return the time of the next try after `tries` failed ones (at least 1). None: the delivery has failed.
+    """Compute the time of the next try after `tries` failed ones (at least 1). None: the delivery has failed.
 
     `jitter` is a random number from -1 to 1. The receiver's `retry_after` can delay the try, and never hasten it:
     otherwise a receiver could use up all tries within seconds.
@@ -176,7 +176,7 @@ class Circuit:
 
 
 def while_probed(circuit: Circuit, now: datetime) -> Circuit:
-    """Return the circuit when a message is taken to be sent. The next one may be sent a minute later if it is open.
+    """Compute the circuit when a message is taken to be sent. The next one may be sent a minute later if it is open.
 
     It is stored before the message is sent, so that one of several workers probes, and a crash of that worker blocks
     none.
@@ -185,12 +185,12 @@ def while_probed(circuit: Circuit, now: datetime) -> Circuit:
 
 
 def after_success(circuit: Circuit) -> Circuit:
-    """Return the circuit after a delivery. A late answer does not enable a webhook again: its partner does."""
+    """Compute the circuit after a delivery. A late answer does not enable a webhook again: its partner does."""
     return Circuit(disabled_at=circuit.disabled_at, disabled_cause=circuit.disabled_cause)
 
 
 def after_failure(circuit: Circuit, now: datetime) -> Circuit:
-    """Return the circuit after a failed try."""
+    """Compute the circuit after a failed try."""
     if circuit.disabled_at is not None:
         return circuit
     failures = circuit.consecutive_failures + 1
@@ -208,12 +208,12 @@ def after_failure(circuit: Circuit, now: datetime) -> Circuit:
 
 
 def after_gone(circuit: Circuit, now: datetime) -> Circuit:
-    """Return the circuit after a 410."""
+    """Compute the circuit after a 410."""
     return circuit if circuit.disabled_at is not None else _disabled(circuit, DisabledCause.GONE, now)
 
 
 def reset() -> Circuit:
-    """Return the circuit after a reset: closed, enabled, without failures."""
+    """Reset the circuit: closed, enabled, without failures."""
     return Circuit()
 
 
@@ -229,7 +229,7 @@ NOT_SENT_AGAIN_AFTER = timedelta(minutes=5)
 
 
 def delivery_after(delivery: Delivery, answer: WebhookAnswer, now: datetime, *, jitter: float) -> Delivery:
-    """Return the delivery after a try. A test is not tried again: its result is what the partner asked for.
+    """Compute the delivery after a try. A test is not tried again: its result is what the partner asked for.
 
     After a 410, too, it waits for its next try: a partner that enables the webhook again gets the message.
     """
@@ -246,12 +246,12 @@ def delivery_after(delivery: Delivery, answer: WebhookAnswer, now: datetime, *, 
 
 
 def not_sent(delivery: Delivery, now: datetime) -> Delivery:
-    """Return a delivery that was claimed and not sent."""
+    """Put off a delivery that was claimed and not sent."""
     return replace(delivery, send_at=now + NOT_SENT_AGAIN_AFTER)
 
 
 def circuit_after(circuit: Circuit, delivery: Delivery, answer: WebhookAnswer, now: datetime) -> Circuit:
-    """Return the circuit of the webhook after a try."""
+    """Compute the circuit of the webhook after a try."""
     if delivery.is_apart:  # guard: replay_circuit
         return circuit
     match answer.outcome:
@@ -287,7 +287,7 @@ class QueuedDelivery:
 
 
 def sendable(deliveries: Sequence[QueuedDelivery], now: datetime) -> list[QueuedDelivery]:
-    """Return the deliveries of one webhook and interview that may be sent now, by sequence."""
+    """List the deliveries of one webhook and interview that may be sent now, by sequence."""
     return sorted(
         (each for each in deliveries if _is_due(each, now) and blocked_until(each, deliveries, now) is None),
         key=lambda each: each.sequence,
@@ -295,7 +295,7 @@ def sendable(deliveries: Sequence[QueuedDelivery], now: datetime) -> list[Queued
 
 
 def blocked_until(delivery: QueuedDelivery, deliveries: Sequence[QueuedDelivery], now: datetime) -> datetime | None:
-    """Return when earlier deliveries stop blocking this one at the latest, as far as is known now.
+    """Compute when earlier deliveries stop blocking this one at the latest, as far as is known now.
 
     None: none blocks it. `datetime.max` in UTC: an earlier one has not failed yet, so there is no such time.
     """
@@ -361,12 +361,12 @@ class Room:
 
     @property
     def full_owners(self) -> list[UUID]:
-        """Return the owners of which no message may be taken now."""
+        """List the owners of which no message may be taken now."""
         return [owner for owner, count in self.held.items() if count >= self.most_of_an_owner]
 
 
 def room(threads: int, sending: Sequence[tuple[UUID, bool]], unrecorded: int) -> Room:
-    """Return the room of a process. `sending` has the owner of each message in flight, and if its endpoint is slow.
+    """Compute the room of a process. `sending` has the owner of each message in flight, and if its endpoint is slow.
 
     Results that are not recorded yet take threads, too: without a database, messages are not sent again and again.
     """
@@ -386,7 +386,7 @@ def most_in_flight(*, is_failing: bool) -> int:
 
 
 def places(endpoints: Sequence[WaitingEndpoint], room: Room) -> dict[UUID, int]:
-    """Return how many messages of each webhook are taken.
+    """Decide how many messages of each webhook are taken.
 
     The webhook with the fewest messages in flight comes first. Among equals, the one that was served longest ago.
     """

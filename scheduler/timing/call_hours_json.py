@@ -36,7 +36,7 @@ def read_intervals(value: object) -> tuple[CallTimeInterval, ...]:
 
 
 def intervals_as_json(intervals: Sequence[CallTimeInterval]) -> list[dict[str, Any]]:
-    """Return the JSON form that `read_intervals` parses, with the days in order from Monday."""
+    """Build the JSON form that `read_intervals` parses, with the days in order from Monday."""
     return [
         {
             "days": [day.name for day in sorted(interval.days)],

@@ -63,7 +63,7 @@ def next_open(
     *,
     room: timedelta,
 ) -> datetime | None:
-    """Return the first instant from `instant` (aware UTC) on at which `is_open` holds, or None within SEARCHED.
+    """Find the first instant from `instant` (aware UTC) on at which `is_open` holds, or None within SEARCHED.
 
     Openings not longer than `room` (at most a week) are skipped.
     """
@@ -80,7 +80,7 @@ def next_open(
 
 
 def closes_at(clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: datetime) -> datetime:
-    """Return the end of the opening that contains `instant` (aware UTC), or `instant` if there is no such opening."""
+    """Find the end of the opening that contains `instant` (aware UTC), or `instant` if there is no such opening."""
     closes = instant
     for span_opens, span_closes in _openings_after(clocks, intervals, instant):
         if span_opens > closes:
@@ -92,7 +92,7 @@ def closes_at(clocks: Clocks, intervals: Sequence[CallTimeInterval], instant: da
 def openings(
     clocks: Clocks, intervals: Sequence[CallTimeInterval], begins: datetime, ends: datetime
 ) -> tuple[tuple[datetime, datetime], ...]:
-    """Return the openings between two instants (aware UTC, at most SEARCHED apart) in order, cut at both.
+    """List the openings between two instants (aware UTC, at most SEARCHED apart) in order, cut at both.
 
     Openings are half-open and do not touch. Empty for an unknown zone.
     """
@@ -115,7 +115,7 @@ def common_minutes(
     days: int = 7,
     enough: timedelta = SEARCHED,
 ) -> timedelta:
-    """Return how long all clocks are open together in the `days` (at most 35) after `instant` (aware UTC).
+    """Measure how long all clocks are open together in the `days` (at most 35) after `instant` (aware UTC).
 
     Counting stops when the sum reaches `enough`.
     """
@@ -133,18 +133,18 @@ def common_minutes(
 
 
 def local_times(clock: CalleeClock, instant: datetime) -> tuple[datetime, ...]:
-    """Return the naive local times at that instant, one per zone in order, or one for the offset."""
+    """Compute the naive local times at that instant, one per zone in order, or one for the offset."""
     return tuple(instant.astimezone(zone).replace(tzinfo=None) for zone in _clocks(clock))
 
 
 def utc_offsets(clock: CalleeClock, instant: datetime) -> tuple[timedelta, ...]:
-    """Return the UTC offsets at that instant, in the order of `local_times`."""
+    """Compute the UTC offsets at that instant, in the order of `local_times`."""
     utc = instant.astimezone(UTC).replace(tzinfo=None)
     return tuple(local - utc for local in local_times(clock, instant))
 
 
 def clock_changes(clock: CalleeClock, begins: datetime, ends: datetime) -> tuple[datetime, ...]:
-    """Return the instants after `begins` and up to `ends` (both aware UTC) at which a zone of the clock changes.
+    """List the instants after `begins` and up to `ends` (both aware UTC) at which a zone of the clock changes.
 
     Raises TimezoneUnknown if the clock has no zone.
     """
@@ -156,7 +156,7 @@ def clock_changes(clock: CalleeClock, begins: datetime, ends: datetime) -> tuple
 
 
 def instant_of(clock: CalleeClock, wall: datetime) -> datetime:
-    """Return the instant (aware UTC) at which the clock shows `wall` (naive).
+    """Find the instant (aware UTC) at which the clock shows `wall` (naive).
 
     A skipped time moves forward by the length of the gap (02:30 becomes 03:30). A repeated time means the first
     occurrence (F2-10). Raises TimezoneAmbiguous if the clock's zones give different instants, and TimezoneUnknown if it
@@ -169,7 +169,7 @@ def instant_of(clock: CalleeClock, wall: datetime) -> datetime:
 
 
 def resolve(requested: RequestedTime, clock: CalleeClock) -> datetime:
-    """Return the requested instant (aware UTC). A text without an offset means wall time on `clock`."""
+    """Resolve the requested instant (aware UTC). A text without an offset means wall time on `clock`."""
     if requested.is_instant:
         return requested.wall.replace(tzinfo=UTC)
     if requested.offset is not None:
@@ -242,7 +242,7 @@ def _common_openings(
 
 @lru_cache(maxsize=512)
 def _weekly(intervals: tuple[CallTimeInterval, ...]) -> tuple[_Span, ...]:
-    """Return the hours of one week as disjoint, sorted spans in seconds from Monday's midnight.
+    """Compute the hours of one week as disjoint, sorted spans in seconds from Monday's midnight.
 
     The part of Sunday night after midnight is moved to Monday.
     """
@@ -267,7 +267,7 @@ def _merged(spans: Iterable[_Span]) -> list[_Span]:
 
 
 def _openings(steps: tuple[_Step, ...], weekly: tuple[_Span, ...]) -> list[_Span]:
-    """Return the spans in which one clock shows a time within the hours.
+    """Find the spans in which one clock shows a time within the hours.
 
     A repeated hour is open twice, and a skipped one never, because each step of constant offset is evaluated by itself.
     """
@@ -300,7 +300,7 @@ def _in_both(first: list[_Span], second: list[_Span]) -> list[_Span]:
 
 @lru_cache(maxsize=4096)
 def _steps(clock: tzinfo, week: int) -> tuple[_Step, ...]:
-    """Return the spans of constant offset of a clock in one week."""
+    """List the spans of constant offset of a clock in one week."""
     offsets = [(second, _offset(clock, instant)) for second, instant in _marks(week)]
     changes = [_change(clock, *pair) for pair in pairwise(offsets) if pair[0][1] != pair[1][1]]
     if not changes:
@@ -311,13 +311,13 @@ def _steps(clock: tzinfo, week: int) -> tuple[_Step, ...]:
 
 @lru_cache(maxsize=64)
 def _marks(week: int) -> tuple[tuple[int, datetime], ...]:
-    """Return the seconds at which offsets are read in a week: both ends and the middle."""
+    """List the seconds at which offsets are read in a week: both ends and the middle."""
     begins, ends = max(week * _WEEK, _FIRST), min((week + 1) * _WEEK, _LAST)
     return tuple((second, _instant(second)) for second in (*range(begins, ends, _STEP), ends))
 
 
 def _change(clock: tzinfo, early: tuple[int, int], late: tuple[int, int]) -> int:
-    """Return the first second with another offset than at `early` (second, offset). At `late` the offset differs."""
+    """Find the first second with another offset than at `early` (second, offset). At `late` the offset differs."""
     seconds = range(early[0] + 1, late[0] + 1)
     return seconds[bisect_left(seconds, True, key=lambda second: _offset(clock, _instant(second)) != early[1])]
 

@@ -121,7 +121,7 @@ def read_number(text: str) -> CalleeNumber:
 
 
 def e164_fault(text: str) -> str | None:
-    """Return which rule of E.164 the text breaks, without quoting it, or None. A calling code may be unknown."""
+    """Name the rule of E.164 that the text breaks, without quoting it, or None. A calling code may be unknown."""
     digits = text[1:]
     if not text.startswith("+"):
         return "it is not E.164, which begins with + and the country's calling code"
@@ -163,7 +163,7 @@ def deciding_clock(
     number: CalleeNumber | None,
     company_zone: str | None,
 ) -> CalleeClock:
-    """Return the clock that decides: that of the request's text, the candidate, the number or the company (F2-2).
+    """Choose the clock that decides: that of the request's text, the candidate, the number or the company (F2-2).
 
     Raises TimezoneUnknown if none is known, or if the zone data no longer has a stored zone. The next clock would only
     be a guess then, because a more exact one had been set.
@@ -230,7 +230,7 @@ def _kind(parsed: phonenumbers.PhoneNumber, number_type: int) -> NumberKind:
 
 
 def _possible_zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: str | None) -> set[str]:
-    """Return every zone in which the phone may be, including sparsely populated ones. Empty if unknown."""
+    """List every zone in which the phone may be, including sparsely populated ones. Empty if unknown."""
     digits = _digits(parsed)
     if corrected := _by_prefix(zone_names.CORRECTED, digits):
         return corrected
@@ -252,7 +252,7 @@ def _possible_zones(parsed: phonenumbers.PhoneNumber, kind: NumberKind, region: 
 
 
 def _counted(possible: set[str], kind: NumberKind) -> set[str]:
-    """Return the zones that must be open: for a mobile number, without sparsely populated ones."""
+    """List the zones that must be open: for a mobile number, without sparsely populated ones."""
     if kind is not NumberKind.MOBILE:
         return possible
     return possible - zone_names.INHABITANTS.keys() or possible
@@ -274,7 +274,7 @@ def _by_prefix(zones_of: Mapping[str, tuple[str, ...]], digits: str) -> set[str]
 
 
 def _within_the_area(parsed: phonenumbers.PhoneNumber, named: set[str]) -> set[str]:
-    """Return the other zones of the number's area, if only the area is known.
+    """List the other zones of the number's area, if only the area is known.
 
     A prefix has the zone of most of its numbers, and longer prefixes have more exact data: all of Queensland is Sydney,
     except for a hundred ranges in Brisbane, which has no summer time. A number outside these ranges may be anywhere in

@@ -5,7 +5,7 @@ from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 
 
 def number_facts(clock: CalleeClock, number: CalleeNumber | None, candidate_zone: str | None) -> NumberFacts | None:
-    """Return the facts that a schedule on this clock stores. None without a number."""
+    """Collect the facts that a schedule on this clock stores. None without a number."""
     if number is None:
         return None
     # With an offset, the zones are kept even if the candidate's zone decides: it may be removed, and the clock stays.
@@ -18,7 +18,7 @@ def number_facts(clock: CalleeClock, number: CalleeNumber | None, candidate_zone
 
 
 def number_without_digits(schedule: Schedule, country: str | None) -> CalleeNumber:
-    """Return the number as far as its schedule describes it. `country` is for schedules without the facts."""
+    """Rebuild the number as far as its schedule describes it. `country` is for schedules without the facts."""
     facts = schedule.number or NumberFacts(country=country)
     return CalleeNumber(
         e164="",
@@ -29,5 +29,5 @@ def number_without_digits(schedule: Schedule, country: str | None) -> CalleeNumb
 
 
 def _zones_in(clock: CalleeClock) -> tuple[str, ...]:
-    """Return the zones of the number that the clock contains."""
+    """List the zones of the number that the clock contains."""
     return clock.zones if clock.source is TimezoneSource.PHONE_NUMBER else ()

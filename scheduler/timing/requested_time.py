@@ -176,7 +176,7 @@ class _Reader:
     # --- offset
 
     def _offset(self) -> tuple[timedelta | None, bool]:
-        """Return the numeric offset, and whether the text names an instant instead."""
+        """Read the numeric offset, and whether the text names an instant instead."""
         mark = self._next()
         if mark in {"Z", "z"}:
             self._at += 1
@@ -260,7 +260,7 @@ class _Reader:
     # --- characters
 
     def _next(self) -> str:
-        """Return the next character, or an empty text at the end."""
+        """Look at the next character. An empty text at the end."""
         return self._text[self._at : self._at + 1]
 
     def _is_digit(self) -> bool:

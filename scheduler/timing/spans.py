@@ -4,7 +4,7 @@ from datetime import timedelta
 
 
 def span_text(span: timedelta) -> str:
-    """Return the two largest units, for example "2 h 59 min"."""
+    """Write a span in its two largest units, for example "2 h 59 min"."""
     seconds = span.total_seconds()
     if seconds < 10:  # noqa: PLR2004 - tenths of a second matter below this
         return f"{seconds:.1f} s"

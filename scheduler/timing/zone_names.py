@@ -45,7 +45,7 @@ _AS_WRITTEN = {name.lower(): name for name in (*PLACES, *_ALIASES)}
 
 @lru_cache(maxsize=1024)
 def check_zone(name: str) -> str:
-    """Return the canonical IANA name of a zone. Raises InvalidTimezone, with the reason, for any other text.
+    """Find the canonical IANA name of a zone. Raises InvalidTimezone, with the reason, for any other text.
 
     Old Area/City names are replaced by their current ones. Abbreviations (CET, EST5EDT), countries (Japan) and Etc/
     zones are refused: other programs interpret some of them differently, and they are not the clock of a place.
@@ -56,17 +56,17 @@ def check_zone(name: str) -> str:
 
 
 def canonical_or_none(name: str) -> str | None:
-    """Return the canonical name like `check_zone`, or None for any other text (such as Etc/Unknown)."""
+    """Find the canonical name like `check_zone`, or None for any other text (such as Etc/Unknown)."""
     return name if name in PLACES else _ALIASES.get(name)
 
 
 def of_country(region: str) -> tuple[str, ...]:
-    """Return the canonical names of all zones of a country (ISO 3166 alpha-2), empty for an unknown code."""
+    """List the canonical names of all zones of a country (ISO 3166 alpha-2), empty for an unknown code."""
     return _BY_COUNTRY.get(region, ())
 
 
 def zone(name: str) -> ZoneInfo:
-    """Return the zone of a stored name. Raises TimezoneUnknown if the zone data no longer has that name."""
+    """Load the zone of a stored name. Raises TimezoneUnknown if the zone data no longer has that name."""
     canonical = canonical_or_none(name)
     if canonical is None:
         raise TimezoneUnknown
