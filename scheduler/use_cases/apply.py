@@ -411,7 +411,7 @@ class Apply:
 
 
 def _why_not_moved(status: InterviewStatus) -> str:
-    """Return the message for a new time of an interview without a pending attempt."""
+    """Build the message for a new time of an interview without a pending attempt."""
     if status in {InterviewStatus.COMPLETED, InterviewStatus.CANCELLED}:
         return f"The interview is {status.lower()}. Create a new one."
     return "The interview has no pending call attempt; invoke a new one instead."

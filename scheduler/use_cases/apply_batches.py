@@ -83,7 +83,7 @@ class ApplyBatches:
                 return
 
     def _next(self, until: float) -> Work | None:
-        """Return what is next, at latest after the single commands that go first. None: no batch needs a worker."""
+        """Find the next work, at latest after the single commands that go first. None: no batch needs a worker."""
         while True:
             with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
                 now = stores.instant(self._now)
@@ -294,7 +294,7 @@ def _counted(batch: Batch, outcomes: Sequence[_Done], now: datetime) -> Batch:
 
 
 def _command(batch: Batch, item: WaitingItem) -> Command:
-    """Return an item as the command that a single request would be."""
+    """Convert an item to the command that a single request would be."""
     return Command(
         id=batch.id,
         kind=CommandKind.CREATE_INTERVIEW,

@@ -78,7 +78,7 @@ class SharedReads:
         )
 
     def _candidates_of(self, command: Command) -> set[tuple[UUID, UUID]]:
-        """Return company and id of the candidate that the command names by an external id."""
+        """List company and id of the candidate that the command names by an external id."""
         found = {each: self._identified.get(each) for each in _external_ids_in(command)}
         return {
             (key.company_id, each.id)
@@ -99,7 +99,7 @@ class SharedReads:
         return {(key.company_id, each.id) for key, each in found if key.kind is ExternalKind.CANDIDATE}
 
     def identified(self, external_id: ExternalId) -> Identified | None:
-        """Return the resource that has this external id, which `lock_external_ids` has locked."""
+        """Find the resource that has this external id, which `lock_external_ids` has locked."""
         if external_id in self._external_ids:
             # An earlier command of this transaction may have created it. This sends its gathered writes first.
             return self._stores.external_ids.find_all([external_id]).get(external_id)
@@ -157,7 +157,7 @@ class Turn:
         return self.command.company_id
 
     def company(self) -> Company:
-        """Return the company, which is read once. Raises AccessDenied if it was deleted after the acceptance."""
+        """Read the company, which is read once. Raises AccessDenied if it was deleted after the acceptance."""
         company = self.reads.company(self.company_id)
         if company is None:
             raise AccessDenied
@@ -190,7 +190,7 @@ class NewInterviews:
         return (self.create(turn, request), False) if present is None else (present, True)
 
     def existing(self, turn: Turn, request: CreateInterview) -> InterviewStory | None:
-        """Return the interview that an earlier command with this external id and the same content created.
+        """Find the interview that an earlier command with this external id and the same content created.
 
         It is not locked: the answer shows it as a GET does. Raises ExternalIdReused.
         """
@@ -205,7 +205,7 @@ class NewInterviews:
             return turn.stores.attempts.story(interview)
 
     def existing_id(self, turn: Turn, request: CreateInterview) -> UUID | None:
-        """Return the id of the interview with this external id and the same content. Raises ExternalIdReused."""
+        """Find the id of the interview with this external id and the same content. Raises ExternalIdReused."""
         found = _identified(turn, ExternalKind.INTERVIEW, request.external_id)
         return None if found is None else external_ids.same(ExternalKind.INTERVIEW, found, request)
 
@@ -226,7 +226,7 @@ class NewInterviews:
         return story
 
     def decide(self, turn: Turn, request: CreateInterview) -> InterviewStory:
-        """Return what `create` would add. Inline candidates, agents and jobs are added to the stores of the turn."""
+        """Decide what `create` would add. Inline candidates, agents and jobs are added to the stores of the turn."""
         return self._decide(turn, _with_known(turn, request), request)
 
     def _decide(self, turn: Turn, request: CreateInterview, sent: CreateInterview) -> InterviewStory:
@@ -346,7 +346,7 @@ class NewInterviews:
 
 
 def named_candidates(commands: Sequence[Command]) -> set[tuple[UUID, UUID]]:
-    """Return company and id of each candidate that a command names."""
+    """List company and id of each candidate that a command names."""
     named = {(each.company_id, each.body.get("candidate_id")) for each in commands if each.body}
     return {(company_id, UUID(candidate_id)) for company_id, candidate_id in named if company_id and candidate_id}
 
@@ -364,7 +364,7 @@ def explicit_expiry(text: str, clock: CalleeClock | None) -> datetime:
 
 
 def _agent(turn: Turn, company: Company, request: CreateInterview) -> Agent:
-    """Return the requested agent, or create the request's inline agent."""
+    """Find the requested agent, or create the request's inline agent."""
     if request.agent is not None:
         with named(named_fields.OF_AN_INLINE_AGENT):
             return add_agent(turn.stores, company.id, request.agent, turn.now)
@@ -373,7 +373,7 @@ def _agent(turn: Turn, company: Company, request: CreateInterview) -> Agent:
 
 
 def _with_known(turn: Turn, request: CreateInterview) -> CreateInterview:
-    """Return the request with the ids of an inline candidate and job that exist with the same content.
+    """Complete the request by the ids of an inline candidate and job that exist with the same content.
 
     Raises ExternalIdReused.
     """
@@ -400,7 +400,7 @@ def _identified(turn: Turn, kind: ExternalKind, text: str | None) -> Identified 
 def _candidate(
     turn: Turn, company: Company, request: CreateInterview, sent: CreateInterview, *, is_rung: bool, assigns: bool
 ) -> tuple[Candidate, bool]:
-    """Return the candidate, and True if it was created now."""
+    """Find or create the candidate. True if it was created now."""
     if request.candidate_id is not None:
         # Exclusive if a job is added: the number of the candidate's jobs is limited.
         candidate = turn.stores.candidates.lock(company.id, request.candidate_id, shared=not assigns)
@@ -423,7 +423,7 @@ def _job_id(
     assigns: bool,
     is_new: bool,
 ) -> UUID | None:
-    """Return the job of the interview.
+    """Find the job of the interview.
 
     `assigns`: an inline job, or a job named for an inline candidate, is assigned to the candidate, who is locked. The
     job itself may be closed or deleted concurrently, as if that had happened a moment later. `is_new`: the candidate
@@ -448,7 +448,7 @@ def _job_id(
 def _considered_for(
     stores: Stores, agent: Agent, candidate: Candidate, request: CreateInterview, *, is_new: bool
 ) -> Sequence[Job]:
-    """Return the candidate's jobs, if they matter."""
+    """Read the candidate's jobs, if they matter."""
     if not candidate.job_ids or (request.job_id is None and agent.focus is AgentFocus.GENERIC):
         return ()
     if is_new:  # its assignments may not be stored yet

@@ -205,7 +205,7 @@ class Dial:
         ]
 
     def hinted(self, ids: Sequence[UUID]) -> Sequence[Hinted]:
-        """Return the pending attempts among `ids`. Raises DatabaseAway."""
+        """Find the pending attempts among `ids`. Raises DatabaseAway."""
         with self._database.statement() as stores:
             return [
                 Hinted(id=row.id, company_id=row.company_id, manual=row.manual, due_at=row.due_at)
@@ -213,7 +213,7 @@ class Dial:
             ]
 
     def lock_holder(self, company_id: UUID) -> int | None:
-        """Return the process id of the database session that has locked the company's row. Raises DatabaseAway."""
+        """Find the process id of the database session that has locked the company's row. Raises DatabaseAway."""
         with self._database.statement() as stores:
             return stores.companies.lock_holder(company_id)
 
@@ -251,15 +251,15 @@ class Dial:
         return LookFacts(rows=rows, looked_at=looked_at, looked=looked, ahead=ahead)
 
     def verdict(self, attempt: Attempt, facts: LookFacts) -> PermittedOrder | PutBack | None:
-        """Return the order to send now, or the events for `put_back`. None: it belongs to another worker."""
+        """Decide on the order to send now, or the events for `put_back`. None: it belongs to another worker."""
         return look.verdict(attempt, facts, self._hasher, self._now(), self._policy)
 
     def put_back(self, attempt: Attempt, put_back: PutBack) -> None:
-        """Return an attempt whose call may not be placed. Raises DatabaseAway."""
+        """Put back an attempt whose call may not be placed. Raises DatabaseAway."""
         self._give_back(attempt, lambda _: put_back.events)
 
     def last_look(self, attempt: Attempt) -> PermittedOrder | None:
-        """Return the order to send now. None: the call may not be placed, and the attempt was put back."""
+        """Look a last time at an attempt. None: its call may not be placed, and the attempt was put back."""
         found = self.verdict(attempt, self.look_all([attempt]))
         if not isinstance(found, PutBack):
             return found
@@ -267,7 +267,7 @@ class Dial:
         return None
 
     def give_back(self, attempt: Attempt, cause: str) -> None:
-        """Return an attempt to PENDING for which nothing was sent, due in 5 s. Raises DatabaseAway."""
+        """Give an attempt back to PENDING for which nothing was sent, due in 5 s. Raises DatabaseAway."""
         self._give_back(attempt, lambda now: (Deferred(due_at=now + DEFERRED_DELAY, cause=cause),))
 
     def _give_back(self, attempt: Attempt, events_at: Callable[[datetime], Sequence[Event]]) -> None:
@@ -372,7 +372,7 @@ class Dial:
     def _alarms_of_late_record(
         self, stores: Stores, attempt: Attempt, present: Attempt, events: Sequence[Event], now: datetime
     ) -> list[InvariantViolated]:
-        """Return an alarm if a late record names a call that cannot be the attempt's. Nothing is written."""
+        """Find an alarm if a late record names a call that cannot be the attempt's. Nothing is written."""
         assert attempt.token is not None
         claim = stores.carrier_events.claim_of(attempt.token)
         for event in events:
@@ -416,7 +416,7 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
 
 
 def _allowed_by(callees: Mapping[UUID, CalleeNow], claimable: Sequence[Attempt]) -> list[Attempt]:
-    """Return the attempts for which no command waits, and whose people were not erased."""
+    """Leave out attempts for which a command waits, and those whose people were erased."""
     stopped: set[UUID] = set()
     stopped.update(key for key, callee in callees.items() if callee.command_waiting)  # guard: command_waiting
     stopped.update(key for key, callee in callees.items() if callee.is_erased)  # guard: erased_person

@@ -137,7 +137,7 @@ class Dialler:
             )
 
     def left(self) -> list[UUID]:
-        """Return the attempts of the hints that are left after `stop`, so that another worker takes them."""
+        """List the attempts of the hints that are left after `stop`, so that another worker takes them."""
         return [] if self._thread.is_alive() else self._hand.ids()
 
     # ---- all below runs on the loop
@@ -252,21 +252,21 @@ class Dialler:
             self._hand.give_turns(ids, pending, cache(self._paces.last_start_of), monotonic())
 
     def _next_ids(self) -> list[UUID]:
-        """Return the next ids to claim, as many as this machine can send soon and the account may start."""
+        """Choose the next ids to claim, as many as this machine can send soon and the account may start."""
         limit, now = self._limit(), self._now()
         if not limit:
             return []
         return self._hand.next(monotonic(), limit, cache(lambda company_id: self._paces.of_company(company_id, now)))
 
     def _limit(self) -> int:
-        """Return how many ids the next claim can use."""
+        """Compute how many ids the next claim can use."""
         room = self._room()
         if not room or self._account_free_at > monotonic():
             return 0
         return min(room, self._paces.of_account(self._now()))
 
     def _room(self) -> int:
-        """Return how many calls this machine may claim."""
+        """Compute how many calls this machine may claim."""
         room = self._rate.may_claim(monotonic(), len(self._unsent) + self._recorder.unwritten)
         # Each claimed call may need a connection. Without a free one, other dial workers can send these calls.
         room = min(room, max(0, process.most_posts() - len(self._alarm)))
@@ -315,11 +315,11 @@ class Dialler:
             await self._in_thread(lambda: self._locks.saw(claims.locked, {None, *claims.unlocked}, instant))
 
     def _until(self, at: datetime) -> float:
-        """Return the seconds until then, at most the length of a release: the clock may have been set back."""
+        """Compute the seconds until then, at most the length of a release: the clock may have been set back."""
         return min(_LONGEST_WAIT_S, max(0.0, (at - self._now()).total_seconds()))
 
     def _pause(self) -> float | None:
-        """Return the seconds until the next claim, if no call is sent or recorded and no hint arrives before."""
+        """Compute the seconds until the next claim, if no call is sent or recorded and no hint arrives before."""
         if not self._hand:
             return None
         if not self._room():
@@ -332,7 +332,7 @@ class Dialler:
         return wait if due_at is None else max(0.0, min(wait, max(self._account_free_at, due_at) - instant))
 
     def _until_due(self) -> float | None:
-        """Return the seconds until the next early hint becomes due. None without one."""
+        """Compute the seconds until the next early hint becomes due. None without one."""
         due_at = self._hand.due_at()
         return None if due_at is None else max(0.0, due_at - monotonic())
 

@@ -42,7 +42,7 @@ class DryRuns:
         self._forecasts = NewCallsForecasts(context)
 
     def decide(self, principal: Principal, company_id: UUID | None, items: Sequence[Item]) -> DryRun:
-        """Return the answers that a batch of these items would get now, in their order.
+        """Decide the answers that a batch of these items would get now, in their order.
 
         An item sees what the items before it would create. Raises AccessDenied, CompanyIdRequired, DatabaseAway.
         """
@@ -79,7 +79,7 @@ class DryRuns:
             counted.called |= stores.attempt_counts.numbers_with_calls(known.company_id, new)
 
     def _answer(self, turn: Turn, known: KnownRows, request: CreateInterview) -> InterviewStory | Refusal | None:
-        """Return the interview that the request would create, or its refusal. None: the interview exists."""
+        """Decide the interview that the request would create, or its refusal. None: the interview exists."""
         try:
             with named(named_fields.of_command(request)):
                 if self._new.existing_id(turn, request) is not None:
@@ -94,7 +94,7 @@ class DryRuns:
 
 
 def _turn(stores: Stores, principal: Principal, known: KnownRows, now: datetime) -> Turn:
-    """Return the turn of a command that is received now."""
+    """Build the turn of a command that is received now."""
     command = Command(
         id=new_id(now),
         kind=CommandKind.CREATE_INTERVIEW,
@@ -189,7 +189,7 @@ class _Counts:
 
 
 def _field_of(refusal: Refusal) -> str | None:
-    """Return the name of the field that the refusal is about: of several wrong fields the first."""
+    """Find the name of the field that the refusal is about: of several wrong fields the first."""
     fields = refusal.details.get("fields")
     name = fields[0].get("field") if fields else refusal.details.get("field")
     return name if isinstance(name, str) and name else None

@@ -40,7 +40,7 @@ class Explain:
         self._now = context.now
 
     def interview(self, principal: Principal, company_id: UUID | None, interview_id: UUID) -> InterviewStory:
-        """Return the interview with its newest attempts.
+        """Read the interview with its newest attempts.
 
         Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway.
         """
@@ -50,7 +50,7 @@ class Explain:
     def interviews(
         self, principal: Principal, company_id: UUID | None, asked: Slice | KeysetSlice, only: InterviewFilter
     ) -> Listed[InterviewStory] | KeysetPage[InterviewStory]:
-        """Return interviews, each with its newest attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """List interviews, each with its newest attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
             list_of = stores.interviews
@@ -65,21 +65,21 @@ class Explain:
     def attempts(
         self, principal: Principal, company_id: UUID | None, asked: KeysetSlice, only: CompanyAttemptFilter
     ) -> KeysetPage[Attempt]:
-        """Return attempts of all interviews of a company. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """List attempts of all interviews of a company. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             return stores.company_attempts.keyset_page(authorized_company(stores, principal, company_id), asked, only)
 
     def attempts_page(
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, part: Slice
     ) -> Listed[Attempt]:
-        """Return attempts of one interview. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """List attempts of one interview. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
             require(stores.interviews.get(company, interview_id), "interview", interview_id)
             return stores.attempts.page_of(interview_id, part)
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
-        """Return an attempt that is not deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
+        """Find an attempt that is not deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
             return _attempt_of(stores, company, interview_id, attempt_id)
@@ -102,7 +102,7 @@ class Explain:
             return self.explained(stores, attempt, account_calls, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
-        """Return an interview's attempts for the operator, oldest first, including deleted ones.
+        """List an interview's attempts for the operator, oldest first, including deleted ones.
 
         Empty for an unknown interview. Raises DatabaseAway.
         """
@@ -159,7 +159,7 @@ class Explain:
         )
 
     def preview(self, principal: Principal, company_id: UUID | None, question: CallTimeQuestion) -> CallTimeAnswer:
-        """Return the answer that creating an interview would give, without creating anything.
+        """Preview the answer that creating an interview would give, without creating anything.
 
         Raises NotFound for an unknown candidate, AccessDenied, CompanyIdRequired, DatabaseAway.
         """
@@ -216,12 +216,12 @@ class Explain:
         return [Waiting(**{**row._asdict(), "held": held_by_rule(row.held)}) for row in rows]
 
     def unsent_invitations(self) -> Sequence[Mails]:
-        """Return the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
+        """List the state of unsent invitation e-mails, by company. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.invitations.unsent(self._now())
 
     def carriers(self) -> Sequence[Carrier]:
-        """Return the state of each carrier account. There is usually one. Raises DatabaseAway."""
+        """Read the state of each carrier account. There is usually one. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return carriers_in(stores)
 

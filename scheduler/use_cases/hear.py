@@ -43,7 +43,7 @@ class Hear:
         self._now = context.now
 
     def genuine(self, token: str, path: str, form: Sequence[tuple[str, str]], signature: str) -> NewCarrierEvent:
-        """Return the callback of a request, unchanged. `path` is the request path with its query.
+        """Make an event of a callback, unchanged. `path` is the request path with its query.
 
         Raises NotACallback for a forged or unreadable request.
         """

@@ -155,7 +155,7 @@ class Release:
         return is_more_held or self._line != FIRST_LINE
 
     def _unfinished(self, stores: Stores, now: datetime) -> _Unfinished:
-        """Return open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
+        """Collect open commands, callbacks, changed settings and erasures. Their hints are recorded as sent now."""
         before = now - _UNANSWERED_FOR
         takes: dict[str, Callable[[], Any]] = {
             "commands": lambda: stores.inbox.due_hints(before, now, MOST_RELEASED),
@@ -242,7 +242,7 @@ class Release:
         )
 
     def _overdue_backoffs(self, account: CarrierAccount, now: datetime) -> list[Breaker]:
-        """Return the back-offs whose probe is overdue. None is probed while the account's breaker is open."""
+        """List the back-offs whose probe is overdue. None is probed while the account's breaker is open."""
         if self._down_at is not None and self._down_at <= now < self._down_at + PROBED_WITHIN:
             return []
         return [each.breaker for each in account.backoffs.values() if each.breaker.is_probe_overdue(now)]
@@ -257,7 +257,7 @@ class Release:
 
 
 def _if_free(stores: Stores, take: Callable[[], T]) -> T | None:
-    """Return what `take` returns. None while another transaction holds its rows: calls are released all the same."""
+    """Call `take`. None while another transaction holds its rows: calls are released all the same."""
     try:
         with stores.connection.begin_nested():
             return take()

@@ -172,7 +172,7 @@ class Submit:
             stores.inbox.returned(command_id)
 
     def find(self, principal: Principal, reference: str) -> Command:
-        """Return a command of this principal, by its id or its idempotency key.
+        """Find a command of this principal, by its id or its idempotency key.
 
         Raises NotFound, DatabaseAway; AccessDenied if its company has been deleted.
         """
@@ -184,7 +184,7 @@ class Submit:
         return found_command(found, reference)
 
     def find_all(self, principal: Principal, command_ids: Sequence[UUID]) -> Mapping[UUID, FoundOrError]:
-        """Return those of the commands that exist and are this principal's. Raises DatabaseAway.
+        """Find the commands among these that exist and are this principal's. Raises DatabaseAway.
 
         A command that cannot be read has its error.
         """
@@ -193,7 +193,7 @@ class Submit:
 
 
 def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refused | None:
-    """Return the refusal for a missing resource, or for a request that a call in progress forbids.
+    """Find the refusal for a missing resource, or for a request that a call in progress forbids.
 
     Takes the locks under which attempts of this interview are created and claimed. An earlier claim is seen here, and a
     later one sees the command that is about to be accepted.

@@ -43,15 +43,15 @@ class KnownPaces:
             del self._companies[next(iter(self._companies))]
 
     def of_account(self, now: datetime) -> int:
-        """Return how many calls the account may start within the next second. At least one, because paces get old."""
+        """Estimate how many calls the account may start within the next second. At least one, because paces get old."""
         return _places(self._account, now)
 
     def of_company(self, company_id: UUID, now: datetime) -> int:
-        """Return the same for a company."""
+        """Estimate the same for a company."""
         return _places(self._companies.get(company_id), now)
 
     def last_start_of(self, company_id: UUID) -> float:
-        """Return when the company's last known call started, in seconds since 1970. 0 if none is known."""
+        """Find the start of the company's last known call, in seconds since 1970. 0 if none is known."""
         pace = self._companies.get(company_id)
         return 0.0 if pace is None else pace.last_start_at.timestamp()
 
@@ -169,7 +169,7 @@ def is_full(company: Pace, now: datetime) -> bool:
 
 
 def account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime | None:
-    """Return when to claim for the account again. None: now."""
+    """Compute when to claim for the account again. None: now."""
     if room <= 0:
         return now + _ROOM_AGAIN  # there is no event for the end of a call
     free_at = allotment.account.next_slot_at - SEND_SPAN
@@ -204,13 +204,13 @@ def allotment_of(
 
 
 def _kept(account: CarrierAccount, facts: ClaimFacts, room: int) -> int:
-    """Return how many calls of `room` are kept for companies without one. A trial leaves the other places free."""
+    """Compute how many calls of `room` are kept for companies without one. A trial leaves the other places free."""
     free = account.max_calls - facts.calls
     return max(0, kept_places(account.max_calls) - (free - room))
 
 
 def room_of(account: CarrierAccount, facts: ClaimFacts) -> int:
-    """Return how many more calls the account may have. While the breaker is half-open, one at a time."""
+    """Compute how many more calls the account may have. While the breaker is half-open, one at a time."""
     room = account.max_calls - facts.calls
     if account.breaker.is_on_trial:
         return min(room, 1 - facts.calls_being_placed)
@@ -284,7 +284,7 @@ class Hand:
                 del kept[each]
 
     def ids(self) -> list[UUID]:
-        """Return the ids of all hints."""
+        """List the ids of all hints."""
         return list({**self._until, **self._new, **self._tried, **self._early})
 
     def become_due(self, instant: float) -> None:
@@ -299,7 +299,7 @@ class Hand:
         self._new.update((each, self._early.pop(each)[1]) for _, each in due)
 
     def due_at(self) -> float | None:
-        """Return when the next early hints are to be claimed. None without one."""
+        """Find the instant at which the next early hints are to be claimed. None without one."""
         return self._claim_at() if self._due_at else None
 
     def _claim_at(self) -> float:
@@ -329,7 +329,7 @@ class Hand:
                 self._wait_until(each, at, until)
 
     def untried(self, limit: int) -> list[UUID]:
-        """Return all ids once, without their turns, if there are no others and at most `limit`.
+        """Take all ids once, without their turns, if there are no others and at most `limit`.
 
         They need no order, which would cost a statement. Those that a claim leaves get their turns.
         """
@@ -339,7 +339,7 @@ class Hand:
         return list(self._tried)
 
     def without_a_turn(self) -> Sequence[UUID]:
-        """Return the ids that `give_turns` has not received yet."""
+        """List the ids that `give_turns` has not received yet."""
         return list(self._tried | self._new)
 
     def give_turns(
@@ -367,7 +367,7 @@ class Hand:
         self._hints = in_turns([*former, *fresh.values()], last_start_of)
 
     def next(self, instant: float, limit: int, limit_of: Callable[[UUID], int] | None = None) -> list[UUID]:
-        """Return up to `limit` ids that may be tried now, in turn. Drops hints whose release has ended.
+        """Choose up to `limit` ids that may be tried now, in turn. Drops hints whose release has ended.
 
         `limit_of` returns the limit of one company. Hints behind the last returned one are not read, because a worker
         may hold thousands.
@@ -405,7 +405,7 @@ class Hand:
         self._not_before.update(dict.fromkeys(attempts_or_companies, until))
 
     def ready_at(self) -> float | None:
-        """Return when the next hint may be tried. None without hints."""
+        """Find the instant at which the next hint may be tried. None without hints."""
         return min((self._ready_at(each) for each in self._hints if each.id in self._until), default=None)
 
     def _ready_at(self, hinted: Hinted) -> float:

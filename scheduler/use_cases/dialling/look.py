@@ -52,7 +52,7 @@ class PutBack:
 def verdict(
     attempt: Attempt, facts: LookFacts, hasher: Hasher, now: datetime, policy: Policy
 ) -> PermittedOrder | PutBack | None:
-    """Return the order to send now, or the reason against it. None: the attempt belongs to another worker.
+    """Decide on the order to send now, or the reason against it. None: the attempt belongs to another worker.
 
     `now` is this machine's time, not earlier than the answer to the query.
     """
@@ -190,7 +190,7 @@ class LookQueries:
         self._running: set[asyncio.Task[LookFacts]] = set()
 
     async def of(self, attempt: Attempt) -> LookFacts:
-        """Return facts that are read after this call. Raises the error of the query, which all its calls receive."""
+        """Await facts that are read after this call. Raises the error of the query, which all its calls receive."""
         self._attempts.append(attempt)
         if self._next is None:
             self._next = asyncio.create_task(self._run())
@@ -251,7 +251,7 @@ class Permit:
         """A look raised an error. Nothing was sent, and the attempt must be given back."""
 
     async def order(self) -> PermittedOrder | None:
-        """Return the order to send now. None: it was given back, a look failed, or no look was fresh enough."""
+        """Obtain the order to send now. None: it was given back, a look failed, or no look was fresh enough."""
         self.has_refused = False
         if self.is_given_back or self.look_failed or self.is_too_late:
             return None

@@ -55,12 +55,12 @@ class Recorder:
         self._conflicts = 0
 
     def __len__(self) -> int:
-        """Return the number of answers that are not written yet."""
+        """Count the answers that are not written yet."""
         return self.unwritten + len(self._held) + self._waiting
 
     @property
     def unwritten(self) -> int:
-        """Return the number of answers that are not written yet, without those whose rows are locked.
+        """Count the answers that are not written yet, without those whose rows are locked.
 
         A claim has room for fewer calls while answers wait. Locked rows of one company must not take it from others.
         """

@@ -69,7 +69,7 @@ class LeaseAlarm:
             self._set()
 
     def ends_of(self, attempt_id: UUID) -> float:
-        """Return this call's deadline on the monotonic clock. Raises KeyError."""
+        """Find this call's deadline on the monotonic clock. Raises KeyError."""
         return self._ends[attempt_id]
 
     def clear(self) -> None:
@@ -135,7 +135,7 @@ class PostTimes:
         return len(unanswered) >= _UNANSWERED_CALLS and min(unanswered) < self._ticks() - _UNANSWERED_FOR_S
 
     def of(self, attempt_ids: Iterable[UUID]) -> dict[UUID, Sent]:
-        """Return the times of those attempts whose POST was sent."""
+        """Collect the times of those attempts whose POST was sent."""
         return {each: self._sent[each] for each in attempt_ids if each in self._sent}
 
     def drop(self, attempt_ids: Iterable[UUID]) -> None:

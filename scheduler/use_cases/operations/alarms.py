@@ -25,12 +25,12 @@ class Acts:
         self._database = database
 
     def newest(self, wanted: AuditFilter, before: int | None, limit: int) -> Sequence[AuditEntry]:
-        """Return entries, newest first. `before`: only those older than this entry. Raises DatabaseAway."""
+        """List entries, newest first. `before`: only those older than this entry. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.audit.newest(wanted, before, limit)
 
     def link_creators(self, actors: Iterable[str]) -> Mapping[str, str]:
-        """Return the actors who created the sign-in links of these actors, by the latter. Raises DatabaseAway.
+        """Find the actors who created the sign-in links of these actors, by the latter. Raises DatabaseAway.
 
         Actors of another kind are left out.
         """
@@ -68,7 +68,7 @@ class Alarms:
         limit: int = SHOWN,
         company_id: UUID | None = None,
     ) -> Sequence[KeptAlarm]:
-        """Return open alarms, the last seen first. `after`: only those that follow this place. Raises DatabaseAway.
+        """List open alarms, the last seen first. `after`: only those that follow this place. Raises DatabaseAway.
 
         `company_id`: only those that name this company.
         """
@@ -84,7 +84,7 @@ class Alarms:
         *,
         acknowledged: bool = False,
     ) -> Sequence[KeptAlarm]:
-        """Return open and acknowledged alarms, or only these, newest first. `before`: only older ones than this alarm.
+        """List open and acknowledged alarms, or only these, newest first. `before`: only older ones than this alarm.
 
         `company_id`: only those that name this company. Raises DatabaseAway.
         """
@@ -92,7 +92,7 @@ class Alarms:
             return stores.alarms.newest(limit, kind, before, company_id, acknowledged=acknowledged)
 
     def to_acknowledge(self, alarm_id: UUID | None, kind: str | None) -> Sequence[KeptAlarm]:
-        """Return the alarms that `acknowledge` would close now. Raises NotFound without any, DatabaseAway."""
+        """List the alarms that `acknowledge` would close now. Raises NotFound without any, DatabaseAway."""
         with self._database.reading() as stores:
             return _found(stores.alarms.find_open(alarm_id, kind))
 

@@ -46,7 +46,7 @@ class Tallies:
                 more = stores.tallies.fold(_BATCH_SIZE) == _BATCH_SIZE
 
     def totals(self) -> dict[Key, Amount]:
-        """Return the totals over all processes since the installation. Raises DatabaseAway."""
+        """Read the totals over all processes since the installation. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return stores.tallies.totals()
 
@@ -121,7 +121,7 @@ class DatabaseSessions:
         self._actor = actor
 
     def open_transactions(self) -> Sequence[OpenTransaction]:
-        """Return the open transactions of all programs, oldest first. Raises DatabaseAway."""
+        """List the open transactions of all programs, oldest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.open_transactions.all()
 

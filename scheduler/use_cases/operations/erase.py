@@ -34,7 +34,7 @@ class Certificates:
     def newest(
         self, limit: int = MAX_LISTED, after: CertificatePlace | None = None, *, is_finished: bool | None = None
     ) -> Sequence[Certificate]:
-        """Return the last erasures, newest first. `is_finished`: only those, or only the others. Raises DatabaseAway.
+        """List the last erasures, newest first. `is_finished`: only those, or only the others. Raises DatabaseAway.
 
         `after`: only those that follow this place.
         """
@@ -42,7 +42,7 @@ class Certificates:
             return stores.erasures.newest(limit, after, is_finished=is_finished)
 
     def of_company(self, company_id: UUID) -> Certificate:
-        """Return the certificate of a deleted company. Raises NotFound, DatabaseAway."""
+        """Find the certificate of a deleted company. Raises NotFound, DatabaseAway."""
         with self._database.reading() as stores:
             found = stores.erasures.find(company_id)
         if found is None:

@@ -45,7 +45,7 @@ class Installation:
         self._actor = actor
 
     def seed(self, caller_id: str) -> Seeded:
-        """Return the first company with number, agent and keys. Creates whatever is missing.
+        """Seed the first company with number, agent and keys. Creates whatever is missing.
 
         A stored key cannot be shown again, so each run creates new keys and revokes those of the previous run. Raises
         PhoneNumberInvalid for an invalid caller id.
@@ -191,7 +191,7 @@ class InstallationMarks:
 
 
 def _changed(stored: Mapping[str, bytes], own: Mapping[str, bytes]) -> Sequence[str]:
-    """Return the settings that differ. With another pepper all marks differ, so only it is named."""
+    """Name the settings that differ. With another pepper all marks differ, so only it is named."""
     changed = [setting for setting, mark in own.items() if stored.get(setting, mark) != mark]
     return [PEPPER] if PEPPER in changed else changed
 

@@ -46,7 +46,7 @@ class NewCallsForecasts:
         self._now = context.now
 
     def of(self, principal: Principal, company_id: UUID, calls: NewCalls) -> NewCallsForecast:
-        """Return when the last of these calls would start at the present paces. Raises DatabaseAway.
+        """Forecast when the last of these calls would start at the present paces. Raises DatabaseAway.
 
         They share the account with the pending calls of all companies, as they do now: retries and calls that are
         created later are unknown.

@@ -87,12 +87,12 @@ class CarrierWaits:
         self._actor = actor
 
     def all(self) -> Sequence[Backoff]:
-        """Return the open and half-open back-offs, without the callers' numbers. Raises DatabaseAway."""
+        """List the open and half-open back-offs, without the callers' numbers. Raises DatabaseAway."""
         with self._database.counting() as stores:
             return stores.backoffs.waiting()
 
     def stray_calls(self) -> Sequence[LiveStrayCall]:
-        """Return the stray calls that have not provably ended, oldest first. Raises DatabaseAway."""
+        """List the stray calls that have not provably ended, oldest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.stray_calls.live()
 
@@ -158,7 +158,7 @@ class Pauses:
             return None
 
     def current(self, company_id: UUID | None) -> Pause | None:
-        """Return the pause of one company, or of all, or None without one. Raises DatabaseAway."""
+        """Read the pause of one company, or of all, or None without one. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return _pause_of(stores, company_id)
 
@@ -184,7 +184,7 @@ class Pauses:
             return before.reason
 
     def active(self) -> tuple[str | None, Mapping[UUID, str]]:
-        """Return the reason of the general pause, and the reasons by paused company. Raises DatabaseAway."""
+        """Read the reason of the general pause, and the reasons by paused company. Raises DatabaseAway."""
         with self._database.reading() as stores:
             of_all = stores.carrier_accounts.pause_of_all()
             return None if of_all is None else of_all[0], stores.companies.paused()

@@ -101,7 +101,7 @@ class Quarantine:
         self._actor = actor
 
     def all(self) -> Sequence[Quarantined]:
-        """Return everything in quarantine, oldest first. Raises DatabaseAway."""
+        """List everything in quarantine, oldest first. Raises DatabaseAway."""
         return self.page(None, None, None)
 
     def page(
@@ -111,7 +111,7 @@ class Quarantine:
         limit: int | None,
         company_id: UUID | None = None,
     ) -> Sequence[Quarantined]:
-        """Return up to `limit` items, oldest first. `after`: only those that follow this place. Raises DatabaseAway.
+        """List up to `limit` items, oldest first. `after`: only those that follow this place. Raises DatabaseAway.
 
         `company_id`: only commands of this company, and callbacks about its calls.
         """
@@ -119,12 +119,12 @@ class Quarantine:
             return stores.quarantine.page(kind, after, limit, company_id)
 
     def find(self, quarantined_id: UUID) -> Quarantined:
-        """Return a command or a callback in quarantine. Raises NotFound, DatabaseAway."""
+        """Find a command or a callback in quarantine. Raises NotFound, DatabaseAway."""
         with self._database.reading() as stores:
             return _found(stores.quarantine.find(quarantined_id), quarantined_id)
 
     def next_look(self, quarantined: Quarantined) -> datetime | None:
-        """Return the next poll or search of the carrier about the attempt of a callback. Raises DatabaseAway."""
+        """Find the next poll or search of the carrier about the attempt of a callback. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return _next_look(stores, quarantined)
 

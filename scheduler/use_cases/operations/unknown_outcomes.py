@@ -101,7 +101,7 @@ class OperatorCommands:
 def command_of(
     kind: CommandKind, request: CancelAttempt | DecideOutcome, company_id: UUID, received_at: datetime
 ) -> Command:
-    """Return the command of an operator's request. It has no idempotency key: `Inbox.add_all` stores it."""
+    """Build the command of an operator's request. It has no idempotency key: `Inbox.add_all` stores it."""
     return Command(
         id=new_id(received_at),
         kind=kind,
@@ -174,16 +174,16 @@ class UnknownOutcomes:
         self._actor = actor
 
     def all(self, company_id: UUID | None) -> Sequence[UnknownOutcome]:
-        """Return the attempts that are to be decided, oldest first, at most `MAX_LISTED`. Raises DatabaseAway."""
+        """List the attempts that are to be decided, oldest first, at most `MAX_LISTED`. Raises DatabaseAway."""
         return self.page(company_id, None, MAX_LISTED)
 
     def page(self, company_id: UUID | None, after: UnknownPlace | None, limit: int) -> Sequence[UnknownOutcome]:
-        """Return up to `limit` such attempts. `after`: only those that follow this place. Raises DatabaseAway."""
+        """List up to `limit` such attempts. `after`: only those that follow this place. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.unknown_outcomes.page(company_id, limit, after)
 
     def undecided(self, attempt_id: UUID) -> Undecided:
-        """Return an attempt about which a decision would be accepted now.
+        """Find an attempt about which a decision would be accepted now.
 
         Raises NotFound, OutcomeNotUnknown, OutcomeDecided, CallAttemptInProgress, DecisionWaiting, DatabaseAway.
         """
@@ -236,14 +236,14 @@ class UnknownOutcomes:
             return command.id
 
     def command(self, command_id: UUID) -> Command:
-        """Return the command of a decision, with its answer once a worker has applied it. Raises DatabaseAway."""
+        """Find the command of a decision, with its answer once a worker has applied it. Raises DatabaseAway."""
         with self._database.reading() as stores:
             found = stores.inbox.find(OPERATORS, command_id)
         assert found is not None, "answers are kept for a month"
         return found.command
 
     def answer(self, command_id: UUID) -> DecisionAnswer | None:
-        """Return the answer of a decision. None: there is no such decision, or no longer. Raises DatabaseAway."""
+        """Read the answer of a decision. None: there is no such decision, or no longer. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.inbox.decision(command_id)
 

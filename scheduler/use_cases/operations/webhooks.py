@@ -40,12 +40,12 @@ class WebhookOperations:
         self._actor = actor
 
     def all(self) -> Sequence[EndpointState]:
-        """Return the webhooks, oldest first, at most `MAX_LISTED`."""
+        """List the webhooks, oldest first, at most `MAX_LISTED`."""
         with self._database.reading() as stores:
             return stores.webhook_overview.states(MAX_LISTED)
 
     def page(self, wanted: EndpointFilter, after: UUID | None, limit: int) -> Sequence[EndpointState]:
-        """Return webhooks, oldest first. `after`: only those younger than this one."""
+        """List webhooks, oldest first. `after`: only those younger than this one."""
         with self._database.reading() as stores:
             return stores.webhook_overview.states(limit, wanted, after)
 
@@ -57,7 +57,7 @@ class WebhookOperations:
     def with_deliveries(
         self, endpoint_id: UUID, wanted: DeliveryFilter, before: int | None, limit: int
     ) -> tuple[EndpointState, DeliveryPage]:
-        """Return an endpoint, and deliveries to it before a place, newest first. Raises NotFound."""
+        """Read an endpoint, and deliveries to it before a place, newest first. Raises NotFound."""
         with self._database.reading() as stores:
             endpoint = _state_of(stores, endpoint_id)
             return endpoint, stores.webhook_history.page(endpoint_id, wanted, before, limit)
@@ -86,7 +86,7 @@ class WebhookOperations:
             return True
 
     def to_enable(self, endpoint_id: UUID) -> EndpointState:
-        """Return an endpoint that `enable` would enable now. Raises NotFound, and Conflict if no key could stop it."""
+        """Find an endpoint that `enable` would enable now. Raises NotFound, and Conflict if no key could stop it."""
         with self._database.reading() as stores:
             return _with_a_key(_state_of(stores, endpoint_id))
 
@@ -107,7 +107,7 @@ class WebhookOperations:
             return _state_of(stores, endpoint_id)
 
     def to_close(self, endpoint_id: UUID) -> EndpointState:
-        """Return an endpoint of which `close_circuit` would close the circuit now. Raises NotFound, Conflict."""
+        """Find an endpoint of which `close_circuit` would close the circuit now. Raises NotFound, Conflict."""
         with self._database.reading() as stores:
             found = _state_of(stores, endpoint_id)
             _must_be_enabled(found.disabled_at)
@@ -153,7 +153,7 @@ def _state_of(stores: Stores, endpoint_id: UUID) -> EndpointState:
 
 
 def _with_a_key(endpoint: EndpointState) -> EndpointState:
-    """Return the endpoint. Raises Conflict if it has no key: no partner could stop its deliveries."""
+    """Require that the endpoint has a key. Raises Conflict without one: no partner could stop its deliveries."""
     if endpoint.disabled_cause == DisabledCause.KEY_REVOKED.value:
         raise Conflict(
             "The last key of its principal was revoked. Rotate that key (`duecall keys create --rotate KEY_ID`). Its"
@@ -237,7 +237,7 @@ class EncryptWebhooks:
             after = rows[-1]["id"]
 
     def _again(self, row: Mapping[str, Any]) -> dict[str, bytes | None]:
-        """Return the texts of a webhook that the first key has not encrypted, encrypted with it."""
+        """Encrypt the texts of a webhook with the first key, unless it has encrypted them."""
         secret, headers = secret_place(row["id"]), headers_place(row["id"])
         return {
             name: self._encryption.encrypt(self._encryption.decrypt(row[name], place), place)

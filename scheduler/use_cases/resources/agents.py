@@ -89,7 +89,7 @@ def add_agent(stores: Stores, company_id: UUID, new: NewAgent, now: datetime) ->
 
 
 def _caller_number(stores: Stores, company_id: UUID, kind: AgentType, number_id: UUID | None) -> str | None:
-    """Return the caller number of a phone agent, which must belong to its company."""
+    """Find the caller number of a phone agent, which must belong to its company."""
     if number_id is None:
         if kind is AgentType.PHONE:
             raise AgentNumberRequired
@@ -132,7 +132,7 @@ class Jobs:
             return stores.jobs.page(company, asked, only)
 
     def titles(self, principal: Principal, company_id: UUID | None, job_ids: Sequence[UUID]) -> dict[UUID, str | None]:
-        """Return the titles of the existing jobs among `job_ids`."""
+        """Read the titles of the existing jobs among `job_ids`."""
         with self._database.reading(principal) as stores:
             return stores.jobs.titles(authorized_company(stores, principal, company_id), job_ids)
 

@@ -53,7 +53,7 @@ class Batches:
         after: int,
         limit: int,
     ) -> ItemPage:
-        """Return items after an index. Raises NotFound."""
+        """List items after an index. Raises NotFound."""
         with self._database.reading(principal) as stores:
             company = authorized_company(stores, principal, company_id)
             require(stores.batches.get(company, batch_id), "batch", batch_id)

@@ -150,7 +150,7 @@ def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: date
 
 
 def _normalised(stores: Stores, candidate: Candidate, before: Candidate | None, *, is_rung: bool) -> Candidate:
-    """Return the candidate with normalised number and time zone, after checking its jobs.
+    """Normalise the candidate's number and time zone, after checking its jobs.
 
     An unchanged number is not parsed again: newer numbering plans may reject it, and other fields must still change.
     """

@@ -197,7 +197,7 @@ def add_company(stores: Stores, new: NewCompany, ats_principal_id: UUID | None, 
 
 
 def _normalised(settings: CompanySettings) -> CompanySettings:
-    """Return the settings with a normalised time zone. Raises InvalidTimezone."""
+    """Normalise the time zone of the settings. Raises InvalidTimezone."""
     zone = settings.timezone
     return settings if zone is None else replace(settings, timezone=callee_zones.check_zone(zone))
 
@@ -220,7 +220,7 @@ class Usage:
     def of(
         self, principal: Principal, company_id: UUID | None, start: str | None, end: str | None
     ) -> tuple[CompanyUsage, ...]:
-        """Return the usage from `start` until before `end`, of one company or of all that the principal reaches.
+        """Add up the usage from `start` until before `end`, of one company or of all that the principal reaches.
 
         Both are texts of the request. A date means midnight UTC. Default: the 30 days until now.
         Raises InvalidDateFormat, InvalidPeriod, AccessDenied, DatabaseAway.

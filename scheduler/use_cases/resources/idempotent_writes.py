@@ -40,16 +40,16 @@ class CommandLookup:
         self._hints = hints
 
     def which_answered(self, command_ids: Sequence[UUID]) -> frozenset[UUID]:
-        """Return the ids of the commands that have been answered."""
+        """Find the ids of the commands that have been answered."""
         with self._database.reading() as stores:
             return frozenset(stores.inbox.which_answered(command_ids))
 
     def outcome_of(self, transaction_id: str) -> Outcome:
-        """Return the outcome of a transaction whose commit was not confirmed."""
+        """Look up the outcome of a transaction whose commit was not confirmed."""
         return self._database.outcome_of(transaction_id)
 
     def accepted(self, principal: Principal, command_id: UUID, idempotency_key: str | None) -> Command:
-        """Return the command that a commit in doubt has stored, and send the hint that the request could not send.
+        """Find the command that a commit in doubt has stored, and send the hint that the request could not send.
 
         With an idempotency key it may be an earlier command. Raises NotFound, AccessDenied.
         """
@@ -218,7 +218,7 @@ def _set_commit_result(sent: WriteRequest, written: WriteResult) -> WriteResult:
 
 
 def _replay(stores: Stores, command: Command) -> WriteResult:
-    """Return the stored answer. Fields that it does not store have their current values."""
+    """Replay the stored answer. Fields that it does not store have their current values."""
     assert command.answer is not None
     if command.answer.refusal is not None:
         return WriteResult(refusal=command.answer.refusal, replayed=True)
@@ -252,7 +252,7 @@ def _command(sent: WriteRequest, company_id: UUID | None, now: datetime) -> Comm
 
 
 def _current_record(stores: Stores, kind: type[Resource], command: Command) -> Resource | None:
-    """Return the current record, or None if it has been deleted."""
+    """Read the current record, or None if it has been deleted."""
     assert command.answer is not None
     assert command.answer.snapshot is not None
     if kind is Replay:

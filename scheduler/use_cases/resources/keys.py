@@ -65,7 +65,7 @@ class Keys:
         self._actor = actor
 
     def authenticate(self, secret: str) -> Key:
-        """Return the active key of this secret. Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
+        """Find the active key of this secret. Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
 
         A secret with a wrong checksum is rejected without a query.
         """
@@ -80,7 +80,7 @@ class Keys:
             return stores.keys.reach(principal, company_id)
 
     def of_id(self, key_id: UUID) -> Key:
-        """Return the active key of this id, for trusted callers that have no secret.
+        """Find the active key of this id, for trusted callers that have no secret.
 
         Raises InvalidApiKey, ApiKeySuspended, DatabaseAway.
         """
@@ -177,7 +177,7 @@ class Keys:
             return principal, secret
 
     def all(self, company_id: UUID | None) -> Sequence[Key]:
-        """Return all keys, or the keys of one company, oldest first. Raises DatabaseAway."""
+        """List all keys, or the keys of one company, oldest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.keys.all(company_id)
 
@@ -268,7 +268,7 @@ def must_have(principal: Principal, scopes: Iterable[str]) -> None:
 
 
 def revocation(key: Key, reason: str | None) -> Act:
-    """Return the audit's entry of a key that is revoked."""
+    """Build the audit's entry of a key that is revoked."""
     return _moved(Verb.REVOKE_KEY, key, reason, KeyState.REVOKED)
 
 
@@ -293,7 +293,7 @@ def _act(
 
 
 def _fields(key: Key) -> dict[str, object]:
-    """Return what the audit keeps of a new key. Its name may be a person's."""
+    """Collect what the audit keeps of a new key. Its name may be a person's."""
     return {
         "keyKind": key.principal.kind,
         "principalId": key.principal.id,
@@ -345,7 +345,7 @@ def _not_revoked(stores: Stores, key_id: UUID) -> Key:
 
 
 def new_secret() -> str:
-    """Return `sk_live_`, 43 random characters and 6 of checksum."""
+    """Make a secret: `sk_live_`, 43 random characters and 6 of checksum."""
     body = "".join(choice(_ALPHABET) for _ in range(_RANDOM))
     return PREFIX + body + _checksum(body)
 

@@ -52,7 +52,7 @@ class Events:
         self._database = database
 
     def get(self, principal: Principal, event_id: UUID) -> PartnerEvent:
-        """Return an event that `after` would return. Raises NotFound, DatabaseAway."""
+        """Find an event that `after` would return. Raises NotFound, DatabaseAway."""
         with self._database.reading(principal) as stores:
             if principal.kind is KeyKind.ATS:
                 found = stores.events.of_ats(event_id, principal.id)
@@ -72,7 +72,7 @@ class Events:
         after: int,
         limit: int,
     ) -> EventPage:
-        """Return the events that follow a place, of one company or of all that an ATS key has created.
+        """List the events that follow a place, of one company or of all that an ATS key has created.
 
         The end of `period` is exclusive. Without `company_id`, an ATS key reads also that a
         company was deleted. Raises InvalidDateFormat, AccessDenied, DatabaseAway.
@@ -103,13 +103,13 @@ class WebhookDeliveries:
     def page(
         self, principal: Principal, endpoint_id: UUID, wanted: DeliveryFilter, *, before: int | None, limit: int
     ) -> DeliveryPage:
-        """Return deliveries to a webhook of the principal, newest first. Raises NotFound."""
+        """List deliveries to a webhook of the principal, newest first. Raises NotFound."""
         with self._database.reading(principal) as stores:
             endpoint = _endpoint(stores, principal, endpoint_id)
             return stores.webhook_history.page(endpoint.id, wanted, before, limit)
 
     def get(self, principal: Principal, endpoint_id: UUID, event_id: UUID) -> DeliveryHistory:
-        """Return a delivery to a webhook of the principal. Raises NotFound for the webhook or the delivery."""
+        """Find a delivery to a webhook of the principal. Raises NotFound for the webhook or the delivery."""
         with self._database.reading(principal) as stores:
             endpoint = _endpoint(stores, principal, endpoint_id)
             return require(stores.webhook_history.delivery(endpoint.id, event_id), "delivery", event_id)
@@ -158,7 +158,7 @@ def replay_range(stores: Stores, endpoint: EventReceiver, wanted: ReplayFilter, 
 
 
 def described(wanted: ReplayFilter) -> Mapping[str, Any]:
-    """Return the filter for the audit."""
+    """Describe the filter for the audit."""
     return {
         "from": wanted.since,
         "to": wanted.until,
@@ -226,7 +226,7 @@ class Webhooks:
         """True in production: the URL of a webhook must begin with https."""
 
     def comparable(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a request's valid body for the hash that identifies it, with keyed hashes in place of secret texts.
+        """Prepare a request's valid body for the hash that identifies it, with keyed hashes in place of secret texts.
 
         The hash of a request is stored and not keyed, so passwords could be guessed from it.
         """
@@ -239,7 +239,7 @@ class Webhooks:
         return hidden
 
     def get(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
-        """Return a webhook of the principal, or of another key of its company. Raises NotFound."""
+        """Find a webhook of the principal, or of another key of its company. Raises NotFound."""
         with self._database.reading(principal) as stores:
             return require(stores.webhook_endpoints.find(principal, endpoint_id), _KIND, endpoint_id)
 
@@ -365,7 +365,7 @@ class Webhooks:
         return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def progress(self, principal: Principal, test: EndpointTest) -> TestProgress:
-        """Return the progress of a test. Raises NotFound if its webhook was deleted."""
+        """Read the progress of a test. Raises NotFound if its webhook was deleted."""
         with self._database.reading(principal) as stores:
             return require(stores.webhook_endpoints.progress(principal.id, test), _KIND, test.endpoint_id)
 

@@ -39,7 +39,7 @@ def found_command(found: FoundOrError | None, reference: str) -> Command:
 
 
 def authorized_company(stores: Stores, principal: Principal, requested: UUID | None, *, is_held: bool = False) -> UUID:
-    """Return the company of a request: a regular key's own company. An ATS key has to name a company.
+    """Find the company of a request: a regular key's own company. An ATS key has to name a company.
 
     `is_held`: block its deletion until we commit. Raises CompanyIdRequired. Raises AccessDenied for a missing company
     and for a company that the key may not reach.
@@ -57,7 +57,7 @@ def authorized_company(stores: Stores, principal: Principal, requested: UUID | N
 
 
 def require(resource: T | None, kind: str, resource_id: UUID) -> T:
-    """Return the resource. Raises NotFound for None."""
+    """Require the resource. Raises NotFound for None."""
     if resource is None:
         raise not_found(kind, resource_id)
     return resource
@@ -84,7 +84,7 @@ def lock_interview(stores: Stores, company_id: UUID, interview_id: UUID) -> Inte
 
 
 def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
-    """Return the interview's attempt whose phone may be ringing. A pending attempt is locked against a claim."""
+    """Find the interview's attempt whose phone may be ringing. A pending attempt is locked against a claim."""
     attempt = stores.attempts.lock_open(interview_id)
     if attempt is not None and attempt.state is AttemptState.IN_PROGRESS:
         return attempt
@@ -95,7 +95,7 @@ def lock_busy(stores: Stores, interview_id: UUID) -> Attempt | None:
 
 
 def first_with_its_key(stores: Stores, command: Command) -> Command:
-    """Return the first command with this idempotency key. Raises IdempotencyKeyReused if its request differs."""
+    """Find the first command with this idempotency key. Raises IdempotencyKeyReused if its request differs."""
     assert command.idempotency_key is not None
     first = stores.inbox.by_key(command.principal_id, command.idempotency_key)
     assert first is not None

@@ -20,7 +20,7 @@ class Seen:
     last: float
 
     def and_also(self, other: "Seen") -> "Seen":
-        """Return the occurrences of both."""
+        """Add the occurrences of both."""
         return Seen(count=self.count + other.count, first=min(self.first, other.first), last=max(self.last, other.last))
 
 

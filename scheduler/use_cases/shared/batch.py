@@ -60,7 +60,7 @@ class Batch:
         return attempt_id in self._attempts
 
     def attempt(self, attempt_id: UUID) -> Attempt:
-        """Return a locked attempt as this transaction has left it. Raises KeyError if it does not exist any longer."""
+        """Find a locked attempt as this transaction has left it. Raises KeyError if it does not exist any longer."""
         return self._attempts[attempt_id]
 
     def has_open(self, interview_id: UUID) -> bool:
@@ -85,7 +85,7 @@ class Batch:
         return found
 
     def chain_of(self, attempt: Attempt) -> Collection[Attempt]:
-        """Return all attempts of the attempt's chain of retries. Deleted attempts still count as tries."""
+        """List all attempts of the attempt's chain of retries. Deleted attempts still count as tries."""
         if self._chains is None:
             mine = list(self._attempts.values())
             self._chains = {each.chain_id: {} for each in (attempt, *mine)}
@@ -109,7 +109,7 @@ class Batch:
         return takes_another_attempt(self._attempt_counts[interview_id])
 
     def callee_of(self, interview_id: UUID) -> CalleeRow:
-        """Return the person whom the interview calls. Raises KeyError for settings that cannot be read."""
+        """Read the person whom the interview calls. Raises KeyError for settings that cannot be read."""
         return callee_row(self._callee(interview_id))
 
     def has_company(self, interview_id: UUID) -> bool:

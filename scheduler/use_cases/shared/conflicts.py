@@ -30,7 +30,7 @@ _conflicts = count(1)
 
 
 def again_at_once(verb: Callable[[], T]) -> T:
-    """Return what `verb` returns, called up to three times while it raises LockTaken. Each conflict is counted.
+    """Call `verb` up to three times while it raises LockTaken. Each conflict is counted.
 
     Each try waits for the lock timeout, so no pause is needed in between. Raises LockTaken after the last one.
     """

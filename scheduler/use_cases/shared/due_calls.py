@@ -61,7 +61,7 @@ class Closings:
     def last_start(
         self, clock: CalleeClock | None, intervals: tuple[CallTimeInterval, ...], due_at: datetime
     ) -> datetime | None:
-        """Return the last start of a call that is due then, or None without a closing in the next days.
+        """Find the last start of a call that is due then, or None without a closing in the next days.
 
         If it is closed then, the call waits for another opening: its last start has passed.
         """
@@ -77,7 +77,7 @@ class Closings:
     def next_opening(
         self, clock: CalleeClock, intervals: tuple[CallTimeInterval, ...], after: datetime
     ) -> datetime | None:
-        """Return the start of the first opening after this instant that is long enough for a call, or None."""
+        """Find the start of the first opening after this instant that is long enough for a call, or None."""
         openings = self._openings_of(clock, intervals)
         place = bisect_right(openings, after, key=lambda opening: opening[0])
         return next((opens for opens, closes in openings[place:] if closes - opens > self._room), None)

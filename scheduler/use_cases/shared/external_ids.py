@@ -11,7 +11,7 @@ from scheduler.wire.json_values import canonical
 
 
 def content_hash(new: Content) -> bytes | None:
-    """Return the hash to store with a new resource, or None for a resource without an external id."""
+    """Compute the hash to store with a new resource, or None for a resource without an external id."""
     return None if new.external_id is None else fingerprint(canonical(content_as_json(new)))
 
 
@@ -25,7 +25,7 @@ def lock(stores: Stores, kind: ExternalKind, company_id: UUID, text: str | None)
 
 
 def find_same(stores: Stores, external_id: ExternalId | None, new: Content) -> UUID | None:
-    """Return the resource that an earlier request with this locked id and the same content created. None: create it.
+    """Find the resource that an earlier request with this locked id and the same content created. None: create it.
 
     Raises ExternalIdReused.
     """
@@ -36,7 +36,7 @@ def find_same(stores: Stores, external_id: ExternalId | None, new: Content) -> U
 
 
 def same(kind: ExternalKind, found: Identified, new: Content, field: str = "externalId") -> UUID:
-    """Return the id of the resource that has the external id. Raises ExternalIdReused if its content is another one."""
+    """Find the id of the resource that has the external id. Raises ExternalIdReused if its content is another one."""
     if found.content_hash != content_hash(new):  # guard: external_content
         raise _reused(kind, found, field)
     return found.id

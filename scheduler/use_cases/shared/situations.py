@@ -18,7 +18,7 @@ from scheduler.timing.number_facts import number_without_digits
 
 
 def callee_of(candidate: Candidate, company: Company, *, is_rung: bool = True) -> Callee:
-    """Return everything that decides when this candidate may be called.
+    """Collect everything that decides when this candidate may be called.
 
     Raises PhoneNumberInvalid, unless the interview is ONLINE (`is_rung=False`), where an invalid number is ignored.
     """
@@ -45,7 +45,7 @@ def callee_from(row: CalleeRow | LastLookRow) -> Callee:
 
 
 def situation_from(row: LastLookRow, hasher: Hasher, skew: timedelta = timedelta()) -> Situation:
-    """Return everything that decides whether an attempt may be called. `skew` is the database's clock minus ours."""
+    """Collect everything that decides whether an attempt may be called. `skew` is the database's clock minus ours."""
     callee = callee_from(row)
     attempt = row.attempt
     is_its_line = callee.number is not None and hasher.number(callee.number.e164) == attempt.number_hash
@@ -69,7 +69,7 @@ def situation_from(row: LastLookRow, hasher: Hasher, skew: timedelta = timedelta
 
 
 def _without_digits(row: LookWithoutNumber) -> Callee:
-    """Return the callee as far as the attempt's schedule describes the number."""
+    """Rebuild the callee as far as the attempt's schedule describes the number."""
     settings, schedule = row.settings, row.attempt.schedule
     if schedule.number is None and row.line_country is None:
         settings = replace(settings, allowed_countries=None)  # of an older version: the country is unknown

@@ -102,13 +102,13 @@ class Carrier:
 
 
 def held_by_rule(by_rule: Mapping[str, tuple[int, float]]) -> dict[str, Held]:
-    """Return the due attempts of each rule that holds some, in the order of the checks."""
+    """Collect the due attempts of each rule that holds some, in the order of the checks."""
     found = {rule: Held(count=count, oldest=timedelta(seconds=s)) for rule, (count, s) in by_rule.items()}
     return {rule: found[rule] for rule in HOLDING if rule in found}
 
 
 def carriers_in(stores: Stores) -> Sequence[Carrier]:
-    """Return the state of each carrier account in a transaction that counts."""
+    """Read the state of each carrier account in a transaction that counts."""
     calls = stores.carrier_accounts.calls_at_once()
     return [
         Carrier(
@@ -124,7 +124,7 @@ def carriers_in(stores: Stores) -> Sequence[Carrier]:
 
 
 def waits_for(attempt: Attempt, now: datetime) -> str:
-    """Return in a few words the next event that the attempt needs, from its state alone. Empty if it needs none.
+    """Describe in a few words the next event that the attempt needs, from its state alone. Empty if it needs none.
 
     The explanation of a pending attempt also names other blocks, such as a pause.
     """

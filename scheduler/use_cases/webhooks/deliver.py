@@ -236,7 +236,7 @@ def _after_a_late_result(endpoint: ServedEndpoint, result: Result, now: datetime
 def _chosen(
     endpoints: dict[UUID, ClaimingEndpoint], found: Sequence[Sendable], room: Room, now: datetime
 ) -> list[ClaimedDelivery]:
-    """Return the deliveries that are claimed, by the turns of their endpoints."""
+    """Choose the deliveries that are claimed, by the turns of their endpoints."""
     queues: dict[UUID, list[Sendable]] = {each: [] for each in endpoints}
     for each in found:
         endpoint = endpoints[each.delivery.endpoint_id]
@@ -270,7 +270,7 @@ def _chosen(
 def _probes(
     endpoints: dict[UUID, ClaimingEndpoint], claims: Sequence[ClaimedDelivery], now: datetime
 ) -> dict[UUID, datetime | None]:
-    """Return the next probe of each endpoint of these claims. Only a probe moves it, and a replay is not one."""
+    """Compute the next probe of each endpoint of these claims. Only a probe moves it, and a replay is not one."""
     probes = {each.delivery.endpoint_id: endpoints[each.delivery.endpoint_id].circuit.probe_at for each in claims}
     for each in claims:
         if not each.delivery.is_replay:
