@@ -65,7 +65,7 @@ Responses to requests with a valid key show its rate limits: `X-RateLimit-Limit-
 
 class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Return the document, with the parts that the framework cannot describe."""
+        """Build the document, with the parts that the framework cannot describe."""
         return complete(super().openapi())
 
 

@@ -104,7 +104,7 @@ async def _share_of_named_company(request: Request, context: AppContext, princip
 
 
 def _ignored(request: Request, principal: Principal) -> frozenset[str]:
-    """Return `companyId` if it has no effect: for a regular key, or if the path has the same id."""
+    """Ignore `companyId` if it has no effect: for a regular key, or if the path has the same id."""
     in_path = request.path_params.get(_COMPANY_ID, "")
     repeats = request.query_params.get(_COMPANY_ID, "").lower() == in_path.lower() != ""
     return frozenset({_COMPANY_ID}) if repeats or principal.kind is KeyKind.REGULAR else frozenset()

@@ -39,7 +39,7 @@ class BatchBody:
         return hashlib.sha256(self.form.value.encode() + b"\n" + self.content).digest()
 
     def parse(self, header: BatchHeader, today: date) -> tuple[BatchHeader, Sequence[Item]]:
-        """Return what the batch says, and its items. `header` is that of the query.
+        """Parse what the batch says, and its items. `header` is that of the query.
 
         Raises MalformedJson, InvalidFields, BatchTooLarge.
         """
@@ -86,7 +86,7 @@ async def read(request: Request) -> BatchBody:
 
 
 def _of_the_body(header: BatchHeader) -> list[FieldError]:
-    """Return an error for each query parameter that belongs in the body of a batch in JSON."""
+    """List an error for each query parameter that belongs in the body of a batch in JSON."""
     message = "Only a batch in NDJSON has this query parameter. Send this field in the body."
     names = header.model_dump(by_alias=True, exclude_unset=True)
     return [FieldError(field=name, code="UNKNOWN_PARAMETER", message=message) for name in names]

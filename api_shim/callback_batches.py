@@ -16,7 +16,7 @@ LARGEST_BATCH = 200
 
 
 def gather_s(last_batch: int) -> float:
-    """Return for how long a batch waits for further callbacks, by the size of the last one.
+    """Decide for how long a batch waits for further callbacks, by the size of the last one.
 
     A transaction costs ten times as much as one more callback in it. The carrier does not wait for the response: it
     sends a call's next callback when the call progresses.

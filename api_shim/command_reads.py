@@ -43,7 +43,7 @@ class CommandReads:
         self._latest: dict[_Client, asyncio.Task[_Found]] = {}
 
     async def find(self, principal: Principal, command_id: UUID) -> Command:
-        """Return the command as of now. Raises the errors of `Submit.find`."""
+        """Find the command as of now. Raises the errors of `Submit.find`."""
         client = principal.id, principal.company_id
         read = self._next.get(client) or self._begin(client, principal)
         read.command_ids[command_id] = None

@@ -178,5 +178,5 @@ def _left_s() -> float:
 
 
 def app_context(connection: HTTPConnection) -> AppContext:
-    """Return the resources of the process that serves this request."""
+    """Get the resources of the process that serves this request."""
     return cast("AppContext", connection.app.state.app_context)

@@ -20,7 +20,7 @@ class WrongCursor(Exception):
 
 
 def list_name(name: str, parameters: Iterable[tuple[str, str]]) -> str:
-    """Return the name of a list with these query parameters, which its cursors contain.
+    """Build the name of a list with these query parameters, which its cursors contain.
 
     A cursor that is sent with other filters would return a mixture of two lists.
     """
@@ -32,7 +32,7 @@ def list_name(name: str, parameters: Iterable[tuple[str, str]]) -> str:
 
 
 def sort_text(sort: Sort) -> str:
-    """Return the order in the form of the parameter `sort`."""
+    """Write the order in the form of the parameter `sort`."""
     return f"{sort.by.value}:{'desc' if sort.descending else 'asc'}"
 
 
@@ -45,7 +45,7 @@ def sort_in(text: str) -> Sort:
 
 
 def cursor_text(name: str, cursor: Cursor) -> str:
-    """Return the cursor of the list with this name, in the form that `cursor_in` reads."""
+    """Build the cursor of the list with this name, in the form that `cursor_in` reads."""
     text = f"{name} {sort_text(cursor.sort)} {cursor.at.astimezone(UTC).isoformat()} {cursor.id}"
     return urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("=")
 
@@ -66,7 +66,7 @@ def cursor_in(name: str, text: str) -> Cursor:
 
 
 def place_text(name: str, place: int) -> str:
-    """Return the cursor of the list with this name, whose rows have places, in the form that `place_in` reads."""
+    """Build the cursor of the list with this name, whose rows have places, in the form that `place_in` reads."""
     return urlsafe_b64encode(f"{name} {place}".encode("ascii")).decode("ascii").rstrip("=")
 
 

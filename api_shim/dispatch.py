@@ -83,7 +83,7 @@ class Sender(Client):
     asked: RequestOptions
 
     def hashes_of(self, raw: dict[str, Any] | bytes) -> RequestHashes:
-        """Return the hashes that distinguish this request from others with the same Idempotency-Key."""
+        """Compute the hashes that distinguish this request from others with the same Idempotency-Key."""
         former_hash = self._fingerprint_of(raw)
         return {"request_hash": self.use_cases.hasher.request_content(former_hash), "former_hash": former_hash}
 
@@ -135,7 +135,7 @@ class CommandSender(Sender):
         return await self._answer(accepted, texts)
 
     async def _answer_doubt(self, command_id: UUID, commit: Commit, doubt: CommitInDoubt) -> Response:
-        """Return 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""
+        """Answer 202 if the command was stored. Raises DatabaseAway if it certainly was not, CommitUnknown in doubt."""
         unknown = partial(self._acceptance_unknown, command_id)
         await confirm_commit(self.context, commit, doubt, unknown)
         try:
@@ -168,7 +168,7 @@ class CommandSender(Sender):
         )
 
     async def _earlier(self, hashes: RequestHashes, stale: Sequence[FieldError]) -> Accepted:
-        """Return the command that the same request created while its fields were valid. Raises InvalidFields."""
+        """Find the command that the same request created while its fields were valid. Raises InvalidFields."""
         if self.asked.idempotency_key is not None:
             try:
                 earlier = await self._find(self.asked.idempotency_key)
@@ -206,7 +206,7 @@ class CommandSender(Sender):
         return response
 
     def _awaited_for(self) -> timedelta:
-        """Return the longest time from now after which the answer of a worker is the response."""
+        """Compute the longest time from now after which the answer of a worker is the response."""
         if self.preferred.wait_s <= 0 or self.context.waiter.is_off:
             return timedelta()
         return timedelta(seconds=self.preferred.wait_s + MAX_S)
@@ -310,7 +310,7 @@ _DO_NOT_SEND_AGAIN = " Do not send the request again before that: without an Ide
 async def confirm_commit(
     context: AppContext, commit: Commit, doubt: CommitInDoubt, unknown: Callable[[], CommitUnknown]
 ) -> Any:  # noqa: ANN401 - what the write returns
-    """Return the result of a write whose commit was in doubt, if it was committed.
+    """Find the result of a write whose commit was in doubt, if it was committed.
 
     Raises DatabaseAway if it was not committed, and `unknown` if that cannot be determined.
     """

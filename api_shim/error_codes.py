@@ -180,7 +180,7 @@ FIELD_CODES: Mapping[str, str] = {
 
 
 def text() -> str:
-    """Return the page. Raises KeyError for a refusal without a cause."""
+    """Build the page. Raises KeyError for a refusal without a cause."""
     table = sorted({*_refusals(), *_framework(), *_NOT_REFUSED})
     codes = [f"| {int(status)} | `{code}` | {meaning} | {cause} |" for status, code, meaning, cause in table]
     fields = [f"| `{code}` | {meaning} |" for code, meaning in FIELD_CODES.items()]
@@ -209,7 +209,7 @@ def _refusals() -> Iterable[tuple[HTTPStatus, str, str, str]]:
 
 
 def _leaves(kind: type[Refused]) -> Iterable[type[Refused]]:
-    """Return the classes without subclasses. The others are families, which are never raised."""
+    """List the classes without subclasses. The others are families, which are never raised."""
     for each in kind.__subclasses__():
         yield from _leaves(each) if each.__subclasses__() else (each,)
 

@@ -109,13 +109,13 @@ def handle_in(app: FastAPI) -> None:
 
 
 async def handle(request: Request, error: Exception) -> JSONResponse:
-    """Return the response for an expected error."""
+    """Respond to an expected error."""
     process.end_if(error)  # the framework turns any error while it reads a body into a 400
     return answer_to(request, error)
 
 
 def answer_to(request: Request, error: Exception) -> JSONResponse:
-    """Return the HTTP response for `error`. Unexpected errors do not reveal their message."""
+    """Build the HTTP response for `error`. Unexpected errors do not reveal their message."""
     match error:
         case Refused():
             return refused(request, refusal_of(error), _headers_of(error))
@@ -151,7 +151,7 @@ def answer_to(request: Request, error: Exception) -> JSONResponse:
 
 
 def _words_of(error: HTTPException, status: HTTPStatus) -> tuple[str, str]:
-    """Return code and message of an error of the framework."""
+    """Choose code and message of an error of the framework."""
     code, message = FRAMEWORK.get(status, (status.name, f"{status.phrase}."))
     if isinstance(error, BodyTooLarge) and error.limit > LARGEST_BODY:
         return code, f"The body is larger than {error.limit // 2**20} MiB. Send several batches."
@@ -159,12 +159,12 @@ def _words_of(error: HTTPException, status: HTTPStatus) -> tuple[str, str]:
 
 
 def refused(request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return the HTTP response for a new or stored refusal."""
+    """Build the HTTP response for a new or stored refusal."""
     return _answer(request, STATUS_OF[refusal.family], refusal.code, refusal.message, refusal.details, headers)
 
 
 def _allowed(request: Request) -> str:
-    """Return every method of this URL. The framework lists only those of the first matching route."""
+    """List every method of this URL. The framework lists only those of the first matching route."""
     scopes = ((method, {**request.scope, "method": method}) for method in _METHODS)
     routes = request.app.routes
     return ", ".join(
@@ -173,7 +173,7 @@ def _allowed(request: Request) -> str:
 
 
 def too_often(exceeded: Window, now: datetime) -> refusals.RateLimitExceeded:
-    """Return the error for a request above this rate limit of its key."""
+    """Build the error for a request above this rate limit of its key."""
     wait = max(1, exceeded.resets_at - int(now.timestamp()))
     return refusals.RateLimitExceeded(
         limit=exceeded.limit, per=exceeded.name.upper(), reset=exceeded.resets_at, retryAfter=wait
@@ -181,7 +181,7 @@ def too_often(exceeded: Window, now: datetime) -> refusals.RateLimitExceeded:
 
 
 def too_many_items(exceeded: ExceededBatchLimit, now: datetime) -> refusals.RateLimitExceeded:
-    """Return the error for a batch that would exceed this limit of its key."""
+    """Build the error for a batch that would exceed this limit of its key."""
     window, unit = exceeded.window, exceeded.unit
     error = too_often(window, now)
     message = f"This key may send {window.limit:,} {unit} of batches an hour, and {window.remaining:,} are left."

@@ -156,7 +156,7 @@ class RecentValue(Generic[T]):
         self._last: tuple[float, T] | None = None
 
     async def get(self, compute: Callable[[], Awaitable[T]]) -> T:
-        """Return the last value while it is recent, else that of `compute`. Raises the errors of `compute`."""
+        """Get the last value while it is recent, else that of `compute`. Raises the errors of `compute`."""
         async with self._lock:
             began = self._ticks()
             if self._last is None or began - self._last[0] >= self._max_age_s:

@@ -47,11 +47,11 @@ class ListQuery:
     """All query parameters as they were sent."""
 
     def name_of(self, name: str) -> str:
-        """Return the name of the list in its cursors, with its filters."""
+        """Build the name of the list in its cursors, with its filters."""
         return list_name(name, self.parameters)
 
     def keyset(self, name: str, default: Sort = NEWEST_FIRST, *, by_change: bool = True) -> KeysetSlice:
-        """Return the rows to read from the list with this name. Raises InvalidFields.
+        """Choose the rows to read from the list with this name. Raises InvalidFields.
 
         `by_change`: the list can be sorted by its last changes, and is if they are a filter.
         """
@@ -66,7 +66,7 @@ class ListQuery:
         )
 
     def slice_or_keyset(self, name: str, *, has_one_status: bool) -> Slice | KeysetSlice:
-        """Return the numbered page of a list without further filters, otherwise as `keyset`. Raises InvalidFields."""
+        """Choose the numbered page of a list without further filters, otherwise as `keyset`. Raises InvalidFields."""
         if has_one_status and self.cursor is None and self.sort is None and not self.spans:
             return self.part
         return self.keyset(name)
@@ -103,7 +103,7 @@ class ListQuery:
 
 
 def place_of(name: str, cursor: str | None) -> int | None:
-    """Return the place in a cursor of the list with this name. Raises InvalidFields."""
+    """Read the place in a cursor of the list with this name. Raises InvalidFields."""
     if cursor is None:
         return None
     try:

@@ -76,7 +76,7 @@ _LOCATION = {"Location": {"description": "URL of the command and its result.", "
 
 
 def links(*operations: str, **parameters: str) -> Mapping[str, Any]:
-    """Return OpenAPI links to operations. Parameter values are paths in the body's `data`, or `$request…`."""
+    """Build OpenAPI links to operations. Parameter values are paths in the body's `data`, or `$request…`."""
     expressions = {
         name: path if path.startswith("$") else f"$response.body#/data/{path}" for name, path in parameters.items()
     }
@@ -93,7 +93,7 @@ ETAG = {
 
 
 def too_large(limit: str) -> Responses:
-    """Return the response to a body above this limit, for a route with a limit of its own."""
+    """Declare the response to a body above this limit, for a route with a limit of its own."""
     text = f"The body is larger than {limit}."
     return {413: {**_error_response(413, {_WHEN[413][1]: text}), "description": text}}
 
@@ -107,7 +107,7 @@ def command_answers(
     response_links: Mapping[str, Any] | None = None,
     existing: bool = False,
 ) -> Responses:
-    """Return the responses of a command route: success, 202 and every error.
+    """Declare the responses of a command route: success, 202 and every error.
 
     `headers` and `response_links` belong to success. `refusals` are the errors of this route only. `existing`: the
     resource may exist already.
@@ -140,7 +140,7 @@ def written_answers(
     response_links: Mapping[str, Any] | None = None,
     existing: bool = False,
 ) -> Responses:
-    """Return the responses of a route whose write the API does itself: success and every error, never 202.
+    """Declare the responses of a route whose write the API does itself: success and every error, never 202.
 
     `headers` and `response_links` belong to success. `existing`: the resource may exist already.
     """
@@ -153,7 +153,7 @@ def written_answers(
 
 
 def error_answers(*statuses: int, refusals: tuple[type[Refused], ...] = (), writes: bool = False) -> Responses:
-    """Return the error responses of a route. A route with 401 also has 429.
+    """Declare the error responses of a route. A route with 401 also has 429.
 
     `default` covers all other errors, so that no status is documented that never occurs.
     """

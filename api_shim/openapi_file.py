@@ -11,7 +11,7 @@ class DocumentDiffers(Exception):
 
 
 def text() -> str:
-    """Return the document that is served as /openapi.json, indented by two spaces, with a final newline."""
+    """Build the document that is served as /openapi.json, indented by two spaces, with a final newline."""
     return json.dumps(create_app().openapi(), indent=2, ensure_ascii=False) + "\n"
 
 

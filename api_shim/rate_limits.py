@@ -200,5 +200,5 @@ class _Tier:
 
 
 def _untouched(*tiers: _Tier) -> RateLimitState:
-    """Return full limits: the request was not counted."""
+    """Report full limits: the request was not counted."""
     return RateLimitState(windows=tuple(tier.window(0) for tier in tiers))

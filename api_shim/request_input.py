@@ -132,7 +132,7 @@ class JsonRoute(APIRoute):
 
 
 async def read(request: Request) -> dict[str, Any]:
-    """Return the body, an object. As a dependency it must come after authentication.
+    """Read the body, an object. As a dependency it must come after authentication.
 
     Raises WrongContentType, MalformedJson, InvalidFields.
     """
@@ -143,7 +143,7 @@ async def read(request: Request) -> dict[str, Any]:
 
 
 async def read_if_any(request: Request) -> dict[str, Any]:
-    """Return the body like `read`, or {} if it is empty."""
+    """Read the body like `read`, or {} if it is empty."""
     body = await request.body()
     return _read(request, body) if body else {}
 
@@ -249,7 +249,7 @@ async def if_match(
         ),
     ] = None,
 ) -> str | None:
-    """Return the condition as it was sent. Raises InvalidFields if it is malformed (RFC 9110)."""
+    """Read the condition as it was sent. Raises InvalidFields if it is malformed (RFC 9110)."""
     headers = request.headers.getlist("if-match")
     condition = ", ".join(headers)
     if not headers or IF_MATCH.fullmatch(condition):

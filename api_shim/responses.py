@@ -65,7 +65,7 @@ def answered(
     status: HTTPStatus = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Return a successful response in the envelope."""
+    """Build a successful response in the envelope."""
     content = Answer(data=data, timestamp=app_context(request).use_cases.now(), trace_id=request.state.trace_id)
     return JSONResponse(
         content.model_dump(mode="json", by_alias=True, serialize_as_any=True),
@@ -75,7 +75,7 @@ def answered(
 
 
 def still_waiting(request: Request, command: Command, headers: Mapping[str, str]) -> JSONResponse:
-    """Return 202: the command is stored. `Location` is the URL of its result."""
+    """Answer 202: the command is stored. `Location` is the URL of its result."""
     return answered(
         request,
         WaitingView(id=command.id, status=command.state),
@@ -85,7 +85,7 @@ def still_waiting(request: Request, command: Command, headers: Mapping[str, str]
 
 
 def applied(request: Request, command: Command, texts: ClientTexts, headers: Mapping[str, str]) -> Response:
-    """Return the answer that was stored when the command was applied, with the texts of its interview."""
+    """Build the answer that was stored when the command was applied, with the texts of its interview."""
     assert command.answer is not None
     if command.answer.refusal is not None:
         return errors.refused(request, command.answer.refusal, headers)
@@ -97,7 +97,7 @@ def applied(request: Request, command: Command, texts: ClientTexts, headers: Map
 
 
 def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
-    """Return the response for a write that the API did itself."""
+    """Build the response for a write that the API did itself."""
     headers = {"Idempotent-Replayed": "true"} if done.replayed else {}
     if done.refusal is not None:
         return errors.refused(request, done.refusal, headers)
@@ -118,7 +118,7 @@ def written(request: Request, kind: CommandKind, done: WriteResult) -> Response:
 
 
 def _status_of_batch(kind: CommandKind, batch: Batch) -> HTTPStatus:
-    """Return 202 while a worker still has to apply items of the batch or to cancel its calls."""
+    """Choose 202 while a worker still has to apply items of the batch or to cancel its calls."""
     is_cancelling = batch.state is BatchState.CANCELLED and batch.finished_at is None
     return HTTPStatus.ACCEPTED if kind is CommandKind.CREATE_BATCH or is_cancelling else HTTPStatus.OK
 
@@ -154,7 +154,7 @@ def command_view(request: Request, command: Command, texts: ClientTexts) -> Comm
 
 
 async def live_texts(request: Request, principal: Principal, command: Command) -> ClientTexts:
-    """Return the current texts of the interview in the command's answer, or none if it contains no interview."""
+    """Read the current texts of the interview in the command's answer, or none if it contains no interview."""
     is_done = command.answer is not None and command.answer.refusal is None
     if not is_done or command.kind not in _RETURNS_INTERVIEW or command.interview_id is None:
         return ClientTexts()
@@ -197,7 +197,7 @@ def _outcome(
 
 
 def _done(request: Request, command: Command, texts: ClientTexts) -> tuple[HTTPStatus, BaseModel | bool | None]:
-    """Return the status and `data` of a successful command. No data: the response has no body."""
+    """Build the status and `data` of a successful command. No data: the response has no body."""
     existed = command.answer is not None and command.answer.existed is True
     created = HTTPStatus.OK if existed else HTTPStatus.CREATED
     match command.kind:
@@ -243,7 +243,7 @@ def _interview(request: Request, command: Command, texts: ClientTexts) -> Interv
 
 
 def _attempt(request: Request, command: Command) -> AttemptView:
-    """Return the attempt of the command, as it was when the command was applied."""
+    """Show the attempt of the command, as it was when the command was applied."""
     assert command.answer is not None
     [attempt] = [each for each in _story(command).attempts if each.id == command.answer.attempt_id]
     return AttemptView.of(attempt, app_context(request).use_cases.now())

@@ -50,7 +50,7 @@ def set_share(share: Hashable) -> None:
 
 
 def share() -> Hashable | None:
-    """Return the company whose threads this task uses, or None for work of no company."""
+    """Name the company whose threads this task uses, or None for work of no company."""
     return _share.get()
 
 

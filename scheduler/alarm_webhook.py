@@ -60,7 +60,7 @@ class AlarmWebhook:
 
 
 def body_of(alarm: KeptAlarm, posted_at: datetime) -> str:
-    """Return the JSON of an alarm. It contains ids, a kind, times and a count, and no personal data."""
+    """Build the JSON of an alarm. It contains ids, a kind, times and a count, and no personal data."""
     data = {
         "id": str(alarm.id),
         "kind": alarm.kind,

@@ -319,7 +319,7 @@ def mailer(settings: Settings) -> Mailer:
 
 
 def account_id(settings: Settings, database: Database, now: Now) -> int:
-    """Return the id of the carrier account in the settings, and store its limits if they have changed.
+    """Find the id of the carrier account in the settings, and store its limits if they have changed.
 
     Raises ClockWrong only if the row must change: otherwise a worker with a wrong clock starts, logs it and waits.
     """

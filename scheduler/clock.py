@@ -11,12 +11,12 @@ Now = Callable[[], datetime]
 
 
 def machine_now() -> datetime:
-    """Return the machine's time without the offset. Only for comparing clocks and for reading the offset."""
+    """Read the machine's time without the offset. Only for comparing clocks and for reading the offset."""
     return datetime.now(UTC)
 
 
 def clock(offset_s: float) -> Now:
-    """Return a clock that is `offset_s` seconds ahead of the machine's."""
+    """Build a clock that is `offset_s` seconds ahead of the machine's."""
     offset = timedelta(seconds=offset_s)
 
     def now() -> datetime:
@@ -26,7 +26,7 @@ def clock(offset_s: float) -> Now:
 
 
 def monotonic() -> float:
-    """Return seconds on a clock that never jumps, for spans within one process."""
+    """Read a clock that never jumps, in seconds, for spans within one process."""
     return time.monotonic()
 
 
@@ -54,6 +54,6 @@ def deadline_in(seconds: float) -> Iterator[None]:
 
 
 def remaining_s() -> float | None:
-    """Return the seconds left, negative after the deadline, or None without a deadline."""
+    """Compute the seconds left, negative after the deadline, or None without a deadline."""
     ends_at = _ends_at.get()
     return None if ends_at is None else ends_at - monotonic()

@@ -56,7 +56,7 @@ class Exchange:
         return self._is_cut or monotonic() >= self._until
 
     def remaining_s(self) -> float:
-        """Return the seconds that are left. Raises TimeoutError if none are."""
+        """Compute the seconds that are left. Raises TimeoutError if none are."""
         left = self._until - monotonic()
         if self._is_cut or left <= 0:
             raise TimeoutError

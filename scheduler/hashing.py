@@ -11,50 +11,50 @@ class Hasher:
         self._pepper = pepper.encode()
 
     def number(self, e164: str) -> bytes:
-        """Return the 32-byte hash of a phone number."""
+        """Hash a phone number to 32 bytes."""
         return self._hash(b"number", e164)
 
     def key(self, secret: str) -> bytes:
-        """Return the 32-byte hash of an API key."""
+        """Hash an API key to 32 bytes."""
         return self._hash(b"key", secret)
 
     def invitation(self, token: str) -> bytes:
-        """Return the 32-byte hash of the token in an invitation's mail."""
+        """Hash the token in an invitation's mail to 32 bytes."""
         return self._hash(b"invitation", token)
 
     def webhook_text(self, text: str) -> bytes:
-        """Return the 32-byte hash of a webhook's URL or of a header's value. Both may contain a password."""
+        """Hash a webhook's URL or a header's value to 32 bytes. Both may contain a password."""
         return self._hash(b"webhook", text)
 
     def sign_in_link(self, secret: str) -> bytes:
-        """Return the 32-byte hash of the secret in a sign-in link of the console."""
+        """Hash the secret in a sign-in link of the console to 32 bytes."""
         return self._hash(b"sign-in link", secret)
 
     def console_session(self, secret: str) -> bytes:
-        """Return the 32-byte hash of the secret in the cookie of a console session."""
+        """Hash the secret in the cookie of a console session to 32 bytes."""
         return self._hash(b"console session", secret)
 
     def sign_in(self, purpose: str, cookie: str) -> bytes:
-        """Return 32 bytes for one purpose of a sign-in with an identity provider, by the secret of its cookie."""
+        """Derive 32 bytes for one purpose of a sign-in with an identity provider, by the secret of its cookie."""
         return self._hash(b"sign-in " + purpose.encode(), cookie)
 
     def subject(self, issuer: str, subject: str) -> bytes:
-        """Return the 32-byte hash of an operator at an identity provider."""
+        """Hash an operator at an identity provider to 32 bytes."""
         return self._hash(b"subject", f"{issuer} {subject}")
 
     def mark(self, setting: str, value: str = "") -> bytes:
-        """Return 32 bytes by which another value of the setting, or another pepper, is noticed."""
+        """Derive 32 bytes by which another value of the setting, or another pepper, is noticed."""
         return self._hash(b"mark " + setting.encode(), value)
 
     def request_content(self, content: bytes) -> bytes:
-        """Return the 32-byte hash of a request's fingerprint. The request can contain a person's number.
+        """Hash a request's fingerprint to 32 bytes. The request can contain a person's number.
 
         A plain hash would allow anyone who reads the table to find the number of an erased person by trying.
         """
         return hmac.new(self._pepper, b"request\0" + content, hashlib.sha256).digest()
 
     def callback(self, content: bytes) -> bytes:
-        """Return the 32-byte hash of a callback's fingerprint. The callback contains the number that was called."""
+        """Hash a callback's fingerprint to 32 bytes. The callback contains the number that was called."""
         return hmac.new(self._pepper, b"callback\0" + content, hashlib.sha256).digest()
 
     def _hash(self, kind: bytes, text: str) -> bytes:
@@ -62,7 +62,7 @@ class Hasher:
 
 
 def fingerprint(*parts: bytes) -> bytes:
-    """Return 32 bytes that identify these parts in this order.
+    """Identify these parts in this order by 32 bytes.
 
     Not keyed, so not for secrets, and not stored while they contain a person's number that may be erased before.
     """

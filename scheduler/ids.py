@@ -8,7 +8,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_id(now: datetime) -> UUID:
-    """Return the id of a row that is created now: 48 bits of milliseconds, version, variant and 74 random bits.
+    """Make the id of a row that is created now: 48 bits of milliseconds, version, variant and 74 random bits.
 
     Rows that are created together are next to each other in every index of ids, so that their pages are full and few
     pages are written. Ids of a wrong clock are out of order, and unique. An id tells when its row was created, so it
@@ -19,5 +19,5 @@ def new_id(now: datetime) -> UUID:
 
 
 def first_id(at: datetime) -> UUID:
-    """Return a bound of ids: those of rows that were created in this millisecond or later are not below it."""
+    """Compute a bound of ids: those of rows that were created in this millisecond or later are not below it."""
     return UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)

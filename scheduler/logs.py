@@ -105,7 +105,7 @@ def _error_by_kind(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 
 def place_of(error: BaseException) -> str:
-    """Return the type of an error and the line that raised it, without its text."""
+    """Name the type of an error and the line that raised it, without its text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -188,6 +188,6 @@ def watch_alarms(watch: Callable[[str, Mapping[str, object]], None] | None) -> N
 
 
 def log(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the logger of a module. Only fields in `ALLOWED` are written."""
+    """Get the logger of a module. Only fields in `ALLOWED` are written."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

@@ -244,7 +244,7 @@ class MailFolder:
 
 
 def as_bytes(mail: Mail, sender: MailSender) -> bytes:
-    """Return the mail as it is sent, in ASCII. Raises UnsafeMail."""
+    """Encode the mail as it is sent, in ASCII. Raises UnsafeMail."""
     if not _ONE_ADDRESS.fullmatch(mail.to):
         raise UnsafeMail
     message = EmailMessage(policy=_POLICY)

@@ -54,7 +54,7 @@ def raise_limit() -> None:
 
 
 def most_posts() -> int:
-    """Return how many POSTs a dial worker may have in flight, by its present limit. At least one."""
+    """Compute how many POSTs a dial worker may have in flight, by its present limit. At least one."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else max(1, min(soft, _MOST) - _KEPT)
 
@@ -188,7 +188,7 @@ def made_progress() -> None:
 
 
 def count_working(kinds: Collection[str]) -> int:
-    """Return how many threads work on one of these kinds."""
+    """Count the threads that work on one of these kinds."""
     return sum(work.kind in kinds for work in list(_working.values()))
 
 
@@ -237,7 +237,7 @@ class Watchdog:
 
 
 def _place_of(thread: int) -> str:
-    """Return file, line and function of a thread's innermost code of ours. No values of variables."""
+    """Name file, line and function of a thread's innermost code of ours. No values of variables."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - there is no other way to another thread's place
     while frame is not None:
         path = frame.f_code.co_filename

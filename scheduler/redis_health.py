@@ -43,7 +43,7 @@ class RedisRefuses(Exception):
 
 
 def evicts_by(url: str) -> str | None:
-    """Return the server's eviction policy, or None if it never evicts keys or cannot be queried.
+    """Read the server's eviction policy, or None if it never evicts keys or cannot be queried.
 
     Read by INFO, because a user without access to the configuration may still have INFO.
     """

@@ -39,7 +39,7 @@ def check_webhook_secret(secret: str) -> None:
 
 
 def webhook_keys(text: str) -> tuple[bytes, ...]:
-    """Return the keys of WEBHOOK_KEY, the current one first. Raises ValueError."""
+    """Read the keys of WEBHOOK_KEY, the current one first. Raises ValueError."""
     keys = tuple(_decoded(each.strip()) for each in text.split(","))
     if len(keys) > _MOST_KEYS or any(len(key) != _WEBHOOK_KEY_BYTES for key in keys):
         raise ValueError(
@@ -92,7 +92,7 @@ def check_redis_url(url: str) -> None:
 
 
 def verifying(redis_url: str) -> str:
-    """Return the URL with the default of `rediss://` spelled out: kombu would verify no certificate."""
+    """Spell out the default of `rediss://` in the URL: kombu would verify no certificate."""
     parts = urlsplit(redis_url)
     if parts.scheme.lower() != "rediss" or _CHECKS in parse_qs(parts.query):
         return redis_url
@@ -112,7 +112,7 @@ _CHECKS, _VERIFIED = "ssl_cert_reqs", "required"
 
 
 def check_url(url: str, kind: Literal["database", "redis", "web"]) -> str:
-    """Return the path of a URL of that kind. The text of a ValueError quotes at most the scheme of the URL."""
+    """Check a URL of that kind, and return its path. The text of a ValueError quotes at most the scheme of the URL."""
     scheme, separator, _ = url.partition("://")
     if not separator or scheme.lower() not in _SCHEMES[kind]:
         begins = f", but begins with {scheme}://" if separator and re.fullmatch(r"[\w.+-]{1,30}", scheme) else ""

@@ -373,7 +373,7 @@ class Settings(BaseSettings):
         return self.duecall_home / "mail"
 
     def database(self, role: Literal["api", "worker", "operator", "owner", "listen"]) -> str:
-        """Return the URL for a role, by default DATABASE_URL. Raises MissingSetting if neither is set."""
+        """Choose the URL for a role, by default DATABASE_URL. Raises MissingSetting if neither is set."""
         chosen = {
             "api": self.database_url,
             "worker": self.database_worker_url,
@@ -402,7 +402,7 @@ KEPT_OF_A_RUN = ("key_pepper", *_TIMES.values())
 
 
 def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of KEPT_OF_A_RUN by their environment names, as processes with these variables see them.
+    """Collect the settings of KEPT_OF_A_RUN by their environment names, as processes with these variables see them.
 
     The pepper is a secret.
     """
@@ -415,7 +415,7 @@ def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def as_kept(chosen: Settings, written: Mapping[str, str | float]) -> Settings:
-    """Return `chosen` with the settings that `kept` has written. Raises ValueError for a value that is not a number."""
+    """Add the settings that `kept` has written to `chosen`. Raises ValueError for a value that is not a number."""
     update: dict[str, object] = {
         name: float(written[name.upper()]) for name in _TIMES.values() if name.upper() in written
     }
@@ -425,7 +425,7 @@ def as_kept(chosen: Settings, written: Mapping[str, str | float]) -> Settings:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment with `variables` added, for a child process."""
+    """Add `variables` to this process's environment, for a child process."""
     return {**os.environ, **variables}
 
 
@@ -455,7 +455,7 @@ class MissingSetting(WrongSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Return the settings of this process. Raises WrongSettings."""
+    """Read the settings of this process. Raises WrongSettings."""
     try:
         return Settings()
     except ValidationError as error:

@@ -10,7 +10,7 @@ _PLAIN = (ClockWrong, RedisRefuses, WrongDatabase, WrongSettings)
 
 
 def failure_line(error: BaseException) -> str:
-    """Return the reason why this process cannot start. Of an unexpected error only its type and place."""
+    """Describe the reason why this process cannot start. Of an unexpected error only its type and place."""
     if isinstance(error, _PLAIN):
         return str(error)
     if isinstance(error, DatabaseAway):

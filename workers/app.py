@@ -58,19 +58,19 @@ def at_start(signal: Signal) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 def process_settings() -> Settings:
-    """Return our settings. Ends the process if they are wrong."""
+    """Read our settings. Ends the process if they are wrong."""
     with starting():
         return settings()
 
 
 def _configuration() -> dict[str, Any]:
-    """Return Celery's settings. Called when one is first used, so that importing this module reads no environment."""
+    """Build Celery's settings. Called when one is first used, so that importing this module reads no environment."""
     with starting():
         return configuration(settings().redis)
 
 
 def configuration(redis_url: str) -> dict[str, Any]:
-    """Return Celery's settings for this broker."""
+    """Build Celery's settings for this broker."""
     return {
         "broker_url": redis_url,
         "task_serializer": "json",

@@ -161,7 +161,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         return min(self._until_sweep(), max(_MIN_WAIT_S, (done.next_due - self._release.now()).total_seconds()))
 
     def _until_sweep(self) -> float:
-        """Return the seconds until the next sweep, and at most those of one tick."""
+        """Compute the seconds until the next sweep, and at most those of one tick."""
         return min(_TICK_S, max(0.0, self._next_sweep - monotonic()))
 
     def _wait(self, seconds: float) -> None:

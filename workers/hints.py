@@ -95,7 +95,7 @@ class GatheredIds:
         return self._begun != begun or not self._running
 
     def _next(self) -> list[UUID]:
-        """Return the next batch. The thread that finds none has ended: a later id starts another one."""
+        """Take the next batch. The thread that finds none has ended: a later id starts another one."""
         with self._changed:
             batch = list(islice(self._waiting, self._largest))
             for each in batch:
@@ -165,7 +165,7 @@ def joined(published: Iterable[Published]) -> list[Published]:
 
 
 def _largest_of(last: Published, following: Published) -> int:
-    """Return the largest number of ids that these two may share. 0 if they are of different kinds, or share none."""
+    """Find the largest number of ids that these two may share. 0 if they are of different kinds, or share none."""
     if isinstance(last, Notification) and isinstance(following, Notification):
         return AT_MOST_A_TRANSACTION
     if isinstance(last, Message) and isinstance(following, Message) and last.task == following.task == APPLY:
@@ -184,11 +184,11 @@ class LaterHints:
             self._due.setdefault((later.task, each), later.due_at)
 
     def wait_s(self, now: float) -> float | None:
-        """Return the seconds until a hint is due. None without hints."""
+        """Compute the seconds until a hint is due. None without hints."""
         return max(0.0, min(self._due.values()) - now) if self._due else None
 
     def take(self, now: float) -> list[Message]:
-        """Return the messages for all hints that are due."""
+        """Take the messages for all hints that are due."""
         due = [key for key, at in self._due.items() if at <= now]
         by_task: dict[str, list[UUID]] = {}
         for key in due:
@@ -221,13 +221,13 @@ class HintBatch:
         self._ids.extend(ids)
 
     def wait_s(self, now: float) -> float | None:
-        """Return the seconds until a message is due. None without ids."""
+        """Compute the seconds until a message is due. None without ids."""
         if not self._ids:
             return None
         return 0.0 if len(self._ids) >= LARGEST else max(0.0, self._due_at - now)
 
     def take(self, now: float) -> tuple[UUID, ...]:
-        """Return the ids of the next message, due or not. Empty without ids."""
+        """Take the ids of the next message, due or not. Empty without ids."""
         ids, self._ids = tuple(self._ids[:LARGEST]), self._ids[LARGEST:]
         self._due_at = now + INTERVAL_S
         return ids

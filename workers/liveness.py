@@ -89,7 +89,7 @@ class Presence:
         self._redis.zrem(KEY, process.as_text())
 
     def live(self) -> Sequence[Announcement]:
-        """Return the live processes. Malformed entries are skipped."""
+        """List the live processes. Malformed entries are skipped."""
         now = self._now_s()
         # Bounded above, too: after a backward step of Redis's clock a dead process would count as live for too long.
         entries = self._redis.zrangebyscore(KEY, now - LIVE_FOR_S, now + LIVE_FOR_S)
@@ -109,7 +109,7 @@ class TimesUnknown(Exception):
 
 
 def times_of(redis_url: str) -> Mapping[str, float]:
-    """Return the times that the live processes dial with. Raises TimesUnknown."""
+    """Read the times that the live processes dial with. Raises TimesUnknown."""
     presence = Presence(redis_url)
     try:
         announced = [each.times for each in presence.live() if each.times]
@@ -125,7 +125,7 @@ def times_of(redis_url: str) -> Mapping[str, float]:
 
 
 def degraded_by(live: Collection[Announcement], own_tzdata: str = TZDATA_VERSION) -> list[Degraded]:
-    """Return what `/readyz` reports of these live processes: `workers`, `tzdata`, both or nothing.
+    """Decide what `/readyz` reports of these live processes: `workers`, `tzdata`, both or nothing.
 
     `own_tzdata` is the version of the calling process.
     """
@@ -271,7 +271,7 @@ def worked() -> None:
 
 
 def queue_of(hostname: str) -> Queue:
-    """Return a new queue that only this process consumes.
+    """Make a new queue that only this process consumes.
 
     A queue by node name alone would be shared by two workers of one name, for example two `dial` lines on one host, and
     each would receive the other's pings.

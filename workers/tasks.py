@@ -49,7 +49,7 @@ def _alarms() -> AlarmWriter:
 
 @lru_cache(maxsize=1)
 def use_cases() -> WorkerUseCases:
-    """Return this process's use cases, assembled at its start."""
+    """Get this process's use cases, assembled at its start."""
     return assembly.worker_use_cases(settings(), _hints())
 
 

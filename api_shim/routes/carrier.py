@@ -56,7 +56,7 @@ async def hear_twilio(request: Request) -> Response:
 
 
 def _pairs(body: bytes) -> list[tuple[str, str]]:
-    """Return all form pairs, including empty and repeated ones: the signature covers them all."""
+    """List all form pairs, including empty and repeated ones: the signature covers them all."""
     try:
         return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError as error:
@@ -64,7 +64,7 @@ def _pairs(body: bytes) -> list[tuple[str, str]]:
 
 
 def _signed_path(request: Request) -> str:
-    """Return the raw path and query. The carrier signed exactly these bytes, so they are never re-encoded."""
+    """Read the raw path and query. The carrier signed exactly these bytes, so they are never re-encoded."""
     raw: bytes = request.scope["raw_path"]
     query: bytes = request.scope["query_string"]
     return (raw + b"?" + query if query else raw).decode("ascii", errors="replace")

@@ -96,7 +96,7 @@ async def _degraded(context: AppContext) -> list[Degraded]:
 
 
 async def _degraded_by_redis(context: AppContext) -> list[Degraded]:
-    """Return the problems seen over Redis. Without Redis, worker state is unknown and only `redis` is reported."""
+    """Find the problems seen over Redis. Without Redis, worker state is unknown and only `redis` is reported."""
     if context.waiter.is_away:
         return ["redis"]
     try:

@@ -126,7 +126,7 @@ class SettingsChange(Strict):
     )
 
     def to_settings(self) -> Changes:
-        """Return the changes by field of CompanySettings. Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
+        """Collect the changes by field of CompanySettings. Raises NeverOpen, InvalidInterval, InvalidRetryPolicy."""
         with within("settings"):
             return self._read()
 

@@ -125,7 +125,7 @@ class InterviewRequest(InterviewTerms):
 
 
 def item_reader(today: date) -> Reader:
-    """Return the reader of a batch's items: it gives each the error that a single request would get."""
+    """Build the reader of a batch's items: it gives each the error that a single request would get."""
 
     def read_item(body: dict[str, Any]) -> CreateInterview:
         sent = validated(InterviewRequest, body)

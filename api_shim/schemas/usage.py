@@ -99,7 +99,7 @@ def _total_name(system: BillingSystem) -> str:
 
 
 def _total(system: BillingSystem, buckets: Sequence[Bucket]) -> float:
-    """Return a JSON number. A double keeps every digit of decimals this long."""
+    """Convert to a JSON number. A double keeps every digit of decimals this long."""
     of_system = [each for each in buckets if each.system is system]
     if system is BillingSystem.CREDITS:
         return float(sum((each.credits for each in of_system), Decimal(0)))

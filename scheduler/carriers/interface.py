@@ -70,11 +70,11 @@ class CarrierQueries(Protocol):
     def listed(
         self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
     ) -> Sequence[ListedCall]:
-        """Return calls between two numbers, or from `caller` to any, that were created in the half-open span."""
+        """List calls between two numbers, or from `caller` to any, that were created in the half-open span."""
         ...
 
     def fetch(self, call_sid: str) -> CallNews:
-        """Return the state of a call, and of a failed call also the cause if the carrier names one."""
+        """Fetch the state of a call, and of a failed call also the cause if the carrier names one."""
         ...
 
     def cancel(self, call_sid: str) -> None:

@@ -88,7 +88,7 @@ class TwilioAccount:
 
 
 def callback_path(token: str) -> str:
-    """Return the path of the callbacks for the call of one claim."""
+    """Build the path of the callbacks for the call of one claim."""
     return f"/carrier/twilio/{token}"
 
 

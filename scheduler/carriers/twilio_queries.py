@@ -104,7 +104,7 @@ class TwilioQueries:
     def listed(
         self, *, to: str | None, caller: str, created_from: datetime, created_until: datetime
     ) -> Sequence[ListedCall]:
-        """Return calls between two numbers, or from `caller` to any, that were created in the half-open span.
+        """List calls between two numbers, or from `caller` to any, that were created in the half-open span.
 
         Without a StartTime filter, because a queued call has no start time yet and would be missed. The list is newest
         first, so reading ends at the first older call. Raises CarrierUnavailable.
@@ -121,7 +121,7 @@ class TwilioQueries:
         return calls
 
     def fetch(self, call_sid: str) -> CallNews:
-        """Return the state of a call, and of a failed call also the cause from its notifications.
+        """Fetch the state of a call, and of a failed call also the cause from its notifications.
 
         Raises CarrierUnavailable.
         """
@@ -130,7 +130,7 @@ class TwilioQueries:
         return replace(news, cause=self._cause(call_sid)) if news.status is CallStatus.FAILED else news
 
     def _cause(self, call_sid: str) -> FailureCause | None:
-        """Return the cause of a failed call. None if its notifications name none or cannot be read.
+        """Find the cause of a failed call. None if its notifications name none or cannot be read.
 
         Some servers with the Calls API have no notifications, and a known failure must not stay open because its cause
         is unknown. Without a cause no retry follows.
@@ -170,7 +170,7 @@ def _query(within_s: float = _QUERY_S) -> Iterator[None]:
 
 
 def cause_of(error_codes: Sequence[object]) -> FailureCause | None:
-    """Return the cause in a failed call's error codes. A code about the number takes precedence.
+    """Find the cause in a failed call's error codes. A code about the number takes precedence.
 
     A code that is not in the table proves nothing: it may be about a web request of the call.
     """

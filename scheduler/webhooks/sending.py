@@ -67,7 +67,7 @@ DATA_FIELDS = frozenset(
 def body_of(
     event_type: str, delivery_id: str, occurred_at: datetime, sequence: int | None, data: Mapping[str, object]
 ) -> str:
-    """Return the JSON of an event. It is the same at each try and each replay, because receivers may compare it.
+    """Build the JSON of an event. It is the same at each try and each replay, because receivers may compare it.
 
     `event` repeats `type` for clients of the public API. `sequence` is None for an event without an interview.
     """
@@ -100,12 +100,12 @@ class NotDecrypted(Exception):
 
 
 def secret_place(endpoint_id: UUID) -> str:
-    """Return the place of a webhook's secret. The old secret has the same, because a rotation copies it."""
+    """Name the place of a webhook's secret. The old secret has the same, because a rotation copies it."""
     return f"{endpoint_id} secret"
 
 
 def headers_place(endpoint_id: UUID) -> str:
-    """Return the place of a webhook's headers. The text is a JSON object of names and values."""
+    """Name the place of a webhook's headers. The text is a JSON object of names and values."""
     return f"{endpoint_id} headers"
 
 
@@ -121,12 +121,12 @@ class Encryption:
         self._current = _name_of(keys[0])
 
     def encrypt(self, text: str, place: str) -> bytes:
-        """Return the key's name, a nonce, and the encrypted and authenticated text."""
+        """Encrypt a text: the key's name, a nonce, and the encrypted and authenticated text."""
         nonce = token_bytes(_NONCE_BYTES)
         return self._current + nonce + self._keys[self._current].encrypt(nonce, text.encode(), place.encode())
 
     def decrypt(self, encrypted: bytes, place: str) -> str:
-        """Return the text. Raises NotDecrypted."""
+        """Decrypt a text. Raises NotDecrypted."""
         key = self._keys.get(encrypted[:_NAME_BYTES])
         if key is None:
             raise NotDecrypted
@@ -142,7 +142,7 @@ class Encryption:
 
 
 def _name_of(key: bytes) -> bytes:
-    """Return four bytes that name a key and reveal nothing about it."""
+    """Name a key by four bytes that reveal nothing about it."""
     return hashlib.sha256(b"webhook key\0" + key).digest()[:_NAME_BYTES]
 
 
@@ -154,12 +154,12 @@ _SECRET_BYTES = 32
 
 
 def new_secret() -> str:
-    """Return a new secret for an endpoint: `whsec_` and the base64 of 32 random bytes."""
+    """Create a secret for an endpoint: `whsec_` and the base64 of 32 random bytes."""
     return PREFIX + base64.b64encode(token_bytes(_SECRET_BYTES)).decode()
 
 
 def signed_headers(message_id: str, body: str, secrets: Sequence[str], at: datetime) -> dict[str, str]:
-    """Return the headers that identify and sign a message. Each secret adds a signature.
+    """Build the headers that identify and sign a message. Each secret adds a signature.
 
     `at` is the time of this try by the machine's clock: a receiver compares it with its own.
     """
@@ -231,7 +231,7 @@ class WebhookSender:
     def _exchange(
         self, request: WebhookRequest, headers: Mapping[str, str], exchange: Exchange
     ) -> tuple[int, str | None]:
-        """Return the status and the Retry-After of the answer."""
+        """Make the exchange, and read the status and the Retry-After of the answer."""
         prepared = requests.Request("POST", request.url, headers=headers, data=request.body.encode()).prepare()
         adapter = self._adapter(prepared.url or "")
         # Not by a session: even without following redirects it reads the whole body of one, however large, and it takes
@@ -256,7 +256,7 @@ class WebhookSender:
 
 
 def _headers(request: WebhookRequest) -> Mapping[str, str]:
-    """Return the headers of a request. Those of the partner replace only the first one, see `webhook_urls`."""
+    """Build the headers of a request. Those of the partner replace only the first one, see `webhook_urls`."""
     return {
         "User-Agent": "duecall",
         # The rules refuse other names. A row may be older than a rule.
@@ -288,7 +288,7 @@ class _FilteringAdapter(ExchangeAdapter, IPFilterAdapter):
 
 
 def _kind_of(error: BaseException) -> ErrorKind:
-    """Return the cause of an error, which the layers of the client wrap in one another."""
+    """Find the cause of an error, which the layers of the client wrap in one another."""
     causes = list(_causes(error))
     for kinds, kind in (
         ((InvalidIPAddress,), ErrorKind.ADDRESS_FORBIDDEN),

@@ -256,6 +256,6 @@ def _read_object(index: int, value: Any, read_item: Reader, name: str) -> Item: 
 
 
 def _external_id(value: Any) -> str | None:  # noqa: ANN401 - JSON
-    """Return the external id of a refused item, if it could be stored."""
+    """Read the external id of a refused item, if it could be stored."""
     text = value.get("externalId") if isinstance(value, dict) else None
     return text if isinstance(text, str) and is_external_id(text) else None

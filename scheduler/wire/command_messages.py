@@ -44,7 +44,7 @@ class Message(Protocol):
     def company_id(self) -> UUID | None: ...
 
     def to_request(self) -> commands.Request:
-        """Return the command's request."""
+        """Build the command's request."""
         ...
 
 

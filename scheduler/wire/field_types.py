@@ -189,17 +189,17 @@ class Strict(Wire):
 
 
 def left_out() -> Any:  # noqa: ANN401 - it may be any field of a change
-    """Return the default of a field that may be absent but not null."""
+    """Declare the default of a field that may be absent but not null."""
     return None
 
 
 def named(body: Strict, *fields: str) -> Changes:
-    """Return the values of the fields that were sent, nulls included."""
+    """Collect the values of the fields that were sent, nulls included."""
     return {name: getattr(body, name) for name in fields if name in body.model_fields_set}
 
 
 def without_nulls(details: dict[str, Any]) -> dict[str, Any]:
-    """Return the details of a new resource, in which null means absent."""
+    """Drop the nulls from the details of a new resource: null means absent there."""
     return {name: value for name, value in details.items() if value is not None}
 
 

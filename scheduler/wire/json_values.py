@@ -30,7 +30,7 @@ with the same error as any other invalid date-time."""
 
 
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON
-    """Return the same bytes for equal JSON, regardless of white space and key order."""
+    """Encode equal JSON as the same bytes, regardless of white space and key order."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
 
 
@@ -50,7 +50,7 @@ def too_deep() -> FieldError:
 
 
 def an_object(value: Any, name: str = "The body") -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Return the value if it is an object with values that PostgreSQL can store. Raises like `refuse_unstorable`.
+    """Require an object with values that PostgreSQL can store. Raises like `refuse_unstorable`.
 
     `name` names the value in the message.
     """
@@ -70,7 +70,7 @@ def refuse_unstorable(body: Any) -> None:  # noqa: ANN401 - JSON
 
 
 def unstorable(value: Any, place: str = "") -> list[FieldError]:  # noqa: ANN401 - JSON
-    """Return an error for each unstorable part of `value`, with its path: `candidate.firstName`, `skills.2`.
+    """List an error for each unstorable part of `value`, with its path: `candidate.firstName`, `skills.2`.
 
     Only the first ones, and of a long path its beginning.
     """
@@ -330,7 +330,7 @@ class _Cutting:
         return at if found is None else found.end()
 
     def _items(self, at: int) -> tuple[Sequence[tuple[int, int]], int]:
-        """Return the places of the items, and that of the bracket that closes their list."""
+        """Find the places of the items, and that of the bracket that closes their list."""
         items: list[tuple[int, int]] = []
         for number in count():
             end = self._end(at)
@@ -348,7 +348,7 @@ class _Cutting:
         return items, end
 
     def _end(self, at: int) -> int:
-        """Return the place of the comma or closing bracket after a value."""
+        """Find the place of the comma or closing bracket after a value."""
         while True:
             found = self._found(_TO_END, at)
             if found[1] in b"]},":
@@ -356,7 +356,7 @@ class _Cutting:
             at = self._after_brackets(found.end())
 
     def _after_brackets(self, at: int) -> int:
-        """Return the place after the bracket that closes the one before `at`."""
+        """Find the place after the bracket that closes the one before `at`."""
         depth = 1
         while True:
             found = self._found(_TO_BRACKET, at)

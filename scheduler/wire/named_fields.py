@@ -180,7 +180,7 @@ def within(parent: str) -> Iterator[None]:
 
 
 def of_command(request: Request) -> Fields:
-    """Return the fields of a request that a worker applies."""
+    """Name the fields of a request that a worker applies."""
     match request:
         case CreateInterview():
             return {**_of_person(request), **_OF_A_JOB, **_of_times(request)}
@@ -195,14 +195,14 @@ def of_command(request: Request) -> Fields:
 
 
 def of_question(question: CallTimeQuestion) -> Fields:
-    """Return the fields of a question about a call time."""
+    """Name the fields of a question about a call time."""
     person = "candidateId" if question.candidate_id is not None else "phoneNumber"
     time = {} if question.scheduled_at is None else _all(_OF_THE_TIME, "scheduledAt")
     return {**_all(_OF_A_PERSON, person), refusals.InvalidTimezone: "timezone", **time}
 
 
 def of_write(kind: CommandKind, body: Mapping[str, Any]) -> Fields:
-    """Return the fields of a request that the API applies itself. `body` is the client's original body."""
+    """Name the fields of a request that the API applies itself. `body` is the client's original body."""
     if kind in {CommandKind.CREATE_COMPANY, CommandKind.UPDATE_COMPANY}:
         return {**_METADATA, refusals.InvalidTimezone: "settings.timezone"}
     return {

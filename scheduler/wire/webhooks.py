@@ -190,7 +190,7 @@ class UpdateWebhook(Strict):
         yield from _errors(self.url, self.headers, self.events, https_only=https_only)
 
     def to_changes(self) -> Changes:
-        """Return the new values by the fields of `NewEndpoint`."""
+        """Collect the new values by the fields of `NewEndpoint`."""
         changes = dict(named(self, "url", "events", "name", "description", "headers", "is_active"))
         if "events" in changes:
             changes["events"] = tuple(changes["events"])
