@@ -18,7 +18,7 @@
     attempt_words     words for attempts, and for the rules that hold them
     operator_session  words for sessions and sign-in links
     forms             the fields that a page sends, and ids in addresses
-    pictures          pictures of pages as SVG, and the same data as tables
+    pictures          rows with bars of tables: hours of calling, events, calls by quarter hour
     live              changed fragments of open pages, as server-sent events
     search_limit      the number of searches that an operator may make a minute
     rendering         templates, addresses of pages, and the forms of times, numbers and names

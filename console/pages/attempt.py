@@ -17,9 +17,7 @@ from console.forms import id_in_path
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.pages.unknown import DECIDE
-from console.pictures.svg import Layout, TableRows, moment
-from console.pictures.timeline import CallHours, Timeline, hours_table, marks_table, timeline_of
-from console.pictures.timeline_svg import timeline_svg
+from console.pictures.timeline import CallHours, Timeline, clock_text, timeline_of, wall_time
 from console.reads.attempts import AttemptDetails
 from console.rendering import link_to, not_found, page, page_of, value_text
 from scheduler.domain.attempt import AttemptState, Reason
@@ -54,8 +52,6 @@ async def attempt(request: Request, session: Annotated[ConsoleSession, Depends(v
         "attempt.html",
         details=details,
         timeline=timeline,
-        pictures=_pictures(timeline),
-        tables=_tables(timeline),
         on_clock=lambda at: _on_clock(at, timeline),
         blocks=[(block, ender_of(block, details)) for block in details.explanation.blocks],
         acts=_acts(session, details),
@@ -63,21 +59,11 @@ async def attempt(request: Request, session: Annotated[ConsoleSession, Depends(v
     )
 
 
-def _pictures(timeline: Timeline) -> list[str]:
-    """Return the picture for wide and for narrow screens. Its module escapes every text."""
-    return [timeline_svg(timeline, each, f"timeline-{each.name.lower()}") for each in Layout]
-
-
-def _tables(timeline: Timeline) -> list[TableRows]:
-    return [marks_table(timeline), hours_table(timeline)]
-
-
 def _on_clock(at: datetime, timeline: Timeline) -> str:
     """Return the time on the callee's own clock. Empty if their zone is unknown."""
     if timeline.clock is None:
         return ""
-    local = moment(at, timeline.clock)
-    return f"{local.local[:16].replace('T', ' ')} {local.zone}"
+    return f"{wall_time(timeline.clock, at):%Y-%m-%d %H:%M} {clock_text(timeline.clock)}"
 
 
 def _acts(session: ConsoleSession, details: AttemptDetails) -> list[tuple[str, str]]:

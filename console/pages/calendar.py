@@ -12,43 +12,34 @@ from console.context import console_context
 from console.forms import id_or_none
 from console.operator_session import ConsoleSession
 from console.operators import viewer
-from console.pictures.heat_map import CompanyDue, HeatMap, forecast_text, heat_map, heat_map_svg
-from console.pictures.svg import Layout
-from console.pictures.zone_board import WaitingCalls, ZoneRow, zone_board, zone_strip_svg
+from console.pictures.bars import BarPart
+from console.pictures.due_quarters import CompanyDue, DueQuarters, due_quarters, forecast_text
+from console.pictures.zone_board import WaitingCalls, ZoneRow, zone_board
 from console.reads.calendar import Calendar, CompanyDay
 from console.rendering import link_to, name, number, number_of, page
-from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing.spans import span_text
 
 router = APIRouter()
 _UNPROCESSABLE = 422
-_UTC = CalleeClock(source=TimezoneSource.OFFSET, offset=timedelta())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A number, and the page of the attempts that make it."""
+    """A number, the page of the attempts that make it, and its bar."""
 
     calls: int
     href: str | None
+    bar: Sequence[BarPart]
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuarterRow:
     at: datetime
-    total: Cell
-    companies: tuple[Cell, ...]
+    cells: Sequence[Cell]
+    """All calls, then those of each column."""
     is_over: bool
     """More calls are due than the account can start."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZoneLine:
-    row: ZoneRow
-    strip: str
-    """SVG."""
-    href: str | None
 
 
 @router.get("/calendar")
@@ -58,16 +49,15 @@ async def show(request: Request, _: Annotated[ConsoleSession, Depends(viewer)], 
     chosen = next((each for each in day.companies if str(each.company_id) == company), None)
     is_wrong = bool(company) and id_or_none(company or "") is None
     shown = day.companies if chosen is None else [chosen]
-    picture = None if day.account is None else _picture(day, shown, chosen)
+    due = None if day.account is None else _due(day, shown, chosen)
     return page(
         request,
         "calendar.html",
         _UNPROCESSABLE if is_wrong else 200,
         day=day,
-        picture=picture,
-        columns=[] if picture is None else [(row.name, _own_page(row)) for row in picture.rows],
-        quarters=[] if picture is None else list(_quarters(picture, chosen)),
-        pictures=[] if picture is None else list(_drawn(picture)),
+        due=due,
+        own_page=_own_page,
+        quarters=[] if due is None else list(_quarters(due, chosen)),
         outlook=_outlook(day, chosen),
         remarks=list(_remarks(day, chosen)),
         zones=list(_zones(day, chosen)),
@@ -92,29 +82,19 @@ def _problem(given: str | None, chosen: CompanyDay | None) -> str | None:
     return "No pending call of this company is counted here. All companies are shown."
 
 
-def _picture(day: Calendar, shown: Sequence[CompanyDay], chosen: CompanyDay | None) -> HeatMap:
+def _due(day: Calendar, shown: Sequence[CompanyDay], chosen: CompanyDay | None) -> DueQuarters:
     assert day.account is not None
     per_second, places = day.account.calls_per_second, day.account.max_calls
     if chosen is not None:  # its calls have the paces and the places of both
         per_second = min(per_second, chosen.limits.calls_per_second)
         places = min(places, chosen.limits.concurrent_calls)
-    return heat_map(
+    return due_quarters(
         [CompanyDue(name=name(each.name), calls=each.calls, company_id=each.company_id) for each in shown],
         day.begins,
-        _UTC,
-        day.forecast,
         calls_per_second=per_second,
         concurrent_calls=places,
         call_lasts=day.account.call_lasts,
-        sentence=_outlook(day, chosen),
-        only=None if chosen is None else name(chosen.name),
     )
-
-
-def _drawn(picture: HeatMap) -> Iterator[str]:
-    """Yield the picture in each layout. The style sheet shows one of them."""
-    for layout in Layout:
-        yield heat_map_svg(picture, layout, f"map-{layout.name.lower()}", has_sentence=False)
 
 
 def _outlook(day: Calendar, chosen: CompanyDay | None) -> str:
@@ -167,42 +147,42 @@ def _remarks(day: Calendar, chosen: CompanyDay | None) -> Iterator[str]:
         yield f"Calls are taken to last {span_text(account.call_lasts)}, the mean of the calls that ended last."
 
 
-def _quarters(picture: HeatMap, chosen: CompanyDay | None) -> Iterator[QuarterRow]:
-    for quarter, total in enumerate(picture.totals):
+def _quarters(due: DueQuarters, chosen: CompanyDay | None) -> Iterator[QuarterRow]:
+    for quarter, total in enumerate(due.every.calls):
         if not total:
             continue
-        at, ends = picture.at(quarter), picture.at(quarter + 1)
+        at, ends = due.at(quarter), due.at(quarter + 1)
         span = {"due_to": _machine(ends)} if not quarter else {"due_from": _machine(at), "due_to": _machine(ends)}
-        own = {} if chosen is None else {"company": str(chosen.company_id)}
-        yield QuarterRow(
-            at=at,
-            total=Cell(calls=total, href=link_to("attempts", **own, **span)),
-            companies=tuple(
-                Cell(
-                    calls=row.calls[quarter],
-                    href=None if row.company_id is None else link_to("attempts", company=str(row.company_id), **span),
-                )
-                for row in picture.rows
-            ),
-            is_over=total > picture.capacity,
-        )
+        every = Cell(calls=total, href=link_to("attempts", **_own(chosen), **span), bar=due.bar(quarter))
+        companies = [
+            Cell(
+                calls=each.calls[quarter],
+                href=None if each.company_id is None else link_to("attempts", company=str(each.company_id), **span),
+                bar=due.bar_of(each, quarter),
+            )
+            for each in due.companies
+        ]
+        yield QuarterRow(at=at, cells=[every, *companies], is_over=total > due.capacity)
 
 
-def _own_page(row: CompanyDue) -> str | None:
-    return None if row.company_id is None else link_to("calendar", company=str(row.company_id))
+def _own(chosen: CompanyDay | None) -> dict[str, str]:
+    return {} if chosen is None else {"company": str(chosen.company_id)}
 
 
-def _zones(day: Calendar, chosen: CompanyDay | None) -> Iterator[ZoneLine]:
-    own = {} if chosen is None else {"company": str(chosen.company_id)}
-    if chosen is None:
-        waiting = [WaitingCalls(clock=each.clock, intervals=each.intervals, calls=each.calls) for each in day.clocks]
-    else:
+def _own_page(column: CompanyDue) -> str | None:
+    return None if column.company_id is None else link_to("calendar", company=str(column.company_id))
+
+
+def _zones(day: Calendar, chosen: CompanyDay | None) -> Iterator[tuple[ZoneRow, str]]:
+    """Yield each row with the page of the attempts that wait for it."""
+    waiting = day.clocks
+    if chosen is not None:
         waiting = [
             WaitingCalls(clock=clock, intervals=chosen.intervals, calls=calls) for clock, calls in chosen.clocks.items()
         ]
-    for place, row in enumerate(zone_board(waiting, day.now)):
+    for row in zone_board(waiting, day.now):
         zone = row.clock.zones[0] if row.clock.zones else offset_text(row.clock.offset or timedelta())
-        yield ZoneLine(row=row, strip=zone_strip_svg(row, f"zone-{place}"), href=link_to("attempts", **own, zone=zone))
+        yield row, link_to("attempts", **_own(chosen), zone=zone)
 
 
 def _machine(at: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of the operators' console: pure functions from values to SVG text, and the same data as rows of a table.
+"""Pictures of the operators' console: pure functions from values to rows of tables with bars.
 
-Each picture has a wide and a narrow layout (`svg.Layout`); a page contains both, and `static/pictures.css` shows one.
+A bar repeats values that its row contains as text. The macro `bar` of the templates draws it.
 """

@@ -1,16 +1,15 @@
-"""Timeline: the calling hours of one attempt on the callee's clock, its limits, and its history.
+"""Timeline: the calling hours of one attempt on the callee's clock, its limits, and the events of its history.
 
 The hours come from `call_windows`, the code that dials. The values contain ids, times and codes, no personal data.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from types import MappingProxyType
-from uuid import UUID
 
-from console.pictures.svg import UTC_NAME, Cell, Moment, TableRows, moment
+from console.pictures.bars import BarPart, Span, times
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.call import CallProgress
 from scheduler.domain.company import CallTimeInterval
@@ -19,8 +18,7 @@ from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing import call_windows
 
-Span = tuple[datetime, datetime]
-_DAYS = 3
+_DAYS = timedelta(days=3)
 _MAX_ZONES = 6
 """More bands would not fit a page. The others are combined into one."""
 _LAST_MONTH = date(9999, 12, 1)
@@ -41,15 +39,19 @@ class Band:
     """Openings in one zone, or in zones with equal openings."""
 
     name: str
-    clock: CalleeClock
+    clock: CalleeClock | None
     spans: tuple[Span, ...]
+
+    @property
+    def hours(self) -> tuple[str, ...]:
+        """The openings on the clock of the band, as words."""
+        return tuple(hours_text(self.clock, span) for span in self.spans)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """Something that happened, was planned, or ends something. `kind` is a CSS class and has its own shape."""
+    """Something that happened, was planned, or ends something."""
 
-    kind: str
     at: datetime
     word: str
     times: int = 1
@@ -59,32 +61,36 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    attempt_id: UUID
-    state: str
     clock: CalleeClock | None
-    """The first zone of this clock is the axis. None: the axis is UTC."""
-    midnights: tuple[datetime, ...]
-    """The starts of the days on that clock, and the end of the last day."""
-    changes: tuple[datetime, ...]
-    """The instants at which the clock of the axis changes."""
+    """The days begin by the first zone of this clock. None: by UTC."""
+    days: Span
+    """Three days, from midnight to midnight."""
     bands: tuple[Band, ...]
-    common: tuple[Span, ...]
-    """All zones are open."""
+    """A band for each zone and, if there are several, one of the hours in which all are open."""
     now: datetime
     edges: tuple[Mark, ...]
+    """No call is made after the first one."""
     marks: tuple[Mark, ...]
-    """In order of time."""
+    """All events in order of time, with the edges and the next possible time."""
     next_possible: Mark | None
     note: str
     """A sentence about the next possible time."""
 
     @property
-    def begins(self) -> datetime:
-        return self.midnights[0]
+    def days_text(self) -> str:
+        first, last = (wall_time(self.clock, at) for at in (self.days[0], self.days[1] - timedelta(seconds=1)))
+        return f"{first:%a %Y-%m-%d} to {last:%a %Y-%m-%d} on the clock of {clock_text(self.clock)}"
 
-    @property
-    def ends(self) -> datetime:
-        return self.midnights[-1]
+    def bar(self, band: Band) -> list[BarPart]:
+        """Return the open hours, the time after which no call is made, the next possible time, and now."""
+        late = [(min(edge.at for edge in self.edges), self.days[1])]
+        following = [] if self.next_possible is None else [(self.next_possible.at,) * 2]
+        return [
+            *times("open", band.spans, self.days),
+            *times("after", late, self.days),
+            *times("next", following, self.days),
+            *times("now", [(self.now, self.now)], self.days),
+        ]
 
 
 def timeline_of(explanation: Explanation, hours: CallHours, now: datetime) -> Timeline:
@@ -92,47 +98,32 @@ def timeline_of(explanation: Explanation, hours: CallHours, now: datetime) -> Ti
 
     `hours.clocks` are those of `scheduling.deciding_clocks`.
     """
-    attempt = explanation.attempt
     axis = _axis(hours.clocks)
-    midnights = _midnights(axis, _focus(explanation, now))
-    begins, ends = midnights[0], midnights[-1]
+    days = _days(axis, _focus(explanation, now))
+    edges, next_possible = _edges(explanation, hours), _next_possible(explanation)
+    more = [*edges, *_clock_changes(axis, days), *([] if next_possible is None else [next_possible])]
     return Timeline(
-        attempt_id=attempt.id,
-        state=attempt.state.value if attempt.reason is None else f"{attempt.state.value}, {attempt.reason.value}",
         clock=axis,
-        midnights=midnights,
-        changes=() if axis is None else call_windows.clock_changes(axis, begins, ends),
-        bands=_bands(hours, begins, ends),
-        common=call_windows.openings(hours.clocks, hours.intervals, begins, ends),
+        days=days,
+        bands=_bands(hours, axis, days),
         now=now,
-        edges=_edges(explanation, hours),
-        marks=_marks(explanation),
-        next_possible=_next_possible(explanation),
+        edges=edges,
+        marks=tuple(sorted([*_marks(explanation), *more], key=lambda mark: (mark.at, mark.word != _DUE))),
+        next_possible=next_possible,
         note=_note(explanation),
     )
 
 
-def marks_table(timeline: Timeline) -> TableRows:
-    """Return every mark and edge in order of time."""
-    marks = [*timeline.marks, *timeline.edges, *([timeline.next_possible] if timeline.next_possible else [])]
-    rows = tuple(
-        (moment(mark.at, timeline.clock), mark.word, "" if mark.until is None else moment(mark.until, timeline.clock))
-        for mark in sorted(marks, key=lambda each: each.at)
-    )
-    return TableRows(caption="Events of the attempt", header=("Time", "Event", "Last time"), rows=rows)
+def wall_time(clock: CalleeClock | None, at: datetime) -> datetime:
+    """Return the time in the first zone of the clock, or in UTC without a clock."""
+    return at.astimezone(UTC).replace(tzinfo=None) if clock is None else call_windows.local_times(clock, at)[0]
 
 
-def hours_table(timeline: Timeline) -> TableRows:
-    """Return the openings of each zone, and those common to all zones, each on its own clock."""
-    rows: list[tuple[Cell, ...]] = [
-        (band.name, *_ends(span, band.clock)) for band in timeline.bands for span in band.spans
-    ]
-    rows += [("all zones open", *_ends(span, timeline.clock)) for span in timeline.common]
-    return TableRows(caption="Calling hours", header=("Zone", "Opens", "Closes"), rows=tuple(rows))
-
-
-def _ends(span: Span, clock: CalleeClock | None) -> tuple[Moment, Moment]:
-    return moment(span[0], clock), moment(span[1], clock)
+def hours_text(clock: CalleeClock | None, span: Span) -> str:
+    """Return a span within a few days on this clock, for example "Fri 08:00 to 20:00"."""
+    opens, closes = (wall_time(clock, at) for at in span)
+    day = "" if opens.date() == closes.date() else f"{closes:%a} "
+    return f"{opens:%a %H:%M} to {day}{closes:%H:%M}"
 
 
 def _axis(clocks: Sequence[CalleeClock]) -> CalleeClock | None:
@@ -153,19 +144,25 @@ def _focus(explanation: Explanation, now: datetime) -> datetime:
     return attempt.ended_at or attempt.updated_at
 
 
-def _midnights(axis: CalleeClock | None, focus: datetime) -> tuple[datetime, ...]:
-    if axis is None:
-        first = focus.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
-        return tuple(first + timedelta(days=day) for day in range(_DAYS + 1))
-    first_day = call_windows.local_times(axis, focus)[0].date() - timedelta(days=1)
-    return tuple(
-        call_windows.instant_of(axis, datetime.combine(first_day + timedelta(days=day), time()))
-        for day in range(_DAYS + 1)
-    )
+def _days(axis: CalleeClock | None, focus: datetime) -> Span:
+    def instant(wall: datetime) -> datetime:
+        return wall.replace(tzinfo=UTC) if axis is None else call_windows.instant_of(axis, wall)
+
+    first = datetime.combine(wall_time(axis, focus).date(), time()) - timedelta(days=1)
+    return instant(first), instant(first + _DAYS)
 
 
-def _bands(hours: CallHours, begins: datetime, ends: datetime) -> tuple[Band, ...]:
-    """Return one band for each zone. Zones with equal openings share a band, and the last band combines the others."""
+def _clock_changes(axis: CalleeClock | None, days: Span) -> list[Mark]:
+    """Return a mark for each change of the axis: such a day is longer or shorter."""
+    marks = []
+    for at in () if axis is None else call_windows.clock_changes(axis, *days):
+        before = wall_time(axis, at - timedelta(seconds=1)) + timedelta(seconds=1)
+        marks.append(Mark(at=at, word=f"clock moves from {before:%H:%M} to {wall_time(axis, at):%H:%M}"))
+    return marks
+
+
+def _bands(hours: CallHours, axis: CalleeClock | None, days: Span) -> tuple[Band, ...]:
+    """Return one band for each zone. Zones with equal openings share a band, and the sixth band combines the others."""
     single = [
         each
         for clock in hours.clocks
@@ -173,14 +170,16 @@ def _bands(hours: CallHours, begins: datetime, ends: datetime) -> tuple[Band, ..
     ]
     by_spans: dict[tuple[Span, ...], list[CalleeClock]] = {}
     for clock in single:
-        by_spans.setdefault(call_windows.openings(clock, hours.intervals, begins, ends), []).append(clock)
+        by_spans.setdefault(call_windows.openings(clock, hours.intervals, *days), []).append(clock)
     bands = [Band(name=_name(clocks), clock=clocks[0], spans=spans) for spans, clocks in by_spans.items()]
-    if len(bands) <= _MAX_ZONES:
-        return tuple(bands)
-    shown = bands[: _MAX_ZONES - 1]
-    others = [clock for clocks in list(by_spans.values())[_MAX_ZONES - 1 :] for clock in clocks]
-    spans = call_windows.openings(others, hours.intervals, begins, ends)
-    return (*shown, Band(name=f"{len(others)} more zones, all open", clock=others[0], spans=spans))
+    if len(bands) > _MAX_ZONES:
+        others = [clock for clocks in list(by_spans.values())[_MAX_ZONES - 1 :] for clock in clocks]
+        spans = call_windows.openings(others, hours.intervals, *days)
+        bands[_MAX_ZONES - 1 :] = [Band(name=f"{len(others)} more zones, all open", clock=others[0], spans=spans)]
+    if len(bands) > 1:
+        spans = call_windows.openings(hours.clocks, hours.intervals, *days)
+        bands.append(Band(name="all zones open", clock=axis, spans=spans))
+    return tuple(bands)
 
 
 def _name(clocks: Sequence[CalleeClock]) -> str:
@@ -191,12 +190,12 @@ def _name(clocks: Sequence[CalleeClock]) -> str:
 def clock_text(clock: CalleeClock | None) -> str:
     """Return the first zone of the clock, or its offset."""
     if clock is None:
-        return UTC_NAME
+        return "UTC"
     return f"UTC{offset_text(clock.offset)}" if clock.offset is not None else clock.zones[0]
 
 
 def _edges(explanation: Explanation, hours: CallHours) -> tuple[Mark, ...]:
-    edges = [Mark(kind="expiry", at=explanation.attempt.expires_at, word="attempt expires")]
+    edges = [Mark(at=explanation.attempt.expires_at, word="attempt expires")]
     if hours.clocks and hours.consent_until < _LAST_MONTH:
         midnight = datetime.combine(hours.consent_until + timedelta(days=1), time())
         singles = [
@@ -205,63 +204,48 @@ def _edges(explanation: Explanation, hours: CallHours) -> tuple[Mark, ...]:
             for zone in each.zones or ("",)
         ]
         ends = min(call_windows.instant_of(each, midnight) for each in singles)
-        edges.append(Mark(kind="consent", at=ends, word="consent ends"))
+        edges.append(Mark(at=ends, word="consent ends"))
     return tuple(edges)
 
 
-_ASKED, _DUE, _MOVED, _BACK, _CARRIER = "asked", "due", "moved", "back", "carrier"
-_ENDED, _COMPLETED = "ended", "completed"
-_WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+_DUE = "due"
+_WORDS: Mapping[str, str] = MappingProxyType(
     {
-        "created": (_ASKED, "asked for"),
-        "created_as_test": (_ASKED, "asked for as a test"),
-        "rescheduled": (_MOVED, "moved by a client"),
-        "moved_by_settings": (_MOVED, "moved by settings"),
-        "expiry_moved": (_MOVED, "expiry moved"),
-        "claimed": ("claimed", "claimed"),
-        "deferred": (_BACK, "put back"),
-        "not_placed": (_BACK, "not placed"),
-        "never_dialled": (_BACK, "never dialled"),
-        "placed": (_CARRIER, "placed at the carrier"),
-        "progressed": (_CARRIER, "progressed"),
-        "answer_lost": (_CARRIER, "answer lost"),
-        "leg_seen": (_CARRIER, "call found"),
-        "hang_up_wanted": (_CARRIER, "hang-up wanted"),
-        "ended": (_ENDED, "ended"),
-        "proven": (_ENDED, "proven"),
-        "proof_missing": (_ENDED, "outcome unknown"),
-        "expired": (_ENDED, "expired"),
-        "consent_ended": (_ENDED, "consent ended"),
-        "cancelled": (_ENDED, "cancelled"),
-        "deleted": (_ENDED, "deleted from lists"),
+        "created": "asked for",
+        "created_as_test": "asked for as a test",
+        "rescheduled": "moved by a client",
+        "moved_by_settings": "moved by settings",
+        "deferred": "put back",
+        "placed": "placed at the carrier",
+        "leg_seen": "call found",
+        "hang_up_wanted": "hang-up wanted",
+        "proof_missing": "outcome unknown",
+        "deleted": "deleted from lists",
     }
 )
-"""Kind and word of each event. Another event is shown by its own name."""
+"""Words of events. Another event is shown by its own name."""
 
 
-def _marks(explanation: Explanation) -> tuple[Mark, ...]:
+def _marks(explanation: Explanation) -> list[Mark]:
     attempt = explanation.attempt
     marks = [
-        Mark(kind=kind, at=times[0], word=word, times=len(times), until=times[-1] if len(times) > 1 else None)
-        for (kind, word), entries in groupby(explanation.happenings, key=_kind_and_word)
-        for times in [[each.at for each in entries]]
+        Mark(at=all_at[0], word=word, times=len(all_at), until=all_at[-1] if len(all_at) > 1 else None)
+        for word, entries in groupby(explanation.happenings, key=_word)
+        for all_at in [[each.at for each in entries]]
     ]
-    marks.append(Mark(kind=_DUE, at=attempt.due_at, word="due"))
+    marks.append(Mark(at=attempt.due_at, word=_DUE))
     if attempt.released_until is not None:
-        marks.append(Mark(kind="released", at=attempt.released_until, word="released until"))
-    return tuple(sorted(marks, key=lambda mark: (mark.at, mark.kind != _DUE)))
+        marks.append(Mark(at=attempt.released_until, word="released until"))
+    return marks
 
 
-def _kind_and_word(entry: HistoryEntry) -> tuple[str, str]:
-    kind, word = _WORDS.get(entry.event, (_CARRIER, entry.event.replace("_", " ")))
+def _word(entry: HistoryEntry) -> str:
+    word = _WORDS.get(entry.event, entry.event.replace("_", " "))
     rank = entry.detail.get("rank")
     if entry.event == "progressed" and rank is not None:
         word = CallProgress(rank).name.lower()
-        kind = "ringing" if rank == CallProgress.RINGING else kind
-    if kind == _ENDED and entry.to_state == AttemptState.COMPLETED.value:
-        kind = _COMPLETED
     is_new = entry.reason is not None and entry.from_state != entry.to_state
-    return kind, f"{word}: {entry.reason}" if is_new and entry.reason != word.upper().replace(" ", "_") else word
+    return f"{word}: {entry.reason}" if is_new and entry.reason != word.upper().replace(" ", "_") else word
 
 
 def _next_possible(explanation: Explanation) -> Mark | None:
@@ -269,7 +253,7 @@ def _next_possible(explanation: Explanation) -> Mark | None:
     if at is None:
         return None
     rule = _deciding(explanation.blocks, at)
-    return Mark(kind="next", at=at, word="may ring" if rule is None else f"may ring, after {rule.rule.value}")
+    return Mark(at=at, word="may ring" if rule is None else f"may ring, after {rule.rule.value}")
 
 
 def _deciding(blocks: Sequence[Block], at: datetime) -> Block | None:

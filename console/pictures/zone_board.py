@@ -1,4 +1,4 @@
-"""Zone board: a row for each callee's clock for which a call waits, by offset, and its open hours as a strip."""
+"""Zone board: a row for each callee's clock for which a call waits, by offset, with the open hours of a day."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from itertools import groupby
 
-from console.pictures.svg import Cell, Drawing, Layout, TableRows, moment
-from console.pictures.timeline import Span, clock_text
+from console.pictures.bars import BarPart, Span, times
+from console.pictures.timeline import clock_text, hours_text
 from scheduler.domain.company import CallTimeInterval
 from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.scheduling import offset_text
@@ -54,6 +54,22 @@ class ZoneRow:
     for_all: tuple[Span, ...]
     """The next 24 hours in which every company with waiting calls is open there."""
 
+    @property
+    def hours(self) -> tuple[str, ...]:
+        """The open hours on this clock, as words."""
+        return tuple(hours_text(self.clock, span) for span in self.for_some)
+
+    @property
+    def hours_of_all(self) -> tuple[str, ...]:
+        """The hours in which every company may call, as words."""
+        return tuple(hours_text(self.clock, span) for span in self.for_all)
+
+    @property
+    def bar(self) -> list[BarPart]:
+        """The next 24 hours: low parts are open for some companies, full ones for all."""
+        day = (self.at, self.at + _STRIP)
+        return times("some", self.for_some, day) + times("open", self.for_all, day)
+
 
 def zone_board(waiting: Sequence[WaitingCalls], now: datetime) -> tuple[ZoneRow, ...]:
     """Return a row for each clock, by offset from west to east and by name. A clock may have several zones."""
@@ -63,54 +79,12 @@ def zone_board(waiting: Sequence[WaitingCalls], now: datetime) -> tuple[ZoneRow,
     return tuple(_row(list(calls), now) for _, calls in groupby(by_clock, key=lambda each: _key(each, now)))
 
 
-def zone_board_table(rows: Sequence[ZoneRow]) -> TableRows:
-    header = ("Zone", "Local time", "State", "Changes at", "Calls waiting", "Of them open now")
-    cells: list[tuple[Cell, ...]] = [
-        (
-            row.name,
-            row.local_time,
-            row.words,
-            "" if row.changes_at is None else moment(row.changes_at, _first_zone(row.clock)),
-            f"{row.waiting:,}",
-            f"{row.open_for:,}",
-        )
-        for row in rows
-    ]
-    return TableRows(caption="Zones for which calls wait", header=header, rows=tuple(cells))
-
-
-def zone_strip_svg(row: ZoneRow, picture_id: str) -> str:
-    """Return the next 24 hours of a row: full height if every company is open, half height if only some are."""
-    drawing = Drawing(
-        picture_id=picture_id,
-        layout=Layout.NARROW,
-        title=f"Open hours of the next 24 hours in {row.name}",
-        description="; ".join(_times(row.clock, span) for span in row.for_some) or "closed",
-        fluid=True,
-    )
-
-    def x(at: datetime) -> float:
-        return drawing.width * ((at - row.at) / _STRIP)
-
-    drawing.rect("closed", 0, drawing.width, 2, 20)
-    for kind, spans, top in (("some", row.for_some, 12.0), ("common", row.for_all, 2.0)):
-        for opens, closes in spans:
-            drawing.rect(f"open {kind}", x(opens), x(closes), top, 22 - top, title=_times(row.clock, (opens, closes)))
-    for hour in range(0, 25, 6):
-        drawing.line("tick", drawing.width * hour / 24, 20, drawing.width * hour / 24, 26)
-    return drawing.text(26)
-
-
 def _key(waiting: WaitingCalls, now: datetime) -> tuple[timedelta, str, tuple[str, ...]]:
     return min(call_windows.utc_offsets(waiting.clock, now)), clock_text(waiting.clock), waiting.clock.zones
 
 
 def _is_known(clock: CalleeClock) -> bool:
     return clock.offset is not None or bool(clock.zones)
-
-
-def _first_zone(clock: CalleeClock) -> CalleeClock:
-    return clock if clock.offset is not None else CalleeClock(source=clock.source, zones=clock.zones[:1])
 
 
 def _row(waiting: Sequence[WaitingCalls], now: datetime) -> ZoneRow:
@@ -170,11 +144,6 @@ def _local(clock: CalleeClock, now: datetime) -> str:
     texts = dict.fromkeys(f"{local:%a %H:%M} (UTC{offset_text(offset)})" for local, offset in times)
     first, last = next(iter(texts)), next(reversed(texts))
     return first if first == last else f"{first} to {last}"
-
-
-def _times(clock: CalleeClock, span: Span) -> str:
-    opens, closes = (call_windows.local_times(clock, at)[0] for at in span)
-    return f"open {opens:%a %H:%M} to {closes:%a %H:%M}"
 
 
 def _united(every: Sequence[Sequence[Span]]) -> tuple[Span, ...]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+from console.pictures.due_quarters import QUARTERS
+from console.pictures.zone_board import WaitingCalls
 from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, forecast
@@ -14,7 +16,6 @@ from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueC
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.due_calls import QUARTER, Closings, shared_out, spread
 
-QUARTERS = 96
 _DAY = QUARTER * QUARTERS
 
 
@@ -38,21 +39,12 @@ class CompanyDay:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CallsOfClock:
-    """Pending calls with the same clock, of companies with the same calling hours."""
-
-    clock: CalleeClock
-    intervals: tuple[CallTimeInterval, ...]
-    calls: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Calendar:
     now: datetime
     begins: datetime
     """The start of the first quarter: the present one."""
     companies: Sequence[CompanyDay]
-    clocks: Sequence[CallsOfClock]
+    clocks: Sequence[WaitingCalls]
     account: CallingAccount | None
     """None before the first worker has started. Then there is no forecast."""
     forecast: Forecast
@@ -156,13 +148,13 @@ def _days(cells: Iterable[_Cell], parts: Iterable[_Part], begins: datetime) -> I
         )
 
 
-def _by_clock(parts: Iterable[_Part]) -> Iterator[CallsOfClock]:
+def _by_clock(parts: Iterable[_Part]) -> Iterator[WaitingCalls]:
     found: Counter[tuple[CalleeClock, tuple[CallTimeInterval, ...]]] = Counter()
     for part in parts:
         if part.clock is not None:
             found[part.clock, part.of.company.settings.intervals] += part.calls
     for (clock, intervals), calls in found.items():
-        yield CallsOfClock(clock=clock, intervals=intervals, calls=calls)
+        yield WaitingCalls(clock=clock, intervals=intervals, calls=calls)
 
 
 def _forecast(

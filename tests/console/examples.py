@@ -1,4 +1,4 @@
-"""Example values for the pictures: attempts on nights of clock changes, and a day with many companies."""
+"""Example values for rows with bars: attempts on nights of clock changes, and a day with many companies."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any

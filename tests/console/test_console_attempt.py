@@ -133,13 +133,12 @@ def test_times_are_in_utc_and_on_the_callees_clock(tenant: Tenant, viewer: httpx
     assert "Europe/Bratislava (<code>PHONE_NUMBER</code>)" in page
 
 
-def test_timeline_is_drawn_and_repeated_as_tables(tenant: Tenant, viewer: httpx.Client) -> None:
+def test_hours_and_events_are_tables_with_bars(tenant: Tenant, viewer: httpx.Client) -> None:
     page = shown(viewer, a_pending_attempt(tenant))
-    assert page.count("<svg ") == 2
-    assert 'class="picture picture-wide"' in page
+    assert page.count('<svg class="bar"') == 1
     assert "<caption>Events of the attempt</caption>" in page
     assert "<caption>Calling hours</caption>" in page
-    assert 'href="/static/pictures.css"' in page
+    assert 'role="rowheader">Europe/Bratislava</th>' in page
 
 
 def test_call_and_history_are_shown(tenant: Tenant, viewer: httpx.Client) -> None:

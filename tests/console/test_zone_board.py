@@ -7,20 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.pictures.svg import Moment
-from console.pictures.zone_board import (
-    Openness,
-    WaitingCalls,
-    ZoneRow,
-    zone_board,
-    zone_board_table,
-    zone_strip_svg,
-)
+from console.pictures.zone_board import Openness, WaitingCalls, ZoneRow, zone_board
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows
 from tests.console.examples import in_zones, utc
-from tests.console.pictures import boxes, parsed, texts
 
 MORNINGS = call_windows.read_intervals(
     [{"days": ["MON", "TUE", "WED", "THU", "FRI"], "start": "09:00", "end": "12:30"}]
@@ -78,22 +69,17 @@ def test_companies_of_a_zone_share_its_row() -> None:
     assert (row.waiting, row.open_for) == (42, 30)
     assert row.words == "open until 20:00"
     assert row.for_all == ()
-    strip = parsed(zone_strip_svg(row, "strip"))
-    assert [box.title for box in boxes(strip, "open some")] == [
-        "open Fri 15:45 to Fri 20:00",
-        "open Sat 08:00 to Sat 15:45",
-    ]
-    assert boxes(strip, "open common") == []
-    assert texts(strip) == []
+    assert row.hours == ("Fri 15:45 to 20:00", "Sat 08:00 to 15:45")
+    assert row.hours_of_all == ()
+    assert {part.kind for part in row.bar} == {"some"}
 
 
-def test_strip_is_in_real_time() -> None:
+def test_bar_is_in_real_time() -> None:
+    """From 18:00 to 08:00 pass 15 hours in the night of the longer day."""
     row = only(waiting("Europe/Berlin"), now=utc("2026-10-24 16:00:00"))
-    strip = parsed(zone_strip_svg(row, "strip"))
-    [evening, morning] = boxes(strip, "open common")
-    [closed] = boxes(strip, "closed")
-    assert evening.width / closed.width == pytest.approx(2 / 24, abs=1e-4)
-    assert morning.left / closed.width == pytest.approx(15 / 24, abs=1e-4), "from 18:00 to 08:00 pass 15 hours"
+    parts = [(part.left * 0.24, part.width * 0.24) for part in row.bar if part.kind == "open"]
+    assert parts == [pytest.approx((0, 2)), pytest.approx((15, 9))]
+    assert row.hours == ("Sat 18:00 to 20:00", "Sun 08:00 to 17:00")
 
 
 def test_unknown_clocks_and_empty_counts_have_no_row() -> None:
@@ -107,21 +93,13 @@ def test_offset_has_a_row_of_its_own() -> None:
     assert (row.name, row.local_time) == ("UTC-03:30", "Fri 11:15 (UTC-03:30)")
 
 
-def test_table_has_the_same_rows() -> None:
-    rows = zone_board([waiting("Europe/Berlin", calls=1200), waiting("America/New_York", intervals=MORNINGS)], FRIDAY)
-    table = zone_board_table(rows)
-    closes = Moment(at=utc("2026-11-27 19:00:00"), local="2026-11-27T20:00:00+01:00", zone="Europe/Berlin")
-    assert table.rows[1] == ("Europe/Berlin", "Fri 15:45 (UTC+01:00)", "open until 20:00", closes, "1,200", "1,200")
-    assert [len(row) for row in table.rows] == [len(table.header)] * 2
-
-
 @given(
     zone=st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata"]),
     minute=st.integers(0, 366 * 24 * 60),
     sampled=st.lists(st.integers(0, 24 * 60 - 1), min_size=10, max_size=10),
 )
 @settings(max_examples=60, deadline=None)
-def test_strip_is_open_when_the_dialler_may_call(zone: str, minute: int, sampled: list[int]) -> None:
+def test_hours_are_open_when_the_dialler_may_call(zone: str, minute: int, sampled: list[int]) -> None:
     now = utc("2026-01-01 00:00:00") + timedelta(minutes=minute)
     row = only(waiting(zone), waiting(zone, intervals=MORNINGS), now=now)
     for each in sampled:
