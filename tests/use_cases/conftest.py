@@ -374,6 +374,11 @@ def finish(tenant: Tenant, attempt: Attempt, reason: Reason = Reason.BUSY) -> At
     return tenant.take(attempt, Ended(reason=reason, ended_at=tenant.now()))
 
 
+def an_ended_attempt(tenant: Tenant, number: str | None = None, reason: Reason = Reason.BUSY) -> Attempt:
+    """Create an attempt whose call has just ended."""
+    return finish(tenant, a_placed_attempt(tenant, number), reason)
+
+
 def see_leg(tenant: Tenant, attempt: Attempt) -> Attempt:
     """Record the carrier's first report that a call of the attempt rings."""
     return tenant.take(attempt, LegSeen(call_sid=a_sid(), rank=CallProgress.RINGING, look_at=tenant.now()))

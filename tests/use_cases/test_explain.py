@@ -26,7 +26,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import PAUSED, finish, is_claimed
+from tests.use_cases.conftest import PAUSED, an_ended_attempt, is_claimed
 
 A_DAY = timedelta(days=1)
 
@@ -190,7 +190,7 @@ def test_closed_window_names_its_next_opening(tenant: Tenant, explain: Explain, 
 
 def test_line_gap_names_its_end_except_to_its_own_interview(tenant: Tenant, explain: Explain, now: TestClock) -> None:
     number = a_number()
-    over = finish(tenant, a_placed_attempt(tenant, number))
+    over = an_ended_attempt(tenant, number)
     other = a_pending_attempt(tenant, number)
     same = a_pending_attempt(tenant, number, interview_id=over.interview_id)
     tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import timedelta
-from itertools import permutations
 from uuid import UUID
 
 import psycopg
@@ -30,7 +29,6 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
-    an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SECONDARY
@@ -178,23 +176,20 @@ def test_callback_for_an_unknown_token_is_not_stored(tenant: Tenant, hear: Hear,
 # ---- hearing
 
 
-def test_end_of_an_answered_call_completes_the_interview(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
+def test_end_of_an_answered_call_completes_the_interview(
+    tenant: Tenant, now: TestClock, apply_callbacks: ApplyCallbacks
+) -> None:
     mine = a_placed_attempt(tenant)
-    before = [a_form(mine, status) for status in ("initiated", "ringing", "in-progress")]
-    over = apply_callbacks(mine, *before, a_form(mine, "completed", CallDuration="61", AnsweredBy="human"))
+    apply_callbacks(mine, *(a_form(mine, status) for status in ("initiated", "ringing", "in-progress")))
+    now.move(timedelta(minutes=2))
+    over = apply_callbacks(mine, a_form(mine, "completed", CallDuration="61", AnsweredBy="human"))
     assert (over.state, over.reason, over.answered_by) == (AttemptState.COMPLETED, Reason.ANSWERED, AnsweredBy.PERSON)
     assert over.duration == timedelta(seconds=61)
-    assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
-    assert tenant.line(mine) == (None, mine.interview_id, tenant.now() + tenant.policy.line_gap)
-    assert unheard(tenant) == 0
-
-
-def test_end_of_a_call_updates_the_interview(tenant: Tenant, now: TestClock, apply_callbacks: ApplyCallbacks) -> None:
-    mine = a_placed_attempt(tenant)
-    now.move(timedelta(minutes=2))
-    apply_callbacks(mine, a_form(mine, "completed", CallDuration="61"))
     interview = tenant.interview(mine.interview_id)
+    assert interview.status is InterviewStatus.COMPLETED
     assert (interview.finished_at, interview.updated_at) == (now(), now())
+    assert tenant.line(mine) == (None, mine.interview_id, now() + tenant.policy.line_gap)
+    assert unheard(tenant) == 0
 
 
 def test_end_of_a_call_leaves_a_cancelled_interview_cancelled(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
@@ -244,6 +239,13 @@ def a_failing_callback(tenant: Tenant, hear: Hear, hints: RecordingHints) -> UUI
     return hints.ids(tasks.HEAR)[-1]
 
 
+def fail(hear: Hear, event_id: UUID, times: int) -> None:
+    """Try a callback that fails. The fifth failure quarantines it."""
+    for _ in range(times):
+        with pytest.raises(KeyError):
+            hear.event(event_id)
+
+
 def test_callback_is_quarantined_after_five_failures(
     tenant: Tenant, hear: Hear, hints: RecordingHints, release: Release, now: TestClock
 ) -> None:
@@ -267,9 +269,7 @@ def test_callback_is_quarantined_after_five_failures(
 def test_callback_applied_after_failures_is_not_quarantined(tenant: Tenant, hear: Hear, hints: RecordingHints) -> None:
     settings = tenant.ask("SELECT settings FROM companies WHERE id = :id", id=tenant.company_id)[0].settings
     event_id = a_failing_callback(tenant, hear, hints)
-    for _ in range(4):
-        with pytest.raises(KeyError):
-            hear.event(event_id)
+    fail(hear, event_id, times=4)
     tenant.change("UPDATE companies SET settings = CAST(:kept AS jsonb)", kept=json.dumps(settings))
     hear.event(event_id)
     assert unheard(tenant) == 0
@@ -278,10 +278,7 @@ def test_callback_applied_after_failures_is_not_quarantined(tenant: Tenant, hear
 def test_quarantined_callback_delays_no_other(
     tenant: Tenant, other: Tenant, apply_callbacks: ApplyCallbacks, hear: Hear, hints: RecordingHints
 ) -> None:
-    broken = a_failing_callback(tenant, hear, hints)
-    for _ in range(5):
-        with pytest.raises(KeyError):
-            hear.event(broken)
+    fail(hear, a_failing_callback(tenant, hear, hints), times=5)
     mine = a_placed_attempt(other)
     assert apply_callbacks(mine, a_form(mine, "busy")).reason is Reason.BUSY
 
@@ -301,10 +298,7 @@ def test_callback_of_a_locked_company_is_applied(
 def test_quarantined_callback_of_an_erased_person_has_no_number(
     tenant: Tenant, hear: Hear, hints: RecordingHints
 ) -> None:
-    event_id = a_failing_callback(tenant, hear, hints)
-    for _ in range(5):
-        with pytest.raises(KeyError):
-            hear.event(event_id)
+    fail(hear, a_failing_callback(tenant, hear, hints), times=5)
     [[candidate_id]] = tenant.ask("SELECT id FROM candidates")
     with tenant.database.transaction() as stores:
         stores.carrier_events.forget_candidate(candidate_id)
@@ -318,27 +312,6 @@ def forms_of(call: Attempt | str) -> list[Form]:
         a_form(call, "in-progress"),
         a_form(call, "completed", CallDuration="5", AnsweredBy="machine_start"),
     ]
-
-
-@pytest.mark.parametrize("recorded_at", [0, 2, 4, None], ids=["first", "between", "last", "never"])
-def test_callbacks_in_any_order_give_the_same_result(
-    tenant: Tenant, apply_callbacks: ApplyCallbacks, recorded_at: int | None
-) -> None:
-    ends = set()
-    for order in permutations(range(4)):
-        mine, sid = a_claimed_attempt(tenant), a_sid()
-        forms = [forms_of(sid)[each] for each in order]
-        for place in range(5):
-            if place == recorded_at:
-                tenant.dial.record([(mine, Accepted(call_sid=sid))])
-            if place < 4:
-                apply_callbacks(mine, forms[place])
-        over = tenant.attempt(mine.id)
-        assert over.call_sid == sid
-        ends.add((over.state, over.reason, over.answered_by, over.duration, over.heard_rank))
-    assert len(ends) == 1
-    assert next(iter(ends))[1] is Reason.VOICEMAIL
-    assert pause_reason(tenant) is None
 
 
 @guards("rank")
@@ -362,16 +335,6 @@ def test_callback_proves_a_call_with_a_lost_answer(tenant: Tenant, apply_callbac
     assert heard.phase is Phase.PLACED
 
 
-def test_late_proof_gives_an_unknown_outcome_its_true_end(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
-    mine, sid = an_attempt_of_unknown_outcome(tenant), a_sid()
-    assert tenant.interview_status(mine) is InterviewStatus.FAILED
-    rang = apply_callbacks(mine, a_form(sid, "ringing"))
-    assert rang.reason is Reason.OUTCOME_UNKNOWN, "the fact that it rang does not show how it ended"
-    over = apply_callbacks(mine, a_form(sid, "completed", CallDuration="9"))
-    assert (over.state, over.reason, over.call_sid) == (AttemptState.COMPLETED, Reason.ANSWERED, sid)
-    assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
-
-
 # ---- alarms
 
 
@@ -393,14 +356,6 @@ def test_news_for_an_old_token_pauses_the_company(
     new = tenant.attempt(old.id)
     assert apply_callbacks(old, a_form(a_sid(), "ringing")) == new
     assert pause_reason(tenant) == "ALARM: NEWS_FOR_AN_OLD_TOKEN"
-
-
-def test_news_for_a_call_not_placed_pauses_the_company(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
-    mine = a_claimed_attempt(tenant)
-    tenant.dial.record([(mine, NeverTaken(cause="A_TEST"))])
-    pending = tenant.attempt(mine.id)
-    assert apply_callbacks(mine, a_form(a_sid(), "ringing")) == pending
-    assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
 
 
 @pytest.mark.parametrize(

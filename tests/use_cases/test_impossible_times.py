@@ -6,6 +6,7 @@ The test's clock stands for the clock of all processes: it is moved ahead, and b
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,7 +25,6 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import (
-    ApiWriter,
     RecordingHints,
     Tenant,
     a_claimed_attempt,
@@ -92,14 +92,6 @@ def test_release_from_the_future_takes_no_room_of_the_company(tenant: Tenant, re
         assert release.round(resends=False).released == 2
     assert release.round(resends=False).released == 2
     assert release.round(resends=False).released == 0
-
-
-def test_attempt_released_in_the_future_is_released_again(tenant: Tenant, release: Release, now: TestClock) -> None:
-    due = a_pending_attempt(tenant)
-    with stepped(now, AN_HOUR):
-        release.round(resends=False)
-    assert release.round(resends=False).released == 1
-    assert tenant.attempt(due.id).released_until == now() + timedelta(seconds=15)
 
 
 # ---- leases and looks
@@ -172,8 +164,34 @@ def test_leases_from_the_future_free_the_trial_of_a_breaker(
     assert tenant.attempt(waiting.id).released_until is not None
 
 
-def test_possible_lease_is_unchanged(tenant: Tenant, correct: Correct) -> None:
-    mine = a_claimed_attempt(tenant)
+def a_searched_attempt_of_the_longest_wait(tenant: Tenant) -> Attempt:
+    return a_searched_attempt(tenant, search_at=tenant.now() + POLLS[-1])
+
+
+def a_call_in_a_long_queue(tenant: Tenant) -> Attempt:
+    """It is polled at the time that the carrier stated."""
+    placed = a_placed_attempt(tenant)
+    at = tenant.now() + timedelta(hours=3) + tenant.policy.ring_timeout + POLL_AFTER_RING
+    tenant.change("UPDATE attempts SET look_at = :at WHERE id = :id", at=at, id=placed.id)
+    return tenant.attempt(placed.id)
+
+
+def an_attempt_due_in_weeks(tenant: Tenant) -> Attempt:
+    return a_pending_attempt(tenant, due_at=tenant.now() + timedelta(days=20))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        a_claimed_attempt,
+        a_searched_attempt_of_the_longest_wait,
+        a_call_in_a_long_queue,
+        an_attempt_due_in_weeks,
+    ],
+    ids=lambda make: make.__name__,
+)
+def test_possible_times_are_unchanged(tenant: Tenant, correct: Correct, make: Callable[[Tenant], Attempt]) -> None:
+    mine = make(tenant)
     correct.round()
     assert tenant.attempt(mine.id) == mine
 
@@ -203,20 +221,6 @@ def test_search_from_the_future_is_made_at_once(tenant: Tenant, correct: Correct
         tenant.take(unknown, ProofMissing(search_at=now() + ASK_EVERY))
     correct.round()
     assert tenant.attempt(unknown.id).search_at == now()
-
-
-def test_call_in_a_long_queue_is_polled_at_its_stated_time(tenant: Tenant, correct: Correct, now: TestClock) -> None:
-    placed = a_placed_attempt(tenant)
-    at = now() + timedelta(hours=3) + tenant.policy.ring_timeout + POLL_AFTER_RING
-    tenant.change("UPDATE attempts SET look_at = :at WHERE id = :id", at=at, id=placed.id)
-    correct.round()
-    assert tenant.attempt(placed.id).look_at == at
-
-
-def test_search_at_the_latest_possible_time_is_unchanged(tenant: Tenant, correct: Correct, now: TestClock) -> None:
-    mine = a_searched_attempt(tenant, search_at=now() + POLLS[-1])
-    correct.round()
-    assert tenant.attempt(mine.id) == mine
 
 
 @pytest.mark.parametrize("make", [an_unknown_attempt, a_searched_attempt], ids=["asked about", "searched for"])
@@ -269,25 +273,33 @@ def test_back_off_of_the_longest_possible_length_is_kept(tenant: Tenant, settle:
 # ---- due times
 
 
-@guards("impossible_due")
-def test_deferral_from_the_future_is_due_soon(tenant: Tenant, correct: Correct, now: TestClock) -> None:
+def deferred(tenant: Tenant, claimed: Attempt) -> None:
+    tenant.dial.give_back(claimed, "SLOW_LOOK")
+
+
+def not_placed(tenant: Tenant, claimed: Attempt) -> None:
+    tenant.dial.record([(claimed, NeverTaken(cause="NEVER_CONNECTED"))])
+
+
+@pytest.mark.parametrize(
+    ("put_off", "wait"),
+    [
+        pytest.param(deferred, DEFERRED_DELAY, id="deferred", marks=guards("impossible_due")),
+        pytest.param(not_placed, BACK_OFF[0], id="not placed"),
+    ],
+)
+def test_deferral_from_the_future_is_due_soon(
+    tenant: Tenant, correct: Correct, now: TestClock, put_off: Callable[[Tenant, Attempt], None], wait: timedelta
+) -> None:
     claimed = a_claimed_attempt(tenant)
     with stepped(now, AN_HOUR):
-        tenant.dial.give_back(claimed, "SLOW_LOOK")
+        put_off(tenant, claimed)
     correct.round()
     back = tenant.attempt(claimed.id)
-    assert (back.due_at, back.updated_at) == (now() + DEFERRED_DELAY, now())
+    assert (back.due_at, back.updated_at) == (now() + wait, now())
     assert back.epoch == claimed.epoch + 2, "its ETag reflects the new time"
     correct.round()
     assert tenant.attempt(claimed.id) == back, "once is enough"
-
-
-def test_call_not_placed_in_the_future_keeps_its_back_off(tenant: Tenant, correct: Correct, now: TestClock) -> None:
-    claimed = a_claimed_attempt(tenant)
-    with stepped(now, AN_HOUR):
-        tenant.dial.record([(claimed, NeverTaken(cause="NEVER_CONNECTED"))])
-    correct.round()
-    assert tenant.attempt(claimed.id).due_at == now() + BACK_OFF[0]
 
 
 def test_retry_made_in_the_future_waits_for_its_retry_delay(retrying: Tenant, correct: Correct, now: TestClock) -> None:
@@ -335,12 +347,6 @@ def test_requested_time_is_unchanged(tenant: Tenant, apply: Apply, correct: Corr
         [created] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-02T15:30:00Z")).attempts
     correct.round()
     assert tenant.attempt(created.id).due_at == created.due_at
-
-
-def test_pending_attempt_written_now_is_unchanged(tenant: Tenant, correct: Correct) -> None:
-    mine = a_pending_attempt(tenant, due_at=tenant.now() + timedelta(days=20))
-    correct.round()
-    assert tenant.attempt(mine.id) == mine
 
 
 # ---- lines
@@ -392,35 +398,45 @@ def test_line_already_blocked_longer_is_not_free_earlier(tenant: Tenant, now: Te
 # ---- hints
 
 
-@guards("rung_in_future")
-def test_command_hinted_in_the_future_is_hinted_again(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
+def a_change_of_settings(tenant: Tenant) -> None:
+    with tenant.database.transaction() as stores:
+        stores.schedule_recomputations.ask(tenant.company_id, None, tenant.now() + AN_HOUR)
+
+
+def a_command(tenant: Tenant) -> UUID:
     waiting = a_waiting_command(tenant, None)
     tenant.change("UPDATE inbox SET rung_at = :at", at=tenant.now() + AN_HOUR)
-    release.round(resends=True)
-    assert hints.ids(tasks.APPLY) == [waiting.id]
-    release.round(resends=True)
-    assert hints.ids(tasks.APPLY) == [waiting.id], "not at every look"
+    return waiting.id
 
 
-def test_change_requested_in_the_future_is_processed_now(
-    tenant: Tenant, release: Release, hints: RecordingHints, records: ApiWriter, now: TestClock
+def a_callback(tenant: Tenant) -> UUID:
+    event_id = uuid4()
+    times = {"received_at": tenant.now(), "rung_at": tenant.now() + AN_HOUR}
+    tenant.insert("carrier_events", id=event_id, token="a token", fingerprint=event_id.bytes, raw="{}", **times)
+    return event_id
+
+
+def an_erasure(tenant: Tenant) -> UUID:
+    times = {"asked_at": tenant.now(), "rung_at": tenant.now() + AN_HOUR}
+    tenant.insert("erasures", company_id=tenant.company_id, erased="{}", **times)
+    return tenant.company_id
+
+
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        pytest.param(a_command, tasks.APPLY, id="a command", marks=guards("rung_in_future")),
+        pytest.param(a_callback, tasks.HEAR, id="a callback"),
+        pytest.param(an_erasure, tasks.ERASE, id="an erasure"),
+        pytest.param(a_change_of_settings, tasks.RERESOLVE, id="a change of settings"),
+    ],
+)
+def test_work_hinted_in_the_future_is_hinted_again(
+    tenant: Tenant, release: Release, hints: RecordingHints, make: Callable[[Tenant], UUID | None], task: str
 ) -> None:
-    with stepped(now, AN_HOUR), tenant.database.transaction() as stores:
-        stores.schedule_recomputations.ask(tenant.company_id, None, now())
+    work = make(tenant)
     release.round(resends=True)
-    assert (tasks.RERESOLVE, ()) in hints.rings
-    records.reresolve()
-    now.move(timedelta(seconds=7))
-    records.reresolve()
-    assert tenant.ask("SELECT 1 FROM reresolutions") == []
-
-
-def test_erasure_hinted_in_the_future_is_hinted_again(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
-    tenant.insert(
-        "erasures", company_id=tenant.company_id, asked_at=tenant.now(), rung_at=tenant.now() + AN_HOUR, erased="{}"
-    )
-    release.round(resends=True)
-    assert hints.ids(tasks.ERASE) == [tenant.company_id]
+    assert (task, () if work is None else (work,)) in hints.rings
 
 
 # ---- alarms

@@ -367,17 +367,6 @@ def test_person_leaving_in_the_future_leaves_now(tenant: Tenant, now: TestClock)
         assert stores.candidates.is_one_leaving(now())
 
 
-# ---- hints
-
-
-def test_callback_hinted_in_the_future_is_hinted_again(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
-    event_id = uuid4()
-    times = {"received_at": tenant.now(), "rung_at": tenant.now() + AN_HOUR}
-    tenant.insert("carrier_events", id=event_id, token="a token", fingerprint=event_id.bytes, raw="{}", **times)
-    release.round(resends=True)
-    assert hints.ids(tasks.HEAR) == [event_id]
-
-
 # ---- the sweep
 
 

@@ -1,5 +1,6 @@
 """Effects of an outcome: a retry, an end, a late call, a call in the carrier's queue."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -47,10 +48,11 @@ from tests.support.builders import (
     an_unknown_attempt,
     of_company,
 )
-from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
+from tests.support.servers import SimulatedCarrier
 from tests.use_cases.conftest import (
     FOR_HOURS,
     Calls,
+    an_ended_attempt,
     apply_news,
     breaker_of,
     finish,
@@ -67,6 +69,10 @@ TwoCalls = tuple[Attempt, str]
 
 def states(tenant: Tenant, attempt: Attempt) -> list[tuple[AttemptState, Reason | None]]:
     return [(each.state, each.reason) for each in tenant.attempts(attempt.interview_id)]
+
+
+def let_interviews_go_on(tenant: Tenant) -> None:
+    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
 
 
 # ---- retries
@@ -87,7 +93,7 @@ def test_unlimited_consent_permits_a_retry(retrying: Tenant, explain: Explain) -
 
 
 def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> None:
-    first = finish(retrying, a_placed_attempt(retrying))
+    first = an_ended_attempt(retrying)
     _, retry = retrying.attempts(first.interview_id)
     assert (retry.state, retry.retry_number, retry.chain_id) == (AttemptState.PENDING, 1, first.chain_id)
     assert retry.due_at == retrying.now() + timedelta(minutes=15)
@@ -100,20 +106,11 @@ def test_busy_number_is_retried_and_the_interview_goes_on(retrying: Tenant) -> N
 
 def test_retry_skips_the_gap_that_another_interview_waits_for(retrying: Tenant, now: TestClock) -> None:
     number = a_number()
-    first = finish(retrying, a_placed_attempt(retrying, number), Reason.CARRIER_ERROR)
+    first = an_ended_attempt(retrying, number, Reason.CARRIER_ERROR)
     other = a_pending_attempt(retrying, number)
     retry = retrying.attempts(first.interview_id)[1]
     now.move(timedelta(minutes=5))
     assert [each.attempt.id for each in retrying.dial.claim([other.id, retry.id]).claimed] == [retry.id]
-
-
-@pytest.mark.parametrize(
-    "reason", [Reason.DECLINED, Reason.INVALID_NUMBER, Reason.CANCELLED_AT_CARRIER, Reason.ANSWERED]
-)
-def test_no_automatic_retry_follows(retrying: Tenant, reason: Reason) -> None:
-    first = finish(retrying, a_placed_attempt(retrying), reason)
-    assert len(retrying.attempts(first.interview_id)) == 1
-    assert retrying.interview_status(first) is not InterviewStatus.SCHEDULED
 
 
 @pytest.mark.parametrize("earlier", [MOST_ATTEMPTS - 1, MOST_ATTEMPTS - 2])
@@ -127,25 +124,17 @@ def test_retry_keeps_the_limit_of_attempts(retrying: Tenant, earlier: int) -> No
     assert retrying.interview_status(placed) is expected
 
 
-def lost_causes(retrying: Tenant, attempt: Attempt, **ended: Any) -> list[str]:
-    """The alarms about lost causes when the attempt's call fails so."""
+@pytest.mark.parametrize("is_known", [False, True])
+def test_failure_without_a_cause_raises_an_alarm(retrying: Tenant, explain: Explain, *, is_known: bool) -> None:
+    attempt = a_placed_attempt(retrying)
     with capture_logs() as logs:
-        retrying.take(attempt, Ended(reason=Reason.CARRIER_ERROR, ended_at=retrying.now(), **ended))
-    return [line["attempt_id"] for line in logs if line.get("alarm") == "CAUSE_LOST"]
-
-
-def test_failure_without_a_cause_raises_an_alarm_and_is_counted(retrying: Tenant, explain: Explain) -> None:
-    attempt = a_placed_attempt(retrying)
-    assert lost_causes(retrying, attempt, cause_is_known=False) == [str(attempt.id)]
-    assert states(retrying, attempt) == [(AttemptState.FAILED, Reason.CARRIER_ERROR)], "it is not retried"
+        ended = Ended(reason=Reason.CARRIER_ERROR, ended_at=retrying.now(), cause_is_known=is_known)
+        retrying.take(attempt, ended)
+    alarms = [line["attempt_id"] for line in logs if line.get("alarm") == "CAUSE_LOST"]
+    assert alarms == ([] if is_known else [str(attempt.id)])
     [counted] = [each for each in explain.waiting() if each.company_id == retrying.company_id]
-    assert counted.cause_lost == 1
-
-
-def test_failure_with_a_cause_raises_no_such_alarm(retrying: Tenant, explain: Explain) -> None:
-    attempt = a_placed_attempt(retrying)
-    assert lost_causes(retrying, attempt) == []
-    assert [each.cause_lost for each in explain.waiting() if each.company_id == retrying.company_id] == [0]
+    assert counted.cause_lost == len(alarms)
+    assert len(states(retrying, attempt)) == 2 - len(alarms), "only a failure with a cause is retried"
 
 
 def test_undecided_attempts_are_counted_once_overdue(tenant: Tenant, explain: Explain, now: TestClock) -> None:
@@ -257,7 +246,7 @@ def test_gap_after_a_late_proof_applies_to_its_own_interview(tenant: Tenant, now
     number = a_number()
     unknown = an_attempt_of_unknown_outcome(tenant, number)
     now.move(tenant.policy.line_gap)
-    finish(tenant, a_placed_attempt(tenant, number))
+    an_ended_attempt(tenant, number)
     now.move(timedelta(seconds=5))
     proven(tenant, unknown, Reason.BUSY)
     again = a_pending_attempt(tenant, number, interview_id=unknown.interview_id)
@@ -302,26 +291,24 @@ def test_late_call_is_polled_until_it_ends(tenant: Tenant, settle: Settle, calls
     assert tenant.interview_status(mine) is InterviewStatus.COMPLETED
 
 
-@guards("successor")
-def test_pending_successor_of_a_live_call_is_cancelled(tenant: Tenant) -> None:
-    unknown = an_attempt_of_unknown_outcome(tenant)
-    successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
-    see_leg(tenant, unknown)
-    assert tenant.attempt(successor.id).reason is Reason.REPLACED
+def proven_answered(tenant: Tenant, attempt: Attempt) -> Attempt:
+    return proven(tenant, attempt, Reason.ANSWERED)
 
 
 @guards("successor")
-def test_pending_successor_of_an_answered_call_is_cancelled(tenant: Tenant) -> None:
+@pytest.mark.parametrize("happens", [see_leg, proven_answered])
+def test_pending_successor_of_a_call_that_rang_is_cancelled(
+    tenant: Tenant, happens: Callable[[Tenant, Attempt], Attempt]
+) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
-    proven(tenant, unknown, Reason.ANSWERED)
+    happens(tenant, unknown)
     assert tenant.attempt(successor.id).reason is Reason.REPLACED
-    assert tenant.interview_status(unknown) is InterviewStatus.COMPLETED
 
 
 def test_returned_successor_of_an_answered_call_is_replaced(tenant: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    let_interviews_go_on(tenant)
     successor = a_claimed_attempt(tenant, a_number(), interview_id=unknown.interview_id)
     proven(tenant, unknown, Reason.ANSWERED)
     assert tenant.dial.last_look(successor) is None
@@ -331,26 +318,22 @@ def test_returned_successor_of_an_answered_call_is_replaced(tenant: Tenant) -> N
 
 def test_successor_goes_on_when_the_call_is_proven_failed(tenant: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    let_interviews_go_on(tenant)
     successor = a_pending_attempt(tenant, a_number(), interview_id=unknown.interview_id)
     assert proven(tenant, unknown, Reason.BUSY).reason is Reason.BUSY
     assert tenant.attempt(successor.id) == successor
     assert tenant.interview_status(unknown) is InterviewStatus.SCHEDULED
 
 
-def test_late_proof_of_a_failure_is_not_retried_automatically(retrying: Tenant) -> None:
+@pytest.mark.parametrize("is_invoked", [False, True])
+def test_late_proof_of_a_failure_is_not_retried(retrying: Tenant, *, is_invoked: bool) -> None:
+    """After an invoke the interview goes on, so only the earlier end of the attempt forbids the retry."""
     unknown = an_attempt_of_unknown_outcome(retrying)
-    proven(retrying, unknown, Reason.BUSY)
-    assert len(retrying.attempts(unknown.interview_id)) == 1
-    assert retrying.interview_status(unknown) is InterviewStatus.FAILED
-
-
-def test_late_proof_beside_an_invoke_makes_no_retry(retrying: Tenant) -> None:
-    """The interview goes on by the invoke, so only the earlier end of the attempt forbids the retry."""
-    unknown = an_attempt_of_unknown_outcome(retrying)
-    retrying.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    if is_invoked:
+        let_interviews_go_on(retrying)
     proven(retrying, unknown, Reason.BUSY)
     assert states(retrying, unknown) == [(AttemptState.FAILED, Reason.BUSY)]
+    assert retrying.interview_status(unknown) is InterviewStatus.FAILED
 
 
 @guards("late_line")
@@ -457,7 +440,7 @@ def test_answered_second_call_blocks_the_same_interviews_retry(
 ) -> None:
     mine, _ = two_calls
     finish(tenant, mine, Reason.NO_ANSWER)
-    tenant.change("UPDATE interviews SET status = 'SCHEDULED', finished_at = NULL")
+    let_interviews_go_on(tenant)
     again = a_pending_attempt(tenant, mine.called_number, interview_id=mine.interview_id)
     pauses.resume(tenant.company_id)
     assert not is_claimed(tenant, again)
@@ -483,7 +466,7 @@ def test_second_call_of_unknown_state_blocks_its_number(
 
 def test_claimed_call_is_not_sent_after_a_second_call_is_seen(tenant: Tenant, other: Tenant, hear_news: Any) -> None:
     number = a_number()
-    mine = finish(tenant, a_placed_attempt(tenant, number))
+    mine = an_ended_attempt(tenant, number)
     tenant.change("UPDATE lines SET free_at = :now", now=tenant.now())
     theirs = a_claimed_attempt(other, number)
     assert other.dial.last_look(theirs) is not None
@@ -673,20 +656,17 @@ def test_queued_call_is_polled_before_it_rings_after_closing(
 # ---- a carrier that takes nothing
 
 
-def refuse(tenant: Tenant, *attempts: Attempt, cause: str = "NEVER_CONNECTED") -> None:
-    tenant.dial.record([(each, NeverTaken(cause=cause)) for each in attempts])
-
-
-def with_the_carrier_down(tenant: Tenant) -> list[UUID]:
-    """Create eight due attempts, five of which were claimed and never taken by the carrier."""
+@pytest.fixture
+def due(tenant: Tenant) -> list[UUID]:
+    """Eight due attempts, five of which were claimed and never taken by the carrier, which is down since."""
     due = [a_pending_attempt(tenant).id for _ in range(8)]
-    refuse(tenant, *(each.attempt for each in tenant.dial.claim(due[:5]).claimed))
+    failed = tenant.dial.claim(due[:5]).claimed
+    tenant.dial.record([(each.attempt, NeverTaken(cause="NEVER_CONNECTED")) for each in failed])
     return due
 
 
 @guards("breaker")
-def test_several_failed_orders_stop_claims_for_a_while(tenant: Tenant, release: Release) -> None:
-    due = with_the_carrier_down(tenant)
+def test_several_failed_orders_stop_claims_for_a_while(tenant: Tenant, release: Release, due: list[UUID]) -> None:
     assert breaker_of(tenant).is_down
     assert release.round(resends=False).released == 0
     assert tenant.dial.claim(due[5:]).claimed == ()
@@ -695,9 +675,8 @@ def test_several_failed_orders_stop_claims_for_a_while(tenant: Tenant, release: 
 
 @guards("breaker")
 def test_claims_wait_until_the_carrier_answers_a_probe(
-    tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, explain: Explain
+    tenant: Tenant, now: TestClock, release: Release, hints: RecordingHints, explain: Explain, due: list[UUID]
 ) -> None:
-    due = with_the_carrier_down(tenant)
     assert release.round(resends=False).released == 0
     assert hints.rings == [], "its time has not come"
     for _ in range(3):
@@ -711,9 +690,8 @@ def test_claims_wait_until_the_carrier_answers_a_probe(
 
 
 def test_answered_probe_permits_one_call_and_its_success_all(
-    tenant: Tenant, now: TestClock, release: Release, settle: Settle
+    tenant: Tenant, now: TestClock, release: Release, settle: Settle, due: list[UUID]
 ) -> None:
-    due = with_the_carrier_down(tenant)
     settle.round()
     assert breaker_of(tenant).is_down, "it is not asked before its time"
     now.move(timedelta(seconds=5))
@@ -727,88 +705,17 @@ def test_answered_probe_permits_one_call_and_its_success_all(
     assert len(tenant.dial.claim(due).claimed) == 7
 
 
-@pytest.mark.parametrize(
-    ("kind", "away"),
-    [
-        pytest.param("503", True, id="503"),
-        pytest.param("drop", True, id="it hangs up"),
-        pytest.param("401", True, id="it does not know us"),
-        pytest.param("429", True, id="it is overrun"),
-        pytest.param(None, False, id="it is back"),
-    ],
-)
-def test_only_one_trial_call_is_lost_while_the_carrier_is_down(
-    tenant: Tenant, now: TestClock, settle: Settle, carrier: SimulatedCarrier, kind: str | None, away: bool
-) -> None:
-    tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_503"))])
-    due = [a_pending_attempt(tenant).id for _ in range(7)]
-    if kind is not None:
-        carrier.down(kind)
-    for _ in range(30):
-        now.move(timedelta(minutes=1))
-        settle.round()
-        if away:
-            assert tenant.dial.claim(due).claimed == ()
-    carrier.up()
-    now.move(timedelta(minutes=5))
-    settle.round()
-    assert len(tenant.dial.claim(due).claimed) == 1
-
-
-def test_success_of_a_call_sent_before_keeps_the_breaker_open(tenant: Tenant) -> None:
+@pytest.mark.parametrize("in_one_record", [False, True])
+def test_success_of_an_earlier_call_keeps_the_breaker_open(tenant: Tenant, *, in_one_record: bool) -> None:
     first, second = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
-    tenant.dial.record([(first, AnswerUnknown(cause="HTTP_503"))])
-    tenant.dial.record([(second, Accepted(call_sid=a_sid()))])
+    answers = [(first, AnswerUnknown(cause="HTTP_503")), (second, Accepted(call_sid=a_sid()))]
+    for record in [answers] if in_one_record else [answers[:1], answers[1:]]:
+        tenant.dial.record(record)
     assert breaker_of(tenant).is_down
     assert tenant.attempt(second.id).phase is Phase.PLACED
 
 
-def test_lost_call_counts_among_answers_of_one_group(tenant: Tenant) -> None:
-    first, second = a_claimed_attempt(tenant), a_claimed_attempt(tenant)
-    tenant.dial.record([(first, AnswerUnknown(cause="HTTP_503")), (second, Accepted(call_sid=a_sid()))])
-    assert breaker_of(tenant).is_down
-
-
-def test_failed_trial_prolongs_the_wait(tenant: Tenant, now: TestClock, settle: Settle) -> None:
-    waits = []
-    for _ in range(6):
-        tenant.dial.record([(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_503"))])
-        down_until = breaker_of(tenant).down_until
-        assert down_until is not None
-        waits.append((down_until - now()) // A_SECOND)
-        now.instant = down_until
-        settle.round()
-        assert breaker_of(tenant).is_on_trial
-    assert waits == [5, 15, 60, 300, 300, 300]
-
-
-def test_invalid_credentials_stop_all_calls_at_once(tenant: Tenant) -> None:
-    refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
-    assert breaker_of(tenant).cause == "CREDENTIALS"
-    assert breaker_of(tenant).is_down
-
-
-def test_unsent_call_does_not_count_against_the_carrier(tenant: Tenant) -> None:
-    for _ in range(6):
-        refuse(tenant, a_claimed_attempt(tenant), cause="NOT_SENT")
-    assert breaker_of(tenant).failures == 0
-
-
-def test_attempt_waits_longer_each_time_it_is_not_taken(tenant: Tenant, now: TestClock) -> None:
-    attempt = a_pending_attempt(tenant)
-    waits = []
-    for _ in range(5):
-        tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
-        [claim] = tenant.dial.claim([attempt.id]).claimed
-        refuse(tenant, claim.attempt)
-        waits.append((tenant.attempt(attempt.id).due_at - now()) // A_SECOND)
-        now.move(tenant.attempt(attempt.id).due_at - now())
-    assert waits == [5, 15, 60, 300, 300]
-    assert tenant.attempt(attempt.id).retry_number == 0
-
-
 def test_breaker_of_one_account_does_not_affect_another(tenant: Tenant) -> None:
-    refuse(tenant, a_claimed_attempt(tenant), cause="CREDENTIALS")
-    other = with_account(tenant, "AC" + "9" * 32)
-    assert not breaker_of(other).is_on_trial
-    assert ACCOUNT_SID != "AC" + "9" * 32
+    tenant.dial.record([(a_claimed_attempt(tenant), NeverTaken(cause="CREDENTIALS"))])
+    assert breaker_of(tenant).is_down
+    assert not breaker_of(with_account(tenant, "AC" + "9" * 32)).is_down

@@ -24,11 +24,10 @@ from tests.support.builders import (
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
-    a_placed_attempt,
     a_waiting_command,
     of_company,
 )
-from tests.use_cases.conftest import PAUSED, finish, is_claimed, wait_for_a_lock
+from tests.use_cases.conftest import PAUSED, an_ended_attempt, is_claimed, wait_for_a_lock
 
 A_MOMENT = timedelta(microseconds=1)
 Released = Callable[[], list[UUID]]
@@ -143,7 +142,7 @@ def test_attempt_is_released_only_once_its_line_is_free(tenant: Tenant, released
 
 def test_only_the_same_interview_is_released_within_the_gap(tenant: Tenant, released: Released) -> None:
     number = a_number()
-    over = finish(tenant, a_placed_attempt(tenant, number))
+    over = an_ended_attempt(tenant, number)
     a_pending_attempt(tenant, number)
     retry = a_pending_attempt(tenant, number, interview_id=over.interview_id)
     assert released() == [retry.id]

@@ -44,7 +44,7 @@ from tests.support.builders import (
     a_placed_attempt,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import IN_PROGRESS, Perform, finish, is_claimed, see_leg
+from tests.use_cases.conftest import IN_PROGRESS, Perform, an_ended_attempt, finish, is_claimed, see_leg
 
 TOMORROW = "2026-04-03T09:00:00+02:00"
 """Nine in the morning in Bratislava, the day after the tests' noon."""
@@ -98,21 +98,6 @@ def invoke(attempt: Attempt, at: str | None = None) -> InvokeAttempt:
 
 
 # ---- acceptance
-
-
-@guards("command_waiting")
-def test_accepted_command_blocks_the_claim_of_its_attempt(tenant: Tenant, accept: Perform) -> None:
-    due = a_pending_attempt(tenant)
-    accept(delete(due))
-    assert not is_claimed(tenant, due)
-
-
-@guards("look_command")
-def test_accepted_command_makes_an_unsent_claim_give_back(tenant: Tenant, accept: Perform) -> None:
-    mine = a_claimed_attempt(tenant)
-    accept(DeleteInterview(interview_id=mine.interview_id))
-    assert tenant.dial.last_look(mine) is None
-    assert tenant.attempt(mine.id).state is AttemptState.PENDING
 
 
 @pytest.mark.parametrize("in_progress", IN_PROGRESS)
@@ -190,23 +175,19 @@ def test_command_without_a_key_stores_no_request_hash(tenant: Tenant, submit: Su
 # ---- PATCH …/call-attempts
 
 
-def test_moved_attempt_keeps_its_id(tenant: Tenant, do: Perform) -> None:
+def test_moved_attempt_keeps_its_id_and_waits_for_its_time(tenant: Tenant, do: Perform, now: TestClock) -> None:
     before = a_pending_attempt(tenant)
     assert is_done(do(move(before)))
     after = tenant.attempt(before.id)
     assert (after.state, after.schedule.requested) == (AttemptState.PENDING, TOMORROW)
     assert after.due_at.isoformat() == "2026-04-03T07:00:00+00:00"
+    assert (after.epoch, after.released_until) == (before.epoch + 1, None)
+    assert after.expires_at == after.due_at + DEFAULT_LIFE, "the default expiry moves with it"
+    assert tenant.interview(before.interview_id).expires_at == after.expires_at
     assert tenant.history(before.id) == ["created", "rescheduled"]
-    assert after.epoch == before.epoch + 1
-
-
-def test_moved_attempt_is_not_claimed_before_its_new_time(tenant: Tenant, do: Perform, now: TestClock) -> None:
-    attempt = a_pending_attempt(tenant)
-    do(move(attempt))
-    assert tenant.attempt(attempt.id).released_until is None
-    assert not is_claimed(tenant, attempt)
-    now.move(tenant.attempt(attempt.id).due_at - now())
-    assert is_claimed(tenant, attempt)
+    assert not is_claimed(tenant, before)
+    now.instant = after.due_at
+    assert is_claimed(tenant, before)
 
 
 def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, do: Perform, now: TestClock) -> None:
@@ -219,14 +200,6 @@ def test_moved_retry_may_ring_at_night_by_the_requested_offset(tenant: Tenant, d
     assert tenant.dial.last_look(claim.attempt) is not None
 
 
-def test_default_expiry_moves_with_the_first_attempt_of_a_chain(tenant: Tenant, do: Perform) -> None:
-    attempt = a_pending_attempt(tenant)
-    do(move(attempt))
-    moved = tenant.attempt(attempt.id)
-    assert moved.expires_at == moved.due_at + DEFAULT_LIFE
-    assert tenant.interview(attempt.interview_id).expires_at == moved.expires_at
-
-
 def test_explicit_expiry_stays_and_refuses_a_later_time(tenant: Tenant, do: Perform, now: TestClock) -> None:
     attempt = a_pending_attempt(tenant)
     tenant.change("UPDATE interviews SET expires_by_default = false, expires_at = :at", at=now() + timedelta(hours=2))
@@ -234,24 +207,16 @@ def test_explicit_expiry_stays_and_refuses_a_later_time(tenant: Tenant, do: Perf
     assert tenant.attempt(attempt.id) == attempt
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("2026-04-02T22:30:00+02:00", "OUTSIDE_CALL_TIME_INTERVAL"),
-        ("2026-04-01T09:00:00+02:00", "SCHEDULE_IN_PAST"),
-        ("2026-06-02T09:00:00+02:00", "SCHEDULE_TOO_FAR"),
-        ("next Tuesday", "INVALID_DATE_FORMAT"),
-    ],
-)
-def test_invalid_time_is_refused_and_moves_nothing(tenant: Tenant, do: Perform, text: str, code: str) -> None:
+def test_invalid_time_is_refused_and_moves_nothing(tenant: Tenant, do: Perform) -> None:
     attempt = a_pending_attempt(tenant)
-    assert refused(do(move(attempt, text))) == code
+    assert refused(do(move(attempt, "2026-04-02T22:30:00+02:00"))) == "OUTSIDE_CALL_TIME_INTERVAL"
     assert tenant.attempt(attempt.id) == attempt
 
 
 def test_finished_attempt_is_not_moved(tenant: Tenant, do: Perform) -> None:
-    attempt = finish(tenant, a_placed_attempt(tenant))
-    assert refused(do(move(attempt))) == "CALL_ATTEMPT_NOT_PENDING"
+    attempt = an_ended_attempt(tenant)
+    for request in (move(attempt), update(attempt, scheduled_at=TOMORROW)):
+        assert refused(do(request)) == "CALL_ATTEMPT_NOT_PENDING"
     assert tenant.attempt(attempt.id) == attempt
 
 
@@ -316,10 +281,11 @@ def test_deleted_pending_attempt_is_cancelled_and_never_called(tenant: Tenant, d
     assert gone.deleted_at == now()
     assert not is_claimed(tenant, attempt)
     assert tenant.interview_status(attempt) is InterviewStatus.SCHEDULED
+    assert is_done(do(invoke(attempt))), "its interview can be invoked"
 
 
 def test_deleted_finished_attempt_keeps_its_state(tenant: Tenant, do: Perform) -> None:
-    attempt = finish(tenant, a_placed_attempt(tenant))
+    attempt = an_ended_attempt(tenant)
     assert is_done(do(delete(attempt)))
     gone = tenant.attempt(attempt.id)
     assert (gone.state, gone.reason) == (AttemptState.FAILED, Reason.BUSY)
@@ -333,12 +299,6 @@ def test_deleted_attempt_is_not_found(tenant: Tenant, do: Perform) -> None:
     assert refused(do(move(attempt))) == "RESOURCE_NOT_FOUND"
     with tenant.database.transaction() as stores:
         assert stores.attempts.story(stores.interviews.lock(attempt.interview_id)).attempts == ()
-
-
-def test_interview_with_a_deleted_attempt_can_be_invoked(tenant: Tenant, do: Perform) -> None:
-    attempt = a_pending_attempt(tenant)
-    do(delete(attempt))
-    assert is_done(do(invoke(attempt)))
 
 
 # ---- POST …/call-attempts
@@ -362,7 +322,7 @@ def test_invoke_replaces_the_pending_attempt_with_a_new_chain(tenant: Tenant, do
 
 
 def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Perform) -> None:
-    failed = finish(tenant, a_placed_attempt(tenant))
+    failed = an_ended_attempt(tenant)
     assert tenant.interview_status(failed) is InterviewStatus.FAILED
     again = invoked(tenant, do(invoke(failed, TOMORROW)))
     assert again.schedule.requested == TOMORROW
@@ -373,17 +333,9 @@ def test_invoke_of_a_failed_interview_schedules_it_again(tenant: Tenant, do: Per
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
 def test_finished_interview_cannot_be_invoked(tenant: Tenant, do: Perform, now: TestClock, status: str) -> None:
-    attempt = finish(tenant, a_placed_attempt(tenant))
+    attempt = an_ended_attempt(tenant)
     tenant.change("UPDATE interviews SET status = :status, finished_at = :at", status=status, at=now())
     assert refused(do(invoke(attempt))) == "INTERVIEW_FINISHED"
-
-
-def test_invoke_after_an_unknown_outcome_waits_for_the_line(tenant: Tenant, do: Perform, now: TestClock) -> None:
-    unknown = an_attempt_of_unknown_outcome(tenant)
-    again = invoked(tenant, do(invoke(unknown)))
-    assert not is_claimed(tenant, again)
-    now.move(tenant.policy.line_gap)
-    assert is_claimed(tenant, again)
 
 
 def test_unknown_outcome_with_a_live_call_cannot_be_invoked(tenant: Tenant, do: Perform) -> None:
@@ -405,13 +357,6 @@ def test_changed_interview_time_moves_its_pending_attempt(tenant: Tenant, do: Pe
     story = made(do(update(attempt, scheduled_at=TOMORROW)))
     assert tenant.attempt(attempt.id).schedule.requested == TOMORROW
     assert story.attempts[0].schedule.requested == TOMORROW
-
-
-def test_interview_without_a_pending_attempt_cannot_be_moved(tenant: Tenant, do: Perform) -> None:
-    assert (
-        refused(do(update(finish(tenant, a_placed_attempt(tenant)), scheduled_at=TOMORROW)))
-        == "CALL_ATTEMPT_NOT_PENDING"
-    )
 
 
 def test_changed_interview_expiry_moves_its_attempts_expiry(tenant: Tenant, do: Perform) -> None:

@@ -25,7 +25,7 @@ from tests.support.builders import (
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
-from tests.use_cases.conftest import finish, is_claimed, see_leg
+from tests.use_cases.conftest import an_ended_attempt, is_claimed, see_leg
 from tests.use_cases.webhooks.endpoints import Webhooks
 
 A_MOMENT = timedelta(microseconds=1)
@@ -111,7 +111,7 @@ def test_waiting_delivery_fails_with_its_old_event(tenant: Tenant, purge: Purge,
         pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="an accepted invitation"),
         pytest.param(a_revoked_invitation, "invitations", retention.INVITATIONS, id="a revoked invitation"),
         pytest.param(
-            lambda tenant: finish(tenant, a_placed_attempt(tenant)),
+            an_ended_attempt,
             "lines",
             Policy().line_gap + retention.LINES - A_MOMENT,
             id="a line that became free",
@@ -177,7 +177,7 @@ def test_late_callback_finds_its_attempt_after_a_purge(tenant: Tenant, purge: Pu
 
 def test_number_is_called_normally_after_its_line_was_deleted(tenant: Tenant, purge: Purge, now: TestClock) -> None:
     number = a_number()
-    finish(tenant, a_placed_attempt(tenant, number))
+    an_ended_attempt(tenant, number)
     now.move(timedelta(days=30))
     purge.round()
     again = a_pending_attempt(tenant, number)
@@ -201,7 +201,7 @@ def test_purge_works_in_batches_and_sends_a_hint_for_the_rest(
     monkeypatch.setattr(purging, "_MAX_BATCHES", 2)
     for _ in range(5):
         an_event(tenant)
-        finish(tenant, a_placed_attempt(tenant))
+        an_ended_attempt(tenant)
     now.move(timedelta(days=40))
     purge.round()
     assert count(tenant, "carrier_events") == 1

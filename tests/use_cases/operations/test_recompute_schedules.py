@@ -37,7 +37,7 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
 )
-from tests.use_cases.conftest import candidate_of, finish, order_to, wait_for_a_lock
+from tests.use_cases.conftest import an_ended_attempt, candidate_of, finish, order_to, wait_for_a_lock
 
 TOMORROW_AT_TEN = timedelta(hours=20)
 """After the tests' noon in UTC: ten in the morning in Bratislava."""
@@ -137,7 +137,7 @@ def test_recomputation_touches_only_the_companys_attempts(tenant: Tenant, other:
 
 def test_recomputation_skips_live_and_finished_attempts(tenant: Tenant, records: ApiWriter) -> None:
     placed = a_placed_attempt(tenant)
-    over = finish(tenant, a_placed_attempt(tenant))
+    over = an_ended_attempt(tenant)
     change(tenant, records, intervals=hours(20, 23))
     assert tenant.attempt(placed.id) == placed
     assert tenant.attempt(over.id) == over
@@ -552,7 +552,7 @@ def test_unsent_claim_of_a_deleted_candidate_is_not_sent(tenant: Tenant, records
 def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, records: ApiWriter) -> None:
     """Its workers end calls without a word for the number called, and keep callbacks as they came."""
     number = a_number()
-    over = finish(tenant, a_placed_attempt(tenant, number))
+    over = an_ended_attempt(tenant, number)
     live = a_placed_attempt(tenant)
     tenant.change("UPDATE attempts SET called_number = :number WHERE id = :id", number=number, id=over.id)
     for attempt in (over, live):

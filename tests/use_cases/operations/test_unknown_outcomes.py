@@ -1,9 +1,7 @@
 """Decisions about unknown outcomes are recorded once, lead to one call at most, and are replaced by late proof."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
 from uuid import UUID, uuid4
 
 import pytest
@@ -37,7 +35,15 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import Perform, apply_news, finish, is_claimed, see_leg, settle_with_an_empty_list
+from tests.use_cases.conftest import (
+    Perform,
+    an_ended_attempt,
+    apply_news,
+    finish,
+    is_claimed,
+    see_leg,
+    settle_with_an_empty_list,
+)
 from tests.use_cases.test_settle import settle_during
 
 JANA = "cli:jana@ops-1"
@@ -110,7 +116,7 @@ def test_list_has_unknown_outcomes_oldest_first(
     first = an_attempt_of_unknown_outcome(tenant)
     now.move(A_SECOND)
     second = an_attempt_of_unknown_outcome(other)
-    finish(tenant, a_placed_attempt(tenant))
+    an_ended_attempt(tenant)
     an_unknown_attempt(tenant)
     assert listed(unknown_outcomes) == [first.id, second.id]
     assert listed(unknown_outcomes, other.company_id) == [second.id]
@@ -182,7 +188,7 @@ def test_company_does_not_see_the_login_of_an_operator(tenant: Tenant, decide: D
     assert [each.actor for each in of_operator.happenings if each.event == "decided"] == [JANA]
 
 
-def test_call_again_is_an_invoke(tenant: Tenant, decide: Decide, explain: Explain) -> None:
+def test_call_again_is_an_invoke(tenant: Tenant, decide: Decide, explain: Explain, now: TestClock) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
     decide(unknown, Decision.DID_NOT_RING)
     again = successor_of(tenant, unknown)
@@ -190,22 +196,9 @@ def test_call_again_is_an_invoke(tenant: Tenant, decide: Decide, explain: Explai
     assert again.number_hash == unknown.number_hash
     assert tenant.interview_status(unknown) is InterviewStatus.SCHEDULED
     assert unknown_of(explain, tenant) == 0
-
-
-def test_call_again_waits_for_the_line(tenant: Tenant, decide: Decide, now: TestClock) -> None:
-    unknown = an_attempt_of_unknown_outcome(tenant)
-    decide(unknown, Decision.DID_NOT_RING)
-    again = successor_of(tenant, unknown)
-    assert not is_claimed(tenant, again)
+    assert not is_claimed(tenant, again), "its line rests"
     now.move(tenant.policy.line_gap)
     assert is_claimed(tenant, again)
-
-
-def test_call_again_waits_for_the_opening(tenant: Tenant, decide: Decide, now: TestClock) -> None:
-    unknown = an_attempt_of_unknown_outcome(tenant, expires_at=now() + timedelta(days=7))
-    now.instant = now().replace(hour=20)  # 22:00 in Bratislava
-    decide(unknown, Decision.DID_NOT_RING)
-    assert successor_of(tenant, unknown).due_at == now().replace(hour=6) + timedelta(days=1)
 
 
 # ---- the same and other decisions
@@ -231,24 +224,6 @@ def test_decisions_accepted_at_once_call_once(tenant: Tenant, accept_decision: D
     assert tenant.history(unknown.id).count("decided") == 1
 
 
-def test_decisions_of_two_processes_call_once(tenant: Tenant, accept_decision: Decide, apply: Apply) -> None:
-    unknown = an_attempt_of_unknown_outcome(tenant)
-    barrier = Barrier(2, timeout=30)
-
-    def decided(_: int) -> None:
-        barrier.wait()
-        command_id = accept_decision(unknown, Decision.DID_NOT_RING)
-        for each in [command_id] if command_id is not None else []:
-            apply.command(each)
-
-    with ThreadPoolExecutor(2) as processes:
-        list(processes.map(decided, range(2)))
-    for [command_id] in tenant.ask("SELECT id FROM inbox WHERE applied_at IS NULL"):
-        apply.command(command_id)  # its turn had not come
-    assert len(tenant.attempts(unknown.interview_id)) == 2
-    assert tenant.history(unknown.id).count("decided") == 1
-
-
 def test_other_decision_is_a_conflict(
     tenant: Tenant, decide: Decide, accept_decision: Decide, apply: Apply, unknown_outcomes: UnknownOutcomes
 ) -> None:
@@ -267,20 +242,14 @@ def test_other_decision_is_a_conflict(
 # ---- what is refused
 
 
-@pytest.mark.parametrize("decision", Decision)
 @pytest.mark.parametrize(
-    "make", [a_pending_attempt, a_claimed_attempt, a_placed_attempt, an_unknown_attempt], ids=lambda make: make.__name__
+    "make",
+    [a_pending_attempt, a_claimed_attempt, a_placed_attempt, an_unknown_attempt, an_ended_attempt],
+    ids=lambda make: make.__name__,
 )
-def test_known_outcome_is_not_decided(
-    tenant: Tenant, decide: Decide, make: Callable[[Tenant], Attempt], decision: Decision
-) -> None:
+def test_known_outcome_is_not_decided(tenant: Tenant, decide: Decide, make: Callable[[Tenant], Attempt]) -> None:
     with pytest.raises(OutcomeNotUnknown):
-        decide(make(tenant), decision)
-
-
-def test_ended_call_is_not_decided(tenant: Tenant, decide: Decide) -> None:
-    with pytest.raises(OutcomeNotUnknown):
-        decide(finish(tenant, a_placed_attempt(tenant)), Decision.DID_NOT_RING)
+        decide(make(tenant), Decision.DID_NOT_RING)
 
 
 def test_unknown_attempt_is_not_found(tenant: Tenant, unknown_outcomes: UnknownOutcomes) -> None:
@@ -299,11 +268,10 @@ def test_reason_with_a_phone_number_is_refused(tenant: Tenant, unknown_outcomes:
     assert tenant.ask("SELECT 1 FROM inbox") == []
 
 
-@pytest.mark.parametrize("decision", Decision)
-def test_live_call_is_not_decided(tenant: Tenant, decide: Decide, decision: Decision) -> None:
+def test_live_call_is_not_decided(tenant: Tenant, decide: Decide) -> None:
     unknown = see_leg(tenant, an_attempt_of_unknown_outcome(tenant))
     with pytest.raises(CallAttemptInProgress):
-        decide(unknown, decision)
+        decide(unknown, Decision.LEFT)
 
 
 @pytest.mark.parametrize("newer", ["pending", "ended"])
@@ -352,28 +320,24 @@ def test_outcome_of_a_deleted_interview_may_be_left(
 # ---- late proof
 
 
-@pytest.mark.parametrize("decision", Decision)
-def test_late_answer_wins_over_each_decision(tenant: Tenant, decide: Decide, decision: Decision) -> None:
+def test_late_answer_wins_over_a_call_again(tenant: Tenant, decide: Decide) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    decide(unknown, decision)
+    decide(unknown, Decision.DID_NOT_RING)
     proof = Proven(reason=Reason.ANSWERED, call_sid=a_sid(), ended_at=tenant.now(), duration=A_SECOND)
     proven = tenant.take(unknown, proof)
-    assert (proven.state, proven.reason, proven.decision) == (AttemptState.COMPLETED, Reason.ANSWERED, decision)
+    assert (proven.state, proven.reason) == (AttemptState.COMPLETED, Reason.ANSWERED)
+    assert proven.decision is Decision.DID_NOT_RING
     assert tenant.interview_status(unknown) is InterviewStatus.COMPLETED
     assert tenant.ask("SELECT 1 FROM usage WHERE attempt_id = :id", id=unknown.id) != []
-    assert open_attempts(tenant, unknown) == []
-    assert len(tenant.attempts(unknown.interview_id)) == 1 or (
-        successor_of(tenant, unknown).reason is Reason.REPLACED
-    ), "the pending successor is cancelled"
+    assert successor_of(tenant, unknown).reason is Reason.REPLACED
 
 
-@pytest.mark.parametrize("decision", Decision)
-def test_late_failure_wins_over_each_decision(tenant: Tenant, decide: Decide, decision: Decision) -> None:
+def test_late_failure_leaves_the_call_again(tenant: Tenant, decide: Decide) -> None:
     unknown = an_attempt_of_unknown_outcome(tenant)
-    decide(unknown, decision)
+    decide(unknown, Decision.DID_NOT_RING)
     proven = tenant.take(unknown, Proven(reason=Reason.BUSY, call_sid=a_sid(), ended_at=tenant.now()))
     assert (proven.state, proven.reason) == (AttemptState.FAILED, Reason.BUSY)
-    assert len(open_attempts(tenant, unknown)) == (decision is Decision.DID_NOT_RING)
+    assert len(open_attempts(tenant, unknown)) == 1
 
 
 @pytest.mark.parametrize("decision", Decision)
