@@ -113,7 +113,7 @@ class GatheredIds:
             self._changed.notify_all()
 
 
-# --- Hints that share a message: those that wait to be sent, and those for carrier callbacks, which wait for others
+# --- Hints that share a message: while they wait to be sent, or for further callbacks of the carrier
 
 
 BATCH_S = 0.05
@@ -303,7 +303,7 @@ class RedisHintPublisher:
         return self._away.is_set()
 
     def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
-        """Send a worker a hint with these ids. `due_at`: due times of those that are not due yet. Never raises."""
+        """Send a worker a hint with these ids. `due_at`: due times of attempts that are not due yet. Never raises."""
         self._put(Message(task=task, ids=tuple(ids), due_at=due_at))
 
     def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:

@@ -47,7 +47,7 @@ class Announcement:
     queues: frozenset[str] = frozenset()
     tzdata: str = TZDATA_VERSION
     times: Mapping[str, float] = field(default_factory=dict)
-    """Those of the dial protocol, in seconds, by the names of their environment variables."""
+    """Times of the dial protocol, in seconds, by the names of their environment variables."""
     token: str = field(default_factory=lambda: token_hex(8))
     """Different for each process, so that processes of one kind are counted apart."""
 

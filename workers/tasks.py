@@ -159,7 +159,7 @@ def _once(verb: Callable[[], None]) -> None:
 
 
 def _together(ids: list[UUID], batch: Callable[[list[UUID]], list[UUID]], alone: Callable[..., None]) -> None:
-    """Process ids in one transaction, and those that it leaves with a transaction each.
+    """Process ids in one transaction, and the ids that it leaves with a transaction each.
 
     None waits long for a lock. Locked rows of one company would otherwise delay all others.
     """

@@ -142,7 +142,7 @@ class EndpointFilter:
 
     id: UUID | None = None
     company_id: UUID | None = None
-    """Those that receive events of this company, also those of its ATS for all companies."""
+    """Webhooks that receive events of this company, also its ATS's webhooks for all companies."""
     status: EndpointStatus | None = None
 
 

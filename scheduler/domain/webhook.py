@@ -352,7 +352,7 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingDeliveries:
-    """Deliveries that wait to be sent, without those of webhooks that are inactive or disabled."""
+    """Deliveries that wait to be sent, to webhooks that are active and not disabled."""
 
     count: int
     """Counted up to 10,001."""

@@ -169,8 +169,8 @@ class _Waiting:
     def next(self, opens_at: datetime) -> UUID | None:
         """Choose the company that starts the next call of an account whose next slot is at `opens_at`.
 
-        Of those that may start one then, it is the one whose last call started longest ago. Otherwise it is the one
-        with the next slot.
+        If companies may start one then, it is the one whose last call started longest ago, otherwise the one with the
+        next slot.
         """
         while self._resting and self._resting[0][0] <= opens_at:
             _, last_start_at, position, company_id = heappop(self._resting)

@@ -176,7 +176,7 @@ class _Run:
         self._resting: list[tuple[float, int, int]] = []
         """Companies by the instant from which they may start a call, with the number of this turn."""
         self._ready: tuple[list[tuple[float, float, int, int]], ...] = ([], [])
-        """Those that may start one: with and without a call in progress, by their last slots."""
+        """Companies that may start a call: with and without a call in progress, by their last slots."""
         for company in self.companies:
             heapify(company.waiting)
             self._rest(company)

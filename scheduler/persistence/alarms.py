@@ -92,7 +92,7 @@ class Alarms(Store):
     def open(
         self, limit: int, kind: str | None = None, after: AlarmPlace | None = None, company_id: UUID | None = None
     ) -> Sequence[KeptAlarm]:
-        """List open alarms, the last seen first. `after`: only those that follow this place."""
+        """List open alarms, the last seen first. `after`: only alarms after this place."""
         query = _matching(kind, company_id).where(_IS_OPEN)
         query = query.order_by(alarms.c.last_seen_at.desc(), alarms.c.id.desc()).limit(limit)
         if after is not None:

@@ -53,7 +53,7 @@ class ClaimFacts:
     calls: int
     """The calls in progress of the account."""
     calls_being_placed: int
-    """Those of them that are claimed and have no answer yet."""
+    """Calls that are claimed and have no answer yet."""
     calls_by_company: Mapping[UUID, int]
     """The calls in progress of the locked companies that have any."""
     companies: frozenset[UUID]
@@ -80,7 +80,7 @@ class Left:
     locked_elsewhere: frozenset[UUID] = frozenset()
     """Another transaction has locked them or their lines, or another attempt to their number goes first."""
     early: Mapping[UUID, datetime] = field(default_factory=dict)
-    """The due times of those that become due within a release."""
+    """The due times of attempts that become due within a release."""
 
 
 @dataclass(frozen=True, kw_only=True)

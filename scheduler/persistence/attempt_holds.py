@@ -22,7 +22,7 @@ from scheduler.persistence.store import Store
 WINDOW = 50
 """Attempts of each company and kind that a round looks at."""
 LARGE_WINDOW = 2000
-"""Those of a company whose whole window had to be held."""
+"""Attempts of a company whose whole window had to be held."""
 _LARGE_WINDOWS = 2
 """Companies with a large window in one round, so that it stays short."""
 LONGEST_HOLD = timedelta(hours=1)
@@ -34,9 +34,9 @@ _MOST_LINES = 500
 _WOKEN_OF_LINE = 3
 """Attempts of each company and line: one is called, and the others are held again. One may be cancelled meanwhile."""
 _WOKEN_OF_COMPANY = 20
-"""Besides those that it can start during one release, at most `_MOST_WOKEN`."""
+"""Besides the calls that it can start during one release, at most `_MOST_WOKEN`."""
 _MOST_WOKEN = 500
-"""Those that are still blocked are held again, which costs a write each."""
+"""Attempts that are still blocked are held again, which costs a write each."""
 
 LINE_IS_BUSY = """(
     l.attempt_id IS NOT NULL OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id)
@@ -96,7 +96,7 @@ FIRST_LINE = LinePlace()
 
 class AttemptHolds(Store):
     def end(self, now: datetime, after: LinePlace = FIRST_LINE) -> LinePlace:
-        """End holds whose line is free, a few of each company and line, and those whose time is over.
+        """End holds whose line is free, a few of each company and line, and holds whose time is over.
 
         A line whose attempts are not all awake stays awaited. A later round wakes more, unless the line is busy.
         Only lines after this place are looked at. Return the last one, or `FIRST_LINE` if none follows.
@@ -113,7 +113,7 @@ class AttemptHolds(Store):
         return LinePlace(free_at=free_at, number_hash=number_hash)
 
     def hold(self, now: datetime, due_by: datetime, latest: datetime, account_id: int) -> bool:
-        """Hold those of the first attempts of each company and kind that are blocked. True: there may be more.
+        """Hold the blocked ones of the first attempts of each company and kind. True: there may be more.
 
         More attempts are looked at of a few companies whose whole windows were held.
         """

@@ -25,7 +25,7 @@ class Outstanding:
 
     all: int
     early: int
-    """Those of them that are not due yet."""
+    """Released attempts that are not due yet."""
     calls: int = 0
     """The calls in progress of the account."""
 

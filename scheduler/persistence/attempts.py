@@ -151,7 +151,7 @@ class CalleeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAttempts:
-    """A part of the open attempts of a company, without those that cannot be read."""
+    """A part of the open attempts of a company, without unreadable ones."""
 
     attempts: Sequence[Attempt]
     until: UUID | None
@@ -269,7 +269,7 @@ class Attempts(Store):
         return self._all(attempt_of, _LOCK_ALL, values)
 
     def lock_free_of(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> Free[Attempt]:
-        """Lock attempts like `lock_all`, without those that another transaction has locked."""
+        """Lock attempts like `lock_all`, and skip locked ones."""
         values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
         return self._free(attempts, attempt_of, _LOCK_FREE_OF, values)
 
@@ -295,7 +295,7 @@ class Attempts(Store):
         return self._one(attempt_of, _LOCK_OPEN, {"id": interview_id})
 
     def lock_free(self, attempt_ids: Sequence[UUID]) -> list[Attempt]:
-        """Lock these attempts, whose interviews the caller has locked, without those that are locked elsewhere."""
+        """Lock these attempts, whose interviews the caller has locked, and skip attempts that are locked elsewhere."""
         return self._readable(attempts, attempt_of, _LOCK_FREE, {"ids": list(attempt_ids)})
 
     def is_listed(self, interview_id: UUID, attempt_id: UUID) -> bool:
@@ -377,7 +377,7 @@ class Attempts(Store):
     def to_stop(self, company_id: UUID, limit: int) -> list[Attempt]:
         """List open attempts of a deleted company: pending, or with a call whose end was not yet ordered.
 
-        Those that this release cannot read are left out. They are pending, and never claimed, or end by themselves.
+        Attempts that this release cannot read are left out. They are pending, and never claimed, or end by themselves.
         """
         query = select(attempts).join(_TO_STOP, _TO_STOP.c.id == attempts.c.id).order_by(attempts.c.interview_id)
         return self._readable_some(attempts, attempt_of, query, limit, company_id=company_id)

@@ -259,7 +259,7 @@ class Batches(KeysetStore):
         return from_row(WaitingBatches, self._connection.execute(_WAITING).one())
 
     def lock_items(self, batch_id: UUID, indexes: Sequence[int]) -> list[WaitingItem]:
-        """Lock those of these items that wait, in their order."""
+        """Lock the items among these that wait, in their order."""
         return self._all(partial(from_row, WaitingItem), _TAKE_ITEMS, {"batch_id": batch_id, "indexes": list(indexes)})
 
     def answer(self, batch_id: UUID, item: BatchItem) -> None:

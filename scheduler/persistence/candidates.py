@@ -269,7 +269,7 @@ class Candidates(KeysetStore):
     def lock_free(self, named: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
         """Lock candidates, named by company and id, in the order of their ids, as every transaction must.
 
-        Return those that another transaction has locked. It does not wait for them.
+        Return the candidates that another transaction has locked, without waiting for them.
         """
         if not named:
             return set()

@@ -111,7 +111,7 @@ _HEARD = text("UPDATE carrier_events SET heard_at = :now, raw = '{}' WHERE id = 
 
 class CarrierEvents(Store):
     def add(self, events: Sequence[NewCarrierEvent], now: datetime) -> int:
-        """Store the events whose tokens name a claim, except those that are stored already. Return how many are new.
+        """Store the events whose tokens name a claim and that are not stored yet. Return how many are new.
 
         Callable by any role that has the tokens.
         """
@@ -131,7 +131,7 @@ class CarrierEvents(Store):
         return self._one(partial(from_row, ClaimOfToken), _CLAIM_OF, {"token": token})
 
     def lock_unheard(self, event_ids: Sequence[UUID]) -> list[CarrierEvent]:
-        """Lock those of the events that were not processed, not locked by another worker and not in quarantine."""
+        """Lock the events that were not processed, not locked by another worker and not in quarantine."""
         return self._readable(carrier_events, _event, _LOCK_UNHEARD, {"ids": list(event_ids)})
 
     def companies_of(self, event_ids: Sequence[UUID]) -> Mapping[UUID, UUID]:

@@ -228,7 +228,7 @@ class Companies(Store):
         return self._is_any(query.with_for_update(read=True, key_share=True))
 
     def hold_all(self, company_ids: Collection[UUID]) -> Sequence[UUID]:
-        """Hold companies like `hold`, in the order of their ids. Return those that are not deleted."""
+        """Hold companies like `hold`, in the order of their ids. Return the companies that are not deleted."""
         query = select(companies.c.id).where(among(companies.c.id, list(company_ids)), companies.c.deleted_at.is_(None))
         held = query.order_by(companies.c.id).with_for_update(read=True, key_share=True)
         return self._connection.execute(held).scalars()

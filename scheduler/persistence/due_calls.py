@@ -15,7 +15,7 @@ from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.store import Store
 
 COUNTED = 50_000
-"""The attempts that are counted: those that are due first. PostgreSQL reads this many index entries in 30 ms."""
+"""The number of attempts that are counted, the first due ones. PostgreSQL reads this many index entries in 30 ms."""
 READ_CLOCKS = 2_000
 """The attempts whose clocks are read. Each is a row of the table, which may have to be read from the disk."""
 _ENDED = 2_000
@@ -78,7 +78,7 @@ class CallingAccount:
 
 class DueCalls(Store):
     def cells(self, begins: datetime, ends: datetime) -> DueCells:
-        """Count the pending attempts by company and quarter hour, of more than COUNTED those that are due first.
+        """Count the pending attempts by company and quarter hour, of more than COUNTED the first due ones.
 
         Those due before `begins` are one cell of a company, and those due from `ends` on are another one.
         """
@@ -114,12 +114,12 @@ class DueCalls(Store):
         return self._cells(_CELLS_OF_OTHERS, begins, ends, {"company_id": company_id})
 
     def others(self, company_ids: Collection[UUID]) -> Sequence[OtherCompany]:
-        """List the companies with these ids, without those that were deleted. For a transaction that counts."""
+        """List the companies with these ids, without deleted ones. For a transaction that counts."""
         rows = self._connection.execute(_OTHERS, {"ids": list(company_ids)})
         return [OtherCompany(id=row.id, settings=settings_of(row), in_progress=row.in_progress) for row in rows]
 
     def companies(self, company_ids: Collection[UUID]) -> Mapping[UUID, CallingCompany]:
-        """List the companies with these ids, without those that were deleted."""
+        """List the companies with these ids, without deleted ones."""
         rows = self._connection.execute(_COMPANIES, {"ids": list(company_ids)})
         return {row.id: _company(row) for row in rows}
 

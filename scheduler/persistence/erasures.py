@@ -142,7 +142,7 @@ class Erasures(Store):
     ) -> Sequence[Certificate]:
         """List up to `limit` certificates, the last request first. `is_finished`: only those, or only the others.
 
-        `after`: only those that follow this place.
+        `after`: only certificates after this place.
         """
         query = _CERTIFICATES.order_by(erasures.c.asked_at.desc(), erasures.c.company_id.desc()).limit(limit)
         if is_finished is not None:

@@ -262,7 +262,7 @@ class Events(Store):
         return EventPage(events=shown, after=last.last_scanned or after, has_more=bool(last.count_scanned == scanned))
 
     def forget(self, before: datetime, limit: int) -> int:
-        """Delete events before then, with their deliveries. Those that still wait count as failed.
+        """Delete events before then, with their deliveries. Deliveries that still wait count as failed.
 
         Places are given in the order of time, so the oldest have the lowest.
         """

@@ -54,7 +54,7 @@ class ExternalIds(Store):
         self._connection.execute(_LOCK_ALL, _values(named))  # guard: external_lock
 
     def lock_free(self, named: Collection[ExternalId]) -> set[ExternalId]:
-        """Lock external ids like `lock_all`, without waiting. Return those that another transaction has locked."""
+        """Lock external ids like `lock_all`, without waiting. Return the ids that another transaction has locked."""
         rows = self._connection.execute(_LOCK_FREE, _values(named))
         return {
             ExternalId(kind=ExternalKind(row.kind), company_id=row.company_id, text=row.external_id) for row in rows

@@ -176,9 +176,9 @@ class Inbox(Store):
         return {row.id: row.company_id for row in rows}
 
     def lock_new(self, command_ids: Sequence[UUID]) -> list[Command]:
-        """Lock those of these commands that create an interview, wait and are not locked by another worker.
+        """Lock the commands among these that create an interview, wait and are not locked by another worker.
 
-        Oldest first. A command that has failed before is left out, because it might fail those of its batch again.
+        Oldest first. A command that has failed before is left out, because it might fail the others of its batch again.
         """
         return self._readable(inbox, _command, _LOCK_NEW, {"ids": list(command_ids)})
 

@@ -78,7 +78,7 @@ class Interviews(KeysetStore):
         return self._one(_interview, _of_company(company_id).where(interviews.c.id == interview_id))
 
     def page(self, company_id: UUID, requested: Slice, filters: InterviewFilter) -> Listed[Interview]:
-        """Read a page of the company's interviews, also those whose candidate, agent or job was deleted."""
+        """Read a page of the company's interviews, also if their candidate, agent or job was deleted."""
         query = _of_company(company_id)
         for column, value in _columns(filters):
             if value is not None:
@@ -126,7 +126,7 @@ class Interviews(KeysetStore):
         return self._all(self._locked, _LOCK_ALL, {"ids": list(interview_ids)})
 
     def lock_free(self, interview_ids: Sequence[UUID]) -> Free[Interview]:
-        """Lock interviews like `lock_all`, without those that another transaction has locked."""
+        """Lock interviews like `lock_all`, and skip locked ones."""
         return self._free(interviews, self._locked, _LOCK_FREE, {"ids": list(interview_ids)})
 
     def _locked(self, row: AnyRow) -> Interview:
@@ -218,7 +218,7 @@ class Interviews(KeysetStore):
 
 
 def _left_of(candidate_id: UUID) -> Sequence[ColumnElement[bool]]:
-    """Match interviews with calls to come, and those that still have the hash of their request."""
+    """Match interviews with calls to come, or with the hash of their request."""
     is_left = or_(interviews.c.status == InterviewStatus.SCHEDULED.value, interviews.c.content_hash.is_not(None))
     return interviews.c.candidate_id == candidate_id, is_left
 

@@ -69,7 +69,7 @@ def pack(snapshot: dict[str, Any], known_ids: Sequence[UUID | None]) -> bytes:
 
 
 def unpack(packed: bytes, known_ids: Sequence[UUID | None]) -> dict[str, Any]:
-    """Unpack the snapshot. `known_ids` are those with which it was packed."""
+    """Unpack the snapshot. `known_ids` are the ids with which it was packed."""
     if not packed.startswith(_FORM):
         raise ValueError("the snapshot was packed by a newer version; complete the upgrade of this process")
     text = zlib.decompressobj(_WINDOW, zdict=_dictionary(known_ids)).decompress(packed[len(_FORM) :])

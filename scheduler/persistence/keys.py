@@ -116,7 +116,7 @@ class Keys(Store):
         self._connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(updated_at=now, **values))
 
     def revoke_named(self, name: str, now: datetime) -> Sequence[Key]:
-        """Revoke all keys of that name. Return those that were not revoked, as they were."""
+        """Revoke all keys of that name. Return the keys that were not revoked, as they were."""
         query = _SELECT.where(api_keys.c.name == name, api_keys.c.revoked_at.is_(None))
         found = self._all(_key, query.with_for_update(key_share=True))
         self._connection.execute(

@@ -45,7 +45,7 @@ class Branch:
     at: ColumnElement[Any]
     """The instant by which the list is sorted."""
     conditions: Sequence[ColumnElement[bool]]
-    """Those of an index that has the rows in the order of `at`."""
+    """The conditions of an index that has the rows in the order of `at`."""
     matches: Sequence[ColumnElement[bool]] = field(default=())
     """All other conditions. Each row that is looked at is checked."""
     is_narrow: bool = False

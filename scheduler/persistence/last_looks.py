@@ -105,7 +105,7 @@ class Lines(Store):
     # ---- deleting
 
     def forget_free(self, number_hashes: Sequence[bytes], now: datetime) -> int:
-        """Delete those of these lines that are free and that no pending attempt needs."""
+        """Delete the lines among these that are free and that no pending attempt needs."""
         free = (
             select(lines.c.number_hash)
             .where(among(lines.c.number_hash, number_hashes), lines.c.attempt_id.is_(None), lines.c.free_at <= now)

@@ -170,7 +170,7 @@ class AttemptCancellations(Store):
         return self._all(partial(from_row, AttemptKey), _KEYS, {"ids": list(attempt_ids)})
 
     def lock_to_cancel(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> list[AttemptKey]:
-        """Lock those of these attempts of locked interviews that are pending and not being cancelled by an operator."""
+        """Lock the attempts of locked interviews that are pending and that no operator is cancelling."""
         values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
         return self._all(partial(from_row, AttemptKey), _LOCK_TO_CANCEL, values)
 

@@ -298,7 +298,7 @@ class WebhookDeliveries(Store):
     # ---- claims
 
     def lock_to_claim(self, now: datetime, room: Room) -> list[ClaimingEndpoint]:
-        """Lock endpoints with messages that may be sent now, those that were served longest ago first.
+        """Lock endpoints with messages that may be sent now, in the order in which they were served last.
 
         Slow endpoints and those of owners without room are left out: they would take the places of others.
         An endpoint that another process has locked is skipped: that process takes its messages.
@@ -332,7 +332,7 @@ class WebhookDeliveries(Store):
     def claim(
         self, claims: Sequence[ClaimedDelivery], probes: Mapping[UUID, datetime | None], now: datetime
     ) -> set[UUID]:
-        """Store the claims, and the next probe of each of their endpoints. Return the ids of those that were stored."""
+        """Store the claims, and the next probe of each of their endpoints. Return the ids of the stored claims."""
         rows = [{**_key(each.delivery), "claim": each.claim} for each in claims]
         endpoints = [{"id": each, "probe_at": at} for each, at in probes.items()]
         values = {"claims": as_json(rows), "endpoints": as_json(endpoints), "count": len(rows)}
@@ -345,7 +345,7 @@ class WebhookDeliveries(Store):
         return {each.id: each for each in found}
 
     def lock_free_endpoints(self, endpoint_ids: Sequence[UUID]) -> Free[ServedEndpoint]:
-        """Lock those of these endpoints that no other transaction has locked."""
+        """Lock these endpoints, and skip any that another transaction has locked."""
         return self._free(webhook_endpoints, _served, _LOCK_FREE_ENDPOINTS, {"ids": sorted(set(endpoint_ids))})
 
     def lock_claimed(self, claims: Sequence[ClaimedDelivery]) -> dict[UUID, Delivery]:

@@ -210,7 +210,7 @@ def _of_principal(principal_id: UUID) -> Select[Any]:
 def _shared_with(principal: Principal) -> Select[Any]:
     """Select the endpoints of the principal, and of other keys of its company, or of the companies of an ATS.
 
-    Not those that an ATS has created for the company of a regular key: they are the ATS's own.
+    Endpoints that an ATS has created for the company of a regular key do not count: they are the ATS's own.
     """
     c = companies.c
     if principal.kind is KeyKind.ATS:
@@ -360,7 +360,7 @@ def _text(conditions: str) -> TextClause:
 # --- Notices of disabled webhooks: mails that are due to the owners of their companies
 
 
-# Not those that the partner itself has deleted or revoked the key of since.
+# Not if the partner itself has deleted the webhook or revoked its key since.
 # A later instant than the latest possible one was written by a wrong clock.
 _IS_DUE = """
     w.disabled_cause IN ('GONE', 'FAILING') AND (

@@ -223,7 +223,7 @@ class WebhookHistory(Store):
         """Let the deliveries that wait for a later try be sent now, at most `SENT_AT_ONCE`.
 
         Return how many were changed, with earlier ones of the same interviews that are due. The caller has locked the
-        endpoint, so no other transaction claims them. Those whose try comes first are chosen.
+        endpoint, so no other transaction claims them. Deliveries whose try comes first are chosen.
         """
         values = {"endpoint": endpoint_id, "now": now, "limit": SENT_AT_ONCE}
         return self._connection.execute(_SEND_WAITING, values).rowcount
@@ -231,7 +231,7 @@ class WebhookHistory(Store):
     def replay(self, to: EventReceiver, wanted: ReplayFilter, after: int, limit: int, now: datetime) -> ReplayedBatch:
         """Send up to `limit` deliveries of a range again, in the order of places, after a place.
 
-        Those that wait, and tests, are left alone. Unless `only_failed`, events without a delivery that the endpoint
+        Waiting deliveries and tests are left alone. Unless `only_failed`, events without a delivery that the endpoint
         wants get one.
         """
         if wanted.only_failed:

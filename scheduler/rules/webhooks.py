@@ -353,9 +353,9 @@ class Room:
 
     free: int
     free_for_slow: int
-    """Those of the free threads that may take a message of a slow endpoint."""
+    """Free threads that may take a message of a slow endpoint."""
     most_of_an_owner: int
-    """Threads that send for one owner at the same time, those of `held` included."""
+    """Threads that send for one owner at the same time, including the threads of `held`."""
     held: Mapping[UUID, int] = field(default_factory=dict)
     """Threads that are sending, by owner."""
 

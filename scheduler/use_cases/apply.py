@@ -129,9 +129,9 @@ class Apply:
         return stores.inbox.next_of(command.interview_id)
 
     def _apply_new(self, command_ids: Sequence[UUID]) -> Collection[UUID]:
-        """Apply those of the commands that create an interview and that no other worker has locked. Return the rest.
+        """Apply the commands that create an interview and that no other worker has locked. Return the rest.
 
-        Those whose rows another transaction has locked wait for another hint.
+        Commands whose rows another transaction has locked wait for another hint.
         """
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             commands = stores.inbox.lock_new(command_ids)

@@ -128,7 +128,7 @@ class ApplyBatches:
         return True
 
     def _apply(self, batch_id: UUID, indexes: Sequence[int]) -> Sequence[int]:
-        """Apply those of these items that wait, unless another worker has the batch. Nothing is left to do alone.
+        """Apply the items among these that wait, unless another worker has the batch. Nothing is left to do alone.
 
         Items whose rows another transaction has locked put the batch off, so that other batches go on.
         """

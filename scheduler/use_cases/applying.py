@@ -53,7 +53,7 @@ class SharedReads:
         self._candidates: set[UUID] = set()
         self._identified: Mapping[ExternalId, Identified] = {}
         self._external_ids: set[ExternalId] = set()
-        """Those that a command of this transaction has asked for."""
+        """External ids that a command of this transaction has asked for."""
 
     def lock_external_ids(self, commands: Sequence[Command]) -> None:
         """Lock and look up the external ids in the bodies of these commands. Without such ids it sends nothing."""

@@ -416,7 +416,7 @@ def _is_upgraded(stores: Stores, account: CarrierAccount, present: DatabaseName)
 
 
 def _allowed_by(callees: Mapping[UUID, CalleeNow], claimable: Sequence[Attempt]) -> list[Attempt]:
-    """Leave out attempts for which a command waits, and those whose people were erased."""
+    """Leave out attempts for which a command waits, and attempts of erased people."""
     stopped: set[UUID] = set()
     stopped.update(key for key, callee in callees.items() if callee.command_waiting)  # guard: command_waiting
     stopped.update(key for key, callee in callees.items() if callee.is_erased)  # guard: erased_person

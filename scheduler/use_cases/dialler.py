@@ -112,7 +112,7 @@ class Dialler:
     def take(self, ids: Sequence[UUID], due_at: Mapping[UUID, datetime] | None = None) -> None:
         """Take hints, to claim their attempts while their release lasts.
 
-        `due_at`: the due times of those that are not due yet. They are kept until then. The claim decides.
+        `due_at`: the due times of attempts that are not due yet. They are kept until then. The claim decides.
         """
         failpoint("dial.taken")
         self._loop.call_soon_threadsafe(self._take, tuple(ids), dict(due_at or {}))
@@ -452,7 +452,7 @@ class Dialler:
     # ---- recording
 
     async def _record(self, answers: Sequence[Answer]) -> None:
-        """Record answers, and act on those that were recorded. Raises SomeHeld for the others."""
+        """Record answers, and act on the recorded ones. Raises SomeHeld for the others."""
         sent = self._post_times.of([attempt.id for attempt, _ in answers])
         held: SomeHeld | None = None
         try:

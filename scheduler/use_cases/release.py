@@ -144,7 +144,7 @@ class Release:
         return dict.fromkeys(ids, now)
 
     def _hold(self, stores: Stores, now: datetime, due_by: datetime) -> bool:
-        """Hold due attempts that cannot be released, and end the holds of those that may be. True: there may be more.
+        """Hold due attempts that cannot be released, and end holds of others. True: there may be more.
 
         Before the release, so that it reads what has become free, and only little of what has not.
         """

@@ -60,7 +60,7 @@ class Recorder:
 
     @property
     def unwritten(self) -> int:
-        """Count the answers that are not written yet, without those whose rows are locked.
+        """Count the answers that are not written yet and whose rows are not locked.
 
         A claim has room for fewer calls while answers wait. Locked rows of one company must not take it from others.
         """

@@ -68,9 +68,9 @@ class Alarms:
         limit: int = SHOWN,
         company_id: UUID | None = None,
     ) -> Sequence[KeptAlarm]:
-        """List open alarms, the last seen first. `after`: only those that follow this place. Raises DatabaseAway.
+        """List open alarms, the last seen first. `after`: only alarms after this place. Raises DatabaseAway.
 
-        `company_id`: only those that name this company.
+        `company_id`: only alarms that name this company.
         """
         with self._database.reading() as stores:
             return stores.alarms.open(limit, kind, after, company_id)
@@ -86,7 +86,7 @@ class Alarms:
     ) -> Sequence[KeptAlarm]:
         """List open and acknowledged alarms, or only these, newest first. `before`: only older ones than this alarm.
 
-        `company_id`: only those that name this company. Raises DatabaseAway.
+        `company_id`: only alarms that name this company. Raises DatabaseAway.
         """
         with self._database.reading() as stores:
             return stores.alarms.newest(limit, kind, before, company_id, acknowledged=acknowledged)

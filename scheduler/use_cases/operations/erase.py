@@ -36,7 +36,7 @@ class Certificates:
     ) -> Sequence[Certificate]:
         """List the last erasures, newest first. `is_finished`: only those, or only the others. Raises DatabaseAway.
 
-        `after`: only those that follow this place.
+        `after`: only erasures after this place.
         """
         with self._database.reading() as stores:
             return stores.erasures.newest(limit, after, is_finished=is_finished)

@@ -111,7 +111,7 @@ class Quarantine:
         limit: int | None,
         company_id: UUID | None = None,
     ) -> Sequence[Quarantined]:
-        """List up to `limit` items, oldest first. `after`: only those that follow this place. Raises DatabaseAway.
+        """List up to `limit` items, oldest first. `after`: only items after this place. Raises DatabaseAway.
 
         `company_id`: only commands of this company, and callbacks about its calls.
         """

@@ -178,7 +178,7 @@ class UnknownOutcomes:
         return self.page(company_id, None, MAX_LISTED)
 
     def page(self, company_id: UUID | None, after: UnknownPlace | None, limit: int) -> Sequence[UnknownOutcome]:
-        """List up to `limit` such attempts. `after`: only those that follow this place. Raises DatabaseAway."""
+        """List up to `limit` such attempts. `after`: only attempts after this place. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.unknown_outcomes.page(company_id, limit, after)
 

@@ -62,7 +62,7 @@ class Batches:
     def create(
         self, sent: WriteRequest, company_id: UUID | None, name: str | None, items: Sequence[Item]
     ) -> WriteResult:
-        """Store a batch with all its items, those that are refused too. A worker applies the others."""
+        """Store a batch with all its items, also refused ones. A worker applies the others."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> Batch:
             batch = Batch(

@@ -45,7 +45,7 @@ class Batch:
 
     @classmethod
     def free(cls, stores: Stores, interviews_by_attempt: Mapping[UUID, UUID]) -> tuple["Batch", frozenset[UUID]]:
-        """Lock those of these attempts that no other transaction has locked, and before them their interviews.
+        """Lock these attempts, and before them their interviews. Skip any that another transaction has locked.
 
         Return also the attempts that were left out because they or their interviews are locked. One that this release
         cannot read is left out, too, and not among these.

@@ -61,7 +61,7 @@ def together(
     act: Callable[[Sequence[Id]], Collection[Id]],
     owners_of: Callable[[Sequence[Id]], Mapping[Id, Hashable]] | None = None,
 ) -> list[Id]:
-    """Call `act` with ids, in one transaction. Return, in their order, those that are to be done alone.
+    """Call `act` with ids, in one transaction. Return, in their order, the ids that are to be done alone.
 
     These are the ids that `act` returns, and the ones that failed: an item that `blaming` names is taken out, and the
     others are done without it. If nothing tells which one fails, or if several have failed, each half is done by

@@ -15,8 +15,8 @@ BATCH = 100
 def cancel_interviews(stores: Stores, candidate_id: UUID, limit: int, actor: str, now: datetime) -> bool:
     """Cancel up to `limit` interviews of an erased person that is locked. False: none could be locked.
 
-    The interviews that are left are the progress. Those that another transaction has locked are left, too. A call in
-    progress runs to its end. The number of statements does not depend on the number of interviews.
+    The interviews that are left are the progress. Locked ones are left, too. A call in progress runs to its end. The
+    number of statements does not depend on the number of interviews.
     """
     interviews = stores.interviews.lock_left_of(candidate_id, limit)
     open_ids = stores.attempts.open_of([each.id for each in interviews])

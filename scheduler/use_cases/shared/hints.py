@@ -46,7 +46,7 @@ class Hints(Protocol):
     """Sends hints, always after the commit. No method raises or blocks."""
 
     def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
-        """Send a hint for these ids to a worker. `due_at`: the due times of those that are not due yet."""
+        """Send a hint for these ids to a worker. `due_at`: the due times of attempts that are not due yet."""
         ...
 
     def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:

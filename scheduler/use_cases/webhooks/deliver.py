@@ -145,7 +145,7 @@ class Deliver:
         return headers
 
     def record(self, results: Sequence[Result]) -> Sequence[Result]:
-        """Record results in one transaction. Return those that must be recorded again, alone.
+        """Record results in one transaction. Return the results that must be recorded again, alone.
 
         These are also the ones of endpoints that another transaction has locked, which nothing waits for.
 
@@ -170,7 +170,7 @@ class Deliver:
         return [result for claim, result in by_claim.items() if claim not in recorded]
 
     def _record(self, results: Sequence[Result]) -> list[UUID]:
-        """Record results in one transaction. Return the claims of those whose endpoints are not locked elsewhere."""
+        """Record results in one transaction. Return the claims whose endpoints are not locked elsewhere."""
         # Only the holder of a claim can record its result, so a wrong clock is corrected.
         with self._database.transaction(corrected=True, lock_s=BATCH_LOCK_S) as stores:
             now = stores.instant(self._now)

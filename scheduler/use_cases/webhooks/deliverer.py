@@ -133,7 +133,7 @@ class Deliverer:
             return is_woken
 
     def _record(self) -> None:
-        """Record all results. Those that the database does not take now are kept."""
+        """Record all results, and keep the ones that the database does not take now."""
         if self._results:
             alone = self._deliver.record(self._results)
             self._results = list(alone)
