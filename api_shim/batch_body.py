@@ -39,7 +39,7 @@ class BatchBody:
         return hashlib.sha256(self.form.value.encode() + b"\n" + self.content).digest()
 
     def parse(self, header: BatchHeader, today: date) -> tuple[BatchHeader, Sequence[Item]]:
-        """Parse what the batch says, and its items. `header` is that of the query.
+        """Parse the fields of the batch, and its items. `header` is that of the query.
 
         Raises MalformedJson, InvalidFields, BatchTooLarge.
         """

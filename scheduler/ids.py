@@ -11,8 +11,8 @@ def new_id(now: datetime) -> UUID:
     """Make the id of a row that is created now: 48 bits of milliseconds, version, variant and 74 random bits.
 
     Rows that are created together are next to each other in every index of ids, so that their pages are full and few
-    pages are written. Ids of a wrong clock are out of order, and unique. An id tells when its row was created, so it
-    is never a secret.
+    pages are written. Ids of a wrong clock are out of order, and unique. An id contains the time at which its row was
+    created, so it is never a secret.
     """
     milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
     return UUID(int=milliseconds << 80 | 7 << 76 | randbits(12) << 64 | 0b10 << 62 | randbits(62))

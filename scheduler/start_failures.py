@@ -6,11 +6,11 @@ from scheduler.redis_health import RedisRefuses
 from scheduler.settings import WrongSettings
 
 _PLAIN = (ClockWrong, RedisRefuses, WrongDatabase, WrongSettings)
-"""Errors whose texts say what is wrong and what to do."""
+"""Errors whose texts name the fault and the remedy."""
 
 
 def failure_line(error: BaseException) -> str:
-    """Describe the reason why this process cannot start. Of an unexpected error only its type and place."""
+    """Describe the reason why this process cannot start. An unexpected error shows only its type and place."""
     if isinstance(error, _PLAIN):
         return str(error)
     if isinstance(error, DatabaseAway):

@@ -89,7 +89,7 @@ class Attempt:
     """The id of the first attempt in its chain of retries, possibly its own."""
     retry_number: int
     manual: bool
-    """True for an attempt created by an invoke. It goes first among its company's due attempts."""
+    """True for an attempt created by an invoke. It is first among its company's due attempts."""
     state: AttemptState
     schedule: Schedule
     due_at: datetime

@@ -148,7 +148,7 @@ class EndpointFilter:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointState:
-    """A webhook as operators see it. Of its URL only the origin is shown: the rest may contain a password."""
+    """A webhook as operators see it. Only the origin of its URL is shown: the rest may contain a password."""
 
     id: UUID
     principal_id: UUID

@@ -36,7 +36,7 @@ class Refused(Exception):
 
 
 def message_alone(message: str, details: Mapping[str, Any]) -> str:
-    """Choose the message for a reader without the details. Of several wrong fields, that of the first."""
+    """Choose the message for a reader without the details. With several wrong fields it is the first one's."""
     fields = details.get("fields")
     text = _ABOUT_DETAILS.sub("", fields[0]["message"] if fields else message)
     return text if text.endswith((".", "?")) else f"{text}."

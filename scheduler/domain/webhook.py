@@ -63,7 +63,7 @@ class WebhookRequest:
     secrets: tuple[str, ...] = field(repr=False)
     """Each one signs. Two during a rotation."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Of the partner. They may contain its credentials."""
+    """The partner's headers. They may contain its credentials."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,7 @@ def latest_look(attempt: Attempt, bounds: CallBounds) -> datetime:
 
 
 def call_corrected(attempt: Attempt, now: datetime, policy: Policy) -> Attempt:
-    """Replace each impossible instant of the attempt by one that its rule can produce.
+    """Replace each impossible instant of the attempt by a possible one of its rule.
 
     An impossible lease now ends one lease from `now`. By then its holder has sent its POST or never will, so the
     attempt is settled as unknown as usual and its number does not ring twice. An impossible claim time is set as early

@@ -106,7 +106,7 @@ def allot(
 ) -> Allotment:
     """Assign places to (attempt, company) pairs. Each starts before `now + within`.
 
-    Each place of the account goes to the company that may start a call then, and whose last call started longest ago:
+    Each place of the account is for the company that may start a call then, and whose last call started longest ago:
     to the first of its attempts. A claim of a single place would otherwise always serve the company that is due
     earliest. No place waits for the next slot of a slower company. The last `kept` places of the account's room go to
     companies without a call in progress.

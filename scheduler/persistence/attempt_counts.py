@@ -34,10 +34,9 @@ class AttemptCounts(Store):
     def counts(self, now: datetime, undecided_before: datetime) -> list[Row[Any]]:
         """Count the attempts of each company: due, late, waiting, in progress, unknown, failed without a known cause.
 
-        Attempts that became unknown at `undecided_before` or earlier also count as undecided. Of more than
-        COUNTED_UP_TO attempts of a company that wait for their time, or are due, one more than that is counted: the
-        first ones. `held`: for each rule, the number of due attempts that it holds, and the seconds since the first of
-        them was due.
+        Attempts that became unknown at `undecided_before` or earlier also count as undecided. Attempts of a company
+        that wait for their time, or are due, are counted up to COUNTED_UP_TO and one more, the first ones. `held`: for
+        each rule, the number of due attempts that it holds, and the seconds since the first of them was due.
         """
         return list(self._connection.execute(_COUNTS, values_of_due(now, undecided_before)))
 

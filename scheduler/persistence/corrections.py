@@ -82,7 +82,7 @@ _SHORTEN_RESTS = text("""
     ))
 """)
 
-# A hold for a line is longer than the others, and its line is marked. Of each company, so many are looked at.
+# A hold for a line is longer than the others, and its line is marked. A round looks at this many holds of each company.
 _END_HOLDS = text("""
     UPDATE attempts SET held_until = NULL
     WHERE id = ANY (ARRAY (
@@ -115,7 +115,7 @@ _HASTEN_BATCHES = text("""
     ))
 """)
 
-# No index holds when a delivery was written. Of each endpoint, the next and the last messages are looked at.
+# No index holds when a delivery was written. A round looks at the next and the last messages of each endpoint.
 _LOOKED_AT = 500
 _OF_ENDPOINT = """
     SELECT w.* FROM webhook_deliveries w

@@ -79,7 +79,7 @@ class Database:
     none would do nothing without an error. None: any role. With another role every method raises WrongRole, and
     WrongDatabase through a pooler without these limits, or with a server that is too old.
     `operates` True: every connection runs as `duecall_operator`, which can read no personal data.
-    `logs_outages` False: the caller tells why the database is away.
+    `logs_outages` False: the caller reports why the database is away.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class CommitInDoubt(DatabaseAway):
 
 
 class WrongDatabase(Exception):
-    """The database, its settings or the way to it do not fit this release. The message says what to do."""
+    """The database, its settings or the way to it do not fit this release. The message names the remedy."""
 
 
 class WrongRole(WrongDatabase):

@@ -155,7 +155,7 @@ _SCANNED = """
         ORDER BY e.place
         LIMIT :scanned
 """
-# Of all endpoints of the reader. Those that failed may be few among a million, so they are not searched in the events.
+# For all endpoints of the reader. Failed deliveries may be few among a million, so the events are not searched.
 _SCANNED_UNDELIVERED = """
         SELECT e.*, d.place AS scanned_place FROM (
             SELECT DISTINCT d.place, d.event_id FROM webhook_endpoints w
@@ -237,7 +237,7 @@ class Events(Store):
     def _page_after(
         self, column: str, reader: UUID, wanted: EventFilter, after: int, limit: int, principal_id: UUID
     ) -> EventPage:
-        # One more than asked for: it tells if another one follows.
+        # One more than asked for shows whether another one follows.
         scanned = limit + 1 if wanted == EventFilter() else _MOST_READ
         values = {
             **place_range(wanted.since, wanted.until),

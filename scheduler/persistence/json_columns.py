@@ -136,7 +136,7 @@ _NO_CONTENT = {"external_id", "time_name"}
 
 
 def content_as_json(new: Content) -> dict[str, Any]:
-    """Collect what a request says about its resource, without the external id.
+    """Collect a request's content about its resource, without the external id.
 
     Without default values, so that an omitted field is the same as its default, and a request that an earlier release
     accepted is the same as one in which a field that was added since is omitted.

@@ -60,7 +60,7 @@ No row in a database without tables.
 
 
 def require_bound(engine: Engine, *, bound: bool) -> None:
-    """Refuse each connection whose role is not bound to its principal's rows, or with `bound` False, one that is."""
+    """Refuse each connection whose role is not bound to its principal's rows, or with `bound` False, a bound role."""
     event.listen(engine, "connect", lambda connection, _: _refuse_wrong_role(connection, bound=bound))
 
 

@@ -291,7 +291,7 @@ class Store:
         `counted` is the number of rows of the query, if the caller knows it. More than COUNTED_UP_TO means any number.
         """
         newest_first = query.order_by(table.c.created_at.desc(), table.c.id.desc())
-        # One row more than asked for: it tells if another page follows, without a count.
+        # One row more than asked for shows whether another page follows, without a count.
         page = newest_first.limit(requested.limit + 1)
         if requested.offset:
             # Their ids first: PostgreSQL computes all columns of the rows before a page, too, and some are queries.

@@ -171,7 +171,7 @@ jobs = Table(
     Column("details", JSONB, nullable=False, server_default=text("'{}'")),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("external_id", Text),
-    # Of the request that created the row, if it named an external id. Compared when the id is sent again.
+    # Hash of the request that created the row, if it named an external id. Compared when the id is sent again.
     Column("content_hash", LargeBinary),
     Column("deleted_at", _INSTANT),
     *_timestamps(),
@@ -198,7 +198,7 @@ candidates = Table(
     Column("status", Text, nullable=False, server_default="APPLIED"),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("external_id", Text),
-    # Of the request that created the row, if it named an external id. Compared when the id is sent again.
+    # Hash of the request that created the row, if it named an external id. Compared when the id is sent again.
     Column("content_hash", LargeBinary),
     Column("erased_at", _INSTANT),
     # While interviews of an erased person are left to be cancelled: when a worker may cancel the next ones.
@@ -259,7 +259,7 @@ interviews = Table(
     Column("is_test", Boolean, nullable=False),
     Column("metadata", JSONB, nullable=False),
     Column("external_id", Text),
-    # Of the request that created the row, if it named an external id. Compared when the id is sent again.
+    # Hash of the request that created the row, if it named an external id. Compared when the id is sent again.
     Column("content_hash", LargeBinary),
     Column("expires_at", _INSTANT, nullable=False),
     Column("expires_by_default", Boolean, nullable=False, server_default=text("true")),
@@ -507,8 +507,9 @@ attempts = Table(
         postgresql_where=text("reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL"),
     ),
     # For pending attempts that a clock from the future wrote. A B-tree would have an entry for each event of a call.
-    # Of all attempts: a range is summarised when the first row of the next one enters the index. In an index of pending
-    # attempts, a range before one that begins with another attempt would be read by each sweep until the next VACUUM.
+    # The index has all attempts: a range is summarised when the first row of the next one enters the index. In an index
+    # of pending attempts, a range before one that begins with another attempt would be read by each sweep until the
+    # next VACUUM.
     Index(
         "ix_attempts_updated_at",
         "updated_at",
@@ -799,7 +800,7 @@ batch_items = Table(
     Column("state", Text, nullable=False),
     # The request. It may be personal data.
     Column("body", JSONB),
-    # Of an applied item the interview has it.
+    # NULL for an applied item: its interview has the id.
     Column("external_id", Text),
     Column("error_code", Text),
     Column("error", JSONB),

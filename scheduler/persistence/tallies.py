@@ -62,7 +62,7 @@ def _read(entries: Sequence[Mapping[str, AnyValue]]) -> list[_Row]:
     return [
         ((each["name"], each["label"]), Amount(n=each["n"], seconds=each["sum"], buckets=tuple(each["buckets"])))
         for each in entries
-        # Of another version. One unreadable row must not take all metrics away.
+        # Skip rows of another version: one unreadable row must not take all metrics away.
         if each.keys() >= _FIELDS
     ]
 

@@ -189,7 +189,7 @@ class WebhookHistory(Store):
 
     def page(self, endpoint_id: UUID, wanted: DeliveryFilter, before: int | None, limit: int) -> DeliveryPage:
         """List up to `limit` deliveries of an endpoint, newest first. `before`: only those before this place."""
-        # One more than asked for: it tells if another one follows.
+        # One more than asked for shows whether another one follows.
         scanned = limit + 1 if wanted == DeliveryFilter() else _LOOKED_AT
         is_delivered = wanted.state in (None, DeliveryState.DELIVERED)
         values = {
@@ -216,7 +216,7 @@ class WebhookHistory(Store):
         return self._is_any(_IS_DELIVERY, {"endpoint": endpoint_id, "event": event_id})
 
     def replay_one(self, endpoint_id: UUID, event_id: UUID, now: datetime) -> None:
-        """Send a delivery again. One that waits is sent now, and one that is being sent now is left alone."""
+        """Send a delivery again: now, if it waits. A delivery that is being sent is left alone."""
         self._connection.execute(_REPLAY_ONE, {"endpoint": endpoint_id, "event": event_id, "now": now})
 
     def send_waiting(self, endpoint_id: UUID, now: datetime) -> int:

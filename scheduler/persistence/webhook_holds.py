@@ -18,9 +18,9 @@ from scheduler.persistence.store import Store, Write
 from scheduler.rules.webhooks import MOST_IN_FLIGHT
 
 WINDOW = 16
-"""Of each endpoint, so many deliveries are looked at. More than can be in flight or sent at once."""
+"""Deliveries of each endpoint that a look reads: more than can be in flight or sent at once."""
 LARGE_WINDOW = 100
-"""Of an endpoint whose whole window had to be held."""
+"""Deliveries of an endpoint whose whole window had to be held."""
 _LARGE_WINDOWS = 2
 """Endpoints with a large window in one look, so that it stays short."""
 LONGEST_HOLD = timedelta(hours=1)
@@ -62,7 +62,7 @@ IS_ONE_IN_RANGE = f"""
     WHERE d.endpoint_id = w.id AND {{kind}} AND {IN_RANGE} AND {IS_UNLEASED}
     ORDER BY {IN_ORDER_OF_RANGE} LIMIT 1
 """  # noqa: S608 - the inserted texts are constants
-"""Also one that is blocked, and is held in the next look."""
+"""A blocked delivery counts, too. It is held in the next look."""
 IS_ONE_HOLD_OVER = f"""
     SELECT true FROM webhook_deliveries d
     WHERE d.endpoint_id = w.id AND {HOLD_IS_OVER} AND {IS_UNLEASED}

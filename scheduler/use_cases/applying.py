@@ -302,7 +302,7 @@ class NewInterviews:
         schedule: Schedule,
         warnings: tuple[ScheduleWarning, ...],
     ) -> Attempt:
-        """Create the first attempt of a chain that a client invoked. It goes first among its company's calls.
+        """Create the first attempt of a chain that a client invoked. It is first among its company's calls.
 
         For a test interview it is already completed and takes no line.
         """

@@ -31,7 +31,7 @@ EXAMPLES = 100
 _HOUR = timedelta(hours=1)
 
 Item: TypeAlias = CreateInterview | Refusal
-"""A request, or the refusal of one that could not be read."""
+"""A request, or the refusal of an unreadable one."""
 
 
 class DryRuns:

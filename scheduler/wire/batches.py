@@ -145,7 +145,7 @@ def _read_rest(rest: dict[str, Any], *, has_list: bool) -> BatchHeader:
 
 
 def read_header(given: dict[str, Any]) -> BatchHeader:
-    """Read what a batch says beside its items. Raises InvalidFields."""
+    """Read the fields of a batch without its items. Raises InvalidFields."""
     return validated(BatchHeader, an_object(given))
 
 
@@ -206,7 +206,7 @@ def _refuse_other_forms(body: bytes, *, is_one_line: bool) -> None:
 
 
 def _about_items(code: str, message: str) -> InvalidFields:
-    """Build the refusal of a body in another form than its header says."""
+    """Build the refusal of a body whose form differs from its header."""
     return InvalidFields(message, fields=[FieldError(field=_ITEMS, code=code, message=message).model_dump()])
 
 

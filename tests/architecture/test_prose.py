@@ -39,6 +39,8 @@ WITH_COMMENTS = (
 )
 MAX_NAME = 60
 """Characters in the name of a test."""
+MOST_RETURNS = 0.2
+"""The share of functions whose docstring may begin with "Return". Another verb says what is done."""
 
 _CODE = re.compile(r"``?[^`]*``?")
 _SQL = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|SET|GRANT|BEGIN|AND|FROM|WHERE)\b")
@@ -190,3 +192,13 @@ def test_names_of_tests_are_short() -> None:
         if len(name) > MAX_NAME
     ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", ["scheduler", "workers", "api_shim"])
+def test_few_docstrings_begin_with_return(folder: str) -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / folder).rglob("*.py")]
+    functions = [
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    docstrings = [text for text in map(ast.get_docstring, functions) if text]
+    assert sum(text.startswith("Return") for text in docstrings) <= MOST_RETURNS * len(docstrings)

@@ -283,9 +283,9 @@ class Webhooks:
         return self._writes.once(sent, _company_of_new(principal, new.company_id), write)
 
     def change(self, sent: WriteRequest, endpoint_id: UUID, changes: Changes) -> WriteResult:
-        """Change an endpoint. To activate a disabled one closes its circuit, too. Refused: NotFound.
+        """Change an endpoint. Activating a disabled one also closes its circuit. Refused: NotFound.
 
-        To activate one that was not active also lets the waiting deliveries be sent now.
+        Activating an inactive endpoint also sends its waiting deliveries now.
         """
 
         def write(stores: Stores, _: UUID | None, now: datetime) -> WebhookEndpoint:
@@ -299,7 +299,7 @@ class Webhooks:
                 values |= vars(webhooks.reset())
             endpoint = replace(before, **values, updated_at=now)
             stores.webhook_endpoints.save(endpoint, **encrypted)
-            # Not for one that is active already: a client that writes back what it has read would use up its tries.
+            # Not for an active endpoint: a client that writes back what it has read would use up its tries.
             if values.get("is_active") and (not before.is_active or before.disabled_at is not None):
                 stores.webhook_history.send_waiting(endpoint_id, now)
             # Only the names: an address and a header may contain a password.

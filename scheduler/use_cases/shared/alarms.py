@@ -60,7 +60,7 @@ class AlarmStore:
 def raise_in(stores: Stores, kind: str, now: datetime, **subjects: UUID) -> None:
     """Store an alarm in the transaction of its cause.
 
-    The log line of that alarm says `is_stored=True`, so that the alarm is not counted twice.
+    The log line of that alarm has `is_stored=True`, so that the alarm is not counted twice.
     """
     key = key_of(kind, subjects)
     stores.alarms.raise_all([RaisedAlarm(key=key, first_seen_at=now, last_seen_at=now)], now)

@@ -31,7 +31,7 @@ class Batch:
         """The open attempt of each interview that has one. Not all of them are locked."""
         self._chains: dict[UUID, dict[UUID, Attempt]] | None = None
         self._stored_chains: dict[UUID, list[AnyRow]] = defaultdict(list)
-        """Rows of chains that are not read yet: one that cannot be read concerns only its own chain."""
+        """Rows of chains that are not read yet. An unreadable row concerns only its own chain."""
         self._attempt_counts: Mapping[UUID, int] | None = None
         self._callees: Mapping[UUID, AnyRow] | None = None
         self._billings: Mapping[UUID, AnyRow] | None = None

@@ -64,7 +64,7 @@ def together(
     """Call `act` with ids, in one transaction. Return, in their order, the ids that are to be done alone.
 
     These are the ids that `act` returns, and the ones that failed: an item that `blaming` names is taken out, and the
-    others are done without it. If nothing tells which one fails, or if several have failed, each half is done by
+    others are done without it. If it is unknown which one fails, or if several have failed, each half is done by
     itself. After a statement that the server did not complete, all are done alone.
 
     `act` skips what is locked. If it meets a lock that it does not skip, the items of each owner are done by

@@ -42,7 +42,7 @@ class Waiting:
     """True if more attempts than `COUNTED_UP_TO` are not due yet."""
     next_due_at: datetime | None
     due: int
-    """Due attempts, counted up to `COUNTED_UP_TO` and one more. These are the first ones that became due."""
+    """Due attempts, counted up to `COUNTED_UP_TO` and one more. The first due ones are counted."""
     late: timedelta | None
     """Longest time that a callable attempt has waited without being called. None without such an attempt.
 

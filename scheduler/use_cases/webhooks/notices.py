@@ -71,9 +71,9 @@ class Notices:
             is_over = isinstance(error, MailRefused | UnsafeMail)
             self._record(notice, is_over=is_over)
             _log.warning(
-                "notice_failed: the owner of a disabled webhook was not told and will not be"
+                "notice_failed: the owner of a disabled webhook was not notified and will not be"
                 if is_over
-                else "notice_delayed: the owner of a disabled webhook was not told and will be told later",
+                else "notice_delayed: the owner of a disabled webhook is not notified yet; the mail is sent again",
                 company_id=str(notice.company_id),
                 count=notice.tries,
             )
