@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, Opening, Starts, forecast
+from tests.support import exhaustive
 
 NOW = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A, B = UUID(int=1), UUID(int=2)
@@ -277,7 +278,7 @@ ANY_QUEUE = st.tuples(
     ),
     durations=st.sampled_from([[], SAME, MIXED]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=exhaustive.cases(150, 40), deadline=None)
 def test_forecast_equals_the_plain_way(
     written: list[tuple[list[DueCalls], float, int, int]], account: Limits, durations: list[timedelta]
 ) -> None:

@@ -16,6 +16,7 @@ from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInter
 from scheduler.domain.refusals import InvalidInterval, NeverOpen, TimezoneAmbiguous, TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows, callee_zones, requested_time, zone_names
+from tests.support import exhaustive
 
 MINUTE = timedelta(minutes=1)
 GRAIN = 5 * MINUTE
@@ -111,7 +112,7 @@ INSTANTS = st.datetimes(wall("2024-01-01"), wall("2037-01-01"), timezones=st.jus
 ROOMS = st.integers(0, 18).map(lambda grains: grains * GRAIN)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=exhaustive.cases(300, 60), deadline=None)
 @given(st.sets(st.sampled_from(EVERY_ZONE), min_size=1, max_size=3), INTERVALS, INSTANTS, ROOMS)
 def test_the_next_opening_is_the_first_that_a_walk_finds(
     zones: set[str], intervals: tuple[CallTimeInterval, ...], instant: datetime, room: timedelta
@@ -123,7 +124,7 @@ def test_the_next_opening_is_the_first_that_a_walk_finds(
     assert opening is None or call_windows.is_open(clock, intervals, opening, room=room)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=exhaustive.cases(100, 25), deadline=None)
 @given(st.integers(-18 * 12, 18 * 12), INTERVALS, INSTANTS, ROOMS)
 def test_next_opening_at_an_offset_equals_a_walk(
     grains: int, intervals: tuple[CallTimeInterval, ...], instant: datetime, room: timedelta
@@ -161,7 +162,7 @@ def test_minutes_around_a_change_are_open_by_the_wall_clock(
     for night in nights:
         before, after = (call_windows.utc_offsets(clock, night + step)[0] for step in (-MINUTE, NO_ROOM))
         assert abs(after - before) == shift * MINUTE
-        minutes = [night + step * MINUTE for step in range(-300, 300)]
+        minutes = [night + step * MINUTE for step in exhaustive.every(5, range(-300, 300))]
         is_open = [wall_is_open(clock, intervals, minute) for minute in minutes]
         assert [call_windows.is_open(clock, intervals, minute) for minute in minutes] == is_open
         for minute, here in zip(minutes[:-1], is_open[:-1], strict=True):

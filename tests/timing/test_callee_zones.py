@@ -25,6 +25,7 @@ from scheduler.timing import call_windows, callee_zones, requested_time, zone_na
 from scheduler.timing.callee_zones import CalleeNumber, NumberKind
 from scheduler.timing.zone_names import FEWEST_INHABITANTS, INHABITANTS
 from tests.architecture.guards import guards
+from tests.support import exhaustive
 
 SLOVAK_MOBILE = "+421915123456"
 AUSTRALIAN_MOBILE = "+61412345678"
@@ -273,7 +274,7 @@ def test_other_numbers_have_sparsely_populated_zones(text: str, empty: str) -> N
 def test_number_is_accepted_if_phonenumbers_accepts_it() -> None:
     dice, prefixes = random.Random(20_261_125), sorted(TIMEZONE_DATA)
     counts = {True: 0, False: 0}
-    for _ in range(10_000):
+    for _ in range(exhaustive.cases(10_000, 1_000)):
         prefix = dice.choice(prefixes)
         text = f"+{prefix}{dice.randrange(10**9):09}"[: dice.randint(9, 14)]
         try:
@@ -286,7 +287,7 @@ def test_number_is_accepted_if_phonenumbers_accepts_it() -> None:
         else:
             with pytest.raises(PhoneNumberInvalid):
                 callee_zones.read_number(text)
-    assert min(counts.values()) > 1_000
+    assert min(counts.values()) > exhaustive.cases(1_000, 100)
 
 
 def test_each_zone_of_the_table_is_a_place_and_nearly_empty() -> None:
@@ -353,11 +354,12 @@ def test_known_errors_of_libphonenumber_are_corrected(text: str, zones: tuple[st
     assert callee_zones.read_number(text).zones == zones
 
 
-YEAR_OF_HOURS = [datetime(2026, 11, 26, tzinfo=UTC) + timedelta(hours=hour) for hour in range(0, 366 * 24, 6)]
+HOURS = exhaustive.every(4, range(0, 366 * 24, 6))
+YEAR_OF_HOURS = [datetime(2026, 11, 26, tzinfo=UTC) + timedelta(hours=hour) for hour in HOURS]
 
 
 def offsets(zone: str) -> tuple[timedelta | None, ...]:
-    """The offset that a zone has every six hours of a year."""
+    """The offset that a zone has each day of a year, or every six hours."""
     clock = zoneinfo.ZoneInfo(zone)
     return tuple(clock.utcoffset(instant.astimezone(clock)) for instant in YEAR_OF_HOURS)
 
@@ -375,7 +377,7 @@ def test_each_kind_of_number_has_a_common_opening() -> None:
     never_open = set()
     for region, number in examples(*PhoneNumberType.values()):
         clock = CalleeClock(source=TimezoneSource.PHONE_NUMBER, zones=number.zones)
-        for month in range(1, 13):
+        for month in exhaustive.every(3, range(1, 13)):
             start = datetime(2027, month, 5, tzinfo=UTC)
             if call_windows.common_minutes(clock, DEFAULT_INTERVALS, start) < timedelta(minutes=60):
                 never_open.add((region, number.kind))
@@ -398,7 +400,8 @@ def test_zone_data_and_their_version_are_the_wheels() -> None:
 
 
 def test_every_place_has_the_clock_of_its_own_file() -> None:
-    instants = [datetime(year, month, 1, tzinfo=UTC) for year in range(1950, 2050, 7) for month in range(1, 13)]
+    months = exhaustive.every(6, range(1, 13))
+    instants = [datetime(year, month, 1, tzinfo=UTC) for year in range(1950, 2050, 7) for month in months]
     for name in zone_names.PLACES:
         own = zoneinfo.ZoneInfo(name)
         clock = zone_names.zone(name)
