@@ -44,7 +44,7 @@ guards: $(VENV)/dev ## remove each guard in a copy of the code; only its own tes
 	@$(PY) -m tests.verification.crash.guards --at-once $(AT_ONCE) $(ARGS)
 
 crash: $(VENV)/dev ## kill processes at each failpoint, with each behaviour of the carrier
-	@DUECALL_CRASHES=all $(PY) -m pytest tests/verification/crash/test_crash_matrix.py tests/verification/crash/test_real_workers.py
+	@DUECALL_CRASHES=all $(PY) -m pytest $(addprefix tests/verification/crash/test_, crash_matrix.py real_workers.py commit_in_doubt.py)
 
 soak: $(VENV)/dev ## break everything while calls are placed, then judge; ARGS="--seed 7 --minutes 60"
 	@$(PY) -m tests.verification.soak.drills
@@ -67,7 +67,7 @@ proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, ra
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
 	@DUECALL_TRACES=all $(PY) -m pytest tests/verification/traces
 	@DUECALL_RACES=1000 DUECALL_EXAMPLES=300 $(PY) -m pytest tests/verification/races tests/verification/machine
-	@DUECALL_BURST=5000 $(PY) -m pytest tests/verification/bursts
+	@$(PY) -m tests.benchmarks.slow_carrier
 	@DUECALL_BATCH_ITEMS=10000 $(PY) -m pytest tests/acceptance/test_killed_batches.py
 	@DUECALL_PENDING=1000000 $(PY) -m pytest tests/persistence/test_hot_statements.py
 	@DUECALL_BLOCKED=1000000 $(PY) -m pytest --timeout 1800 tests/use_cases/test_release_holds.py -k "read_each_second or skipped"

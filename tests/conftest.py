@@ -77,7 +77,7 @@ def pytest_collection_finish() -> None:
 _ONE_AFTER_THE_OTHER = {
     "whole systems": {"acceptance"},
     "many processes": {
-        *("bursts", "crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
+        *("crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
         *("test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"),
     },
     "large tables": {"test_plans.py"},

@@ -9,7 +9,7 @@ from tests.api_shim.answers import refusal
 from tests.api_shim.carrier_callbacks import call_back, token_of
 from tests.api_shim.intake import ASYNC, Intake
 from tests.support.builders import Tenant, a_placed_attempt
-from tests.verification.crash.wrong_clock import set_wrong
+from tests.verification.world.wrong_clock import set_wrong
 
 JOB = {"title": "Baker", "description": "Bakes bread at night."}
 AN_HOUR = timedelta(hours=1)

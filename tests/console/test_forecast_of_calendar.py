@@ -22,8 +22,8 @@ from tests import conftest
 from tests.conftest import NOON, TestClock, seed
 from tests.support import builders
 from tests.support.builders import RecordingHints, Tenant, a_sid, a_tenant, of_company
-from tests.verification.nights import bulk_attempts as bulk
-from tests.verification.nights.bulk_attempts import FIRST, bulk_attempts
+from tests.verification.world import bulk_attempts as bulk
+from tests.verification.world.bulk_attempts import FIRST, bulk_attempts
 
 SHORT, LONGER = timedelta(minutes=4), timedelta(minutes=6)
 LONG = timedelta(hours=6)

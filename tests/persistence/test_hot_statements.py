@@ -59,8 +59,8 @@ from tests.use_cases.conftest import EMPTY_LIST, PUBLIC_URL, answering, settle_a
 from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_hear import a_form, deliver
 from tests.use_cases.test_submit_and_apply import TOMORROW, move
-from tests.verification.nights.bulk_attempts import bulk_attempts
-from tests.verification.nights.worker_hand import a_clock
+from tests.verification.world.bulk_attempts import bulk_attempts
+from tests.verification.world.moved_clock import a_clock
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -354,6 +354,11 @@ def test_known_errors_of_libphonenumber_are_corrected(text: str, zones: tuple[st
     assert callee_zones.read_number(text).zones == zones
 
 
+def test_number_of_several_countries_has_all_their_zones() -> None:
+    zones = callee_zones.read_number("+18765550123").zones
+    assert {"America/Jamaica", "America/New_York", "Pacific/Honolulu"} <= set(zones)
+
+
 HOURS = exhaustive.every(4, range(0, 366 * 24, 6))
 YEAR_OF_HOURS = [datetime(2026, 11, 26, tzinfo=UTC) + timedelta(hours=hour) for hour in HOURS]
 

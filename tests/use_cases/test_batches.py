@@ -32,7 +32,7 @@ from tests.support.statements import statements_of
 from tests.use_cases.conftest import pause_reason
 from tests.use_cases.dialling.test_conflicts import LOCK_ATTEMPT, locked
 from tests.use_cases.test_hear import Form, a_form, deliver
-from tests.verification.nights.bulk_attempts import FIRST, bulk_attempts
+from tests.verification.world.bulk_attempts import FIRST, bulk_attempts
 from workers.tasks import _each, _together
 
 A_DAY = timedelta(days=1)

@@ -30,7 +30,7 @@ from tests.support.builders import (
 )
 from tests.support.separate_database import separate_database
 from tests.use_cases.test_release import Released, another_company, released  # noqa: F401 - a fixture
-from tests.verification.nights.bulk_attempts import bulk_attempts
+from tests.verification.world.bulk_attempts import bulk_attempts
 
 # ruff: noqa: F811 - a fixture is asked for by its name
 

@@ -18,7 +18,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt, a_waiting_command
 from tests.support.servers import wired
-from tests.verification.nights.worker_hand import a_clock
+from tests.verification.world.moved_clock import a_clock
 from workers.clock import Clock
 
 WITHOUT_RESENDING = 9

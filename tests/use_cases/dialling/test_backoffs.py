@@ -33,7 +33,7 @@ from tests.support.builders import (
 from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import breaker_of, claimed
-from tests.verification.nights.worker_hand import WorkerHand, a_worker_hand
+from tests.verification.world.moved_clock import WorkerHand, a_worker_hand
 
 A_SECOND = timedelta(seconds=1)
 AUSTRIA = [f"+431512340{number}" for number in range(10, 30)]

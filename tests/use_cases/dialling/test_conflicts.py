@@ -42,7 +42,7 @@ from tests.support.builders import (
 from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import breaker_of, is_claimed
-from tests.verification.nights.bulk_attempts import bulk_attempts
+from tests.verification.world.bulk_attempts import bulk_attempts
 from workers.tasks import _each, _together
 
 STATEMENTS_OF_A_CLAIM = 6

@@ -20,7 +20,7 @@ from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import wait_for_a_lock
-from tests.verification.nights.bulk_attempts import bulk_attempts
+from tests.verification.world.bulk_attempts import bulk_attempts
 
 
 class Queries:

@@ -19,8 +19,8 @@ from tests.support import builders
 from tests.support.builders import RecordingHints, a_tenant, of_company
 from tests.use_cases.test_apply import a_wish, answer_of, sent
 from tests.use_cases.test_intake_statements import apply_all
-from tests.verification.nights import bulk_attempts as bulk
-from tests.verification.nights.bulk_attempts import FIRST, bulk_attempts
+from tests.verification.world import bulk_attempts as bulk
+from tests.verification.world.bulk_attempts import FIRST, bulk_attempts
 
 LONG = timedelta(hours=6)
 GAP = timedelta(minutes=8)

@@ -29,8 +29,8 @@ from tests.use_cases.operations.test_new_calls import database_ids
 from tests.use_cases.test_apply import a_wish, answer_of, sent
 from tests.use_cases.test_hear import a_form, signature
 from tests.use_cases.test_intake_statements import apply_all
-from tests.verification.nights import bulk_attempts as bulk
-from tests.verification.nights.bulk_attempts import FIRST, RETRY, bulk_attempts
+from tests.verification.world import bulk_attempts as bulk
+from tests.verification.world.bulk_attempts import FIRST, RETRY, bulk_attempts
 
 LONG = timedelta(hours=8)
 RINGS = timedelta(seconds=20)

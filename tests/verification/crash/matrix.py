@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from scheduler.failpoints import OF_BATCHES, OF_DELIVERIES, OF_ERASING, OF_LEAVI
 from scheduler.persistence import schema
 from tests.support.builders import FOREVER
 from tests.support.servers import SimulatedCarrier
+from tests.verification.carrier.apart import a_carrier_apart
 from tests.verification.crash.behaviours import (
     CALLING_BACK,
     LISTED,
@@ -32,14 +33,13 @@ from tests.verification.crash.behaviours import (
     SHORT,
     USUAL,
 )
-from tests.verification.crash.crash_setup import LONGER, SETTINGS, CrashSetup, at_work
 from tests.verification.crash.stories import EVERY_HOUR, Cell, Play, play
-from tests.verification.crash.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
-from tests.verification.histories.evidence import rings_from, rows_of
-from tests.verification.histories.judge import ClientRequest, History, Patience, Wrong, violations
-from tests.verification.installation import a_carrier_apart
-from tests.verification.nights import judge as hours_judge
-from tests.verification.nights.world import Hours
+from tests.verification.judge.evidence import rings_from, rows_of
+from tests.verification.judge.history import ClientRequest, History, Patience
+from tests.verification.judge.hours import Hours, RingHours
+from tests.verification.judge.violations import AFTER, DOUBLE, EARLY, LOST, OUTSIDE, UNEXPLAINED, violations
+from tests.verification.world.workers import LONGER, SETTINGS, CrashSetup, at_work
+from tests.verification.world.wrong_clock import AHEAD, BEHIND, FROM_THE_BEGINNING, REFUSED, SET_AHEAD, SET_BACK
 
 WHOLE = bool(os.environ.get("DUECALL_CRASHES"))
 """Run every cell, as `make crash` does. Otherwise run one cell per failpoint."""
@@ -184,23 +184,10 @@ def one_of_each(cells: Sequence[Cell]) -> list[Cell]:
 
 # ---- faults
 
-DOUBLE, LOST, EARLY, OUTSIDE, AFTER, OTHER = "double", "lost", "early", "outside", "after cancel", "other"
-_HEADINGS: Mapping[Wrong, str] = {
-    Wrong.RANG_TWICE: DOUBLE,
-    Wrong.TWO_LEGS: DOUBLE,
-    Wrong.RANG_IN_GAP: DOUBLE,
-    Wrong.RANG_UNCLAIMED: DOUBLE,
-    Wrong.RANG_GIVEN_BACK: DOUBLE,
-    Wrong.LOST: LOST,
-    Wrong.RANG_EARLY: EARLY,
-    Wrong.RANG_AFTER_DELETE: AFTER,
-    Wrong.RANG_WHILE_ACCEPTED: AFTER,
-    Wrong.RANG_AFTER_REPLACED: AFTER,
-    Wrong.RANG_EXPIRED: AFTER,
-    Wrong.RANG_WHILE_PAUSED: AFTER,
-    Wrong.UNEXPLAINED: OTHER,
-    Wrong.TWO_OPEN: OTHER,
-}
+OTHER = "other"
+_HEADINGS = (DOUBLE, LOST, EARLY, OUTSIDE, AFTER, UNEXPLAINED, OTHER)
+_OF_STARVED = frozenset({LOST, UNEXPLAINED, OTHER})
+"""Headings of the faults that a machine may cause that is too busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +229,7 @@ def judged(played: Play, url: str, seconds: float) -> Judged:
         reasons=[str(reason) for reason in reasons],
         faults=faults,
         seconds=seconds,
-        is_starved=_is_starved(played, len(rings), reasons) and not {each.heading for each in faults} - {LOST, OTHER},
+        is_starved=_is_starved(played, len(rings), reasons) and not {each.heading for each in faults} - _OF_STARVED,
     )
 
 
@@ -252,33 +239,52 @@ def _is_starved(played: Play, rings: int, reasons: Sequence[Reason | None]) -> b
 
 
 def _never(played: Play, url: str, rings: list[dict[str, Any]]) -> Iterator[Fault]:
-    """Yield faults that no cell may have, even if it did not finish."""
-    if played.is_judged_by_its_rows:
-        people, until = len(played.candidates), played.tenant.now()
-        yield from faults_of_history(url, set(played.interviews()), people, rings, played.asked, until)
-    yield from faults_of_hours(url, rings, played.hours, played.consent_until)
+    """Yield faults that no cell may have, even if it did not finish. Erased rows are not judged."""
+    interviews = set(played.interviews()) if played.is_judged_by_its_rows else None
+    people, asked, until = len(played.candidates), played.asked, played.tenant.now()
+    hours = hours_of(rings, played.hours, played.consent_until)
+    yield from faults_of(url, interviews, people, rings, hours, asked=asked, until=until)
 
 
-def faults_of_history(
+def faults_of(
     url: str,
-    interviews: Collection[UUID],
+    interviews: Collection[UUID] | None,
     people: int,
     rings: list[dict[str, Any]],
-    asked: Sequence[ClientRequest],
+    hours: tuple[RingHours, ...],
+    *,
     until: datetime,
+    asked: Sequence[ClientRequest] = (),
 ) -> Iterator[Fault]:
-    """Judge these interviews by their rows, histories, the ledger and the answers to callers."""
-    history = History(
-        attempts=tuple(row for row in rows_of(url) if row.interview_id in interviews),
-        rings=rings_from(rings),
-        asked=tuple(asked),
-        until=until,
-        patience=PATIENCE,
-    )
+    """Judge these interviews by their rows, histories, the ledger, the hours and the answers to callers.
+
+    Without interviews, only the hours of the rings are judged.
+    """
+    history = History(attempts=(), hours=hours, clocks=url, until=until, patience=PATIENCE)
+    if interviews is not None:
+        rows = tuple(row for row in rows_of(url) if row.interview_id in interviews)
+        history = replace(history, attempts=rows, rings=rings_from(rings), asked=tuple(asked))
+        if len(interviews) != people:
+            yield Fault(heading=DOUBLE, why=f"{len(interviews)} interviews of {people} people")
     for violation in violations(history):
-        yield Fault(heading=_HEADINGS[violation.kind], why=f"{violation.kind}: {violation.why}")
-    if len(interviews) != people:
-        yield Fault(heading=DOUBLE, why=f"{len(interviews)} interviews of {people} people")
+        yield Fault(heading=violation.kind.heading, why=f"{violation.kind}: {violation.why}")
+
+
+def hours_of(
+    rings: list[dict[str, Any]], hours: tuple[Hours, ...] = EVERY_HOUR, consent_until: date = FOREVER
+) -> tuple[RingHours, ...]:
+    """Return the calling hours of rings. All people in the matrix live in the Bratislava time zone."""
+    return tuple(
+        RingHours(
+            sid=ring["sid"],
+            at=rung.accepted_at,
+            zones=(ZONE,),
+            hours=hours,
+            consent_until=consent_until,
+            says=ring["to"],
+        )
+        for ring, rung in zip(rings, rings_from(rings), strict=True)
+    )
 
 
 def _of_processes(played: Play) -> Iterator[Fault]:
@@ -297,26 +303,6 @@ def _of_ending(played: Play, rings: int, reasons: Sequence[Reason | None]) -> It
         yield Fault(heading=DOUBLE if rings > expected.rings else LOST, why=f"{rings} rings, not {expected.rings}")
     if played.is_judged_by_its_rows and list(reasons) != list(expected.reasons):
         yield Fault(heading=OTHER, why=f"ended as {reasons}, not {list(expected.reasons)}")
-
-
-def faults_of_hours(
-    url: str, rings: list[dict[str, Any]], hours: tuple[Hours, ...] = EVERY_HOUR, consent_until: date = FOREVER
-) -> Iterator[Fault]:
-    """Yield rings outside calling hours. All people in the matrix live in the Bratislava time zone."""
-    judged_rings = [
-        hours_judge.Ring(
-            sid=ring["sid"],
-            at=rung.accepted_at,
-            zones=(ZONE,),
-            offset=None,
-            hours=hours,
-            consent_until=consent_until,
-            says=ring["to"],
-        )
-        for ring, rung in zip(rings, rings_from(rings), strict=True)
-    ]
-    for offence in hours_judge.outside(url, judged_rings) if rings else ():
-        yield Fault(heading=OUTSIDE, why=f"{offence.why}: {offence.wall}")
 
 
 def _of_the_tenant(played: Play) -> Iterator[Fault]:
@@ -425,7 +411,7 @@ def _played(cell: Cell, url: str, setup: CrashSetup) -> Judged:
             reasons=(),
             faults=faults,
             seconds=monotonic() - began,
-            is_starved=played.is_starved and not {each.heading for each in faults} - {LOST, OTHER},
+            is_starved=played.is_starved and not {each.heading for each in faults} - _OF_STARVED,
         )
 
 
@@ -444,8 +430,7 @@ def table(results: Sequence[Judged]) -> str:
     for each in results:
         parts[each.cell.failpoint.split(".")[0]].append(each)
     parts["all"] = list(results)
-    headings = (DOUBLE, LOST, EARLY, OUTSIDE, AFTER, OTHER)
-    rows: list[Sequence[object]] = [("", "failpoints", "cells", "rings", *headings, "unknown")]
+    rows: list[Sequence[object]] = [("", "failpoints", "cells", "rings", *_HEADINGS, "unknown")]
     for part, some in parts.items():
         faults = Counter(fault.heading for each in some for fault in each.faults)
         rows.append(
@@ -454,7 +439,7 @@ def table(results: Sequence[Judged]) -> str:
                 len({each.cell.failpoint for each in some}),
                 len(some),
                 sum(each.rings for each in some),
-                *(faults[heading] for heading in headings),
+                *(faults[heading] for heading in _HEADINGS),
                 sum(each.unknown for each in some),
             )
         )

@@ -51,14 +51,14 @@ from tests.support.webhook_receivers import WebhookReceiver, a_webhook_receiver,
 from tests.use_cases.webhooks.endpoints import Webhooks
 from tests.verification.crash.behaviours import BEHAVIOURS, OUTCOME_UNPROVEN, SHORT, Ending
 from tests.verification.crash.canaries import counts
-from tests.verification.crash.crash_setup import CALLBACK, CLOCK, CrashSetup, is_stopped, killed, stopped, thawed
-from tests.verification.crash.wrong_clock import FROM_THE_BEGINNING, WrongClock
-from tests.verification.histories.judge import ClientRequest, ClientResponse, Verb
-from tests.verification.installation import about, deleting, ended, has_ended, moving, nursery
-from tests.verification.nights.world import Hours
+from tests.verification.judge.history import ClientRequest, ClientResponse, Verb
+from tests.verification.judge.hours import WEEK, Hours
 from tests.verification.soak.partners import Message, Owed, missing, out_of_order
+from tests.verification.world.installation import about, deleting, ended, has_ended, moving, nursery, status_of
+from tests.verification.world.workers import CALLBACK, CLOCK, CrashSetup, is_stopped, killed, stopped, thawed
+from tests.verification.world.wrong_clock import FROM_THE_BEGINNING, WrongClock
 
-EVERY_HOUR = (Hours(days=(0, 1, 2, 3, 4, 5, 6), start="00:00", end="00:00"),)
+EVERY_HOUR = (Hours(days=WEEK, start="00:00", end="00:00"),)
 FAR_ROUNDS = 300
 """Maximum number of settling rounds until the process dies: more than a lease and the wait for a proof take."""
 PATIENCE_S = 120.0
@@ -209,15 +209,13 @@ class Play:
         """Note both answers to the caller: 202 on acceptance, and the result once the worker has stored it."""
         self.wait(lambda: self.setup.command(str(command.id)).applied_at, "the command is applied")
         applied = self.setup.command(str(command.id))
-        assert applied.answer is not None
         assert applied.applied_at is not None
-        status = 409 if applied.answer.refusal else 201 if verb is Verb.INVOKE else 204
         self.asked.append(
             ClientRequest(
                 **about(verb, attempt, applied),
                 asked_at=begun,
                 told=ClientResponse(status=202, at=applied.received_at),
-                applied=ClientResponse(status=status, at=applied.applied_at),
+                applied=ClientResponse(status=status_of(verb, applied), at=applied.applied_at),
                 **more,
             )
         )

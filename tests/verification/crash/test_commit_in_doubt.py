@@ -14,11 +14,13 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.servers import Wire, wired
-from tests.verification.crash.crash_setup import working
-from tests.verification.installation import dialling
-from tests.verification.nights.bulk_attempts import bulk_attempts
+from tests.verification.crash.matrix import WHOLE
+from tests.verification.world.bulk_attempts import bulk_attempts
+from tests.verification.world.installation import dialling
+from tests.verification.world.workers import working
 
-CUTS = 200
+CUTS = 200 if WHOLE else 60
+"""`make crash` cuts 200 commits."""
 PEOPLE = 120
 SEED = 20
 PATIENT = {"DIAL_LEASE_S": "200", "SETTLE_S": "300"}

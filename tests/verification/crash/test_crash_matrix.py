@@ -18,10 +18,10 @@ from scheduler.failpoints import FAILPOINTS, OF_THE_DIAL
 from tests.conftest import wait_until
 from tests.support.builders import Tenant, a_number, a_pending_attempt
 from tests.verification.crash import matrix
-from tests.verification.crash.crash_setup import Dialled, dialled, is_stopped, killed, stopped, working
 from tests.verification.crash.matrix import CELLS, CLOCK_CELLS, SOME_CLOCK_CELLS, WHOLE, is_chosen, one_of_each
-from tests.verification.crash.wrong_clock import AHEAD, BEHIND, SET_AHEAD, SET_BACK
-from tests.verification.installation import ended
+from tests.verification.world.installation import ended
+from tests.verification.world.workers import Dialled, dialled, is_stopped, killed, stopped, working
+from tests.verification.world.wrong_clock import AHEAD, BEHIND, SET_AHEAD, SET_BACK
 
 pytestmark = pytest.mark.crash
 

@@ -12,7 +12,7 @@ from tests.conftest import real_now, seed
 from tests.support.builders import ApiWriter, RecordingHints, Tenant, a_placed_attempt, of_company
 from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.verification.crash.canaries import CANARIES, counts, fill, in_dump, tables
-from tests.verification.installation import Installation, a_company, ended, environment_of
+from tests.verification.world.installation import Installation, a_company, ended, environment_of
 
 pytestmark = pytest.mark.crash
 OF_THE_INSTALLATION = {

@@ -10,8 +10,8 @@ import pytest
 
 from scheduler import failpoints
 from tests.conftest import wait_until
-from tests.verification.crash.crash_setup import is_stopped, killed, thawed
-from tests.verification.installation import begun, nursery
+from tests.verification.world.installation import begun, nursery
+from tests.verification.world.workers import is_stopped, killed, thawed
 
 pytestmark = pytest.mark.crash
 

@@ -18,7 +18,8 @@ from tests.architecture.guards import guards
 from tests.conftest import real_now, seed, wait_until
 from tests.support.builders import of_company
 from tests.support.servers import Wire, a_crowded_door, address_of, is_connecting_to
-from tests.verification.crash.crash_setup import (
+from tests.verification.world.installation import begun, ended
+from tests.verification.world.workers import (
     CrashSetup,
     Dialled,
     dialled,
@@ -30,7 +31,6 @@ from tests.verification.crash.crash_setup import (
     threads_that_take,
     working,
 )
-from tests.verification.installation import begun, ended
 
 pytestmark = pytest.mark.crash
 _BRATISLAVA = ZoneInfo("Europe/Bratislava")

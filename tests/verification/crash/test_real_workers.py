@@ -30,21 +30,26 @@ from tests.support.builders import a_number
 from tests.verification.crash.behaviours import BEHAVIOURS, OUTCOME_UNPROVEN
 from tests.verification.crash.matrix import (
     COMPANY,
-    DOUBLE,
-    LOST,
     OTHER,
     WHOLE,
     Fault,
     Judged,
-    faults_of_history,
-    faults_of_hours,
+    faults_of,
+    hours_of,
     is_chosen,
     line,
     table,
 )
 from tests.verification.crash.stories import Cell
+from tests.verification.judge.violations import DOUBLE, LOST
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(
+        not WHOLE, reason="`make crash` runs it: `tests/acceptance/test_killed_processes.py` kills each real process"
+    ),
+]
 
 ACCEPTED = {201, 202, 409}
 """409: another process is answering the same request."""
@@ -242,13 +247,6 @@ PARTS = (
 )
 
 
-def _part_of(parts: Sequence[Part]) -> Sequence[tuple[Part, Sequence[str]]]:
-    """Return all parts for `make crash`, otherwise the first failpoint of the first part."""
-    if not WHOLE:
-        return [(parts[0], parts[0].failpoints[:1])]
-    return [(part, some) for part in parts if (some := [each for each in part.failpoints if is_chosen(each)])]
-
-
 @pytest.fixture
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
     with running_system(tmp_path_factory.mktemp("real")) as whole:
@@ -272,9 +270,9 @@ def test_killed_real_process_loses_no_call_and_rings_none_twice(
     started, results = monotonic(), []
     hints = Celery(broker=whole.running.redisUrl, set_as_current=False)
     hints.conf.broker_transport_options = {"global_keyprefix": "duecall:"}
-    for part, failpoints in _part_of(PARTS):
+    for part in PARTS:
         with taken_out(whole, part.process) as program:
-            for failpoint in failpoints:
+            for failpoint in filter(is_chosen, part.failpoints):
                 group = Group(whole=whole, hints=hints, failpoint=failpoint, behaviours=part.behaviours)
                 began = monotonic()
                 play(group, part, program)
@@ -349,8 +347,7 @@ def judged(group: Group, part: Part, seconds: float) -> Iterator[Judged]:
         interviews, reasons = {interview_id for interview_id, _ in rows}, [reason for _, reason in rows]
         rings = group.whole.client.rings_of(group.numbers[behaviour])
         faults = [
-            *faults_of_history(url, interviews, 1, rings, (), group.whole.now()),
-            *faults_of_hours(url, rings),
+            *faults_of(url, interviews, 1, rings, hours_of(rings), until=group.whole.now()),
             *_of_ending(part, behaviour, len(rings), reasons),
         ]
         if group.exit != -signal.SIGKILL:

@@ -18,9 +18,9 @@ import pytest
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from tests.conftest import wait_until
 from tests.support.servers import wired
-from tests.verification.crash.crash_setup import CrashSetup, let_time_pass, stopped, working
-from tests.verification.installation import Dialler, dialling
-from tests.verification.nights.bulk_attempts import bulk_attempts
+from tests.verification.world.bulk_attempts import bulk_attempts
+from tests.verification.world.installation import Dialler, dialling
+from tests.verification.world.workers import CrashSetup, let_time_pass, stopped, working
 
 pytestmark = pytest.mark.crash
 RUNS_S, STANDS_S = 0.02, 0.14

@@ -24,12 +24,13 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.database import Database
 from scheduler.use_cases.shared import hints as tasks
 from tests.support.builders import ALWAYS, Reach
-from tests.verification.histories.judge import Verb, Wrong, violations
-from tests.verification.machine.invariants import Fields, Snapshot, faults
-from tests.verification.machine.scripted_carrier import ENDS, Leg, Way
+from tests.verification.carrier.scripted import ENDS, Leg, Way
+from tests.verification.judge.history import Verb
+from tests.verification.judge.invariants import Fields, Snapshot, faults
+from tests.verification.judge.violations import Wrong, violations
 from tests.verification.machine.world import World, as_text
 
-EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "25"))
 """`make proof` runs 300, with another seed each time."""
 SETTINGS = settings(
     max_examples=EXAMPLES, stateful_step_count=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)

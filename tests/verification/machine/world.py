@@ -28,9 +28,10 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Submit
 from tests.support.builders import FOREVER, ApiWriter, Tenant, a_number, of_company
-from tests.verification.histories.judge import ClientRequest, ClientResponse, History, Patience, Ring, Verb
-from tests.verification.machine.invariants import Snapshot, read_snapshot
-from tests.verification.machine.scripted_world import ScriptedWorld
+from tests.verification.judge.history import ClientRequest, ClientResponse, History, Patience, Ring, Verb
+from tests.verification.judge.invariants import Snapshot, read_snapshot
+from tests.verification.world.installation import status_of
+from tests.verification.world.scripted_world import ScriptedWorld
 
 A_TICK = timedelta(milliseconds=1)
 """Time between two events, so that their order is certain."""
@@ -87,7 +88,7 @@ class World(ScriptedWorld):
         asked = ClientRequest(
             verb=verb or Verb.CREATE,
             asked_at=asked_at,
-            told=ClientResponse(status=_status(accepted), at=self.now()),
+            told=ClientResponse(status=status_of(verb or Verb.CREATE, accepted), at=self.now()),
             company_id=tenant.company_id,
             # The judge has no rules for other requests, so they name no interview.
             interview_id=getattr(request, "interview_id", None) if verb else None,
@@ -122,7 +123,7 @@ class World(ScriptedWorld):
         if command.kind is CommandKind.DECIDE_OUTCOME and asked.verb is Verb.INVOKE:
             # A repeated decision names the decided attempt, because no call follows it.
             attempt_id = None if answer.attempt_id == attempt_id else answer.attempt_id
-        applied = ClientResponse(status=_status(done), at=self.now())
+        applied = ClientResponse(status=status_of(asked.verb, done), at=self.now())
         self.asked[index] = replace(asked, applied=applied, attempt_id=attempt_id, interview_id=interview_id)
 
     def decide(self, tenant: Tenant, attempt_id: UUID, decision: Decision, *, applied: bool) -> None:
@@ -195,10 +196,3 @@ class World(ScriptedWorld):
 
 def as_text(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"
-
-
-def _status(command: Command) -> int:
-    if command.applied_at is None:
-        return 202
-    assert command.answer is not None
-    return 409 if command.answer.refusal is not None else 200

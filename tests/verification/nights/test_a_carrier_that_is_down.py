@@ -15,7 +15,7 @@ from scheduler.use_cases.release import Release
 from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt
 from tests.support.servers import SimulatedCarrier, a_closed_port
-from tests.verification.nights.worker_hand import UNDER_WAY, WorkerHand, a_worker_hand, settling
+from tests.verification.world.moved_clock import UNDER_WAY, WorkerHand, a_worker_hand, settling
 
 PEOPLE = 200
 A_LOOK = timedelta(seconds=10)

@@ -22,8 +22,8 @@ from tests.conftest import TestClock, wait_until
 from tests.support.builders import RecordingHints, Tenant
 from tests.support.separate_database import separate_database
 from tests.support.servers import SimulatedCarrier
-from tests.verification.nights.bulk_attempts import bulk_attempts
-from tests.verification.nights.worker_hand import a_clock, a_worker_hand, settling
+from tests.verification.world.bulk_attempts import bulk_attempts
+from tests.verification.world.moved_clock import a_clock, a_worker_hand, settling
 
 THOUSANDS = 10_000
 ROUNDS = 60

@@ -2,13 +2,13 @@
 
     DUECALL_NIGHTS_PEOPLE=8500 python -m pytest tests/verification/nights/test_a_year_of_nights.py     # `make proof`
 
-`make test` runs some hundreds. The judge shares no code with the product: see `judge`.
+`make test` runs some hundreds. The judge shares no code with the product.
 """
 
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
@@ -17,30 +17,30 @@ from uuid import UUID
 
 import pytest
 
-from tests.verification.nights.judge import Ring, outside
-from tests.verification.nights.world import lies_within
-from tests.verification.nights.year import RequestedCall, Year, a_year
+from tests.verification.judge.evidence import rings_from, rows_of
+from tests.verification.judge.history import History, Patience
+from tests.verification.judge.hours import RingHours, lies_within
+from tests.verification.judge.violations import violations
+from tests.verification.nights.year import POLICY, RequestedCall, Year, a_year
 
-PEOPLE = int(os.environ.get("DUECALL_NIGHTS_PEOPLE", "300"))
+PEOPLE = int(os.environ.get("DUECALL_NIGHTS_PEOPLE", "200"))
 NIGHTS = max(12, min(80, PEOPLE // 60))
 SEED = int(os.environ.get("DUECALL_NIGHTS_SEED", "20270104"))
 RUNG = {"ANSWERED", "BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "CARRIER_ERROR", "INVALID_NUMBER"}
 NOT_RUNG = {"EXPIRED", "CONSENT_EXPIRED"}
 
 
-def rings_of(year: Year) -> list[tuple[UUID, dict[str, Any]]]:
-    """Return the calls in the carrier's ledger, each with its attempt's id."""
+def hours_of(year: Year, rows: Mapping[UUID, Any], calls: list[dict[str, Any]]) -> Iterator[RingHours]:
+    """Yield each call twice: when the carrier accepted it, and when the phone rang."""
     attempt_of = dict(tuple(row) for row in year.tenant.ask("SELECT token, attempt_id FROM attempt_tokens"))
-    return [(attempt_of[call["token"]], call) for call in year.carrier.rings()]
+    for call in calls:
+        row = rows[attempt_of[call["token"]]]
+        instants = {datetime.fromisoformat(call[name]) for name in ("accepted_at", "rang_at") if call[name]}
+        for at in sorted(instants):
+            yield _ring(year.asked[row.interview_id], row.retry_number, str(call["sid"]), at)
 
 
-def to_judge(asked: RequestedCall, retry_number: int, call: dict[str, Any]) -> list[Ring]:
-    """Return the call as rings: when the carrier accepted it, and when the phone rang."""
-    instants = {datetime.fromisoformat(call[name]) for name in ("accepted_at", "rang_at") if call[name]}
-    return [_ring(asked, retry_number, str(call["sid"]), at) for at in sorted(instants)]
-
-
-def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> Ring:
+def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> RingHours:
     zones: Sequence[str]
     if asked.wish.zone is not None:
         zones = (asked.wish.zone,)
@@ -53,7 +53,7 @@ def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> Ri
         zones = (asked.candidate_zone,)
     else:
         zones = asked.place.zones or ((asked.shape.timezone,) if asked.shape.timezone else ())
-    return Ring(
+    return RingHours(
         sid=f"{sid} {at}",
         at=at,
         zones=tuple(zones),
@@ -84,39 +84,44 @@ def test_year_of_nights_has_no_wrong_lost_or_double_call(postgres_url: str, alou
     with a_year(postgres_url, Random(SEED)) as year:
         year.pass_the_year(PEOPLE, NIGHTS)
         lived = time.monotonic() - begun
-        calls = rings_of(year)
-        rows = year.tenant.ask("SELECT id, interview_id, retry_number, state, reason FROM attempts")
+        calls = year.carrier.rings()
+        columns = "SELECT id, interview_id, retry_number, state, reason FROM attempts"
+        rows = {row.id: row for row in year.tenant.ask(columns)}
         verdict = year.carrier.verdict()
         deferred = year.tenant.ask("SELECT count(*) FROM attempt_history WHERE detail ->> 'cause' = 'WINDOW_CLOSED'")
         waiting = year.tenant.ask("SELECT count(*) FROM interviews WHERE status = 'SCHEDULED'")
         posts = len(year.carrier.requests())
-    retry_number = {row.id: row.retry_number for row in rows}
-    asked = {row.id: year.asked[row.interview_id] for row in rows}
-    rings = [ring for attempt_id, call in calls for ring in to_judge(asked[attempt_id], retry_number[attempt_id], call)]
-    faults = outside(postgres_url, rings)
-    at_night = outside(postgres_url, [replace(each, at=each.at + timedelta(hours=12)) for each in rings])
-    rung = Counter(attempt_id for attempt_id, _ in calls)
-    ends = Counter(f"{row.state}/{row.reason}" for row in rows)
+        history = History(
+            attempts=rows_of(postgres_url),
+            rings=rings_from(calls),
+            hours=tuple(hours_of(year, rows, calls)),
+            clocks=postgres_url,
+            until=year.now(),
+            patience=Patience(in_flight=timedelta(seconds=1), lateness=timedelta(0), line_gap=POLICY.line_gap),
+        )
+    found = violations(history)
+    at_night = tuple(replace(each, at=each.at + timedelta(hours=12)) for each in history.hours)
+    at_wrong_times = violations(replace(history, hours=at_night))
+    ends = Counter(f"{row.state}/{row.reason}" for row in rows.values())
     aloud(
         f"  {len(rows)} attempts of {len(year.asked)} people in {NIGHTS} nights, seed {SEED}: {posts} POSTs,"
         f" {len(calls)} calls, {deferred[0][0]} deferred by the last look, {year.refused} requests refused;"
         f" {year.rounds} rounds in {lived:.0f} s, judged in {time.monotonic() - begun - lived:.0f} s"
         f"\n  {dict(ends.most_common())}"
     )
-    assert faults == [], f"{len(faults)} calls outside the person's hours"
-    assert len(at_night) > len(rings) / 4, "the judge must find faults when half a day is added"
-    assert {f"{row.state}/{row.reason}" for row in rows if row.state in {"PENDING", "IN_PROGRESS"}} == set(), (
-        "attempts are still open"
-    )
+    assert found == []
+    assert len(at_wrong_times) > len(history.hours) / 4, "the judge must find faults when half a day is added"
+    assert not {row.state for row in rows.values()} & {"PENDING", "IN_PROGRESS"}, "attempts are still open"
     assert waiting[0][0] == 0
-    assert all(times == 1 for times in rung.values()), "an attempt rang twice"
-    for row in rows:
+    for row in rows.values():
+        rung, who = len(history.rings_of.get(row.id, ())), year.asked[row.interview_id]
         if row.reason in RUNG:
-            assert rung[row.id] == 1, f"{asked[row.id]} is {row.reason}, but was not called"
+            assert rung == 1, f"{who} is {row.reason}, but was called {rung} times"
         elif row.reason in NOT_RUNG:
-            assert rung[row.id] == 0, f"{asked[row.id]} is {row.reason}, but was called"
+            assert rung == 0, f"{who} is {row.reason}, but was called"
         else:
             assert row.reason == "OUTCOME_UNKNOWN"
+            assert rung <= 1, f"{who} was called {rung} times"
     for what in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
         assert verdict[what] == []
     assert deferred[0][0] > len(rows) / 200, "too few calls were deferred at the last look"

@@ -5,14 +5,10 @@ the calls placed in between, so a busy machine does not change the result. Secon
 """
 
 import math
-import multiprocessing
 import statistics
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from multiprocessing.connection import Connection
 from uuid import UUID
 
 import psycopg
@@ -22,7 +18,6 @@ from scheduler.domain.company import CallLimits
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import LockTaken
-from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, real_now, seed, wait_until
@@ -35,77 +30,16 @@ from tests.support.builders import (
     a_waiting_command,
     of_company,
 )
-from tests.verification.crash.crash_setup import CPS, CrashSetup, working
-from tests.verification.nights import fed_dialler
-from tests.verification.nights.bulk_attempts import RETRY, bulk_attempts
-from tests.verification.nights.worker_hand import a_clock
+from tests.verification.world.bulk_attempts import RETRY, bulk_attempts
+from tests.verification.world.moved_clock import a_clock
+from tests.verification.world.real_time import TIMES, clock_at_work, put_back, rung_at
+from tests.verification.world.workers import CPS, CrashSetup, working
 
 THOUSANDS = 10_000
 SMALL = 10
 A_WHILE = timedelta(seconds=10)
 IN_A_SECOND = int(CPS)
 """Calls that may be sent in a second. At most as many are claimed ahead."""
-TIMES = {
-    "DIAL_LEASE_S": "60",
-    "SETTLE_S": "300",
-    "SWEEP_S": "10",
-    "CARRIER_TOTAL_TIMEOUT_S": "13",
-    "CARRIER_CONNECT_TIMEOUT_S": "3",
-    "RING_TIMEOUT_S": "30",
-    "LINE_GAP_S": "600",
-}
-
-
-@dataclass(frozen=True)
-class PipeHints:
-    """Hints for one dial worker, in the order of sending."""
-
-    to_the_dialler: Connection
-    early: list[int] = field(default_factory=list)
-    """For each message, its number of hints that came before their attempts were due."""
-
-    def send(self, task: str, ids: Sequence[UUID] = (), due_at: Mapping[UUID, datetime] | None = None) -> None:
-        if task == tasks.DIAL:
-            self.to_the_dialler.send((list(ids), due_at))
-            self.early.append(len(due_at or {}))
-
-    def send_again(self, task: str, ids: Sequence[UUID], after_s: float) -> None:
-        """Do nothing: no row is locked for long."""
-
-    def answered(self, command_id: UUID) -> None:
-        """Do nothing: no client waits for an answer."""
-
-
-@contextmanager
-def at_work(url: str, setup: CrashSetup) -> Iterator[PipeHints]:
-    """Run a dial worker and the clock."""
-    context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=fed_dialler.run, args=(setup.environment, theirs), daemon=True)
-    process.start()
-    tenant = setup.tenant
-    hints = PipeHints(ours)
-    release = Release(tenant.context, hints, tenant.account_id)
-    clock = a_clock(release, tenant.policy.sweep.total_seconds())
-    clock._listening = psycopg.connect(url, autocommit=True)
-    clock._listening.execute(f"LISTEN {DUE_CHANNEL}".encode())
-    over = threading.Event()
-
-    def tick() -> None:
-        while not over.is_set():
-            clock.tick()
-
-    thread = threading.Thread(target=tick)
-    thread.start()
-    try:
-        yield hints
-    finally:
-        over.set()
-        thread.join()
-        clock.close()
-        ours.send(None)
-        process.join(60)
-    assert process.exitcode == 0
 
 
 def small_companies(setup: CrashSetup) -> list[Tenant]:
@@ -119,10 +53,6 @@ def small_companies(setup: CrashSetup) -> list[Tenant]:
 def numbers_of(tenant: Tenant) -> set[str]:
     rows = tenant.ask("SELECT phone_number FROM candidates WHERE company_id = :id", id=tenant.company_id)
     return {row.phone_number for row in rows}
-
-
-def rung_at(setup: CrashSetup) -> dict[str, datetime]:
-    return {ring["to"]: datetime.fromisoformat(ring["accepted_at"]) for ring in setup.carrier.rings()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,15 +74,6 @@ def waited(setup: CrashSetup, tenants: Sequence[Tenant], since: datetime) -> Wai
         seconds=sorted((rung[number] - since).total_seconds() for number in at_once),
         overtaken_by=sum(since <= at <= last for number, at in rung.items() if number not in numbers),
     )
-
-
-def put_back(tenant: Tenant) -> dict[str, int]:
-    """Return the causes for which claimed calls were put back without a POST, with their counts."""
-    rows = tenant.ask(
-        "SELECT detail ->> 'cause' AS cause, count(*) AS times FROM attempt_history"
-        " WHERE event IN ('deferred', 'not_placed') GROUP BY 1"
-    )
-    return {row.cause: row.times for row in rows}
 
 
 def was_put_back(tenant: Tenant) -> bool:
@@ -233,7 +154,7 @@ def test_small_companies_are_called_in_the_first_second(
         small = small_companies(setup)
         for tenant in small:
             bulk_attempts(postgres_url, tenant, 1, due_at=due_at, kinds=[RETRY])
-        with at_work(postgres_url, setup):
+        with clock_at_work(postgres_url, setup):
             wait_until(setup.carrier.rings, seconds=60, says="the first call was placed")
             first = min(rung_at(setup).values())
             result = waited(setup, small, first)
@@ -249,7 +170,7 @@ def test_small_companies_due_during_a_backlog_wait_no_longer(
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         bulk_attempts(postgres_url, setup.tenant, THOUSANDS, due_at=setup.tenant.now())
         small = small_companies(setup)
-        with at_work(postgres_url, setup):
+        with clock_at_work(postgres_url, setup):
             wait_until(lambda: len(setup.carrier.rings()) > 150, seconds=60, says="more than 150 calls were placed")
             begun, before = setup.tenant.now(), len(setup.carrier.rings())
             due_at = setup.tenant.now() + A_WHILE

@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.support.builders import a_number, a_pending_attempt
-from tests.verification.crash.crash_setup import working
-from tests.verification.nights.test_fairness import TIMES, at_work, put_back, rung_at
+from tests.verification.world.real_time import TIMES, clock_at_work, put_back, rung_at
+from tests.verification.world.workers import working
 
 CALLS = 20
 IN_A_WHILE = timedelta(seconds=12)
@@ -25,7 +25,7 @@ def test_calls_due_soon_are_placed_when_they_are_due(
     with working(postgres_url, settling=False, **TIMES) as setup:
         setup.carrier.plan(ring_s=0, talk_s=0, callbacks="none")
         a_pending_attempt(setup.tenant)
-        with at_work(postgres_url, setup) as hints:
+        with clock_at_work(postgres_url, setup) as hints:
             wait_until(setup.carrier.rings, seconds=60, says="the dial worker has started")
             hints.early.clear()
             begin = setup.tenant.now() + IN_A_WHILE

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import wait_until
-from tests.verification.crash.crash_setup import CPS, CrashSetup, stopped, working
-from tests.verification.nights.bulk_attempts import bulk_attempts
-from tests.verification.nights.test_fairness import put_back
+from tests.verification.world.bulk_attempts import bulk_attempts
+from tests.verification.world.real_time import put_back
+from tests.verification.world.workers import CPS, CrashSetup, stopped, working
 
 PEOPLE = 200
 IN_A_SECOND = int(CPS)

@@ -36,10 +36,11 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import TestClock, seed
 from tests.support.builders import FOREVER, RecordingHints, Tenant, a_tenant, of_company
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier, a_carrier, a_door, address_of, serving
-from tests.verification.crash.crash_setup import _callbacks
-from tests.verification.nights.bulk_attempts import FIRST, INVOKE, NewCall, copy_calls
-from tests.verification.nights.worker_hand import settling
-from tests.verification.nights.world import PLACES, SHAPES, Hours, Place, Shape, offset_text
+from tests.verification.judge.hours import Hours
+from tests.verification.world.bulk_attempts import FIRST, INVOKE, NewCall, copy_calls
+from tests.verification.world.moved_clock import settling
+from tests.verification.world.places import PLACES, SHAPES, Place, Shape, offset_text
+from tests.verification.world.workers import callbacks_to
 
 BEGINS = datetime(2027, 1, 4, tzinfo=UTC)
 ENDS = datetime(2028, 1, 4, tzinfo=UTC)
@@ -424,7 +425,7 @@ def a_year(url: str, dice: Random) -> Iterator[Year]:
         account = carrier.account(public_url=address_of(door))
         hints = RecordingHints()
         hear = Hear(tenant.context, hints, TwilioCallbacks(account))
-        stack.enter_context(serving(_callbacks(lambda *received: hear.store([hear.genuine(*received)])), door))
+        stack.enter_context(serving(callbacks_to(lambda *received: hear.store([hear.genuine(*received)])), door))
         runner = stack.enter_context(asyncio.Runner())
         line = TwilioCallPlacer(account, POLICY)
         stack.callback(lambda: runner.run(line.close()))

@@ -21,18 +21,20 @@ from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands
 from scheduler.use_cases.release import Release
 from tests.conftest import seed, wait_until
 from tests.support.builders import ALWAYS, RecordingHints, a_pending_attempt, of_company
-from tests.verification.histories.evidence import rings_from, rows_of
-from tests.verification.histories.judge import ClientRequest, ClientResponse, History, Patience, Verb, violations
-from tests.verification.installation import (
+from tests.verification.carrier.apart import a_carrier_apart
+from tests.verification.judge.evidence import rings_from, rows_of
+from tests.verification.judge.history import ClientRequest, ClientResponse, History, Patience, Verb
+from tests.verification.judge.violations import violations
+from tests.verification.world.installation import (
     Dialler,
     Installation,
-    a_carrier_apart,
     a_company,
     about,
     deleting,
     dialling,
     environment_of,
     moving,
+    status_of,
 )
 
 RACES = int(os.environ.get("DUECALL_RACES", "100"))
@@ -283,10 +285,7 @@ def a_race_setup(
 
 
 def _status(verb: Verb, command: Command) -> int:
-    if command.applied_at is None:
-        return 202
-    assert command.answer is not None
-    if command.answer.refusal is not None:
+    """Return the client's status. Only a call in progress may refuse a request of a race."""
+    if command.answer is not None and command.answer.refusal is not None:
         assert command.answer.refusal.code == "CALL_ATTEMPT_IN_PROGRESS", command.answer.refusal
-        return 409
-    return 201 if verb is Verb.INVOKE else 204
+    return status_of(verb, command)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from scheduler.domain.attempt import Attempt
-from tests.verification.histories.judge import History, Verb
+from tests.verification.judge.history import History, Verb
 from tests.verification.races.race_setup import RACES, a_race_setup
 
 FULL = 400
 """More attempts than a dialler can check within 200 ms."""
+ANSWER_S = 0.2
+"""The time that the overloaded dialler's carrier takes for each answer."""
 Say = Callable[[str], None]
 MOVE_OR_DELETE = pytest.mark.parametrize("verb", [Verb.MOVE, Verb.DELETE])
 
@@ -89,8 +91,10 @@ def test_no_phone_rings_after_an_operator_cancelled_its_call(postgres_url: str, 
         assert setup.count("state = 'CANCELLED'") == len(attempts) - dialler_won
 
 
-def test_overloaded_dialler_places_all_calls(postgres_url: str) -> None:
+def test_overloaded_dialler_posts_each_call_once(postgres_url: str) -> None:
     with a_race_setup(postgres_url) as setup:
+        setup.carrier.clear()
+        setup.carrier.plan(fault="slow", delay_s=ANSWER_S, ring_s=0.05, talk_s=0.05, callbacks="none")
         attempts = setup.some_attempts(FULL)
         setup.hint_again(attempts)
         setup.release_until_all_rang()
@@ -98,3 +102,7 @@ def test_overloaded_dialler_places_all_calls(postgres_url: str) -> None:
         events = [event for attempt in attempts for event in setup.tenant.history(attempt.id)]
         assert events.count("placed") == FULL
         assert events.count("deferred") < FULL / 10
+        assert "answer_lost" not in events, "no lease ends over an unrecorded call"
+        posted = Counter(request["to"] for request in setup.carrier.requests())
+        assert set(posted.values()) == {1}
+        assert len(posted) == FULL + 1, "and the last call, by which the end is known"

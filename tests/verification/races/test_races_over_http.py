@@ -8,9 +8,9 @@ from scheduler.domain.attempt import Attempt
 from scheduler.persistence.schema import Logins
 from tests.api_shim.intake import ASYNC, Intake, an_intake, settings_for
 from tests.conftest import Seeded
-from tests.verification.histories.judge import Verb
-from tests.verification.installation import about
+from tests.verification.judge.history import Verb
 from tests.verification.races.race_setup import RACES, RaceSetup, a_race_setup
+from tests.verification.world.installation import about
 
 OVER_HTTP = max(50, RACES // 5)
 

@@ -8,37 +8,15 @@ from math import ceil
 from typing import Any
 from uuid import UUID
 
-from tests.verification.histories.evidence import rings_from, rows_of
-from tests.verification.histories.judge import (
-    Claim,
-    ClientRequest,
-    ClientResponse,
-    History,
-    Patience,
-    Row,
-    Verb,
-    Wrong,
-    violations,
-)
-from tests.verification.nights import judge as hours_judge
-from tests.verification.nights.world import WEEK, Hours
+from tests.verification.judge.evidence import rings_from, rows_of
+from tests.verification.judge.history import Claim, ClientRequest, ClientResponse, History, Patience, Row, Verb
+from tests.verification.judge.hours import WEEK, Hours, RingHours
+from tests.verification.judge.violations import AFTER, DOUBLE, EARLY, LOST, OUTSIDE, UNEXPLAINED, violations
 from tests.verification.soak.callers import ACCEPTED, Question
 from tests.verification.soak.people import NEVER_LISTED, Person
 from tests.verification.soak.soak_setup import LATE_OPENING, LEASE_S, TIMES, Blow, SoakSetup
 
 _CONSENT_UNTIL = date(2030, 1, 1)
-_HEADINGS = {
-    Wrong.RANG_TWICE: "duplicated",
-    Wrong.TWO_LEGS: "duplicated",
-    Wrong.RANG_IN_GAP: "duplicated",
-    Wrong.RANG_UNCLAIMED: "duplicated",
-    Wrong.RANG_GIVEN_BACK: "duplicated",
-    Wrong.TWO_OPEN: "duplicated",
-    Wrong.LOST: "lost",
-    Wrong.RANG_EARLY: "early",
-    Wrong.UNEXPLAINED: "unexplained history",
-}
-"""Heading of each violation of a history. All others are rings after a cancel."""
 _PATIENCE = Patience(
     in_flight=timedelta(seconds=2),
     lateness=timedelta(seconds=5),
@@ -52,16 +30,8 @@ _LET_TIME_OUT = "NO_ANSWER_IN_TIME"
 _CARRIER = "the carrier cut the POST, refused it with a 5xx or let it time out"
 _DIALLER = "its dialler ended, or had no database, between the claim and the record; or the carrier went down"
 ZEROS = (
-    *("lost", "duplicated", "outside the window", "after cancel", "early", "stuck", "accepted and never finished"),
-    *(
-        "told and not there",
-        "unexplained history",
-        "undecided and unexplained",
-        "forged and heard",
-        "wrong clock",
-        "alerts",
-        "partners",
-    ),
+    *(LOST, DOUBLE, OUTSIDE, AFTER, EARLY, "stuck", "accepted and never finished", "told and not there", UNEXPLAINED),
+    *("undecided and unexplained", "forged and heard", "wrong clock", "alerts", "partners"),
 )
 
 
@@ -92,14 +62,16 @@ def judge(setup: SoakSetup, forged_and_heard: int) -> Verdict:
         attempts=rows,
         rings=rings_from(ledger),
         asked=tuple(_asked(question) for question in questions if question.told_at is not None),
+        hours=tuple(_hours_of(ledger, {person.number: person for person in all_people.values()})),
+        clocks=whole.running.databaseUrl,
         until=whole.now(),
         patience=_PATIENCE,
     )
     verdict.rings = sum(ring["rang_at"] is not None for ring in ledger)
     verdict.attempts = Counter(row.reason or row.state for row in rows)
-    _of_history(verdict, history)
+    for found in violations(history):
+        verdict.faults[found.kind.heading].append(f"{found.kind}: {found.about} {found.why}")
     _of_the_carrier(verdict, setup)
-    _of_hours(verdict, setup, ledger, {person.number: person for person in all_people.values()})
     _of_what_is_there(verdict, setup, questions, rows)
     causes = dict(
         whole.rows(
@@ -129,37 +101,27 @@ def _asked(question: Question) -> ClientRequest:
     )
 
 
-def _of_history(verdict: Verdict, history: History) -> None:
-    for found in violations(history):
-        verdict.faults[_HEADINGS.get(found.kind, "after cancel")].append(f"{found.kind}: {found.about} {found.why}")
-
-
 def _of_the_carrier(verdict: Verdict, setup: SoakSetup) -> None:
     said = setup.at_carrier("GET", "/verdict").json()
     for name in ("tokens_posted_twice", "tokens_with_two_calls", "calls_at_once"):
-        verdict.faults["duplicated"] += [f"the carrier reports {name}: {each}" for each in said[name]]
+        verdict.faults[DOUBLE] += [f"the carrier reports {name}: {each}" for each in said[name]]
     if said["alive"]:
         verdict.faults["stuck"].append(f"{said['alive']} calls are still alive at the carrier")
 
 
-def _of_hours(verdict: Verdict, setup: SoakSetup, ledger: Sequence[dict[str, Any]], people: dict[str, Person]) -> None:
+def _hours_of(ledger: Sequence[dict[str, Any]], people: dict[str, Person]) -> Iterator[RingHours]:
     usual = (Hours(days=WEEK, start="08:00", end="20:00"),)
     late = (Hours(days=WEEK, start=LATE_OPENING, end="20:00"),)
-    rings = [
-        hours_judge.Ring(
+    for ring in ledger:
+        person = people[ring["to"]]
+        yield RingHours(
             sid=ring["sid"],
             at=datetime.fromisoformat(ring["accepted_at"]),
             zones=(person.zone,),
-            offset=None,
             hours=late if person.opens_late else usual,
             consent_until=_CONSENT_UNTIL,
             says=f"person {person.turn}",
         )
-        for ring in ledger
-        for person in [people[ring["to"]]]
-    ]
-    for found in hours_judge.outside(setup.whole.running.databaseUrl, rings) if rings else ():
-        verdict.faults["outside the window"].append(f"{found.says}: {found.why}, {found.wall}")
 
 
 def of_what_was_told(verdict: Verdict, questions: Sequence[Question], there: Collection[str]) -> list[str]:
@@ -180,7 +142,7 @@ def of_what_was_told(verdict: Verdict, questions: Sequence[Question], there: Col
         if question.verb != Verb.CREATE:
             continue
         if kind == "fail" and question.code not in TOO_LATE:
-            verdict.faults["lost"].append(f"{who} was refused: {outcome} {question.code}")
+            verdict.faults[LOST].append(f"{who} was refused: {outcome} {question.code}")
         if kind == "ok":
             told.append(str(question.interview_id))
             if question.interview_id not in there:
@@ -192,17 +154,17 @@ def _of_what_is_there(verdict: Verdict, setup: SoakSetup, questions: Sequence[Qu
     there = {str(row[0]) for row in setup.whole.rows("SELECT id FROM interviews")}
     told = of_what_was_told(verdict, questions, there)
     if not verdict.rings:
-        verdict.faults["lost"].append("no phone rang")
+        verdict.faults[LOST].append("no phone rang")
     waiting = setup.whole.rows("SELECT count(*) FROM inbox WHERE applied_at IS NULL")[0][0]
     if waiting:
         verdict.faults["accepted and never finished"].append(f"{waiting} commands wait in the inbox")
     unanswered = verdict.numbers[Verb.CREATE]["info"]
     if len(set(told)) != len(told) or not len(told) <= len(there) <= len(told) + unanswered:
-        verdict.faults["duplicated"].append(
+        verdict.faults[DOUBLE].append(
             f"{len(there)} interviews, {len(set(told))} named in responses, {unanswered} unanswered"
         )
     with_attempts = {str(row.interview_id) for row in rows}
-    verdict.faults["lost"] += [f"interview {each} has no attempt" for each in told if each not in with_attempts]
+    verdict.faults[LOST] += [f"interview {each} has no attempt" for each in told if each not in with_attempts]
     verdict.faults["stuck"] += [f"attempt {row.id} is in progress" for row in rows if row.state == "IN_PROGRESS"]
     if unfinished := setup.whole.rows(
         "SELECT 'command', id FROM inbox WHERE quarantined_at IS NOT NULL"

@@ -9,7 +9,7 @@ import pytest
 from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.call import CallStatus
 from tests.support.servers import ACCOUNT_SID, SimulatedCarrier
-from tests.verification.histories.judge import Claim, Row
+from tests.verification.judge.history import Claim, Row
 from tests.verification.soak.__main__ import a_form
 from tests.verification.soak.callers import Order, Question
 from tests.verification.soak.gauges import Gauges, Reading

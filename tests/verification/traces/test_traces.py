@@ -2,12 +2,12 @@
 
     DUECALL_TRACES=all python -m pytest tests/verification/traces     # `make proof`
 
-`make test` plays a sample of the traces, the same in each run.
+The pure decisions play them without stores. A few traces of each kind are played over the real stores too. `make test`
+plays a sample, the same in each run.
 """
 
 import os
 import random
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -18,13 +18,16 @@ import pytest
 
 from scheduler.clock import monotonic
 from scheduler.persistence.database import Database
-from tests.verification.traces.trace import KINDS, Answered, Callback, Kind, Trace, mixed, plain
+from tests.conftest import NOON, TestClock
+from tests.verification.carrier.scripted import ScriptedCarrier
+from tests.verification.traces.play import PureCall
+from tests.verification.traces.trace import KINDS, Answered, Kind, Outcome, Told, Trace, mixed, plain
 from tests.verification.traces.trace_setup import End, TraceSetup
 
 WHOLE = bool(os.environ.get("DUECALL_TRACES"))
 SEED = int(os.environ.get("DUECALL_SEED") or (random.SystemRandom().randrange(10**6) if WHOLE else 20))
-PLAIN, MIXED = (10**6, 40) if WHOLE else (5, 4)
-"""Traces per kind: orders of its callbacks, and traces with repetitions and polls."""
+DECIDED, STORED = ((10**6, 400), (10**6, 40)) if WHOLE else ((40, 20), (1, 1))
+"""Traces per kind, by decisions alone and over the stores: orders of its callbacks, and traces with repetitions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +84,15 @@ def the_one_end(kind: Kind) -> End:
     return (REASON_IS_LOST if kind.code_is_lost else ENDINGS[kind.end]).of(kind)
 
 
-def differences(kind: Kind, end: End) -> dict[str, tuple[Any, Any]]:
-    """Return the fields that differ, with their actual and expected values."""
+def differences(kind: Kind, end: Outcome) -> dict[str, tuple[Any, Any]]:
+    """Return the fields of this end that differ, with their actual and expected values."""
     expected = the_one_end(kind)
-    pairs = {each.name: (getattr(end, each.name), getattr(expected, each.name)) for each in fields(End)}
+    pairs = {each.name: (getattr(end, each.name), getattr(expected, each.name)) for each in fields(end)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def strayed(setup: TraceSetup, played: Mapping[UUID, tuple[Kind, Trace]]) -> list[str]:
-    """Describe each trace whose end is not the expected end of its kind."""
+    """Describe each trace whose stored end is not the expected end of its kind."""
     lines = []
     for attempt_id, end in setup.ends().items():
         kind, trace = played[attempt_id]
@@ -98,31 +101,31 @@ def strayed(setup: TraceSetup, played: Mapping[UUID, tuple[Kind, Trace]]) -> lis
     return lines
 
 
-def traces_of(kind: Kind, dice: random.Random) -> list[Trace]:
+def traces_of(kind: Kind, dice: random.Random, ordered: int, more: int) -> list[Trace]:
+    """Return orders of its callbacks, at most as many, and traces with repetitions and polls."""
     orders = plain(kind)
-    return [*dice.sample(orders, min(PLAIN, len(orders))), *(mixed(kind, dice) for _ in range(MIXED))]
+    return [*dice.sample(orders, min(ordered, len(orders))), *(mixed(kind, dice) for _ in range(more))]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_decisions_end_a_call_the_same_after_any_trace(kind: Kind) -> None:
+    print(f"DUECALL_SEED={SEED} repeats this run")
+    for trace in traces_of(kind, random.Random(SEED), *DECIDED):
+        end = PureCall(TestClock(NOON), ScriptedCarrier()).ended(kind, trace)
+        assert differences(kind, end) == {}, f"after {trace}"
 
 
 @pytest.mark.timeout(1800)
-def test_call_ends_the_same_after_any_trace(database: Database, aloud: Callable[[str], None]) -> None:
+def test_stored_call_ends_the_same_after_any_trace(database: Database, aloud: Callable[[str], None]) -> None:
     print(f"DUECALL_SEED={SEED} repeats this run")
     began = monotonic()
     setup, dice = TraceSetup(database), random.Random(SEED)
-    played = {setup.play(kind, trace): (kind, trace) for kind in KINDS for trace in traces_of(kind, dice)}
-    ends = setup.ends()
-    assert ends.keys() == played.keys()
-    ends_by_kind = defaultdict[str, Counter[End]](Counter)
-    for attempt_id, (kind, _) in played.items():
-        ends_by_kind[str(kind)][ends[attempt_id]] += 1
-    for name, counted in ends_by_kind.items():
-        (aloud if WHOLE else print)(f"{name}: {counted.total()} traces, {len(counted)} end")
-    aloud(
-        f"{len(played)} traces of {len(KINDS)} kinds, {setup.callbacks} callbacks, {setup.questions} polls,"
-        f" {monotonic() - began:.0f} s, seed {SEED}"
-    )
+    played = {setup.play(kind, trace): (kind, trace) for kind in KINDS for trace in traces_of(kind, dice, *STORED)}
+    assert setup.ends().keys() == played.keys()
+    aloud(f"{len(played)} traces of {len(KINDS)} kinds, {monotonic() - began:.0f} s, seed {SEED}")
     assert strayed(setup, played) == []
     assert setup.troubles() == []
-    assert len(played) >= (2_000 if WHOLE else len(KINDS) * MIXED)
+    assert len(played) >= (2_000 if WHOLE else len(KINDS) * sum(STORED))
 
 
 # ---- checks of this test itself
@@ -131,7 +134,7 @@ def test_call_ends_the_same_after_any_trace(database: Database, aloud: Callable[
 def test_trace_with_a_wrong_end_is_reported(database: Database) -> None:
     setup = TraceSetup(database)
     person, machine = Kind(end="a person answers"), Kind(end="a machine answers")
-    trace: Trace = (Callback(way=3), Callback(way=1), Answered(is_lost=False))
+    trace: Trace = (Told(way=3), Told(way=1), Answered(is_lost=False))
     honest = setup.play(person, trace)
     lie = setup.play(machine, trace)
     [line] = strayed(setup, {honest: (person, trace), lie: (person, trace)})
@@ -149,7 +152,7 @@ def test_every_field_of_an_end_is_compared(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_plain_traces_cover_every_order_and_selection(kind: Kind) -> None:
-    orders = [tuple(step.way for step in trace if isinstance(step, Callback)) for trace in plain(kind)]
+    orders = [tuple(step.way for step in trace if isinstance(step, Told)) for trace in plain(kind)]
     assert len(plain(kind)) == len(set(plain(kind)))
     if not kind.needs_its_last_callback and not kind.code_is_lost:
         choices = {frozenset(order) for order in orders}
@@ -161,7 +164,7 @@ def test_mixed_traces_contain_only_what_their_kind_allows(seed: int) -> None:
     dice = random.Random(seed)
     for kind in KINDS:
         trace: Sequence[Any] = mixed(kind, dice)
-        delivered = [step.way for step in trace if isinstance(step, Callback)]
+        delivered = [step.way for step in trace if isinstance(step, Told)]
         assert max(delivered, default=-1) <= (kind.last - 1 if kind.code_is_lost else kind.last)
         assert kind.last in delivered or not kind.needs_its_last_callback
         assert delivered or not kind.given_up

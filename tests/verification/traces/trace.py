@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import permutations
 from random import Random
+from typing import Any
 
-from tests.verification.machine.scripted_carrier import ENDS
+from tests.verification.carrier.scripted import ENDS
 
 CODE_IS_TOLD_BY_CALLBACK_ALONE = ("it is declined", "there is no such number", "the carrier fails")
 """A poll returns only `failed` for these ends. Only the last callback contains the reason."""
@@ -45,7 +47,7 @@ KINDS = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Callback:
+class Told:
     """A callback arrives. `way` is the index of its status change among those of the call."""
 
     way: int
@@ -68,7 +70,26 @@ class Answered:
     """The outcome is unknown. Otherwise the carrier accepted the call."""
 
 
-Step = Callback | Poll | Answered
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of a call, as its attempt and its arrows show it."""
+
+    state: str
+    reason: str | None
+    answered_by: str | None
+    duration: timedelta | None
+    heard_rank: int
+    is_expected: bool
+    """A phase, a poll, a lease, a called number or a hang-up is left."""
+    is_the_right_call: bool
+    last_arrow: tuple[Any, ...]
+    times_ended: int
+    """Number of arrows that gave its end. The verdict that the outcome is unknown does not count."""
+    went_back: bool
+    """Known progress was recorded again as new."""
+
+
+Step = Told | Poll | Answered
 Trace = tuple[Step, ...]
 
 
@@ -76,7 +97,7 @@ def plain(kind: Kind) -> list[Trace]:
     """Return each order of each selection of callbacks, with the POST's answer at each place, or never."""
     traces: list[Trace] = []
     for order in _orders(kind):
-        callbacks = tuple(Callback(way=way) for way in order)
+        callbacks = tuple(Told(way=way) for way in order)
         traces.append(callbacks)
         if not kind.given_up:
             traces.extend(
@@ -102,7 +123,7 @@ def mixed(kind: Kind, dice: Random) -> Trace:
     """Return some callbacks, each up to three times, in any order and with polls between them."""
     order = dice.choice([each for each in _orders(kind) if each or not kind.given_up])
     callbacks = [
-        Callback(way=way, is_distinct=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))
+        Told(way=way, is_distinct=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))
     ]
     dice.shuffle(callbacks)
     steps: list[Step] = list(callbacks)
@@ -110,9 +131,9 @@ def mixed(kind: Kind, dice: Random) -> Trace:
         steps.insert(dice.randrange(len(steps) + 1), Answered(is_lost=dice.random() < 0.4))
     for _ in range(dice.choice((0, 1, 1, 2, 3))):
         place = dice.randrange(len(steps) + 1)
-        reached = max((step.way for step in steps[:place] if isinstance(step, Callback | Poll)), default=-1)
+        reached = max((step.way for step in steps[:place] if isinstance(step, Told | Poll)), default=-1)
         furthest = kind.last
-        if kind.needs_its_last_callback and Callback(way=kind.last) not in [_as_first(step) for step in steps[:place]]:
+        if kind.needs_its_last_callback and Told(way=kind.last) not in [_as_first(step) for step in steps[:place]]:
             furthest -= 1  # an earlier poll would return the end without its reason
         later = min((step.way for step in steps[place:] if isinstance(step, Poll)), default=furthest)
         if reached <= min(later, furthest):
@@ -121,4 +142,4 @@ def mixed(kind: Kind, dice: Random) -> Trace:
 
 
 def _as_first(step: Step) -> Step:
-    return Callback(way=step.way) if isinstance(step, Callback) else step
+    return Told(way=step.way) if isinstance(step, Told) else step

@@ -1,6 +1,6 @@
-"""Player of traces in a scripted world, with the stored end of each call."""
+"""Traces played over the real stores, with the stored end of each call."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,15 +11,11 @@ from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.state_machine import is_busy
 from scheduler.use_cases.shared import hints as tasks
 from tests.support.builders import a_claimed_attempt
-from tests.verification.machine.scripted_carrier import ENDS, Leg
-from tests.verification.machine.scripted_world import ScriptedWorld
-from tests.verification.traces.trace import Answered, Callback, Kind, Poll, Trace
+from tests.verification.carrier.scripted import Callback
+from tests.verification.traces.play import FOR_YEARS, Play
+from tests.verification.traces.trace import Kind, Outcome, Trace
+from tests.verification.world.scripted_world import ScriptedWorld
 
-A_MOMENT = timedelta(seconds=1)
-"""Time between two events."""
-_FOR_YEARS = timedelta(days=3650)
-_QUESTIONS = 20
-"""Number of polls after which a call must be finished."""
 _ENDS = """
     SELECT a.id, a.state, a.reason, a.answered_by, a.duration, a.heard_rank, a.call_sid, i.status,
         num_nonnulls(a.phase, a.look_at, a.lease_until, a.called_number, a.hang_up) > 0 AS is_expected,
@@ -42,22 +38,9 @@ _ENDS = """
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class End(Outcome):
     """All stored data of a finished call. Spans count from its end."""
 
-    state: str
-    reason: str | None
-    answered_by: str | None
-    duration: timedelta | None
-    heard_rank: int
-    is_expected: bool
-    """A phase, a poll, a lease, a called number or a hang-up is still stored."""
-    is_the_right_call: bool
-    last_arrow: tuple[str, ...]
-    times_ended: int
-    """Number of arrows that gave its end. The verdict that the outcome is unknown does not count."""
-    went_back: bool
-    """Known progress was recorded again as new."""
     interview: str
     line: tuple[Any, ...]
     """Held by an attempt, free at once for its own interview, and the span for which others wait."""
@@ -68,83 +51,61 @@ class End:
 
 
 @dataclass
-class TraceSetup(ScriptedWorld):
-    calls: dict[UUID, str] = field(default_factory=dict)
-    """The call SID of each played attempt."""
-    callbacks: int = 0
-    """Number of delivered callbacks."""
-    questions: int = 0
+class StoredCall(Play):
+    """A call whose attempt is stored."""
 
-    def play(self, kind: Kind, trace: Trace) -> UUID:
-        """Dial, follow the trace, poll until the call is finished, and return the attempt's id."""
-        self.now.move(A_MOMENT)
-        attempt = a_claimed_attempt(self.tenant, expires_at=self.now() + _FOR_YEARS)
-        order = self.tenant.dial.last_look(attempt)
-        assert order is not None
-        leg = self.carrier.ring(order, self.now(), is_listed=not kind.given_up)
-        if kind.given_up:
-            self._record(attempt, None)
-            self.now.move(self.tenant.policy.settle)
-            self.tenant.take(attempt, ProofMissing())
-        for step in trace:
-            self.now.move(A_MOMENT)
-            match step:
-                case Callback():
-                    self._comes_to(leg, kind, step.way)
-                    self._tell(step)
-                case Poll():
-                    self._comes_to(leg, kind, step.way)
-                    self._ask(attempt)
-                case Answered():
-                    self._record(attempt, None if step.is_lost else leg.sid)
-        self._comes_to(leg, kind, kind.last)
-        for _ in range(_QUESTIONS):
-            if not self._ask(attempt):
-                break
-        self.carrier.callbacks.clear()
-        del self.carrier.legs[leg.sid]
-        self.calls[attempt.id] = leg.sid
-        return attempt.id
+    world: ScriptedWorld
+    attempt: Attempt
 
-    def _comes_to(self, leg: Leg, kind: Kind, way: int) -> None:
-        """Advance the call to this status change, never back."""
-        ways = ENDS[kind.end]
-        while len(self.carrier.callbacks) <= way:
-            self.carrier.goes_on(self.carrier.legs[leg.sid], ways[len(self.carrier.callbacks)], self.now())
+    def tell(self, callback: Callback, *, twice: bool) -> None:
+        self.world.hints.rung.clear()
+        self.world.deliver(callback)
+        for event_id in self.world.hints.ids(tasks.HEAR):
+            for _ in range(2 if twice else 1):
+                self.world.hear.event(event_id)
 
-    def _tell(self, step: Callback) -> None:
-        self.callbacks += 1
-        callback = self.carrier.callbacks[step.way]
-        if step.is_distinct:
-            callback = replace(callback, form=(*callback.form, ("Addition", str(self.callbacks))))
-        self.hints.rung.clear()
-        self.deliver(callback)
-        for event_id in self.hints.ids(tasks.HEAR):
-            for _ in range(2 if step.is_distinct else 1):  # a hint may arrive twice
-                self.hear.event(event_id)
-
-    def _record(self, attempt: Attempt, sid: str | None) -> None:
-        """Record the answer to the POST. Without a SID the outcome is unknown."""
+    def record(self, sid: str | None) -> None:
         answer = AnswerUnknown(cause="A_TRACE") if sid is None else Accepted(call_sid=sid)
-        self.tenant.dial.record([(attempt, answer)])
+        self.world.tenant.dial.record([(self.attempt, answer)])
         if sid is None:
             # In production, other calls would close the breaker. Close it here, so that the next trace need not wait.
-            with self.database.transaction() as stores:
-                stores.carrier_accounts.lock(self.tenant.account_id)
-                stores.carrier_accounts.set_breaker(self.tenant.account_id, Breaker(), self.now())
-                stores.backoffs.save(self.tenant.account_id, {}, self.now())
+            account_id, now = self.world.tenant.account_id, self.now()
+            with self.world.database.transaction() as stores:
+                stores.carrier_accounts.lock(account_id)
+                stores.carrier_accounts.set_breaker(account_id, Breaker(), now)
+                stores.backoffs.save(account_id, {}, now)
 
-    def _ask(self, attempt: Attempt) -> bool:
-        """Wait for the next poll and run it. Return False when the attempt no longer waits for the carrier."""
-        present = self.tenant.attempt(attempt.id)
+    def give_up(self) -> None:
+        self.now.move(self.world.tenant.policy.settle)
+        self.world.tenant.take(self.attempt, ProofMissing())
+
+    def ask(self) -> bool:
+        present = self.world.tenant.attempt(self.attempt.id)
         if not is_busy(present):
             return False
         due_at = present.lease_until if present.phase is Phase.DIALLING else present.look_at
         assert due_at is not None
         self.now.instant = max(self.now(), due_at)
-        self.questions += 1
-        self.settle.round()
+        self.world.settle.round()
         return True
+
+
+@dataclass
+class TraceSetup(ScriptedWorld):
+    calls: dict[UUID, str] = field(default_factory=dict)
+    """The call SID of each played attempt."""
+
+    def play(self, kind: Kind, trace: Trace) -> UUID:
+        """Play a trace and return the attempt's id."""
+        self.now.move(timedelta(seconds=1))
+        attempt = a_claimed_attempt(self.tenant, expires_at=self.now() + FOR_YEARS)
+        order = self.tenant.dial.last_look(attempt)
+        assert order is not None
+        call = StoredCall(self.now, self.carrier, self, attempt)
+        self.calls[attempt.id] = call.play(kind, trace, order)
+        self.carrier.callbacks.clear()
+        del self.carrier.legs[self.calls[attempt.id]]
+        return attempt.id
 
     # ---- results
 

@@ -4,12 +4,12 @@ Nothing here comes from the product or its number metadata: the prefixes are ass
 plain texts. The judge uses only these facts.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
-WEEK = (0, 1, 2, 3, 4, 5, 6)
+from tests.verification.judge.hours import WEEK, Hours
+
 WEEKDAYS = WEEK[:5]
 
 
@@ -121,31 +121,6 @@ PLACES = (
 """A prefix used in several zones need not list them all here. Each listed zone must be open."""
 
 
-@dataclass(frozen=True)
-class Hours:
-    """Wall-clock interval that begins on each of these days (Monday is 0). Its end is not included."""
-
-    days: tuple[int, ...]
-    start: str
-    end: str
-    """If not later than `start`, it is on the next day."""
-
-    @property
-    def start_s(self) -> int:
-        return _seconds(self.start)
-
-    @property
-    def end_s(self) -> int:
-        """Seconds from midnight of the day on which the interval begins."""
-        end_s = _seconds(self.end)
-        return end_s if end_s > self.start_s else end_s + 86_400
-
-
-def _seconds(text: str) -> int:
-    hours, minutes = text.split(":")
-    return int(hours) * 3600 + int(minutes) * 60
-
-
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A company's calling hours and other settings."""
@@ -180,15 +155,6 @@ SHAPES = (
     Shape(name="the hour of the change", hours=(Hours(WEEK, "01:00", "03:00"), Hours(WEEK, "12:00", "12:01"))),
     Shape(name="from six to midnight", hours=(Hours(WEEK, "06:00", "24:00"),), retries=True),
 )
-
-
-def lies_within(hours: Sequence[Hours], weekday: int, second: int) -> bool:
-    """Return whether this second of this weekday is within the hours."""
-    return any(
-        (weekday in each.days and each.start_s <= second < each.end_s)
-        or ((weekday - 1) % 7 in each.days and second + 86_400 < each.end_s)
-        for each in hours
-    )
 
 
 def offset_text(offset: timedelta) -> str:

@@ -28,7 +28,7 @@ from scheduler.use_cases.webhooks.deliver import Deliver, Result
 from scheduler.use_cases.webhooks.deliverer import THREADS
 from scheduler.wire.batches import Item
 from tests.support.builders import RecordingHints
-from tests.verification.crash.wrong_clock import REFUSED, WrongClock
+from tests.verification.world.wrong_clock import REFUSED, WrongClock
 
 _NEVER = threading.Event()
 _BETWEEN_ROUNDS_S = 0.1

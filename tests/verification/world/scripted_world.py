@@ -11,7 +11,7 @@ from scheduler.use_cases.settle import Settle
 from tests.conftest import NOON, Seeded, TestClock, seed
 from tests.support.builders import ALWAYS, RecordingHints, a_tenant
 from tests.support.servers import ACCOUNT_SID
-from tests.verification.machine.scripted_carrier import ACCOUNT, Callback, ScriptedCarrier, carrier_queries
+from tests.verification.carrier.scripted import ACCOUNT, Callback, ScriptedCarrier, carrier_queries
 
 
 @dataclass

@@ -9,14 +9,15 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from tests.verification.histories.evidence import rows_over
-from tests.verification.histories.judge import Row
+from tests.verification.judge.evidence import rows_over
+from tests.verification.judge.history import Row
+from tests.verification.judge.hours import WEEK, Hours, lies_within
 
 Fields = dict[str, Any]
 RETRIED = {"BUSY", "NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
-RINGS_FOR = timedelta(seconds=35)
-"""The time for which a phone rings, plus five seconds."""
+_RINGS = (*(timedelta(seconds=second) for second in range(35)), timedelta(seconds=35) - timedelta.resolution)
+"""Instants of the time for which a phone rings, with five seconds more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +77,15 @@ class Snapshot:
         yield from self.stops(attempt)
 
     def _is_open(self, attempt: Fields) -> bool:
-        """Return whether the window is open in every zone of the schedule. All intervals here lie within one day."""
+        """Return whether the window, the same each day, stays open in every zone while the phone rings."""
         intervals = self.companies[attempt["company_id"]]["settings"]["callTimeIntervals"]
+        hours = [Hours(WEEK, each["start"], each["end"]) for each in intervals]
         for zone in attempt["schedule"]["zones"]:
-            local = self.now.astimezone(ZoneInfo(zone))
-            begins = local.replace(hour=0, minute=0, second=0, microsecond=0)
-            spans = [(begins + _span(each["start"]), begins + _span(each["end"])) for each in intervals]
-            if not any(
-                opens <= local and (local + RINGS_FOR <= shuts or shuts - opens >= _A_DAY) for opens, shuts in spans
-            ):
-                return False
+            for span in _RINGS:
+                wall = (self.now + span).astimezone(ZoneInfo(zone))
+                if not lies_within(hours, wall.weekday(), wall.hour * 3600 + wall.minute * 60 + wall.second):
+                    return False
         return True
-
-
-_A_DAY = timedelta(days=1)
-
-
-def _span(clock: str) -> timedelta:
-    hours, minutes = clock.split(":")
-    return timedelta(hours=int(hours), minutes=int(minutes))
 
 
 def read_snapshot(connection: psycopg.Connection[Fields], now: datetime) -> Snapshot:

@@ -27,10 +27,10 @@ from scheduler.settings import Settings
 from scheduler.use_cases.submit import Submit
 from tests.conftest import real_now, seed
 from tests.support.builders import ALWAYS, RecordingHints, Tenant, a_tenant
-from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
-from tests.verification.crash import step_process
-from tests.verification.crash.wrong_clock import WrongClock
-from tests.verification.histories.judge import Verb
+from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier
+from tests.verification.judge.history import Verb
+from tests.verification.world import step_process
+from tests.verification.world.wrong_clock import WrongClock
 
 PEPPER = "a pepper for tests"
 _LONG_S = 3600.0
@@ -39,8 +39,8 @@ _LONG_S = 3600.0
 nursery = multiprocessing.get_context("forkserver")
 nursery.set_forkserver_preload(
     [
-        "tests.verification.crash.step_process",
-        "tests.verification.installation",
+        "tests.verification.world.step_process",
+        "tests.verification.world.installation",
         # The assembly imports these only when it builds a dialler or a worker.
         "scheduler.carriers.twilio_calls",
         "scheduler.carriers.twilio_queries",
@@ -123,6 +123,16 @@ def about(verb: Verb, attempt: Attempt, command: Command | None = None) -> dict[
     return {"verb": verb, **names}
 
 
+def status_of(verb: Verb, command: Command) -> int:
+    """Return the status that a client receives for a command: 202 until it is applied, and 409 if it was refused."""
+    if command.applied_at is None:
+        return 202
+    assert command.answer is not None
+    if command.answer.refusal is not None:
+        return 409
+    return 201 if verb in {Verb.CREATE, Verb.INVOKE} else 204
+
+
 def moving(attempt: Attempt, due_at: datetime) -> RescheduleAttempt:
     return RescheduleAttempt(
         interview_id=attempt.interview_id, attempt_id=attempt.id, scheduled_at=f"{due_at:%Y-%m-%dT%H:%M:%SZ}"
@@ -172,15 +182,18 @@ class Dialler:
         self._lock = Lock()
         self.deaths = 0
 
-    def hand(self, *ids: UUID, at: float = 0.0) -> None:
-        """Send the hints at `at` on the monotonic clock, which all processes share, or immediately if `at` is past."""
+    def hand(self, *ids: UUID, at: float = 0.0, due_at: Mapping[UUID, datetime] | None = None) -> None:
+        """Send the hints at `at` on the monotonic clock, which all processes share, or immediately if `at` is past.
+
+        `due_at` contains the due times of hints that come early.
+        """
         with self._lock:
             if self._process is not None and has_ended(self._process):
                 self.deaths += 1
                 self._process = None
             if self._process is None:
                 self.start()
-            self.pipe.send((at, ids))
+            self.pipe.send((at, ids, due_at))
 
     def start(self) -> None:
         self.pipe, theirs = nursery.Pipe()
@@ -213,21 +226,6 @@ def dialling(environment: Mapping[str, str]) -> Iterator[Dialler]:
     assert (code, dialler.deaths) == (0, 0)
 
 
-@contextmanager
-def a_carrier_apart(plan: Mapping[str, Any]) -> Iterator[SimulatedCarrier]:
-    """Run the simulated carrier in a separate process, with one plan for all calls. It shares no interpreter lock."""
-    ours, theirs = nursery.Pipe()
-    process = begun(_be_the_carrier, theirs)
-    assert ours.poll(60), "the carrier has not started"
-    carrier = SimulatedCarrier(url=ours.recv())
-    carrier.plan(**plan)
-    try:
-        yield carrier
-    finally:
-        ours.send(None)
-        process.join(30)
-
-
 # ---- inside the processes
 
 
@@ -253,28 +251,22 @@ def _dial(environment: Mapping[str, str], ids: Sequence[UUID], can_be_told: Even
 
 
 def _dial_as_told(environment: Mapping[str, str], pipe: Connection) -> None:
-    """Run a dial worker. It sends "ready", then receives pairs of an instant and attempt ids. None stops it."""
+    """Run a dial worker. It sends "ready", then receives an instant, attempt ids and due times. None stops it."""
     os.environ.update(environment)
     configure()
     dialler = assembly.dialler(Settings())
     dialler.start()
     pipe.send("ready")
-    hints: list[tuple[float, int, Sequence[UUID]]] = []
+    hints: list[tuple[float, int, Any]] = []
     received = 0
     while True:
         while hints and hints[0][0] <= monotonic():
-            dialler.take(heapq.heappop(hints)[2])
+            dialler.take(*heapq.heappop(hints)[2])
         if not pipe.poll(max(0.0, hints[0][0] - monotonic()) if hints else _LONG_S):
             continue
         order = pipe.recv()
         if order is None:
             break
         received += 1
-        heapq.heappush(hints, (order[0], received, order[1]))
+        heapq.heappush(hints, (order[0], received, order[1:]))
     dialler.stop()
-
-
-def _be_the_carrier(pipe: Connection) -> None:
-    with a_carrier() as carrier:
-        pipe.send(carrier.url)
-        pipe.recv()

@@ -33,7 +33,7 @@ from scheduler.use_cases.shared import hints as tasks
 from tests.conftest import real_now, wait_until
 from tests.support.builders import Tenant, a_number, a_pending_attempt
 from tests.support.servers import SimulatedCarrier, a_carrier, a_door, address_of, serving
-from tests.verification.installation import Dialler, Installation, a_company, ended, environment_of
+from tests.verification.world.installation import Dialler, Installation, a_company, ended, environment_of
 
 CPS = 50.0
 SETTINGS = {
@@ -53,6 +53,7 @@ LONGER = {"DIAL_LEASE_S": "5", "SETTLE_S": "8", "CARRIER_TOTAL_TIMEOUT_S": "1.5"
 
 CALLBACK, CLOCK = "callback", "clock"
 """Steps of `CrashSetup` that are not tasks."""
+_NO_TURN = nullcontext()
 
 
 @dataclass
@@ -182,12 +183,12 @@ def at_work(
             with setup.turns[CALLBACK]:
                 hear.store([hear.genuine(*received)])
 
-        stack.enter_context(serving(_callbacks(store), door))
-        stack.enter_context(_repeated(lambda: _do_one(hints, verbs, setup), 0, nullcontext()))
+        stack.enter_context(serving(callbacks_to(store), door))
+        stack.enter_context(repeated(lambda: _do_one(hints, verbs, setup)))
         if everything:
-            stack.enter_context(_repeated(look, 0.4, setup.turns[CLOCK]))
+            stack.enter_context(repeated(look, 0.4, setup.turns[CLOCK]))
         if settling:
-            stack.enter_context(_repeated(settle.round, 0.4, setup.turns[tasks.SETTLE]))
+            stack.enter_context(repeated(settle.round, 0.4, setup.turns[tasks.SETTLE]))
         yield setup
 
 
@@ -206,7 +207,7 @@ def _do_one(hints: QueueHints, verbs: Mapping[str, Callable[[UUID], None]], setu
         turn.release()
 
 
-def _callbacks(store: Callable[[str, str, list[tuple[str, str]], str], None]) -> FastAPI:
+def callbacks_to(store: Callable[[str, str, list[tuple[str, str]], str], None]) -> FastAPI:
     """Build an app that receives the carrier's callbacks like the API's route, without the API."""
     app = FastAPI(openapi_url=None)
 
@@ -227,7 +228,9 @@ def _callbacks(store: Callable[[str, str, list[tuple[str, str]], str], None]) ->
 
 
 @contextmanager
-def _repeated(step: Callable[[], object], pause_s: float, turn: AbstractContextManager[Any]) -> Iterator[None]:
+def repeated(
+    step: Callable[[], object], pause_s: float = 0, turn: AbstractContextManager[Any] = _NO_TURN
+) -> Iterator[None]:
     """Repeat `step` in a separate thread, holding the lock `turn`. Raises its first failure at the end of the block."""
     over = threading.Event()
     failures: list[Exception] = []

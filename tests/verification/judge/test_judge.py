@@ -2,14 +2,18 @@
 
 import ast
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from uuid import UUID
 
 import pytest
 
-from tests.verification.histories import judge
-from tests.verification.histories.judge import (
+from standalone.valkey_and_postgres import EmbeddedPostgres
+from tests.support.builders import FOREVER
+from tests.verification.judge import evidence, history, hours
+from tests.verification.judge import violations as judge
+from tests.verification.judge.history import (
     Claim,
     ClientRequest,
     ClientResponse,
@@ -19,9 +23,9 @@ from tests.verification.histories.judge import (
     Ring,
     Row,
     Verb,
-    Wrong,
-    violations,
 )
+from tests.verification.judge.hours import WEEK, Hours, RingHours
+from tests.verification.judge.violations import Wrong, violations
 
 START = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 COMPANY, INTERVIEW, ATTEMPT, ANOTHER = UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4)
@@ -135,7 +139,21 @@ def with_gaps(*attempts: Row, rings: tuple[Ring, ...]) -> History:
     return a_history(*attempts, rings=rings, until=at(999), patience=Patience(line_gap=timedelta(seconds=100)))
 
 
+def within(closes: str = "20:00", second: float = 10.5, **more: object) -> History:
+    """Return a history with calling hours from 08:00 in Bratislava, where it is 14:00 at the start."""
+    usual: dict[str, object] = {"zones": ("Europe/Bratislava",), "consent_until": FOREVER, "says": NUMBER}
+    its_hours = (Hours(days=WEEK, start="08:00", end=closes),)
+    rung = RingHours(sid="a call", at=at(second), hours=its_hours, **(usual | more))  # type: ignore[arg-type]
+    return a_history(CALLED, rings=(a_ring(second),), hours=(rung,))
+
+
 WRONG = {
+    Wrong.RANG_OUTSIDE: {
+        "it rings at night in one of the zones": within(zones=("Europe/Bratislava", "Asia/Tokyo")),
+        "it rings before the hours on the clock of its offset": within(zones=(), offset=timedelta(hours=-5)),
+        "it may ring until after closing": within("14:01", 30),
+        "it rings after the consent": within(consent_until=date(2026, 4, 1)),
+    },
     Wrong.RANG_AFTER_DELETE: {
         "it rings after the 204 of its DELETE": a_call(asked(Verb.DELETE, 5, 204)),
         "it rings after an accepted DELETE was applied": a_call(applied(asked(Verb.DELETE, 5, 202), 204, 9)),
@@ -227,8 +245,8 @@ WRONG = {
     ("kind", "history"),
     [pytest.param(kind, history, id=name) for kind, cases in WRONG.items() for name, history in cases.items()],
 )
-def test_a_wrong_history_is_rejected(kind: Wrong, history: History) -> None:
-    assert kind in {violation.kind for violation in violations(history)}
+def test_a_wrong_history_is_rejected(kind: Wrong, history: History, postgres: EmbeddedPostgres) -> None:
+    assert kind in {violation.kind for violation in violations(replace(history, clocks=postgres.url))}
 
 
 def test_each_kind_of_violation_has_a_wrong_history() -> None:
@@ -237,6 +255,9 @@ def test_each_kind_of_violation_has_a_wrong_history() -> None:
 
 RIGHT = {
     "nothing happened": a_history(),
+    "it rings within the hours": within(),
+    "it rings just long enough before closing": within("14:01", 25.5),
+    "it rings on the last day of the consent": within(consent_until=START.date()),
     "it rings, and late requests are refused": a_call(
         asked(Verb.CREATE, 0, 201, due_at=at(10)),
         asked(Verb.DELETE, 10.4, 409),
@@ -296,16 +317,16 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("history", RIGHT.values(), ids=RIGHT)
-def test_a_right_history_is_accepted(history: History) -> None:
-    assert violations(history) == []
+def test_a_right_history_is_accepted(history: History, postgres: EmbeddedPostgres) -> None:
+    assert violations(replace(history, clocks=postgres.url)) == []
 
 
-def test_judge_shares_no_code_with_the_judged_system() -> None:
-    tree = ast.parse(Path(judge.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [evidence, history, hours, judge])
+def test_judge_shares_no_code_with_the_judged_system(module: ModuleType) -> None:
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    ours = {"scheduler", "workers", "api_shim", "console", "standalone", "tests"}
     assert not [
-        name
-        for name in imported
-        if name.split(".")[0] in {"scheduler", "workers", "api_shim", "console", "standalone", "tests"}
+        name for name in imported if name.split(".")[0] in ours and not name.startswith("tests.verification.judge.")
     ]

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.verification.histories.judge import Claim, HistoryEntry, Ring, Row
+from tests.verification.judge.history import Claim, HistoryEntry, Ring, Row
 
 
 def rings_from(ledger: Iterable[dict[str, Any]]) -> tuple[Ring, ...]:

@@ -1,7 +1,7 @@
 """Judge of the calling hours: PostgreSQL's own clocks check every second of every ring in the carrier's ledger.
 
-No code of the product is used. Zones and hours come from `world`, wall clocks come from PostgreSQL, and each second is
-checked separately.
+No code of the product is used. Hours are plain texts, wall clocks come from PostgreSQL, and each second is checked
+separately.
 """
 
 import json
@@ -12,21 +12,54 @@ from typing import Any
 
 import psycopg
 
-from tests.verification.nights.world import Hours
-
+WEEK = (0, 1, 2, 3, 4, 5, 6)
 RINGS_FOR_S = 34
 """Seconds for which a phone may ring: 30, plus the 5 by which a carrier may exceed them, minus the second that may lie
 between the last look and the POST."""
 
 
+@dataclass(frozen=True)
+class Hours:
+    """Wall-clock interval that begins on each of these days (Monday is 0). Its end is not included."""
+
+    days: tuple[int, ...]
+    start: str
+    end: str
+    """If not later than `start`, it is on the next day."""
+
+    @property
+    def start_s(self) -> int:
+        return _seconds(self.start)
+
+    @property
+    def end_s(self) -> int:
+        """Seconds from midnight of the day on which the interval begins."""
+        end_s = _seconds(self.end)
+        return end_s if end_s > self.start_s else end_s + 86_400
+
+
+def _seconds(text: str) -> int:
+    hours, minutes = text.split(":")
+    return int(hours) * 3600 + int(minutes) * 60
+
+
+def lies_within(hours: Sequence[Hours], weekday: int, second: int) -> bool:
+    """Return whether this second of this weekday is within the hours."""
+    return any(
+        (weekday in each.days and each.start_s <= second < each.end_s)
+        or ((weekday - 1) % 7 in each.days and second + 86_400 < each.end_s)
+        for each in hours
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Ring:
+class RingHours:
     """A call at one instant, and the rules that must hold at that instant."""
 
     sid: str
     at: datetime
     zones: tuple[str, ...]
-    offset: timedelta | None
+    offset: timedelta | None = None
     """UTC offset of a clock that must be open too. If `zones` is empty, it decides alone."""
     hours: tuple[Hours, ...]
     consent_until: date
@@ -44,8 +77,10 @@ class Outside:
     why: str
 
 
-def outside(url: str, rings: Sequence[Ring]) -> list[Outside]:
+def outside(url: str, rings: Sequence[RingHours]) -> list[Outside]:
     """Return the first forbidden second of every forbidden ring."""
+    if not rings:
+        return []
     with psycopg.connect(url) as connection:
         connection.execute("SET TIME ZONE 'UTC'")
         for statement in _TABLES:
@@ -69,7 +104,7 @@ def outside(url: str, rings: Sequence[Ring]) -> list[Outside]:
     return [Outside(says=says[sid], clock=clock, wall=str(wall), why=why) for sid, clock, wall, why in verdicts]
 
 
-def _rows(rings: Sequence[Ring], kinds: Sequence[tuple[Hours, ...]]) -> list[tuple[Any, ...]]:
+def _rows(rings: Sequence[RingHours], kinds: Sequence[tuple[Hours, ...]]) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for each in rings:
         clocks: list[tuple[str | None, timedelta | None]] = [(zone, None) for zone in each.zones]
