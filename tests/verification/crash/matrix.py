@@ -443,4 +443,4 @@ def table(results: Sequence[Judged]) -> str:
                 sum(each.unknown for each in some),
             )
         )
-    return "\n".join(" ".join(f"{each!s:>12}" for each in row) for row in rows)
+    return "\n".join(" ".join(f"{str(each)[:12]:>12}" for each in row) for row in rows)
