@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -91,7 +92,7 @@ def environment(now: Callable[[], datetime]) -> Environment:
     )
     made.filters.update(instant=instant, span=span, number=number, number_of=number_of, name=name, rate=rate)
     made.globals.update(pages=PAGES, link_to=link_to, page_of=page_of, roles=OperatorRole, utc_now=now)
-    made.globals.update(badge_of=badge_of, end_of=end_of, words_of=words_of, is_audited=is_audited)
+    made.globals.update(attribute=attribute, badge_of=badge_of, end_of=end_of, words_of=words_of, is_audited=is_audited)
     return made
 
 
@@ -118,6 +119,14 @@ def instant(at: datetime) -> Markup:
     utc = at.astimezone(UTC)
     machine = utc.isoformat(timespec="seconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}">{}</time>').format(machine, utc_text(utc))
+
+
+def attribute(row: object, name: str) -> str:
+    """Return an attribute of a row in the form of its type. The name may lead through several objects."""
+    value = attrgetter(name)(row)
+    if isinstance(value, datetime):
+        return instant(value)
+    return number(value) if isinstance(value, int) else str(value)
 
 
 def utc_text(at: datetime) -> str:

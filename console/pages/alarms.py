@@ -1,7 +1,7 @@
 """The page Alarms: alarms that are open, or were acknowledged within a year, and their acknowledgement."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from console.acts import SHOWN, Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import ConsoleContext, console_context
-from console.lists import ROWS, Part, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
+from console.lists import COMPANY, ROWS, Asked, Filter, ListPage, Part
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import number, number_of, page, utc_text
@@ -22,46 +22,52 @@ from scheduler.persistence.alarms import AlarmPlace
 
 router = APIRouter()
 _PATH = "/alarms"
-_UNPROCESSABLE = 422
 _OPEN, _ACKNOWLEDGED, _ALL = "open", "acknowledged", "all"
 _STATES = {_OPEN: "Open", _ACKNOWLEDGED: "Acknowledged", _ALL: "All"}
+_BY_KIND = Filter(name="kind", label="Kind", longest=80)
+_FILTERS = (Filter(name="state", label="Show", options=_STATES, default=_OPEN), _BY_KIND, COMPANY)
+_OTHERS = ListPage(path=_PATH, filters=_FILTERS, place=(UUID,), show_all="Show open alarms")
+_OPEN_ONES = replace(_OTHERS, place=(datetime, UUID))
 
 
 @router.get(_PATH)
 async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     context, query = console_context(request), request.query_params
-    values = {
-        "states": _STATES,
-        "state": query.get("state") or _OPEN,
-        "kind": query.get("kind", ""),
-        "company": query.get("company", ""),
-        "meaning_of": meaning_of,
-        "section_of": lambda kind: f"{OPERATIONS}#{anchor_of(kind)}",
-        "docs_url": context.docs_url,
-        "acknowledge": lambda **subject: address_of(ACKNOWLEDGE, **subject),
-    }
-    try:
-        state, kind = choice_filter(query, "state", _STATES, _OPEN), text_filter(query, "kind")
-        listed = await _part(context, query, state, None if kind is None else kind.upper())
-    except WrongFilter as wrong:
-        return page(request, "alarms.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None, counts={})
-    counts = await context.run(context.use_cases.alarms().count_open)
-    actors = [each.acknowledged_by for each in listed.rows if each.acknowledged_by is not None]
-    creators = await context.run(context.use_cases.audit.link_creators, actors)
-    return page(request, "alarms.html", given=values, problem=None, listed=listed, counts=counts, creators=creators)
+    asked = (_OPEN_ONES if query.get("state", _OPEN) in {"", _OPEN} else _OTHERS).asked(query)
+    counts: Mapping[str, int] = {}
+    creators: Mapping[str, str] = {}
+    listed = None
+    if asked.problem is None:
+        listed = await _part(context, asked)
+        counts = await context.run(context.use_cases.alarms().count_open)
+        actors = [each.acknowledged_by for each in listed.rows if each.acknowledged_by is not None]
+        creators = await context.run(context.use_cases.audit.link_creators, actors)
+    return page(
+        request,
+        "alarms.html",
+        asked.status,
+        asked=asked,
+        listed=listed,
+        counts=counts,
+        creators=creators,
+        meaning_of=meaning_of,
+        section_of=lambda kind: f"{OPERATIONS}#{anchor_of(kind)}",
+        docs_url=context.docs_url,
+        acknowledge=lambda **subject: address_of(ACKNOWLEDGE, **subject),
+    )
 
 
-async def _part(context: ConsoleContext, query: Mapping[str, str], state: str, kind: str | None) -> Part[KeptAlarm]:
-    """Return open alarms by their last occurrence, and others by their first. Raises WrongFilter, DatabaseAway."""
-    of_all, company_id = context.use_cases.alarms(), id_filter(query, "company")
-    if state == _OPEN:
-        place = place_in(query, datetime, UUID)
-        found = await context.run(of_all.open, kind, place, ROWS + 1, company_id)
-        return part_of(_PATH, query, found, lambda each: (each.last_seen_at, each.id))
-    [before] = place_in(query, UUID) or (None,)
-    is_acknowledged = state == _ACKNOWLEDGED
+async def _part(context: ConsoleContext, asked: Asked) -> Part[KeptAlarm]:
+    """Return open alarms by their last occurrence, and others by their first. Raises DatabaseAway."""
+    of_all, kind, company_id = context.use_cases.alarms(), asked.text("kind"), asked.id("company")
+    kind = None if kind is None else kind.upper()
+    if asked.of is _OPEN_ONES:
+        found = await context.run(of_all.open, kind, asked.place, ROWS + 1, company_id)
+        return asked.part(found, lambda each: (each.last_seen_at, each.id))
+    is_acknowledged = asked.text("state") == _ACKNOWLEDGED
+    [before] = asked.place or (None,)
     found = await context.run(of_all.all, kind, before, ROWS + 1, company_id, acknowledged=is_acknowledged)
-    return part_of(_PATH, query, found, lambda each: (each.id,))
+    return asked.part(found, lambda each: (each.id,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ async def attempt(request: Request, session: Annotated[ConsoleSession, Depends(v
         on_clock=lambda at: _on_clock(at, timeline),
         blocks=[(block, ender_of(block, details)) for block in details.explanation.blocks],
         acts=_acts(session, details),
-        facts=_facts,
+        detail_text=_detail_text,
     )
 
 
@@ -78,7 +78,7 @@ def _acts(session: ConsoleSession, details: AttemptDetails) -> list[tuple[str, s
     return []
 
 
-def _facts(entry: HistoryEntry) -> str:
+def _detail_text(entry: HistoryEntry) -> str:
     """Return the details of an event as words. They contain ids, times and codes."""
     return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in entry.detail.items())
 

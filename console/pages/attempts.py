@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
@@ -28,7 +28,7 @@ from console.attempt_list import (
 )
 from console.attempt_words import RULES, badge_of
 from console.context import console_context
-from console.lists import WrongFilter
+from console.lists import COMPANY, Asked, Filter, ListPage, Part, WrongFilter
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.attempts import INTERVIEWS_SCANNED, SCANNED, AttemptPage
@@ -40,7 +40,6 @@ from scheduler.timing.call_windows import local_times
 
 router = APIRouter()
 _PATH = "/attempts"
-_UNPROCESSABLE = 422
 _BY_OPERATOR, _BY_ADMIN = 200, 10_000
 """Calls that one act cancels at most."""
 _LASTS_S = 30.0
@@ -57,36 +56,57 @@ _PHASES = {
 }
 
 
+def _time(name: str, label: str, placeholder: str = "2030-01-31T09:00") -> Filter:
+    return Filter(name=name, label=label, placeholder=placeholder, size=24)
+
+
+_LIST = ListPage(
+    path=_PATH,
+    filters=(
+        Filter(name="state", label="State", options={"": "All", **STATES}),
+        Filter(name="rule", label="Held by a rule (due calls)", options={"": "Any", **RULES}),
+        Filter(name="reason", label="End reason (finished calls)", options={"": "Any", **REASONS}),
+        COMPANY,
+        Filter(name="zone", label="Time zone (pending calls)", placeholder="Europe/Bratislava"),
+        _time("due_from", "Due from, UTC (pending or finished calls)", "09:00, or 2030-01-31T09:00"),
+        _time("due_to", "Due before, UTC", "17:00, or 2030-01-31T17:00"),
+        _time("created_from", "Created from, UTC (of one company)"),
+        _time("created_to", "Created before, UTC (of one company)", "2030-01-31T17:00"),
+        _time("changed_from", "Changed from, UTC (of one company)"),
+    ),
+)
+_BY_TIME = replace(_LIST, pager=("First", "Later"))
+
+
 @router.get(_PATH)
 async def attempts(request: Request, session: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     context = console_context(request)
-    asked = {name: request.query_params.get(name, "").strip() for name in FIELDS}
+    texts = {name: request.query_params.get(name, "").strip() for name in FIELDS}
     try:
-        only = filter_of(asked, context.use_cases.now())
+        only = filter_of(texts, context.use_cases.now())
         after = place_of(only, request.query_params)
-        listed = await context.run(context.use_cases.attempt_lists.page, only, after)
-    except WrongFilter as wrong:
-        return page(request, "attempts.html", _UNPROCESSABLE, given=_form(asked), problem=str(wrong))
-    except Refused as refused:
-        return page(request, "attempts.html", _UNPROCESSABLE, given=_form(asked), problem=refused.message)
+        found = await context.run(context.use_cases.attempt_lists.page, only, after)
+    except (WrongFilter, Refused) as wrong:
+        asked = Asked(of=_LIST, texts=texts, problem=wrong.message if isinstance(wrong, Refused) else str(wrong))
+        return page(request, "attempts.html", asked.status, asked=asked, cancels=[])
     fields = fields_of(only)
+    asked = Asked(of=_BY_TIME if only.is_pending else _LIST, texts={name: fields.get(name, "") for name in FIELDS})
+    is_operator, attempts = session.role.may(OperatorRole.OPERATOR), found.attempts
     return page(
         request,
         "attempts.html",
-        given=_form(fields),
-        problem=None,
-        attempts=listed.attempts,
-        first=_address(fields) if after is not None else None,
-        following=_address({**fields, "after": text_of(only, listed.next)}) if listed.next is not None else None,
-        is_by_time=only.is_pending,
-        order=_ORDERS[only.order],
-        searched=_searched(only, listed),
-        cancelled=_cancelled(request.query_params.get(_CANCELLED, "")),
-        cancels=_cancels(only, session.role) if listed.attempts else [],
-        is_too_wide=bool(
-            listed.attempts and only.is_pending and not _is_narrow(only) and session.role.may(OperatorRole.OPERATOR)
+        asked=asked,
+        listed=Part(
+            rows=attempts,
+            first=_address(fields) if after is not None else None,
+            following=None if found.next is None else _address({**fields, "after": text_of(only, found.next)}),
         ),
-        views={each.id: _view(each, context.use_cases) for each in listed.attempts},
+        order=_ORDERS[only.order],
+        searched=_searched(only, found),
+        cancelled=_cancelled(request.query_params.get(_CANCELLED, "")),
+        cancels=_cancels(only, session.role) if attempts else [],
+        is_too_wide=bool(attempts and only.is_pending and not _is_narrow(only) and is_operator),
+        views={each.id: _view(each, context.use_cases) for each in attempts},
     )
 
 
@@ -96,16 +116,6 @@ _ORDERS = {
     ListOrder.END: "The call that ended last comes first.",
     ListOrder.INTERVIEW: "The calls of the newest interview come first.",
 }
-
-
-def _form(fields: Mapping[str, str]) -> dict[str, object]:
-    """Return the values of the form."""
-    return {
-        "fields": {name: fields.get(name, "") for name in FIELDS},
-        "states": {"": "All", **STATES},
-        "rules": {"": "Any", **RULES},
-        "reasons": {"": "Any", **REASONS},
-    }
 
 
 def _address(fields: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from console.attempt_list import FIELDS, described
 from console.context import console_context
-from console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in, text_filter
+from console.lists import ROWS, Filter, ListPage, id_field
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import link_to, page, page_of, value_text
@@ -18,10 +18,16 @@ from scheduler.domain.audit import AuditEntry, TargetKind, Verb
 from scheduler.persistence.alarms import AuditFilter
 
 router = APIRouter()
-_PATH = "/audit"
-_UNPROCESSABLE = 422
 _FILTER = "filter"
-_KINDS = {"": "All", **{each.value: each.value for each in sorted(Verb)}}
+_LIST = ListPage(
+    path="/audit",
+    filters=(
+        Filter(name="kind", label="Act", options={"": "All", **{each.value: each.value for each in sorted(Verb)}}),
+        Filter(name="actor", label="Actor", placeholder="cli:USER@HOST"),
+        id_field("subject", "Id of the target or company"),
+    ),
+    place=(int,),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +41,18 @@ class _Row:
     """The list of calls that the filter of a cancellation finds now."""
 
 
-@router.get(_PATH)
+@router.get(_LIST.path)
 async def audit(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, query = console_context(request), request.query_params
-    values = {"kinds": _KINDS, **{each: query.get(each, "") for each in ("actor", "kind", "subject")}}
-    try:
-        wanted = AuditFilter(
-            actor=text_filter(query, "actor"),
-            verb=choice_filter(query, "kind", _KINDS) or None,
-            concerns=id_filter(query, "subject"),
-        )
-        [before] = place_in(query, int) or (None,)
-    except WrongFilter as wrong:
-        return page(request, "audit.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
-    found = await context.run(context.use_cases.audit.newest, wanted, before, ROWS + 1)
-    listed = part_of(_PATH, query, [_row(each) for each in found], lambda each: (each.entry.id,))
-    creators = await context.run(context.use_cases.audit.link_creators, [each.entry.actor for each in listed.rows])
-    return page(request, "audit.html", given=values, problem=None, listed=listed, creators=creators)
+    context, asked = console_context(request), _LIST.asked(request.query_params)
+    creators: Mapping[str, str] = {}
+    listed = None
+    if asked.problem is None:
+        wanted = AuditFilter(actor=asked.text("actor"), verb=asked.text("kind"), concerns=asked.id("subject"))
+        [before] = asked.place or (None,)
+        found = await context.run(context.use_cases.audit.newest, wanted, before, ROWS + 1)
+        listed = asked.part([_row(each) for each in found], lambda each: (each.entry.id,))
+        creators = await context.run(context.use_cases.audit.link_creators, [each.entry.actor for each in listed.rows])
+    return page(request, "audit.html", asked.status, asked=asked, listed=listed, creators=creators)
 
 
 def _row(entry: AuditEntry) -> _Row:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.context import console_context
-from console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_before, place_in
+from console.lists import COMPANY, ROWS, Filter, ListPage, id_field
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import page
@@ -16,8 +16,6 @@ from scheduler.domain.batch import BatchFilter, BatchState
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor
 
 router = APIRouter()
-_PATH = "/batches"
-_UNPROCESSABLE = 422
 _STATES = {
     "": "All",
     "accepted": "Accepted",
@@ -26,25 +24,25 @@ _STATES = {
     "completed": "Completed",
     "cancelled": "Cancelled",
 }
+_LIST = ListPage(
+    path="/batches",
+    filters=(Filter(name="state", label="Show", options=_STATES), COMPANY, id_field("batch", "Batch id")),
+    place=(datetime, UUID),
+)
 
 
-@router.get(_PATH)
+@router.get(_LIST.path)
 async def batches(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, query = console_context(request), request.query_params
-    asked = {name: query.get(name, "").strip() for name in ("state", "company", "batch")}
-    values = {"states": _STATES, "now": context.use_cases.now(), **asked}
-    try:
-        state = choice_filter(query, "state", _STATES)
+    context, asked = console_context(request), _LIST.asked(request.query_params)
+    listed = None
+    if asked.problem is None:
+        state = asked.text("state")
         wanted = BatchFilter(
-            id=id_filter(query, "batch"),
-            company_id=id_filter(query, "company"),
+            id=asked.id("batch"),
+            company_id=asked.id("company"),
             state=BatchState(state.upper()) if state else None,
         )
-        place = place_in(query, datetime, UUID)
-    except WrongFilter as wrong:
-        return page(request, "batches.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
-    after = None if place is None else Cursor(sort=NEWEST_FIRST, at=place[0], id=place[1])
-    found = await context.run(context.use_cases.batch_pages.newest, wanted, after, ROWS)
-    following = None if found.next is None else (found.next.at, found.next.id)
-    listed = part_before(_PATH, query, found.items, following)
-    return page(request, "batches.html", given=values, problem=None, listed=listed)
+        after = None if asked.place is None else Cursor(sort=NEWEST_FIRST, at=asked.place[0], id=asked.place[1])
+        found = await context.run(context.use_cases.batch_pages.newest, wanted, after, ROWS)
+        listed = asked.part_before(found.items, None if found.next is None else (found.next.at, found.next.id))
+    return page(request, "batches.html", asked.status, asked=asked, listed=listed, now=context.use_cases.now())

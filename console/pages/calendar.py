@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from console.context import console_context
 from console.forms import id_or_none
+from console.lists import Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.pictures.bars import BarPart
@@ -62,15 +63,16 @@ async def show(request: Request, _: Annotated[ConsoleSession, Depends(viewer)], 
         remarks=list(_remarks(day, chosen)),
         zones=list(_zones(day, chosen)),
         chosen=chosen,
-        choices={"": "All companies", **_choices(day)},
+        choice=_choice(day),
         problem=_problem(company, chosen),
         is_wrong=is_wrong,
     )
 
 
-def _choices(day: Calendar) -> dict[str, str]:
+def _choice(day: Calendar) -> ListPage:
     by_name = sorted(day.companies, key=lambda each: (each.name, each.company_id))
-    return {str(each.company_id): name(each.name) for each in by_name}
+    options = {"": "All companies", **{str(each.company_id): name(each.name) for each in by_name}}
+    return ListPage(path="/calendar", filters=(Filter(name="company", label="Company", options=options),))
 
 
 def _problem(given: str | None, chosen: CompanyDay | None) -> str | None:

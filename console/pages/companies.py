@@ -24,6 +24,7 @@ from console.assembly import ConsoleUseCases
 from console.attempt_words import HOLDS
 from console.context import console_context
 from console.forms import id_in_path
+from console.lists import Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import MOST_LISTED, MOST_PARTS, Show
@@ -34,46 +35,34 @@ from scheduler.domain.refusals import NotFound
 from scheduler.timing.call_windows import intervals_as_json
 
 router = APIRouter()
-_UNPROCESSABLE = 422
 _LATE = timedelta(minutes=1)
 """A longer delay is marked."""
-_SHOWN: Mapping[Show, str] = {
+_SHOWN: Mapping[str, str] = {
     Show.ALL: "All",
     Show.LATE: "With late calls",
     Show.PAUSED: "Paused",
     Show.COMMANDS: "With waiting commands",
 }
-_LONGEST_NAME = 100
+_LIST = ListPage(
+    path="/companies",
+    filters=(
+        Filter(name="show", label="Show", options=_SHOWN, default=Show.ALL),
+        Filter(name="name", label="Name contains", longest=100),
+    ),
+)
 
 
 @router.get("/companies")
 async def companies(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context = console_context(request)
-    show, name = request.query_params.get("show", Show.ALL.value), request.query_params.get("name", "").strip()
-    problem = _problem(show, name)
-    listed = None if problem else await context.run(context.use_cases.company_pages.all, Show(show), name)
+    context, asked = console_context(request), _LIST.asked(request.query_params)
+    listed, totals = None, None
+    if asked.problem is None:
+        show, name = Show(asked.texts["show"]), asked.texts["name"]
+        totals = await context.run(context.use_cases.company_pages.all, show, name)
+        listed = asked.part_before(totals.rows, None)
     return page(
-        request,
-        "companies.html",
-        _UNPROCESSABLE if problem else 200,
-        listed=listed,
-        problem=problem,
-        show=show,
-        name_part=name,
-        shows={each.value: text for each, text in _SHOWN.items()},
-        longest_name=_LONGEST_NAME,
-        most=MOST_LISTED,
-        late=_LATE,
+        request, "companies.html", asked.status, asked=asked, listed=listed, totals=totals, most=MOST_LISTED, late=_LATE
     )
-
-
-def _problem(show: str, name: str) -> str | None:
-    """Return which filter is wrong, or None."""
-    if show not in set(Show):
-        return f"There is no filter “{show[:_LONGEST_NAME]}”. Choose one of the list."
-    if len(name) > _LONGEST_NAME:
-        return f"A name has at most {_LONGEST_NAME} characters. Write a part of it."
-    return None
 
 
 @router.get("/companies/{company_id}")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from console.context import console_context
 from console.forms import id_in_path
-from console.lists import ROWS, WrongFilter, choice_filter, part_of, place_in
+from console.lists import ROWS, Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import not_found, page
@@ -17,23 +17,20 @@ from scheduler.domain.refusals import NotFound
 
 router = APIRouter()
 _PATH = "/erasures"
-_UNPROCESSABLE = 422
 _STATES = {"": "All", "open": "Open", "done": "Done"}
-_FINISHED = {"": None, "open": False, "done": True}
+_LIST = ListPage(path=_PATH, filters=(Filter(name="state", label="Show", options=_STATES),), place=(datetime, UUID))
+_FINISHED = {None: None, "open": False, "done": True}
 
 
 @router.get(_PATH)
 async def erasures(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, query = console_context(request), request.query_params
-    values = {"states": _STATES, "state": query.get("state", ""), "now": context.use_cases.now()}
-    try:
-        state, after = choice_filter(query, "state", _STATES), place_in(query, datetime, UUID)
-    except WrongFilter as wrong:
-        return page(request, "erasures.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
-    newest = context.use_cases.certificates.newest
-    found = await context.run(newest, ROWS + 1, after, is_finished=_FINISHED[state])
-    listed = part_of(_PATH, query, found, lambda each: (each.asked_at, each.company_id))
-    return page(request, "erasures.html", given=values, problem=None, listed=listed)
+    context, asked = console_context(request), _LIST.asked(request.query_params)
+    listed = None
+    if asked.problem is None:
+        newest, is_finished = context.use_cases.certificates.newest, _FINISHED[asked.text("state")]
+        found = await context.run(newest, ROWS + 1, asked.place, is_finished=is_finished)
+        listed = asked.part(found, lambda each: (each.asked_at, each.company_id))
+    return page(request, "erasures.html", asked.status, asked=asked, listed=listed, now=context.use_cases.now())
 
 
 @router.get(_PATH + "/{company_id}")

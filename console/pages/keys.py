@@ -11,7 +11,7 @@ from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import console_context
 from console.forms import id_in_path
-from console.lists import ROWS, WrongFilter, id_filter, part_of, place_in
+from console.lists import COMPANY, ROWS, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import KeyParts
@@ -22,22 +22,19 @@ from scheduler.domain.refusals import KeyRevoked, NotFound
 
 router = APIRouter()
 _PATH = "/keys"
-_UNPROCESSABLE = 422
+_LIST = ListPage(path=_PATH, filters=(COMPANY,), place=(UUID,))
 
 
 @router.get(_PATH)
 async def keys(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, query = console_context(request), request.query_params
-    values = {"company": query.get("company", "").strip(), "acts_of": _acts_of}
-    try:
-        company_id, [before] = id_filter(query, "company"), place_in(query, UUID) or (None,)
-    except WrongFilter as wrong:
-        return page(request, "keys.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
-    found = await context.run(context.use_cases.key_pages.newest, company_id, before, ROWS + 1)
-    listed = part_of(_PATH, query, found, lambda each: (each.key.principal.key_id,))
-    now = context.use_cases.now()
-    states = {each.key.principal.key_id: each.key.state(now) for each in listed.rows}
-    return page(request, "keys.html", given=values, problem=None, listed=listed, state_of=states)
+    context, asked = console_context(request), _LIST.asked(request.query_params)
+    listed, states = None, {}
+    if asked.problem is None:
+        [before] = asked.place or (None,)
+        found = await context.run(context.use_cases.key_pages.newest, asked.id("company"), before, ROWS + 1)
+        listed, now = asked.part(found, lambda each: (each.key.principal.key_id,)), context.use_cases.now()
+        states = {each.key.principal.key_id: each.key.state(now) for each in listed.rows}
+    return page(request, "keys.html", asked.status, asked=asked, listed=listed, state_of=states, acts_of=_acts_of)
 
 
 @router.get(_PATH + "/{key_id}")

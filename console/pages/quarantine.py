@@ -11,7 +11,7 @@ from starlette.responses import Response
 from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import console_context
-from console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_of, place_in
+from console.lists import COMPANY, ROWS, Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import number_of, page, utc_text
@@ -20,24 +20,27 @@ from scheduler.persistence.quarantine import Quarantined, QuarantineKind
 
 router = APIRouter()
 _PATH = "/quarantine"
-_UNPROCESSABLE = 422
 _KINDS = {"": "All", "command": "Commands", "callback": "Callbacks"}
+_LIST = ListPage(
+    path=_PATH,
+    filters=(Filter(name="kind", label="Show", options=_KINDS), COMPANY),
+    place=(datetime, UUID),
+    pager=("Oldest", "Newer"),
+)
 
 
 @router.get(_PATH)
 async def quarantine(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, query = console_context(request), request.query_params
-    asked = {name: query.get(name, "") for name in ("kind", "company")}
-    values = {"kinds": _KINDS, **asked, "retry": _address_of(RETRY), "drop": _address_of(DROP)}
-    try:
-        kind, company_id = choice_filter(query, "kind", _KINDS), id_filter(query, "company")
-        after = place_in(query, datetime, UUID)
-    except WrongFilter as wrong:
-        return page(request, "quarantine.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
-    wanted = QuarantineKind(kind) if kind else None
-    found = await context.run(context.use_cases.quarantine().page, wanted, after, ROWS + 1, company_id)
-    listed = part_of(_PATH, query, found, lambda each: (each.received_at, each.id))
-    return page(request, "quarantine.html", given=values, problem=None, listed=listed)
+    context, asked = console_context(request), _LIST.asked(request.query_params)
+    listed = None
+    if asked.problem is None:
+        kind = asked.text("kind")
+        wanted = QuarantineKind(kind) if kind else None
+        find = context.use_cases.quarantine().page
+        found = await context.run(find, wanted, asked.place, ROWS + 1, asked.id("company"))
+        listed = asked.part(found, lambda each: (each.received_at, each.id))
+    acts = {"retry": _address_of(RETRY), "drop": _address_of(DROP)}
+    return page(request, "quarantine.html", asked.status, acts, asked=asked, listed=listed)
 
 
 def _read(fields: Mapping[str, str]) -> UUID:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from console.acts import Act, Choice, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import ConsoleContext, console_context
-from console.lists import ROWS, WrongFilter, id_filter, part_of, place_in
+from console.forms import id_or_none
+from console.lists import COMPANY, ROWS, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import name, page, span, utc_text
@@ -21,7 +22,7 @@ from scheduler.domain.attempt import Decision
 
 router = APIRouter()
 _PATH = "/unknown"
-_UNPROCESSABLE = 422
+_LIST = ListPage(path=_PATH, filters=(COMPANY,), place=(datetime, UUID), pager=("Oldest", "Newer"))
 _AS_BEFORE = "as-before"
 """In place of a command's id: the attempt had this decision already."""
 _RELOAD = "Reload this page to see the result. If it still waits, check on the page Now that an intake worker runs."
@@ -30,17 +31,22 @@ _RELOAD = "Reload this page to see the result. If it still waits, check on the p
 @router.get(_PATH)
 async def unknown(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
     context, query = console_context(request), request.query_params
-    values = {"company": query.get("company", ""), "now": context.use_cases.now(), "decide": _decide_address}
-    try:
-        company_id, after = id_filter(query, "company"), place_in(query, datetime, UUID)
-        result = await _result(context, query)
-    except WrongFilter as wrong:
-        return page(request, "unknown.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None, result=None)
-    outcomes = context.use_cases.unknown_outcomes()
-    found = await context.run(outcomes.page, company_id, after, ROWS + 1)
-    filters = {name: query[name] for name in ("company", "after") if name in query}
-    listed = part_of(_PATH, filters, found, lambda each: (each.ended_at, each.id))
-    return page(request, "unknown.html", given=values, problem=None, listed=listed, result=result)
+    asked, result = _LIST.asked(query), await _result(context, query)
+    listed = None
+    if asked.problem is None:
+        outcomes = context.use_cases.unknown_outcomes()
+        found = await context.run(outcomes.page, asked.id("company"), asked.place, ROWS + 1)
+        listed = asked.part(found, lambda each: (each.ended_at, each.id))
+    return page(
+        request,
+        "unknown.html",
+        asked.status,
+        asked=asked,
+        listed=listed,
+        result=result,
+        now=context.use_cases.now(),
+        decide=lambda attempt_id: address_of(DECIDE, attempt=attempt_id),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +56,13 @@ class _Result:
 
 
 async def _result(context: ConsoleContext, query: Mapping[str, str]) -> _Result | None:
-    """Return the result of the decision after which the page is shown. Raises WrongFilter."""
-    if not query.get("decided"):
+    """Return the result of the decision after which the page is shown. None without one, and for a wrong address."""
+    attempt_id, decided = id_or_none(query.get("attempt", "")), query.get("decided", "")
+    if attempt_id is None:
         return None
-    attempt_id = id_filter(query, "attempt")
-    if query["decided"] == _AS_BEFORE:
+    if decided == _AS_BEFORE:
         return _Result(text=f"Attempt {attempt_id} was decided so before. Nothing changed.")
-    command_id = id_filter(query, "decided")
-    outcomes = context.use_cases.unknown_outcomes()
+    command_id, outcomes = id_or_none(decided), context.use_cases.unknown_outcomes()
     answer = None if command_id is None else await context.run(outcomes.answer, command_id)
     if answer is None:
         return None
@@ -69,10 +74,6 @@ async def _result(context: ConsoleContext, query: Mapping[str, str]) -> _Result 
         return _Result(text=text)
     again = "" if answer.attempt_id in {None, attempt_id} else f" Attempt {answer.attempt_id} calls again."
     return _Result(text=f"The decision about attempt {attempt_id} is applied.{again}")
-
-
-def _decide_address(attempt_id: UUID) -> str:
-    return address_of(DECIDE, attempt=attempt_id)
 
 
 @dataclass(frozen=True, kw_only=True)

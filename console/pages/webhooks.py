@@ -13,7 +13,7 @@ from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import console_context
 from console.forms import id_in_path
-from console.lists import ROWS, WrongFilter, choice_filter, id_filter, part_before, part_of, place_in
+from console.lists import COMPANY, ROWS, Asked, Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import name as shown_name
@@ -31,7 +31,6 @@ from scheduler.domain.webhook import DeliveryState, DisabledCause, EventType
 
 router = APIRouter()
 _PATH = "/webhooks"
-_UNPROCESSABLE = 422
 _STATUSES = {
     "": "All",
     EndpointStatus.ACTIVE.value: "Active",
@@ -39,6 +38,12 @@ _STATUSES = {
     EndpointStatus.PAUSED.value: "Paused by its partner",
     EndpointStatus.DISABLED.value: "Disabled",
 }
+_LIST = ListPage(
+    path=_PATH,
+    filters=(Filter(name="state", label="Show", options=_STATUSES), COMPANY),
+    place=(UUID,),
+    pager=("Oldest", "Newer"),
+)
 _CAUSES: Mapping[str, str] = {
     DisabledCause.GONE.value: "its receiver answered 410",
     DisabledCause.FAILING.value: "it only failed for five days",
@@ -52,6 +57,10 @@ _DELIVERY_STATES = {
     "failed": "Failed",
 }
 _TYPES = {"": "All", **{each.value: each.value for each in EventType}}
+_OF_DELIVERIES = (
+    Filter(name="state", label="Show", options=_DELIVERY_STATES),
+    Filter(name="type", label="Event", options=_TYPES),
+)
 _RECENT = timedelta(days=1)
 """The range that a replay begins with."""
 _MOST_TRANSACTIONS = 5
@@ -61,64 +70,54 @@ _LASTS_S = 60.0
 
 @router.get(_PATH)
 async def webhooks(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, query = console_context(request), request.query_params
-    asked = {name: query.get(name, "").strip() for name in ("state", "company")}
-    values = {"states": _STATUSES, "causes": _CAUSES, "most": COUNTED_UP_TO, **asked}
-    try:
-        status, company_id = choice_filter(query, "state", _STATUSES), id_filter(query, "company")
-        [after] = place_in(query, UUID) or (None,)
-    except WrongFilter as wrong:
-        return page(request, "webhooks.html", _UNPROCESSABLE, values, problem=str(wrong), listed=None)
-    wanted = EndpointFilter(company_id=company_id, status=EndpointStatus(status) if status else None)
-    found = await context.run(context.use_cases.webhooks().page, wanted, after, ROWS + 1)
-    listed = part_of(_PATH, query, found, lambda each: (each.id,))
-    return page(request, "webhooks.html", given=values, problem=None, listed=listed)
+    context, asked = console_context(request), _LIST.asked(request.query_params)
+    listed = None
+    if asked.problem is None:
+        status, [after] = asked.text("state"), asked.place or (None,)
+        wanted = EndpointFilter(company_id=asked.id("company"), status=EndpointStatus(status) if status else None)
+        found = await context.run(context.use_cases.webhooks().page, wanted, after, ROWS + 1)
+        listed = asked.part(found, lambda each: (each.id,))
+    return page(request, "webhooks.html", asked.status, asked=asked, listed=listed, causes=_CAUSES, most=COUNTED_UP_TO)
 
 
 @router.get(_PATH + "/{webhook_id}")
 async def webhook(request: Request, webhook_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, query, problem = console_context(request), request.query_params, None
-    wanted, before = DeliveryFilter(), None
-    try:
-        wanted = _delivery_filter(query)
-        [before] = place_in(query, int) or (None,)
-    except WrongFilter as wrong:
-        problem = str(wrong)
+    context = console_context(request)
+    of = ListPage(path=f"{_PATH}/{webhook_id}", filters=_OF_DELIVERIES, place=(int,))
+    asked = of.asked(request.query_params)
+    [before] = asked.place or (None,)
     try:
         found, deliveries = await context.run(
-            context.use_cases.webhooks().with_deliveries, id_in_path(webhook_id), wanted, before, ROWS
+            context.use_cases.webhooks().with_deliveries, id_in_path(webhook_id), _wanted(asked), before, ROWS
         )
     except NotFound:
         text = "The address is wrong, or its partner has deleted it. The page Webhooks lists all."
         return not_found(request, "There is no such webhook.", text)
     following = None if deliveries.before is None else (deliveries.before,)
     now = context.use_cases.now()
+    since, until = _written(now - _RECENT), _written(now)
     return page(
         request,
         "webhook.html",
-        _UNPROCESSABLE if problem else 200,
+        asked.status,
+        asked=asked,
+        listed=asked.part_before(deliveries.deliveries, following),
         webhook=found,
         cause=_CAUSES.get(found.disabled_cause or ""),
         most=COUNTED_UP_TO,
-        problem=problem,
-        listed=part_before(_address(found.id), query, deliveries.deliveries, following),
-        states=_DELIVERY_STATES,
-        types=_TYPES,
-        state=query.get("state", "").strip(),
-        type=query.get("type", "").strip(),
         acts=_acts_of(found),
-        replay=address_of(REPLAY_FAILED, webhook=found.id, since=_written(now - _RECENT), until=_written(now)),
-        since=_written(now - _RECENT),
-        until=_written(now),
+        replay=address_of(REPLAY_FAILED, webhook=found.id, since=since, until=until),
+        since=since,
+        until=until,
     )
 
 
-def _delivery_filter(query: Mapping[str, str]) -> DeliveryFilter:
-    """Return the filter of an address. Raises WrongFilter."""
-    state, type_ = choice_filter(query, "state", _DELIVERY_STATES), choice_filter(query, "type", _TYPES)
+def _wanted(asked: Asked) -> DeliveryFilter:
+    """Return the filter of the address, or one of all deliveries if it is wrong."""
+    state, type_ = asked.values.get("state"), asked.values.get("type")
     return DeliveryFilter(
-        state=DeliveryState(state.upper()) if state else None,
-        types=frozenset({EventType(type_)}) if type_ else None,
+        state=DeliveryState(str(state).upper()) if state else None,
+        types=frozenset({EventType(str(type_))}) if type_ else None,
     )
 
 

@@ -273,9 +273,3 @@ def test_call_that_was_claimed_is_not_cancelled(tenant: Tenant, operator: httpx.
     assert answer.status_code == UNPROCESSABLE
     assert "not pending any longer" in answer.text
     assert tenant.ask("SELECT count(*) FROM inbox") == [(0,)]
-
-
-def test_unknown_call_cannot_be_cancelled(operator: httpx.Client) -> None:
-    for attempt_id in (UUID(int=1), ""):
-        answer = operator.get("/acts/cancel-attempt", params={"attempt": str(attempt_id)})
-        assert answer.status_code == NOT_FOUND

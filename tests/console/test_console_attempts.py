@@ -603,17 +603,6 @@ def test_operator_cancels_fewer_calls_than_admin(
     assert len(waiting_commands(tenant)) == 201
 
 
-def test_form_that_is_sent_twice_cancels_once(operator: httpx.Client, tenant: Tenant) -> None:
-    waiting(tenant)
-    form = operator.get(f"/acts/{CANCEL.name}?state=waiting&company={tenant.company_id}")
-    fields = {**form_in(form), "reason": WHY}
-    assert operator.post(f"/acts/{CANCEL.name}", data=fields).status_code == SEE_OTHER
-    later = waiting(tenant)
-    assert operator.post(f"/acts/{CANCEL.name}", data=fields).status_code == httpx.codes.CONFLICT
-    apply_all(tenant)
-    assert tenant.attempt(later.id).state is AttemptState.PENDING
-
-
 def test_form_cancels_no_more_calls_than_it_named(operator: httpx.Client, tenant: Tenant) -> None:
     waiting(tenant)
     form = f"/acts/{CANCEL.name}?state=waiting&company={tenant.company_id}"

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from console.lists import ROWS, place_text
+from console.lists import ROWS
 from console.reads.installation import KeyPages
-from scheduler.domain.principal import KeyKind, OperatorRole, Principal
+from scheduler.domain.principal import KeyKind, Principal
 from scheduler.hashing import Hasher
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
@@ -80,36 +80,6 @@ def test_keys_are_listed_newest_first(viewer: httpx.Client, new: New, database: 
     assert "one company: Acme" in words(page)
     assert _listed(viewer.get(f"/keys?company={company_id}"), first, ats, theirs) == [first]
     assert "1 active of 1" in words(viewer.get(f"/companies/{company_id}"))
-
-
-def test_key_list_continues_after_its_last_key(viewer: httpx.Client, new: New, company_id: UUID) -> None:
-    made = [new() for _ in range(ROWS + 1)]
-    newest = viewer.get(f"/keys?company={company_id}")
-    assert _listed(newest, *made) == made[:0:-1]
-    address = f"/keys?company={company_id}&amp;after={place_text(made[1].key_id)}"
-    assert f'rel="next" href="{address}"' in newest.text
-    older = viewer.get(address.replace("&amp;", "&"))
-    assert _listed(older, *made) == made[:1]
-    assert f'href="/keys?company={company_id}">Newest' in older.text
-    assert 'rel="next"' not in older.text
-
-
-def test_empty_list_of_keys_says_why(viewer: httpx.Client, company_id: UUID) -> None:
-    assert "There are no API keys yet." in words(viewer.get("/keys"))
-    assert "This company has no keys of its own." in words(viewer.get(f"/keys?company={company_id}"))
-    assert "There are no older keys." in words(viewer.get(f"/keys?after={place_text(uuid4())}"))
-
-
-@pytest.mark.parametrize(
-    ("query", "problem"),
-    [("company=acme", "The filter company is not an id."), ("after=yesterday", "part of the list is incomplete.")],
-)
-def test_wrong_filter_of_keys_is_named(viewer: httpx.Client, new: New, query: str, problem: str) -> None:
-    key = new()
-    page = viewer.get(f"/keys?{query}")
-    assert page.status_code == UNPROCESSABLE
-    assert problem in words(page)
-    assert not _listed(page, key)
 
 
 def test_key_shows_its_state(viewer: httpx.Client, new: New, keys: Keys, database: Database) -> None:
@@ -214,22 +184,6 @@ def test_key_offers_only_acts_that_change_it(admin: httpx.Client, new: New, keys
     assert offered() == []
 
 
-def test_only_an_admin_changes_keys(console: Console, new: New, database: Database) -> None:
-    key = new()
-    for role in (OperatorRole.VIEWER, OperatorRole.OPERATOR):
-        with console.signed_in(role) as client:
-            page = client.get(_page_of(key))
-            assert page.status_code == OK
-            assert "/acts/" not in page.text + client.get("/keys").text
-            for name in ACTS:
-                assert client.get(_act(name, key)).status_code == FORBIDDEN
-                form = {"token": "x", "reason": "x", "key": str(key.key_id)}
-                answer = client.post(f"/acts/{name}", data=form)
-                assert f"This needs the role admin. Yours is {role.value}." in answer.text
-    [created] = Acts(database).newest(AuditFilter(), None, 2)
-    assert created.verb == "key.create"
-
-
 def test_preview_of_a_revocation_says_what_stops(admin: httpx.Client, new: New, keys: Keys) -> None:
     key = new()
     shown = words(admin.get(_act("revoke-key", key)))
@@ -275,18 +229,3 @@ def test_key_that_is_revoked_meanwhile_is_not_suspended(admin: httpx.Client, new
     answer = admin.post("/acts/suspend-key", data={**form, "reason": "too late"})
     assert answer.status_code == UNPROCESSABLE
     assert "A revoked key cannot be restored." in answer.text
-
-
-def test_form_of_a_key_is_executed_once(admin: httpx.Client, new: New, keys: Keys) -> None:
-    key = new()
-    form = {**form_in(admin.get(_act("suspend-key", key))), "reason": "an invoice"}
-    assert admin.post("/acts/suspend-key", data=form).status_code == SEE_OTHER
-    keys.resume(key.key_id)
-    assert admin.post("/acts/suspend-key", data=form).status_code == CONFLICT
-    assert "✓ Active" in words(admin.get(_page_of(key)))
-
-
-@pytest.mark.parametrize("name", ACTS)
-def test_act_on_an_unknown_key_is_refused(admin: httpx.Client, name: str) -> None:
-    for query in ("", "?key=night-shift", f"?key={uuid4()}"):
-        assert admin.get(f"/acts/{name}{query}").status_code == NOT_FOUND

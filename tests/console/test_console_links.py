@@ -1,5 +1,7 @@
 """Every page of the console is reached by links from the first one, no link is dead, and each page needs a session."""
 
+import re
+
 import httpx
 import pytest
 
@@ -39,9 +41,12 @@ def test_no_link_of_a_role_leads_to_a_refusal(console: Console, role: OperatorRo
         assert not [name for name in linked if name.startswith("/acts/")]
 
 
-def test_every_page_needs_a_session(console: Console) -> None:
+def test_every_page_needs_a_session_and_has_no_inline_script(console: Console) -> None:
     with console.signed_in(OperatorRole.ADMIN) as admin:
         linked = linked_pages(admin, ROUTES)
+        for address in (*linked.values(), "/sign-in", "/nowhere"):
+            html = admin.get(address).text
+            assert not re.search(r"<style|style=|<script(?! src=)| on\w+=|javascript:", html), address
     with console.client() as stranger:
         for address in linked.values():
             answer = stranger.get(address)

@@ -93,16 +93,6 @@ def test_previews_count_in_singular_and_plural(console: Console, operator: httpx
     assert "1 company that is paused separately stays paused." in resume
 
 
-def test_form_that_is_sent_twice_acts_once(console: Console, operator: httpx.Client) -> None:
-    fields = {**form_in(operator.get(PAUSE)), "reason": "first"}
-    assert operator.post(PAUSE, data=fields).status_code == SEE_OTHER
-    console.pauses.resume(None)
-    again = operator.post(PAUSE, data=fields)
-    assert again.status_code == CONFLICT
-    assert "already sent" in again.text
-    assert console.pauses.active() == (None, {})
-
-
 @pytest.mark.parametrize(
     ("reason", "problem"),
     [

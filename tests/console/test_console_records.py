@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-import pytest
 
 from console.assembly import ConsoleUseCases
 from scheduler.domain.audit import Act, TargetKind, Verb
@@ -40,11 +39,6 @@ def companies_in(page: httpx.Response) -> list[str]:
     return re.findall(r'<th scope="row" role="rowheader"><a href="/erasures/([^"]+)">', page.text)
 
 
-def following(page: httpx.Response) -> str:
-    [address] = re.findall(r'rel="next" href="([^"]+)"', page.text)
-    return str(address).replace("&amp;", "&")
-
-
 # ---- erasures
 
 
@@ -53,7 +47,7 @@ def test_erasures_are_listed_newest_first(viewer: httpx.Client, tenant: Tenant) 
     page = viewer.get("/erasures")
     assert companies_in(page) == [str(is_open), str(done)]
     assert "Open for 2 d" in words(page)
-    assert '<td class="count" role="cell" data-label="Erased rows">1,234</td>' in page.text
+    assert '<td role="cell" class="count" data-label="Erased rows">1,234</td>' in page.text
     assert companies_in(viewer.get("/erasures?state=open")) == [str(is_open)]
     assert companies_in(viewer.get("/erasures?state=done")) == [str(done)]
     assert 'id="figure-erasures" href="/erasures?state=open">1</a>' in viewer.get("/").text
@@ -68,20 +62,6 @@ def test_certificate_shows_the_erased_rows(viewer: httpx.Client, tenant: Tenant)
         page = viewer.get(f"/erasures/{nothing}")
         assert page.status_code == NOT_FOUND
         assert "There is no such certificate." in words(page)
-
-
-def test_empty_list_of_erasures_says_why(viewer: httpx.Client) -> None:
-    assert "No company was deleted." in words(viewer.get("/erasures"))
-    assert "No erasure is open. Show all" in words(viewer.get("/erasures?state=open"))
-
-
-def test_list_of_erasures_continues_after_fifty_rows(viewer: httpx.Client, tenant: Tenant) -> None:
-    wanted = [str(an_erasure(tenant, days_ago=each, is_done=each != 3)) for each in range(56)]
-    del wanted[3]
-    first = viewer.get("/erasures?state=done")
-    second = viewer.get(following(first))
-    assert companies_in(first) + companies_in(second) == wanted
-    assert len(companies_in(first)) == 50
 
 
 # ---- audit
@@ -155,41 +135,6 @@ def test_audit_is_filtered(viewer: httpx.Client, database: Database) -> None:
     assert verbs(viewer.get(f"/audit?subject={key_id}")) == ["key.suspend"]
     assert verbs(viewer.get(f"/audit?subject={company_id}")) == ["pause", "key.suspend"]
     assert verbs(viewer.get(f"/audit?subject={company_id}&actor=link%3Ax")) == ["pause"]
-    assert "No act matches." in words(viewer.get(f"/audit?subject={uuid4()}"))
-    assert "No act matches." in words(viewer.get("/audit?actor=nobody"))
-
-
-def test_empty_audit_says_so(viewer: httpx.Client) -> None:
-    assert "No act was recorded yet." in words(viewer.get("/audit"))
-
-
-def test_audit_continues_after_fifty_rows(viewer: httpx.Client, database: Database) -> None:
-    add(database, "link:x", *(an_act(after={"count": each}) for each in range(56)))
-    add(database, "link:y", an_act())
-    first = viewer.get("/audit?actor=link%3Ax")
-    second = viewer.get(following(first))
-    counts = [int(each) for page in (first, second) for each in re.findall(r"<dt>count</dt><dd>([0-9]+)", page.text)]
-    assert counts == list(reversed(range(56)))
-    assert len(verbs(first)) == 50
-    assert 'href="/audit?actor=link%3Ax">Newest<' in second.text
-
-
-@pytest.mark.parametrize(
-    ("address", "problem"),
-    [
-        ("/audit?kind=x", "The filter kind must be one of: alarm.acknowledge,"),
-        ("/audit?subject=x", "The filter subject is not an id."),
-        ("/audit?actor=a%00b", "The filter actor must be one line"),
-        ("/audit?after=LTE", "The address of this part of the list is incomplete."),
-        ("/audit?after=%F0%9F", "The address of this part of the list is incomplete."),
-        ("/erasures?state=x", "The filter state must be one of: open, done."),
-        ("/erasures?after=MQ", "The address of this part of the list is incomplete."),
-    ],
-)
-def test_wrong_filter_is_said(viewer: httpx.Client, address: str, problem: str) -> None:
-    page = viewer.get(address)
-    assert page.status_code == UNPROCESSABLE
-    assert problem in words(page)
 
 
 def test_lists_send_a_constant_number_of_statements(

@@ -3,7 +3,7 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -23,7 +23,6 @@ from tests.support.builders import (
     RecordingHints,
     Tenant,
     a_claimed_attempt,
-    a_number,
     a_tenant,
     an_attempt_of_unknown_outcome,
 )
@@ -175,14 +174,6 @@ def test_same_decision_again_changes_nothing(console: Console, operator: httpx.C
     assert "was decided so before. Nothing changed." in result(operator, again)
 
 
-def test_form_sent_twice_decides_once(operator: httpx.Client, acme: Tenant) -> None:
-    unknown = an_attempt_of_unknown_outcome(acme)
-    form = {**form_in(operator.get(form_of(unknown))), "decision": "DID_NOT_RING", "reason": WHY}
-    assert operator.post("/acts/decide-outcome", data=form).status_code == SEE_OTHER
-    assert operator.post("/acts/decide-outcome", data=form).status_code != SEE_OTHER
-    assert len(acme.ask("SELECT 1 FROM inbox")) == 1
-
-
 def test_preview_says_what_follows(operator: httpx.Client, acme: Tenant) -> None:
     unknown = an_attempt_of_unknown_outcome(acme)
     preview = words(operator.get(form_of(unknown)))
@@ -198,8 +189,6 @@ def test_known_outcome_has_no_form(operator: httpx.Client, acme: Tenant) -> None
     page = operator.get(form_of(a_claimed_attempt(acme)))
     assert page.status_code == UNPROCESSABLE
     assert "is not unknown, so there is nothing to decide" in words(page)
-    for nothing in (f"?attempt={uuid4()}", "", "?attempt=x"):
-        assert operator.get(f"/acts/decide-outcome{nothing}").status_code == NOT_FOUND
 
 
 def test_incomplete_decision_is_refused(operator: httpx.Client, acme: Tenant) -> None:
@@ -207,8 +196,6 @@ def test_incomplete_decision_is_refused(operator: httpx.Client, acme: Tenant) ->
     for fields, problem in (
         ({"reason": WHY}, "Choose one"),
         ({"decision": "MAYBE", "reason": WHY}, "Choose one"),
-        ({"decision": "LEFT"}, "Write a reason."),
-        ({"decision": "LEFT", "reason": f"I called {a_number()}"}, "text like a phone number"),
     ):
         page = send(operator, form_of(unknown), **fields)
         assert page.status_code == UNPROCESSABLE
@@ -216,51 +203,11 @@ def test_incomplete_decision_is_refused(operator: httpx.Client, acme: Tenant) ->
     assert acme.ask("SELECT 1 FROM inbox") == []
 
 
-def test_viewer_sees_and_does_not_decide(viewer: httpx.Client, acme: Tenant) -> None:
-    unknown = an_attempt_of_unknown_outcome(acme)
-    assert str(unknown.id) in viewer.get("/unknown").text
-    assert "Decide…" not in viewer.get("/unknown").text
-    assert viewer.get(form_of(unknown)).status_code == FORBIDDEN
-    sent = viewer.post("/acts/decide-outcome", data={"token": "x", "attempt": str(unknown.id), "decision": "LEFT"})
-    assert sent.status_code == FORBIDDEN
-
-
 def test_list_is_filtered_by_company(database: Database, hasher: Hasher, operator: httpx.Client, acme: Tenant) -> None:
     globex = a_tenant(database, seed(database, real_now(), intervals=ALWAYS), hasher, real_now)
     of_acme, of_globex = an_attempt_of_unknown_outcome(acme), an_attempt_of_unknown_outcome(globex)
     assert listed(operator.get("/unknown")) == [str(of_acme.id), str(of_globex.id)]
     assert listed(operator.get(f"/unknown?company={globex.company_id}")) == [str(of_globex.id)]
-    assert "No outcome of this company needs a decision." in words(operator.get(f"/unknown?company={uuid4()}"))
-
-
-def test_empty_list_says_so(operator: httpx.Client) -> None:
-    assert "No outcome needs a decision" in words(operator.get("/unknown"))
-
-
-@pytest.mark.parametrize(
-    ("query", "problem"),
-    [
-        ("company=x", "The filter company is not an id."),
-        ("after=x", "The address of this part of the list is incomplete."),
-        ("decided=x", "The filter decided is not an id."),
-        ("attempt=x&decided=as-before", "The filter attempt is not an id."),
-    ],
-)
-def test_wrong_filter_is_said(operator: httpx.Client, query: str, problem: str) -> None:
-    page = operator.get(f"/unknown?{query}")
-    assert page.status_code == UNPROCESSABLE
-    assert problem in words(page)
-
-
-def test_list_continues_after_fifty_rows(operator: httpx.Client, acme: Tenant) -> None:
-    copies_of(acme, an_attempt_of_unknown_outcome(acme), 60)
-    first = operator.get(f"/unknown?company={acme.company_id}")
-    [following] = re.findall(r'rel="next" href="([^"]+)">Newer<', first.text)
-    second = operator.get(following.replace("&amp;", "&"))
-    everything = acme.ask("SELECT id FROM attempts ORDER BY ended_at, id")
-    assert listed(first) + listed(second) == [str(each) for [each] in everything]
-    assert len(listed(first)) == 50
-    assert f'href="/unknown?company={acme.company_id}">Oldest<' in second.text
 
 
 def test_pages_read_a_constant_number_of_statements(use_cases: ConsoleUseCases, acme: Tenant) -> None:

@@ -10,7 +10,6 @@ from console.lists import ROWS
 from console.reads.installation import BatchPages
 from scheduler.domain.batch import BatchFilter
 from scheduler.domain.delivery_history import DeliveryFilter, EndpointFilter
-from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.alarms import AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.use_cases.operations.alarms import Acts
@@ -81,15 +80,6 @@ def test_webhooks_of_a_company_include_its_ats(viewer: httpx.Client, tenant: Ten
     assert "1 webhook receives its events" in words(viewer.get(f"/companies/{other.company_id}"))
 
 
-def test_list_of_webhooks_continues_after_its_last(viewer: httpx.Client, tenant: Tenant) -> None:
-    begin = tenant.now() - timedelta(hours=2)
-    made = [a_webhook(tenant, at=begin + timedelta(seconds=each)) for each in range(ROWS + 1)]
-    page = viewer.get("/webhooks")
-    assert _listed(page, *made) == made[:-1]
-    following = page.text.partition('rel="next" href="')[2].partition('"')[0]
-    assert _listed(viewer.get(following), *made) == made[-1:]
-
-
 def test_webhook_shows_its_deliveries(viewer: httpx.Client, tenant: Tenant) -> None:
     webhook_id = a_webhook(tenant)
     failed, delivered = (
@@ -112,16 +102,6 @@ def test_webhook_shows_its_deliveries(viewer: httpx.Client, tenant: Tenant) -> N
     assert "No such delivery exists." in words(viewer.get(f"{path}?state=failed&type=ping"))
 
 
-def test_list_of_deliveries_continues(viewer: httpx.Client, tenant: Tenant) -> None:
-    webhook_id = a_webhook(tenant)
-    made = [a_delivery(tenant, webhook_id) for _ in range(ROWS + 1)]
-    for query in ("", "?state=failed"):
-        page = viewer.get(f"/webhooks/{webhook_id}{query}")
-        assert _listed(page, *made) == made[:0:-1]
-        following = page.text.partition('rel="next" href="')[2].partition('"')[0].replace("&amp;", "&")
-        assert _listed(viewer.get(following), *made) == made[:1]
-
-
 def test_batches_are_listed_newest_first(viewer: httpx.Client, tenant: Tenant) -> None:
     other = of_company(tenant, seed(tenant.database, tenant.now()))
     old = a_batch(tenant, "COMPLETED", at=tenant.now() - timedelta(hours=1))
@@ -132,37 +112,6 @@ def test_batches_are_listed_newest_first(viewer: httpx.Client, tenant: Tenant) -
     assert _listed(viewer.get(f"/batches?company={tenant.company_id}"), old, new, theirs) == [new, old]
     assert _listed(viewer.get("/batches?state=completed"), old, new, theirs) == [old]
     assert _listed(viewer.get(f"/batches?batch={new}"), old, new, theirs) == [new]
-
-
-def test_list_of_batches_continues(viewer: httpx.Client, tenant: Tenant) -> None:
-    begin = tenant.now() - timedelta(hours=2)
-    made = [a_batch(tenant, at=begin + timedelta(seconds=each)) for each in range(ROWS + 1)]
-    page = viewer.get("/batches?state=running")
-    assert _listed(page, *made) == made[:0:-1]
-    following = page.text.partition('rel="next" href="')[2].partition('"')[0].replace("&amp;", "&")
-    assert _listed(viewer.get(following), *made) == made[:1]
-
-
-def test_empty_lists_of_partners_say_why(viewer: httpx.Client, tenant: Tenant) -> None:
-    assert "There are no webhooks." in words(viewer.get("/webhooks"))
-    assert "There are no batches." in words(viewer.get("/batches"))
-    for path in ("/webhooks", "/batches"):
-        assert "of this company" in words(viewer.get(f"{path}?company={tenant.company_id}"))
-
-
-@pytest.mark.parametrize(
-    ("path", "problem"),
-    [
-        *((f"/{each}?company=acme", "The filter company is not an id.") for each in ("webhooks", "batches")),
-        *((f"/{each}?state=x", "The filter state must be one of") for each in ("webhooks", "webhooks/{id}", "batches")),
-        *((f"/{each}?after=x", "part of the list") for each in ("webhooks", "webhooks/{id}", "batches")),
-        ("/webhooks/{id}?type=x", "The filter type must be one of"),
-    ],
-)
-def test_wrong_filter_of_partners_is_named(viewer: httpx.Client, tenant: Tenant, path: str, problem: str) -> None:
-    page = viewer.get(path.replace("{id}", str(a_webhook(tenant))))
-    assert page.status_code == UNPROCESSABLE
-    assert problem in words(page)
 
 
 def test_unknown_webhook_has_no_page(viewer: httpx.Client) -> None:
@@ -302,22 +251,3 @@ def test_replay_of_no_range_is_refused(operator: httpx.Client, tenant: Tenant, s
     answer = operator.get(_act("replay-failed", a_webhook(tenant), f"&since={since}&until={until}"))
     assert answer.status_code == UNPROCESSABLE
     assert "replay" in words(answer)
-
-
-@pytest.mark.parametrize("name", ACTS)
-def test_act_on_an_unknown_webhook_is_refused(operator: httpx.Client, name: str) -> None:
-    day = "&since=2026-01-01&until=2026-01-02"
-    for query in (f"?x=x{day}", f"?webhook=hooks{day}", f"?webhook={uuid4()}{day}"):
-        assert operator.get(f"/acts/{name}{query}").status_code == NOT_FOUND
-
-
-def test_viewer_acts_on_no_webhook(console: Console, tenant: Tenant) -> None:
-    webhook_id = a_webhook(tenant, **OPEN)
-    with console.signed_in(OperatorRole.VIEWER) as client:
-        page = client.get(f"/webhooks/{webhook_id}")
-        assert page.status_code == OK
-        assert "/acts/" not in page.text
-        for name in ACTS:
-            form = {"token": "x", "reason": "x", "webhook": str(webhook_id)}
-            assert client.post(f"/acts/{name}", data=form).status_code == FORBIDDEN
-    assert tenant.ask("SELECT disabled_at FROM webhook_endpoints") == [(None,)]
