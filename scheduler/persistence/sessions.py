@@ -27,16 +27,12 @@ _VERSIONS = Path(__file__).parent / "migrations" / "versions"
 
 def head() -> str:
     """Find the revision of this version's newest migration."""
-    return max(_known())
+    return max(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*.py"))
 
 
 def is_ready(revision: str | None) -> bool:
     """Return True if this version can work with a database at that revision: its own, or one of a later version."""
-    return revision is not None and (revision not in _known() or revision == head())
-
-
-def _known() -> set[str]:
-    return {path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*.py")}
+    return revision is not None and revision >= head()
 
 
 # --- Roles of database connections: each process refuses a login with another role than its own

@@ -1,0 +1,122 @@
+"""The schema of version 0.2.0, from that of 0.1.0.
+
+Migrations 0014 to 0033 belonged to no release, and this one has the number of the last of them: a database that they
+upgraded is at the same schema. Statements are in the folder `of_0_2_0`. There is no way back by a migration, which would
+lose data: version 0.1.0 works on this schema.
+"""
+
+from alembic import op
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+from scheduler.persistence.errors import SchemaNotMade
+from scheduler.persistence.migrations.of_0_2_0 import functions, rights, tables
+
+revision = '0034'
+down_revision = '0013'
+branch_labels = None
+depends_on = None
+
+_READ_MEANWHILE = ('attempts', 'interviews', 'candidates')
+_CHANGED = (
+    *('attempts', 'attempt_history', 'inbox', 'interviews', 'candidates', 'assignments', 'carrier_events'),
+    *('reresolutions', 'jobs', 'companies', 'lines', 'erasures', 'agents', 'api_keys', 'attempt_tokens'),
+    *('carrier_backoffs', 'invitations', 'phone_numbers', 'stray_calls', 'usage'),
+)
+_TRIES = 12
+_ROLE = 'duecall_operator'
+_EXISTS = '42710'
+
+
+def upgrade() -> None:
+    _lock(_READ_MEANWHILE, 'SHARE')
+    _make_functions(functions.SEARCH)
+    _execute(tables.LISTS)
+    _lock(_CHANGED, 'ACCESS EXCLUSIVE')
+    _execute(tables.CHANGES)
+    _execute(tables.NEW)
+    _make_role()
+    _make_functions(functions.EVENTS | functions.OPERATORS)
+    op.execute(f'GRANT USAGE ON SCHEMA {_schema()} TO {_ROLE}')
+    for statement in rights.statements():
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    raise SchemaNotMade('no migration leads back to version 0.1.0, which works on this schema')
+
+
+def _lock(locked: tuple[str, ...], mode: str) -> None:
+    """Lock tables before the first change of them. Writers, or all others, wait until the migration has ended."""
+    bind = op.get_bind()
+    # Intake writes candidates before attempts, and settling writes them after attempts, so no order excludes a
+    # deadlock. Each try ends before PostgreSQL would look for one (deadlock_timeout, 1 s), and gives all locks back.
+    for _ in range(_TRIES):
+        try:
+            with bind.begin_nested():
+                bind.execute(text("SET LOCAL lock_timeout = '400ms'"))
+                bind.execute(text(f'LOCK TABLE {", ".join(locked)} IN {mode} MODE'))
+                bind.execute(text("SET LOCAL lock_timeout = '10s'"))
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+        else:
+            return
+    raise SchemaNotMade(
+        f'the tables {", ".join(locked)} could not be locked within 5 s, because other transactions use them. Pause'
+        ' calling (duecall pause --all), then try again.'
+    )
+
+
+def _execute(statements: str) -> None:
+    for statement in statements.split('\n\n'):
+        op.execute(statement)
+
+
+def _make_functions(made: dict[str, tuple[str, str]]) -> None:
+    for function, (roles, statement) in made.items():
+        op.execute(statement.replace('{schema}', _schema()))
+        op.execute(f'REVOKE ALL ON FUNCTION {function} FROM PUBLIC')
+        op.execute(f'GRANT EXECUTE ON FUNCTION {function} TO {roles}')
+
+
+def _schema() -> str:
+    return op.get_bind().execute(text('SELECT quote_ident(current_schema())')).scalar_one()
+
+
+def _make_role() -> None:
+    """Make the role of the operators' console. It belongs to the server, so another database may have made it."""
+    bind = op.get_bind()
+    me, has_set = bind.execute(
+        text("SELECT quote_ident(current_user), current_setting('server_version_num')::int >= 160000")
+    ).one()
+    exists = text('SELECT count(*) FROM pg_roles WHERE rolname = :role')
+    counts = text("SELECT pg_has_role(oid, 'duecall_counter', :may) FROM pg_roles WHERE rolname = :role")
+    needed = [f'CREATE ROLE {_ROLE} NOLOGIN NOINHERIT', f'GRANT duecall_counter TO {_ROLE}']
+    if not bind.execute(exists, {'role': _ROLE}).scalar_one():
+        _run(needed[0], needed)
+    if not bind.execute(counts, {'role': _ROLE, 'may': 'SET' if has_set else 'MEMBER'}).scalar_one():
+        _run(needed[1], needed)
+    try:
+        # For a development database with one login. A login of the console needs no such right of the owner.
+        with bind.begin_nested():
+            bind.execute(text(f'GRANT {_ROLE} TO {me}'))
+    except (IntegrityError, ProgrammingError):
+        pass
+
+
+def _run(statement: str, needed: list[str]) -> None:
+    bind = op.get_bind()
+    try:
+        with bind.begin_nested():
+            bind.execute(text(statement))
+    except IntegrityError:
+        pass  # another database of this server made it at this moment
+    except ProgrammingError as error:
+        if getattr(error.orig, 'sqlstate', None) == _EXISTS:
+            return
+        raise SchemaNotMade(
+            'the role that migrates may not make roles. Have a superuser run this once, then try again:'
+            f" {'; '.join(needed)};"
+        ) from error
