@@ -113,7 +113,11 @@ class SettingsChange(Strict):
     """Settings to change. Each is replaced as a whole. Omitted settings keep their value. Null restores the default."""
 
     timezone: ZoneName | None = Field(None, examples=["Europe/Bratislava"], description="IANA name.")
-    locale: Locale | None = Field(None, examples=["sk-SK"])
+    locale: Locale | None = Field(
+        None,
+        examples=["de-AT"],
+        description="Language of e-mails to the owner. German and English exist; default: English.",
+    )
     call_time_intervals: Intervals = None
     retry_policy: Retries = None
     limits: Limits | None = None

@@ -154,6 +154,14 @@ class NewEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnersEvent:
+    """An event about a webhook, for its principal. The store of webhooks adds who reads it."""
+
+    type: EventType
+    data: Data
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartnerEvent:
     """A stored and numbered partner event."""
 
@@ -343,6 +351,8 @@ class Notice:
     endpoint_id: UUID
     company_id: UUID | None
     company_name: str | None = field(repr=False)
+    locale: str | None
+    """Of the company. It chooses the language of the mail."""
     email: str | None = field(repr=False)
     """The address of the company's owner. None: it has no owner, or the webhook belongs to an ATS."""
     disabled_at: datetime

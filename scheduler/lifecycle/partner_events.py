@@ -1,4 +1,7 @@
-"""The partner events that follow from a change. Total: each arrow of the state machine is here, or is not reported."""
+"""The partner events that follow from a change. No other module builds one.
+
+Total: each arrow of the state machine is here, or is not reported, and each type follows from some change.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -38,7 +41,7 @@ from scheduler.domain.command import Command, Refusal
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import CommandDropped
-from scheduler.domain.webhook import SHORT_DEFERRAL, EventType, MovedBy, NewEvent
+from scheduler.domain.webhook import SHORT_DEFERRAL, DisabledCause, EventType, MovedBy, NewEvent, OwnersEvent
 
 NOT_REPORTED: Mapping[type[Event], str] = {
     Claimed: "the call may still be put off; the start is reported once the carrier has the call, or may have it",
@@ -133,12 +136,16 @@ def of_dropped_command(command_id: UUID, company_id: UUID, interview_id: UUID | 
     return _of_command(command_id, company_id, interview_id, CommandDropped.code, now)
 
 
-def of_pause(type_: EventType, company_id: UUID, cause: Rule, now: datetime) -> NewEvent:
-    """Build the partner event of a pause or of its end. `cause` is the rule that blocks the calls meanwhile.
+def of_pause(company_id: UUID, cause: Rule, now: datetime) -> NewEvent:
+    """Report a pause. `cause` is the rule that blocks the calls. The reason is an operator's text and is left out."""
+    data = {"reasonCode": cause.value}
+    return NewEvent(type=EventType.COMPANY_PAUSED, company_id=company_id, occurred_at=now, data=data)
 
-    The reason of a pause is an operator's text, so it is left out.
-    """
-    return NewEvent(type=type_, company_id=company_id, occurred_at=now, data={"reasonCode": cause.value})
+
+def of_resumption(company_id: UUID, cause: Rule, now: datetime) -> NewEvent:
+    """Report the end of a pause. `cause` is the rule that blocked the calls."""
+    data = {"reasonCode": cause.value}
+    return NewEvent(type=EventType.COMPANY_RESUMED, company_id=company_id, occurred_at=now, data=data)
 
 
 def of_deletion(company_id: UUID, now: datetime) -> NewEvent:
@@ -169,6 +176,19 @@ def of_finished_batch(batch: Batch, now: datetime) -> NewEvent:
         "cancelled": batch.cancelled,
     }
     return NewEvent(type=EventType.BATCH_COMPLETED, company_id=batch.company_id, occurred_at=now, data=data)
+
+
+def of_test(webhook_id: UUID) -> OwnersEvent:
+    """Report to a webhook that its owner tests it."""
+    return OwnersEvent(type=EventType.PING, data={"webhookId": str(webhook_id)})
+
+
+def of_disabled(webhook_id: UUID, company_id: UUID | None, cause: DisabledCause | None) -> OwnersEvent:
+    """Report a disabled webhook, to the other webhooks and keys of its owner."""
+    data = {"webhookId": str(webhook_id), "reasonCode": None if cause is None else cause.value}
+    if company_id is not None:
+        data["companyId"] = str(company_id)
+    return OwnersEvent(type=EventType.ENDPOINT_DISABLED, data=data)
 
 
 def _started(before: Attempt, after: Attempt) -> tuple[NewEvent, ...]:

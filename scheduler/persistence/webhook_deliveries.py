@@ -18,12 +18,12 @@ from scheduler.domain.webhook import (
     ClaimedDelivery,
     Delivery,
     DeliveryState,
-    EventType,
     Message,
     WaitingDeliveries,
     WebhookAnswer,
 )
 from scheduler.ids import new_id
+from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.bounds import latest_written
 from scheduler.lifecycle.policy import UNREADABLE_FOR
 from scheduler.persistence.connection import Connection
@@ -388,20 +388,15 @@ class WebhookDeliveries(Store):
 
         Without a look for readers, because it is rare. An ATS and its company do not see each other's.
         """
-        cause = endpoint.circuit.disabled_cause
-        data = {
-            "webhookId": str(endpoint.id),
-            "reasonCode": None if cause is None else cause.value,
-            **({"companyId": str(endpoint.company_id)} if endpoint.company_id is not None else {}),
-        }
+        event = partner_events.of_disabled(endpoint.id, endpoint.company_id, endpoint.circuit.disabled_cause)
         event_id = new_id(now)
         row = {
             "id": event_id,
             "company_id": None if endpoint.is_of_ats else endpoint.company_id,
             "ats_principal_id": endpoint.principal_id,
-            "type": EventType.ENDPOINT_DISABLED.value,
+            "type": event.type.value,
             "occurred_at": now,
-            "data": data,
+            "data": event.data,
         }
         self._connection.write(_NOTE, event_id, row)
 

@@ -13,6 +13,7 @@ from scheduler.domain.pagination import COUNTED_UP_TO, Listed, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.webhook import DisabledCause, EndpointTest, EventType, Notice, TestProgress, WebhookEndpoint
 from scheduler.ids import new_id
+from scheduler.lifecycle import partner_events
 from scheduler.persistence.events import place_range
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import IN_ORDER, Store
@@ -143,6 +144,7 @@ class WebhookEndpoints(Store):
         It gets its place here and not by numbering, so a reader of `GET /events` that is faster may not see it.
         """
         is_ats = principal.kind is KeyKind.ATS
+        event = partner_events.of_test(endpoint.id)
         place = self._connection.execute(_PLACE).scalar_one()
         test = EndpointTest(id=new_id(now), endpoint_id=endpoint.id, company_id=endpoint.company_id)
         self._connection.execute(
@@ -152,9 +154,9 @@ class WebhookEndpoints(Store):
                 company_id=None if is_ats else endpoint.company_id,
                 # Only this principal reads it.
                 ats_principal_id=principal.id,
-                type=EventType.PING.value,
+                type=event.type.value,
                 occurred_at=now,
-                data={"webhookId": str(endpoint.id)},
+                data=event.data,
                 place=place,
             )
         )
@@ -377,7 +379,7 @@ _TAKE_DUE = text(f"""
         RETURNING e.*
     )
     SELECT t.id AS endpoint_id, t.company_id, t.disabled_at, t.disabled_cause AS cause, t.notice_tries AS tries,
-           c.name AS company_name, u.email
+           c.name AS company_name, c.settings ->> 'locale' AS locale, u.email
     FROM taken t
     LEFT JOIN companies c ON c.id = t.company_id AND c.deleted_at IS NULL
     LEFT JOIN memberships m ON m.company_id = c.id AND m.role = 'OWNER'

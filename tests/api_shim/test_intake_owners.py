@@ -404,6 +404,14 @@ def test_harmless_company_name_is_in_the_mail(intake: Intake, ats: Intake, offic
     assert "    Žluťoučký kůň, s. r. o.\n" in mail.text
 
 
+def test_invitation_is_in_the_language_of_the_company(intake: Intake, ats: Intake, office: PostOffice) -> None:
+    make(ats, name="Acme", ownerEmail=UNKNOWN, settings={"locale": "de"})
+    deliver(intake, office)
+    [mail] = office.mails
+    assert "Einladung" in mail.message["Subject"]
+    assert "eingeladen" in mail.text
+
+
 # ---- stored answers and logs
 
 

@@ -16,7 +16,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/operations.md")),
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
 ]
-CHECKLISTS = ("add-a-field", "add-a-reason-code", "add-a-setting", "add-a-background-task", "add-a-carrier")
+CHECKLISTS = sorted(path.stem for path in (ROOT / "docs" / "how-to").glob("add-a-*.md"))
 MOST_PATHS = 3
 A_PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w.-]+\.(?:md|py|toml|yml|txt|json)|Procfile|Makefile|\.env\.example")
 NEW_IN_THE_EXAMPLES = {"acme.py", "acme_codes.py"}

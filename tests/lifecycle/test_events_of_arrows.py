@@ -1,5 +1,6 @@
 """Partner events: each arrow of the state machine is reported by these types, or is not reported for a reason."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
@@ -21,11 +22,16 @@ from scheduler.domain.attempt import (
     Reason,
     Rescheduled,
 )
+from scheduler.domain.batch import Batch, BatchState
 from scheduler.domain.call import AnsweredBy, CallProgress
-from scheduler.domain.webhook import EventType, NewEvent
+from scheduler.domain.command import Command, CommandKind
+from scheduler.domain.explanation import Rule
+from scheduler.domain.interview import AgentFocus, AgentType, Interview, InterviewStatus
+from scheduler.domain.webhook import DisabledCause, EventType, NewEvent, OwnersEvent
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.partner_events import NOT_REPORTED
 from scheduler.lifecycle.state_machine import ARROWS, Arrow, arrow_of, evolve
+from tests.architecture.test_code_rules import PRODUCT
 from tests.conftest import NOON
 from tests.lifecycle.lifecycle_setup import pending
 from tests.lifecycle.test_state_machine import LATER, SCHEDULE, an_attempt
@@ -85,6 +91,70 @@ def test_arrow_is_reported_by_its_types(arrow: Arrow) -> None:
     assert arrow_of(before, event) == arrow
     expected = set() if (arrow.event, arrow.source) == AGAIN_UNKNOWN else REPORTED.get(arrow.event, set())
     assert {each.type.value for each in reported(before, event)} == expected
+
+
+ID = uuid4()
+INTERVIEW = Interview(
+    id=ID,
+    company_id=ID,
+    candidate_id=ID,
+    agent_id=ID,
+    type=AgentType.ONLINE,
+    focus=AgentFocus.GENERIC,
+    duration=timedelta(minutes=10),
+    status=InterviewStatus.SCHEDULED,
+    expires_at=LATER,
+    created_at=NOON,
+    updated_at=NOON,
+)
+COMMAND = Command(
+    id=ID,
+    kind=CommandKind.CREATE_INTERVIEW,
+    principal_id=ID,
+    company_id=ID,
+    idempotency_key=None,
+    request_hash=b"hash",
+    received_at=NOON,
+)
+BATCH = Batch(
+    id=ID,
+    company_id=ID,
+    principal_id=ID,
+    key_id=ID,
+    state=BatchState.COMPLETED,
+    total=0,
+    created_at=NOON,
+    updated_at=NOON,
+)
+RAISED_BY: dict[str, tuple[NewEvent | OwnersEvent, ...]] = {
+    "of_attempt": partner_events.of_attempt(None, pending(), Created(), retry_of=ID),
+    "of_new_interview": partner_events.of_new_interview(INTERVIEW),
+    "of_interview": tuple(
+        event
+        for status in (InterviewStatus.COMPLETED, InterviewStatus.FAILED, InterviewStatus.CANCELLED)
+        for event in partner_events.of_interview(INTERVIEW, replace(INTERVIEW, status=status), NOON)
+    ),
+    "of_command": (partner_events.of_command(COMMAND, ID, None, NOON),),
+    "of_refused_command": (partner_events.of_refused_command(ID, ID, None, "A_CODE", NOON),),
+    "of_dropped_command": (partner_events.of_dropped_command(ID, ID, None, NOON),),
+    "of_finished_batch": (partner_events.of_finished_batch(BATCH, NOON),),
+    "of_pause": (partner_events.of_pause(ID, Rule.COMPANY_PAUSED, NOON),),
+    "of_resumption": (partner_events.of_resumption(ID, Rule.COMPANY_PAUSED, NOON),),
+    "of_deletion": (partner_events.of_deletion(ID, NOON),),
+    "of_test": (partner_events.of_test(ID),),
+    "of_disabled": (partner_events.of_disabled(ID, None, DisabledCause.GONE),),
+}
+"""Events that each function of `partner_events` builds. Those of attempts are in REPORTED, too."""
+
+
+def test_every_type_is_raised_by_a_function_that_is_called() -> None:
+    """So a type that nothing sends cannot be added."""
+    raised = {event.type.value for events in RAISED_BY.values() for event in events}
+    assert raised.union(*REPORTED.values()) == {*EventType}
+    assert RAISED_BY.keys() == {name for name in vars(partner_events) if name.startswith("of_")}
+    sources = [path.read_text(encoding="utf-8") for path in PRODUCT if path.name != "partner_events.py"]
+    assert [name for name in RAISED_BY if not any(f"partner_events.{name}" in text for text in sources)] == []
+    assert [text[:80] for text in sources if re.search(r"\b(NewEvent|OwnersEvent)\(", text)] == []
 
 
 def test_call_is_reported_as_started_only_once() -> None:

@@ -1,6 +1,6 @@
 """Pauses, ceilings and back-offs: what operators decide about calling."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from scheduler.domain.company import CallLimits, LimitCeiling
 from scheduler.domain.explanation import Rule
 from scheduler.domain.principal import SYSTEM
 from scheduler.domain.refusals import NotFound
-from scheduler.domain.webhook import EventType
+from scheduler.domain.webhook import NewEvent
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.alarms import AuditFilter
@@ -154,7 +154,7 @@ class Pauses:
             if not is_new:
                 return _pause_of(stores, company_id)
             stores.audit.add(self._actor, [_act(Verb.PAUSE, company_id, reason, now_paused_for=reason)], now)
-            _report(stores, EventType.COMPANY_PAUSED, company_id, now)
+            _report(stores, partner_events.of_pause, company_id, now)
             return None
 
     def current(self, company_id: UUID | None) -> Pause | None:
@@ -180,7 +180,7 @@ class Pauses:
             if before is None:
                 return None
             stores.audit.add(self._actor, [_act(Verb.RESUME, company_id, reason, paused_for=before.reason)], now)
-            _report(stores, EventType.COMPANY_RESUMED, company_id, now)
+            _report(stores, partner_events.of_resumption, company_id, now)
             return before.reason
 
     def active(self) -> tuple[str | None, Mapping[UUID, str]]:
@@ -190,12 +190,14 @@ class Pauses:
             return None if of_all is None else of_all[0], stores.companies.paused()
 
 
-def _report(stores: Stores, type_: EventType, company_id: UUID | None, now: datetime) -> None:
+def _report(
+    stores: Stores, event_of: Callable[[UUID, Rule, datetime], NewEvent], company_id: UUID | None, now: datetime
+) -> None:
     """Report it to the readers of the company, or of all. The two pauses begin and end apart from each other."""
     cause = Rule.ACCOUNT_PAUSED if company_id is None else Rule.COMPANY_PAUSED
     paused = stores.companies.ids() if company_id is None else [company_id]
     with stores.connection.gathering():
-        stores.events.note(partner_events.of_pause(type_, each, cause, now) for each in paused)
+        stores.events.note(event_of(each, cause, now) for each in paused)
 
 
 def _act(

@@ -15,6 +15,7 @@ from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeM
 from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
+from scheduler.rules.mail_texts import texts_for
 from scheduler.rules.owners import LIFE, try_again_at
 from scheduler.rules.resources import shown
 
@@ -23,20 +24,6 @@ _TOKEN_BYTES = 32
 _TRY_TIMEOUT = timedelta(minutes=5)
 """Longer than any mailer needs. A worker that began a try and has recorded nothing by then has crashed."""
 _LONGEST_NAME = 60
-
-_SUBJECT = "Invitation to become the owner of {company}"
-_TEXT = """\
-You have been invited to become the owner of this company on Duecall:
-
-    {company}
-
-To accept, open this link and enter your name:
-
-{link}
-
-The link works once, until {until:%Y-%m-%d %H:%M} UTC.
-If you did not expect this e-mail, you can ignore it.
-"""
 
 
 class Owners:
@@ -193,11 +180,12 @@ class Invitations:
 
 
 def _mail(invitation: Invitation, company: Company | None, link: str, now: datetime) -> Mail:
-    name = shown(None if company is None else company.name, _LONGEST_NAME) or "a company"
+    texts = texts_for(None if company is None else company.settings.locale)
+    name = shown(None if company is None else company.name, _LONGEST_NAME) or texts.company
     return Mail(
         name=str(invitation.id),
         to=invitation.email,
-        subject=_SUBJECT.format(company=name),
-        text=_TEXT.format(company=name, link=link, until=invitation.expires_at),
+        subject=texts.invitation_subject.format(company=name),
+        text=texts.invitation.format(company=name, link=link, until=invitation.expires_at),
         written_at=now,
     )

@@ -24,7 +24,6 @@ from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
-from scheduler.domain.webhook import EventType
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, interviews, partner_events, retries, scheduling
@@ -138,7 +137,7 @@ class Effects:
         """
         alarm, attempt = alarmed.alarm, alarmed.attempt
         if stores.companies.pause(attempt.company_id, f"{ALARM}{alarm.cause}", now):
-            paused = partner_events.of_pause(EventType.COMPANY_PAUSED, attempt.company_id, Rule.COMPANY_PAUSED, now)
+            paused = partner_events.of_pause(attempt.company_id, Rule.COMPANY_PAUSED, now)
             stores.events.note([paused])
         strays = sorted({sid for sid in (alarm.stray_sid, *alarm.live_sids) if sid is not None})
         for sid in strays:

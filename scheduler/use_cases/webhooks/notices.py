@@ -8,6 +8,7 @@ from scheduler.domain.webhook import Notice
 from scheduler.logs import log
 from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeMail
 from scheduler.persistence.database import Database
+from scheduler.rules.mail_texts import texts_for
 from scheduler.rules.operators import try_again_at
 from scheduler.rules.resources import shown
 
@@ -15,23 +16,6 @@ _log = log(__name__)
 _TRY_TIMEOUT = timedelta(minutes=5)
 """Longer than any mailer needs. A worker that has recorded nothing by then has crashed."""
 _LONGEST_NAME = 60
-
-_SUBJECT = "A webhook of {company} was disabled"
-_TEXT = """\
-Duecall no longer sends events to a webhook of this company:
-
-    {company}
-    webhook {id}
-
-{cause}
-
-Repair the receiver, then enable the webhook: PATCH /webhooks/{id} with {{"isActive": true}}.
-Events of the time in between stay in GET /events for 30 days, and can be replayed.
-"""
-_CAUSES = {
-    "GONE": "Its receiver has answered 410 Gone, which means that it wants no events.",
-    "FAILING": "Its receiver has accepted no event for five days.",
-}
 
 
 class Notices:
@@ -88,11 +72,13 @@ class Notices:
 
 
 def _mail(notice: Notice, email: str) -> Mail:
-    company = shown(notice.company_name, _LONGEST_NAME) or "a company"
+    texts = texts_for(notice.locale)
+    company = shown(notice.company_name, _LONGEST_NAME) or texts.company
+    cause = texts.disabled_causes[notice.cause]
     return Mail(
         name=f"{notice.endpoint_id}-{int(notice.disabled_at.timestamp())}",
         to=email,
-        subject=_SUBJECT.format(company=company),
-        text=_TEXT.format(company=company, id=notice.endpoint_id, cause=_CAUSES[notice.cause]),
+        subject=texts.disabled_subject.format(company=company),
+        text=texts.disabled.format(company=company, id=notice.endpoint_id, cause=cause),
         written_at=notice.disabled_at,
     )

@@ -57,6 +57,15 @@ def test_owner_is_told_once(webhooks: Webhooks, office: PostOffice, cause: str, 
     assert webhooks.row(endpoint_id).notice_at is None
 
 
+def test_mail_is_in_the_language_of_the_company(webhooks: Webhooks, office: PostOffice) -> None:
+    disabled(webhooks)
+    webhooks.tenant.change("""UPDATE companies SET settings = settings || '{"locale": "de-AT"}'""")
+    notices(webhooks, office).send()
+    [mail] = office.mails
+    assert "wurde abgeschaltet" in mail.message["Subject"]
+    assert "fünf Tagen" in mail.text
+
+
 def test_mail_is_tried_again(webhooks: Webhooks, office: PostOffice, now: TestClock) -> None:
     endpoint_id = disabled(webhooks)
     office.to_recipient = lambda _: "450 4.2.1 later"
