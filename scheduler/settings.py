@@ -43,6 +43,8 @@ DEVELOPMENT_SENDER = "Duecall <duecall@localhost.localdomain>"
 _A_YEAR_S = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=_A_YEAR_S, allow_inf_nan=False)]
 
+_USUAL = Policy()
+"""The times of the dial protocol have their defaults there."""
 _TIMES = {
     "lease": "dial_lease_s",
     "settle": "settle_s",
@@ -129,15 +131,15 @@ class Settings(BaseSettings):
     flower_redis_url: SecretStr | None = None
     """Redis for Flower, as a read-only user. None: Flower connects with REDIS_URL."""
 
-    dial_lease_s: Seconds = 60
-    settle_s: Seconds = 300
-    sweep_s: Seconds = 10
-    ring_timeout_s: float = Field(default=30, ge=1, le=600)
-    line_gap_s: float = Field(default=600, ge=1, le=_A_YEAR_S)
+    dial_lease_s: Seconds = _USUAL.lease.total_seconds()
+    settle_s: Seconds = _USUAL.settle.total_seconds()
+    sweep_s: Seconds = _USUAL.sweep.total_seconds()
+    ring_timeout_s: float = Field(default=_USUAL.ring_timeout.total_seconds(), ge=1, le=600)
+    line_gap_s: float = Field(default=_USUAL.line_gap.total_seconds(), ge=1, le=_A_YEAR_S)
     """Never zero: after an unknown outcome the phone may still be ringing, and every call to it waits for this gap."""
-    carrier_connect_timeout_s: Seconds = 3
-    carrier_total_timeout_s: Seconds = 13
-    max_call_s: Seconds = 11400
+    carrier_connect_timeout_s: Seconds = _USUAL.connect_timeout.total_seconds()
+    carrier_total_timeout_s: Seconds = _USUAL.total_timeout.total_seconds()
+    max_call_s: Seconds = _USUAL.max_call.total_seconds()
 
     @field_validator("public_url", "twilio_api_url", "console_url", "console_docs_url")
     @classmethod

@@ -66,6 +66,15 @@ _ADD = Write(execute=_add_all, turn=1)
 _SET_STATUS = Write(execute=_set_statuses, turn=7)
 
 
+_FIXED = frozenset(
+    {
+        *("id", "company_id", "candidate_id", "agent_id", "job_id", "type", "focus", "duration", "caller_number"),
+        *("is_test", "created_at"),
+    }
+)
+"""Fields that never change. All others are saved."""
+
+
 class Interviews(KeysetStore):
     def add(self, interview: Interview, content_hash: bytes | None = None) -> None:
         row = as_columns(interview, without={"deleted_at"}, content_hash=content_hash)
@@ -156,22 +165,10 @@ class Interviews(KeysetStore):
     def save(self, interview: Interview, now: datetime, *, before: Interview) -> Interview:
         """Write the mutable fields of an interview that the caller has locked. `before` is what was stored."""
         events.note(self._connection, interview.company_id, lambda: partner_events.of_interview(before, interview, now))
-        self._connection.execute(
-            update(interviews)
-            .where(interviews.c.id == interview.id)
-            .values(
-                status=interview.status.value,
-                finished_at=interview.finished_at,
-                expires_at=interview.expires_at,
-                expires_by_default=interview.expires_by_default,
-                scheduled_at=interview.scheduled_at,
-                metadata=interview.metadata,
-                external_id=interview.external_id,
-                deleted_at=interview.deleted_at,
-                updated_at=now,
-            )
-        )
-        return replace(interview, updated_at=now)
+        after = replace(interview, updated_at=now)
+        changeable = as_columns(after, without=_FIXED)
+        self._connection.execute(update(interviews).where(interviews.c.id == interview.id).values(**changeable))
+        return after
 
     def lock_left_of(self, candidate_id: UUID, limit: int) -> list[Interview]:
         """Lock up to `limit` interviews of an erased person that are not cancelled, without those locked elsewhere.

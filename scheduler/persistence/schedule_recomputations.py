@@ -18,11 +18,11 @@ from scheduler.persistence.many import given_instant
 from scheduler.persistence.quarantine import instants, is_from_the_future
 from scheduler.persistence.rows import from_row, known_unreadable
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import attempts, interviews, reresolutions
+from scheduler.persistence.tables import attempts, interviews, recomputations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reresolution:
+class Recomputation:
     """Hours, zones or a number of a company, or of one of its candidates, have changed."""
 
     id: int
@@ -55,27 +55,27 @@ class ScheduleRecomputations(Store):
         worker has locked is left alone, because waiting for it here could be a deadlock.
         """
         waiting = (
-            select(reresolutions.c.id)
+            select(recomputations.c.id)
             .where(
-                reresolutions.c.company_id == company_id,
-                reresolutions.c.candidate_id.is_not_distinct_from(candidate_id),
+                recomputations.c.company_id == company_id,
+                recomputations.c.candidate_id.is_not_distinct_from(candidate_id),
             )
-            .order_by(reresolutions.c.id)
+            .order_by(recomputations.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
         coalesced = self._connection.execute(
-            update(reresolutions)
-            .where(reresolutions.c.id == any_(func.array(waiting.scalar_subquery())))
+            update(recomputations)
+            .where(recomputations.c.id == any_(func.array(waiting.scalar_subquery())))
             # It continues, and is then repeated from the first attempt. If it restarted at once, it would never end
             # while settings are changed repeatedly.
             .values(is_last_pass=False, after_in_last_pass=False, asked_at=now, not_before=now, rung_at=now)
-            .returning(reresolutions.c.id)
+            .returning(recomputations.c.id)
         ).all()
         if coalesced:
             return
         self._connection.execute(
-            insert(reresolutions).values(
+            insert(recomputations).values(
                 company_id=company_id,
                 candidate_id=candidate_id,
                 is_last_pass=False,
@@ -85,35 +85,35 @@ class ScheduleRecomputations(Store):
             )
         )
 
-    def lock_next(self, now: datetime) -> Reresolution | None:
+    def lock_next(self, now: datetime) -> Recomputation | None:
         """Lock the change that has waited longest, among due changes that no other worker has locked."""
         values = {"now": now, "latest_recomputation": bounds.latest_recomputation(now)}
-        return self._one(partial(from_row, Reresolution), _LOCK_NEXT, values)
+        return self._one(partial(from_row, Recomputation), _LOCK_NEXT, values)
 
-    def came_to(self, change: Reresolution, interview_id: UUID, now: datetime) -> None:
+    def came_to(self, change: Recomputation, interview_id: UUID, now: datetime) -> None:
         """Record that interviews up to that id are done. The change then comes after those of other companies."""
         self._connection.execute(
-            update(reresolutions)
-            .where(reresolutions.c.id == change.id)
+            update(recomputations)
+            .where(recomputations.c.id == change.id)
             .values(after_interview_id=interview_id, after_in_last_pass=change.is_last_pass, not_before=now)
         )
 
-    def put_off(self, reresolution_id: int, not_before: datetime) -> None:
+    def put_off(self, recomputation_id: int, not_before: datetime) -> None:
         """Continue the change at `not_before`, from where it is."""
         self._connection.execute(
-            update(reresolutions).where(reresolutions.c.id == reresolution_id).values(not_before=not_before)
+            update(recomputations).where(recomputations.c.id == recomputation_id).values(not_before=not_before)
         )
 
-    def once_more(self, reresolution_id: int, not_before: datetime) -> None:
+    def once_more(self, recomputation_id: int, not_before: datetime) -> None:
         """Begin the last pass over all attempts, at `not_before`."""
         self._connection.execute(
-            update(reresolutions)
-            .where(reresolutions.c.id == reresolution_id)
+            update(recomputations)
+            .where(recomputations.c.id == recomputation_id)
             .values(after_id=None, after_interview_id=None, is_last_pass=True, not_before=not_before)
         )
 
-    def done(self, reresolution_id: int) -> None:
-        self._connection.execute(delete(reresolutions).where(reresolutions.c.id == reresolution_id))
+    def done(self, recomputation_id: int) -> None:
+        self._connection.execute(delete(recomputations).where(recomputations.c.id == recomputation_id))
 
     def ring_waiting(self, rung_before: datetime, now: datetime) -> bool:
         """Return True if a hint is to be sent again for a waiting change, and record it as sent now."""
@@ -156,29 +156,29 @@ class ScheduleRecomputations(Store):
 
 # Changes that are due. A later time than workers set was written by a wrong clock and counts as due.
 _MAY_BEGIN = or_(
-    reresolutions.c.not_before <= given_instant("now"),
-    reresolutions.c.not_before > given_instant("latest_recomputation"),
+    recomputations.c.not_before <= given_instant("now"),
+    recomputations.c.not_before > given_instant("latest_recomputation"),
 )
 _LOCK_NEXT = Fixed(
-    select(reresolutions)
+    select(recomputations)
     .where(_MAY_BEGIN)
-    .order_by(reresolutions.c.not_before, reresolutions.c.id)
+    .order_by(recomputations.c.not_before, recomputations.c.id)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
 _WAITING = (
-    select(reresolutions.c.id)
+    select(recomputations.c.id)
     .where(
-        or_(reresolutions.c.rung_at <= given_instant("rung_before"), is_from_the_future(reresolutions)),
+        or_(recomputations.c.rung_at <= given_instant("rung_before"), is_from_the_future(recomputations)),
         _MAY_BEGIN,
     )
     .with_for_update(skip_locked=True)
 )
 _RING_WAITING = Fixed(
-    update(reresolutions)
-    .where(reresolutions.c.id == any_(func.array(_WAITING.scalar_subquery())))
+    update(recomputations)
+    .where(recomputations.c.id == any_(func.array(_WAITING.scalar_subquery())))
     .values(rung_at=given_instant("now"))
-    .returning(reresolutions.c.id)
+    .returning(recomputations.c.id)
 )
 
 _zone_data = attempts.c.schedule["tzdata_version"].astext

@@ -549,7 +549,7 @@ stray_calls = Table(
     Index("ix_stray_calls_look", "look_at", postgresql_where=text("look_at IS NOT NULL")),
 )
 
-reresolutions = Table(
+recomputations = Table(
     "reresolutions",
     metadata,
     # Hours, zones or a number have changed: pending attempts are resolved again, in the order of their interviews.

@@ -27,7 +27,7 @@ COLUMNS = """
     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position
 """
 RELEASED = {
-    "of_0_2_0/functions.py": "1b3950a68f419231",
+    "of_0_2_0/functions.py": "0b1c3670a1dd9a5b",
     "of_0_2_0/rights.py": "16354ec6e6d5aca6",
     "of_0_2_0/tables.py": "90f1931400b1ba18",
     "versions/0001_the_first_schema.py": "9fd078b64327dab4",

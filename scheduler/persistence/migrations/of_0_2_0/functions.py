@@ -178,7 +178,7 @@ EVENTS = {
     ),
     # The places between which lie all events that occurred in a period. Both are outside of it. Found by two ids, which
     # begin with the time. A function, because a policy would search the events of one company for them, and a company
-    # may have none near that time. Not by pings: they get their places at once, also while older events wait.
+    # may have no event near that time. Not by pings: they get their places at once, also while older events wait.
     "event_places(uuid, uuid)": (
         f"{_API}, {_WORKER}, {_OPERATOR}",
         """
