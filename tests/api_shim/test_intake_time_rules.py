@@ -7,7 +7,6 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx
-import pytest
 
 from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt, Ended, Reason
@@ -65,82 +64,72 @@ def dialled(tenant: Tenant, attempt: dict[str, Any]) -> CallOrder | None:
 # ---- F2-1: how a text is read
 
 READ = [
-    pytest.param("2026-04-03T09:00:00+02:00", "2026-04-03T07:00:00Z", "OFFSET", "+02:00", id="an offset"),
-    pytest.param("2026-04-03T09:00:00+05:30", "2026-04-03T03:30:00Z", "OFFSET", "+05:30", id="of half an hour"),
-    pytest.param("2026-04-03T07:00:00Z", "2026-04-03T07:00:00Z", "PHONE_NUMBER", "+02:00", id="Z"),
-    pytest.param("2026-04-03T09:00:00", "2026-04-03T07:00:00Z", "PHONE_NUMBER", "+02:00", id="no offset"),
-    pytest.param(
-        "2026-04-03T09:00:00+10:30[Australia/Adelaide]", "2026-04-02T22:30:00Z", "ZONE", "+10:30", id="offset and zone"
-    ),
-    pytest.param("2026-04-03T09:00[Australia/Adelaide]", "2026-04-02T22:30:00Z", "ZONE", "+10:30", id="a zone"),
+    ("2026-04-03T09:00:00+02:00", "2026-04-03T07:00:00Z", "OFFSET", "+02:00"),
+    ("2026-04-03T09:00:00+05:30", "2026-04-03T03:30:00Z", "OFFSET", "+05:30"),
+    ("2026-04-03T07:00:00Z", "2026-04-03T07:00:00Z", "PHONE_NUMBER", "+02:00"),
+    ("2026-04-03T09:00:00", "2026-04-03T07:00:00Z", "PHONE_NUMBER", "+02:00"),
+    ("2026-04-03T09:00:00+10:30[Australia/Adelaide]", "2026-04-02T22:30:00Z", "ZONE", "+10:30"),
+    ("2026-04-03T09:00[Australia/Adelaide]", "2026-04-02T22:30:00Z", "ZONE", "+10:30"),
 ]
+"""Text, instant, source of the time zone and offset."""
 
 
 @does("F2-1")
-@pytest.mark.parametrize(("text", "at", "source", "offset"), READ)
-def test_each_form_of_a_time_is_read(
-    intake: Intake, worker: Worker, text: str, at: str, source: str, offset: str
-) -> None:
-    attempt = booked(ask(intake, text))
-    assert attempt["scheduledAt"] == at
-    schedule = attempt["schedule"]
-    assert (schedule["requested"], schedule["timezoneSource"], schedule["utcOffset"]) == (text, source, offset)
+def test_each_form_of_a_time_is_read(intake: Intake, worker: Worker) -> None:
+    for text, at, source, offset in READ:
+        attempt = booked(ask(intake, text))
+        schedule = attempt["schedule"]
+        assert (attempt["scheduledAt"], schedule["requested"]) == (at, text)
+        assert (schedule["timezoneSource"], schedule["utcOffset"]) == (source, offset), text
 
 
 UNREADABLE = [
-    pytest.param("tomorrow", 0, "year must be 4 digits, got 't'", id="words"),
-    pytest.param("2026-13-03T09:00:00Z", 5, "month must be 1..12, got 13", id="month 13"),
-    pytest.param("2026-04-03", 10, "a time of day is missing", id="no time of day"),
-    pytest.param("2026-04-03T09:00:00 02:00", 19, "expected Z, an offset", id="a plus lost in a URL"),
-    pytest.param(
-        "2026-04-03T09:00:00+09:30[Australia/Adelaide]",
-        19,
-        "Australia/Adelaide has +10:30 then, not +09:30",
-        id="an offset that the zone does not have then",
-    ),
+    ("tomorrow", 0, "year must be 4 digits, got 't'"),
+    ("2026-13-03T09:00:00Z", 5, "month must be 1..12, got 13"),
+    ("2026-04-03", 10, "a time of day is missing"),
+    ("2026-04-03T09:00:00 02:00", 19, "expected Z, an offset"),
+    ("2026-04-03T09:00:00+09:30[Australia/Adelaide]", 19, "Australia/Adelaide has +10:30 then, not +09:30"),
 ]
 
 
 @does_not("F2-1")
-@pytest.mark.parametrize(("text", "position", "reason"), UNREADABLE)
-def test_invalid_time_text_is_refused_with_reason_and_position(
-    intake: Intake, worker: Worker, text: str, position: int, reason: str
-) -> None:
-    details = refused(ask(intake, text), 400, "INVALID_DATE_FORMAT")["details"]
-    assert details["reason"].startswith(reason)
-    shown = text[: position + 1] + ("…" if len(text) > position + 1 else "")
-    assert details == {"field": "scheduledAt", "value": shown, "reason": details["reason"], "position": position}
+def test_invalid_time_text_is_refused_with_reason_and_position(intake: Intake, worker: Worker) -> None:
+    for text, position, reason in UNREADABLE:
+        details = refused(ask(intake, text), 400, "INVALID_DATE_FORMAT")["details"]
+        assert details["reason"].startswith(reason)
+        shown = text[: position + 1] + ("…" if len(text) > position + 1 else "")
+        assert details == {"field": "scheduledAt", "value": shown, "reason": details["reason"], "position": position}
     assert intake.is_untouched()
 
 
 # ---- F2-2: the clock that decides
 
 AT_NOON = "2026-04-03T12:00:00"
-CLOCKS = [
-    pytest.param(f"{AT_NOON}+00:00", {"timezone": "Europe/Prague"}, "OFFSET", None, "+00:00", id="1: its offset, of 0"),
-    pytest.param(f"{AT_NOON}[Europe/Lisbon]", {"timezone": "Europe/Prague"}, "ZONE", "Europe/Lisbon", "+01:00", id="1"),
-    pytest.param(f"{AT_NOON}Z", {"timezone": "Europe/London"}, "CANDIDATE", "Europe/London", "+01:00", id="2, Z"),
-    pytest.param(f"{AT_NOON}-00:00", {"timezone": "Europe/London"}, "CANDIDATE", "Europe/London", "+01:00", id="-00"),
-    pytest.param(AT_NOON, {"timezone": "Europe/London"}, "CANDIDATE", "Europe/London", "+01:00", id="2, no offset"),
-    pytest.param(f"{AT_NOON}Z", {}, "PHONE_NUMBER", "Europe/Bratislava", "+02:00", id="3, Z"),
-    pytest.param(AT_NOON, {}, "PHONE_NUMBER", "Europe/Bratislava", "+02:00", id="3, no offset"),
-    pytest.param(f"{AT_NOON}Z", {"phoneNumber": NOWHERE}, "COMPANY", "Europe/Athens", "+03:00", id="4, Z"),
-    pytest.param(AT_NOON, {"phoneNumber": NOWHERE}, "COMPANY", "Europe/Athens", "+03:00", id="4, no offset"),
+LONDON = {"timezone": "Europe/London"}
+CLOCKS: list[tuple[str, dict[str, Any], str, str | None, str]] = [
+    (f"{AT_NOON}+00:00", {"timezone": "Europe/Prague"}, "OFFSET", None, "+00:00"),
+    (f"{AT_NOON}[Europe/Lisbon]", {"timezone": "Europe/Prague"}, "ZONE", "Europe/Lisbon", "+01:00"),
+    (f"{AT_NOON}Z", LONDON, "CANDIDATE", "Europe/London", "+01:00"),
+    (f"{AT_NOON}-00:00", LONDON, "CANDIDATE", "Europe/London", "+01:00"),
+    (AT_NOON, LONDON, "CANDIDATE", "Europe/London", "+01:00"),
+    (f"{AT_NOON}Z", {}, "PHONE_NUMBER", "Europe/Bratislava", "+02:00"),
+    (AT_NOON, {}, "PHONE_NUMBER", "Europe/Bratislava", "+02:00"),
+    (f"{AT_NOON}Z", {"phoneNumber": NOWHERE}, "COMPANY", "Europe/Athens", "+03:00"),
+    (AT_NOON, {"phoneNumber": NOWHERE}, "COMPANY", "Europe/Athens", "+03:00"),
 ]
+"""In the order in which the sources are asked. Each without an offset, and as an instant."""
 
 
 @does("F2-2")
-@pytest.mark.parametrize(("text", "person", "source", "zone", "offset"), CLOCKS)
-def test_first_source_of_a_time_zone_decides(
-    intake: Intake, worker: Worker, text: str, person: dict[str, Any], source: str, zone: str | None, offset: str
-) -> None:
+def test_first_source_of_a_time_zone_decides(intake: Intake, worker: Worker) -> None:
     assert intake.set_settings(timezone="Europe/Athens").status_code == 200
-    attempt = booked(ask(intake, text, **person))
-    schedule = attempt["schedule"]
-    assert (schedule["timezoneSource"], schedule["timezone"], schedule["utcOffset"]) == (source, zone, offset)
-    is_instant = text.endswith(("Z", "-00:00"))
-    noon = "12:00:00" if is_instant else f"{12 - int(offset[1:3]):02d}:00:00"
-    assert attempt["scheduledAt"] == f"2026-04-03T{noon}Z"
+    for text, person, source, zone, offset in CLOCKS:
+        attempt = booked(ask(intake, text, **person))
+        schedule = attempt["schedule"]
+        assert (schedule["timezoneSource"], schedule["timezone"], schedule["utcOffset"]) == (source, zone, offset), text
+        is_instant = text.endswith(("Z", "-00:00"))
+        noon = "12:00:00" if is_instant else f"{12 - int(offset[1:3]):02d}:00:00"
+        assert attempt["scheduledAt"] == f"2026-04-03T{noon}Z", text
 
 
 @does_not("F2-2")
@@ -224,64 +213,56 @@ SHIFTS = (
     {"days": ["SUN"], "start": "20:00", "end": "24:00"},
 )
 """In Bratislava; 3 April 2026 is a Friday."""
-Hours = tuple[dict[str, Any], ...] | None
 WITHIN = [
-    pytest.param(None, "2026-04-03T08:00:00", id="by default from eight"),
-    pytest.param(None, "2026-04-03T19:59:00", id="by default until twenty"),
-    pytest.param(SHIFTS, "2026-04-03T09:00:00", id="from its start on"),
-    pytest.param(SHIFTS, "2026-04-03T14:29:00", id="in the second of a day"),
-    pytest.param(SHIFTS, "2026-04-04T01:59:00", id="on the night that begins on its day"),
-    pytest.param(SHIFTS, "2026-04-05T23:59:00", id="until midnight"),
+    (None, "2026-04-03T08:00:00"),
+    (None, "2026-04-03T19:59:00"),
+    (SHIFTS, "2026-04-03T09:00:00"),  # from its start on
+    (SHIFTS, "2026-04-03T14:29:00"),  # in the second of a day
+    (SHIFTS, "2026-04-04T01:59:00"),  # on the night that begins on its day
+    (SHIFTS, "2026-04-05T23:59:00"),  # until midnight
 ]
 WITHOUT = [
-    pytest.param(None, "2026-04-03T07:59:59", "2026-04-03T06:00:00Z", id="by default not before eight"),
-    pytest.param(None, "2026-04-03T20:00:00", "2026-04-04T06:00:00Z", id="by default not at twenty"),
-    pytest.param(SHIFTS, "2026-04-03T12:00:00", "2026-04-03T11:00:00Z", id="not at its end"),
-    pytest.param(SHIFTS, "2026-04-03T01:00:00", "2026-04-03T07:00:00Z", id="on the night before its day"),
-    pytest.param(SHIFTS, "2026-04-04T02:00:00", "2026-04-05T18:00:00Z", id="after the night"),
-    pytest.param(SHIFTS, "2026-04-06T00:00:00", "2026-04-10T07:00:00Z", id="at midnight"),
+    (None, "2026-04-03T07:59:59", "2026-04-03T06:00:00Z"),
+    (None, "2026-04-03T20:00:00", "2026-04-04T06:00:00Z"),
+    (SHIFTS, "2026-04-03T12:00:00", "2026-04-03T11:00:00Z"),  # at its end
+    (SHIFTS, "2026-04-03T01:00:00", "2026-04-03T07:00:00Z"),  # on the night before its day
+    (SHIFTS, "2026-04-04T02:00:00", "2026-04-05T18:00:00Z"),  # after the night
+    (SHIFTS, "2026-04-06T00:00:00", "2026-04-10T07:00:00Z"),  # at midnight
 ]
+"""Hours, by default from eight to twenty; the local time; and the next instant at which a phone may ring."""
 
 
 @does("F2-5")
-@pytest.mark.parametrize(("hours", "text"), WITHIN)
-def test_call_within_an_interval_is_accepted(intake: Intake, worker: Worker, hours: Hours, text: str) -> None:
-    if hours is not None:
-        open_at(intake, *hours)
-    assert booked(ask(intake, text))["schedule"]["localTime"] == text
+def test_call_within_an_interval_is_accepted(intake: Intake, worker: Worker) -> None:
+    for hours, text in WITHIN:
+        if hours is not None:
+            open_at(intake, *hours)
+        assert booked(ask(intake, text))["schedule"]["localTime"] == text
 
 
 @does_not("F2-5")
-@pytest.mark.parametrize(("hours", "text", "next_at"), WITHOUT)
-def test_call_outside_every_interval_is_refused(
-    intake: Intake, worker: Worker, hours: Hours, text: str, next_at: str
-) -> None:
-    if hours is not None:
-        open_at(intake, *hours)
-    details = refused(ask(intake, text), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
-    assert (details["localTime"], details["nextAllowedAt"], details["reason"]) == (text, next_at, "CLOSED")
+def test_call_outside_every_interval_is_refused(intake: Intake, worker: Worker) -> None:
+    for hours, text, next_at in WITHOUT:
+        if hours is not None:
+            open_at(intake, *hours)
+        details = refused(ask(intake, text), 400, "OUTSIDE_CALL_TIME_INTERVAL")["details"]
+        assert (details["localTime"], details["nextAllowedAt"], details["reason"]) == (text, next_at, "CLOSED")
 
 
 @does_not("F2-5")
-@pytest.mark.parametrize(
-    ("intervals", "code"),
-    [
-        pytest.param([], "NEVER_OPEN", id="none"),
-        pytest.param(
-            [ALWAYS, {"days": ["MON"], "start": "09:00", "end": "10:00"}], "CALL_TIME_INTERVALS_INVALID", id="overlap"
-        ),
-        pytest.param([{**ALWAYS, "end": "00:00"}], "CALL_TIME_INTERVALS_INVALID", id="of no length"),
-        pytest.param([{**ALWAYS, "end": "24:01"}], "CALL_TIME_INTERVALS_INVALID", id="beyond the day"),
-        pytest.param([{**ALWAYS, "days": ["MOO"]}], "CALL_TIME_INTERVALS_INVALID", id="on no day"),
-    ],
-)
-def test_invalid_intervals_are_refused_and_change_nothing(
-    intake: Intake, intervals: list[dict[str, Any]], code: str
-) -> None:
-    before = data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"]
-    content = refused(intake.set_settings(callTimeIntervals=intervals), 400, code)
-    assert code == "NEVER_OPEN" or content["details"]["reason"]
-    assert data(intake.get(f"/company/{intake.seeded.company_id}"))["settings"] == before
+def test_invalid_intervals_are_refused_and_change_nothing(intake: Intake) -> None:
+    before = data(intake.get(intake.company))["settings"]
+    overlapping = [ALWAYS, {"days": ["MON"], "start": "09:00", "end": "10:00"}]
+    refused(intake.set_settings(callTimeIntervals=[]), 400, "NEVER_OPEN")
+    for wrong in (
+        overlapping,
+        [{**ALWAYS, "end": "00:00"}],
+        [{**ALWAYS, "end": "24:01"}],
+        [{**ALWAYS, "days": ["MOO"]}],
+    ):
+        content = refused(intake.set_settings(callTimeIntervals=wrong), 400, "CALL_TIME_INTERVALS_INVALID")
+        assert content["details"]["reason"]
+    assert data(intake.get(intake.company))["settings"] == before
 
 
 # ---- F2-6: a requested time. `test_intake_attempts.py` has invoking and moving
