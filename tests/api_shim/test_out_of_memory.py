@@ -137,7 +137,7 @@ def test_embedded_api_ends_no_process() -> None:
 
 _LOOPS = """
 import asyncio, sys, threading
-from api_shim import out_of_memory
+from api_shim import process
 
 process._CHECK_EVERY_S = 0.02
 stands_still, turns = map(int, sys.argv[1:])
