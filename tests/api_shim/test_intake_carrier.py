@@ -37,9 +37,9 @@ def test_signature_covers_the_raw_path_and_query(intake: Intake, token: str) -> 
     assert call_back(intake, token, path=path, signed=f"/carrier/twilio/{token}").status_code == 403
 
 
-@pytest.mark.parametrize("signature", [None, "", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="])
-def test_unsigned_callback_is_rejected(intake: Intake, token: str, signature: str | None) -> None:
-    assert refusal(call_back(intake, token, signature=signature)) == (403, "NOT_A_CALLBACK")
+def test_unsigned_callback_is_rejected(intake: Intake, token: str) -> None:
+    for signature in (None, "", "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="):
+        assert refusal(call_back(intake, token, signature=signature)) == (403, "NOT_A_CALLBACK"), signature
     assert intake.count("carrier_events") == 0
 
 
@@ -51,16 +51,10 @@ def test_signature_of_other_content_is_rejected(intake: Intake, token: str) -> N
     assert intake.count("carrier_events") == 0
 
 
-def test_form_with_a_repeated_field_is_rejected(intake: Intake, token: str) -> None:
-    assert call_back(intake, token, [*FORM, ("CallStatus", "completed")]).status_code == 403
-    assert intake.count("carrier_events") == 0
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"CallSid": "CA"}, {"AccountSid": "AC"}, {"CallStatus": "sleeping"}, {"CallDuration": "-1"}]
-)
-def test_callback_with_an_invalid_field_is_rejected(intake: Intake, token: str, wrong: dict[str, str]) -> None:
-    assert call_back(intake, token, changed(**wrong)).status_code == 403
+def test_callback_with_an_invalid_field_is_rejected(intake: Intake, token: str) -> None:
+    forms = [changed(**each) for each in ({"CallSid": "CA"}, {"AccountSid": "AC"}, {"CallDuration": "-1"})]
+    for form in (*forms, changed(CallStatus="sleeping"), [*FORM, ("CallStatus", "completed")]):
+        assert call_back(intake, token, form).status_code == 403, form
     assert intake.count("carrier_events") == 0
 
 
@@ -88,7 +82,7 @@ def test_callback_with_an_unknown_token_is_not_stored(intake: Intake) -> None:
     assert intake.count("carrier_events") == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"&" * 500, b'{"CallSid": "x"}'])
-def test_callback_that_is_not_a_form_is_rejected(intake: Intake, token: str, content: bytes) -> None:
-    answer = intake.client.post(path_of(token), content=content, headers={"X-Twilio-Signature": "x"})
-    assert answer.status_code == 403
+def test_callback_that_is_not_a_form_is_rejected(intake: Intake, token: str) -> None:
+    for content in (b"", b"\xff\xfe", b"&" * 500, b'{"CallSid": "x"}'):
+        answer = intake.client.post(path_of(token), content=content, headers={"X-Twilio-Signature": "x"})
+        assert answer.status_code == 403, content

@@ -10,7 +10,6 @@ import pytest
 
 from api_shim.routes.commands import READS
 from scheduler.domain.command import CommandKind
-from scheduler.domain.principal import KeyKind
 from scheduler.persistence.json_columns import unpack
 from scheduler.use_cases.resources.keys import ALL_SCOPES
 from tests.api_shim.answers import data, refusal
@@ -100,17 +99,28 @@ def call(intake: Intake) -> Call:
 
 
 @each_kind
-def test_command_is_answered_when_it_is_applied(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
-    answer = kind.send(intake, call, {})
-    assert answer.status_code == kind.status, answer.text
-    assert kind.tells(data_of(answer))
-    assert "Idempotent-Replayed" not in answer.headers
+def test_command_is_applied_once_and_answered_again(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
+    first = kind.send(intake, call, KEY)
+    assert first.status_code == kind.status, first.text
+    assert kind.tells(data_of(first))
+    assert "Idempotent-Replayed" not in first.headers
+    done = (intake.ask("SELECT event FROM attempt_history ORDER BY id"), intake.count("attempts"))
+    second = kind.send(intake, call, KEY)
+    assert (second.status_code, second.headers["Idempotent-Replayed"]) == (kind.status, "true")
+    assert data_of(second) == data_of(first)
+    for other in (kind.send(intake, call, KEY, **kind.other), intake.create(headers=KEY)):
+        assert refusal(other) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert (intake.ask("SELECT event FROM attempt_history ORDER BY id"), intake.count("attempts")) == done
+    assert intake.count("inbox") == 2  # and the command that created the interview
+    kind.send(intake, call, {})
+    assert intake.count("inbox") == 3, "without a key it is always a new one"
 
 
 @each_kind
 def test_command_without_a_worker_is_accepted_and_found_later(intake: Intake, call: Call, kind: Kind) -> None:
-    answer = kind.send(intake, call, {**ASYNC, **KEY})
+    answer = kind.send(intake, call, {**KEY, "Prefer": "wait=0"})
     assert answer.status_code == 202
+    assert refusal(kind.send(intake, call, {**KEY, "Prefer": "wait=0"})) == (409, "IDEMPOTENCY_IN_PROGRESS")
     assert answer.json()["data"]["status"] == "WAITING"
     waiting = data(intake.get(answer.headers["Location"]))
     assert (waiting["kind"], waiting["status"]) == (kind.name, "WAITING")
@@ -120,41 +130,6 @@ def test_command_without_a_worker_is_accepted_and_found_later(intake: Intake, ca
     assert command["statusCode"] == kind.status
     assert kind.tells(command["result"])
     assert data(intake.get("/commands/k")) == command
-
-
-@each_kind
-def test_a_command_is_accepted_when_the_wait_ends_first(intake: Intake, call: Call, kind: Kind) -> None:
-    assert kind.send(intake, call, {**KEY, "Prefer": "wait=0"}).status_code == 202
-    assert refusal(kind.send(intake, call, {**KEY, "Prefer": "wait=0"})) == (409, "IDEMPOTENCY_IN_PROGRESS")
-    assert intake.count("inbox") == 2  # and the command that created the interview
-
-
-@each_kind
-def test_repeated_command_is_applied_once_and_answered_again(
-    intake: Intake, call: Call, worker: Worker, kind: Kind
-) -> None:
-    first = kind.send(intake, call, KEY)
-    done = (intake.ask("SELECT event FROM attempt_history ORDER BY id"), intake.count("attempts"))
-    second = kind.send(intake, call, KEY)
-    assert second.status_code == first.status_code == kind.status
-    assert second.headers["Idempotent-Replayed"] == "true"
-    assert data_of(second) == data_of(first)
-    assert (intake.ask("SELECT event FROM attempt_history ORDER BY id"), intake.count("attempts")) == done
-    assert intake.count("inbox") == 2
-
-
-@each_kind
-def test_another_request_with_the_same_key_is_refused(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
-    assert kind.send(intake, call, KEY).status_code == kind.status
-    for other in (kind.send(intake, call, KEY, **kind.other), intake.create(headers=KEY)):
-        assert refusal(other) == (422, "IDEMPOTENCY_KEY_REUSED")
-
-
-@each_kind
-def test_command_without_a_key_is_always_a_new_one(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
-    kind.send(intake, call, {})
-    kind.send(intake, call, {})
-    assert intake.count("inbox") == 3
 
 
 def test_key_with_another_method_on_a_path_is_another_request(intake: Intake, call: Call, worker: Worker) -> None:
@@ -223,19 +198,6 @@ def test_times_are_judged_as_of_the_receipt(intake: Intake, call: Call) -> None:
     with an_intake(later, intake.database, intake.seeded), a_worker(later):
         assert applied(intake, accepted)["statusCode"] == 204
     assert data(intake.get(call.attempt))["scheduledAt"] == soon
-
-
-@each_kind
-def test_an_ats_key_names_the_company(intake: Intake, call: Call, worker: Worker, kind: Kind) -> None:
-    principal, key = intake.new_key(kind=KeyKind.ATS)
-    ats = intake.with_key(key)
-    foreign = kind.send(ats, call, {}, params={"companyId": str(intake.seeded.company_id)})
-    assert refusal(foreign) == (403, "RESOURCE_ACCESS_DENIED")
-    intake.adopt(principal)
-    assert refusal(kind.send(ats, call, {})) == (400, "COMPANY_ID_REQUIRED")
-    answer = kind.send(ats, call, {}, params={"companyId": str(intake.seeded.company_id)})
-    assert answer.status_code == kind.status, answer.text
-    assert kind.tells(data_of(answer))
 
 
 def test_stored_answer_has_no_personal_data_and_no_metadata(intake: Intake, tenant: Tenant, worker: Worker) -> None:

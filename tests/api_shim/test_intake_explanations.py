@@ -1,26 +1,19 @@
 """Explanations and previews over HTTP, by the rules that the dialler applies."""
 
-from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import httpx
-import pytest
 
-from scheduler.domain.attempt import Ended, Progressed, Reason
+from scheduler.domain.attempt import Progressed
 from scheduler.domain.call import CallProgress
-from scheduler.domain.company import EVERY_DAY, CallTimeInterval
 from scheduler.domain.principal import KeyKind
 from tests.api_shim.answers import data, refusal, refused
 from tests.api_shim.bodies import AN_HOUR_LATER, NUMBER, TOLL_FREE, TOMORROW, candidate
-from tests.api_shim.calls import a_call, call_of, ended, tenant_of
-from tests.api_shim.intake import ASYNC, KEY, Intake, Worker, a_worker
+from tests.api_shim.calls import a_call, call_of, tenant_of
+from tests.api_shim.intake import KEY, Intake, Worker
 from tests.architecture.rules import does
-from tests.conftest import NOON, seed
-from tests.support.builders import Tenant, a_candidate, a_number, a_pending_attempt, a_placed_attempt
-
-EVENINGS = (CallTimeInterval(days=EVERY_DAY, start=timedelta(hours=20), end=timedelta(hours=22)),)
+from tests.support.builders import Tenant, a_candidate, a_pending_attempt, a_placed_attempt
 
 
 def explained(intake: Intake, attempt: Any) -> dict[str, Any]:
@@ -53,12 +46,6 @@ def test_attempt_before_its_time_explains_the_time_and_the_clock(intake: Intake,
     assert created["at"].endswith("Z")
 
 
-def test_attempt_that_may_ring_now_has_no_blocks(intake: Intake, tenant: Tenant) -> None:
-    content = explained(intake, a_pending_attempt(tenant))
-    assert content["blocks"] == []
-    assert content["nextPossibleAt"].startswith("2026-04-02T12:")
-
-
 def test_a_paused_company_is_named_with_the_reason(intake: Intake, tenant: Tenant) -> None:
     attempt = a_pending_attempt(tenant)
     with intake.database.transaction() as stores:
@@ -67,39 +54,6 @@ def test_a_paused_company_is_named_with_the_reason(intake: Intake, tenant: Tenan
     assert rules(content) == ["COMPANY_PAUSED"]
     assert "a holiday" in content["blocks"][0]["detail"]
     assert content["blocks"][0]["until"] is None
-
-
-def test_closed_window_explains_when_it_opens(intake: Intake) -> None:
-    evening = replace(intake, seeded=seed(intake.database, NOON, intervals=EVENINGS)).with_new_key()
-    content = explained(evening, a_pending_attempt(tenant_of(evening)))
-    assert rules(content) == ["WINDOW_CLOSED"]
-    assert content["blocks"][0]["until"] == content["nextPossibleAt"] == "2026-04-02T18:00:00Z"
-
-
-@does("F4-6")
-def test_busy_number_is_explained_without_the_number(intake: Intake, tenant: Tenant) -> None:
-    number = a_number()
-    a_placed_attempt(tenant, number)
-    content = explained(intake, a_pending_attempt(tenant, number))
-    assert rules(content) == ["NUMBER_BUSY"]
-    assert number[1:] not in str(content)
-
-
-@does("F4-6")
-def test_recently_called_number_explains_how_long_it_is_blocked(intake: Intake, tenant: Tenant) -> None:
-    number = a_number()
-    tenant.take(a_placed_attempt(tenant, number), Ended(reason=Reason.ANSWERED, ended_at=tenant.now()))
-    content = explained(intake, a_pending_attempt(tenant, number))
-    assert rules(content) == ["NUMBER_BUSY"]
-    assert content["blocks"][0]["until"] == content["nextPossibleAt"]
-    assert content["nextPossibleAt"].startswith("2026-04-02T12:1")
-
-
-def test_waiting_command_blocks_its_interview(intake: Intake, tenant: Tenant) -> None:
-    attempt, other = a_pending_attempt(tenant), a_pending_attempt(tenant)
-    assert intake.delete(call_of(attempt).attempt, headers=ASYNC).status_code == 202
-    assert rules(explained(intake, attempt)) == ["COMMAND_WAITING"]
-    assert rules(explained(intake, other)) == []
 
 
 def test_call_in_progress_waits_for_its_end_and_shows_history(intake: Intake, tenant: Tenant) -> None:
@@ -112,14 +66,6 @@ def test_call_in_progress_waits_for_its_end_and_shows_history(intake: Intake, te
     assert "token" not in claimed["detail"]
     assert claimed["detail"]["leaseUntil"].endswith("Z")
     assert placed["detail"]["lookAt"].endswith("Z")
-
-
-def test_finished_attempt_waits_for_nothing(intake: Intake, tenant: Tenant) -> None:
-    content = explained(intake, ended(tenant, Reason.DECLINED))
-    assert (content["status"], content["reasonCode"]) == ("FAILED", "DECLINED")
-    assert content["waitingFor"] is content["nextPossibleAt"] is None
-    assert content["blocks"] == []
-    assert content["history"][-1]["reasonCode"] == "DECLINED"
 
 
 def test_history_names_the_key_that_moved_the_attempt(intake: Intake, worker: Worker) -> None:
@@ -169,20 +115,6 @@ def test_command_of_the_previous_version_names_the_first_key(intake: Intake, wor
     assert data(intake.get(call.explanation))["history"][0]["keyName"] == "a test"
 
 
-def test_key_of_another_tenant_is_named_only_to_its_own_tenant(intake: Intake, worker: Worker) -> None:
-    principal, secret = intake.keys.create(kind=KeyKind.ATS, name="a secret partner")
-    intake.adopt(principal)
-    ats, company = intake.with_key(secret), {"companyId": str(intake.seeded.company_id)}
-    call = a_call(intake)
-    assert ats.patch(call.attempt, {"scheduledAt": AN_HOUR_LATER}, params=company).status_code == 204
-    by_the_company = data(intake.get(call.explanation))["history"]
-    by_the_ats = data(ats.get(call.explanation, **company))["history"]
-    assert [each["by"] for each in by_the_company] == [each["by"] for each in by_the_ats]
-    assert by_the_company[1]["keyName"] is None
-    assert by_the_company[0]["keyName"] == by_the_ats[0]["keyName"] is not None
-    assert by_the_ats[1]["keyName"] == "a secret partner"
-
-
 # ---- preview
 
 
@@ -198,44 +130,28 @@ def test_allowed_time_is_previewed_as_it_would_be_scheduled(intake: Intake, work
     assert content["schedule"] == attempt["schedule"]
 
 
-def test_without_a_time_it_is_previewed_as_soon_as_allowed(intake: Intake) -> None:
-    content = data(preview(intake, phoneNumber=NUMBER))
-    assert content["allowed"] is True
-    assert content["nextPossibleAt"].startswith("2026-04-02T12:")
-
-
-def test_offset_that_differs_from_the_number_is_warned_of(intake: Intake) -> None:
-    content = data(preview(intake, phoneNumber=NUMBER, scheduledAt="2026-04-03T09:00:00+10:30"))
-    assert content["allowed"] is True
-    assert content["warnings"] == ["OFFSET_DIFFERS_FROM_PHONE_NUMBER"]
-    assert content["schedule"]["utcOffset"] == "+10:30"
-
-
 NOON_OF_A_CONTINENT = {"phoneNumber": TOLL_FREE, "scheduledAt": "2026-04-03T12:00:00"}
-REFUSED = [
-    pytest.param({"scheduledAt": "2026-04-03T21:00:00"}, "OUTSIDE_CALL_TIME_INTERVAL", id="in the evening"),
-    pytest.param({"scheduledAt": "2026-04-02T11:00:00Z"}, "SCHEDULE_IN_PAST", id="an hour ago"),
-    pytest.param({"scheduledAt": "2026-06-01T09:00:00Z"}, "SCHEDULE_TOO_FAR", id="in two months"),
-    pytest.param({"scheduledAt": "tomorrow"}, "INVALID_DATE_FORMAT", id="no date"),
-    pytest.param(NOON_OF_A_CONTINENT, "TIMEZONE_AMBIGUOUS", id="noon on the clocks of a continent"),
-    pytest.param({"phoneNumber": "+421000000000"}, "PHONE_NUMBER_INVALID", id="no such number"),
-    pytest.param({"phoneNumber": "+19002345678"}, "NUMBER_NOT_ALLOWED", id="a premium number"),
-    pytest.param({"timezone": "Mars/Olympus"}, "TIMEZONE_INVALID", id="no such zone"),
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"scheduledAt": "2026-04-03T21:00:00"}, "OUTSIDE_CALL_TIME_INTERVAL"),
+    ({"scheduledAt": "2026-06-01T09:00:00Z"}, "SCHEDULE_TOO_FAR"),
+    ({"scheduledAt": "tomorrow"}, "INVALID_DATE_FORMAT"),
+    (NOON_OF_A_CONTINENT, "TIMEZONE_AMBIGUOUS"),
+    ({"phoneNumber": "+19002345678"}, "NUMBER_NOT_ALLOWED"),
 ]
 
 
-@pytest.mark.parametrize(("question", "code"), REFUSED)
-def test_rejected_request_is_previewed_with_the_same_refusal(
-    intake: Intake, worker: Worker, question: dict[str, Any], code: str
-) -> None:
-    question = {"phoneNumber": NUMBER, **question}
-    content = data(preview(intake, **question))
-    assert (content["allowed"], content["schedule"], content["refusal"]["code"]) == (False, None, code)
-    person = candidate(phoneNumber=question["phoneNumber"], timezone=question.get("timezone"))
-    error = refused(intake.create(intake.body(candidate=person, scheduledAt=question.get("scheduledAt"))), 400, code)
-    place = error["details"].pop("field")
-    assert content["refusal"]["details"].pop("field") == place.removeprefix("candidate.")
-    assert without_instants(content["refusal"]) == without_instants(error)
+def test_rejected_request_is_previewed_with_the_same_refusal(intake: Intake, worker: Worker) -> None:
+    for each, code in REFUSED:
+        question = {"phoneNumber": NUMBER, **each}
+        content = data(preview(intake, **question))
+        assert (content["allowed"], content["schedule"], content["refusal"]["code"]) == (False, None, code)
+        person = candidate(phoneNumber=question["phoneNumber"], timezone=question.get("timezone"))
+        error = refused(
+            intake.create(intake.body(candidate=person, scheduledAt=question.get("scheduledAt"))), 400, code
+        )
+        place = error["details"].pop("field")
+        assert content["refusal"]["details"].pop("field") == place.removeprefix("candidate.")
+        assert without_instants(content["refusal"]) == without_instants(error)
 
 
 def test_rejected_time_is_previewed_with_the_next_allowed_time(intake: Intake) -> None:
@@ -292,15 +208,6 @@ def test_an_ats_key_names_the_company_whose_hours_are_asked_for(intake: Intake) 
     assert refusal(preview(ats, **question)) == (400, "COMPANY_ID_REQUIRED")
     foreign = ats.post("/call-times/preview", question, params={"companyId": str(uuid4())})
     assert refusal(foreign) == (403, "RESOURCE_ACCESS_DENIED")
-
-
-def test_previewed_time_is_accepted_when_requested(intake: Intake) -> None:
-    with a_worker(intake.settings):
-        call = a_call(intake)
-        known = data(intake.get(call.interview))["candidateId"]
-        content = data(preview(intake, candidateId=known, scheduledAt="2026-04-03T19:00:00"))
-        assert intake.patch(call.attempt, {"scheduledAt": "2026-04-03T19:00:00"}).status_code == 204
-        assert data(intake.get(call.attempt))["schedule"] == content["schedule"]
 
 
 def without_instants(error: dict[str, Any]) -> dict[str, Any]:

@@ -45,8 +45,7 @@ def test_stored_hash_of_a_request_is_keyed(intake: Intake, path: str) -> None:
     body, _ = bodies(intake, path)
     assert sent(intake, path, body).status_code == 201
     [(stored,)] = intake.ask("SELECT request_hash FROM inbox")
-    assert bytes(stored) != plain(path, body)
-    assert bytes(stored) == Hasher(PEPPER).request_content(plain(path, body))
+    assert bytes(stored) == Hasher(PEPPER).request_content(plain(path, body)) != plain(path, body)
 
 
 @pytest.mark.usefixtures("worker")

@@ -65,11 +65,6 @@ def test_request_is_accepted_once_for_one_key(intake: Intake, worker: Worker) ->
     assert intake.count("inbox") == intake.count("interviews") == 1
 
 
-def test_request_without_a_key_is_always_a_new_one(intake: Intake, worker: Worker) -> None:
-    assert intake.interview()["id"] != intake.interview()["id"]
-    assert intake.count("interviews") == 2
-
-
 def test_replay_shows_the_stored_answer_with_current_metadata(intake: Intake, worker: Worker) -> None:
     body = intake.body(scheduledAt="2026-04-03T07:00:00Z", metadata={"ref": 1})
     first = intake.create(body, headers=KEY).json()["data"]

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,15 +38,6 @@ def does_not(*rules: str) -> pytest.MarkDecorator:
     return pytest.mark.rule(SIDES[1], *_known(rules))
 
 
-def does_as_named(cases: Sequence[Any]) -> list[Any]:
-    """Mark each case of a table with the rule at the start of its id."""
-    return [_marked(case, does) for case in cases]
-
-
-def does_not_as_named(cases: Sequence[Any]) -> list[Any]:
-    return [_marked(case, does_not) for case in cases]
-
-
 def citations(item: pytest.Item) -> Iterator[Cited]:
     """Return the rules that a collected test cites."""
     for mark in item.iter_markers("rule"):
@@ -60,11 +50,6 @@ def citations(item: pytest.Item) -> Iterator[Cited]:
                 over_http=not _OVER_HTTP.isdisjoint(getattr(item, "fixturenames", ())),
                 runs=all(item.get_closest_marker(name) is None for name in ("skip", "skipif", "xfail")),
             )
-
-
-def _marked(case: Any, cites: Any) -> Any:
-    rule, _, _ = case.id.partition(" ")
-    return pytest.param(*case.values, id=case.id, marks=[*case.marks, cites(rule)])
 
 
 def _known(rules: Sequence[str]) -> Sequence[str]:
