@@ -128,7 +128,7 @@ async def store_all(storage: Storage, callbacks: Sequence[NewCarrierEvent]) -> l
     return await asyncio.gather(*(storage.batches.store(each) for each in callbacks), return_exceptions=True)
 
 
-@pytest.mark.parametrize("count", [1, 10, LARGEST_BATCH])
+@pytest.mark.parametrize("count", [1, LARGEST_BATCH])
 async def test_concurrent_callbacks_share_one_transaction(storage: Storage, tenant: Tenant, count: int) -> None:
     callbacks = [storage.callback(number) for number in range(count)]
     with statements(storage) as seen, deadline_in(LONG_S):
@@ -181,13 +181,6 @@ async def test_size_of_a_batch_determines_the_next_wait(storage: Storage, count:
     assert storage.batches._open is not None
     assert storage.batches._open[0].gathers_s == seconds
     await following
-
-
-async def test_single_callback_after_a_load_ends_the_long_wait(storage: Storage) -> None:
-    assert await store_all(storage, [storage.callback(number) for number in range(3)]) == [None] * 3
-    assert storage.batches._last_batch == 3
-    await storage.batches.store(storage.callback(3))
-    assert storage.batches._last_batch == 1
 
 
 async def test_duplicates_in_a_batch_are_stored_once(storage: Storage, tenant: Tenant) -> None:

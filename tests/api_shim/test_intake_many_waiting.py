@@ -217,19 +217,11 @@ def crowded(intake: Intake) -> Iterator[Intake]:
 _SLEEPING = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
-def test_callback_is_stored_while_every_thread_is_busy(crowded: Intake, tenant: Tenant) -> None:
+def test_other_work_has_its_own_threads(crowded: Intake, tenant: Tenant) -> None:
+    """Callbacks, health, the check of keys, and requests without a key."""
     assert call_back(crowded, token_of(a_placed_attempt(tenant))).status_code == 204
-
-
-def test_health_is_answered_while_every_thread_is_busy(crowded: Intake) -> None:
     assert crowded.client.get("/healthz").status_code == 200
     assert crowded.client.get("/readyz").status_code == 200
-
-
-def test_key_is_checked_while_every_thread_is_busy(crowded: Intake) -> None:
     assert crowded.with_key(new_secret()).get("/jobs").json()["error"]["code"] == "INVALID_API_KEY"
-
-
-def test_request_without_a_key_has_its_own_threads(crowded: Intake) -> None:
     body = {"token": "x" * 43, "name": "Zuzana Tajomná"}
     assert crowded.client.post("/invitations/accept", json=body).status_code == 410

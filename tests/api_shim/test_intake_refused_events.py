@@ -89,7 +89,7 @@ def test_success_in_the_response_is_an_event(intake: Intake, worker: Worker) -> 
 
 
 @does("F7-1")
-@pytest.mark.parametrize("prefer", ["respond-async", "wait=0", "wait=1"])
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=1"])
 def test_refusal_after_a_202_is_an_event_at_once(intake: Intake, prefer: str) -> None:
     accepted = refused(intake, {"Prefer": prefer})
     with a_worker(intake.settings):
