@@ -174,26 +174,26 @@ def test_operator_replays_a_range_to_its_end(
     assert rows[0].after["filter"]["onlyFailed"] is True
 
 
-@pytest.mark.parametrize(
-    ("line", "text"),
-    [
-        ("disable {id}", "Missing --reason"),
-        ("enable {id}", "Missing --reason"),
-        ("replay {id} --from 2026-04-02T12:00Z", "Missing --reason"),
-        ("replay {id} --from noon " + WHY, "Write it like 2026-04-02T15:00:00Z or 2026-04-02T15:00:00+02:00."),
-        ("replay {id} --from 2026-04-02T12:00Z --to 2026-04-02T12:00Z " + WHY, "--to must be later"),
-        ("replay {id} --from 2026-04-02T12:00Z --types x " + WHY, "There is no type x"),
-        ("disable 7 " + WHY, "this is not an id"),
-        ("listen --forward-to localhost:3000 --key k", "--forward-to must be a URL"),
-        ("listen --forward-to http://127.0.0.1:1 --url api --key k", "--url must be a URL"),
-        ("listen --forward-to http://127.0.0.1:1", "--key"),
-        ("listen --forward-to http://127.0.0.1:1 --key k --secret whsec_x", "--secret must be"),
-    ],
-)
-def test_wrong_arguments_are_refused(duecall: Command, partner: Partner, line: str, text: str) -> None:
-    out, err, code = duecall(line.format(id=partner.endpoint_id))
-    assert (out, code != 0) == ("", True)
-    assert text in err
+WRONG_ARGUMENTS = {
+    "disable {id}": "Missing --reason",
+    "enable {id}": "Missing --reason",
+    "replay {id} --from 2026-04-02T12:00Z": "Missing --reason",
+    f"replay {{id}} --from noon {WHY}": "Write it like 2026-04-02T15:00:00Z or 2026-04-02T15:00:00+02:00.",
+    f"replay {{id}} --from 2026-04-02T12:00Z --to 2026-04-02T12:00Z {WHY}": "--to must be later",
+    f"replay {{id}} --from 2026-04-02T12:00Z --types x {WHY}": "There is no type x",
+    f"disable 7 {WHY}": "this is not an id",
+    "listen --forward-to localhost:3000 --key k": "--forward-to must be a URL",
+    "listen --forward-to http://127.0.0.1:1 --url api --key k": "--url must be a URL",
+    "listen --forward-to http://127.0.0.1:1": "--key",
+    "listen --forward-to http://127.0.0.1:1 --key k --secret whsec_x": "--secret must be",
+}
+
+
+def test_wrong_arguments_are_refused(duecall: Command, partner: Partner) -> None:
+    for line, text in WRONG_ARGUMENTS.items():
+        out, err, code = duecall(line.format(id=partner.endpoint_id))
+        assert (out, code != 0) == ("", True), line
+        assert text in err, line
     assert audited(partner) == []
 
 
