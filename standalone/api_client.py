@@ -12,6 +12,7 @@ DEFAULT_API = "http://127.0.0.1:8000"
 _TIMEOUT_S = 10.0
 _TEXT_TIMEOUT_S = 60.0
 """Longer than the API waits before it answers, because the response is the purpose of the command."""
+_LONGEST_PAUSE_S = 30.0
 
 
 class ApiAway(Exception):
@@ -20,8 +21,12 @@ class ApiAway(Exception):
     def __init__(self, text: str, retry_after_s: float | None = None, most_items: int | None = None) -> None:
         """`most_items`: the items of batches that the key may send an hour, if the batch would exceed them."""
         super().__init__(text)
-        self.retry_after_s = retry_after_s
+        self._retry_after_s = retry_after_s
         self.most_items = most_items
+
+    def pause_s(self, failures: int) -> float:
+        """Return the seconds after which to ask again: those that the API named, or more after each failure."""
+        return self._retry_after_s or min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
 
 
 class ApiRefused(Exception):
@@ -53,30 +58,16 @@ class ApiClient:
         self._key = key
         self._may_be_wrong = url is None
 
-    def get(self, path: str, params: Mapping[str, str | int]) -> ApiAnswer:
-        """Read a resource. Raises ApiAway, ApiRefused."""
-        return self._send("GET", path, params=params)
-
-    def post(
-        self,
-        path: str,
-        params: Mapping[str, str | int],
-        body: bytes,
-        headers: Mapping[str, str],
-        timeout_s: float = _TIMEOUT_S,
-    ) -> ApiAnswer:
-        """Send a body. Raises ApiAway, ApiRefused."""
-        return self._send("POST", path, params=params, data=body, headers=headers, timeout_s=timeout_s)
+    def send(self, method: str, path: str, **more: Any) -> ApiAnswer:  # noqa: ANN401 - options of requests
+        """Send a request: `params`, `headers`, `json` or `data`, and `timeout_s`. Raises ApiAway, ApiRefused."""
+        url = self.url + path
+        return _read(url, self._answer(method, url, **more))
 
     def text(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, str]:
         """Send any request. Return the status and the body of the response. Raises ApiAway, ApiRefused."""
         data = None if body is None else body.encode()
         answer = self._answer(method, self.url + path, data=data, headers=headers, timeout_s=_TEXT_TIMEOUT_S)
         return answer.status_code, answer.text
-
-    def _send(self, method: str, path: str, **more: Any) -> ApiAnswer:  # noqa: ANN401 - of requests
-        url = self.url + path
-        return _read(url, self._answer(method, url, **more))
 
     def _answer(self, method: str, url: str, *, timeout_s: float = _TIMEOUT_S, **more: Any) -> requests.Response:  # noqa: ANN401 - of requests
         try:

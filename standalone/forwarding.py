@@ -1,54 +1,17 @@
 """Forwards the events of an API to the machine of a developer, signed as deliveries to webhooks are."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
 from scheduler.webhooks.sending import WebhookSender, body_of
-from standalone.api_client import ApiAway, ApiClient
-
-# --- `GET /events` of an API, as the developer of a partner follows it
-
+from standalone.api_client import ApiAnswer, ApiAway, ApiClient
 
 _PAGE = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventsRead:
-    """A page of events as JSON."""
-
-    events: Sequence[Mapping[str, Any]]
-    after: int
-    has_more: bool
-    now: str
-    """The time of the API."""
-
-
-class EventApi:
-    """Reads the events that a key may read. The key is in no error message."""
-
-    def __init__(self, url: str | None, key: str, types: str | None = None) -> None:
-        self._client = ApiClient(url, key)
-        self._types = types
-
-    def page(self, after: int, since: str | None) -> EventsRead:
-        """Return the events after a place, and from a time on. Raises ApiAway, ApiRefused."""
-        params: dict[str, str | int] = {"after": after, "limit": _PAGE}
-        params |= {} if since is None else {"from": since}
-        params |= {} if self._types is None else {"types": self._types}
-        answer = self._client.get("/events", params)
-        data = answer.data
-        return EventsRead(events=data["items"], after=data["after"], has_more=data["hasMore"], now=answer.timestamp)
-
-
-# --- Forwards events to the machine of a developer, signed as deliveries to webhooks are
-
-
 _EVERY_S = 1.0
 """Events are numbered once a second."""
-_LONGEST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +23,17 @@ class Forwarded:
     answer: WebhookAnswer
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The first events to forward."""
-
-    after: int = 0
-    only_new: bool = True
-    """Those that occur from now on, by the clock of the API."""
-
-
 class Forwarding:
-    """Follows the events of an API. Each is posted once, in their order, whatever the answer is."""
+    """Reads the events of an API. Each is posted once, in their order, whatever the answer is."""
 
     def __init__(
         self,
-        api: EventApi,
+        api: ApiClient,
         sender: WebhookSender,
         url: str,
         secret: str,
         *,
+        types: str | None = None,
         wait: Callable[[float], object],
         tell: Callable[[str], object],
     ) -> None:
@@ -87,39 +42,46 @@ class Forwarding:
         self._sender = sender
         self._url = url
         self._secret = secret
+        self._types = types
         self._wait = wait
         self._tell = tell
 
-    def once(self, start: Start) -> Iterator[Forwarded]:
-        """Forward the events that exist now. Raises ApiAway, ApiRefused."""
-        after, has_more = start.after, True
+    def once(self, after: int) -> Iterator[Forwarded]:
+        """Forward the events after a place that exist now. Raises ApiAway, ApiRefused."""
+        has_more = True
         while has_more:
-            page = self._api.page(after, None)
-            yield from map(self._post, page.events)
-            after, has_more = page.after, page.has_more
+            data = self._read(after, None).data
+            yield from map(self._post, data["items"])
+            after, has_more = data["after"], data["hasMore"]
 
-    def follow(self, start: Start) -> Iterator[Forwarded]:
-        """Forward events until the caller stops. An API that is away is asked again. Raises ApiRefused."""
-        after, since, failures = start.after, None, 0
+    def follow(self, after: int | None) -> Iterator[Forwarded]:
+        """Forward events until the caller stops. An API that is away is asked again. Raises ApiRefused.
+
+        `after`: the place of the last event before them. None: events that occur from now on, by the API's clock.
+        """
+        since, failures = None, 0
         while True:
             try:
-                if start.only_new and since is None:
-                    since = self._api.page(after, None).now
+                if after is None and since is None:
+                    since = self._read(0, None).timestamp
                     self._tell("Waiting for new events …")
-                page = self._api.page(after, since)
+                data = self._read(after or 0, since).data
             except ApiAway as away:
                 failures += 1
-                seconds = away.retry_after_s or min(2.0 ** (failures - 1), _LONGEST_WAIT_S)
-                self._tell(f"{away}; trying again in {seconds:g} s")
-                self._wait(seconds)
+                self._tell(f"{away}; trying again in {away.pause_s(failures):g} s")
+                self._wait(away.pause_s(failures))
                 continue
             if failures:
                 self._tell("the API answers again")
             failures = 0
-            yield from map(self._post, page.events)
-            after = page.after
-            if not page.has_more:
+            yield from map(self._post, data["items"])
+            after = data["after"]
+            if not data["hasMore"]:
                 self._wait(_EVERY_S)
+
+    def _read(self, after: int, since: str | None) -> ApiAnswer:
+        params = {"after": after, "limit": _PAGE, "from": since, "types": self._types}
+        return self._api.send("GET", "/events", params=params)
 
     def _post(self, event: Mapping[str, Any]) -> Forwarded:
         occurred_at = datetime.fromisoformat(event["timestamp"])

@@ -23,7 +23,7 @@ class Method(StrEnum):
 
 
 _Key = Annotated[str, api_key("the scopes of the request; /readyz and /metrics need none")]
-_Body = Annotated[str | None, typer.Option(metavar="JSON", help="Body of the request.", show_default=False)]
+_Body = Annotated[str | None, typer.Option(metavar="JSON", help="Body of the request.")]
 
 
 @app.command(

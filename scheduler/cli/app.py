@@ -32,47 +32,34 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-db = typer.Typer(help="Manage the database schema and its logins.", no_args_is_help=True)
-keys = typer.Typer(help="Manage API keys.", no_args_is_help=True)
-alarms = typer.Typer(help="List and acknowledge alarms.", no_args_is_help=True)
-unknown = typer.Typer(help="List calls of unknown outcome, and decide about them.", no_args_is_help=True)
-quarantine = typer.Typer(
-    help="List, retry or drop commands and callbacks in quarantine (failed five times).", no_args_is_help=True
+
+
+def _group(name: str, help_text: str, parent: typer.Typer = app, epilog: str | None = None) -> typer.Typer:
+    """Add a group of commands. Groups are listed in the order in which they are added."""
+    group = typer.Typer(help=help_text, epilog=epilog, no_args_is_help=True)
+    parent.add_typer(group, name=name)
+    return group
+
+
+db = _group("db", "Manage the database schema and its logins.")
+keys = _group("keys", "Manage API keys.")
+alarms = _group("alarms", "List and acknowledge alarms.")
+unknown = _group("unknown", "List calls of unknown outcome, and decide about them.")
+quarantine = _group("quarantine", "List, retry or drop commands and callbacks in quarantine (failed five times).")
+carrier = _group("carrier", "List and end back-offs (calls that wait for the carrier), and list stray calls.")
+locks = _group("locks", "List open transactions of the database, and end one.")
+webhooks = _group(
+    "webhooks", "List, disable, enable and replay webhooks of partners, and forward events to your own machine."
 )
-carrier = typer.Typer(
-    help="List and end back-offs (calls that wait for the carrier), and list stray calls.", no_args_is_help=True
+erasures = _group("erasures", "Show the certificates of deleted companies.")
+console = _group("console", "Sign in to the operators' console, and manage its sessions.")
+console_sessions = _group(
+    "sessions", "List and revoke sessions of the console.", console, examples("duecall console sessions list")
 )
-locks = typer.Typer(help="List open transactions of the database, and end one.", no_args_is_help=True)
-webhooks = typer.Typer(
-    help="List, disable, enable and replay webhooks of partners, and forward events to your own machine.",
-    no_args_is_help=True,
-)
-erasures = typer.Typer(help="Show the certificates of deleted companies.", no_args_is_help=True)
-numbers = typer.Typer(help="Manage the caller numbers of a company.", no_args_is_help=True)
-companies = typer.Typer(help="Limit the companies.", no_args_is_help=True)
-billing = typer.Typer(help="Set how a company is billed.", no_args_is_help=True)
-openapi = typer.Typer(help="Write or check the OpenAPI document.", no_args_is_help=True)
-console = typer.Typer(help="Sign in to the operators' console, and manage its sessions.", no_args_is_help=True)
-console_sessions = typer.Typer(
-    help="List and revoke sessions of the console.",
-    epilog=examples("duecall console sessions list"),
-    no_args_is_help=True,
-)
-console.add_typer(console_sessions, name="sessions")
-app.add_typer(db, name="db")
-app.add_typer(keys, name="keys")
-app.add_typer(alarms, name="alarms")
-app.add_typer(unknown, name="unknown")
-app.add_typer(quarantine, name="quarantine")
-app.add_typer(carrier, name="carrier")
-app.add_typer(locks, name="locks")
-app.add_typer(webhooks, name="webhooks")
-app.add_typer(erasures, name="erasures")
-app.add_typer(console, name="console")
-app.add_typer(numbers, name="numbers")
-app.add_typer(companies, name="companies")
-app.add_typer(billing, name="billing")
-app.add_typer(openapi, name="openapi")
+numbers = _group("numbers", "Manage the caller numbers of a company.")
+companies = _group("companies", "Limit the companies.")
+billing = _group("billing", "Set how a company is billed.")
+openapi = _group("openapi", "Write or check the OpenAPI document.")
 
 
 def _print_version(is_given: bool) -> None:

@@ -17,48 +17,43 @@ from scheduler.cli.app import app, examples
 from scheduler.cli.on_demand import api_url
 from scheduler.cli.options import ApiUrl, api_key, id_of
 from scheduler.cli.output import fail, refuse
-from standalone.importing.rows import Defaults, UnreadableFile, chosen, items_of, name_agent, read
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from standalone.api_client import ApiClient
-    from standalone.importing.rows import Columns, Item, Reject, Table
+    from standalone.importing.rows import Item, Reject, Table
     from standalone.importing.runs import Sending
 
 _HELP_PAGE = "docs/how-to/import.md"
 _STDIN = "-"
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a header, or NDJSON. - is standard input.")]
-_Company = Annotated[UUID | None, typer.Option(parser=id_of, help="Company, for an ATS key.", show_default=False)]
-_Agent = Annotated[UUID | None, typer.Option(parser=id_of, help="Agent of rows without agentId.", show_default=False)]
-_Job = Annotated[UUID | None, typer.Option(parser=id_of, help="Job of rows without jobId.", show_default=False)]
+_Company = Annotated[UUID | None, typer.Option(parser=id_of, help="Company, for an ATS key.")]
+_Agent = Annotated[UUID | None, typer.Option(parser=id_of, help="Agent of rows without agentId.")]
+_Job = Annotated[UUID | None, typer.Option(parser=id_of, help="Job of rows without jobId.")]
 _Map = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="FIELD=COLUMN", help="Column of a field. Repeatable.", show_default=False),
+    typer.Option("--map", metavar="FIELD=COLUMN", help="Column of a field. Repeatable."),
 ]
-_ZoneColumn = Annotated[
-    str | None, typer.Option(help="Column of the callee's time zone (IANA name).", show_default=False)
-]
+_ZoneColumn = Annotated[str | None, typer.Option(help="Column of the callee's time zone (IANA name).")]
 _IgnoreOthers = Annotated[
     bool, typer.Option("--ignore-other-columns", help="Leave out columns that are no known field.")
 ]
-_Delimiter = Annotated[
-    str | None, typer.Option(help="Delimiter of a CSV. Default: that of its header.", show_default=False)
-]
+_Delimiter = Annotated[str | None, typer.Option(help="Delimiter of a CSV. Default: that of its header.")]
 _Consent = Annotated[
     str | None,
-    typer.Option(help="Last day of consent of rows without their own, e.g. 2027-12-31.", show_default=False),
+    typer.Option(help="Last day of consent of rows without their own, e.g. 2027-12-31."),
 ]
 _RequestedTime = Annotated[
     str | None,
-    typer.Option(help="Requested time of rows without scheduledAt, e.g. 2026-04-02T09:00.", show_default=False),
+    typer.Option(help="Requested time of rows without scheduledAt, e.g. 2026-04-02T09:00."),
 ]
-_Name = Annotated[str | None, typer.Option(help="Name of the batches.", show_default=False)]
+_Name = Annotated[str | None, typer.Option(help="Name of the batches.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only check the rows, and store nothing.")]
 _Errors = Annotated[
     Path | None,
-    typer.Option(help="File for refused rows, with their errors. It is overwritten.", show_default=False),
+    typer.Option(help="File for refused rows, with their errors. It is overwritten."),
 ]
 _NoWait = Annotated[bool, typer.Option("--no-wait", help="Stop as soon as all rows are stored.")]
 
@@ -96,6 +91,15 @@ def import_people(
     """
     from scheduler.terminal.text import terminal
     from standalone.api_client import ApiClient
+    from standalone.importing.rows import (
+        Defaults,
+        UnreadableFile,
+        chosen,
+        columns_of,
+        items_of,
+        name_agent,
+        read,
+    )
 
     url = api_url(url)
     _check_defaults(gdpr_expiry_date, at)
@@ -104,7 +108,7 @@ def import_people(
     try:
         by_option = chosen(pairs)
         table = read(_content(file), _one_character(delimiter))
-        columns = _columns(table, by_option, ignores_others=ignore_other_columns)
+        columns = columns_of(table, by_option, ignores_others=ignore_other_columns)
     except UnreadableFile as unreadable:
         refuse(f"{unreadable} See {_HELP_PAGE}.")
     if agent is None and not name_agent(table, columns):
@@ -169,14 +173,6 @@ class _Plan:
 
 def _forget(rejects: Sequence["Reject"]) -> None:
     """Keep no row: the terminal shows only their numbers."""
-
-
-def _columns(table: "Table", by_option: "Columns", *, ignores_others: bool) -> "Columns":
-    from standalone.importing.rows import of_header
-
-    if table.columns is None:
-        return by_option
-    return of_header(table.columns, by_option, ignores_others=ignores_others)
 
 
 def _content(file: Path) -> bytes:

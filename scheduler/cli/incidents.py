@@ -1,24 +1,26 @@
 """Commands about what went wrong: `duecall alarms`, `quarantine`, `unknown`, `carrier` and `locks`."""
 
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import alarms, examples, quarantine, unknown
+from scheduler.cli.app import alarms, carrier, examples, locks, quarantine, unknown
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import ActReason, AsJson, id_of, instant_text
-from scheduler.cli.output import fail, print_json, print_note, print_rows, refuse, required_reason
+from scheduler.cli.options import NO_PERSON, ActReason, AsJson, Reason, id_argument, id_option
+from scheduler.cli.output import fail, plain, print_json, print_note, refuse, required_reason
 from scheduler.domain.attempt import Decision
 from scheduler.timing.spans import span_text
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from scheduler.cli.session import OperatorSession
     from scheduler.domain.command import Command
-from scheduler.cli.app import carrier, locks
-from scheduler.cli.options import Reason
+    from scheduler.persistence.unknown_outcomes import UnknownOutcome
 
 # --- `duecall alarms`: alarms that no operator has acknowledged yet, and earlier ones
 
@@ -51,25 +53,12 @@ def alarms_list(
 )
 def alarms_ack(
     alarm_id: Annotated[
-        UUID | None,
-        typer.Argument(
-            metavar="ALARM_ID",
-            parser=id_of,
-            help="Id from `duecall alarms list`. Either ALARM_ID or --kind is required.",
-            show_default=False,
-        ),
+        UUID | None, id_argument("ALARM_ID", "Id from `duecall alarms list`. Either ALARM_ID or --kind is required.")
     ] = None,
     kind: Annotated[
         str | None, typer.Option(metavar="KIND", help="All open alarms of this kind, in place of ALARM_ID.")
     ] = None,
-    note: Annotated[
-        str | None,
-        typer.Option(
-            help="Note, in one line, for operators. It must not contain a phone number or an e-mail address, and should"
-            " not name a person.",
-            show_default=False,
-        ),
-    ] = None,
+    note: Annotated[str | None, typer.Option(help=f"Note, in one line, for operators. {NO_PERSON}")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Acknowledge an alarm, or all of a kind. The next occurrence opens another alarm."""
@@ -84,13 +73,13 @@ def alarms_ack(
             )
             session.report(f"{alarms} occurred {count} {'time' if count == 1 else 'times'}")
     if as_json:
-        print_json({"acknowledged": [str(each.id) for each in closed]})
+        print_json({"acknowledged": [each.id for each in closed]})
 
 
 # --- `duecall quarantine`: commands and callbacks that failed five times
 
 
-_QuarantinedId = Annotated[UUID, typer.Argument(metavar="ID", parser=id_of, help="Id from `duecall quarantine list`.")]
+_QuarantinedId = Annotated[UUID, id_argument("ID", "Id from `duecall quarantine list`.")]
 
 
 @quarantine.command("list", epilog=examples("duecall quarantine list", "duecall quarantine list --json"))
@@ -98,27 +87,23 @@ def quarantine_list(as_json: AsJson = False) -> None:
     """List the commands and callbacks in quarantine, oldest first, with the place of the error and without a body."""
     with operator_session() as session:
         found = session.quarantine.all()
-    rows = [
-        {
-            "id": str(each.id),
+    session.print_list(
+        found,
+        lambda each: {
+            "id": each.id,
             "kind": each.kind.value,
             "command": each.command,
-            "companyId": _text(each.company_id),
-            "interviewId": _text(each.interview_id),
-            "attemptId": _text(each.attempt_id),
-            "receivedAt": each.received_at.isoformat(),
-            "firstFailedAt": instant_text(each.first_failed_at),
-            "lastFailedAt": each.quarantined_at.isoformat(),
+            "companyId": each.company_id,
+            "interviewId": each.interview_id,
+            "attemptId": each.attempt_id,
+            "receivedAt": each.received_at,
+            "firstFailedAt": each.first_failed_at,
+            "lastFailedAt": each.quarantined_at,
             "failedWith": each.failed_with,
-        }
-        for each in found
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        session.report("nothing is in quarantine")
-    print_rows(rows)
+        },
+        as_json=as_json,
+        empty="nothing is in quarantine",
+    )
 
 
 @quarantine.command("retry", epilog=examples("duecall quarantine retry ID --reason 'release 1.4.2 fixes it'"))
@@ -151,10 +136,6 @@ def quarantine_drop(quarantined_id: _QuarantinedId, reason: ActReason = None) ->
         )
 
 
-def _text(value: UUID | None) -> str | None:
-    return None if value is None else str(value)
-
-
 # --- `duecall unknown`: the work list of calls about which the carrier proved nothing
 
 
@@ -169,9 +150,7 @@ _MEANS = {
 
 @unknown.command("list", epilog=examples("duecall unknown list", "duecall unknown list --company COMPANY_ID --json"))
 def unknown_list(
-    company: Annotated[
-        UUID | None, typer.Option(metavar="COMPANY_ID", parser=id_of, help="Only the calls of this company.")
-    ] = None,
+    company: Annotated[UUID | None, id_option("COMPANY_ID", "Only the calls of this company.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the call attempts of unknown outcome that are to be decided, oldest first.
@@ -181,48 +160,37 @@ def unknown_list(
     """
     with operator_session() as session:
         now, found = session.now(), session.unknown_outcomes.all(company)
-    rows = [
-        {
-            "attemptId": str(each.id),
-            "interviewId": str(each.interview_id),
-            "companyId": str(each.company_id),
-            "unknownSince": each.ended_at.isoformat(),
+    session.print_list(
+        found,
+        lambda each: {
+            "attemptId": each.id,
+            "interviewId": each.interview_id,
+            "companyId": each.company_id,
+            "unknownSince": each.ended_at,
             "unknownSeconds": max(0, int((now - each.ended_at).total_seconds())),
-            "claimedAt": instant_text(each.claimed_at),
-            "listedAt": instant_text(each.listed_at),
-            "nextAskedAt": instant_text(each.look_at or each.search_at),
+            "claimedAt": each.claimed_at,
+            "listedAt": each.listed_at,
+            "nextAskedAt": each.look_at or each.search_at,
             "isLive": each.look_at is not None,
             "alarm": "OUTCOME_UNKNOWN",
             "runbook": _RUNBOOK,
-        }
-        for each in found
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        session.report("no outcome is unknown")
-        return
-    print_rows(
-        [
-            {
-                "attempt": row["attemptId"],
-                "interview": row["interviewId"],
-                "company": row["companyId"],
-                "since": f"unknown since {row['unknownSince']} ({span_text(max(timedelta(), now - each.ended_at))})",
-                "listed": f"list read {row['listedAt'] or 'never'}",
-                "next": _next(each.look_at is not None, row["nextAskedAt"]),
-            }
-            for row, each in zip(rows, found, strict=True)
-        ]
+        },
+        lambda each: _unknown_cells(each, now),
+        as_json=as_json,
+        empty="no outcome is unknown",
     )
-    print_note(f"Alarm OUTCOME_UNKNOWN, see {_RUNBOOK}. Decide: duecall unknown decide ATTEMPT_ID --help")
+    if found and not as_json:
+        print_note(f"Alarm OUTCOME_UNKNOWN, see {_RUNBOOK}. Decide: duecall unknown decide ATTEMPT_ID --help")
 
 
-def _next(is_live: bool, asked_at: object) -> str:
-    if asked_at is None:
-        return "not searched for any longer"
-    return f"{'live call, polled' if is_live else 'searched for'} next {asked_at}"
+def _unknown_cells(each: "UnknownOutcome", now: "datetime") -> Iterator[object]:
+    yield from (each.id, each.interview_id, each.company_id)
+    yield f"unknown since {plain(each.ended_at)} ({span_text(max(timedelta(), now - each.ended_at))})"
+    yield f"list read {plain(each.listed_at) or 'never'}"
+    if each.look_at is not None:
+        yield f"live call, polled next {plain(each.look_at)}"
+    else:
+        yield f"searched for next {plain(each.search_at)}" if each.search_at else "not searched for any longer"
 
 
 @unknown.command(
@@ -234,9 +202,7 @@ def _next(is_live: bool, asked_at: object) -> str:
     ),
 )
 def unknown_decide(
-    attempt_id: Annotated[
-        UUID, typer.Argument(metavar="ATTEMPT_ID", parser=id_of, help="Id from `duecall unknown list`.")
-    ],
+    attempt_id: Annotated[UUID, id_argument("ATTEMPT_ID", "Id from `duecall unknown list`.")],
     *,
     rang: Annotated[bool, typer.Option("--rang", help="The phone rang. No call follows.")] = False,
     call_again: Annotated[
@@ -287,14 +253,13 @@ def _called(attempt_id: UUID, command: "Command | None") -> UUID | None:
 
 
 def _as_json(attempt_id: UUID, decision: Decision, command: "Command | None") -> dict[str, object]:
-    called = _called(attempt_id, command)
     return {
-        "attemptId": str(attempt_id),
+        "attemptId": attempt_id,
         "decision": decision.value,
         "changed": command is not None,
-        "commandId": None if command is None else str(command.id),
+        "commandId": None if command is None else command.id,
         "applied": command is None or command.answer is not None,
-        "calledAgainBy": None if called is None else str(called),
+        "calledAgainBy": _called(attempt_id, command),
     }
 
 
@@ -317,16 +282,11 @@ def _told(attempt_id: UUID, decision: Decision, command: "Command | None") -> st
 @carrier.command("list", epilog=examples("duecall carrier list", "duecall carrier list --json"))
 def carrier_list(as_json: AsJson = False) -> None:
     """List the back-offs: the country or the company's number, the cause, and the time of the next trial."""
-    from scheduler.terminal.status import backoffs_as_json
+    from scheduler.terminal.status import backoff_as_json
 
     with operator_session() as session:
-        backoffs = backoffs_as_json(session.carrier_waits.all())
-    if as_json:
-        print_json(backoffs)
-        return
-    if not backoffs:
-        session.report("no calls back off")
-    print_rows(backoffs)
+        backoffs = session.carrier_waits.all()
+    session.print_list(backoffs, backoff_as_json, as_json=as_json, empty="no calls back off")
 
 
 @carrier.command("retry", epilog=examples("duecall carrier retry   # after the carrier has granted a permission"))
@@ -346,21 +306,17 @@ def carrier_strays(as_json: AsJson = False) -> None:
     """
     with operator_session() as session:
         strays = session.carrier_waits.stray_calls()
-    rows = [
-        {
+    session.print_list(
+        strays,
+        lambda each: {
             "callSid": each.call_sid,
-            "attemptId": str(each.attempt_id),
-            "seenAt": each.seen_at.isoformat(),
-            "nextAskedAt": each.look_at.isoformat(),
-        }
-        for each in strays
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        session.report("no stray call is open")
-    print_rows(rows)
+            "attemptId": each.attempt_id,
+            "seenAt": each.seen_at,
+            "nextAskedAt": each.look_at,
+        },
+        as_json=as_json,
+        empty="no stray call is open",
+    )
 
 
 # --- `duecall locks`: open transactions of the database, which may keep rows locked
@@ -375,24 +331,20 @@ def locks_list(as_json: AsJson = False) -> None:
     """
     with operator_session() as session:
         found = session.database_sessions.open_transactions()
-    rows = [
-        {
+    session.print_list(
+        found,
+        lambda each: {
             "pid": each.pid,
             "login": each.login,
             "program": each.program,
             "state": each.state,
             "waitsFor": each.waits_for,
-            "since": each.since.isoformat(),
-            "blocks": each.blocks,
-        }
-        for each in found
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        session.report("no transaction is open")
-    print_rows([row | {"blocks": f"blocks {row['blocks']}"} for row in rows])
+            "since": each.since,
+            "blocks": each.blocks if as_json else f"blocks {each.blocks}",
+        },
+        as_json=as_json,
+        empty="no transaction is open",
+    )
 
 
 @locks.command("end", epilog=examples("duecall locks end 4711 --reason 'a forgotten psql'"))

@@ -1,26 +1,28 @@
 """Commands about access: `duecall keys` and `console`."""
 
+import getpass
+import platform
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import examples, keys
+from scheduler.cli.app import console, console_sessions, examples, keys
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import AsJson, KeyId, Reason, id_of, instant_of
+from scheduler.cli.options import NO_PERSON, AsJson, KeyId, Reason, id_argument, id_option, instant_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
-from scheduler.domain.principal import PER_HOUR, PER_MINUTE, KeyKind, Principal
+from scheduler.domain.principal import PER_HOUR, PER_MINUTE, KeyKind, OperatorRole, Principal
 
 if TYPE_CHECKING:
     from scheduler.cli.session import OperatorSession
-import getpass
-import platform
-
-from scheduler.cli.app import console, console_sessions
-from scheduler.cli.output import print_rows
-from scheduler.domain.principal import OperatorRole
 
 _MAX_REQUESTS = 1_000_000
+
+
+def _rate(unit: str, default: int) -> Any:  # noqa: ANN401 - of typer
+    return typer.Option(
+        min=1, max=_MAX_REQUESTS, help=f"Requests per {unit}. Default: {default}, or those of the rotated key."
+    )
 
 
 @keys.command(
@@ -33,9 +35,7 @@ _MAX_REQUESTS = 1_000_000
     ),
 )
 def keys_create(
-    company: Annotated[
-        UUID | None, typer.Option(metavar="COMPANY_ID", parser=id_of, help="Company of a regular key.")
-    ] = None,
+    company: Annotated[UUID | None, id_option("COMPANY_ID", "Company of a regular key.")] = None,
     ats: Annotated[str | None, typer.Option(help="Name of an ATS key, for the companies that it creates.")] = None,
     name: Annotated[
         str | None,
@@ -45,11 +45,7 @@ def keys_create(
     ] = None,
     rotate: Annotated[
         UUID | None,
-        typer.Option(
-            metavar="KEY_ID",
-            parser=id_of,
-            help="Key to replace. The new key has the same principal; both are valid until one is revoked.",
-        ),
+        id_option("KEY_ID", "Key to replace. The new key has the same principal; both are valid until one is revoked."),
     ] = None,
     scopes: Annotated[
         str | None,
@@ -58,18 +54,8 @@ def keys_create(
         ),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="Expiry time, e.g. 2027-01-01T00:00:00Z. Default: never.")] = None,
-    per_minute: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=_MAX_REQUESTS, help=f"Requests per minute. Default: {PER_MINUTE}, or those of the rotated key."
-        ),
-    ] = None,
-    per_hour: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=_MAX_REQUESTS, help=f"Requests per hour. Default: {PER_HOUR}, or those of the rotated key."
-        ),
-    ] = None,
+    per_minute: Annotated[int | None, _rate("minute", PER_MINUTE)] = None,
+    per_hour: Annotated[int | None, _rate("hour", PER_HOUR)] = None,
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +74,7 @@ def keys_create(
         if not as_json:
             session.report(f"key {principal.key_id} was created; it is shown only once")
     if as_json:
-        print_json({"keyId": str(principal.key_id), "key": secret})
+        print_json({"keyId": principal.key_id, "key": secret})
     else:
         print_result(secret)
 
@@ -122,10 +108,7 @@ def _created(
 
 @keys.command("list", epilog=examples("duecall keys list", "duecall keys list --company ID --json | jq '.[].keyId'"))
 def keys_list(
-    company: Annotated[
-        UUID | None,
-        typer.Option(metavar="COMPANY_ID", parser=id_of, help="Company whose keys are listed. Default: all."),
-    ] = None,
+    company: Annotated[UUID | None, id_option("COMPANY_ID", "Company whose keys are listed. Default: all.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List API keys with owner, state, scopes, rate limits and last use (to the minute). Secrets are not stored."""
@@ -143,11 +126,7 @@ def keys_list(
 def keys_suspend(
     key_id: KeyId,
     reason: Annotated[
-        str | None,
-        typer.Option(
-            help="Reason, in one line. Requests with the key receive it. It must not contain a phone number or an"
-            " e-mail address, and should not name a person."
-        ),
+        str | None, typer.Option(help=f"Reason, in one line. Requests with the key receive it. {NO_PERSON}")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +157,7 @@ def keys_revoke(key_id: KeyId, reason: Reason = None, as_json: AsJson = False) -
 
 def _print_change(key_id: UUID, done: str, unchanged: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"keyId": str(key_id), "changed": changed})
+        print_json({"keyId": key_id, "changed": changed})
     else:
         print_note(f"Key {key_id} {done if changed else unchanged}")
 
@@ -192,12 +171,7 @@ _Role = Annotated[
 ]
 _SessionId = Annotated[
     UUID | None,
-    typer.Argument(
-        metavar="SESSION_ID",
-        parser=id_of,
-        help="Id from `duecall console sessions list`. Either SESSION_ID or --all is required.",
-        show_default=False,
-    ),
+    id_argument("SESSION_ID", "Id from `duecall console sessions list`. Either SESSION_ID or --all is required."),
 ]
 
 
@@ -211,7 +185,7 @@ def console_login(role: _Role = OperatorRole.OPERATOR, as_json: AsJson = False) 
         link, secret = session.console_sessions.make_link(role, _actor())
     url = f"{session.console_url}/sign-in/link/{secret}"
     if as_json:
-        print_json({"url": url, "role": role.value, "expiresAt": link.expires_at.isoformat()})
+        print_json({"url": url, "role": role.value, "expiresAt": link.expires_at})
         return
     print_result(url)
     print_note(f"Signs in one {role.value}, once, until {link.expires_at:%H:%M} UTC.")
@@ -224,23 +198,19 @@ def sessions_list(as_json: AsJson = False) -> None:
     """List the valid sessions of the console, newest first."""
     with operator_session() as session:
         sessions = session.console_sessions.all()
-    rows = [
-        {
-            "sessionId": str(each.id),
+    session.print_list(
+        sessions,
+        lambda each: {
+            "sessionId": each.id,
             "role": each.role.value,
             "actor": each.actor,
-            "createdAt": each.created_at.isoformat(),
-            "lastUsedAt": each.last_used_at.isoformat(),
-            "expiresAt": each.expires_at.isoformat(),
-        }
-        for each in sessions
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        session.report("no operator is signed in to the console")
-    print_rows(rows)
+            "createdAt": each.created_at,
+            "lastUsedAt": each.last_used_at,
+            "expiresAt": each.expires_at,
+        },
+        as_json=as_json,
+        empty="no operator is signed in to the console",
+    )
 
 
 @console_sessions.command(

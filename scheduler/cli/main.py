@@ -47,7 +47,7 @@ def main() -> NoReturn:
         print_stopped()
         sys.exit(_STOPPED)
     except Exception as error:
-        from scheduler.cli.output import failure_of
+        from scheduler.cli.failures import failure_of
 
         if (failure := failure_of(error)) is None:
             raise

@@ -10,7 +10,7 @@ import typer
 
 from scheduler.cli.app import app, examples
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import AllCompanies, AsJson, OneCompanyId, Reason, id_of, instant_of
+from scheduler.cli.options import NO_PERSON, AllCompanies, AsJson, OneCompanyId, Reason, id_argument, instant_of
 from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 def explain(
     attempt_id: Annotated[
         UUID,
-        typer.Argument(
-            metavar="ID",
-            parser=id_of,
-            help="Id of a call attempt or of an interview. Of an interview, the newest attempt is explained.",
-        ),
+        id_argument("ID", "Id of a call attempt or of an interview. Of an interview, the newest attempt is explained."),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -74,23 +70,24 @@ def status(as_json: AsJson = False) -> None:
     Also shows open alarms, unsent invitations, what is in quarantine, and the number and age of accepted commands that
     are not applied yet and of deleted companies that are not erased yet.
     """
-    from scheduler.terminal.status import status_as_json, status_page
+    from scheduler.terminal.status import Status, status_as_json, status_page
     from scheduler.terminal.text import system_line
 
     with operator_session(computes=True) as session:
-        carriers, companies, commands = (
-            session.explain.carriers(),
-            session.explain.waiting(),
-            session.backlog.commands(),
+        found = Status(
+            carriers=session.explain.carriers(),
+            companies=session.explain.waiting(),
+            commands=session.backlog.commands(),
+            callbacks_quarantined=session.backlog.callbacks_quarantined(),
+            unsent_mails=session.explain.unsent_invitations(),
+            erasures=session.backlog.erasures(),
+            backoffs=session.carrier_waits.all(),
+            alarms=session.alarms.count_open(),
         )
-        callbacks = session.backlog.callbacks_quarantined()
-        mails, erasures = session.explain.unsent_invitations(), session.backlog.erasures()
-        backoffs, alarms = session.carrier_waits.all(), session.alarms.count_open()
     if as_json:
-        print_json(status_as_json(carriers, backoffs, companies, commands, callbacks, mails, erasures, alarms))
+        print_json(status_as_json(found))
     else:
-        page = status_page(carriers, backoffs, companies, commands, callbacks, mails, erasures, alarms, session.now())
-        print_pages(system_line(session.system), page)
+        print_pages(system_line(session.system), status_page(found, session.now()))
 
 
 @app.command(
@@ -102,11 +99,7 @@ def status(as_json: AsJson = False) -> None:
 def pause(
     company_id: OneCompanyId = None,
     reason: Annotated[
-        str | None,
-        typer.Option(
-            help="Reason, in one line, for operators and for the company. Required. It must not contain a phone number"
-            " or an e-mail address, and should not name a person."
-        ),
+        str | None, typer.Option(help=f"Reason, in one line, for operators and for the company. Required. {NO_PERSON}")
     ] = None,
     everything: AllCompanies = False,
     as_json: AsJson = False,
@@ -190,7 +183,7 @@ def reconcile(
         except CarrierUnavailable:
             fail("The carrier does not answer. Keep everything paused, and try again.")
     if as_json:
-        counts = {"calls": result.calls, "known": result.known, "bound": [str(each) for each in result.bound]}
+        counts = {"calls": result.calls, "known": result.known, "bound": list(result.bound)}
         print_json(counts | {"strangers": list(result.unmatched)})
         return
     session.report(
@@ -249,7 +242,7 @@ def _other_pauses(session: "OperatorSession", company_id: UUID | None) -> Iterat
 def _print_pause(company_id: UUID | None, reason: str | None, *, changed: bool) -> None:
     print_json(
         {
-            "companyId": None if company_id is None else str(company_id),
+            "companyId": company_id,
             "paused": reason is not None,
             "reason": reason,
             "byAlarm": reason is not None and reason.startswith(ALARM),

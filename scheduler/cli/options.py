@@ -3,7 +3,7 @@
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -32,10 +32,20 @@ def id_of(text: str) -> UUID:
         raise typer.BadParameter("this is not an id. Write it like 6f1f3a52-0c8e-4f0a-9d4e-0b7a1f1f9c11.") from None
 
 
-Port = Annotated[
-    int | None,
-    typer.Option(help="Port of the API. Default: 8000, or a free port if 8000 is taken.", show_default=False),
-]
+def id_argument(name: str, help_text: str) -> Any:  # noqa: ANN401 - of typer
+    """Return an argument for an id."""
+    return typer.Argument(metavar=name, parser=id_of, help=help_text)
+
+
+def id_option(name: str, help_text: str) -> Any:  # noqa: ANN401 - of typer
+    """Return an option for an id."""
+    return typer.Option(metavar=name, parser=id_of, help=help_text)
+
+
+NO_PERSON = "It must not contain a phone number or an e-mail address, and should not name a person."
+"""About every text that is stored and shown to operators."""
+
+Port = Annotated[int | None, typer.Option(help="Port of the API. Default: 8000, or a free port if 8000 is taken.")]
 At = Annotated[
     str | None,
     typer.Option(
@@ -48,42 +58,23 @@ Ephemeral = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Output as JSON, for scripts.")]
 ActReason = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT (required)",
-        help="Reason, in one line. Required. It must not contain a phone number or an e-mail address, and should not"
-        " name a person.",
-    ),
+    str | None, typer.Option(metavar="TEXT (required)", help=f"Reason, in one line. Required. {NO_PERSON}")
 ]
-CompanyId = Annotated[UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of, help="Id from `duecall status`.")]
+Reason = Annotated[str | None, typer.Option(help=f"Reason, in one line, for `duecall audit`. {NO_PERSON}")]
+CompanyId = Annotated[UUID, id_argument("COMPANY_ID", "Id from `duecall status`.")]
 OneCompanyId = Annotated[
-    UUID | None,
-    typer.Argument(
-        metavar="COMPANY_ID",
-        parser=id_of,
-        help="Id from `duecall status`. Either COMPANY_ID or --all is required.",
-        show_default=False,
-    ),
+    UUID | None, id_argument("COMPANY_ID", "Id from `duecall status`. Either COMPANY_ID or --all is required.")
 ]
+AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
+KeyId = Annotated[UUID, id_argument("KEY_ID", "Id from `duecall keys list`.")]
 DocumentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Path of the document.")]
-Reason = Annotated[
-    str | None,
-    typer.Option(
-        help="Reason, in one line, for `duecall audit`. It must not contain a phone number or an e-mail address, and"
-        " should not name a person.",
-        show_default=False,
-    ),
-]
-KeyId = Annotated[UUID, typer.Argument(metavar="KEY_ID", parser=id_of, help="Id from `duecall keys list`.")]
 ApiUrl = Annotated[
     str | None,
     typer.Option(
         envvar="DUECALL_API_URL",
         help="URL of the API. Default: the running system of this folder, or http://127.0.0.1:8000.",
-        show_default=False,
     ),
 ]
-AllCompanies = Annotated[bool, typer.Option("--all", help="All companies, in place of COMPANY_ID.")]
 
 
 def api_key(scopes: str) -> OptionInfo:
@@ -91,7 +82,6 @@ def api_key(scopes: str) -> OptionInfo:
     option: OptionInfo = typer.Option(
         envvar="DUECALL_API_KEY",
         help=f"API key with {scopes}. Other users of the machine can see options, but not variables.",
-        show_default=False,
     )
     return option
 
@@ -105,11 +95,6 @@ def must_be_url(option: str, text: str) -> None:
         is_url = False
     if not is_url:
         refuse(f"{option} must be a URL such as http://127.0.0.1:3000.")
-
-
-def instant_text(instant: datetime | None) -> str | None:
-    """Return an instant for JSON."""
-    return None if instant is None else instant.isoformat()
 
 
 def clock_offset(at: str | None, chosen: "Settings") -> float:

@@ -1,24 +1,20 @@
-"""Output of commands: lines, errors and JSON, and the exit status of each expected error."""
+"""Output of commands: lines, errors and JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
+from uuid import UUID
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from scheduler.clock import machine_now
-from standalone.run_file import Running
 
 if TYPE_CHECKING:
     from scheduler.settings import Settings
-from dataclasses import dataclass
-
-from scheduler.domain.refusals import InvalidRequest, Refused
-from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongDatabase
-from scheduler.settings import MissingSetting, WrongSettings
-from standalone.errors import CannotRun, ServerUnavailable
+    from standalone.run_file import Running
 
 _console = Console(stderr=True)
 
@@ -27,8 +23,13 @@ WRONG_USAGE = 2
 
 
 def print_json(value: object) -> None:
-    """Print a command's result to standard output, for scripts."""
-    print(json.dumps(value), flush=True)  # noqa: T201 - the result itself
+    """Print a command's result to standard output, for scripts. It may contain ids and instants."""
+    print(json.dumps(value, default=plain), flush=True)  # noqa: T201 - the result itself
+
+
+def plain(value: object) -> object:
+    """Return a value of a row as JSON shows it."""
+    return value.isoformat() if isinstance(value, datetime) else str(value) if isinstance(value, UUID) else value
 
 
 def print_result(text: str) -> None:
@@ -36,10 +37,10 @@ def print_result(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - the result itself
 
 
-def print_rows(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print a command's result to standard output, one line per row."""
+def print_rows(rows: Iterable[Iterable[object]]) -> None:
+    """Print a command's result to standard output, one line per row of cells."""
     for row in rows:
-        print_result("  ".join(str(value or "-") for value in row.values()))
+        print_result("  ".join(str(plain(cell) or "-") for cell in row))
 
 
 def print_progress(line: str) -> None:
@@ -80,7 +81,7 @@ def required_reason(reason: str | None, command: str) -> str:
     return reason
 
 
-def print_running(running: Running, chosen: "Settings", mail: str, *, duecall: str = "duecall") -> None:
+def print_running(running: "Running", chosen: "Settings", mail: str, *, duecall: str = "duecall") -> None:
     """Print the addresses and keys of a system. `duecall` is the command that finds it."""
     user, _, password = chosen.flower_basic_auth.get_secret_value().partition(":")
     for name, value in (
@@ -96,29 +97,3 @@ def print_running(running: Running, chosen: "Settings", mail: str, *, duecall: s
         # Not in a table: a table could cut off the key.
         _console.print(f"  {name:18} {value}", highlight=False, markup=False, soft_wrap=True)
     _console.print("[dim]Press Ctrl-C to stop everything.[/dim]")
-
-
-# --- The line and the exit status of each expected error. Imported when a command has failed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    line: str
-    code: int = 1
-
-
-def failure_of(error: Exception) -> Failure | None:
-    """Return what to print for an expected error, and None for an unexpected one."""
-    match error:
-        case DatabaseAway():
-            return Failure(line=f"The database cannot be reached: {error}")
-        case SchemaNotMade():
-            return Failure(line=f"The database cannot be upgraded to this version's schema: {error}")
-        case WrongDatabase() | MissingSetting() | ServerUnavailable() | CannotRun() | SchemaDrift() | NoLogin():
-            return Failure(line=str(error))
-        case WrongSettings():
-            return Failure(line=str(error), code=WRONG_USAGE)
-        case Refused():
-            return Failure(line=error.message, code=WRONG_USAGE if isinstance(error, InvalidRequest) else 1)
-        case _:
-            return None

@@ -1,6 +1,6 @@
 """Commands about companies: `duecall companies`, `billing`, `numbers`, `audit` and `erasures`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -8,8 +8,8 @@ import typer
 
 from scheduler.cli.app import app, billing, companies, erasures, examples, numbers
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import AsJson, CompanyId, Reason, id_of, instant_of, instant_text
-from scheduler.cli.output import print_json, print_note, print_result, print_rows, refuse
+from scheduler.cli.options import AsJson, CompanyId, Reason, id_argument, id_of, id_option, instant_of
+from scheduler.cli.output import plain, print_json, print_note, print_result, refuse
 from scheduler.domain.audit import TargetKind
 from scheduler.domain.company import Billing, BillingSystem, LimitCeiling, PriceList
 from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 )
 def companies_limit(
     company: CompanyId,
-    concurrent_calls: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Most calls at once.", show_default=False)
-    ] = None,
+    concurrent_calls: Annotated[int | None, typer.Option(min=1, max=10_000, help="Most calls at once.")] = None,
     calls_per_second: Annotated[
-        float | None, typer.Option(min=0.001, max=1000, help="Most calls started a second.", show_default=False)
+        float | None, typer.Option(min=0.001, max=1000, help="Most calls started a second.")
     ] = None,
     default: Annotated[
         bool, typer.Option("--default", help="The limits of the carrier account, for every limit that is not given.")
@@ -60,7 +58,7 @@ def companies_limit(
     if as_json:
         print_json(
             {
-                "companyId": str(company),
+                "companyId": company,
                 "ceiling": _as_json(ceiling.concurrent_calls, ceiling.calls_per_second),
                 "limits": _as_json(limits.concurrent_calls, limits.calls_per_second),
             }
@@ -98,7 +96,7 @@ def numbers_add(
         number_id = installation.add_number(company, number, reason)
         session.report("a number was added")
         if as_json:
-            print_json({"id": str(number_id), "companyId": str(company), "number": number})
+            print_json({"id": number_id, "companyId": company, "number": number})
         else:
             print_result(str(number_id))
 
@@ -156,7 +154,7 @@ def _print_billing(company: UUID, after: Billing, *, as_json: bool) -> None:
     prices = prices_as_json({**DEFAULT_PRICES, **after.prices})
     if as_json:
         own = [focus.value for focus in after.prices]
-        print_json({"companyId": str(company), "billingSystem": after.system, "prices": prices, "ownPrices": own})
+        print_json({"companyId": company, "billingSystem": after.system, "prices": prices, "ownPrices": own})
         return
     print_note(f"Company {company} is billed in {after.system}.")
     for focus, price in prices.items():
@@ -180,19 +178,9 @@ _MOST = 1000
     )
 )
 def audit(
-    since: Annotated[
-        str | None, typer.Option(help="Earliest time, e.g. 2026-04-02T07:00Z.", show_default=False)
-    ] = None,
-    actor: Annotated[
-        str | None,
-        typer.Option(
-            help="Actor, for example cli:USER@HOST or key:KEY_ID.",
-            show_default=False,
-        ),
-    ] = None,
-    company: Annotated[
-        UUID | None, typer.Option(metavar="COMPANY_ID", parser=id_of, help="Company that an act concerned.")
-    ] = None,
+    since: Annotated[str | None, typer.Option(help="Earliest time, e.g. 2026-04-02T07:00Z.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Actor, for example cli:USER@HOST or key:KEY_ID.")] = None,
+    company: Annotated[UUID | None, id_option("COMPANY_ID", "Company that an act concerned.")] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -246,51 +234,42 @@ def _target(text: str | None) -> tuple[str | None, str | None]:
 def erasures_list(as_json: AsJson = False) -> None:
     """List the newest 100 erasures of companies: the time of the request and of the end, and the deleted rows."""
     with operator_session() as session:
-        certificates = [_certificate_as_json(each) for each in session.certificates.newest()]
-    if as_json:
-        print_json(certificates)
-        return
-    if not certificates:
-        session.report("no company was deleted")
-    print_rows([_line(each) for each in certificates])
+        found = session.certificates.newest()
+    session.print_list(found, _certificate, _certificate_cells, as_json=as_json, empty="no company was deleted")
 
 
 @erasures.command(
     "show", epilog=examples("duecall erasures show COMPANY_ID", "duecall erasures show COMPANY_ID --json")
 )
 def erasures_show(
-    company_id: Annotated[
-        UUID, typer.Argument(metavar="COMPANY_ID", parser=id_of, help="Id from `duecall erasures list`.")
-    ],
+    company_id: Annotated[UUID, id_argument("COMPANY_ID", "Id from `duecall erasures list`.")],
     as_json: AsJson = False,
 ) -> None:
     """Show the certificate of a company's erasure: the times, and how many rows of each kind were deleted."""
     with operator_session() as session:
         certificate = session.certificates.of_company(company_id)
     if as_json:
-        print_json(_certificate_as_json(certificate))
+        print_json(_certificate(certificate))
         return
     print_result(f"company   {certificate.company_id}")
-    print_result(f"requested {certificate.asked_at.isoformat()}")
-    print_result(f"finished  {instant_text(certificate.finished_at) or 'not yet'}")
+    print_result(f"requested {plain(certificate.asked_at)}")
+    print_result(f"finished  {plain(certificate.finished_at) or 'not yet'}")
     for kind, count in sorted(certificate.erased.items()):
         print_result(f"{count:>9} {kind}")
 
 
-def _certificate_as_json(certificate: "Certificate") -> Mapping[str, object]:
+def _certificate(each: "Certificate") -> dict[str, object]:
     return {
-        "companyId": str(certificate.company_id),
-        "requestedAt": certificate.asked_at.isoformat(),
-        "finishedAt": instant_text(certificate.finished_at),
-        "erased": certificate.erased,
-        "rows": sum(certificate.erased.values()),
+        "companyId": each.company_id,
+        "requestedAt": each.asked_at,
+        "finishedAt": each.finished_at,
+        "erased": each.erased,
+        "rows": sum(each.erased.values()),
     }
 
 
-def _line(certificate: Mapping[str, object]) -> Mapping[str, object]:
-    return {
-        "company": certificate["companyId"],
-        "requested": f"requested {certificate['requestedAt']}",
-        "finished": f"finished {certificate['finishedAt'] or 'not yet'}",
-        "rows": f"{certificate['rows']} rows deleted",
-    }
+def _certificate_cells(each: "Certificate") -> Iterator[object]:
+    yield each.company_id
+    yield f"requested {plain(each.asked_at)}"
+    yield f"finished {plain(each.finished_at) or 'not yet'}"
+    yield f"{sum(each.erased.values())} rows deleted"

@@ -2,16 +2,15 @@
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from console.sessions import ConsoleSessions
 from scheduler import assembly
 from scheduler.cli.installation import chosen_settings, installation
 from scheduler.cli.options import HOME
-from scheduler.cli.output import fail, print_error, print_note
-from scheduler.clock import Now
+from scheduler.cli.output import fail, print_error, print_json, print_note, print_rows
 from scheduler.domain import principal
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database
@@ -21,44 +20,64 @@ from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.alarms import Acts, Alarms
 from scheduler.use_cases.operations.counts import DatabaseSessions
 from scheduler.use_cases.operations.erase import Certificates
-from scheduler.use_cases.operations.installation import InstallationMarks
 from scheduler.use_cases.operations.pauses import CarrierWaits, Pauses
 from scheduler.use_cases.operations.quarantine import Backlog, Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.operations.webhooks import EncryptWebhooks, WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
 
+Item = TypeVar("Item")
+Row = dict[str, Any]
 
-@dataclass(frozen=True, kw_only=True)
+
 class OperatorSession:
     """Use cases for operators, on one installation."""
 
-    database: Database
-    actor: str
-    """This command's user and machine, for the audit."""
-    acts: Acts
-    alarms: Alarms
-    keys: Keys
-    explain: Explain
-    backlog: Backlog
-    quarantine: Quarantine
-    pauses: Pauses
-    carrier_waits: CarrierWaits
-    unknown_outcomes: UnknownOutcomes
-    database_sessions: DatabaseSessions
-    certificates: Certificates
-    console_sessions: ConsoleSessions
-    encrypt_webhooks: EncryptWebhooks
-    webhooks: WebhookOperations
-    marks: InstallationMarks
-    console_url: str
-    now: Now
-    system: str
-    """Name of the installation, for messages."""
+    def __init__(self, chosen: Settings, database: Database, actor: str, system: str) -> None:
+        """`actor`: this command's user and machine, for the audit. `system`: the installation's name, for messages."""
+        context = assembly.context_of(chosen, database)
+        now = context.now
+        self.database, self.actor, self.now, self.system = database, actor, now, system
+        self.console_url = chosen.console_url
+        self.acts = Acts(database)
+        self.alarms = Alarms(database, now, actor)
+        self.keys = Keys(database, context.hasher, now, actor)
+        self.explain = Explain(context)
+        self.backlog = Backlog(database, now)
+        self.quarantine = Quarantine(database, now, actor)
+        self.pauses = Pauses(database, now, actor)
+        self.carrier_waits = CarrierWaits(database, now, actor)
+        self.unknown_outcomes = UnknownOutcomes(database, now, actor)
+        self.database_sessions = DatabaseSessions(database, now, actor)
+        self.certificates = Certificates(database)
+        self.console_sessions = ConsoleSessions(database, context.hasher, now)
+        self.encrypt_webhooks = EncryptWebhooks(database, assembly.webhook_encryption(chosen))
+        self.webhooks = WebhookOperations(database, now, actor)
+        self.marks = assembly.marks_of(chosen, database, actor)
 
     def report(self, result: str) -> None:
         """Print what was done, and in which installation."""
         print_note(f"{self.system[0].upper()}{self.system[1:]}: {result}")
+
+    def print_list(
+        self,
+        found: Sequence[Item],
+        row: Callable[[Item], Row],
+        cells: Callable[[Item], Iterable[object]] | None = None,
+        *,
+        as_json: bool,
+        empty: str,
+    ) -> None:
+        """Print the values of items by the names of their columns as JSON, or a line for each item.
+
+        `cells` returns what the line of an item shows, by default all its values. Without items, `empty` is reported.
+        """
+        if as_json:
+            print_json([row(each) for each in found])
+        elif found:
+            print_rows(row(each).values() if cells is None else cells(each) for each in found)
+        else:
+            self.report(empty)
 
 
 @contextmanager
@@ -71,37 +90,14 @@ def operator_session(*, computes: bool = False, accepts: bool = False) -> Iterat
     if computes and HOME.get() is None and chosen_settings().database_url is not None:
         chosen = _with_announced_times(chosen)
     database = Database(chosen.database("worker"), pool_size=1, bound=False, logs_outages=False)
-    context = assembly.context_of(chosen, database)
-    now, who = context.now, this_actor()
     try:
         if database.schema_revision() is None:
             fail("The database has no schema yet. Create it with: duecall db upgrade")
         database.check_access()
-        marks = assembly.marks_of(chosen, database, who)
+        session = OperatorSession(chosen, database, this_actor(), system)
         if not accepts:
-            marks.check()
-        yield OperatorSession(
-            database=database,
-            actor=who,
-            acts=Acts(database),
-            alarms=Alarms(database, now, who),
-            keys=Keys(database, context.hasher, now, who),
-            explain=Explain(context),
-            backlog=Backlog(database, now),
-            quarantine=Quarantine(database, now, who),
-            pauses=Pauses(database, now, who),
-            carrier_waits=CarrierWaits(database, now, who),
-            unknown_outcomes=UnknownOutcomes(database, now, who),
-            database_sessions=DatabaseSessions(database, now, who),
-            certificates=Certificates(database),
-            console_sessions=ConsoleSessions(database, context.hasher, now),
-            encrypt_webhooks=EncryptWebhooks(database, assembly.webhook_encryption(chosen)),
-            webhooks=WebhookOperations(database, now, who),
-            marks=marks,
-            console_url=chosen.console_url,
-            now=now,
-            system=system,
-        )
+            session.marks.check()
+        yield session
     except NotFound as missing:
         raise NotFound(f"{missing.message} Searched in {system}.", **missing.details) from None
     except DatabaseAway as away:

@@ -1,6 +1,7 @@
 """`duecall webhooks`: webhooks of partners for operators, and events on the machine of a developer."""
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -8,17 +9,8 @@ import typer
 
 from scheduler.cli.app import examples, webhooks
 from scheduler.cli.on_demand import api_url, operator_session
-from scheduler.cli.options import (
-    ActReason,
-    ApiUrl,
-    AsJson,
-    api_key,
-    id_of,
-    instant_of,
-    instant_text,
-    must_be_url,
-)
-from scheduler.cli.output import fail, print_json, print_note, print_result, print_rows, refuse, required_reason
+from scheduler.cli.options import ActReason, ApiUrl, AsJson, api_key, id_argument, instant_of, must_be_url
+from scheduler.cli.output import fail, plain, print_json, print_note, print_result, refuse, required_reason
 from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.webhook import EventType
@@ -27,12 +19,8 @@ if TYPE_CHECKING:
     from standalone.forwarding import Forwarded
 
 _RUNBOOK = "docs/operations.md#webhooks-of-partners"
-_EndpointId = Annotated[
-    UUID, typer.Argument(metavar="WEBHOOK_ID", parser=id_of, help="Id from `duecall webhooks list`.")
-]
-_Types = Annotated[
-    str | None, typer.Option(help="Types of events, separated by commas. Default: all.", show_default=False)
-]
+_EndpointId = Annotated[UUID, id_argument("WEBHOOK_ID", "Id from `duecall webhooks list`.")]
+_Types = Annotated[str | None, typer.Option(help="Types of events, separated by commas. Default: all.")]
 
 
 @webhooks.command("list", epilog=examples("duecall webhooks list", "duecall webhooks list --json"))
@@ -43,47 +31,38 @@ def webhooks_list(as_json: AsJson = False) -> None:
     """
     with operator_session() as session:
         found = session.webhooks.all()
-    rows = [
-        {
-            "webhookId": str(each.id),
-            "principalId": str(each.principal_id),
-            "companyId": None if each.company_id is None else str(each.company_id),
+    session.print_list(
+        found,
+        lambda each: {
+            "webhookId": each.id,
+            "principalId": each.principal_id,
+            "companyId": each.company_id,
             "origin": each.origin,
             "state": _state(each),
             "consecutiveFailures": each.consecutive_failures,
-            "failingSince": instant_text(each.failing_since),
-            "circuitOpenedAt": instant_text(each.circuit_opened_at),
-            "disabledAt": instant_text(each.disabled_at),
+            "failingSince": each.failing_since,
+            "circuitOpenedAt": each.circuit_opened_at,
+            "disabledAt": each.disabled_at,
             "waiting": min(each.waiting, COUNTED_UP_TO),
             "waitingIsEstimate": each.waiting > COUNTED_UP_TO,
-            "oldestWaitingAt": instant_text(each.oldest_waiting_at),
-            "lastFailedAt": instant_text(each.last_failed_at),
+            "oldestWaitingAt": each.oldest_waiting_at,
+            "lastFailedAt": each.last_failed_at,
             "lastStatus": each.last_status,
             "lastErrorKind": each.last_error_kind,
-        }
-        for each in found
-    ]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        session.report("there are no webhooks")
-        return
-    print_rows(
-        [
-            {
-                "webhook": row["webhookId"],
-                "company": row["companyId"] or "all companies of its ATS",
-                "origin": row["origin"] or "-",
-                "state": row["state"],
-                "waiting": f"{row['waiting']}{'+' if row['waitingIsEstimate'] else ''} waiting",
-                "oldest": f"oldest {row['oldestWaitingAt'] or '-'}",
-                "failure": f"last failure {row['lastErrorKind'] or '-'}",
-            }
-            for row in rows
-        ]
+        },
+        _cells,
+        as_json=as_json,
+        empty="there are no webhooks",
     )
-    print_note(f"See {_RUNBOOK}.")
+    if found and not as_json:
+        print_note(f"See {_RUNBOOK}.")
+
+
+def _cells(each: EndpointState) -> Iterator[object]:
+    yield from (each.id, each.company_id or "all companies of its ATS", each.origin, _state(each))
+    yield f"{min(each.waiting, COUNTED_UP_TO)}{'+' if each.waiting > COUNTED_UP_TO else ''} waiting"
+    yield f"oldest {plain(each.oldest_waiting_at) or '-'}"
+    yield f"last failure {each.last_error_kind or '-'}"
 
 
 def _state(endpoint: EndpointState) -> str:
@@ -134,7 +113,7 @@ def webhooks_replay(
     since: Annotated[str, typer.Option("--from", help="Time of the first event, e.g. 2026-04-02T07:00Z.")],
     until: Annotated[
         str | None,
-        typer.Option("--to", help="Time after the last event, excluded. Default: none.", show_default=False),
+        typer.Option("--to", help="Time after the last event, excluded. Default: none."),
     ] = None,
     types: _Types = None,
     only_failed: Annotated[
@@ -163,7 +142,7 @@ def webhooks_replay(
             done = session.webhooks.replay(endpoint_id, wanted, after, why)
             replayed, after, has_more = replayed + done.replayed, done.after, done.has_more
     if as_json:
-        print_json({"webhookId": str(endpoint_id), "replayed": replayed})
+        print_json({"webhookId": endpoint_id, "replayed": replayed})
         return
     session.report(f"{replayed} deliveries to webhook {endpoint_id} are sent again")
 
@@ -185,13 +164,13 @@ def webhooks_encrypt(as_json: AsJson = False) -> None:
     """
     with operator_session() as session:
         done = session.encrypt_webhooks.all()
-    unreadable = [str(each) for each in done.unreadable]
     if as_json:
-        print_json({"encrypted": done.changed, "current": done.current, "unreadable": unreadable})
+        print_json({"encrypted": done.changed, "current": done.current, "unreadable": list(done.unreadable)})
     else:
         print_result(f"{done.changed} webhooks encrypted again, {done.current} were encrypted with the first key")
-    if unreadable:
-        fail(f"Neither key decrypts the secrets of {', '.join(unreadable)}. Set the key that encrypted them, too.")
+    if done.unreadable:
+        unreadable = ", ".join(map(str, done.unreadable))
+        fail(f"Neither key decrypts the secrets of {unreadable}. Set the key that encrypted them, too.")
 
 
 @webhooks.command(
@@ -212,7 +191,6 @@ def webhooks_listen(
         typer.Option(
             "--secret",
             help="Secret that signs, as a former session has printed it. Default: a new one.",
-            show_default=False,
         ),
     ] = None,
     after: Annotated[
@@ -220,7 +198,6 @@ def webhooks_listen(
         typer.Option(
             min=0,
             help="Place after which to begin. Default: new events only, and with --once all events of 30 days.",
-            show_default=False,
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Forward the events that exist now, then stop.")] = False,
@@ -232,8 +209,8 @@ def webhooks_listen(
     """
     from scheduler.clock import machine_now
     from scheduler.webhooks.sending import WebhookSender, new_secret, signed_headers
-    from standalone.api_client import ApiAway, ApiRefused
-    from standalone.forwarding import EventApi, Forwarding, Start
+    from standalone.api_client import ApiAway, ApiClient, ApiRefused
+    from standalone.forwarding import Forwarding
 
     _types_in(types)
     must_be_url("--forward-to", forward_to)
@@ -244,11 +221,11 @@ def webhooks_listen(
     except ValueError:
         refuse("--secret must be whsec_ and base64, as `duecall webhooks listen` prints it.")
     wait, sender = threading.Event().wait, WebhookSender(to_partners=False, in_development=True)
-    forwarding = Forwarding(EventApi(url, key, types), sender, forward_to, secret, wait=wait, tell=print_note)
+    api = ApiClient(url, key)
+    forwarding = Forwarding(api, sender, forward_to, secret, types=types, wait=wait, tell=print_note)
     print_note(f"Secret of this session: {secret}")
-    start = Start(after=after or 0, only_new=after is None)
     try:
-        for forwarded in forwarding.once(start) if once else forwarding.follow(start):
+        for forwarded in forwarding.once(after or 0) if once else forwarding.follow(after):
             print_result(_line(forwarded))
     except (ApiAway, ApiRefused) as error:
         fail(f"{error}")

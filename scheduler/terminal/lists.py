@@ -13,7 +13,7 @@ from scheduler.domain.alarm import KeptAlarm, meaning_of
 from scheduler.domain.audit import AuditEntry
 from scheduler.domain.principal import MAX_NAME, Key, KeyState
 from scheduler.rules.resources import shown
-from scheduler.terminal.text import as_json, from_now, utc
+from scheduler.terminal.text import add_facts, as_json, from_now, utc
 
 # --- The page of alarms, and its JSON
 
@@ -27,9 +27,7 @@ def _alarm(alarm: KeptAlarm, now: datetime) -> Text:
     text = Text(f"Alarm     {alarm.id}  ")
     text.append(alarm.kind, "bold red" if alarm.acknowledged_at is None else "green")
     text.append(f"\n  {meaning_of(alarm.kind)}")
-    for name, value in _facts(alarm, now):
-        text.append(f"\n  {name:<13} ", "dim").append(value)
-    return text.append("\n")
+    return add_facts(text, _facts(alarm, now)).append("\n")
 
 
 def _facts(alarm: KeptAlarm, now: datetime) -> Iterator[tuple[str, str]]:
@@ -53,20 +51,18 @@ def _facts(alarm: KeptAlarm, now: datetime) -> Iterator[tuple[str, str]]:
 def alarms_as_json(alarms: Sequence[KeptAlarm]) -> list[dict[str, Any]]:
     return [
         as_json(
-            {
-                "id": each.id,
-                "kind": each.kind,
-                "subjects": {to_camel(name): value for name, value in each.subjects.items()},
-                "first_seen_at": each.first_seen_at,
-                "last_seen_at": each.last_seen_at,
-                "count": each.count,
-                "acknowledged_at": each.acknowledged_at,
-                "acknowledged_by": each.acknowledged_by,
-                "note": each.note,
-                "posted_at": each.posted_at,
-                "tries": each.tries,
-                "post_at": each.post_at,
-            }
+            id=each.id,
+            kind=each.kind,
+            subjects={to_camel(name): value for name, value in each.subjects.items()},
+            first_seen_at=each.first_seen_at,
+            last_seen_at=each.last_seen_at,
+            count=each.count,
+            acknowledged_at=each.acknowledged_at,
+            acknowledged_by=each.acknowledged_by,
+            note=each.note,
+            posted_at=each.posted_at,
+            tries=each.tries,
+            post_at=each.post_at,
         )
         for each in alarms
     ]
@@ -93,9 +89,7 @@ def _key(key: Key, now: datetime) -> Text:
     text = Text(f"Key       {key.principal.key_id}  ").append(state.value, _KEY_STYLES[state])
     if key.suspend_reason is not None:
         text.append(f": {key.suspend_reason}")
-    for name, value in _key_facts(key, now):
-        text.append(f"\n  {name:<13} ", "dim").append(value)
-    return text.append("\n")
+    return add_facts(text, _key_facts(key, now)).append("\n")
 
 
 def _key_facts(key: Key, now: datetime) -> Iterator[tuple[str, str]]:
@@ -114,23 +108,21 @@ def _key_facts(key: Key, now: datetime) -> Iterator[tuple[str, str]]:
 def keys_as_json(keys: Sequence[Key], now: datetime) -> list[dict[str, Any]]:
     return [
         as_json(
-            {
-                "key_id": key.principal.key_id,
-                "principal_id": key.principal.id,
-                "kind": key.principal.kind.value,
-                "company_id": key.principal.company_id,
-                "name": shown(key.name, MAX_NAME),
-                "state": key.state(now).value,
-                "scopes": sorted(key.principal.scopes),
-                "per_minute": key.per_minute,
-                "per_hour": key.per_hour,
-                "created_at": key.created_at,
-                "expires_at": key.expires_at,
-                "suspended_at": key.suspended_at,
-                "suspend_reason": key.suspend_reason,
-                "revoked_at": key.revoked_at,
-                "last_used_at": key.last_used_at,
-            }
+            key_id=key.principal.key_id,
+            principal_id=key.principal.id,
+            kind=key.principal.kind.value,
+            company_id=key.principal.company_id,
+            name=shown(key.name, MAX_NAME),
+            state=key.state(now).value,
+            scopes=sorted(key.principal.scopes),
+            per_minute=key.per_minute,
+            per_hour=key.per_hour,
+            created_at=key.created_at,
+            expires_at=key.expires_at,
+            suspended_at=key.suspended_at,
+            suspend_reason=key.suspend_reason,
+            revoked_at=key.revoked_at,
+            last_used_at=key.last_used_at,
         )
         for key in keys
     ]
@@ -154,9 +146,7 @@ def audit_page(entries: Sequence[AuditEntry], creators: Mapping[str, str], *, ha
 
 def _entry(entry: AuditEntry, creators: Mapping[str, str]) -> Text:
     text = Text(f"{utc(entry.at)}  ").append(entry.verb, "bold").append(f"  {entry.target}")
-    for name, value in _act_facts(entry, creators):
-        text.append(f"\n  {name:<13} ", "dim").append(value)
-    return text.append("\n")
+    return add_facts(text, _act_facts(entry, creators)).append("\n")
 
 
 def _act_facts(entry: AuditEntry, creators: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -185,19 +175,17 @@ def audit_as_json(entries: Sequence[AuditEntry], creators: Mapping[str, str], *,
     return {
         "entries": [
             as_json(
-                {
-                    "id": each.id,
-                    "at": each.at,
-                    "actor": each.actor,
-                    "link_created_by": creators.get(each.actor),
-                    "verb": each.verb,
-                    "target": each.target,
-                    "company_id": each.company_id,
-                    "reason": each.reason,
-                    "before": dict(each.before),
-                    "after": dict(each.after),
-                    "trace_id": each.trace_id,
-                }
+                id=each.id,
+                at=each.at,
+                actor=each.actor,
+                link_created_by=creators.get(each.actor),
+                verb=each.verb,
+                target=each.target,
+                company_id=each.company_id,
+                reason=each.reason,
+                before=dict(each.before),
+                after=dict(each.after),
+                trace_id=each.trace_id,
             )
             for each in entries
         ],

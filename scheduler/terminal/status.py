@@ -1,7 +1,7 @@
 """The page of an installation's status, and its JSON. No phone number and no name of a person is on it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from rich.text import Text
 from scheduler.domain.company import Mails
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff
-from scheduler.terminal.text import as_json, from_now, utc
+from scheduler.terminal.text import add_facts, as_json, from_now, utc
 from scheduler.timing.spans import span_text
 from scheduler.use_cases.operations.quarantine import Commands, OpenErasures
 from scheduler.use_cases.shared.status import Carrier, Waiting
@@ -22,55 +22,64 @@ _NOT_SOON = timedelta(seconds=10)
 """If a command has waited this long, Redis or the intake worker is probably down."""
 
 
-def status_page(
-    carriers: Sequence[Carrier],
-    backoffs: Sequence[Backoff],
-    companies: Sequence[Waiting],
-    commands: Mapping[UUID, Commands],
-    callbacks_quarantined: int,
-    mails: Sequence[Mails],
-    erasures: OpenErasures,
-    alarms: Mapping[str, int],
-    now: datetime,
-) -> RenderableType:
-    """Return the state of the carriers, then of each company. `mails` are owners' invitations that were not sent.
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The status of an installation."""
 
-    `alarms` are the numbers of open alarms by kind.
-    """
-    mail_of = {each.company_id: each for each in mails}
-    lines: list[RenderableType] = [_carrier(each, now) for each in carriers]
-    if not carriers:
+    carriers: Sequence[Carrier]
+    backoffs: Sequence[Backoff] = ()
+    companies: Sequence[Waiting] = ()
+    commands: Mapping[UUID, Commands] = field(default_factory=dict)
+    """By company, including deleted ones."""
+    callbacks_quarantined: int = 0
+    unsent_mails: Sequence[Mails] = ()
+    """Owners' invitations that were not sent."""
+    erasures: OpenErasures = field(default_factory=OpenErasures)
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of open alarms by kind."""
+
+    @property
+    def all_commands(self) -> Commands:
+        return Commands(
+            waiting=sum(each.waiting for each in self.commands.values()),
+            oldest=max((each.oldest for each in self.commands.values() if each.oldest is not None), default=None),
+            quarantined=sum(each.quarantined for each in self.commands.values()),
+        )
+
+
+def status_page(status: Status, now: datetime) -> RenderableType:
+    """Return the state of the carriers, then of each company."""
+    lines: list[RenderableType] = [_carrier(each, now) for each in status.carriers]
+    if not status.carriers:
         lines.append(Text("Carrier   none yet: the first worker to start registers it"))
-    lines += [_backoff(each, now) for each in backoffs]
-    if alarms:
-        kinds = ", ".join(kind if count == 1 else f"{kind} ({count})" for kind, count in alarms.items())
-        line = f"{sum(alarms.values())} open: {kinds}; see `duecall alarms list`"
-        lines.append(Text("Alarms    ").append(line, "bold yellow"))
-    total = _all_of(commands)
-    if line := _of_commands(total):
-        lines.append(Text("Commands  ").append(line, "bold yellow"))
-        if total.oldest is not None and total.oldest >= _NOT_SOON:
-            lines.append(
-                Text("          Check that Redis answers and an intake worker runs. No command is lost.", "dim")
-            )
-    if callbacks_quarantined:
-        lines.append(Text("Callbacks ").append(_in_quarantine(callbacks_quarantined), "bold yellow"))
-    if erasures.oldest is not None:
-        line = f"{erasures.count} deleted companies not erased yet, the oldest for {span_text(erasures.oldest)}"
-        lines.append(Text("Erasures  ").append(line, "bold yellow"))
-    for company in companies:
-        of_company = commands.get(company.company_id, Commands())
-        lines += ["", _company(company, carriers, of_company, mail_of.get(company.company_id), now)]
+    lines += [_backoff(each, now) for each in status.backoffs]
+    lines += _warnings(status)
+    mail_of = {each.company_id: each for each in status.unsent_mails}
+    for company in status.companies:
+        of_company = status.commands.get(company.company_id, Commands())
+        lines += ["", _company(company, status.carriers, of_company, mail_of.get(company.company_id), now)]
     return Group(*lines)
 
 
-def _all_of(commands: Mapping[UUID, Commands]) -> Commands:
-    """Return the sum over all companies, including deleted ones."""
-    return Commands(
-        waiting=sum(each.waiting for each in commands.values()),
-        oldest=max((each.oldest for each in commands.values() if each.oldest is not None), default=None),
-        quarantined=sum(each.quarantined for each in commands.values()),
-    )
+def _warnings(status: Status) -> Iterator[Text]:
+    """Yield a line for what concerns the whole installation and needs attention."""
+
+    def warning(name: str, text: str) -> Text:
+        return Text(f"{name:<10}").append(text, "bold yellow")
+
+    if status.alarms:
+        kinds = ", ".join(kind if count == 1 else f"{kind} ({count})" for kind, count in status.alarms.items())
+        yield warning("Alarms", f"{sum(status.alarms.values())} open: {kinds}; see `duecall alarms list`")
+    total = status.all_commands
+    if line := _of_commands(total):
+        yield warning("Commands", line)
+        if total.oldest is not None and total.oldest >= _NOT_SOON:
+            yield Text("          Check that Redis answers and an intake worker runs. No command is lost.", "dim")
+    if status.callbacks_quarantined:
+        yield warning("Callbacks", _in_quarantine(status.callbacks_quarantined))
+    if status.erasures.oldest is not None:
+        oldest = span_text(status.erasures.oldest)
+        yield warning("Erasures", f"{status.erasures.count} deleted companies not erased yet, the oldest for {oldest}")
 
 
 def _of_commands(commands: Commands) -> str:
@@ -127,12 +136,11 @@ def _company(
         text.append("runs", "green").append(", but all calls are paused", "bold red")
     else:
         text.append("runs", "green")
-    for name, value in _facts(company, carriers, now):
-        text.append(f"\n  {name:<13} ", "dim").append(value)
+    add_facts(text, _facts(company, carriers, now))
     if line := _of_commands(commands):
-        text.append(f"\n  {'commands':<13} ", "dim").append(line)
+        add_facts(text, [("commands", line)])
     if mail is not None:
-        text.append(f"\n  {'invitation':<13} ", "dim").append(_mail(mail, now))
+        add_facts(text, [("invitation", _mail(mail, now))])
     return text
 
 
@@ -185,43 +193,29 @@ def waits_for(company: Waiting, carriers: Sequence[Carrier]) -> dict[str, int]:
     }
 
 
-def backoffs_as_json(backoffs: Sequence[Backoff]) -> list[dict[str, Any]]:
-    return [
-        as_json(
-            {
-                "country": each.scope.country,
-                "company_id": each.scope.company_id,
-                "cause": each.cause,
-                "on_trial": each.breaker.is_on_trial,
-                "tried_at": each.breaker.down_until,
-            }
-        )
-        for each in backoffs
-    ]
+def backoff_as_json(backoff: Backoff) -> dict[str, Any]:
+    return as_json(
+        country=backoff.scope.country,
+        company_id=backoff.scope.company_id,
+        cause=backoff.cause,
+        on_trial=backoff.breaker.is_on_trial,
+        tried_at=backoff.breaker.down_until,
+    )
 
 
-def status_as_json(
-    carriers: Sequence[Carrier],
-    backoffs: Sequence[Backoff],
-    companies: Sequence[Waiting],
-    commands: Mapping[UUID, Commands],
-    callbacks_quarantined: int,
-    mails: Sequence[Mails],
-    erasures: OpenErasures,
-    alarms: Mapping[str, int],
-) -> dict[str, Any]:
+def status_as_json(status: Status) -> dict[str, Any]:
     return {
-        "alarms": dict(alarms),
-        "callbacks": {"quarantined": callbacks_quarantined},
-        "carriers": [as_json(asdict(each)) for each in carriers],
-        "carrierBackoffs": backoffs_as_json(backoffs),
-        "commands": as_json(asdict(_all_of(commands))),
+        "alarms": dict(status.alarms),
+        "callbacks": {"quarantined": status.callbacks_quarantined},
+        "carriers": [as_json(**asdict(each)) for each in status.carriers],
+        "carrierBackoffs": [backoff_as_json(each) for each in status.backoffs],
+        "commands": as_json(**asdict(status.all_commands)),
         "companies": [
-            as_json(asdict(each))
-            | {"held": {rule: as_json(asdict(held)) for rule, held in each.held.items()}}
-            | {"commands": as_json(asdict(commands.get(each.company_id, Commands())))}
-            for each in companies
+            as_json(**asdict(each))
+            | {"held": {rule: as_json(**asdict(held)) for rule, held in each.held.items()}}
+            | {"commands": as_json(**asdict(status.commands.get(each.company_id, Commands())))}
+            for each in status.companies
         ],
-        "erasures": as_json(asdict(erasures)),
-        "unsentInvitations": [as_json(asdict(each)) for each in mails],
+        "erasures": as_json(**asdict(status.erasures)),
+        "unsentInvitations": [as_json(**asdict(each)) for each in status.unsent_mails],
     }

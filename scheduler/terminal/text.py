@@ -1,5 +1,6 @@
 """Words for times, zones and spans on the pages of the terminal, and JSON for scripts."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from scheduler.timing.spans import span_text
 _SPANS = ("late", "oldest")
 
 
-def as_json(values: dict[str, Any]) -> dict[str, Any]:
+def as_json(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - of any row
     converted = {}
     for name, value in values.items():
         if name in _SPANS:
@@ -48,6 +49,13 @@ def terminal() -> Console:
 def system_line(system: str) -> Text:
     """Return the first line of a page: the name of the installation."""
     return Text(f"System    {system}", "dim")
+
+
+def add_facts(heading: Text, facts: Iterable[tuple[str, str]]) -> Text:
+    """Add a line with the name and the value of each fact below a heading."""
+    for name, value in facts:
+        heading.append(f"\n  {name:<13} ", "dim").append(value)
+    return heading
 
 
 def utc(instant: datetime) -> str:

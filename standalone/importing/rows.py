@@ -189,11 +189,13 @@ def chosen(pairs: Iterable[str]) -> dict[str, Path]:
     return columns
 
 
-def of_header(header: tuple[str, ...], by_option: Columns, *, ignores_others: bool) -> Columns:
-    """Return the field of each column. Raises UnreadableFile for a column without a field.
+def columns_of(table: Table, by_option: Columns, *, ignores_others: bool) -> Columns:
+    """Return the field of each column of the header, if the file has one. Raises UnreadableFile for other columns.
 
     Messages name columns by number: the first row of a file without a header is a person.
     """
+    if (header := table.columns) is None:
+        return by_option
     repeated = [number for number, name in enumerate(header, 1) if name and header.count(name) > 1]
     if repeated:
         raise UnreadableFile(f"Columns {_listed(repeated)} have the same name. Rename one of them.")

@@ -16,7 +16,6 @@ _POST_TIMEOUT_S = 120.0
 _PAGE = 100
 _MOST_FAILURES = 10
 """Failures in a row after which a command gives up."""
-_LONGEST_WAIT_S = 30.0
 _LONGEST_LOOK_S = 5.0
 """Between two looks at a batch. A key may send 60 requests a minute."""
 _NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -114,7 +113,9 @@ class Sending:
 
     def _post(self, part: Part, params: Mapping[str, str | int], headers: Mapping[str, str]) -> tuple[ApiAnswer, int]:
         return self._persistently(
-            lambda: self._client.post("/batches", params, part.body, headers, timeout_s=_POST_TIMEOUT_S),
+            lambda: self._client.send(
+                "POST", "/batches", params=params, data=part.body, headers=headers, timeout_s=_POST_TIMEOUT_S
+            ),
             len(part.items),
         )
 
@@ -145,7 +146,7 @@ class Sending:
             more = {"cursor": cursor}
 
     def _get(self, path: str, params: Mapping[str, str | int]) -> Mapping[str, Any]:
-        answer, _ = self._persistently(lambda: self._client.get(path, {**self._company, **params}))
+        answer, _ = self._persistently(lambda: self._client.send("GET", path, params={**self._company, **params}))
         data: Mapping[str, Any] = answer.data
         return data
 
@@ -164,9 +165,8 @@ class Sending:
                     ) from None
                 if failures == _MOST_FAILURES:
                     raise
-                seconds = away.retry_after_s or min(2.0 ** (failures - 1), _LONGEST_WAIT_S)
-                self._reporter.note(f"{away}; trying again in {seconds:g} s")
-                self._wait(seconds)
+                self._reporter.note(f"{away}; trying again in {away.pause_s(failures):g} s")
+                self._wait(away.pause_s(failures))
 
 
 def fault_of(error: Mapping[str, Any], item: Item) -> Fault:

@@ -403,9 +403,9 @@ def test_default_api_that_was_there_is_asked_again(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr("standalone.api_client.DEFAULT_API", page.url)
         client = ApiClient(None, "k")
         with pytest.raises(ApiRefused):
-            client.get("/x", {})
+            client.send("GET", "/x")
     with pytest.raises(ApiAway):
-        client.get("/x", {})
+        client.send("GET", "/x")
 
 
 def test_limit_of_rows_is_waited_for_if_it_can_help(intake: Intake) -> None:

@@ -16,8 +16,8 @@ from scheduler.cli import main as cli
 from scheduler.cli.session import this_actor
 from scheduler.settings import settings
 from scheduler.webhooks.sending import WebhookSender, new_secret
-from standalone.api_client import ApiRefused
-from standalone.forwarding import EventApi, Forwarded, Forwarding, Start
+from standalone.api_client import ApiClient, ApiRefused
+from standalone.forwarding import Forwarded, Forwarding
 from tests.api_shim.answers import data
 from tests.api_shim.deliveries import Partner, a_partner
 from tests.api_shim.intake import Intake, environment_of
@@ -284,13 +284,15 @@ class Waits:
         self.acts.pop(0)()
 
 
-def followed(api: EventApi, receiver: WebhookReceiver, waits: Waits, start: Start) -> tuple[list[Forwarded], list[str]]:
+def followed(
+    api: ApiClient, receiver: WebhookReceiver, waits: Waits, after: int | None = None
+) -> tuple[list[Forwarded], list[str]]:
     told: list[str] = []
     sender = WebhookSender(to_partners=False, in_development=True)
     forwarding = Forwarding(api, sender, receiver.url, new_secret(), wait=waits, tell=told.append)
     found: list[Forwarded] = []
     with pytest.raises(KeyboardInterrupt):
-        found.extend(islice(forwarding.follow(start), 1000))
+        found.extend(islice(forwarding.follow(after), 1000))
     return found, told
 
 
@@ -302,21 +304,21 @@ def test_listen_follows_new_events_only(partner: Partner, receiver: WebhookRecei
         made.extend(partner.event(partner.client.now()) for _ in range(count))
 
     waits = Waits(occur, lambda: occur(101), lambda: None)
-    api = EventApi(str(partner.client.client.base_url), partner.client.key)
-    found, told = followed(api, receiver, waits, Start())
+    api = ApiClient(str(partner.client.client.base_url), partner.client.key)
+    found, told = followed(api, receiver, waits)
     assert [each.id for each in found] == [str(each) for each in made]
     assert (len(made), told) == (102, ["Waiting for new events …"])
 
 
 def test_listen_waits_while_the_api_is_away(partner: Partner, receiver: WebhookReceiver) -> None:
     event_id = partner.event()
-    api = EventApi(a_closed_port(), partner.client.key)
+    api = ApiClient(a_closed_port(), partner.client.key)
 
     def come_back() -> None:
-        api._client.url = str(partner.client.client.base_url).rstrip("/")
+        api.url = str(partner.client.client.base_url).rstrip("/")
 
     waits = Waits(lambda: None, lambda: None, come_back)
-    found, told = followed(api, receiver, waits, Start(only_new=False))
+    found, told = followed(api, receiver, waits, after=0)
     assert [each.id for each in found] == [str(event_id)]
     assert waits.seconds == [1, 2, 4, 1]
     assert told[0].endswith("trying again in 1 s")
@@ -327,12 +329,12 @@ def test_listen_waits_while_the_api_is_away(partner: Partner, receiver: WebhookR
 def test_overloaded_api_is_asked_when_it_says(partner: Partner, receiver: WebhookReceiver) -> None:
     with a_webhook_receiver(answers(429, "Retry-After: 17")) as api:
         waits = Waits()
-        _, told = followed(EventApi(api.url, partner.client.key), receiver, waits, Start())
+        _, told = followed(ApiClient(api.url, partner.client.key), receiver, waits)
     assert waits.seconds == [17]
     assert "answered 429; trying again in 17 s" in told[0]
 
 
 def test_key_of_an_invalid_url_is_not_told() -> None:
     with pytest.raises(ApiRefused) as refused:
-        EventApi("http://[", "sk_live_secret").page(0, None)
+        ApiClient("http://[", "sk_live_secret").send("GET", "/events")
     assert "sk_live_secret" not in str(refused.value)

@@ -14,11 +14,10 @@ from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.principal import OperatorRole
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
-from tests.cli.test_cli import CliResult, Duecall, duecall
+from tests.cli.conftest import CliResult, Duecall
 from tests.conftest import TestClock
 from tests.support.builders import Tenant
 
-__all__ = ["duecall"]
 Raise = Callable[..., None]
 ME = f"cli:{pwd.getpwuid(os.getuid()).pw_name}@{os.uname().nodename}"
 

@@ -1,7 +1,5 @@
 """`duecall api`: one request to the API, from an image without an HTTP client."""
 
-# ruff: noqa: F811 - a fixture is requested by its name
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
+from tests.cli.conftest import Duecall
 from tests.support.servers import a_closed_port, serving
 
 STATUS = {"refused": 422, "unready": 503, "moved": 307}

@@ -1,7 +1,5 @@
 """Operator commands for the console: a link to sign in, and sessions listed and revoked."""
 
-# ruff: noqa: F811 - a fixture is asked for by its name
-
 from uuid import uuid4
 
 import pytest
@@ -10,7 +8,7 @@ from console.sessions import ConsoleSessions
 from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
+from tests.cli.conftest import Duecall
 from tests.conftest import TestClock
 
 

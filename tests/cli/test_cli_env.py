@@ -1,7 +1,5 @@
 """`duecall env`: shell variables of the running system, for `eval`."""
 
-# ruff: noqa: F811 - a fixture is requested by its name
-
 import fcntl
 import json
 import shlex
@@ -11,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
+from tests.cli.conftest import Duecall
 
 RUN_FILE = {
     "databaseUrl": "postgresql://127.0.0.1:1/nothing",

@@ -1,7 +1,5 @@
 """Operator commands for keys: created, listed, suspended, resumed, revoked, rotated."""
 
-# ruff: noqa: F811 - a fixture is asked for by its name
-
 import shlex
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,7 +11,7 @@ from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.resources.keys import ALL_SCOPES, DEFAULT_SCOPES, Keys, is_well_formed
-from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
+from tests.cli.conftest import Duecall
 from tests.conftest import Seeded, TestClock
 
 

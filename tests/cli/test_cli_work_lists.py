@@ -1,9 +1,5 @@
 """Operator commands with lists: unknown outcomes, quarantine, locks, erasures."""
 
-# ruff: noqa: F811 - a fixture is asked for by its name
-
-import os
-import pwd
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -17,7 +13,7 @@ from scheduler.domain.attempt import Attempt, Decision
 from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.erase import Erase
-from tests.cli.test_cli import Duecall, duecall  # noqa: F401 - a fixture
+from tests.cli.conftest import CliResult, Duecall
 from tests.conftest import NOON, TestClock, seed, wait_until
 from tests.support.builders import (
     ALWAYS,
@@ -49,6 +45,18 @@ def apply(tenant: Tenant) -> Apply:
 def apply_waiting(tenant: Tenant, apply: Apply) -> None:
     for [command_id] in tenant.ask("SELECT id FROM inbox WHERE applied_at IS NULL"):
         apply.command(command_id)
+
+
+def decided_while_a_worker_applies(duecall: Duecall, tenant: Tenant, unknown: Attempt, apply: Apply) -> CliResult:
+    def work() -> None:
+        wait_until(lambda: tenant.ask("SELECT 1 FROM inbox"), says="a decision is accepted")
+        apply_waiting(tenant, apply)
+
+    with ThreadPoolExecutor(1) as worker:
+        worked = worker.submit(work)
+        said = duecall(f"unknown decide {unknown.id} --call-again {WHY} --wait 60")
+        worked.result()
+    return said
 
 
 # ---- unknown outcomes
@@ -92,14 +100,7 @@ def test_unknown_decide_calls_again_once(duecall: Duecall, tenant: Tenant, unkno
 
 
 def test_unknown_decide_waits_for_the_worker(duecall: Duecall, tenant: Tenant, unknown: Attempt, apply: Apply) -> None:
-    def work() -> None:
-        wait_until(lambda: tenant.ask("SELECT 1 FROM inbox"), says="a decision is accepted")
-        apply_waiting(tenant, apply)
-
-    with ThreadPoolExecutor(1) as worker:
-        worked = worker.submit(work)
-        said = duecall(f"unknown decide {unknown.id} --call-again {WHY} --wait 60")
-        worked.result()
+    said = decided_while_a_worker_applies(duecall, tenant, unknown, apply)
     [again] = [each for each in tenant.attempts(unknown.interview_id) if each.id != unknown.id]
     assert f"is decided: it did not ring: call again; attempt {again.id} calls again" in said.told
     shown = duecall(f"explain {unknown.id}").told
@@ -112,14 +113,7 @@ def test_unknown_decide_waits_for_the_worker(duecall: Duecall, tenant: Tenant, u
 def test_unknown_decide_prints_a_refusal(duecall: Duecall, tenant: Tenant, unknown: Attempt, apply: Apply) -> None:
     tenant.change("UPDATE candidates SET gdpr_expiry_date = '2026-04-01'")
 
-    def work() -> None:
-        wait_until(lambda: tenant.ask("SELECT 1 FROM inbox"), says="a decision is accepted")
-        apply_waiting(tenant, apply)
-
-    with ThreadPoolExecutor(1) as worker:
-        worked = worker.submit(work)
-        said = duecall(f"unknown decide {unknown.id} --call-again {WHY} --wait 60")
-        worked.result()
+    said = decided_while_a_worker_applies(duecall, tenant, unknown, apply)
     assert said.is_one_error_line()
     assert said.err.startswith("Nothing was decided. ")
     assert tenant.attempt(unknown.id).decision is None
@@ -145,11 +139,6 @@ def test_decision_about_a_pending_attempt_is_refused(duecall: Duecall, tenant: T
     assert said.is_one_error_line()
     assert "is not unknown" in said.err
     assert "There is no such call attempt" in duecall(f"unknown decide {uuid4()} --rang {WHY}").err
-
-
-def test_actor_names_user_and_host() -> None:
-    user = pwd.getpwuid(os.getuid()).pw_name
-    assert this_actor().startswith(f"cli:{user}@")
 
 
 # ---- quarantine

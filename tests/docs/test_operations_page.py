@@ -18,9 +18,8 @@ from scheduler.domain.alarm import KINDS, MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.terminal.status import status_page
+from scheduler.terminal.status import Status, status_page
 from scheduler.terminal.text import system_line, terminal
-from scheduler.use_cases.operations.quarantine import OpenErasures
 from scheduler.use_cases.shared.status import Carrier, Waiting
 from tests.architecture.test_code_rules import PRODUCT
 from tests.docs.pages import DOCS, anchor, blocks, read, section
@@ -126,7 +125,7 @@ def test_sample_of_status_is_real_output(capsys: pytest.CaptureFixture[str]) -> 
         unknown=0,
     )
     terminal().print(system_line("the system of DATABASE_WORKER_URL, database duecall at postgres:5432"))
-    terminal().print(status_page([carrier], [backoff], [runs, paused], {}, 0, [], OpenErasures(), {}, now))
+    terminal().print(status_page(Status(carriers=[carrier], backoffs=[backoff], companies=[runs, paused]), now))
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert f"```text\n{printed}\n```" in TEXT
 

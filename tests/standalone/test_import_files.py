@@ -14,10 +14,7 @@ NAMES = ("firstName", "lastName", "phoneNumber")
 
 def made(text: str, *mapped: str, defaults: Defaults | None = None) -> tuple[list[Item], list[Reject]]:
     table = rows.read(text.encode())
-    by_option = rows.chosen(mapped)
-    columns: rows.Columns = by_option
-    if table.columns is not None:
-        columns = rows.of_header(table.columns, by_option, ignores_others=False)
+    columns = rows.columns_of(table, rows.chosen(mapped), ignores_others=False)
     return rows.items_of(table, columns, defaults or Defaults())
 
 

@@ -30,7 +30,7 @@ from twilio.rest.api.v2010.account.call.notification import NotificationInstance
 from standalone.simulator.app import create_app
 from tests.conftest import wait_until
 from tests.support.servers import ACCOUNT_SID as ACCOUNT
-from tests.support.servers import PRIMARY, SECONDARY, a_door, address_of
+from tests.support.servers import PRIMARY, SECONDARY, SimulatedCarrier, a_door, address_of
 
 CALLS = f"/2010-04-01/Accounts/{ACCOUNT}/Calls.json"
 OURS, THEIRS, ANOTHER = "+421233000000", "+421915123456", "+420601123456"
@@ -57,15 +57,11 @@ class ToCarrier(TwilioHttpClient):  # type: ignore[misc] # its base ships no typ
         return super().request(method, urlunsplit(there), *args, **kwargs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Carrier:
+@dataclass(kw_only=True)
+class Carrier(SimulatedCarrier):
     """A running carrier, with its customer's SDK and its operator's API."""
 
-    url: str
     sdk: Any
-
-    def plan(self, **rule: Any) -> None:
-        assert requests.post(f"{self.url}/plans", json=rule, timeout=TIMEOUT_S).status_code == 201
 
     def ring(self, to: str = THEIRS, *, until: str | None = None, **order: Any) -> Any:
         """Order a call, wait for a status if one is named, and return the call as it was accepted."""
@@ -77,23 +73,11 @@ class Carrier:
     def update(self, call: Any, **changes: Any) -> Any:
         return self.sdk.calls(call.sid).update(**changes)
 
-    def down(self, **order: Any) -> None:
-        assert requests.post(f"{self.url}/outage", json=order, timeout=TIMEOUT_S).status_code == 201
-
-    def up(self) -> None:
-        assert requests.delete(f"{self.url}/outage", timeout=TIMEOUT_S).status_code == 204
-
     def post(self, form: Any, **kwargs: Any) -> requests.Response:
         return requests.post(self.url + CALLS, data=form, auth=(ACCOUNT, PRIMARY), timeout=TIMEOUT_S, **kwargs)
 
     def get(self, path: str, **query: Any) -> Any:
         return requests.get(self.url + path, params=query, auth=(ACCOUNT, PRIMARY), timeout=TIMEOUT_S).json()
-
-    def rings(self, to: str | None = None) -> Any:
-        return self.get("/ledger", **({"to": to} if to else {}))["rings"]
-
-    def requests(self) -> Any:
-        return self.get("/requests")["requests"]
 
     def status_of(self, call: Any) -> Any:
         return self.sdk.calls(call.sid).fetch().status
@@ -1041,7 +1025,7 @@ def test_outage_rejects_queries_and_orders(carrier: Carrier, kind: str, status: 
         with unavailable(status):
             ask()
     assert carrier.rings(ANOTHER) == []
-    assert [arrival["answered"] for arrival in carrier.get("/requests", to=ANOTHER)["requests"]] == [status]
+    assert [arrival["answered"] for arrival in carrier.requests(ANOTHER)] == [status]
     carrier.up()
     assert carrier.ring(ANOTHER).status == "queued"
 
@@ -1233,7 +1217,7 @@ def test_verdict_finds_a_reused_token_and_two_calls_to_a_number(carrier: Carrier
     first = carrier.ring(timeout=UNTIL_ENDED, **subscribed(inbox, token="mine"))
     second = carrier.ring(timeout=UNTIL_ENDED, **subscribed(inbox, token="mine"))
     carrier.ring(ANOTHER, timeout=UNTIL_ENDED, **subscribed(inbox, token="another"))
-    verdict = carrier.get("/verdict")
+    verdict = carrier.verdict()
     assert verdict["tokens_posted_twice"] == verdict["tokens_with_two_calls"] == ["mine"]
     assert verdict["calls_at_once"] == [[first.sid, second.sid]]
     assert (verdict["calls"], verdict["alive"]) == (3, 3)
@@ -1244,7 +1228,7 @@ def test_verdict_of_consecutive_calls_is_clean(carrier: Carrier, inbox: Inbox) -
     for token in ("one", "two"):
         carrier.ended(carrier.ring(**subscribed(inbox, token=token)))
     carrier.ended(carrier.ring())
-    assert carrier.get("/verdict") == {
+    assert carrier.verdict() == {
         "calls": 3,
         "rings": 3,
         "alive": 0,
@@ -1259,7 +1243,7 @@ def test_verdict_separates_posted_twice_from_accepted_twice(carrier: Carrier, in
     with refused(20429):
         carrier.ring(**subscribed(inbox, token="mine"))
     carrier.ring(**subscribed(inbox, token="mine"))
-    verdict = carrier.get("/verdict")
+    verdict = carrier.verdict()
     assert (verdict["tokens_posted_twice"], verdict["tokens_with_two_calls"]) == (["mine"], [])
 
 
