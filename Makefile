@@ -61,7 +61,7 @@ debian: ## install the Debian packages that some tests need, as root; CI has the
 containers: $(VENV)/dev ## build the image, and execute every documented command of a deployment; needs root and Docker
 	@$(PY) -m tests.containers $(ARGS)
 
-proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, races, machine, bursts, batches and plans
+proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, races, machine, bursts, batches, plans and forecasts
 	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest tests/timing tests/lifecycle
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py
@@ -71,6 +71,7 @@ proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, ra
 	@DUECALL_BATCH_ITEMS=10000 $(PY) -m pytest tests/acceptance/test_killed_batches.py
 	@DUECALL_PENDING=1000000 $(PY) -m pytest tests/persistence/test_hot_statements.py
 	@DUECALL_BLOCKED=1000000 $(PY) -m pytest --timeout 1800 tests/use_cases/test_release_holds.py -k "read_each_second or skipped"
+	@DUECALL_FORECASTS=all $(PY) -m pytest --timeout 1800 tests/use_cases/operations/test_new_calls.py
 
 bench: $(VENV)/dev ## measure the whole path and decisions; ARGS="--parts burst" runs parts
 	@$(PY) -m tests.benchmarks.whole_path $(ARGS)
