@@ -192,19 +192,19 @@ class ApiWriter:
         company_id = principal.company_id
         assert company_id is not None
         changes = {"settings": {each.name: getattr(settings, each.name) for each in fields(settings)}}
-        _done(companies.change(_sent(CommandKind.UPDATE_COMPANY, principal), company_id, changes))
+        _done(companies.change(a_write(CommandKind.UPDATE_COMPANY, principal), company_id, changes))
 
     def change_reach(self, principal: Principal, candidate_id: UUID, reach: Reach) -> None:
-        sent = _sent(CommandKind.UPDATE_CANDIDATE, principal)
+        sent = a_write(CommandKind.UPDATE_CANDIDATE, principal)
         changes = {"phone_number": reach.phone_number, "timezone": reach.timezone}
         _done(self._candidates.change(sent, None, candidate_id, changes))
 
     def delete_candidate(self, principal: Principal, candidate_id: UUID) -> None:
-        _done(self._candidates.delete(_sent(CommandKind.DELETE_CANDIDATE, principal), None, candidate_id))
+        _done(self._candidates.delete(a_write(CommandKind.DELETE_CANDIDATE, principal), None, candidate_id))
 
     def delete_company(self, principal: Principal, company_id: UUID) -> None:
         companies = Companies(self.tenant.database, self._writes, self.hints, None)
-        _done(companies.delete(_sent(CommandKind.DELETE_COMPANY, principal), company_id))
+        _done(companies.delete(a_write(CommandKind.DELETE_COMPANY, principal), company_id))
 
     def reresolve(self) -> None:
         tenant = self.tenant
@@ -221,8 +221,23 @@ class ApiWriter:
         return IdempotentWrites(self.tenant.database, self.tenant.now)
 
 
-def _sent(kind: CommandKind, principal: Principal) -> WriteRequest:
-    return WriteRequest(kind=kind, principal=principal, idempotency_key=None, request_hash=b"", command_id=uuid4())
+def a_write(
+    kind: CommandKind,
+    principal: Principal,
+    *,
+    key: str | None = None,
+    request_hash: bytes = b"",
+    trace_id: str | None = None,
+) -> WriteRequest:
+    """Return a request that the API performs itself, as it is sent by the principal."""
+    return WriteRequest(
+        kind=kind,
+        principal=principal,
+        idempotency_key=key,
+        request_hash=request_hash,
+        command_id=uuid4(),
+        trace_id=trace_id,
+    )
 
 
 def _done(written: WriteResult) -> None:
@@ -446,12 +461,18 @@ def a_waiting_command(tenant: Tenant, interview_id: UUID | None, body: dict[str,
     return command
 
 
+def a_stored_callback(tenant: Tenant, **columns: Any) -> UUID:
+    """Store a callback as it is before a worker hears it. The columns replace the usual ones."""
+    event_id = uuid4()
+    times = dict.fromkeys(("received_at", "rung_at"), tenant.now())
+    usual = {"id": event_id, "token": "a token", "fingerprint": event_id.bytes, "raw": "{}"}
+    tenant.insert("carrier_events", **(usual | times | columns))
+    return event_id
+
+
 def a_quarantined_callback(tenant: Tenant, token: str) -> UUID:
     """A callback with this token that failed five times."""
-    event_id = uuid4()
-    times = dict.fromkeys(("received_at", "rung_at", "quarantined_at"), tenant.now())
-    tenant.insert("carrier_events", id=event_id, token=token, fingerprint=event_id.bytes, raw="{}", **times)
-    return event_id
+    return a_stored_callback(tenant, token=token, quarantined_at=tenant.now())
 
 
 def an_operator(tenant: Tenant, actor: str = "link:a test") -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -23,19 +23,27 @@ from scheduler.domain.call import Accepted, CallNews, CallOrder, CallProgress, C
 from scheduler.domain.command import Command, Request
 from scheduler.domain.company import RetryPolicy
 from scheduler.domain.explanation import Explanation
+from scheduler.domain.principal import KeyKind
+from scheduler.domain.webhook import READ_WEBHOOKS
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
+from scheduler.use_cases.dialler import Dialler
 from scheduler.use_cases.dialling import look
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations import alarms, erase, number_events
+from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
+from scheduler.use_cases.resources.batches import Batches
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
+from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.settle import Settle
+from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.submit import Submit
@@ -52,8 +60,10 @@ from tests.support.builders import (
     of_company,
 )
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier, a_closed_port
+from tests.use_cases.webhooks.endpoints import Webhooks
 
 Perform = Callable[[Request], Command]
+Released = Callable[[], list[UUID]]
 PUBLIC_URL = "https://calls.example.com"
 FOR_HOURS = 7200.0
 """Seconds of ringing or talking that no test waits for."""
@@ -101,6 +111,19 @@ def retrying(tenant: Tenant) -> Tenant:
     return of_company(tenant, seed(tenant.database, tenant.now(), retry_policy=RetryPolicy()))
 
 
+@pytest.fixture
+def read(tenant: Tenant) -> Tenant:
+    """A company with a reader."""
+    return with_reader(tenant)
+
+
+def with_reader(tenant: Tenant) -> Tenant:
+    Keys(tenant.database, tenant.hasher, tenant.now).create(
+        kind=KeyKind.REGULAR, name="events", company_id=tenant.company_id, scopes=frozenset({READ_WEBHOOKS})
+    )
+    return tenant
+
+
 def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
     """Return the tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
     return a_tenant(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
@@ -109,6 +132,18 @@ def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
 @pytest.fixture
 def release(tenant: Tenant, hints: RecordingHints) -> Release:
     return Release(tenant.context, hints, tenant.account_id)
+
+
+@pytest.fixture
+def released(release: Release, hints: RecordingHints) -> Released:
+    """Release what is due, and return the ids of the hints."""
+
+    def ids() -> list[UUID]:
+        hints.rung.clear()
+        release.round(resends=False)
+        return hints.ids(tasks.DIAL)
+
+    return ids
 
 
 @pytest.fixture
@@ -134,6 +169,21 @@ def accept(tenant: Tenant, submit: Submit) -> Perform:
 @pytest.fixture
 def records(tenant: Tenant, hints: RecordingHints) -> ApiWriter:
     return ApiWriter(tenant=tenant, hints=hints)
+
+
+@pytest.fixture
+def batches(tenant: Tenant, hints: RecordingHints) -> Batches:
+    return Batches(tenant.database, IdempotentWrites(tenant.database, tenant.now), hints)
+
+
+@pytest.fixture
+def correct(tenant: Tenant) -> Correct:
+    return Correct(tenant.database, tenant.policy, tenant.now)
+
+
+@pytest.fixture
+def webhooks(tenant: Tenant, hints: RecordingHints) -> Webhooks:
+    return Webhooks(tenant=tenant, hints=hints)
 
 
 @pytest.fixture
@@ -177,6 +227,18 @@ def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
     queries = TwilioQueries(carrier.account(), tenant.policy)
     yield Settle(tenant.context, queries, tenant.account_id, longest_round=A_LONG_ROUND)
     queries._client.http_client.session.close()
+
+
+def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Dialler:
+    """Return a dialler whose loop a test runs step by step."""
+    return Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
+
+
+@pytest.fixture
+def dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Dialler]:
+    dialler = a_dialler(tenant, carrier)
+    yield dialler
+    dialler._loop.close()
 
 
 @dataclass
@@ -336,6 +398,15 @@ def breaker_of(tenant: Tenant) -> Breaker:
 
 def close_breaker(tenant: Tenant) -> None:
     tenant.change("UPDATE carrier_accounts SET failures = 0, down_until = NULL, down_cause = NULL")
+
+
+def a_backoff(tenant: Tenant, *, down_until: datetime, cause: str = "HTTP_500", **columns: Any) -> None:
+    """Let the company's orders wait, or those to the country that is named."""
+    at = tenant.now()
+    own = {"account_id": tenant.account_id, "failures": 5, "trials": 0, "is_asked": False, "others_work": False}
+    times = {"down_until": down_until, "created_at": at, "updated_at": at}
+    scope = {} if "country" in columns else {"company_id": tenant.company_id, "caller": tenant.caller}
+    tenant.insert("carrier_backoffs", **(own | times | scope | columns), cause=cause)
 
 
 def pause_reason(tenant: Tenant) -> str | None:

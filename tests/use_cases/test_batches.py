@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -25,6 +25,7 @@ from tests.support.builders import (
     a_pending_attempt,
     a_placed_attempt,
     a_sid,
+    a_stored_callback,
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
@@ -37,10 +38,11 @@ from workers.tasks import _each, _together
 
 A_DAY = timedelta(days=1)
 _OTHERS = "SELECT state FROM attempts WHERE interview_id = :interview_id AND id <> :id"
-SIZES = (1, 10, 200)
+SIZES = (1, 50)
 ANSWERED = {"status": "completed", "AnsweredBy": "human", "CallDuration": "60"}
 BUSY = {"status": "busy"}
 RINGING = {"status": "ringing"}
+TwoCalls = tuple[Attempt, Attempt]
 
 
 def placed(tenant: Tenant, postgres_url: str, count: int) -> list[Attempt]:
@@ -193,14 +195,20 @@ def test_locked_successor_delays_no_callback_of_its_batch(
     assert {tenant.attempt(each.id).reason for each in (unknown, busy)} == {Reason.BUSY}
 
 
-def test_calls_of_a_batch_keep_the_order_of_their_arrival(
-    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
-) -> None:
-    """The first call ends before the second one, to the same number, is seen alive."""
+@pytest.fixture
+def two_calls(tenant: Tenant, other: Tenant, now: TestClock) -> TwoCalls:
+    """A call with an unknown outcome, and an hour later another company's call to the same number."""
     number = a_number()
     late = an_attempt_of_unknown_outcome(tenant, number)
     now.move(timedelta(hours=1))
-    first = a_placed_attempt(other, number)
+    return late, a_placed_attempt(other, number)
+
+
+def test_calls_of_a_batch_keep_the_order_of_their_arrival(
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, two_calls: TwoCalls
+) -> None:
+    """The first call ends before the second one, to the same number, is seen alive."""
+    late, first = two_calls
     ended = stored(hear, hints, [(first, a_form(first, "no-answer"))])
     seen = stored(hear, hints, [(late, a_form(a_sid(), **RINGING))])
     apply_all(hear, [*ended, *seen])
@@ -210,13 +218,10 @@ def test_calls_of_a_batch_keep_the_order_of_their_arrival(
 
 @guards("in_turn", "late_line")
 def test_callback_that_overtook_another_waits_before_an_alarm(
-    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock, postgres_url: str
+    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, postgres_url: str, two_calls: TwoCalls
 ) -> None:
     """The end of the first call is delayed by a lock. The second call, to the same number, is seen alive."""
-    number = a_number()
-    late = an_attempt_of_unknown_outcome(tenant, number)
-    now.move(timedelta(hours=1))
-    first = a_placed_attempt(other, number)
+    late, first = two_calls
     event_ids = stored(hear, hints, [(first, a_form(first, "no-answer")), (late, a_form(a_sid(), **RINGING))])
     with locked(postgres_url, LOCK_ATTEMPT, first.id), capture_logs() as logs:
         _together(event_ids, hear.batch, hear.event)
@@ -228,12 +233,9 @@ def test_callback_that_overtook_another_waits_before_an_alarm(
 
 
 def test_callback_waits_for_an_earlier_one_only_for_a_while(
-    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
+    tenant: Tenant, hear: Hear, hints: RecordingHints, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    number = a_number()
-    late = an_attempt_of_unknown_outcome(tenant, number)
-    now.move(timedelta(hours=1))
-    first = a_placed_attempt(other, number)
+    late, first = two_calls
     [_, seen] = stored(hear, hints, [(first, a_form(first, "no-answer")), (late, a_form(a_sid(), **RINGING))])
     now.move(timedelta(seconds=30))
     hear.event(seen)
@@ -241,12 +243,9 @@ def test_callback_waits_for_an_earlier_one_only_for_a_while(
 
 
 def test_second_call_pauses_although_a_later_callback_waits(
-    tenant: Tenant, other: Tenant, hear: Hear, hints: RecordingHints, now: TestClock
+    tenant: Tenant, hear: Hear, hints: RecordingHints, now: TestClock, two_calls: TwoCalls
 ) -> None:
-    number = a_number()
-    late = an_attempt_of_unknown_outcome(tenant, number)
-    now.move(timedelta(hours=1))
-    first = a_placed_attempt(other, number)
+    late, first = two_calls
     [seen] = stored(hear, hints, [(late, a_form(a_sid(), **RINGING))])
     now.move(timedelta(milliseconds=5))
     stored(hear, hints, [(first, a_form(first, "no-answer"))])
@@ -294,14 +293,8 @@ def test_accepted_call_is_recorded_with_unreadable_settings(tenant: Tenant) -> N
 
 
 def test_form_of_an_erased_call_is_deleted_unread(tenant: Tenant, hear: Hear) -> None:
-    event_id, form = uuid4(), json.dumps({"To": "+421900000000", "CallStatus": "of a later release"})
-    tenant.change(
-        "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at)"
-        " VALUES (:id, 'gone', '1', CAST(:form AS jsonb), :now, :now)",
-        id=event_id,
-        form=form,
-        now=tenant.now(),
-    )
+    form = json.dumps({"To": "+421900000000", "CallStatus": "of a later release"})
+    event_id = a_stored_callback(tenant, token="gone", raw=form)
     hear.event(event_id)
     assert tenant.ask("SELECT heard_at IS NOT NULL, raw FROM carrier_events") == [(True, {})]
 

@@ -60,12 +60,13 @@ OTHER_ACCOUNT = "AC" + "1" * 32
 
 
 def test_claimed_attempt_has_a_lease_a_token_and_its_line(tenant: Tenant) -> None:
-    pending = a_pending_attempt(tenant)
+    number = a_number()
+    pending = a_pending_attempt(tenant, number)
     [mine] = claimed(tenant, pending)
     assert tenant.attempt(pending.id) == mine
     assert (mine.state, mine.phase, mine.epoch) == (AttemptState.IN_PROGRESS, Phase.DIALLING, 1)
     assert (mine.claimed_at, mine.lease_until) == (tenant.now(), tenant.now() + tenant.policy.lease)
-    assert tenant.line(pending)[0] == pending.id
+    assert (mine.called_number, tenant.line(pending)[0]) == (number, pending.id)
     assert tenant.history(pending.id) == ["created", "claimed"]
 
 
@@ -192,12 +193,6 @@ def test_attempt_to_a_busy_number_of_any_company_is_not_claimed(tenant: Tenant, 
     a_claimed_attempt(other, number)
     for each in (other, tenant):
         assert not is_claimed(each, a_pending_attempt(each, number))
-
-
-def test_attempt_to_a_number_given_back_is_claimed_at_once(tenant: Tenant) -> None:
-    number = a_number()
-    tenant.dial.give_back(a_claimed_attempt(tenant, number), "A_TEST")
-    assert is_claimed(tenant, a_pending_attempt(tenant, number))
 
 
 @guards("line_gap")
@@ -589,13 +584,6 @@ def test_look_after_the_lease_sends_and_writes_nothing(tenant: Tenant, now: Test
     assert tenant.attempt(mine.id) == mine
 
 
-def test_look_for_a_settled_claim_writes_nothing(tenant: Tenant) -> None:
-    mine = a_claimed_attempt(tenant)
-    settled = tenant.take(mine, AnswerLost(look_at=tenant.now(), cause="LEASE_OVER"))
-    assert tenant.dial.last_look(mine) is None
-    assert tenant.attempt(mine.id) == settled
-
-
 @guards("look_epoch")
 def test_new_claim_is_not_sent_by_the_former_dialler(tenant: Tenant, now: TestClock) -> None:
     old = a_claimed_attempt(tenant)
@@ -692,13 +680,6 @@ def test_late_record_of_another_call_pauses_the_company(tenant: Tenant) -> None:
     tenant.dial.record([(mine, Accepted(call_sid=a_sid()))])
     assert tenant.attempt(mine.id) == heard
     assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
-
-
-def test_late_record_for_a_claim_given_back_pauses_the_company(tenant: Tenant) -> None:
-    old = a_claimed_attempt(tenant)
-    tenant.dial.give_back(old, "A_TEST")
-    tenant.dial.record([(old, Accepted(call_sid=a_sid()))])
-    assert pause_reason(tenant) == "ALARM: NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
 
 
 def test_late_record_of_the_same_call_pauses_no_company(tenant: Tenant) -> None:

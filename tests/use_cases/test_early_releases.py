@@ -10,15 +10,12 @@ from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, RELEASE_AHEAD, RELEA
 from scheduler.use_cases.release import Release, Round
 from scheduler.use_cases.shared import hints as tasks
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed
-from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, of_company
+from tests.conftest import TestClock
+from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt
 from tests.use_cases.conftest import is_claimed
+from tests.use_cases.test_release import another_company
 
 A_MOMENT = timedelta(microseconds=1)
-
-
-def another_company(tenant: Tenant) -> Tenant:
-    return of_company(tenant, seed(tenant.database, tenant.now()))
 
 
 def released_ahead(tenant: Tenant, hints: RecordingHints) -> list[UUID]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -24,7 +23,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.explain import Explain
 from tests.conftest import TestClock
 from tests.support.builders import ApiWriter, Reach, Tenant, a_number, a_pending_attempt
-from tests.use_cases.conftest import Perform
+from tests.use_cases.conftest import Perform, a_backoff, candidate_of
 from tests.use_cases.test_explain import rules
 
 FAR = date(2099, 12, 31)
@@ -44,12 +43,6 @@ def create(tenant: Tenant, accept: Perform, apply: Apply) -> Callable[..., Attem
         return tenant.attempt(attempt_id)
 
     return created
-
-
-def candidate_of(tenant: Tenant, attempt: Attempt) -> UUID:
-    [[candidate_id]] = tenant.ask("SELECT candidate_id FROM interviews WHERE id = :id", id=attempt.interview_id)
-    assert isinstance(candidate_id, UUID)
-    return candidate_id
 
 
 # ---- what a schedule stores
@@ -171,21 +164,8 @@ def test_backoff_is_explained(tenant: Tenant, explain: Explain, now: TestClock, 
     tenant.change("UPDATE lines SET country = 'SK'")
     [[caller]] = tenant.ask("SELECT caller_number FROM interviews")
     for held in (caller, "+4312345678"):
-        tenant.insert(
-            "carrier_backoffs",
-            account_id=tenant.account_id,
-            company_id=tenant.company_id if of_caller else None,
-            caller=held if of_caller else None,
-            country=None if of_caller else {caller: "SK"}.get(held, "AT"),
-            failures=5,
-            trials=0,
-            down_until=now() + timedelta(minutes=5 if held == caller else 60),
-            cause="HTTP_500",
-            is_asked=False,
-            others_work=True,
-            created_at=now(),
-            updated_at=now(),
-        )
+        scope = {"caller": held} if of_caller else {"country": "SK" if held == caller else "AT"}
+        a_backoff(tenant, down_until=now() + timedelta(minutes=5 if held == caller else 60), **scope)
     [block] = explain.explanation_of(attempt.id).blocks
     assert block.rule is (Rule.CARRIER_FAILS_CALLER if of_caller else Rule.CARRIER_REFUSES_COUNTRY)
     assert block.until == now() + timedelta(minutes=5)

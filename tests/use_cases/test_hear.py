@@ -275,14 +275,6 @@ def test_callback_applied_after_failures_is_not_quarantined(tenant: Tenant, hear
     assert unheard(tenant) == 0
 
 
-def test_quarantined_callback_delays_no_other(
-    tenant: Tenant, other: Tenant, apply_callbacks: ApplyCallbacks, hear: Hear, hints: RecordingHints
-) -> None:
-    fail(hear, a_failing_callback(tenant, hear, hints), times=5)
-    mine = a_placed_attempt(other)
-    assert apply_callbacks(mine, a_form(mine, "busy")).reason is Reason.BUSY
-
-
 @pytest.mark.parametrize(("status", "reason"), [("busy", Reason.BUSY), ("completed", Reason.ANSWERED)])
 def test_callback_of_a_locked_company_is_applied(
     tenant: Tenant, apply_callbacks: ApplyCallbacks, postgres_url: str, status: str, reason: Reason
@@ -376,12 +368,6 @@ def test_call_proven_never_dialled_raises_an_alarm_if_it_rings(
     pending = tenant.take(mine, NeverDialled(due_at=tenant.now() + timedelta(hours=1), call_sid=mine.call_sid))
     assert apply_callbacks(mine, a_form(mine.call_sid, status)) == pending
     assert pause_reason(tenant) == reason
-
-
-def test_second_alarm_keeps_the_first_pause_reason(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:
-    mine = a_placed_attempt(tenant)
-    apply_callbacks(mine, a_form(a_sid(), "ringing"), a_form(a_sid(), "busy"))
-    assert pause_reason(tenant) == "ALARM: TWO_CALLS_FOR_ONE_TOKEN"
 
 
 def test_ordinary_news_pauses_no_company(tenant: Tenant, apply_callbacks: ApplyCallbacks) -> None:

@@ -6,7 +6,7 @@ The test's clock stands for the clock of all processes: it is moved ahead, and b
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -32,6 +32,7 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
+    a_stored_callback,
     a_waiting_command,
     an_unknown_attempt,
 )
@@ -63,11 +64,6 @@ def a_claim_from_the_future(tenant: Tenant, now: TestClock) -> Attempt:
     with stepped(now, TWO_HOURS):
         [claim] = tenant.dial.claim([pending.id]).claimed
     return claim.attempt
-
-
-@pytest.fixture
-def correct(tenant: Tenant) -> Correct:
-    return Correct(tenant.database, tenant.policy, tenant.now)
 
 
 # ---- releases
@@ -427,10 +423,7 @@ def a_command(tenant: Tenant) -> UUID:
 
 
 def a_callback(tenant: Tenant) -> UUID:
-    event_id = uuid4()
-    times = {"received_at": tenant.now(), "rung_at": tenant.now() + AN_HOUR}
-    tenant.insert("carrier_events", id=event_id, token="a token", fingerprint=event_id.bytes, raw="{}", **times)
-    return event_id
+    return a_stored_callback(tenant, rung_at=tenant.now() + AN_HOUR)
 
 
 def an_erasure(tenant: Tenant) -> UUID:

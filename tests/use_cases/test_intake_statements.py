@@ -20,7 +20,6 @@ from scheduler.use_cases.submit import Submit
 from tests.support.builders import RecordingHints, Tenant, a_candidate, a_pending_attempt, a_waiting_command
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import Perform
-from tests.use_cases.dialling.test_conflicts import locked
 from tests.use_cases.test_apply import a_wish, answer_of, command, refusal_of, rows, sent
 from tests.use_cases.test_submit_and_apply import TOMORROW, move
 from workers.tasks import _each
@@ -147,19 +146,6 @@ def test_failing_command_is_taken_out_and_counted_once(tenant: Tenant, other: Te
     assert answer_of(tenant, again).refusal is None
 
 
-def test_locked_candidate_delays_no_other_command(
-    tenant: Tenant, apply: Apply, hints: RecordingHints, postgres_url: str
-) -> None:
-    candidate_id = a_candidate(tenant).id
-    stuck, free = sent(tenant, a_wish(tenant, candidate_id=candidate_id)), sent(tenant, a_wish(tenant))
-    with locked(postgres_url, "SELECT id FROM candidates WHERE id = %(id)s FOR UPDATE", candidate_id):
-        assert apply.batch([stuck.id, free.id]) == []
-    [(_, put_off, _)] = hints.put_off
-    assert put_off == (stuck.id,)
-    apply.command(stuck.id)
-    assert all(answer_of(tenant, each).refusal is None for each in (stuck, free))
-
-
 def test_command_for_an_existing_interview_is_applied_alone(
     tenant: Tenant, accept: Perform, apply: Apply, hints: RecordingHints
 ) -> None:
@@ -184,20 +170,6 @@ def test_deleted_company_is_refused_in_a_batch(tenant: Tenant, other: Tenant, ap
     assert apply.batch([mine.id, theirs.id]) == []
     assert refusal_of(tenant, theirs) == "RESOURCE_ACCESS_DENIED"
     assert answer_of(tenant, mine).refusal is None
-
-
-def test_locked_candidate_delays_no_other_tenant(
-    tenant: Tenant, other: Tenant, apply: Apply, postgres_url: str
-) -> None:
-    """Seen in two reviews: each stuck command of a batch kept all behind it waiting."""
-    stuck = a_candidate(tenant).id
-    mine = [sent(tenant, a_wish(tenant, candidate_id=stuck)).id for _ in range(2)]
-    theirs = [sent(other, a_wish(other)).id for _ in range(3)]
-    with locked(postgres_url, "SELECT FROM candidates WHERE id = %(id)s FOR UPDATE", stuck):
-        assert apply.batch([*mine, *theirs]) == []
-    assert rows(other)["interviews"] == len(theirs)
-    assert apply.batch(mine) == []
-    assert rows(other)["interviews"] == len(theirs) + len(mine), "of both companies"
 
 
 def test_same_number_twice_takes_no_more_statements(tenant: Tenant, apply: Apply) -> None:

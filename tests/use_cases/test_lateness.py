@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared.status import Held, Waiting
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt, a_number, a_pending_attempt, a_waiting_command
-from tests.use_cases.conftest import change_now
+from tests.use_cases.conftest import a_backoff, change_now
 
 SPAN = timedelta(minutes=5)
 ON_TRIAL = "UPDATE carrier_accounts SET failures = 5, down_until = :at, answered_at = :at"
@@ -58,20 +59,8 @@ def _number_is_called(tenant: Tenant, attempt: Attempt) -> None:
     tenant.change("UPDATE attempts SET due_at = due_at + interval '1 day' WHERE id = :other", other=other.id)
 
 
-def _back_off(tenant: Tenant, attempt: Attempt, *, account_id: int | None = None, **scope: object) -> None:
-    tenant.insert(
-        "carrier_backoffs",
-        account_id=account_id or tenant.account_id,
-        failures=1,
-        trials=0,
-        down_until=tenant.now() + timedelta(hours=1),
-        cause="COUNTRY_NOT_ALLOWED",
-        is_asked=False,
-        others_work=False,
-        created_at=tenant.now(),
-        updated_at=tenant.now(),
-        **scope,
-    )
+def _back_off(tenant: Tenant, attempt: Attempt, **scope: Any) -> None:
+    a_backoff(tenant, down_until=tenant.now() + timedelta(hours=1), cause="COUNTRY_NOT_ALLOWED", **scope)
     tenant.change("UPDATE lines SET country = 'SK' WHERE number_hash = :number", number=attempt.number_hash)
 
 
@@ -82,7 +71,7 @@ def test_refused_country_excuses_no_other_country(tenant: Tenant, now: TestClock
 
 
 def _caller_is_refused(tenant: Tenant, attempt: Attempt, cause: str) -> None:
-    _back_off(tenant, attempt, company_id=tenant.company_id, caller=tenant.caller)
+    _back_off(tenant, attempt)
     tenant.change("UPDATE carrier_backoffs SET cause = :cause", cause=cause)
 
 

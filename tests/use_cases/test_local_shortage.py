@@ -26,7 +26,7 @@ from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_
 from tests.support.descriptors import no_descriptors
 from tests.support.servers import SimulatedCarrier
 from tests.support.webhook_receivers import a_webhook_receiver, answers
-from tests.use_cases.conftest import breaker_of
+from tests.use_cases.conftest import a_backoff, breaker_of
 from tests.use_cases.webhooks.endpoints import Webhooks
 
 # ---- calls
@@ -56,33 +56,22 @@ def test_unopened_connections_open_no_breaker(tenant: Tenant, carrier: Simulated
 
 
 @guards("no_descriptor")
-def test_dialler_claims_nothing_without_a_descriptor(tenant: Tenant, carrier: SimulatedCarrier) -> None:
-    with a_dialler(tenant, carrier) as dialler:
-        with no_descriptors(), capture_logs() as lines:
-            assert dialler._limit() == 0
-        assert [line["alarm"] for line in lines] == ["OUT_OF_DESCRIPTORS"]
-        assert dialler._limit() > 0
+def test_dialler_claims_nothing_without_a_descriptor(dialler: Dialler) -> None:
+    with no_descriptors(), capture_logs() as lines:
+        assert dialler._limit() == 0
+    assert [line["alarm"] for line in lines] == ["OUT_OF_DESCRIPTORS"]
+    assert dialler._limit() > 0
 
 
-def test_dialler_has_fewer_posts_than_descriptors(tenant: Tenant, carrier: SimulatedCarrier) -> None:
+def test_dialler_has_fewer_posts_than_descriptors(dialler: Dialler) -> None:
     """Slow answers of a carrier must not take the descriptors of everything else."""
-    with a_dialler(tenant, carrier) as dialler, a_limit_of(process.ENOUGH):
+    with a_limit_of(process.ENOUGH):
         most = process.most_posts()
         assert most < process.ENOUGH
         dialler._alarm._ends = {uuid4(): monotonic() for _ in range(most - 1)}
         assert dialler._limit() == 1
         dialler._alarm._ends[uuid4()] = monotonic()
         assert dialler._limit() == 0
-
-
-@contextmanager
-def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Dialler]:
-    line = TwilioCallPlacer(carrier.account(), tenant.policy)
-    dialler = Dialler(tenant.dial, line, tenant.policy, tenant.now)
-    try:
-        yield dialler
-    finally:
-        dialler._loop.close()
 
 
 @contextmanager
@@ -123,15 +112,7 @@ class Unsent(TwilioQueries):
 
 @guards("local_probe")
 def test_probe_that_was_not_sent_opens_no_breaker(tenant: Tenant, carrier: SimulatedCarrier, now: TestClock) -> None:
-    tenant.change(
-        "INSERT INTO carrier_backoffs (account_id, company_id, caller, failures, down_until, cause, trials, is_asked,"
-        " others_work, created_at, updated_at)"
-        " VALUES (:account, :company, '+421221020001', 5, :at, 'HTTP_500', 0, FALSE, FALSE, :now, :now)",
-        account=tenant.account_id,
-        company=tenant.company_id,
-        at=now() + timedelta(seconds=5),
-        now=now(),
-    )
+    a_backoff(tenant, down_until=now() + timedelta(seconds=5))
     Settle(tenant.context, Unsent(carrier.account(), tenant.policy), tenant.account_id).round()
     assert breaker_of(tenant) == Breaker()
 

@@ -16,7 +16,6 @@ from scheduler.domain.attempt import Attempt, Phase, Reason
 from scheduler.domain.batch import BatchState
 from scheduler.domain.call import Accepted
 from scheduler.domain.command import CommandKind, DeleteAttempt, UpdateInterview
-from scheduler.domain.webhook import Outcome, WebhookAnswer
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
@@ -44,10 +43,9 @@ from tests.use_cases.test_apply_batches import count, shown
 from tests.use_cases.test_apply_batches import stored as stored_batch
 from tests.use_cases.test_batches import BUSY, stored
 from tests.use_cases.test_hear import a_form
-from tests.use_cases.webhooks.endpoints import EVERYTHING, ScriptedSender, Webhooks
+from tests.use_cases.webhooks.endpoints import ACCEPTED, EVERYTHING, ScriptedSender, Webhooks
 from workers.tasks import _together
 
-ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200)
 LOCKS = {
     "company": "SELECT FROM companies WHERE id = ANY (%s) FOR UPDATE",
     "candidate": "SELECT FROM candidates WHERE id = ANY (%s) FOR UPDATE",
@@ -134,20 +132,6 @@ def test_commands_of_a_locked_interview_keep_their_order(
     apply.command(second.id)
     assert hints.answers == [first.id, second.id]
     assert tenant.interview(attempt.interview_id).metadata == {"step": "2"}
-
-
-def test_external_id_that_is_locked_delays_no_other(
-    tenant: Tenant, other: Tenant, apply: Apply, hints: RecordingHints, postgres_url: str
-) -> None:
-    stuck = sent(other, a_wish(other, external_id="in use")).id
-    mine = sent(tenant, a_wish(tenant)).id
-    key = f"interview {other.company_id} in use"
-    with psycopg.connect(postgres_url) as connection, statements_of(tenant.database) as statements:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
-        assert apply.batch([stuck, mine]) == []
-        assert (hints.answers, put_off(hints), begun(statements)) == ([mine], {stuck}, 1)
-    assert apply.batch([stuck, sent(tenant, a_wish(tenant)).id]) == []
-    assert stuck in hints.answers
 
 
 def test_lock_that_is_not_skipped_delays_only_its_company(

@@ -7,27 +7,19 @@ from structlog.testing import capture_logs
 
 from scheduler.domain.explanation import Rule
 from scheduler.lifecycle.breaker import PROBED_WITHIN, Breaker
-from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.shared.status import Waiting
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_pending_attempt
+from tests.use_cases.conftest import a_backoff
+from tests.use_cases.test_lateness import waiting
 
 A_WHILE = timedelta(minutes=5)
 A_MOMENT = timedelta(seconds=1)
 
 
-def waiting(tenant: Tenant) -> Waiting:
-    [row] = Explain(tenant.context).waiting()
-    return row
-
-
 def be_down(tenant: Tenant, *, probe_at: datetime) -> None:
-    tenant.change(
-        "UPDATE carrier_accounts SET failures = 5, down_until = :at, answered_at = NULL",
-        at=probe_at,
-    )
+    tenant.change("UPDATE carrier_accounts SET failures = 5, down_until = :at, answered_at = NULL", at=probe_at)
 
 
 def overdue_alarms(release: Release) -> int:
@@ -39,17 +31,11 @@ def overdue_alarms(release: Release) -> int:
 def test_call_is_late_when_the_probe_is_overdue(tenant: Tenant, now: TestClock) -> None:
     a_pending_attempt(tenant)
     be_down(tenant, probe_at=now() + A_WHILE)
-    now.move(A_WHILE + PROBED_WITHIN)
-    assert waiting(tenant).late == PROBED_WITHIN, "since the time of the probe: before, the carrier was the cause"
-
-
-def test_call_is_not_late_before_the_probe_is_overdue(tenant: Tenant, now: TestClock) -> None:
-    a_pending_attempt(tenant)
-    be_down(tenant, probe_at=now() + A_WHILE)
     now.move(A_WHILE + PROBED_WITHIN - A_MOMENT)
     row = waiting(tenant)
-    assert row.late is None
-    assert list(row.held) == [Rule.CARRIER_DOWN]
+    assert (row.late, list(row.held)) == (None, [Rule.CARRIER_DOWN])
+    now.move(A_MOMENT)
+    assert waiting(tenant).late == PROBED_WITHIN, "since the time of the probe: before, the carrier was the cause"
 
 
 def test_call_is_not_late_during_a_trial(tenant: Tenant, now: TestClock) -> None:
@@ -62,36 +48,17 @@ def test_call_is_not_late_during_a_trial(tenant: Tenant, now: TestClock) -> None
 
 @guards("overdue_probe")
 def test_clock_reports_an_overdue_probe_once_a_minute(tenant: Tenant, now: TestClock, release: Release) -> None:
+    assert overdue_alarms(release) == 0
     be_down(tenant, probe_at=now())
-    now.move(PROBED_WITHIN)
+    now.move(PROBED_WITHIN - A_MOMENT)
+    assert overdue_alarms(release) == 0
+    now.move(A_MOMENT)
     assert [overdue_alarms(release), overdue_alarms(release)] == [1, 0]
     now.move(PROBED_WITHIN)
     assert overdue_alarms(release) == 1
 
 
-def test_clock_reports_no_probe_that_is_not_overdue(tenant: Tenant, now: TestClock, release: Release) -> None:
-    assert overdue_alarms(release) == 0
-    be_down(tenant, probe_at=now())
-    now.move(PROBED_WITHIN - A_MOMENT)
-    assert overdue_alarms(release) == 0
-
-
 # ---- back-offs
-
-
-def a_backoff(tenant: Tenant, *, probe_at: datetime, country: str | None = None, cause: str = "HTTP_500") -> None:
-    """Let the carrier fail the company's orders, or refuse those to a country."""
-    tenant.change(
-        "INSERT INTO carrier_backoffs (account_id, country, company_id, caller, failures, down_until, cause, trials,"
-        " is_asked, others_work, created_at, updated_at)"
-        " VALUES (:account, :country, :company, :caller, 5, :at, :cause, 0, TRUE, FALSE, :at, :at)",
-        account=tenant.account_id,
-        country=country,
-        company=None if country else tenant.company_id,
-        caller=None if country else "+421221020001",
-        at=probe_at,
-        cause=cause,
-    )
 
 
 SCOPES = [
@@ -107,7 +74,7 @@ def test_call_is_late_when_the_probe_of_its_backoff_is_overdue(
 ) -> None:
     a_pending_attempt(tenant)
     tenant.change("UPDATE lines SET country = 'SK'")
-    a_backoff(tenant, probe_at=now() + A_WHILE, **scope)
+    a_backoff(tenant, is_asked=True, down_until=now() + A_WHILE, **scope)
     now.move(A_WHILE + PROBED_WITHIN - A_MOMENT)
     assert (waiting(tenant).late, list(waiting(tenant).held)) == (None, [rule])
     now.move(A_MOMENT)
@@ -120,14 +87,14 @@ def test_overdue_backoff_excuses_no_other_call(tenant: Tenant, now: TestClock) -
     """A call to another country is late since it was due."""
     a_pending_attempt(tenant)
     tenant.change("UPDATE lines SET country = 'AT'")
-    a_backoff(tenant, probe_at=now() + A_WHILE, country="SK", cause="COUNTRY_REFUSED")
+    a_backoff(tenant, is_asked=True, down_until=now() + A_WHILE, country="SK", cause="COUNTRY_REFUSED")
     now.move(A_WHILE + PROBED_WITHIN)
     assert waiting(tenant).late == A_WHILE + PROBED_WITHIN
 
 
 @guards("overdue_probe")
 def test_clock_reports_an_overdue_backoff_once_a_minute(tenant: Tenant, now: TestClock, release: Release) -> None:
-    a_backoff(tenant, probe_at=now())
+    a_backoff(tenant, is_asked=True, down_until=now())
     now.move(PROBED_WITHIN - A_MOMENT)
     assert overdue_alarms(release) == 0
     now.move(A_MOMENT)
@@ -138,7 +105,7 @@ def test_clock_reports_an_overdue_backoff_once_a_minute(tenant: Tenant, now: Tes
 
 def test_backoff_is_not_overdue_behind_an_open_breaker(tenant: Tenant, now: TestClock, release: Release) -> None:
     """It is probed once the breaker is closed, and not before."""
-    a_backoff(tenant, probe_at=now())
+    a_backoff(tenant, is_asked=True, down_until=now())
     now.move(PROBED_WITHIN)
     be_down(tenant, probe_at=now() + A_WHILE)
     assert overdue_alarms(release) == 0

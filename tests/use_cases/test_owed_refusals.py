@@ -19,10 +19,8 @@ from tests.conftest import TestClock
 from tests.support.builders import RecordingHints, Tenant, an_operator
 from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_intake_statements import apply_all
-from tests.use_cases.test_partner_events import noted, read  # noqa: F401 - a fixture
+from tests.use_cases.test_partner_events import noted
 from tests.use_cases.test_submit_and_apply import TOMORROW
-
-# ruff: noqa: F811 - a fixture is asked for by its name
 
 WAIT = timedelta(seconds=11)
 A_MOMENT = timedelta(seconds=1)

@@ -1,9 +1,8 @@
 """Releases by the clock: due and claimable attempts, at most once in fifteen seconds, within the limits."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -24,29 +23,17 @@ from tests.support.builders import (
     a_claimed_attempt,
     a_number,
     a_pending_attempt,
+    a_stored_callback,
     a_waiting_command,
     of_company,
 )
-from tests.use_cases.conftest import PAUSED, an_ended_attempt, is_claimed, wait_for_a_lock
+from tests.use_cases.conftest import PAUSED, Released, an_ended_attempt, is_claimed, wait_for_a_lock
 
 A_MOMENT = timedelta(microseconds=1)
-Released = Callable[[], list[UUID]]
 
 
 def another_company(tenant: Tenant) -> Tenant:
     return of_company(tenant, seed(tenant.database, tenant.now()))
-
-
-@pytest.fixture
-def released(release: Release, hints: RecordingHints) -> Released:
-    """Release what is due, and return the ids of the hints."""
-
-    def ids() -> list[UUID]:
-        hints.rung.clear()
-        release.round(resends=False)
-        return hints.ids(tasks.DIAL)
-
-    return ids
 
 
 def test_due_attempt_is_released_with_a_hint(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
@@ -89,12 +76,6 @@ def _released_after_advisory_lock(database: Database, now: datetime) -> list[UUI
     return list(released)
 
 
-def test_attempt_due_a_moment_later_is_not_released(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
-    a_pending_attempt(tenant, due_at=tenant.now() + A_MOMENT)
-    assert release.round(resends=False).released == 0
-    assert hints.rings == []
-
-
 def test_release_lasts_fifteen_seconds_and_is_then_repeated(tenant: Tenant, released: Released, now: TestClock) -> None:
     due = a_pending_attempt(tenant)
     assert released() == [due.id]
@@ -104,19 +85,13 @@ def test_release_lasts_fifteen_seconds_and_is_then_repeated(tenant: Tenant, rele
     assert released() == [due.id]
 
 
-def test_concurrent_clocks_release_each_attempt_once(tenant: Tenant, hints: RecordingHints, release: Release) -> None:
-    due = {a_pending_attempt(tenant).id for _ in range(5)}
-    other = Release(tenant.context, hints, tenant.account_id)
-    assert release.round(resends=False).released + other.round(resends=False).released == len(due)
-    assert set(hints.ids(tasks.DIAL)) == due
-
-
 @pytest.mark.parametrize(
     "meanwhile",
     [
         pytest.param(f"UPDATE companies SET {PAUSED}", id="the company is paused"),
         pytest.param("UPDATE companies SET deleted_at = :at", id="the company is deleted"),
         pytest.param(f"UPDATE carrier_accounts SET {PAUSED}", id="the account is paused"),
+        pytest.param("UPDATE attempts SET due_at = :at + interval '1 microsecond'", id="it is due a moment later"),
         pytest.param("UPDATE attempts SET expires_at = :at", id="it has expired"),
         pytest.param("UPDATE lines SET free_at = :at + interval '1 second'", id="its line rests"),
     ],
@@ -128,16 +103,6 @@ def test_nothing_is_released_while_a_rule_blocks_it(
     tenant.change(meanwhile, at=tenant.now())
     assert release.round(resends=False).released == 0
     assert hints.rings == []
-
-
-def test_attempt_is_released_only_once_its_line_is_free(tenant: Tenant, released: Released) -> None:
-    number = a_number()
-    first = a_claimed_attempt(tenant, number)
-    waiting = a_pending_attempt(tenant, number)
-    assert released() == []
-    tenant.dial.give_back(first, "A_TEST")
-    tenant.take(first, Cancelled(reason=Reason.REPLACED))
-    assert released() == [waiting.id]
 
 
 def test_only_the_same_interview_is_released_within_the_gap(tenant: Tenant, released: Released) -> None:
@@ -256,9 +221,12 @@ def test_release_leaves_the_kept_places_to_other_companies(
     assert released() == [other.id]
 
 
-@pytest.mark.parametrize("per_second", [0.5, 1.0])
-def test_account_with_a_single_place_releases(tenant: Tenant, release: Release, per_second: float) -> None:
-    tenant.change("UPDATE carrier_accounts SET max_calls = 1, calls_per_second = :pace", pace=per_second)
+@pytest.mark.parametrize(("places", "per_second"), [(1, 0.5), (1, 1.0), (1000, 0.01)])
+def test_smallest_account_releases_one_attempt(
+    tenant: Tenant, release: Release, places: int, per_second: float
+) -> None:
+    limits = "max_calls = :places, calls_per_second = :pace"
+    tenant.change(f"UPDATE carrier_accounts SET {limits}", places=places, pace=per_second)
     for _ in range(2):
         a_pending_attempt(tenant)
     assert release.round(resends=False).released == 1
@@ -285,13 +253,6 @@ def test_turn_taken_on_a_clock_set_back_delays_no_company(tenant: Tenant, releas
     assert released() == [mine.id]
 
 
-def test_very_slow_account_still_releases_one_attempt(tenant: Tenant, release: Release) -> None:
-    tenant.change("UPDATE carrier_accounts SET calls_per_second = 0.01")
-    for _ in range(2):
-        a_pending_attempt(tenant)
-    assert release.round(resends=False).released == 1
-
-
 def test_trial_that_could_not_be_claimed_gives_way_to_another(
     tenant: Tenant, released: Released, other: Tenant, now: TestClock
 ) -> None:
@@ -307,13 +268,6 @@ def test_trial_that_could_not_be_claimed_gives_way_to_another(
     assert released() == [mine.id]
     now.move(RELEASE_SPAN)
     assert released() == [stuck.id], "each in its turn"
-
-
-def test_hint_contains_at_most_fifty_ids(tenant: Tenant, release: Release, hints: RecordingHints) -> None:
-    for _ in range(51):
-        a_pending_attempt(tenant)
-    assert release.round(resends=False).released == 51
-    assert [len(ids) for task, ids in hints.rings if task == tasks.DIAL] == [50, 1]
 
 
 def test_next_due_time_is_returned(tenant: Tenant, release: Release) -> None:
@@ -342,27 +296,11 @@ def test_hints_for_unapplied_commands_back_off(
         hints.rung.clear()
 
 
-def test_settle_hint_is_sent(release: Release, hints: RecordingHints) -> None:
-    release.hint_sweep()
-    assert hints.rings == [(tasks.SETTLE, ())]
-
-
-def a_waiting_callback(tenant: Tenant, now: TestClock) -> UUID:
-    event_id = uuid4()
-    tenant.change(
-        "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at)"
-        " VALUES (:id, 'a token', '1', '{}', :now, :now)",
-        id=event_id,
-        now=now(),
-    )
-    return event_id
-
-
 def test_locked_commands_delay_only_their_own_hints(
     tenant: Tenant, release: Release, hints: RecordingHints, now: TestClock, postgres_url: str
 ) -> None:
     a_waiting_command(tenant, None)
-    event_id = a_waiting_callback(tenant, now)
+    event_id = a_stored_callback(tenant)
     now.move(timedelta(seconds=2))
     due = a_pending_attempt(tenant)
     with psycopg.connect(postgres_url) as other, capture_logs() as logs:

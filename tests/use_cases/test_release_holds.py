@@ -29,10 +29,9 @@ from tests.support.builders import (
     a_waiting_command,
 )
 from tests.support.separate_database import separate_database
-from tests.use_cases.test_release import Released, another_company, released  # noqa: F401 - a fixture
+from tests.use_cases.conftest import Released
+from tests.use_cases.test_release import another_company
 from tests.verification.world.bulk_attempts import bulk_attempts
-
-# ruff: noqa: F811 - a fixture is asked for by its name
 
 BLOCKED = int(os.environ.get("DUECALL_BLOCKED", "20000"))
 """`make proof` sets a million."""

@@ -475,7 +475,6 @@ def test_placed_call_is_polled_after_its_ring_time_with_back_off(
     ("outcome", "reason"),
     [
         pytest.param("busy", Reason.BUSY, id="busy"),
-        pytest.param("no_answer", Reason.NO_ANSWER, id="no answer"),
         pytest.param("voicemail", Reason.VOICEMAIL, id="a machine"),
         pytest.param("answered", Reason.ANSWERED, id="a person"),
     ],
@@ -513,9 +512,7 @@ def test_polled_failure_waits_for_a_stored_callback(
     ("error_codes", "reason", "is_lost"),
     [
         pytest.param([13224], Reason.INVALID_NUMBER, False, id="the number"),
-        pytest.param([11200, 13224], Reason.INVALID_NUMBER, False, id="a web request, and the number"),
         pytest.param([13227], Reason.CARRIER_ERROR, False, id="our account"),
-        pytest.param([11200], Reason.CARRIER_ERROR, True, id="a web request"),
         pytest.param([], Reason.CARRIER_ERROR, True, id="nothing"),
     ],
 )

@@ -260,16 +260,6 @@ def test_applied_command_sends_a_hint_for_the_next_one(
     assert hints.ids(tasks.APPLY) == [second.id]
 
 
-def test_time_is_judged_as_of_the_receipt_of_its_command(
-    tenant: Tenant, accept: Perform, apply: Apply, submit: Submit, now: TestClock
-) -> None:
-    attempt = a_pending_attempt(tenant)
-    command = accept(move(attempt, "2026-04-02T14:00:30+02:00"))
-    now.move(timedelta(hours=1))
-    apply.command(command.id)
-    assert is_done(submit.find(tenant.principal, str(command.id)))
-
-
 # ---- DELETE …/call-attempts
 
 
@@ -454,18 +444,6 @@ def test_online_interview_has_no_attempts_and_a_settable_status(tenant: Tenant, 
     assert (finished.status, finished.finished_at) == (InterviewStatus.COMPLETED, tenant.now())
     again = UpdateInterview(interview_id=interview.id, status=InterviewStatus.CANCELLED)
     assert refused(do(again)) == "INTERVIEW_FINISHED"
-
-
-def test_test_interview_is_validated_and_never_called(tenant: Tenant, do: Perform) -> None:
-    candidate = a_candidate(tenant)
-    wish = CreateInterview(agent_id=tenant.agent_id, candidate_id=candidate.id, is_test=True)
-    story = made(do(wish))
-    assert story.interview.status is InterviewStatus.COMPLETED
-    assert [(each.state, each.reason) for each in story.attempts] == [(AttemptState.COMPLETED, Reason.TEST)]
-    at_night = CreateInterview(
-        agent_id=tenant.agent_id, candidate_id=candidate.id, is_test=True, scheduled_at="2026-04-03T03:00:00+02:00"
-    )
-    assert refused(do(at_night)) == "OUTSIDE_CALL_TIME_INTERVAL"
 
 
 def test_second_interview_warns_about_the_open_one(tenant: Tenant, do: Perform) -> None:

@@ -1,11 +1,11 @@
 """Commands as messages: permissions, stored refusals, and messages that leave no trace."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,9 +19,10 @@ from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.submit import Messages, Submit
 from scheduler.wire.json_values import LARGEST_BODY
 from tests.architecture.guards import guards
-from tests.conftest import TestClock, seed
+from tests.conftest import seed
 from tests.support.builders import RecordingHints, Tenant, a_candidate, a_pending_attempt, a_placed_attempt, of_company
-from tests.use_cases.test_partner_events import noted, with_reader
+from tests.use_cases.conftest import with_reader
+from tests.use_cases.test_partner_events import noted
 
 CANARY = "Kanarienvogel"
 Message = dict[str, Any]
@@ -297,29 +298,27 @@ def test_message_without_a_possible_answer_is_only_logged(sender: Sender, tenant
     assert [line["event"] for line in logs] == ["message_refused: a command message was rejected"]
 
 
-@pytest.mark.parametrize(
-    "end",
-    [
-        pytest.param(lambda keys, key_id: keys.suspend(key_id, None), id="suspended"),
-        pytest.param(Keys.revoke, id="revoked"),
-    ],
-)
-def test_unusable_key_cannot_send_messages(sender: Sender, tenant: Tenant, keys: Keys, end: Any) -> None:
-    end(keys, sender.principal.key_id)
-    sender.send()
-    assert _commands(tenant) == 0
+def suspended(tenant: Tenant, keys: Keys, key_id: UUID) -> None:
+    keys.suspend(key_id, None)
 
 
-def test_expired_key_cannot_send_messages(sender: Sender, tenant: Tenant, keys: Keys, now: TestClock) -> None:
-    ends_at = now() + timedelta(hours=1)
-    short, _ = keys.create(kind=KeyKind.REGULAR, name="short", company_id=tenant.company_id, expires_at=ends_at)
-    now.move(timedelta(hours=1))
-    sender.send(apiKeyId=str(short.key_id))
-    assert _commands(tenant) == 0
+def revoked(tenant: Tenant, keys: Keys, key_id: UUID) -> None:
+    keys.revoke(key_id)
 
 
-def test_key_of_a_deleted_company_cannot_send_messages(sender: Sender, tenant: Tenant) -> None:
+def expired(tenant: Tenant, keys: Keys, key_id: UUID) -> None:
+    tenant.change("UPDATE api_keys SET expires_at = :at WHERE id = :id", at=tenant.now(), id=key_id)
+
+
+def without_its_company(tenant: Tenant, keys: Keys, key_id: UUID) -> None:
     tenant.change("UPDATE companies SET deleted_at = created_at")
+
+
+@pytest.mark.parametrize("end", [suspended, revoked, expired, without_its_company])
+def test_unusable_key_cannot_send_messages(
+    sender: Sender, tenant: Tenant, keys: Keys, end: Callable[[Tenant, Keys, UUID], None]
+) -> None:
+    end(tenant, keys, sender.principal.key_id)
     sender.send()
     assert _commands(tenant) == 0
 

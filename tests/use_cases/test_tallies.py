@@ -1,8 +1,6 @@
 """Tallies: counted in the transaction that they belong to, without a statement of their own, and never lost."""
 
 import asyncio
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from datetime import timedelta
@@ -30,7 +28,7 @@ from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dialling.watch import PostTimes
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.counts import Tallies
-from tests.conftest import NOON, TestClock, wait_until
+from tests.conftest import NOON, TestClock
 from tests.support.builders import (
     RecordingHints,
     Tenant,
@@ -41,8 +39,7 @@ from tests.support.builders import (
 )
 from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import EMPTY_LIST, PAUSED, Perform, answering, change_now, settle_at
-from tests.use_cases.dialling.test_early_hints import a_dialler
+from tests.use_cases.conftest import EMPTY_LIST, PAUSED, Perform, a_dialler, answering, change_now, settle_at
 from tests.use_cases.test_apply import a_wish
 from tests.use_cases.test_batches import BUSY, stored
 from tests.use_cases.test_hear import a_form
@@ -89,11 +86,6 @@ def test_call_put_back_by_the_last_look_is_counted(tenant: Tenant, tallies: Tall
     change_now(tenant, f"UPDATE companies SET {PAUSED}")
     assert tenant.dial.last_look(attempt) is None
     assert counted(tallies, DEFERRED, "COMPANY_PAUSED") == 1
-
-
-def test_cause_without_a_label_counts_as_other(tenant: Tenant, tallies: Tallies) -> None:
-    tenant.dial.give_back(a_claimed_attempt(tenant), "A_CAUSE_OF_TOMORROW")
-    assert counted(tallies, DEFERRED, "OTHER") == 1
 
 
 def test_command_is_counted_with_its_time(
@@ -264,39 +256,3 @@ def test_clocks_fold_at_once_without_conflict(tenant: Tenant, tallies: Tallies) 
     tallies.fold()
     assert not failures
     assert tallies.totals()[key_of(CALLS, "BUSY")].n == 180
-
-
-_COUNTS_FOREVER = """
-import sys
-from scheduler.persistence.database import Database
-from scheduler.rules.tallies import CALLS, ONE, key_of
-from scheduler.use_cases.operations.counts import Tallies
-tallies = Tallies(Database(sys.argv[1]))
-while True:
-    tallies.add({key_of(CALLS, "BUSY"): ONE})
-    print(flush=True)
-    tallies.fold()
-"""
-
-
-def test_killed_process_loses_no_committed_count(postgres_url: str, tenant: Tenant, tallies: Tallies) -> None:
-    """Killed between and within its transactions, twice. Counters do not fall, and the next process goes on."""
-    committed = 0
-    for _ in range(2):
-        argv = (sys.executable, "-c", _COUNTS_FOREVER, postgres_url)
-        with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            committed += len([process.stdout.readline() for _ in range(30)])
-            process.kill()
-            committed += len(process.stdout.readlines())
-        wait_until(lambda: tenant.ask(_RUNNING) == [(0,)], says="the server has noticed")
-        total = counted(tallies, CALLS, "BUSY")
-        # The process may have been killed between a commit and its line.
-        assert committed <= total <= committed + 1
-        committed = total
-
-
-_RUNNING = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE state <> 'idle' AND pid <> pg_backend_pid() AND application_name = 'duecall'
-"""

@@ -161,16 +161,6 @@ def test_list_with_broken_paging_counts_as_unread(
     assert (tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN) is is_given_up
 
 
-def test_verdict_without_a_list_waits_for_the_longest_call(tenant: Tenant, offline: Settle, now: TestClock) -> None:
-    unknown = an_unknown_attempt(tenant)
-    now.move(hung_up_after(tenant) - A_MOMENT)
-    offline.round()
-    assert tenant.attempt(unknown.id).phase is Phase.UNKNOWN
-    now.move(ASK_EVERY)
-    offline.round()
-    assert tenant.attempt(unknown.id).reason is Reason.OUTCOME_UNKNOWN
-
-
 @guards("unlisted_line", "line_gap")
 def test_line_stays_blocked_after_it_until_a_list_is_read(
     tenant: Tenant, other: Tenant, offline: Settle, now: TestClock

@@ -13,7 +13,6 @@ from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
 from scheduler.domain.call import Accepted
 from scheduler.domain.interview import InterviewFilter
 from scheduler.domain.pagination import NEWEST_FIRST, KeysetSlice, Slice
-from scheduler.domain.webhook import Outcome, WebhookAnswer
 from scheduler.lifecycle.policy import POLLS, UNREADABLE_FOR
 from scheduler.use_cases.dialling.look import PutBack
 from scheduler.use_cases.explain import Explain
@@ -37,7 +36,7 @@ from tests.support.builders import (
 from tests.use_cases.operations.test_recompute_schedules import change_hours
 from tests.use_cases.test_batches import BUSY, stored
 from tests.use_cases.test_hear import a_form
-from tests.use_cases.webhooks.endpoints import EVERYTHING, ScriptedSender, Webhooks
+from tests.use_cases.webhooks.endpoints import ACCEPTED, EVERYTHING, ScriptedSender, Webhooks
 from workers.tasks import _together
 
 LATER = [
@@ -45,7 +44,6 @@ LATER = [
     pytest.param("""schedule = '{"form": "of a later release"}'""", id="schedule"),
 ]
 NEWEST = KeysetSlice(limit=10, sort=NEWEST_FIRST)
-ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200)
 Spoil = Callable[..., None]
 
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from scheduler.carriers.interface import Gate
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
-from scheduler.domain.attempt import AttemptState, Phase
+from scheduler.domain.attempt import Phase
 from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.domain.command import Command
 from scheduler.domain.company import CallLimits
@@ -87,12 +87,6 @@ def test_company_paused_under_a_lock_is_not_claimed_after_it(tenant: Tenant, pos
     assert (claims.claimed, claims.waiting) == ((), frozenset())
 
 
-def test_lock_holder_is_named(tenant: Tenant, postgres_url: str) -> None:
-    with locked_company(postgres_url, tenant.company_id) as pid:
-        assert tenant.dial.lock_holder(tenant.company_id) == pid
-    assert tenant.dial.lock_holder(tenant.company_id) is None
-
-
 def test_long_lock_raises_one_alarm(tenant: Tenant, postgres_url: str) -> None:
     watch, company_id = LockWatch(tenant.dial.lock_holder), tenant.company_id
     with locked_company(postgres_url, company_id) as pid, capture_logs() as logs:
@@ -131,10 +125,7 @@ def test_company_whose_row_is_free_is_reported_free(tenant: Tenant, postgres_url
     assert tenant.dial.claim([stuck.id]).unlocked == {tenant.company_id}
 
 
-def test_dialler_forgets_a_lock_when_the_row_is_free(
-    tenant: Tenant, carrier: SimulatedCarrier, postgres_url: str
-) -> None:
-    dialler = Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
+def test_dialler_forgets_a_lock_when_the_row_is_free(tenant: Tenant, dialler: Dialler, postgres_url: str) -> None:
     busy = a_number()
     a_claimed_attempt(tenant, busy)
     stuck = a_pending_attempt(tenant, busy)
@@ -147,12 +138,10 @@ def test_dialler_forgets_a_lock_when_the_row_is_free(
     with locked_company(postgres_url, tenant.company_id):
         assert learns_of_a_lock()
     assert not learns_of_a_lock()
-    dialler._loop.close()
 
 
-def test_full_company_is_retried_though_another_is_slow(tenant: Tenant, carrier: SimulatedCarrier) -> None:
+def test_full_company_is_retried_though_another_is_slow(tenant: Tenant, dialler: Dialler) -> None:
     """The end of its call is no event. It must not wait for the pace of the other company."""
-    dialler = Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
     full, slow = (
         of_company(tenant, seed(tenant.database, tenant.now(), limits=limits))
         for limits in (CallLimits(concurrent_calls=1, calls_per_second=100.0), CallLimits(calls_per_second=0.1))
@@ -164,7 +153,6 @@ def test_full_company_is_retried_though_another_is_slow(tenant: Tenant, carrier:
     claims = tenant.dial.claim(ids)
     assert claims.full == {full.company_id, slow.company_id}
     dialler._loop.run_until_complete(dialler._update_hints(ids, claims))
-    dialler._loop.close()
     [retried] = dialler._hand.next(monotonic() + 1.0, 10)
     assert retried in claims.waiting
     assert tenant.attempt(retried).company_id == full.company_id
@@ -427,23 +415,3 @@ def test_claim_counts_the_calls_of_each_company(tenant: Tenant, other: Tenant) -
     assert facts.calls_by_company == {tenant.company_id: 2}, "only those of the claim"
     assert (facts.calls, facts.calls_being_placed) == (3, 3)
     assert facts.companies == {tenant.company_id, other.company_id}
-
-
-def test_claim_writes_history_token_and_number_of_each(tenant: Tenant) -> None:
-    attempts = [a_pending_attempt(tenant) for _ in range(3)]
-    claims = tenant.dial.claim([each.id for each in attempts])
-    assert len(claims.claimed) == len(attempts)
-    for claim in claims.claimed:
-        mine = claim.attempt
-        assert tenant.attempt(mine.id) == mine
-        assert mine.state is AttemptState.IN_PROGRESS
-        assert tenant.line(mine)[0] == mine.id
-        assert tenant.history(mine.id) == ["created", "claimed"]
-        [[number]] = tenant.ask(
-            "SELECT p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = :id",
-            id=mine.interview_id,
-        )
-        assert mine.called_number == number
-        assert tenant.ask("SELECT attempt_id FROM attempt_tokens WHERE token = :token", token=mine.token) == [
-            (mine.id,)
-        ]

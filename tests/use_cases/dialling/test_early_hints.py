@@ -14,7 +14,6 @@ import pytest
 from redis import Redis
 from structlog.testing import capture_logs
 
-from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
 from scheduler.lifecycle.capacity import Pace
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
@@ -30,7 +29,7 @@ from tests.conftest import TestClock, wait_until
 from tests.support.builders import Tenant, a_pending_attempt
 from tests.support.servers import SimulatedCarrier
 from tests.support.statements import statements_of
-from tests.use_cases.conftest import MonotonicClock, is_claimed
+from tests.use_cases.conftest import MonotonicClock, a_dialler, is_claimed
 from tests.use_cases.dialling.test_conflicts import STATEMENTS_OF_A_CLAIM
 from tests.use_cases.test_wrong_clock import AN_HOUR, Machine, seen_from
 from workers import tasks as worker_tasks
@@ -47,18 +46,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     for module in (dialler_of_worker, hand):
         monkeypatch.setattr(module, "monotonic", clock)
     return clock
-
-
-def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Dialler:
-    """Return a dialler whose loop a test runs step by step."""
-    return Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
-
-
-@pytest.fixture
-def dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Dialler]:
-    dialler = a_dialler(tenant, carrier)
-    yield dialler
-    dialler._loop.close()
 
 
 def a_pass(dialler: Dialler) -> float | None:
@@ -89,13 +76,6 @@ def test_attempt_due_after_its_release_is_not_early(tenant: Tenant, now: TestClo
     last = a_pending_attempt(tenant, due_at=now() + RELEASE_SPAN)
     later = a_pending_attempt(tenant, due_at=now() + RELEASE_SPAN + A_MOMENT)
     assert tenant.dial.claim([last.id, later.id]).early == {last.id: last.due_at}
-
-
-def test_due_attempts_need_no_query_for_early_ones(tenant: Tenant) -> None:
-    due = a_pending_attempt(tenant)
-    with statements_of(tenant.database) as sent:
-        assert is_claimed(tenant, due)
-    assert len(sent) == STATEMENTS_OF_A_CLAIM
 
 
 # ---- the dial loop

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from scheduler.lifecycle.policy import LONGEST_S, RELEASE_SPAN, SHORT_S
+from scheduler.lifecycle.policy import RELEASE_SPAN, SHORT_S
 from scheduler.use_cases.dialling.hand import MOST_HINTS, Hand, Hinted
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
@@ -289,14 +289,6 @@ def test_early_hint_waits_for_one_due_right_after_it() -> None:
     hand.become_due(1.0 + SOON)
     assert numbers(hand.untried(10)) == [1, 2]
     assert hand.due_at() == 9.0
-
-
-def test_early_hints_at_a_busy_rate_wait_for_each_other() -> None:
-    hand = an_early_hand({number: 1.0 + number / 100 for number in range(100)})
-    hand.become_due(1.0 + LONGEST_S / 2)
-    assert hand.untried(10) == []
-    hand.become_due(1.0 + LONGEST_S)
-    assert numbers(hand.untried(100)) == list(range(int(LONGEST_S * 100) + 1))
 
 
 def test_due_hint_takes_waiting_ones_into_its_claim() -> None:

@@ -42,27 +42,36 @@ class Looks:
     """The product's last look at one attempt, counted. Each one takes a millisecond."""
 
     def __init__(self, tenant: Tenant, clock: MonotonicClock, attempt: Attempt) -> None:
-        self._tenant = tenant
-        self._clock = clock
-        self._attempt = attempt
+        self.tenant = tenant
+        self.clock = clock
+        self.attempt = attempt
         self.made = 0
 
     async def __call__(self) -> PermittedOrder | None:
         self.made += 1
-        order = self._tenant.dial.last_look(self._attempt)
+        order = self.tenant.dial.last_look(self.attempt)
         if order is not None:
-            self._clock.at = order.looked + 0.001
+            self.clock.at = order.looked + 0.001
         return order
 
 
-def a_permit(tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, mine: Attempt) -> tuple[Permit, Looks]:
-    looks, ends = Looks(tenant, clock, mine), clock() + LEASE_S
-    claim = ToSend(attempt=mine, send_at=tenant.now(), lease_ends=ends, send_by=ends)
-    return Permit(claim, looks, alarm, tenant.now), looks
+@pytest.fixture
+def looks(tenant: Tenant, clock: MonotonicClock) -> Looks:
+    return Looks(tenant, clock, a_claimed_attempt(tenant))
 
 
-async def test_fresh_look_permits_the_call(tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock) -> None:
-    permit, looks = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
+@pytest.fixture
+def permit(looks: Looks, alarm: LeaseAlarm) -> Permit:
+    return a_permit(looks, alarm)
+
+
+def a_permit(looks: Looks, alarm: LeaseAlarm) -> Permit:
+    ends = looks.clock() + LEASE_S
+    claim = ToSend(attempt=looks.attempt, send_at=looks.tenant.now(), lease_ends=ends, send_by=ends)
+    return Permit(claim, looks, alarm, looks.tenant.now)
+
+
+async def test_fresh_look_permits_the_call(permit: Permit, looks: Looks) -> None:
     assert await permit.order() is not None
     assert await permit.connected()
     assert permit.may_leave()
@@ -71,10 +80,7 @@ async def test_fresh_look_permits_the_call(tenant: Tenant, alarm: LeaseAlarm, cl
 
 
 @guards("look_age")
-async def test_look_ages_while_the_wall_clock_is_stopped(
-    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock
-) -> None:
-    permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
+async def test_look_ages_while_the_wall_clock_is_stopped(permit: Permit, clock: MonotonicClock) -> None:
     assert await permit.order() is not None
     assert permit.may_leave()
     clock.at += LOOK_TO_SEND.total_seconds()
@@ -83,10 +89,7 @@ async def test_look_ages_while_the_wall_clock_is_stopped(
 
 
 @guards("look_age_by_wall")
-async def test_look_ages_while_the_monotonic_clock_is_stopped(
-    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
-) -> None:
-    permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
+async def test_look_ages_while_the_monotonic_clock_is_stopped(permit: Permit, now: TestClock) -> None:
     assert await permit.order() is not None
     now.move(LOOK_TO_SEND + timedelta(milliseconds=1))  # as after a pause of the virtual machine
     assert not permit.may_leave()
@@ -100,25 +103,19 @@ async def test_call_is_not_sent_after_the_last_start_before_closing(
     now.instant = now().replace(hour=17, minute=59, second=25) - timedelta.resolution
     mine = a_claimed_attempt(tenant)
     assert tenant.dial.last_look(mine) is not None, "this instant is the last one"
-    permit, _ = a_permit(tenant, alarm, clock, mine)
+    permit = a_permit(Looks(tenant, clock, mine), alarm)
     assert await permit.order() is None, "and it is over when the look has been answered"
     assert not permit.may_leave()
 
 
-async def test_old_look_is_repeated_once_connected(
-    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
-) -> None:
-    permit, looks = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
+async def test_old_look_is_repeated_once_connected(permit: Permit, looks: Looks, now: TestClock) -> None:
     assert await permit.order() is not None
     now.move(timedelta(seconds=3))
     assert await permit.connected()
     assert looks.made == 2
 
 
-async def test_company_paused_while_connecting_gets_no_call(
-    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
-) -> None:
-    permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
+async def test_company_paused_while_connecting_gets_no_call(tenant: Tenant, permit: Permit, now: TestClock) -> None:
     assert await permit.order() is not None
     now.move(timedelta(seconds=3))
     tenant.change("UPDATE companies SET paused_at = :at, pause_reason = 'a test'", at=now())
@@ -127,10 +124,7 @@ async def test_company_paused_while_connecting_gets_no_call(
     assert not permit.may_leave()
 
 
-async def test_order_changed_while_connecting_is_not_sent(
-    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
-) -> None:
-    permit, _ = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
+async def test_order_changed_while_connecting_is_not_sent(tenant: Tenant, permit: Permit, now: TestClock) -> None:
     first = await permit.order()
     assert first is not None
     now.move(timedelta(seconds=3))
@@ -141,10 +135,7 @@ async def test_order_changed_while_connecting_is_not_sent(
     assert (first.machine_detection, second.machine_detection) == (True, False)
 
 
-async def test_permit_gives_up_after_some_looks(
-    tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock, now: TestClock
-) -> None:
-    permit, looks = a_permit(tenant, alarm, clock, a_claimed_attempt(tenant))
+async def test_permit_gives_up_after_some_looks(permit: Permit, looks: Looks, now: TestClock) -> None:
     while await permit.order() is not None:
         now.move(timedelta(seconds=1))
     assert looks.made == LOOKS_PER_CALL
@@ -171,7 +162,7 @@ async def test_timer_ends_with_the_look_until_the_call_is_sent(
     tenant: Tenant, alarm: LeaseAlarm, clock: MonotonicClock
 ) -> None:
     mine = a_claimed_attempt(tenant)
-    permit, _ = a_permit(tenant, alarm, clock, mine)
+    permit = a_permit(Looks(tenant, clock, mine), alarm)
     order = await permit.order()
     assert order is not None
     assert permit.may_leave()
@@ -185,7 +176,7 @@ async def test_timer_ends_with_the_last_start_before_closing(
 ) -> None:
     now.instant = now().replace(hour=17, minute=59, second=24)
     mine = a_claimed_attempt(tenant)
-    permit, _ = a_permit(tenant, alarm, clock, mine)
+    permit = a_permit(Looks(tenant, clock, mine), alarm)
     order = await permit.order()
     assert order is not None
     assert permit.may_leave()

@@ -34,7 +34,7 @@ from tests.support.builders import (
     an_attempt_of_unknown_outcome,
     an_unknown_attempt,
 )
-from tests.use_cases.conftest import FOR_HOURS, IN_PROGRESS, Calls, apply_news, finish, is_claimed, see_leg
+from tests.use_cases.conftest import FOR_HOURS, IN_PROGRESS, Calls, apply_news, finish, is_claimed
 
 KINDS = (
     "interviews",
@@ -158,15 +158,6 @@ def test_company_that_is_not_deleted_is_not_erased(tenant: Tenant, deletion: Del
     deletion.erase()
     deletion.use_case.company(uuid4())
     assert rows(tenant) == before
-
-
-@guards("company_deleted")
-def test_attempts_of_a_deleted_company_are_not_claimed(tenant: Tenant, release: Release, deletion: Deletion) -> None:
-    waiting = a_pending_attempt(tenant)
-    deletion.request()
-    assert release.round(resends=False).released == 0
-    assert not is_claimed(tenant, waiting)
-    assert tenant.attempt(waiting.id) == waiting
 
 
 @guards("company_deleted")
@@ -352,14 +343,6 @@ def test_line_is_claimed_while_its_deletion_is_blocked(tenant: Tenant) -> None:
     with tenant.database.transaction() as keeping:
         keeping.lines.ensure(mine.number_hash)
         assert is_claimed(tenant, mine)
-
-
-@guards("late_line")
-def test_late_call_leg_holds_its_line_after_the_line_was_deleted(tenant: Tenant) -> None:
-    mine = an_attempt_of_unknown_outcome(tenant)
-    tenant.change("DELETE FROM lines")
-    see_leg(tenant, mine)
-    assert tenant.line(mine)[0] == mine.id
 
 
 # ---- nothing comes back

@@ -1,10 +1,8 @@
 """An operator's cancellations are commands: what was cancelled does not ring, what was claimed continues."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import datetime
-from threading import Barrier
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,6 +27,7 @@ from tests.architecture.guards import guards
 from tests.support.builders import RecordingHints, Tenant, a_claimed_attempt, a_pending_attempt, an_operator
 from tests.support.statements import statements_of
 from tests.use_cases.conftest import IN_PROGRESS, Perform
+from tests.verification.world.bulk_attempts import bulk_attempts
 
 JANA = "link:jana"
 WHY = "wrong campaign"
@@ -163,9 +162,11 @@ def test_bad_reason_cancels_nothing(tenant: Tenant, commands: OperatorCommands) 
     assert waiting(tenant) == []
 
 
-def test_batch_has_a_constant_number_of_statements(tenant: Tenant, commands: OperatorCommands) -> None:
+def test_batch_has_a_constant_number_of_statements(
+    tenant: Tenant, commands: OperatorCommands, postgres_url: str
+) -> None:
     def statements(count: int) -> int:
-        ids = [a_pending_attempt(tenant).id for _ in range(count)]
+        ids = bulk_attempts(postgres_url, tenant, count, due_at=tenant.now())
         with statements_of(commands._database) as sent:
             assert commands.cancel(ids, WHY) == count
         return len(sent)
@@ -175,8 +176,10 @@ def test_batch_has_a_constant_number_of_statements(tenant: Tenant, commands: Ope
     assert statements(BATCH_SIZE + 1) == 2 * one
 
 
-def test_deadline_ends_a_large_cancellation_between_batches(tenant: Tenant, commands: OperatorCommands) -> None:
-    ids = [a_pending_attempt(tenant).id for _ in range(BATCH_SIZE + 1)]
+def test_deadline_ends_a_large_cancellation_between_batches(
+    tenant: Tenant, commands: OperatorCommands, postgres_url: str
+) -> None:
+    ids = bulk_attempts(postgres_url, tenant, BATCH_SIZE + 1, due_at=tenant.now())
     hurried = OperatorCommands(commands._database, tenant.now, JANA, batch_takes_s=1000)
     with deadline_in(100), pytest.raises(CancelledInPart, match="200 of 201 calls are cancelled"):
         hurried.cancel(ids, WHY)
@@ -184,8 +187,10 @@ def test_deadline_ends_a_large_cancellation_between_batches(tenant: Tenant, comm
     assert commands.cancel(ids, WHY) == 1
 
 
-def test_failure_after_a_batch_says_what_was_cancelled(tenant: Tenant, commands: OperatorCommands) -> None:
-    ids = [a_pending_attempt(tenant).id for _ in range(BATCH_SIZE + 1)]
+def test_failure_after_a_batch_says_what_was_cancelled(
+    tenant: Tenant, commands: OperatorCommands, postgres_url: str
+) -> None:
+    ids = bulk_attempts(postgres_url, tenant, BATCH_SIZE + 1, due_at=tenant.now())
     locked = tenant.attempt(ids[-1]).interview_id
     with tenant.database.transaction() as stores:
         assert stores.interviews.lock(locked)
@@ -204,27 +209,6 @@ def test_attempt_is_not_claimed_while_it_is_being_cancelled(tenant: Tenant) -> N
         claims = tenant.dial.claim([attempt.id])
     assert claims.claimed == ()
     assert claims.waiting == {attempt.id}, "it is looked at again soon"
-
-
-def test_call_is_either_claimed_or_cancelled(tenant: Tenant, commands: OperatorCommands) -> None:
-    for _ in range(10):
-        attempt, barrier = a_pending_attempt(tenant), Barrier(2)
-
-        def claim(claimed: UUID = attempt.id, both: Barrier = barrier) -> int:
-            both.wait()
-            return len(tenant.dial.claim([claimed]).claimed)
-
-        def cancel(cancelled: UUID = attempt.id, both: Barrier = barrier) -> int:
-            both.wait()
-            return commands.cancel([cancelled], WHY)
-
-        with ThreadPoolExecutor(2) as threads:
-            done = [threads.submit(claim), threads.submit(cancel)]
-        assert sum(each.result() for each in done) <= 1
-        commands.cancel([attempt.id], WHY)  # a claim leaves out what another transaction has locked
-        assert (tenant.attempt(attempt.id).state is AttemptState.IN_PROGRESS) == (done[0].result() == 1)
-        assert bool(waiting(tenant)) == (done[0].result() == 0)
-        tenant.change("DELETE FROM inbox")
 
 
 def test_console_stores_commands_of_operators_only(commands: OperatorCommands, tenant: Tenant) -> None:

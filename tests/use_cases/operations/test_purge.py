@@ -22,6 +22,7 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
+    a_stored_callback,
     a_waiting_command,
     an_attempt_of_unknown_outcome,
 )
@@ -41,18 +42,8 @@ def count(tenant: Tenant, table: str) -> int:
     return int(tenant.ask(f"SELECT count(*) FROM {table}")[0][0])
 
 
-def an_event(tenant: Tenant, *, heard: bool = True) -> None:
-    at = tenant.now()
-    tenant.insert(
-        "carrier_events",
-        id=uuid4(),
-        token="a token",
-        fingerprint=uuid4().bytes,
-        raw="{}",
-        received_at=at,
-        rung_at=at,
-        heard_at=at if heard else None,
-    )
+def a_heard_callback(tenant: Tenant) -> None:
+    a_stored_callback(tenant, heard_at=tenant.now())
 
 
 def a_partner_event(tenant: Tenant, place: int | None = 1) -> None:
@@ -105,7 +96,7 @@ def test_waiting_delivery_fails_with_its_old_event(tenant: Tenant, purge: Purge,
     ("make", "table", "kept"),
     [
         pytest.param(an_answered_command, "inbox", retention.ANSWERS, id="an answer"),
-        pytest.param(an_event, "carrier_events", retention.CARRIER_EVENTS, id="a callback that was heard"),
+        pytest.param(a_heard_callback, "carrier_events", retention.CARRIER_EVENTS, id="a callback that was heard"),
         pytest.param(a_partner_event, "events", retention.EVENTS, id="a partner event"),
         pytest.param(an_invitation, "invitations", retention.INVITATIONS, id="an invitation that has expired"),
         pytest.param(an_accepted_invitation, "invitations", retention.INVITATIONS, id="an accepted invitation"),
@@ -137,7 +128,7 @@ def test_row_is_deleted_after_its_retention(
     ("make", "table"),
     [
         pytest.param(lambda tenant: a_waiting_command(tenant, None), "inbox", id="an unanswered command"),
-        pytest.param(lambda tenant: an_event(tenant, heard=False), "carrier_events", id="an unapplied callback"),
+        pytest.param(a_stored_callback, "carrier_events", id="an unapplied callback"),
         pytest.param(lambda tenant: a_partner_event(tenant, None), "events", id="an event without a place"),
         pytest.param(a_placed_attempt, "attempt_tokens", id="a token, which leads late news to its attempt"),
         pytest.param(a_placed_attempt, "attempts", id="an attempt"),
@@ -200,7 +191,7 @@ def test_purge_works_in_batches_and_sends_a_hint_for_the_rest(
     monkeypatch.setattr(purging, "_BATCH_SIZE", 2)
     monkeypatch.setattr(purging, "_MAX_BATCHES", 2)
     for _ in range(5):
-        an_event(tenant)
+        a_heard_callback(tenant)
         an_ended_attempt(tenant)
     now.move(timedelta(days=40))
     purge.round()
@@ -234,18 +225,13 @@ def test_command_in_quarantine_for_a_month_is_dropped(tenant: Tenant, purge: Pur
     assert tenant.ask("SELECT id FROM inbox WHERE quarantined_at IS NOT NULL AND answer IS NULL") == [(held.id,)]
 
 
-def a_webhook(tenant: Tenant, deliveries: int, **fields: Any) -> None:
-    """Insert an endpoint with deliveries that no process sends."""
-    endpoint_id, at = uuid4(), tenant.now()
-    own = {"id": endpoint_id, "principal_id": uuid4(), "api_key_id": uuid4(), "company_id": tenant.company_id}
-    usual = {"url": "", "events": ["ping"], "max_retries": 9, "timeout_ms": 15_000, "secret": b""}
-    tenant.insert("webhook_endpoints", **(own | usual | {"created_at": at, "updated_at": at} | fields))
+def a_webhook(tenant: Tenant, deliveries: int, cause: DisabledCause) -> None:
+    """Insert a disabled endpoint with deliveries that no process sends."""
+    webhooks, at = Webhooks(tenant=tenant), tenant.now()
+    endpoint_id = webhooks.endpoint(disabled_at=at, disabled_cause=cause.value)
     for place in range(deliveries):
-        event = {"id": uuid4(), "company_id": tenant.company_id, "type": "ping", "occurred_at": at, "data": "{}"}
-        tenant.insert("events", **event)
-        times = {"send_at": at, "created_at": at}
-        ids = {"event_id": event["id"], "endpoint_id": endpoint_id}
-        tenant.insert("webhook_deliveries", **ids, place=place, state="WAITING", **times)
+        ids = {"event_id": webhooks.event(), "endpoint_id": endpoint_id}
+        tenant.insert("webhook_deliveries", **ids, place=place, state="WAITING", send_at=at, created_at=at)
 
 
 def test_deleted_webhook_is_purged_in_batches(
@@ -253,8 +239,8 @@ def test_deleted_webhook_is_purged_in_batches(
 ) -> None:
     monkeypatch.setattr(purging, "_BATCH_SIZE", 2)
     monkeypatch.setattr(purging, "_MAX_BATCHES", 2)
-    a_webhook(tenant, 5, disabled_at=tenant.now(), disabled_cause=DisabledCause.DELETED.value)
-    a_webhook(tenant, 1, disabled_at=tenant.now(), disabled_cause=DisabledCause.GONE.value)
+    a_webhook(tenant, 5, DisabledCause.DELETED)
+    a_webhook(tenant, 1, DisabledCause.GONE)
     purge.round()
     assert (count(tenant, "webhook_deliveries"), count(tenant, "webhook_endpoints")) == (2, 2)
     assert hints.rings == [(tasks.PURGE, ())]

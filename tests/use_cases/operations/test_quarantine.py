@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.call import CallNews, CallStatus
-from scheduler.domain.refusals import InvalidPauseReason, NotFound
+from scheduler.domain.refusals import NotFound
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations.quarantine import Quarantine
@@ -127,10 +127,3 @@ def test_only_what_is_in_quarantine_is_dropped_or_retried(
         for act in (quarantine.drop, quarantine.requeue):
             with pytest.raises(NotFound, match="duecall quarantine list"):
                 act(unknown, WHY)
-
-
-def test_act_with_an_invalid_reason_changes_nothing(quarantine: Quarantine, callback: FailingCallback) -> None:
-    for act in (quarantine.drop, quarantine.requeue):
-        with pytest.raises(InvalidPauseReason):
-            act(callback.id, f"{a_number()} complained")
-    assert [each.id for each in quarantine.all()] == [callback.id]

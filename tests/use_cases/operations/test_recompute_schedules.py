@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -16,7 +15,6 @@ from scheduler.domain.call import NeverTaken
 from scheduler.domain.company import EVERY_DAY, CallTimeInterval, CompanySettings
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
-from scheduler.domain.refusals import AccessDenied
 from scheduler.domain.schedule import NumberFacts, ScheduleWarning
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.timing.callee_zones import TZDATA_VERSION
@@ -36,6 +34,7 @@ from tests.support.builders import (
     a_number,
     a_pending_attempt,
     a_placed_attempt,
+    a_stored_callback,
 )
 from tests.use_cases.conftest import an_ended_attempt, candidate_of, finish, order_to, wait_for_a_lock
 
@@ -91,12 +90,6 @@ def test_attempt_outside_changed_hours_is_moved_with_a_warning(tenant: Tenant, r
     assert tenant.history(attempt.id) == ["created", "moved_by_settings"]
 
 
-def test_attempt_within_changed_hours_is_not_moved(tenant: Tenant, records: ApiWriter) -> None:
-    attempt = due_tomorrow(tenant)
-    change(tenant, records, intervals=hours(9, 12))
-    assert tenant.attempt(attempt.id) == attempt
-
-
 def test_settings_without_times_recompute_nothing(tenant: Tenant, records: ApiWriter, hints: RecordingHints) -> None:
     records.change_settings(tenant.principal, replace(settings_of(tenant), machine_detection=False))
     assert open_changes(tenant) == 0
@@ -141,13 +134,6 @@ def test_recomputation_skips_live_and_finished_attempts(tenant: Tenant, records:
     change(tenant, records, intervals=hours(20, 23))
     assert tenant.attempt(placed.id) == placed
     assert tenant.attempt(over.id) == over
-
-
-def test_hundreds_of_attempts_are_recomputed_in_batches(tenant: Tenant, records: ApiWriter) -> None:
-    attempts = [due_tomorrow(tenant) for _ in range(205)]
-    change(tenant, records, intervals=hours(12, 20))
-    due = {tenant.attempt(attempt.id).due_at for attempt in attempts}
-    assert due == {attempts[0].due_at + timedelta(hours=2)}
 
 
 def test_second_pass_finds_attempts_created_during_the_first(
@@ -343,7 +329,7 @@ def test_newer_zone_data_moves_wall_times_with_changed_rules(tenant: Tenant, rec
 
 
 def test_newer_zone_data_moves_nothing_at_the_same_instant(tenant: Tenant, records: ApiWriter) -> None:
-    attempts = [resolved_with(tenant, due_tomorrow(tenant), "2020a") for _ in range(60)]
+    attempts = [resolved_with(tenant, due_tomorrow(tenant), "2020a") for _ in range(3)]
     records.reresolve()
     for attempt in attempts:
         found = tenant.attempt(attempt.id)
@@ -399,13 +385,6 @@ def test_clock_sends_a_hint_for_attempts_with_older_zone_data(
     hints.rings.clear()
     release.hint_sweep()
     assert hints.rings == [(tasks.SETTLE, ())]
-
-
-def test_another_companys_settings_are_not_changed(tenant: Tenant, other: Tenant, records: ApiWriter) -> None:
-    stranger = replace(tenant.principal, company_id=uuid4())
-    with pytest.raises(AccessDenied):
-        records.change_settings(stranger, settings_of(tenant))
-    assert settings_of(other) == settings_of(tenant)
 
 
 def test_attempt_that_cannot_be_recomputed_delays_no_other(tenant: Tenant, other: Tenant, records: ApiWriter) -> None:
@@ -468,16 +447,6 @@ def test_changed_facts_of_a_number_are_no_move(tenant: Tenant, records: ApiWrite
     assert (moved.due_at, moved.warnings) == (attempt.due_at, ())
 
 
-def test_number_in_another_country_changes_the_clock(tenant: Tenant, records: ApiWriter) -> None:
-    attempt = a_pending_attempt(tenant)
-    change_number(tenant, records, attempt, "+61872001234")
-    records.reresolve()
-    moved = tenant.attempt(attempt.id)
-    assert moved.schedule.clock.zones == ("Australia/Adelaide", "Australia/Perth")
-    assert moved.due_at > tenant.now(), "it is half past ten in the evening in Adelaide"
-    assert moved.warnings == (ScheduleWarning.MOVED_BY_SETTINGS,)
-
-
 def test_call_in_progress_keeps_its_number(tenant: Tenant, records: ApiWriter) -> None:
     number = a_number()
     placed = a_placed_attempt(tenant, number)
@@ -486,13 +455,6 @@ def test_call_in_progress_keeps_its_number(tenant: Tenant, records: ApiWriter) -
     assert tenant.attempt(placed.id) == placed
     with tenant.database.transaction() as stores:
         assert stores.attempt_polls.numbers_of(placed.id)[0] == number, "the carrier is asked by it"
-
-
-def test_unsent_claim_does_not_call_the_old_number(tenant: Tenant, records: ApiWriter) -> None:
-    mine = a_claimed_attempt(tenant)
-    change_number(tenant, records, mine, a_number())
-    assert tenant.dial.last_look(mine) is None
-    assert tenant.attempt(mine.id).state is AttemptState.PENDING
 
 
 def test_attempt_never_placed_calls_the_new_number(tenant: Tenant, records: ApiWriter, now: TestClock) -> None:
@@ -556,21 +518,9 @@ def test_numbers_stored_by_the_previous_release_are_erased(tenant: Tenant, recor
     live = a_placed_attempt(tenant)
     tenant.change("UPDATE attempts SET called_number = :number WHERE id = :id", number=number, id=over.id)
     for attempt in (over, live):
-        tenant.change(
-            "INSERT INTO carrier_events (id, token, fingerprint, raw, received_at, rung_at, heard_at)"
-            " VALUES (gen_random_uuid(), :token, convert_to(:token, 'UTF8'), :raw, :at, :at, :at)",
-            token=attempt.token,
-            raw=f'{{"To": "{number}"}}',
-            at=tenant.now(),
-        )
+        heard = {"token": attempt.token, "heard_at": tenant.now()}
+        a_stored_callback(tenant, **heard, raw=f'{{"To": "{number}"}}')
     records.delete_candidate(tenant.principal, candidate_of(tenant, over))
     assert tenant.attempt(over.id).called_number is None
     [[kept]] = tenant.ask("SELECT token FROM carrier_events WHERE raw <> '{}'")
     assert kept == live.token, "of others nothing is touched"
-
-
-def test_candidate_of_another_company_is_not_found(tenant: Tenant, other: Tenant, records: ApiWriter) -> None:
-    theirs = a_pending_attempt(other)
-    with pytest.raises(WasRefused, match="RESOURCE_NOT_FOUND"):
-        records.delete_candidate(tenant.principal, candidate_of(other, theirs))
-    assert other.attempt(theirs.id) == theirs

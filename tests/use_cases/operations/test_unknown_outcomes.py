@@ -421,20 +421,6 @@ def test_decision_during_a_search_only_delays_its_result(tenant: Tenant, decide:
     assert tenant.attempt(again.id).reason is Reason.REPLACED
 
 
-def test_waiting_decision_forbids_a_claim(
-    tenant: Tenant, accept_decision: Decide, apply: Apply, accept: Perform, now: TestClock
-) -> None:
-    unknown = an_attempt_of_unknown_outcome(tenant)
-    now.move(tenant.policy.line_gap)
-    apply.command(accept(InvokeAttempt(interview_id=unknown.interview_id)).id)
-    waits = successor_of(tenant, unknown)
-    accept_decision(unknown, Decision.LEFT)
-    assert not is_claimed(tenant, waits)
-    for [command_id] in tenant.ask("SELECT id FROM inbox WHERE applied_at IS NULL"):
-        apply.command(command_id)
-    assert is_claimed(tenant, waits)
-
-
 def test_command_of_a_decision_is_the_operators(
     tenant: Tenant, accept_decision: Decide, unknown_outcomes: UnknownOutcomes
 ) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
+from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer, WebhookRequest
 from scheduler.persistence.database import Database
 from scheduler.rules.webhooks import Room
 from scheduler.setting_values import DEVELOPMENT_WEBHOOK_KEY, webhook_keys
@@ -28,6 +28,8 @@ def everything(threads: int) -> Room:
 
 
 EVERYTHING = everything(16)
+ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200)
+FAILED = WebhookAnswer(outcome=Outcome.FAILED, status=500, error_kind=ErrorKind.HTTP_ERROR)
 
 
 @dataclass

@@ -14,16 +14,10 @@ from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
 from scheduler.use_cases.webhooks.deliverer import Deliverer
 from tests.conftest import wait_until
-from tests.support.builders import RecordingHints, Tenant
 from tests.support.webhook_receivers import Behaviour, Visit, a_webhook_receiver, answers
 from tests.use_cases.webhooks.endpoints import Webhooks
 
 EVENTS = 24
-
-
-@pytest.fixture
-def webhooks(tenant: Tenant, hints: RecordingHints) -> Webhooks:
-    return Webhooks(tenant=tenant, hints=hints)
 
 
 @contextmanager

@@ -10,34 +10,17 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.delivery_history import ReplayFilter
-from scheduler.domain.webhook import ClaimedDelivery, ErrorKind, Outcome, WebhookAnswer
+from scheduler.domain.webhook import ClaimedDelivery
 from scheduler.persistence.webhook_deliveries import LEASE
 from scheduler.persistence.webhook_holds import LONGEST_HOLD
 from scheduler.rules.webhooks import WAITS_AT_MOST, QueuedDelivery, sendable
 from scheduler.use_cases.webhooks.deliver import Deliver
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
-from tests.support.builders import RecordingHints, Tenant
-from tests.use_cases.webhooks.endpoints import EVERYTHING, ScriptedSender, Webhooks
+from tests.support.builders import Tenant
+from tests.use_cases.webhooks.endpoints import ACCEPTED, EVERYTHING, FAILED, ScriptedSender, Webhooks
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
-ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200)
-FAILED = WebhookAnswer(outcome=Outcome.FAILED, status=500, error_kind=ErrorKind.HTTP_ERROR)
-
-
-@pytest.fixture
-def webhooks(tenant: Tenant, hints: RecordingHints) -> Webhooks:
-    return Webhooks(tenant=tenant, hints=hints)
-
-
-@pytest.fixture
-def accepting(webhooks: Webhooks) -> Deliver:
-    return webhooks.deliver(ScriptedSender(ACCEPTED))
-
-
-@pytest.fixture
-def failing(webhooks: Webhooks) -> Deliver:
-    return webhooks.deliver(ScriptedSender(FAILED))
 
 
 def events_of_one_interview(webhooks: Webhooks, count: int) -> list[UUID]:

@@ -10,41 +10,40 @@ from scheduler.domain.command import CommandKind
 from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer
 from scheduler.persistence import webhook_history
 from scheduler.use_cases.operations.webhooks import WebhookOperations
-from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.webhooks import Webhooks as Endpoints
+from scheduler.use_cases.webhooks.deliver import Deliver
 from tests.conftest import TestClock
-from tests.support.builders import RecordingHints, Tenant
+from tests.support.builders import RecordingHints, Tenant, a_write
 from tests.support.statements import statements_of
-from tests.use_cases.webhooks.endpoints import ENCRYPTION, ScriptedSender, Webhooks
+from tests.use_cases.webhooks.endpoints import ACCEPTED, ENCRYPTION, ScriptedSender, Webhooks
 
 HOUR = timedelta(hours=1)
-ACCEPTED = WebhookAnswer(outcome=Outcome.DELIVERED, status=200)
 FAILED = WebhookAnswer(outcome=Outcome.FAILED, status=500, error_kind=ErrorKind.HTTP_ERROR, retry_after=HOUR)
 Act = Callable[[UUID], object]
 
 
 @pytest.fixture
-def webhooks(tenant: Tenant, hints: RecordingHints) -> Webhooks:
-    return Webhooks(tenant=tenant, hints=hints)
+def endpoints(tenant: Tenant, hints: RecordingHints) -> Endpoints:
+    writes = IdempotentWrites(tenant.database, tenant.now)
+    return Endpoints(tenant.database, writes, hints, ENCRYPTION, tenant.hasher, https_only=True)
 
 
 @pytest.fixture(params=["reset", "activate", "enable", "close"])
-def act(request: pytest.FixtureRequest, tenant: Tenant, hints: RecordingHints) -> Act:
+def act(request: pytest.FixtureRequest, tenant: Tenant, endpoints: Endpoints) -> Act:
     """Return each of the acts that let waiting deliveries be sent."""
-    writes = IdempotentWrites(tenant.database, tenant.now)
-    endpoints = Endpoints(tenant.database, writes, hints, ENCRYPTION, tenant.hasher, https_only=True)
     operations = WebhookOperations(tenant.database, tenant.now)
-
-    def sent(kind: CommandKind) -> WriteRequest:
-        principal = tenant.principal
-        return WriteRequest(kind=kind, principal=principal, idempotency_key=None, request_hash=b"", command_id=uuid4())
 
     def activate(endpoint_id: UUID) -> None:
         for is_active in (False, True):
-            endpoints.change(sent(CommandKind.UPDATE_WEBHOOK), endpoint_id, {"is_active": is_active})
+            sent = a_write(CommandKind.UPDATE_WEBHOOK, tenant.principal)
+            endpoints.change(sent, endpoint_id, {"is_active": is_active})
+
+    def reset(endpoint_id: UUID) -> None:
+        endpoints.reset_circuit(a_write(CommandKind.RESET_WEBHOOK_CIRCUIT, tenant.principal), endpoint_id)
 
     acts: dict[str, Act] = {
-        "reset": lambda each: endpoints.reset_circuit(sent(CommandKind.RESET_WEBHOOK_CIRCUIT), each),
+        "reset": reset,
         "activate": activate,
         "enable": lambda each: operations.enable(each, "it is back"),
         "close": lambda each: operations.close_circuit(each, "it is back"),
@@ -62,10 +61,13 @@ def failed_once(webhooks: Webhooks, now: TestClock, count: int, interview_id: UU
         now.move(timedelta(seconds=61))  # the next event of an interview is no longer blocked
 
 
-def test_waiting_deliveries_are_sent_at_once(webhooks: Webhooks, now: TestClock, act: Act) -> None:
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_waiting_deliveries_are_sent_at_once(
+    webhooks: Webhooks, now: TestClock, act: Act, accepting: Deliver, *, is_replay: bool
+) -> None:
     endpoint_id = webhooks.endpoint()
     failed_once(webhooks, now, 3)
-    accepting = webhooks.deliver(ScriptedSender(ACCEPTED))
+    webhooks.tenant.change("UPDATE webhook_deliveries SET is_replay = :is_replay", is_replay=is_replay)
     assert webhooks.send_all(accepting) == 0
     act(endpoint_id)
     while webhooks.send_all(accepting):
@@ -74,26 +76,22 @@ def test_waiting_deliveries_are_sent_at_once(webhooks: Webhooks, now: TestClock,
     assert {row.tries for row in webhooks.deliveries()} == {2}
 
 
-def test_waiting_events_of_an_interview_keep_their_order(webhooks: Webhooks, now: TestClock, act: Act) -> None:
+@pytest.mark.parametrize("most_are_due", [False, True])
+def test_waiting_events_of_an_interview_keep_their_order(
+    webhooks: Webhooks, now: TestClock, act: Act, *, most_are_due: bool
+) -> None:
+    """While the circuit is open, most tries come due. The last event of the interview waits for a later one."""
     endpoint_id, interview_id = webhooks.endpoint(), uuid4()
     failed_once(webhooks, now, 3, interview_id)
+    if most_are_due:
+        not_the_last = "sequence < (SELECT max(sequence) FROM webhook_deliveries)"
+        webhooks.tenant.change(f"UPDATE webhook_deliveries SET send_at = :now WHERE {not_the_last}", now=now())
     act(endpoint_id)
     sender = ScriptedSender(ACCEPTED)
     deliver = webhooks.deliver(sender)
     for _ in range(3):
         assert webhooks.send_all(deliver) == 1, "the next event waits for this one"
     assert [each.message_id for each in sender.sent] == [str(row.event_id) for row in webhooks.deliveries()]
-
-
-def test_waiting_replays_are_sent_too(webhooks: Webhooks, now: TestClock, act: Act) -> None:
-    endpoint_id = webhooks.endpoint()
-    failed_once(webhooks, now, 2)
-    webhooks.tenant.change("UPDATE webhook_deliveries SET is_replay = true")
-    act(endpoint_id)
-    accepting = webhooks.deliver(ScriptedSender(ACCEPTED))
-    while webhooks.send_all(accepting):
-        pass
-    assert webhooks.states() == ["DELIVERED"] * 2
 
 
 def test_deliveries_of_other_webhooks_keep_their_times(webhooks: Webhooks, now: TestClock, act: Act) -> None:
@@ -126,33 +124,12 @@ def test_number_of_statements_does_not_depend_on_deliveries(webhooks: Webhooks, 
     assert len(counts) == 1
 
 
-def test_overdue_events_of_an_interview_keep_their_order(webhooks: Webhooks, now: TestClock, act: Act) -> None:
-    """While the circuit is open, most tries come due. The last event of the interview waits for a later one."""
-    endpoint_id, interview_id = webhooks.endpoint(), uuid4()
-    failed_once(webhooks, now, 3, interview_id)
-    webhooks.tenant.change(
-        "UPDATE webhook_deliveries SET send_at = :now WHERE sequence < (SELECT max(sequence) FROM webhook_deliveries)",
-        now=now(),
-    )
-    act(endpoint_id)
-    sender = ScriptedSender(ACCEPTED)
-    deliver = webhooks.deliver(sender)
-    for _ in range(3):
-        assert webhooks.send_all(deliver) == 1, "the next event waits for this one"
-    assert [each.message_id for each in sender.sent] == [str(row.event_id) for row in webhooks.deliveries()]
-
-
 def test_active_webhook_that_is_written_back_uses_up_no_try(
-    webhooks: Webhooks, tenant: Tenant, hints: RecordingHints, now: TestClock
+    webhooks: Webhooks, tenant: Tenant, endpoints: Endpoints, now: TestClock
 ) -> None:
     endpoint_id = webhooks.endpoint()
     failed_once(webhooks, now, 1)
     [before] = webhooks.deliveries()
-    writes = IdempotentWrites(tenant.database, tenant.now)
-    endpoints = Endpoints(tenant.database, writes, hints, ENCRYPTION, tenant.hasher, https_only=True)
-    kind, command_id = CommandKind.UPDATE_WEBHOOK, uuid4()
-    sent = WriteRequest(
-        kind=kind, principal=tenant.principal, idempotency_key=None, request_hash=b"", command_id=command_id
-    )
+    sent = a_write(CommandKind.UPDATE_WEBHOOK, tenant.principal)
     assert endpoints.change(sent, endpoint_id, {"is_active": True}).refusal is None
     assert webhooks.deliveries() == [before]

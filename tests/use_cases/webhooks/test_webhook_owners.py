@@ -10,18 +10,13 @@ from scheduler.domain.command import CommandKind
 from scheduler.domain.delivery_history import DeliveryFilter
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import AccessDenied, Forbidden, NotFound
-from scheduler.domain.webhook import EventType, NewEndpoint, Outcome, WebhookAnswer
-from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest
+from scheduler.domain.webhook import EventType, NewEndpoint
+from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.webhooks import WebhookDeliveries
 from scheduler.use_cases.resources.webhooks import Webhooks as Endpoints
 from tests.architecture.guards import guards
-from tests.support.builders import RecordingHints, Tenant
-from tests.use_cases.webhooks.endpoints import ENCRYPTION, EVERYTHING, ScriptedSender, Webhooks
-
-
-@pytest.fixture
-def webhooks(tenant: Tenant, hints: RecordingHints) -> Webhooks:
-    return Webhooks(tenant=tenant, hints=hints)
+from tests.support.builders import RecordingHints, Tenant, a_write
+from tests.use_cases.webhooks.endpoints import ACCEPTED, ENCRYPTION, EVERYTHING, ScriptedSender, Webhooks
 
 
 @pytest.fixture
@@ -41,10 +36,6 @@ def second(tenant: Tenant) -> Principal:
     return Principal(id=uuid4(), kind=KeyKind.REGULAR, key_id=uuid4(), scopes=frozenset(), company_id=tenant.company_id)
 
 
-def sent(principal: Principal, kind: CommandKind) -> WriteRequest:
-    return WriteRequest(kind=kind, principal=principal, idempotency_key=None, request_hash=b"", command_id=uuid4())
-
-
 @guards("hook_owner")
 def test_endpoint_is_changed_by_no_other_key_of_its_company(
     webhooks: Webhooks, endpoints: Endpoints, second: Principal
@@ -58,10 +49,10 @@ def test_endpoint_is_changed_by_no_other_key_of_its_company(
     before = webhooks.row(endpoint_id)
     for kind, write, more in writes:
         with pytest.raises(Forbidden):
-            write(sent(second, kind), endpoint_id, *more)
+            write(a_write(kind, second), endpoint_id, *more)
     assert webhooks.row(endpoint_id) == before
     assert endpoints.get(second, endpoint_id).signing_secret is None
-    assert endpoints.delete(sent(second, CommandKind.DELETE_WEBHOOK), endpoint_id).refusal is None
+    assert endpoints.delete(a_write(CommandKind.DELETE_WEBHOOK, second), endpoint_id).refusal is None
 
 
 @guards("hook_shared")
@@ -72,7 +63,7 @@ def test_endpoint_is_hidden_outside_its_company(webhooks: Webhooks, endpoints: E
     for principal in (other.principal, ats):
         with pytest.raises(NotFound):
             endpoints.get(principal, endpoint_id)
-        refusal = endpoints.delete(sent(principal, CommandKind.DELETE_WEBHOOK), endpoint_id).refusal
+        refusal = endpoints.delete(a_write(CommandKind.DELETE_WEBHOOK, principal), endpoint_id).refusal
         assert refusal is not None
         assert refusal.family == NotFound.__name__
     assert webhooks.row(endpoint_id) == before
@@ -87,7 +78,7 @@ def test_deliveries_are_hidden_from_other_keys_of_the_company(
     assert pages(deliveries, webhooks.tenant.principal, endpoint_id) == [event_id]
     with pytest.raises(NotFound):
         pages(deliveries, second, endpoint_id)
-    refusal = deliveries.replay_one(sent(second, CommandKind.REPLAY_DELIVERY), endpoint_id, event_id).refusal
+    refusal = deliveries.replay_one(a_write(CommandKind.REPLAY_DELIVERY, second), endpoint_id, event_id).refusal
     assert refusal is not None
     assert refusal.family == NotFound.__name__
 
@@ -103,7 +94,7 @@ def test_endpoint_is_for_no_company_out_of_reach(endpoints: Endpoints, tenant: T
     ats = Principal(id=uuid4(), kind=KeyKind.ATS, key_id=uuid4(), scopes=frozenset())
     for principal in (tenant.principal, ats):
         with pytest.raises(AccessDenied):
-            endpoints.create(sent(principal, CommandKind.CREATE_WEBHOOK), new)
+            endpoints.create(a_write(CommandKind.CREATE_WEBHOOK, principal), new)
     assert tenant.ask("SELECT count(*) FROM webhook_endpoints") == [(0,)]
 
 
@@ -114,10 +105,10 @@ def test_endpoint_is_for_no_company_out_of_reach(endpoints: Endpoints, tenant: T
 def test_replay_leaves_the_claim_of_another_process(webhooks: Webhooks, deliveries: WebhookDeliveries) -> None:
     endpoint_id = webhooks.endpoint()
     event_id = webhooks.numbered_event()
-    deliver = webhooks.deliver(ScriptedSender(WebhookAnswer(outcome=Outcome.DELIVERED, status=200)))
+    deliver = webhooks.deliver(ScriptedSender(ACCEPTED))
     [claimed] = deliver.claim(EVERYTHING)
     principal = webhooks.tenant.principal
-    assert deliveries.replay_one(sent(principal, CommandKind.REPLAY_DELIVERY), endpoint_id, event_id).refusal is None
+    assert deliveries.replay_one(a_write(CommandKind.REPLAY_DELIVERY, principal), endpoint_id, event_id).refusal is None
     [row] = webhooks.deliveries()
     assert (row.claim, row.is_replay) == (claimed.claim, False), "it is being sent"
     deliver.record([deliver.send(claimed)])
