@@ -172,6 +172,11 @@ def test_candidates_with_the_same_number_share_its_line(tenant: Tenant, apply: A
     assert len(tenant.dial.claim(ids).claimed) == 1
 
 
+def test_offset_that_the_number_does_not_have_gives_a_warning(tenant: Tenant, apply: Apply) -> None:
+    [attempt] = applied(tenant, apply, a_wish(tenant, scheduled_at="2026-04-03T09:30:00+10:30")).attempts
+    assert attempt.warnings == ("OFFSET_DIFFERS_FROM_PHONE_NUMBER",)
+
+
 # ---- what is refused
 
 

@@ -281,6 +281,14 @@ def test_other_content_of_an_external_id_is_refused(tenant: Tenant, batches: Bat
 # ---- idempotency, crashes, failures
 
 
+def test_batch_with_the_same_key_is_stored_once(tenant: Tenant, batches: Batches, bulk: ApplyBatches) -> None:
+    first = stored(batches, tenant, [a_wish(tenant)], "key")
+    bulk.turn()
+    again = stored(batches, tenant, [a_wish(tenant)], "key")
+    assert again == first
+    assert (count(tenant, "batches"), count(tenant, "interviews")) == (1, 1)
+
+
 @pytest.mark.parametrize("name", failpoints.OF_BATCHES[:-1])
 def test_crash_anywhere_leaves_each_item_once(
     tenant: Tenant, batches: Batches, bulk: ApplyBatches, monkeypatch: pytest.MonkeyPatch, name: str

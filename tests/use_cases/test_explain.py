@@ -60,6 +60,13 @@ def test_paused_calling_continues_once_resumed(
 # ---- explanations
 
 
+def test_callable_attempt_has_no_block(tenant: Tenant, explain: Explain, now: TestClock) -> None:
+    explanation = explain.explanation_of(a_pending_attempt(tenant).id)
+    assert explanation.blocks == ()
+    assert explanation.next_possible_at == now()
+    assert [each.event for each in explanation.happenings] == ["created"]
+
+
 def test_blocks_are_listed_in_the_order_of_the_rules(
     tenant: Tenant, explain: Explain, pauses: Pauses, now: TestClock
 ) -> None:

@@ -107,6 +107,20 @@ def test_inline_resources_of_a_batch_are_created_once(tenant: Tenant, apply: App
     assert [len(each) for each in warned] == [0, 1, 1]
 
 
+def test_equal_commands_of_two_workers_give_one_interview(tenant: Tenant, apply: Apply) -> None:
+    same = [wish(tenant, f"{n}") for n in range(10)]
+    batches = [[sent(tenant, each) for each in (same if n % 2 else same[::-1])] for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(apply_all, apply, [each.id for each in batch]) for batch in batches]:
+            done.result()
+    given = [each for batch in batches for each in batch]
+    # Commands that met a lock wait for another hint.
+    apply_all(apply, [each.id for each in given])
+    assert len({interview_of(tenant, each) for each in given}) == 10
+    assert sum(existed(tenant, each) for each in given) == 30
+    assert rows(tenant)["interviews"] == rows(tenant)["attempts"] == rows(tenant)["candidates"] == 10
+
+
 def with_external_id(tenant: Tenant, kind: ExternalKind) -> Command:
     """Store a command that names OURS as an external id of this kind."""
     fields: dict[ExternalKind, dict[str, Any]] = {
