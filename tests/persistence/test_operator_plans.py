@@ -19,7 +19,7 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
-from tests.persistence.test_plans import rows_read
+from tests.persistence.rows_read import rows_read
 from tests.support.big_tables import add_answered_calls
 from tests.support.separate_database import separate_database
 

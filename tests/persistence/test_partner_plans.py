@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from scheduler.domain.batch import ItemState
-from scheduler.domain.delivery_history import DeliveryFilter, EventReceiver, ReplayFilter
+from scheduler.domain.delivery_history import SENT_AT_ONCE, DeliveryFilter, EventReceiver, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, NEWEST_FIRST, KeysetSlice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.webhook import ClaimedDelivery, DeliveryState, EventFilter, EventType, NewEvent
@@ -24,7 +24,7 @@ from scheduler.persistence.stores import Stores
 from scheduler.rules.webhooks import room
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
-from tests.persistence.test_plans import rows_read
+from tests.persistence.rows_read import rows_read
 from tests.support.big_tables import new_id_sql
 from tests.support.separate_database import separate_database
 
@@ -347,6 +347,12 @@ STEPS: dict[str, tuple[Act, int]] = {
     "work of the clock": (lambda stores, _: stores.webhook_deliveries.work(NOON), 20),
     "endpoints to claim": (lambda stores, _: stores.webhook_deliveries.lock_to_claim(NOON, ROOM), 20),
     "claim": (_claim, 400),
+    "backlog without later tries": (lambda stores, big: stores.webhook_history.send_waiting(big.dead, NOON), 10),
+    "later tries": (
+        lambda stores, big: stores.webhook_history.send_waiting(big.dead, STARTED),
+        3 * SENT_AT_ONCE,
+    ),
+    "due deliveries and a wrong clock": (lambda stores, _: stores.corrections.hasten_deliveries(NOON, 100), 10),
     "numbering": (lambda stores, _: stores.events.number(20, NOON), 10 * 20),
     "next batch": (lambda stores, _: stores.batches.next_work(NOON, 25), 60),
     "items of a batch": (lambda stores, big: stores.batches.lock_items(big.running, list(range(200, 225))), 60),

@@ -3,10 +3,7 @@
 Each is run as the role that runs it in production, because policies change a plan.
 """
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import md5
@@ -15,7 +12,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from console.attempt_list import AttemptFilter, FoundPart, ListState, Place
 from console.stores.attempt_lists import AttemptListStore, Bounds
@@ -35,10 +32,10 @@ from scheduler.persistence.stores import Stores
 from scheduler.persistence.tables import candidates, inbox, interviews
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import CALLER, NOON, Seeded, seed
+from tests.persistence.rows_read import reads, rows_read
 from tests.support.big_tables import add_finished_calls, add_pending_calls
 from tests.support.separate_database import separate_database
 
-BIG = frozenset({"candidates", "interviews", "attempts", "attempt_history", "lines", "inbox"})
 COUNT, COUNT_OF_OTHER = 40_000, 5_000
 FIRST = Slice(page=1, limit=20)
 NO_COMPANY = NO_ATTEMPT = UUID(int=0)
@@ -264,11 +261,11 @@ def test_interview_with_20_000_attempts_is_read_by_its_newest(big: Big) -> None:
         interview_id = stores.connection.execute(text("SELECT max(id::text)::uuid FROM interviews")).scalar_one()
         stores.connection.execute(_MANY_ATTEMPTS, {"id": interview_id})
         interview = stores.interviews.lock(interview_id)
-        before = _reads(stores)
+        before = reads(stores)
         assert len(stores.attempts.story(interview).attempts) == SHOWN_ATTEMPTS
         assert stores.attempts.counts_of([interview_id], MOST_ATTEMPTS) == {interview_id: MOST_ATTEMPTS}
         assert len(stores.attempts.find_of_interview(interview_id)) == MOST_ATTEMPTS
-        read = _reads(stores) - before
+        read = reads(stores) - before
     finally:
         stores.connection._connection._connection.rollback()
         transaction.__exit__(None, None, None)
@@ -549,47 +546,3 @@ def _pages_read(api: Database, principal: Principal, part: str) -> int:
         values = {"company": principal.company_id, "part": part, "most": _MOST}
         plans = [stores.connection.execute(explain, values).scalar_one()[0]["Plan"] for _ in range(6)]
     return min(int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]) for plan in plans)
-
-
-def rows_read(
-    database: Database,
-    opened: AbstractContextManager[Stores],
-    act: Callable[[Stores], object],
-    big: frozenset[str] = BIG,
-) -> int:
-    """Return how many rows of big tables the statements of `act` read. Fails if one scans a big table sequentially."""
-    sent: list[tuple[str, Any]] = []
-
-    def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, _many: object) -> None:
-        sent.append((statement, parameters))
-
-    with opened as stores:
-        before = _reads(stores)
-        event.listen(database._engine, "before_cursor_execute", note)
-        act(stores)
-        event.remove(database._engine, "before_cursor_execute", note)
-        # Also those of statements within functions, which EXPLAIN does not show.
-        reads = _reads(stores) - before
-        cursor = stores.connection._connection._connection.connection.cursor()
-        for statement, parameters in sent:
-            cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
-            [([explained],)] = cursor.fetchall()
-            assert not big & set(_scanned(explained["Plan"])), json.dumps(explained, indent=1)
-    assert sent
-    assert not [table for table in big if reads[table, "seq_scan"]]
-    return sum(reads[table, "idx_tup_fetch"] for table in big)
-
-
-def _reads(stores: Stores) -> Counter[tuple[str, str]]:
-    """Return the session's scans and rows read by an index, since it last reported them."""
-    rows = stores.connection.execute(
-        text("SELECT relname, seq_scan, coalesce(idx_tup_fetch, 0) AS idx_tup_fetch FROM pg_stat_xact_user_tables")
-    )
-    return Counter({(row.relname, name): getattr(row, name) for row in rows for name in ("seq_scan", "idx_tup_fetch")})
-
-
-def _scanned(plan: dict[str, Any]) -> Iterator[str]:
-    if plan["Node Type"] == "Seq Scan":
-        yield str(plan["Relation Name"])
-    for below in plan.get("Plans", ()):
-        yield from _scanned(below)
