@@ -24,14 +24,6 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return dict(answer.json()["error"])
 
 
-def without_ids(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
-    """Return the status and content of a refusal, without the values that differ between requests."""
-    content = answer.json()
-    details = {name: value for name, value in content["error"]["details"].items() if name != "resourceId"}
-    error = {**content["error"], "details": details}
-    return answer.status_code, {**content, "timestamp": "", "traceId": "", "error": error}
-
-
 def wrong_fields(answer: httpx.Response) -> list[tuple[str, str]]:
     """Return the name and the code of each field or parameter that a refusal lists, each with a message."""
     fields = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]

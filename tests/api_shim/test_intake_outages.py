@@ -37,6 +37,7 @@ from tests.api_shim.intake import (
 )
 from tests.conftest import NOON, Seeded, seed, wait_until
 from tests.support.builders import Tenant, a_claimed_attempt
+from tests.support.copied_postgres import CopiedPostgres
 
 PATIENT = {"Prefer": "wait=30"}
 
@@ -57,8 +58,7 @@ def on_own_valkey(
 
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path, port=free_port(), durable=False) as postgres:
-        schema.upgrade(postgres.url)
+    with CopiedPostgres(tmp_path, port=free_port(), durable=False) as postgres:
         yield postgres
 
 
@@ -78,11 +78,19 @@ def without_redis(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> Intake:
     return on_own_valkey
 
 
-def test_while_redis_is_away_a_command_is_accepted_at_once(without_redis: Intake) -> None:
+def test_commands_without_redis_are_accepted_until_it_is_back(
+    without_redis: Intake, own_valkey: EmbeddedValkey
+) -> None:
     with taking_less_than(20):
-        assert without_redis.create(headers=PATIENT).status_code == 202
+        first, second = (without_redis.create(headers=PATIENT | KEY) for _ in range(2))
+    assert first.status_code == second.status_code == 202
+    assert second.headers["Location"] == first.headers["Location"]
     assert without_redis.count("inbox") == 1
     assert "duecall_redis_away 1.0" in without_redis.client.get("/metrics").text
+    own_valkey.start()
+    wait_until(lambda: without_redis.degraded() == ["workers"], says="Redis is back, and no worker runs here")
+    with a_worker(without_redis.settings):
+        assert without_redis.create(headers=PATIENT).status_code == 201
 
 
 def test_waiting_request_is_released_when_redis_goes_away(on_own_valkey: Intake, own_valkey: EmbeddedValkey) -> None:
@@ -93,21 +101,15 @@ def test_waiting_request_is_released_when_redis_goes_away(on_own_valkey: Intake,
             assert answer().status_code == 202
 
 
-def test_when_redis_is_back_commands_are_waited_for_again(without_redis: Intake, own_valkey: EmbeddedValkey) -> None:
-    own_valkey.start()
-    wait_until(lambda: without_redis.degraded() == ["workers"], says="Redis is back, and no worker runs here")
-    with a_worker(without_redis.settings):
-        assert without_redis.create(headers=PATIENT).status_code == 201
-
-
-def test_repeat_while_redis_is_away_gets_202_like_the_first(without_redis: Intake) -> None:
-    first, second = (without_redis.create(headers=KEY) for _ in range(2))
-    assert second.status_code == 202
-    assert second.headers["Location"] == first.headers["Location"]
-    assert without_redis.count("inbox") == 1
-
-
 def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
+    token = token_of(a_claimed_attempt(tenant_of(on_own_postgres)))
+    forms = [changed(SequenceNumber=str(number)) for number in range(10)]
+
+    def call_back_all() -> list[tuple[int, str | None]]:
+        with ThreadPoolExecutor(len(forms)) as clients:
+            answers = list(clients.map(lambda form: call_back(on_own_postgres, token, form), forms))
+        return [(each.status_code, each.headers.get("Retry-After")) for each in answers]
+
     assert on_own_postgres.client.get("/readyz").status_code == 200
     own_postgres.stop()
     for path in ("/readyz", "/metrics", "/readyz"):  # the pool's old connections are found broken when they are used
@@ -116,9 +118,13 @@ def test_nothing_is_accepted_while_postgres_is_away(on_own_postgres: Intake, own
         answer = on_own_postgres.create()
     assert refusal(answer) == (503, "DATABASE_AWAY")
     assert answer.headers["Retry-After"] == "1"
+    assert call_back_all() == [(503, "1")] * len(forms)
     assert on_own_postgres.client.get("/healthz").status_code == 200
     own_postgres.start()
     assert on_own_postgres.count("inbox") == 0
+    assert call_back_all() == [(204, None)] * len(forms), "the carrier sends them again"
+    numbers = [int(row[0]) for row in on_own_postgres.ask("SELECT raw->>'SequenceNumber' FROM carrier_events")]
+    assert sorted(numbers) == list(range(len(forms)))
     with a_worker(on_own_postgres.settings):
         assert on_own_postgres.create(headers=PATIENT).status_code == 201
 
@@ -133,30 +139,6 @@ def test_503_after_a_lock_timeout_names_another_change(intake: Intake) -> None:
     assert error["code"] == "DATABASE_AWAY"
     assert error["message"] == "Another change holds the data. Nothing was changed. Send the request again."
     assert data(intake.get(job))["status"] == "OPEN"
-
-
-def test_a_callback_while_postgres_is_away_is_asked_for_again(
-    on_own_postgres: Intake, own_postgres: EmbeddedPostgres
-) -> None:
-    own_postgres.stop()
-    assert call_back(on_own_postgres, "a-token").status_code == 503
-
-
-def test_callbacks_while_postgres_is_away_are_not_lost(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
-    token = token_of(a_claimed_attempt(tenant_of(on_own_postgres)))
-    forms = [changed(SequenceNumber=str(number)) for number in range(10)]
-
-    def call_back_all() -> list[tuple[int, str | None]]:
-        with ThreadPoolExecutor(len(forms)) as clients:
-            answers = list(clients.map(lambda form: call_back(on_own_postgres, token, form), forms))
-        return [(each.status_code, each.headers.get("Retry-After")) for each in answers]
-
-    own_postgres.stop()
-    assert call_back_all() == [(503, "1")] * len(forms)
-    own_postgres.start()
-    assert call_back_all() == [(204, None)] * len(forms)
-    numbers = [int(row[0]) for row in on_own_postgres.ask("SELECT raw->>'SequenceNumber' FROM carrier_events")]
-    assert sorted(numbers) == list(range(len(forms)))
 
 
 def test_frozen_postgres_delays_no_request_for_long(on_own_postgres: Intake, own_postgres: EmbeddedPostgres) -> None:
