@@ -1,41 +1,19 @@
-"""The receiver of posted alarms, and the form in which they are posted."""
+"""Posts alarms to the operator's webhook. The only module that knows their format.
+
+The body and the headers are those of Standard Webhooks (https://www.standardwebhooks.com), with the alarm's id as
+the message's id: a receiver that sees an id twice can ignore the repetition.
+"""
 
 import json
 from datetime import UTC, datetime
-from typing import Protocol
 
 from pydantic.alias_generators import to_camel
 
+from scheduler.alarm_receiver import DEADLINE_S, NotPosted
 from scheduler.clock import machine_now
 from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.webhook import NotSent, Outcome, WebhookRequest
 from scheduler.webhooks.sending import WebhookSender
-
-# --- The receiver of posted alarms, as the use cases see it
-
-
-DEADLINE_S = 10.0
-"""Limit for the whole exchange, so that a receiver that answers byte by byte cannot block a worker."""
-
-
-class NotPosted(Exception):
-    """The receiver did not accept the alarm. `status` is its HTTP status, or None if it sent none."""
-
-    def __init__(self, status: int | None = None) -> None:
-        super().__init__()
-        self.status = status
-
-
-class AlarmReceiver(Protocol):
-    def post(self, alarm: KeptAlarm) -> None:
-        """Post the alarm. Raises NotPosted."""
-        ...
-
-
-# --- Posts alarms to the operator's webhook. The only module that knows their format
-# The body and the headers are those of Standard Webhooks (https://www.standardwebhooks.com), with the alarm's id as
-# the message's id: a receiver that sees an id twice can ignore the repetition.
-
 
 _TYPE = "alarm.raised"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from scheduler import failpoints
-from scheduler.alarm_webhook import AlarmReceiver
+from scheduler.alarm_receiver import AlarmReceiver
 from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks
 from scheduler.clock import Now, clock
 from scheduler.domain.principal import SYSTEM

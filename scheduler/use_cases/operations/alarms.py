@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.alarm_webhook import DEADLINE_S, AlarmReceiver, NotPosted
+from scheduler.alarm_receiver import DEADLINE_S, AlarmReceiver, NotPosted
 from scheduler.clock import Now, monotonic
 from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
