@@ -13,7 +13,7 @@ from scheduler.alarm_receiver import DEADLINE_S, NotPosted
 from scheduler.clock import machine_now
 from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.webhook import NotSent, Outcome, WebhookRequest
-from scheduler.webhooks.sending import WebhookSender
+from scheduler.webhooks.sender import WebhookSender
 
 _TYPE = "alarm.raised"
 

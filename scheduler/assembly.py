@@ -47,7 +47,8 @@ from scheduler.use_cases.webhooks.notices import Notices
 
 if TYPE_CHECKING:
     from scheduler.use_cases.webhooks.deliverer import Deliverer
-    from scheduler.webhooks.sending import Encryption, WebhookSender
+    from scheduler.webhooks.sender import WebhookSender
+    from scheduler.webhooks.sending import Encryption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +297,7 @@ def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
 
 def webhook_sender(settings: Settings) -> "WebhookSender":
     """Build the sender to receivers of partners. In development it reaches this machine, too."""
-    from scheduler.webhooks.sending import WebhookSender
+    from scheduler.webhooks.sender import WebhookSender
 
     return WebhookSender(in_development=not settings.is_production)
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from scheduler.domain.webhook import WebhookAnswer, WebhookRequest
-from scheduler.webhooks.sending import WebhookSender, body_of
+from scheduler.webhooks.sender import WebhookSender
+from scheduler.webhooks.sending import body_of
 from standalone.api_client import ApiAnswer, ApiAway, ApiClient
 
 _PAGE = 100

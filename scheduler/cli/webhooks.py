@@ -208,7 +208,8 @@ def webhooks_listen(
     its milliseconds. Each event is sent once, whatever the answer is. Press Ctrl-C to stop.
     """
     from scheduler.clock import machine_now
-    from scheduler.webhooks.sending import WebhookSender, new_secret, signed_headers
+    from scheduler.webhooks.sender import WebhookSender
+    from scheduler.webhooks.sending import new_secret, signed_headers
     from standalone.api_client import ApiAway, ApiClient, ApiRefused
     from standalone.forwarding import Forwarding
 

@@ -1,38 +1,16 @@
-"""One signed POST to a receiver: body, signature, encrypted secret, one deadline, and no redirect or proxy."""
+"""Messages to receivers: the body of an event, its signature, and secrets that are encrypted at rest."""
 
 import base64
 import hashlib
 import json
-import logging
-import socket
-import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from secrets import token_bytes
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-import requests
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from requests.adapters import HTTPAdapter
-from requests_hardened.ip_filter import InvalidIPAddress
-from requests_hardened.ip_filter_adapter import IPFilterAdapter
 from standardwebhooks import Webhook
-from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, SSLError
-
-from scheduler import process
-from scheduler.clock import machine_now
-from scheduler.domain.webhook import ErrorKind, NotSent, WebhookAnswer, WebhookRequest
-from scheduler.exchange import Exchange, ExchangeAdapter
-from scheduler.rules import webhook_urls
-from scheduler.rules.webhooks import DEADLINE_S, answer_of, no_answer
-
-if TYPE_CHECKING:
-    from requests.adapters import _HostParams, _PoolKwargs
-
 
 # --- The body of a delivered event. It holds ids, states, codes and times, and no personal data
 
@@ -170,147 +148,3 @@ def signed_headers(message_id: str, body: str, secrets: Sequence[str], at: datet
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, body) for secret in secrets),
     }
-
-
-# --- One signed POST to a receiver: one deadline for the whole exchange, no redirect, proxy, cookie or retry
-# A URL of a partner must not lead to a server inside our network. `requests-hardened` resolves the name, refuses
-# addresses that are not public, and connects to the address that it checked. A later answer of the name server has no
-# effect.
-
-
-_MOST_OF_AN_ANSWER = 4096
-"""Bytes of the answer's body that are read, so that most receivers can finish it. They are dropped."""
-
-# It logs the partner's host with each refused address. The refusal is an outcome that is stored.
-logging.getLogger("requests_hardened").setLevel(logging.ERROR)
-
-
-class WebhookSender:
-    """Sends messages to receivers. Threads may share it.
-
-    `to_partners`: the URL comes from a partner, so only public addresses are allowed. `in_development`: loopback and
-    plain http are allowed, too. The deadline covers everything except the lookup of the name, which the system's
-    resolver limits: nothing is sent when it returns too late.
-    """
-
-    def __init__(
-        self,
-        *,
-        to_partners: bool = True,
-        in_development: bool = False,
-        deadline_s: float = DEADLINE_S,
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        self._to_partners = to_partners
-        self._in_development = in_development
-        self._deadline_s = deadline_s
-        # Shared by all requests: to read the certificate authorities takes longer than everything else.
-        self._context = context or ssl.create_default_context()
-
-    def post(self, request: WebhookRequest) -> WebhookAnswer:
-        """Send the message once. Never raises for what the receiver or the network does.
-
-        Raises NotSent if this machine could not open a connection.
-        """
-        if self._to_partners and webhook_urls.fault(  # guard: hook_url
-            request.url, https_only=not self._in_development
-        ):
-            return no_answer(ErrorKind.URL_FORBIDDEN)
-        headers = _headers(request)
-        with Exchange(self._deadline_s) as exchange:
-            try:
-                status, retry_after = self._exchange(request, headers, exchange)
-            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                if process.is_shortage(error):  # guard: hook_shortage
-                    process.report_shortage()
-                    raise NotSent from error
-                kind = ErrorKind.TIMEOUT if exchange.is_over else _kind_of(error)
-                return no_answer(kind, exchange.milliseconds)
-            return answer_of(status, retry_after, machine_now(), exchange.milliseconds)
-
-    def _exchange(
-        self, request: WebhookRequest, headers: Mapping[str, str], exchange: Exchange
-    ) -> tuple[int, str | None]:
-        """Make the exchange, and read the status and the Retry-After of the answer."""
-        prepared = requests.Request("POST", request.url, headers=headers, data=request.body.encode()).prepare()
-        adapter = self._adapter(prepared.url or "")
-        # Not by a session: even without following redirects it reads the whole body of one, however large, and it takes
-        # proxies and passwords from the environment.
-        try:
-            response = adapter.send(prepared, stream=True, timeout=self._deadline_s, verify=True, proxies={})
-            with response:
-                # A head that was cut off parses like a whole one.
-                exchange.remaining_s()
-                # The status decides. A receiver that breaks off after it has accepted the message has accepted it.
-                with suppress(Exception):
-                    response.raw.read(_MOST_OF_AN_ANSWER, decode_content=False)
-                return response.status_code, response.headers.get("Retry-After")
-        finally:
-            adapter.close()
-
-    def _adapter(self, url: str) -> HTTPAdapter:
-        if self._to_partners:  # guard: hook_address
-            is_https = url.startswith("https:")
-            return _FilteringAdapter(self._context, is_https=is_https, allow_loopback=self._in_development)
-        return ExchangeAdapter(self._context)
-
-
-def _headers(request: WebhookRequest) -> Mapping[str, str]:
-    """Build the headers of a request. Those of the partner replace only the first one, see `webhook_urls`."""
-    return {
-        "User-Agent": "duecall",
-        # The rules refuse other names. A row may be older than a rule.
-        **{name: value for name, value in request.headers.items() if webhook_urls.name_fault(name) is None},
-        "Content-Type": "application/json",
-        # Also so that a small compressed answer cannot become a large one.
-        "Accept-Encoding": "identity",
-        "Connection": "close",
-        **signed_headers(request.message_id, request.body, request.secrets, machine_now()),
-    }
-
-
-class _FilteringAdapter(ExchangeAdapter, IPFilterAdapter):
-    """Connections to public addresses only."""
-
-    def __init__(self, context: ssl.SSLContext, *, is_https: bool, allow_loopback: bool) -> None:
-        self._loopback_is_allowed = allow_loopback
-        super().__init__(context, is_https_proto=is_https, allow_loopback=allow_loopback)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: bool | str, cert: str | tuple[str, str] | None = None
-    ) -> "tuple[_HostParams, _PoolKwargs]":
-        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
-        # The address that the base has chosen and will connect to.
-        address = ip_address(host["host"].strip("[]"))
-        if webhook_urls.is_forbidden(address, allow_loopback=self._loopback_is_allowed):
-            raise InvalidIPAddress(address)
-        return host, pool
-
-
-def _kind_of(error: BaseException) -> ErrorKind:
-    """Find the cause of an error, which the layers of the client wrap in one another."""
-    causes = list(_causes(error))
-    for kinds, kind in (
-        ((InvalidIPAddress,), ErrorKind.ADDRESS_FORBIDDEN),
-        # A label that is too long or empty is a UnicodeError.
-        ((socket.gaierror, NameResolutionError, UnicodeError, requests.exceptions.InvalidURL), ErrorKind.NAME_UNKNOWN),
-        ((ssl.SSLError, SSLError, requests.exceptions.SSLError), ErrorKind.TLS_FAILED),
-        ((NewConnectionError, ConnectionRefusedError), ErrorKind.NOT_CONNECTED),
-    ):
-        if any(isinstance(cause, kinds) for cause in causes):
-            return kind
-    return ErrorKind.CONNECTION_LOST
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        inner = [each for each in error.args if isinstance(each, BaseException)]
-        reason = getattr(error, "reason", None)
-        error = (
-            error.__cause__
-            or (reason if isinstance(reason, BaseException) else None)
-            or (inner[0] if inner else error.__context__)
-        )
-    return found

@@ -15,7 +15,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from scheduler.cli import main as cli
 from scheduler.cli.session import this_actor
 from scheduler.settings import settings
-from scheduler.webhooks.sending import WebhookSender, new_secret
+from scheduler.webhooks.sender import WebhookSender
+from scheduler.webhooks.sending import new_secret
 from standalone.api_client import ApiClient, ApiRefused
 from standalone.forwarding import Forwarded, Forwarding
 from tests.api_shim.answers import data

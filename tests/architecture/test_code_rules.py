@@ -117,7 +117,7 @@ def test_a_power_has_its_home_and_no_other(power: str, homes: set[str]) -> None:
         pytest.param("twilio", "scheduler/carriers/", id="a vendor's words"),
         pytest.param("standardwebhooks", "scheduler/webhooks/sending.py", id="signing posts"),
         pytest.param("cryptography", "scheduler/webhooks/sending.py", id="encrypting secrets"),
-        pytest.param("requests_hardened", "scheduler/webhooks/sending.py", id="posting to URLs of partners"),
+        pytest.param("requests_hardened", "scheduler/webhooks/sender.py", id="posting to URLs of partners"),
         pytest.param("authlib", "console/oidc/", id="speaking OpenID Connect"),
         pytest.param("joserfc", "console/oidc/", id="verifying ID tokens"),
         pytest.param("smtplib", "scheduler/mail.py", id="speaking SMTP"),
@@ -137,9 +137,9 @@ SPEAKERS = {
         "standalone/demo/client.py",
         "scheduler/exchange.py",
         "standalone/system.py",
-        "scheduler/webhooks/sending.py",
+        "scheduler/webhooks/sender.py",
     },
-    "urllib3": {"scheduler/exchange.py", "scheduler/webhooks/sending.py"},
+    "urllib3": {"scheduler/exchange.py", "scheduler/webhooks/sender.py"},
     "aiohttp": {
         "scheduler/carriers/twilio_calls.py",
         "standalone/simulator/callbacks.py",
@@ -157,7 +157,7 @@ SPEAKERS = {
         "scheduler/exchange.py",  # it cuts a connection at the deadline
         # Only types of errors.
         "scheduler/process.py",
-        "scheduler/webhooks/sending.py",
+        "scheduler/webhooks/sender.py",
     },
     "urllib.request": set(),
     # In a dial worker, which needs no other client of HTTP than that of its calls.

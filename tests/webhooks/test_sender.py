@@ -16,7 +16,8 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 from scheduler.assembly import webhook_sender
 from scheduler.domain.webhook import ErrorKind, Outcome, WebhookAnswer, WebhookRequest
 from scheduler.settings import Settings
-from scheduler.webhooks.sending import WebhookSender, new_secret
+from scheduler.webhooks.sender import WebhookSender
+from scheduler.webhooks.sending import new_secret
 from tests.architecture.guards import guards
 from tests.support.servers import a_closed_port
 from tests.support.smtp_server import CERTIFICATE

@@ -12,7 +12,8 @@ from scheduler.rules.webhooks import Room
 from scheduler.setting_values import DEVELOPMENT_WEBHOOK_KEY, webhook_keys
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.webhooks.deliver import Deliver, Sender
-from scheduler.webhooks.sending import Encryption, WebhookSender, new_secret
+from scheduler.webhooks.sender import WebhookSender
+from scheduler.webhooks.sending import Encryption, new_secret
 from tests.support.builders import RecordingHints, Tenant
 
 ENCRYPTION = Encryption(webhook_keys(DEVELOPMENT_WEBHOOK_KEY))
