@@ -85,12 +85,12 @@ class Act(Generic[T]):
 
 
 def address_of(act: Act[T], **fields: object) -> str:
-    """Return the address of the form of this act for a subject."""
+    """Build the address of the form of this act for a subject."""
     return f"/acts/{act.name}?{urlencode(fields)}" if fields else f"/acts/{act.name}"
 
 
 def act_routes(*acts: Act[Any]) -> APIRouter:
-    """Return the routes of these acts: the form, and what it sends."""
+    """Build the routes of these acts: the form, and what it sends."""
     router = APIRouter()
     for act in acts:
         _add_routes(router, act)
@@ -98,7 +98,7 @@ def act_routes(*acts: Act[Any]) -> APIRouter:
 
 
 def id_in(fields: Mapping[str, str], name: str, resource: str) -> UUID:
-    """Return the id in a field. Raises NotFound if it is missing or not an id."""
+    """Read the id in a field. Raises NotFound if it is missing or not an id."""
     try:
         return UUID(fields[name])
     except (KeyError, ValueError):
@@ -213,7 +213,7 @@ def resume(use_cases: ConsoleUseCases, actor: str, reason: str, company_id: UUID
 
 
 def pending_calls(attempts: Iterable[Waiting]) -> str:
-    """Return the number of calls that a pause affects, with its noun."""
+    """Count the calls that a pause affects, with their noun."""
     counted = tuple(attempts)
     count = sum(each.waiting + each.due for each in counted)
     if any(each.waiting_is_estimate for each in counted):
@@ -235,7 +235,7 @@ def placed_at_once(due: int, within: str) -> str:
 
 
 def began(use_cases: ConsoleUseCases, existing: Pause) -> str:
-    """Return who began a pause, and when. A pause by an alarm has no such actor, and says so in its reason."""
+    """Name the operator who began a pause, and when. The reason of a pause by an alarm names the alarm."""
     at, actor = utc_text(existing.paused_at), existing.actor
     if actor is None:
         return f"The pause began at {at}."

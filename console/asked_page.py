@@ -36,7 +36,7 @@ def remember(request: Request, response: Response) -> None:
 
 
 def asked_page(request: Request) -> str:
-    """Return the address of the page that this browser asked for, or of Now.
+    """Choose the page that this browser asked for, or Now.
 
     A cookie can be forged, so it leads to pages of the console only.
     """

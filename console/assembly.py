@@ -60,15 +60,15 @@ class ConsoleUseCases:
         return WebhookOperations(self.database, self.now, actor)
 
     def keys(self, actor: str) -> Keys:
-        """Return the use case of this operator, who is named in the audit."""
+        """Build the use case of this operator, who is named in the audit."""
         return Keys(self.database, self.hasher, self.now, actor)
 
     def pauses(self, actor: str = SYSTEM) -> Pauses:
-        """Return the use case of this operator, who is named in the audit."""
+        """Build the use case of this operator, who is named in the audit."""
         return Pauses(self.database, self.now, actor)
 
     def commands(self, actor: str) -> OperatorCommands:
-        """Return the use case of this operator, who is named in the audit and in the history of attempts."""
+        """Build the use case of this operator, who is named in the audit and in the history of attempts."""
         return OperatorCommands(self.database, self.now, actor, self.hints)
 
 

@@ -205,7 +205,7 @@ _OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
 
 
 def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> AttemptFilter:
-    """Return the filter in the fields of an address. Raises InvalidFields for one that no list can have.
+    """Read the filter in the fields of an address. Raises InvalidFields for one that no list can have.
 
     With `now`, a due time may be a time of this day in UTC. Never without it: an act would mean other calls tomorrow.
     """
@@ -236,7 +236,7 @@ def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> Attempt
 
 
 def fields_of(only: AttemptFilter) -> dict[str, str]:
-    """Return the fields of this filter, without empty ones."""
+    """Write the fields of this filter, without empty ones."""
     reason = CAUSE_LOST if only.cause_lost else "" if only.reason is None else only.reason.lower().replace("_", "-")
     values = {
         "state": only.state or "",
@@ -254,18 +254,18 @@ def fields_of(only: AttemptFilter) -> dict[str, str]:
 
 
 def described(fields: Mapping[str, str]) -> str:
-    """Return the conditions of a filter's fields in words."""
+    """Describe the conditions of a filter's fields in words."""
     return ", ".join(f"{_NAMES.get(name, name)} {value}" for name, value in fields.items())
 
 
 def place_of(only: AttemptFilter, query: Mapping[str, str]) -> Place | None:
-    """Return the place after which a page begins. Raises WrongFilter for one that this list does not have."""
+    """Read the place after which a page begins. Raises WrongFilter for one that this list does not have."""
     values = place_in(query, *(_TYPES[name] for name in _PLACES[only.order]))
     return None if values is None else Place(**dict(zip(_PLACES[only.order], values, strict=True)))
 
 
 def text_of(only: AttemptFilter, place: Place) -> str:
-    """Return the form of a place of this list that `place_of` reads."""
+    """Write a place of this list in the form that `place_of` reads."""
     return place_text(*(getattr(place, name) for name in _PLACES[only.order]))
 
 
@@ -335,7 +335,7 @@ def _rule(text: str | None) -> str | None:
 
 
 def _reason(text: str | None) -> tuple[bool, Reason | None]:
-    """Return True for a lost cause, and the end reason."""
+    """Read the end reason of a filter, and whether its cause is lost."""
     if not text or text == CAUSE_LOST:
         return bool(text), None
     try:
@@ -352,7 +352,7 @@ def _company(text: str | None) -> UUID | None:
 
 
 def _zone(text: str | None) -> str | None:
-    """Return the canonical name of a zone, or an offset like +10:30, for calls whose request has one."""
+    """Read the canonical name of a zone, or an offset like +10:30, for calls whose request has one."""
     if text and _OFFSET.fullmatch(text):
         return text
     try:
@@ -364,7 +364,7 @@ def _zone(text: str | None) -> str | None:
 
 
 def _range(fields: Mapping[str, str], name: str, now: datetime | None) -> tuple[datetime | None, datetime | None]:
-    """Return the two times of a range. Raises InvalidFields for one that ends before it begins."""
+    """Read the two times of a range. Raises InvalidFields for one that ends before it begins."""
     words = _RANGES[name]
     since = _instant(fields.get(f"{name}_from"), now, words=words)
     until = _instant(fields.get(f"{name}_to"), now, words=words, after=since)
@@ -374,7 +374,7 @@ def _range(fields: Mapping[str, str], name: str, now: datetime | None) -> tuple[
 
 
 def _instant(text: str | None, now: datetime | None, *, words: str, after: datetime | None = None) -> datetime | None:
-    """Return an instant in UTC. A time without an offset is in UTC.
+    """Read an instant in UTC. A time without an offset is in UTC.
 
     A time without a day is of today, or the first one after the beginning of a range: from 22:00 to 06:00 is a night.
     """

@@ -67,7 +67,7 @@ _CANCELLED_BY_USER = "Cancelled by client or operator"
 
 
 def badge_of(attempt: _Shown, now: datetime) -> Badge:
-    """Return the badge of an attempt. A failed attempt of unknown outcome has one of its own."""
+    """Choose the badge of an attempt. A failed attempt of unknown outcome has one of its own."""
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
         return _UNKNOWN
     if attempt.state is AttemptState.PENDING and attempt.due_at <= now:
@@ -76,17 +76,17 @@ def badge_of(attempt: _Shown, now: datetime) -> Badge:
 
 
 def reason_words(reason: Reason) -> str:
-    """Return the reason of an end as words, the same on all pages."""
+    """Put the reason of an end into words, the same on all pages."""
     return _CANCELLED_BY_USER if reason is Reason.CANCELLED_BY_USER else words_of(reason)
 
 
 def end_of(attempt: _Shown, badge: Badge) -> str:
-    """Return the reason of the end as words that follow the badge and do not repeat its word."""
+    """Put the reason of the end into words that follow the badge and do not repeat its word."""
     if attempt.reason is None or badge is _UNKNOWN:
         return ""
     return reason_words(attempt.reason).removeprefix(f"{badge.word} ")
 
 
 def words_of(code: str) -> str:
-    """Return a code such as OUTCOME_UNKNOWN as words."""
+    """Put a code such as OUTCOME_UNKNOWN into words."""
     return code.replace("_", " ").capitalize()

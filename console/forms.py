@@ -13,7 +13,7 @@ _MOST_FIELDS = 50
 
 
 async def form_of(request: Request) -> Mapping[str, str]:
-    """Return the fields of a form, each once. A body that is no form has no fields."""
+    """Read the fields of a form, each once. A body that is no form has no fields."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -26,7 +26,7 @@ async def form_of(request: Request) -> Mapping[str, str]:
 
 
 def id_in_path(text: str) -> UUID:
-    """Return the id in the path of a resource's page. Raises NotFound if it is not an id."""
+    """Read the id in the path of a resource's page. Raises NotFound if it is not an id."""
     found = id_or_none(text)
     if found is None:
         raise NotFound("The address of this page has no id. Copy the whole address.")
@@ -34,7 +34,7 @@ def id_in_path(text: str) -> UUID:
 
 
 def id_or_none(text: str) -> UUID | None:
-    """Return the id that a text is, or None."""
+    """Read a text as an id, or None."""
     try:
         return UUID(text)
     except ValueError:

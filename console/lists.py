@@ -38,7 +38,7 @@ class Filter:
     placeholder: str = ""
 
     def read(self, text: str) -> UUID | str | None:
-        """Return the value, or None if the filter is not set. Raises WrongFilter."""
+        """Read the value, or None if the filter is not set. Raises WrongFilter."""
         if self.options:
             return _choice(self.name, text, self.options) or None
         return _id(self.name, text) if self.is_id else _line(self.name, text, self.longest)
@@ -112,7 +112,7 @@ class Asked:
         return value if isinstance(value, str) else None
 
     def part(self, found: Sequence[T], key: Callable[[T], tuple[Any, ...]]) -> Part[T]:
-        """Return the part of a list of which one row more than `ROWS` was read, if there are so many.
+        """Cut the part of a list of which one row more than `ROWS` was read, if there are so many.
 
         `key` returns the place of a row.
         """
@@ -120,7 +120,7 @@ class Asked:
         return self.part_before(rows, key(rows[-1]) if len(found) > ROWS else None)
 
     def part_before(self, rows: Sequence[T], following: tuple[Any, ...] | None) -> Part[T]:
-        """Return the part. `following`: the place after which the next one begins, if there is one."""
+        """Cut the part. `following`: the place after which the next one begins, if there is one."""
         filters = {each.name: self.texts[each.name] for each in self.of.filters if self.texts[each.name]}
         return Part(
             rows=rows,
@@ -132,7 +132,7 @@ class Asked:
 
 
 def place_in(query: Mapping[str, str], *types: type) -> tuple[Any, ...] | None:
-    """Return the place after which the part begins, as values of these types. None: the first part.
+    """Read the place after which the part begins, as values of these types. None: the first part.
 
     Raises WrongFilter.
     """
@@ -147,7 +147,7 @@ def place_in(query: Mapping[str, str], *types: type) -> tuple[Any, ...] | None:
 
 
 def place_text(*values: object) -> str:
-    """Return a place in the form that `place_in` reads."""
+    """Write a place in the form that `place_in` reads."""
     text = " ".join(each.isoformat() if isinstance(each, datetime) else str(each) for each in values)
     return urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("=")
 

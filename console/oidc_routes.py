@@ -130,7 +130,7 @@ async def finish(request: Request) -> Response:
 
 
 async def sign_out_elsewhere(request: Request, session: ConsoleSession) -> Response | None:
-    """Return a page that leads to the sign-out of the provider that signed this operator in. None: it has no such."""
+    """Build a page that leads to the sign-out of the operator's provider. None: the provider has no such page."""
     oidc = console_context(request).oidc
     if oidc is None or not session.actor.startswith("oidc:"):
         return None

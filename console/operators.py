@@ -27,7 +27,7 @@ class RoleMissing(Exception):
 
 
 def needs(role: OperatorRole) -> Callable[[Request], Awaitable[ConsoleSession]]:
-    """Return a dependency that returns the operator's session. It raises NotSignedIn, RoleMissing, DatabaseAway."""
+    """Build a dependency that returns the operator's session. It raises NotSignedIn, RoleMissing, DatabaseAway."""
 
     async def session_of(request: Request) -> ConsoleSession:
         session = await _current(request)
@@ -53,7 +53,7 @@ async def find_session(request: Request) -> None:
 
 
 def cookie_of(request: Request) -> str | None:
-    """Return the secret of the session's cookie, if there is one."""
+    """Read the secret of the session's cookie, if there is one."""
     return request.cookies.get(_cookie_name(request))
 
 

@@ -50,18 +50,18 @@ _BY_NAME: Mapping[str, Page] = {each.name: each for each in PAGES}
 
 
 def page_of(name: str, resource_id: object) -> str:
-    """Return the address of one resource's page below the page of its list."""
+    """Build the address of one resource's page below the page of its list."""
     return f"{_BY_NAME[name].path}/{resource_id}"
 
 
 def link_to(name: str, **query: str) -> str:
-    """Return the address of a page with this filter."""
+    """Build the address of a page with this filter."""
     path = _BY_NAME[name].path
     return f"{path}?{urlencode(query)}" if query else path
 
 
 def is_page(address: str) -> bool:
-    """Return True for an address of this console at which a page or the form of an act may be."""
+    """Check that an address may be a page of this console, or the form of an act."""
     if not address.isascii() or not address.isprintable() or "\\" in address:
         return False
     path = address.partition("?")[0]
@@ -69,7 +69,7 @@ def is_page(address: str) -> bool:
 
 
 def list_of(address: str) -> Page | None:
-    """Return the page to whose part of the console an address belongs, or None for the page Now."""
+    """Find the page to whose part of the console an address belongs, or None for the page Now."""
     path = address.partition("?")[0]
     return next((each for each in PAGES[1:] if path == each.path or path.startswith(f"{each.path}/")), None)
 
@@ -115,14 +115,14 @@ def not_found(request: Request, title: str, text: str) -> HTMLResponse:
 
 
 def instant(at: datetime) -> Markup:
-    """Return a time in UTC. The script adds the browser's zone and the distance from now."""
+    """Format a time in UTC. The script adds the browser's zone and the distance from now."""
     utc = at.astimezone(UTC)
     machine = utc.isoformat(timespec="seconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}">{}</time>').format(machine, utc_text(utc))
 
 
 def attribute(row: object, name: str) -> str:
-    """Return an attribute of a row in the form of its type. The name may lead through several objects."""
+    """Format an attribute of a row in the form of its type. The name may lead through several objects."""
     value = attrgetter(name)(row)
     if isinstance(value, datetime):
         return instant(value)
@@ -130,12 +130,12 @@ def attribute(row: object, name: str) -> str:
 
 
 def utc_text(at: datetime) -> str:
-    """Return a time in UTC, for a sentence."""
+    """Format a time in UTC, for a sentence."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def value_text(value: object) -> str:
-    """Return a stored value. A text that is a time with an offset is written as all times of the console."""
+    """Format a stored value. A text that is a time with an offset is written as all times of the console."""
     text = str(value)
     try:
         at = datetime.fromisoformat(text) if "T" in text else None
@@ -145,7 +145,7 @@ def value_text(value: object) -> str:
 
 
 def span(duration: timedelta | None) -> str:
-    """Return a duration in its two largest units."""
+    """Format a duration in its two largest units."""
     if duration is None:
         return "none"
     seconds = int(duration.total_seconds())
@@ -163,7 +163,7 @@ def number(count: int) -> str:
 
 
 def number_of(count: int, one: str, many: str) -> str:
-    """Return a count with its noun or clause, in the singular or in the plural."""
+    """Format a count with its noun or clause, in the singular or in the plural."""
     return f"{number(count)} {one if count == 1 else many}"
 
 
@@ -173,10 +173,10 @@ def none_or_number_of(count: int, none: str, one: str, many: str) -> str:
 
 
 def name(chosen: str | None) -> str:
-    """Return a name that a client has chosen, in one line and without invisible characters."""
+    """Format a name that a client has chosen, in one line and without invisible characters."""
     return shown(chosen, MAX_NAME)
 
 
 def rate(per_second: Decimal) -> str:
-    """Return a limit of calls per second without trailing zeros."""
+    """Format a limit of calls per second without trailing zeros."""
     return f"{per_second.normalize():,f}"

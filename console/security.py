@@ -106,7 +106,7 @@ class SecurityMiddleware:
 
 
 def _refusal(scope: Scope, address: Address) -> str | None:
-    """Return why the request is refused, or None."""
+    """Explain why the request is refused. None: it is not."""
     headers = Headers(scope=scope)
     if scope["path"] in _FOR_ANY_HOST:
         return None

@@ -42,7 +42,7 @@ class ConsoleSessions:
         return link, secret
 
     def link(self, secret: str) -> SignInLink | None:
-        """Return a link that can be used, and do not use it. None: unknown, used or expired. Raises DatabaseAway."""
+        """Find a link that can be used, and do not use it. None: unknown, used or expired. Raises DatabaseAway."""
         with self._database.reading() as stores:
             link = SessionStore(stores.connection).link(self._hasher.sign_in_link(secret))
         return link if link is not None and link.is_valid(self._now()) else None
@@ -61,7 +61,7 @@ class ConsoleSessions:
             return self._add(stores, of_link(link.id), link.role)
 
     def open(self, actor: str, role: OperatorRole, sign_in: str) -> tuple[ConsoleSession, str] | None:
-        """Return a new session of an operator whom an identity provider has named, with the secret of its cookie.
+        """Open a new session of an operator whom an identity provider has named, with the secret of its cookie.
 
         `sign_in` identifies the sign-in. None: it has opened a session before. Raises ClockWrong, DatabaseAway.
         """
@@ -71,7 +71,7 @@ class ConsoleSessions:
             return self._add(stores, actor, role)
 
     def current(self, secret: str) -> ConsoleSession | None:
-        """Return the valid session of a cookie. Read at each request, so that a revocation is effective at once.
+        """Find the valid session of a cookie. Read at each request, so that a revocation is effective at once.
 
         Raises DatabaseAway.
         """
@@ -85,7 +85,7 @@ class ConsoleSessions:
         return session
 
     def all(self) -> Sequence[ConsoleSession]:
-        """Return the valid sessions, newest first. Raises DatabaseAway."""
+        """List the valid sessions, newest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return SessionStore(stores.connection).valid(self._now())
 

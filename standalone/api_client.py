@@ -25,7 +25,7 @@ class ApiAway(Exception):
         self.most_items = most_items
 
     def pause_s(self, failures: int) -> float:
-        """Return the seconds after which to ask again: those that the API named, or more after each failure."""
+        """The seconds after which to ask again: as many as the API named, or more after each failure."""
         return self._retry_after_s or min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
 
 
@@ -123,7 +123,7 @@ def _message(error: Mapping[str, Any]) -> str:
 
 
 def _is_refused_connection(error: BaseException) -> bool:
-    """Return whether nothing listens at the address. The error of the operating system is the cause of others."""
+    """Check whether nothing listens at the address. The error of the operating system is the cause of others."""
     causes: list[object] = [error]
     for cause in causes:
         if isinstance(cause, BaseException):

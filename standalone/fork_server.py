@@ -122,7 +122,7 @@ def ends_within(seconds: float, process: subprocess.Popen[bytes]) -> bool:
 
 
 def find_program(package: str, inside: str, *on_path: str) -> Path | None:
-    """Return the program in a wheel, or else the first one on PATH. The wheel is not imported."""
+    """Find the program in a wheel, or else the first one on PATH. The wheel is not imported."""
     spec = importlib.util.find_spec(package)
     for place in (spec and spec.submodule_search_locations) or ():
         for program in sorted(Path(place).glob(inside)):
@@ -155,7 +155,7 @@ _IS_PLAIN = re.compile(
 
 
 def needed_for_imports(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for the fork server. No secrets: /proc/PID/environ of each forked process shows them."""
+    """Choose the variables for the fork server. No secrets: /proc/PID/environ of each forked process shows them."""
     return {name: value for name, value in environment.items() if _IS_PLAIN.fullmatch(name)}
 
 
@@ -217,7 +217,7 @@ class ForkServer:
 
     @staticmethod
     def is_possible() -> bool:
-        """Return whether this system can hold a process by a descriptor: Linux, but not in every sandbox."""
+        """Check whether this system can hold a process by a descriptor: Linux, but not in every sandbox."""
         if sys.platform != "linux":
             return False
         try:
@@ -256,7 +256,7 @@ class ForkServer:
         return None
 
     def status_of(self, number: int, descriptor: int) -> int | None:
-        """Return the exit status of its process of this number, or None while that runs.
+        """The exit status of its process of this number, or None while that runs.
 
         The status of a process that ended is unknown if the server has ended, too, or does not tell.
         """

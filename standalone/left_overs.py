@@ -10,7 +10,7 @@ from standalone.fork_server import run_child
 
 
 def servers_in(data: Path, programs: frozenset[str]) -> frozenset[int]:
-    """Return the processes that run one of `programs` in `data`, without zombies.
+    """Find the processes that run one of `programs` in `data`, without zombies.
 
     A server's working directory is its data folder. The kernel reports it, so a stale pid file or a reused process id
     cannot name another program.
@@ -23,7 +23,7 @@ def servers_in(data: Path, programs: frozenset[str]) -> frozenset[int]:
 
 
 def _runs_in(pid: int, data: Path, programs: frozenset[str]) -> bool:
-    """Return whether the process is such a server. For Linux. False also for processes of other users."""
+    """Check whether the process is such a server. For Linux. False also for processes of other users."""
     try:
         directory = Path(f"/proc/{pid}/cwd").readlink()
         program = Path(f"/proc/{pid}/exe").readlink()

@@ -45,7 +45,7 @@ the server's port, connect to itself, and block the server's restart."""
 
 
 def free_port() -> int:
-    """Return a port from 20,000 to 31,999 on 127.0.0.1 that was free and not reserved a moment ago."""
+    """Find a port from 20,000 to 31,999 on 127.0.0.1 that was free and not reserved a moment ago."""
     for _ in range(1_000):
         port = secrets.choice(_OUTSIDE_EPHEMERAL_PORTS)
         if is_free(port) and (holder := _holder_of(port)) is not None:
@@ -59,7 +59,7 @@ def is_free(port: int) -> bool:
 
 
 def why_not_free(port: int) -> str | None:
-    """Return the error of listening on this port of 127.0.0.1, or None."""
+    """Explain why this port of 127.0.0.1 cannot be listened on. None: it can."""
     with socket.socket() as candidate:
         # Like the servers, which restart although connections of their clients are still in TIME_WAIT.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -81,7 +81,7 @@ class ReservedPorts:
         self._held: list[socket.socket] = []
 
     def reserve(self, usual: int | None = None) -> int:
-        """Return `usual` if it is free and not reserved, else another port. Raises ServerUnavailable."""
+        """Reserve `usual` if it is free and not reserved, else another port. Raises ServerUnavailable."""
         if usual is not None and is_free(usual) and self.hold(usual):
             return usual
         for _ in range(1_000):
@@ -90,7 +90,7 @@ class ReservedPorts:
         raise ServerUnavailable("Each port from 20000 to 31999 on 127.0.0.1 is reserved.")
 
     def reserve_each(self, usual: Mapping[str, int], chosen: Mapping[str, int]) -> dict[str, int]:
-        """Return a port for each name of `usual`: the chosen one, or as `reserve` does. Raises ServerUnavailable.
+        """Reserve a port for each name of `usual`: the chosen one, or as `reserve` does. Raises ServerUnavailable.
 
         The usual port of a chosen one stays free for another system.
         """
@@ -111,7 +111,7 @@ class ReservedPorts:
 
 
 def _holder_of(port: int) -> socket.socket | None:
-    """Return a socket with the UDP port of this number, or None if another one has it."""
+    """Open a socket with the UDP port of this number, or None if another one has it."""
     holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with suppress(OSError):
         holder.bind(("127.0.0.1", port))
@@ -242,7 +242,7 @@ class PrivateServer(ABC):
             self._write_settings()
 
     def command(self) -> ServerCommand:
-        """Return the command that runs the server. Available from `prepare` to `stop`."""
+        """The command that runs the server. Available from `prepare` to `stop`."""
         url = self.url
         return ServerCommand(
             argv=launch(self._identity(), self._stop_signal, *self._server_argv()),
@@ -254,14 +254,14 @@ class PrivateServer(ABC):
 
     @property
     def url(self) -> str:
-        """Return the URL with its password. It survives restarts and is known from `prepare` to `stop`."""
+        """The URL with its password. It survives restarts and is known from `prepare` to `stop`."""
         if self._lock is None:
             raise ServerUnavailable(f"{self.product} has not been started.")
         return self._url(self._password_file.read_text(encoding="ascii"))
 
     @property
     def pid(self) -> int | None:
-        """Return the process id of the last started child, which may have ended; None before the first start."""
+        """The process id of the last started child, which may have ended; None before the first start."""
         return None if self._process is None else self._process.pid
 
     @property
@@ -272,7 +272,7 @@ class PrivateServer(ABC):
         return self._process is not None and self._process.poll() is None
 
     def is_ready(self) -> bool:
-        """Return whether it accepts connections with our password now. Takes a few seconds at most."""
+        """Check whether it accepts connections with our password now. Takes a few seconds at most."""
         return self._lock is not None and self._refusal() is None
 
     def __enter__(self) -> Self:
@@ -285,7 +285,7 @@ class PrivateServer(ABC):
     @property
     @abstractmethod
     def _data(self) -> Path:
-        """Return the data folder, which is also the server's working directory."""
+        """The data folder, which is also the server's working directory."""
 
     @abstractmethod
     def _find_programs(self) -> None:
@@ -308,12 +308,12 @@ class PrivateServer(ABC):
 
     @abstractmethod
     def _refusal(self) -> str | None:
-        """Return the error of connecting now, or None."""
+        """The error of connecting now, or None."""
 
     @property
     @abstractmethod
     def _pid_file(self) -> Path:
-        """Return the file to which the server writes its process id. It may be stale."""
+        """The file to which the server writes its process id. It may be stale."""
 
     @property
     def _log(self) -> Path:
@@ -376,7 +376,7 @@ class PrivateServer(ABC):
             self._pid_file.unlink(missing_ok=True)
 
     def _remaining(self) -> frozenset[int]:
-        """Return the processes that still use the data after the time to stop."""
+        """Find the processes that still use the data after the time to stop."""
         for _ in range(round(_STOPS_WITHIN_S / _CHECK_EVERY_S)):
             left_over = servers_in(self._data, self._programs)
             if not left_over:

@@ -47,7 +47,7 @@ class RunningSystem:
 
 
 def running_in(home: Path, report: Callable[[str], None]) -> RunningSystem | None:
-    """Return the system that runs in this folder, or None. Waits for a system that is starting. Raises HomeUnusable."""
+    """Find the system that runs in this folder, or None. Waits for a system that is starting. Raises HomeUnusable."""
     deadline = monotonic() + READY_WITHIN_S
     is_reported = False
     while True:
@@ -72,13 +72,13 @@ def running_in(home: Path, report: Callable[[str], None]) -> RunningSystem | Non
 
 
 def _settings_in(home: Path) -> Mapping[str, str]:
-    """Return nothing if the previous version runs: it does not write the file."""
+    """Read the settings of the running system. The previous version does not write the file."""
     file = home / SETTINGS_FILE
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def is_running(home: Path) -> bool:
-    """Return whether a system runs in this folder, ready or not."""
+    """Check whether a system runs in this folder, ready or not."""
     try:
         with (home / LOCK_FILE).open(encoding="ascii") as lock:
             return not try_lock(lock, fcntl.LOCK_SH)

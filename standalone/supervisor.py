@@ -20,7 +20,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def commands(*, api_port: int, console_port: int, flower_port: int) -> dict[str, tuple[str, ...]]:
-    """Return each process's command by its name, in start order. A test compares them with the Procfile."""
+    """Each process's command by its name, in start order. A test compares them with the Procfile."""
     python = (sys.executable, "-m")
     worker = (*python, "celery", "-A", "workers.app", "worker")
     quiet = ("--without-gossip", "--without-mingle", "--loglevel", "INFO")
@@ -57,7 +57,7 @@ def commands(*, api_port: int, console_port: int, flower_port: int) -> dict[str,
 
 
 def simulator_command(*, port: int, journal: Path) -> tuple[str, ...]:
-    """Return the command of the simulated carrier, which keeps its calls in `journal` over a restart."""
+    """The command of the simulated carrier, which keeps its calls in `journal` over a restart."""
     return (sys.executable, "-m", "scheduler", "simulator", "--port", str(port), "--journal", str(journal))
 
 
@@ -155,7 +155,7 @@ class _Supervised:
         self._back_off = min(self._back_off * 2, _MAX_BACK_OFF_S)
 
     def last_lines(self) -> list[str]:
-        """Return the end of its log since the last start."""
+        """The end of its log since the last start."""
         with self.program.log.open("rb") as log:
             log.seek(self._log_begin)
             lines = log.read().decode(errors="replace").splitlines()
@@ -180,7 +180,7 @@ class Supervisor:
         return self._programs[name].program
 
     def pid(self, name: str) -> int | None:
-        """Return the process id of a running program; None while it waits for its restart."""
+        """The process id of a running program; None while it waits for its restart."""
         process = self._programs[name].process
         return None if process is None else process.pid
 

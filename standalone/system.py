@@ -154,12 +154,12 @@ class System:
 
     @property
     def _offset_file(self) -> Path:
-        """Return the file with this run's clock offset, for commands that use its database."""
+        """The file with this run's clock offset, for commands that use its database."""
         return self._home / OFFSET_FILE
 
     @property
     def _settings_file(self) -> Path:
-        """Return the file with the settings of this run's processes, including the secret pepper."""
+        """The file with the settings of this run's processes, including the secret pepper."""
         return self._home / SETTINGS_FILE
 
     @property
@@ -267,7 +267,7 @@ class System:
     def _variables(
         self, database_url: str, redis_url: str, ports: Mapping[str, int], simulator_port: int | None
     ) -> dict[str, str]:
-        """Return the variables that are added to the environment of every process."""
+        """Collect the variables that are added to the environment of every process."""
         smtp, api_port = self._settings.smtp_url, ports["api"]
         variables = {
             "DATABASE_URL": database_url,
@@ -350,7 +350,7 @@ class System:
 
 
 def _roles_of(url: str) -> dict[str, str]:
-    """Return the database logins: the API's with row-level security, the workers' without, and the console's."""
+    """Find the database logins: the API's with row-level security, the workers' without, and the console's."""
     logins = schema.make_logins(url)
     return {
         "DATABASE_URL": logins.api,
@@ -372,7 +372,7 @@ def _seed(settings: Settings, database_url: str, caller_id: str) -> Seeded:
 
 
 def _response_of(url: str) -> requests.Response | None:
-    """Return a successful response, or None. Bypasses proxies of the environment, which are on other machines."""
+    """Ask for a successful response, or None. Bypasses proxies of the environment, which are on other machines."""
     with requests.Session() as session:
         session.trust_env = False
         try:
@@ -383,7 +383,7 @@ def _response_of(url: str) -> requests.Response | None:
 
 
 def _instance_in(response: requests.Response) -> str | None:
-    """Return the id of the `duecall up` that answered, or None for another program."""
+    """Read the id of the `duecall up` that answered, or None for another program."""
     try:
         body: Any = response.json()
         instance: str | None = body["data"]["instance"]

@@ -78,7 +78,7 @@ class EmbeddedPostgres(PrivateServer):
         self._program = program
 
     def _possible_identity(self, program: Path) -> Identity:
-        """Return a user to run as. For root: the owner of the data, or else the first user that can run the program."""
+        """Choose a user to run as. For root: the owner of the data, or else the first user that can run the program."""
         if os.geteuid() != 0:
             return ourselves()
         for identity in self._identities_of_root():
@@ -192,7 +192,7 @@ class EmbeddedPostgres(PrivateServer):
 
 
 def _major_version(identity: Identity, program: Path) -> int:
-    """Return the program's major version. Raises ServerUnavailable. PostgreSQL allows root only this option."""
+    """Read the program's major version. Raises ServerUnavailable. PostgreSQL allows root only this option."""
     done = run_child(launch(identity, signal.SIGKILL, str(program), "--version"))
     version = re.search(r"PostgreSQL\) (\d+)", done.stdout)
     if done.returncode != 0 or version is None:
@@ -250,7 +250,7 @@ class EmbeddedValkey(PrivateServer):
 
     @property
     def flower_url(self) -> str:
-        """Return the URL for Flower's read-only user, with its password."""
+        """The URL for Flower's read-only user, with its password."""
         password = self._flower_password_file.read_text(encoding="ascii")
         return f"redis://{FLOWER_USER}:{password}@127.0.0.1:{self._port}/0"
 
@@ -263,7 +263,7 @@ class EmbeddedValkey(PrivateServer):
             )
 
     def _identity(self) -> Identity:
-        """Return our own user. Root becomes the owner of the data, who may need to use the data later."""
+        """Choose our own user. Root becomes the owner of the data, who may need to use the data later."""
         owner = self._data.stat()
         if os.geteuid() != 0 or owner.st_uid == 0:
             return ourselves()

@@ -27,7 +27,7 @@ class UnknownKey(Exception):
 
 
 def verified(tokens: Tokens, keys: KeySet, *, issuer: str, client_id: str, nonce: str, now: datetime) -> dict[str, Any]:
-    """Return the claims of an ID token that is signed by one of these keys, for this client and this sign-in.
+    """Check an ID token, and read its claims. It must be signed by one of these keys, for this client and this sign-in.
 
     Raises UnknownKey, SignInRefused.
     """
@@ -58,7 +58,7 @@ def verified(tokens: Tokens, keys: KeySet, *, issuer: str, client_id: str, nonce
 
 
 def role_of(claims: Mapping[str, Any], claim: str, values: Mapping[OperatorRole, str]) -> OperatorRole | None:
-    """Return the highest role whose value the claim contains. A claim's name may be a path with dots."""
+    """Find the highest role whose value the claim contains. A claim's name may be a path with dots."""
     found: Any = claims.get(claim)
     if found is None:
         found = claims
@@ -69,5 +69,5 @@ def role_of(claims: Mapping[str, Any], claim: str, values: Mapping[OperatorRole,
 
 
 def is_plain(subject: str) -> bool:
-    """Return True if a subject may be shown: short, and neither an e-mail address nor like a phone number."""
+    """Check that a subject may be shown: it is short, and neither an e-mail address nor like a phone number."""
     return _PLAIN_SUBJECT.fullmatch(subject) is not None and _LIKE_A_NUMBER.fullmatch(subject) is None

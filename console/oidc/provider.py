@@ -93,14 +93,14 @@ class Provider:
         self._keys: tuple[float, KeySet] | None = None
 
     async def metadata(self) -> Metadata:
-        """Return the discovery document, which is kept for an hour."""
+        """Read the discovery document, which is kept for an hour."""
         if self._metadata is None or monotonic() - self._metadata[0] > _KEPT_S:
             url = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
             self._metadata = monotonic(), self._checked(await _get(url))
         return self._metadata[1]
 
     async def keys(self, *, again: bool = False) -> KeySet:
-        """Return the keys that sign ID tokens. They are kept for an hour, unless they are wanted `again`."""
+        """Read the keys that sign ID tokens. They are kept for an hour, unless they are wanted `again`."""
         if again or self._keys is None or monotonic() - self._keys[0] > _KEPT_S:
             self._keys = monotonic(), _key_set(await _get((await self.metadata()).jwks_uri))
         return self._keys[1]
@@ -143,7 +143,7 @@ class Provider:
         )
 
     def _endpoint(self, document: dict[str, Any], name: str) -> str:
-        """Return an address of the document. It must be https, unless the issuer is http on this machine."""
+        """Read an address of the document. It must be https, unless the issuer is http on this machine."""
         given = document.get(name)
         url = given if isinstance(given, str) else ""
         try:
@@ -191,7 +191,7 @@ async def _get(url: str) -> dict[str, Any]:
 
 
 async def _request(method: str, url: str, headers: dict[str, str], body: str | None) -> tuple[int, dict[str, Any]]:
-    """Return the status and the JSON object of an answer."""
+    """Read the status and the JSON object of an answer."""
     try:
         async with (
             aiohttp.ClientSession(trust_env=False) as session,

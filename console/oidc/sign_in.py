@@ -97,12 +97,12 @@ class SignIn:
             raise SignInRefused(Refusal.TOO_LATE)
 
     async def finish(self, cookie: str, answer: Mapping[str, str]) -> Identity:
-        """Return the operator of the provider's answer, whose state was checked."""
+        """Identify the operator of the provider's answer, whose state was checked."""
         async with _time_limit():
             return await self._finish(cookie, answer)
 
     async def sign_out_url(self) -> str | None:
-        """Return the page of the provider that ends the operator's session there. None: it has no such page."""
+        """Find the page of the provider that ends the operator's session there. None: it has no such page."""
         url = (await self._metadata()).end_session_endpoint
         if url is None:
             return None

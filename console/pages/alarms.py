@@ -58,7 +58,7 @@ async def alarms(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]
 
 
 async def _part(context: ConsoleContext, asked: Asked) -> Part[KeptAlarm]:
-    """Return open alarms by their last occurrence, and others by their first. Raises DatabaseAway."""
+    """Read open alarms by their last occurrence, and others by their first. Raises DatabaseAway."""
     of_all, kind, company_id = context.use_cases.alarms(), asked.text("kind"), asked.id("company")
     kind = None if kind is None else kind.upper()
     if asked.of is _OPEN_ONES:

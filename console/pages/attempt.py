@@ -60,14 +60,14 @@ async def attempt(request: Request, session: Annotated[ConsoleSession, Depends(v
 
 
 def _on_clock(at: datetime, timeline: Timeline) -> str:
-    """Return the time on the callee's own clock. Empty if their zone is unknown."""
+    """Format the time on the callee's own clock. Empty if their zone is unknown."""
     if timeline.clock is None:
         return ""
     return f"{wall_time(timeline.clock, at):%Y-%m-%d %H:%M} {clock_text(timeline.clock)}"
 
 
 def _acts(session: ConsoleSession, details: AttemptDetails) -> list[tuple[str, str]]:
-    """Return label and address of what this operator may do with the attempt."""
+    """List label and address of what this operator may do with the attempt."""
     attempt = details.attempt
     if not session.role.may(OperatorRole.OPERATOR):
         return []
@@ -79,7 +79,7 @@ def _acts(session: ConsoleSession, details: AttemptDetails) -> list[tuple[str, s
 
 
 def _detail_text(entry: HistoryEntry) -> str:
-    """Return the details of an event as words. They contain ids, times and codes."""
+    """Describe the details of an event. They contain ids, times and codes."""
     return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in entry.detail.items())
 
 
@@ -87,7 +87,7 @@ def _detail_text(entry: HistoryEntry) -> str:
 
 
 def ender_of(block: Block, details: AttemptDetails) -> Ender:
-    """Return who can end the block, and where."""
+    """Find out who can end the block, and where."""
     return _ENDERS[block.rule](details)
 
 

@@ -136,7 +136,7 @@ def _searched(only: AttemptFilter, listed: AttemptPage) -> str | None:
 
 
 def _view(attempt: ListedAttempt, use_cases: ConsoleUseCases) -> dict[str, object]:
-    """Return the words of a row."""
+    """Choose the words of a row."""
     is_due = attempt.state is AttemptState.PENDING and attempt.due_at <= use_cases.now()
     clock = attempt.schedule.clock
     names = clock.zones or ("offset of the request",)
@@ -151,7 +151,7 @@ def _view(attempt: ListedAttempt, use_cases: ConsoleUseCases) -> dict[str, objec
 
 
 def _local(times: Sequence[str]) -> str:
-    """Return the callee's times of a row. The page of an attempt has all of them: a toll-free number has 58 zones."""
+    """List the callee's times of a row. The page of an attempt has all of them: a toll-free number has 58 zones."""
     if len(times) <= _TIMES:
         return ", ".join(times)
     return f"{times[0]} and {len(times) - 1} more zones"
@@ -225,7 +225,7 @@ def _is_narrow(only: AttemptFilter) -> bool:
 
 
 def _cancels(only: AttemptFilter, role: OperatorRole) -> list[tuple[str, str]]:
-    """Return the labels and addresses of the forms with which this operator may cancel the list."""
+    """List the labels and addresses of the forms with which this operator may cancel the list."""
     if not only.is_pending or not _is_narrow(only):
         return []
     acts = ((CANCEL, _BY_OPERATOR), (CANCEL_MANY, _BY_ADMIN))
@@ -276,7 +276,7 @@ def _after(wanted: _Wanted, count: object) -> str:
 
 
 def _cancelled(text: str) -> str | None:
-    """Return the notice of the act after which the list is shown. A worker has to apply its commands first."""
+    """Write the notice of the act after which the list is shown. A worker has to apply its commands first."""
     if not _COUNT.fullmatch(text):
         return None
     if not int(text):

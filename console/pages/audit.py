@@ -64,7 +64,7 @@ def _row(entry: AuditEntry) -> _Row:
 
 
 def _filter(value: object) -> dict[str, str]:
-    """Return the fields of a filter of calls, or none of another value."""
+    """Read the fields of a filter of calls, or none of another value."""
     if not isinstance(value, Mapping) or not set(FIELDS).issuperset(value):
         return {}
     return {name: str(value[name]) for name in FIELDS if name in value}

@@ -76,7 +76,7 @@ def _choice(day: Calendar) -> ListPage:
 
 
 def _problem(given: str | None, chosen: CompanyDay | None) -> str | None:
-    """Return why the filter has no effect, or None if it has one."""
+    """Explain why the filter has no effect. None: it has one."""
     if not given or chosen is not None:
         return None
     if id_or_none(given) is None:
@@ -100,7 +100,7 @@ def _due(day: Calendar, shown: Sequence[CompanyDay], chosen: CompanyDay | None) 
 
 
 def _outlook(day: Calendar, chosen: CompanyDay | None) -> str:
-    """Return the forecast in words: of one company, or of all together."""
+    """Describe the forecast: of one company, or of all together."""
     if day.account is None:
         return "No worker has started yet, so the pace of the account is unknown."
     starts = day.forecast.total if chosen is None else day.forecast.companies.get(chosen.company_id)

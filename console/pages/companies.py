@@ -90,7 +90,7 @@ async def company(request: Request, company_id: str, _: Annotated[ConsoleSession
 
 
 def _hours(interval: Mapping[str, object]) -> tuple[str, str]:
-    """Return the days and the hours of an interval in its JSON form."""
+    """Read the days and the hours of an interval in its JSON form."""
     days = interval["days"]
     assert isinstance(days, list)
     return "every day" if len(days) == len(_DAYS) else ", ".join(_DAYS[day] for day in days), (

@@ -49,7 +49,7 @@ async def key(request: Request, key_id: str, _: Annotated[ConsoleSession, Depend
 
 
 def _acts_of(key: Key) -> Mapping[str, str]:
-    """Return the addresses of the acts that would change the key now, by their names on the page."""
+    """List the addresses of the acts that would change the key now, by their names on the page."""
     if key.revoked_at is not None:
         return {}
     act = {"Suspend": SUSPEND_KEY} if key.suspended_at is None else {"Resume": RESUME_KEY}
@@ -65,7 +65,7 @@ def _address(key_id: UUID) -> str:
 
 
 def _subject(parts: KeyParts) -> str:
-    """Return a sentence about the key, its reach and its last use."""
+    """Write a sentence about the key, its reach and its last use."""
     key, listed = parts.key, parts.listed
     named = f"{shown_name(key.name)} ({key.principal.key_id})"
     used = "It was never used." if key.last_used_at is None else f"It was last used at {_utc(parts)}."

@@ -55,7 +55,7 @@ async def now(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -
 
 
 async def state(context: ConsoleContext) -> dict[str, object]:
-    """Return the values of the templates. Raises DatabaseAway."""
+    """Read the values for the templates. Raises DatabaseAway."""
     overview: Overview = await context.run(context.use_cases.pages.overview)
     installation = await _installation(context)
     return {"overview": overview, "installation": installation, "holds": HOLDS}

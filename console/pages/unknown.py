@@ -56,7 +56,7 @@ class _Result:
 
 
 async def _result(context: ConsoleContext, query: Mapping[str, str]) -> _Result | None:
-    """Return the result of the decision after which the page is shown. None without one, and for a wrong address."""
+    """Read the result of the decision after which the page is shown. None without one, and for a wrong address."""
     attempt_id, decided = id_or_none(query.get("attempt", "")), query.get("decided", "")
     if attempt_id is None:
         return None

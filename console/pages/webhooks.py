@@ -113,7 +113,7 @@ async def webhook(request: Request, webhook_id: str, _: Annotated[ConsoleSession
 
 
 def _wanted(asked: Asked) -> DeliveryFilter:
-    """Return the filter of the address, or one of all deliveries if it is wrong."""
+    """Read the filter of the address. A wrong one is a filter of all deliveries."""
     state, type_ = asked.values.get("state"), asked.values.get("type")
     return DeliveryFilter(
         state=DeliveryState(str(state).upper()) if state else None,
@@ -133,7 +133,7 @@ class _Range:
 
 
 def _acts_of(found: EndpointState) -> Sequence[tuple[str, str, bool]]:
-    """Return the acts that would change the webhook now: labels, addresses, and whether each is a danger."""
+    """List the acts that would change the webhook now: labels, addresses, and whether each is a danger."""
     if found.disabled_cause == DisabledCause.KEY_REVOKED.value:
         return []
     if found.disabled_at is not None:

@@ -18,7 +18,7 @@ class BarPart:
 
 
 def amounts(whole: float, *parts: tuple[str, float]) -> list[BarPart]:
-    """Return the parts of a bar one after the other. `whole` is the amount that fills the bar."""
+    """Lay the parts of a bar one after the other. `whole` is the amount that fills the bar."""
     bar: list[BarPart] = []
     left = 0.0
     for kind, amount in parts:
@@ -30,7 +30,7 @@ def amounts(whole: float, *parts: tuple[str, float]) -> list[BarPart]:
 
 
 def times(kind: str, spans: Sequence[Span], within: Span) -> list[BarPart]:
-    """Return a part for each span, at its place `within` the time of the whole bar."""
+    """Lay a part for each span at its place `within` the time of the whole bar."""
     begins, ends = within
 
     def share(at: datetime) -> float:

@@ -74,7 +74,7 @@ def due_quarters(
     concurrent_calls: int,
     call_lasts: timedelta | None,
 ) -> DueQuarters:
-    """Return the 96 quarter hours from `begins` on.
+    """Count the calls of the 96 quarter hours from `begins` on.
 
     `calls_per_second` and `concurrent_calls` are the limits of these companies together. `call_lasts` is the mean
     duration of a call.
@@ -97,7 +97,7 @@ def _sum(name: str, companies: Sequence[CompanyDue]) -> CompanyDue:
 
 
 def forecast_text(starts: Starts) -> str:
-    """Return the forecast in one or two sentences."""
+    """Describe the forecast in one or two sentences."""
     if not starts.calls:
         return "No call is due."
     calls = "The only call" if starts.calls == 1 else f"The last of {starts.calls:,} calls"

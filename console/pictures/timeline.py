@@ -82,7 +82,7 @@ class Timeline:
         return f"{first:%a %Y-%m-%d} to {last:%a %Y-%m-%d} on the clock of {clock_text(self.clock)}"
 
     def bar(self, band: Band) -> list[BarPart]:
-        """Return the open hours, the time after which no call is made, the next possible time, and now."""
+        """Draw the open hours, the time after which no call is made, the next possible time, and now."""
         late = [(min(edge.at for edge in self.edges), self.days[1])]
         following = [] if self.next_possible is None else [(self.next_possible.at,) * 2]
         return [
@@ -94,7 +94,7 @@ class Timeline:
 
 
 def timeline_of(explanation: Explanation, hours: CallHours, now: datetime) -> Timeline:
-    """Return the timeline of an explained attempt: the day before its next or last event, that day, and the day after.
+    """Draw the timeline of an explained attempt: the day before its next or last event, that day, and the day after.
 
     `hours.clocks` are those of `scheduling.deciding_clocks`.
     """
@@ -115,19 +115,19 @@ def timeline_of(explanation: Explanation, hours: CallHours, now: datetime) -> Ti
 
 
 def wall_time(clock: CalleeClock | None, at: datetime) -> datetime:
-    """Return the time in the first zone of the clock, or in UTC without a clock."""
+    """Read the time in the first zone of the clock, or in UTC without a clock."""
     return at.astimezone(UTC).replace(tzinfo=None) if clock is None else call_windows.local_times(clock, at)[0]
 
 
 def hours_text(clock: CalleeClock | None, span: Span) -> str:
-    """Return a span within a few days on this clock, for example "Fri 08:00 to 20:00"."""
+    """Format a span within a few days on this clock, for example "Fri 08:00 to 20:00"."""
     opens, closes = (wall_time(clock, at) for at in span)
     day = "" if opens.date() == closes.date() else f"{closes:%a} "
     return f"{opens:%a %H:%M} to {day}{closes:%H:%M}"
 
 
 def _axis(clocks: Sequence[CalleeClock]) -> CalleeClock | None:
-    """Return the deciding clock reduced to one zone."""
+    """Reduce the deciding clock to one zone."""
     if not clocks:
         return None
     return _one_zone(clocks[0], clocks[0].zones[0]) if clocks[0].zones else clocks[0]
@@ -153,7 +153,7 @@ def _days(axis: CalleeClock | None, focus: datetime) -> Span:
 
 
 def _clock_changes(axis: CalleeClock | None, days: Span) -> list[Mark]:
-    """Return a mark for each change of the axis: such a day is longer or shorter."""
+    """Mark each change of the axis. Its day is longer or shorter."""
     marks = []
     for at in () if axis is None else call_windows.clock_changes(axis, *days):
         before = wall_time(axis, at - timedelta(seconds=1)) + timedelta(seconds=1)
@@ -162,7 +162,7 @@ def _clock_changes(axis: CalleeClock | None, days: Span) -> list[Mark]:
 
 
 def _bands(hours: CallHours, axis: CalleeClock | None, days: Span) -> tuple[Band, ...]:
-    """Return one band for each zone. Zones with equal openings share a band, and the sixth band combines the others."""
+    """Draw one band for each zone. Zones with equal openings share a band, and the sixth band combines the others."""
     single = [
         each
         for clock in hours.clocks
@@ -188,7 +188,7 @@ def _name(clocks: Sequence[CalleeClock]) -> str:
 
 
 def clock_text(clock: CalleeClock | None) -> str:
-    """Return the first zone of the clock, or its offset."""
+    """Name the first zone of the clock, or its offset."""
     if clock is None:
         return "UTC"
     return f"UTC{offset_text(clock.offset)}" if clock.offset is not None else clock.zones[0]
@@ -257,7 +257,7 @@ def _next_possible(explanation: Explanation) -> Mark | None:
 
 
 def _deciding(blocks: Sequence[Block], at: datetime) -> Block | None:
-    """Return the block that ends last before the next possible time: of several, the one that is checked last."""
+    """Find the block that ends last before the next possible time: of several, the one that is checked last."""
     timed = [block for block in reversed(blocks) if block.until is not None and block.until <= at]
     return max(timed, key=_until, default=blocks[0] if blocks else None)
 

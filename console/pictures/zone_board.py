@@ -72,7 +72,7 @@ class ZoneRow:
 
 
 def zone_board(waiting: Sequence[WaitingCalls], now: datetime) -> tuple[ZoneRow, ...]:
-    """Return a row for each clock, by offset from west to east and by name. A clock may have several zones."""
+    """List a row for each clock, by offset from west to east and by name. A clock may have several zones."""
     by_clock = sorted(
         (each for each in waiting if each.calls and _is_known(each.clock)), key=lambda each: _key(each, now)
     )
@@ -110,7 +110,7 @@ def _row(waiting: Sequence[WaitingCalls], now: datetime) -> ZoneRow:
 def _next_change(
     waiting: Sequence[WaitingCalls], now: datetime, for_some: Sequence[Span]
 ) -> tuple[datetime | None, Openness]:
-    """Return the next instant at which the zone opens for a first company, or closes for the last one."""
+    """Find the next instant at which the zone opens for a first company, or closes for the last one."""
     clock = waiting[0].clock
     if for_some and for_some[0][0] == now:
         closes = for_some[0][1]

@@ -53,7 +53,7 @@ class AttemptLists:
         self._now = now
 
     def page(self, only: AttemptFilter, after: Place | None) -> AttemptPage:
-        """Return a page of the list. Raises InvalidFields for an unknown company, and DatabaseAway."""
+        """Read a page of the list. Raises InvalidFields for an unknown company, and DatabaseAway."""
         bounds = Bounds(limit=PAGE_SIZE, scanned=_scanned(only))
         with self._database.reading() as stores:
             if only.company_id is not None and not stores.companies.is_there(only.company_id):
@@ -63,7 +63,7 @@ class AttemptLists:
         return AttemptPage(attempts=rows, next=found.next, is_cut=found.is_cut)
 
     def matching(self, only: AttemptFilter, most: int) -> Sequence[UUID]:
-        """Return the pending attempts that meet the filter. Raises as `matching_counts`."""
+        """Find the pending attempts that meet the filter. Raises as `matching_counts`."""
         with self._database.reading() as stores:
             found = AttemptListStore(stores.connection).part(only, None, _bounds(only, most), self._now())
         _check_size(most, is_cut=found.is_cut, goes_on=found.next is not None)
@@ -98,7 +98,7 @@ def _check_size(most: int, *, is_cut: bool, goes_on: bool) -> None:
 
 
 def _scanned(only: AttemptFilter) -> int:
-    """Return the most rows that a page of this list looks at."""
+    """The most rows that a page of this list looks at."""
     if only.order is ListOrder.INTERVIEW:
         return INTERVIEWS_SCANNED
     return SCANNED if only.zone is not None or only.is_ended or only.has_history else _FEW_SCANNED
@@ -170,7 +170,7 @@ class AttemptPages:
         self._now = context.now
 
     def details(self, attempt_id: UUID) -> AttemptDetails:
-        """Return the attempt, deleted or not, with everything around it. Raises NotFound, DatabaseAway."""
+        """Read the attempt, deleted or not, with everything around it. Raises NotFound, DatabaseAway."""
         account_calls = self._explain.account_calls()
         with self._database.reading() as stores:
             now = self._now()
@@ -191,7 +191,7 @@ class AttemptPages:
 
 
 def _around(attempt: Attempt, newest: Sequence[Attempt]) -> Sequence[Attempt]:
-    """Return the newest attempts of the interview, and this one if it is older than these."""
+    """List the newest attempts of the interview, and this one if it is older than these."""
     return newest if any(each.id == attempt.id for each in newest) else (attempt, *newest)
 
 
@@ -203,7 +203,7 @@ def _last_on_line(stores: Stores, row: LastLookRow, now: datetime) -> UUID | Non
 
 
 def _clocks(attempt: Attempt, callee: Callee, now: datetime) -> tuple[CalleeClock, ...]:
-    """Return the clocks that decide now, or that decided when the attempt was claimed or ended."""
+    """List the clocks that decide now, or that decided when the attempt was claimed or ended."""
     at = now if attempt.state is AttemptState.PENDING else attempt.claimed_at or attempt.ended_at or now
     try:
         return deciding_clocks(attempt, callee, at)

@@ -61,7 +61,7 @@ class Calendars:
         self._now = context.now
 
     def day(self) -> Calendar:
-        """Return the next 24 hours of all companies. Raises DatabaseAway."""
+        """Read the next 24 hours of all companies. Raises DatabaseAway."""
         now = self._now()
         begins = datetime.min.replace(tzinfo=UTC) + (now - datetime.min.replace(tzinfo=UTC)) // QUARTER * QUARTER
         with self._database.reading() as stores:
@@ -79,7 +79,7 @@ def calendar(
     begins: datetime,
     policy: Policy,
 ) -> Calendar:
-    """Return the calendar of these pending calls. Pure."""
+    """Compute the calendar of these pending calls. Pure."""
     cells = [_Cell(cell, companies[cell.company_id]) for cell in counted.cells if cell.company_id in companies]
     mixes = _mixes(cells)
     parts = [
@@ -115,7 +115,7 @@ class _Part:
 
 
 def _mixes(cells: Iterable[_Cell]) -> Mapping[UUID, Counter[CalleeClock]]:
-    """Return the clocks that were read by company, for cells of which none was read."""
+    """Count the clocks that were read by company, for cells of which none was read."""
     mixes: dict[UUID, Counter[CalleeClock]] = defaultdict(Counter)
     for each in cells:
         mixes[each.company.id].update(each.cell.clocks)

@@ -104,7 +104,7 @@ def _as_id(given: str) -> UUID | None:
 
 
 def _as_number(given: str) -> tuple[str, str]:
-    """Return the number in its canonical form, as lines use it, and as candidates may have it. Raises NotFindable."""
+    """Read the number in its canonical form, as lines use it, and as candidates may have it. Raises NotFindable."""
     if not _LOOKS_LIKE_NUMBER.fullmatch(given):
         raise NotFindable(
             "Enter a whole id, a call's sid (CA and 32 hexadecimal digits) or a phone number with its country's calling"

@@ -129,7 +129,7 @@ class OperatorPages:
         self._alarms = Alarms(context.database, context.now)
 
     def overview(self) -> Overview:
-        """Return the counts over all companies. Raises DatabaseAway."""
+        """Read the counts over all companies. Raises DatabaseAway."""
         return Overview(
             carriers=self._explain.carriers(),
             companies=self._explain.waiting(),
@@ -221,14 +221,14 @@ class CompanyPages:
         self._backlog = Backlog(context.database, context.now)
 
     def all(self, show: Show, name: str) -> CompanyList:
-        """Return the companies whose name contains `name`, in any case. Raises DatabaseAway."""
+        """List the companies whose name contains `name`, in any case. Raises DatabaseAway."""
         every = self._all()
         wanted = name.casefold()
         found = [each for each in every if each.is_shown(show) and wanted in each.heading.name.casefold()]
         return CompanyList(rows=sorted(found, key=_trouble)[:MOST_LISTED], found=len(found), total=len(every))
 
     def one(self, company_id: UUID) -> CompanyParts:
-        """Return a company with its parts, also if it is deleted and not yet erased. Raises NotFound, DatabaseAway."""
+        """Read a company with its parts, also if it is deleted and not yet erased. Raises NotFound, DatabaseAway."""
         more = MOST_PARTS + 1
         with self._database.reading() as stores:
             company = stores.companies.operated(company_id)
@@ -257,7 +257,7 @@ class CompanyPages:
         )
 
     def counts(self, company_id: UUID) -> tuple[CompanyCounts, str | None]:
-        """Return a company's counts, and the reason of the pause of all calls. Raises NotFound, DatabaseAway."""
+        """Read a company's counts, and the reason of the pause of all calls. Raises NotFound, DatabaseAway."""
         found = next((each for each in self._all() if each.heading.id == company_id), None)
         if found is None:
             raise not_found("company", company_id)
@@ -284,7 +284,7 @@ class CompanyPages:
 
 
 def _trouble(row: CompanyCounts) -> tuple[object, ...]:
-    """Return the sort key that lists the company with the worst trouble first."""
+    """Build the sort key that lists the company with the worst trouble first."""
     attempts, commands = row.attempts, row.commands
     return (
         -(attempts.late or timedelta()),
@@ -326,7 +326,7 @@ class KeyPages:
         self._now = now
 
     def newest(self, company_id: UUID | None, before: UUID | None, limit: int) -> Sequence[ListedKey]:
-        """Return up to `limit` keys of one company, or of all, newest first. Raises DatabaseAway.
+        """List up to `limit` keys of one company, or of all, newest first. Raises DatabaseAway.
 
         `before`: only those older than this key.
         """
@@ -363,6 +363,6 @@ class BatchPages:
         self._database = database
 
     def newest(self, wanted: BatchFilter, after: Cursor | None, limit: int) -> KeysetPage[OperatedBatch]:
-        """Return batches of all companies, newest first. Raises DatabaseAway."""
+        """List batches of all companies, newest first. Raises DatabaseAway."""
         with self._database.reading() as stores:
             return stores.batches.of_all_companies(wanted, KeysetSlice(limit=limit, sort=NEWEST_FIRST, after=after))

@@ -73,7 +73,7 @@ class PartCounts:
 
 class AttemptListStore(Store):
     def part(self, only: AttemptFilter, after: Place | None, bounds: Bounds, now: datetime) -> FoundPart:
-        """Return the attempts of a list that follow a place.
+        """Find the attempts of a list that follow a place.
 
         The place is one of a list in the same order.
         """
@@ -108,7 +108,7 @@ class AttemptListStore(Store):
         return from_row(PartCounts, row, is_cut=row.is_cut and not is_full)
 
     def rows(self, found: Sequence[FoundAttempt]) -> list[ListedAttempt]:
-        """Return the rows of attempts, in this order. An attempt that was erased in the meantime is left out."""
+        """Read the rows of attempts, in this order. An attempt that was erased in the meantime is left out."""
         rules = {each.id: each.rule for each in found}
         query = (
             select(*_COLUMNS, companies.c.name.label("company_name"), _COMMAND_WAITS.label("command_waits"))
@@ -141,7 +141,7 @@ class AttemptListStore(Store):
         return _part([_found(row) for row in rows], bounds, [Place(attempt_id=row.id) for row in rows])
 
     def _scanned(self, query: Select[Any], bounds: Bounds) -> FoundPart:
-        """Return the rows that match. The last row that was looked at is also returned, and tells if more follow."""
+        """Read the rows that match. The last row that was looked at is returned with them, and shows if more follow."""
         rows = self._connection.execute(query.limit(bounds.limit + 2)).all()
         matching = [row for row in rows if row.matches]
         if len(matching) > bounds.limit:
@@ -225,7 +225,7 @@ def _given(at: datetime | None, row_id: UUID | None) -> ColumnElement[Any]:
 
 
 def _short(only: AttemptFilter) -> ColumnElement[bool]:
-    """Return the condition of a short list, which has an index."""
+    """Build the condition of a short list, which has an index."""
     if only.cause_lost:
         return attempts.c.cause_is_lost
     return _IN_PROGRESS if only.state is ListState.IN_PROGRESS else _IS_UNKNOWN
@@ -320,7 +320,7 @@ def _newest_first(of: FromClause) -> Sequence[ColumnElement[Any]]:
 
 
 def _numbered(scan: Select[Any], order: _Order, bounds: Bounds) -> Select[Any]:
-    """Return the matching rows of the scan and its last row, in this order."""
+    """Select the matching rows of the scan and its last row, in this order."""
     place = func.row_number().over(order_by=order(attempts)).label("place")
     rows = scan.add_columns(place).order_by(*order(attempts)).limit(bounds.scanned).subquery("scanned")
     # Not by the place: PostgreSQL does not know that it is in this order, and would read all rows to sort them.
@@ -375,7 +375,7 @@ def _ended(only: AttemptFilter, after: Place | None, bounds: Bounds) -> Select[A
 
 
 def _searched(*conditions: ColumnElement[bool]) -> FromClause:
-    """Return attempts that are searched for each row. A join might read all attempts instead."""
+    """Select attempts that are searched for each row. A join might read all attempts instead."""
     columns = (attempts.c.id, attempts.c.company_id, attempts.c.due_at)
     return select(*columns).where(*conditions).offset(literal_column("0")).lateral("found")
 

@@ -46,18 +46,18 @@ _found = partial(from_row, FoundRow)
 
 class Search(Store):
     def of_id(self, wanted: UUID) -> list[FoundRow]:
-        """Return the rows with this id, of any kind.
+        """Find the rows with this id, of any kind.
 
         A key is found by its principal's id too, and a webhook by an event that was delivered to it.
         """
         return self._all(_found, _OF_ID, {"id": wanted})
 
     def of_call(self, call_sid: str) -> list[FoundRow]:
-        """Return the attempts of a call at the carrier, including stray calls and calls that were never dialled."""
+        """Find the attempts of a call at the carrier, including stray calls and calls that were never dialled."""
         return self._all(_found, _OF_CALL, {"call_sid": call_sid})
 
     def of_number(self, numbers: Sequence[str], number_hash: bytes, limit: int) -> list[FoundRow]:
-        """Return the candidates with this number now, and the open attempts to it.
+        """Find the candidates with this number now, and the open attempts to it.
 
         `numbers` are its spellings, which are personal data.
         """
@@ -65,7 +65,7 @@ class Search(Store):
         return self._all(_found, _OF_NUMBER, values)
 
     def of_external_id(self, texts: Sequence[str], limit: int) -> list[FoundRow]:
-        """Return the interviews, candidates and jobs of all companies with this external id, newest first.
+        """Find the interviews, candidates and jobs of all companies with this external id, newest first.
 
         `texts` are its spellings, which may be personal data.
         """
@@ -78,7 +78,7 @@ class Search(Store):
         candidate_ids: Sequence[UUID],
         limit: int,
     ) -> list[FoundAttempt]:
-        """Return these attempts, and those of these interviews and candidates, newest first."""
+        """Find these attempts, and those of these interviews and candidates, newest first."""
         values = {
             "ids": list(attempt_ids),
             "interview_ids": list(interview_ids),

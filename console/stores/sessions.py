@@ -41,7 +41,7 @@ class SessionStore(Store):
         )
 
     def valid(self, now: datetime) -> Sequence[ConsoleSession]:
-        """Return the sessions that are neither expired nor revoked, newest first."""
+        """List the sessions that are neither expired nor revoked, newest first."""
         return self._all(
             _session,
             select(*_SESSION)

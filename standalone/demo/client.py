@@ -59,7 +59,7 @@ class DemoCall:
 
     @property
     def result(self) -> str:
-        """Return its state, in the form of `SampleCall.expected`."""
+        """Its state, in the form of `SampleCall.expected`."""
         if self.refusal is not None:
             return f"REFUSED {self.refusal['code']}"
         if self.deleted:
@@ -72,13 +72,13 @@ class DemoCall:
 
     @property
     def difference(self) -> str:
-        """Return the expected and the actual result, the rule that blocks the call, and the contradiction, if any."""
+        """The expected and the actual result, the rule that blocks the call, and the contradiction, if any."""
         blocked = "" if self.block is None else f", blocked by {self.block}"
         problem = "" if self.problem is None else f" ({self.problem})"
         return f"expected {self.sample.expected}, got {self.result}{blocked}{problem}"
 
     def is_over(self, now: datetime) -> bool:
-        """Return whether its state is final."""
+        """Check whether its state is final."""
         if self.refusal is not None or self.problem is not None:
             return True
         if self.deleted:
@@ -119,7 +119,7 @@ class DemoClient:
     # ---- the companies
 
     def first_company(self) -> Company:
-        """Return the installation's first company, with a short retry delay for busy lines."""
+        """Find the installation's first company, with a short retry delay for busy lines."""
         running = self._running
         company = Company(company_id=UUID(running.companyId), agent_id=UUID(running.agentId), key=running.companyKey)
         changes = {"settings": {"retryPolicy": {"delays": {"BUSY": [BUSY_RETRY_AFTER // timedelta(seconds=1)]}}}}

@@ -158,12 +158,12 @@ def print_what_to_try(running: Running, chosen: Settings, home: Path, *, stays_u
 
 
 def duecall_of(home: Path) -> str:
-    """Return the command as it can be typed in this folder, for the system in `home`."""
+    """The command as it can be typed in this folder, for the system in `home`."""
     return f"{_duecall()} --home {shlex.quote(str(home))}"
 
 
 def _waiting_attempt(database: Database) -> Attempt | None:
-    """Return the pending attempt that is due last, because rules block it."""
+    """Find the pending attempt that is due last, because rules block it."""
     with database.reading() as stores:
         company = stores.companies.first()
         opened = () if company is None else stores.attempts.open_of_company(company.id, None, None, len(CALLS)).attempts
@@ -201,7 +201,7 @@ def _to_send(running: Running, attempt: Attempt) -> list[tuple[str, str]]:
 
 
 def _duecall() -> str:
-    """Return the command as it can be typed in this folder."""
+    """The command as it can be typed in this folder."""
     executable = Path(sys.executable).with_name("duecall")
     if shutil.which("duecall") == str(executable):
         return "duecall"

@@ -69,7 +69,7 @@ class SampleCall:
 
 
 def moved_to(scheduled_at: str) -> str:
-    """Return the later time to which a call is moved."""
+    """Compute the later time to which a call is moved."""
     return _instant(datetime.fromisoformat(scheduled_at) + _MOVED_BY)
 
 

@@ -63,13 +63,13 @@ _COLUMNS = (("call", 0), ("requested", WIDE), ("clock", 0), ("", WIDE), ("clock 
 
 
 def terminal() -> Console:
-    """Return a console as wide as the terminal. Without a terminal, wide enough for all columns."""
+    """Open a console as wide as the terminal. Without a terminal, wide enough for all columns."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
 def table(console: Console, calls: Sequence[DemoCall], now: datetime, *, over: bool = False) -> Table:
-    """Return a table with one line per call, so that all fit a terminal of 80 by 24."""
+    """Draw a table with one line per call, so that all fit a terminal of 80 by 24."""
     shown = [console.width >= width for _, width in _COLUMNS]
     countries = len({call.sample.country for call in calls})
     grid = Table(
@@ -112,7 +112,7 @@ def _requested(call: DemoCall) -> str:
 
 
 def _clock(call: DemoCall, now: datetime) -> tuple[str, str, str]:
-    """Return the name of the deciding clock, its source, and its local time now."""
+    """Name the deciding clock, its source, and its local time now."""
     decided: dict[str, Any] = call.newest.get("schedule") or (call.refusal or {}).get("details") or {}
     name = decided.get("timezone") or decided.get("utcOffset")
     if not name:
@@ -135,7 +135,7 @@ def _local_time(zones: tuple[str, ...], now: datetime) -> str:
 
 
 def _state(call: DemoCall, now: datetime) -> Text:
-    """Return its state, and what it waits for or how it ended, in at most 22 characters."""
+    """Describe its state, and what it waits for or how it ended, in at most 22 characters."""
     if call.refusal is not None:
         return Text("REFUSED: out of hours", _STYLES["REFUSED"])
     if call.deleted:
@@ -160,7 +160,7 @@ def _attempt_state(call: DemoCall, newest: dict[str, Any], now: datetime) -> str
 
 
 def _due(attempt: dict[str, Any], now: datetime) -> str:
-    """Return its due time on its clock, or in UTC with several zones. With seconds if it is soon."""
+    """Format its due time on its clock, or in UTC with several zones. With seconds if it is soon."""
     due_at = datetime.fromisoformat(attempt["scheduledAt"])
     local: str = attempt["schedule"]["localTime"]
     if ", " in local:

@@ -18,7 +18,7 @@ _BAR = 40
 
 
 def import_page(result: ImportResult) -> RenderableType:
-    """Return the counts of an import, and its errors."""
+    """Show the counts of an import, and its errors."""
     page: list[RenderableType] = [Text(f"batch {each}", "dim") for each in result.batch_ids]
     if result.is_awaited:
         cancelled = result.existed_cancelled
@@ -46,7 +46,7 @@ def import_page(result: ImportResult) -> RenderableType:
 
 
 def dry_run_page(result: CheckResult) -> RenderableType:
-    """Return the result of a dry run of all parts of a file."""
+    """Show the result of a dry run of all parts of a file."""
     parts, refused = result.parts, result.refused
     counts = {
         "would create an interview": _sum(parts, "accepted"),
@@ -72,7 +72,7 @@ def _counts(counts: Mapping[str, int]) -> RenderableType:
 
 
 def _refused(refused: Sequence[RefusedRows]) -> RenderableType:
-    """Return a line for each error: code, field, number and rows, with the message below."""
+    """Show a line for each error: code, field, number and rows, with the message below."""
     table = _table("refused", "code", "field", "rows")
     for each in refused:
         shown = ", ".join(map(str, each.numbers[:_MOST_ROWS]))
@@ -122,7 +122,7 @@ def _table(*columns: str) -> Table:
 
 
 def _minute(instant: str) -> str:
-    """Return an instant of the API, which is in UTC, to the minute."""
+    """Format an instant of the API, which is in UTC, to the minute."""
     return f"{instant[:10]} {instant[11:16]} UTC"
 
 

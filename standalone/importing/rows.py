@@ -125,7 +125,7 @@ def _csv(text: str, delimiter: str | None) -> Table:
 
 
 def _delimiter_of(text: str) -> str:
-    """Return the most frequent delimiter of the header, outside of quotes."""
+    """Guess the delimiter: the most frequent of the header, outside of quotes."""
     header = next(line for line in text.splitlines() if line.strip())
     plain = "".join(header.split('"')[::2])
     return max(DELIMITERS, key=plain.count)
@@ -162,7 +162,7 @@ _OF_CANDIDATE: Mapping[str, Path] = {
 
 
 def field_of(name: str) -> Path | None:
-    """Return the field that a column's name means, whatever its case, spaces, underscores and hyphens."""
+    """Find the field that a column's name means, whatever its case, spaces, underscores and hyphens."""
     parent, dot, rest = name.strip().partition(".")
     if not dot:
         return _KNOWN.get(_plain(parent))
@@ -190,7 +190,7 @@ def chosen(pairs: Iterable[str]) -> dict[str, Path]:
 
 
 def columns_of(table: Table, by_option: Columns, *, ignores_others: bool) -> Columns:
-    """Return the field of each column of the header, if the file has one. Raises UnreadableFile for other columns.
+    """Find the field of each column of the header, if the file has one. Raises UnreadableFile for other columns.
 
     Messages name columns by number: the first row of a file without a header is a person.
     """
@@ -278,12 +278,12 @@ class Part:
         return b"\n".join(item.line for item in self.items) + b"\n"
 
     def idempotency_key(self, params: Mapping[str, str | int]) -> str:
-        """Return the same key for the same part, so that a repeated import stores it once."""
+        """Derive the same key for the same part, so that a repeated import stores it once."""
         return "import-" + hashlib.sha256(canonical(dict(params)) + b"\n" + self.body).hexdigest()
 
 
 def items_of(table: Table, columns: Columns, defaults: Defaults) -> tuple[list[Item], list[Reject]]:
-    """Return an item for each row, and the rows that cannot be sent.
+    """Build an item for each row, and collect the rows that cannot be sent.
 
     A row without externalId gets one that follows from its content and from the number of equal rows before it, not
     from its place. So a file that was changed or sorted, too, creates each row once. Defaults are no part of it: with
@@ -310,7 +310,7 @@ def items_of(table: Table, columns: Columns, defaults: Defaults) -> tuple[list[I
 
 
 def name_agent(table: Table, columns: Columns) -> bool:
-    """Return whether some row can name its agent. Without an agent of all rows, each of the others is refused."""
+    """Check whether some row can name its agent. Without an agent of all rows, each of the others is refused."""
     rows = [row.values for row in table.rows if row.fault is None]
     names = set(table.columns or ()) if table.columns is not None else {name for row in rows for name in row}
     is_csv = table.columns is not None

@@ -87,7 +87,7 @@ class Sending:
             )
 
     def check(self, parts: Sequence[Part]) -> Iterator[Mapping[str, Any]]:
-        """Return what the API would do with each part, and store nothing. Raises ApiAway, ApiRefused."""
+        """Ask what the API would do with each part, and store nothing. Raises ApiAway, ApiRefused."""
         for part in parts:
             answer, _ = self._post(part, {**self._company, "dryRun": "true"}, _NDJSON)
             self._reporter.sent(len(part.items))
@@ -151,7 +151,7 @@ class Sending:
         return data
 
     def _persistently(self, ask: Callable[[], ApiAnswer], count: int = 0) -> tuple[ApiAnswer, int]:
-        """Return the answer to a request with so many items, and the number of failures before it."""
+        """Ask until the API answers a request with so many items. Also count the failures before that."""
         failures = 0
         while True:
             try:
@@ -170,7 +170,7 @@ class Sending:
 
 
 def fault_of(error: Mapping[str, Any], item: Item) -> Fault:
-    """Return the error of an item. Of several wrong fields, the first, with its own message."""
+    """Choose the error of an item. Of several wrong fields, the first, with its own message."""
     details = error.get("details") or {}
     fields = details.get("fields") or []
     name = (fields[0]["field"] or None) if fields else details.get("field")
@@ -179,7 +179,7 @@ def fault_of(error: Mapping[str, Any], item: Item) -> Fault:
 
 
 def advice(code: str, field: str | None, message: str, item: Item) -> str:
-    """Return the message for a person with a file, who does not know the ids that the import makes."""
+    """Write the message for a person with a file, who does not know the ids that the import makes."""
     if code == ExternalIdReused.code and field == "externalId" and not item.has_own_id:
         return _IMPORTED_BEFORE
     return message

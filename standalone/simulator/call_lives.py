@@ -125,7 +125,7 @@ class CallLives:
         self._watch: asyncio.Task[None] | None = None
 
     def all(self, to: str | None = None) -> list[Call]:
-        """Return all calls, or the calls to one number, oldest first."""
+        """List all calls, or the calls to one number, oldest first."""
         if to is None:
             return list(self._calls.values())
         return [self._calls[sid] for sid in self._of_number.get(to, ())]

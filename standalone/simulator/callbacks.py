@@ -102,7 +102,7 @@ def is_subscribed(call: Call, status: Status) -> bool:
 
 
 def fields_of(call: Call, *, sequence_number: int, at: datetime) -> dict[str, str]:
-    """Return Twilio's form fields for the latest state of the call."""
+    """Build Twilio's form fields for the latest state of the call."""
     fields = {
         "CallSid": call.sid,
         "AccountSid": call.account_sid,

@@ -56,12 +56,12 @@ def read_form(content_type: str, body: bytes) -> Form:
 
 
 def field(form: Form, name: str) -> str | None:
-    """Return the first value of a field. An empty field counts as missing."""
+    """Read the first value of a field. An empty field counts as missing."""
     return next(iter(form.get(name, ())), "").strip() or None
 
 
 def token_of(status_callback: str | None) -> str | None:
-    """Return the last segment of the callback URL's path, with which the caller names the attempt."""
+    """Read the last segment of the callback URL's path, with which the caller names the attempt."""
     if status_callback is None:
         return None
     return urlsplit(status_callback).path.rstrip("/").rpartition("/")[2] or None
@@ -101,7 +101,7 @@ def read_changes(form: Form) -> dict[str, Any]:
 
 
 def gives_instructions(form: Form) -> bool:
-    """Return True if an update contains instructions, which need an answered call."""
+    """Check that an update contains instructions, which need an answered call."""
     return field(form, "Url") is not None or field(form, "Twiml") is not None
 
 
@@ -311,7 +311,7 @@ def _number_sid(number: str) -> str:
 
 
 def as_resource(call: Call) -> dict[str, Any]:
-    """Return exactly Twilio's fields of the call. The token is not among them."""
+    """Write the call with exactly Twilio's fields. The token is not among them."""
     account = f"/{API_VERSION}/Accounts/{call.account_sid}"
     return {
         "sid": call.sid,
@@ -346,7 +346,7 @@ def as_resource(call: Call) -> dict[str, Any]:
 
 
 def notifications_of(call: Call) -> list[dict[str, Any]]:
-    """Return the call's notifications with the fields of Twilio's list. None before the call has ended."""
+    """List the call's notifications with the fields of Twilio's list. None before the call has ended."""
     return [_notification(call, code) for code in call.error_codes] if call.is_over else []
 
 

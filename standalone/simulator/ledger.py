@@ -42,7 +42,7 @@ class RequestLog:
         )
 
     def all(self, to: str | None = None) -> list[Arrival]:
-        """Return all requests, or the requests for one number, oldest first."""
+        """List all requests, or the requests for one number, oldest first."""
         if to is None:
             return list(self._arrivals.values())
         return [self._arrivals[number] for number in self._of_number.get(to, ())]
@@ -74,7 +74,7 @@ class RequestLog:
 
 
 def rings(calls: Iterable[Call]) -> list[dict[str, Any]]:
-    """Return every accepted call with facts that only the carrier has. `rang_at` is None until the phone rang."""
+    """List every accepted call with facts that only the carrier has. `rang_at` is None until the phone rang."""
     return [
         {
             "sid": call.sid,
@@ -108,7 +108,7 @@ def requests(arrivals: Iterable[Arrival]) -> list[dict[str, Any]]:
 
 
 def verdict(arrivals: Iterable[Arrival], calls: Sequence[Call]) -> dict[str, Any]:
-    """Return the caller's violations: a token that was used twice, or two simultaneous calls to one number."""
+    """Collect the caller's violations: a token that was used twice, or two simultaneous calls to one number."""
     posted = Counter(arrival.token for arrival in arrivals if arrival.token is not None)
     accepted = Counter(call.token for call in calls if call.token is not None)
     return {

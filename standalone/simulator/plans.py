@@ -28,7 +28,7 @@ class Journal:
             self._file.truncate(whole)
 
     def kept(self, kind: str) -> list[Any]:
-        """Return the restored entries of this kind, in the order in which they were first stored."""
+        """The restored entries of this kind, in the order in which they were first stored."""
         return list(self._kept.get(kind, {}).values())
 
     def keep(self, kind: str, key: str, thing: BaseModel) -> None:
@@ -223,7 +223,7 @@ class Plans:
         self._about.clear()
 
     def follow(self, to: str, attempt: int) -> Plan:
-        """Return the plan for this call and count its use. Without a posted plan, the default."""
+        """Choose the plan for this call and count its use. Without a posted plan, the default."""
         numbers = (*self._about.get(to, ()), *self._about.get(None, ()))
         about = (self._posted[number] for number in numbers)
         fitting = [posted for posted in about if posted.is_open and posted.is_about(to, attempt)]

@@ -126,7 +126,7 @@ def _day_of(text: str) -> date:
 
 
 def _on(day: date, at: datetime | None) -> int | None:
-    """Return if the instant is before (-1), on (0) or after (1) that day. None without an instant."""
+    """Compare the instant with that day: before (-1), on (0) or after (1). None without an instant."""
     if at is None:
         return None
     own = at.astimezone(UTC).date()
@@ -176,7 +176,7 @@ class Calls:
 def page(
     oldest_first: Sequence[Call], find: Callable[[str], Call | None], path: str, query: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return a page of the matching calls, newest first, in Twilio's envelope.
+    """Build a page of the matching calls, newest first, in Twilio's envelope.
 
     A page token names the call at the page's edge, which `find` returns, so calls that are accepted between two pages
     neither repeat nor hide a call.
@@ -329,7 +329,7 @@ def _updated(lives: CallLives, sid: str, form: Form) -> Call:
 
 
 def _basic(authorization: str | None) -> tuple[str, str]:
-    """Return user and password of a Basic header. Empty strings for any other header."""
+    """Read user and password of a Basic header. Empty strings for any other header."""
     scheme, _, credentials = (authorization or "").partition(" ")
     if scheme.lower() != "basic":
         return "", ""

@@ -75,15 +75,15 @@ class Client:
         return dict(self.get(f"/interviews/{interview_id}").json()["data"])
 
     def newest(self, interview_id: str) -> dict[str, Any]:
-        """Return the newest attempt of an interview."""
+        """Find the newest attempt of an interview."""
         return self.attempts(interview_id)[-1]
 
     def attempts(self, interview_id: str) -> list[dict[str, Any]]:
-        """Return all attempts of an interview, oldest first."""
+        """List all attempts of an interview, oldest first."""
         return list(self.shown(interview_id)["callAttempts"])
 
     def interview(self, number: str, **more: object) -> dict[str, Any]:
-        """Return the body of a POST /interviews with a new candidate."""
+        """Build the body of a POST /interviews with a new candidate."""
         person = {"firstName": "Ferdinand", "lastName": "Canary", "gdprExpiryDate": "2030-01-01"}
         return {"agentId": self.running.agentId, "candidate": {**person, "phoneNumber": number}, **more}
 
@@ -91,11 +91,11 @@ class Client:
         self.session.post(f"{self.running.simulatorUrl}/plans", json=plan, timeout=30).raise_for_status()
 
     def rings_of(self, number: str) -> list[dict[str, Any]]:
-        """Return all calls to this number that the carrier accepted, oldest first."""
+        """List all calls to this number that the carrier accepted, oldest first."""
         return self._ledger(to=number)
 
     def rings(self) -> list[dict[str, Any]]:
-        """Return all rings of the carrier."""
+        """List all rings of the carrier."""
         return [ring for ring in self._ledger() if ring["rang_at"]]
 
     def _ledger(self, **params: str) -> list[dict[str, Any]]:
@@ -142,7 +142,7 @@ class WholeSystem:
         return sorted((self.home / "logs").iterdir())
 
     def in_seconds(self, seconds: float) -> str:
-        """Return an instant ahead of the system's clock by this span, in whole seconds, as JSON."""
+        """Compute an instant ahead of the system's clock by this span, in whole seconds, as JSON."""
         instant = (self.now() + timedelta(seconds=seconds)).replace(microsecond=0)
         return instant.isoformat().replace("+00:00", "Z")
 

@@ -73,7 +73,7 @@ class Composition:
 
     @property
     def secrets(self) -> set[str]:
-        """Return the passwords in the services' environments."""
+        """Read the passwords in the services' environments."""
         return {secret for name, secret in FILLED.items() if secret.endswith("secret")} | {
             FILLED["KEY_PEPPER"],
             FILLED["WEBHOOK_KEY"],
@@ -82,7 +82,7 @@ class Composition:
         }
 
     def logs(self) -> list[Path]:
-        """Return the output of the services and their health checks."""
+        """Read the output of the services and their health checks."""
         return sorted(self._logs.glob("*.log"))
 
     def kill(self) -> None:
@@ -174,7 +174,7 @@ def test_compose_services_start_place_a_call_and_stop(composition: Composition, 
 
 
 def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterator[str]:
-    """Return all that Flower's API and pages show of workers to a user with the password."""
+    """Read all that Flower's API and pages show of workers to a user with the password."""
     variables = composition.environment("flower")
     flower = f"http://127.0.0.1:{variables['FLOWER_PORT']}"
     operator = tuple(variables["FLOWER_BASIC_AUTH"].split(":", 1))
@@ -188,7 +188,7 @@ def what_flower_and_metrics_tell(composition: Composition, place: str) -> Iterat
             yield answer.text
 
         def shown() -> str | None:
-            """Return the list of workers once Flower has heard of each: their first events may come later."""
+            """Wait until Flower lists each worker, whose first events may come later."""
             page = session.get(f"{flower}/workers?json=1", auth=operator, timeout=60)  # type: ignore[arg-type]
             names = {each["hostname"].partition("@")[0] for each in page.json()["data"]}
             return page.text if names >= {"dial", "intake"} else None

@@ -117,7 +117,7 @@ def test_workers_recover_whose_lost_connections_cannot_be_opened(whole: WholeSys
 
 
 def unnamed(whole: WholeSystem) -> list[str]:
-    """Return the processes whose logs do not name the limit."""
+    """List the processes whose logs do not name the limit."""
     logs = {name: log_of(whole, name) for name in KINDS}
     return [
         name for name in logs if name not in WITHOUT_A_WATCHDOG and not any(each in logs[name] for each in NAMES_IT)

@@ -115,7 +115,7 @@ def message(near: Neighbours) -> float:
 
 
 def call(near: Neighbours) -> float:
-    """Return how late a call rings, and wait until it is over."""
+    """Measure how late a call rings, and wait until it is over."""
     attempt = near.innocent.book(seconds=3)["callAttempts"][0]
     near.innocent.until("SELECT 1 FROM attempts WHERE id = %s AND state = 'COMPLETED'", attempt["id"])
     [[token]] = near.innocent.rows("SELECT token FROM attempt_tokens WHERE attempt_id = %s", attempt["id"])
@@ -124,7 +124,7 @@ def call(near: Neighbours) -> float:
 
 
 def callback(near: Neighbours) -> float:
-    """Return the time between the end of a call at the carrier and its end here."""
+    """Measure the time between the end of a call at the carrier and its end here."""
     attempt = near.innocent.book(seconds=2)["callAttempts"][0]
     near.innocent.until("SELECT 1 FROM attempts WHERE id = %s AND state = 'COMPLETED'", attempt["id"])
     [[seconds]] = near.innocent.rows(
@@ -231,7 +231,7 @@ def erasure(near: Neighbours) -> float:
 
 
 def person(near: Neighbours) -> float:
-    """Return the time until the interviews of a deleted person are cancelled, of which a worker cancels some."""
+    """Measure the time until the interviews of a deleted person are cancelled, of which a worker cancels some."""
     candidate_id = _person_with(near.innocent, 150)
     began = monotonic()
     _delete_person(near.innocent, candidate_id)

@@ -37,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeSystem]:
 
 
 def bodies(whole: WholeSystem, prefix: str, count: int) -> list[dict[str, Any]]:
-    """Return bodies with external ids. No phone rings during the test."""
+    """Build bodies with external ids. No phone rings during the test."""
     at = whole.in_seconds(24 * 3600)
     return [
         whole.client.interview(f"+42191{prefix}{number:05d}", scheduledAt=at, externalId=f"{prefix}-{number}")

@@ -52,7 +52,7 @@ def models(package: Any) -> Any:
 
 
 def received(package: Any, receiver: WebhookReceiver, *secrets: str) -> list[Any]:
-    """Return the verified webhooks, in the order in which they arrived."""
+    """List the verified webhooks, in the order in which they arrived."""
     return [package.verify_webhook(visit.body, visit.headers, secrets) for visit in list(receiver.visits)]
 
 

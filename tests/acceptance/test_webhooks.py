@@ -52,7 +52,7 @@ class Partner:
         )
 
     def received(self, interview_id: str = "") -> list[Received]:
-        """Return the requests in the order of their arrival, of one interview or all."""
+        """List the requests in the order of their arrival, of one interview or all."""
         assert self.receiver is not None
         found = [self._read(visit) for visit in self.receiver.visits if "webhook-id" in visit.headers]
         return [each for each in found if interview_id in {"", each.interview_id}]
@@ -71,7 +71,7 @@ class Partner:
         self.whole.wait_until(condition, seconds=60, says=says)
 
     def wait_for_all(self, interview_id: str) -> list[str]:
-        """Return the types of the interview's events in the order of their first arrival."""
+        """List the types of the interview's events in the order of their first arrival."""
         self.wait_for(lambda: len(self._types(interview_id)) == len(TYPES), "all events have arrived")
         return self._types(interview_id)
 

@@ -7,25 +7,25 @@ import httpx
 
 
 def data(answer: httpx.Response, status: int = 200) -> Any:
-    """Return the `data` of a response with this status."""
+    """Read the `data` of a response with this status."""
     assert answer.status_code == status, answer.text
     return answer.json()["data"]
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
-    """Return the status and the error code of a refused request."""
+    """Read the status and the error code of a refused request."""
     assert answer.is_error, answer.text
     return answer.status_code, answer.json()["error"]["code"]
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Return the error of a request that was refused with this status and code."""
+    """Read the error of a request that was refused with this status and code."""
     assert refusal(answer) == (status, code), answer.text
     return dict(answer.json()["error"])
 
 
 def wrong_fields(answer: httpx.Response) -> list[tuple[str, str]]:
-    """Return the name and the code of each field or parameter that a refusal lists, each with a message."""
+    """Read the name and the code of each field or parameter that a refusal lists, each with a message."""
     fields = refused(answer, 400, "VALIDATION_ERROR")["details"]["fields"]
     assert all(each["message"] for each in fields)
     return [(each["field"], each["code"]) for each in fields]

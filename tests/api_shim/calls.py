@@ -44,7 +44,7 @@ def call_of(attempt: Attempt) -> Call:
 
 
 def call_to(attempt: Mapping[str, Any]) -> Call:
-    """Return the call of an attempt that a response shows."""
+    """Find the call of an attempt that a response shows."""
     return Call(interview_id=UUID(attempt["interviewId"]), attempt_id=UUID(attempt["id"]))
 
 
@@ -74,7 +74,7 @@ def an_online_agent(intake: Intake) -> UUID:
 
 
 def tenant_of(intake: Intake) -> Tenant:
-    """Return the company of this client, with its clock."""
+    """Find the company of this client, with its clock."""
     return a_tenant(intake.database, intake.seeded, Hasher(PEPPER), intake.now)
 
 

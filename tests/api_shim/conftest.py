@@ -61,7 +61,7 @@ def api(intake: Intake) -> Resources:
 
 @pytest.fixture
 def ats(intake: Intake) -> Intake:
-    """Return a client with an ATS key that has no company yet."""
+    """Build a client with an ATS key that has no company yet."""
     return intake.with_new_key(kind=KeyKind.ATS)
 
 

@@ -101,7 +101,7 @@ WITHOUT_A_BODY = {
 
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Return method, path and description of each operation."""
+    """List method, path and description of each operation."""
     for path, operations in _paths().items():
         for method, operation in operations.items():
             yield method.upper(), path, operation
@@ -123,5 +123,5 @@ def example_of(operation: Mapping[str, Any]) -> Any:
 
 
 def address_of_nothing(path: str) -> str:
-    """Return the path with ids of missing resources."""
+    """Choose the path with ids of missing resources."""
     return "/".join(str(uuid4()) if part.startswith("{") else part for part in path.split("/"))

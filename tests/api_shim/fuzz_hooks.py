@@ -106,7 +106,7 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
 
 
 def _allowed(case: Case[Any], location: ParameterLocation) -> bool:
-    """Return whether the document allows this part of the request."""
+    """Check whether the document allows this part of the request."""
     return case.meta is not None and not case.meta.is_negative_at(location)
 
 
@@ -148,7 +148,7 @@ def _without_addresses_that_stop_the_run(value: Any) -> Any:
 
 
 def _meant(operation: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Return a realistic body: it names existing resources and has no contradictions."""
+    """Build a realistic body: it names existing resources and has no contradictions."""
     body = _fitting(body)
     body.pop("scheduleTime", None)
     _has_an_id_of_its_own(body)

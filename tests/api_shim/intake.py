@@ -64,7 +64,7 @@ class Intake:
         return replace(self, seeded=seed(self.database, self.now())).with_new_key()
 
     def with_key_of_its_ats(self) -> "Intake":
-        """Return a client with a new ATS key that is the creator of this company."""
+        """Build a client with a new ATS key that is the creator of this company."""
         principal, key = self.new_key(kind=KeyKind.ATS)
         self.adopt(principal)
         return self.with_key(key)
@@ -92,7 +92,7 @@ class Intake:
 
     @property
     def company(self) -> str:
-        """Return the path of its company."""
+        """The path of its company."""
         return f"/company/{self.seeded.company_id}"
 
     def set_settings(self, **settings: Any) -> httpx.Response:
@@ -116,7 +116,7 @@ class Intake:
         return self.send("DELETE", path, **more)
 
     def ids(self, path: str, **params: Any) -> list[str]:
-        """Return the ids of the resources that a list shows."""
+        """List the ids of the resources that a list shows."""
         return [each["id"] for each in data(self.get(path, **params))["items"]]
 
     def made(self, path: str, body: Any, **more: Any) -> Any:
@@ -138,7 +138,7 @@ class Intake:
         return dict(data(self.create(self.body(**changes)), 201))
 
     def body(self, **changes: Any) -> dict[str, Any]:
-        """Return a valid request. `changes` replace fields, or remove them with `...`."""
+        """Build a valid request. `changes` replace fields, or remove them with `...`."""
         usual = {"agentId": str(self.seeded.agent_id), "candidate": candidate()}
         return {name: value for name, value in (usual | changes).items() if value is not ...}
 
@@ -146,11 +146,11 @@ class Intake:
         return int(self.ask(f"SELECT count(*) FROM {table}")[0][0])
 
     def degraded(self) -> list[str]:
-        """Return what `/readyz` reports as degraded."""
+        """Read what `/readyz` reports as degraded."""
         return list(data(self.client.get("/readyz"))["degraded"])
 
     def is_untouched(self) -> bool:
-        """Return whether there are no rows outside the inbox."""
+        """Check whether there are no rows outside the inbox."""
         return not any(self.count(table) for table in ("candidates", "interviews", "attempts", "lines"))
 
     def ask(self, query: str, **parameters: Any) -> list[Any]:
@@ -253,7 +253,7 @@ def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worke
 
 
 def applied(intake: Intake, accepted: httpx.Response) -> dict[str, Any]:
-    """Return the accepted command after a worker has applied it."""
+    """Read the accepted command after a worker has applied it."""
 
     def look() -> dict[str, Any]:
         command: dict[str, Any] = intake.get(accepted.headers["Location"]).json()["data"]

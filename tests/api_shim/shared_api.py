@@ -90,7 +90,7 @@ class _Served:
         return self.app_context.use_cases.now() - NOON
 
     def is_quiet(self) -> bool:
-        """Return whether no request, no background write and no query is running."""
+        """Check whether no request, no background write and no query is running."""
         databases = (*self.app_context.use_cases.databases, cast("AlarmStore", self.alarms._store)._database)
         out = sum(cast("QueuePool", each._engine.pool).checkedout() for each in databases)
         waiting = (self.server.server_state.tasks, self.app_context.notes, self.alarms._waiting)

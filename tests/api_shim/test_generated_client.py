@@ -140,7 +140,7 @@ def test_generated_client_finds_the_result_at_the_location(models: Any, ats: Int
 
 
 def done(answer: Any, model: Any, status: int = 200) -> Any:
-    """Return the data of a response with this model."""
+    """Read the data of a response with this model."""
     assert answer.status_code == status, answer.content
     assert type(answer.parsed) is model
     assert answer.parsed.success is True

@@ -289,7 +289,7 @@ def test_machine_does_not_count_as_a_person(intake: Intake, tenant: Tenant, hear
 
 
 def outcome_of(intake: Intake, tenant: Tenant, answered_by: str) -> tuple[str, str]:
-    """Return how an attempt ends when the carrier reports over HTTP who answered."""
+    """Report over HTTP what answered, and read how the attempt ends."""
     placed = a_placed_attempt(tenant)
     assert placed.call_sid is not None
     over = changed(CallSid=placed.call_sid, CallStatus="completed", CallDuration="20", AnsweredBy=answered_by)

@@ -246,7 +246,7 @@ def answered(answer: httpx.Response) -> httpx.Response | None:
 
 
 def uncertain(answer: httpx.Response) -> dict[str, Any]:
-    """Return the details of a COMMIT_UNKNOWN response."""
+    """Read the details of a COMMIT_UNKNOWN response."""
     error = refused(answer, 503, "COMMIT_UNKNOWN")
     assert re.search(r"may have been (accepted|applied)", error["message"])
     assert "Nothing was changed" not in error["message"]

@@ -261,7 +261,7 @@ def test_the_document_is_served(intake: Intake, document: dict[str, Any]) -> Non
 
 
 def path_of_its_attempt(interview: dict[str, Any]) -> str:
-    """Return the path of the call of an interview. A list would leave out a call that cannot be read."""
+    """Read the path of the call of an interview. A list would leave out a call that cannot be read."""
     return f"/interviews/{interview['id']}/call-attempts/{interview['callAttempts'][0]['id']}"
 
 

@@ -56,7 +56,7 @@ def applying(bulk: ApplyBatches) -> Iterator[None]:
 def duecall(
     intake: Intake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str], tuple[str, str, int]]:
-    """Return a function that imports with the key of the client: output, messages and status."""
+    """Build a function that imports with the key of the client: output, messages and status."""
     monkeypatch.setenv("DUECALL_API_KEY", intake.key)
     url = intake.client.base_url
 
@@ -84,7 +84,7 @@ def a_file(folder: Path, *rows: str, header: str = HEADER, name: str = "people.c
 
 
 def counts(out: str) -> dict[str, int]:
-    """Return the counts of a result by their word."""
+    """Read the counts of a result by their word."""
     lines = [line.split() for line in out.splitlines()]
     return {words[1]: int(words[0]) for words in lines if len(words) == 2 and words[0].isdecimal()}
 

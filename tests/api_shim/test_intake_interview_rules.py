@@ -267,7 +267,7 @@ def _named_not_assigned(api: Resources, focus: str) -> dict[str, Any]:
 
 
 def _deleted(api: Resources, *, named: bool) -> dict[str, Any]:
-    """Return a request with a candidate who is assigned to a deleted job."""
+    """Build a request with a candidate who is assigned to a deleted job."""
     job = api.job()
     body = known(api, job, **({"jobId": job} if named else {}))
     assert api.intake.delete(f"/jobs/{job}").status_code == 200

@@ -17,7 +17,7 @@ from tests.support.builders import Tenant, a_pending_attempt
 
 
 def page_of(intake: Intake, page: int, **asked: Any) -> tuple[int, dict[str, Any]]:
-    """Return the number of items of a page, and its `pagination`."""
+    """Read the number of items of a page, and its `pagination`."""
     content = data(intake.get("/candidates", page=page, limit=100, **asked))
     shown = content["pagination"]
     assert (shown.pop("nextCursor") is not None) == (shown["hasNextPage"] and bool(content["items"]))
@@ -66,7 +66,7 @@ def test_metrics_are_counted_once_for_many_requests(
             statements.append(statement)
 
     def due() -> tuple[int, int]:
-        """Return how many attempts are due by the metrics, and how many statements about attempts that took."""
+        """Count the attempts that are due by the metrics, and the statements about attempts that this took."""
         statements.clear()
         [line] = re.findall(rf"duecall_attempts_due{re.escape(company)} (\d+)\.0", intake.client.get("/metrics").text)
         return int(line), len(statements)

@@ -32,7 +32,7 @@ NAMES = ("scheduledAt", "scheduleTime")
 
 
 def refused(answer: Any, code: str, field: str) -> dict[str, Any]:
-    """Return the details of a refusal that names this field."""
+    """Read the details of a refusal that names this field."""
     details: dict[str, Any] = answers.refused(answer, 400, code)["details"]
     assert details["field"] == field, details
     return details

@@ -32,7 +32,7 @@ def with_limits(intake: Intake, *scopes: str, per_minute: int, per_hour: int = 2
 
 
 def limits_of(answer: httpx.Response) -> dict[str, int]:
-    """Return the value of each header, by its name without the prefix."""
+    """Read the value of each header, by its name without the prefix."""
     assert all(answer.headers.get_list(name) == [answer.headers[name]] for name in NAMES)
     return {name.removeprefix("X-RateLimit-"): int(answer.headers[name]) for name in NAMES}
 

@@ -39,7 +39,7 @@ def reported(intake: Intake) -> list[str]:
 
 
 def reported_later(intake: Intake) -> list[str]:
-    """Return the commands that are reported after a sweep that no request can precede."""
+    """List the commands that are reported after a sweep that no request can precede."""
     NumberEvents(intake.database, RecordingHints(), lambda: intake.now() + timedelta(minutes=2)).all()
     return reported(intake)
 
@@ -49,7 +49,7 @@ def accepted_commands(intake: Intake) -> list[str]:
 
 
 def is_noted(intake: Intake) -> bool:
-    """Return whether the API has stored that it returned the refusal."""
+    """Check whether the API has stored that it returned the refusal."""
     return not intake.ask("SELECT 1 FROM inbox WHERE awaited_until IS NOT NULL")
 
 

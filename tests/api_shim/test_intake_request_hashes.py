@@ -27,7 +27,7 @@ def sent(intake: Intake, path: str, body: dict[str, Any]) -> httpx.Response:
 
 
 def bodies(intake: Intake, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return two different requests of a person with a number."""
+    """Build two different requests of a person with a number."""
     people = [candidate(phoneNumber=a_number()) for _ in range(2)]
     if path == "/candidates":
         return people[0], people[1]
@@ -35,7 +35,7 @@ def bodies(intake: Intake, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def plain(path: str, body: dict[str, Any]) -> bytes:
-    """Return the hash that an earlier version stored."""
+    """Compute the hash that an earlier version stored."""
     return fingerprint(b"POST", f"{path}?".encode(), canonical(body), b"")
 
 
@@ -64,7 +64,7 @@ def test_repeat_of_a_request_to_an_earlier_version_is_replayed(intake: Intake, p
 
 
 def contents(sent: dict[str, Any], seeded: Seeded) -> set[bytes]:
-    """Return the plain hashes of an interview and of its inline person, as the first release computes them, too."""
+    """Compute the plain hashes of an interview and of its inline person, as the first release computes them, too."""
     person = NewCandidate(
         first_name=sent["candidate"]["firstName"],
         last_name=sent["candidate"]["lastName"],
@@ -79,7 +79,7 @@ def contents(sent: dict[str, Any], seeded: Seeded) -> set[bytes]:
 
 
 def stored_anywhere(intake: Intake, hashes: set[bytes]) -> list[str]:
-    """Return the tables in whose rows one of the hashes is found, in any column."""
+    """Find the tables in whose rows one of the hashes is found, in any column."""
     pattern = "|".join(each.hex() for each in hashes)
     return [
         table.name

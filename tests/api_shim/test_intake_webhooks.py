@@ -479,7 +479,7 @@ def test_waiting_test_holds_no_connection(intake: Intake, busy: Callable[[], int
 
 @pytest.fixture
 def busy(intake: Intake) -> Callable[[], int]:
-    """Return the number of transactions that are open in other sessions."""
+    """Count the transactions that are open in other sessions."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
     return lambda: int(intake.ask(query)[0][0])
 

@@ -77,7 +77,7 @@ def test_readyz_fails_when_connections_of_requests_hang(logins: Logins, redis_ur
 
 
 def degraded_with(settings: Settings, changed: Callable[[AppContext], AppContext]) -> list[str]:
-    """Return what an API with a changed context reports as degraded."""
+    """Read what an API with a changed context reports as degraded."""
     app, door = create_app(settings), a_door()
     with a_server(app, door), httpx.Client(base_url=address_of(door), timeout=60) as client:
         app_context = app.state.app_context

@@ -61,7 +61,7 @@ def all_guards() -> Iterator[Guard]:
 
 
 def without(text: str, line: int) -> str:
-    """Return a module's text without the guard on that line. Raises SyntaxError if the rest is not valid Python."""
+    """Remove the guard on that line from a module's text. Raises SyntaxError if the rest is not valid Python."""
     statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt) and node.lineno == line]
     lines = text.splitlines()
     if statements:

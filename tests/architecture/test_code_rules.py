@@ -33,13 +33,13 @@ def _nodes(path: Path) -> Iterator[ast.AST]:
 
 @cache
 def _calls(path: Path) -> frozenset[str]:
-    """Return every dotted name that a module calls or reads, as written."""
+    """Collect every dotted name that a module calls or reads, as written."""
     return frozenset(ast.unparse(node) for node in _nodes(path) if isinstance(node, ast.Attribute | ast.Name))
 
 
 @cache
 def _imports(path: Path) -> frozenset[str]:
-    """Return every module that a module imports, and every name from it."""
+    """Collect every module that a module imports, and every name from it."""
     imported = set()
     for node in _nodes(path):
         if isinstance(node, ast.Import):

@@ -17,7 +17,7 @@ FLOORS = [
 
 
 def locked(name: str) -> dict[str, list[Version]]:
-    """Return every version that a lock file may install, by package."""
+    """List every version that a lock file may install, by package."""
     found: dict[str, list[Version]] = {}
     text = (ROOT / name).read_text(encoding="utf-8")
     for package, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE):

@@ -23,7 +23,7 @@ class _Collected:
 
 
 def missing(cited: Sequence[Cited]) -> list[str]:
-    """Return the sides of rules that no test shows."""
+    """List the sides of rules that no test shows."""
     shown = {(each.rule, each.side) for each in cited if each.over_http and each.runs}
     return [f"{rule} {side}" for rule in IDS for side in SIDES if (rule, side) not in shown]
 

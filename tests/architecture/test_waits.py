@@ -93,7 +93,7 @@ def product() -> Iterator[tuple[str, ast.Module]]:
 
 
 def is_endless(call: ast.Call) -> bool:
-    """Return True if this call may wait, and names no limit."""
+    """Check that this call may wait, and names no limit."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     named = {each.arg for each in call.keywords}
     if name in OPENS and not isinstance(call.func, ast.Name | ast.Attribute):

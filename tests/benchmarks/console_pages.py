@@ -33,7 +33,7 @@ _ANSWERS = (httpx.codes.OK, httpx.codes.UNPROCESSABLE_ENTITY)
 def measure(
     running: Running, connection: psycopg.Connection, template: UUID, progress: Callable[[str], None]
 ) -> dict[str, object]:
-    """Return times in ms, each of one request at a time. They include those of the client."""
+    """Measure times in ms, each of one request at a time. They include those of the client."""
     hasher = Hasher(DEVELOPMENT_PEPPER)
     database = Database(running.databaseUrl, pool_size=1)
     Pauses(database, real_now).pause(None, "the benchmark counts due calls")

@@ -87,7 +87,7 @@ class Meter:
             cost.hot_share = hot / changed if changed else None
 
     def memory(self) -> dict[str, float]:
-        """Return each process's proportional share of memory in MB."""
+        """Measure each process's proportional share of memory in MB."""
         return {
             name: sum(_pss(process) for process in processes) / 1e6 for name, processes in self._processes().items()
         }
@@ -104,7 +104,7 @@ class Meter:
         return found
 
     def cpu(self) -> Counter[str]:
-        """Return the CPU seconds of each process since its start. Those of the fork server include its imports."""
+        """Measure the CPU seconds of each process since its start. Those of the fork server include its imports."""
         found: Counter[str] = Counter()
         for name, processes in self._processes().items():
             for process in processes:
@@ -130,7 +130,7 @@ class Meter:
 
 
 def _busy() -> float:
-    """Return the CPU seconds that this machine has worked."""
+    """Measure the CPU seconds that this machine has worked."""
     times = psutil.cpu_times()
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 

@@ -154,7 +154,7 @@ _MORE = (
 def measure(
     running: Running, connection: psycopg.Connection, now: datetime, count: int, progress: Callable[[str], None]
 ) -> dict[str, str]:
-    """Return the median and the maximum of each list's times in ms, which include those of the client.
+    """Measure the median and the maximum of each list's times in ms, which include those of the client.
 
     A median above `BOUND_MS` is marked.
     """
@@ -378,7 +378,7 @@ def _pages(running: Running, now: datetime, count: int) -> Lists:
 
 
 def _ids(connection: psycopg.Connection, running: Running, middle: datetime) -> tuple[str, str]:
-    """Return a candidate and an interview of the middle of the list."""
+    """Find a candidate and an interview of the middle of the list."""
     found = connection.execute(
         "SELECT candidate_id::text, id::text FROM interviews WHERE company_id = %s AND created_at <= %s"
         " ORDER BY created_at DESC LIMIT 1",

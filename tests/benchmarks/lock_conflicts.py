@@ -35,7 +35,7 @@ class LockConflicts:
         self._begins = {log: _size(log) for log in (self._postgres, *self._logs.values())}
 
     def figures(self) -> dict[str, Any]:
-        """Return the counts since the start, by the names of the table."""
+        """Read the counts since the start, by the names of the table."""
         lines: Counter[tuple[str, str]] = Counter()
         for name, log in self._logs.items():
             lines.update((name, event) for event in _events(self._added(log)) if event in DROPPED | RETRIED)

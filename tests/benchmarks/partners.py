@@ -84,7 +84,7 @@ def delays(receiver: Receiver) -> dict[str, object]:
 
 
 def lines_of(count: int, interview: Callable[[int], dict[str, Any]]) -> bytes:
-    """Return a batch in NDJSON, for calls of the day after tomorrow."""
+    """Build a batch in NDJSON, for calls of the day after tomorrow."""
     later = (datetime.now(UTC) + timedelta(days=2)).replace(microsecond=0).isoformat()
     items = (interview(place) | {"scheduledAt": later, "externalId": f"row {place}"} for place in range(count))
     return b"".join(json.dumps(each).encode() + b"\n" for each in items)

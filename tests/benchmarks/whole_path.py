@@ -529,7 +529,7 @@ def _text(value: object) -> str:
 
 
 def _list_of(known: Mapping[str, Mapping[str, object]]) -> str:
-    """Return one line per part: its measurements, separated by semicolons because their names have commas."""
+    """Format one line per part: its measurements, separated by semicolons because their names have commas."""
     return "\n".join(f"{part:<8} {_TAKES[part]:<20} {'; '.join(names)}" for part, names in known.items())
 
 

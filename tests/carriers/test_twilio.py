@@ -172,7 +172,7 @@ async def test_call_that_the_gate_refuses_sends_no_byte(
 
 
 def of_our_certificate() -> ssl.SSLContext:
-    """Return the TLS context of a server with the certificate of the tests."""
+    """Build the TLS context of a server with the certificate of the tests."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(CERTIFICATE)
     return context
@@ -232,7 +232,7 @@ Answers = list[tuple[int, object]]
 
 
 def coded(status: int, *codes: int) -> Answers:
-    """Return answers with this HTTP status, one with each error code."""
+    """Build answers with this HTTP status, one with each error code."""
     return [(status, {"code": code}) for code in codes]
 
 
@@ -605,7 +605,7 @@ async def test_post_during_an_outage_returns(carrier: SimulatedCarrier, kind: st
 
 
 def policy_during(kind: str) -> Policy:
-    """Return a policy with a short deadline during an outage without answers."""
+    """Build a policy with a short deadline during an outage without answers."""
     return HURRIED if kind == "hang" else POLICY
 
 

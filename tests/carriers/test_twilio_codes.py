@@ -18,7 +18,7 @@ OF_THE_ACCOUNT = {10001, 10005, 20003, 20005, 20008, 20403, 70051}
 
 
 def documented() -> dict[int, tuple[str, str]]:
-    """Return the page's codes, each with Twilio's text and the consequence."""
+    """Read the page's codes, each with Twilio's text and the consequence."""
     rows = re.findall(r"^\| (\d{5}) \| (.+) \| `([A-Z_]+)` \|$", PAGE, re.MULTILINE)
     return {int(code): (text, consequence) for code, text, consequence in rows}
 

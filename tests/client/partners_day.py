@@ -190,7 +190,7 @@ class Partner:
         return self.client.result(test_webhook.sync_detailed(webhook_id, client=self.client.api), WebhookTestAnswer)
 
     def rotate(self, webhook_id: UUID) -> str:
-        """Return the new secret of a webhook."""
+        """Read the new secret of a webhook."""
         sent = rotate_webhook_secret.sync_detailed(webhook_id, client=self.client.api)
         secret = self.client.result(sent, NewSecretAnswer).signing_secret
         if secret is None:
@@ -212,7 +212,7 @@ class Partner:
         self.client.finish(replay_webhook_delivery.sync_detailed(webhook_id, delivery_id, client=self.client.api))
 
     def replay_since(self, webhook_id: UUID, since: datetime, events: list[EventType]) -> int:
-        """Return the number of deliveries that are sent again."""
+        """Count the deliveries that are sent again."""
         body = ReplayRequest(from_=since, types=events)
         sent = replay_webhook_deliveries.sync_detailed(webhook_id, client=self.client.api, body=body)
         return self.client.result(sent, ReplayAnswer).replayed
@@ -240,5 +240,5 @@ class Partner:
 
 
 def code_of(error: ApiError) -> tuple[int, str, list[str]]:
-    """Return the status and the code of an error, and the fields that it names."""
+    """Read the status and the code of an error, and the fields that it names."""
     return error.status, error.code, [each["field"] for each in error.details.get("fields", [])]

@@ -14,7 +14,7 @@ OLD, NEW = new_secret(), new_secret()
 
 
 def webhook(body: str | None = None, *, secrets: tuple[str, ...] = (NEW,), age_s: float = 0) -> tuple[str, Any]:
-    """Return the body and the headers of a webhook."""
+    """Build the body and the headers of a webhook."""
     if body is None:
         body = body_of("call_attempt.ended", ID, NOON, 5, {"status": "FAILED", "reasonCode": "BUSY"})
     return body, signed_headers(ID, body, secrets, real_now() - timedelta(seconds=age_s))

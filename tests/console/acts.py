@@ -9,7 +9,7 @@ _HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
 
 
 def form_in(page: httpx.Response) -> dict[str, str]:
-    """Return the hidden fields of the form."""
+    """Read the hidden fields of the form."""
     return {name: unescape(value) for name, value in _HIDDEN.findall(page.text)}
 
 
@@ -21,12 +21,12 @@ def send(client: httpx.Client, address: str, **fields: str) -> httpx.Response:
 
 
 def words(page: httpx.Response) -> str:
-    """Return the text of a page without its tags, in one line."""
+    """Read the text of a page without its tags, in one line."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page.text)).split())
 
 
 def figure(page: httpx.Response, label: str) -> str:
-    """Return the value of a figure of the page Now."""
+    """Read the value of a figure of the page Now."""
     found = re.search(rf"<dt>{label}</dt>\s*<dd>\s*<\w+ [^>]*>([^<]*)<", page.text)
     assert found, label
     return found[1]

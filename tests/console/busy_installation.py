@@ -153,7 +153,7 @@ def _links(html: str) -> Iterator[str]:
 
 
 def _kind(address: str, routes: list[BaseRoute]) -> str:
-    """Return the route of an address with the names of its filters. Raises LookupError if no page has it."""
+    """Find the route of an address with the names of its filters. Raises LookupError if no page has it."""
     parts = urlsplit(address)
     scope = {"type": "http", "method": "GET", "path": parts.path, "root_path": ""}
     for route in routes:

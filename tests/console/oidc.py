@@ -43,7 +43,7 @@ class OidcConsole:
         return self.finish(browser, self.start(browser))
 
     def session(self) -> ConsoleSession:
-        """Return the only session."""
+        """Read the only session."""
         [session] = self.sessions.all()
         return session
 

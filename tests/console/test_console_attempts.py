@@ -82,7 +82,7 @@ def listed(client: httpx.Client, **fields: str) -> list[UUID]:
 
 
 def all_listed(client: httpx.Client, **fields: str) -> list[UUID]:
-    """Return the rows of all pages."""
+    """List the rows of all pages."""
     page, found = client.get("/attempts", params=fields), []
     while True:
         found += rows_of(page)

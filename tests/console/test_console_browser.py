@@ -118,7 +118,7 @@ def test_pages_have_no_wcag_violations(
 
 
 def _of_a_retry(tenant: Tenant) -> str:
-    """Return the id of the interview with the most attempts."""
+    """Find the id of the interview with the most attempts."""
     [[interview_id]] = tenant.ask("SELECT interview_id FROM attempts GROUP BY 1 ORDER BY count(*) DESC LIMIT 1")
     return str(interview_id)
 

@@ -69,7 +69,7 @@ def calendars(tenant: Tenant) -> Calendars:
 
 
 def rows(html: str, css_class: str) -> list[list[str]]:
-    """Return the texts of the cells of each row of a table's body."""
+    """Read the texts of the cells of each row of a table's body."""
     table = re.search(rf'<table[^>]* class="{css_class}"[^>]*>(.*?)</table>', html, re.DOTALL)
     assert table
     body = re.split("<tbody[^>]*>", table[1])[1]

@@ -65,7 +65,7 @@ def _page_of(tenant: Tenant) -> str:
 
 
 def _names(page: httpx.Response, *names: str) -> list[str]:
-    """Return those of the names that the list has, in its order."""
+    """Find the names that the list has, in its order."""
     listed = words(page)
     return sorted((each for each in names if f" {each} " in listed), key=listed.index)
 

@@ -23,7 +23,7 @@ LATER = utc("2026-10-21 14:00:00")
 
 
 def waiting(at: str, *zones: str, **hours: Any) -> Timeline:
-    """Return the timeline of an attempt that waits for an opening at that time (UTC)."""
+    """Build the timeline of an attempt that waits for an opening at that time (UTC)."""
     opening = utc(at)
     explanation = explained(
         happened("2026-01-05 10:00:00", "created", from_state=None, actor="key:1"),

@@ -101,7 +101,7 @@ class Deployment:
         return done.stdout[-6000:]
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """Return the state of each service, as Docker shows it."""
+        """Read the state of each service, as Docker shows it."""
         shown = self.shell("docker compose ps --all --format json")
         return {each["Service"]: each for each in map(json.loads, filter(_is_object, shown.splitlines()))}
 
@@ -126,7 +126,7 @@ def _is_ready() -> bool:
 
 
 def session(key: str | None = None) -> requests.Session:
-    """Return a client of the API that reads no proxy from the environment."""
+    """Build a client of the API that reads no proxy from the environment."""
     made = requests.Session()
     made.trust_env = False
     made.headers["Connection"] = "close"  # an idle one may end at the instant at which a request is sent
@@ -166,7 +166,7 @@ def _write_loopback(folder: Path, health: dict[str, Any]) -> None:
 
 
 def first_values(public_url: str) -> dict[str, str]:
-    """Return secrets and addresses for `.env`. The carrier is the simulator on loopback."""
+    """Build secrets and addresses for `.env`. The carrier is the simulator on loopback."""
     return FILLED | {
         "PUBLIC_URL": public_url,
         "DEFAULT_CALLER_ID": "+421221020001",

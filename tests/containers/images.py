@@ -57,7 +57,7 @@ def _download(lines: list[str], into: Path) -> None:
 
 
 def _locked_for_image(lock: str) -> list[str]:
-    """Return the requirements of a lock file that hold for Python 3.13, without their conditions."""
+    """List the requirements of a lock file that hold for Python 3.13, without their conditions."""
     lines = [line for line in lock.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
     chosen = []
     for line in lines:

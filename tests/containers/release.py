@@ -19,7 +19,7 @@ def is_in_this_clone() -> bool:
 
 
 def read_of_0_1_0(path: str) -> str:
-    """Return the text of a file of the release."""
+    """Read the text of a file of the release."""
     if not is_in_this_clone():
         return (ROOT / path).read_text(encoding="utf-8")
     return subprocess.run([*_GIT, "show", f"{COMMIT}:{path}"], check=True, capture_output=True, text=True).stdout
@@ -43,6 +43,6 @@ def copy_repository(folder: Path) -> None:
 
 
 def names_in_the_repository() -> list[str]:
-    """Return the path of every file that git knows or would add."""
+    """List the path of every file that git knows or would add."""
     listed = [*_GIT, "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     return subprocess.run(listed, check=True, capture_output=True, text=True).stdout.rstrip("\0").split("\0")

@@ -34,7 +34,7 @@ NOT_COUNTED = {
 
 
 def headings(title: str) -> dict[str, str]:
-    """Return the text below each heading of a section."""
+    """Read the text below each heading of a section."""
     parts = re.split(r"^### ", section(read(PAGE), title), flags=re.MULTILINE)[1:]
     return {heading: text for heading, _, text in (part.partition("\n") for part in parts)}
 

@@ -9,7 +9,7 @@ DOCS = ROOT / "docs"
 
 
 def read(path: str | Path) -> str:
-    """Return the text of a file, whose path may begin at the root of the repository."""
+    """Read the text of a file, whose path may begin at the root of the repository."""
     return (ROOT / path).read_text(encoding="utf-8")
 
 
@@ -19,7 +19,7 @@ def section(text: str, title: str) -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """Return the blocks of shell commands, also those of list items."""
+    """Read the blocks of shell commands, also those of list items."""
     found = re.finditer(r"^( *)```sh\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
     return [re.sub(rf"^{each[1]}", "", each[2], flags=re.MULTILINE) for each in found]
 

@@ -31,7 +31,7 @@ def _first_call() -> str:
 
 
 def _pasted() -> str:
-    """Return every block for the second terminal, in the order in which a newcomer meets them."""
+    """List every block for the second terminal, in the order in which a newcomer meets them."""
     ats = read("docs/how-to/ats.md")
     further = [
         *blocks(read("docs/how-to/integrate-over-http.md")),

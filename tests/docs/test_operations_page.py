@@ -49,7 +49,7 @@ def raised(path: Path) -> Iterator[str]:
 
 
 def alarms() -> set[str]:
-    """Return every alarm that the product can raise."""
+    """List every alarm that the product can raise."""
     written = {each for path in PRODUCT for each in raised(path)}
     plain = {ast.literal_eval(each) for each in written if each.startswith("'")}
     spread = {
@@ -143,7 +143,7 @@ def test_causes_of_the_carrier_are_documented() -> None:
 
 
 def commands() -> set[str]:
-    """Return the commands of `duecall`, those of groups with their group."""
+    """List the commands of `duecall`, those of groups with their group."""
 
     def words(group: typer.Typer, before: str = "") -> Iterator[str]:
         for each in group.registered_commands:

@@ -26,14 +26,14 @@ SETTINGS = read("docs/reference/settings.md")
 
 
 def rows(page: str, head: str) -> list[list[str]]:
-    """Return the cells of every table with this head, in the order of the page."""
+    """List the cells of every table with this head, in the order of the page."""
     tables = re.findall(rf"^{re.escape(head)}\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     assert tables, head
     return [[cell.strip() for cell in line[1:-1].split(" | ")] for table in tables for line in table.splitlines()]
 
 
 def plain(cell: str) -> str:
-    """Return the text of a cell that holds one piece of code."""
+    """Read the text of a cell that holds one piece of code."""
     code = re.fullmatch(r"`([^`]+)`", cell)
     assert code, cell
     return code[1]
@@ -108,7 +108,7 @@ _REASONS = "| reason | state | retried | meaning |"
 
 
 def default(name: str) -> str:
-    """Return a setting's default as the page shows it."""
+    """Read a setting's default as the page shows it."""
     value = Settings.model_fields[name].default
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return "unset" if text in {None, ""} else f"`{text:g}`" if isinstance(text, int | float) else f"`{text}`"

@@ -24,7 +24,7 @@ NOT_IN_THE_REPOSITORY = re.compile(r"\.duecall/|\.venv/|docs/[\w/]*$|run\.json")
 
 
 def paths(text: str) -> list[str]:
-    """Return the paths of the repository in code spans."""
+    """List the paths of the repository in code spans."""
     named = [each for each in re.findall(r"`([^`\n]+)`", text) if A_PATH.fullmatch(each)]
     return [each for each in named if each not in NEW_IN_THE_EXAMPLES and not NOT_IN_THE_REPOSITORY.match(each)]
 
@@ -77,7 +77,7 @@ def test_product_uses_each_word_of_the_glossary() -> None:
 
 
 def recipes() -> dict[str, list[str]]:
-    """Return the commands of each target of the Makefile, as make runs them."""
+    """List the commands of each target of the Makefile, as make runs them."""
     made: dict[str, list[str]] = {}
     target = ""
     for line in read("Makefile").splitlines():
@@ -97,7 +97,7 @@ def workflow() -> dict[str, Any]:
 
 
 def of_ci() -> list[str]:
-    """Return the commands of the CI script. Its second Python is another job of the workflow."""
+    """List the commands of the CI script. Its second Python is another job of the workflow."""
     lines = [line.removeprefix(".ci/as-user python3.13 ") for line in read(".ci/run").splitlines()]
     return [line for line in lines if line.startswith("make ")]
 

@@ -17,14 +17,14 @@ OF_THE_COMPANY = ("intervals", "offset_must_match_number", "retry_policy")
 
 
 def daily(start: str, end: str) -> tuple[CallTimeInterval, ...]:
-    """Return daily hours between these wall times."""
+    """Build daily hours between these wall times."""
     midnight = datetime.combine(NOON, time.min)
     opens, closes = (datetime.combine(NOON, time.fromisoformat(text)) - midnight for text in (start, end))
     return (CallTimeInterval(days=EVERY_DAY, start=opens, end=closes),)
 
 
 def a_callee(**fields: Any) -> Callee:
-    """Return a callee. Fields may be settings of the company, its zone as `company_zone`. It is open 08:00 to 20:00."""
+    """Build a callee. Fields may be settings of the company, its zone as `company_zone`. It is open 08:00 to 20:00."""
     of_company = {name: fields.pop(name) for name in OF_THE_COMPANY if name in fields}
     settings = CompanySettings(**of_company, timezone=fields.pop("company_zone", None))
     usual = {"number": SLOVAK, "timezone": None, "consent_until": date(2027, 1, 1), "settings": settings}
@@ -32,7 +32,7 @@ def a_callee(**fields: Any) -> Callee:
 
 
 def pending(**fields: Any) -> Attempt:
-    """Return a first attempt that was created and is due at noon."""
+    """Build a first attempt that was created and is due at noon."""
     usual: dict[str, Any] = {
         "id": UUID(int=1),
         "interview_id": UUID(int=2),

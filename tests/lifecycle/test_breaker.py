@@ -16,7 +16,7 @@ A_MOMENT = timedelta(microseconds=1)
 
 
 def after(failures: int, *, cause: str = "NEVER_CONNECTED") -> Breaker:
-    """Return a breaker after some consecutive failures at the same instant."""
+    """Build a breaker after some consecutive failures at the same instant."""
     judged = Breaker()
     for _ in range(failures):
         judged = breaker.after_failure(judged, cause, NOON)

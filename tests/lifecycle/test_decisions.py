@@ -409,7 +409,7 @@ def news(status: CallStatus, sid: str = "CA1", **fields: Any) -> CallNews:
 
 
 def heard(attempt: Attempt, *told: CallNews) -> Attempt:
-    """Return the attempt after these news."""
+    """Compute the attempt after these news."""
     for each in told:
         events = decisions.on_news(attempt, each, a_callee(), NOON, POLICY)
         assert not isinstance(events, Alarm | AskTheCarrier), events

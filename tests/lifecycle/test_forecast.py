@@ -40,7 +40,7 @@ def queue(*calls: DueCalls, per_second: float = 1, places: int = 10**6, running:
 
 
 def last_start(found: Forecast, of: UUID | None = None) -> float:
-    """Return the start of the last call in seconds since NOW."""
+    """Compute the start of the last call in seconds since NOW."""
     starts = found.total if of is None else found.companies[of]
     assert starts.last_start_at is not None
     return (starts.last_start_at - NOW).total_seconds()
@@ -140,7 +140,7 @@ def new(calls: int, *, closes: float | None = None, expires_at: datetime = A_WEE
 
 
 def opening(opens: float | None, of: UUID, *calls: DueCalls) -> CompanyQueue:
-    """Return a queue whose calls have another opening after so many seconds."""
+    """Build a queue whose calls have another opening after so many seconds."""
 
     def find(_: object, after: datetime) -> Opening | None:
         return None if opens is None or at(opens) <= after else (at(opens), None)
@@ -201,7 +201,7 @@ class Plain:
 def plainly(
     queues: Sequence[CompanyQueue], account: Limits, durations: Sequence[float]
 ) -> list[tuple[list[tuple[float, float]], int]]:
-    """Return (start, lateness) of each call that starts, and the number of those past closing, by company."""
+    """Compute (start, lateness) of each call that starts, and the number of those past closing, by company."""
     lasts = cycle([*durations[::3], *durations[1::3], *durations[2::3]] or [0.0])
     companies = [
         Plain(each, sorted(_apart(each), key=itemgetter(0, 1)), _began(each.limits.in_progress, lasts), started=[])

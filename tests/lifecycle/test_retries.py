@@ -35,7 +35,7 @@ def ended(reason: Reason, *, number: int = 0, at: datetime = NOON, clock: Callee
 
 
 def due(chain: list[Attempt], *, expires_at: datetime = FAR, **callee: Any) -> datetime | None:
-    """Return the due time of the retry after the last attempt of the chain."""
+    """Compute the due time of the retry after the last attempt of the chain."""
     schedule = retries.next_attempt(chain[-1], chain, a_callee(**callee), expires_at, POLICY)
     return None if schedule is None else schedule.due_at
 

@@ -52,7 +52,7 @@ OVER = (AttemptState.COMPLETED, AttemptState.FAILED, AttemptState.CANCELLED)
 
 
 def an_attempt(state: AttemptState = AttemptState.PENDING, reason: Reason | None = None) -> Attempt:
-    """Return an attempt in that state, with the values that the state requires."""
+    """Build an attempt in that state, with the values that the state requires."""
     plain = pending(state=state, reason=reason)
     if state is AttemptState.IN_PROGRESS:
         return replace(plain, phase=Phase.DIALLING, token="token", claimed_at=NOON, lease_until=LATER, epoch=1)
@@ -163,7 +163,7 @@ def test_the_database_has_the_same_arrows(postgres_url: str) -> None:
 
 
 def allowed(state: AttemptState | None, reason: Reason | None, event: Event) -> Arrow | None:
-    """Return the arrow of an event from a state, found in the list itself."""
+    """Find the arrow of an event from a state in the list itself."""
     deleted = isinstance(event, Deleted)
     if state is AttemptState.FAILED and reason is not Reason.OUTCOME_UNKNOWN and not deleted:
         return None

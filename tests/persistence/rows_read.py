@@ -21,7 +21,7 @@ def rows_read(
     act: Callable[[Stores], object],
     big: frozenset[str] = BIG,
 ) -> int:
-    """Return how many rows of big tables the statements of `act` read. Fails if one scans a big table sequentially."""
+    """Count the rows of big tables that the statements of `act` read. Fails if one scans a big table sequentially."""
     return rows_read_by_table(database, opened, act, big).total()
 
 
@@ -54,7 +54,7 @@ def rows_read_by_table(
 
 
 def reads(stores: Stores) -> Counter[tuple[str, str]]:
-    """Return the session's scans and rows read by an index, since it last reported them."""
+    """Read the session's scans and rows read by an index, since it last reported them."""
     rows = stores.connection.execute(
         text("SELECT relname, seq_scan, coalesce(idx_tup_fetch, 0) AS idx_tup_fetch FROM pg_stat_xact_user_tables")
     )

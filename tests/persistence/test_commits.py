@@ -146,7 +146,7 @@ def job_exists(database: Database, job_id: UUID) -> bool:
 
 
 def limits(stores: Stores) -> tuple[bool, bool]:
-    """Return whether the statement timeout and the lock timeout are below their usual values."""
+    """Check whether the statement timeout and the lock timeout are below their usual values."""
     row: Any = stores.connection.execute(
         text(
             "SELECT CAST(current_setting('statement_timeout') AS interval) < '5 s' AS statement,"

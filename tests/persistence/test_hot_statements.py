@@ -179,7 +179,7 @@ class Watch:
 
 
 def _scans(cursor: psycopg.Cursor[Any]) -> Counter[str]:
-    """Return the number of sequential scans of each table since the transaction began."""
+    """Count the sequential scans of each table since the transaction began."""
     cursor.execute("SELECT relname, seq_scan FROM pg_stat_xact_user_tables")
     return Counter(dict(cursor.fetchall()))
 

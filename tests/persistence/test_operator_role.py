@@ -97,7 +97,7 @@ def _may(operator: Database, statement: str) -> bool:
 
 
 def _columns_with(operator: Database, right: str) -> dict[str, set[str]]:
-    """Return the columns on which the role has this right, by table."""
+    """List the columns on which the role has this right, by table."""
     query = text("SELECT has_column_privilege(:table, :column, :right)")
     with operator.reading() as stores:
         return {
@@ -175,7 +175,7 @@ REFUSED = "violates row-level security"
 
 
 def _changed(operator: Database, statement: str) -> int | None:
-    """Return the number of rows that a statement changed, or None if a policy refused it."""
+    """Count the rows that a statement changed, or None if a policy refused it."""
     try:
         with operator.transaction() as stores:
             return stores.connection.execute(text(statement)).rowcount

@@ -522,7 +522,7 @@ def test_search_for_a_long_text_reads_few_pages(big: Big) -> None:
 
 
 def _scans_of_search_index(stores: Stores) -> int:
-    """Return the session's scans of this index since it last reported them."""
+    """Count the session's scans of this index since it last reported them."""
     scans = stores.connection.execute(text("SELECT pg_stat_get_xact_numscans('ix_candidates_search'::regclass)"))
     return int(scans.scalar_one())
 
@@ -539,7 +539,7 @@ def _found(api: Database, principal: Principal, part: str) -> int:
 
 
 def _pages_read(api: Database, principal: Principal, part: str) -> int:
-    """Return the pages that a search reads, also within the function."""
+    """Count the pages that a search reads, also within the function."""
     explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_FIND}")
     with api.reading(principal) as stores:
         # Some also read the catalog: the first ones of a session, and those after a change of it, as by autovacuum.

@@ -96,7 +96,7 @@ def backlog(request: pytest.FixtureRequest, tenant: Tenant) -> Backlog:
 
 
 def read_by_a_look(tenant: Tenant) -> int:
-    """Return how many rows a look reads with the worse kind of plan: a connection may keep either for long."""
+    """Count the rows that a look reads with the worse kind of plan: a connection may keep either for long."""
     return max(
         rows_read(tenant.database, tenant.database.transaction(), partial(_look, tenant, plans), BIG)
         for plans in ("force_custom_plan", "force_generic_plan")

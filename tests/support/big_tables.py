@@ -15,7 +15,7 @@ _WITHOUT_CHECKS = "SET session_replication_role = replica"
 
 
 def new_id_sql(at: str) -> str:
-    """Return the SQL of an id like those of `scheduler.ids`, for a row that is created at that SQL's instant."""
+    """Build the SQL of an id like those of `scheduler.ids`, for a row that is created at that SQL's instant."""
     milliseconds = f"lpad(to_hex((extract(epoch FROM {at}) * 1000)::bigint), 12, '0')"
     random = "substr(md5(random()::text)"
     return f"({milliseconds} || '7' || {random}, 1, 3) || '8' || {random}, 1, 15))::uuid"

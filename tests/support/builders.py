@@ -42,12 +42,12 @@ _sids = count(1)
 
 
 def a_number() -> str:
-    """Return a Slovak mobile number that is unique in this run."""
+    """Build a Slovak mobile number that is unique in this run."""
     return f"+4219{next(_numbers)}"
 
 
 def a_sid() -> str:
-    """Return a call id in the carrier's form."""
+    """Build a call id in the carrier's form."""
     return f"CA{next(_sids):032x}"
 
 
@@ -115,19 +115,19 @@ class Tenant:
         )
 
     def interview(self, interview_id: UUID) -> Interview:
-        """Return the stored interview, deleted or not."""
+        """Read the stored interview, deleted or not."""
         with self.database.transaction() as stores:
             return stores.interviews.lock(interview_id)
 
     def attempts(self, interview_id: UUID) -> list[Attempt]:
-        """Return all attempts of an interview, including deleted ones, oldest first."""
+        """List all attempts of an interview, including deleted ones, oldest first."""
         rows = self.ask(
             "SELECT id FROM attempts WHERE interview_id = :id ORDER BY created_at, retry_number, id", id=interview_id
         )
         return [self.attempt(row[0]) for row in rows]
 
     def attempt(self, attempt_id: UUID) -> Attempt:
-        """Return the stored attempt."""
+        """Read the stored attempt."""
         with self.database.transaction() as stores:
             return stores.attempts.lock(attempt_id)
 
@@ -135,12 +135,12 @@ class Tenant:
         return self.interview(attempt.interview_id).status
 
     def history(self, attempt_id: UUID) -> list[str]:
-        """Return the events of an attempt in order."""
+        """List the events of an attempt in order."""
         rows = self.ask("SELECT event FROM attempt_history WHERE attempt_id = :id ORDER BY id", id=attempt_id)
         return [row[0] for row in rows]
 
     def line(self, attempt: Attempt) -> tuple[UUID | None, UUID | None, datetime]:
-        """Return the line's holder, the interview that may skip its gap, and the instant from which it is free."""
+        """Read the line's holder, the interview that may skip its gap, and the instant from which it is free."""
         rows = self.ask(
             "SELECT attempt_id, interview_id, free_at FROM lines WHERE number_hash = :hash", hash=attempt.number_hash
         )
@@ -229,7 +229,7 @@ def a_write(
     request_hash: bytes = b"",
     trace_id: str | None = None,
 ) -> WriteRequest:
-    """Return a request that the API performs itself, as it is sent by the principal."""
+    """Build a request that the API performs itself, as it is sent by the principal."""
     return WriteRequest(
         kind=kind,
         principal=principal,
@@ -271,7 +271,7 @@ def a_tenant(
 
 
 def of_company(tenant: Tenant, seeded: Any) -> Tenant:
-    """Return a tenant of another company in the same database."""
+    """Build a tenant of another company in the same database."""
     return replace(tenant, company_id=seeded.company_id, agent_id=seeded.agent_id)
 
 
@@ -364,7 +364,7 @@ def an_unsaved_attempt(
     manual: bool,
     retry_number: int = 0,
 ) -> Attempt:
-    """Return a pending attempt that begins a chain. Its due time is that of its schedule."""
+    """Build a pending attempt that begins a chain. Its due time is that of its schedule."""
     attempt_id, now = uuid4(), tenant.now()
     return Attempt(
         id=attempt_id,

@@ -19,13 +19,13 @@ class Missing(Exception):
 
 
 def composed(variables: Mapping[str, str]) -> dict[str, Any]:
-    """Return the file with `variables` in place of those of `.env`. Raises Missing."""
+    """Read the file with `variables` in place of those of `.env`. Raises Missing."""
     whole: dict[str, Any] = _filled(yaml.safe_load(COMPOSE.read_text(encoding="utf-8")), variables)
     return whole
 
 
 def variables_of_compose() -> dict[str, bool]:
-    """Return each variable of the file, and True where it is required."""
+    """List each variable of the file, with True if it is required."""
     found = _VARIABLE.finditer(COMPOSE.read_text(encoding="utf-8"))
     return {each["name"]: each["kind"] == "?" for each in found if each["name"]}
 

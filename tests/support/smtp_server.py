@@ -46,7 +46,7 @@ class Delivered:
 
     @property
     def headers(self) -> list[str]:
-        """Return the header names as a reader without MIME support sees them."""
+        """Read the header names as a reader without MIME support sees them."""
         head = self.raw.partition(b"\r\n\r\n")[0].decode("ascii")
         return [line.partition(":")[0] for line in head.split("\r\n") if not line.startswith((" ", "\t"))]
 

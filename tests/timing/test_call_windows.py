@@ -68,7 +68,7 @@ def _shows_open(local: datetime, intervals: Sequence[CallTimeInterval]) -> bool:
 def first_open_by_walking(
     clock: CalleeClock, intervals: Sequence[CallTimeInterval], instant: datetime, room: timedelta
 ) -> datetime | None:
-    """Return the first instant from which each grain of the ringing time is open."""
+    """Find the first instant from which each grain of the ringing time is open."""
     opened_at: datetime | None = None
     at = instant
     while True:
@@ -88,7 +88,7 @@ def _grain(at: datetime) -> datetime:
 
 
 def changes(name: str, begins: datetime, days: int) -> list[datetime]:
-    """Return the instants at which a zone changes its offset, found by a walk."""
+    """List the instants at which a zone changes its offset, found by a walk."""
     marks = [begins + step * GRAIN for step in range(days * 288)]
     offsets = [mark.astimezone(ZoneInfo(name)).utcoffset() for mark in marks]
     return [mark for mark, (before, after) in zip(marks[1:], pairwise(offsets), strict=True) if before != after]

@@ -85,7 +85,7 @@ def asked() -> tuple[tuple[str, datetime], ...]:
 
 @cache
 def shown() -> tuple[datetime, ...]:
-    """Return the local times by our code."""
+    """Compute the local times by our code."""
     return tuple(call_windows.local_times(of(zone), instant)[0] for zone, instant in asked())
 
 

@@ -188,7 +188,7 @@ NEARLY_EMPTY = frozenset(
 
 
 def is_of_no_area(number: CalleeNumber) -> bool:
-    """Return whether a number has no area code.
+    """Check whether a number has no area code.
 
     Mobiles of Argentina and Brazil have one. libphonenumber takes Chile's mobiles for geographic numbers.
     """
@@ -210,7 +210,7 @@ def by_our_rules(named: tuple[str, ...], kind: NumberKind) -> tuple[str, ...]:
 
 
 def listed_prefix(number: str, listed: Mapping[str, object]) -> str | None:
-    """Return the longest listed prefix of a number."""
+    """Find the longest listed prefix of a number."""
     return max((prefix for prefix in listed if number.startswith(prefix)), key=len, default=None)
 
 

@@ -35,7 +35,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def written(cell: str) -> str:
-    """Return the text of a cell: code, code with a count, or nothing."""
+    """Read the text of a cell: code, code with a count, or nothing."""
     if cell == "nothing":
         return ""
     code = re.fullmatch(r"`([^`]+)`(?:, (\d+) times)?", cell)

@@ -79,7 +79,7 @@ def hours(written: Sequence[tuple[Sequence[int], int, int]]) -> Hours:
 
 
 def offset_at(zone: str, minute: int) -> int:
-    """Return the minutes ahead of UTC at a minute since 1970."""
+    """Compute the minutes ahead of UTC at a minute since 1970."""
     offset = whenever.Instant.from_timestamp(minute * 60).to_tz(zone).offset.total("minutes")
     assert offset == int(offset), "the walk needs whole minutes"
     return int(offset)
@@ -87,7 +87,7 @@ def offset_at(zone: str, minute: int) -> int:
 
 @cache
 def pieces(zone: str, day: int) -> tuple[tuple[int, int], ...]:
-    """Return (minute, offset) at each change of offset, over the minutes walked from that day's midnight UTC on.
+    """Compute (minute, offset) at each change of offset, over the minutes walked from that day's midnight UTC on.
 
     The offset is read every six hours, and at each minute between two readings that differ.
     """
@@ -102,7 +102,7 @@ def pieces(zone: str, day: int) -> tuple[tuple[int, int], ...]:
 
 
 def on_the_wall(kept: str | int, day: int, open_minutes: bytes) -> int:
-    """Return a byte per minute from that day's midnight UTC on: 1 if the minute is open in a zone or at an offset."""
+    """Compute a byte per minute from that day's midnight UTC on: 1 if the minute is open in a zone or at an offset."""
     begun = pieces(kept, day) if isinstance(kept, str) else ((day * MINUTES_A_DAY, kept),)
     ends = [minute for minute, _ in begun[1:]] + [day * MINUTES_A_DAY + WALKED]
     shown = bytearray()
@@ -148,7 +148,7 @@ def clocks_of(kept: Sequence[str | int], dice: random.Random) -> tuple[CalleeClo
 
 
 def any_hours(dice: random.Random) -> Hours:
-    """Return one to five intervals of minutes or hours. Some cross midnight, end at 24:00 or last all day."""
+    """Build one to five intervals of minutes or hours. Some cross midnight, end at 24:00 or last all day."""
     written = []
     for _ in range(dice.randint(1, 5)):
         days = dice.sample(range(7), dice.randint(1, 7))
@@ -170,7 +170,7 @@ def any_second(day: int, dice: random.Random) -> datetime:
 
 
 def check(kept: Sequence[str | int], worked: Hours, instant: datetime, room: timedelta, dice: random.Random) -> bool:
-    """Return whether there is an opening. Fails if code and walk disagree."""
+    """Check whether there is an opening. Fails if code and walk disagree."""
     clocks = clocks_of(kept, dice)
     walked = first_by_walking(kept, worked.open_minutes, instant, room)
     opening = call_windows.next_open(clocks, worked.intervals, instant, room=room)

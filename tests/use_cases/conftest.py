@@ -125,7 +125,7 @@ def with_reader(tenant: Tenant) -> Tenant:
 
 
 def with_account(tenant: Tenant, sid: str, **limits: Any) -> Tenant:
-    """Return the tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
+    """Build the tenant with another carrier account. The limits are `calls_per_second` and `max_calls`."""
     return a_tenant(tenant.database, tenant, tenant.hasher, tenant.now, account_sid=sid, **limits)
 
 
@@ -230,7 +230,7 @@ def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
 
 
 def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Dialler:
-    """Return a dialler whose loop a test runs step by step."""
+    """Build a dialler whose loop a test runs step by step."""
     return Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
 
 
@@ -281,7 +281,7 @@ def offline(tenant: Tenant) -> Settle:
 
 
 def settle_at(tenant: Tenant, url: str, **options: Any) -> Settle:
-    """Return a `Settle` whose carrier is the server at this address."""
+    """Build a `Settle` whose carrier is the server at this address."""
     queries = TwilioQueries(SimulatedCarrier(url).account(), tenant.policy)
     return Settle(tenant.context, queries, tenant.account_id, **({"longest_round": A_LONG_ROUND} | options))
 

@@ -61,7 +61,7 @@ def command(tenant: Tenant, given: Command) -> Command:
 
 
 def answer_of(tenant: Tenant, given: Command) -> Answer:
-    """Return the answer of an applied command."""
+    """Read the answer of an applied command."""
     done = command(tenant, given)
     assert done.state is CommandState.APPLIED
     assert done.answer is not None

@@ -195,7 +195,7 @@ def _of_new_external_ids(tenant: Tenant, size: int) -> list[CreateInterview]:
 
 
 def _of_existing_candidates(tenant: Tenant, size: int) -> list[CreateInterview]:
-    """Return wishes with candidates that an earlier command has created, named by external ids."""
+    """Build wishes with candidates that an earlier command has created, named by external ids."""
     wishes = [replace(each, external_id=None) for each in _of_new_external_ids(tenant, size)]
     _applied_before(tenant, wishes)
     return wishes
@@ -208,7 +208,7 @@ def _of_existing_interviews(tenant: Tenant, size: int) -> list[CreateInterview]:
 
 
 def _of_a_job(tenant: Tenant, size: int) -> list[CreateInterview]:
-    """Return wishes with new candidates and a job that exists."""
+    """Build wishes with new candidates and a job that exists."""
     with tenant.database.transaction() as stores:
         job_id = add_job(stores, tenant.company_id, NewJob(title="Baker", description="Bread"), tenant.now()).id
     return [a_wish(tenant, job_id=job_id) for _ in range(size)]

@@ -103,7 +103,7 @@ def test_unknown_ids_are_not_claimed(tenant: Tenant) -> None:
 
 
 def in_doubt(tenant: Tenant, postgres_url: str, pending: Attempt, *, committed: bool) -> Attempt:
-    """Return the claim in doubt after the connection broke after, or instead of, its commit."""
+    """Find the claim in doubt after the connection broke after, or instead of, its commit."""
     with wired(postgres_url) as (wire, url):
         over_it = replace(tenant, database=Database(url))
         assert over_it.database.clock_is_right()

@@ -39,7 +39,7 @@ ApplyCallbacks = Callable[..., Attempt]
 
 
 def a_form(call: Attempt | str, status: str, **fields: str) -> Form:
-    """Return a callback about the call of this attempt, or the call with this sid."""
+    """Build a callback about the call of this attempt, or the call with this sid."""
     sid = call if isinstance(call, str) else call.call_sid
     assert sid is not None
     return [

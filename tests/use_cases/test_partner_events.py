@@ -89,7 +89,7 @@ def numbering(tenant: Tenant, hints: RecordingHints) -> NumberEvents:
 
 
 def noted(tenant: Tenant) -> list[str]:
-    """Return the types of all events, in the order in which they were written, and forget them."""
+    """List the types of all events, in the order in which they were written, and forget them."""
     found = [row[0] for row in tenant.ask("SELECT type FROM events ORDER BY entry")]
     tenant.change("DELETE FROM events")
     return found
@@ -376,7 +376,7 @@ def test_alarm_that_pauses_a_company_is_reported(read: Tenant) -> None:
 
 
 def callbacks(hear: Hear, attempts: Sequence[Attempt], status: str, **fields: str) -> list[NewCarrierEvent]:
-    """Return genuine callbacks, one for each call."""
+    """Build genuine callbacks, one for each call."""
     made = []
     for attempt in attempts:
         assert attempt.token is not None

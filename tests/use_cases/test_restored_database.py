@@ -97,7 +97,7 @@ class Installation:
         return self.server.url_of(self.name)
 
     def claims(self) -> bool:
-        """Return True if the waiting call is claimed. If not, all calling is paused because of the database."""
+        """Check that the waiting call is claimed. If not, all calling is paused because of the database."""
         claimed = self.tenant.dial.claim([self.waiting]).claimed
         assert self.tenant.ask("SELECT pause_reason FROM carrier_accounts") == [(None if claimed else CHANGED,)]
         return bool(claimed)

@@ -354,7 +354,7 @@ def ending(tenant: Tenant, now: TestClock) -> list[Attempt]:
 
 
 def unchanged(tenant: Tenant, attempts: list[Attempt]) -> list[AttemptState]:
-    """Return the states of those attempts that have not changed."""
+    """List the states of those attempts that have not changed."""
     return [each.state for each in attempts if tenant.attempt(each.id).epoch == each.epoch]
 
 

@@ -50,7 +50,7 @@ class Sender:
         self.messages.take({name: value for name, value in fields.items() if value is not ...})
 
     def command(self, principal: Principal | None = None, idempotency_key: str | None = None) -> Command:
-        """Return the command of the message, or of another principal's message with this key."""
+        """Read the command of the message, or of another principal's message with this key."""
         return self.submit.find(principal or self.principal, idempotency_key or self.message["idempotencyKey"])
 
     def refusal(self, principal: Principal | None = None, idempotency_key: str | None = None) -> Refusal:

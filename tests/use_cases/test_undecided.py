@@ -54,7 +54,7 @@ def lost(tenant: Tenant, attempt: Attempt) -> Attempt:
 
 
 def hung_up_after(tenant: Tenant) -> timedelta:
-    """Return the time after its claim by which the call of an attempt must have been hung up."""
+    """Compute the time after its claim by which the call of an attempt must have been hung up."""
     return tenant.policy.lease + tenant.policy.room + tenant.policy.max_call
 
 

@@ -12,7 +12,7 @@ def bodies(base: type[BaseModel] = Strict) -> list[type[BaseModel]]:
 
 
 def fields(kind: str) -> list[tuple[type[BaseModel], str]]:
-    """Return the fields of all bodies whose values are of this type of JSON, or null."""
+    """Read the fields of all bodies whose values are of this type of JSON, or null."""
     return [
         (body, name)
         for body in bodies()

@@ -22,7 +22,7 @@ GOOD: dict[str, Any] = {
 def errors_of(
     body: dict[str, Any], schema: type[CreateWebhook] | type[UpdateWebhook] = CreateWebhook
 ) -> dict[str, str]:
-    """Return the codes of a body's errors by field. Their texts quote nothing."""
+    """Read the codes of a body's errors by field. Their texts quote nothing."""
     try:
         parsed = schema.model_validate(body)
     except ValidationError as error:

@@ -25,7 +25,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 
 
 def messages(redis: Redis, queue: str) -> list[list[str]]:
-    """Return the ids in each message of the queue, oldest first."""
+    """Read the ids in each message of the queue, oldest first."""
     waiting = [json.loads(each) for each in redis.lrange(f"duecall:{queue}", 0, -1)]
     return [json.loads(base64.b64decode(each["body"]))[0][0] for each in reversed(waiting)]
 
@@ -139,7 +139,7 @@ def test_publisher_waits_while_redis_is_a_replica(tmp_path: Path, closed_port: i
 
 
 def refused_writes(client: Redis) -> int:
-    """Return the number of SET commands that the server refused."""
+    """Count the SET commands that the server refused."""
     return int(client.info("commandstats").get("cmdstat_set", {"rejected_calls": 0})["rejected_calls"])
 
 

@@ -80,7 +80,7 @@ def test_process_proves_its_work_until_it_stops(name: str, variables: dict[str, 
 
 
 def handles_sigterm(pid: int) -> bool:
-    """Return True once a process has a handler. The loop of deliveries proves its work before Celery has set one."""
+    """Check that a process has a handler. The loop of deliveries proves its work before Celery has set one."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     [caught] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)

@@ -99,7 +99,7 @@ def test_worker_survives_a_redis_at_its_memory_limit(own: EmbeddedValkey, postgr
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
         def has_tried() -> bool:
-            """Return True if the worker was refused and has tried again, or has ended."""
+            """Check that the worker was refused and has tried again, or has ended."""
             lines = log.read_bytes()[before:].decode(errors="replace")
             return worker.poll() is not None or lines.count("maxmemory") > 1
 

@@ -24,7 +24,7 @@ def is_here() -> bool:
 
 
 def kept() -> tuple[str, dict[str, tuple[str, ...]]]:
-    """Return the stored release, and zones by number."""
+    """Read the stored release, and zones by number."""
     release, *lines = KEPT.read_text(encoding="utf-8").splitlines()
     zones_of: dict[str, tuple[str, ...]] = {}
     for line in lines:
@@ -34,7 +34,7 @@ def kept() -> tuple[str, dict[str, tuple[str, ...]]]:
 
 
 def zones_by_google(numbers: Iterable[str]) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """Return release and zones from Google's code."""
+    """Read release and zones from Google's code."""
     command = ["java", "-cp", ":".join(str(jar) for jar in JARS), str(PROGRAM)]
     done = subprocess.run(command, input="\n".join(sorted(numbers)), check=True, capture_output=True, text=True)
     release, *lines = done.stdout.splitlines()

@@ -180,7 +180,7 @@ def on_trial(tenant: Tenant, settle: Settle, now: TestClock) -> None:
 
 
 def to_austria(tenant: Tenant, number: int) -> Attempt:
-    """Return a pending attempt whose number was looked at before, so that only a trial takes it."""
+    """Build a pending attempt whose number was looked at before, so that only a trial takes it."""
     attempt = a_pending_attempt(tenant, AUSTRIA[number], due_at=tenant.now() - (10 - number) * A_SECOND)
     tenant.change("UPDATE lines SET country = 'AT' WHERE number_hash = :hash", hash=attempt.number_hash)
     return attempt

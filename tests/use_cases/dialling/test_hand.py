@@ -168,7 +168,7 @@ def test_expired_hint_is_not_tried() -> None:
 
 
 def an_early_hand(due_at: dict[int, float], at: float = 0.0) -> Hand:
-    """Return a hand with hints that have arrived before their attempts are due."""
+    """Build a hand with hints that have arrived before their attempts are due."""
     hand = Hand()
     ids = {a_hint(number).id: due for number, due in due_at.items()}
     hand.take(ids, at, ids)

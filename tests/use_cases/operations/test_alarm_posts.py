@@ -35,7 +35,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 def verified(receiver: WebhookReceiver) -> dict[str, Any]:
-    """Return the body of the last request, if its signature is right."""
+    """Read the body of the last request, if its signature is right."""
     visit = receiver.visits[-1]
     found: dict[str, Any] = Webhook(SECRET).verify(visit.body, visit.headers)
     return found

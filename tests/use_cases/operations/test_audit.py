@@ -50,11 +50,11 @@ class Office:
     installation: Installation
 
     def entries(self, **wanted: Any) -> list[AuditEntry]:
-        """Return the entries, oldest first."""
+        """List the entries, oldest first."""
         return list(reversed(Acts(self.tenant.database).newest(AuditFilter(**wanted), None, 100)))
 
     def entry(self) -> AuditEntry:
-        """Return the newest entry."""
+        """Read the newest entry."""
         return self.entries()[-1]
 
     def companies(self) -> Companies:

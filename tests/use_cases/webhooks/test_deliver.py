@@ -531,7 +531,7 @@ def test_clock_hints_only_what_can_be_sent(webhooks: Webhooks, now: TestClock, f
 
 
 def is_hinted(webhooks: Webhooks) -> bool:
-    """Return True if a tick of the clock sends the hint."""
+    """Check that a tick of the clock sends the hint."""
     webhooks.hints.rings.clear()
     NumberEvents(webhooks.tenant.database, webhooks.hints, webhooks.tenant.now).batch()
     return (tasks.DELIVER, ()) in webhooks.hints.rings

@@ -33,7 +33,7 @@ def running(webhooks: Webhooks, *, count: int = 1, threads: int = 16) -> Iterato
 
 
 def done(webhooks: Webhooks, endpoint_id: UUID, deliverers: list[Deliverer]) -> bool:
-    """Return True if all deliveries of the endpoint were accepted. Otherwise wake the deliverers, as the clock does."""
+    """Check that all deliveries of the endpoint were accepted. Otherwise wake the deliverers, as the clock does."""
     if set(webhooks.states(endpoint_id)) == {"DELIVERED"}:
         return True
     for each in deliverers:

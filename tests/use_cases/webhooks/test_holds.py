@@ -253,7 +253,7 @@ class World:
                 stores.webhook_deliveries.hold_blocked(self.endpoints, self.now())
 
     def by_rule(self) -> set[Any]:
-        """Return the keys of the deliveries that the rule finds."""
+        """List the keys of the deliveries that the rule finds."""
         queues: dict[Any, dict[UUID, QueuedDelivery]] = defaultdict(dict)
         for row in self.webhooks.deliveries():
             queues[row.endpoint_id, row.interview_id][row.event_id] = QueuedDelivery(

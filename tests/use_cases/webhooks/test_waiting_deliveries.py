@@ -31,7 +31,7 @@ def endpoints(tenant: Tenant, hints: RecordingHints) -> Endpoints:
 
 @pytest.fixture(params=["reset", "activate", "enable", "close"])
 def act(request: pytest.FixtureRequest, tenant: Tenant, endpoints: Endpoints) -> Act:
-    """Return each of the acts that let waiting deliveries be sent."""
+    """List each of the acts that let waiting deliveries be sent."""
     operations = WebhookOperations(tenant.database, tenant.now)
 
     def activate(endpoint_id: UUID) -> None:

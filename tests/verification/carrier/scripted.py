@@ -203,7 +203,7 @@ class ScriptedAdapter(BaseAdapter):
 
 
 def carrier_queries(carrier: ScriptedCarrier, now: Any) -> TwilioQueries:
-    """Return the product's carrier queries, connected to this carrier."""
+    """Build the product's carrier queries, connected to this carrier."""
     queries = TwilioQueries(ACCOUNT, Policy())
     queries._client.http_client.session.mount("http://", ScriptedAdapter(carrier, now))
     return queries

@@ -197,7 +197,7 @@ def _in(text: str, canaries: Sequence[str]) -> set[str]:
 
 
 def in_dump(postgres_url: str, canaries: Sequence[str] = CANARIES) -> dict[str, set[str]]:
-    """Return the canaries found in a dump of each table. Tables without canaries are omitted."""
+    """Find the canaries in a dump of each table. Tables without canaries are omitted."""
     found: dict[str, set[str]] = {}
     with psycopg.connect(postgres_url) as connection:
         for table in tables(postgres_url):
@@ -208,7 +208,7 @@ def in_dump(postgres_url: str, canaries: Sequence[str] = CANARIES) -> dict[str, 
 
 
 def in_redis(redis_url: str, canaries: Sequence[str] = CANARIES) -> dict[bytes, set[str]]:
-    """Return the canaries found in each value in Redis. Message bodies are decoded from base64."""
+    """Find the canaries in each value in Redis. Message bodies are decoded from base64."""
     with redis.Redis.from_url(redis_url) as broker:
         found = {key: _in("\n".join(_values(broker, key)), canaries) for key in broker.scan_iter()}
     return {key: contained for key, contained in found.items() if contained}

@@ -174,7 +174,7 @@ def is_chosen(what: object) -> bool:
 
 
 def one_of_each(cells: Sequence[Cell]) -> list[Cell]:
-    """Return one cell for every failpoint, a quick one if there is any."""
+    """Choose one cell for every failpoint, a quick one if there is any."""
     cell_of: dict[str, Cell] = {}
     for cell in cells:
         if cell.failpoint not in cell_of or cell.story in _QUICK:

@@ -141,7 +141,7 @@ class Play:
         return self.candidates[-1]
 
     def for_an_interview(self) -> CreateInterview:
-        """Return the request to create an interview of a new person."""
+        """Build the request to create an interview of a new person."""
         return CreateInterview(agent_id=self.tenant.agent_id, candidate_id=self.a_candidate())
 
     def a_pending_attempt(self, *rules: Mapping[str, Any], tenant: Tenant | None = None, **wishes: Any) -> Attempt:
@@ -245,7 +245,7 @@ class Play:
         return [attempt for each in self.interviews() for attempt in self.tenant.attempts(each)]
 
     def is_over(self) -> bool:
-        """Return True if no command or attempt is open.
+        """Check that no command or attempt is open.
 
         This takes a single statement, because a retry is created in the transaction that ends the previous call.
         """

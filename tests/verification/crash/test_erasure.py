@@ -55,7 +55,7 @@ def certificate(tenant: Tenant) -> tuple[dict[str, int], Any]:
 
 
 def filled(tenant: Tenant, postgres_url: str) -> set[str]:
-    """Return the tables of companies and calls that contain any rows."""
+    """List the tables of companies and calls that contain any rows."""
     of_companies = set(tables(postgres_url)) - OF_THE_INSTALLATION
     return {table for table in of_companies if tenant.ask(f"SELECT 1 FROM {table} LIMIT 1")}
 

@@ -138,7 +138,7 @@ class Group:
         return [row[0] for row in self.whole.rows(f"SELECT id FROM {query}")]
 
     def of_these(self) -> str:
-        """Return a subquery for the group's interviews."""
+        """Build a subquery for the group's interviews."""
         return f"SELECT id FROM interviews WHERE candidate_id IN ({_quoted(self.candidates)})"
 
     def attempts(self) -> list[Any]:

@@ -55,7 +55,7 @@ def events(setup: CrashSetup, event: str) -> int:
 
 
 def undecided_and_never_sent(setup: CrashSetup) -> list[UUID]:
-    """Return attempts whose lease lapsed although the carrier received no request for them."""
+    """List attempts whose lease lapsed although the carrier received no request for them."""
     sent = {request["token"] for request in setup.carrier.requests()}
     rows = setup.tenant.ask(
         "SELECT h.attempt_id, t.token FROM attempt_history h JOIN attempt_tokens t ON t.attempt_id = h.attempt_id"

@@ -63,7 +63,7 @@ class ClientRequest:
         return self.outcome.status in DONE
 
     def waits_at(self, instant: datetime) -> bool:
-        """Return whether the command was accepted, as the client knows, and not yet applied."""
+        """Check whether the command was accepted, as the client knows, and not yet applied."""
         if self.told.status != ACCEPTED or instant <= self.told.at:
             return False
         return self.applied is None or instant < self.applied.at
@@ -125,7 +125,7 @@ class Row:
     """In chronological order."""
 
     def fate_of(self, token: str) -> str | None:
-        """Return the event that ended the claim of a token, or None if it is open or not in the history."""
+        """Find the event that ended the claim of a token, or None if it is open or not in the history."""
         turn = [claim.token for claim in self.claims].index(token)
         claimed = [place for place, happening in enumerate(self.happenings) if happening.event == "claimed"]
         if turn >= len(claimed):
@@ -134,7 +134,7 @@ class Row:
         return next((each.event for each in following if each.to_state != "IN_PROGRESS"), None)
 
     def expires_as_of(self, instant: datetime) -> datetime:
-        """Return the expiry at an instant. Before the first recorded change, that is the current expiry."""
+        """Compute the expiry at an instant. Before the first recorded change, that is the current expiry."""
         known = [each.expires_at for each in self.happenings if each.expires_at is not None and each.at <= instant]
         return known[-1] if known else self.expires_at
 

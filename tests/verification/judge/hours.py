@@ -44,7 +44,7 @@ def _seconds(text: str) -> int:
 
 
 def lies_within(hours: Sequence[Hours], weekday: int, second: int) -> bool:
-    """Return whether this second of this weekday is within the hours."""
+    """Check whether this second of this weekday is within the hours."""
     return any(
         (weekday in each.days and each.start_s <= second < each.end_s)
         or ((weekday - 1) % 7 in each.days and second + 86_400 < each.end_s)
@@ -78,7 +78,7 @@ class Outside:
 
 
 def outside(url: str, rings: Sequence[RingHours]) -> list[Outside]:
-    """Return the first forbidden second of every forbidden ring."""
+    """List the first forbidden second of every forbidden ring."""
     if not rings:
         return []
     with psycopg.connect(url) as connection:

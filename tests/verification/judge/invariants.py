@@ -77,7 +77,7 @@ class Snapshot:
         yield from self.stops(attempt)
 
     def _is_open(self, attempt: Fields) -> bool:
-        """Return whether the window, the same each day, stays open in every zone while the phone rings."""
+        """Check whether the window, the same each day, stays open in every zone while the phone rings."""
         intervals = self.companies[attempt["company_id"]]["settings"]["callTimeIntervals"]
         hours = [Hours(WEEK, each["start"], each["end"]) for each in intervals]
         for zone in attempt["schedule"]["zones"]:

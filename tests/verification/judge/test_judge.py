@@ -130,17 +130,17 @@ def a_history(*attempts: Row, **more: object) -> History:
 
 
 def a_call(*asked: ClientRequest, rang: float = 10.5, **more: object) -> History:
-    """Return a history of one call, with these requests."""
+    """Build a history of one call, with these requests."""
     return a_history(CALLED, rings=(a_ring(rang),), asked=asked, **more)
 
 
 def with_gaps(*attempts: Row, rings: tuple[Ring, ...]) -> History:
-    """Return a history in which a number may be called again 100 seconds after a call."""
+    """Build a history in which a number may be called again 100 seconds after a call."""
     return a_history(*attempts, rings=rings, until=at(999), patience=Patience(line_gap=timedelta(seconds=100)))
 
 
 def within(closes: str = "20:00", second: float = 10.5, **more: object) -> History:
-    """Return a history with calling hours from 08:00 in Bratislava, where it is 14:00 at the start."""
+    """Build a history with calling hours from 08:00 in Bratislava, where it is 14:00 at the start."""
     usual: dict[str, object] = {"zones": ("Europe/Bratislava",), "consent_until": FOREVER, "says": NUMBER}
     its_hours = (Hours(days=WEEK, start="08:00", end=closes),)
     rung = RingHours(sid="a call", at=at(second), hours=its_hours, **(usual | more))  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class Violation:
 
 
 def violations(history: History) -> list[Violation]:
-    """Return all violations in a history."""
+    """List all violations in a history."""
     return [
         *_of_rings(history),
         *_of_legs(history),
@@ -187,7 +187,7 @@ def _of_gaps(history: History) -> Iterator[Violation]:
 
 
 def _gap_begins(history: History, earlier: Ring, row: Row, claimed_at: datetime) -> datetime | None:
-    """Return when the gap after an earlier call begins, for a claim of `row`, or None without a gap."""
+    """Find when the gap after an earlier call begins, for a claim of `row`, or None without a gap."""
     of_earlier = history.attempt_of.get(earlier.token or "")
     if of_earlier is None or of_earlier.fate_of(earlier.token or "") == "never_dialled":
         return None
@@ -237,7 +237,7 @@ def _lost(history: History, row: Row) -> Iterator[Violation]:
 
 
 def _is_free(history: History, row: Row) -> bool:
-    """Return whether no command, no pause and no call to its number explains that the attempt waits."""
+    """Check whether no command, no pause and no call to its number explains that the attempt waits."""
     patience = history.patience
     waits = any(each.waits_at(history.until) for each in history.asked_of_interview.get(row.interview_id, ()))
     paused = any(ends is None or ends + patience.lateness > history.until for _, ends in history.pauses_of(row))

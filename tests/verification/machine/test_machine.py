@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
         return self.snapshot
 
     def one(self, place: int) -> Fields:
-        """Return an attempt, usually an open one."""
+        """Choose an attempt, usually an open one."""
         attempts = list(self.snapshot.attempts.values())
         is_open = [each for each in attempts if each["state"] in _OPEN]
         chosen = is_open if is_open and place % 4 else attempts

@@ -39,24 +39,24 @@ def arrows(model: Path = DIAL) -> set[ModelArrow]:
 
 
 def words(kind: str, model: Path = DIAL) -> set[str]:
-    """Return the model's names of one kind: `state`, `phase` or `reason`."""
+    """List the model's names of one kind: `state`, `phase` or `reason`."""
     [names] = re.findall(rf"^mtype:{kind} = \{{(.*?)\}};", model.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return {name for name in re.findall(r"\w+", names) if not name.startswith("NO")}
 
 
 def happenings(model: Path = DIAL) -> frozenset[str]:
-    """Return the model's events, and the situations that it marks with an inline that only skips."""
+    """List the model's events, and the situations that it marks with an inline that only skips."""
     events = {arrow.event for arrow in arrows(model)}
     return frozenset(events.union(_SITUATION.findall(model.read_text(encoding="utf-8"))))
 
 
 def switches(model: Path = DIAL) -> set[str]:
-    """Return the names of the switches that break a rule."""
+    """List the names of the switches that break a rule."""
     return set(_SWITCH.findall(model.read_text(encoding="utf-8"))) - SIZES - {ASKS_WHETHER_ALL_END}
 
 
 def with_its_events_told(model: Path = DIAL) -> str:
-    """Return a model with the same states whose verifier prints `happens: NAME` at the first of each `happenings`."""
+    """Build a model with the same states whose verifier prints `happens: NAME` at the first of each `happenings`."""
     text = model.read_text(encoding="utf-8")
     for place, name in enumerate(sorted(happenings(model))):
         head = re.compile(rf"^(inline {name}\([^)]*\) \{{)", re.MULTILINE)

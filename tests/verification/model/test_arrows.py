@@ -42,7 +42,7 @@ PRODUCT = {
 
 
 def in_the_model() -> set[ModelArrow]:
-    """Return the model's arrows, and the arrows that they represent."""
+    """List the model's arrows, and the arrows that they represent."""
     represented = {
         arrow._replace(reason=other)
         for arrow in arrows()

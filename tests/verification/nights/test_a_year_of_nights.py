@@ -66,7 +66,7 @@ def _ring(asked: RequestedCall, retry_number: int, sid: str, at: datetime) -> Ri
 
 
 def _is_one_opening(asked: RequestedCall, at: datetime) -> bool:
-    """Return whether the hours were open from the requested time until now, on the requested offset."""
+    """Check whether the hours were open from the requested time until now, on the requested offset."""
     assert asked.wish.offset is not None
     wall, until = asked.due_at + asked.wish.offset, at + asked.wish.offset
     if until - wall > timedelta(days=1) * 7:

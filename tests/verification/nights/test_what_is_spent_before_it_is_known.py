@@ -19,7 +19,7 @@ TIMES = {"DIAL_LEASE_S": "20", "SETTLE_S": "60", "CARRIER_TOTAL_TIMEOUT_S": "4",
 
 
 def is_known(setup: CrashSetup) -> bool:
-    """Return whether the breaker is open and no attempt is being dialled."""
+    """Check whether the breaker is open and no attempt is being dialled."""
     [[down_until]] = setup.tenant.ask("SELECT down_until FROM carrier_accounts")
     [[dialling]] = setup.tenant.ask("SELECT count(*) FROM attempts WHERE phase = 'DIALLING'")
     return down_until is not None and dialling == 0

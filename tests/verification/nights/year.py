@@ -263,7 +263,7 @@ class Year:
         return None
 
     def _number(self, place: Place) -> str:
-        """Return a new number or, rarely, the latest number of this place again."""
+        """Build a new number or, rarely, the latest number of this place again."""
         if place.name not in self.numbers or self.dice.random() < 0.95:
             self.numbers[place.name] = place.a_number(self.dice)
         return self.numbers[place.name]
@@ -281,7 +281,7 @@ class Year:
         return schedule
 
     def _wish(self, place: Place, elsewhere: str | None, at: datetime) -> Wish:
-        """Return the instant in one of the five forms in which it may be requested."""
+        """Build the instant in one of the five forms in which it may be requested."""
         at = at.replace(microsecond=0)
         home = ZoneInfo((place.zones or (elsewhere or "UTC",))[0])
         match self.dice.choice(("none", "offset", "zone", "Z", "wall", "wall")):
@@ -328,7 +328,7 @@ _ZONES = tuple(sorted({zone for place in PLACES for zone in place.zones}))
 
 @cache
 def changes(zone: str) -> tuple[datetime, ...]:
-    """Return the instants of this year at which the zone's clock changes, to the second."""
+    """List the instants of this year at which the zone's clock changes, to the second."""
     clock = ZoneInfo(zone)
     instants = []
     for day in range((ENDS - BEGINS) // A_DAY):
@@ -344,7 +344,7 @@ def changes(zone: str) -> tuple[datetime, ...]:
 
 
 def _eves(dice: Random, nights: int) -> list[datetime]:
-    """Return the mornings before the nights. Clocks change somewhere in about half of the nights."""
+    """List the mornings before the nights. Clocks change somewhere in about half of the nights."""
     changing = sorted({instant.replace(hour=0, minute=0, second=0) for zone in _ZONES for instant in changes(zone)})
     others = [BEGINS + day * A_DAY for day in range(2, (ENDS - BEGINS) // A_DAY)]
     chosen = dice.sample(changing, min(len(changing), nights // 2))
@@ -397,7 +397,7 @@ _IS_TO_BE_SETTLED = """
 
 
 def intervals(shape: Shape) -> tuple[CallTimeInterval, ...]:
-    """Return a company's hours as the product's own intervals."""
+    """Build a company's hours as the product's own intervals."""
     return tuple(
         CallTimeInterval(
             days=frozenset(Weekday(day) for day in each.days),

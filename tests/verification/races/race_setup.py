@@ -285,7 +285,7 @@ def a_race_setup(
 
 
 def _status(verb: Verb, command: Command) -> int:
-    """Return the client's status. Only a call in progress may refuse a request of a race."""
+    """Read the client's status. Only a call in progress may refuse a request of a race."""
     if command.answer is not None and command.answer.refusal is not None:
         assert command.answer.refusal.code == "CALL_ATTEMPT_IN_PROGRESS", command.answer.refusal
     return status_of(verb, command)

@@ -58,7 +58,7 @@ _SCRAPED_WITHIN_S = 8.0 * STEP_S
 
 
 def a_form(account_sid: str) -> dict[str, str]:
-    """Return a correct callback for a ringing call, so that only its signature can be wrong."""
+    """Build a correct callback for a ringing call, so that only its signature can be wrong."""
     return {"AccountSid": account_sid, "CallSid": f"CA{secrets.token_hex(16)}", "CallStatus": "ringing"}
 
 

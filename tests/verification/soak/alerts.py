@@ -54,7 +54,7 @@ class Recording:
         self.scrapes.append(None if text is None else sample_of(text))
 
     def series(self) -> dict[str, str]:
-        """Return all series in promtool's notation."""
+        """Format all series in promtool's notation."""
         names = sorted({name for scrape in self.scrapes for name in scrape or ()})
         found = {
             name: notation([None if scrape is None else scrape.get(name) for scrape in self.scrapes]) for name in names
@@ -72,14 +72,14 @@ class Recording:
 
 
 def sample_of(text: str) -> Sample:
-    """Return the values in an answer of /metrics, of the metrics that the rules read."""
+    """Read the values in an answer of /metrics, of the metrics that the rules read."""
     read = {name for rule in alerts().values() for name in re.findall(r"\bduecall_\w+", rule["expr"])}
     matches = (_LINE.fullmatch(line) for line in text.splitlines() if not line.startswith("#"))
     return {match[1]: float(match[2]) for match in matches if match and match[1].partition("{")[0] in read}
 
 
 def notation(values: Sequence[float | None]) -> str:
-    """Return values in promtool's notation. A series that ends is marked as stale, as Prometheus does."""
+    """Format values in promtool's notation. A series that ends is marked as stale, as Prometheus does."""
     return " ".join(_runs(values))
 
 
@@ -176,7 +176,7 @@ def alarms_in(log: Path, process: str) -> Iterator[LoggedAlarm]:
 
 
 def must_be_stored(setup: SoakSetup, ends: Ends) -> frozenset[str]:
-    """Return the kinds that page and that have been logged long enough before the end of the process."""
+    """List the kinds that page and that have been logged long enough before the end of the process."""
     supervisor = setup.whole.system.supervisor
     logs = {name: supervisor.program(name).log for name in PROCESSES}
     logs[WRONG_CLOCK] = logs["dial"].with_name(f"{WRONG_CLOCK}.log")
@@ -189,7 +189,7 @@ def stored_kinds(setup: SoakSetup) -> frozenset[str]:
 
 
 def that_must_be_stored(logged: Iterable[LoggedAlarm], ends: Collection[End]) -> frozenset[str]:
-    """Return the kinds that a process logged which lived long enough to store them."""
+    """List the kinds that a process logged which lived long enough to store them."""
     return frozenset(
         each.kind
         for each in logged
@@ -208,7 +208,7 @@ def paging_kinds() -> frozenset[str]:
 
 
 def tolerated(blows: Collection[Blow]) -> frozenset[str]:
-    """Return the alerts that may page or not."""
+    """List the alerts that may page or not."""
     may = OF_SLOW_MACHINES | (OF_HURT_DIALLERS if any(blow.hurts_diallers for blow in blows) else frozenset())
     assert may <= alerts().keys()
     return may
@@ -225,7 +225,7 @@ class Stored:
 
 
 def unit_test(recording: Recording, stored: Stored, blows: Collection[Blow]) -> str:
-    """Return a unit test of the rules: of the kinds of alarms, exactly those that are stored have paged at any time."""
+    """Build a unit test of the rules: of the kinds of alarms, exactly those that are stored have paged at any time."""
     may, late = "|".join(sorted(tolerated(blows))), "|".join(sorted(stored.after - stored.before))
     firing = f'ALERTS{{alertstate="firing",severity="page",alertname!~"{may}",kind!~"{late or "none"}"}}'
     expected = {

@@ -82,7 +82,7 @@ def redis_goes(setup: SoakSetup, what: str, strike: Callable[[], None]) -> None:
 
 
 def _latest_claim_s(drill: Drill) -> float | None:
-    """Return the longest wait for a claim, among calls due within ten seconds after the fault and unclaimed before it.
+    """Measure the longest wait for a claim, among calls due within ten seconds after the fault and unclaimed before it.
 
     The wait of a call begins when it is due and the fault has happened.
     """

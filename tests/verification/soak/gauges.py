@@ -68,14 +68,14 @@ class Gauges:
     # ---- summaries
 
     def connections(self) -> tuple[int, int, int]:
-        """Return the median of the first third, the median of the last third, and the maximum."""
+        """Compute the median of the first third, the median of the last third, and the maximum."""
         return _thirds([each.connections for each in self.readings if each.connections is not None])
 
     def unacked(self) -> tuple[int, int, int]:
         return _thirds([each.unacked for each in self.readings if each.unacked is not None])
 
     def memory(self) -> dict[str, tuple[list[int], int]]:
-        """Return MiB in each third of its life, and age in seconds, of the longest-lived process of each name."""
+        """Compute MiB in each third of its life, and age in seconds, of the longest-lived process of each name."""
         lives: dict[tuple[str, int], list[tuple[float, float]]] = {}
         for reading in self.readings:
             for who, mib in reading.memory_mib.items():

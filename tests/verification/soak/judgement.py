@@ -218,7 +218,7 @@ def _why(
 
 
 def nearest_rank(ordered: Sequence[float], part: float) -> float:
-    """Return a percentile of sorted values: the smallest value that is not below `part` of them."""
+    """Compute a percentile of sorted values: the smallest value that is not below `part` of them."""
     return ordered[ceil(part * len(ordered)) - 1]
 
 

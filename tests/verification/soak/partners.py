@@ -129,7 +129,7 @@ class Partners:
             self.verifiers[name] = Webhook(made["signingSecret"])
 
     def is_quiet(self) -> bool:
-        """Return true if each event is numbered, and no delivery to a receiver that works is left."""
+        """Check that each event is numbered, and no delivery to a receiver that works is left."""
         waiting = ", ".join(f"'{self.ids[name]}'" for name in (WELL, ROUGH))
         return (
             self.setup.rows(
@@ -215,7 +215,7 @@ class Partners:
         )
 
     def summary(self) -> str:
-        """Return what the receivers got, as one line."""
+        """Format what the receivers got, as one line."""
         parts = []
         for name in (WELL, ROUGH, DEAD, GONE):
             messages = [each for each in self.messages if each.endpoint == name]
@@ -223,7 +223,7 @@ class Partners:
         return ", ".join(parts)
 
     def faults(self) -> list[str]:
-        """Return everything that partners should have received otherwise."""
+        """List everything that partners should have received otherwise."""
         found = [f"forged: {each}" for each in self.forged] + [f"followed a redirect: {each}" for each in self.inside]
         owed = self.owed()
         for endpoint in (WELL, ROUGH):

@@ -176,7 +176,7 @@ class SoakSetup:
         return self.whole.system.supervisor.program("api").environment["TWILIO_ACCOUNT_SID"]
 
     def rows(self, query: str) -> list[tuple[Any, ...]] | None:
-        """Return the rows of a query, or None if the database cannot be reached."""
+        """Read the rows of a query, or None if the database cannot be reached."""
         patience = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}
         with (
             suppress(psycopg.Error),
@@ -186,7 +186,7 @@ class SoakSetup:
         return None
 
     def is_quiet(self) -> bool:
-        """Return true if all loads have ended and no command, callback, due attempt or call in progress is left."""
+        """Check that all loads have ended and no command, callback, due attempt or call in progress is left."""
         soon = self.whole.now() + timedelta(minutes=1)
         open_work = (
             "SELECT 1 FROM inbox WHERE applied_at IS NULL"

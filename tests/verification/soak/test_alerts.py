@@ -35,7 +35,7 @@ MINUTE = 60 // STEP_S
 
 
 def a_recording(*texts: tuple[str | None, int]) -> Recording:
-    """Return a recording of these answers, each for a number of scrapes."""
+    """Build a recording of these answers, each for a number of scrapes."""
     recording = Recording()
     for text, times in texts:
         for _ in range(times):

@@ -85,7 +85,7 @@ def the_one_end(kind: Kind) -> End:
 
 
 def differences(kind: Kind, end: Outcome) -> dict[str, tuple[Any, Any]]:
-    """Return the fields of this end that differ, with their actual and expected values."""
+    """List the fields of this end that differ, with their actual and expected values."""
     expected = the_one_end(kind)
     pairs = {each.name: (getattr(end, each.name), getattr(expected, each.name)) for each in fields(end)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -102,7 +102,7 @@ def strayed(setup: TraceSetup, played: Mapping[UUID, tuple[Kind, Trace]]) -> lis
 
 
 def traces_of(kind: Kind, dice: random.Random, ordered: int, more: int) -> list[Trace]:
-    """Return orders of its callbacks, at most as many, and traces with repetitions and polls."""
+    """List orders of its callbacks, at most as many, and traces with repetitions and polls."""
     orders = plain(kind)
     return [*dice.sample(orders, min(ordered, len(orders))), *(mixed(kind, dice) for _ in range(more))]
 

@@ -94,7 +94,7 @@ Trace = tuple[Step, ...]
 
 
 def plain(kind: Kind) -> list[Trace]:
-    """Return each order of each selection of callbacks, with the POST's answer at each place, or never."""
+    """List each order of each selection of callbacks, with the POST's answer at each place, or never."""
     traces: list[Trace] = []
     for order in _orders(kind):
         callbacks = tuple(Told(way=way) for way in order)
@@ -120,7 +120,7 @@ def _orders(kind: Kind) -> Iterator[tuple[int, ...]]:
 
 
 def mixed(kind: Kind, dice: Random) -> Trace:
-    """Return some callbacks, each up to three times, in any order and with polls between them."""
+    """Build some callbacks, each up to three times, in any order and with polls between them."""
     order = dice.choice([each for each in _orders(kind) if each or not kind.given_up])
     callbacks = [
         Told(way=way, is_distinct=dice.random() < 0.5) for way in order for _ in range(dice.choice((1, 1, 2, 3)))

@@ -110,7 +110,7 @@ class TraceSetup(ScriptedWorld):
     # ---- results
 
     def ends(self) -> dict[UUID, End]:
-        """Return the stored end of each played call."""
+        """Read the stored end of each played call."""
         return {row.id: self._end(row) for row in self.tenant.ask(_ENDS) if row.id in self.calls}
 
     def _end(self, row: Any) -> End:
@@ -133,7 +133,7 @@ class TraceSetup(ScriptedWorld):
         )
 
     def troubles(self) -> list[Any]:
-        """Return what no trace may cause: a company paused by an alarm, or a stray call."""
+        """List what no trace may cause: a company paused by an alarm, or a stray call."""
         return [
             *self.tenant.ask("SELECT pause_reason FROM companies WHERE pause_reason IS NOT NULL"),
             *self.tenant.ask("SELECT call_sid FROM stray_calls"),

@@ -49,7 +49,7 @@ nursery.set_forkserver_preload(
 
 
 def environment_of(postgres_url: str, carrier: SimulatedCarrier, **settings: str) -> dict[str, str]:
-    """Return the environment of an installation's processes. The limits of its account delay no call by default."""
+    """Build the environment of an installation's processes. The limits of its account delay no call by default."""
     return {
         "DATABASE_URL": postgres_url,
         "DATABASE_WORKER_URL": postgres_url,
@@ -106,7 +106,7 @@ class Installation:
         ).command
 
     def command(self, reference: str) -> Command:
-        """Return the command with this id or idempotency key. Raises NotFound."""
+        """Find the command with this id or idempotency key. Raises NotFound."""
         return self._submit.find(self.tenant.principal, reference)
 
     @property
@@ -115,7 +115,7 @@ class Installation:
 
 
 def about(verb: Verb, attempt: Attempt, command: Command | None = None) -> dict[str, Any]:
-    """Return the fields of a `ClientRequest` that name verb and attempt. INVOKE names the attempt that it created."""
+    """Build the fields of a `ClientRequest` that name verb and attempt. INVOKE names the attempt that it created."""
     attempt_id: UUID | None = attempt.id
     if verb is Verb.INVOKE:
         attempt_id = command.answer.attempt_id if command is not None and command.answer is not None else None
@@ -124,7 +124,7 @@ def about(verb: Verb, attempt: Attempt, command: Command | None = None) -> dict[
 
 
 def status_of(verb: Verb, command: Command) -> int:
-    """Return the status that a client receives for a command: 202 until it is applied, and 409 if it was refused."""
+    """Choose the status that a client receives for a command: 202 until it is applied, and 409 if it was refused."""
     if command.applied_at is None:
         return 202
     assert command.answer is not None

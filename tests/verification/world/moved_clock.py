@@ -102,7 +102,7 @@ def settling(account: TwilioAccount, tenant: Tenant) -> Iterator[Settle]:
 
 
 def a_clock(release: Release, sweep_every_s: float = 10.0) -> Clock:
-    """Return the product's clock over this release, without a thread."""
+    """Build the product's clock over this release, without a thread."""
     clock = Clock(app, lazy=True)
     clock._release, clock._sweep_every = release, sweep_every_s
     return clock

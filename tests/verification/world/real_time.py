@@ -66,7 +66,7 @@ def rung_at(setup: CrashSetup) -> dict[str, datetime]:
 
 
 def put_back(tenant: Tenant) -> dict[str, int]:
-    """Return the causes for which claimed calls were put back without a POST, with their counts."""
+    """List the causes for which claimed calls were put back without a POST, with their counts."""
     rows = tenant.ask(
         "SELECT detail ->> 'cause' AS cause, count(*) AS times FROM attempt_history"
         " WHERE event IN ('deferred', 'not_placed') GROUP BY 1"

@@ -258,13 +258,13 @@ def repeated(
 
 
 def is_stopped(process: ForkServerProcess) -> bool:
-    """Return True if the kernel has stopped this process."""
+    """Check that the kernel has stopped this process."""
     stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii")
     return stat.rpartition(")")[2].split()[0] == "T"
 
 
 def threads_that_take(number: signal.Signals, process: ForkServerProcess) -> set[int]:
-    """Return the ids of the threads of the process that do not block the signal."""
+    """List the ids of the threads of the process that do not block the signal."""
     found = set()
     for thread in Path(f"/proc/{process.pid}/task").iterdir():
         [blocked] = [line for line in (thread / "status").read_text().splitlines() if line.startswith("SigBlk:")]
