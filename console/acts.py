@@ -1,4 +1,4 @@
-"""Acts of operators: a form that shows the effects, then the act, then a redirect. Pauses are such acts."""
+"""Acts of operators: a form that shows the effects, then the act, then a redirect. Pauses work like this."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ from scheduler.rules.operators import LONGEST
 from scheduler.use_cases.operations.pauses import Pause
 from scheduler.use_cases.shared.status import Waiting
 
-# A page defines its acts beside its routes and adds `act_routes(...)` to its router. It links to `address_of(act,
+# A page defines its acts next to its routes and adds `act_routes(...)` to its router. It links to `address_of(act,
 # ...)`. Each form asks for a reason, which is checked like that of `duecall pause`, and has a token, so that sending
 # it twice acts once.
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 _log = log(__name__)
 _SEE_OTHER, _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 303, 404, 409, 422
 SHOWN = "shown"
-"""The field with what the form said it would change."""
+"""The field with the change that the form announced."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Without a colon: tokens of sign-ins are kept in the same table."""
 
@@ -65,7 +65,7 @@ class Act(Generic[T]):
     read: Callable[[Mapping[str, str]], T]
     """Return the subject from the fields that are not empty. Raises Refused."""
     preview: Callable[[ConsoleUseCases, T], Sequence[str]]
-    """Sentences about what it would change now. Raises Refused if there is no such subject, and DatabaseAway."""
+    """Sentences about its effects now. Raises Refused if there is no such subject, and DatabaseAway."""
     run: Callable[[ConsoleUseCases, str, str, T], object]
     """Executes it for an actor with a reason. Raises Refused, ClockWrong, DatabaseAway."""
     back: Callable[[T], str]
@@ -73,7 +73,7 @@ class Act(Generic[T]):
     result: Callable[[T, Any], str] | None = None
     """The address after the act, also from what `run` returned. None: `back`."""
     shown: Callable[[ConsoleUseCases, T], object] | None = None
-    """A limit of what it would change now, for example a number. `read` finds its text in the form as `SHOWN`.
+    """A limit of its effects, for example a number. `read` finds its text in the form as `SHOWN`.
 
     Raises like `preview`.
     """
@@ -90,7 +90,7 @@ def address_of(act: Act[T], **fields: object) -> str:
 
 
 def act_routes(*acts: Act[Any]) -> APIRouter:
-    """Build the routes of these acts: the form, and what it sends."""
+    """Build the routes of these acts: the form, and its target."""
     router = APIRouter()
     for act in acts:
         _add_routes(router, act)

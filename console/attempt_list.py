@@ -50,11 +50,11 @@ END_STATES: Mapping[ListState, Sequence[AttemptState]] = {
 
 class ListOrder(StrEnum):
     DUE_TIME = "due time"
-    """Pending attempts, or finished ones of one company in a range of due times, the first one that is due first."""
+    """Pending attempts, or finished ones of one company in a range of due times, the earliest due time first."""
     INTERVIEW = "interview"
     """All attempts of one company, the newest interview first."""
     END = "end"
-    """Finished attempts, the last one that ended first."""
+    """Finished attempts, the latest end first."""
     NEWEST = "newest"
     """The newest attempt first."""
 
@@ -173,7 +173,7 @@ class FoundPart:
     """The search ended before the part was full, because it had looked at as many rows as one part may."""
 
 
-# --- Filters of lists of attempts: the fields of an address, and what they mean
+# --- Filters of lists of attempts: the fields of an address, and their meanings
 
 
 FIELDS = (
@@ -205,7 +205,7 @@ _OFFSET = re.compile(r"[+-](?:0\d|1[0-8]):[0-5]\d")
 
 
 def filter_of(fields: Mapping[str, str], now: datetime | None = None) -> AttemptFilter:
-    """Read the filter in the fields of an address. Raises InvalidFields for one that no list can have.
+    """Read the filter in the fields of an address. Raises InvalidFields for an impossible filter.
 
     With `now`, a due time may be a time of this day in UTC. Never without it: an act would mean other calls tomorrow.
     """
@@ -259,7 +259,7 @@ def described(fields: Mapping[str, str]) -> str:
 
 
 def place_of(only: AttemptFilter, query: Mapping[str, str]) -> Place | None:
-    """Read the place after which a page begins. Raises WrongFilter for one that this list does not have."""
+    """Read the place after which a page begins. Raises WrongFilter for a place of another list."""
     values = place_in(query, *(_TYPES[name] for name in _PLACES[only.order]))
     return None if values is None else Place(**dict(zip(_PLACES[only.order], values, strict=True)))
 
@@ -364,7 +364,7 @@ def _zone(text: str | None) -> str | None:
 
 
 def _range(fields: Mapping[str, str], name: str, now: datetime | None) -> tuple[datetime | None, datetime | None]:
-    """Read the two times of a range. Raises InvalidFields for one that ends before it begins."""
+    """Read the two times of a range. Raises InvalidFields for a range that ends before it begins."""
     words = _RANGES[name]
     since = _instant(fields.get(f"{name}_from"), now, words=words)
     until = _instant(fields.get(f"{name}_to"), now, words=words, after=since)

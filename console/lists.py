@@ -20,7 +20,7 @@ _LARGEST_ID = 2**63 - 1
 
 
 class WrongFilter(Exception):
-    """A filter of the address has no meaning. The argument says which one and what to do."""
+    """A filter of the address has no meaning. The argument names it and the correction."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,7 +168,7 @@ def number_of(count: int, one: str, many: str) -> str:
 
 
 def none_or_number_of(count: int, none: str, one: str, many: str) -> str:
-    """Do the same, with a text of its own for 0."""
+    """Format a count with its noun, with a text of its own for 0."""
     return number_of(count, one, many) if count else none
 
 

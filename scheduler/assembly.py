@@ -296,7 +296,7 @@ def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
 
 
 def webhook_sender(settings: Settings) -> "WebhookSender":
-    """Build the sender to receivers of partners. In development it reaches this machine, too."""
+    """Build the sender to receivers of partners. In development it also reaches this machine."""
     from scheduler.webhooks.sender import WebhookSender
 
     return WebhookSender(in_development=not settings.is_production)

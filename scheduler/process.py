@@ -28,7 +28,7 @@ _KEPT = 64
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Errors of a connection that this machine could not open: no descriptor or memory was free.
 
-Not EADDRNOTAVAIL: without a free local port it occurs, too, but also for each IPv6 address on a machine without IPv6.
+Not EADDRNOTAVAIL: it occurs without a free local port, but also for each IPv6 address on a machine without IPv6.
 """
 _REPORT_EVERY_S = 60.0
 

@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     """One token, or during a rotation two, separated by a comma. The first one is sent."""
     twilio_voice_url: str = ""
     ssl_cert_file: Path | None = None
-    """CAs (PEM) trusted for the carrier's certificate in addition to the system's. OpenSSL reads this variable, too."""
+    """CAs (PEM) trusted for the carrier's certificate in addition to the system's. OpenSSL also reads it."""
     twilio_cps: float = Field(default=1.0, ge=0.001, le=10_000, allow_inf_nan=False)
     """Stored with three decimals. Never 0, because then no call would be placed, without any error."""
     twilio_max_calls: int = Field(default=50, ge=0, le=1_000_000)

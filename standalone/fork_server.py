@@ -146,7 +146,7 @@ _FIRST_ANSWER_WITHIN_S = 60.0
 _ANSWERS_WITHIN_S = 5.0
 """Time for each later answer. While one is awaited, the supervisor restarts nothing. A server that hangs is killed."""
 _TELLS_WITHIN_S = 5.0
-"""Time within which the server tells how a process has ended, on a busy machine."""
+"""Time within which the server reports how a process has ended, on a busy machine."""
 _IS_PLAIN = re.compile(
     r"PATH|HOME|LANG|LANGUAGE|TZ|TMPDIR|VIRTUAL_ENV|GLIBC_TUNABLES|PSYCOPG_IMPL"
     r"|LD_LIBRARY_PATH|LD_PRELOAD|LD_BIND_NOW|(LC_|PYTHON|SSL_CERT_|OPENSSL_|MALLOC_)\w*"
@@ -258,7 +258,7 @@ class ForkServer:
     def status_of(self, number: int, descriptor: int) -> int | None:
         """The exit status of its process of this number, or None while that runs.
 
-        The status of a process that ended is unknown if the server has ended, too, or does not tell.
+        The status of a process that ended is unknown if the server has also ended, or does not answer.
         """
         while number not in self._ended and not self._is_away and _is_readable(self._connection.fileno(), 0):
             self._received()
@@ -279,7 +279,7 @@ class ForkServer:
         self._process.wait()
 
     def _received(self) -> tuple[dict[str, int], list[int]]:
-        """Receive one message and keep what it tells. A server that has ended or does not answer in time is away."""
+        """Receive one message and keep its content. A server that has ended or does not answer in time is away."""
         try:
             text, descriptors, _, _ = socket.recv_fds(self._connection, MAX_MESSAGE, 1)
         except OSError:

@@ -218,7 +218,7 @@ def test_mailer_refuses_an_unsafe_subject(text: str) -> None:
     assert [line.partition(b":")[0].decode() for line in raw.partition(b"\r\n\r\n")[0].split(b"\r\n")] == HEADERS
 
 
-# ---- what a no means
+# ---- meanings of a no
 
 
 def test_a_mail_that_is_taken_is_there_once(office: PostOffice) -> None:

@@ -91,7 +91,7 @@ class Presence:
     def live(self) -> Sequence[Announcement]:
         """List the live processes. Malformed entries are skipped."""
         now = self._now_s()
-        # Bounded above, too: after a backward step of Redis's clock a dead process would count as live for too long.
+        # Also bounded above: after a backward step of Redis's clock a dead process would count as live for too long.
         entries = self._redis.zrangebyscore(KEY, now - LIVE_FOR_S, now + LIVE_FOR_S)
         return [each for each in (_read(text) for text in entries) if each is not None]
 

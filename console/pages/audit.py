@@ -1,4 +1,4 @@
-"""The page Audit: acts of operators and API keys, and what they changed."""
+"""The page Audit: acts of operators and API keys, and their changes."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -108,7 +108,7 @@ def _outlook(day: Calendar, chosen: CompanyDay | None) -> str:
 
 
 def _remarks(day: Calendar, chosen: CompanyDay | None) -> Iterator[str]:
-    """Yield sentences about what the numbers contain, and what they are not."""
+    """Yield sentences about the numbers: their contents and their limits."""
     account = day.account
     if day.counted_until is not None:
         yield (

@@ -1,4 +1,4 @@
-"""The pages Erasures and Certificate: deleted companies, and what was erased of each."""
+"""The pages Erasures and Certificate: deleted companies, and the erased rows of each."""
 
 from datetime import datetime
 from typing import Annotated

@@ -257,7 +257,7 @@ def _next_possible(explanation: Explanation) -> Mark | None:
 
 
 def _deciding(blocks: Sequence[Block], at: datetime) -> Block | None:
-    """Find the block that ends last before the next possible time: of several, the one that is checked last."""
+    """Find the block that ends last before the next possible time: of several, the block that is checked last."""
     timed = [block for block in reversed(blocks) if block.until is not None and block.until <= at]
     return max(timed, key=_until, default=blocks[0] if blocks else None)
 

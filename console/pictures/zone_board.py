@@ -42,7 +42,7 @@ class ZoneRow:
     local_time: str
     """The time in the first zone and, if it differs, in the last one."""
     openness: Openness
-    """The CSS class is its value. `words` says the same."""
+    """The CSS class is its value. `words` has the same meaning."""
     words: str
     changes_at: datetime | None
     """The closing of an open zone, or the opening of a closed one."""

@@ -1,4 +1,4 @@
-"""Reads of attempts: lists, one attempt with what explains it, and the pending ones that an act cancels."""
+"""Reads of attempts: lists, one attempt with what explains it, and the pending attempts that an act cancels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 class NotFindable(Exception):
-    """The text has an unknown kind. The message says what to enter, and never quotes the text."""
+    """The text has an unknown kind. The message names the accepted kinds, and never quotes the text."""
 
 
 @dataclass(frozen=True, kw_only=True)

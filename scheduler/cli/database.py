@@ -90,6 +90,6 @@ def _empty_database() -> Iterator[str]:
     """Yield the URL of an empty private database, and delete the database afterwards."""
     from standalone.valkey_and_postgres import EmbeddedPostgres
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C deletes the folder, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C also deletes the folder
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder), durable=False) as server:
         yield server.url

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @alarms.command("list", epilog=examples("duecall alarms list", "duecall alarms list --all --json | jq '.[].kind'"))
 def alarms_list(
-    everything: Annotated[bool, typer.Option("--all", help="Acknowledged alarms, too, the newest first.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include acknowledged alarms, the newest first.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List open alarms with their kind, meaning, times, count and ids. The last one that was seen comes first.

@@ -187,7 +187,7 @@ class DryRun:
     first_due_at: datetime | None
     last_due_at: datetime | None
     last_start_at: datetime | None
-    """The start of the last call at the present paces, beside the calls that wait already. Without retries.
+    """The start of the last call at the present paces, after the calls that wait already. Without retries.
 
     None without a call that starts, while `waits_for` prevents all calls, and before the first worker has started.
     """

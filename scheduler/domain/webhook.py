@@ -228,7 +228,7 @@ class WebhookEndpoint:
     id: UUID
     principal_id: UUID
     api_key_id: UUID
-    """The key that created it. Rotations of this key see it, too."""
+    """The key that created it. Rotations of this key also see it."""
     company_id: UUID | None
     """None: all companies that the ATS key has created."""
     url: str | None

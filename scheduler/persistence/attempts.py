@@ -263,7 +263,7 @@ class Attempts(Store):
     def lock_all(self, interview_ids: Sequence[UUID], attempt_ids: Sequence[UUID]) -> list[Attempt]:
         """Lock these attempts of these interviews, which the caller has locked.
 
-        The interviews are named, too, because an attempt of another one must not be locked before its interview.
+        The interviews are also named, because an attempt of another one must not be locked before its interview.
         """
         values = {"interview_ids": list(interview_ids), "ids": list(attempt_ids)}
         return self._all(attempt_of, _LOCK_ALL, values)

@@ -160,7 +160,7 @@ class Connection:
         return Found(rows, cursor.rowcount)
 
     def _report_loss(self) -> None:
-        """Let SQLAlchemy notice that the connection is lost. It then drops all older connections of the pool, too."""
+        """Let SQLAlchemy notice that the connection is lost. It then also drops all older connections of the pool."""
         with suppress(SQLAlchemyError):
             self._connection.exec_driver_sql("SELECT")  # sends nothing: the connection is closed
 

@@ -168,7 +168,7 @@ class Erasures(Store):
         counts = self._erase_next(erasure.company_id, limit, now)
         if counts == {}:
             # Transactions that were writing for it during the deletion have ended once we have this lock, and no new
-            # one begins. Erase the rows that they left, too.
+            # one begins. Also erase the rows that they left.
             self._lock_company(erasure.company_id)
             counts = self._erase_next(erasure.company_id, limit, now)
         if counts is None:

@@ -166,7 +166,7 @@ class Inbox(Store):
     def lock_next(self, command_id: UUID) -> NextCommand | None:
         """Lock the command if it waits, no other worker has locked it, and no older one of its interview waits.
 
-        Its interview and that interview's open attempt are locked, too, unless another transaction has locked them.
+        Its interview and that interview's open attempt are also locked, unless another transaction has locked them.
         """
         return self._one(_next, _LOCK_NEXT, {"id": command_id})
 

@@ -88,7 +88,7 @@ class Lines(Store):
     def start_gap(self, attempt_id: UUID, interview_id: UUID | None, now: datetime, free_at: datetime) -> None:
         """Free the line after a call and start its gap: other interviews wait until `free_at`.
 
-        Retries of `interview_id` need not wait. None: all wait. All wait, too, while the line is blocked for another
+        Retries of `interview_id` need not wait. None: all wait. All also wait while the line is blocked for another
         reason (a stray call, or another interview's gap), and until the later one of both instants.
         """
         row = {"attempt_id": attempt_id, "interview_id": interview_id, "now": now, "free_at": free_at}

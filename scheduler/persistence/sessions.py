@@ -306,7 +306,7 @@ def refuse_old(driver: psycopg.Connection[AnyRow]) -> None:
 def refuse_transaction_pooler(url: str, setting: str) -> None:
     """Raise WrongDatabase if this URL leads through a pooler that gives each transaction another session.
 
-    Raises it for an old server, too. A session pooler is accepted. Raises DatabaseAway.
+    Also raises it for an old server. A session pooler is accepted. Raises DatabaseAway.
     """
     try:
         with _connected(url) as ours:

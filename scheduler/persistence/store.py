@@ -66,7 +66,7 @@ class Free(Generic[T]):
     """The rows that a transaction has locked, among those that it named."""
 
     rows: Sequence[T]
-    """Without rows that this release cannot read, which are locked, too."""
+    """Without rows that this release cannot read, which are also locked."""
     held: frozenset[UUID]
     """The ids of existing rows that another transaction has locked."""
 
@@ -294,7 +294,7 @@ class Store:
         # One row more than asked for shows whether another page follows, without a count.
         page = newest_first.limit(requested.limit + 1)
         if requested.offset:
-            # Their ids first: PostgreSQL computes all columns of the rows before a page, too, and some are queries.
+            # Their ids first: PostgreSQL also computes all columns of the rows before a page, and some are queries.
             before = page.with_only_columns(table.c.id, maintain_column_froms=True).offset(requested.offset)
             page = newest_first.where(table.c.id == any_(func.array(before.correlate(None).scalar_subquery())))
         is_past_end = counted is not None and counted <= min(requested.offset, COUNTED_UP_TO)
@@ -304,7 +304,7 @@ class Store:
         is_last = len(rows) <= requested.limit and (shown or not requested.offset)
         if is_last:
             return Listed(items=items, total=seen, asked=requested)
-        # Counted in this order, too. Otherwise PostgreSQL might read the table from its beginning, with the rows of all
+        # In the order of the page. Otherwise PostgreSQL might read the table from its beginning, with the rows of all
         # companies, because it expects those of this one everywhere.
         in_order = query.order_by(table.c.created_at.desc())
         total = self._count_up_to(COUNTED_UP_TO + 1, in_order) if counted is None else counted

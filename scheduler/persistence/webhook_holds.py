@@ -62,7 +62,7 @@ IS_ONE_IN_RANGE = f"""
     WHERE d.endpoint_id = w.id AND {{kind}} AND {IN_RANGE} AND {IS_UNLEASED}
     ORDER BY {IN_ORDER_OF_RANGE} LIMIT 1
 """  # noqa: S608 - the inserted texts are constants
-"""A blocked delivery counts, too. It is held in the next look."""
+"""A blocked delivery also counts. It is held in the next look."""
 IS_ONE_HOLD_OVER = f"""
     SELECT true FROM webhook_deliveries d
     WHERE d.endpoint_id = w.id AND {HOLD_IS_OVER} AND {IS_UNLEASED}

@@ -17,7 +17,7 @@ from scheduler.domain.webhook import (
     WebhookAnswer,
 )
 
-# --- Rotation of a webhook's secret: the old one signs beside the new one for a day
+# --- Rotation of a webhook's secret: the old one signs with the new one for a day
 
 
 OVERLAP = timedelta(hours=24)
@@ -231,7 +231,7 @@ NOT_SENT_AGAIN_AFTER = timedelta(minutes=5)
 def delivery_after(delivery: Delivery, answer: WebhookAnswer, now: datetime, *, jitter: float) -> Delivery:
     """Compute the delivery after a try. A test is not tried again: its result is what the partner asked for.
 
-    After a 410, too, it waits for its next try: a partner that enables the webhook again gets the message.
+    Also after a 410 it waits for its next try: a partner that enables the webhook again gets the message.
     """
     tried = replace(delivery, tries=delivery.tries + 1)
     if answer.outcome is Outcome.DELIVERED:
@@ -323,7 +323,7 @@ _NO_END = datetime.max.replace(tzinfo=UTC)
 # --- Turns of webhooks: which of them may have a message sent now, so that a dead or slow one delays no other
 # Each webhook has few messages in flight in the whole installation, and a failing one has a single one. Webhooks whose
 # last answer was late share half of a process's threads, however many they are: the other half is never waiting for
-# them. The endpoints of one owner use at most half of the threads, too, slow or not.
+# them. The endpoints of one owner also use at most half of the threads, slow or not.
 
 
 MOST_IN_FLIGHT = 4
@@ -368,7 +368,7 @@ class Room:
 def room(threads: int, sending: Sequence[tuple[UUID, bool]], unrecorded: int) -> Room:
     """Compute the room of a process. `sending` has the owner of each message in flight, and if its endpoint is slow.
 
-    Results that are not recorded yet take threads, too: without a database, messages are not sent again and again.
+    Results that are not recorded yet also take threads: without a database, messages are not sent again and again.
     """
     free = max(0, threads - len(sending) - unrecorded)
     part = max(1, threads // _PART)

@@ -204,7 +204,7 @@ ADDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 MOBILES_WITH_AN_AREA = frozenset({54, 55})
 """Calling codes of countries whose mobile numbers have an area code and are recognised by libphonenumber (Argentina,
-Brazil). In North America and Mexico mobile numbers have an area code, too, but cannot be recognised."""
+Brazil). In North America and Mexico mobile numbers also have an area code, but cannot be recognised."""
 
 MOBILES_IN_DISGUISE = ("569",)
 """Prefixes of mobile numbers that libphonenumber classifies as geographic. In Chile numbers can move between mobile and

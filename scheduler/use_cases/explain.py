@@ -143,7 +143,7 @@ class Explain:
                 company_calls=stores.attempt_counts.calls_of_company(attempt.company_id),
                 company_limit=row.settings.limits.concurrent_calls,
                 account_calls=account_calls,
-                # Without an account no place is missing: the company may take the kept ones, too.
+                # Without an account no place is missing: the company may also take the kept ones.
                 account_limit=row.max_calls if row.max_calls is not None else 2 * account_calls + 10,
             )
             situation = replace(situation, load=load)

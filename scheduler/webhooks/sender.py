@@ -41,7 +41,7 @@ class WebhookSender:
     """Sends messages to receivers. Threads may share it.
 
     `to_partners`: the URL comes from a partner, so only public addresses are allowed. `in_development`: loopback and
-    plain http are allowed, too. The deadline covers everything except the lookup of the name, which the system's
+    plain http are also allowed. The deadline covers everything except the lookup of the name, which the system's
     resolver limits: nothing is sent when it returns too late.
     """
 

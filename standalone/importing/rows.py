@@ -286,8 +286,8 @@ def items_of(table: Table, columns: Columns, defaults: Defaults) -> tuple[list[I
     """Build an item for each row, and collect the rows that cannot be sent.
 
     A row without externalId gets one that follows from its content and from the number of equal rows before it, not
-    from its place. So a file that was changed or sorted, too, creates each row once. Defaults are no part of it: with
-    another --at a row is refused (EXTERNAL_ID_REUSED), and the person is not called twice.
+    from its place. So each row is created once, also from a file that was changed or sorted. Defaults are no part of
+    it: with another --at a row is refused (EXTERNAL_ID_REUSED), and the person is not called twice.
     """
     seen: Counter[bytes] = Counter()
     items, rejects = [], []

@@ -45,7 +45,7 @@ def test_processes_work_after_a_database_that_was_silent(
 
     whole.wait_until(lambda: is_ready(whole), seconds=60, says="the API is ready")
     call(whole, "+421915400902", within_s=90)
-    # Settle works: what the hole left open is decided.
+    # Settle works: open outcomes of the hole are decided.
     whole.wait_until(
         lambda: not whole.rows("SELECT 1 FROM attempts WHERE state IN ('PENDING', 'IN_PROGRESS')"),
         seconds=120,

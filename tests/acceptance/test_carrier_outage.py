@@ -57,7 +57,7 @@ def test_an_outage_of_the_carrier_burns_nothing(whole: WholeSystem) -> None:
 
 def test_outage_with_answers_loses_only_calls_in_flight(whole: WholeSystem) -> None:
     at_outage(whole, "POST", kind="503")
-    # The first call opens the breaker. Further calls would be in flight, too, if they came before.
+    # The first call opens the breaker. Further calls would also be in flight if they came before.
     interviews = ask_for(whole, OTHERS[:1])
     wait_for_breaker(whole)
     interviews += ask_for(whole, OTHERS[1:])

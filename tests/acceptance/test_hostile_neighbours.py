@@ -1,9 +1,9 @@
 """A hostile company delays nothing of another company by more than a second, whatever it floods, breaks or locks.
 
 Each task has a probe: a thing that the other company does, and the seconds until the task has done its part. The probes
-run first beside a harmless neighbour, and then twice or more beside each hostile one. A machine that is busy with other
-work delays a single run, and a hostile neighbour delays them all. So the runs go on until each probe was on time in two
-runs more than it was late, and the test fails as soon as one was late in four runs more.
+run first next to a harmless neighbour, and then twice or more next to each hostile one. A machine that is busy with
+other work delays a single run, and a hostile neighbour delays them all. So the runs go on until each probe was on time
+in two runs more than it was late, and the test fails as soon as one was late in four runs more.
 """
 
 import json
@@ -32,9 +32,9 @@ from tests.support.webhook_receivers import Visit, WebhookReceiver, a_webhook_re
 from tests.use_cases.webhooks.endpoints import ENCRYPTION
 
 AT_MOST_LATER_S = 1.0
-"""Of calls, commands, callbacks, batches and events."""
+"""Probes of calls, commands, callbacks, batches and events."""
 UPKEEP_LATER_S = 5.0
-"""Of mails, alarms, erasures and the deletion of old rows, for which no person waits."""
+"""Probes of mails, alarms, erasures and the deletion of old rows, for which no person waits."""
 ON_TIME, LATE, MOST_RUNS = 2, -4, 10
 """The lead of the runs on time over the late ones that decides about a probe, and the runs after which it is late."""
 DUE_CALLS = 100_000
@@ -381,7 +381,7 @@ def one_person_with_many_interviews(near: Neighbours) -> Iterator[None]:
 
 
 def _person_with(company: Company, interviews: int) -> str:
-    """Create a person with so many interviews, each with a pending call, and return the person's id."""
+    """Create a person with this number of interviews, each with a pending call, and return the person's id."""
     interview = company.book()
     created_at = "(a.created_at - n * interval '1 millisecond')"
     company.rows(
@@ -482,7 +482,7 @@ def near(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
 
 @pytest.fixture(scope="module")
 def usual(near: Neighbours) -> dict[str, float]:
-    """The seconds of each probe beside a harmless neighbour. The first run also warms the processes up."""
+    """The seconds of each probe next to a harmless neighbour. The first run also warms the processes up."""
     probed(near)
     return probed(near)
 

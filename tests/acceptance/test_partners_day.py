@@ -69,7 +69,7 @@ def test_partner_does_a_whole_day_with_the_client(
     [ping] = received(package, receiver, webhook.signing_secret)
     assert (ping.type, ping.sequence) == ("ping", None)
 
-    # Two interviews for tomorrow. A repeated one is the same.
+    # Two interviews for tomorrow. A repeated request creates no other.
     began, tomorrow = whole.now(), whole.in_seconds(86_400)
     of_all = {"agent_id": agent_id, "job_id": job_id, "at": tomorrow}
     people = [partner.add_candidate(company_id, job_id, number, number[-3:]) for number in (NUMBER, ANOTHER_NUMBER)]

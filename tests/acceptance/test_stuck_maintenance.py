@@ -41,7 +41,7 @@ def set_hours(whole: WholeSystem, start: str) -> None:
 
 
 def test_endless_recomputation_does_not_stop_leases_or_expiry(whole: WholeSystem) -> None:
-    """Stop the maintenance process, which then looks like one whose threads are all busy."""
+    """Stop the maintenance process, which then looks as if all its threads were busy."""
     waiting = booked(whole, WAITING, scheduledAt=whole.in_seconds(3600))
     maintenance = whole.send_signal("maintenance", signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""Endpoints, events and deliveries as rows, for tests of what a partner reads of them and replays."""
+"""Endpoints, events and deliveries as rows, for tests of the partners who read and replay them."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

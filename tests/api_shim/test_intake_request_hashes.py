@@ -64,7 +64,7 @@ def test_repeat_of_a_request_to_an_earlier_version_is_replayed(intake: Intake, p
 
 
 def contents(sent: dict[str, Any], seeded: Seeded) -> set[bytes]:
-    """Compute the plain hashes of an interview and of its inline person, as the first release computes them, too."""
+    """Compute the plain hashes of an interview and of its inline person, as the first release also computes them."""
     person = NewCandidate(
         first_name=sent["candidate"]["firstName"],
         last_name=sent["candidate"]["lastName"],

@@ -104,7 +104,7 @@ def test_one_delivery_is_read_like_in_the_list(intake: Intake, partner: Partner)
 
 @does("F7-6")
 def test_one_delivery_shows_all_its_tries(partner: Partner) -> None:
-    """Those of a replay, too, which counts its own `tries`."""
+    """Also the tries of a replay, which counts its own `tries`."""
     [event_id] = partner.delivered(1, "WAITING")
     path = f"{partner.path}/deliveries/{event_id}"
     for answer in (FAILED, TIMED_OUT, ACCEPTED):

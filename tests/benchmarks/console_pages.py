@@ -1,4 +1,4 @@
-"""Server times of the console's pages and of /metrics, beside many calls that are due while all calls are paused."""
+"""Server times of the console's pages and of /metrics, with many calls that are due while all calls are paused."""
 
 import re
 import statistics

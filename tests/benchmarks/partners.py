@@ -1,4 +1,4 @@
-"""Cost and delay of what partners use: webhooks beside a receiver that never answers, and large batches."""
+"""Cost and delay of what partners use: webhooks next to a receiver that never answers, and large batches."""
 
 import json
 import statistics
@@ -101,7 +101,7 @@ def send_batch(api: str, headers: dict[str, str], lines: bytes) -> tuple[str, fl
 
 
 class SingleRequests:
-    """Requests one interview after the other in a thread, beside the batch."""
+    """Requests one interview after the other in a thread, during the batch."""
 
     def __init__(self, api: str, headers: dict[str, str], interview: Callable[[int], dict[str, Any]]) -> None:
         self._api, self._headers, self._interview = api, headers, interview

@@ -437,7 +437,7 @@ def webhooks(rate: float, *, seconds: float) -> Callable[[Callable[[str], None]]
 
 
 def batch(count: int) -> Callable[[Callable[[str], None]], Row]:
-    """Send a batch, and single requests beside it until it is applied."""
+    """Send a batch, and single requests meanwhile, until it is applied."""
 
     def measure(progress: Callable[[str], None]) -> Row:
         with running(callbacks=False, progress=progress) as bench:
@@ -464,7 +464,7 @@ def batch(count: int) -> Callable[[Callable[[str], None]], Row]:
 
 
 def lists_of(count: int) -> Callable[[Callable[[str], None]], Row]:
-    """Read each list of the API and of the console with each filter, beside `count` interviews of a company."""
+    """Read each list of the API and of the console with each filter, with `count` interviews of a company."""
 
     def measure(progress: Callable[[str], None]) -> Row:
         with running(callbacks=False, progress=progress) as bench:
@@ -513,7 +513,7 @@ _BURST, _ETA = "burst of 5,000, no callbacks", "Celery ETA, burst of 5,000"
 
 
 def report(results: dict[str, Row], earlier: dict[str, Row]) -> None:
-    """Print each measurement, beside its earlier figure if there is one."""
+    """Print each measurement, next to its earlier figure if there is one."""
     for name, row in results.items():
         print(f"\n{name}")
         for figure, value in row.items():

@@ -1,4 +1,4 @@
-"""Requests of the Python client that are sent again, and those that are not."""
+"""Requests of the Python client that are sent again, and requests that are not."""
 
 import importlib
 from collections.abc import Callable, Iterator

@@ -69,7 +69,7 @@ def with_provider(settings: Settings, issuer: str) -> Settings:
 
 
 def continued(page: httpx.Response) -> str:
-    """Return the address to which a page leads by itself. Its link leads there, too."""
+    """Return the address to which a page leads by itself. Its link also leads there."""
     assert page.status_code == httpx.codes.OK, page.text
     found = re.search(r'<meta http-equiv="refresh" content="0; url=([^"]+)">', page.text)
     assert found

@@ -58,7 +58,7 @@ def alarms() -> set[str]:
         "cause": {"NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"},
         "alarm.cause": set(),  # what Alarm( says
     }
-    assert written - {repr(each) for each in plain} == set(spread), "an alarm of a new kind: tell here what it may be"
+    assert written - {repr(each) for each in plain} == set(spread), "an alarm of a new kind: name its values here"
     return plain.union(*spread.values())
 
 

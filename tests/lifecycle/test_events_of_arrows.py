@@ -144,7 +144,7 @@ RAISED_BY: dict[str, tuple[NewEvent | OwnersEvent, ...]] = {
     "of_test": (partner_events.of_test(ID),),
     "of_disabled": (partner_events.of_disabled(ID, None, DisabledCause.GONE),),
 }
-"""Events that each function of `partner_events` builds. Those of attempts are in REPORTED, too."""
+"""Events that each function of `partner_events` builds. Events of attempts are also in REPORTED."""
 
 
 def test_every_type_is_raised_by_a_function_that_is_called() -> None:

@@ -1,4 +1,4 @@
-"""Forecast: when waiting calls start, beside those of other companies, and which are too late."""
+"""Forecast: when waiting calls start, between the calls of other companies, and which are too late."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ def new(calls: int, *, closes: float | None = None, expires_at: datetime = A_WEE
 
 
 def opening(opens: float | None, of: UUID, *calls: DueCalls) -> CompanyQueue:
-    """Build a queue whose calls have another opening after so many seconds."""
+    """Build a queue whose calls have another opening after this number of seconds."""
 
     def find(_: object, after: datetime) -> Opening | None:
         return None if opens is None or at(opens) <= after else (at(opens), None)

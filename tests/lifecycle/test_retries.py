@@ -201,7 +201,7 @@ def test_deleted_attempts_go_on_counting() -> None:
     assert due([replace(gone, deleted_at=NOON), last]) == due([gone, last])
 
 
-# ---- what a company may set
+# ---- settings of a company
 
 
 def test_a_policy_is_read_back_as_it_was_written() -> None:

@@ -79,7 +79,7 @@ def test_a_number_without_zones_adds_none() -> None:
     assert scheduling.deciding_clocks(BY_OFFSET, a_callee(number=None), BY_OFFSET.due_at + A_DAY) == (TOKYO,)
 
 
-# ---- what a change of settings moves
+# ---- effects of a change of settings
 
 
 def recomputed(attempt: Attempt, *, now: datetime = NOON, **callee: Any) -> Schedule | None:

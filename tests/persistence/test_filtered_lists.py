@@ -194,7 +194,7 @@ BESIDE = {
     # Each interview has two attempts. Which one is newer takes both of them.
     "interviews scheduled": 4 * LIMIT,
     "latest interviews": 4 * LIMIT,
-    # Half of the rows have this status, too. Chance decides which ones follow each other: 1,270 to 1,480 are read.
+    # Half of the rows also have this status. Chance decides which ones follow each other: 1,270 to 1,480 are read.
     "completed interviews scheduled": 20 * LIMIT,
 }
 """The most rows that these lists may read in addition."""

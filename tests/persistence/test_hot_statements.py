@@ -100,7 +100,7 @@ MAY_READ = {
     # While few commands wait, the index of all of them is as short as the one by interview.
     "SELECT inbox.id, inbox.quarantined_at FROM inbox": 20,
 }
-"""Statements that read more than three rows for each one that they use, and the most that they may read."""
+"""Statements that read more than three rows for each row that they use, and the most that they may read."""
 DIFFERENT_STATEMENTS = 100
 A_SECOND = timedelta(seconds=1)
 
@@ -120,7 +120,7 @@ class Explained:
 
     @property
     def too_much(self) -> dict[str, int]:
-        """The tables of which more than three rows were read for each one that was used, with the rows read."""
+        """The tables of which more than three rows were read for each used row, with the rows read."""
         most = max([3 * max(1, self.used), *(rows for words, rows in MAY_READ.items() if words in self.statement)])
         return {table: rows for table, rows in self.read.items() if rows > most}
 

@@ -152,7 +152,7 @@ def test_event_of_another_webhook_is_claimed_in_the_first_looks(
 
 @two_backlogs
 def test_end_of_a_first_event_frees_its_interview_alone(tenant: Tenant, backlog: Backlog) -> None:
-    """The result reads few rows, too."""
+    """The result also reads few rows."""
     webhooks = Webhooks(tenant=tenant)
     settled(tenant, webhooks)
     tenant.change(

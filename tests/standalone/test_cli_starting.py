@@ -56,7 +56,7 @@ def duecall(words: str, home: Path, **variables: str) -> Iterator[subprocess.Pop
                 process.kill()
 
 
-# ---- what is refused before anything starts
+# ---- refusals before anything starts
 
 
 ENTRY_POINTS: Mapping[str, Sequence[str]] = {
@@ -184,7 +184,7 @@ def test_running_system_restarts_a_process_that_keeps_ending(tmp_path: Path) -> 
         supervisor.stop()
 
 
-# ---- what it starts with
+# ---- the settings of the start
 
 
 def test_private_system_uses_only_its_own_database_and_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

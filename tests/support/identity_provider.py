@@ -42,7 +42,7 @@ class Faults:
     """Deviations from a correct provider. All fields have the values of a correct one."""
 
     claims: dict[str, Any] = field(default_factory=dict)
-    """Replace those of the ID token. None removes one."""
+    """Replace claims of the ID token. None removes one."""
     header: dict[str, Any] = field(default_factory=dict)
     signed_with: RSAKey | ECKey | OctKey | bytes | None = None
     """In place of the first key. Bytes are a secret for HS256."""

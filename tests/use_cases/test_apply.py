@@ -94,7 +94,7 @@ def rows(tenant: Tenant) -> dict[str, int]:
     return {table: tenant.ask(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
 
 
-# ---- what is made
+# ---- created rows
 
 
 def test_new_interview_has_a_first_attempt_due_at_once(tenant: Tenant, apply: Apply, hints: RecordingHints) -> None:
@@ -177,7 +177,7 @@ def test_offset_that_the_number_does_not_have_gives_a_warning(tenant: Tenant, ap
     assert attempt.warnings == ("OFFSET_DIFFERS_FROM_PHONE_NUMBER",)
 
 
-# ---- what is refused
+# ---- refusals
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def create(tenant: Tenant, accept: Perform, apply: Apply) -> Callable[..., Attem
     return created
 
 
-# ---- what a schedule stores
+# ---- values of a schedule
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_number_that_is_never_called_is_explained(
 def test_own_clock_of_an_offset_is_explained(
     tenant: Tenant, explain: Explain, create: Callable[..., Attempt], records: ApiWriter, now: TestClock
 ) -> None:
-    """The candidate's zone decides beside the offset, and after its removal the zone of the number."""
+    """The candidate's zone decides next to the offset, and after its removal the zone of the number."""
     attempt = create(CALIFORNIA, "Europe/Bratislava", scheduled_at="2026-04-02T14:00:00+02:00")
     now.move(timedelta(hours=24))
     assert rules(explain, attempt) == []

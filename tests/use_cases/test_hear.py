@@ -388,7 +388,7 @@ _INDEXED = """
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.refobjsubid
     WHERE i.indrelid = 'attempts'::regclass AND d.refobjsubid > 0 AND m.amname <> 'brin'
 """
-"""Columns of `attempts` in a key, expression or condition of an index, except for those of BRIN indexes."""
+"""Columns of `attempts` in a key, expression or condition of an index, except for BRIN indexes."""
 
 
 def test_progress_of_a_call_changes_no_indexed_column(tenant: Tenant, now: TestClock) -> None:

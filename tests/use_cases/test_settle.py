@@ -143,7 +143,7 @@ def test_attempt_that_cannot_be_settled_delays_no_other(
     assert [tenant.attempt(each.id).reason for each in attempts] == [Reason.BUSY, None, Reason.BUSY, None, Reason.BUSY]
 
 
-# ---- what the carrier has forgotten
+# ---- calls that the carrier has forgotten
 
 
 def test_call_unknown_to_the_carrier_ends_when_it_must_be_over(tenant: Tenant, settle: Settle, now: TestClock) -> None:
@@ -170,7 +170,7 @@ def test_late_call_unknown_to_the_carrier_frees_its_line(tenant: Tenant, settle:
     assert tenant.attempt(live.id) == given_up
 
 
-# ---- what is not a proof
+# ---- answers that prove nothing
 
 
 def test_call_to_another_number_does_not_match(tenant: Tenant, settle: Settle, calls: Calls) -> None:
@@ -623,7 +623,7 @@ def test_round_leaves_what_is_not_over_yet(tenant: Tenant, settle: Settle, now: 
         assert tenant.attempt(each.id) == each
 
 
-# ---- what was asked before it expired
+# ---- questions before the expiry
 
 
 def move(attempt: Attempt, to: str = "2026-04-03T09:00:00+02:00") -> RescheduleAttempt:

@@ -167,7 +167,7 @@ def test_receiver_that_never_answers_tls_is_cut() -> None:
 def test_status_counts_although_the_body_drips(status: int) -> None:
     behaviour = drips(f"HTTP/1.1 {status} X\r\nContent-Length: 1000000\r\n\r\n".encode(), b"x")
     with a_webhook_receiver(behaviour) as receiver:
-        # On a busy machine, too, the head has arrived by then.
+        # Also on a busy machine the head has arrived by then.
         answer = in_development(3).post(message(receiver.url))
         assert receiver.left.wait(20)
     assert answer.status == status

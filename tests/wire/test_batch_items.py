@@ -209,7 +209,7 @@ _NESTED = b'{"items": [' + (b"[" * 50 + b"]" * 50 + b",") * 150_000 + b"{}]}"
     ],
 )
 def test_hostile_json_is_refused_without_being_parsed(body: bytes, words: str) -> None:
-    """Parsed, most of these bodies take a hundred times more memory than the test allows, beside their own copy."""
+    """Parsed, most of these bodies take a hundred times more memory than the test allows, without their own copy."""
     tracemalloc.start()
     try:
         with pytest.raises((BatchTooLarge, MalformedJson, InvalidFields), match=words):

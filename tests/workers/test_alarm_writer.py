@@ -34,7 +34,7 @@ class Gate:
         self._behind.store(seen)
 
     def wait_for_a_whole_try(self) -> None:
-        """Wait for a try that contains all alarms taken so far. The one that runs now may have begun before them."""
+        """Wait for a try that contains all alarms taken so far. The present try may have begun before them."""
         wait_until(partial(self._has_tried, self.tries + 1), says="the writer has tried twice")
 
     def _has_tried(self, before: int) -> bool:

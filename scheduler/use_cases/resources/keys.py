@@ -49,7 +49,7 @@ DEFAULT_SCOPES = ALL_SCOPES - {READ_WEBHOOKS, "write:webhooks"}
 """The scopes of a key that is created without naming any.
 
 Without `read:webhooks`: while a company has a key with it, each of its calls writes events, read or not. A webhook does
-the same, so `write:webhooks` is named, too.
+the same, so `write:webhooks` is also named.
 """
 
 _LIVE_AT_ONCE = 2

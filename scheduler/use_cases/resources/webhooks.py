@@ -322,7 +322,7 @@ class Webhooks:
         return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def rotate_secret(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
-        """Replace the secret. Only this result contains the new one. The old one signs, too, for a day.
+        """Replace the secret. Only this result contains the new one. For a day the old one also signs.
 
         Refused: NotFound.
         """

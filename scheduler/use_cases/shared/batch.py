@@ -48,7 +48,7 @@ class Batch:
         """Lock these attempts, and before them their interviews. Skip any that another transaction has locked.
 
         Return also the attempts that were left out because they or their interviews are locked. One that this release
-        cannot read is left out, too, and not among these.
+        cannot read is also left out, and not among these.
         """
         interviews = stores.interviews.lock_free(list(set(interviews_by_attempt.values())))
         attempts = stores.attempts.lock_free_of([each.id for each in interviews.rows], list(interviews_by_attempt))

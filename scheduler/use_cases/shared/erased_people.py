@@ -15,7 +15,7 @@ BATCH = 100
 def cancel_interviews(stores: Stores, candidate_id: UUID, limit: int, actor: str, now: datetime) -> bool:
     """Cancel up to `limit` interviews of an erased person that is locked. False: none could be locked.
 
-    The interviews that are left are the progress. Locked ones are left, too. A call in progress runs to its end. The
+    The interviews that are left are the progress. Locked ones are also left. A call in progress runs to its end. The
     number of statements does not depend on the number of interviews.
     """
     interviews = stores.interviews.lock_left_of(candidate_id, limit)

@@ -239,7 +239,7 @@ def test_line_that_says_stored_is_next_to_its_row() -> None:
         assert kind == ast.unparse(row.args[1])
 
 
-# ---- what a role may do
+# ---- rights of each role
 
 
 def test_api_raises_alarms_and_sees_none(logins: Logins, alarms: Alarms, now: TestClock) -> None:

@@ -174,7 +174,7 @@ def test_claim_during_a_deletion_keeps_its_hints_unclaimed(tenant: Tenant) -> No
     assert tenant.attempt(mine.id) == mine
 
 
-# ---- what is being called
+# ---- calls in progress
 
 
 def test_placed_call_of_a_deleted_company_is_hung_up_at_once(

@@ -239,7 +239,7 @@ def test_other_decision_is_a_conflict(
     assert len(tenant.attempts(unknown.interview_id)) == 1
 
 
-# ---- what is refused
+# ---- refusals
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_next_event_of_an_interview_waits_for_the_first(webhooks: Webhooks, now:
 
 
 def test_sql_and_rule_agree_on_the_order(webhooks: Webhooks) -> None:
-    """Random deliveries of many interviews: the statement finds exactly those that the rule finds."""
+    """Random deliveries of many interviews: the statement finds exactly the deliveries that the rule finds."""
     choose, now, endpoint_id = random.Random(7), webhooks.tenant.now(), webhooks.endpoint()
     queues: dict[UUID, list[QueuedDelivery]] = {}
     rows = []

@@ -711,7 +711,7 @@ def _a_partner(play: Play, *types: EventType) -> Iterator[WebhookReceiver]:
         try:
             yield receiver
         finally:
-            # Otherwise the calls of later cells have events, too.
+            # Otherwise the calls of later cells also have events.
             play.tenant.change("DELETE FROM webhook_endpoints WHERE id = :id", id=endpoint_id)
             play.tenant.change("DELETE FROM events")
 

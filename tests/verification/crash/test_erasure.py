@@ -106,7 +106,7 @@ def test_erasure_killed_at_any_moment_is_finished_by_the_next(
     killed = 0
     while certificate(tenant)[1] is None:
         process = erasing(installation, batch=1)
-        # Later each time, so that a slow machine finishes, too.
+        # Later each time, so that a slow machine also finishes.
         process.join((0.15 + moments.random() * 0.15) * (1 + killed / 10))
         if process.exitcode is None:
             process.kill()

@@ -70,7 +70,7 @@ class Run:
     sizes: Mapping[str, int] = field(default_factory=lambda: _SMALL)
     broken: str | None = None
     must_happen: frozenset[str] = frozenset()
-    """Events and situations that the run must reach: one that never happens is never checked."""
+    """Events and situations that the run must reach: a situation that never happens is never checked."""
     whether_all_end: bool = False
 
     @property

@@ -23,7 +23,7 @@ from tests.verification.soak.soak_setup import SoakSetup
 _DUE_CALLS = 5_000
 _HELD_S, _FREE_S = 20.0, 5.0
 _EVERY_S = 0.2
-"""Time between two of its commands: five a second, beside twenty interviews of the others."""
+"""Time between two of its commands: five a second, next to twenty interviews of the others."""
 _DELETED_WITHIN_S = 120.0
 
 

@@ -33,7 +33,7 @@ _FLOODS = 160
 _BLOCKS_FOR_S = 60.0
 # A request that was refused at once has its answer in its response, and is stored as applied at its receipt.
 # Only refusals of messages are reported at their receipt, and the soak sends requests alone.
-# A refusal by a worker while the request waits may be the response, too: then there is no event either.
+# A refusal by a worker while the request waits may also be the response: then there is no event either.
 _APPLIED = (
     "SELECT id FROM inbox WHERE applied_at <> received_at"
     " AND (NOT answer ? 'refusal' OR applied_at > received_at + interval '36 s')"
@@ -215,7 +215,7 @@ class Partners:
         )
 
     def summary(self) -> str:
-        """Format what the receivers got, as one line."""
+        """Format the counts of the receivers as one line."""
         parts = []
         for name in (WELL, ROUGH, DEAD, GONE):
             messages = [each for each in self.messages if each.endpoint == name]
