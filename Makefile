@@ -61,7 +61,7 @@ debian: ## install the Debian packages that some tests need, as root; CI has the
 containers: $(VENV)/dev ## build the image, and execute every documented command of a deployment; needs root and Docker
 	@$(PY) -m tests.containers $(ARGS)
 
-proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, races, machine, bursts, batches, plans and forecasts
+proof: $(VENV)/dev ## the long versions of comparisons, nights, fuzz, traces, races, bursts, batches, plans, forecasts
 	@DUECALL_EXHAUSTIVE=all $(PY) -m pytest tests/timing tests/lifecycle
 	@DUECALL_NIGHTS_PEOPLE=8500 $(PY) -m pytest tests/verification/nights/test_a_year_of_nights.py
 	@DUECALL_FUZZ_CASES=50 $(PY) -m pytest tests/api_shim/test_fuzz.py

@@ -9,11 +9,11 @@ _PROGRAM = """
 import resource, sys
 soft, hard = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from scheduler import descriptors
+from scheduler import process
 from scheduler.logs import configure
 configure()
-descriptors.raise_limit()
-print(*resource.getrlimit(resource.RLIMIT_NOFILE), descriptors.most_posts())
+process.raise_limit()
+print(*resource.getrlimit(resource.RLIMIT_NOFILE), process.most_posts())
 """
 
 

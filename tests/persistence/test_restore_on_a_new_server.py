@@ -31,7 +31,7 @@ CATALOG = {
         " WHERE attacl IS NOT NULL AND attrelid > 16383"
     ),
     "grants of functions": (
-        "SELECT proname, coalesce(proacl, acldefault('f', proowner))::text FROM pg_proc"
+        "SELECT proname, unnest(coalesce(proacl, acldefault('f', proowner)))::text FROM pg_proc"
         " WHERE pronamespace = 'public'::regnamespace"
     ),
     "roles": (
