@@ -108,19 +108,13 @@ class InterviewRequest(InterviewTerms):
 
     def to_command(self) -> CreateInterview:
         job_of_candidate = None if self.candidate is None else self.candidate.job_id
-        return CreateInterview(
-            agent_id=self.agent_id,
-            agent=None if self.agent is None else self.agent.to_new_agent(),
+        return self.command_for(
             candidate_id=self.candidate_id,
             candidate=None if self.candidate is None else self.candidate.to_new_candidate(),
+            agent_id=self.agent_id,
+            agent=None if self.agent is None else self.agent.to_new_agent(),
             job_id=self.job_id or job_of_candidate,
             job=None if self.job is None else self.job.to_new_job(),
-            scheduled_at=self.time_asked_for,
-            time_name=self.time_name,
-            expires_at=self.expires_at,
-            is_test=self.is_test,
-            metadata=self.metadata,
-            external_id=self.external_id,
         )
 
 

@@ -5,10 +5,12 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
+from pydantic.alias_generators import to_camel
 
+from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview, InvokeAttempt, RescheduleAttempt, UpdateInterview
 from scheduler.domain.delivery_history import ReplayFilter
-from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.interview import InterviewStatus, NewAgent, NewJob
 from scheduler.domain.webhook import EventType
 from scheduler.wire.field_types import (
     A_TIME,
@@ -65,6 +67,32 @@ class InterviewTerms(MayNameATime):
     )
     external_id: Annotated[ExternalIdText | None, EXTERNAL_ID] = None
 
+    def command_for(
+        self,
+        *,
+        candidate_id: UUID | None,
+        agent_id: UUID | None,
+        job_id: UUID | None,
+        candidate: NewCandidate | None = None,
+        agent: NewAgent | None = None,
+        job: NewJob | None = None,
+    ) -> CreateInterview:
+        """Build the command with these terms, for known or new resources."""
+        return CreateInterview(
+            agent_id=agent_id,
+            agent=agent,
+            candidate_id=candidate_id,
+            candidate=candidate,
+            job_id=job_id,
+            job=job,
+            scheduled_at=self.time_asked_for,
+            time_name=self.time_name,
+            expires_at=self.expires_at,
+            is_test=self.is_test,
+            metadata=self.metadata,
+            external_id=self.external_id,
+        )
+
 
 class InterviewOfKnown(InterviewTerms):
     """An interview whose candidate and agent already exist."""
@@ -73,17 +101,7 @@ class InterviewOfKnown(InterviewTerms):
     agent_id: UUID
 
     def to_command(self) -> CreateInterview:
-        return CreateInterview(
-            agent_id=self.agent_id,
-            candidate_id=self.candidate_id,
-            job_id=self.job_id,
-            scheduled_at=self.time_asked_for,
-            time_name=self.time_name,
-            expires_at=self.expires_at,
-            is_test=self.is_test,
-            metadata=self.metadata,
-            external_id=self.external_id,
-        )
+        return self.command_for(candidate_id=self.candidate_id, agent_id=self.agent_id, job_id=self.job_id)
 
 
 class InterviewChange(MayNameATime):
@@ -103,8 +121,10 @@ class InterviewChange(MayNameATime):
     external_id: Annotated[ExternalIdText | None, NEW_EXTERNAL_ID] = None
 
     def contradictions(self) -> Iterator[FieldError]:
-        if all(getattr(self, name) is None for name in InterviewChange.model_fields):
-            message = "Send at least one of scheduledAt, expiresAt, metadata, status and externalId."
+        names = InterviewChange.model_fields
+        if all(getattr(self, name) is None for name in names):
+            *others, last = (to_camel(name) for name in names if name != "schedule_time")
+            message = f"Send at least one of {', '.join(others)} and {last}."
             yield FieldError(field="", code="NOTHING_TO_CHANGE", message=message)
         yield from super().contradictions()
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 import pytest
 from pydantic import SecretStr
+from pydantic.alias_generators import to_camel
 
 from api_shim import error_codes
 from scheduler.domain.attempt import AttemptState, Phase
@@ -18,6 +19,7 @@ from scheduler.lifecycle.state_machine import ARROWS, ENDS
 from scheduler.settings import Settings
 from scheduler.webhooks.sending import DATA_FIELDS
 from scheduler.wire import named_fields
+from scheduler.wire.requests import InterviewOfKnown
 from tests.architecture.test_code_rules import PRODUCT
 from tests.docs.pages import DOCS, read, section
 
@@ -102,6 +104,16 @@ def test_page_lists_the_default_delays_of_retries() -> None:
 
 
 _REASONS = "| reason | state | retried | meaning |"
+
+
+# ---- integrate-over-celery.md
+
+
+def test_page_lists_each_field_of_an_interview_by_message() -> None:
+    head = "| kind | required fields of the body | optional fields |"
+    [(_, *cells)] = [row for row in rows(read("docs/how-to/integrate-over-celery.md"), head) if "create_i" in row[0]]
+    listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    assert sorted(listed) == sorted({to_camel(name) for name in InterviewOfKnown.model_fields} - {"scheduleTime"})
 
 
 # ---- settings.md

@@ -5,7 +5,9 @@ import json
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
+from api_shim.schemas.create_interview import InlineCandidate, InterviewRequest
 from standalone.importing import rows
 from standalone.importing.rows import Defaults, Fault, Item, Reject, UnreadableFile
 
@@ -196,3 +198,12 @@ def test_errors_of_lines_are_their_last_names() -> None:
     assert json.loads(written[0]) == {"email": "ž", **error}
     assert (json.loads(written[1])["line"], json.loads(written[1])["errorCode"]) == ("{", "MALFORMED_JSON")
     assert errors_file(written[0], fault).splitlines() == written[:1]
+
+
+def test_columns_are_the_fields_of_a_request() -> None:
+    """The command imports no schema of the API, so its module also has the names."""
+    request, person = (
+        {to_camel(name) for name in fields} for fields in (InterviewRequest.model_fields, InlineCandidate.model_fields)
+    )
+    assert request - {"candidate", "agent", "job", "scheduleTime", "metadata"} == set(rows._OF_AN_INTERVIEW)
+    assert person - {"externalId", "jobId"} == set(rows._OF_A_PERSON)
