@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from fastapi import Request
@@ -16,6 +16,7 @@ from api_shim.schemas.agent import AgentView
 from api_shim.schemas.batch import BatchView
 from api_shim.schemas.candidate import CandidateView
 from api_shim.schemas.company import CompanyView
+from api_shim.schemas.create_interview import InterviewRequest
 from api_shim.schemas.envelope import Answer, CommandView, ErrorView, WaitingView, WrittenView
 from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
@@ -25,21 +26,26 @@ from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import Company
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import Agent, InterviewStory, Job
+from scheduler.domain.interview import Agent, Interview, InterviewStory, Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.domain.resource import Resource
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
-from scheduler.persistence.json_columns import record_from_json, story_from_json
+from scheduler.persistence.json_columns import private_fields, record_from_json, story_from_json
 from scheduler.use_cases.resources.idempotent_writes import WriteResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientTexts:
-    """Texts of an interview that a stored answer does not contain, because they may be personal data."""
+    """Fields of an interview that a stored answer does not contain, because they may be personal data."""
 
-    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
-    external_id: str | None = field(default=None, repr=False)
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, source: InterviewRequest | Interview) -> Self:
+        """Read them from a request, or from the interview as it is now."""
+        names = private_fields(Interview)
+        return cls(values={name: getattr(source, name) for name in names if hasattr(source, name)})
 
 
 MAKING = frozenset(
@@ -165,7 +171,7 @@ async def live_texts(request: Request, principal: Principal, command: Command) -
         )
     except (NotFound, AccessDenied):
         return ClientTexts()
-    return ClientTexts(metadata=story.interview.metadata, external_id=story.interview.external_id)
+    return ClientTexts.of(story.interview)
 
 
 async def with_titles(request: Request, principal: Principal, command: Command) -> Command:
@@ -238,8 +244,8 @@ def _written(command: Command) -> WrittenView | Literal[True]:
 
 def _interview(request: Request, command: Command, texts: ClientTexts) -> InterviewView:
     story = _story(command)
-    story = replace(story, interview=replace(story.interview, external_id=texts.external_id))
-    return InterviewView.of(story, texts.metadata, app_context(request).use_cases.now())
+    story = replace(story, interview=replace(story.interview, **texts.values))
+    return InterviewView.of(story, app_context(request).use_cases.now())
 
 
 def _attempt(request: Request, command: Command) -> AttemptView:

@@ -64,9 +64,7 @@ async def list_interviews(
     asked = query.slice_or_keyset(_LIST, has_one_status=len(filters.statuses) <= 1)
     listed = await reader.ask(reader.use_cases.explain.interviews, asked, filters)
     now = reader.use_cases.now()
-    view = InterviewPage.of(
-        query.name_of(_LIST), listed, lambda story: InterviewView.of(story, story.interview.metadata, now)
-    )
+    view = InterviewPage.of(query.name_of(_LIST), listed, lambda story: InterviewView.of(story, now))
     return responses.answered(request, view)
 
 
@@ -105,7 +103,7 @@ async def create_interview(
 ) -> Response:
     refuse_any(body.contradictions())
     stale = list(body.stale(sender.use_cases.now().date()))
-    texts = responses.ClientTexts(metadata=body.metadata, external_id=body.external_id)
+    texts = responses.ClientTexts.of(body)
     return await sender.command(body.to_command(), raw, texts=texts, stale=stale)
 
 
@@ -117,7 +115,7 @@ async def create_interview(
 )
 async def get_interview(request: Request, reader: InterviewReader, interview_id: InterviewId) -> JSONResponse:
     story = await reader.ask(reader.use_cases.explain.interview, interview_id)
-    return responses.answered(request, InterviewView.of(story, story.interview.metadata, reader.use_cases.now()))
+    return responses.answered(request, InterviewView.of(story, reader.use_cases.now()))
 
 
 @router.patch(

@@ -122,13 +122,12 @@ class InterviewView(Wire):
     )
 
     @classmethod
-    def of(cls, story: InterviewStory, metadata: dict[str, Any], now: datetime) -> Self:
+    def of(cls, story: InterviewStory, now: datetime) -> Self:
         interview = story.interview
         return cls.view_of(
             interview,
             status=story.status,
             scheduled_at=_scheduled_at(story),
-            metadata=metadata,
             duration_minutes=_minutes_talked(story),
             finished_date=interview.finished_at,
             call_attempts=[AttemptView.of(attempt, now) for attempt in story.attempts],

@@ -31,6 +31,7 @@ from scheduler.domain.candidate import Candidate, CandidateFilter
 from scheduler.domain.interview import Job, JobFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.persistence.connection import Connection, Fixed
+from scheduler.persistence.json_columns import omitted_fields
 from scheduler.persistence.keyset import NARROW, Branch, KeysetStore, has_row, of_other_spans
 from scheduler.persistence.many import among, insert_all
 from scheduler.persistence.rows import as_columns, from_row
@@ -360,21 +361,18 @@ class Candidates(KeysetStore):
         return self._few(select(found))
 
     def erase(self, candidate_id: UUID, now: datetime) -> None:
-        """Delete name, number, address, external id, metadata and assignments. The row stays for its interviews."""
+        """Delete the fields that stored answers omit, and the assignments. The row stays for its interviews."""
         self._connection.execute(
             update(candidates)
             .where(candidates.c.id == candidate_id, candidates.c.erased_at.is_(None))
             .values(
-                first_name=None,
-                last_name=None,
-                email=None,
-                phone_number=None,
-                timezone=None,
-                external_id=None,
-                content_hash=None,
-                metadata={},
-                erased_at=now,
-                updated_at=now,
+                {
+                    **dict.fromkeys(omitted_fields(Candidate)),
+                    "metadata": {},
+                    "content_hash": None,
+                    "erased_at": now,
+                    "updated_at": now,
+                }
             )
         )
         self._connection.execute(delete(assignments).where(assignments.c.candidate_id == candidate_id))

@@ -4,6 +4,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from scheduler.domain.candidate import Candidate, NewCandidate
 from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import SHOWN_ATTEMPTS, Agent, InterviewStory, Job, NewJob
+from scheduler.domain.interview import SHOWN_ATTEMPTS, Agent, Interview, InterviewStory, Job, NewJob
 from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
@@ -97,23 +98,25 @@ STORY = TypeAdapter(InterviewStory)
 
 _REQUESTS: Mapping[CommandKind, TypeAdapter[Any]] = {kind: TypeAdapter(form) for form, kind in KIND_OF.items()}
 
-_RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
-    Company: (TypeAdapter(Company), frozenset({"name", "profile", "metadata", "settings", "owner_email"})),
-    Job: (TypeAdapter(Job), frozenset({"title", "description", "details", "metadata", "external_id"})),
-    Candidate: (
-        TypeAdapter(Candidate),
-        frozenset({"first_name", "last_name", "email", "phone_number", "timezone", "metadata", "external_id"}),
-    ),
-    Agent: (TypeAdapter(Agent), frozenset({"name", "caller_number", "details", "metadata"})),
-    WebhookEndpoint: (
-        TypeAdapter(WebhookEndpoint),
-        frozenset({"url", "name", "description", "header_names", "signing_secret"}),
-    ),
-    EndpointTest: (TypeAdapter(EndpointTest), frozenset()),
-    Replay: (TypeAdapter(Replay), frozenset()),
-    Batch: (TypeAdapter(Batch), frozenset({"name"})),
+
+def private_fields(kind: type[Resource | Interview]) -> frozenset[str]:
+    """Name the fields that `repr` leaves out, because they may identify a person. Stored answers omit them."""
+    return frozenset(each.name for each in fields(kind) if not each.repr)
+
+
+_ALSO_OMITTED: Mapping[type[Resource], frozenset[str]] = {
+    Company: frozenset({"name", "profile", "settings"}),
+    Candidate: frozenset({"timezone"}),
+    Agent: frozenset({"name"}),
+    WebhookEndpoint: frozenset({"url", "name", "description", "header_names"}),
 }
-"""Fields that a stored answer leaves out, because they identify a person, or may do so, or are secret."""
+"""Fields that logs may contain, and stored answers omit."""
+
+_RECORDS: Mapping[type[Resource], tuple[TypeAdapter[Any], frozenset[str]]] = {
+    kind: (TypeAdapter(kind), private_fields(kind) | _ALSO_OMITTED.get(kind, frozenset()))
+    for kind in (Company, Job, Candidate, Agent, WebhookEndpoint, EndpointTest, Replay, Batch)
+}
+"""The fields of a record that a stored answer omits, with the form of the record."""
 
 _NOTHING: Mapping[str, Any] = {
     "settings": CompanySettings(),
@@ -133,6 +136,11 @@ _CONTENTS: Mapping[type[Content], TypeAdapter[Any]] = {
     CreateInterview: TypeAdapter(CreateInterview),
 }
 _NO_CONTENT = {"external_id", "time_name"}
+
+
+def omitted_fields(kind: type[Resource]) -> frozenset[str]:
+    """Name the fields that a stored answer omits."""
+    return _RECORDS[kind][1]
 
 
 def content_as_json(new: Content) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from scheduler.lifecycle.operator_decisions import on_decision
 from scheduler.logs import log, place_of
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.persistence.json_columns import STORY, request_from_json
+from scheduler.persistence.json_columns import STORY, private_fields, request_from_json
 from scheduler.persistence.stores import Stores
 from scheduler.rules import resources
 from scheduler.rules.resources import merged
@@ -436,7 +436,7 @@ def _snapshot(story: InterviewStory) -> dict[str, object]:
         mode="json",
         exclude_defaults=True,  # a third of the largest column of the database
         exclude={
-            "interview": {"metadata", "external_id", "caller_number"},
+            "interview": set(private_fields(Interview)),
             "attempts": {
                 "__all__": {"number_hash": True, "token": True, "called_number": True, "schedule": {"number": True}}
             },
