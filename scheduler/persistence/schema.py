@@ -165,9 +165,13 @@ def check(url: str, *, writes: bool = False) -> None:
 
 
 def draft(url: str, message: str) -> None:
-    """Write a new migration with the differences that `check` finds. A draft, to be corrected by hand."""
+    """Write a new migration with the differences that `check` finds. A draft, to be corrected by hand.
+
+    Its number follows that of the newest migration, because processes compare the two.
+    """
     with _connection(url) as connection:
-        command.revision(_config(connection), message=message, autogenerate=True)
+        following = f"{int(sessions.head()) + 1:04}"
+        command.revision(_config(connection), message=message, autogenerate=True, rev_id=following)
 
 
 @contextmanager

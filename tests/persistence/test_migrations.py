@@ -1,6 +1,7 @@
 """Migrations upgrade a real database, with the rows and next to the processes of the release before."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +79,17 @@ def config(connection: Connection) -> Config:
 
 def test_head_is_the_newest_migration(config: Config) -> None:
     assert head() == ScriptDirectory.from_config(config).get_current_head()
+
+
+def test_draft_has_the_number_after_the_newest(
+    connection: Connection, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(MIGRATIONS, tmp_path / "migrations")
+    command.upgrade(config, "head")
+    monkeypatch.setattr(schema, "_MIGRATIONS", copy)
+    schema.draft(connection.engine.url.render_as_string(hide_password=False), "a column")
+    [drafted] = copy.glob(f"versions/{int(head()) + 1:04}_a_column.py")
+    assert f"down_revision = '{head()}'" in drafted.read_text(encoding="utf-8")
 
 
 def test_released_migrations_are_unchanged() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from scheduler.domain.attempt import AttemptState, Phase, Reason
-from scheduler.lifecycle.state_machine import ARROWS
+from scheduler.lifecycle.retries import RETRIED
+from scheduler.lifecycle.state_machine import ARROWS, CALL_ENDS
 from tests.verification.model import __main__ as checker
 from tests.verification.model.__main__ import (
     BATCHES,
@@ -24,7 +25,8 @@ from tests.verification.model.__main__ import (
 )
 from tests.verification.model.arrows import BATCH, DIAL, ModelArrow, arrows, happenings, switches, words
 
-STANDS_FOR = {"BUSY": {"NO_ANSWER", "VOICEMAIL", "CARRIER_ERROR"}, "DECLINED": {"INVALID_NUMBER"}}
+_NOT_IN_THE_MODEL = {reason for reason, state in CALL_ENDS.items() if state is AttemptState.FAILED} - words("reason")
+STANDS_FOR = {"BUSY": _NOT_IN_THE_MODEL & RETRIED, "DECLINED": _NOT_IN_THE_MODEL - RETRIED}
 """Reasons with the same consequences (retried, or not), which the model represents by one of them."""
 LEFT_OUT = {
     ModelArrow("cancelled", "IN_PROGRESS", "CANCELLED", "COMPANY_DELETED"): "no company is deleted in the model"

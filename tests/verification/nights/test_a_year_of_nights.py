@@ -17,6 +17,8 @@ from uuid import UUID
 
 import pytest
 
+from scheduler.domain.attempt import Reason
+from scheduler.lifecycle.state_machine import CALL_ENDS
 from tests.verification.judge.evidence import rings_from, rows_of
 from tests.verification.judge.history import History, Patience
 from tests.verification.judge.hours import RingHours, lies_within
@@ -26,7 +28,7 @@ from tests.verification.nights.year import POLICY, RequestedCall, Year, a_year
 PEOPLE = int(os.environ.get("DUECALL_NIGHTS_PEOPLE", "200"))
 NIGHTS = max(12, min(80, PEOPLE // 60))
 SEED = int(os.environ.get("DUECALL_NIGHTS_SEED", "20270104"))
-RUNG = {"ANSWERED", "BUSY", "NO_ANSWER", "VOICEMAIL", "DECLINED", "CARRIER_ERROR", "INVALID_NUMBER"}
+RUNG = CALL_ENDS.keys() - {Reason.CANCELLED_AT_CARRIER}
 NOT_RUNG = {"EXPIRED", "CONSENT_EXPIRED"}
 
 
