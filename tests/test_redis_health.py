@@ -12,6 +12,7 @@ from scheduler import redis_health
 from scheduler.settings import Settings
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
+from tests.support.compose import WORKERS
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 
@@ -47,13 +48,15 @@ def test_evicting_redis_is_reported_while_everything_runs(evicting: str, tmp_pat
     with running_system(tmp_path, settings, say=said.append) as whole:
         (warning,) = [line for line in said if line.startswith("WARNING")]
         assert "maxmemory-policy allkeys-lru" in warning
-        for name in ("dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance"):
+        for name in WORKERS:
             log = whole.system.log_of(name)
             whole.wait_until(
                 lambda log=log: '"alarm": "REDIS_EVICTS"' in log.read_text(encoding="utf-8"),  # type: ignore[misc]
                 seconds=60,
                 says=f"{name} says it",
             )
-        # Seven processes raise the same alarm, which is one row.
-        whole.wait_until(lambda: alarms_of(whole) == [("REDIS_EVICTS", 7)], seconds=60, says="the alarm is kept")
+        # All raise the same alarm, which is one row.
+        whole.wait_until(
+            lambda: alarms_of(whole) == [("REDIS_EVICTS", len(WORKERS))], seconds=60, says="the alarm is kept"
+        )
         assert whole.client.created("+421915310001")

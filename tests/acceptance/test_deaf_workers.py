@@ -9,9 +9,9 @@ from pydantic import SecretStr
 from scheduler.settings import Settings
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, running_system
+from tests.support.compose import WORKERS
 from tests.support.servers import Wire, wired
 
-WORKERS = ("dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance")
 DEAF_AT_MOST_S = 150.0
 
 

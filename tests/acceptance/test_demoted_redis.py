@@ -5,9 +5,10 @@ from redis import Redis
 
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem
+from tests.support.compose import WORKERS
 
 IN_FLIGHT, WAITING, LATER = "+421915310001", "+421915310002", "+421915310003"
-PROCESSES = ("api", "console", "clock", "dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance")
+PROCESSES = ("api", "console", "clock", *WORKERS)
 
 
 @pytest.mark.timeout(300)

@@ -16,6 +16,7 @@ from scheduler.settings import Settings
 from standalone.valkey_and_postgres import EmbeddedValkey
 from tests.acceptance.conftest import WholeSystem, kill_server, running_system
 from tests.conftest import wait_until
+from tests.support.compose import WORKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "integrate-over-celery.md").read_text(encoding="utf-8")
@@ -185,22 +186,21 @@ def test_message_is_applied_once_the_database_is_back(whole: WholeSystem, sender
 
 
 def test_thousand_malformed_messages_end_no_worker(whole: WholeSystem, urls: tuple[str, str]) -> None:
-    queues = ("dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance")
     without_id = (
         b'{"body": "W10=", "content-type": "application/json", "content-encoding": "utf-8",'
         b' "headers": {"task": "workers.heard"},'
         b' "properties": {"delivery_tag": "1", "delivery_info": {}, "body_encoding": "base64"}}'
     )
     rubbish = (b"not json", b"{}", b"[1]", b"null", b"\x80\x04]q", b'{"body": "", "properties": {}}', without_id)
-    pids = {name: whole.system.supervisor.pid(name) for name in queues}
+    pids = {name: whole.system.supervisor.pid(name) for name in WORKERS}
     with redis.Redis.from_url(urls[0]) as ours:
-        for queue in queues:
+        for queue in WORKERS:
             ours.lpush(f"duecall:{queue}", *(rubbish * 170), CANARY.encode())
     number = "+421915000077"
     assert whole.client.post(whole.client.interview(number)).status_code in {201, 202}
     whole.wait_until(lambda: whole.client.rings_of(number), seconds=60, says="the call behind all that rings")
-    assert {name: whole.system.supervisor.pid(name) for name in queues} == pids
-    logs = [whole.system.log_of(name) for name in queues]
+    assert {name: whole.system.supervisor.pid(name) for name in WORKERS} == pids
+    logs = [whole.system.log_of(name) for name in WORKERS]
     whole.wait_until(
         lambda: all("NO_MESSAGE" in log.read_text(encoding="utf-8") for log in logs),
         seconds=60,

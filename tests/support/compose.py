@@ -59,3 +59,7 @@ def as_run_by_default(line: str) -> list[str]:
 def procfile() -> dict[str, str]:
     lines = (ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
     return dict(line.split(": ", 1) for line in lines if line.strip())
+
+
+WORKERS = tuple(name for name, line in procfile().items() if " worker -Q " in line)
+"""The processes that each serve one queue, which has their name."""

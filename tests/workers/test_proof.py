@@ -15,12 +15,12 @@ from scheduler.settings import environment
 from standalone.supervisor import commands
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import wait_until
-from tests.support.compose import ROOT
+from tests.support.compose import ROOT, WORKERS
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
 from workers.liveness import Presence
 
 ALL = commands(api_port=0, console_port=0, flower_port=0)
-PROVING = ("clock", "dial", "intake", "bulk", "callbacks", "settle", "webhooks", "maintenance")
+PROVING = ("clock", *WORKERS)
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,15 @@ from pathlib import Path
 import redis
 
 from standalone.fork_server import bound_to_parent
+from tests.support.compose import WORKERS
 from tests.support.servers import Wire, wired
 from tests.verification.soak.soak_setup import SoakSetup
 
-_QUEUES = ("dial", "intake", "bulk", "callbacks", "settle", "maintenance", "webhooks")
-PROCESSES = ("api", "clock", "dial", "wired dial", "intake", "bulk", "callbacks", "settle", "maintenance", "webhooks")
+PROCESSES = ("api", "clock", "wired dial", *WORKERS)
 _DIALLERS = ("dial", "wired dial")
 _GARBAGE = (b"this is not json", b"{}", b'{"body": "bm8=", "headers": {"task": "no.such.task"}}', b"\x80\x04]q\x00.")
 _FAKE_TIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
-_STEPPED = (*_QUEUES, "clock")
+_STEPPED = (*WORKERS, "clock")
 """Not the API: no client would send requests to a second one."""
 _STEPS_S = ("+3600", "-3600", "+10", "-10")
 _A_WRONG_CLOCK_RUNS_FOR_S = 20.0
@@ -198,9 +198,9 @@ class Nemesis:
     def garbage(self) -> str:
         """Push malformed messages, and messages of unknown tasks, to every queue that has a worker."""
         with suppress(redis.RedisError):
-            for queue in _QUEUES:
+            for queue in WORKERS:
                 self._redis.lpush(f"duecall:{queue}", self.dice.choice(_GARBAGE))
-        return f"garbage in every queue of {', '.join(_QUEUES)}"
+        return f"garbage in every queue of {', '.join(WORKERS)}"
 
     # ---- PostgreSQL
 
