@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, StrictBool, StringConstraints, WithJ
 from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Owner, Weekday
 from scheduler.domain.resource import Changes
+from scheduler.rules.mail_texts import TEXTS
 from scheduler.rules.resources import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 from scheduler.wire.field_types import (
@@ -116,7 +117,8 @@ class SettingsChange(Strict):
     locale: Locale | None = Field(
         None,
         examples=["de-AT"],
-        description="Language of e-mails to the owner. German and English exist; default: English.",
+        description="Language of e-mails to the owner, by its first part:"
+        f" {' or '.join(f'`{language}`' for language in sorted(TEXTS))}. Default: `en`.",
     )
     call_time_intervals: Intervals = None
     retry_policy: Retries = None
