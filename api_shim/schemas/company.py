@@ -118,7 +118,7 @@ class SettingsChange(Strict):
         None,
         examples=["de-AT"],
         description="Language of e-mails to the owner, by its first part:"
-        f" {' or '.join(f'`{language}`' for language in sorted(TEXTS))}. Default: `en`.",
+        f" {', '.join(f'`{language}`' for language in sorted(TEXTS))}. Default: `en`.",
     )
     call_time_intervals: Intervals = None
     retry_policy: Retries = None

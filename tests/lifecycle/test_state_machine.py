@@ -41,7 +41,17 @@ from scheduler.domain.attempt import (
     Rescheduled,
 )
 from scheduler.domain.call import CallProgress
-from scheduler.lifecycle.state_machine import ARROWS, CALL_ENDS, Arrow, NoSuchArrow, arrow_of, evolve, is_busy, is_over
+from scheduler.lifecycle.state_machine import (
+    ARROWS,
+    CALL_ENDS,
+    ENDS,
+    Arrow,
+    NoSuchArrow,
+    arrow_of,
+    evolve,
+    is_busy,
+    is_over,
+)
 from tests.architecture.guards import guards
 from tests.conftest import NOON
 from tests.lifecycle.lifecycle_setup import pending
@@ -314,15 +324,16 @@ ROW = {
 }
 CLAIMED = {"state": "IN_PROGRESS", "token": "t", "claimed_at": NOON, "account_id": 1}
 DIALLING = {**CLAIMED, "phase": "DIALLING", "lease_until": LATER}
-GOOD = {
+GOOD: dict[str, dict[str, object]] = {
     "pending": {},
     "dialling": DIALLING,
     "placed": {**CLAIMED, "phase": "PLACED", "call_sid": "CA1", "look_at": LATER},
     "unknown": {**CLAIMED, "phase": "UNKNOWN", "unknown_at": NOON, "look_at": LATER},
-    "completed": {"state": "COMPLETED", "reason": "ANSWERED", "ended_at": NOON},
     "a test": {"state": "COMPLETED", "reason": "TEST", "ended_at": NOON, "number_hash": None},
-    "failed": {"state": "FAILED", "reason": "OUTCOME_UNKNOWN", "ended_at": NOON},
-    "cancelled": {"state": "CANCELLED", "reason": "REPLACED", "ended_at": NOON},
+    **{
+        f"ended by {reason}": {"state": state.value, "reason": reason.value, "ended_at": NOON}
+        for reason, state in ENDS.items()
+    },
 }
 WRONG = {
     "an invalid state": ({"state": "RINGING", "ended_at": NOON}, "state_and_reason"),
