@@ -39,9 +39,13 @@ def test_wheel_names_what_it_needs(wheel: Path, site: Path) -> None:
     assert (site / "duecall_client" / "py.typed").exists(), "without it mypy reads no types"
 
 
-def test_client_has_the_version_of_the_product() -> None:
+def test_clients_have_the_version_of_the_product() -> None:
     product, client = (tomllib.loads((folder / "pyproject.toml").read_text()) for folder in (ROOT, CLIENT))
-    assert client["project"]["version"] == product["project"]["version"]
+    package, lock = (
+        json.loads((CLIENT.parent / "typescript" / name).read_text()) for name in ("package.json", "package-lock.json")
+    )
+    versions = (client["project"]["version"], package["version"], lock["version"], lock["packages"][""]["version"])
+    assert versions == (product["project"]["version"],) * 4
 
 
 def test_client_and_its_examples_have_strict_types(site: Path, tmp_path: Path) -> None:
