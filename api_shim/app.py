@@ -9,7 +9,6 @@ from fastapi import FastAPI
 
 from api_shim import errors
 from api_shim.answer_waiter import AnswerWaiter
-from api_shim.callback_batches import CallbackBatches
 from api_shim.command_reads import CommandReads
 from api_shim.context import AppContext, ThreadPools, run_in_thread
 from api_shim.http_metrics import HttpTallies
@@ -22,7 +21,6 @@ from api_shim.routes import (
     batches,
     billing,
     call_attempts,
-    call_times,
     candidates,
     carrier,
     commands,
@@ -33,7 +31,6 @@ from api_shim.routes import (
     interviews,
     invitations,
     jobs,
-    phone_numbers,
     webhook_deliveries,
     webhooks,
 )
@@ -101,27 +98,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(PlainStart)
     errors.handle_in(app)
     app.router.routes.append(carrier.route)
-    for resource in (
-        companies,
-        jobs,
-        candidates,
-        agents,
-        phone_numbers,
-        interviews,
-        batches,
-        call_attempts,
-        call_times,
-        commands,
-        invitations,
-        billing,
-        events,
-        webhooks,
-        webhook_deliveries,
-        health,
-        docs_page,
+    for router in (
+        companies.router,
+        jobs.router,
+        candidates.router,
+        agents.router,
+        agents.phone_numbers,
+        interviews.router,
+        batches.router,
+        call_attempts.router,
+        call_attempts.call_times,
+        commands.router,
+        invitations.router,
+        billing.router,
+        events.router,
+        webhooks.router,
+        webhook_deliveries.router,
+        health.router,
+        docs_page.router,
     ):
         # Not by `include_router`: it compares the versions of all routers at each request.
-        app.router.routes.extend(resource.router.routes)
+        app.router.routes.extend(router.routes)
     return app
 
 
@@ -142,7 +139,7 @@ async def _open(settings: Settings, tallies: HttpTallies) -> AsyncIterator[AppCo
 
     alarms = AlarmWriter(assembly.alarm_store(settings, "api"))
     waiter = AnswerWaiter(redis_url, ANSWERED_CHANNEL, lambda: hints.is_away, which_answered)
-    callbacks = CallbackBatches(threads.callbacks, use_cases.hear.store)
+    callbacks = carrier.CallbackBatches(threads.callbacks, use_cases.hear.store)
     presence = Presence(redis_url)
     rate_limits = RateLimits(redis_url, use_cases.now, lambda: waiter.is_away)
     await run_in_thread(threads.requests, check_start, use_cases.database, redis_url, use_cases.marks)

@@ -20,8 +20,7 @@ from scheduler.domain.command import Command
 from scheduler.domain.principal import Key, Principal
 from scheduler.logs import log
 from scheduler.persistence.carrier_events import NewCarrierEvent
-from scheduler.persistence.commits import Commit, Outcome
-from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
+from scheduler.persistence.errors import Commit, CommitInDoubt, DatabaseAway, Outcome
 from workers.liveness import Presence
 
 P = ParamSpec("P")

@@ -27,9 +27,8 @@ from scheduler.domain.refusals import NotFound
 from scheduler.domain.webhook import EndpointTest, TestProgress
 from scheduler.hashing import fingerprint
 from scheduler.ids import new_id
-from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import may_wait_again
-from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
+from scheduler.persistence.errors import Commit, CommitInDoubt, DatabaseAway, Outcome
 from scheduler.persistence.inbox import StillRunning
 from scheduler.use_cases.resources.idempotent_writes import WriteRequest, WriteResult
 from scheduler.use_cases.submit import Accepted

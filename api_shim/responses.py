@@ -22,11 +22,10 @@ from api_shim.schemas.interview import AttemptView, InterviewView
 from api_shim.schemas.job import JobView
 from api_shim.schemas.webhook import NewSecretView, ReplayView, WebhookTestView, WebhookView
 from scheduler.domain.batch import Batch, BatchState
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Command, CommandKind
 from scheduler.domain.company import Company
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import Agent, Interview, InterviewStory, Job
+from scheduler.domain.interview import Agent, Candidate, Interview, InterviewStory, Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, JobAmbiguous, NotFound
 from scheduler.domain.resource import Resource

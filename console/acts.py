@@ -14,10 +14,10 @@ from starlette.responses import RedirectResponse, Response
 from api_shim.context import MAX_S
 from console.assembly import ConsoleUseCases
 from console.context import ConsoleContext, console_context
-from console.forms import form_of
 from console.operator_session import ConsoleSession
 from console.operators import needs
 from console.rendering import list_of, none_or_number_of, number, number_of, page, utc_text
+from console.security import form_of
 from scheduler.clock import set_deadline
 from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import Conflict, NotFound, Refused

@@ -12,30 +12,15 @@ from starlette.staticfiles import StaticFiles
 from api_shim import process
 from api_shim.process import PlainStart, check_start, ending_the_process, on_stop_signal, uvicorn_logs_as_we_do
 from api_shim.thread_pools import ThreadPool
-from console import asked_page, assembly, rendering, sign_in
-from console import oidc_routes as oidc
+from console import assembly, rendering, sign_in
 from console.context import ConsoleContext, console_context
 from console.live import Live, LiveResponse, Polled
 from console.operator_session import ConsoleSession
 from console.operators import NotSignedIn, RoleMissing, find_session, viewer
-from console.pages import (
-    alarms,
-    attempt,
-    attempts,
-    audit,
-    batches,
-    calendar,
-    companies,
-    erasures,
-    find,
-    keys,
-    now,
-    quarantine,
-    unknown,
-    webhooks,
-)
+from console.pages import attempt, attempts, calendar, companies, find, incidents, keys, now, records, unknown, webhooks
 from console.rendering import page
 from console.security import Address, SecurityMiddleware
+from console.sign_in import remember
 from scheduler.clock import set_deadline
 from scheduler.logs import configure, log
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
@@ -80,8 +65,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(PlainStart)
     _handle_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    pages = (now, companies, attempts, attempt, find, unknown, quarantine, alarms, calendar, keys, webhooks, batches)
-    for part in (router, sign_in.router, oidc.router, *(each.router for each in (*pages, erasures, audit))):
+    pages = (now, companies, attempts, attempt, find, unknown, incidents, calendar, keys, webhooks, records)
+    for part in (router, sign_in.router, *(each.router for each in pages)):
         app.router.routes.extend(part.routes)
     return app
 
@@ -148,7 +133,7 @@ def _handle_errors(app: FastAPI) -> None:
         if request.method != "GET" or request.url.path == "/live":
             return _error(request, _UNAUTHORIZED, "You are not signed in.", "Sign in, and repeat what you did.")
         response = RedirectResponse("/sign-in", _SEE_OTHER)
-        asked_page.remember(request, response)
+        remember(request, response)
         return response
 
     async def role_missing(request: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from api_shim.thread_pools import ThreadPool
 from console.assembly import ConsoleUseCases
 from console.live import Live
 from console.oidc.sign_in import SignIn
-from console.search_limit import SearchLimit
+from console.operator_session import SearchLimit
 from console.security import Address
 from workers.liveness import Presence
 

@@ -1,10 +1,11 @@
-"""Headers of every response, and requests that are refused before any route sees them."""
+"""Requests that are refused before any route sees them, headers of every response, and forms and ids from pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.context import MAX_S
 from scheduler.clock import monotonic, set_deadline
+from scheduler.domain.refusals import NotFound
 from scheduler.logs import log
 
 _log = log(__name__)
@@ -133,3 +135,38 @@ def _add_headers(headers: MutableHeaders, path: str, trace_id: str, address: Add
         headers["Strict-Transport-Security"] = "max-age=31536000"
     headers["Cache-Control"] = "no-cache" if path.startswith(_STATIC) else "no-store"
     headers["X-Trace-Id"] = trace_id
+
+
+# --- Forms that a page of the console sends, and ids in addresses
+
+
+_MOST_FIELDS = 50
+
+
+async def form_of(request: Request) -> Mapping[str, str]:
+    """Read the fields of a form, each once. A body that is no form has no fields."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FORM:
+            return {}
+    try:
+        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError:
+        return {}
+
+
+def id_in_path(text: str) -> UUID:
+    """Read the id in the path of a resource's page. Raises NotFound if it is not an id."""
+    found = id_or_none(text)
+    if found is None:
+        raise NotFound("The address of this page has no id. Copy the whole address.")
+    return found
+
+
+def id_or_none(text: str) -> UUID | None:
+    """Read a text as an id, or None."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,17 +1,20 @@
-"""Keeps the lines of the Procfile running: starts them in order, restarts them with back-off, stops them together."""
+"""Keeps the lines of the Procfile running, and finds the processes that a killed supervisor left behind."""
 
+import os
+import platform
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from scheduler.clock import monotonic
 from scheduler.process import is_shortage
-from standalone.fork_server import ForkServer, bound_to_parent
+from standalone.fork_server import ForkServer, bound_to_parent, run_child
 
 # --- Duecall's processes and their commands: the lines of the Procfile, for `duecall up`
 
@@ -61,8 +64,7 @@ def simulator_command(*, port: int, journal: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "scheduler", "simulator", "--port", str(port), "--journal", str(journal))
 
 
-# --- Keeps several processes running
-# starts them in order, restarts them with back-off, stops them together.
+# --- Keeps several processes running: starts them in order, restarts them with back-off, stops them together
 
 
 _CHECK_EVERY_S = 0.1
@@ -242,3 +244,51 @@ def _rotate(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
         log.replace(log.with_suffix(log.suffix + ".1"))
+
+
+# --- Finds the processes of a server that a killed supervisor left behind
+
+
+def servers_in(data: Path, programs: frozenset[str]) -> frozenset[int]:
+    """Find the processes that run one of `programs` in `data`, without zombies.
+
+    A server's working directory is its data folder. The kernel reports it, so a stale pid file or a reused process id
+    cannot name another program.
+    """
+    if platform.system() == "Linux":
+        candidates = frozenset(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+        return frozenset(pid for pid in candidates if _runs_in(pid, data, programs))
+    listed = run_child(("/usr/sbin/lsof", "-w", "-t", "-a", "-d", "cwd", "--", str(data))).stdout.split()
+    return frozenset(int(pid) for pid in listed if pid.isdecimal() and _program_name(int(pid)) in programs)
+
+
+def _runs_in(pid: int, data: Path, programs: frozenset[str]) -> bool:
+    """Check whether the process is such a server. For Linux. False also for processes of other users."""
+    try:
+        directory = Path(f"/proc/{pid}/cwd").readlink()
+        program = Path(f"/proc/{pid}/exe").readlink()
+    except OSError:
+        return False
+    return directory == data and program.name.removesuffix(" (deleted)") in programs
+
+
+def _program_name(pid: int) -> str:
+    return Path(run_child(("/bin/ps", "-p", str(pid), "-o", "comm=")).stdout.strip()).name
+
+
+def read_pid(file: Path) -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        return int(file.read_text(encoding="ascii", errors="replace").split()[0])
+    return None
+
+
+def lives(pid: int) -> bool:
+    with suppress(OSError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def send_signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

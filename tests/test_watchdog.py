@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from api_shim.thread_pools import ThreadPool
 from scheduler import process
-from scheduler.persistence.commits import Commit
+from scheduler.persistence.errors import Commit
 from scheduler.persistence.sessions import ALLOWANCE_S, STATEMENT_S, BoundedConnection
 from scheduler.process import (
     EXIT_S,
@@ -76,7 +76,7 @@ def test_hanging_thread_is_reported_and_ends_the_process(dog: Dog) -> None:
     commit._lock.release()
     [alarm] = dog.alarms
     assert (alarm["alarm"], alarm["kind"]) == ("THREAD_HUNG", "settle.round")
-    assert re.fullmatch(r"scheduler/persistence/commits.py:\d+ send", str(alarm["cause"]))
+    assert re.fullmatch(r"scheduler/persistence/errors.py:\d+ send", str(alarm["cause"]))
 
 
 def test_full_pool_of_hanging_threads_is_no_busy_one(dog: Dog) -> None:

@@ -1,4 +1,4 @@
-"""HTTP routes for agents."""
+"""HTTP routes for agents, and for the phone numbers that a company calls from."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import request_input, responses
-from api_shim.auth import DELETE_AGENTS, READ_AGENTS, WRITE_AGENTS, Client, authenticated_client
+from api_shim.auth import DELETE_AGENTS, READ_AGENTS, READ_PHONE_NUMBERS, WRITE_AGENTS, Client, authenticated_client
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.openapi import error_answers, links, written_answers
 from api_shim.request_input import AgentId, PageQuery
@@ -20,6 +20,9 @@ from api_shim.schemas.agent import (
     AgentRequest,
     AgentsAnswer,
     AgentView,
+    PhoneNumberPage,
+    PhoneNumbersAnswer,
+    PhoneNumberView,
 )
 from api_shim.schemas.envelope import DoneAnswer
 from scheduler.domain import refusals
@@ -107,3 +110,25 @@ async def delete_agent(sender: Deleter, agent_id: AgentId, raw: request_input.Em
     return await sender.write(
         CommandKind.DELETE_AGENT, sender.use_cases.agents.delete, raw, sender.company_id, agent_id
     )
+
+
+# --- HTTP route for the phone numbers that a company calls from
+
+
+phone_numbers = APIRouter(tags=["phone numbers"])
+
+
+@phone_numbers.get(
+    "/phone-numbers",
+    operation_id="listPhoneNumbers",
+    summary="List the phone numbers of a company",
+    description="Numbers that its agents can call from, newest first.",
+    responses={200: {"model": PhoneNumbersAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_phone_numbers(
+    request: Request,
+    reader: Annotated[Client, Security(authenticated_client, scopes=[READ_PHONE_NUMBERS])],
+    page: PageQuery,
+) -> JSONResponse:
+    listed = await reader.ask(reader.use_cases.agents.numbers, page)
+    return responses.answered(request, PhoneNumberPage.of(listed, PhoneNumberView.view_of))

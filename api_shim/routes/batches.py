@@ -11,7 +11,6 @@ from api_shim import batch_body, request_input, responses
 from api_shim.auth import WRITE_INTERVIEWS, InterviewReader
 from api_shim.batch_body import WrongBatchType
 from api_shim.context import run_in_thread
-from api_shim.cursors import list_name
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.errors import too_many_items
 from api_shim.list_queries import BatchList, CursorText, place_of
@@ -27,6 +26,7 @@ from api_shim.schemas.batch import (
     ItemPageView,
     ItemsAnswer,
 )
+from api_shim.schemas.envelope import list_name
 from api_shim.thread_pools import share
 from scheduler.domain.batch import ItemState
 from scheduler.domain.command import CommandKind

@@ -1,4 +1,4 @@
-"""HTTP routes for call attempts."""
+"""HTTP routes for call attempts, and for checking when a person may be called."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -13,6 +13,7 @@ from api_shim.dispatch import InterviewWriter
 from api_shim.list_queries import LATEST_FIRST, AttemptList
 from api_shim.openapi import ETAG, IfSent, command_answers, error_answers, links
 from api_shim.request_input import AttemptId, IfMatch, InterviewId, PageQuery
+from api_shim.schemas.call_times import QUESTIONS, CallTimeAnswered, CallTimeRequest, CallTimeView
 from api_shim.schemas.create_interview import CALLS, MOVES
 from api_shim.schemas.interview import (
     AttemptAnswer,
@@ -27,7 +28,7 @@ from api_shim.schemas.interview import (
 from scheduler.domain import refusals
 from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
 from scheduler.domain.command import DeleteAttempt
-from scheduler.lifecycle.interviews import MOST_ATTEMPTS
+from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.rules.resources import etag_of
 from scheduler.wire.field_types import ExternalIdText
 from scheduler.wire.named_fields import refuse_any
@@ -217,3 +218,28 @@ async def explain_call_attempt(
 ) -> JSONResponse:
     explanation = await reader.ask(reader.use_cases.explain.explanation, interview_id, attempt_id)
     return responses.answered(request, ExplanationView.of(explanation))
+
+
+# --- HTTP route that checks when a person may be called
+
+
+call_times = APIRouter(route_class=request_input.JsonRoute, tags=["call times"])
+
+
+@call_times.post(
+    "/call-times/preview",
+    operation_id="previewCallTime",
+    summary="Check whether a person may be called at a time",
+    description="Returns whether an interview at that time would be accepted, and whose clock would decide. Creates"
+    " nothing.",
+    responses={200: {"model": CallTimeAnswered}, **error_answers(400, 401, 403, 404, 413, 500, 503)},
+)
+async def preview_call_time(
+    request: Request,
+    reader: InterviewReader,
+    _raw: request_input.RawBody,
+    body: Annotated[CallTimeRequest, Body(openapi_examples=QUESTIONS)],
+) -> JSONResponse:
+    refuse_any(body.contradictions())
+    answer = await reader.ask(reader.use_cases.explain.preview, body.to_question())
+    return responses.answered(request, CallTimeView.of(answer))

@@ -25,8 +25,8 @@ from api_shim.schemas.candidate import (
 )
 from api_shim.schemas.envelope import DoneAnswer
 from scheduler.domain import refusals
-from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.command import CommandKind
+from scheduler.domain.interview import CandidateFilter, CandidateStatus
 from scheduler.wire.field_types import SearchedText
 from scheduler.wire.named_fields import refuse_any
 

@@ -14,8 +14,7 @@ from api_shim.openapi import error_answers
 from api_shim.request_input import refuse_wrong_query
 from api_shim.schemas.company import ACCEPTANCES, Acceptance, OwnerAnswer, OwnerView
 from scheduler.domain import refusals
-from scheduler.persistence.commits import Commit
-from scheduler.persistence.errors import CommitInDoubt
+from scheduler.persistence.errors import Commit, CommitInDoubt
 
 router = APIRouter(
     route_class=request_input.JsonRoute, tags=["invitations"], dependencies=[Depends(refuse_wrong_query)]

@@ -9,12 +9,11 @@ from fastapi.responses import JSONResponse, Response
 from api_shim import auth, request_input, responses
 from api_shim.auth import READ_WEBHOOKS, WRITE_WEBHOOKS
 from api_shim.context import app_context
-from api_shim.cursors import list_name, place_text
 from api_shim.dispatch import WriteSender, sender_of_principal
 from api_shim.list_queries import CursorText, EventPeriod, EventTypes, place_of
 from api_shim.openapi import IfSent, error_answers, written_answers
 from api_shim.request_input import DeliveryId, WebhookId
-from api_shim.schemas.envelope import CursorPagination, DoneAnswer
+from api_shim.schemas.envelope import CursorPagination, DoneAnswer, list_name, place_text
 from api_shim.schemas.webhook import (
     REPLAYS,
     DeliveriesAnswer,

@@ -9,9 +9,8 @@ from uuid import UUID
 from fastapi.openapi.models import Example
 from pydantic import Field
 
-from api_shim.cursors import place_text
 from api_shim.schemas.create_interview import EXAMPLES
-from api_shim.schemas.envelope import Answer, CursorPage, ErrorView
+from api_shim.schemas.envelope import Answer, CursorPage, ErrorView, place_text
 from scheduler.domain.batch import Batch, BatchItem, BatchState, DryRun, DueHour, ItemPage, ItemState, RefusedItems
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus

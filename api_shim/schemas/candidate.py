@@ -10,7 +10,7 @@ from fastapi.openapi.models import Example
 from pydantic import Field
 
 from api_shim.schemas.envelope import Answer, CursorPage
-from scheduler.domain.candidate import MAX_JOBS, Candidate, CandidateStatus, NewCandidate
+from scheduler.domain.interview import MAX_JOBS, Candidate, CandidateStatus, NewCandidate
 from scheduler.domain.resource import Changes
 from scheduler.wire.field_types import (
     EXTERNAL_ID,

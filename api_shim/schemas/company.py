@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StrictBool, StringConstraints, WithJ
 from api_shim.schemas.envelope import Answer, Page
 from scheduler.domain.company import CallLimits, Company, CompanySettings, NewCompany, Owner, Weekday
 from scheduler.domain.resource import Changes
-from scheduler.rules.mail_texts import TEXTS
+from scheduler.rules.owners import TEXTS
 from scheduler.rules.resources import MAX_DELAYS, MAX_RETRIES, read_retry_policy, retry_policy_as_json
 from scheduler.timing.call_windows import intervals_as_json, read_intervals
 from scheduler.wire.field_types import (

@@ -9,15 +9,22 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.context import console_context
-from console.forms import id_or_none
 from console.lists import Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.pictures.bars import BarPart
-from console.pictures.due_quarters import CompanyDue, DueQuarters, due_quarters, forecast_text
-from console.pictures.zone_board import WaitingCalls, ZoneRow, zone_board
+from console.pictures.calendar import (
+    CompanyDue,
+    DueQuarters,
+    WaitingCalls,
+    ZoneRow,
+    due_quarters,
+    forecast_text,
+    zone_board,
+)
 from console.reads.calendar import Calendar, CompanyDay
 from console.rendering import link_to, name, number, number_of, page
+from console.security import id_or_none
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing.spans import span_text
 

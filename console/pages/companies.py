@@ -23,13 +23,13 @@ from console.acts import (
 from console.assembly import ConsoleUseCases
 from console.attempt_words import HOLDS
 from console.context import console_context
-from console.forms import id_in_path
 from console.lists import Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import MOST_LISTED, MOST_PARTS, Show
 from console.rendering import name as shown_name
 from console.rendering import none_or_number_of, not_found, page, span
+from console.security import id_in_path
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.refusals import NotFound
 from scheduler.timing.call_windows import intervals_as_json

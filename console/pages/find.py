@@ -9,12 +9,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.context import console_context
-from console.forms import form_of
-from console.operator_session import ConsoleSession
+from console.operator_session import MOST_SEARCHES, ConsoleSession
 from console.operators import viewer
 from console.reads.find import Findings, NotFindable
 from console.rendering import page
-from console.search_limit import MOST
+from console.security import form_of
 
 router = APIRouter()
 _UNPROCESSABLE, _TOO_MANY = 422, 429
@@ -36,7 +35,9 @@ async def found(request: Request, session: Annotated[ConsoleSession, Depends(vie
     if not wanted.strip():
         return _page(request, _UNPROCESSABLE, problem="Enter what to look for.")
     if not context.searches.take(session):
-        return _page(request, _TOO_MANY, problem=f"You have searched {MOST} times within a minute. Wait a minute.")
+        return _page(
+            request, _TOO_MANY, problem=f"You have searched {MOST_SEARCHES} times within a minute. Wait a minute."
+        )
     find_by = context.use_cases.find.external_id if form.get(BY) == EXTERNAL_ID else context.use_cases.find.text
     try:
         return _page(request, findings=await context.run(find_by, wanted))

@@ -10,13 +10,13 @@ from starlette.responses import Response
 from console.acts import Act, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import console_context
-from console.forms import id_in_path
 from console.lists import COMPANY, ROWS, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import KeyParts
 from console.rendering import name as shown_name
 from console.rendering import not_found, number, number_of, page
+from console.security import id_in_path
 from scheduler.domain.principal import Key, KeyKind, KeyState, OperatorRole
 from scheduler.domain.refusals import KeyRevoked, NotFound
 

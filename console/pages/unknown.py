@@ -13,11 +13,11 @@ from starlette.responses import Response
 from console.acts import Act, Choice, act_routes, address_of, id_in
 from console.assembly import ConsoleUseCases
 from console.context import ConsoleContext, console_context
-from console.forms import id_or_none
 from console.lists import COMPANY, ROWS, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import name, page, span, utc_text
+from console.security import id_or_none
 from scheduler.domain.attempt import Decision
 
 router = APIRouter()

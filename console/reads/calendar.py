@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from console.pictures.due_quarters import QUARTERS
-from console.pictures.zone_board import WaitingCalls
+from console.pictures.calendar import QUARTERS, WaitingCalls
 from scheduler.domain.company import CallLimits, CallTimeInterval
 from scheduler.domain.schedule import CalleeClock
 from scheduler.lifecycle.forecast import CompanyQueue, DueCalls, Forecast, Limits, forecast
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.due_calls import CallingAccount, CallingCompany, DueCell, DueCells
+from scheduler.use_cases.operations.new_calls import QUARTER, Closings, shared_out, spread
 from scheduler.use_cases.shared.context import Context
-from scheduler.use_cases.shared.due_calls import QUARTER, Closings, shared_out, spread
 
 _DAY = QUARTER * QUARTERS
 

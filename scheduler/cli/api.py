@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli.app import app, examples, openapi
+from scheduler.cli.app import ApiUrl, DocumentFile, api_key, app, examples, openapi
 from scheduler.cli.on_demand import api_url
-from scheduler.cli.options import ApiUrl, DocumentFile, api_key
 from scheduler.cli.output import fail, print_result, refuse
 
 _FIRST_ERROR = 400
@@ -74,19 +73,19 @@ def _must_be_json(body: str) -> None:
 @openapi.command("write", epilog=examples("duecall openapi write docs/openapi.json"))
 def openapi_write(file: DocumentFile) -> None:
     """Write the document that the API serves as /openapi.json. No system needs to run."""
-    from api_shim import openapi_file
+    from api_shim import documents
 
-    file.write_text(openapi_file.text(), encoding="utf-8")
+    file.write_text(documents.openapi_text(), encoding="utf-8")
 
 
 @openapi.command("check", epilog=examples("duecall openapi check docs/openapi.json"))
 def openapi_check(file: DocumentFile) -> None:
     """Check that a file equals what the API serves as /openapi.json, byte for byte."""
-    from api_shim import openapi_file
+    from api_shim import documents
 
     try:
-        openapi_file.check(file)
-    except openapi_file.DocumentDiffers as error:
+        documents.check_openapi(file)
+    except documents.DocumentDiffers as error:
         fail(str(error))
 
 
@@ -102,12 +101,12 @@ def openapi_errors(
     check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False,
 ) -> None:
     """Write the page of error codes."""
-    from api_shim import error_codes, openapi_file
+    from api_shim import documents
 
     if not check:
-        file.write_text(error_codes.text(), encoding="utf-8")
+        file.write_text(documents.error_codes_text(), encoding="utf-8")
         return
     try:
-        error_codes.check(file)
-    except openapi_file.DocumentDiffers as error:
+        documents.check_error_codes(file)
+    except documents.DocumentDiffers as error:
         fail(str(error))

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli.app import db, examples
+from scheduler.cli.app import AsJson, Reason, db, examples
 from scheduler.cli.on_demand import chosen_settings, operator_session
-from scheduler.cli.options import AsJson, Reason
 from scheduler.cli.output import print_json, print_progress, refuse
 
 

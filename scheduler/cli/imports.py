@@ -13,9 +13,8 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import app, examples
+from scheduler.cli.app import ApiUrl, api_key, app, examples, id_of
 from scheduler.cli.on_demand import api_url
-from scheduler.cli.options import ApiUrl, api_key, id_of
 from scheduler.cli.output import fail, refuse
 
 if TYPE_CHECKING:

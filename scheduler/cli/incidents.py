@@ -8,9 +8,21 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import alarms, carrier, examples, locks, quarantine, unknown
+from scheduler.cli.app import (
+    NO_PERSON,
+    ActReason,
+    AsJson,
+    Reason,
+    alarms,
+    carrier,
+    examples,
+    id_argument,
+    id_option,
+    locks,
+    quarantine,
+    unknown,
+)
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import NO_PERSON, ActReason, AsJson, Reason, id_argument, id_option
 from scheduler.cli.output import fail, plain, print_json, print_note, refuse, required_reason
 from scheduler.domain.attempt import Decision
 from scheduler.timing.spans import span_text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from scheduler.cli.options import HOME, must_be_url
+from scheduler.cli.app import HOME, must_be_url
 from scheduler.cli.output import print_note
 from scheduler.settings import Settings, as_kept, place_of, settings
 from standalone.errors import CannotRun

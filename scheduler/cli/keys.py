@@ -7,9 +7,20 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import console, console_sessions, examples, keys
+from scheduler.cli.app import (
+    NO_PERSON,
+    AsJson,
+    KeyId,
+    Reason,
+    console,
+    console_sessions,
+    examples,
+    id_argument,
+    id_option,
+    instant_of,
+    keys,
+)
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import NO_PERSON, AsJson, KeyId, Reason, id_argument, id_option, instant_of
 from scheduler.cli.output import print_json, print_note, print_result, refuse
 from scheduler.domain.principal import PER_HOUR, PER_MINUTE, KeyKind, OperatorRole, Principal
 

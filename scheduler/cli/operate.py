@@ -8,9 +8,18 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import app, examples
+from scheduler.cli.app import (
+    NO_PERSON,
+    AllCompanies,
+    AsJson,
+    OneCompanyId,
+    Reason,
+    app,
+    examples,
+    id_argument,
+    instant_of,
+)
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import NO_PERSON, AllCompanies, AsJson, OneCompanyId, Reason, id_argument, instant_of
 from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation

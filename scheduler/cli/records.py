@@ -6,9 +6,22 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import app, billing, companies, erasures, examples, numbers
+from scheduler.cli.app import (
+    AsJson,
+    CompanyId,
+    Reason,
+    app,
+    billing,
+    companies,
+    erasures,
+    examples,
+    id_argument,
+    id_of,
+    id_option,
+    instant_of,
+    numbers,
+)
 from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.options import AsJson, CompanyId, Reason, id_argument, id_of, id_option, instant_of
 from scheduler.cli.output import plain, print_json, print_note, print_result, refuse
 from scheduler.domain.audit import TargetKind
 from scheduler.domain.company import Billing, BillingSystem, LimitCeiling, PriceList

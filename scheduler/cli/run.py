@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scheduler.cli.app import app, examples
+from scheduler.cli.app import LAST_PORT, At, Ephemeral, Port, app, clock_offset, examples
 from scheduler.cli.on_demand import chosen_settings
-from scheduler.cli.options import LAST_PORT, At, Ephemeral, Port, clock_offset
 from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
 from standalone.demo import sample_calls

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from console.sessions import ConsoleSessions
 from scheduler import assembly
+from scheduler.cli.app import HOME
 from scheduler.cli.installation import chosen_settings, installation
-from scheduler.cli.options import HOME
 from scheduler.cli.output import fail, print_error, print_json, print_note, print_rows
 from scheduler.domain import principal
 from scheduler.domain.refusals import NotFound

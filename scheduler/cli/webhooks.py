@@ -7,9 +7,18 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import examples, webhooks
+from scheduler.cli.app import (
+    ActReason,
+    ApiUrl,
+    AsJson,
+    api_key,
+    examples,
+    id_argument,
+    instant_of,
+    must_be_url,
+    webhooks,
+)
 from scheduler.cli.on_demand import api_url, operator_session
-from scheduler.cli.options import ActReason, ApiUrl, AsJson, api_key, id_argument, instant_of, must_be_url
 from scheduler.cli.output import fail, plain, print_json, print_note, print_result, refuse, required_reason
 from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO

@@ -7,8 +7,7 @@ from typing import Any, Literal, TypedDict
 from uuid import UUID
 
 from scheduler.domain.attempt import Decision
-from scheduler.domain.candidate import NewCandidate
-from scheduler.domain.interview import InterviewStatus, NewAgent, NewJob
+from scheduler.domain.interview import InterviewStatus, NewAgent, NewCandidate, NewJob
 from scheduler.domain.refusals import Refused
 
 

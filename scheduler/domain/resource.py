@@ -7,10 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from scheduler.domain.batch import Batch
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.company import Company
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import Agent, Job
+from scheduler.domain.interview import Agent, Candidate, Job
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
 
 # --- An external id: the client's own id of a resource, unique among the company's resources of that kind

@@ -1,22 +1,17 @@
-"""Automatic retries: whether and when one follows, by the reason of the failure and the part of the day."""
+"""After the end of an attempt: whether and when a retry follows, and the status of the interview."""
 
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, time, timedelta
 
-from scheduler.domain.attempt import Attempt, Reason
+from scheduler.domain.attempt import Attempt, AttemptState, Reason
 from scheduler.domain.company import Delay, NextDay
+from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import CalleeClock, Schedule
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.scheduling import (
-    Callee,
-    consent_is_over_on_any,
-    deciding_clocks,
-    next_opening,
-    present_clock,
-)
+from scheduler.lifecycle.scheduling import Callee, consent_is_over_on_any, deciding_clocks, next_opening, present_clock
 from scheduler.timing import call_windows, callee_zones
 from scheduler.timing.number_facts import number_facts
 
@@ -118,3 +113,44 @@ def _part(clock: CalleeClock, instant: datetime) -> tuple[time, time] | None:
 def _one_clock(clock: CalleeClock) -> CalleeClock:
     """Choose the first of several zones, which determines the part of the day. Openings depend on all zones."""
     return clock if clock.offset is not None else replace(clock, zones=clock.zones[:1])
+
+
+# --- The status of an interview after an event of its attempt, and the limit of its attempts
+
+
+_AFTER = {
+    AttemptState.COMPLETED: InterviewStatus.COMPLETED,
+    AttemptState.FAILED: InterviewStatus.FAILED,
+}
+MOST_ATTEMPTS = 200
+"""The attempts that an interview may have, with automatic retries and deleted attempts."""
+
+
+def takes_another_attempt(attempts: int) -> bool:
+    """Return whether an interview with this many attempts may get another one, from a client or as a retry."""
+    return attempts < MOST_ATTEMPTS
+
+
+def status_after(status: InterviewStatus, attempt: Attempt, *, goes_on: bool) -> InterviewStatus:
+    """Decide the stored status after `attempt` has changed. `goes_on`: another attempt is pending (a retry or invoke).
+
+    A cancelled interview stays cancelled when its last call ends. Late proof of an earlier attempt's failure does not
+    change a completed interview.
+    """
+    if status is InterviewStatus.CANCELLED:
+        return status
+    after = _AFTER.get(attempt.state, status)
+    if after is InterviewStatus.FAILED and (goes_on or status is InterviewStatus.COMPLETED):
+        return status
+    return after
+
+
+def may_go_on(interview: Interview) -> bool:
+    """Return whether an automatic retry is allowed."""
+    return interview.status is InterviewStatus.SCHEDULED and interview.deleted_at is None
+
+
+def with_status(interview: Interview, status: InterviewStatus, now: datetime) -> Interview:
+    """Give the interview this status, and an end unless the status is SCHEDULED."""
+    over = status is not InterviewStatus.SCHEDULED
+    return replace(interview, status=status, finished_at=(interview.finished_at or now) if over else None)

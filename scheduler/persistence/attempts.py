@@ -16,7 +16,7 @@ from scheduler.domain.interview import SHOWN_ATTEMPTS, Interview, InterviewStory
 from scheduler.domain.pagination import Listed, Slice
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle import partner_events
-from scheduler.lifecycle.interviews import MOST_ATTEMPTS
+from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.lifecycle.state_machine import arrow_of, evolve
 from scheduler.persistence import events
 from scheduler.persistence.connection import Connection, Fixed

@@ -27,8 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
-from scheduler.domain.candidate import Candidate, CandidateFilter
-from scheduler.domain.interview import Job, JobFilter
+from scheduler.domain.interview import Candidate, CandidateFilter, Job, JobFilter
 from scheduler.domain.pagination import COUNTED_UP_TO, KeysetPage, KeysetSlice, Listed, Slice, SortField
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import omitted_fields

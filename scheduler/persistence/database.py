@@ -19,14 +19,16 @@ from scheduler.clock import Now, machine_now, monotonic, remaining_s
 from scheduler.domain.principal import Principal
 from scheduler.logs import log
 from scheduler.persistence import sessions
-from scheduler.persistence.commits import Commit, GivenUp, Outcome
 from scheduler.persistence.connection import begin
 from scheduler.persistence.errors import (
     ClockWrong,
+    Commit,
     CommitInDoubt,
     DatabaseAway,
+    GivenUp,
     LockTaken,
     Outage,
+    Outcome,
     SchemaNotReady,
     StatementFailed,
 )

@@ -6,9 +6,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import CreateInterview
-from scheduler.domain.interview import Agent, Interview, Job, PhoneNumber
+from scheduler.domain.interview import Agent, Candidate, Interview, Job, PhoneNumber
 from scheduler.domain.resource import ExternalId, ExternalKind, Identified
 from scheduler.persistence.agents import Agents, PhoneNumbers
 from scheduler.persistence.candidates import Candidates, Jobs

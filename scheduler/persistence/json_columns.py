@@ -14,11 +14,19 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from scheduler.domain.batch import Batch
-from scheduler.domain.candidate import Candidate, NewCandidate
 from scheduler.domain.command import KIND_OF, Answer, CommandKind, CreateInterview, Request
 from scheduler.domain.company import CallLimits, Company, CompanySettings, RetryPolicy
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import SHOWN_ATTEMPTS, Agent, Interview, InterviewStory, Job, NewJob
+from scheduler.domain.interview import (
+    SHOWN_ATTEMPTS,
+    Agent,
+    Candidate,
+    Interview,
+    InterviewStory,
+    Job,
+    NewCandidate,
+    NewJob,
+)
 from scheduler.domain.resource import Resource
 from scheduler.domain.schedule import CalleeClock, NumberFacts, Schedule, TimezoneSource
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint

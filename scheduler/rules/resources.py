@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.company import DEFAULT_DELAYS, Company, Delay, NextDay, RetryPolicy
-from scheduler.domain.interview import Agent, AgentFocus, Job, JobStatus
+from scheduler.domain.interview import Agent, AgentFocus, Candidate, Job, JobStatus
 from scheduler.domain.refusals import (
     EtagDiffers,
     InvalidRetryPolicy,

@@ -45,7 +45,7 @@ from scheduler.domain.refusals import (
 from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle import interviews, partner_events, scheduling
+from scheduler.lifecycle import partner_events, retries, scheduling
 from scheduler.lifecycle.operator_decisions import on_decision
 from scheduler.logs import log, place_of
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
@@ -57,7 +57,7 @@ from scheduler.rules.resources import merged
 from scheduler.rules.tallies import COMMAND, key_of, seconds_of
 from scheduler.use_cases.applying import NewInterviews, SharedReads, Turn, explicit_expiry, named_candidates
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
-from scheduler.use_cases.shared import external_ids
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import lock_busy, lock_interview, not_found
 from scheduler.use_cases.shared.alarms import raise_in
@@ -82,7 +82,7 @@ class Apply:
     def batch(self, command_ids: Sequence[UUID]) -> list[UUID]:
         """Create the interviews of new commands in one transaction. Return the ids to be applied alone, by `command`.
 
-        These are all commands for existing interviews, so that those lock the rows of one interview only, and the new
+        These are all commands for existing retries, so that those lock the rows of one interview only, and the new
         ones that failed. Raises DatabaseAway.
         """
         return together(command_ids, self._apply_new, self._companies_of)
@@ -237,7 +237,7 @@ class Apply:
         before = interview = lock_interview(stores, turn.company_id, request.interview_id)
         if request.external_id is not None:
             external_id = ExternalId(kind=ExternalKind.INTERVIEW, company_id=turn.company_id, text=request.external_id)
-            external_ids.must_be_free(stores, external_id, interview.id)
+            access.must_be_free(stores, external_id, interview.id)
             interview = replace(interview, external_id=request.external_id)
         if request.metadata is not None:
             interview = replace(interview, metadata=merged(interview.metadata, request.metadata))
@@ -305,7 +305,7 @@ class Apply:
         if attempt is not None and attempt.state is AttemptState.PENDING:
             stores.attempts.save(attempt, Cancelled(reason=Reason.INTERVIEW_DELETED), turn.actor, turn.now)
         if interview.status is InterviewStatus.SCHEDULED:
-            interview = interviews.with_status(interview, InterviewStatus.CANCELLED, turn.now)
+            interview = retries.with_status(interview, InterviewStatus.CANCELLED, turn.now)
         stores.interviews.save(replace(interview, deleted_at=turn.now), turn.now, before=before)
 
     # ---- POST, PATCH and DELETE …/call-attempts
@@ -320,8 +320,8 @@ class Apply:
         busy = lock_busy(stores, interview.id)
         if busy is not None:
             raise CallAttemptInProgress(attemptId=str(busy.id))
-        made = stores.attempts.counts_of([interview.id], interviews.MOST_ATTEMPTS)[interview.id]
-        if not interviews.takes_another_attempt(made):
+        made = stores.attempts.counts_of([interview.id], retries.MOST_ATTEMPTS)[interview.id]
+        if not retries.takes_another_attempt(made):
             raise TooManyAttempts
         callee = callee_from(stores.attempts.callee_of(interview.id))
         schedule, warnings = self._new.schedule(request.scheduled_at, callee, turn.requested_at, request.time_name)
@@ -331,7 +331,7 @@ class Apply:
         replaced = stores.attempts.lock_open(interview.id)
         if replaced is not None:
             stores.attempts.save(replaced, Cancelled(reason=Reason.REPLACED), turn.actor, turn.now)
-        interview = interviews.with_status(interview, InterviewStatus.SCHEDULED, turn.now)
+        interview = retries.with_status(interview, InterviewStatus.SCHEDULED, turn.now)
         interview = stores.interviews.save(interview, turn.now, before=before)
         return self._new.first_attempt(turn, interview, callee, schedule, warnings)
 

@@ -25,7 +25,7 @@ from scheduler.domain.command import Command, CommandKind, CreateInterview, Refu
 from scheduler.domain.interview import InterviewStatus, InterviewStory
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle import interviews, partner_events
+from scheduler.lifecycle import partner_events, retries
 from scheduler.lifecycle.policy import BATCH_RETRIED_AFTER
 from scheduler.logs import log, place_of
 from scheduler.persistence.batches import Work
@@ -253,7 +253,7 @@ def cancel_interviews(stores: Stores, batch: Batch, now: datetime) -> Batch:
     """
     some = stores.batches.interviews_to_cancel(batch.id, _CANCELLED_A_TRANSACTION)
     locked = stores.interviews.lock_all([interview_id for _, interview_id in some])
-    scheduled = [each for each in locked if interviews.may_go_on(each)]
+    scheduled = [each for each in locked if retries.may_go_on(each)]
     ids = [each.id for each in scheduled]
     # No other transaction adds or ends an attempt of an interview that this one has locked.
     attempts = stores.attempts.lock_all(ids, list(stores.attempts.open_of(ids).values()))

@@ -8,10 +8,19 @@ from typing import TypeAlias
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, AttemptState, CreatedAsTest, Reason
-from scheduler.domain.candidate import MAX_JOBS, Candidate
 from scheduler.domain.command import Command, CreateInterview, TimeName, UpdateInterview
 from scheduler.domain.company import Company
-from scheduler.domain.interview import Agent, AgentFocus, AgentType, Interview, InterviewStatus, InterviewStory, Job
+from scheduler.domain.interview import (
+    MAX_JOBS,
+    Agent,
+    AgentFocus,
+    AgentType,
+    Candidate,
+    Interview,
+    InterviewStatus,
+    InterviewStory,
+    Job,
+)
 from scheduler.domain.refusals import AccessDenied, PhoneNumberRequired, TooManyJobs
 from scheduler.domain.resource import ExternalId, ExternalKind, Identified
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning
@@ -25,7 +34,7 @@ from scheduler.rules import resources
 from scheduler.timing import callee_zones
 from scheduler.use_cases.resources.agents import add_agent, add_job
 from scheduler.use_cases.resources.candidates import new_candidate
-from scheduler.use_cases.shared import external_ids
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.access import not_found, require
 from scheduler.use_cases.shared.batch import add_attempt
 from scheduler.use_cases.shared.situations import callee_of
@@ -207,7 +216,7 @@ class NewInterviews:
     def existing_id(self, turn: Turn, request: CreateInterview) -> UUID | None:
         """Find the id of the interview with this external id and the same content. Raises ExternalIdReused."""
         found = _identified(turn, ExternalKind.INTERVIEW, request.external_id)
-        return None if found is None else external_ids.same(ExternalKind.INTERVIEW, found, request)
+        return None if found is None else access.same(ExternalKind.INTERVIEW, found, request)
 
     def create(self, turn: Turn, request: CreateInterview) -> InterviewStory:
         """Create an interview and, for a phone agent, its first attempt. Its writes may be gathered.
@@ -220,7 +229,7 @@ class NewInterviews:
         named_before = known.candidate_id is not None and not turn.reads.is_first_of(known.candidate_id)
         with nullcontext() if named_before else turn.stores.connection.beside():
             story = self._decide(turn, known, request)
-            turn.stores.interviews.add(story.interview, external_ids.content_hash(request))
+            turn.stores.interviews.add(story.interview, access.content_hash(request))
             for attempt in story.attempts:
                 _add(turn, attempt)
         return story
@@ -381,12 +390,12 @@ def _with_known(turn: Turn, request: CreateInterview) -> CreateInterview:
     if candidate is not None:
         found = _identified(turn, ExternalKind.CANDIDATE, candidate.external_id)
         if found is not None:
-            known = external_ids.same(ExternalKind.CANDIDATE, found, candidate, "candidate.externalId")
+            known = access.same(ExternalKind.CANDIDATE, found, candidate, "candidate.externalId")
             request = replace(request, candidate=None, candidate_id=known)
     if job is not None:
         found = _identified(turn, ExternalKind.JOB, job.external_id)
         if found is not None:
-            known = external_ids.same(ExternalKind.JOB, found, job, "job.externalId")
+            known = access.same(ExternalKind.JOB, found, job, "job.externalId")
             request = replace(request, job=None, job_id=known)
     return request
 

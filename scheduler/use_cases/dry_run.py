@@ -19,7 +19,7 @@ from scheduler.persistence.dry_run import KnownRows, without_writes
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.applying import NewInterviews, SharedReads, Turn
 from scheduler.use_cases.operations.new_calls import NewCallsForecast, NewCallsForecasts
-from scheduler.use_cases.shared import external_ids
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.access import authorized_company
 from scheduler.use_cases.shared.context import Context
 from scheduler.wire import named_fields
@@ -88,7 +88,7 @@ class DryRuns:
         except Refused as refused:
             known.refuse()
             return refusal_of(refused)
-        turn.stores.interviews.add(story.interview, external_ids.content_hash(request))
+        turn.stores.interviews.add(story.interview, access.content_hash(request))
         known.accept()
         return story
 

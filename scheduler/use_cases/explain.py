@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import refusal_of
 from scheduler.domain.company import Company, Mails
 from scheduler.domain.explanation import Block, CallTimeAnswer, CallTimeQuestion, Explanation, HistoryEntry
-from scheduler.domain.interview import InterviewFilter, InterviewStory
+from scheduler.domain.interview import Candidate, InterviewFilter, InterviewStory
 from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import MAX_NAME, Principal, seen_by_companies
 from scheduler.domain.refusals import PhoneNumberRequired, Refused

@@ -28,8 +28,8 @@ from scheduler.ids import new_id
 from scheduler.lifecycle import decisions, partner_events
 from scheduler.lifecycle.policy import MAX_AWAITED
 from scheduler.logs import log
-from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
+from scheduler.persistence.errors import Commit
 from scheduler.persistence.inbox import FoundOrError
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
@@ -44,7 +44,7 @@ from scheduler.use_cases.shared.access import (
     not_found,
 )
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.wire import command_messages
+from scheduler.wire import requests
 from scheduler.wire.field_types import is_idempotency_key
 from scheduler.wire.json_values import LARGEST_BODY, canonical, too_deep
 from scheduler.wire.named_fields import FieldError, invalid_fields, refuse_any
@@ -289,7 +289,7 @@ class Messages:
         try:
             if len(canonical_body) > LARGEST_BODY:
                 raise invalid_fields([FieldError(field="", code="TOO_LONG", message="Send at most 64 KiB.")])
-            read = command_messages.read(kind, body)
+            read = requests.read(kind, body)
             self._submit.command(
                 key.principal,
                 read.company_id,
@@ -317,8 +317,8 @@ def _envelope_errors(message: Mapping[str, Any]) -> Iterator[FieldError]:
             message="Send an idempotency key of 1 to 255 printable ASCII characters.",
         )
     kind = message.get("kind")
-    if not isinstance(kind, str) or kind not in command_messages.KINDS:
-        known = ", ".join(sorted(command_messages.KINDS))
+    if not isinstance(kind, str) or kind not in requests.KINDS:
+        known = ", ".join(sorted(requests.KINDS))
         yield FieldError(field="kind", code="INVALID_VALUE", message=f"This must be one of {known}.")
     if "body" not in message:
         yield FieldError(field="body", code="MISSING_FIELD", message="This field is required; add it.")

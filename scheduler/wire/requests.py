@@ -1,17 +1,19 @@
-"""Request bodies about interviews, attempts and replays, and their conversion to commands."""
+"""Requests about interviews, attempts and replays, from HTTP or as messages, and their conversion to commands."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, StrictBool, StrictInt
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
-from scheduler.domain.candidate import NewCandidate
-from scheduler.domain.command import CreateInterview, InvokeAttempt, RescheduleAttempt, UpdateInterview
+from scheduler.domain import command as commands
+from scheduler.domain.command import CommandKind, CreateInterview, InvokeAttempt, RescheduleAttempt, UpdateInterview
 from scheduler.domain.delivery_history import ReplayFilter
-from scheduler.domain.interview import InterviewStatus, NewAgent, NewJob
+from scheduler.domain.interview import InterviewStatus, NewAgent, NewCandidate, NewJob
 from scheduler.domain.webhook import EventType
+from scheduler.rules.resources import IF_MATCH
 from scheduler.wire.field_types import (
     A_TIME,
     EXTERNAL_ID,
@@ -22,7 +24,8 @@ from scheduler.wire.field_types import (
     Metadata,
     Strict,
 )
-from scheduler.wire.named_fields import FieldError
+from scheduler.wire.json_values import is_too_deep, refuse_unstorable, too_deep
+from scheduler.wire.named_fields import OURS, FieldError, field_errors, invalid_fields, refuse_any
 
 # --- Request bodies about call attempts, and their conversion to commands
 
@@ -176,3 +179,99 @@ class ReplayRequest(Strict):
     def to_filter(self) -> ReplayFilter:
         types = None if self.types is None else frozenset(self.types)
         return ReplayFilter(since=self.since, until=self.until, types=types, only_failed=self.only_failed)
+
+
+# --- Bodies of command messages: the values that HTTP sends in URL, headers and body, with resources named by id only
+
+
+def _condition(if_match: str) -> str:
+    if not IF_MATCH.fullmatch(if_match):
+        message = 'Send * or a comma-separated list of ETags in double quotes, such as "12".'
+        raise PydanticCustomError(OURS + "invalid_if_match", message)
+    return if_match
+
+
+class _OfCompany(Strict):
+    company_id: UUID | None = None
+    """Required with an ATS key; a regular key belongs to one company."""
+
+
+class _OfInterview(_OfCompany):
+    interview_id: UUID
+
+
+class _OfAttempt(_OfInterview):
+    attempt_id: UUID
+    if_match: Annotated[str, AfterValidator(_condition)] | None = None
+
+
+class Message(Protocol):
+    """A parsed message body."""
+
+    @property
+    def company_id(self) -> UUID | None: ...
+
+    def to_request(self) -> commands.Request:
+        """Build the command's request."""
+        ...
+
+
+class _CreateInterview(InterviewOfKnown, _OfCompany):
+    def to_request(self) -> commands.Request:
+        return self.to_command()
+
+
+class _UpdateInterview(InterviewChange, _OfInterview):
+    def to_request(self) -> commands.Request:
+        return self.to_command(self.interview_id)
+
+
+class _DeleteInterview(_OfInterview):
+    def to_request(self) -> commands.Request:
+        return commands.DeleteInterview(interview_id=self.interview_id)
+
+
+class _InvokeAttempt(CallRequest, _OfInterview):
+    def to_request(self) -> commands.Request:
+        return self.to_command(self.interview_id)
+
+
+class _RescheduleAttempt(CallMove, _OfAttempt):
+    def to_request(self) -> commands.Request:
+        return self.to_command(self.interview_id, self.attempt_id, self.if_match)
+
+
+class _DeleteAttempt(_OfAttempt):
+    def to_request(self) -> commands.Request:
+        return commands.DeleteAttempt(
+            interview_id=self.interview_id, attempt_id=self.attempt_id, if_match=self.if_match
+        )
+
+
+_BODIES: Mapping[
+    CommandKind,
+    type[_CreateInterview | _UpdateInterview | _DeleteInterview | _InvokeAttempt | _RescheduleAttempt | _DeleteAttempt],
+] = {
+    CommandKind.CREATE_INTERVIEW: _CreateInterview,
+    CommandKind.UPDATE_INTERVIEW: _UpdateInterview,
+    CommandKind.DELETE_INTERVIEW: _DeleteInterview,
+    CommandKind.INVOKE_ATTEMPT: _InvokeAttempt,
+    CommandKind.RESCHEDULE_ATTEMPT: _RescheduleAttempt,
+    CommandKind.DELETE_ATTEMPT: _DeleteAttempt,
+}
+KINDS = frozenset(_BODIES)
+"""The kinds of commands that a message may contain; every other write needs HTTP."""
+
+
+def read(kind: CommandKind, body: Any) -> Message:  # noqa: ANN401 - the message may contain anything
+    """Parse the body of a message of one of `KINDS`. Raises InvalidFields."""
+    if is_too_deep(body):
+        raise invalid_fields([too_deep()])
+    refuse_unstorable(body)
+    try:
+        message = _BODIES[kind].model_validate(body)
+    except ValidationError as error:
+        raise invalid_fields(field_errors(error.errors())) from None
+    if isinstance(message, MayNameATime):
+        refuse_any(message.contradictions())
+    return message

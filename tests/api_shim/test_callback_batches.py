@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from api_shim.callback_batches import GATHER_S, GATHER_UNDER_LOAD_S, LARGEST_BATCH, CallbackBatches, gather_s
+from api_shim.routes.carrier import GATHER_S, GATHER_UNDER_LOAD_S, LARGEST_BATCH, CallbackBatches, gather_s
 from api_shim.thread_pools import ThreadPool
 from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.clock import deadline_in

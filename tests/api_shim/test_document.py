@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from api_shim import openapi_file
+from api_shim import documents
 from api_shim.app import create_app
-from api_shim.openapi_file import DocumentDiffers
+from api_shim.documents import DocumentDiffers
 from tests.api_shim.document_operations import DOCUMENT, documented
 
 
@@ -22,7 +22,7 @@ def changed(document: str, old: str, new: str) -> str:
 
 
 def test_document_in_the_repository_is_up_to_date() -> None:
-    openapi_file.check(DOCUMENT)
+    documents.check_openapi(DOCUMENT)
     assert json.loads(DOCUMENT.read_text(encoding="utf-8")) == json.loads(json.dumps(create_app().openapi()))
 
 
@@ -78,9 +78,9 @@ def test_batch_request_is_a_component_of_the_document() -> None:
 def test_file_that_differs_from_the_document_is_found(folder: Path, said: Callable[[str], str] | None) -> None:
     file = folder / "openapi.json"
     if said is not None:
-        file.write_text(said(openapi_file.text()), encoding="utf-8")
+        file.write_text(said(documents.openapi_text()), encoding="utf-8")
     with pytest.raises(DocumentDiffers):
-        openapi_file.check(file)
+        documents.check_openapi(file)
 
 
 def test_openapi_check_accepts_the_written_file_and_no_other(folder: Path) -> None:

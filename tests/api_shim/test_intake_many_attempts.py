@@ -3,7 +3,7 @@
 from typing import Any
 
 from scheduler.domain.interview import SHOWN_ATTEMPTS
-from scheduler.lifecycle.interviews import MOST_ATTEMPTS
+from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from tests.api_shim.answers import data, refused
 from tests.api_shim.calls import call_of
 from tests.api_shim.intake import KEY, Intake, Worker, applied

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
+from scheduler.domain.interview import NewCandidate
 from scheduler.hashing import Hasher, fingerprint
 from scheduler.persistence.json_columns import content_as_json
 from scheduler.persistence.tables import metadata

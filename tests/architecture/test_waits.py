@@ -55,7 +55,7 @@ WITHOUT = {
     "api_shim/answer_waiter.py notified.wait": "within asyncio.timeout",
     "api_shim/answer_waiter.py self._query_now.wait": "within asyncio.wait_for",
     "api_shim/answer_waiter.py self._subscribed.wait": "within asyncio.wait_for",
-    "api_shim/callback_batches.py batch.is_ready.wait": "a batch becomes ready within 25 ms, or with its first thread",
+    "api_shim/routes/carrier.py batch.is_ready.wait": "a batch becomes ready within 25 ms, or with its first thread",
     "api_shim/http_metrics.py stop.wait": "within asyncio.wait_for",
     "scheduler/use_cases/dialler.py self._wake.wait": "within asyncio.timeout, or until a hint comes",
     "scheduler/use_cases/dialling/record.py self._wake.wait": "until an answer comes",
@@ -65,7 +65,7 @@ WITHOUT = {
     "api_shim/rate_limits.py Redis": "its pool has both timeouts",
     "scheduler/carriers/twilio.py connection.request": "the connection has a timeout",
     # No wait at all.
-    "api_shim/callback_batches.py task.result": "the task has ended",
+    "api_shim/routes/carrier.py task.result": "the task has ended",
     "console/live.py self._task.result": "the task has ended",
     "scheduler/use_cases/dialler.py recorder.result": "the task has ended",
 }

@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 
-from api_shim.cursors import cursor_text, place_text
 from api_shim.list_queries import LATEST_FIRST
+from api_shim.schemas.envelope import cursor_text, place_text
 from console.sessions import ConsoleSessions
 from scheduler.domain.attempt import AttemptState
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor

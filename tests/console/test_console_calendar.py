@@ -15,7 +15,7 @@ from scheduler.domain.company import CallLimits
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.persistence import due_calls
 from scheduler.persistence.database import Database
-from scheduler.use_cases.shared.due_calls import shared_out
+from scheduler.use_cases.operations.new_calls import shared_out
 from tests.conftest import NOON, seed
 from tests.console.conftest import Console
 from tests.support.builders import ALWAYS, BRATISLAVA, Tenant, a_pending_attempt, a_placed_attempt, a_tenant, of_company

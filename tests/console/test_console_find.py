@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
+from console.operator_session import MOST_SEARCHES, SearchLimit
 from console.reads import find as find_module
 from console.reads.find import MAX_LISTED, Find
-from console.search_limit import MOST, SearchLimit
 from scheduler.domain.attempt import Attempt, Ended, Reason
 from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.database import Database
@@ -314,8 +314,8 @@ def test_operator_cannot_try_all_numbers(
     operator: httpx.Client, viewer: httpx.Client, tenant: Tenant, caplog: pytest.LogCaptureFixture
 ) -> None:
     attempt = a_pending_attempt(tenant)
-    answers = [found(operator, f"+4219055{number:05}").status_code for number in range(MOST)]
-    assert answers == [OK] * MOST
+    answers = [found(operator, f"+4219055{number:05}").status_code for number in range(MOST_SEARCHES)]
+    assert answers == [OK] * MOST_SEARCHES
     answer = found(operator, attempt.id)
     assert answer.status_code == TOO_MANY
     assert "You have searched 30 times within a minute." in answer.text
@@ -325,13 +325,13 @@ def test_operator_cannot_try_all_numbers(
 
 
 def test_search_is_counted_for_a_minute_and_by_operator(console: Console) -> None:
-    times = iter([0.0, 30.0, *[59.0] * (MOST - 2), 59.9, 60.0, 60.0])
+    times = iter([0.0, 30.0, *[59.0] * (MOST_SEARCHES - 2), 59.9, 60.0, 60.0])
     limit = SearchLimit(monotonic=lambda: next(times))
     _, secret = console.sessions.make_link(OperatorRole.VIEWER, "cli:ada@host")
     signed_in = console.sessions.sign_in(secret)
     assert signed_in is not None
     session = signed_in[0]
-    assert [limit.take(session) for _ in range(MOST)] == [True] * MOST
+    assert [limit.take(session) for _ in range(MOST_SEARCHES)] == [True] * MOST_SEARCHES
     assert not limit.take(replace(session, id=uuid4()))  # another session of the same operator
     assert limit.take(session)
     assert not limit.take(session)

@@ -12,9 +12,8 @@ from joserfc.jwk import ECKey
 
 from console.oidc import provider as oidc_provider
 from console.oidc import sign_in
-from console.oidc.id_tokens import is_plain, role_of
 from console.oidc.provider import Provider, Refusal, SignInRefused
-from console.oidc.sign_in import SignIn
+from console.oidc.sign_in import SignIn, is_plain, role_of
 from scheduler.clock import machine_now
 from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher

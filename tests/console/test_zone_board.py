@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.pictures.zone_board import Openness, WaitingCalls, ZoneRow, zone_board
+from console.pictures.calendar import Openness, WaitingCalls, ZoneRow, zone_board
 from scheduler.domain.company import DEFAULT_INTERVALS, EVERY_DAY, CallTimeInterval
 from scheduler.domain.schedule import CalleeClock, TimezoneSource
 from scheduler.timing import call_windows

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
 
-from api_shim import error_codes
+from api_shim import documents
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.company import DEFAULT_DELAYS, NextDay
 from scheduler.domain.explanation import Rule
@@ -142,21 +142,21 @@ def test_page_names_each_setting_that_production_refuses() -> None:
 
 
 def test_page_of_error_codes_is_up_to_date() -> None:
-    error_codes.check(DOCS / "reference" / "error-codes.md")
+    documents.check_error_codes(DOCS / "reference" / "error-codes.md")
 
 
 def test_page_lists_each_error_that_is_not_a_refusal() -> None:
     answered = set(re.findall(r'_answer\(request, [\w.]+, "([A-Z_]+)"', read("api_shim/errors.py")))
-    assert {code for _, code, _, _ in error_codes._NOT_REFUSED} == answered
+    assert {code for _, code, _, _ in documents._NOT_REFUSED} == answered
 
 
 def test_each_cause_belongs_to_a_refusal() -> None:
-    refusals = {kind.code for kind in error_codes._leaves(Refused)}
-    assert refusals == error_codes._CAUSES.keys() | error_codes._OF_OPERATORS
+    refusals = {kind.code for kind in documents._leaves(Refused)}
+    assert refusals == documents._CAUSES.keys() | documents._OF_OPERATORS
 
 
 def test_page_lists_each_code_of_a_field() -> None:
-    sources = [read(path) for path in PRODUCT if path.name != "error_codes.py"]
+    sources = [read(path) for path in PRODUCT if path.name != "documents.py"]
     of_webhooks = "".join(read(path) for path in PRODUCT if path.name == "webhook_urls.py")
     of_pydantic = "".join(source for source in sources if "PydanticCustomError" in source)
     codes = {
@@ -167,4 +167,4 @@ def test_page_lists_each_code_of_a_field() -> None:
         *map(str.upper, re.findall(r'(?:raise \w+\(\s*|OURS \+ )"([a-z0-9_]+)"', of_pydantic)),
         *(code for code, _ in (*named_fields._WORDS.values(), *named_fields._LIMITS.values())),
     }
-    assert list(error_codes.FIELD_CODES) == sorted(codes)
+    assert list(documents.FIELD_CODES) == sorted(codes)

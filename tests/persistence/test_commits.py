@@ -11,9 +11,8 @@ from sqlalchemy import text
 
 from scheduler.clock import deadline_in
 from scheduler.domain.interview import Job, JobStatus
-from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import Database
-from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
+from scheduler.persistence.errors import Commit, CommitInDoubt, DatabaseAway, Outcome
 from scheduler.persistence.stores import Stores
 from tests.architecture.guards import guards
 from tests.conftest import NOON, Seeded, wait_until

@@ -12,9 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.persistence import sessions
-from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database, concerns_no_item, is_conflict
-from scheduler.persistence.errors import DatabaseAway, LockTaken, SchemaNotReady, StatementFailed
+from scheduler.persistence.errors import Commit, DatabaseAway, LockTaken, SchemaNotReady, StatementFailed
 from scheduler.persistence.stores import Stores
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.architecture.guards import guards

@@ -15,8 +15,14 @@ import psycopg
 import pytest
 
 from scheduler.domain.attempt import AttemptState, CompanyAttemptFilter
-from scheduler.domain.candidate import CandidateFilter, CandidateStatus
-from scheduler.domain.interview import InterviewFilter, InterviewStatus, JobFilter, JobStatus
+from scheduler.domain.interview import (
+    CandidateFilter,
+    CandidateStatus,
+    InterviewFilter,
+    InterviewStatus,
+    JobFilter,
+    JobStatus,
+)
 from scheduler.domain.pagination import NEWEST_FIRST, Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
 from scheduler.domain.principal import KeyKind
 from scheduler.persistence import schema

@@ -18,13 +18,19 @@ from console.attempt_list import AttemptFilter, FoundPart, ListState, Place
 from console.stores.attempt_lists import AttemptListStore, Bounds
 from console.stores.search import Search
 from scheduler.domain.attempt import Reason
-from scheduler.domain.candidate import CandidateFilter, CandidateStatus
 from scheduler.domain.explanation import PACE
-from scheduler.domain.interview import SHOWN_ATTEMPTS, InterviewFilter, InterviewStatus, JobFilter
+from scheduler.domain.interview import (
+    SHOWN_ATTEMPTS,
+    CandidateFilter,
+    CandidateStatus,
+    InterviewFilter,
+    InterviewStatus,
+    JobFilter,
+)
 from scheduler.domain.pagination import COUNTED_UP_TO, Slice
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.resource import ExternalId, ExternalKind
-from scheduler.lifecycle.interviews import MOST_ATTEMPTS
+from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.persistence import due_calls, schema
 from scheduler.persistence.attempts import COUNTED_ATTEMPTS
 from scheduler.persistence.database import Database

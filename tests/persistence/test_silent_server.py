@@ -12,9 +12,8 @@ from sqlalchemy import text
 
 from scheduler.clock import deadline_in
 from scheduler.persistence import schema, sessions
-from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import FINDS_OUT, Database
-from scheduler.persistence.errors import CommitInDoubt, DatabaseAway
+from scheduler.persistence.errors import Commit, CommitInDoubt, DatabaseAway, Outcome
 from scheduler.persistence.sessions import ALLOWANCE_S, STATEMENT_S, BoundedConnection
 from tests.architecture.guards import guards
 from tests.conftest import Seeded, wait_until

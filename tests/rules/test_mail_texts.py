@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from scheduler.rules.mail_texts import TEXTS, texts_for
+from scheduler.rules.owners import TEXTS, texts_for
 
 A_NAME = re.compile(r"{(\w+)")
 

@@ -7,9 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduler.domain.attempt import AttemptState, Reason
-from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import Answer, Command, CommandKind, CommandState, CreateInterview
-from scheduler.domain.interview import InterviewStatus
+from scheduler.domain.interview import InterviewStatus, NewCandidate
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.schedule import TimezoneSource
 from scheduler.persistence.json_columns import ANSWER, STORY, request_as_json

@@ -13,10 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from scheduler.domain.attempt import Attempt
-from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import CreateInterview
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import Rule
+from scheduler.domain.interview import NewCandidate
 from scheduler.domain.schedule import NumberFacts
 from scheduler.persistence.database import Database
 from scheduler.use_cases.apply import Apply

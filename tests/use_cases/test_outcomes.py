@@ -24,8 +24,8 @@ from scheduler.domain.attempt import (
 from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CallProgress, CallStatus, NeverTaken
 from scheduler.domain.explanation import Rule
 from scheduler.domain.interview import InterviewStatus
-from scheduler.lifecycle.interviews import MOST_ATTEMPTS
 from scheduler.lifecycle.policy import ASK_EVERY, MAX_QUEUE
+from scheduler.lifecycle.retries import MOST_ATTEMPTS
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release

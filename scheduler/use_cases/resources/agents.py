@@ -21,7 +21,7 @@ from scheduler.use_cases.resources.idempotent_writes import (
     WriteResult,
     of_company,
 )
-from scheduler.use_cases.shared import external_ids
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.access import authorized_company, require
 
 
@@ -140,8 +140,8 @@ class Jobs:
         """Create a job, or return the one that was created with the same external id. Refused: ExternalIdReused."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> Job | Existing:
-            external_id = external_ids.lock(stores, ExternalKind.JOB, company, new.external_id)
-            known = external_ids.find_same(stores, external_id, new)
+            external_id = access.lock(stores, ExternalKind.JOB, company, new.external_id)
+            known = access.find_same(stores, external_id, new)
             job = None if known is None else stores.jobs.get(company, known)
             return add_job(stores, company, new, now) if job is None else Existing(record=job)
 
@@ -151,9 +151,9 @@ class Jobs:
         """Change a job. Refused: NotFound, MetadataTooLarge, ExternalIdReused."""
 
         def write(stores: Stores, company: UUID, now: datetime) -> Job:
-            external_id = external_ids.lock(stores, ExternalKind.JOB, company, changes.get("external_id"))
+            external_id = access.lock(stores, ExternalKind.JOB, company, changes.get("external_id"))
             job = replace(changed(_locked_job(stores, company, job_id), changes), updated_at=now)
-            external_ids.must_be_free(stores, external_id, job_id)
+            access.must_be_free(stores, external_id, job_id)
             stores.jobs.save(job)
             return job
 
@@ -171,7 +171,7 @@ class Jobs:
 def add_job(stores: Stores, company_id: UUID, new: NewJob, now: datetime) -> Job:
     """Create a job of the company."""
     job = Job(id=new_id(now), company_id=company_id, created_at=now, updated_at=now, **vars(new))
-    stores.jobs.add(job, external_ids.content_hash(new))
+    stores.jobs.add(job, access.content_hash(new))
     return job
 
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from scheduler.domain.candidate import Candidate, CandidateFilter, NewCandidate
 from scheduler.domain.company import Company
+from scheduler.domain.interview import Candidate, CandidateFilter, NewCandidate
 from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import ContactRequired, PhoneNumberInvalid, UnknownJobs
@@ -24,7 +24,7 @@ from scheduler.use_cases.resources.idempotent_writes import (
     WriteResult,
     of_company,
 )
-from scheduler.use_cases.shared import external_ids
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import authorized_company, require
 from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
@@ -70,8 +70,8 @@ class Candidates:
         """
 
         def write(stores: Stores, company_id: UUID, now: datetime) -> Candidate | Existing:
-            external_id = external_ids.lock(stores, ExternalKind.CANDIDATE, company_id, new.external_id)
-            known = external_ids.find_same(stores, external_id, new)
+            external_id = access.lock(stores, ExternalKind.CANDIDATE, company_id, new.external_id)
+            known = access.find_same(stores, external_id, new)
             present = None if known is None else stores.candidates.get(company_id, known)
             if present is not None:
                 return Existing(record=present)
@@ -94,9 +94,9 @@ class Candidates:
             nonlocal rings
             company = stores.companies.get(company_id)
             assert company is not None  # `IdempotentWrites.once` has locked it
-            external_id = external_ids.lock(stores, ExternalKind.CANDIDATE, company_id, changes.get("external_id"))
+            external_id = access.lock(stores, ExternalKind.CANDIDATE, company_id, changes.get("external_id"))
             before = _locked(stores, company_id, candidate_id)
-            external_ids.must_be_free(stores, external_id, candidate_id)
+            access.must_be_free(stores, external_id, candidate_id)
             is_rung = bool("phone_number" in changes and stores.attempts.has_pending(candidate_id))
             after = _normalised(stores, replace(changed(before, changes), updated_at=now), before, is_rung=is_rung)
             if is_rung and after.phone_number != before.phone_number:
@@ -145,7 +145,7 @@ def new_candidate(stores: Stores, company: Company, new: NewCandidate, now: date
     """
     candidate = Candidate(id=new_id(now), company_id=company.id, created_at=now, updated_at=now, **vars(new))
     candidate = _normalised(stores, candidate, None, is_rung=is_rung)
-    stores.candidates.add(candidate, external_ids.content_hash(new))
+    stores.candidates.add(candidate, access.content_hash(new))
     return candidate
 
 

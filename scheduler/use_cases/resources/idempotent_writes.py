@@ -8,18 +8,17 @@ from uuid import UUID
 
 from scheduler.clock import Now
 from scheduler.domain.batch import Batch
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import Answer, Command, CommandKind, Refusal, refusal_of
 from scheduler.domain.company import Company
 from scheduler.domain.delivery_history import Replay
-from scheduler.domain.interview import Agent, Job
+from scheduler.domain.interview import Agent, Candidate, Job
 from scheduler.domain.principal import Principal
 from scheduler.domain.refusals import AccessDenied, CompanyDeleted, CompanyIdRequired, Forbidden, NotFound, Refused
 from scheduler.domain.resource import Resource
 from scheduler.domain.webhook import EndpointTest, WebhookEndpoint
 from scheduler.failpoints import failpoint
-from scheduler.persistence.commits import Commit, Outcome
 from scheduler.persistence.database import Database
+from scheduler.persistence.errors import Commit, Outcome
 from scheduler.persistence.json_columns import record_as_json, record_from_json
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.shared import hints as tasks

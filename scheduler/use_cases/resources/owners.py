@@ -12,11 +12,10 @@ from scheduler.hashing import Hasher
 from scheduler.ids import new_id
 from scheduler.logs import log
 from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeMail
-from scheduler.persistence.commits import Commit
 from scheduler.persistence.database import Database
+from scheduler.persistence.errors import Commit
 from scheduler.persistence.stores import Stores
-from scheduler.rules.mail_texts import texts_for
-from scheduler.rules.owners import LIFE, try_again_at
+from scheduler.rules.owners import LIFE, texts_for, try_again_at
 from scheduler.rules.resources import shown
 
 _log = log(__name__)

@@ -12,7 +12,7 @@ from uuid import UUID
 from scheduler.domain.attempt import Attempt, Created, Event
 from scheduler.domain.company import Billing
 from scheduler.domain.interview import Interview, InterviewStatus
-from scheduler.lifecycle.interviews import MOST_ATTEMPTS, takes_another_attempt
+from scheduler.lifecycle.retries import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.state_machine import is_over
 from scheduler.persistence.attempts import CalleeRow, attempt_of, callee_row
 from scheduler.persistence.rows import AnyRow

@@ -26,9 +26,10 @@ from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
-from scheduler.lifecycle import decisions, interviews, partner_events, retries, scheduling
+from scheduler.lifecycle import decisions, partner_events, retries, scheduling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
+from scheduler.lifecycle.retries import may_go_on, status_after
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
 from scheduler.logs import log
@@ -253,7 +254,7 @@ class Effects:
     def _on_returned_to_pending(self, change: _Change) -> None:
         """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended."""
         interview = change.interview
-        if change.has_company and interviews.may_go_on(interview):
+        if change.has_company and may_go_on(interview):
             self._refresh_schedule(change)
             return
         if not change.has_company:
@@ -305,14 +306,14 @@ class Effects:
         goes_on = retried and self._retry(change)
         if not goes_on and attempt.state is AttemptState.FAILED:
             goes_on = change.batch.has_open(interview.id)
-        status = interviews.status_after(interview.status, attempt, goes_on=goes_on)
+        status = status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
             change.batch.set_status(interview, status, change.now, attempt)
 
     def _retry(self, change: _Change) -> bool:
         """Create the automatic retry. Return False if none follows."""
         batch, interview, ended = change.batch, change.interview, change.attempt
-        if ended.reason not in retries.RETRIED or not interviews.may_go_on(interview):
+        if ended.reason not in retries.RETRIED or not may_go_on(interview):
             return False
         if not change.has_company:
             return False

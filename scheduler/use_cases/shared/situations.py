@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.company import Company
+from scheduler.domain.interview import Candidate
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.hashing import Hasher
 from scheduler.lifecycle.backoffs import NO_COUNTRY

@@ -8,8 +8,8 @@ from scheduler.domain.webhook import Notice
 from scheduler.logs import log
 from scheduler.mail import Mail, MailAway, Mailer, MailRefused, NotSent, UnsafeMail
 from scheduler.persistence.database import Database
-from scheduler.rules.mail_texts import texts_for
 from scheduler.rules.operators import try_again_at
+from scheduler.rules.owners import texts_for
 from scheduler.rules.resources import shown
 
 _log = log(__name__)

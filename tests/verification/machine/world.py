@@ -9,7 +9,6 @@ import psycopg
 
 from scheduler.domain.attempt import Attempt, Decision
 from scheduler.domain.call import CarrierAnswer
-from scheduler.domain.candidate import NewCandidate
 from scheduler.domain.command import (
     Command,
     CommandKind,
@@ -19,6 +18,7 @@ from scheduler.domain.command import (
     Request,
     RescheduleAttempt,
 )
+from scheduler.domain.interview import NewCandidate
 from scheduler.domain.refusals import Conflict, NotFound
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dialling.hand import ToSend

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from scheduler import assembly
 from scheduler.assembly import ApiUseCases, WorkerUseCases
-from scheduler.domain.candidate import Candidate
 from scheduler.domain.command import CommandKind, CreateInterview, Request
+from scheduler.domain.interview import Candidate
 from scheduler.domain.principal import Principal
 from scheduler.ids import new_id
 from scheduler.logs import configure

@@ -1,25 +1,34 @@
-"""The page Audit: acts of operators and API keys, and their changes."""
+"""The pages Audit, Batches, Erasures and Certificate, which have no acts of their own."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.attempt_list import FIELDS, described
 from console.context import console_context
-from console.lists import ROWS, Filter, ListPage, id_field
+from console.lists import COMPANY, ROWS, Filter, ListPage, id_field
 from console.operator_session import ConsoleSession
 from console.operators import viewer
-from console.rendering import link_to, page, page_of, value_text
+from console.rendering import link_to, not_found, page, page_of, value_text
+from console.security import id_in_path
 from scheduler.domain.audit import AuditEntry, TargetKind, Verb
+from scheduler.domain.batch import BatchFilter, BatchState
+from scheduler.domain.pagination import NEWEST_FIRST, Cursor
+from scheduler.domain.refusals import NotFound
 from scheduler.persistence.alarms import AuditFilter
+
+# --- The page Audit: acts of operators and API keys, and their changes
+
 
 router = APIRouter()
 _FILTER = "filter"
-_LIST = ListPage(
+_AUDIT = ListPage(
     path="/audit",
     filters=(
         Filter(name="kind", label="Act", options={"": "All", **{each.value: each.value for each in sorted(Verb)}}),
@@ -41,9 +50,9 @@ class _Row:
     """The list of calls that the filter of a cancellation finds now."""
 
 
-@router.get(_LIST.path)
+@router.get(_AUDIT.path)
 async def audit(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
-    context, asked = console_context(request), _LIST.asked(request.query_params)
+    context, asked = console_context(request), _AUDIT.asked(request.query_params)
     creators: Mapping[str, str] = {}
     listed = None
     if asked.problem is None:
@@ -107,3 +116,71 @@ def _text(values: Mapping[str, Any], name: str) -> str:
             return described(only)
         case value:
             return json.dumps(value, ensure_ascii=False)
+
+
+# --- The page Batches: requests for many interviews, with their progress. Clients pause, resume and cancel them
+
+
+_BATCH_STATES = {
+    "": "All",
+    "accepted": "Accepted",
+    "running": "Running",
+    "paused": "Paused by its client",
+    "completed": "Completed",
+    "cancelled": "Cancelled",
+}
+_BATCHES = ListPage(
+    path="/batches",
+    filters=(Filter(name="state", label="Show", options=_BATCH_STATES), COMPANY, id_field("batch", "Batch id")),
+    place=(datetime, UUID),
+)
+
+
+@router.get(_BATCHES.path)
+async def batches(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, asked = console_context(request), _BATCHES.asked(request.query_params)
+    listed = None
+    if asked.problem is None:
+        state = asked.text("state")
+        wanted = BatchFilter(
+            id=asked.id("batch"),
+            company_id=asked.id("company"),
+            state=BatchState(state.upper()) if state else None,
+        )
+        after = None if asked.place is None else Cursor(sort=NEWEST_FIRST, at=asked.place[0], id=asked.place[1])
+        found = await context.run(context.use_cases.batch_pages.newest, wanted, after, ROWS)
+        listed = asked.part_before(found.items, None if found.next is None else (found.next.at, found.next.id))
+    return page(request, "batches.html", asked.status, asked=asked, listed=listed, now=context.use_cases.now())
+
+
+# --- The pages Erasures and Certificate: deleted companies, and the erased rows of each
+
+
+_ERASURES_PATH = "/erasures"
+_ERASURE_STATES = {"": "All", "open": "Open", "done": "Done"}
+_ERASURES = ListPage(
+    path=_ERASURES_PATH, filters=(Filter(name="state", label="Show", options=_ERASURE_STATES),), place=(datetime, UUID)
+)
+_FINISHED = {None: None, "open": False, "done": True}
+
+
+@router.get(_ERASURES_PATH)
+async def erasures(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, asked = console_context(request), _ERASURES.asked(request.query_params)
+    listed = None
+    if asked.problem is None:
+        newest, is_finished = context.use_cases.certificates.newest, _FINISHED[asked.text("state")]
+        found = await context.run(newest, ROWS + 1, asked.place, is_finished=is_finished)
+        listed = asked.part(found, lambda each: (each.asked_at, each.company_id))
+    return page(request, "erasures.html", asked.status, asked=asked, listed=listed, now=context.use_cases.now())
+
+
+@router.get(_ERASURES_PATH + "/{company_id}")
+async def certificate(request: Request, company_id: str, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context = console_context(request)
+    try:
+        found = await context.run(context.use_cases.certificates.of_company, id_in_path(company_id))
+    except NotFound:
+        text = "No erasure of a company with this id was requested. The page Erasures lists all."
+        return not_found(request, "There is no such certificate.", text)
+    return page(request, "erasure.html", certificate=found, now=context.use_cases.now())

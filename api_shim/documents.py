@@ -1,18 +1,40 @@
-"""The page of error codes: each code with its status, meaning and cause, generated from the refusals."""
+"""The documents in the repository that are generated from the code: OpenAPI, and the page of error codes."""
 
+import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
 from api_shim import errors
-from api_shim.openapi_file import DocumentDiffers
+from api_shim.app import create_app
 from scheduler.domain.command import refusal_of
 from scheduler.domain.refusals import Refused
+
+# --- The OpenAPI document in the repository, so that changes of the public API show up in reviews
+
+
+class DocumentDiffers(Exception):
+    """The file differs from the document of the API."""
+
+
+def openapi_text() -> str:
+    """Build the document that is served as /openapi.json, indented by two spaces, with a final newline."""
+    return json.dumps(create_app().openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def check_openapi(path: Path) -> None:
+    """Compare the file with `openapi_text()`, byte for byte. Raises DocumentDiffers, also if the file is missing."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != openapi_text():
+        raise DocumentDiffers(f"{path} differs from the document of the API. Run make openapi.")
+
+
+# --- The page of error codes: each code with its status, meaning and cause, generated from the refusals
+
 
 _HEAD = """\
 # Error codes
 
-Generated from the code: change `api_shim/error_codes.py` or `scheduler/domain/refusals.py` and run `make openapi`.
+Generated from the code: change `api_shim/documents.py` or `scheduler/domain/refusals.py` and run `make openapi`.
 
 An error is `{"success": false, "data": null, "error": {"code", "message", "details"}, "timestamp", "traceId"}`. The
 meaning below is the default message. A response may have a more exact one, and `details` with the values.
@@ -179,7 +201,7 @@ FIELD_CODES: Mapping[str, str] = {
 """Codes of `details.fields`, with their meaning."""
 
 
-def text() -> str:
+def error_codes_text() -> str:
     """Build the page. Raises KeyError for a refusal without a cause."""
     table = sorted({*_refusals(), *_framework(), *_NOT_REFUSED})
     codes = [f"| {int(status)} | `{code}` | {meaning} | {cause} |" for status, code, meaning, cause in table]
@@ -195,9 +217,9 @@ def text() -> str:
     )
 
 
-def check(path: Path) -> None:
-    """Compare a file with `text`. Raises DocumentDiffers."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text():
+def check_error_codes(path: Path) -> None:
+    """Compare a file with the page. Raises DocumentDiffers."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != error_codes_text():
         raise DocumentDiffers(f"{path} differs from the code; run make openapi")
 
 

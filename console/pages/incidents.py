@@ -1,4 +1,4 @@
-"""The page Alarms: alarms that are open, or were acknowledged within a year, and their acknowledgement."""
+"""The pages Alarms and Quarantine: what went wrong, and its acknowledgement, retry or drop."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,13 @@ from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import number, number_of, page, utc_text
 from scheduler.domain.alarm import OPERATIONS, KeptAlarm, anchor_of, meaning_of
+from scheduler.domain.principal import OperatorRole
 from scheduler.domain.refusals import InvalidFields, NotFound
 from scheduler.persistence.alarms import AlarmPlace
+from scheduler.persistence.quarantine import Quarantined, QuarantineKind
+
+# --- The page Alarms: alarms that are open, or were acknowledged within a year, and their acknowledgement
+
 
 router = APIRouter()
 _PATH = "/alarms"
@@ -140,3 +145,105 @@ ACKNOWLEDGE = Act(
     back=lambda _: _PATH,
 )
 router.routes.extend(act_routes(ACKNOWLEDGE).routes)
+
+
+# --- The page Quarantine: commands and callbacks that failed five times, to be retried or dropped
+
+
+_QUARANTINE_PATH = "/quarantine"
+_QUARANTINED_KINDS = {"": "All", "command": "Commands", "callback": "Callbacks"}
+_QUARANTINED = ListPage(
+    path=_QUARANTINE_PATH,
+    filters=(Filter(name="kind", label="Show", options=_QUARANTINED_KINDS), COMPANY),
+    place=(datetime, UUID),
+    pager=("Oldest", "Newer"),
+)
+
+
+@router.get(_QUARANTINE_PATH)
+async def quarantine(request: Request, _: Annotated[ConsoleSession, Depends(viewer)]) -> Response:
+    context, asked = console_context(request), _QUARANTINED.asked(request.query_params)
+    listed = None
+    if asked.problem is None:
+        kind = asked.text("kind")
+        wanted = QuarantineKind(kind) if kind else None
+        find = context.use_cases.quarantine().page
+        found = await context.run(find, wanted, asked.place, ROWS + 1, asked.id("company"))
+        listed = asked.part(found, lambda each: (each.received_at, each.id))
+    acts = {"retry": _address_of(RETRY), "drop": _address_of(DROP)}
+    return page(request, "quarantine.html", asked.status, acts, asked=asked, listed=listed)
+
+
+def _read_id(fields: Mapping[str, str]) -> UUID:
+    return id_in(fields, "id", "command or callback")
+
+
+def _heading(found: Quarantined) -> str:
+    what = f"The command {found.command}" if found.command is not None else "The callback of the carrier"
+    failed = f" It failed {found.failures} times, last at {utc_text(found.quarantined_at)}"
+    return f"{what} {found.id}.{failed}, with {found.failed_with or 'an error that was not recorded'}."
+
+
+def _retry_preview(use_cases: ConsoleUseCases, quarantined_id: UUID) -> Sequence[str]:
+    found = use_cases.quarantine().find(quarantined_id)
+    lines = [_heading(found)]
+    if found.kind is QuarantineKind.COMMAND:
+        lines.append("It is retried within seconds and judged as of when it was received.")
+        lines += _blocked(found, "If it succeeds, they are applied after it.")
+    else:
+        lines.append("It is retried within seconds.")
+    return [*lines, "Retry it after the cause is fixed. If it fails five more times, it is in quarantine again."]
+
+
+def _drop_preview(use_cases: ConsoleUseCases, quarantined_id: UUID) -> Sequence[str]:
+    found = use_cases.quarantine().find(quarantined_id)
+    lines = [_heading(found)]
+    if found.kind is QuarantineKind.COMMAND:
+        lines.append("It has no effect, and its client receives 409 COMMAND_DROPPED.")
+        lines += _blocked(found, "They are applied next.")
+    else:
+        look_at = use_cases.quarantine().next_look(found)
+        lines.append("It has no effect, as if the carrier had never sent it.")
+        if look_at is None:
+            lines.append("No attempt waits for its news.")
+        else:
+            lines.append(f"The carrier is asked about attempt {found.attempt_id}, next at {utc_text(look_at)}.")
+    return [*lines, "Its body is deleted. This cannot be taken back."]
+
+
+def _blocked(found: Quarantined, then: str) -> Sequence[str]:
+    if not found.blocked:
+        return []
+    waiting = number_of(found.blocked, "later command", "later commands")
+    return [f"{waiting} of interview {found.interview_id} waited for it. {then}"]
+
+
+RETRY = Act(
+    name="retry-quarantined",
+    title="Retry a command or a callback",
+    verb="Retry",
+    fields=("id",),
+    read=_read_id,
+    preview=_retry_preview,
+    run=lambda use_cases, actor, reason, found: use_cases.quarantine(actor).requeue(found, reason),
+    back=lambda _: _QUARANTINE_PATH,
+)
+DROP = Act(
+    name="drop-quarantined",
+    title="Drop a command or a callback",
+    verb="Drop",
+    fields=("id",),
+    read=_read_id,
+    preview=_drop_preview,
+    run=lambda use_cases, actor, reason, found: use_cases.quarantine(actor).drop(found, reason),
+    back=lambda _: _QUARANTINE_PATH,
+    role=OperatorRole.ADMIN,
+    is_danger=True,
+)
+
+
+def _address_of(act: Act[UUID]) -> object:
+    return lambda quarantined_id: address_of(act, id=quarantined_id)
+
+
+router.routes.extend(act_routes(RETRY, DROP).routes)
