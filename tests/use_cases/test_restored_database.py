@@ -243,7 +243,7 @@ def test_migrations_keep_the_identity_of_the_database(server: Server) -> None:
         config = Config(attributes={"connection": connection})
         folder = Path(schema.__file__).parent / "migrations"
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        command.upgrade(config, "0006")
+        command.upgrade(config, "0013")
     engine.dispose()
     database = Database(server.url_of(name))
     with database.transaction() as stores:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from scheduler.persistence.errors import SchemaNotMade
 from scheduler.persistence.migrations.of_0_2_0 import functions, rights, tables
+from scheduler.persistence.migrations.steps import make_functions, make_roles, me, schema
 
 revision = '0034'
 down_revision = '0013'
@@ -26,19 +27,19 @@ _CHANGED = (
 )
 _TRIES = 12
 _ROLE = 'duecall_operator'
-_EXISTS = '42710'
 
 
 def upgrade() -> None:
     _lock(_READ_MEANWHILE, 'SHARE')
-    _make_functions(functions.SEARCH)
+    make_functions(functions.SEARCH)
     _execute(tables.LISTS)
     _lock(_CHANGED, 'ACCESS EXCLUSIVE')
     _execute(tables.CHANGES)
     _execute(tables.NEW)
-    _make_role()
-    _make_functions(functions.EVENTS | functions.OPERATORS)
-    op.execute(f'GRANT USAGE ON SCHEMA {_schema()} TO {_ROLE}')
+    make_roles((_ROLE,), counting=(_ROLE,))
+    _let_the_owner_be_operator()
+    make_functions(functions.EVENTS | functions.OPERATORS)
+    op.execute(f'GRANT USAGE ON SCHEMA {schema()} TO {_ROLE}')
     for statement in rights.statements():
         op.execute(statement)
 
@@ -74,49 +75,10 @@ def _execute(statements: str) -> None:
         op.execute(statement)
 
 
-def _make_functions(made: dict[str, tuple[str, str]]) -> None:
-    for function, (roles, statement) in made.items():
-        op.execute(statement.replace('{schema}', _schema()))
-        op.execute(f'REVOKE ALL ON FUNCTION {function} FROM PUBLIC')
-        op.execute(f'GRANT EXECUTE ON FUNCTION {function} TO {roles}')
-
-
-def _schema() -> str:
-    return op.get_bind().execute(text('SELECT quote_ident(current_schema())')).scalar_one()
-
-
-def _make_role() -> None:
-    """Make the role of the operators' console. It belongs to the server, so another database may have made it."""
-    bind = op.get_bind()
-    me, has_set = bind.execute(
-        text("SELECT quote_ident(current_user), current_setting('server_version_num')::int >= 160000")
-    ).one()
-    exists = text('SELECT count(*) FROM pg_roles WHERE rolname = :role')
-    counts = text("SELECT pg_has_role(oid, 'duecall_counter', :may) FROM pg_roles WHERE rolname = :role")
-    needed = [f'CREATE ROLE {_ROLE} NOLOGIN NOINHERIT', f'GRANT duecall_counter TO {_ROLE}']
-    if not bind.execute(exists, {'role': _ROLE}).scalar_one():
-        _run(needed[0], needed)
-    if not bind.execute(counts, {'role': _ROLE, 'may': 'SET' if has_set else 'MEMBER'}).scalar_one():
-        _run(needed[1], needed)
+def _let_the_owner_be_operator() -> None:
+    """For a development database with one login. A login of the console needs no such right of the owner."""
     try:
-        # For a development database with one login. A login of the console needs no such right of the owner.
-        with bind.begin_nested():
-            bind.execute(text(f'GRANT {_ROLE} TO {me}'))
+        with op.get_bind().begin_nested():
+            op.execute(f'GRANT {_ROLE} TO {me()}')
     except (IntegrityError, ProgrammingError):
         pass
-
-
-def _run(statement: str, needed: list[str]) -> None:
-    bind = op.get_bind()
-    try:
-        with bind.begin_nested():
-            bind.execute(text(statement))
-    except IntegrityError:
-        pass  # another database of this server made it at this moment
-    except ProgrammingError as error:
-        if getattr(error.orig, 'sqlstate', None) == _EXISTS:
-            return
-        raise SchemaNotMade(
-            'the role that migrates may not make roles. Have a superuser run this once, then try again:'
-            f" {'; '.join(needed)};"
-        ) from error
