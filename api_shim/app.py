@@ -7,31 +7,25 @@ from uuid import UUID
 
 from fastapi import FastAPI
 
-from api_shim import errors
+from api_shim import errors, openapi
 from api_shim.answer_waiter import AnswerWaiter
 from api_shim.command_reads import CommandReads
 from api_shim.context import AppContext, ThreadPools, run_in_thread
 from api_shim.http_metrics import HttpTallies
 from api_shim.middleware import RequestMiddleware
-from api_shim.openapi import complete
 from api_shim.process import PlainStart, check_start, ending_the_process, on_stop_signal, uvicorn_logs_as_we_do
 from api_shim.rate_limits import RateLimits
 from api_shim.routes import (
     agents,
     batches,
-    billing,
     call_attempts,
     candidates,
     carrier,
     commands,
     companies,
-    docs_page,
     events,
     health,
     interviews,
-    invitations,
-    jobs,
-    webhook_deliveries,
     webhooks,
 )
 from scheduler import assembly
@@ -63,7 +57,7 @@ Responses to requests with a valid key show its rate limits: `X-RateLimit-Limit-
 class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Build the document, with the parts that the framework cannot describe."""
-        return complete(super().openapi())
+        return openapi.complete(super().openapi())
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -100,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes.append(carrier.route)
     for router in (
         companies.router,
-        jobs.router,
+        candidates.jobs,
         candidates.router,
         agents.router,
         agents.phone_numbers,
@@ -109,13 +103,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         call_attempts.router,
         call_attempts.call_times,
         commands.router,
-        invitations.router,
-        billing.router,
+        companies.invitations,
+        companies.billing,
         events.router,
         webhooks.router,
-        webhook_deliveries.router,
+        events.deliveries,
         health.router,
-        docs_page.router,
+        openapi.docs_page,
     ):
         # Not by `include_router`: it compares the versions of all routers at each request.
         app.router.routes.extend(router.routes)

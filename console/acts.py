@@ -12,8 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import RedirectResponse, Response
 
 from api_shim.context import MAX_S
-from console.assembly import ConsoleUseCases
-from console.context import ConsoleContext, console_context
+from console.assembly import ConsoleContext, ConsoleUseCases, console_context
 from console.operator_session import ConsoleSession
 from console.operators import needs
 from console.rendering import list_of, none_or_number_of, number, number_of, page, utc_text

@@ -13,7 +13,7 @@ from api_shim import process
 from api_shim.process import PlainStart, check_start, ending_the_process, on_stop_signal, uvicorn_logs_as_we_do
 from api_shim.thread_pools import ThreadPool
 from console import assembly, rendering, sign_in
-from console.context import ConsoleContext, console_context
+from console.assembly import ConsoleContext, console_context
 from console.live import Live, LiveResponse, Polled
 from console.operator_session import ConsoleSession
 from console.operators import NotSignedIn, RoleMissing, find_session, viewer

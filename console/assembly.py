@@ -1,13 +1,23 @@
-"""Assembly of the console: builds its use cases and its sign-in from the settings, once per process."""
+"""Assembly of the console: builds its use cases and its sign-in from the settings, and the resources of its process."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar, cast
 
+from jinja2 import Environment
+from starlette.requests import HTTPConnection
+
+from api_shim.context import run_in_thread
+from api_shim.thread_pools import ThreadPool
+from console.live import Live
 from console.oidc.provider import Provider
 from console.oidc.sign_in import SignIn
+from console.operator_session import SearchLimit
 from console.reads.attempts import AttemptLists, AttemptPages
 from console.reads.calendar import Calendars
 from console.reads.find import Find
 from console.reads.installation import BatchPages, CompanyPages, KeyPages, OperatorPages
+from console.security import Address
 from console.sessions import ConsoleSessions
 from scheduler.assembly import context_of, marks_of
 from scheduler.clock import Now
@@ -24,6 +34,7 @@ from scheduler.use_cases.operations.unknown_outcomes import OperatorCommands, Un
 from scheduler.use_cases.operations.webhooks import WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared.hints import Hints
+from workers.liveness import Presence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,3 +127,39 @@ def oidc_sign_in(settings: Settings) -> SignIn | None:
             OperatorRole.ADMIN: settings.console_oidc_admin_role,
         },
     )
+
+
+# --- The resources of one console process
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsoleContext:
+    """Created once, inside the event loop that serves."""
+
+    use_cases: ConsoleUseCases
+    threads: ThreadPool
+    templates: Environment
+    presence: Presence
+    live: Live
+    schema_head: str
+    """The migration that this version needs."""
+    address: Address
+    searches: SearchLimit = field(default_factory=SearchLimit)
+    oidc: SignIn | None = None
+    """Sign-in with the identity provider of the settings, if any."""
+    docs_url: str | None = None
+    """Address of the folder docs, for links."""
+    instance: str | None = None
+    """Id of the `duecall up` that runs this process, if any."""
+
+    async def run(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a use case in a thread. Raises its errors, and DatabaseAway at the request's deadline."""
+        return await run_in_thread(self.threads, verb, *args, **kwargs)
+
+
+def console_context(connection: HTTPConnection) -> ConsoleContext:
+    return cast("ConsoleContext", connection.app.state.console_context)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from starlette.requests import Request
 from starlette.responses import Response
 
-from console.context import console_context
+from console.assembly import console_context
 from console.operator_session import SESSION_LASTS, ConsoleSession
 from scheduler.domain.principal import OperatorRole
 from scheduler.persistence.errors import ClockWrong, DatabaseAway

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from console.assembly import console_context
 from console.attempt_words import badge_of, end_of, words_of
-from console.context import console_context
 from scheduler.domain.principal import MAX_NAME, OperatorRole, is_audited
 from scheduler.rules.resources import shown
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api_shim.context import MAX_S
-from console.context import ConsoleContext, console_context
+from console.assembly import ConsoleContext, console_context
 from console.oidc.provider import Refusal, SignInRefused
 from console.oidc.sign_in import SIGN_IN_LASTS, Identity, SignIn
 from console.operator_session import LINK_LASTS, ConsoleSession

@@ -1,4 +1,4 @@
-"""HTTP routes for candidates."""
+"""HTTP routes for candidates, and for the jobs that they are considered for."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -8,11 +8,20 @@ from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
 from api_shim import request_input, responses
-from api_shim.auth import DELETE_CANDIDATES, READ_CANDIDATES, WRITE_CANDIDATES, Client, authenticated_client
+from api_shim.auth import (
+    DELETE_CANDIDATES,
+    DELETE_JOBS,
+    READ_CANDIDATES,
+    READ_JOBS,
+    WRITE_CANDIDATES,
+    WRITE_JOBS,
+    Client,
+    authenticated_client,
+)
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.list_queries import LISTS_BY_CURSOR, RecordList
 from api_shim.openapi import IfSent, error_answers, links, written_answers
-from api_shim.request_input import CandidateId, ExternalIdQuery
+from api_shim.request_input import CandidateId, ExternalIdQuery, JobId
 from api_shim.schemas.candidate import (
     CANDIDATE_CHANGES,
     CANDIDATES,
@@ -24,11 +33,110 @@ from api_shim.schemas.candidate import (
     CandidateView,
 )
 from api_shim.schemas.envelope import DoneAnswer
+from api_shim.schemas.job import JOB_CHANGES, JOBS, JobAnswer, JobChange, JobPage, JobRequest, JobsAnswer, JobView
 from scheduler.domain import refusals
 from scheduler.domain.command import CommandKind
-from scheduler.domain.interview import CandidateFilter, CandidateStatus
+from scheduler.domain.interview import CandidateFilter, CandidateStatus, JobFilter, JobStatus
 from scheduler.wire.field_types import SearchedText
 from scheduler.wire.named_fields import refuse_any
+
+# --- HTTP routes for jobs
+
+
+_ALL_JOBS = "/jobs"
+_ONE_JOB = _ALL_JOBS + "/{jobId}"
+_JOBS = "jobs"
+jobs = APIRouter(route_class=request_input.JsonRoute, tags=["jobs"])
+
+JobReader = Annotated[Client, Security(authenticated_client, scopes=[READ_JOBS])]
+JobWriter = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_JOBS])]
+JobDeleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_JOBS])]
+
+
+@jobs.get(
+    _ALL_JOBS,
+    operation_id="listJobs",
+    summary="List jobs",
+    description=LISTS_BY_CURSOR,
+    responses={200: {"model": JobsAnswer}, **error_answers(400, 401, 403, 500, 503)},
+)
+async def list_jobs(
+    request: Request,
+    reader: JobReader,
+    query: RecordList,
+    status: Annotated[IfSent[list[JobStatus]], Query(description="Repeat it for jobs of several statuses.")] = None,
+    external_id: ExternalIdQuery = None,
+) -> JSONResponse:
+    filters = JobFilter(statuses=frozenset(status or ()), external_id=external_id)
+    asked = query.slice_or_keyset(_JOBS, has_one_status=len(filters.statuses) <= 1)
+    listed = await reader.ask(reader.use_cases.jobs.page, asked, filters)
+    return responses.answered(request, JobPage.of(query.name_of(_JOBS), listed, JobView.of))
+
+
+@jobs.post(
+    _ALL_JOBS,
+    operation_id="createJob",
+    summary="Create a job",
+    description="Candidates are assigned to a job with their `jobIds`.",
+    status_code=HTTPStatus.CREATED,
+    responses=written_answers(
+        HTTPStatus.CREATED,
+        JobAnswer,
+        "The created job.",
+        refusals.ExternalIdReused,
+        response_links=links("getJob", "updateJob", "deleteJob", jobId="id"),
+        existing=True,
+    ),
+)
+async def create_job(
+    sender: JobWriter, raw: request_input.RawBody, body: Annotated[JobRequest, Body(openapi_examples=JOBS)]
+) -> Response:
+    new = body.to_new_job()
+    return await sender.write(CommandKind.CREATE_JOB, sender.use_cases.jobs.create, raw, sender.company_id, new)
+
+
+@jobs.get(
+    _ONE_JOB,
+    operation_id="getJob",
+    summary="Get a job",
+    responses={200: {"model": JobAnswer}, **error_answers(400, 401, 403, 404, 500, 503)},
+)
+async def get_job(request: Request, reader: JobReader, job_id: JobId) -> JSONResponse:
+    job = await reader.ask(reader.use_cases.jobs.get, job_id)
+    return responses.answered(request, JobView.of(job))
+
+
+@jobs.patch(
+    _ONE_JOB,
+    operation_id="updateJob",
+    summary="Update a job",
+    description="Set `status` to close the job or to open it again.",
+    responses=written_answers(HTTPStatus.OK, JobAnswer, "The updated job.", refusals.ExternalIdReused),
+)
+async def update_job(
+    sender: JobWriter,
+    job_id: JobId,
+    raw: request_input.RawBody,
+    body: Annotated[JobChange, Body(openapi_examples=JOB_CHANGES)],
+) -> Response:
+    return await sender.write(
+        CommandKind.UPDATE_JOB, sender.use_cases.jobs.change, raw, sender.company_id, job_id, body.to_changes()
+    )
+
+
+@jobs.delete(
+    _ONE_JOB,
+    operation_id="deleteJob",
+    summary="Delete a job",
+    description="Candidates are no longer assigned to the job. Its interviews are kept.",
+    responses=written_answers(HTTPStatus.OK, DoneAnswer, "The job was deleted."),
+)
+async def delete_job(sender: JobDeleter, job_id: JobId, raw: request_input.EmptyBody) -> Response:
+    return await sender.write(CommandKind.DELETE_JOB, sender.use_cases.jobs.delete, raw, sender.company_id, job_id)
+
+
+# --- HTTP routes for candidates
+
 
 _ALL = "/candidates"
 _ONE = _ALL + "/{candidateId}"

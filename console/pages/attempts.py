@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.acts import SHOWN, Act, act_routes, address_of
-from console.assembly import ConsoleUseCases
+from console.assembly import ConsoleUseCases, console_context
 from console.attempt_list import (
     FIELDS,
     REASONS,
@@ -27,7 +27,6 @@ from console.attempt_list import (
     text_of,
 )
 from console.attempt_words import RULES, badge_of
-from console.context import console_context
 from console.lists import COMPANY, Asked, Filter, ListPage, Part, WrongFilter
 from console.operator_session import ConsoleSession
 from console.operators import viewer

@@ -20,9 +20,8 @@ from console.acts import (
     placed_at_once,
     resume,
 )
-from console.assembly import ConsoleUseCases
+from console.assembly import ConsoleUseCases, console_context
 from console.attempt_words import HOLDS
-from console.context import console_context
 from console.lists import Filter, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer

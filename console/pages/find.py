@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from console.context import console_context
+from console.assembly import console_context
 from console.operator_session import MOST_SEARCHES, ConsoleSession
 from console.operators import viewer
 from console.reads.find import Findings, NotFindable

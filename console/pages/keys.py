@@ -8,8 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from console.acts import Act, act_routes, address_of, id_in
-from console.assembly import ConsoleUseCases
-from console.context import console_context
+from console.assembly import ConsoleUseCases, console_context
 from console.lists import COMPANY, ROWS, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer

@@ -11,9 +11,8 @@ from redis import RedisError
 from starlette.responses import Response
 
 from console.acts import Act, act_routes, began, due_now, pause, pending_calls, placed_at_once, resume
-from console.assembly import ConsoleUseCases
+from console.assembly import ConsoleContext, ConsoleUseCases, console_context
 from console.attempt_words import HOLDS
-from console.context import ConsoleContext, console_context
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.reads.installation import Overview

@@ -10,8 +10,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from console.assembly import console_context
 from console.attempt_list import FIELDS, described
-from console.context import console_context
 from console.lists import COMPANY, ROWS, Filter, ListPage, id_field
 from console.operator_session import ConsoleSession
 from console.operators import viewer

@@ -37,14 +37,13 @@ from scheduler.persistence.keys import Keys
 from scheduler.persistence.keyset import CompanyAttempts
 from scheduler.persistence.last_looks import Lines
 from scheduler.persistence.marks import Marks
-from scheduler.persistence.open_transactions import OpenTransactions
 from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.quarantine import Quarantine
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.tallies import Tallies
-from scheduler.persistence.unknown_outcomes import AttemptCancellations, StrayCalls, UnknownOutcomes
+from scheduler.persistence.unknown_outcomes import AttemptCancellations, OpenTransactions, StrayCalls, UnknownOutcomes
 from scheduler.persistence.usage import Usage
 from scheduler.persistence.webhook_deliveries import WebhookDeliveries
 from scheduler.persistence.webhook_endpoints import WebhookEndpoints, WebhookNotices, WebhookOverview

@@ -1,4 +1,4 @@
-"""Work lists of operators: unknown outcomes, stray calls, and pending attempts to be cancelled."""
+"""Work lists of operators: unknown outcomes, stray calls, pending attempts to be cancelled, and open transactions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -7,13 +7,16 @@ from functools import partial
 from typing import TypeAlias
 from uuid import UUID
 
-from sqlalchemy import any_, func, literal_column, or_, select, tuple_, update
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import any_, func, literal_column, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import ProgrammingError
 
 from scheduler.domain.attempt import AttemptState, Reason
 from scheduler.domain.command import CommandKind
 from scheduler.lifecycle import bounds
 from scheduler.persistence.connection import Fixed
+from scheduler.persistence.errors import WrongRole
 from scheduler.persistence.many import among_given
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store
@@ -198,3 +201,48 @@ _LOCK_TO_CANCEL = Fixed(
     .order_by(attempts.c.id)
     .with_for_update(key_share=True)  # guard: cancellation
 )
+
+
+# --- Open transactions of the database, also of other programs, for an operator who looks for a lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTransaction:
+    """A session with an open transaction. Its statement is left out, because it may contain personal data."""
+
+    pid: int
+    login: str | None
+    program: str
+    """The name that the program gave when it connected: Duecall's processes give theirs."""
+    state: str | None
+    waits_for: str | None
+    """PostgreSQL's kind of wait, for example Lock or Client."""
+    since: datetime
+    """By the database's clock."""
+    blocks: int
+    """Number of sessions that wait for a lock of this one."""
+
+
+class OpenTransactions(Store):
+    def all(self) -> Sequence[OpenTransaction]:
+        """List the open transactions except this one, oldest first."""
+        return self._all(partial(from_row, OpenTransaction), _ALL)
+
+    def end(self, pid: int) -> bool:
+        """End a session of this database, and with it its transaction. False: there is no such session.
+
+        Raises WrongRole.
+        """
+        try:
+            return bool(self._connection.execute(_END, {"pid": pid}).scalar_one_or_none())
+        except ProgrammingError as error:
+            if isinstance(error.orig, InsufficientPrivilege):
+                raise WrongRole(
+                    f"Session {pid} belongs to a login that this one may not end. Run the command with"
+                    " DATABASE_WORKER_URL set to the owner's login, or end the program itself."
+                ) from error
+            raise
+
+
+_ALL = text("SELECT * FROM open_transactions()")
+_END = text("SELECT pg_terminate_backend(pid) FROM open_transactions() WHERE pid = :pid")

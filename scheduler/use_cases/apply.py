@@ -46,7 +46,7 @@ from scheduler.domain.resource import ExternalId, ExternalKind
 from scheduler.domain.schedule import CalleeClock, ScheduleWarning
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import partner_events, retries, scheduling
-from scheduler.lifecycle.operator_decisions import on_decision
+from scheduler.lifecycle.retries import on_decision
 from scheduler.logs import log, place_of
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway

@@ -10,8 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from console.app import create_app
-from console.assembly import ConsoleUseCases, console_use_cases
-from console.context import ConsoleContext
+from console.assembly import ConsoleContext, ConsoleUseCases, console_use_cases
 from console.sessions import ConsoleSessions
 from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher

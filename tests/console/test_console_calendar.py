@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from console.context import ConsoleContext
+from console.assembly import ConsoleContext
 from console.pages import calendar as page
 from console.reads.calendar import Calendars
 from scheduler.domain.attempt import Ended, Reason

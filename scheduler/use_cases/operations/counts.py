@@ -13,7 +13,7 @@ from scheduler.domain.refusals import NotFound
 from scheduler.domain.webhook import WaitingDeliveries
 from scheduler.lifecycle.backoffs import Backoff
 from scheduler.persistence.database import Database
-from scheduler.persistence.open_transactions import OpenTransaction
+from scheduler.persistence.unknown_outcomes import OpenTransaction
 from scheduler.rules import operators
 from scheduler.rules.tallies import Amount, Key
 from scheduler.use_cases.explain import Explain

@@ -13,7 +13,7 @@ from scheduler.domain.command import CancelAttempt, Command, CommandKind, Decide
 from scheduler.domain.principal import OPERATORS, SYSTEM
 from scheduler.domain.refusals import CancelledInPart, DecisionWaiting
 from scheduler.ids import new_id
-from scheduler.lifecycle.operator_decisions import may_replace, must_be_undecided, newer_than, on_decision
+from scheduler.lifecycle.retries import may_replace, must_be_undecided, newer_than, on_decision
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
 from scheduler.persistence.inbox import DecisionAnswer
