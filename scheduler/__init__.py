@@ -12,5 +12,6 @@ The life of an attempt has seven stages, one module each:
 
 Imports run one way: api_shim -> workers -> assembly -> use_cases -> persistence, carriers, wire -> rules ->
 lifecycle -> timing -> domain. The last four use no network, database, clock or environment. `make check` enforces it.
-The packages `console` (of operators) and `standalone` (one machine) are above these. Only `scheduler.cli` imports them.
+The packages `console` (of operators) and `standalone` (one machine) are above these, and `command_line` (the command
+`duecall`) above all.
 """

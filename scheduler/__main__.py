@@ -14,7 +14,7 @@ def main() -> NoReturn:
     ends the process, except in commands that have servers or processes to stop: they set a handler of their own.
     """
     signal.signal(signal.SIGINT, lambda *_: os._exit(_STOPPED))
-    from scheduler.cli.main import main as run  # noqa: PLC0415 - the line above comes first
+    from command_line.main import main as run  # noqa: PLC0415 - the line above comes first
 
     run()
 

@@ -241,7 +241,7 @@ def _place_of(thread: int) -> str:
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - there is no other way to another thread's place
     while frame is not None:
         path = frame.f_code.co_filename
-        for package in ("scheduler", "workers", "api_shim", "console", "standalone"):
+        for package in ("scheduler", "workers", "api_shim", "console", "standalone", "command_line"):
             if f"/{package}/" in path:
                 return f"{package}/{path.rpartition(f'/{package}/')[2]}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back

@@ -3,8 +3,7 @@
     system               the whole system of `duecall up`: servers, schema, first company, processes, run.json
     valkey_and_postgres  private servers
     private_server       their ports and files
-    left_overs           their processes that a killed supervisor left behind
-    supervisor           starts the processes of the Procfile, and restarts them
+    supervisor           starts the processes of the Procfile, restarts them, finds lost ones
     fork_server          starts them faster, by forking
     forked_program       the process that forks
     run_file             the file that names a running system
@@ -15,5 +14,5 @@
     api_client           requests of this machine to the API of Duecall
     forwarding           `duecall webhooks listen`: a partner's events on a developer's machine
 
-The core and the console never import it. Of the core it may import everything but `scheduler.cli`.
+The core and the console never import it. It may import all of the core.
 """

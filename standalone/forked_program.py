@@ -40,7 +40,7 @@ IMPORTED = (
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
     "uvicorn.protocols.http.auto",
-    "scheduler.cli.main",
+    "command_line.main",
     "standalone.simulator.app",
 )
 """Another package may move one of these: it is then imported by each process, as without a fork server."""

@@ -61,9 +61,9 @@ def test_help_imports_no_package_of_a_running_system(words: str) -> None:
         ("api_shim.app", CARRIER_CLIENTS | {"alembic", "flower"}),
         ("workers.clock", CARRIER_CLIENTS | API | {"alembic", "flower"}),
         ("workers.tasks", CARRIER_CLIENTS | API | {"alembic", "flower"}),
-        ("scheduler.cli.installation", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
-        ("scheduler.cli.output", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
-        ("scheduler.cli.session", CARRIER_CLIENTS | API | QUEUE | {"alembic", "flower"}),
+        ("command_line.installation", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
+        ("command_line.output", CARRIER_CLIENTS | API | DATABASE | QUEUE | {"flower"}),
+        ("command_line.session", CARRIER_CLIENTS | API | QUEUE | {"alembic", "flower"}),
     ],
 )
 def test_a_process_imports_only_what_it_uses(module: str, spared: set[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.cli import main as cli
+from command_line import main as cli
 from scheduler.use_cases.apply_batches import ApplyBatches
 from standalone.api_client import ApiAway, ApiClient, ApiRefused
 from standalone.importing import rows as import_rows

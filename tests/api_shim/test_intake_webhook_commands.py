@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from scheduler.cli import main as cli
-from scheduler.cli.session import this_actor
+from command_line import main as cli
+from command_line.session import this_actor
 from scheduler.settings import settings
 from scheduler.webhooks.sender import WebhookSender
 from scheduler.webhooks.sending import new_secret

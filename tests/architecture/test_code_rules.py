@@ -17,7 +17,7 @@ from tests.support.compose import as_run_by_default, procfile
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = sorted(
     path
-    for room in ("scheduler", "workers", "api_shim", "console", "standalone")
+    for room in ("scheduler", "workers", "api_shim", "console", "standalone", "command_line")
     for path in (ROOT / room).rglob("*.py")
     if "versions" not in path.parts
 )

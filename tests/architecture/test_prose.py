@@ -25,7 +25,7 @@ WORDS = {
 NO_AGENT = re.compile("nobody|somebody|anybody|everybody|whoever|whomever", re.IGNORECASE)
 """Parts of identifiers that hide the agent: caller, client, operator, worker."""
 QUESTION = re.compile(r"(?:what|when|who|whom|whose|whether|how|which|whoever|why|the same)\b", re.IGNORECASE)
-FOLDERS = ("scheduler", "api_shim", "workers", "console", "standalone", "client", "tests", "docs")
+FOLDERS = ("scheduler", "api_shim", "workers", "console", "standalone", "command_line", "client", "tests", "docs")
 WITH_COMMENTS = (
     ".env.example",
     ".ci/run",
@@ -194,7 +194,9 @@ def test_names_of_tests_are_short() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("folder", ["scheduler", "workers", "api_shim", "console", "standalone", "tests"])
+@pytest.mark.parametrize(
+    "folder", ["scheduler", "workers", "api_shim", "console", "standalone", "command_line", "tests"]
+)
 def test_few_docstrings_begin_with_return(folder: str) -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / folder).rglob("*.py")]
     functions = [

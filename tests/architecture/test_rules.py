@@ -10,7 +10,7 @@ from tests.architecture.rules import IDS, SIDES, Cited, citations, does, does_no
 
 TESTS = Path(__file__).parents[1]
 HTTP_FOLDERS = ("api_shim", "console", "acceptance")
-CODE = ("tests", "scheduler", "api_shim", "workers", "console", "standalone")
+CODE = ("tests", "scheduler", "api_shim", "workers", "console", "standalone", "command_line")
 
 
 class _Collected:

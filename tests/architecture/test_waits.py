@@ -8,7 +8,7 @@ import pytest
 
 from tests.architecture.guards import ROOT
 
-LEFT_OUT = ("scheduler/cli/", "standalone/")
+LEFT_OUT = ("command_line/", "standalone/")
 """Programs of one machine and commands, which a person or a supervisor sees waiting. They connect to loopback."""
 
 REQUESTS = ("standalone/api_client.py", "standalone/forwarding.py", "standalone/forwarding.py")
@@ -85,7 +85,7 @@ NO_WAIT = (
 
 
 def product() -> Iterator[tuple[str, ast.Module]]:
-    for package in ("scheduler", "workers", "api_shim", "console", "standalone"):
+    for package in ("scheduler", "workers", "api_shim", "console", "standalone", "command_line"):
         for path in sorted((ROOT / package).rglob("*.py")):
             name = str(path.relative_to(ROOT))
             if name in REQUESTS or not name.startswith(LEFT_OUT):

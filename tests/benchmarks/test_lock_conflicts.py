@@ -16,7 +16,7 @@ from tests.conftest import wait_until
 
 DROPPED_FIGURE, LEASES = "hints or events dropped for a lock", "leases lost"
 _ABOUT_LOCKS = re.compile(r'"(\w+): [^"]*(?:another transaction (?:held|has kept|keeps)|locked row)')
-_PRODUCT = ("scheduler", "workers", "api_shim", "console", "standalone")
+_PRODUCT = ("scheduler", "workers", "api_shim", "console", "standalone", "command_line")
 
 
 @pytest.fixture(scope="module")

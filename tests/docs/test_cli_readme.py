@@ -13,7 +13,7 @@ import pytest
 import requests
 import typer.main
 
-from scheduler.cli import main as cli
+from command_line import main as cli
 from scheduler.settings import Settings
 from standalone.system import Options
 from tests.acceptance.conftest import QuickSystem

@@ -10,7 +10,7 @@ from tests.docs.pages import DOCS, read, section
 
 DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
 PAGES = [ROOT / "ARCHITECTURE.md", *DECISIONS]
-FOLDERS = ("scheduler", "workers", "api_shim", "console", "standalone", "tests", "docs")
+FOLDERS = ("scheduler", "workers", "api_shim", "console", "standalone", "command_line", "tests", "docs")
 NAMES = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
 
 
@@ -31,9 +31,8 @@ def test_decision_begins_with_its_number_status_and_date(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_page_names_only_files_and_tests_that_exist(page: Path) -> None:
-    paths = (
-        r"`(\w[\w/.]*\.(?:py|md|pml|json)|(?:tests|scheduler|workers|api_shim|console|standalone)/[\w/]*)(?:::(\w+))?`"
-    )
+    folders = "|".join(FOLDERS[:-1])
+    paths = rf"`(\w[\w/.]*\.(?:py|md|pml|json)|(?:{folders})/[\w/]*)(?:::(\w+))?`"
     named = re.findall(paths, read(page))
     missing = [name for name, _ in named if not any(f"/{known}".endswith(f"/{name.rstrip('/')}") for known in NAMES)]
     assert missing == []

@@ -11,14 +11,14 @@ from uuid import UUID
 import pytest
 import typer
 
+from command_line import main as cli
+from command_line.status import Status, status_page
 from scheduler.carriers import twilio_calls
 from scheduler.carriers.twilio_calls import CODES, Consequence
-from scheduler.cli import main as cli
 from scheduler.domain.alarm import KINDS, MEANINGS, anchor_of, meaning_of
 from scheduler.lifecycle import breaker
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.terminal.status import Status, status_page
 from scheduler.terminal.text import system_line, terminal
 from scheduler.use_cases.shared.status import Carrier, Waiting
 from tests.architecture.test_code_rules import PRODUCT

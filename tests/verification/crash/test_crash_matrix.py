@@ -57,7 +57,7 @@ def test_every_component_has_cells_for_each_wrong_clock() -> None:
 def test_failpoint_list_matches_the_source_code() -> None:
     root = Path(scheduler.__file__).parent.parent
     found: Counter[str] = Counter()
-    for package in ("scheduler", "workers", "api_shim", "console", "standalone"):
+    for package in ("scheduler", "workers", "api_shim", "console", "standalone", "command_line"):
         for path in (root / package).rglob("*.py"):
             found.update(_failpoints(ast.parse(path.read_text())))
     assert set(found) == set(FAILPOINTS)

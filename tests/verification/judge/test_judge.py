@@ -326,7 +326,7 @@ def test_judge_shares_no_code_with_the_judged_system(module: ModuleType) -> None
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    ours = {"scheduler", "workers", "api_shim", "console", "standalone", "tests"}
+    ours = {"scheduler", "workers", "api_shim", "console", "standalone", "command_line", "tests"}
     assert not [
         name for name in imported if name.split(".")[0] in ours and not name.startswith("tests.verification.judge.")
     ]

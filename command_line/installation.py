@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from scheduler.cli.app import HOME, must_be_url
-from scheduler.cli.output import print_note
+from command_line.app import HOME, must_be_url
+from command_line.output import print_note
 from scheduler.settings import Settings, as_kept, place_of, settings
 from standalone.errors import CannotRun
 from standalone.run_file import RunningSystem, running_in

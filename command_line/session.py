@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from command_line.app import HOME
+from command_line.installation import chosen_settings, installation
+from command_line.output import fail, print_error, print_json, print_note, print_rows
 from console.sessions import ConsoleSessions
 from scheduler import assembly
-from scheduler.cli.app import HOME
-from scheduler.cli.installation import chosen_settings, installation
-from scheduler.cli.output import fail, print_error, print_json, print_note, print_rows
 from scheduler.domain import principal
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database

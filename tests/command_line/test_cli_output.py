@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from scheduler.cli.output import print_json, print_result, print_running
+from command_line.output import print_json, print_result, print_running
 from scheduler.settings import Settings
 from standalone.run_file import Running
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import (
+from command_line.app import (
     AsJson,
     CompanyId,
     Reason,
@@ -21,8 +21,8 @@ from scheduler.cli.app import (
     instant_of,
     numbers,
 )
-from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.output import plain, print_json, print_note, print_result, refuse
+from command_line.on_demand import operator_session, print_pages
+from command_line.output import plain, print_json, print_note, print_result, refuse
 from scheduler.domain.audit import TargetKind
 from scheduler.domain.company import Billing, BillingSystem, LimitCeiling, PriceList
 from scheduler.rules.pricing import DEFAULT_PRICES, prices_as_json, read_prices
@@ -210,8 +210,8 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """List acts, newest first: the actor, the time, the target, the reason, and the values before and after."""
+    from command_line.lists import audit_as_json, audit_page
     from scheduler.persistence.alarms import AuditFilter
-    from scheduler.terminal.lists import audit_as_json, audit_page
 
     kind, target_id = _target(target)
     wanted = AuditFilter(

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli.app import ApiUrl, DocumentFile, api_key, app, examples, openapi
-from scheduler.cli.on_demand import api_url
-from scheduler.cli.output import fail, print_result, refuse
+from command_line.app import ApiUrl, DocumentFile, api_key, app, examples, openapi
+from command_line.on_demand import api_url
+from command_line.output import fail, print_result, refuse
 
 _FIRST_ERROR = 400
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 from typer.models import OptionInfo
 
-from scheduler.cli.output import print_result, refuse
+from command_line.output import print_result, refuse
 from scheduler.clock import machine_now
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import (
+from command_line.app import (
     ActReason,
     ApiUrl,
     AsJson,
@@ -18,8 +18,8 @@ from scheduler.cli.app import (
     must_be_url,
     webhooks,
 )
-from scheduler.cli.on_demand import api_url, operator_session
-from scheduler.cli.output import fail, plain, print_json, print_note, print_result, refuse, required_reason
+from command_line.on_demand import api_url, operator_session
+from command_line.output import fail, plain, print_json, print_note, print_result, refuse, required_reason
 from scheduler.domain.delivery_history import EndpointState, EndpointStatus, ReplayFilter
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.domain.webhook import EventType

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.cli.conftest import Duecall
+from tests.command_line.conftest import Duecall
 
 RUN_FILE = {
     "databaseUrl": "postgresql://127.0.0.1:1/nothing",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scheduler.cli.app import LAST_PORT, At, Ephemeral, Port, app, clock_offset, examples
-from scheduler.cli.on_demand import chosen_settings
-from scheduler.cli.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
+from command_line.app import LAST_PORT, At, Ephemeral, Port, app, clock_offset, examples
+from command_line.on_demand import chosen_settings
+from command_line.output import fail, print_note, print_progress, print_result, print_running, print_stopped, refuse
 from scheduler.clock import clock
 from standalone.demo import sample_calls
 from standalone.run_file import is_running
@@ -91,7 +91,7 @@ def demo(
     One call is moved, one is cancelled, one waits for the end of a pause, and one is busy at first. The results are
     compared with the carrier's ledger.
     """
-    from scheduler.cli.installation import demo_home
+    from command_line.installation import demo_home
     from scheduler.process import raise_limit
     from standalone.demo import run as demo_run
     from standalone.system import Options, System
@@ -150,7 +150,7 @@ def env() -> None:
     They are those of the running `duecall up`, or else of the demo. Each run makes new keys. TOMORROW is a date in UTC,
     on the system's clock.
     """
-    from scheduler.cli.installation import NothingRuns, homes_of, running_system
+    from command_line.installation import NothingRuns, homes_of, running_system
 
     chosen = chosen_settings()
     found = running_system(chosen)

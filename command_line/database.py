@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from scheduler.cli.app import AsJson, Reason, db, examples
-from scheduler.cli.on_demand import chosen_settings, operator_session
-from scheduler.cli.output import print_json, print_progress, refuse
+from command_line.app import AsJson, Reason, db, examples
+from command_line.on_demand import chosen_settings, operator_session
+from command_line.output import print_json, print_progress, refuse
 
 
 @db.command("upgrade", epilog=examples("DATABASE_URL=postgresql://... duecall db upgrade"))

@@ -11,7 +11,7 @@ from scheduler.domain.refusals import ApiKeySuspended, InvalidApiKey
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
 from scheduler.use_cases.resources.keys import ALL_SCOPES, DEFAULT_SCOPES, Keys, is_well_formed
-from tests.cli.conftest import Duecall
+from tests.command_line.conftest import Duecall
 from tests.conftest import Seeded, TestClock
 
 

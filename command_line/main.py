@@ -6,11 +6,11 @@ from typing import Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from scheduler.cli import run  # noqa: F401
+from command_line import run  # noqa: F401
 
 # isort: split
 # The modules above and below add their commands when they are imported, in the order in which --help shows them.
-from scheduler.cli import (  # noqa: F401
+from command_line import (  # noqa: F401
     api,
     database,
     imports,
@@ -20,8 +20,8 @@ from scheduler.cli import (  # noqa: F401
     records,
     webhooks,
 )
-from scheduler.cli.app import app, join_help_lines
-from scheduler.cli.output import print_error, print_stopped
+from command_line.app import app, join_help_lines
+from command_line.output import print_error, print_stopped
 from standalone.errors import Stopped
 
 __all__ = ["app", "main"]
@@ -47,7 +47,7 @@ def main() -> NoReturn:
         print_stopped()
         sys.exit(_STOPPED)
     except Exception as error:
-        from scheduler.cli.failures import failure_of
+        from command_line.failures import failure_of
 
         if (failure := failure_of(error)) is None:
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.cli import main as cli
+from command_line import main as cli
 from scheduler.settings import settings
 from tests.conftest import NOON
 

@@ -17,7 +17,7 @@ import pytest
 import typer.main
 
 from api_shim.routes import health
-from scheduler.cli import main as cli
+from command_line import main as cli
 from scheduler.domain.attempt import Deferred, ExpiryMoved, Progressed
 from scheduler.domain.call import CallProgress
 from scheduler.domain.command import Answer
@@ -36,7 +36,7 @@ from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.shared.alarms import raise_in
 from standalone.demo.run import print_what_to_try
 from standalone.run_file import Running
-from tests.cli.conftest import CliResult, Duecall
+from tests.command_line.conftest import CliResult, Duecall
 from tests.conftest import NOON, Seeded, TestClock, seed
 from tests.support.big_tables import add_pending_calls
 from tests.support.builders import (

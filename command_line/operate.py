@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import (
+from command_line.app import (
     NO_PERSON,
     AllCompanies,
     AsJson,
@@ -19,14 +19,14 @@ from scheduler.cli.app import (
     id_argument,
     instant_of,
 )
-from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.output import fail, print_json, print_note, print_result, refuse
+from command_line.on_demand import operator_session, print_pages
+from command_line.output import fail, print_json, print_note, print_result, refuse
 from scheduler.domain.company import ALARM
 from scheduler.domain.explanation import Explanation
 from scheduler.domain.refusals import NotFound
 
 if TYPE_CHECKING:
-    from scheduler.cli.session import OperatorSession
+    from command_line.session import OperatorSession
     from scheduler.settings import Settings
 
 
@@ -79,7 +79,7 @@ def status(as_json: AsJson = False) -> None:
     Also shows open alarms, unsent invitations, what is in quarantine, and the number and age of accepted commands that
     are not applied yet and of deleted companies that are not erased yet.
     """
-    from scheduler.terminal.status import Status, status_as_json, status_page
+    from command_line.status import Status, status_as_json, status_page
     from scheduler.terminal.text import system_line
 
     with operator_session(computes=True) as session:
@@ -177,9 +177,9 @@ def reconcile(
     Run it after a restore or a failover, while everything is paused. It can be repeated. Repeat it after clients have
     sent lost commands again.
     """
+    from command_line.installation import installation
     from scheduler import assembly
     from scheduler.carriers.interface import CarrierUnavailable
-    from scheduler.cli.installation import installation
     from scheduler.use_cases.operations.reconcile import NotPaused
 
     since_at = instant_of(since, "--since")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import (
+from command_line.app import (
     NO_PERSON,
     AsJson,
     KeyId,
@@ -20,12 +20,12 @@ from scheduler.cli.app import (
     instant_of,
     keys,
 )
-from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.output import print_json, print_note, print_result, refuse
+from command_line.on_demand import operator_session, print_pages
+from command_line.output import print_json, print_note, print_result, refuse
 from scheduler.domain.principal import PER_HOUR, PER_MINUTE, KeyKind, OperatorRole, Principal
 
 if TYPE_CHECKING:
-    from scheduler.cli.session import OperatorSession
+    from command_line.session import OperatorSession
 
 _MAX_REQUESTS = 1_000_000
 
@@ -123,7 +123,7 @@ def keys_list(
     as_json: AsJson = False,
 ) -> None:
     """List API keys with owner, state, scopes, rate limits and last use (to the minute). Secrets are not stored."""
-    from scheduler.terminal.lists import keys_as_json, keys_page
+    from command_line.lists import keys_as_json, keys_page
 
     with operator_session() as session:
         listed, now = session.keys.all(company), session.now()

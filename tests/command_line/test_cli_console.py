@@ -8,7 +8,7 @@ from console.sessions import ConsoleSessions
 from scheduler.domain.principal import OperatorRole
 from scheduler.hashing import Hasher
 from scheduler.persistence.database import Database
-from tests.cli.conftest import Duecall
+from tests.command_line.conftest import Duecall
 from tests.conftest import TestClock
 
 

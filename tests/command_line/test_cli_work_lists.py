@@ -8,12 +8,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from scheduler.cli.session import this_actor
+from command_line.session import this_actor
 from scheduler.domain.attempt import Attempt, Decision
 from scheduler.persistence.unknown_outcomes import StrayCall
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.erase import Erase
-from tests.cli.conftest import CliResult, Duecall
+from tests.command_line.conftest import CliResult, Duecall
 from tests.conftest import NOON, TestClock, seed, wait_until
 from tests.support.builders import (
     ALWAYS,

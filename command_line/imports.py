@@ -13,9 +13,9 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import ApiUrl, api_key, app, examples, id_of
-from scheduler.cli.on_demand import api_url
-from scheduler.cli.output import fail, refuse
+from command_line.app import ApiUrl, api_key, app, examples, id_of
+from command_line.on_demand import api_url
+from command_line.output import fail, refuse
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -154,8 +154,8 @@ class _Plan:
 
     @contextmanager
     def _sending(self, first: str, second: str) -> Iterator["Sending"]:
+        from command_line.progress import shown_progress
         from scheduler.domain.refusals import CompanyIdRequired
-        from scheduler.terminal.progress import shown_progress
         from standalone.api_client import ApiAway, ApiRefused
         from standalone.importing.runs import Sending
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from tests.cli.conftest import Duecall
+from tests.command_line.conftest import Duecall
 from tests.support.servers import a_closed_port, serving
 
 STATUS = {"refused": 422, "unready": 503, "moved": 307}

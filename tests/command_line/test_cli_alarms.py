@@ -14,7 +14,7 @@ from scheduler.domain.audit import Act, TargetKind, Verb
 from scheduler.domain.principal import OperatorRole
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.shared.alarms import AlarmStore, Seen
-from tests.cli.conftest import CliResult, Duecall
+from tests.command_line.conftest import CliResult, Duecall
 from tests.conftest import TestClock
 from tests.support.builders import Tenant
 

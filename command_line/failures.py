@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scheduler.cli.output import WRONG_USAGE
+from command_line.output import WRONG_USAGE
 from scheduler.domain.refusals import InvalidRequest, Refused
 from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongDatabase
 from scheduler.settings import MissingSetting, WrongSettings

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from scheduler.cli.session import OperatorSession
+    from command_line.session import OperatorSession
     from scheduler.settings import Settings
 
 
 def chosen_settings() -> "Settings":
     """Return the settings of the environment, with --home in place of DUECALL_HOME."""
-    from scheduler.cli import installation
+    from command_line import installation
 
     _cancel_on_interrupt()
     return installation.chosen_settings()
@@ -21,14 +21,14 @@ def chosen_settings() -> "Settings":
 
 def api_url(url: str | None) -> str | None:
     """Return the value of --url, or the address of the API of the running system. See `installation.api_url`."""
-    from scheduler.cli import installation
+    from command_line import installation
 
     return installation.api_url(url)
 
 
 def operator_session(*, computes: bool = False, accepts: bool = False) -> AbstractContextManager["OperatorSession"]:
     """Open the installation's database. See `session.operator_session`."""
-    from scheduler.cli import session
+    from command_line import session
 
     _cancel_on_interrupt()
     return session.operator_session(computes=computes, accepts=accepts)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from scheduler.cli.app import (
+from command_line.app import (
     NO_PERSON,
     ActReason,
     AsJson,
@@ -22,15 +22,15 @@ from scheduler.cli.app import (
     quarantine,
     unknown,
 )
-from scheduler.cli.on_demand import operator_session, print_pages
-from scheduler.cli.output import fail, plain, print_json, print_note, refuse, required_reason
+from command_line.on_demand import operator_session, print_pages
+from command_line.output import fail, plain, print_json, print_note, refuse, required_reason
 from scheduler.domain.attempt import Decision
 from scheduler.timing.spans import span_text
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from scheduler.cli.session import OperatorSession
+    from command_line.session import OperatorSession
     from scheduler.domain.command import Command
     from scheduler.persistence.unknown_outcomes import UnknownOutcome
 
@@ -46,7 +46,7 @@ def alarms_list(
 
     `docs/operations.md` has the steps for each kind. At most 1,000 alarms are listed.
     """
-    from scheduler.terminal.lists import alarms_as_json, alarms_page
+    from command_line.lists import alarms_as_json, alarms_page
 
     with operator_session() as session:
         listed, now = session.alarms.all() if everything else session.alarms.open(), session.now()
@@ -294,7 +294,7 @@ def _told(attempt_id: UUID, decision: Decision, command: "Command | None") -> st
 @carrier.command("list", epilog=examples("duecall carrier list", "duecall carrier list --json"))
 def carrier_list(as_json: AsJson = False) -> None:
     """List the back-offs: the country or the company's number, the cause, and the time of the next trial."""
-    from scheduler.terminal.status import backoff_as_json
+    from command_line.status import backoff_as_json
 
     with operator_session() as session:
         backoffs = session.carrier_waits.all()
