@@ -73,7 +73,7 @@ def _must_be_json(body: str) -> None:
 @openapi.command("write", epilog=examples("duecall openapi write docs/openapi.json"))
 def openapi_write(file: DocumentFile) -> None:
     """Write the document that the API serves as /openapi.json. No system needs to run."""
-    from api_shim import documents
+    from command_line import documents
 
     file.write_text(documents.openapi_text(), encoding="utf-8")
 
@@ -81,7 +81,7 @@ def openapi_write(file: DocumentFile) -> None:
 @openapi.command("check", epilog=examples("duecall openapi check docs/openapi.json"))
 def openapi_check(file: DocumentFile) -> None:
     """Check that a file equals what the API serves as /openapi.json, byte for byte."""
-    from api_shim import documents
+    from command_line import documents
 
     try:
         documents.check_openapi(file)
@@ -101,7 +101,7 @@ def openapi_errors(
     check: Annotated[bool, typer.Option("--check", help="Compare the file and write nothing.")] = False,
 ) -> None:
     """Write the page of error codes."""
-    from api_shim import documents
+    from command_line import documents
 
     if not check:
         file.write_text(documents.error_codes_text(), encoding="utf-8")

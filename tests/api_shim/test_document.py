@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from api_shim import documents
 from api_shim.app import create_app
-from api_shim.documents import DocumentDiffers
+from command_line import documents
+from command_line.documents import DocumentDiffers
 from tests.api_shim.document_operations import DOCUMENT, documented
 
 

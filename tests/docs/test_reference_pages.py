@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
 
-from api_shim import documents
+from command_line import documents
 from scheduler.domain.attempt import AttemptState, Phase
 from scheduler.domain.company import DEFAULT_DELAYS, NextDay
 from scheduler.domain.explanation import Rule

@@ -34,7 +34,7 @@ def check_openapi(path: Path) -> None:
 _HEAD = """\
 # Error codes
 
-Generated from the code: change `api_shim/documents.py` or `scheduler/domain/refusals.py` and run `make openapi`.
+Generated from the code: change `command_line/documents.py` or `scheduler/domain/refusals.py` and run `make openapi`.
 
 An error is `{"success": false, "data": null, "error": {"code", "message", "details"}, "timestamp", "traceId"}`. The
 meaning below is the default message. A response may have a more exact one, and `details` with the values.
