@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-from console.security import id_or_none
+from scheduler.ids import id_or_none
 
 T = TypeVar("T")
 ROWS = 50

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api_shim.context import MAX_S
 from scheduler.clock import monotonic, set_deadline
 from scheduler.domain.refusals import NotFound
+from scheduler.ids import id_or_none
 from scheduler.logs import log
 
 _log = log(__name__)
@@ -162,11 +163,3 @@ def id_in_path(text: str) -> UUID:
     if found is None:
         raise NotFound("The address of this page has no id. Copy the whole address.")
     return found
-
-
-def id_or_none(text: str) -> UUID | None:
-    """Read a text as an id, or None."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -21,3 +21,11 @@ def new_id(now: datetime) -> UUID:
 def first_id(at: datetime) -> UUID:
     """Compute a bound of ids: those of rows that were created in this millisecond or later are not below it."""
     return UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)
+
+
+def id_or_none(text: str) -> UUID | None:
+    """Read the id that a text is, or None."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

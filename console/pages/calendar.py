@@ -24,7 +24,7 @@ from console.pictures.calendar import (
 )
 from console.reads.calendar import Calendar, CompanyDay
 from console.rendering import link_to, name, number, number_of, page
-from console.security import id_or_none
+from scheduler.ids import id_or_none
 from scheduler.lifecycle.scheduling import offset_text
 from scheduler.timing.spans import span_text
 

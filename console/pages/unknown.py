@@ -16,8 +16,8 @@ from console.lists import COMPANY, ROWS, ListPage
 from console.operator_session import ConsoleSession
 from console.operators import viewer
 from console.rendering import name, page, span, utc_text
-from console.security import id_or_none
 from scheduler.domain.attempt import Decision
+from scheduler.ids import id_or_none
 
 router = APIRouter()
 _PATH = "/unknown"

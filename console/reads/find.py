@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from uuid import UUID
 
 from console.stores.search import FoundAttempt, FoundRow, Search
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.domain.resource import LONGEST_EXTERNAL_ID
 from scheduler.hashing import Hasher
+from scheduler.ids import id_or_none
 from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.timing import callee_zones
@@ -55,7 +55,7 @@ class Find:
     def text(self, wanted: str) -> Findings:
         """Look for the rows that the text names. Raises NotFindable, DatabaseAway. It is not stored or logged."""
         given = wanted.strip()
-        if (wanted_id := _as_id(given)) is not None:
+        if (wanted_id := id_or_none(given)) is not None:
             with self._database.reading() as stores:
                 return _with_attempts(stores, Kind.ID, Search(stores.connection).of_id(wanted_id))
         if _CALL_SID.fullmatch(given):
@@ -94,13 +94,6 @@ def _with_attempts(stores: Stores, kind: Kind, rows: Sequence[FoundRow]) -> Find
         attempts=attempts[:MAX_LISTED],
         is_cut=len(attempts) > MAX_LISTED,
     )
-
-
-def _as_id(given: str) -> UUID | None:
-    try:
-        return UUID(given)
-    except ValueError:
-        return None
 
 
 def _as_number(given: str) -> tuple[str, str]:

@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, case, func, select, text, update
+from sqlalchemy import and_, bindparam, func, select, text, update
 
-from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import among_given
-from scheduler.persistence.quarantine import due_hints, has_waited, taking
+from scheduler.persistence.quarantine import count_failure, due_hints, has_waited, requeue, taking
 from scheduler.persistence.rows import AnyRow, from_row
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempt_tokens, attempts, carrier_events, interviews
@@ -145,19 +144,8 @@ class CarrierEvents(Store):
 
     def count_failure(self, event_id: UUID, failed_with: str, now: datetime) -> bool:
         """Count an unexpected failure to process the event, with its place. True if it is now in quarantine."""
-        failures = carrier_events.c.failures + 1
-        row = self._connection.execute(
-            update(carrier_events)
-            .where(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
-            .values(
-                failures=failures,
-                first_failed_at=func.coalesce(carrier_events.c.first_failed_at, now),
-                failed_with=failed_with,
-                quarantined_at=case((failures >= QUARANTINED_AFTER, now)),
-            )
-            .returning(carrier_events.c.quarantined_at)
-        ).one_or_none()
-        return row is not None and row.quarantined_at is not None
+        is_open = and_(carrier_events.c.id == event_id, carrier_events.c.heard_at.is_(None))
+        return count_failure(self._connection, carrier_events, is_open, failed_with, now)
 
     def count_quarantined(self) -> int:
         """Count the events in quarantine, from the index of unprocessed events."""
@@ -165,17 +153,7 @@ class CarrierEvents(Store):
 
     def requeue(self, event_id: UUID) -> None:
         """Take the event out of quarantine, as if its hint was only sent when it was received."""
-        self._connection.execute(
-            update(carrier_events)
-            .where(carrier_events.c.id == event_id)
-            .values(
-                quarantined_at=None,
-                failures=0,
-                first_failed_at=None,
-                failed_with=None,
-                rung_at=carrier_events.c.received_at,
-            )
-        )
+        requeue(self._connection, carrier_events, event_id)
 
     def forget_candidate(self, candidate_id: UUID) -> None:
         """Delete the forms of this candidate's processed and quarantined events. The previous version kept them."""

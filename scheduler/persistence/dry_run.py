@@ -13,6 +13,7 @@ from scheduler.persistence.agents import Agents, PhoneNumbers
 from scheduler.persistence.candidates import Candidates, Jobs
 from scheduler.persistence.external_ids import ExternalIds
 from scheduler.persistence.interviews import Interviews
+from scheduler.persistence.store import Store
 from scheduler.persistence.stores import Stores
 
 K = TypeVar("K")
@@ -117,11 +118,15 @@ def without_writes(stores: Stores, known: KnownRows) -> Stores:
     return stores
 
 
-class _Agents(Agents):
+class _KnownStore(Store):
+    """The base of these stores."""
+
     def __init__(self, stores: Stores, known: KnownRows) -> None:
         super().__init__(stores.connection)
         self._known = known
 
+
+class _Agents(_KnownStore, Agents):
     def add(self, agent: Agent) -> None:
         self._known.set(self._known.agents, agent.id, agent)
 
@@ -130,11 +135,7 @@ class _Agents(Agents):
         return agent if agent is not None and agent.company_id == company_id else None
 
 
-class _Candidates(Candidates):
-    def __init__(self, stores: Stores, known: KnownRows) -> None:
-        super().__init__(stores.connection)
-        self._known = known
-
+class _Candidates(_KnownStore, Candidates):
     def add(self, candidate: Candidate, content_hash: bytes | None = None) -> None:
         self._known.set(self._known.candidates, candidate.id, candidate)
         self._known.identify(ExternalKind.CANDIDATE, candidate.external_id, candidate.id, content_hash)
@@ -152,11 +153,7 @@ class _Candidates(Candidates):
         return candidate if candidate is not None and candidate.company_id == company_id else None
 
 
-class _ExternalIds(ExternalIds):
-    def __init__(self, stores: Stores, known: KnownRows) -> None:
-        super().__init__(stores.connection)
-        self._known = known
-
+class _ExternalIds(_KnownStore, ExternalIds):
     def lock_all(self, named: Collection[ExternalId]) -> None:
         """Lock nothing: a dry run promises nothing about later requests."""
 
@@ -164,11 +161,7 @@ class _ExternalIds(ExternalIds):
         return {each: self._known.identified[each] for each in named if each in self._known.identified}
 
 
-class _Interviews(Interviews):
-    def __init__(self, stores: Stores, known: KnownRows) -> None:
-        super().__init__(stores.connection)
-        self._known = known
-
+class _Interviews(_KnownStore, Interviews):
     def add(self, interview: Interview, content_hash: bytes | None = None) -> None:
         self._known.identify(ExternalKind.INTERVIEW, interview.external_id, interview.id, content_hash)
         if not interview.is_test:
@@ -178,11 +171,7 @@ class _Interviews(Interviews):
         return self._known.open_of.get(candidate_id, False)
 
 
-class _Jobs(Jobs):
-    def __init__(self, stores: Stores, known: KnownRows) -> None:
-        super().__init__(stores.connection)
-        self._known = known
-
+class _Jobs(_KnownStore, Jobs):
     def add(self, job: Job, content_hash: bytes | None = None) -> None:
         self._known.set(self._known.jobs, job.id, job)
         self._known.identify(ExternalKind.JOB, job.external_id, job.id, content_hash)
@@ -198,11 +187,7 @@ class _Jobs(Jobs):
         return tuple(each for each in found if each.company_id == company_id)
 
 
-class _PhoneNumbers(PhoneNumbers):
-    def __init__(self, stores: Stores, known: KnownRows) -> None:
-        super().__init__(stores.connection)
-        self._known = known
-
+class _PhoneNumbers(_KnownStore, PhoneNumbers):
     def get(self, company_id: UUID, number_id: UUID) -> PhoneNumber | None:
         number = self._known.numbers.get(number_id)
         return number if number is not None and number.company_id == company_id else None

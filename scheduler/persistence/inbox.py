@@ -24,18 +24,17 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    update,
 )
 from sqlalchemy.exc import OperationalError
 
 from scheduler.domain.command import Answer, Command, CommandKind, refusal_of
 from scheduler.domain.refusals import CommandDropped
 from scheduler.lifecycle import bounds
-from scheduler.lifecycle.policy import OWED_AFTER, QUARANTINED_AFTER
+from scheduler.lifecycle.policy import OWED_AFTER
 from scheduler.persistence.connection import Connection, Fixed
 from scheduler.persistence.json_columns import ANSWER, pack, unpack
 from scheduler.persistence.many import among, among_given, insert_all, update_all
-from scheduler.persistence.quarantine import due_hints, has_waited, taking
+from scheduler.persistence.quarantine import count_failure, due_hints, has_waited, requeue, taking
 from scheduler.persistence.rows import as_columns, from_row
 from scheduler.persistence.store import Store, Write
 from scheduler.persistence.tables import attempts, companies, inbox, interviews
@@ -230,20 +229,8 @@ class Inbox(Store):
 
     def count_failure(self, command_id: UUID, failed_with: str, now: datetime) -> bool:
         """Count an unexpected failure of the command, with its place. True if it is now in quarantine."""
-        row = self._connection.execute(
-            update(inbox)
-            .where(inbox.c.id == command_id, inbox.c.applied_at.is_(None))
-            .values(
-                failures=inbox.c.failures + 1,
-                first_failed_at=func.coalesce(inbox.c.first_failed_at, now),
-                failed_with=failed_with,
-            )
-            .returning(inbox.c.failures)
-        ).one_or_none()
-        if row is None or row.failures < QUARANTINED_AFTER:
-            return False
-        self._connection.execute(update(inbox).where(inbox.c.id == command_id).values(quarantined_at=now))
-        return True
+        is_open = and_(inbox.c.id == command_id, inbox.c.applied_at.is_(None))
+        return count_failure(self._connection, inbox, is_open, failed_with, now)
 
     def drop(self, command_ids: Sequence[UUID], now: datetime) -> None:
         """Answer commands in quarantine with COMMAND_DROPPED and delete their bodies: these may be personal data."""
@@ -267,13 +254,7 @@ class Inbox(Store):
 
     def requeue(self, command_id: UUID) -> None:
         """Take the command out of quarantine, as if its hint was only sent when it was received."""
-        self._connection.execute(
-            update(inbox)
-            .where(inbox.c.id == command_id)
-            .values(
-                quarantined_at=None, failures=0, first_failed_at=None, failed_with=None, rung_at=inbox.c.received_at
-            )
-        )
+        requeue(self._connection, inbox, command_id)
 
     def due_hints(self, rung_before: datetime, now: datetime, limit: int) -> list[UUID]:
         """Take waiting commands whose hint is to be sent again, and record it as sent now."""

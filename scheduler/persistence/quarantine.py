@@ -8,9 +8,24 @@ from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Integer, Table, and_, any_, bindparam, func, or_, select, text, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    Table,
+    and_,
+    any_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from scheduler.lifecycle import bounds
+from scheduler.lifecycle.policy import QUARANTINED_AFTER
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import given_instant
 from scheduler.persistence.rows import from_row
@@ -86,6 +101,34 @@ def instants(rung_before: datetime, now: datetime) -> dict[str, datetime]:
 
 
 # --- Quarantine: commands and callbacks that failed five times, with the place of the error and without their bodies
+
+
+def count_failure(
+    statements: Statements, rows: Table, is_open: ColumnElement[bool], failed_with: str, now: datetime
+) -> bool:
+    """Count an unexpected failure of an open row, with its place. True if the row is now in quarantine."""
+    failures = rows.c.failures + 1
+    row = statements.execute(
+        update(rows)
+        .where(is_open)
+        .values(
+            failures=failures,
+            first_failed_at=func.coalesce(rows.c.first_failed_at, now),
+            failed_with=failed_with,
+            quarantined_at=case((failures >= QUARANTINED_AFTER, now)),
+        )
+        .returning(rows.c.quarantined_at)
+    ).one_or_none()
+    return row is not None and row.quarantined_at is not None
+
+
+def requeue(statements: Statements, rows: Table, row_id: UUID) -> None:
+    """Take a row out of quarantine, as if its hint was only sent when it was received."""
+    statements.execute(
+        update(rows)
+        .where(rows.c.id == row_id)
+        .values(quarantined_at=None, failures=0, first_failed_at=None, failed_with=None, rung_at=rows.c.received_at)
+    )
 
 
 class QuarantineKind(StrEnum):

@@ -24,7 +24,7 @@ from scheduler.domain.principal import Key, Principal
 from scheduler.domain.refusals import InvalidFields, InvalidRequest, Refused
 from scheduler.failpoints import failpoint
 from scheduler.hashing import Hasher, fingerprint
-from scheduler.ids import new_id
+from scheduler.ids import id_or_none, new_id
 from scheduler.lifecycle import decisions, partner_events
 from scheduler.lifecycle.policy import MAX_AWAITED
 from scheduler.logs import log
@@ -177,7 +177,7 @@ class Submit:
         Raises NotFound, DatabaseAway; AccessDenied if its company has been deleted.
         """
         with self._database.reading(principal) as stores:
-            command_id = _as_uuid(reference)
+            command_id = id_or_none(reference)
             found = stores.inbox.find(principal.id, command_id) if command_id else None
             if found is None and is_idempotency_key(reference):
                 found = stores.inbox.find_by_key(principal.id, reference)
@@ -225,13 +225,6 @@ def _report_refusal(stores: Stores, command: Command) -> None:
         return
     # Without the interview that the message names: it may be another company's.
     stores.events.note([partner_events.of_command(command, None, command.answer.refusal, command.received_at)])
-
-
-def _as_uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 # --- Commands sent as queue messages

@@ -125,7 +125,7 @@ class WebhookDeliveries:
             act = act_of_replay(endpoint, 1, {"deliveryId": event_id})
             stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
 
-        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+        return _hinting(self._hints, self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
 
     def replay(self, sent: WriteRequest, endpoint_id: UUID, wanted: ReplayFilter, after: int) -> WriteResult:
         """Send the deliveries of a range again, as many as one transaction may. Refused: NotFound."""
@@ -137,13 +137,14 @@ class WebhookDeliveries:
             stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
             return done
 
-        return self._hinting(self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
+        return _hinting(self._hints, self._writes.once(sent, _company_of(sent.principal, endpoint_id), write))
 
-    def _hinting(self, written: WriteResult) -> WriteResult:
-        """Send a hint for deliveries that are sent now."""
-        if written.refusal is None and not written.replayed:
-            self._hints.send(tasks.DELIVER)
-        return written
+
+def _hinting(hints: Hints, written: WriteResult) -> WriteResult:
+    """Send a hint for deliveries that may be sent now."""
+    if written.refusal is None and not written.replayed:
+        hints.send(tasks.DELIVER)
+    return written
 
 
 def replay_range(stores: Stores, endpoint: EventReceiver, wanted: ReplayFilter, after: int, now: datetime) -> Replay:
@@ -306,7 +307,7 @@ class Webhooks:
             _audit(stores, sent, Verb.CHANGE_WEBHOOK, endpoint, now, after={"fields": sorted(changes)})
             return endpoint
 
-        return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
+        return _hinting(self._hints, self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def reset_circuit(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
         """Close the circuit, activate the endpoint, and send the waiting deliveries. Refused: NotFound."""
@@ -319,7 +320,7 @@ class Webhooks:
             _audit(stores, sent, Verb.RESET_WEBHOOK, endpoint, now)
             return endpoint
 
-        return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
+        return _hinting(self._hints, self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def rotate_secret(self, sent: WriteRequest, endpoint_id: UUID) -> WriteResult:
         """Replace the secret. Only this result contains the new one. For a day the old one also signs.
@@ -362,7 +363,7 @@ class Webhooks:
                 raise WebhookNotActive
             return stores.webhook_endpoints.add_test(endpoint, sent.principal, now)
 
-        return self._hinting(self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
+        return _hinting(self._hints, self._writes.once(sent, _company_of_webhook(sent.principal, endpoint_id), write))
 
     def progress(self, principal: Principal, test: EndpointTest) -> TestProgress:
         """Read the progress of a test. Raises NotFound if its webhook was deleted."""
@@ -371,12 +372,6 @@ class Webhooks:
 
     def _headers(self, endpoint_id: UUID, headers: Mapping[str, str]) -> bytes | None:
         return self._encryption.encrypt(json.dumps(headers), headers_place(endpoint_id)) if headers else None
-
-    def _hinting(self, written: WriteResult) -> WriteResult:
-        """Send a hint for deliveries that may be sent now."""
-        if written.refusal is None and not written.replayed:
-            self._hints.send(tasks.DELIVER)
-        return written
 
 
 def _company_of_new(principal: Principal, requested: UUID | None) -> Callable[[Stores], UUID | None]:
