@@ -1,14 +1,15 @@
 """Finds the installation that a command works with. Imports no database, so that `duecall env` needs none."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from command_line.app import HOME, must_be_url
 from command_line.output import print_note
-from scheduler.settings import Settings, as_kept, place_of, settings
+from scheduler.settings import Settings, settings
 from standalone.errors import CannotRun
-from standalone.run_file import RunningSystem, running_in
+from standalone.run_file import RunningSystem, as_kept, running_in
 
 
 class NothingRuns(CannotRun):
@@ -77,3 +78,10 @@ def running_system(chosen: Settings) -> tuple[RunningSystem, str] | None:
         if (running := running_in(home, print_note)) is not None:
             return running, f"{name} in {home}"
     return None
+
+
+def place_of(database_url: str) -> str:
+    """Describe the database for display, without user and password."""
+    parts = urlsplit(database_url)
+    host = "a local socket" if parts.hostname is None else f"{parts.hostname}:{parts.port or 5432}"
+    return f"{parts.path.strip('/') or 'the default one'} at {host}"

@@ -15,7 +15,7 @@ from scheduler.domain import principal
 from scheduler.domain.refusals import NotFound
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.settings import Settings, as_kept
+from scheduler.settings import Settings
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.operations.alarms import Acts, Alarms
 from scheduler.use_cases.operations.counts import DatabaseSessions
@@ -25,6 +25,7 @@ from scheduler.use_cases.operations.quarantine import Backlog, Quarantine
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.operations.webhooks import EncryptWebhooks, WebhookOperations
 from scheduler.use_cases.resources.keys import Keys
+from standalone.run_file import as_kept
 
 Item = TypeVar("Item")
 Row = dict[str, Any]

@@ -399,33 +399,6 @@ class Settings(BaseSettings):
         return self.redis if self.flower_redis_url is None else verifying(self.flower_redis_url.get_secret_value())
 
 
-KEPT_OF_A_RUN = ("key_pepper", *_TIMES.values())
-"""Settings that an operator's command takes from the running system, because its own environment may differ."""
-
-
-def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
-    """Collect the settings of KEPT_OF_A_RUN by their environment names, as processes with these variables see them.
-
-    The pepper is a secret.
-    """
-    values = {name.upper(): getattr(chosen, name) for name in KEPT_OF_A_RUN}
-    written = {
-        name: value.get_secret_value() if isinstance(value, SecretStr) else repr(value)
-        for name, value in values.items()
-    }
-    return {name: variables.get(name) or value for name, value in written.items()}
-
-
-def as_kept(chosen: Settings, written: Mapping[str, str | float]) -> Settings:
-    """Add the settings that `kept` has written to `chosen`. Raises ValueError for a value that is not a number."""
-    update: dict[str, object] = {
-        name: float(written[name.upper()]) for name in _TIMES.values() if name.upper() in written
-    }
-    if "KEY_PEPPER" in written:
-        update["key_pepper"] = SecretStr(str(written["KEY_PEPPER"]))
-    return chosen.model_copy(update=update)
-
-
 def environment(**variables: str) -> dict[str, str]:
     """Add `variables` to this process's environment, for a child process."""
     return {**os.environ, **variables}
@@ -435,13 +408,6 @@ def replace_environment(variables: Mapping[str, str]) -> None:
     """Give this process another environment, before its settings are read. For a forked process."""
     os.environ.clear()
     os.environ.update(variables)
-
-
-def place_of(database_url: str) -> str:
-    """Describe the database for display, without user and password."""
-    parts = urlsplit(database_url)
-    host = "a local socket" if parts.hostname is None else f"{parts.hostname}:{parts.port or 5432}"
-    return f"{parts.path.strip('/') or 'the default one'} at {host}"
 
 
 class WrongSettings(Exception):

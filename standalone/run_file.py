@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import SecretStr
+
 from scheduler.clock import monotonic
+from scheduler.settings import Settings
 from standalone.errors import HomeUnusable
 
 RUN_FILE, OFFSET_FILE, SETTINGS_FILE, LOCK_FILE = "run.json", "clock_offset_s", "settings.json", "up.lock"
@@ -106,3 +109,24 @@ def write_private_json(file: Path, values: Mapping[str, Any]) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as written:
         json.dump(values, written, indent=2)
     partial.replace(file)
+
+
+# --- Settings that a command takes from the running system, because its own environment may differ
+
+
+def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
+    """Collect the pepper and the times by their environment names, as processes with these variables see them.
+
+    The pepper is a secret.
+    """
+    written = {"KEY_PEPPER": chosen.key_pepper.get_secret_value()}
+    written |= {name: repr(seconds) for name, seconds in chosen.times.items()}
+    return {name: variables.get(name) or value for name, value in written.items()}
+
+
+def as_kept(chosen: Settings, written: Mapping[str, str | float]) -> Settings:
+    """Add the settings that `kept` has written to `chosen`. Raises ValueError for a value that is not a number."""
+    update: dict[str, object] = {name.lower(): float(written[name]) for name in chosen.times if name in written}
+    if "KEY_PEPPER" in written:
+        update["key_pepper"] = SecretStr(str(written["KEY_PEPPER"]))
+    return chosen.model_copy(update=update)

@@ -19,7 +19,7 @@ from scheduler.clock import monotonic
 from scheduler.domain.refusals import PhoneNumberInvalid
 from scheduler.persistence import schema
 from scheduler.persistence.database import Database
-from scheduler.settings import Settings, WrongSettings, environment, kept
+from scheduler.settings import Settings, WrongSettings, environment
 from scheduler.use_cases.operations.installation import Installation, Seeded
 from scheduler.use_cases.resources.keys import Keys
 from standalone.errors import AlreadyRunning, HomeUnusable, NotReady, PortTaken, Stopped
@@ -33,6 +33,7 @@ from standalone.run_file import (
     RUN_FILE,
     SETTINGS_FILE,
     Running,
+    kept,
     try_lock,
     unusable,
     write_private_json,

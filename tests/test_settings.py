@@ -15,7 +15,6 @@ from scheduler.settings import (
     MissingSetting,
     Settings,
     WrongSettings,
-    place_of,
     settings,
 )
 from scheduler.webhooks.sending import Encryption
@@ -315,19 +314,6 @@ def test_times_that_are_safe_together_are_taken(monkeypatch: pytest.MonkeyPatch)
     for name, seconds in (times | {"SETTLE_S": "3", "LINE_GAP_S": "1"}).items():
         monkeypatch.setenv(name, seconds)
     assert Settings().policy.lease.total_seconds() == 2.5
-
-
-@pytest.mark.parametrize(
-    ("url", "place"),
-    [
-        ("postgresql://u:secret@db.example.com/x", "x at db.example.com:5432"),
-        ("postgresql://u:secret@127.0.0.1:21000/duecall", "duecall at 127.0.0.1:21000"),
-        ("postgresql://u:secret@h", "the default one at h:5432"),
-        ("postgresql:///x?host=/run", "x at a local socket"),
-    ],
-)
-def test_a_database_is_named_without_user_and_password(url: str, place: str) -> None:
-    assert place_of(url) == place
 
 
 @pytest.mark.parametrize("pace", [0.001, 0.0014, 1 / 3, 10_000])

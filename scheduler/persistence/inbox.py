@@ -96,17 +96,6 @@ class UnappliedCommand:
     quarantined_at: datetime | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecisionAnswer:
-    """The answer of an operator's decision about an unknown outcome."""
-
-    is_applied: bool
-    refusal: str | None
-    """The reason for which nothing was decided."""
-    attempt_id: UUID | None
-    """The attempt that calls again, or the decided one."""
-
-
 FoundOrError: TypeAlias = FoundCommand | ValueError
 """A command, or the error that its row cannot be read. It concerns none of the other commands of a query."""
 
@@ -238,10 +227,6 @@ class Inbox(Store):
         values = {"ids": list(command_ids), "now": now, "answer": json.dumps(answer)}
         self._connection.execute(_DROP, values)
 
-    def decision(self, command_id: UUID) -> DecisionAnswer | None:
-        """Read the answer of an operator's decision, in the form that the console may read."""
-        return self._one(partial(from_row, DecisionAnswer), _DECISION, {"id": command_id})
-
     def lock_forgotten(self, before: datetime, limit: int) -> Mapping[UUID, UUID | None]:
         """Lock commands in quarantine since before then that block no interview. Return their companies."""
         query = (
@@ -290,7 +275,6 @@ _COUNT_UNAPPLIED = Fixed(
     .where(inbox.c.applied_at.is_(None))
     .group_by(inbox.c.company_id)
 )
-_DECISION = text("SELECT * FROM decision_answer(:id)")
 _COMPANY_DELETED = and_(
     inbox.c.company_id.is_not(None),
     ~select(companies.c.id).where(companies.c.id == inbox.c.company_id, companies.c.deleted_at.is_(None)).exists(),

@@ -47,9 +47,21 @@ class UnknownOutcome:
     """An operator's decision about the interview waits for a worker."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionAnswer:
+    """The answer of an operator's decision about an unknown outcome."""
+
+    is_applied: bool
+    refusal: str | None
+    """The reason for which nothing was decided."""
+    attempt_id: UUID | None
+    """The attempt that calls again, or the decided one."""
+
+
 UnknownPlace: TypeAlias = tuple[datetime, UUID]
 """The place of an attempt in the list: when its outcome was given up, and its id."""
 
+_ANSWER = text("SELECT * FROM decision_answer(:command)")
 _DECISION = (
     select(inbox.c.id)
     .where(
@@ -93,6 +105,10 @@ class UnknownOutcomes(Store):
     def find(self, attempt_id: UUID) -> UnknownOutcome | None:
         """Find the attempt if it is to be decided."""
         return self._one(_unknown, _TO_DECIDE.where(attempts.c.id == attempt_id))
+
+    def answer(self, command_id: UUID) -> DecisionAnswer | None:
+        """Read the answer of an operator's decision, in the form that the console may read."""
+        return self._one(partial(from_row, DecisionAnswer), _ANSWER, {"command": command_id})
 
 
 # --- Stray calls: calls at the carrier that must not exist and are ended

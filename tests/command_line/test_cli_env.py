@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+from command_line.installation import place_of
 from tests.command_line.conftest import Duecall
 
 RUN_FILE = {
@@ -86,3 +89,16 @@ def test_env_ignores_the_run_file_of_a_killed_system(duecall: Duecall, folder: P
     printed = duecall("env")
     assert printed.is_one_error_line()
     assert "Nothing runs in" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://u:secret@db.example.com/x", "x at db.example.com:5432"),
+        ("postgresql://u:secret@127.0.0.1:21000/duecall", "duecall at 127.0.0.1:21000"),
+        ("postgresql://u:secret@h", "the default one at h:5432"),
+        ("postgresql:///x?host=/run", "x at a local socket"),
+    ],
+)
+def test_a_database_is_named_without_user_and_password(url: str, place: str) -> None:
+    assert place_of(url) == place

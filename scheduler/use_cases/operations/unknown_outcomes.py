@@ -16,10 +16,9 @@ from scheduler.ids import new_id
 from scheduler.lifecycle.retries import may_replace, must_be_undecided, newer_than, on_decision
 from scheduler.persistence.database import Database
 from scheduler.persistence.errors import ClockWrong, DatabaseAway
-from scheduler.persistence.inbox import DecisionAnswer
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
-from scheduler.persistence.unknown_outcomes import AttemptKey, UnknownOutcome, UnknownPlace
+from scheduler.persistence.unknown_outcomes import AttemptKey, DecisionAnswer, UnknownOutcome, UnknownPlace
 from scheduler.rules import operators
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.access import not_found
@@ -245,7 +244,7 @@ class UnknownOutcomes:
     def answer(self, command_id: UUID) -> DecisionAnswer | None:
         """Read the answer of a decision. None: there is no such decision, or no longer. Raises DatabaseAway."""
         with self._database.reading() as stores:
-            return stores.inbox.decision(command_id)
+            return stores.unknown_outcomes.answer(command_id)
 
 
 def lock_to_decide(stores: Stores, interview_id: UUID, attempt_id: UUID) -> tuple[Attempt, Sequence[Attempt]]:
