@@ -21,7 +21,7 @@ from command_line import (  # noqa: F401
     webhooks,
 )
 from command_line.app import app, join_help_lines
-from command_line.output import print_error, print_stopped
+from command_line.output import WRONG_USAGE, print_error, print_stopped
 from standalone.errors import Stopped
 
 __all__ = ["app", "main"]
@@ -47,13 +47,34 @@ def main() -> NoReturn:
         print_stopped()
         sys.exit(_STOPPED)
     except Exception as error:
-        from command_line.failures import failure_of
-
-        if (failure := failure_of(error)) is None:
+        if (failure := _failure_of(error)) is None:
             raise
-        print_error(failure.line)
-        sys.exit(failure.code)
+        line, status = failure
+        print_error(line)
+        sys.exit(status)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failure_of(error: Exception) -> tuple[str, int] | None:
+    """Choose the line and the exit status of an expected error, or None for an unexpected one."""
+    from scheduler.domain.refusals import InvalidRequest, Refused
+    from scheduler.persistence.errors import DatabaseAway, NoLogin, SchemaDrift, SchemaNotMade, WrongDatabase
+    from scheduler.settings import MissingSetting, WrongSettings
+    from standalone.errors import CannotRun, ServerUnavailable
+
+    match error:
+        case DatabaseAway():
+            return f"The database cannot be reached: {error}", 1
+        case SchemaNotMade():
+            return f"The database cannot be upgraded to this version's schema: {error}", 1
+        case WrongDatabase() | MissingSetting() | ServerUnavailable() | CannotRun() | SchemaDrift() | NoLogin():
+            return str(error), 1
+        case WrongSettings():
+            return str(error), WRONG_USAGE
+        case Refused():
+            return error.message, WRONG_USAGE if isinstance(error, InvalidRequest) else 1
+        case _:
+            return None
 
 
 def _usage_line(error: TyperException) -> str:
