@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from api_shim import process
-from api_shim.process import PlainStart, check_start, ending_the_process, on_stop_signal, uvicorn_logs_as_we_do
 from api_shim.thread_pools import ThreadPool
 from console import assembly, rendering, sign_in
 from console.assembly import ConsoleContext, console_context
@@ -49,10 +48,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure()
         if settings is None:
             raise_limit()
-        uvicorn_logs_as_we_do()
+        process.uvicorn_logs_as_we_do()
         chosen = settings or of_this_process()
         async with _open(chosen) as app.state.console_context:
-            with ending_the_process():
+            with process.ending_the_process():
                 yield
 
     app = FastAPI(
@@ -62,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.add_middleware(SecurityMiddleware, failed=_failed)
-    app.add_middleware(PlainStart)
+    app.add_middleware(process.PlainStart)
     _handle_errors(app)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     pages = (now, companies, attempts, attempt, find, unknown, incidents, calendar, keys, webhooks, records)
@@ -95,10 +94,10 @@ async def _open(settings: Settings) -> AsyncIterator[ConsoleContext]:
         instance=settings.duecall_instance or None,
     )
     try:
-        await context.run(check_start, use_cases.database, settings.redis, use_cases.marks)
+        await context.run(process.check_start, use_cases.database, settings.redis, use_cases.marks)
         hints.start()
         try:
-            with on_stop_signal(context.live.stop):
+            with process.on_stop_signal(context.live.stop):
                 yield context
         finally:
             hints.stop()

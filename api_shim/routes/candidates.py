@@ -7,17 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
 
-from api_shim import request_input, responses
-from api_shim.auth import (
-    DELETE_CANDIDATES,
-    DELETE_JOBS,
-    READ_CANDIDATES,
-    READ_JOBS,
-    WRITE_CANDIDATES,
-    WRITE_JOBS,
-    Client,
-    authenticated_client,
-)
+from api_shim import auth, request_input, responses
 from api_shim.dispatch import WriteSender, write_sender
 from api_shim.list_queries import LISTS_BY_CURSOR, RecordList
 from api_shim.openapi import IfSent, error_answers, links, written_answers
@@ -48,9 +38,9 @@ _ONE_JOB = _ALL_JOBS + "/{jobId}"
 _JOBS = "jobs"
 jobs = APIRouter(route_class=request_input.JsonRoute, tags=["jobs"])
 
-JobReader = Annotated[Client, Security(authenticated_client, scopes=[READ_JOBS])]
-JobWriter = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_JOBS])]
-JobDeleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_JOBS])]
+JobReader = Annotated[auth.Client, Security(auth.authenticated_client, scopes=[auth.READ_JOBS])]
+JobWriter = Annotated[WriteSender, Security(write_sender, scopes=[auth.WRITE_JOBS])]
+JobDeleter = Annotated[WriteSender, Security(write_sender, scopes=[auth.DELETE_JOBS])]
 
 
 @jobs.get(
@@ -143,9 +133,9 @@ _ONE = _ALL + "/{candidateId}"
 _LIST = "candidates"
 router = APIRouter(route_class=request_input.JsonRoute, tags=["candidates"])
 
-Reader = Annotated[Client, Security(authenticated_client, scopes=[READ_CANDIDATES])]
-Writer = Annotated[WriteSender, Security(write_sender, scopes=[WRITE_CANDIDATES])]
-Deleter = Annotated[WriteSender, Security(write_sender, scopes=[DELETE_CANDIDATES])]
+Reader = Annotated[auth.Client, Security(auth.authenticated_client, scopes=[auth.READ_CANDIDATES])]
+Writer = Annotated[WriteSender, Security(write_sender, scopes=[auth.WRITE_CANDIDATES])]
+Deleter = Annotated[WriteSender, Security(write_sender, scopes=[auth.DELETE_CANDIDATES])]
 
 
 @router.get(

@@ -10,8 +10,7 @@ from sqlalchemy import text
 
 from scheduler.clock import Now, monotonic
 from scheduler.lifecycle.policy import NOTICED_CLOCK_SKEW, RELEASE_AHEAD
-from scheduler.persistence.agents import Agents, PhoneNumbers
-from scheduler.persistence.alarms import Alarms, Audit
+from scheduler.persistence import agents, alarms, candidates, owners, unknown_outcomes, webhook_endpoints
 from scheduler.persistence.attempt_claims import AttemptClaims
 from scheduler.persistence.attempt_counts import AttemptCounts
 from scheduler.persistence.attempt_holds import AttemptHolds
@@ -20,7 +19,6 @@ from scheduler.persistence.attempt_release import AttemptRelease
 from scheduler.persistence.attempts import Attempts
 from scheduler.persistence.backoffs import CarrierBackoffs
 from scheduler.persistence.batches import Batches
-from scheduler.persistence.candidates import Candidates, Jobs
 from scheduler.persistence.carrier_accounts import CarrierAccounts
 from scheduler.persistence.carrier_events import CarrierEvents
 from scheduler.persistence.companies import Companies
@@ -37,16 +35,13 @@ from scheduler.persistence.keys import Keys
 from scheduler.persistence.keyset import CompanyAttempts
 from scheduler.persistence.last_looks import Lines
 from scheduler.persistence.marks import Marks
-from scheduler.persistence.owners import Invitations, Memberships, Users
 from scheduler.persistence.quarantine import Quarantine
 from scheduler.persistence.retention import Retention
 from scheduler.persistence.schedule_recomputations import ScheduleRecomputations
 from scheduler.persistence.store import Statements, Write
 from scheduler.persistence.tallies import Tallies
-from scheduler.persistence.unknown_outcomes import AttemptCancellations, OpenTransactions, StrayCalls, UnknownOutcomes
 from scheduler.persistence.usage import Usage
 from scheduler.persistence.webhook_deliveries import WebhookDeliveries
-from scheduler.persistence.webhook_endpoints import WebhookEndpoints, WebhookNotices, WebhookOverview
 from scheduler.persistence.webhook_history import WebhookHistory
 from scheduler.rules import operators
 from scheduler.rules.operators import Comparison
@@ -106,19 +101,19 @@ class Stores:
         """`clock` is None in a transaction that only reads."""
         self.connection = statements = Statements(connection)
         self.clock = clock
-        self.agents = Agents(statements)
-        self.alarms = Alarms(statements)
+        self.agents = agents.Agents(statements)
+        self.alarms = alarms.Alarms(statements)
         self.attempt_holds = AttemptHolds(statements)
         self.attempt_release = AttemptRelease(statements)
-        self.attempt_cancellations = AttemptCancellations(statements)
+        self.attempt_cancellations = unknown_outcomes.AttemptCancellations(statements)
         self.attempt_claims = AttemptClaims(statements)
         self.attempt_polls = AttemptPolls(statements)
         self.attempt_counts = AttemptCounts(statements)
         self.attempts = Attempts(statements)
-        self.audit = Audit(statements)
+        self.audit = alarms.Audit(statements)
         self.backoffs = CarrierBackoffs(statements)
         self.batches = Batches(statements)
-        self.candidates = Candidates(statements)
+        self.candidates = candidates.Candidates(statements)
         self.carrier_accounts = CarrierAccounts(statements)
         self.carrier_events = CarrierEvents(statements)
         self.companies = Companies(statements)
@@ -130,27 +125,27 @@ class Stores:
         self.external_ids = ExternalIds(statements)
         self.inbox = Inbox(statements)
         self.interviews = Interviews(statements)
-        self.invitations = Invitations(statements)
-        self.jobs = Jobs(statements)
+        self.invitations = owners.Invitations(statements)
+        self.jobs = candidates.Jobs(statements)
         self.keys = Keys(statements)
         self.lines = Lines(statements)
         self.marks = Marks(statements)
-        self.memberships = Memberships(statements)
-        self.phone_numbers = PhoneNumbers(statements)
-        self.open_transactions = OpenTransactions(statements)
+        self.memberships = owners.Memberships(statements)
+        self.phone_numbers = agents.PhoneNumbers(statements)
+        self.open_transactions = unknown_outcomes.OpenTransactions(statements)
         self.quarantine = Quarantine(statements)
         self.schedule_recomputations = ScheduleRecomputations(statements)
         self.retention = Retention(statements)
-        self.stray_calls = StrayCalls(statements)
-        self.unknown_outcomes = UnknownOutcomes(statements)
+        self.stray_calls = unknown_outcomes.StrayCalls(statements)
+        self.unknown_outcomes = unknown_outcomes.UnknownOutcomes(statements)
         self.tallies = Tallies(statements)
         self.usage = Usage(statements)
-        self.users = Users(statements)
+        self.users = owners.Users(statements)
         self.webhook_deliveries = WebhookDeliveries(statements)
-        self.webhook_endpoints = WebhookEndpoints(statements)
-        self.webhook_notices = WebhookNotices(statements)
+        self.webhook_endpoints = webhook_endpoints.WebhookEndpoints(statements)
+        self.webhook_notices = webhook_endpoints.WebhookNotices(statements)
         self.webhook_history = WebhookHistory(statements)
-        self.webhook_overview = WebhookOverview(statements)
+        self.webhook_overview = webhook_endpoints.WebhookOverview(statements)
 
     def instant(self, now: Now) -> datetime:
         """Read `now` for this transaction to write. Its clock was compared with the database's.

@@ -21,7 +21,7 @@ from scheduler.persistence.last_looks import LastLookRow
 from scheduler.persistence.stores import Stores
 from scheduler.rules.resources import shown
 from scheduler.timing import callee_zones
-from scheduler.use_cases.shared.access import authorized_company, not_found, require
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.situations import callee_of, situation_from
 from scheduler.use_cases.shared.status import Carrier, Waiting, carriers_in, held_by_rule, waits_for
@@ -44,14 +44,14 @@ class Explain:
         Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway.
         """
         with self._database.reading(principal) as stores:
-            return _story(stores, authorized_company(stores, principal, company_id), interview_id)
+            return _story(stores, access.authorized_company(stores, principal, company_id), interview_id)
 
     def interviews(
         self, principal: Principal, company_id: UUID | None, asked: Slice | KeysetSlice, only: InterviewFilter
     ) -> Listed[InterviewStory] | KeysetPage[InterviewStory]:
         """List interviews, each with its newest attempts. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            company = authorized_company(stores, principal, company_id)
+            company = access.authorized_company(stores, principal, company_id)
             list_of = stores.interviews
             page = (
                 list_of.keyset_page(company, asked, only)
@@ -66,21 +66,23 @@ class Explain:
     ) -> KeysetPage[Attempt]:
         """List attempts of all interviews of a company. Raises AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            return stores.company_attempts.keyset_page(authorized_company(stores, principal, company_id), asked, only)
+            return stores.company_attempts.keyset_page(
+                access.authorized_company(stores, principal, company_id), asked, only
+            )
 
     def attempts_page(
         self, principal: Principal, company_id: UUID | None, interview_id: UUID, part: Slice
     ) -> Listed[Attempt]:
         """List attempts of one interview. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            company = authorized_company(stores, principal, company_id)
-            require(stores.interviews.get(company, interview_id), "interview", interview_id)
+            company = access.authorized_company(stores, principal, company_id)
+            access.require(stores.interviews.get(company, interview_id), "interview", interview_id)
             return stores.attempts.page_of(interview_id, part)
 
     def attempt(self, principal: Principal, company_id: UUID | None, interview_id: UUID, attempt_id: UUID) -> Attempt:
         """Find an attempt that is not deleted. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         with self._database.reading(principal) as stores:
-            company = authorized_company(stores, principal, company_id)
+            company = access.authorized_company(stores, principal, company_id)
             return _attempt_of(stores, company, interview_id, attempt_id)
 
     def explanation(
@@ -89,7 +91,7 @@ class Explain:
         """Explain the state of an attempt. Raises NotFound, AccessDenied, CompanyIdRequired, DatabaseAway."""
         account_calls = self.account_calls()
         with self._database.reading(principal) as stores:
-            company = authorized_company(stores, principal, company_id)
+            company = access.authorized_company(stores, principal, company_id)
             attempt = _attempt_of(stores, company, interview_id, attempt_id)
             return self.explained(stores, attempt, account_calls, principal)
 
@@ -97,7 +99,7 @@ class Explain:
         """Explain any attempt to the operator, including a deleted one. Raises NotFound, DatabaseAway."""
         account_calls = self.account_calls()
         with self._database.reading() as stores:
-            attempt = require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
+            attempt = access.require(stores.attempts.find(attempt_id), "callAttempt", attempt_id)
             return self.explained(stores, attempt, account_calls, None)
 
     def attempts_of(self, interview_id: UUID) -> Sequence[Attempt]:
@@ -164,15 +166,15 @@ class Explain:
         """
         with self._database.reading(principal) as stores:
             now = self._now()
-            company = stores.companies.get(authorized_company(stores, principal, company_id))
+            company = stores.companies.get(access.authorized_company(stores, principal, company_id))
             if company is None:
-                raise not_found("company", company_id or principal.id)
+                raise access.not_found("company", company_id or principal.id)
             candidate = None
             known: tuple[ScheduleWarning, ...] = ()
             if question.candidate_id is not None:
                 candidate = stores.candidates.get(company.id, question.candidate_id)
                 if candidate is None:
-                    raise not_found("candidate", question.candidate_id)
+                    raise access.not_found("candidate", question.candidate_id)
                 if stores.interviews.open_of_candidate(candidate.id):
                     known = (ScheduleWarning.CANDIDATE_HAS_OPEN_INTERVIEW,)
         try:
@@ -241,13 +243,13 @@ def _with_key_names(
 
 
 def _story(stores: Stores, company_id: UUID, interview_id: UUID) -> InterviewStory:
-    interview = require(stores.interviews.get(company_id, interview_id), "interview", interview_id)
+    interview = access.require(stores.interviews.get(company_id, interview_id), "interview", interview_id)
     return stores.attempts.story(interview)
 
 
 def _attempt_of(stores: Stores, company_id: UUID, interview_id: UUID, attempt_id: UUID) -> Attempt:
-    require(stores.interviews.get(company_id, interview_id), "interview", interview_id)
-    return require(stores.attempts.get(interview_id, attempt_id), "callAttempt", attempt_id)
+    access.require(stores.interviews.get(company_id, interview_id), "interview", interview_id)
+    return access.require(stores.attempts.get(interview_id, attempt_id), "callAttempt", attempt_id)
 
 
 def _next_allowed(refused: Refused) -> datetime | None:

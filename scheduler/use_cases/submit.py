@@ -34,15 +34,8 @@ from scheduler.persistence.inbox import FoundOrError
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.persistence.stores import Stores
 from scheduler.use_cases.resources.keys import Keys, must_have
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.access import (
-    authorized_company,
-    first_with_its_key,
-    found_command,
-    lock_busy,
-    lock_interview,
-    not_found,
-)
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.wire import requests
 from scheduler.wire.field_types import is_idempotency_key
@@ -90,7 +83,7 @@ class Submit:
         CommitInDoubt: the command may have been accepted.
         """
         with self._database.transaction(principal, commit=commit) as stores:
-            company = authorized_company(stores, principal, company_id, is_held=True)
+            company = access.authorized_company(stores, principal, company_id, is_held=True)
             refused = _refused_at_once(stores, company, request)
             now = stores.instant(self._now)
             kind = KIND_OF[type(request)]
@@ -181,7 +174,7 @@ class Submit:
             found = stores.inbox.find(principal.id, command_id) if command_id else None
             if found is None and is_idempotency_key(reference):
                 found = stores.inbox.find_by_key(principal.id, reference)
-        return found_command(found, reference)
+        return access.found_command(found, reference)
 
     def find_all(self, principal: Principal, command_ids: Sequence[UUID]) -> Mapping[UUID, FoundOrError]:
         """Find the commands among these that exist and are this principal's. Raises DatabaseAway.
@@ -201,12 +194,12 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
     if isinstance(request, CreateInterview):
         return None
     try:
-        lock_interview(stores, company_id, request.interview_id)
-        busy = lock_busy(stores, request.interview_id)
+        access.lock_interview(stores, company_id, request.interview_id)
+        busy = access.lock_busy(stores, request.interview_id)
         if isinstance(request, RescheduleAttempt | DeleteAttempt) and not stores.attempts.is_listed(
             request.interview_id, request.attempt_id
         ):
-            raise not_found("callAttempt", request.attempt_id)
+            raise access.not_found("callAttempt", request.attempt_id)
         decisions.on_acceptance(request, busy)  # guard: busy
     except Refused as refused:
         return refused
@@ -216,7 +209,7 @@ def _refused_at_once(stores: Stores, company_id: UUID, request: Request) -> Refu
 def _accept(stores: Stores, command: Command) -> Accepted:
     if stores.inbox.add(command):
         return Accepted(command=command, replayed=False)
-    return Accepted(command=first_with_its_key(stores, command), replayed=True)
+    return Accepted(command=access.first_with_its_key(stores, command), replayed=True)
 
 
 def _report_refusal(stores: Stores, command: Command) -> None:

@@ -39,8 +39,8 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.stores import Stores
 from scheduler.rules import webhooks
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites, WriteRequest, WriteResult
+from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared import hints as tasks
-from scheduler.use_cases.shared.access import not_found, require
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.webhooks.sending import Encryption, headers_place, new_secret, secret_place
 
@@ -59,7 +59,7 @@ class Events:
             else:
                 assert principal.company_id is not None
                 found = stores.events.of_company(event_id, principal.company_id, principal.id)
-            return require(found, "event", event_id)
+            return access.require(found, "event", event_id)
 
     def after(
         self,
@@ -112,7 +112,7 @@ class WebhookDeliveries:
         """Find a delivery to a webhook of the principal. Raises NotFound for the webhook or the delivery."""
         with self._database.reading(principal) as stores:
             endpoint = _endpoint(stores, principal, endpoint_id)
-            return require(stores.webhook_history.delivery(endpoint.id, event_id), "delivery", event_id)
+            return access.require(stores.webhook_history.delivery(endpoint.id, event_id), "delivery", event_id)
 
     def replay_one(self, sent: WriteRequest, endpoint_id: UUID, event_id: UUID) -> WriteResult:
         """Send a delivery again. Refused: NotFound for the webhook or the delivery."""
@@ -120,7 +120,7 @@ class WebhookDeliveries:
         def write(stores: Stores, _: UUID | None, now: datetime) -> None:
             endpoint = _endpoint(stores, sent.principal, endpoint_id)
             if not stores.webhook_history.is_delivery(endpoint_id, event_id):
-                raise not_found("delivery", event_id)
+                raise access.not_found("delivery", event_id)
             stores.webhook_history.replay_one(endpoint_id, event_id, now)
             act = act_of_replay(endpoint, 1, {"deliveryId": event_id})
             stores.audit.add(of_key(sent.principal.key_id), [act], now, trace_id=sent.trace_id)
@@ -180,7 +180,7 @@ def act_of_replay(endpoint: EventReceiver, count: int, replayed: Mapping[str, An
 
 
 def _endpoint(stores: Stores, principal: Principal, endpoint_id: UUID) -> EventReceiver:
-    return require(stores.webhook_history.receiver(endpoint_id, principal.id), "webhook", endpoint_id)
+    return access.require(stores.webhook_history.receiver(endpoint_id, principal.id), "webhook", endpoint_id)
 
 
 def _company_of(principal: Principal, endpoint_id: UUID) -> Callable[[Stores], UUID | None]:
@@ -242,7 +242,7 @@ class Webhooks:
     def get(self, principal: Principal, endpoint_id: UUID) -> WebhookEndpoint:
         """Find a webhook of the principal, or of another key of its company. Raises NotFound."""
         with self._database.reading(principal) as stores:
-            return require(stores.webhook_endpoints.find(principal, endpoint_id), _KIND, endpoint_id)
+            return access.require(stores.webhook_endpoints.find(principal, endpoint_id), _KIND, endpoint_id)
 
     def page(self, principal: Principal, company_id: UUID | None, requested: Slice) -> Listed[WebhookEndpoint]:
         """List the webhooks that `get` returns, or only those for one company. Raises AccessDenied for the company."""
@@ -348,7 +348,7 @@ class Webhooks:
         def write(stores: Stores, _: UUID | None, now: datetime) -> None:
             endpoint = stores.webhook_endpoints.lock_shared(sent.principal, endpoint_id)
             if endpoint is None:
-                raise not_found(_KIND, endpoint_id)
+                raise access.not_found(_KIND, endpoint_id)
             stores.webhook_endpoints.remove(endpoint_id, now)
             _audit(stores, sent, Verb.DELETE_WEBHOOK, endpoint, now)
 
@@ -368,7 +368,7 @@ class Webhooks:
     def progress(self, principal: Principal, test: EndpointTest) -> TestProgress:
         """Read the progress of a test. Raises NotFound if its webhook was deleted."""
         with self._database.reading(principal) as stores:
-            return require(stores.webhook_endpoints.progress(principal.id, test), _KIND, test.endpoint_id)
+            return access.require(stores.webhook_endpoints.progress(principal.id, test), _KIND, test.endpoint_id)
 
     def _headers(self, endpoint_id: UUID, headers: Mapping[str, str]) -> bytes | None:
         return self._encryption.encrypt(json.dumps(headers), headers_place(endpoint_id)) if headers else None
@@ -403,7 +403,7 @@ def _locked(stores: Stores, principal: Principal, endpoint_id: UUID) -> WebhookE
     if endpoint is None and stores.webhook_endpoints.find(principal, endpoint_id) is not None:
         raise Forbidden
     if endpoint is None:
-        raise not_found(_KIND, endpoint_id)
+        raise access.not_found(_KIND, endpoint_id)
     return endpoint
 
 
