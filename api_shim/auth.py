@@ -8,12 +8,12 @@ from uuid import UUID
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
+from api_shim.assembly import ApiUseCases
 from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import too_often
 from api_shim.openapi import IfSent
 from api_shim.request_input import check_query
 from api_shim.thread_pools import set_share
-from scheduler.assembly import ApiUseCases
 from scheduler.domain import webhook
 from scheduler.domain.principal import KeyKind, Principal
 from scheduler.domain.refusals import InvalidApiKey

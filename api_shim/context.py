@@ -10,11 +10,11 @@ from uuid import UUID
 from starlette.requests import HTTPConnection
 
 from api_shim.answer_waiter import AnswerWaiter
+from api_shim.assembly import ApiUseCases
 from api_shim.batch_body import Uploads
 from api_shim.http_metrics import RecentValue
 from api_shim.rate_limits import RateLimits
 from api_shim.thread_pools import OVERLOAD_S, ThreadPool
-from scheduler.assembly import ApiUseCases
 from scheduler.clock import deadline_in, remaining_s
 from scheduler.domain.command import Command
 from scheduler.domain.principal import Key, Principal

@@ -2,47 +2,37 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from scheduler import failpoints
+from scheduler import failpoints, mail
 from scheduler.alarm_receiver import AlarmReceiver
-from scheduler.carriers.twilio import TwilioAccount, TwilioCallbacks
+from scheduler.carriers import interface, twilio
 from scheduler.clock import Now, clock
 from scheduler.domain.principal import SYSTEM
 from scheduler.hashing import Hasher
-from scheduler.mail import Mailer, MailFolder, MailSender, SmtpMailer
 from scheduler.persistence.database import Database
 from scheduler.settings import MissingSetting, Settings, WrongSettings
+from scheduler.use_cases import submit
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
 from scheduler.use_cases.dial import Dial
 from scheduler.use_cases.dialler import Dialler
-from scheduler.use_cases.dry_run import DryRuns
-from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
+from scheduler.use_cases.operations import erase as erasing
+from scheduler.use_cases.operations import installation
 from scheduler.use_cases.operations.alarms import AlarmPosts
-from scheduler.use_cases.operations.counts import Counts, Tallies
-from scheduler.use_cases.operations.erase import Erase, ErasePeople
-from scheduler.use_cases.operations.installation import PEPPER, InstallationMarks
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.operations.purge import Purge
 from scheduler.use_cases.operations.recompute_schedules import ScheduleRecomputer
 from scheduler.use_cases.operations.reconcile import Reconcile
 from scheduler.use_cases.release import Release
-from scheduler.use_cases.resources.agents import Agents, Jobs
-from scheduler.use_cases.resources.batches import Batches
-from scheduler.use_cases.resources.candidates import Candidates
-from scheduler.use_cases.resources.companies import Companies, Usage
-from scheduler.use_cases.resources.idempotent_writes import CommandLookup, IdempotentWrites
 from scheduler.use_cases.resources.keys import Keys
-from scheduler.use_cases.resources.owners import Invitations, Owners
-from scheduler.use_cases.resources.webhooks import Events, WebhookDeliveries, Webhooks
+from scheduler.use_cases.resources.owners import Invitations
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.alarms import AlarmStore
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
-from scheduler.use_cases.submit import Messages, Submit
 from scheduler.use_cases.webhooks.notices import Notices
 
 if TYPE_CHECKING:
@@ -52,44 +42,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiUseCases:
-    """The use cases of the API."""
-
-    database: Database
-    now: Now
-    keys: Keys
-    hasher: Hasher
-    submit: Submit
-    hear: Hear
-    explain: Explain
-    counts: Counts
-    tallies: Tallies
-    companies: Companies
-    jobs: Jobs
-    candidates: Candidates
-    agents: Agents
-    batches: Batches
-    dry_runs: DryRuns
-    owners: Owners
-    usage: Usage
-    events: Events
-    webhooks: Webhooks
-    webhook_deliveries: WebhookDeliveries
-    health: Database
-    """Only for health checks."""
-    marks: InstallationMarks
-    command_lookup: CommandLookup
-    databases: tuple[Database, ...]
-    """All connection pools: callbacks, key checks, health checks and lookups have their own."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class WorkerUseCases:
     """The use cases of the workers. Only a dial worker has a dialler in addition."""
 
     database: Database
     now: Now
-    messages: Messages
+    messages: submit.Messages
     apply: Apply
     batches: ApplyBatches
     hear: Hear
@@ -97,8 +55,8 @@ class WorkerUseCases:
     records: ScheduleRecomputer
     invitations: Invitations
     purge: Purge
-    erase: Erase
-    erase_people: ErasePeople
+    erase: erasing.Erase
+    erase_people: erasing.ErasePeople
     alarm_posts: AlarmPosts
     number_events: NumberEvents
     notices: Notices
@@ -114,70 +72,24 @@ def context_of(settings: Settings, database: Database) -> Context:
     )
 
 
-def api_use_cases(settings: Settings, hints: Hints) -> ApiUseCases:
-    """Build the use cases of an API process. Raises MissingSetting."""
-    failpoints.arm(settings.duecall_failpoint)
-
-    def connected(pool_size: int) -> Database:
-        # Development may use one role for all; row-level security applies only to a role that is bound by it.
-        bound = True if settings.is_production else None
-        return Database(settings.database("api"), pool_size=pool_size, bound=bound)
-
-    database, for_keys, for_callbacks, for_health, for_lookups = map(connected, (8, 2, 3, 1, 2))
-    context = context_of(settings, database)
-    hasher, now = context.hasher, context.now
-    writes = IdempotentWrites(database, now)
-    return ApiUseCases(
-        database=database,
-        now=now,
-        keys=Keys(for_keys, hasher, now),
-        hasher=hasher,
-        submit=Submit(database, hints, now),
-        hear=Hear(replace(context, database=for_callbacks), hints, TwilioCallbacks(carrier(settings))),
-        explain=Explain(context),
-        counts=Counts(context),
-        tallies=Tallies(database),
-        companies=Companies(database, writes, hints, settings.default_caller_id),
-        jobs=Jobs(database, writes),
-        candidates=Candidates(database, writes, hints),
-        agents=Agents(database, writes),
-        batches=Batches(database, writes, hints),
-        dry_runs=DryRuns(context),
-        owners=Owners(database, hasher, now),
-        usage=Usage(database, now),
-        events=Events(database),
-        webhooks=Webhooks(
-            database, writes, hints, webhook_encryption(settings), hasher, https_only=settings.is_production
-        ),
-        webhook_deliveries=WebhookDeliveries(database, writes, hints),
-        health=for_health,
-        marks=marks_of(settings, database),
-        command_lookup=CommandLookup(for_lookups, Submit(for_lookups, hints, now), hints),
-        databases=(database, for_keys, for_callbacks, for_health, for_lookups),
-    )
-
-
 def worker_use_cases(settings: Settings, hints: Hints) -> WorkerUseCases:
     """Build the use cases of a worker. Raises MissingSetting, WrongRole, DatabaseAway."""
-    from scheduler.carriers.twilio_queries import TwilioQueries
-
     context = _worker_context(settings)
     database, hasher, now = context.database, context.hasher, context.now
-    account = carrier(settings)
     own_account_id = account_id(settings, database, now)
     return WorkerUseCases(
         database=database,
         now=now,
-        messages=Messages(Keys(database, hasher, now), Submit(database, hints, now), hasher),
+        messages=submit.Messages(Keys(database, hasher, now), submit.Submit(database, hints, now), hasher),
         apply=Apply(context, hints),
         batches=ApplyBatches(context, hints),
-        hear=Hear(context, hints, TwilioCallbacks(account)),
-        settle=Settle(context, TwilioQueries(account, context.policy), own_account_id),
+        hear=Hear(context, hints, carrier_callbacks(settings)),
+        settle=Settle(context, _carrier_queries(settings, context), own_account_id),
         records=ScheduleRecomputer(context, hints),
         invitations=Invitations(database, hasher, mailer(settings), settings.app_url or settings.public_url, now),
         purge=Purge(database, hints, now),
-        erase=Erase(context, hints),
-        erase_people=ErasePeople(context, hints),
+        erase=erasing.Erase(context, hints),
+        erase_people=erasing.ErasePeople(context, hints),
         alarm_posts=AlarmPosts(database, alarm_receiver(settings), now),
         number_events=NumberEvents(database, hints, now),
         notices=Notices(database, mailer(settings), now),
@@ -217,11 +129,9 @@ def deliverer(settings: Settings, hints: Hints, worked: Callable[[], None] = lam
 
 def reconcile(settings: Settings, database: Database, actor: str) -> Reconcile:
     """Build the use case of an operator's command. Raises MissingSetting, DatabaseAway."""
-    from scheduler.carriers.twilio_queries import TwilioQueries
-
     must_name_a_carrier(settings)
     context = context_of(settings, database)
-    queries = TwilioQueries(carrier(settings), context.policy)
+    queries = _carrier_queries(settings, context)
     return Reconcile(context, queries, account_id(settings, database, context.now), actor)
 
 
@@ -239,9 +149,7 @@ def must_name_a_carrier(settings: Settings) -> None:
 
 def must_find_the_calls(settings: Settings) -> None:
     """Raise WrongSettings if the carrier answers that TWILIO_API_URL and TWILIO_ACCOUNT_SID lead nowhere."""
-    from scheduler.carriers.twilio import calls_are_there
-
-    if not calls_are_there(carrier(settings)):
+    if not twilio.calls_are_there(carrier(settings)):
         raise WrongSettings(
             "TWILIO_API_URL or TWILIO_ACCOUNT_SID is wrong: the carrier returned 404 for the list of calls."
             " TWILIO_API_URL is the part before /2010-04-01, for example https://api.twilio.com."
@@ -263,19 +171,19 @@ def check_worker_start(settings: Settings) -> None:
         marks_of(settings, database).record()
 
 
-def marks_of(settings: Settings, database: Database, actor: str = SYSTEM) -> InstallationMarks:
+def marks_of(settings: Settings, database: Database, actor: str = SYSTEM) -> installation.InstallationMarks:
     """Build the comparison of these settings with those that belong to the database."""
     hasher = Hasher(settings.key_pepper.get_secret_value())
-    own = {PEPPER: hasher.mark(PEPPER)}
+    own = {installation.PEPPER: hasher.mark(installation.PEPPER)}
     if settings.twilio_account_sid:
         own["TWILIO_ACCOUNT_SID"] = hasher.mark("TWILIO_ACCOUNT_SID", settings.twilio_account_sid)
     if settings.is_production:  # in development each run may have another port
         own["PUBLIC_URL"] = hasher.mark("PUBLIC_URL", settings.public_url)
-    return InstallationMarks(database, own, clock(settings.duecall_clock_offset_s), actor)
+    return installation.InstallationMarks(database, own, clock(settings.duecall_clock_offset_s), actor)
 
 
-def carrier(settings: Settings) -> TwilioAccount:
-    return TwilioAccount(
+def carrier(settings: Settings) -> twilio.TwilioAccount:
+    return twilio.TwilioAccount(
         api_url=settings.twilio_api_url,
         account_sid=settings.twilio_account_sid,
         auth_tokens=settings.auth_tokens,
@@ -283,6 +191,16 @@ def carrier(settings: Settings) -> TwilioAccount:
         voice_url=settings.twilio_voice_url,
         ca_file=settings.ssl_cert_file,
     )
+
+
+def carrier_callbacks(settings: Settings) -> interface.CarrierCallbacks:
+    return twilio.TwilioCallbacks(carrier(settings))
+
+
+def _carrier_queries(settings: Settings, context: Context) -> interface.CarrierQueries:
+    from scheduler.carriers.twilio_queries import TwilioQueries
+
+    return TwilioQueries(carrier(settings), context.policy)
 
 
 def alarm_receiver(settings: Settings) -> AlarmReceiver | None:
@@ -309,14 +227,14 @@ def webhook_encryption(settings: Settings) -> "Encryption":
     return Encryption(settings.webhook_keys)
 
 
-def mailer(settings: Settings) -> Mailer:
+def mailer(settings: Settings) -> mail.Mailer:
     """Build the mailer: SMTP if a server is set, otherwise files in a folder."""
     name, address = settings.sender
-    sender = MailSender(name=name, address=address)
+    sender = mail.MailSender(name=name, address=address)
     server = settings.smtp_server
     if server is None:
-        return MailFolder(settings.mail_folder, sender)
-    return SmtpMailer(server, sender)
+        return mail.MailFolder(settings.mail_folder, sender)
+    return mail.SmtpMailer(server, sender)
 
 
 def account_id(settings: Settings, database: Database, now: Now) -> int:

@@ -14,12 +14,12 @@ from pydantic import Field
 from redis import RedisError
 
 from api_shim import http_metrics, responses
+from api_shim.assembly import ApiUseCases
 from api_shim.context import AppContext, app_context, run_in_thread
 from api_shim.errors import SchemaNotReady
 from api_shim.openapi import error_answers
 from api_shim.request_input import refuse_wrong_query
 from api_shim.schemas.envelope import Answer
-from scheduler.assembly import ApiUseCases
 from scheduler.clock import deadline_in
 from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.backoffs import Backoff

@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from api_shim.assembly import ApiUseCases, api_use_cases
 from scheduler import assembly
-from scheduler.assembly import ApiUseCases, WorkerUseCases
+from scheduler.assembly import WorkerUseCases
 from scheduler.domain.command import CommandKind, CreateInterview, Request
 from scheduler.domain.interview import Candidate
 from scheduler.domain.principal import Principal
@@ -42,7 +43,7 @@ def run(environment: Mapping[str, str], step: str, words: Sequence[Any], clock: 
         clock.begin()
     try:
         if step in API_STEPS:
-            API_STEPS[step](assembly.api_use_cases(Settings(), RecordingHints()), *words)
+            API_STEPS[step](api_use_cases(Settings(), RecordingHints()), *words)
         elif step == "deliver":
             _deliver(assembly.deliverer(Settings(), RecordingHints())._deliver)
         elif step == "look":
