@@ -1,10 +1,10 @@
 """Decisions about attempts: pure functions from a situation and `now` to events."""
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from scheduler.domain import command as commands
 from scheduler.domain.attempt import (
     AnswerLost,
     Attempt,
@@ -23,7 +23,6 @@ from scheduler.domain.attempt import (
     Phase,
     Placed,
     Progressed,
-    ProofMissing,
     Proven,
     Reason,
 )
@@ -36,33 +35,20 @@ from scheduler.domain.call import (
     CallStatus,
     CarrierAnswer,
     FailureCause,
-    ListedCall,
     NeverTaken,
     NumberRefused,
     Withheld,
 )
-from scheduler.domain.command import DeleteAttempt, InvokeAttempt, Request, RescheduleAttempt, UpdateInterview
 from scheduler.domain.explanation import Block, Rule
 from scheduler.domain.refusals import CallAttemptInProgress, TimezoneUnknown
+from scheduler.lifecycle import scheduling
 from scheduler.lifecycle.blocks import Situation, blocks
 from scheduler.lifecycle.breaker import BACK_OFF, not_placed_delay
 from scheduler.lifecycle.policy import (
-    ASK_EVERY,
     DEFERRED_DELAY,
-    LIST_MARGIN,
     MAX_CLOCK_SKEW,
-    MAX_QUEUE,
     POLL_AFTER_RING,
-    POLLS,
     Policy,
-)
-from scheduler.lifecycle.scheduling import (
-    Callee,
-    consent_is_over_on_any,
-    deciding_clocks,
-    last_start,
-    next_opening,
-    opening_after_this_one,
 )
 
 _NO_OPENING_DELAY = timedelta(days=1)
@@ -71,7 +57,7 @@ _NO_OPENING_DELAY = timedelta(days=1)
 # ---- submit: an impossible command is refused immediately
 
 
-def on_acceptance(request: Request, busy: Attempt | None) -> None:
+def on_acceptance(request: commands.Request, busy: Attempt | None) -> None:
     """Raise CallAttemptInProgress if a call in progress forbids the request.
 
     `busy` is the interview's attempt that has such a call. The check precedes acceptance: after a 202 the client knows
@@ -80,12 +66,12 @@ def on_acceptance(request: Request, busy: Attempt | None) -> None:
     if busy is None:
         return
     match request:
-        case RescheduleAttempt() | DeleteAttempt():
+        case commands.RescheduleAttempt() | commands.DeleteAttempt():
             # An attempt that was given up and then found live has ended: it may be deleted, but not moved.
             forbidden = request.attempt_id == busy.id and busy.state is AttemptState.IN_PROGRESS
-        case InvokeAttempt():
+        case commands.InvokeAttempt():
             forbidden = True
-        case UpdateInterview():
+        case commands.UpdateInterview():
             forbidden = request.scheduled_at is not None or request.expires_at is not None
         case _:
             forbidden = False
@@ -139,11 +125,11 @@ def _leave_by(situation: Situation, lease_until: datetime, now: datetime, policy
     Only for an attempt without blocks at `now`. The end of consent is exact within the validity of a last look.
     """
     attempt, callee = situation.attempt, situation.callee
-    clocks = deciding_clocks(attempt, callee, now)
-    ends = [lease_until, attempt.expires_at, last_start(clocks, callee.settings, now, policy)]
+    clocks = scheduling.deciding_clocks(attempt, callee, now)
+    ends = [lease_until, attempt.expires_at, scheduling.last_start(clocks, callee.settings, now, policy)]
     # A day ends at a whole second on every clock.
     seconds = [now.replace(microsecond=0) + timedelta(seconds=ahead) for ahead in (1, 2)]
-    ends += [second for second in seconds if consent_is_over_on_any(clocks, callee.consent_until, second)]
+    ends += [second for second in seconds if scheduling.consent_is_over_on_any(clocks, callee.consent_until, second)]
     return min(ends)
 
 
@@ -171,7 +157,7 @@ def _put_back(block: Block, now: datetime, soon: datetime) -> tuple[Event, ...]:
 
 
 def on_answer(
-    attempt: Attempt, answer: CarrierAnswer, callee: Callee | None, now: datetime, policy: Policy
+    attempt: Attempt, answer: CarrierAnswer, callee: scheduling.Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...]:
     """Decide the events that follow from the answer to the POST.
 
@@ -197,27 +183,31 @@ def on_answer(
     raise TypeError(f"no rule for {type(answer).__name__}")
 
 
-def _may_not_ring(attempt: Attempt, callee: Callee | None, turn: datetime, policy: Policy) -> bool:
+def _may_not_ring(attempt: Attempt, callee: scheduling.Callee | None, turn: datetime, policy: Policy) -> bool:
     """Return whether the call leaves the carrier's queue when this person may not be called, or not long enough."""
     if callee is None:
         return False
     try:
         # The call goes to the number it was placed to, so that number's clock counts too, even if it has changed since.
-        clocks = (*deciding_clocks(attempt, callee, turn), attempt.schedule.clock)
-        opens = next_opening(clocks, callee.settings, turn, policy)
+        clocks = (*scheduling.deciding_clocks(attempt, callee, turn), attempt.schedule.clock)
+        opens = scheduling.next_opening(clocks, callee.settings, turn, policy)
     except TimezoneUnknown:
         return True
-    return opens != turn or attempt.expires_at <= turn or consent_is_over_on_any(clocks, callee.consent_until, turn)
+    return (
+        opens != turn
+        or attempt.expires_at <= turn
+        or scheduling.consent_is_over_on_any(clocks, callee.consent_until, turn)
+    )
 
 
 def poll_of_queued(
-    attempt: Attempt, callee: Callee | None, look_at: datetime, now: datetime, policy: Policy
+    attempt: Attempt, callee: scheduling.Callee | None, look_at: datetime, now: datetime, policy: Policy
 ) -> datetime:
     """Decide when to poll a call in the carrier's queue: by `look_at`, and before it could ring after closing."""
     if callee is None or _may_not_ring(attempt, callee, now, policy):
         return look_at
-    clocks = (*deciding_clocks(attempt, callee, now), attempt.schedule.clock)
-    ends = min(last_start(clocks, callee.settings, now, policy), attempt.expires_at)
+    clocks = (*scheduling.deciding_clocks(attempt, callee, now), attempt.schedule.clock)
+    ends = min(scheduling.last_start(clocks, callee.settings, now, policy), attempt.expires_at)
     return min(look_at, ends + timedelta.resolution)
 
 
@@ -278,7 +268,7 @@ def names_no_cause(news: CallNews) -> bool:
 
 
 def on_news(
-    attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
+    attempt: Attempt, news: CallNews, callee: scheduling.Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...] | Alarm | AskTheCarrier:
     """Decide the events that follow from the carrier's news, in their order. News may come repeatedly and in any order.
 
@@ -286,13 +276,13 @@ def on_news(
     removed from it. Other news needs none: see `CallNews.is_about_queue`.
     """
     if news.token is not None and news.token != attempt.token:
-        return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN", stray_sid=_unanswered(news), live_sids=_live(news))
+        return Alarm(cause="NEWS_FOR_AN_OLD_TOKEN", stray_sid=_unanswered(news), live_sids=live_sids(news))
     if attempt.call_sid is not None and attempt.call_sid != news.call_sid:
         stray = _stray_of_two(attempt, news)
-        return Alarm(cause="TWO_CALLS_FOR_ONE_TOKEN", stray_sid=stray, live_sids=_live(news))
+        return Alarm(cause="TWO_CALLS_FOR_ONE_TOKEN", stray_sid=stray, live_sids=live_sids(news))
     if attempt.state is AttemptState.PENDING:
         cause = "NEWS_FOR_A_CALL_THAT_WAS_NOT_PLACED"
-        return Alarm(cause=cause, stray_sid=_unanswered(news), live_sids=_live(news))
+        return Alarm(cause=cause, stray_sid=_unanswered(news), live_sids=live_sids(news))
     if attempt.reason is Reason.OUTCOME_UNKNOWN:
         return _late_proof(attempt, news, now, policy)
     if attempt.state is not AttemptState.IN_PROGRESS:
@@ -303,7 +293,7 @@ def on_news(
 
 
 def _on_news_of_a_call_in_progress(
-    attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
+    attempt: Attempt, news: CallNews, callee: scheduling.Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...]:
     events: list[Event] = []
     if attempt.phase is not Phase.PLACED:
@@ -341,7 +331,7 @@ def _unanswered(news: CallNews) -> str | None:
     return news.call_sid if news.rank < CallProgress.ANSWERED else None
 
 
-def _live(*news: CallNews) -> tuple[str, ...]:
+def live_sids(*news: CallNews) -> tuple[str, ...]:
     """List the sids of the answered calls that have not ended."""
     return tuple(each.call_sid for each in news if each.rank is CallProgress.ANSWERED)
 
@@ -355,7 +345,7 @@ def _stray_of_two(attempt: Attempt, news: CallNews) -> str | None:
 
 
 def _on_our_cancel(
-    attempt: Attempt, news: CallNews, callee: Callee | None, now: datetime, policy: Policy
+    attempt: Attempt, news: CallNews, callee: scheduling.Callee | None, now: datetime, policy: Policy
 ) -> tuple[Event, ...] | AskTheCarrier:
     """Decide on a call that we removed from the carrier's queue. It uses up no retry only if it was never dialled."""
     if attempt.hang_up is HangUpCause.COMPANY_DELETED:
@@ -368,9 +358,9 @@ def _on_our_cancel(
     if callee is not None:
         # Not in the rest of this opening: the queue is still as long.
         with contextlib.suppress(TimezoneUnknown):
-            due_at = opening_after_this_one(attempt, callee, now, policy) or due_at
-            clocks = deciding_clocks(attempt, callee, due_at)
-            if consent_is_over_on_any(clocks, callee.consent_until, due_at):
+            due_at = scheduling.opening_after_this_one(attempt, callee, now, policy) or due_at
+            clocks = scheduling.deciding_clocks(attempt, callee, due_at)
+            if scheduling.consent_is_over_on_any(clocks, callee.consent_until, due_at):
                 return (NeverDialled(due_at=due_at, call_sid=news.call_sid), ConsentEnded())
     return (NeverDialled(due_at=due_at, call_sid=news.call_sid),)
 
@@ -398,142 +388,3 @@ def _late_proof(attempt: Attempt, news: CallNews, now: datetime, policy: Policy)
             duration=news.duration,
         ),
     )
-
-
-# ---- settle: when no news arrives
-
-
-def on_lapsed_lease(attempt: Attempt, now: datetime) -> AnswerLost | None:
-    """Decide the event for a lease that lapsed without a record, so that it is unknown whether the POST was sent."""
-    if attempt.phase is not Phase.DIALLING or attempt.lease_until is None or attempt.lease_until > now:
-        return None
-    return AnswerLost(look_at=now, cause="LEASE_OVER")
-
-
-def on_listing(
-    attempt: Attempt, listed: Sequence[ListedCall], now: datetime, policy: Policy
-) -> CallNews | ProofMissing | Alarm | None:
-    """Decide by the carrier's list about an attempt whose answer was lost. None: poll again later.
-
-    `listed` are the calls between its two numbers around its claim that belong to no other attempt, from a list that
-    was requested at `now` and read in full. A single call is proof, because each number has only one call at a time.
-    Several calls or none are no proof: when the time for a proof is over, the outcome is unknown.
-    """
-    if len(listed) == 1:
-        return listed[0].news
-    verdict = on_no_answer(replace(attempt, listed_at=now), now, policy)
-    return verdict or (_alarm_of_several(listed) if listed else None)
-
-
-def on_search(listed: Sequence[ListedCall]) -> CallNews | Alarm | None:
-    """Decide by the carrier's list about an attempt whose outcome was given up, but whose call may still be found.
-
-    `listed` is as in `on_listing`. Two calls are no proof, even if one of them has ended.
-    """
-    if len(listed) == 1:
-        return listed[0].news
-    return _alarm_of_several(listed) if listed else None
-
-
-def next_search(
-    attempt: Attempt, listed: Sequence[ListedCall] | None, now: datetime, policy: Policy
-) -> datetime | None:
-    """Compute the time of the next search for a call whose outcome was given up. None: the search is over.
-
-    `listed` is the result of the search at `now`, or None without an answer or search. The search ends when the call
-    must have ended, or when several matching calls have all ended, because the right one cannot be identified then.
-    """
-    assert attempt.claimed_at is not None
-    if must_be_over(attempt.claimed_at + policy.lease, now, policy):
-        return None
-    if listed and len(listed) > 1 and all(call.news.rank is CallProgress.OVER for call in listed):
-        return None
-    return now + min(max(ASK_EVERY, (now - attempt.claimed_at) / 10), POLLS[-1])
-
-
-def was_listed(attempt: Attempt, policy: Policy) -> bool:
-    """Return whether a complete list was requested after the last moment at which the claim could create a call."""
-    return (
-        attempt.listed_at is not None
-        # A POST may be sent until the lease ends, and clocks differ.
-        and attempt.listed_at >= listing_span(attempt, policy)[1]  # guard: listed_after_lease
-    )
-
-
-def line_free_at(attempt: Attempt, now: datetime, policy: Policy) -> datetime:
-    """Compute when the line of a finished attempt becomes free.
-
-    Until a list was read in full, a call with an unknown outcome may still be ringing. Then the line stays blocked for
-    a gap after the next search, which each unanswered search postpones.
-    """
-    if attempt.search_at is not None and not was_listed(attempt, policy):  # guard: unlisted_line
-        return max(now, attempt.search_at) + policy.line_gap
-    return now + policy.line_gap
-
-
-def _alarm_of_several(listed: Sequence[ListedCall]) -> Alarm:
-    # Newest first. The oldest of several unanswered calls continues, also after the others have been ended.
-    unanswered = [call.news.call_sid for call in listed if call.news.rank < CallProgress.ANSWERED]
-    reached = any(call.news.status in {CallStatus.ANSWERED, CallStatus.COMPLETED} for call in listed)
-    strays = unanswered if reached else unanswered[:-1]
-    return Alarm(
-        cause="TWO_CALLS_TO_ONE_NUMBER",
-        stray_sid=strays[0] if strays else None,
-        live_sids=_live(*(call.news for call in listed)),
-    )
-
-
-def on_no_answer(attempt: Attempt, now: datetime, policy: Policy) -> ProofMissing | None:
-    """Decide about an attempt after a failed poll, or if the carrier does not know its call.
-
-    A call with a sid is given up only when it must have ended, after the longest queueing, ringing and talking. A call
-    without a sid is given up after the time for a proof, if a complete list was read after the end of its lease.
-    Without such a list it is given up when it must have been hung up, unless it waits in the carrier's queue.
-    """
-    assert attempt.claimed_at is not None
-    if attempt.phase is not Phase.UNKNOWN:
-        return ProofMissing() if must_be_over(attempt.claimed_at, now, policy) else None
-    may_go_on = now < attempt.claimed_at + policy.lease + policy.room + policy.max_call
-    if may_go_on and not was_listed(attempt, policy):  # guard: answered
-        return None
-    if (
-        attempt.unknown_at is not None
-        # Not earlier, because the carrier may list a call late.
-        and now >= attempt.unknown_at + policy.settle  # guard: settle_time
-    ):
-        return ProofMissing(search_at=next_search(attempt, None, now, policy))
-    return None
-
-
-def undecided_before(now: datetime, policy: Policy) -> datetime:
-    """Compute the latest `unknown_at` of an overdue verdict, with one minute more for attempts still in turn."""
-    return now - policy.settle - POLLS[0]
-
-
-def must_be_over(since: datetime, now: datetime, policy: Policy) -> bool:
-    """Return whether a call created by `since` must have ended, after the longest queueing, ringing and talking."""
-    return now >= since + MAX_QUEUE + policy.ring_timeout + policy.max_call
-
-
-def next_poll_at(attempt: Attempt, now: datetime) -> datetime:
-    """Compute the time of the next poll about an attempt, after a poll at `now`."""
-    if attempt.phase is Phase.UNKNOWN or attempt.hang_up is not None:
-        return now + ASK_EVERY
-    return now + POLLS[min(attempt.looks, len(POLLS) - 1)]
-
-
-def next_stray_poll_at(seen_at: datetime, news: CallNews | None, now: datetime, policy: Policy) -> datetime | None:
-    """Compute the time of the next poll about a stray call. None: it has ended, or must have."""
-    if (news is not None and news.rank is CallProgress.OVER) or must_be_over(seen_at, now, policy):
-        return None
-    return now + min(max(ASK_EVERY, (now - seen_at) / 10), POLLS[-1])
-
-
-def listing_span(attempt: Attempt, policy: Policy) -> tuple[datetime, datetime]:
-    """Compute the first and last instant at which the carrier can have created the call."""
-    assert attempt.claimed_at is not None
-    lease_ended = attempt.claimed_at + policy.lease
-    if attempt.unknown_at is not None:
-        # An impossible lease was shortened to one that begins then, and its claim set as early as matters.
-        lease_ended = max(lease_ended, attempt.unknown_at)
-    return attempt.claimed_at - LIST_MARGIN, lease_ended + LIST_MARGIN

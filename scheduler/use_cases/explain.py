@@ -14,7 +14,7 @@ from scheduler.domain.pagination import KeysetPage, KeysetSlice, Listed, Slice
 from scheduler.domain.principal import MAX_NAME, Principal, seen_by_companies
 from scheduler.domain.refusals import PhoneNumberRequired, Refused
 from scheduler.domain.schedule import Schedule, ScheduleWarning
-from scheduler.lifecycle import blocks, decisions, scheduling
+from scheduler.lifecycle import blocks, scheduling, settling
 from scheduler.lifecycle.blocks import Load
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.last_looks import LastLookRow
@@ -213,7 +213,7 @@ class Explain:
     def waiting_in(self, stores: Stores) -> Sequence[Waiting]:
         """Do the same in a transaction that counts."""
         now = self._now()
-        rows = stores.attempt_counts.counts(now, decisions.undecided_before(now, self._policy))
+        rows = stores.attempt_counts.counts(now, settling.undecided_before(now, self._policy))
         return [Waiting(**{**row._asdict(), "held": held_by_rule(row.held)}) for row in rows]
 
     def unsent_invitations(self) -> Sequence[Mails]:

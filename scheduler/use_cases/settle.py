@@ -10,7 +10,7 @@ from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Expired, HangUpCause, Phase, ProofMissing
 from scheduler.domain.call import CallNews, CallStatus, ListedCall
 from scheduler.failpoints import failpoint
-from scheduler.lifecycle import decisions
+from scheduler.lifecycle import decisions, settling
 from scheduler.lifecycle.decisions import Alarm
 from scheduler.lifecycle.policy import ASK_EVERY, POLLS
 from scheduler.logs import log
@@ -163,7 +163,7 @@ class Settle:
             now = stores.instant(self._now)
             interview = stores.interviews.lock(attempt.interview_id)
             locked = stores.attempts.lock_as_of(attempt.id, attempt.epoch)
-            event = decisions.on_lapsed_lease(locked, now) if locked is not None else None
+            event = settling.on_lapsed_lease(locked, now) if locked is not None else None
             if locked is None or event is None:
                 return
             self._effects.apply_events(Batch(stores, [interview]), locked, [event], _ACTOR, now)
@@ -226,7 +226,7 @@ class Settle:
     def _poll(self, attempt: Attempt, this_round: _Round) -> None:
         """Poll the carrier outside any transaction, and apply its answer if nothing else has happened since."""
         if this_round.carrier_is_away:
-            missing = decisions.on_no_answer(attempt, self._now(), self._policy)
+            missing = settling.on_no_answer(attempt, self._now(), self._policy)
             if missing is not None:
                 self._apply(attempt.id, attempt.epoch, _PollResult(outcome=missing))
             return
@@ -237,7 +237,7 @@ class Settle:
         except CarrierUnavailable as error:
             this_round.carrier_is_away = isinstance(error, CarrierAway)
             _log.warning("poll_failed: the carrier did not answer a poll", attempt_id=str(attempt.id))
-            result = _PollResult(outcome=decisions.on_no_answer(attempt, self._now(), self._policy))
+            result = _PollResult(outcome=settling.on_no_answer(attempt, self._now(), self._policy))
         try:
             self._apply(attempt.id, attempt.epoch, result)
         except InvariantViolated as alarmed:
@@ -259,7 +259,7 @@ class Settle:
             assert attempt.call_sid is not None
             return _PollResult(outcome=self._queries.fetch(attempt.call_sid))
         listed = self._unbound(attempt)
-        outcome = decisions.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
+        outcome = settling.on_listing(attempt, listed.calls, listed.asked_at, self._policy)
         if isinstance(outcome, CallNews) and decisions.names_no_cause(outcome):
             outcome = self._queries.fetch(outcome.call_sid)
         return _PollResult(outcome=outcome, listed_at=listed.asked_at)
@@ -274,7 +274,7 @@ class Settle:
             to, caller = stores.attempt_polls.numbers_of(attempt.id)
         if to is None or caller is None:
             raise CarrierUnavailable
-        created_from, created_until = decisions.listing_span(attempt, self._policy)
+        created_from, created_until = settling.listing_span(attempt, self._policy)
         listed = self._queries.listed(to=to, caller=caller, created_from=created_from, created_until=created_until)
         with self._database.reading() as stores:
             bound = stores.attempt_polls.bound_sids(call.news.call_sid for call in listed)
@@ -288,7 +288,7 @@ class Settle:
     def _next_poll_at(
         self, stores: Stores, attempt: Attempt, outcome: CallNews | ProofMissing | Alarm | None, now: datetime
     ) -> datetime:
-        at = decisions.next_poll_at(attempt, now)
+        at = settling.next_poll_at(attempt, now)
         if not isinstance(outcome, CallNews) or outcome.status is not CallStatus.QUEUED:
             return at
         callee = callee_from(stores.attempts.callee_of(attempt.interview_id))
@@ -317,7 +317,7 @@ class Settle:
                     # Locked already, and read again: the statement above has changed it.
                     attempt = stores.attempts.lock(attempt_id)
                     attempt = replace(attempt, listed_at=result.listed_at or attempt.listed_at)
-                    verdict = decisions.on_no_answer(attempt, now, self._policy)
+                    verdict = settling.on_no_answer(attempt, now, self._policy)
                     if verdict is None:
                         return  # the clock was set since the poll
                     self._effects.apply_events(Batch(stores, [interview]), attempt, [verdict], _ACTOR, now)
@@ -342,7 +342,7 @@ class Settle:
             now = stores.instant(self._now)
             self._effects.pause_for_alarm_in(stores, alarmed, now)
             stores.attempt_polls.reschedule_poll(
-                attempt.id, attempt.epoch, decisions.next_poll_at(attempt, now), listed_at
+                attempt.id, attempt.epoch, settling.next_poll_at(attempt, now), listed_at
             )
 
     # ---- searches for calls of attempts with an unknown outcome
@@ -380,7 +380,7 @@ class Settle:
 
     def _apply_search(self, searched: Attempt, listed: _Listed | None) -> None:
         """Apply the result of a search. Raises Alarmed: nothing was written."""
-        found = None if listed is None else decisions.on_search(listed.calls)
+        found = None if listed is None else settling.on_search(listed.calls)
         with self._database.transaction(lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
             interview_id = stores.attempts.interview_of(searched.id)
             if interview_id is None:
@@ -399,15 +399,11 @@ class Settle:
     def _search_again(self, stores: Stores, attempt: Attempt, listed: _Listed | None) -> None:
         """Set the time of the next search. Without a complete list the line stays blocked until after that search."""
         now, listed_at = stores.instant(self._now), None if listed is None else listed.asked_at
-        search_at = decisions.next_search(attempt, None if listed is None else listed.calls, now, self._policy)
+        search_at = settling.next_search(attempt, None if listed is None else listed.calls, now, self._policy)
         stores.attempt_polls.reschedule_search(attempt.id, attempt.epoch, search_at, listed_at)
         attempt = replace(attempt, search_at=search_at, listed_at=listed_at or attempt.listed_at)
-        if (
-            search_at is not None
-            and attempt.number_hash is not None
-            and not decisions.was_listed(attempt, self._policy)
-        ):
-            stores.lines.block_until(attempt.number_hash, decisions.line_free_at(attempt, now, self._policy))
+        if search_at is not None and attempt.number_hash is not None and not settling.was_listed(attempt, self._policy):
+            stores.lines.block_until(attempt.number_hash, settling.line_free_at(attempt, now, self._policy))
 
     def _report_undecided(self) -> None:
         """Raise an alarm while outcomes are overdue because no list can be read, at most once in ten minutes."""
@@ -415,7 +411,7 @@ class Settle:
             now = stores.instant(self._now)
             if self._alarmed_at is not None and self._alarmed_at <= now < self._alarmed_at + _ALARM_EVERY:
                 return
-            count, oldest_at = stores.attempt_polls.undecided(decisions.undecided_before(now, self._policy))
+            count, oldest_at = stores.attempt_polls.undecided(settling.undecided_before(now, self._policy))
         if not count or oldest_at is None:
             return
         self._alarmed_at = now

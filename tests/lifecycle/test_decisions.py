@@ -39,7 +39,7 @@ from scheduler.domain.call import (
 from scheduler.domain.company import CallTimeInterval, Weekday
 from scheduler.domain.refusals import Refused
 from scheduler.domain.schedule import CalleeClock, Schedule, ScheduleWarning, TimezoneSource
-from scheduler.lifecycle import decisions, scheduling
+from scheduler.lifecycle import decisions, scheduling, settling
 from scheduler.lifecycle.blocks import Line, Situation
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier, GoAhead, NotMine
@@ -546,7 +546,7 @@ def test_polled_news_without_a_token_raises_no_alarm() -> None:
 
 
 def test_a_lapsed_lease_is_an_answer_lost() -> None:
-    assert decisions.on_lapsed_lease(an_attempt(lease_until=NOON), NOON) == AnswerLost(look_at=NOON, cause="LEASE_OVER")
+    assert settling.on_lapsed_lease(an_attempt(lease_until=NOON), NOON) == AnswerLost(look_at=NOON, cause="LEASE_OVER")
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_a_lapsed_lease_is_an_answer_lost() -> None:
     ],
 )
 def test_lease_does_not_lapse_for(attempt: Attempt) -> None:
-    assert decisions.on_lapsed_lease(attempt, NOON) is None
+    assert settling.on_lapsed_lease(attempt, NOON) is None
 
 
 def listed(*sids: str) -> Sequence[ListedCall]:
@@ -567,26 +567,26 @@ def listed(*sids: str) -> Sequence[ListedCall]:
 
 @pytest.mark.parametrize("late", [timedelta(0), POLICY.settle, A_DAY], ids=["at once", "at the last", "late"])
 def test_one_call_on_the_list_is_the_proof(late: timedelta) -> None:
-    assert decisions.on_listing(unknown(), listed("CA1"), NOON + late, POLICY) == listed("CA1")[0].news
+    assert settling.on_listing(unknown(), listed("CA1"), NOON + late, POLICY) == listed("CA1")[0].news
 
 
 def test_two_calls_on_the_list_are_an_alarm_and_never_a_proof() -> None:
     two, alarm = listed("CA1", "CA2"), Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1")
-    assert decisions.on_listing(unknown(), two, NOON, POLICY) == alarm, "the list names the newer call first"
-    assert isinstance(decisions.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), ProofMissing)
+    assert settling.on_listing(unknown(), two, NOON, POLICY) == alarm, "the list names the newer call first"
+    assert isinstance(settling.on_listing(unknown(), two, NOON + POLICY.settle, POLICY), ProofMissing)
 
 
 def test_answered_calls_of_two_in_the_list_are_tracked() -> None:
     answered = ListedCall(news=news(CallStatus.ANSWERED, sid="CA2", token=None), created_at=NOON)
-    alarm = decisions.on_listing(unknown(), [*listed("CA1"), answered], NOON, POLICY)
+    alarm = settling.on_listing(unknown(), [*listed("CA1"), answered], NOON, POLICY)
     assert alarm == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1", live_sids=("CA2",))
 
 
 def test_empty_list_is_no_proof_before_the_settle_time() -> None:
     too_soon = NOON + POLICY.settle - timedelta(microseconds=1)
-    assert decisions.on_listing(unknown(), (), NOON, POLICY) is None
-    assert decisions.on_listing(unknown(), (), too_soon, POLICY) is None
-    missing = decisions.on_listing(unknown(), (), NOON + POLICY.settle, POLICY)
+    assert settling.on_listing(unknown(), (), NOON, POLICY) is None
+    assert settling.on_listing(unknown(), (), too_soon, POLICY) is None
+    missing = settling.on_listing(unknown(), (), NOON + POLICY.settle, POLICY)
     assert missing == ProofMissing(search_at=NOON + POLICY.settle + timedelta(seconds=30))
 
 
@@ -617,20 +617,20 @@ def test_verdict_without_an_answer_needs_an_earlier_list(
     listed_after: timedelta | None, asked_after: timedelta, is_given_up: bool
 ) -> None:
     attempt = replace(unknown(), listed_at=None if listed_after is None else NOON + listed_after)
-    missing = decisions.on_no_answer(attempt, NOON + asked_after, POLICY)
+    missing = settling.on_no_answer(attempt, NOON + asked_after, POLICY)
     assert isinstance(missing, ProofMissing) is is_given_up
 
 
 def test_list_asked_for_before_the_lease_ended_is_no_verdict() -> None:
     hasty = replace(POLICY, lease=timedelta(seconds=20), settle=timedelta(seconds=21))
-    assert decisions.on_listing(unknown(), (), NOON + timedelta(seconds=24), hasty) is None
-    assert isinstance(decisions.on_listing(unknown(), (), NOON + timedelta(seconds=25), hasty), ProofMissing)
+    assert settling.on_listing(unknown(), (), NOON + timedelta(seconds=24), hasty) is None
+    assert isinstance(settling.on_listing(unknown(), (), NOON + timedelta(seconds=25), hasty), ProofMissing)
 
 
 def test_searches_grow_rarer_until_the_call_must_be_over() -> None:
     given_up, now = evolve(unknown(), ProofMissing(search_at=NOON), NOON), NOON + POLICY.settle
     waits = []
-    while (then := decisions.next_search(given_up, (), now, POLICY)) is not None:
+    while (then := settling.next_search(given_up, (), now, POLICY)) is not None:
         waits.append(then - now)
         now = then
     assert waits == sorted(waits)
@@ -641,26 +641,26 @@ def test_searches_grow_rarer_until_the_call_must_be_over() -> None:
 def test_search_ends_when_two_calls_match_that_are_both_over() -> None:
     given_up = evolve(unknown(), ProofMissing(search_at=NOON), NOON)
     over = [replace(each, news=replace(each.news, status=CallStatus.BUSY)) for each in listed("CA1", "CA2")]
-    assert decisions.next_search(given_up, over, NOON + POLICY.settle, POLICY) is None
+    assert settling.next_search(given_up, over, NOON + POLICY.settle, POLICY) is None
     one_lives = [over[0], *listed("CA2")]
-    assert decisions.next_search(given_up, one_lives, NOON + POLICY.settle, POLICY) is not None
+    assert settling.next_search(given_up, one_lives, NOON + POLICY.settle, POLICY) is not None
 
 
 def test_search_binds_one_call_and_never_one_of_two() -> None:
-    assert decisions.on_search(()) is None
-    assert decisions.on_search(listed("CA1")) == listed("CA1")[0].news
-    assert decisions.on_search(listed("CA1", "CA2")) == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1")
+    assert settling.on_search(()) is None
+    assert settling.on_search(listed("CA1")) == listed("CA1")[0].news
+    assert settling.on_search(listed("CA1", "CA2")) == Alarm(cause="TWO_CALLS_TO_ONE_NUMBER", stray_sid="CA1")
 
 
 def test_listing_span_covers_claim_and_lease_with_a_margin() -> None:
     margin = timedelta(seconds=5)
-    assert decisions.listing_span(unknown(), POLICY) == (NOON - margin, NOON + POLICY.lease + margin)
+    assert settling.listing_span(unknown(), POLICY) == (NOON - margin, NOON + POLICY.lease + margin)
 
 
 def test_polls_grow_rarer_and_the_last_repeats() -> None:
     placed = an_attempt(phase=Phase.PLACED, lease_until=None, look_at=NOON)
     minutes = [
-        (decisions.next_poll_at(replace(placed, looks=looks), NOON) - NOON) / timedelta(minutes=1) for looks in range(6)
+        (settling.next_poll_at(replace(placed, looks=looks), NOON) - NOON) / timedelta(minutes=1) for looks in range(6)
     ]
     assert minutes == [1, 2, 5, 10, 10, 10]
-    assert decisions.next_poll_at(unknown(), NOON) == NOON + timedelta(seconds=10)
+    assert settling.next_poll_at(unknown(), NOON) == NOON + timedelta(seconds=10)

@@ -26,10 +26,9 @@ from scheduler.domain.refusals import TimezoneUnknown
 from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.hashing import Hasher
 from scheduler.ids import new_id
-from scheduler.lifecycle import decisions, partner_events, retries, scheduling
+from scheduler.lifecycle import decisions, partner_events, retries, scheduling, settling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
-from scheduler.lifecycle.retries import may_go_on, status_after
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.lifecycle.state_machine import has_live_leg, is_busy, is_over
 from scheduler.logs import log
@@ -161,7 +160,7 @@ class Effects:
         """
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            next_look_at = decisions.next_stray_poll_at(stray.seen_at, news, now, self._policy)
+            next_look_at = settling.next_stray_poll_at(stray.seen_at, news, now, self._policy)
             attempt = stores.attempts.find(stray.attempt_id)
             # The called number, even if the candidate's number has changed since.
             called_hash = self._hasher.number(news.to) if news is not None and news.to else None
@@ -248,13 +247,13 @@ class Effects:
             stores.attempt_polls.forget_number_of_erased(attempt.id)
         # After an unknown outcome the same interview waits too, because that phone may still be ringing.
         same = None if attempt.reason is Reason.OUTCOME_UNKNOWN else attempt.interview_id
-        free_at = decisions.line_free_at(attempt, change.now, self._policy)
+        free_at = settling.line_free_at(attempt, change.now, self._policy)
         stores.lines.start_gap(attempt.id, same, change.now, free_at)
 
     def _on_returned_to_pending(self, change: _Change) -> None:
         """Refresh an attempt that returned to PENDING, or cancel it if its interview has ended."""
         interview = change.interview
-        if change.has_company and may_go_on(interview):
+        if change.has_company and retries.may_go_on(interview):
             self._refresh_schedule(change)
             return
         if not change.has_company:
@@ -306,14 +305,14 @@ class Effects:
         goes_on = retried and self._retry(change)
         if not goes_on and attempt.state is AttemptState.FAILED:
             goes_on = change.batch.has_open(interview.id)
-        status = status_after(interview.status, attempt, goes_on=goes_on)
+        status = retries.status_after(interview.status, attempt, goes_on=goes_on)
         if status is not interview.status:
             change.batch.set_status(interview, status, change.now, attempt)
 
     def _retry(self, change: _Change) -> bool:
         """Create the automatic retry. Return False if none follows."""
         batch, interview, ended = change.batch, change.interview, change.attempt
-        if ended.reason not in retries.RETRIED or not may_go_on(interview):
+        if ended.reason not in retries.RETRIED or not retries.may_go_on(interview):
             return False
         if not change.has_company:
             return False

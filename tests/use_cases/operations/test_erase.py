@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.domain.attempt import Attempt, AttemptState, HangUpCause, LegSeen, Phase, Reason
 from scheduler.domain.call import Accepted, CallProgress, CallStatus, NeverTaken
-from scheduler.lifecycle import decisions
+from scheduler.lifecycle import settling
 from scheduler.lifecycle.policy import ASK_EVERY
 from scheduler.persistence.errors import LockTaken
 from scheduler.persistence.unknown_outcomes import StrayCall
@@ -306,9 +306,9 @@ def test_erasure_waits_for_the_end_of_a_stray_call(tenant: Tenant, deletion: Del
 
 def test_hang_up_is_requested_again_in_ten_seconds(tenant: Tenant, deletion: Deletion) -> None:
     mine = a_placed_attempt(tenant)
-    assert decisions.next_poll_at(mine, tenant.now()) == tenant.now() + timedelta(minutes=1)
+    assert settling.next_poll_at(mine, tenant.now()) == tenant.now() + timedelta(minutes=1)
     deletion.run()
-    assert decisions.next_poll_at(tenant.attempt(mine.id), tenant.now()) == tenant.now() + ASK_EVERY
+    assert settling.next_poll_at(tenant.attempt(mine.id), tenant.now()) == tenant.now() + ASK_EVERY
 
 
 # ---- lines

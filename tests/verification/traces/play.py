@@ -8,7 +8,7 @@ from typing import Any
 from scheduler.carriers.twilio import TwilioCallbacks
 from scheduler.domain.attempt import Attempt, Claimed, Event, LegSeen, Phase, Progressed, ProofMissing
 from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallOrder
-from scheduler.lifecycle import decisions
+from scheduler.lifecycle import decisions, settling
 from scheduler.lifecycle.decisions import Alarm, AskTheCarrier
 from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.state_machine import arrow_of, evolve, is_busy
@@ -145,11 +145,11 @@ class PureCall(Play):
         due_at = self.attempt.lease_until if self.attempt.phase is Phase.DIALLING else self.attempt.look_at
         assert due_at is not None
         self.now.instant = max(self.now(), due_at)
-        lost = decisions.on_lapsed_lease(self.attempt, self.now())
+        lost = settling.on_lapsed_lease(self.attempt, self.now())
         if lost is not None:
             self.take(lost)
         news = self._polled()
-        looks, look_at = self.attempt.looks + 1, decisions.next_poll_at(self.attempt, self.now())
+        looks, look_at = self.attempt.looks + 1, settling.next_poll_at(self.attempt, self.now())
         self.attempt = replace(self.attempt, looks=looks, look_at=look_at)
         if news is not None:
             self._hear(news)
@@ -160,9 +160,9 @@ class PureCall(Play):
         if self.attempt.phase is not Phase.UNKNOWN:
             return queries.fetch(str(self.attempt.call_sid))
         [leg] = self.carrier.legs.values()
-        begins, ends = decisions.listing_span(self.attempt, POLICY)
+        begins, ends = settling.listing_span(self.attempt, POLICY)
         listed = queries.listed(to=leg.to, caller=leg.caller, created_from=begins, created_until=ends)
-        found = decisions.on_listing(self.attempt, listed, self.now(), POLICY)
+        found = settling.on_listing(self.attempt, listed, self.now(), POLICY)
         if not isinstance(found, CallNews):
             return None
         return queries.fetch(leg.sid) if decisions.names_no_cause(found) else found
