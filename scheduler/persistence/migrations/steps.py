@@ -1,4 +1,4 @@
-"""Steps that migrations share: functions with the roles that may call them, and roles, which belong to the server."""
+"""Steps that migrations share: statements, functions with their callers, and roles, which belong to the server."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +13,13 @@ _EXISTS = "42710"
 
 def schema() -> str:
     return str(op.get_bind().execute(text("SELECT quote_ident(current_schema())")).scalar_one())
+
+
+def execute(*scripts: str) -> None:
+    """Execute the statements of each script, which semicolons at the ends of lines separate."""
+    for script in scripts:
+        for statement in script.split(";\n"):
+            op.execute(statement)
 
 
 def make_functions(made: Mapping[str, tuple[str, str]]) -> None:

@@ -162,107 +162,74 @@ _OWN_DELIVERY = "EXISTS (SELECT FROM webhook_endpoints w WHERE w.id = webhook_de
 """The policies of the endpoints decide which of them the role sees."""
 
 _OF_THE_API = f"""
-CREATE POLICY added ON tally_entries FOR INSERT TO duecall_api WITH CHECK (true)
-
-CREATE POLICY own_made ON audit FOR INSERT TO duecall_api WITH CHECK ({_reached("audit")} AND {_OWN_KEY})
-
+CREATE POLICY added ON tally_entries FOR INSERT TO duecall_api WITH CHECK (true);
+CREATE POLICY own_made ON audit FOR INSERT TO duecall_api WITH CHECK ({_reached("audit")} AND {_OWN_KEY});
 -- An act upon an endpoint for all companies of an ATS key.
 CREATE POLICY own_webhook_made ON audit FOR INSERT TO duecall_api
-    WITH CHECK (company_id IS NULL AND target_kind = 'webhook' AND {_OWN_KEY})
-
+    WITH CHECK (company_id IS NULL AND target_kind = 'webhook' AND {_OWN_KEY});
 -- The events of a deleted company outlive the company. Events about a webhook are for its principal only.
 CREATE POLICY own_seen ON events FOR SELECT TO duecall_api USING (
     ats_principal_id = {_PRINCIPAL} OR company_id = {_COMPANY} AND type NOT IN ('ping', 'endpoint.disabled')
-)
-
+);
 CREATE POLICY own_made ON events FOR INSERT TO duecall_api WITH CHECK (
     ({_reached("events")} OR (type = 'ping' AND company_id IS NULL AND ats_principal_id = {_PRINCIPAL}))
     AND (place IS NULL OR type = 'ping')
-)
-
-CREATE POLICY own_seen ON webhook_endpoints FOR SELECT TO duecall_api USING ({_SHARED_ENDPOINT})
-
-CREATE POLICY own_made ON webhook_endpoints FOR INSERT TO duecall_api WITH CHECK ({_OWN_TARGET})
-
+);
+CREATE POLICY own_seen ON webhook_endpoints FOR SELECT TO duecall_api USING ({_SHARED_ENDPOINT});
+CREATE POLICY own_made ON webhook_endpoints FOR INSERT TO duecall_api WITH CHECK ({_OWN_TARGET});
 -- Other keys may only delete.
 CREATE POLICY own_changed ON webhook_endpoints FOR UPDATE TO duecall_api
-    USING ({_SHARED_ENDPOINT}) WITH CHECK ({_OWN_TARGET} OR disabled_cause = 'DELETED' AND {_SHARED_ENDPOINT})
-
-CREATE POLICY own_seen ON webhook_deliveries FOR SELECT TO duecall_api USING ({_OWN_DELIVERY})
-
-CREATE POLICY own_made ON webhook_deliveries FOR INSERT TO duecall_api WITH CHECK ({_OWN_DELIVERY})
-
-CREATE POLICY own_changed ON webhook_deliveries FOR UPDATE TO duecall_api USING ({_OWN_DELIVERY})
-
-CREATE POLICY own_seen ON batches FOR SELECT TO duecall_api USING ({_reached("batches")})
-
-CREATE POLICY own_made ON batches FOR INSERT TO duecall_api WITH CHECK ({_reached("batches")})
-
-CREATE POLICY own_changed ON batches FOR UPDATE TO duecall_api USING ({_reached("batches")})
-
-CREATE POLICY own_seen ON batch_items FOR SELECT TO duecall_api USING ({_reached("batch_items")})
-
-CREATE POLICY own_made ON batch_items FOR INSERT TO duecall_api WITH CHECK ({_reached("batch_items")})
-
+    USING ({_SHARED_ENDPOINT}) WITH CHECK ({_OWN_TARGET} OR disabled_cause = 'DELETED' AND {_SHARED_ENDPOINT});
+CREATE POLICY own_seen ON webhook_deliveries FOR SELECT TO duecall_api USING ({_OWN_DELIVERY});
+CREATE POLICY own_made ON webhook_deliveries FOR INSERT TO duecall_api WITH CHECK ({_OWN_DELIVERY});
+CREATE POLICY own_changed ON webhook_deliveries FOR UPDATE TO duecall_api USING ({_OWN_DELIVERY});
+CREATE POLICY own_seen ON batches FOR SELECT TO duecall_api USING ({_reached("batches")});
+CREATE POLICY own_made ON batches FOR INSERT TO duecall_api WITH CHECK ({_reached("batches")});
+CREATE POLICY own_changed ON batches FOR UPDATE TO duecall_api USING ({_reached("batches")});
+CREATE POLICY own_seen ON batch_items FOR SELECT TO duecall_api USING ({_reached("batch_items")});
+CREATE POLICY own_made ON batch_items FOR INSERT TO duecall_api WITH CHECK ({_reached("batch_items")});
 CREATE POLICY own_changed ON batch_items FOR UPDATE TO duecall_api USING ({_reached("batch_items")})
 """
 
 _OF_OPERATORS = f"""
 CREATE POLICY operator_made ON inbox FOR INSERT TO {_OPERATOR}
-    WITH CHECK (kind IN ('decide_outcome', 'cancel_attempt') AND principal_id = '{_OPERATORS}')
-
+    WITH CHECK (kind IN ('decide_outcome', 'cancel_attempt') AND principal_id = '{_OPERATORS}');
 -- Only the command line has other actors.
 CREATE POLICY operator_made ON audit FOR INSERT TO {_OPERATOR} WITH CHECK (EXISTS (
     SELECT FROM console_sessions s WHERE s.actor = audit.actor AND s.revoked_at IS NULL AND s.expires_at > audit.at
-))
-
+));
 -- A session of a link has the role of the link, which is used by then.
 CREATE POLICY operator_made ON console_sessions FOR INSERT TO {_OPERATOR} WITH CHECK (actor LIKE 'oidc:%' OR EXISTS (
     SELECT FROM sign_in_links l
     WHERE console_sessions.actor = 'link:' || l.id AND l.used_at IS NOT NULL AND l.role = console_sessions.role
-))
-
-CREATE POLICY operator_made ON console_acts FOR INSERT TO {_OPERATOR} WITH CHECK (true)
-
+));
+CREATE POLICY operator_made ON console_acts FOR INSERT TO {_OPERATOR} WITH CHECK (true);
 CREATE POLICY operator_made ON events FOR INSERT TO {_OPERATOR} WITH CHECK (
     type IN ('company.paused', 'company.resumed')
     OR (type = 'command.applied' AND data ->> 'reasonCode' = 'COMMAND_DROPPED')
     OR (type = 'endpoint.disabled' AND data ->> 'reasonCode' = 'OPERATOR')
-)
-
-CREATE POLICY operator_locked ON interviews FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (false)
-
-CREATE POLICY operator_locked ON attempts FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (false)
-
-CREATE POLICY operator_changed ON companies FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (true)
-
-CREATE POLICY operator_changed ON alarms FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (true)
-
-CREATE POLICY operator_changed ON console_acts FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (true)
-
+);
+CREATE POLICY operator_locked ON interviews FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (false);
+CREATE POLICY operator_locked ON attempts FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (false);
+CREATE POLICY operator_changed ON companies FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (true);
+CREATE POLICY operator_changed ON alarms FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (true);
+CREATE POLICY operator_changed ON console_acts FOR UPDATE TO {_OPERATOR} USING (true) WITH CHECK (true);
 -- Without these conditions the role could write a command of a client, or use a key, session or link that has ended.
 CREATE POLICY operator_changed ON inbox FOR UPDATE TO {_OPERATOR}
-    USING (quarantined_at IS NOT NULL AND applied_at IS NULL) WITH CHECK (applied_at IS NULL)
-
+    USING (quarantined_at IS NOT NULL AND applied_at IS NULL) WITH CHECK (applied_at IS NULL);
 CREATE POLICY operator_changed ON carrier_events FOR UPDATE TO {_OPERATOR}
-    USING (quarantined_at IS NOT NULL AND heard_at IS NULL) WITH CHECK (true)
-
-CREATE POLICY operator_changed ON api_keys FOR UPDATE TO {_OPERATOR} USING (revoked_at IS NULL) WITH CHECK (true)
-
+    USING (quarantined_at IS NOT NULL AND heard_at IS NULL) WITH CHECK (true);
+CREATE POLICY operator_changed ON api_keys FOR UPDATE TO {_OPERATOR} USING (revoked_at IS NULL) WITH CHECK (true);
 CREATE POLICY operator_changed ON console_sessions FOR UPDATE TO {_OPERATOR}
-    USING (revoked_at IS NULL) WITH CHECK (true)
-
+    USING (revoked_at IS NULL) WITH CHECK (true);
 CREATE POLICY operator_changed ON sign_in_links FOR UPDATE TO {_OPERATOR}
-    USING (used_at IS NULL) WITH CHECK (used_at IS NOT NULL)
-
+    USING (used_at IS NULL) WITH CHECK (used_at IS NOT NULL);
 -- The endpoints of a revoked key are disabled for good.
 CREATE POLICY operator_changed ON webhook_endpoints FOR UPDATE TO {_OPERATOR}
     USING (disabled_cause IS NULL OR disabled_cause NOT IN ('KEY_REVOKED', 'DELETED'))
-    WITH CHECK (disabled_cause IS NULL OR disabled_cause IN ('KEY_REVOKED', 'OPERATOR'))
-
+    WITH CHECK (disabled_cause IS NULL OR disabled_cause IN ('KEY_REVOKED', 'OPERATOR'));
 CREATE POLICY operator_replayed ON webhook_deliveries FOR UPDATE TO {_OPERATOR}
-    USING (state = 'FAILED') WITH CHECK (state = 'WAITING' AND is_replay AND tries = 0 AND claim IS NULL)
-
+    USING (state = 'FAILED') WITH CHECK (state = 'WAITING' AND is_replay AND tries = 0 AND claim IS NULL);
 -- The waiting deliveries of a webhook that is enabled again are sent then.
 CREATE POLICY operator_advanced ON webhook_deliveries FOR UPDATE TO {_OPERATOR}
     USING (state = 'WAITING' AND claim IS NULL)
@@ -289,5 +256,5 @@ def statements() -> Iterator[str]:
         yield f"CREATE POLICY counted ON {table} FOR SELECT TO duecall_counter USING (true)"
     for table in _SEEN_BY_OPERATORS:
         yield f"CREATE POLICY operator_seen ON {table} FOR SELECT TO {_OPERATOR} USING (true)"
-    yield from _OF_THE_API.split("\n\n")
-    yield from _OF_OPERATORS.split("\n\n")
+    yield from _OF_THE_API.split(";\n")
+    yield from _OF_OPERATORS.split(";\n")

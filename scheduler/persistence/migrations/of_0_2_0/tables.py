@@ -1,32 +1,21 @@
-"""Indexes and tables of migration 0034. Statements are separated by empty lines."""
+"""Indexes and tables of migration 0034. Statements are separated by semicolons."""
 
 LISTS = """
-CREATE INDEX ix_interviews_company_id_created_at ON interviews (company_id, created_at)
-
-CREATE INDEX ix_interviews_company_id_status_created_at ON interviews (company_id, status, created_at)
-
-CREATE INDEX ix_interviews_company_id_updated_at ON interviews (company_id, updated_at)
-
+CREATE INDEX ix_interviews_company_id_created_at ON interviews (company_id, created_at);
+CREATE INDEX ix_interviews_company_id_status_created_at ON interviews (company_id, status, created_at);
+CREATE INDEX ix_interviews_company_id_updated_at ON interviews (company_id, updated_at);
 CREATE INDEX ix_interviews_company_id_scheduled_at ON interviews (company_id, scheduled_at)
-    WHERE scheduled_at IS NOT NULL
-
-CREATE INDEX ix_candidates_company_id_created_at ON candidates (company_id, created_at)
-
-CREATE INDEX ix_candidates_company_id_status_created_at ON candidates (company_id, status, created_at)
-
-CREATE INDEX ix_candidates_company_id_updated_at ON candidates (company_id, updated_at)
-
-CREATE INDEX ix_candidates_phone_number ON candidates USING hash (phone_number)
-
+    WHERE scheduled_at IS NOT NULL;
+CREATE INDEX ix_candidates_company_id_created_at ON candidates (company_id, created_at);
+CREATE INDEX ix_candidates_company_id_status_created_at ON candidates (company_id, status, created_at);
+CREATE INDEX ix_candidates_company_id_updated_at ON candidates (company_id, updated_at);
+CREATE INDEX ix_candidates_phone_number ON candidates USING hash (phone_number);
 -- The list of pending entries would be read in full by each search, and has the entries of all companies.
 CREATE INDEX ix_candidates_search ON candidates USING gin (
     candidate_search_keys(company_id, (first_name || ' ') || last_name), candidate_search_keys(company_id, email)
-) WITH (fastupdate = false)
-
-CREATE INDEX ix_attempts_ended_by_company ON attempts (company_id, due_at) WHERE ended_at IS NOT NULL
-
-CREATE INDEX ix_attempts_retries ON attempts (chain_id) WHERE retry_number > 0
-
+) WITH (fastupdate = false);
+CREATE INDEX ix_attempts_ended_by_company ON attempts (company_id, due_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX ix_attempts_retries ON attempts (chain_id) WHERE retry_number > 0;
 -- An update is HOT if it changes no indexed column. A summary (BRIN) does not count, from PostgreSQL 16 on.
 CREATE INDEX ix_attempts_updated_at ON attempts USING brin (updated_at)
     WITH (pages_per_range = 32, autosummarize = true)
@@ -39,13 +28,10 @@ Rows that were created at the same instant are sorted by their ids when they are
 CHANGES = """
 DROP INDEX ix_interviews_company_id_created_at_id, ix_candidates_company_id_created_at_id, ix_attempts_chain_id,
     ix_attempts_pending_updated_at, ix_attempts_waiting_by_number, uq_attempts_one_open_per_interview,
-    ix_attempt_history_attempt_id_id, ix_carrier_events_token
-
+    ix_attempt_history_attempt_id_id, ix_carrier_events_token;
 -- A foreign key needs an index with both columns. If it is the primary key's, rows have one entry instead of two.
-ALTER TABLE assignments DROP CONSTRAINT fk_assignments_company_id_candidate_id
-
-ALTER TABLE interviews DROP CONSTRAINT fk_interviews_company_id_candidate_id
-
+ALTER TABLE assignments DROP CONSTRAINT fk_assignments_company_id_candidate_id;
+ALTER TABLE interviews DROP CONSTRAINT fk_interviews_company_id_candidate_id;
 ALTER TABLE attempts
     DROP CONSTRAINT fk_attempts_company_id_interview_id,
     DROP CONSTRAINT uq_attempts_company_id_id,
@@ -55,94 +41,67 @@ ALTER TABLE attempts
     ADD COLUMN unreadable_until timestamptz,
     ADD CONSTRAINT ck_attempts_decision CHECK (decision IN ('RANG', 'DID_NOT_RING', 'LEFT')),
     ADD CONSTRAINT ck_attempts_decided_at_an_instant CHECK ((decision IS NULL) = (decided_at IS NULL)),
-    ADD CONSTRAINT ck_attempts_decided_is_over CHECK (decision IS NULL OR state NOT IN ('PENDING', 'IN_PROGRESS'))
-
+    ADD CONSTRAINT ck_attempts_decided_is_over CHECK (decision IS NULL OR state NOT IN ('PENDING', 'IN_PROGRESS'));
 ALTER TABLE candidates
     DROP CONSTRAINT uq_candidates_company_id_id,
     DROP CONSTRAINT pk_candidates,
     ADD CONSTRAINT pk_candidates PRIMARY KEY (id, company_id),
     ADD COLUMN external_id text,
     ADD COLUMN content_hash bytea,
-    ADD COLUMN leaving_at timestamptz
-
+    ADD COLUMN leaving_at timestamptz;
 ALTER TABLE interviews
     DROP CONSTRAINT uq_interviews_company_id_id,
     DROP CONSTRAINT pk_interviews,
     ADD CONSTRAINT pk_interviews PRIMARY KEY (id, company_id),
     ADD COLUMN external_id text,
-    ADD COLUMN content_hash bytea
-
+    ADD COLUMN content_hash bytea;
 ALTER TABLE assignments ADD CONSTRAINT fk_assignments_company_id_candidate_id
-    FOREIGN KEY (company_id, candidate_id) REFERENCES candidates (company_id, id)
-
+    FOREIGN KEY (company_id, candidate_id) REFERENCES candidates (company_id, id);
 ALTER TABLE interviews ADD CONSTRAINT fk_interviews_company_id_candidate_id
-    FOREIGN KEY (company_id, candidate_id) REFERENCES candidates (company_id, id)
-
+    FOREIGN KEY (company_id, candidate_id) REFERENCES candidates (company_id, id);
 ALTER TABLE attempts ADD CONSTRAINT fk_attempts_company_id_interview_id
-    FOREIGN KEY (company_id, interview_id) REFERENCES interviews (company_id, id)
-
-ALTER TABLE jobs ADD COLUMN external_id text, ADD COLUMN content_hash bytea
-
+    FOREIGN KEY (company_id, interview_id) REFERENCES interviews (company_id, id);
+ALTER TABLE jobs ADD COLUMN external_id text, ADD COLUMN content_hash bytea;
 ALTER TABLE carrier_events
     DROP CONSTRAINT uq_carrier_events_fingerprint,
     ADD CONSTRAINT uq_carrier_events_token_fingerprint UNIQUE (token, fingerprint),
     ADD COLUMN first_failed_at timestamptz,
-    ADD COLUMN failed_with text
-
+    ADD COLUMN failed_with text;
 ALTER TABLE inbox
     ADD COLUMN packed_snapshot bytea,
     ADD COLUMN first_failed_at timestamptz,
     ADD COLUMN failed_with text,
-    ADD COLUMN awaited_until timestamptz
-
-ALTER TABLE reresolutions ADD COLUMN after_interview_id uuid, ADD COLUMN after_in_last_pass boolean
-
+    ADD COLUMN awaited_until timestamptz;
+ALTER TABLE reresolutions ADD COLUMN after_interview_id uuid, ADD COLUMN after_in_last_pass boolean;
 ALTER TABLE companies
     ADD COLUMN calls_per_second_ceiling numeric(8, 3),
     ADD COLUMN concurrent_calls_ceiling integer,
     ADD CONSTRAINT ck_companies_limits_within_the_ceiling
-        CHECK (concurrent_calls <= concurrent_calls_ceiling AND calls_per_second <= calls_per_second_ceiling)
-
-ALTER TABLE lines ADD COLUMN is_awaited boolean DEFAULT false NOT NULL
-
-INSERT INTO arrows (event, from_state, to_state, reason) VALUES ('decided', 'FAILED', 'FAILED', 'OUTCOME_UNKNOWN')
-
-CREATE INDEX ix_attempt_history_attempt_id ON attempt_history (attempt_id)
-
-CREATE INDEX ix_attempts_waiting_by_number ON attempts USING hash (number_hash) WHERE state = 'PENDING'
-
+        CHECK (concurrent_calls <= concurrent_calls_ceiling AND calls_per_second <= calls_per_second_ceiling);
+ALTER TABLE lines ADD COLUMN is_awaited boolean DEFAULT false NOT NULL;
+INSERT INTO arrows (event, from_state, to_state, reason) VALUES ('decided', 'FAILED', 'FAILED', 'OUTCOME_UNKNOWN');
+CREATE INDEX ix_attempt_history_attempt_id ON attempt_history (attempt_id);
+CREATE INDEX ix_attempts_waiting_by_number ON attempts USING hash (number_hash) WHERE state = 'PENDING';
 CREATE UNIQUE INDEX uq_attempts_one_open_per_interview ON attempts (interview_id) INCLUDE (company_id)
-    WHERE state IN ('PENDING', 'IN_PROGRESS')
-
-CREATE INDEX ix_attempts_unknown ON attempts (company_id) WHERE reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL
-
+    WHERE state IN ('PENDING', 'IN_PROGRESS');
+CREATE INDEX ix_attempts_unknown ON attempts (company_id) WHERE reason = 'OUTCOME_UNKNOWN' AND decided_at IS NULL;
 CREATE INDEX ix_attempts_releasable ON attempts (company_id, manual, greatest(due_at, held_until))
-    WHERE state = 'PENDING' AND held_until IS NULL
-
+    WHERE state = 'PENDING' AND held_until IS NULL;
 CREATE INDEX ix_attempts_held_by_number ON attempts (number_hash, company_id, due_at)
-    WHERE state = 'PENDING' AND held_until IS NOT NULL
-
+    WHERE state = 'PENDING' AND held_until IS NOT NULL;
 -- Only for ranges of time: its condition must not follow from that of the index before.
 CREATE INDEX ix_attempts_held ON attempts (company_id, held_until)
-    WHERE state = 'PENDING' AND held_until > '-infinity'
-
-CREATE INDEX ix_lines_awaited ON lines (free_at, number_hash) WHERE is_awaited AND attempt_id IS NULL
-
-CREATE INDEX ix_candidates_leaving_at ON candidates (leaving_at) WHERE leaving_at IS NOT NULL
-
+    WHERE state = 'PENDING' AND held_until > '-infinity';
+CREATE INDEX ix_lines_awaited ON lines (free_at, number_hash) WHERE is_awaited AND attempt_id IS NULL;
+CREATE INDEX ix_candidates_leaving_at ON candidates (leaving_at) WHERE leaving_at IS NOT NULL;
 CREATE UNIQUE INDEX uq_candidates_external_id ON candidates (company_id, external_id)
-    WHERE external_id IS NOT NULL AND erased_at IS NULL
-
+    WHERE external_id IS NOT NULL AND erased_at IS NULL;
 CREATE UNIQUE INDEX uq_interviews_external_id ON interviews (company_id, external_id)
-    WHERE external_id IS NOT NULL AND deleted_at IS NULL
-
+    WHERE external_id IS NOT NULL AND deleted_at IS NULL;
 CREATE UNIQUE INDEX uq_jobs_external_id ON jobs (company_id, external_id)
-    WHERE external_id IS NOT NULL AND deleted_at IS NULL
-
-CREATE INDEX ix_jobs_company_id_updated_at ON jobs (company_id, updated_at)
-
-CREATE INDEX ix_erasures_asked_at_company_id ON erasures (asked_at, company_id)
-
+    WHERE external_id IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX ix_jobs_company_id_updated_at ON jobs (company_id, updated_at);
+CREATE INDEX ix_erasures_asked_at_company_id ON erasures (asked_at, company_id);
 -- Refusals that a request has not returned: commands as usual do not change it.
 CREATE INDEX ix_inbox_owed ON inbox (awaited_until)
     WHERE applied_at < awaited_until AND answer ? 'refusal' AND quarantined_at IS NULL
@@ -154,13 +113,11 @@ NEW = """
 CREATE TABLE tallies (
     name text, label text, n bigint NOT NULL, sum double precision NOT NULL, buckets bigint[] NOT NULL,
     CONSTRAINT pk_tallies PRIMARY KEY (name, label)
-)
-
+);
 CREATE TABLE tally_entries (
     id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_tally_entries PRIMARY KEY,
     entries jsonb NOT NULL
-)
-
+);
 CREATE TABLE alarms (
     id uuid CONSTRAINT pk_alarms PRIMARY KEY,
     kind text NOT NULL CONSTRAINT ck_alarms_kind CHECK (kind ~ '^[A-Z0-9_]{1,80}$'),
@@ -177,16 +134,11 @@ CREATE TABLE alarms (
     posted_at timestamptz,
     CONSTRAINT ck_alarms_acknowledged_by_an_actor CHECK (num_nonnulls(acknowledged_at, acknowledged_by) IN (0, 2)),
     CONSTRAINT ck_alarms_acknowledged_is_not_posted CHECK (acknowledged_at IS NULL OR post_at IS NULL)
-)
-
-CREATE UNIQUE INDEX uq_alarms_open ON alarms (kind, subjects) WHERE acknowledged_at IS NULL
-
-CREATE INDEX ix_alarms_to_post ON alarms (post_at) WHERE post_at IS NOT NULL
-
-CREATE INDEX ix_alarms_kind_id ON alarms (kind, id)
-
-CREATE INDEX ix_alarms_company ON alarms ((subjects ->> 'company_id'), id)
-
+);
+CREATE UNIQUE INDEX uq_alarms_open ON alarms (kind, subjects) WHERE acknowledged_at IS NULL;
+CREATE INDEX ix_alarms_to_post ON alarms (post_at) WHERE post_at IS NOT NULL;
+CREATE INDEX ix_alarms_kind_id ON alarms (kind, id);
+CREATE INDEX ix_alarms_company ON alarms ((subjects ->> 'company_id'), id);
 CREATE TABLE audit (
     id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_audit PRIMARY KEY,
     at timestamptz NOT NULL,
@@ -199,16 +151,11 @@ CREATE TABLE audit (
     before jsonb NOT NULL,
     after jsonb NOT NULL,
     trace_id text
-)
-
-CREATE INDEX ix_audit_actor_id ON audit (actor, id)
-
-CREATE INDEX ix_audit_verb_id ON audit (verb, id)
-
-CREATE INDEX ix_audit_target_id_id ON audit (target_id, id)
-
-CREATE INDEX ix_audit_company_id_id ON audit (company_id, id)
-
+);
+CREATE INDEX ix_audit_actor_id ON audit (actor, id);
+CREATE INDEX ix_audit_verb_id ON audit (verb, id);
+CREATE INDEX ix_audit_target_id_id ON audit (target_id, id);
+CREATE INDEX ix_audit_company_id_id ON audit (company_id, id);
 CREATE TABLE console_sessions (
     id uuid CONSTRAINT pk_console_sessions PRIMARY KEY,
     token_hash bytea NOT NULL CONSTRAINT uq_console_sessions_token_hash UNIQUE,
@@ -218,10 +165,8 @@ CREATE TABLE console_sessions (
     expires_at timestamptz NOT NULL,
     last_used_at timestamptz NOT NULL,
     revoked_at timestamptz
-)
-
-CREATE INDEX ix_console_sessions_expires_at ON console_sessions (expires_at)
-
+);
+CREATE INDEX ix_console_sessions_expires_at ON console_sessions (expires_at);
 CREATE TABLE sign_in_links (
     id uuid CONSTRAINT pk_sign_in_links PRIMARY KEY,
     token_hash bytea NOT NULL CONSTRAINT uq_sign_in_links_token_hash UNIQUE,
@@ -230,14 +175,10 @@ CREATE TABLE sign_in_links (
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     used_at timestamptz
-)
-
-CREATE INDEX ix_sign_in_links_expires_at ON sign_in_links (expires_at)
-
-CREATE TABLE console_acts (token text CONSTRAINT pk_console_acts PRIMARY KEY, sent_at timestamptz NOT NULL)
-
-CREATE INDEX ix_console_acts_sent_at ON console_acts (sent_at)
-
+);
+CREATE INDEX ix_sign_in_links_expires_at ON sign_in_links (expires_at);
+CREATE TABLE console_acts (token text CONSTRAINT pk_console_acts PRIMARY KEY, sent_at timestamptz NOT NULL);
+CREATE INDEX ix_console_acts_sent_at ON console_acts (sent_at);
 CREATE TABLE events (
     id uuid CONSTRAINT pk_events PRIMARY KEY,
     company_id uuid,
@@ -255,23 +196,16 @@ CREATE TABLE events (
         CHECK (sequence IS NULL OR (place IS NOT NULL AND interview_id IS NOT NULL)),
     CONSTRAINT ck_events_of_a_company_or_an_ats
         CHECK (company_id IS NOT NULL OR (ats_principal_id IS NOT NULL AND interview_id IS NULL))
-)
-
-CREATE UNIQUE INDEX uq_events_place ON events (place) WHERE place IS NOT NULL
-
-CREATE INDEX ix_events_unnumbered ON events (entry) WHERE place IS NULL
-
-CREATE INDEX ix_events_company_id_place ON events (company_id, place)
-
-CREATE INDEX ix_events_ats_principal_id_place ON events (ats_principal_id, place) WHERE ats_principal_id IS NOT NULL
-
-CREATE SEQUENCE event_places
-
+);
+CREATE UNIQUE INDEX uq_events_place ON events (place) WHERE place IS NOT NULL;
+CREATE INDEX ix_events_unnumbered ON events (entry) WHERE place IS NULL;
+CREATE INDEX ix_events_company_id_place ON events (company_id, place);
+CREATE INDEX ix_events_ats_principal_id_place ON events (ats_principal_id, place) WHERE ats_principal_id IS NOT NULL;
+CREATE SEQUENCE event_places;
 CREATE TABLE interview_sequences (
     interview_id uuid CONSTRAINT pk_interview_sequences PRIMARY KEY,
     last integer NOT NULL
-)
-
+);
 CREATE TABLE webhook_endpoints (
     id uuid CONSTRAINT pk_webhook_endpoints PRIMARY KEY,
     principal_id uuid NOT NULL,
@@ -303,14 +237,10 @@ CREATE TABLE webhook_endpoints (
     updated_at timestamptz NOT NULL,
     CONSTRAINT ck_webhook_endpoints_disabled_for_a_cause CHECK ((disabled_at IS NULL) = (disabled_cause IS NULL)),
     CONSTRAINT ck_webhook_endpoints_an_old_secret_ends CHECK ((old_secret IS NULL) = (old_secret_until IS NULL))
-)
-
-CREATE INDEX ix_webhook_endpoints_principal_id ON webhook_endpoints (principal_id)
-
-CREATE INDEX ix_webhook_endpoints_company_id ON webhook_endpoints (company_id)
-
-CREATE INDEX ix_webhook_endpoints_notices ON webhook_endpoints (notice_at) WHERE notice_at IS NOT NULL
-
+);
+CREATE INDEX ix_webhook_endpoints_principal_id ON webhook_endpoints (principal_id);
+CREATE INDEX ix_webhook_endpoints_company_id ON webhook_endpoints (company_id);
+CREATE INDEX ix_webhook_endpoints_notices ON webhook_endpoints (notice_at) WHERE notice_at IS NOT NULL;
 CREATE TABLE webhook_deliveries (
     event_id uuid CONSTRAINT fk_webhook_deliveries_event_id REFERENCES events (id) ON DELETE CASCADE,
     endpoint_id uuid CONSTRAINT fk_webhook_deliveries_endpoint_id REFERENCES webhook_endpoints (id) ON DELETE CASCADE,
@@ -335,33 +265,24 @@ CREATE TABLE webhook_deliveries (
     CONSTRAINT pk_webhook_deliveries PRIMARY KEY (event_id, endpoint_id),
     CONSTRAINT ck_webhook_deliveries_finished_if_not_waiting CHECK ((state = 'WAITING') = (finished_at IS NULL)),
     CONSTRAINT ck_webhook_deliveries_a_claim_has_a_lease CHECK ((claim IS NULL) = (lease_until IS NULL))
-)
-
-CREATE INDEX ix_webhook_deliveries_endpoint_id_place ON webhook_deliveries (endpoint_id, place)
-
+);
+CREATE INDEX ix_webhook_deliveries_endpoint_id_place ON webhook_deliveries (endpoint_id, place);
 CREATE INDEX ix_webhook_deliveries_waiting ON webhook_deliveries (endpoint_id, is_replay, send_at, place)
-    WHERE state = 'WAITING'
-
-CREATE INDEX ix_webhook_deliveries_undelivered ON webhook_deliveries (endpoint_id, place) WHERE state <> 'DELIVERED'
-
-CREATE INDEX ix_webhook_deliveries_in_flight ON webhook_deliveries (endpoint_id) WHERE claim IS NOT NULL
-
+    WHERE state = 'WAITING';
+CREATE INDEX ix_webhook_deliveries_undelivered ON webhook_deliveries (endpoint_id, place) WHERE state <> 'DELIVERED';
+CREATE INDEX ix_webhook_deliveries_in_flight ON webhook_deliveries (endpoint_id) WHERE claim IS NOT NULL;
 -- The condition is the same as WAITING, but in words that no other index has.
 CREATE INDEX ix_webhook_deliveries_sendable
     ON webhook_deliveries (endpoint_id, is_replay, greatest(send_at, held_until), place)
-    WHERE finished_at IS NULL AND held_until IS NULL
-
+    WHERE finished_at IS NULL AND held_until IS NULL;
 CREATE INDEX ix_webhook_deliveries_held ON webhook_deliveries (endpoint_id, interview_id, sequence)
-    WHERE state = 'WAITING' AND held_until IS NOT NULL
-
+    WHERE state = 'WAITING' AND held_until IS NOT NULL;
 -- Only for ranges of time: its condition must not follow from that of the index before.
 CREATE INDEX ix_webhook_deliveries_held_until ON webhook_deliveries (endpoint_id, held_until)
-    WHERE finished_at IS NULL AND held_until > '-infinity'
-
+    WHERE finished_at IS NULL AND held_until > '-infinity';
 CREATE INDEX ix_webhook_deliveries_blocking
     ON webhook_deliveries (endpoint_id, interview_id, first_failed_at, sequence)
-    WHERE state = 'WAITING' AND NOT is_replay
-
+    WHERE state = 'WAITING' AND NOT is_replay;
 CREATE TABLE batches (
     id uuid CONSTRAINT pk_batches PRIMARY KEY,
     company_id uuid NOT NULL CONSTRAINT fk_batches_company_id REFERENCES companies (id),
@@ -390,16 +311,11 @@ CREATE TABLE batches (
         (state = 'COMPLETED' AND finished_at IS NOT NULL) OR state = 'CANCELLED'
         OR (state NOT IN ('COMPLETED', 'CANCELLED') AND finished_at IS NULL)
     )
-)
-
-CREATE INDEX ix_batches_company_id_created_at ON batches (company_id, created_at)
-
-CREATE INDEX ix_batches_created_at ON batches (created_at)
-
-CREATE INDEX ix_batches_unfinished ON batches (work_at) WHERE finished_at IS NULL
-
-CREATE INDEX ix_batches_finished_at ON batches (finished_at) WHERE finished_at IS NOT NULL
-
+);
+CREATE INDEX ix_batches_company_id_created_at ON batches (company_id, created_at);
+CREATE INDEX ix_batches_created_at ON batches (created_at);
+CREATE INDEX ix_batches_unfinished ON batches (work_at) WHERE finished_at IS NULL;
+CREATE INDEX ix_batches_finished_at ON batches (finished_at) WHERE finished_at IS NOT NULL;
 CREATE TABLE batch_items (
     batch_id uuid CONSTRAINT fk_batch_items_batch_id REFERENCES batches (id),
     index integer,
@@ -417,15 +333,11 @@ CREATE TABLE batch_items (
     CONSTRAINT ck_batch_items_a_body_while_it_waits CHECK ((state = 'WAITING') = (body IS NOT NULL)),
     CONSTRAINT ck_batch_items_an_interview_if_applied CHECK ((state = 'APPLIED') = (interview_id IS NOT NULL)),
     CONSTRAINT ck_batch_items_an_error_if_refused CHECK ((state = 'REFUSED') = (error_code IS NOT NULL))
-)
-
-CREATE INDEX ix_batch_items_company_id ON batch_items (company_id)
-
-CREATE INDEX ix_batch_items_by_state ON batch_items (batch_id, state, index)
-
+);
+CREATE INDEX ix_batch_items_company_id ON batch_items (company_id);
+CREATE INDEX ix_batch_items_by_state ON batch_items (batch_id, state, index);
 CREATE INDEX ix_batch_items_failed ON batch_items (batch_id, failures, index)
-    WHERE state = 'WAITING' AND failures > 0
-
+    WHERE state = 'WAITING' AND failures > 0;
 -- Settings that belong to this database, as keyed hashes: another installation notices it.
 CREATE TABLE installation_marks (
     setting text CONSTRAINT pk_installation_marks PRIMARY KEY,

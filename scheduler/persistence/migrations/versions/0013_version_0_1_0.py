@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy import column, table
 
 from scheduler.persistence.migrations.of_0_1_0 import indexes, rights, tables
-from scheduler.persistence.migrations.steps import make_functions, make_roles, me, schema
+from scheduler.persistence.migrations.steps import execute, make_functions, make_roles, me, schema
 
 revision = '0013'
 down_revision = None
@@ -16,12 +16,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for statement in (*tables.TABLES.split(';\n'), *indexes.INDEXES.split(';\n')):
-        op.execute(statement)
+    execute(tables.TABLES, indexes.INDEXES)
     names = ('event', 'from_state', 'to_state', 'reason')
     op.bulk_insert(table('arrows', *map(column, names)), [dict(zip(names, row)) for row in indexes.ARROWS])
     make_roles(rights.ROLES, counting=('duecall_api', 'duecall_worker', me()))
     op.execute(f'GRANT USAGE ON SCHEMA {schema()} TO {", ".join(rights.ROLES)}')
     make_functions(rights.FUNCTIONS)
-    for statement in rights.statements():
-        op.execute(statement)
+    execute(*rights.statements())

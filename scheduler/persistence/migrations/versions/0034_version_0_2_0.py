@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from scheduler.persistence.errors import SchemaNotMade
 from scheduler.persistence.migrations.of_0_2_0 import functions, rights, tables
-from scheduler.persistence.migrations.steps import make_functions, make_roles, me, schema
+from scheduler.persistence.migrations.steps import execute, make_functions, make_roles, me, schema
 
 revision = '0034'
 down_revision = '0013'
@@ -32,16 +32,15 @@ _ROLE = 'duecall_operator'
 def upgrade() -> None:
     _lock(_READ_MEANWHILE, 'SHARE')
     make_functions(functions.SEARCH)
-    _execute(tables.LISTS)
+    execute(tables.LISTS)
     _lock(_CHANGED, 'ACCESS EXCLUSIVE')
-    _execute(tables.CHANGES)
-    _execute(tables.NEW)
+    execute(tables.CHANGES)
+    execute(tables.NEW)
     make_roles((_ROLE,), counting=(_ROLE,))
     _let_the_owner_be_operator()
     make_functions(functions.EVENTS | functions.OPERATORS)
     op.execute(f'GRANT USAGE ON SCHEMA {schema()} TO {_ROLE}')
-    for statement in rights.statements():
-        op.execute(statement)
+    execute(*rights.statements())
 
 
 def downgrade() -> None:
@@ -68,11 +67,6 @@ def _lock(locked: tuple[str, ...], mode: str) -> None:
         f'the tables {", ".join(locked)} could not be locked within 5 s, because other transactions use them. Pause'
         ' calling (duecall pause --all), then try again.'
     )
-
-
-def _execute(statements: str) -> None:
-    for statement in statements.split('\n\n'):
-        op.execute(statement)
 
 
 def _let_the_owner_be_operator() -> None:
