@@ -29,7 +29,7 @@ COLUMNS = """
 """
 RELEASED = {
     "of_0_1_0/indexes.py": "8b36cc72abcffb52",
-    "of_0_1_0/rights.py": "cf4c2872118a7dc1",
+    "of_0_1_0/rights.py": "0d73c053311a3ed2",
     "of_0_1_0/tables.py": "03d253eecba30cda",
     "of_0_2_0/functions.py": "0b1c3670a1dd9a5b",
     "of_0_2_0/rights.py": "67483324d83ec9b9",

@@ -2,7 +2,7 @@
 
 duecall_api      sees and changes what the principal of its transaction reaches, and nothing without one
 duecall_worker   sees and changes everything, and so does the owner, by a policy and not as the owner
-duecall_counter  counts over all companies, in columns that name nobody; the others turn into it for that
+duecall_counter  counts over all companies, in columns without personal data; the others turn into it for that
 """
 
 from collections.abc import Iterator
