@@ -38,12 +38,12 @@ def id_of(text: str) -> UUID:
 
 
 def id_argument(name: str, help_text: str) -> Any:  # noqa: ANN401 - of typer
-    """Return an argument for an id."""
+    """Build an argument for an id."""
     return typer.Argument(metavar=name, parser=id_of, help=help_text)
 
 
 def id_option(name: str, help_text: str) -> Any:  # noqa: ANN401 - of typer
-    """Return an option for an id."""
+    """Build an option for an id."""
     return typer.Option(metavar=name, parser=id_of, help=help_text)
 
 
@@ -83,7 +83,7 @@ ApiUrl = Annotated[
 
 
 def api_key(scopes: str) -> OptionInfo:
-    """Return the option --key of a command that uses the API. Its help names the required scopes."""
+    """Build the option --key of a command that uses the API. Its help names the required scopes."""
     option: OptionInfo = typer.Option(
         envvar="DUECALL_API_KEY",
         help=f"API key with {scopes}. Other users of the machine can see options, but not variables.",
@@ -103,7 +103,7 @@ def must_be_url(option: str, text: str) -> None:
 
 
 def clock_offset(at: str | None, chosen: "Settings") -> float:
-    """Return the seconds to add to the machine's clock so that it shows `at` now."""
+    """Compute the seconds to add to the machine's clock so that it shows `at` now."""
     if at is None:
         return chosen.duecall_clock_offset_s
     if chosen.duecall_env == "production":
@@ -112,7 +112,7 @@ def clock_offset(at: str | None, chosen: "Settings") -> float:
 
 
 def instant_of(text: str, option: str) -> datetime:
-    """Return the instant that an option names. Raises InvalidDateFormat."""
+    """Read the instant that an option names. Raises InvalidDateFormat."""
     from scheduler.domain.refusals import InvalidDateFormat
     from scheduler.timing import call_windows, callee_zones, requested_time
 
@@ -131,7 +131,7 @@ def instant_of(text: str, option: str) -> datetime:
 
 
 def examples(*lines: str) -> str:
-    """Return the end of a --help page: commands to paste."""
+    """Build the end of a --help page: commands to paste."""
     return "\n".join(("Examples:", "", *(f"$ {line}" for line in lines)))
 
 

@@ -259,7 +259,7 @@ def _applied(session: "OperatorSession", command_id: UUID, wait_s: float) -> "Co
 
 
 def _called(attempt_id: UUID, command: "Command | None") -> UUID | None:
-    """Return the attempt that calls again."""
+    """Find the attempt that calls again."""
     called = None if command is None or command.answer is None else command.answer.attempt_id
     return None if called == attempt_id else called
 

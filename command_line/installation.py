@@ -17,13 +17,13 @@ class NothingRuns(CannotRun):
 
 
 def chosen_settings() -> Settings:
-    """Return the settings of the environment, with --home in place of DUECALL_HOME."""
+    """Read the settings of the environment, with --home in place of DUECALL_HOME."""
     home = HOME.get()
     return settings() if home is None else settings().model_copy(update={"duecall_home": home})
 
 
 def installation() -> tuple[Settings, str]:
-    """Return the settings of the installation to use, and its name. Raises NothingRuns.
+    """Find the settings of the installation to use, and its name. Raises NothingRuns.
 
     It is the first of these: the system in --home, the database of DATABASE_URL, the running `duecall up` of this
     folder, the running demo.
@@ -51,7 +51,7 @@ def installation() -> tuple[Settings, str]:
 
 
 def api_url(url: str | None) -> str | None:
-    """Return the value of --url, or the address of the API of the running system. None: the usual address.
+    """Choose the value of --url, or the address of the API of the running system. None: the usual address.
 
     DATABASE_URL does not count: it names no API.
     """
@@ -63,7 +63,7 @@ def api_url(url: str | None) -> str | None:
 
 
 def homes_of(chosen: Settings) -> dict[Path, str]:
-    """Return the folders in which a system may run, with their names for messages."""
+    """List the folders in which a system may run, with their names for messages."""
     own = {chosen.duecall_home: "the system"}
     return own if HOME.get() is not None else own | {demo_home(chosen): "the demo"}
 
@@ -73,7 +73,7 @@ def demo_home(chosen: Settings) -> Path:
 
 
 def running_system(chosen: Settings) -> tuple[RunningSystem, str] | None:
-    """Return the first running system, with a name for messages."""
+    """Find the first running system, with a name for messages."""
     for home, name in homes_of(chosen).items():
         if (running := running_in(home, print_note)) is not None:
             return running, f"{name} in {home}"

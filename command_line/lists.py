@@ -19,7 +19,7 @@ from scheduler.terminal.text import add_facts, as_json, from_now, utc
 
 
 def alarms_page(alarms: Sequence[KeptAlarm], now: datetime) -> RenderableType:
-    """Return each alarm with its count, ids and times."""
+    """Show each alarm with its count, ids and times."""
     return Group(*(_alarm(each, now) for each in alarms)) if alarms else Text("There are no open alarms.")
 
 
@@ -80,7 +80,7 @@ _KEY_STYLES = {
 
 
 def keys_page(keys: Sequence[Key], now: datetime) -> RenderableType:
-    """Return each key's owner, state, scopes, rate limits and times. Secrets are not stored."""
+    """Show each key's owner, state, scopes, rate limits and times. Secrets are not stored."""
     return Group(*(_key(key, now) for key in keys)) if keys else Text("There are no API keys.")
 
 
@@ -132,7 +132,7 @@ def keys_as_json(keys: Sequence[Key], now: datetime) -> list[dict[str, Any]]:
 
 
 def audit_page(entries: Sequence[AuditEntry], creators: Mapping[str, str], *, has_more: bool) -> RenderableType:
-    """Return each act with its actor, target, reason and change. `has_more`: older entries exist.
+    """Show each act with its actor, target, reason and change. `has_more`: older entries exist.
 
     `creators` are those of sign-in links, by the actors with these links.
     """
@@ -171,7 +171,7 @@ def _plain(value: object) -> str:
 
 
 def audit_as_json(entries: Sequence[AuditEntry], creators: Mapping[str, str], *, has_more: bool) -> dict[str, Any]:
-    """Return the entries. `before` is the option that lists the next ones, or null at the end."""
+    """List the entries. `before` is the option that lists the next ones, or null at the end."""
     return {
         "entries": [
             as_json(

@@ -78,7 +78,7 @@ def _failure_of(error: Exception) -> tuple[str, int] | None:
 
 
 def _usage_line(error: TyperException) -> str:
-    """Return the line of an error of arguments. It names every missing argument: the parser names only the first."""
+    """Build the line of an error of arguments. It names every missing argument: the parser names only the first."""
     context: Any = getattr(error, "ctx", None)
     line = error.format_message()
     if context is None or not line:  # a group without a command has printed its help
@@ -93,6 +93,6 @@ def _usage_line(error: TyperException) -> str:
 
 
 def _name_of(parameter: Any) -> str:  # noqa: ANN401 - of the parser
-    """Return an option or argument as users write it, without its variable."""
+    """Write an option or argument as users do, without its variable."""
     hint: str = parameter.get_error_hint()
     return hint.partition(" (env var")[0].strip("'")

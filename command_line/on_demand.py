@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def chosen_settings() -> "Settings":
-    """Return the settings of the environment, with --home in place of DUECALL_HOME."""
+    """Read the settings of the environment, with --home in place of DUECALL_HOME."""
     from command_line import installation
 
     _cancel_on_interrupt()
@@ -20,7 +20,7 @@ def chosen_settings() -> "Settings":
 
 
 def api_url(url: str | None) -> str | None:
-    """Return the value of --url, or the address of the API of the running system. See `installation.api_url`."""
+    """Choose the value of --url, or the address of the API of the running system. See `installation.api_url`."""
     from command_line import installation
 
     return installation.api_url(url)

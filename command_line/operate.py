@@ -220,7 +220,7 @@ def _alarms_stored(settings: "Settings") -> Iterator[None]:
 
 
 def _target(command: str, company_id: UUID | None, *, everything: bool, missing: Sequence[str] = ()) -> str:
-    """Return the target, to begin a sentence. Exactly one option is required, so that an omission pauses nothing.
+    """Name the target, to begin a sentence. Exactly one option is required, so that an omission pauses nothing.
 
     One error names everything that is missing.
     """

@@ -28,7 +28,7 @@ def print_json(value: object) -> None:
 
 
 def plain(value: object) -> object:
-    """Return a value of a row as JSON shows it."""
+    """Convert a value of a row to what JSON shows."""
     return value.isoformat() if isinstance(value, datetime) else str(value) if isinstance(value, UUID) else value
 
 
@@ -75,7 +75,7 @@ def refuse(line: str) -> NoReturn:
 
 
 def required_reason(reason: str | None, command: str) -> str:
-    """Return the value of --reason, or end the command if it is missing."""
+    """Require a value of --reason, or end the command if it is missing."""
     if reason is None or not reason.strip():
         refuse(f"Missing --reason. See: {command} --help")
     return reason

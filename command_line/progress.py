@@ -18,7 +18,7 @@ class _Counted:
         self.done = 0
 
     def add(self, rows: int) -> bool:
-        """Return whether a further tenth of the total is done."""
+        """Add rows. True if a further tenth of the total is done."""
         before = self.done * _STEPS // max(1, self.total)
         self.done += rows
         return self.done * _STEPS // max(1, self.total) > before

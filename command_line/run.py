@@ -64,7 +64,7 @@ def up(port: Port = None, at: At = None, ephemeral: Ephemeral = False) -> None:
 
 
 def _next_step(home: Path) -> str:
-    """Return the shell commands after which `duecall` and `curl` can use the system in this folder."""
+    """Build the shell commands after which `duecall` and `curl` can use the system in this folder."""
     environment = Path(sys.prefix)
     if environment.is_relative_to(Path.cwd()):
         environment = environment.relative_to(Path.cwd())
@@ -128,7 +128,7 @@ def demo(
 
 
 def _sign_in_link(running: "Running", chosen: "Settings") -> str:
-    """Return a link that signs an administrator in to the demo's console, once."""
+    """Make a link that signs an administrator in to the demo's console, once."""
     from console.sessions import ConsoleSessions
     from scheduler.domain.principal import SYSTEM, OperatorRole
     from scheduler.hashing import Hasher

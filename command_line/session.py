@@ -108,7 +108,7 @@ def operator_session(*, computes: bool = False, accepts: bool = False) -> Iterat
 
 
 def this_actor() -> str:
-    """Return the actor of this command. The user is the operating system's, because a variable could name any other."""
+    """Name the actor of this command. The user is the operating system's, because a variable could name any other."""
     user_id = os.getuid()
     try:
         user = pwd.getpwuid(user_id).pw_name
@@ -118,7 +118,7 @@ def this_actor() -> str:
 
 
 def _with_announced_times(chosen: Settings) -> Settings:
-    """Return the settings with the times that live processes announce in Redis, or warn that the shell's are used."""
+    """Complete the settings by the times that live processes announce in Redis, or warn that the shell's are used."""
     from workers.liveness import TimesUnknown, times_of  # with the client of Redis
 
     try:

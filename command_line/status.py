@@ -48,7 +48,7 @@ class Status:
 
 
 def status_page(status: Status, now: datetime) -> RenderableType:
-    """Return the state of the carriers, then of each company."""
+    """Show the state of the carriers, then of each company."""
     lines: list[RenderableType] = [_carrier(each, now) for each in status.carriers]
     if not status.carriers:
         lines.append(Text("Carrier   none yet: the first worker to start registers it"))
@@ -83,7 +83,7 @@ def _warnings(status: Status) -> Iterator[Text]:
 
 
 def _of_commands(commands: Commands) -> str:
-    """Return a line about commands that are accepted but not applied, or an empty string."""
+    """Build a line about commands that are accepted but not applied, or an empty string."""
     parts = []
     if commands.oldest is not None:
         parts.append(f"{commands.waiting} accepted and not applied yet, the oldest for {span_text(commands.oldest)}")
