@@ -2,7 +2,6 @@
 
     sign_in     starts a sign-in, and turns the provider's answer into an actor with a role, or refuses it
     provider    requests to the identity provider: discovery document, keys, tokens
-    id_tokens   verification of an ID token, and the actor and the role in its claims
 
 Names and e-mail addresses in an ID token are neither stored nor logged.
 """
