@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from scheduler.clock import monotonic
-from scheduler.settings import Settings
 from standalone.errors import HomeUnusable
+
+if TYPE_CHECKING:  # `duecall --help` imports this module, and the settings import the libraries of a running system
+    from scheduler.settings import Settings
 
 RUN_FILE, OFFSET_FILE, SETTINGS_FILE, LOCK_FILE = "run.json", "clock_offset_s", "settings.json", "up.lock"
 READY_WITHIN_S = 90.0
@@ -114,7 +116,7 @@ def write_private_json(file: Path, values: Mapping[str, Any]) -> None:
 # --- Settings that a command takes from the running system, because its own environment may differ
 
 
-def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
+def kept(chosen: "Settings", variables: Mapping[str, str]) -> dict[str, str]:
     """Collect the pepper and the times by their environment names, as processes with these variables see them.
 
     The pepper is a secret.
@@ -124,7 +126,7 @@ def kept(chosen: Settings, variables: Mapping[str, str]) -> dict[str, str]:
     return {name: variables.get(name) or value for name, value in written.items()}
 
 
-def as_kept(chosen: Settings, written: Mapping[str, str | float]) -> Settings:
+def as_kept(chosen: "Settings", written: Mapping[str, str | float]) -> "Settings":
     """Add the settings that `kept` has written to `chosen`. Raises ValueError for a value that is not a number."""
     update: dict[str, object] = {name.lower(): float(written[name]) for name in chosen.times if name in written}
     if "KEY_PEPPER" in written:
