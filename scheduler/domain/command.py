@@ -251,10 +251,6 @@ class Command:
     quarantined_at: datetime | None = None
     awaited_until: datetime | None = None
     """The request that sent it may return its answer until then. None if no request waits, or the wait has ended."""
-    may_be_packed: bool = False
-    """The snapshot of the answer may be packed. False for a command that the previous version accepted: it cannot
-    read packed snapshots.
-    """
 
     def is_of_request(self, request_hash: bytes, former_hash: bytes) -> bool:
         """Return True if this stored command is of the request with these hashes."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeAlias
@@ -32,7 +32,7 @@ from scheduler.domain.refusals import CommandDropped
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.policy import OWED_AFTER
 from scheduler.persistence.connection import Connection, Fixed
-from scheduler.persistence.json_columns import ANSWER, pack, unpack
+from scheduler.persistence.json_columns import ANSWER
 from scheduler.persistence.many import among, among_given, insert_all, update_all
 from scheduler.persistence.quarantine import count_failure, due_hints, has_waited, requeue, taking
 from scheduler.persistence.rows import as_columns, from_row
@@ -108,10 +108,9 @@ class Inbox(Store):
         """
         values = as_columns(
             command,
-            without={"quarantined_at", "may_be_packed", "former_hash"},
+            without={"quarantined_at", "former_hash"},
             body=None if command.body is None else json.dumps(command.body),
             answer=None if command.answer is None else json.dumps(_answer_as_json(command.answer)),
-            packed_snapshot=b"" if command.may_be_packed else None,
         )
         return self._connection.execute(_ADD, values).first() is not None
 
@@ -119,11 +118,8 @@ class Inbox(Store):
         """Store waiting commands without idempotency keys. Reads nothing, because operators may not read bodies."""
         for command in commands:
             row = {name: getattr(command, name) for name in _ADDED}
-            self._connection.write(
-                _ADD_ALL,
-                command.id,
-                {**row, "kind": command.kind.value, "rung_at": command.received_at, "packed_snapshot": b""},
-            )
+            row |= {"kind": command.kind.value, "rung_at": command.received_at}
+            self._connection.write(_ADD_ALL, command.id, row)
 
     def by_key(self, principal_id: UUID, idempotency_key: str) -> Command | None:
         return self._one(_command, select(inbox).where(_of_key(principal_id, idempotency_key)))
@@ -194,10 +190,7 @@ class Inbox(Store):
 
     def answer(self, command: Command, answer: Answer, interview_id: UUID | None, now: datetime) -> None:
         """Mark the command as applied: store its answer and delete its body."""
-        row: dict[str, Any] = {"id": command.id, "interview_id": interview_id, "applied_at": now, "body": None}
-        if command.may_be_packed and answer.snapshot is not None:
-            row["packed_snapshot"] = pack(answer.snapshot, (interview_id, command.company_id))
-            answer = replace(answer, snapshot=None)
+        row = {"id": command.id, "interview_id": interview_id, "applied_at": now, "body": None}
         self._connection.write(_ANSWER, command.id, {**row, "answer": _answer_as_json(answer)})
 
     def end_wait(self, command_id: UUID) -> bool:
@@ -298,12 +291,11 @@ def _of_key(principal_id: UUID, idempotency_key: str) -> ColumnElement[bool]:
 _ADD = text("""
     INSERT INTO inbox (
         id, principal_id, key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at,
-        rung_at, applied_at, answer, packed_snapshot, awaited_until, failures
+        rung_at, applied_at, answer, awaited_until, failures
     )
     VALUES (
         :id, :principal_id, :key_id, :company_id, :idempotency_key, :request_hash, :kind, CAST(:body AS jsonb),
-        :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :packed_snapshot,
-        :awaited_until, 0
+        :interview_id, :received_at, :received_at, :applied_at, CAST(:answer AS jsonb), :awaited_until, 0
     )
     ON CONFLICT (principal_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING id
@@ -416,9 +408,7 @@ def _instants_owed(now: datetime) -> dict[str, datetime]:
 
 
 def _command(row: Row[tuple[Any, ...]]) -> Command:
-    return from_row(
-        Command, row, answer=_answer_of(row), may_be_packed=row.packed_snapshot is not None, former_hash=b""
-    )
+    return from_row(Command, row, answer=_answer_of(row), former_hash=b"")
 
 
 def _next(row: Row[tuple[Any, ...]]) -> NextCommand:
@@ -431,12 +421,7 @@ def _answer_as_json(answer: Answer) -> dict[str, Any]:
 
 
 def _answer_of(row: Row[tuple[Any, ...]]) -> Answer | None:
-    if row.answer is None:
-        return None
-    answer = ANSWER.validate_python(row.answer)
-    if not row.packed_snapshot:
-        return answer
-    return replace(answer, snapshot=unpack(row.packed_snapshot, (row.interview_id, row.company_id)))
+    return None if row.answer is None else ANSWER.validate_python(row.answer)
 
 
 def _found(row: Row[tuple[Any, ...]]) -> FoundCommand:

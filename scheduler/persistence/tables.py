@@ -721,9 +721,6 @@ inbox = Table(
     Column("rung_at", _INSTANT, nullable=False),
     Column("applied_at", _INSTANT),
     Column("answer", JSONB),
-    # The snapshot of the answer. It is empty while the command waits, and for an answer without a snapshot. NULL: a
-    # process of the previous version has accepted the command, so the snapshot belongs in `answer`.
-    Column("packed_snapshot", LargeBinary),
     Column("failures", Integer, nullable=False),
     Column("first_failed_at", _INSTANT),
     # The type and place of the last error, without its text, which may contain personal data.

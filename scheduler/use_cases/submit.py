@@ -104,7 +104,6 @@ class Submit:
                 applied_at=None if refused is None else now,
                 answer=None if refused is None else Answer(refusal=refusal_of(refused)),
                 awaited_until=now + min(awaited_for, MAX_AWAITED) if awaited_for and refused is None else None,
-                may_be_packed=True,
             )
             accepted = _accept(stores, command)
             if not has_response and not accepted.replayed:

@@ -74,5 +74,5 @@ def test_stored_answers_contain_only_the_newest_attempts(intake: Intake, worker:
     later = applied(intake, invoked(intake, call.attempts, headers={"Prefer": "respond-async"}))
     assert later["result"]["status"] == "PENDING"
     assert intake.patch(call.interview, {"metadata": {"a": 1}}).status_code == 200
-    [(largest,)] = tenant.ask("SELECT max(length(packed_snapshot)) FROM inbox")
+    [(largest,)] = tenant.ask("SELECT max(pg_column_size(answer)) FROM inbox")
     assert largest < 4096

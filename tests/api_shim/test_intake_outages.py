@@ -176,8 +176,8 @@ def test_applied_command_is_never_reported_as_not_applied(intake: Intake) -> Non
 
 
 _AS_THE_ONE_BEFORE = """
-    UPDATE inbox SET applied_at = :now, body = NULL, answer = before.answer, packed_snapshot = before.packed_snapshot
-    FROM (SELECT answer, packed_snapshot FROM inbox WHERE kind = 'update_interview' AND applied_at IS NOT NULL) before
+    UPDATE inbox SET applied_at = :now, body = NULL, answer = before.answer
+    FROM (SELECT answer FROM inbox WHERE kind = 'update_interview' AND applied_at IS NOT NULL) before
     WHERE applied_at IS NULL
 """
 """Applied while no interview can be read."""

@@ -13,7 +13,6 @@ EXPECTED = {
     "candidates.content_hash": ERASED,
     "carrier_events.fingerprint": KEYED,
     "console_sessions.token_hash": KEYED,
-    "inbox.packed_snapshot": IMPERSONAL,
     "inbox.request_hash": KEYED,
     "installation_marks.mark": KEYED,
     "interviews.content_hash": ERASED,

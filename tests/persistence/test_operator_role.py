@@ -32,7 +32,7 @@ FORBIDDEN = {
     "interviews": {"caller_number", "metadata", "external_id", "content_hash"},
     "attempts": {"called_number", "token"},
     "invitations": {"email"},
-    "inbox": {"body", "answer", "packed_snapshot", "request_hash", "idempotency_key"},
+    "inbox": {"body", "answer", "request_hash", "idempotency_key"},
     "carrier_events": {"raw", "fingerprint", "token"},
     "carrier_backoffs": {"caller"},
     "batches": {"name"},

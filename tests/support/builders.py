@@ -453,7 +453,6 @@ def a_waiting_command(tenant: Tenant, interview_id: UUID | None, body: dict[str,
         received_at=tenant.now(),
         body=body or {},
         interview_id=interview_id,
-        may_be_packed=True,
     )
     with tenant.database.transaction() as stores:
         assert stores.inbox.add(command)

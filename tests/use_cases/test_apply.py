@@ -11,7 +11,7 @@ from scheduler.domain.command import Answer, Command, CommandKind, CommandState,
 from scheduler.domain.interview import InterviewStatus, NewCandidate
 from scheduler.domain.refusals import NotFound
 from scheduler.domain.schedule import TimezoneSource
-from scheduler.persistence.json_columns import ANSWER, STORY, request_as_json
+from scheduler.persistence.json_columns import STORY, request_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.operations.quarantine import Quarantine
 from scheduler.use_cases.release import Release
@@ -128,29 +128,6 @@ def test_answer_contains_no_name_number_or_token(tenant: Tenant, apply: Apply) -
     assert "attempts" in kept
     for secret in (number, "Ada", "Byron", "ada@example.com", "a secret", tenant.caller):
         assert secret not in kept
-
-
-def test_answer_for_a_process_of_the_previous_version_is_json(tenant: Tenant, apply: Apply) -> None:
-    """It reads the column `answer` only, and runs while an upgrade replaces the workers."""
-    read = []
-    for packed in (b"", None):
-        given = sent(tenant, a_wish(tenant))
-        tenant.change("UPDATE inbox SET packed_snapshot = :packed WHERE id = :id", packed=packed, id=given.id)
-        apply.command(given.id)
-        [(answer, kept)] = tenant.ask("SELECT answer, packed_snapshot FROM inbox WHERE id = :id", id=given.id)
-        read.append(("snapshot" in answer, bool(kept), STORY.validate_python(answer_of(tenant, given).snapshot)))
-    assert [each[:2] for each in read] == [(False, True), (True, False)]
-    assert read[1][2].attempts[0].schedule == read[0][2].attempts[0].schedule
-
-
-def test_answer_of_a_worker_of_the_previous_version_is_read(tenant: Tenant, apply: Apply) -> None:
-    given = sent(tenant, a_wish(tenant))
-    apply.command(given.id)
-    answer = answer_of(tenant, given)
-    form = ANSWER.dump_json(answer).decode()
-    change = "UPDATE inbox SET answer = CAST(:answer AS jsonb), packed_snapshot = '' WHERE id = :id"
-    tenant.change(change, answer=form, id=given.id)
-    assert answer_of(tenant, given) == answer
 
 
 def test_test_interview_is_completed_at_once_and_takes_no_line(tenant: Tenant, apply: Apply, release: Release) -> None:

@@ -111,7 +111,6 @@ def command_of(
         received_at=received_at,
         body=request_as_json(kind, request),
         interview_id=request.interview_id,
-        may_be_packed=True,
     )
 
 

@@ -212,8 +212,8 @@ def test_attempt_is_not_claimed_while_it_is_being_cancelled(tenant: Tenant) -> N
 
 
 def test_console_stores_commands_of_operators_only(commands: OperatorCommands, tenant: Tenant) -> None:
-    columns = "id, principal_id, company_id, request_hash, kind, body, received_at, rung_at, packed_snapshot, failures"
-    values = ":id, :principal, :company, '', :kind, '{}', now(), now(), '', 0"
+    columns = "id, principal_id, company_id, request_hash, kind, body, received_at, rung_at, failures"
+    values = ":id, :principal, :company, '', :kind, '{}', now(), now(), 0"
     for principal, kind, may in (
         (OPERATORS, "cancel_attempt", True),
         (OPERATORS, "delete_attempt", False),

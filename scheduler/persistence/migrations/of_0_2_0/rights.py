@@ -107,7 +107,7 @@ _WRITTEN = {
     # Cancellations and decisions are commands.
     "inbox": "UPDATE (failures, quarantined_at, first_failed_at, failed_with, rung_at), INSERT (id, principal_id,"
     " key_id, company_id, idempotency_key, request_hash, kind, body, interview_id, received_at, rung_at, applied_at,"
-    " answer, packed_snapshot, failures)",
+    " answer, failures)",
     "carrier_events": "UPDATE (failures, quarantined_at, first_failed_at, failed_with, rung_at, heard_at, raw)",
     "api_keys": "UPDATE (revoked_at, suspended_at, suspend_reason, updated_at)",
     "alarms": "UPDATE (acknowledged_at, acknowledged_by, note, post_at)",

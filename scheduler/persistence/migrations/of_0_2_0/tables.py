@@ -68,7 +68,6 @@ ALTER TABLE carrier_events
     ADD COLUMN first_failed_at timestamptz,
     ADD COLUMN failed_with text;
 ALTER TABLE inbox
-    ADD COLUMN packed_snapshot bytea,
     ADD COLUMN first_failed_at timestamptz,
     ADD COLUMN failed_with text,
     ADD COLUMN awaited_until timestamptz;
