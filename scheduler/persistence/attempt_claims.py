@@ -1,20 +1,20 @@
 """Attempts: locked for the claim, claimed, and checked a last time before dialling."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 
 from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import RELEASE_SPAN
-from scheduler.lifecycle.state_machine import evolve
-from scheduler.persistence.attempts import attempt_of, history_row
+from scheduler.lifecycle.state_machine import changes, evolve
+from scheduler.persistence.attempts import attempt_of, column_of, history_row
+from scheduler.persistence.call_conditions import COMPANY_MAY_CALL, LINE_HAS_A_CALL, LINE_RESTS, command_waits
 from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
 from scheduler.persistence.last_looks import (
     COLUMNS,
@@ -25,9 +25,10 @@ from scheduler.persistence.last_looks import (
     last_look_of,
     look_of,
 )
+from scheduler.persistence.many import as_json, given_rows
 from scheduler.persistence.rows import AnyRow, from_row, readable
 from scheduler.persistence.store import Store
-from scheduler.persistence.tables import attempts
+from scheduler.persistence.tables import attempt_history, attempts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,23 +116,19 @@ class AttemptClaims(Store):
         history = [
             history_row(attempt, each, event, actor) for each, (attempt, event, _) in zip(moved, claims, strict=True)
         ]
+        changed = ("called_number", *changes(*claims[0][:2], now))
+        names = ("id", "number_hash", *changed)
         of_companies = {} if slots is None else slots.companies
         self._connection.execute(
-            _CLAIM,
+            _claim(changed, tuple(history[0])),
             {
-                "ids": [each.id for each in moved],
-                "epochs": [each.epoch for each in moved],
-                "tokens": [each.token for each in moved],
-                "leases": [each.lease_until for each in moved],
-                "hashes": [each.number_hash for each in moved],
-                "numbers": [each.called_number for each in moved],
-                "details": [json.dumps(each["detail"]) for each in history],
+                "rows": as_json([{name: column_of(each, name) for name in names} for each in moved]),
+                "history": as_json(history),
+                "count": len(moved),
                 "account_id": account_id,
                 "account_slot": None if slots is None else slots.account,
                 "company_ids": list(of_companies),
                 "company_slots": list(of_companies.values()),
-                "actor": actor,
-                "now": now,
             },
         )
         return moved
@@ -233,15 +230,15 @@ class AttemptClaims(Store):
 
 
 # The statement that locks attempts for the claim checks every guard itself: a hint is never a reason to dial.
-_WHAT_MAY_BE_CLAIMED = """
+_WHAT_MAY_BE_CLAIMED = f"""
     FROM attempts a
     JOIN lines l ON l.number_hash = a.number_hash
     WHERE a.id = ANY (:ids)
       AND a.state = 'PENDING'  -- guard: state
       AND a.due_at <= :due_by  -- guard: due_at
       AND a.expires_at > :now  -- guard: expires_at
-      AND l.attempt_id IS NULL  -- guard: line
-      AND (l.free_at <= :now OR l.interview_id = a.interview_id)  -- guard: line_gap
+      AND NOT {LINE_HAS_A_CALL}  -- guard: line
+      AND NOT {LINE_RESTS}  -- guard: line_gap
 """
 
 
@@ -279,13 +276,13 @@ _CLAIM_FACTS = text(f"""
            ARRAY (
                SELECT c.id FROM companies c
                WHERE c.id = ANY (ARRAY (SELECT a.company_id FROM attempts a WHERE a.id = ANY (CAST(:ids AS uuid[]))))
-                 AND c.deleted_at IS NULL AND c.paused_at IS NULL
+                 AND {COMPANY_MAY_CALL}
            ) AS companies,
            EXISTS (SELECT FROM carrier_backoffs b WHERE b.account_id = :account_id) AS has_backoffs,
            coalesce(
                (SELECT json_object_agg(i.id, json_build_array(
                     p.phone_number,
-                    EXISTS (SELECT FROM inbox x WHERE x.interview_id = i.id AND x.applied_at IS NULL),
+                    {command_waits("i.id")},
                     p.erased_at IS NOT NULL
                 ))
                 FROM interviews i
@@ -308,48 +305,33 @@ _PUT_OFF = text("UPDATE attempts SET released_until = NULL, unreadable_until = :
 _NUMBER = text("SELECT p.phone_number FROM interviews i JOIN candidates p ON p.id = i.candidate_id WHERE i.id = :id")
 
 
-_CLAIM = text("""
-    WITH given AS (
-        SELECT *
-        FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:epochs AS integer[]), CAST(:tokens AS text[]), CAST(:leases AS timestamptz[]),
-            CAST(:hashes AS bytea[]), CAST(:numbers AS text[]), CAST(:details AS text[])
-        ) AS given (id, epoch, token, lease_until, number_hash, called_number, detail)
-    ), of_account AS (
-        UPDATE carrier_accounts SET next_slot_at = CAST(:account_slot AS timestamptz)
-        WHERE id = :account_id AND CAST(:account_slot AS timestamptz) IS NOT NULL
-    ), of_companies AS (
-        UPDATE companies SET next_slot_at = slots.next_slot_at
-        FROM unnest(CAST(:company_ids AS uuid[]), CAST(:company_slots AS timestamptz[])) AS slots (id, next_slot_at)
-        WHERE companies.id = slots.id
-    ), of_lines AS (
-        UPDATE lines SET attempt_id = given.id FROM given WHERE lines.number_hash = given.number_hash
-    ), of_tokens AS (
-        INSERT INTO attempt_tokens (token, attempt_id, claimed_at)
-        SELECT token, id, CAST(:now AS timestamptz) FROM given
-    ), of_history AS (
-        INSERT INTO attempt_history (attempt_id, at, event, from_state, to_state, reason, epoch, actor, detail)
-        SELECT id, CAST(:now AS timestamptz), 'claimed', 'PENDING', 'IN_PROGRESS', '', epoch, :actor,
-               CAST(detail AS jsonb)
+@cache
+def _claim(changed: tuple[str, ...], of_history: tuple[str, ...]) -> TextClause:
+    """Build the statement that claims attempts. `changed` names the columns that the arrow of the claim sets."""
+    given = given_rows(attempts, ("id", "number_hash", *changed), rows=":rows")
+    return text(f"""
+        WITH given AS (
+            SELECT * FROM {given} LIMIT :count
+        ), of_account AS (
+            UPDATE carrier_accounts SET next_slot_at = CAST(:account_slot AS timestamptz)
+            WHERE id = :account_id AND CAST(:account_slot AS timestamptz) IS NOT NULL
+        ), of_companies AS (
+            UPDATE companies SET next_slot_at = slots.next_slot_at
+            FROM unnest(CAST(:company_ids AS uuid[]), CAST(:company_slots AS timestamptz[])) AS slots (id, next_slot_at)
+            WHERE companies.id = slots.id
+        ), of_lines AS (
+            UPDATE lines SET attempt_id = given.id FROM given WHERE lines.number_hash = given.number_hash
+        ), of_tokens AS (
+            INSERT INTO attempt_tokens (token, attempt_id, claimed_at) SELECT token, id, claimed_at FROM given
+        ), of_history AS (
+            INSERT INTO attempt_history ({", ".join(of_history)})
+            SELECT * FROM {given_rows(attempt_history, of_history, rows=":history")}
+        )
+        UPDATE attempts
+        SET {", ".join(f"{name} = given.{name}" for name in changed)}, account_id = :account_id, held_until = NULL
         FROM given
-    )
-    UPDATE attempts
-    SET state = 'IN_PROGRESS',
-        phase = 'DIALLING',
-        epoch = given.epoch,
-        token = given.token,
-        account_id = :account_id,
-        claimed_at = :now,
-        lease_until = given.lease_until,
-        called_number = given.called_number,
-        released_until = NULL,
-        held_until = NULL,
-        listed_at = NULL,
-        search_at = NULL,
-        updated_at = :now
-    FROM given
-    WHERE attempts.id = given.id
-""")
+        WHERE attempts.id = given.id
+    """)  # noqa: S608 - the inserted texts are names of our columns
 
 
 _HINTED = text("""

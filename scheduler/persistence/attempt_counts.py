@@ -13,6 +13,7 @@ from scheduler.domain.pagination import COUNTED_UP_TO
 from scheduler.lifecycle.breaker import PERMISSIONS, PROBED_WITHIN
 from scheduler.lifecycle.capacity import KEPT_SHARE
 from scheduler.lifecycle.policy import SEND_SPAN
+from scheduler.persistence.call_conditions import LINE_IS_BUSY
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts
 
@@ -185,10 +186,7 @@ DUE_BY_RULE, _TOTALS = f"""
             OFFSET 0
         ) l ON TRUE
         CROSS JOIN LATERAL (
-            SELECT l.attempt_id IS NOT NULL
-                       OR (
-                           coalesce(l.free_at > :now, FALSE) AND l.interview_id IS DISTINCT FROM a.interview_id
-                       ) AS busy,
+            SELECT coalesce({LINE_IS_BUSY}, FALSE) AS busy,
                    CASE WHEN l.interview_id IS DISTINCT FROM a.interview_id THEN l.free_at END AS rested_until,
                    -- Hashed once. A search for each attempt would read all waiting commands each time, because until
                    -- the next ANALYZE PostgreSQL expects none. With the limit it never expects too many to hash.

@@ -15,7 +15,13 @@ from sqlalchemy import TextClause, text
 
 from scheduler.lifecycle.bounds import SLACK
 from scheduler.lifecycle.policy import RELEASE_SPAN, UNREADABLE_FOR
-from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.call_conditions import (
+    COMPANY_MAY_CALL,
+    IS_NOT_RELEASED,
+    LINE_IS_BUSY,
+    OF_BACKOFF,
+    command_waits,
+)
 from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.store import Store
 
@@ -38,16 +44,6 @@ _WOKEN_OF_COMPANY = 20
 _MOST_WOKEN = 500
 """Attempts that are still blocked are held again, which costs a write each."""
 
-LINE_IS_BUSY = """(
-    l.attempt_id IS NOT NULL OR (l.free_at > :now AND l.interview_id IS DISTINCT FROM a.interview_id)
-)"""
-COMMAND_WAITS = "EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)"
-OF_BACKOFF = f"""
-    FROM carrier_backoffs b
-    WHERE b.account_id = coalesce(CAST(:account_id AS smallint), (SELECT max(id) FROM carrier_accounts))
-      AND b.down_until IS NOT NULL AND ({MATCHES})
-"""  # noqa: S608 - the inserted text is a constant
-
 
 def first_of_company(most: int) -> str:
     """Build the query for the first attempts of company `c` and `kind` that are not held.
@@ -66,12 +62,12 @@ def first_of_company(most: int) -> str:
           AND a.manual = kind.by_hand
           AND greatest(a.due_at, a.held_until) <= :due_by
           AND a.expires_at > :now
-          AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
+          AND {IS_NOT_RELEASED}
           -- No worker of this release can read it. A later instant was written by a wrong clock.
           AND (a.unreadable_until IS NULL OR a.unreadable_until NOT BETWEEN :now AND :latest_unreadable)
         ORDER BY greatest(a.due_at, a.held_until)
         LIMIT {most}
-    """  # noqa: S608 - the inserted number is a constant
+    """  # noqa: S608 - the inserted texts are constants
 
 
 LINE = """
@@ -164,9 +160,9 @@ def _blocked(most: int, of: str = "true") -> TextClause:
             FROM (VALUES (true), (false)) AS kind (by_hand)
             CROSS JOIN LATERAL ({first_of_company(most)}) a
             {LINE}
-            WHERE {LINE_IS_BUSY} OR {COMMAND_WAITS} OR EXISTS (SELECT {OF_BACKOFF})
+            WHERE {LINE_IS_BUSY} OR {command_waits()} OR EXISTS (SELECT {OF_BACKOFF})
         ) blocked
-        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL AND {of}
+        WHERE {COMPANY_MAY_CALL} AND {of}
         ORDER BY blocked.turn
         LIMIT {_MOST_HELD}
     """)  # noqa: S608 - the inserted texts are constants
@@ -252,7 +248,7 @@ _WAKE = text(f"""
                     LIMIT {_WOKEN_OF_COMPANY}
                         + least(ceil(c.calls_per_second * {RELEASE_SPAN.total_seconds()}), {_MOST_WOKEN})
                 ) over
-                WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+                WHERE {COMPANY_MAY_CALL}
             ))
             FOR NO KEY UPDATE SKIP LOCKED
         ))

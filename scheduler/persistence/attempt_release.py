@@ -10,7 +10,14 @@ from scheduler.domain.attempt import AttemptState
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import EARLY_RELEASE_LASTS, SEND_SPAN, UNREADABLE_FOR
-from scheduler.persistence.attempt_holds import COMMAND_WAITS, LINE, LINE_IS_BUSY, OF_BACKOFF, WINDOW, first_of_company
+from scheduler.persistence.attempt_holds import LINE, WINDOW, first_of_company
+from scheduler.persistence.call_conditions import (
+    COMPANY_MAY_CALL,
+    IS_NOT_RELEASED,
+    LINE_IS_BUSY,
+    OF_BACKOFF,
+    command_waits,
+)
 from scheduler.persistence.rows import from_row
 from scheduler.persistence.store import Store, is_set
 from scheduler.persistence.tables import attempts
@@ -139,7 +146,7 @@ _RELEASE = text(f"""
                 FROM ({first_of_company(MOST_RELEASED + WINDOW)}) a
                 {LINE}
                 WHERE NOT {LINE_IS_BUSY}
-                  AND NOT {COMMAND_WAITS}
+                  AND NOT {command_waits()}
                   -- Attempts that wait for the carrier block no others; a trial is released separately.
                   AND NOT EXISTS (SELECT {OF_BACKOFF})
                 ORDER BY a.place
@@ -148,7 +155,7 @@ _RELEASE = text(f"""
             ORDER BY earliest.due_at > :now, earliest.manual DESC, earliest.due_at
             LIMIT room.calls
         ) due
-        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+        WHERE {COMPANY_MAY_CALL}
           -- A later slot was taken on a wrong clock, see `capacity.Pace.of_this_clock`.
           AND (c.next_slot_at < :soon
                OR c.next_slot_at > CAST(:latest_slot AS timestamptz) + interval '1 second' / c.calls_per_second)
@@ -186,7 +193,7 @@ _RELEASE = text(f"""
         WHERE a.state = 'PENDING'
           -- It may have been moved since it was chosen.
           AND a.due_at <= :due_by  -- guard: release_moved
-          AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
+          AND {IS_NOT_RELEASED}
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ))
     RETURNING id, company_id, manual, due_at

@@ -461,10 +461,11 @@ _COLUMNS = tuple(each.name for each in fields(Attempt))
 
 
 def columns_of(attempt: Attempt) -> dict[str, Any]:
-    return {name: _column_of(attempt, name) for name in _COLUMNS}
+    return {name: column_of(attempt, name) for name in _COLUMNS}
 
 
-def _column_of(attempt: Attempt, name: str) -> object:
+def column_of(attempt: Attempt, name: str) -> object:
+    """Convert a field of an attempt to the value of its column."""
     match getattr(attempt, name):
         case Enum() as value:
             return value.value
@@ -490,7 +491,7 @@ def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) 
     for before, after in saved:
         values = vars(before)
         names = [name for name, value in vars(after).items() if value is not values[name] and value != values[name]]
-        row = {name: _column_of(after, name) for name in ("id", *names)}
+        row = {name: column_of(after, name) for name in ("id", *names)}
         if not _MAY_END_A_HOLD.isdisjoint(names):
             row["held_until"] = None  # guard: hold_of_a_moved_attempt
         rows.append(row)

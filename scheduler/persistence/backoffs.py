@@ -12,6 +12,13 @@ from scheduler.domain.attempt import Phase
 from scheduler.lifecycle import bounds
 from scheduler.lifecycle.backoffs import Backoff, Backoffs, Scope
 from scheduler.lifecycle.breaker import Breaker
+from scheduler.persistence.call_conditions import (
+    COMPANY_MAY_CALL,
+    IS_NOT_RELEASED,
+    LINE_IS_BUSY,
+    MATCHES,
+    command_waits,
+)
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.many import among
 from scheduler.persistence.rows import as_columns, from_row
@@ -24,13 +31,6 @@ _LOOKED_AT = 2500
 _FIRST_OF_COMPANY = 50
 _MOST_LOCKED = 20
 """Attempts of a scope that other transactions may have locked, until the next look finds others."""
-
-MATCHES = """
-    b.country = l.country
-    OR b.company_id = a.company_id
-       AND b.caller = (SELECT i.caller_number FROM interviews i WHERE i.id = a.interview_id)
-"""
-"""True if the back-off `b` holds the order of attempt `a` to line `l`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,15 +193,15 @@ _RELEASE_TRIALS = text(f"""
             ORDER BY a.company_id, a.due_at
             LIMIT {_FIRST_OF_COMPANY}
         ) a
-        WHERE c.paused_at IS NULL AND c.deleted_at IS NULL
+        WHERE {COMPANY_MAY_CALL}
         LIMIT {_LOOKED_AT}
     ), due AS MATERIALIZED (
         SELECT a.*, l.country
         FROM (SELECT * FROM first UNION ALL SELECT * FROM walked) a
         CROSS JOIN LATERAL (SELECT * FROM lines l WHERE l.number_hash = a.number_hash LIMIT 1) l
         WHERE a.state = 'PENDING' AND a.due_at <= :now AND a.expires_at > :now
-          AND (a.released_until IS NULL OR a.released_until <= :now OR a.released_until > :latest)
-          AND l.attempt_id IS NULL AND (l.free_at <= :now OR l.interview_id = a.interview_id)
+          AND {IS_NOT_RELEASED}
+          AND NOT {LINE_IS_BUSY}
     ), released AS (
         UPDATE attempts SET released_until = :until
         WHERE id = ANY (ARRAY (
@@ -215,10 +215,8 @@ _RELEASE_TRIALS = text(f"""
                     CROSS JOIN LATERAL (SELECT a.country) l
                     JOIN companies c ON c.id = a.company_id
                     WHERE ({MATCHES})
-                      AND c.paused_at IS NULL AND c.deleted_at IS NULL
-                      AND NOT EXISTS (
-                          SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL
-                      )
+                      AND {COMPANY_MAY_CALL}
+                      AND NOT {command_waits()}
                       -- The claim would hold an attempt that also waits for another scope, and it would be tried
                       -- repeatedly.
                       AND NOT EXISTS (
@@ -258,6 +256,6 @@ _RELEASE_TRIALS = text(f"""
     )
     SELECT ARRAY (SELECT id FROM released) AS ids,
            (SELECT interview_id FROM walked ORDER BY interview_id OFFSET {_LOOKED_AT} - 1 LIMIT 1) AS last
-""")  # noqa: S608 - the inserted texts are constants of this module
+""")  # noqa: S608 - the inserted texts are constants
 
 _HOLD = text("UPDATE attempts SET released_until = NULL WHERE id = ANY (:ids) AND state = 'PENDING'")

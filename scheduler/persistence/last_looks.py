@@ -13,7 +13,7 @@ from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.attempts import HIDDEN_FROM_OPERATORS, attempt_of
-from scheduler.persistence.backoffs import MATCHES
+from scheduler.persistence.call_conditions import MATCHES, command_waits
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.json_columns import settings_of
 from scheduler.persistence.many import among
@@ -264,8 +264,7 @@ _LOOK = """
            b.answered_at AS backoff_answered_at,
            b.cause AS backoff_cause,
            b.trials AS backoff_trials,
-           EXISTS (SELECT FROM inbox x WHERE x.interview_id = a.interview_id AND x.applied_at IS NULL)
-               AS command_waiting,
+           {command_waits} AS command_waiting,
            clock_timestamp() AS database_clock
     FROM attempts a
     JOIN interviews i ON i.id = a.interview_id
@@ -285,7 +284,15 @@ _LOOK = """
     ) b ON true
     WHERE a.id = ANY (:ids)
 """
-LAST_LOOK = text(_LOOK.format(columns=COLUMNS, of_number="p.phone_number, i.caller_number", joined="", matches=MATCHES))
+LAST_LOOK = text(
+    _LOOK.format(
+        columns=COLUMNS,
+        of_number="p.phone_number, i.caller_number",
+        command_waits=command_waits(),
+        joined="",
+        matches=MATCHES,
+    )
+)
 LOOK_WITHOUT_NUMBER = text(
     _LOOK.format(
         columns=", ".join(
@@ -293,6 +300,7 @@ LOOK_WITHOUT_NUMBER = text(
             for column in attempts.c
         ),
         of_number="NULL AS phone_number, '' AS caller_number, n.is_there AS has_number, l.country AS line_country",
+        command_waits=command_waits(),
         joined="CROSS JOIN LATERAL numbers_of_interview(a.interview_id) n",
         matches="b.country = l.country OR b.id = ANY (n.backoffs)",
     )

@@ -57,7 +57,7 @@ def update_all(connection: Connection, table: Table, key: str, rows: Sequence[Ma
 def _insertion(table: Table, names: tuple[str, ...], suffix: str) -> str:
     columns = ", ".join(f'"{name}"' for name in names)
     # No list of columns in the SELECT, because the driver parses a text above 4 kB again for each execution.
-    return f"INSERT INTO {table.name} ({columns}) SELECT * FROM {_given(table, names)} {suffix}"  # noqa: S608 - the names are those of our tables
+    return f"INSERT INTO {table.name} ({columns}) SELECT * FROM {given_rows(table, names)} {suffix}"  # noqa: S608 - the names are those of our tables
 
 
 @cache
@@ -69,17 +69,18 @@ def _change(table: Table, key: str, names: tuple[str, ...], *, is_mixed: bool) -
             value = f'CASE WHEN given.{_SET} & {1 << place} <> 0 THEN {value} ELSE {table.name}."{name}" END'
         if name != key:
             changes.append(f'"{name}" = {value}')
-    given = _given(table, names, f", {_SET} bigint" if is_mixed else "")
+    given = given_rows(table, names, f", {_SET} bigint" if is_mixed else "")
     is_row = f'{table.name}."{key}" = given."{key}"'
     # The limit tells the planner how many rows there are.
     given = f"{given} LIMIT %(count)s"
     return f"UPDATE {table.name} SET {', '.join(changes)} FROM (SELECT * FROM {given}) AS given WHERE {is_row}"  # noqa: S608 - as above
 
 
-def _given(table: Table, names: tuple[str, ...], more: str = "") -> str:
+def given_rows(table: Table, names: tuple[str, ...], more: str = "", rows: str = "%(rows)s") -> str:
+    """Build the SQL of rows with these columns that each execution passes, by `as_json`, as the parameter `rows`."""
     types = {name: table.c[name].type.compile(_DIALECT) for name in names}
     columns = ", ".join(f'"{name}" {_SHORT.get(type_, type_)}' for name, type_ in types.items())
-    return f"json_to_recordset(CAST(%(rows)s AS json)) AS given ({columns}{more})"
+    return f"json_to_recordset(CAST({rows} AS json)) AS given ({columns}{more})"
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
