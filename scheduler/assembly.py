@@ -16,8 +16,7 @@ from scheduler.settings import MissingSetting, Settings, WrongSettings
 from scheduler.use_cases import submit
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
-from scheduler.use_cases.dial import Dial
-from scheduler.use_cases.dialler import Dialler
+from scheduler.use_cases.dial import Dial, Dialler
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations import erase as erasing
 from scheduler.use_cases.operations import installation
@@ -114,7 +113,7 @@ def dialler(settings: Settings) -> Dialler:
     context = _worker_context(settings)
     policy, now = context.policy, context.now
     dial = Dial(context, account_id(settings, context.database, now))
-    return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), policy, now)
+    return Dialler(dial, TwilioCallPlacer(carrier(settings), policy), now)
 
 
 def deliverer(settings: Settings, hints: Hints, worked: Callable[[], None] = lambda: None) -> "Deliverer":

@@ -20,7 +20,7 @@ from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import ClockWrong, DatabaseAway, LockTaken, StatementFailed
 from scheduler.process import EXIT_S, QUIET_S, Watchdog, collect_rarely, end_process, raise_limit, watching
 from scheduler.settings import settings
-from scheduler.use_cases.dialler import Dialler
+from scheduler.use_cases.dial import Dialler
 from scheduler.use_cases.shared import hints as names
 from scheduler.use_cases.shared.conflicts import again_at_once
 from workers import liveness, proof

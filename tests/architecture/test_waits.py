@@ -57,7 +57,7 @@ WITHOUT = {
     "api_shim/answer_waiter.py self._subscribed.wait": "within asyncio.wait_for",
     "api_shim/routes/carrier.py batch.is_ready.wait": "a batch becomes ready within 25 ms, or with its first thread",
     "api_shim/http_metrics.py stop.wait": "within asyncio.wait_for",
-    "scheduler/use_cases/dialler.py self._wake.wait": "within asyncio.timeout, or until a hint comes",
+    "scheduler/use_cases/dial.py self._wake.wait": "within asyncio.timeout, or until a hint comes",
     "scheduler/use_cases/dialling/record.py self._wake.wait": "until an answer comes",
     "console/oidc/provider.py aiohttp.ClientSession": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
     "console/oidc/provider.py session.request": "within asyncio.timeout(DEADLINE_S), `sign_in.py`",
@@ -67,7 +67,7 @@ WITHOUT = {
     # No wait at all.
     "api_shim/routes/carrier.py task.result": "the task has ended",
     "console/live.py self._task.result": "the task has ended",
-    "scheduler/use_cases/dialler.py recorder.result": "the task has ended",
+    "scheduler/use_cases/dial.py recorder.result": "the task has ended",
 }
 """Calls without a deadline of their own, by file and callee."""
 

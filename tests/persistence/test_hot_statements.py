@@ -345,7 +345,7 @@ class Walk:
         claimed = [each.attempt for each in dial.claim(ids[:CLAIMED]).claimed]
         assert len(claimed) == CLAIMED
         dial.lock_holder(self.worker.company_id)
-        dial.try_look(claimed[0].id)
+        dial.looks.try_look(claimed[0].id)
         assert len(dial.look_all(claimed[:50]).rows) == 50
         return claimed
 

@@ -31,8 +31,8 @@ from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
 from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.dialler import Dialler
-from scheduler.use_cases.dialling import look
+from scheduler.use_cases.dial import Dialler
+from scheduler.use_cases.dialling import permit
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations import alarms, erase, number_events
@@ -231,7 +231,7 @@ def settle(tenant: Tenant, carrier: SimulatedCarrier) -> Iterator[Settle]:
 
 def a_dialler(tenant: Tenant, carrier: SimulatedCarrier) -> Dialler:
     """Build a dialler whose loop a test runs step by step."""
-    return Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.policy, tenant.now)
+    return Dialler(tenant.dial, TwilioCallPlacer(carrier.account(), tenant.policy), tenant.now)
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def short_turns(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fresh_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Last looks do not age on the monotonic clock, so that no stall makes them too old for their calls."""
-    monkeypatch.setattr(look, "monotonic", partial(float, monotonic()))
+    monkeypatch.setattr(permit, "monotonic", partial(float, monotonic()))
 
 
 @pytest.fixture

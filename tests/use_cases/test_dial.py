@@ -27,7 +27,8 @@ from scheduler.domain.company import CallLimits
 from scheduler.domain.interview import InterviewStatus
 from scheduler.lifecycle.policy import DEFERRED_DELAY, NOT_PLACED_DELAY, SEND_SPAN
 from scheduler.persistence.database import Database
-from scheduler.use_cases.dialling.hand import ClaimInDoubt, SomeHeld
+from scheduler.use_cases.dialling.claim import ClaimInDoubt
+from scheduler.use_cases.dialling.record import SomeHeld
 from tests.architecture.guards import guards
 from tests.conftest import TestClock, seed, wait_until
 from tests.support.builders import (

@@ -18,7 +18,7 @@ from scheduler.domain.attempt import AttemptState
 from scheduler.domain.call import Accepted, CarrierAnswer
 from scheduler.lifecycle.breaker import OPENS_AFTER, Breaker
 from scheduler.rules.webhooks import NOT_SENT_AGAIN_AFTER
-from scheduler.use_cases.dialler import Dialler
+from scheduler.use_cases.dial import Dialler
 from scheduler.use_cases.settle import Settle
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
@@ -58,9 +58,9 @@ def test_unopened_connections_open_no_breaker(tenant: Tenant, carrier: Simulated
 @guards("no_descriptor")
 def test_dialler_claims_nothing_without_a_descriptor(dialler: Dialler) -> None:
     with no_descriptors(), capture_logs() as lines:
-        assert dialler._limit() == 0
+        assert dialler.claimer.limit() == 0
     assert [line["alarm"] for line in lines] == ["OUT_OF_DESCRIPTORS"]
-    assert dialler._limit() > 0
+    assert dialler.claimer.limit() > 0
 
 
 def test_dialler_has_fewer_posts_than_descriptors(dialler: Dialler) -> None:
@@ -69,9 +69,9 @@ def test_dialler_has_fewer_posts_than_descriptors(dialler: Dialler) -> None:
         most = process.most_posts()
         assert most < process.ENOUGH
         dialler._alarm._ends = {uuid4(): monotonic() for _ in range(most - 1)}
-        assert dialler._limit() == 1
+        assert dialler.claimer.limit() == 1
         dialler._alarm._ends[uuid4()] = monotonic()
-        assert dialler._limit() == 0
+        assert dialler.claimer.limit() == 0
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from scheduler.domain.command import CommandKind, DeleteAttempt, UpdateInterview
 from scheduler.persistence.json_columns import request_as_json
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.apply_batches import ApplyBatches
-from scheduler.use_cases.dialling.hand import SomeHeld
+from scheduler.use_cases.dialling.record import SomeHeld
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.resources.batches import Batches
 from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites

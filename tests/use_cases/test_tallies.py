@@ -1,6 +1,5 @@
 """Tallies: counted in the transaction that they belong to, without a statement of their own, and never lost."""
 
-import asyncio
 import threading
 from contextlib import suppress
 from datetime import timedelta
@@ -129,12 +128,10 @@ def test_dialler_measures_each_call_that_it_sends(
     dialler = a_dialler(tenant, carrier)
 
     async def dial() -> None:
-        calls: set[asyncio.Task[None]] = set()
         dialler._take((attempt.id,), {})
-        await dialler._claim_from_hand(calls)
-        await asyncio.wait(calls)
-        dialler._recorder.wake()
-        await dialler._recorder.run(lambda: True)
+        await dialler.claim_and_send()
+        await dialler.sender.end()
+        await dialler.recorder.run(lambda: True)
         await dialler._line.close()
 
     dialler._loop.run_until_complete(dial())
@@ -143,7 +140,7 @@ def test_dialler_measures_each_call_that_it_sends(
     totals = tallies.totals()
     assert totals[key_of(DIAL_LATENESS)] == seconds_of(DIAL_LATENESS, now() - attempt.due_at)
     assert totals[key_of(CARRIER_ANSWER, "accepted")].n == 1
-    assert dialler._post_times.of([attempt.id]) == {}, "forgotten once recorded"
+    assert dialler.recorder._sent == {}, "forgotten once recorded"
 
 
 def test_tallies_travel_in_statements_that_are_sent_anyway(
@@ -187,16 +184,16 @@ def test_time_of_an_answer_counts_from_the_first_byte(tenant: Tenant) -> None:
     times, attempt = PostTimes(lambda: next(ticks)), a_pending_attempt(tenant)
     with times.in_flight(attempt.id):
         times.left(attempt.id, timedelta(seconds=1))
-    assert times.of([attempt.id]) == {attempt.id: Sent(lateness=timedelta(seconds=1), answered_after=0.5)}
-    times.drop([attempt.id])
-    assert times.of([attempt.id]) == {}
+    assert times.of(attempt.id) == Sent(lateness=timedelta(seconds=1), answered_after=0.5)
+    times.drop(attempt.id)
+    assert times.of(attempt.id) is None
 
 
 def test_post_without_a_first_byte_has_no_times(tenant: Tenant) -> None:
     times, attempt = PostTimes(), a_pending_attempt(tenant)
     with times.in_flight(attempt.id):
         pass
-    assert times.of([attempt.id]) == {}
+    assert times.of(attempt.id) is None
 
 
 # ---- folding

@@ -1,228 +1,22 @@
-"""The hints that a dial worker holds in memory, and the places and paces of its next claim."""
+"""The hints that a dial worker holds in memory, in the order in which their attempts are claimed.
+
+A claim passes only as many ids to the database as it may claim, so the order is decided here: companies take turns
+(`capacity.in_turns`). Early hints wait here until their attempts are due, and for those that become due soon after
+(`policy.claim_at`). All instants are seconds on the monotonic clock: a wall clock that is set neither hastens nor
+delays them.
+"""
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from scheduler.clock import Now, monotonic
-from scheduler.domain.attempt import Attempt
-from scheduler.domain.call import CallOrder
-from scheduler.domain.company import Company
 from scheduler.lifecycle import policy
-from scheduler.lifecycle.capacity import Allotment, Pace, allot, in_turns, kept_places
-from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN, SEND_SPAN
-from scheduler.persistence.attempt_claims import ClaimFacts
-from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.errors import DatabaseAway
-
-# --- Known paces: hints of how many attempts the next claim can use, from the last claims of this process
-# Without them each claim would lock a whole batch of attempts to place a few. The rows decide: another process may
-# have taken places since, and calls that have ended free places.
-
-
-MOST_COMPANIES = 10_000
-"""Companies whose paces are kept. More than a process claims for within the time in which a pace gets old."""
-
-
-class KnownPaces:
-    def __init__(self) -> None:
-        self._account: Pace | None = None
-        self._companies: dict[UUID, Pace] = {}
-        """In the order in which they were learned."""
-
-    def learn(self, account: Pace | None, companies: Mapping[UUID, Pace]) -> None:
-        """Keep the paces that a claim has left."""
-        self._account = account or self._account
-        for company_id, pace in companies.items():
-            self._companies.pop(company_id, None)
-            self._companies[company_id] = pace
-        while len(self._companies) > MOST_COMPANIES:
-            del self._companies[next(iter(self._companies))]
-
-    def of_account(self, now: datetime) -> int:
-        """Estimate how many calls the account may start within the next second. At least one, because paces get old."""
-        return _places(self._account, now)
-
-    def of_company(self, company_id: UUID, now: datetime) -> int:
-        """Estimate the same for a company."""
-        return _places(self._companies.get(company_id), now)
-
-    def last_start_of(self, company_id: UUID) -> float:
-        """Find the start of the company's last known call, in seconds since 1970. 0 if none is known."""
-        pace = self._companies.get(company_id)
-        return 0.0 if pace is None else pace.last_start_at.timestamp()
-
-
-def _places(pace: Pace | None, now: datetime) -> int:
-    return AT_MOST_A_TRANSACTION if pace is None else max(1, pace.places(now, SEND_SPAN))
-
-
-# --- The results of a claim, and an order that may be sent
-
-
-PLACES_COME_TOGETHER = SEND_SPAN / 2
-"""The next claim waits for the places of half a second, because each claim costs a transaction.
-
-Claims reach a second ahead, so no call starts later.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToSend:
-    """A claimed attempt. Only the claiming worker knows its epoch, and only that epoch may send and record."""
-
-    attempt: Attempt
-    send_at: datetime
-    lease_ends: float
-    """Monotonic, counted from before the claim, so never later than the row's `lease_until`."""
-    send_by: float
-    """Monotonic. A call that is not sent by then returns to PENDING while its lease lasts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hinted:
-    """A pending attempt named by a hint, with the fields that decide its turn."""
-
-    id: UUID
-    company_id: UUID
-    manual: bool
-    due_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class PermittedOrder(CallOrder):
-    """An order that a last look permits, with its period of validity."""
-
-    looked_at: datetime = field(compare=False)
-    """The time at which the query of the look was sent, on this machine's clock."""
-    looked: float = field(compare=False)
-    """The same instant on the monotonic clock."""
-    leave_by: datetime = field(compare=False)
-    """Latest time for sending, for example the end of calling hours, however fresh the look is."""
-    could_ring_at: datetime = field(compare=False)
-    """The time from which the call was due and its number was free. Only measured, and decides nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claims:
-    claimed: tuple[ToSend, ...] = ()
-    waiting: frozenset[UUID] = frozenset()
-    """Attempts without a place yet, or locked by another transaction. They wait in the worker's memory, unclaimed."""
-    early: Mapping[UUID, datetime] = field(default_factory=dict)
-    """Attempts that become due during their release, with their due times. Their hints came early, by this clock."""
-    unplaced: frozenset[UUID] = frozenset()
-    """The part of `waiting` that lacks only a place."""
-    try_again_at: datetime | None = None
-    full: frozenset[UUID] = frozenset()
-    """Companies at their own limit: none of their attempts can be claimed until `try_again_at` or the end of a call."""
-    locked: frozenset[UUID] = frozenset()
-    """Companies whose row another transaction has locked."""
-    unlocked: frozenset[UUID] = frozenset()
-    """Companies whose row this claim has locked."""
-    account_free_at: datetime | None = None
-    """The account is at its limit: nothing is to be claimed earlier, for any company."""
-    account: Pace | None = None
-    """The pace of the account after this claim. None if the claim has not come so far."""
-    companies: Mapping[UUID, Pace] = field(default_factory=dict)
-    """The paces of the locked companies after this claim."""
-    is_stopped: bool = False
-    """The account is paused, the carrier is down, or the database was replaced.
-
-    All hints are dropped, except early ones.
-    """
-
-
-class SomeHeld(Exception):
-    """Other transactions have locked the rows of some answers. These were not recorded, and all others were."""
-
-    def __init__(self, attempt_ids: frozenset[UUID], to_cancel: Sequence[str]) -> None:
-        super().__init__()
-        self.attempt_ids = attempt_ids
-        self.to_cancel = to_cancel
-        """The calls to cancel in the carrier's queue, of the recorded answers."""
-
-
-class ClaimInDoubt(DatabaseAway):
-    """The commit of a claim was not confirmed. The attempts may or may not be claimed, and none may be sent."""
-
-    def __init__(self, claimed: Sequence[ToSend]) -> None:
-        super().__init__("the answer to a commit")
-        self.claimed = tuple(claimed)
-
-
-class ClaimTooSlow(Exception):
-    """The claim was rolled back, because its calls could no longer be sent within their leases."""
-
-
-# --- Places of a claim: which attempts may start within the next second, by the limits of account and companies
-
-
-_ROOM_AGAIN = timedelta(seconds=0.25)
-
-
-def is_full(company: Pace, now: datetime) -> bool:
-    """Return True if the company's own limits leave no place within the next second."""
-    return company.room <= 0 or company.next_slot_at >= now + SEND_SPAN
-
-
-def account_free_at(allotment: Allotment, room: int, now: datetime) -> datetime | None:
-    """Compute when to claim for the account again. None: now."""
-    if room <= 0:
-        return now + _ROOM_AGAIN  # there is no event for the end of a call
-    free_at = allotment.account.next_slot_at - SEND_SPAN
-    return free_at + PLACES_COME_TOGETHER if free_at >= now else None
-
-
-def allotment_of(
-    claimable: Sequence[Attempt],
-    account: CarrierAccount,
-    room: int,
-    companies: Mapping[UUID, tuple[Company, datetime]],
-    facts: ClaimFacts,
-    now: datetime,
-) -> Allotment:
-    """Divide the account's pace and its free places among the companies, within the pace and places of each."""
-    return allot(
-        [(each.id, each.company_id) for each in claimable],
-        Pace(next_slot_at=account.next_slot_at, per_second=account.calls_per_second, room=room),
-        {
-            company_id: Pace(
-                next_slot_at=next_slot_at,
-                per_second=company.settings.limits.calls_per_second,
-                room=company.settings.limits.concurrent_calls - facts.calls_by_company.get(company_id, 0),
-                calls=facts.calls_by_company.get(company_id, 0),
-            )
-            for company_id, (company, next_slot_at) in companies.items()
-        },
-        now,
-        SEND_SPAN,
-        _kept(account, facts, room),
-    )
-
-
-def _kept(account: CarrierAccount, facts: ClaimFacts, room: int) -> int:
-    """Compute how many calls of `room` are kept for companies without one. A trial leaves the other places free."""
-    free = account.max_calls - facts.calls
-    return max(0, kept_places(account.max_calls) - (free - room))
-
-
-def room_of(account: CarrierAccount, facts: ClaimFacts) -> int:
-    """Compute how many more calls the account may have. While the breaker is half-open, one at a time."""
-    room = account.max_calls - facts.calls
-    if account.breaker.is_on_trial:
-        return min(room, 1 - facts.calls_being_placed)
-    return room
-
-
-# --- The hints that a dial worker holds in memory, in the order in which their attempts are claimed
-# A claim passes only as many ids to the database as it may claim, so the order is decided here: companies take turns
-# (`capacity.in_turns`). Early hints wait here until their attempts are due, and for those that become due soon after
-# (`policy.claim_at`). All instants are seconds on the monotonic clock: a wall clock that is set neither hastens
-# nor delays them.
-
+from scheduler.lifecycle.capacity import in_turns
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
 
 MOST_HINTS = int(2 * AT_MOST_A_TRANSACTION * RELEASE_SPAN.total_seconds())
 """As many as one process can claim during a release. The clock sends the hints that are not kept again."""
@@ -236,6 +30,16 @@ def on_monotonic(due_at: Mapping[UUID, datetime], now: Now) -> dict[UUID, float]
         return {}
     wall, instant = now(), monotonic()  # in this order, so that no result is too early
     return {each: instant + min(_LONGEST_EARLY_S, (at - wall).total_seconds()) for each, at in due_at.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hinted:
+    """A pending attempt named by a hint, with the fields that decide its turn."""
+
+    id: UUID
+    company_id: UUID
+    manual: bool
+    due_at: datetime
 
 
 class Hand:

@@ -1,4 +1,4 @@
-"""Last looks: the facts and verdicts about calls, the limit on looks at once, and the permit of one call."""
+"""Last looks: the facts about calls right before they are sent, the verdict on each, and the limit on looks at once."""
 
 import asyncio
 from collections import deque
@@ -7,25 +7,39 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from scheduler.clock import Now, monotonic
+from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, Event
+from scheduler.domain.call import CallOrder
 from scheduler.hashing import Hasher
 from scheduler.lifecycle import decisions
 from scheduler.lifecycle.decisions import GoAhead, NotMine
-from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND, Policy
-from scheduler.logs import log
-from scheduler.persistence.errors import DatabaseAway
+from scheduler.lifecycle.policy import LOOK_TO_SEND, Policy
 from scheduler.persistence.last_looks import LastLookRow, last_look_of
 from scheduler.persistence.rows import AnyRow
 from scheduler.rules import operators
-from scheduler.use_cases.dialling.hand import PermittedOrder, ToSend
-from scheduler.use_cases.dialling.watch import LeaseAlarm
+from scheduler.rules.operators import Comparison
+from scheduler.use_cases.dialling.record import Records
+from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.situations import situation_from
 
 # --- Last looks: the facts that one query read for several calls, and the verdict on each call
 
 
 _TALK_MARGIN = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PermittedOrder(CallOrder):
+    """An order that a last look permits, with its period of validity."""
+
+    looked_at: datetime = field(compare=False)
+    """The time at which the query of the look was sent, on this machine's clock."""
+    looked: float = field(compare=False)
+    """The same instant on the monotonic clock."""
+    leave_by: datetime = field(compare=False)
+    """Latest time for sending, for example the end of calling hours, however fresh the look is."""
+    could_ring_at: datetime = field(compare=False)
+    """The time from which the call was due and its number was free. Only measured, and decides nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +54,8 @@ class LookFacts:
     """The same instant on the monotonic clock."""
     ahead: timedelta
     """The time by which this machine's clock was ahead of the database's. Read once for all rows."""
+    took: timedelta
+    """Duration of the query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +104,61 @@ def _order(
         leave_by=leave_by,
         could_ring_at=max(row.attempt.due_at, line_free_at or row.attempt.due_at),
     )
+
+
+# --- The database step
+
+
+class Looks:
+    """Reads whether claimed attempts may ring now."""
+
+    def __init__(self, context: Context, records: Records) -> None:
+        self._records = records
+        self._database = context.database
+        self._hasher = context.hasher
+        self._policy = context.policy
+        self._now = context.now
+
+    def try_look(self, attempt_id: UUID) -> timedelta:
+        """Measure the statement of a last look. The attempt need not be claimed. Raises DatabaseAway."""
+        with self._database.statement() as stores:
+            looked = monotonic()
+            stores.attempt_claims.look(attempt_id)
+            return timedelta(seconds=monotonic() - looked)
+
+    def look_all(self, attempts: Sequence[Attempt]) -> LookFacts:
+        """Read the facts for the last looks of several calls that are sent next, in one query.
+
+        Raises DatabaseAway: nothing may be sent.
+        """
+        # One round trip: with a slow network the result of a transaction of four would be too old.
+        with self._database.statement() as stores:
+            looked, looked_at = monotonic(), self._now()
+            rows = stores.attempt_claims.look_all([each.id for each in attempts])
+            answered_at = monotonic()
+        ahead = timedelta()
+        if rows:
+            database_clock = next(iter(rows.values())).database_clock
+            comparison = Comparison(database_clock=database_clock, asked_at=looked, answered_at=answered_at)
+            ahead = self._database.ahead(comparison)
+        took = timedelta(seconds=answered_at - looked)
+        return LookFacts(rows=rows, looked_at=looked_at, looked=looked, ahead=ahead, took=took)
+
+    def verdict(self, attempt: Attempt, facts: LookFacts) -> PermittedOrder | PutBack | None:
+        """Decide on the order to send now, or the events for `put_back`. None: it belongs to another worker."""
+        return verdict(attempt, facts, self._hasher, self._now(), self._policy)
+
+    def put_back(self, attempt: Attempt, put_back: PutBack) -> None:
+        """Put back an attempt whose call may not be placed. Raises DatabaseAway."""
+        self._records.put_back(attempt, lambda _: put_back.events)
+
+    def last_look(self, attempt: Attempt) -> PermittedOrder | None:
+        """Look a last time at an attempt. None: its call may not be placed, and the attempt was put back."""
+        found = self.verdict(attempt, self.look_all([attempt]))
+        if not isinstance(found, PutBack):
+            return found
+        self.put_back(attempt, found)
+        return None
 
 
 # --- The limit on calls that are between the start of their last look and their first byte
@@ -208,120 +279,3 @@ class LookQueries:
             return await self._query(attempts)
         finally:
             self._running.discard(query)
-
-
-# --- The permit of one call: a last look that is fresh enough until the bytes of its POST are sent
-# Connecting may take seconds, and the process may be suspended at any time. So the permit is checked twice between
-# look and POST: once connected, when an old look is repeated, and right before the first byte.
-
-
-_log = log(__name__)
-LOOKS_PER_CALL = 3
-Look = Callable[[], Awaitable[PermittedOrder | None]]
-
-
-class Permit:
-    """The gate (`carriers.interface.Gate`) of one call. `look` gives back an attempt that may not be called.
-
-    `on_left` receives the age of the look when the call is sent, and since when the call could ring.
-    """
-
-    def __init__(
-        self,
-        claim: ToSend,
-        look: Look,
-        alarm: LeaseAlarm,
-        now: Now,
-        on_left: Callable[[timedelta, datetime], None] = lambda *_: None,
-    ) -> None:
-        self._claim = claim
-        self._look = look
-        self._alarm = alarm
-        self._now = now
-        self._on_left = on_left
-        self._looks_left = LOOKS_PER_CALL
-        self._order: PermittedOrder | None = None
-        self.is_given_back = False
-        """A look gave the attempt back, or found that it belongs to another worker. Nothing is left to do."""
-        self.is_too_late = False
-        """The claim's time for sending is over. The attempt must be given back while its lease lasts."""
-        self.has_refused = False
-        """True if the most recent POST was stopped before its first byte."""
-        self.look_failed = False
-        """A look raised an error. Nothing was sent, and the attempt must be given back."""
-
-    async def order(self) -> PermittedOrder | None:
-        """Obtain the order to send now. None: it was given back, a look failed, or no look was fresh enough."""
-        self.has_refused = False
-        if self.is_given_back or self.look_failed or self.is_too_late:
-            return None
-        while self._order is None or not self.is_fresh():
-            if self._looks_left == 0:
-                return None
-            self._looks_left -= 1
-            if not await self._looks_again():
-                return None
-        return self._order
-
-    async def _looks_again(self) -> bool:
-        left_s = self._claim.send_by - monotonic()
-        if left_s <= 0:
-            self.is_too_late = True
-            return False
-        try:
-            # Limited, because a look that hangs until the lease ends would end the process.
-            async with asyncio.timeout(left_s):
-                self._order = await self._look()
-        except TimeoutError:
-            self.is_too_late = True
-        except DatabaseAway:
-            self.look_failed = True
-        except Exception:  # noqa: BLE001 - logged; nothing was sent, and the loop goes on for the other calls
-            _log.exception(
-                "last_look_failed: an unexpected error stopped a last look, and the attempt goes back to PENDING",
-                attempt_id=str(self._claim.attempt.id),
-            )
-            self.look_failed = True
-        else:
-            self.is_given_back = self._order is None
-        return not (self.look_failed or self.is_given_back or self.is_too_late)
-
-    async def connected(self) -> bool:
-        """Look again if connecting took too long. An order that has changed since is not sent."""
-        before = self._order
-        may_go_on = before is not None and await self.order() == before
-        self.has_refused = not may_go_on
-        return may_go_on
-
-    def may_leave(self) -> bool:
-        """Check once more with the kernel's timer running, so that a freeze after the check ends the process."""
-        order = self._order
-        if order is None:
-            return False
-        good_for = min(LOOK_TO_END, order.leave_by - order.looked_at).total_seconds()
-        ends = min(self._claim.lease_ends, order.looked + good_for)
-        self._alarm.hold(self._claim.attempt.id, ends)  # guard: frozen_unsent
-        self.has_refused = not self.is_fresh()
-        if self.has_refused:
-            self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
-        return not self.has_refused
-
-    def left(self) -> None:
-        """Set the timer back to the lease: it must not end the process while the answer is on its way."""
-        self._alarm.hold(self._claim.attempt.id, self._claim.lease_ends)
-        assert self._order is not None
-        self._on_left(timedelta(seconds=monotonic() - self._order.looked), self._order.could_ring_at)
-
-    def is_fresh(self) -> bool:
-        """Check both clocks: in a paused virtual machine the monotonic clock stops, and later the wall clock jumps."""
-        order = self._order
-        assert order is not None
-        good_for = (
-            LOOK_TO_SEND,
-            order.leave_by - order.looked_at,  # guard: leave_by
-        )
-        ages = (
-            timedelta(seconds=monotonic() - order.looked),  # guard: look_age
-            self._now() - order.looked_at,  # guard: look_age_by_wall
-        )
-        return max(ages) <= min(good_for)

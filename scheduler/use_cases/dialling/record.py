@@ -1,29 +1,31 @@
-"""Records of carrier answers: written in groups until all are, and judged for which calls wait."""
+"""Records in: carrier answers are collected, and written in groups until each is written or given up."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.clock import Now, monotonic
-from scheduler.domain.attempt import Attempt
-from scheduler.domain.call import CarrierAnswer, NeverTaken
-from scheduler.domain.refusals import PhoneNumberInvalid
-from scheduler.hashing import Hasher
-from scheduler.lifecycle import backoffs, breaker
-from scheduler.lifecycle.backoffs import NO_COUNTRY, Backoff, Verdict, Where
+from scheduler.clock import monotonic
+from scheduler.domain.attempt import Attempt, Deferred, Event, HangUpWanted, Phase, Placed
+from scheduler.domain.call import Accepted, AnswerUnknown, CallNews, CallStatus, CarrierAnswer, NeverTaken
+from scheduler.failpoints import failpoint
+from scheduler.lifecycle import breaker, decisions
 from scheduler.lifecycle.capacity import RecordSize
+from scheduler.lifecycle.decisions import Alarm
+from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION, DEFERRED_DELAY
+from scheduler.lifecycle.scheduling import Callee
 from scheduler.logs import log
-from scheduler.persistence.backoffs import Ends
-from scheduler.persistence.carrier_accounts import CarrierAccount
-from scheduler.persistence.database import Database
+from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken
 from scheduler.persistence.stores import Stores
-from scheduler.timing import callee_zones
-from scheduler.use_cases.dialling.hand import SomeHeld
-
-# --- Recorder of a dial worker: writes carrier answers in groups until all are written
-
+from scheduler.rules.tallies import Sent, of_post
+from scheduler.use_cases.dialling import ACTOR
+from scheduler.use_cases.dialling.judge import CarrierJudge
+from scheduler.use_cases.dialling.watch import DatabaseThreads
+from scheduler.use_cases.shared.batch import Batch
+from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.effects import InvariantViolated
+from scheduler.use_cases.shared.situations import callee_from
 
 _log = log(__name__)
 _FLUSH_EVERY = 0.02
@@ -32,16 +34,36 @@ _MAX_TRANSACTIONS = 4
 """Concurrent transactions. With a slow network they wait for round trips, not for each other."""
 
 Answer = tuple[Attempt, CarrierAnswer]
-Write = Callable[[Sequence[Answer]], Awaitable[None]]
-Forget = Callable[[Answer], None]
+Record = Callable[[Sequence[Answer], Mapping[UUID, Sent]], Sequence[str]]
+
+
+class SomeHeld(Exception):
+    """Other transactions have locked the rows of some answers. These were not recorded, and all others were."""
+
+    def __init__(self, attempt_ids: frozenset[UUID], to_cancel: Sequence[str]) -> None:
+        super().__init__()
+        self.attempt_ids = attempt_ids
+        self.to_cancel = to_cancel
+        """The calls to cancel in the carrier's queue, of the recorded answers."""
 
 
 class Recorder:
-    """Collects answers for 20 ms and passes groups of them to `write`. `forget` receives each answer it gives up."""
+    """Collects answers for 20 ms and records groups of them. Belongs to one event loop.
 
-    def __init__(self, write: Write, forget: Forget) -> None:
-        self._write = write
-        self._forget = forget
+    `record` is `Records.record`. `cancel` takes a call out of the carrier's queue. `on_recorded` runs after each group.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        threads: DatabaseThreads,
+        cancel: Callable[[str], Awaitable[object]],
+        on_recorded: Callable[[], None],
+    ) -> None:
+        self._record = record
+        self._threads = threads
+        self._cancel = cancel
+        self._on_recorded = on_recorded
         self._answers: list[Answer] = []
         self._again: list[list[Answer]] = []
         """Groups that are written by themselves, because they failed in a larger one."""
@@ -49,7 +71,11 @@ class Recorder:
         """Answers that are tried again, whose rows were locked."""
         self._waiting = 0
         """The number of answers with locked rows that are not tried again yet."""
+        self._sent: dict[UUID, Sent] = {}
+        """The times of the POSTs of answers that are not written yet."""
+        self._failures: set[UUID] = set()
         self._writing: dict[asyncio.Task[None], int] = {}
+        self._cancelling: set[asyncio.Task[object]] = set()
         self._size = RecordSize()
         self._wake = asyncio.Event()
         self._conflicts = 0
@@ -66,8 +92,18 @@ class Recorder:
         """
         return len(self._answers) + sum(map(len, self._again)) + sum(self._writing.values())
 
-    def add(self, *answers: Answer) -> None:
-        self._answers.extend(answers)
+    @property
+    def has_failures(self) -> bool:
+        """Return True while an answer that will open the breaker is not written yet."""
+        return bool(self._failures)
+
+    def add(self, attempt: Attempt, answer: CarrierAnswer, sent: Sent | None = None) -> None:
+        """Record an answer, or the reason why nothing was sent. `sent`: the times of its POST."""
+        self._answers.append((attempt, answer))
+        if sent is not None:
+            self._sent[attempt.id] = sent
+        if isinstance(answer, AnswerUnknown) and breaker.opens_at_once(answer.cause):
+            self._failures.add(attempt.id)
         self.wake()
 
     def wake(self) -> None:
@@ -83,6 +119,8 @@ class Recorder:
                 task = asyncio.create_task(self._write_group(group))
                 self._writing[task] = len(group)
                 task.add_done_callback(self._written)
+        if self._cancelling:
+            await asyncio.wait(self._cancelling)
 
     def _next_group(self) -> list[Answer]:
         size = self._size.size
@@ -101,9 +139,7 @@ class Recorder:
         """Write a group in one call. Answers with locked rows are tried again later, and the others are written."""
         begun = monotonic()
         try:
-            await self._write(group)
-        except SomeHeld as held:
-            self._put_off([each for each in group if each[0].id in held.attempt_ids])
+            held = await self._record_group(group)
         except LockTaken:
             # A row that is not skipped, such as a line. Its company's answers must not keep those of others waiting.
             self._put_off_owners(group)
@@ -119,9 +155,39 @@ class Recorder:
                 "record_failed: an unexpected error stopped a record, and the attempt will be settled",
                 attempt_id=str(group[0][0].id),
             )
-            self._forget(group[0])
+            self._forget([group[0][0].id])
         else:
-            self._size.took(len(group), monotonic() - begun)
+            if held:
+                self._put_off([each for each in group if each[0].id in held])
+            else:
+                self._size.took(len(group), monotonic() - begun)
+
+    async def _record_group(self, group: list[Answer]) -> frozenset[UUID]:
+        """Record a group, and act on the recorded answers. Return the attempts with locked rows."""
+        ids = {attempt.id for attempt, _ in group}
+        held: frozenset[UUID] = frozenset()
+        try:
+            sent = {each: self._sent[each] for each in ids if each in self._sent}
+            to_cancel = await self._threads.run(lambda: self._record(group, sent))
+        except SomeHeld as some:
+            held, to_cancel = some.attempt_ids, some.to_cancel
+        failpoint("dial.judged")
+        self._forget(ids - held)
+        self._cancel_at_the_carrier(to_cancel)
+        self._on_recorded()
+        return held
+
+    def _forget(self, attempt_ids: Collection[UUID]) -> None:
+        for each in attempt_ids:
+            self._sent.pop(each, None)
+        self._failures.difference_update(attempt_ids)
+
+    def _cancel_at_the_carrier(self, call_sids: Sequence[str]) -> None:
+        """Cancel at once, because the calls leave the carrier's queue soon. Settle retries until they have ended."""
+        for sid in call_sids:
+            task = asyncio.ensure_future(self._cancel(sid))
+            self._cancelling.add(task)
+            task.add_done_callback(self._cancelling.discard)
 
     def _put_off(self, held: list[Answer]) -> None:
         """Write answers with locked rows later, and by themselves. They take no place of other groups meanwhile."""
@@ -145,161 +211,152 @@ class Recorder:
             self._again += by_company.values()
 
 
-# --- Carrier judge: decide from the carrier's answers which calls wait. Never dials and never polls
+# --- The database step: writes to attempts whose claim is still current
 
 
-_MAX_ROWS = 2000
+class Records:
+    """Writes what became of claimed attempts: an answer, or that nothing was sent."""
 
+    def __init__(self, context: Context, account_id: int) -> None:
+        self._database = context.database
+        self._effects = context.effects
+        self._judge = CarrierJudge(context.database, context.hasher, account_id, context.now)
+        self._policy = context.policy
+        self._now = context.now
 
-class CarrierJudge:
-    def __init__(self, database: Database, hasher: Hasher, account_id: int, now: Now) -> None:
-        self._database = database
-        self._hasher = hasher
-        self._account_id = account_id
-        self._now = now
+    def record(self, answers: Sequence[Answer], sent: Mapping[UUID, Sent] | None = None) -> list[str]:
+        """Write the answers to the POSTs, at most 200 in a transaction, each only if its claim is still current.
 
-    def hear(self, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
-        """Update breaker and back-offs from the answers. Raises DatabaseAway.
-
-        Not in the transaction of the record, because the account is locked before any attempt. Also on a wrong clock,
-        in the database's time, because no other process has these answers.
+        `sent`: the measured times of the POSTs, by attempt. Returns the calls to cancel in the carrier's queue. Raises
+        DatabaseAway and LockTaken: the transaction of up to 200 answers was rolled back. Raises SomeHeld.
         """
-        causes = {cause for _, answer in answers if (cause := breaker.cause_of(answer)) is not None}
-        refused = any(isinstance(each, NeverTaken) and each.cause in breaker.PERMISSIONS for _, each in answers)
-        took = any(breaker.shows_that_it_works(answer) for _, answer in answers)
-        if not causes and not took:
-            return
-        if not causes and not refused and not self._is_in_trouble():
-            return  # all is well: do not lock the account, which every claim needs
-        with self._database.transaction(corrected=True) as stores:
-            now = stores.instant(self._now)
-            account = stores.carrier_accounts.lock(self._account_id)
-            verdict = self._verdict(stores, account, answers, now)
-            if verdict.account != account.breaker:
-                stores.carrier_accounts.set_breaker(account.id, verdict.account, now)
-            if verdict.backoffs != account.backoffs:
-                stores.backoffs.save(account.id, verdict.backoffs, now)
-                stores.notify_due()
-        _report(account, verdict, answers)
-        if any(each.scope.country is not None for each in verdict.opened):
-            self._store_waiting_countries(now)
-
-    def _is_in_trouble(self) -> bool:
-        """Return True if breaker or back-offs have anything to forget. One round trip, after nearly every record."""
-        with self._database.statement() as stores:
-            return stores.carrier_accounts.is_in_trouble(self._account_id)
-
-    def _verdict(
-        self,
-        stores: Stores,
-        account: CarrierAccount,
-        answers: Sequence[tuple[Attempt, CarrierAnswer]],
-        now: datetime,
-    ) -> Verdict:
-        ends = {each.attempt_id: each for each in stores.backoffs.ends_of([attempt.id for attempt, _ in answers])}
-        placed = [(self._where(ends[attempt.id]), answer) for attempt, answer in answers if attempt.id in ends]
-        return backoffs.judge(account.breaker, account.backoffs, placed, stores.companies.count_up_to(2), now)
-
-    def may_not_be_claimed(self, stores: Stores, account: CarrierAccount, claimable: Iterable[UUID]) -> frozenset[UUID]:
-        """Hold back the attempts whose orders the carrier refuses or fails, except one trial call of each scope.
-
-        They are released again when it is time. The caller has locked the account and the attempts.
-        """
-        ids = list(claimable)
-        if not account.backoffs or not ids:
-            return frozenset()
-        ends = {each.attempt_id: each for each in stores.backoffs.ends_of(ids)}
-        if any(scope.country is not None for scope in account.backoffs):
-            self._store_countries(stores, ends.values())
-        being_placed: list[Ends] = []
-        if any(each.breaker.is_on_trial for each in account.backoffs.values()):
-            being_placed = stores.backoffs.ends_being_placed(account.id)
-        held = backoffs.held_back(
-            account.backoffs,
-            ((each, self._where(ends[each])) for each in ids if each in ends),
-            (self._where(each) for each in being_placed),
-        )
+        to_cancel: list[str] = []
+        held: set[UUID] = set()
+        at_once = len(answers) or 1
+        at_once = min(at_once, AT_MOST_A_TRANSACTION)  # guard: record_size
+        for start in range(0, len(answers), at_once):
+            held |= self._record(answers[start : start + at_once], sent or {}, to_cancel)
         if held:
-            stores.backoffs.hold(held)
+            raise SomeHeld(frozenset(held), to_cancel)
+        return to_cancel
+
+    def _record(
+        self,
+        answers: Sequence[Answer],
+        sent: Mapping[UUID, Sent],
+        to_cancel: list[str],
+    ) -> frozenset[UUID]:
+        """Record answers in one transaction. Return the attempts that other transactions have locked."""
+        alarms: list[InvariantViolated] = []
+        with self._database.transaction(corrected=True, lock_s=BATCH_LOCK_S) as stores, stores.connection.gathering():
+            now = stores.instant(self._now)
+            batch, held = Batch.free(stores, {attempt.id: attempt.interview_id for attempt, _ in answers})
+            # An attempt that this release cannot read is settled by a worker that can.
+            answers = [each for each in answers if batch.has(each[0].id)]
+            for attempt, answer in answers:
+                events = decisions.on_answer(attempt, answer, _callee(batch, attempt, answer), now, self._policy)
+                written, new_alarms = self._write(batch, attempt, events, now)
+                alarms.extend(new_alarms)
+                ends = written is not None and written.hang_up is not None
+                if isinstance(answer, Accepted) and (ends or _wants_hang_up(events)):
+                    to_cancel.append(answer.call_sid)
+                if attempt.id in sent:
+                    stores.tallies.add(of_post(answer, sent[attempt.id]))
+            failpoint("dial.recording")
+        failpoint("dial.recorded")
+        for alarmed in alarms:
+            self._effects.pause_for_alarm(alarmed)
+        for attempt, answer in answers:
+            self._report_refused_order(attempt, answer)
+        self._judge.hear(answers)
         return held
 
-    def _store_waiting_countries(self, now: datetime) -> None:
-        """Store the country of waiting attempts, so that the release skips those to a backed-off country."""
-        with self._database.transaction(corrected=True) as stores:
-            self._store_countries(stores, stores.backoffs.due_without_a_country(now, _MAX_ROWS))
+    def _report_refused_order(self, attempt: Attempt, answer: CarrierAnswer) -> None:
+        """Raise an alarm for a refusal of one order that a retry does not fix: a URL, a trial account."""
+        if (
+            isinstance(answer, NeverTaken)
+            and answer.cause not in breaker.PERMISSIONS | {"NOT_SENT"}
+            and breaker.shows_that_it_works(answer)
+        ):
+            _log.error(
+                "order_refused: the carrier refused a call that retrying does not fix",
+                alarm=answer.cause,
+                attempt_id=str(attempt.id),
+                company_id=str(attempt.company_id),
+            )
 
-    def _store_countries(self, stores: Stores, ends: Iterable[Ends]) -> None:
-        known = {
-            each.number_hash: self._where(each).country
-            for each in ends
-            if each.country is None and each.number_hash is not None and self._is_of_line(each)
-        }
-        if known:
-            stores.backoffs.know_countries(sorted(known.items()))
+    def _write(
+        self, batch: Batch, attempt: Attempt, events: Sequence[Event], now: datetime
+    ) -> tuple[Attempt | None, list[InvariantViolated]]:
+        """Apply the events. Return the attempt, or None for a late record together with the alarms that it raises."""
+        # Locked, and so read after the commit of a claim in doubt, which holds this lock until then.
+        present = batch.attempt(attempt.id)
+        is_late = (
+            present.epoch != attempt.epoch,  # guard: record_epoch
+            # After a confirmed commit the epoch would do. After a claim in doubt another worker may have that epoch.
+            present.token != attempt.token,  # guard: token
+        )
+        if any(is_late):
+            # The lease was settled, or the carrier called back first.
+            _log.info(
+                "late_record_dropped: the attempt was settled or moved on before this answer could be recorded",
+                attempt_id=str(attempt.id),
+                epoch=attempt.epoch,
+            )
+            alarms = self._alarms_of_late_record(batch.stores, attempt, present, events, now)
+            if not alarms:
+                # The dialler cancels it. Without this, its end would look like a cancellation by someone else.
+                wanted = [each for each in events if isinstance(each, HangUpWanted) and _is_call_of(present, events)]
+                if wanted:
+                    self._effects.apply_events(batch, present, wanted, ACTOR, now)
+            return None, alarms
+        return self._effects.apply_events(batch, present, events, ACTOR, now), []
 
-    def _is_of_line(self, ends: Ends) -> bool:
-        """Return True if the candidate still has the number of the line."""
-        number = None if ends.called is None else _read(ends.called)
-        return number is not None and self._hasher.number(number) == ends.number_hash
+    def _alarms_of_late_record(
+        self, stores: Stores, attempt: Attempt, present: Attempt, events: Sequence[Event], now: datetime
+    ) -> list[InvariantViolated]:
+        """Find an alarm if a late record names a call that cannot be the attempt's. Nothing is written."""
+        assert attempt.token is not None
+        claim = stores.carrier_events.claim_of(attempt.token)
+        for event in events:
+            if isinstance(event, Placed):
+                news = CallNews(call_sid=event.call_sid, status=CallStatus.QUEUED, token=attempt.token)
+                if claim is not None and decisions.is_old_news(claim.closed_sid, news):
+                    continue
+                heard = decisions.on_news(present, news, None, now, self._policy)
+                if isinstance(heard, Alarm):
+                    return [InvariantViolated(heard, present)]
+        return []
 
-    def _where(self, ends: Ends) -> Where:
-        country = ends.country or (None if ends.called is None else _country(ends.called))
-        return Where(company_id=ends.company_id, caller=ends.caller, country=country or NO_COUNTRY)
+    def give_back(self, attempt: Attempt, cause: str) -> None:
+        """Give an attempt back to PENDING for which nothing was sent, due in 5 s. Raises DatabaseAway."""
+        self.put_back(attempt, lambda now: (Deferred(due_at=now + DEFERRED_DELAY, cause=cause),))
+
+    def put_back(self, attempt: Attempt, events_at: Callable[[datetime], Sequence[Event]]) -> None:
+        """Write the events of an attempt for which nothing was sent. Raises DatabaseAway.
+
+        Also on a wrong clock, in the database's time: no other process knows that nothing was sent.
+        """
+        with self._database.transaction(corrected=True) as stores, stores.connection.gathering():
+            now = stores.instant(self._now)
+            batch = Batch.locked(stores, {attempt.id: attempt.interview_id})
+            self._write(batch, attempt, events_at(now), now)
+            failpoint("dial.deferring")
+        failpoint("dial.deferred")
 
 
-def _read(text: str) -> str | None:
-    try:
-        return callee_zones.read_number(text).e164
-    except PhoneNumberInvalid:
+def _is_call_of(present: Attempt, events: Sequence[Event]) -> bool:
+    """Return True if a late record names the call that the attempt has been found to have, and it has not ended."""
+    sids = {each.call_sid for each in events if isinstance(each, Placed)}
+    return present.phase is Phase.PLACED and present.hang_up is None and present.call_sid in sids
+
+
+def _wants_hang_up(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, HangUpWanted) for event in events)
+
+
+def _callee(batch: Batch, attempt: Attempt, answer: CarrierAnswer) -> Callee | None:
+    """Load the callee of a call in the carrier's queue, to decide whether it would ring too late."""
+    if not isinstance(answer, Accepted) or not answer.queue_time:
         return None
-
-
-def _country(text: str) -> str | None:
-    try:
-        return callee_zones.read_number(text).region
-    except PhoneNumberInvalid:
-        return None
-
-
-def _report(account: CarrierAccount, verdict: Verdict, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
-    for each in verdict.opened:
-        _report_backoff(each, answers)
-    judged = verdict.account
-    if judged.is_down and judged != account.breaker:
-        _log.error(
-            "carrier_down: the carrier failed or refused calls, so all calls wait",
-            alarm=f"CARRIER_{judged.cause}",
-            until=judged.down_until and judged.down_until.isoformat(),
-        )
-    elif account.breaker.failures and not judged.failures:
-        _log.info("carrier_up: the carrier accepted a call again")
-
-
-def _report_backoff(opened: Backoff, answers: Sequence[tuple[Attempt, CarrierAnswer]]) -> None:
-    until = opened.breaker.down_until and opened.breaker.down_until.isoformat()
-    if opened.scope.country is not None:
-        refused = [
-            attempt for attempt, answer in answers if isinstance(answer, NeverTaken) and answer.cause == opened.cause
-        ]
-        _log.error(
-            "country_backed_off: the carrier account may not call this country, so calls to it wait",
-            alarm="CARRIER_REFUSES_COUNTRY",
-            country=opened.scope.country,
-            attempt_id=str(refused[0].id) if refused else None,
-            until=until,
-        )
-    elif opened.is_permission:
-        _log.error(
-            "caller_backed_off: the carrier account may not call from this company's number, so its calls wait",
-            alarm="CARRIER_REFUSES_CALLER",
-            company_id=str(opened.scope.company_id),
-            until=until,
-        )
-    else:
-        _log.error(
-            "caller_backed_off: the carrier failed calls of one company, so its calls wait",
-            alarm="CARRIER_FAILS_CALLER",
-            company_id=str(opened.scope.company_id),
-            cause=opened.cause,
-            until=until,
-        )
+    return callee_from(batch.callee_of(attempt.interview_id))

@@ -1,18 +1,24 @@
 """Watches over a dial worker: times of its POSTs, a timer that ends it before a late call, alarms about claims."""
 
+import asyncio
 import signal
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from scheduler.clock import monotonic
 from scheduler.lifecycle.policy import LOOK_TO_SEND
 from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway
+from scheduler.process import QUIET_DATABASE_S, watching
 from scheduler.rules.tallies import Sent
+
+T = TypeVar("T")
 
 # --- A kernel timer that ends this process before it could send a call too late
 # A frozen process cannot notice the freeze. The timer keeps running and ends the process before its next step.
@@ -93,7 +99,22 @@ class LeaseAlarm:
         signal.setitimer(signal.ITIMER_REAL, remaining)  # guard: frozen
 
 
-# --- Times of the POSTs of a dial worker: those in flight, and those whose answers are not recorded yet
+class DatabaseThreads:
+    """The threads in which a dial worker waits for the database. Their steps are watched."""
+
+    def __init__(self) -> None:
+        self._threads = LeaseAlarm.threads("dial")
+
+    async def run(self, step: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(_watched, step))
+
+
+def _watched(step: Callable[[], T]) -> T:
+    with watching("dial", QUIET_DATABASE_S):
+        return step()
+
+
+# --- Times of the POSTs of a dial worker that are in flight
 
 
 _UNANSWERED_CALLS = 2
@@ -134,13 +155,12 @@ class PostTimes:
         unanswered = [begun for begun in self._begun_at.values() if begun > self._answered_at]
         return len(unanswered) >= _UNANSWERED_CALLS and min(unanswered) < self._ticks() - _UNANSWERED_FOR_S
 
-    def of(self, attempt_ids: Iterable[UUID]) -> dict[UUID, Sent]:
-        """Collect the times of those attempts whose POST was sent."""
-        return {each: self._sent[each] for each in attempt_ids if each in self._sent}
+    def of(self, attempt_id: UUID) -> Sent | None:
+        """Find the times of an answered call. None if its POST was not sent."""
+        return self._sent.get(attempt_id)
 
-    def drop(self, attempt_ids: Iterable[UUID]) -> None:
-        for each in attempt_ids:
-            self._sent.pop(each, None)
+    def drop(self, attempt_id: UUID) -> None:
+        self._sent.pop(attempt_id, None)
 
 
 # --- Alarms about a dial worker that cannot claim
@@ -206,15 +226,19 @@ class LookWatch:
     """Notices that the statement of a last look takes longer than its result is valid. Reports it once a minute."""
 
     def __init__(self) -> None:
+        self.took: timedelta | None = None
+        """Duration of the most recent statement. None before the first."""
         self._reported_at: float | None = None
 
-    def is_too_slow(self, took: timedelta, instant: float) -> bool:
-        if took <= LOOK_TO_SEND:
+    def are_too_slow(self, instant: float) -> bool:
+        if self.took is None:
+            return False
+        if self.took <= LOOK_TO_SEND:
             if self._reported_at is not None:
                 self._reported_at = None
                 _log.info(
                     "last_looks_in_time: the database answered a last look in time again",
-                    seconds=round(took.total_seconds(), 3),
+                    seconds=round(self.took.total_seconds(), 3),
                 )
             return False
         if self._reported_at is None or instant - self._reported_at >= _REPEAT_ALARM_S:
@@ -222,6 +246,6 @@ class LookWatch:
             _log.error(
                 "last_looks_slow: the database answered a last look too late, so nothing is dialled",
                 alarm="DATABASE_SLOW",
-                seconds=round(took.total_seconds(), 3),
+                seconds=round(self.took.total_seconds(), 3),
             )
         return True

@@ -17,14 +17,14 @@ from scheduler.carriers.interface import Gate
 from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.clock import monotonic
 from scheduler.domain.attempt import Phase
-from scheduler.domain.call import Accepted, CallOrder, CarrierAnswer, NeverTaken, Withheld
+from scheduler.domain.call import Accepted, AnswerUnknown, CallOrder, CarrierAnswer, NeverTaken, Withheld
 from scheduler.domain.command import Command
 from scheduler.domain.company import CallLimits
 from scheduler.lifecycle.breaker import BACK_OFF
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.database import BATCH_LOCK_S, LOCK_S
 from scheduler.persistence.errors import DatabaseAway, StatementFailed
-from scheduler.use_cases.dialler import Dialler
+from scheduler.use_cases.dial import Dialler
 from scheduler.use_cases.dialling.watch import LOCK_LASTS_S, LockWatch
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared.conflicts import blaming, together
@@ -132,8 +132,8 @@ def test_dialler_forgets_a_lock_when_the_row_is_free(tenant: Tenant, dialler: Di
 
     def learns_of_a_lock() -> bool:
         claims = tenant.dial.claim([stuck.id])
-        dialler._loop.run_until_complete(dialler._update_hints([stuck.id], claims))
-        return bool(dialler._locks)
+        dialler._loop.run_until_complete(dialler.claimer.learn([stuck.id], claims))
+        return bool(dialler.claimer.locks)
 
     with locked_company(postgres_url, tenant.company_id):
         assert learns_of_a_lock()
@@ -148,12 +148,12 @@ def test_full_company_is_retried_though_another_is_slow(tenant: Tenant, dialler:
     )
     attempts = [a_pending_attempt(company) for company in (full, full, slow, slow)]
     ids = [each.id for each in attempts]
-    dialler._hand.take(ids, monotonic())
-    dialler._hand.give_turns(ids, tenant.dial.hinted(ids))
+    dialler.claimer.hand.take(ids, monotonic())
+    dialler.claimer.hand.give_turns(ids, tenant.dial.hinted(ids))
     claims = tenant.dial.claim(ids)
     assert claims.full == {full.company_id, slow.company_id}
-    dialler._loop.run_until_complete(dialler._update_hints(ids, claims))
-    [retried] = dialler._hand.next(monotonic() + 1.0, 10)
+    dialler._loop.run_until_complete(dialler.claimer.learn(ids, claims))
+    [retried] = dialler.claimer.hand.next(monotonic() + 1.0, 10)
     assert retried in claims.waiting
     assert tenant.attempt(retried).company_id == full.company_id
 
@@ -175,11 +175,11 @@ def test_claimed_call_is_sent_unless_the_carrier_is_in_doubt(
             return Accepted(call_sid=a_sid())
 
     line = Recording(carrier.account(), tenant.policy)
-    dialler = Dialler(tenant.dial, line, tenant.policy, tenant.now)
+    dialler = Dialler(tenant.dial, line, tenant.now)
     [claim] = tenant.dial.claim([a_pending_attempt(tenant).id]).claimed
     if in_doubt:
-        dialler._unrecorded_failures.add(claim.attempt.id)
-    answer = dialler._loop.run_until_complete(dialler._dial_once(claim))
+        dialler.recorder.add(a_claimed_attempt(tenant), AnswerUnknown(cause="HTTP_500"))
+    answer = dialler._loop.run_until_complete(dialler.sender.dial_once(claim))
     dialler._loop.close()
     assert (answer == Withheld(cause="CARRIER_IN_DOUBT"), len(sent)) == ((True, 0) if in_doubt else (False, 1))
 
@@ -197,7 +197,7 @@ def test_dialler_reports_a_loop_that_ended_with_an_error(
         raise MemoryError
 
     line = TwilioCallPlacer(carrier.account(), tenant.policy)
-    dialler = Dialler(tenant.dial, line, tenant.policy, no_memory, on_failure=failed.set)
+    dialler = Dialler(tenant.dial, line, no_memory, on_failure=failed.set)
     # Not `start`: the alarm that it prepares would end the process of all tests.
     dialler._thread.start()
     if fails:

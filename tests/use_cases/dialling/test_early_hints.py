@@ -19,9 +19,8 @@ from scheduler.lifecycle.capacity import Pace
 from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SPAN
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings as of_this_process
-from scheduler.use_cases import dialler as dialler_of_worker
-from scheduler.use_cases.dialler import Dialler
-from scheduler.use_cases.dialling import hand
+from scheduler.use_cases.dial import Dialler
+from scheduler.use_cases.dialling import claimer, hand, room, sender
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.situations import callee_from
 from tests.architecture.guards import guards
@@ -43,16 +42,15 @@ A_SECOND, A_MOMENT = timedelta(seconds=1), timedelta(microseconds=1)
 def clock(monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     """The monotonic clock of the dialler: no hint becomes due while a test is stalled."""
     clock = MonotonicClock(monotonic())
-    for module in (dialler_of_worker, hand):
+    for module in (claimer, hand, room, sender):
         monkeypatch.setattr(module, "monotonic", clock)
     return clock
 
 
 def a_pass(dialler: Dialler) -> float | None:
     """Run one pass of the loop, which must claim nothing. Return the seconds until the next one."""
-    calls: set[asyncio.Task[None]] = set()
-    pause = dialler._loop.run_until_complete(dialler._claim_from_hand(calls))
-    assert not calls
+    pause = dialler._loop.run_until_complete(dialler.claim_and_send())
+    assert not dialler.sender.calls
     return pause
 
 
@@ -91,7 +89,7 @@ def test_early_hint_costs_no_statement_before_it_is_due(
     assert sent == []
     assert pause is not None
     assert 0 < pause <= 1
-    due_at = dialler._hand.due_at()
+    due_at = dialler.claimer.hand.due_at()
     assert due_at is not None
     assert due_at <= clock() + 1
 
@@ -112,19 +110,19 @@ def test_next_hint_is_of_the_company_whose_last_call_is_oldest(
     theirs = a_pending_attempt(other)
     last_starts = {tenant.company_id: now(), other.company_id: now() - A_SECOND}
     paces = {key: Pace(next_slot_at=at + A_SECOND, per_second=1, room=9) for key, at in last_starts.items()}
-    dialler._paces.learn(None, paces)
+    dialler.claimer.paces.learn(None, paces)
     dialler._take((first.id, theirs.id), {})
-    dialler._loop.run_until_complete(dialler._give_turns())
-    assert dialler._hand.next(clock(), 1) == [theirs.id]
+    dialler._loop.run_until_complete(dialler.claimer.give_turns())
+    assert dialler.claimer.hand.next(clock(), 1) == [theirs.id]
 
 
 def test_hint_that_becomes_due_during_a_claim_is_next(
     tenant: Tenant, dialler: Dialler, now: TestClock, clock: MonotonicClock
 ) -> None:
     dialler._take((UUID(int=1),), {UUID(int=1): now() + timedelta(microseconds=1)})
-    assert dialler._hand.due_at() is not None
+    assert dialler.claimer.hand.due_at() is not None
     clock.at += 1
-    assert dialler._pause() == 0.0
+    assert dialler.claimer.pause() == 0.0
 
 
 def test_attempts_due_right_after_each_other_share_a_claim(
@@ -134,10 +132,10 @@ def test_attempts_due_right_after_each_other_share_a_claim(
     dialler._take(tuple(due_at), due_at)
     now.move(A_SECOND)
     clock.at += 1
-    assert dialler._pause() == 0.0, "both are due"
-    calls: set[asyncio.Task[None]] = set()
+    assert dialler.claimer.pause() == 0.0, "both are due"
     with statements_of(tenant.database) as sent:
-        dialler._loop.run_until_complete(dialler._claim_from_hand(calls))
+        dialler._loop.run_until_complete(dialler.claim_and_send())
+    calls = set(dialler.sender.calls)
     assert len(calls) == len(due_at)
     assert len(sent) == STATEMENTS_OF_A_CLAIM
     for each in calls:
@@ -149,11 +147,12 @@ def test_attempts_due_right_after_each_other_share_a_claim(
 @pytest.mark.parametrize("unsent", [0, 100])
 def test_sent_call_wakes_only_a_loop_that_waits_for_room(tenant: Tenant, dialler: Dialler, unsent: int) -> None:
     """Waking it after each call would take more time than the call."""
-    dialler._unsent.update(UUID(int=number) for number in range(unsent))
+    for number in range(unsent):
+        dialler.room.fill(UUID(int=number))
     dialler._take((a_pending_attempt(tenant, due_at=tenant.now() + A_SECOND).id,), {})
     a_pass(dialler)
     dialler._wake.clear()
-    dialler._make_room(UUID(int=1))
+    dialler.room.free(UUID(int=1))
     assert dialler._wake.is_set() is bool(unsent)
 
 
@@ -167,8 +166,8 @@ def test_failed_claim_keeps_early_hints_and_drops_others(
     assert [each["event"].partition(":")[0] for each in logs] == ["claim_failed"]
     assert pause is not None
     assert pause <= 0.2, "the loop wakes when it becomes due"
-    dialler._hand.become_due(clock() + 1)
-    assert list(dialler._hand.without_a_turn()) == [soon]
+    dialler.claimer.hand.become_due(clock() + 1)
+    assert list(dialler.claimer.hand.without_a_turn()) == [soon]
 
 
 def test_loop_waits_for_a_hint_after_a_failed_claim(dialler: Dialler) -> None:
@@ -176,7 +175,7 @@ def test_loop_waits_for_a_hint_after_a_failed_claim(dialler: Dialler) -> None:
     with capture_logs() as logs:
         assert a_pass(dialler) is None
     assert len(logs) == 1, "it has failed"
-    assert not dialler._hand
+    assert not dialler.claimer.hand
 
 
 def test_early_hint_claimed_too_early_is_tried_when_due(
@@ -188,11 +187,11 @@ def test_early_hint_claimed_too_early_is_tried_when_due(
     a_pass(dialler)
     assert tenant.attempt(soon.id) == soon
     instant = clock()
-    due_at = dialler._hand.due_at()
+    due_at = dialler.claimer.hand.due_at()
     assert due_at is not None
     assert instant < due_at <= instant + 1
-    dialler._hand.become_due(due_at)
-    assert dialler._hand.untried(10) == [soon.id]
+    dialler.claimer.hand.become_due(due_at)
+    assert dialler.claimer.hand.untried(10) == [soon.id]
     now.instant = soon.due_at
     assert is_claimed(tenant, soon)
 
@@ -201,7 +200,7 @@ def test_hint_of_an_attempt_moved_to_tomorrow_is_dropped(tenant: Tenant, dialler
     moved = a_pending_attempt(tenant, due_at=now() + timedelta(days=1))
     dialler._take((moved.id,), {moved.id: now()})
     a_pass(dialler)
-    assert not dialler._hand
+    assert not dialler.claimer.hand
 
 
 def test_early_hint_outlasts_a_pause_before_it_is_due(
@@ -212,9 +211,9 @@ def test_early_hint_outlasts_a_pause_before_it_is_due(
         stores.carrier_accounts.pause("a test", now())
     dialler._take((due.id, soon.id), {soon.id: soon.due_at})
     a_pass(dialler)
-    assert dialler._hand.untried(10) == []
-    dialler._hand.become_due(clock() + 1)
-    assert dialler._hand.untried(10) == [soon.id]
+    assert dialler.claimer.hand.untried(10) == []
+    dialler.claimer.hand.become_due(clock() + 1)
+    assert dialler.claimer.hand.untried(10) == [soon.id]
 
 
 @pytest.mark.parametrize("ahead", [AN_HOUR, -AN_HOUR], ids=str)
@@ -233,15 +232,15 @@ def test_wrong_clock_neither_hastens_nor_forgets_a_hint(
         dialler = a_dialler(there, carrier)
         dialler._take((soon.id,), {soon.id: soon.due_at})
         longest = (RELEASE_AHEAD + MAX_CLOCK_SKEW).total_seconds()
-        due_at = dialler._hand.due_at()
+        due_at = dialler.claimer.hand.due_at()
         assert due_at is None or due_at <= clock() + longest, "not an hour"
-        dialler._hand.become_due(clock() + longest)
+        dialler.claimer.hand.become_due(clock() + longest)
         a_pass(dialler)
         assert tenant.attempt(soon.id) == soon
         machine.ahead = timedelta()
         claims = there.dial.claim([soon.id])
         assert (claims.claimed, claims.early) == ((), {soon.id: soon.due_at})
-        assert list(dialler._hand.without_a_turn()) == [soon.id], "it is tried again"
+        assert list(dialler.claimer.hand.without_a_turn()) == [soon.id], "it is tried again"
         dialler._loop.close()
 
 
@@ -249,7 +248,7 @@ def test_stopped_dialler_leaves_its_hints_to_another(tenant: Tenant, dialler: Di
     soon = a_pending_attempt(tenant, due_at=now() + timedelta(hours=1))
     dialler._thread.start()  # without `start`, whose alarm would end the process of all tests
     dialler.take([soon.id], {soon.id: soon.due_at})
-    wait_until(lambda: dialler._hand.due_at() is not None, says="the hint is taken")
+    wait_until(lambda: dialler.claimer.hand.due_at() is not None, says="the hint is taken")
     assert dialler.left() == [], "it may still claim"
     dialler.stop()
     assert dialler.left() == [soon.id]
@@ -306,9 +305,9 @@ def test_worker_reads_the_due_times(
     finally:
         worker_tasks.dial.pop_request()
     dialler._loop.run_until_complete(asyncio.sleep(0))
-    assert dialler._hand.untried(10) == [UUID(int=1)]
-    dialler._hand.become_due(clock() + 1)
-    assert list(dialler._hand.without_a_turn()) == [UUID(int=1), UUID(int=2)]
+    assert dialler.claimer.hand.untried(10) == [UUID(int=1)]
+    dialler.claimer.hand.become_due(clock() + 1)
+    assert list(dialler.claimer.hand.without_a_turn()) == [UUID(int=1), UUID(int=2)]
 
 
 # ---- the notification of the clock

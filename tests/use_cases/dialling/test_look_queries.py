@@ -14,8 +14,7 @@ from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
 from scheduler.persistence.errors import DatabaseAway
-from scheduler.use_cases.dialling.hand import PermittedOrder
-from scheduler.use_cases.dialling.look import LookFacts, LookQueries, PutBack
+from scheduler.use_cases.dialling.look import LookFacts, LookQueries, PermittedOrder, PutBack
 from tests.conftest import TestClock
 from tests.support.builders import Tenant, a_claimed_attempt
 from tests.support.statements import statements_of

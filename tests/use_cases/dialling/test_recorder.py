@@ -1,13 +1,14 @@
 """Recorder: answers with locked rows are written later, and keep no others waiting."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from scheduler.domain.call import Accepted
 from scheduler.persistence.errors import LockTaken
-from scheduler.use_cases.dialling.hand import SomeHeld
-from scheduler.use_cases.dialling.record import Answer, Recorder
+from scheduler.rules.tallies import Sent
+from scheduler.use_cases.dialling.record import Answer, Recorder, SomeHeld
+from scheduler.use_cases.dialling.watch import DatabaseThreads
 from tests.support.builders import Tenant, a_claimed_attempt, a_sid
 
 
@@ -20,7 +21,7 @@ class Rows:
         self.written: list[UUID] = []
         self._is_skipped = is_skipped
 
-    async def write(self, group: Sequence[Answer]) -> None:
+    def record(self, group: Sequence[Answer], _: Mapping[UUID, Sent]) -> list[str]:
         ids = [attempt.id for attempt, _ in group]
         self.groups.append(ids)
         held = self.held.intersection(ids)
@@ -29,6 +30,7 @@ class Rows:
         self.written += [each for each in ids if each not in held]
         if held:
             raise SomeHeld(frozenset(held), [])
+        return []
 
 
 def run(recorder: Recorder, rows: Rows, free: UUID) -> None:
@@ -43,6 +45,13 @@ def run(recorder: Recorder, rows: Rows, free: UUID) -> None:
     asyncio.run(recorder.run(is_over))
 
 
+def recorder_of(rows: Rows) -> Recorder:
+    async def cancel(_: str) -> None:
+        raise AssertionError("no call is in the queue")
+
+    return Recorder(rows.record, DatabaseThreads(), cancel, lambda: None)
+
+
 def answers_of(*tenants: Tenant) -> list[Answer]:
     return [(a_claimed_attempt(each), Accepted(call_sid=a_sid())) for each in tenants]
 
@@ -50,8 +59,9 @@ def answers_of(*tenants: Tenant) -> list[Answer]:
 def test_held_answer_is_written_later_by_itself(tenant: Tenant, other: Tenant) -> None:
     held, free = answers_of(other, tenant)
     rows = Rows({held[0].id})
-    recorder = Recorder(rows.write, lambda _: None)
-    recorder.add(held, free)
+    recorder = recorder_of(rows)
+    recorder.add(*held)
+    recorder.add(*free)
     run(recorder, rows, free[0].id)
     assert rows.groups == [[held[0].id, free[0].id], [held[0].id]]
     assert rows.written == [free[0].id, held[0].id]
@@ -60,8 +70,9 @@ def test_held_answer_is_written_later_by_itself(tenant: Tenant, other: Tenant) -
 def test_lock_that_is_not_skipped_keeps_one_company_waiting(tenant: Tenant, other: Tenant) -> None:
     held, also_held, free = answers_of(other, other, tenant)
     rows = Rows({held[0].id, also_held[0].id}, is_skipped=False)
-    recorder = Recorder(rows.write, lambda _: None)
-    recorder.add(held, free, also_held)
+    recorder = recorder_of(rows)
+    for each in (held, free, also_held):
+        recorder.add(*each)
     run(recorder, rows, free[0].id)
     assert rows.groups[1:3] == [[held[0].id, also_held[0].id], [free[0].id]], "each company by itself, once"
     assert set(rows.written) == {free[0].id, held[0].id, also_held[0].id}

@@ -21,7 +21,7 @@ from scheduler.domain.command import (
 from scheduler.domain.interview import NewCandidate
 from scheduler.domain.refusals import Conflict, NotFound
 from scheduler.use_cases.apply import Apply
-from scheduler.use_cases.dialling.hand import ToSend
+from scheduler.use_cases.dialling.claim import ToSend
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.operations.unknown_outcomes import UnknownOutcomes
 from scheduler.use_cases.release import Release

@@ -28,7 +28,7 @@ from scheduler.lifecycle.policy import Policy
 from scheduler.lifecycle.scheduling import Callee
 from scheduler.persistence.database import Database
 from scheduler.timing import callee_zones
-from scheduler.use_cases.dialling.hand import ToSend
+from scheduler.use_cases.dialling.claim import ToSend
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle

@@ -18,7 +18,7 @@ from scheduler.carriers.twilio_queries import TwilioQueries
 from scheduler.domain.attempt import Attempt
 from scheduler.domain.call import CarrierAnswer
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
-from scheduler.use_cases.dialling.hand import ToSend
+from scheduler.use_cases.dialling.claim import ToSend
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks

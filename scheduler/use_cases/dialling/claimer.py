@@ -1,0 +1,207 @@
+"""Claims in: keeps the hints of a worker, and claims their attempts while they can be sent soon."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from uuid import UUID
+
+from scheduler.clock import Now, monotonic
+from scheduler.domain.call import NeverTaken
+from scheduler.lifecycle.policy import LOOK_TO_SEND, RELEASE_SPAN
+from scheduler.logs import log
+from scheduler.persistence.errors import DatabaseAway, LockTaken
+from scheduler.use_cases.dialling.claim import (
+    PLACES_COME_TOGETHER,
+    ClaimInDoubt,
+    Claiming,
+    Claims,
+    ClaimTooSlow,
+    ToSend,
+)
+from scheduler.use_cases.dialling.hand import Hand, on_monotonic
+from scheduler.use_cases.dialling.look import Looks
+from scheduler.use_cases.dialling.record import Recorder
+from scheduler.use_cases.dialling.room import KnownPaces, Room
+from scheduler.use_cases.dialling.watch import DatabaseThreads, LockWatch, LookWatch
+
+_log = log(__name__)
+RETRY_CLAIM_S = 0.25
+_RETRY_LOOK_S = 1.0
+_LONGEST_WAIT_S = RELEASE_SPAN.total_seconds()
+
+
+class NotNow(Exception):
+    """Nothing was claimed. The loop claims again after these seconds. None: when a hint wakes it."""
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+class Claimer:
+    """Decides which hinted attempts to claim, and when to claim again. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        claiming: Claiming,
+        looks: Looks,
+        threads: DatabaseThreads,
+        now: Now,
+        room: Room,
+        watch: LookWatch,
+        recorder: Recorder,
+    ) -> None:
+        self._claiming = claiming
+        self._looks = looks
+        self._threads = threads
+        self._now = now
+        self._room = room
+        self._watch = watch
+        self._recorder = recorder
+        self.hand = Hand()
+        self.paces = KnownPaces()
+        self.locks = LockWatch(claiming.lock_holder)
+        self._account_free_at = 0.0
+        """The monotonic instant before which the account starts no call."""
+        self._conflicts = 0
+
+    def take(self, ids: Sequence[UUID], due_at: Mapping[UUID, datetime]) -> None:
+        """Take hints. `due_at`: the due times of attempts that are not due yet."""
+        self.hand.take(ids, monotonic(), on_monotonic(due_at, self._now))
+
+    async def claim(self) -> Sequence[ToSend]:
+        """Claim the attempts that have a place now. Raises NotNow after a failure."""
+        if not self.hand:
+            return ()
+        self.hand.become_due(monotonic())
+        limit = self.limit()
+        ids: Sequence[UUID] = ()
+        try:
+            ids = await self._next(limit)
+            if not ids:
+                return ()
+            claims = await self._threads.run(lambda: self._claiming.claim(ids))
+        except NotNow:
+            raise
+        except ClaimInDoubt as doubt:
+            _log.warning(
+                "claim_in_doubt: commit status of the claim is unknown, so the attempts go back to PENDING",
+                count=len(doubt.claimed),
+            )
+            # The recorder looks up each by its token, on another connection, until it can read which were committed.
+            for claim in doubt.claimed:
+                self._recorder.add(claim.attempt, NeverTaken(cause="NOT_SENT"))
+            raise NotNow(RETRY_CLAIM_S) from doubt
+        except LockTaken as taken:
+            self._conflicts += 1
+            _log.info("claim_conflict: another transaction held a row", count=self._conflicts)
+            await self._threads.run(lambda: self.locks.saw({None}, set(), monotonic()))
+            raise NotNow(0.0) from taken
+        except ClaimTooSlow as slow:
+            _log.warning("claim_too_slow: a claim took too long and was rolled back", count=len(ids))
+            self._room.fell_behind()
+            raise NotNow(RETRY_CLAIM_S) from slow
+        except DatabaseAway as away:
+            _log.warning("claim_failed: the database is unavailable")
+            raise NotNow(RETRY_CLAIM_S) from away
+        except Exception as error:
+            # Dropped rather than retried in a loop: the clock releases the rows again.
+            _log.exception("claim_failed: an unexpected error stopped a claim")
+            self.hand.clear()
+            raise NotNow(self._until_due()) from error  # early hints are kept
+        await self.learn(ids, claims)
+        return claims.claimed
+
+    async def _next(self, limit: int) -> Sequence[UUID]:
+        """Choose the ids to claim now. Raises NotNow, DatabaseAway."""
+        ids = self.hand.untried(limit)
+        if not ids:
+            await self.give_turns()
+            ids = self._next_ids()
+        if ids and await self._looks_are_too_slow(ids[0]):
+            raise NotNow(_RETRY_LOOK_S)
+        return ids
+
+    async def give_turns(self) -> None:
+        """Sort new hints into the order of turns. Raises DatabaseAway."""
+        ids = self.hand.without_a_turn()
+        if ids:
+            pending = await self._threads.run(lambda: self._claiming.hinted(ids))
+            self.hand.give_turns(ids, pending, cache(self.paces.last_start_of), monotonic())
+
+    def _next_ids(self) -> list[UUID]:
+        """Choose the next ids to claim, as many as this machine can send soon and the account may start."""
+        limit, now = self.limit(), self._now()
+        if not limit:
+            return []
+        return self.hand.next(monotonic(), limit, cache(lambda company_id: self.paces.of_company(company_id, now)))
+
+    def limit(self) -> int:
+        """Compute how many ids the next claim can use."""
+        room = self._room.places()
+        if not room or self._account_free_at > monotonic():
+            return 0
+        return min(room, self.paces.of_account(self._now()))
+
+    async def _looks_are_too_slow(self, attempt_id: UUID) -> bool:
+        """Return True if claimed calls would only be given back. Measures again if the latest look took too long.
+
+        Do not claim them: if the database became too slow to give them back, their outcome would stay undecided.
+        """
+        if self._watch.took is not None and self._watch.took > LOOK_TO_SEND:
+            self._watch.took = await self._threads.run(lambda: self._looks.try_look(attempt_id))
+        return self._watch.are_too_slow(monotonic())
+
+    async def learn(self, ids: Sequence[UUID], claims: Claims) -> None:
+        """Drop the hints that a claim has used, and hold back those that it could not use."""
+        instant = monotonic()
+        if claims.is_stopped:
+            self.hand.clear()
+        else:
+            self.paces.learn(claims.account, claims.companies)
+            self.hand.wait_until_due(on_monotonic(claims.early, self._now))
+            self.hand.drop(each for each in ids if each not in claims.waiting)
+            for until_s, held in self._holds(claims):
+                self.hand.hold(held, instant + until_s)
+            if claims.account_free_at is not None:
+                self._account_free_at = instant + self._until(claims.account_free_at)
+        if claims.locked or self.locks:
+            # The row of the account was free.
+            await self._threads.run(lambda: self.locks.saw(claims.locked, {None, *claims.unlocked}, instant))
+
+    def _holds(self, claims: Claims) -> Sequence[tuple[float, Collection[UUID]]]:
+        """List how many seconds attempts and companies wait for the next claim. A later row replaces an earlier one."""
+        again_s = RETRY_CLAIM_S
+        if claims.try_again_at is not None:
+            again_s = max(0.01, self._until(claims.try_again_at + PLACES_COME_TOGETHER))
+        without_room = [each for each in claims.full if claims.companies[each].room <= 0]
+        return (
+            # Not attempts that lack only a place: later hints would take each place that becomes free.
+            (RETRY_CLAIM_S, claims.waiting - claims.unplaced),
+            (again_s, claims.full),
+            # There is no event for the end of a call, and its place must not wait for the pace of another company.
+            (min(again_s, RETRY_CLAIM_S), without_room),
+            (RETRY_CLAIM_S, claims.locked),
+        )
+
+    def _until(self, at: datetime) -> float:
+        """Compute the seconds until then, at most the length of a release: the clock may have been set back."""
+        return min(_LONGEST_WAIT_S, max(0.0, (at - self._now()).total_seconds()))
+
+    def pause(self) -> float | None:
+        """Compute the seconds until the next claim, if no call is sent or recorded and no hint arrives before."""
+        if not self.hand:
+            return None
+        if not self._room.places():
+            return RETRY_CLAIM_S  # a call that is sent or recorded wakes the loop
+        if self._next_ids():
+            return 0.0
+        instant, due_at = monotonic(), self.hand.due_at()
+        wait = max(self._account_free_at, self.hand.ready_at() or 0.0) - instant
+        wait = wait if wait > 0 else RETRY_CLAIM_S
+        return wait if due_at is None else max(0.0, min(wait, max(self._account_free_at, due_at) - instant))
+
+    def _until_due(self) -> float | None:
+        """Compute the seconds until the next early hint becomes due. None without one."""
+        due_at = self.hand.due_at()
+        return None if due_at is None else max(0.0, due_at - monotonic())
