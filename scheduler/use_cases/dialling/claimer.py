@@ -83,34 +83,38 @@ class Claimer:
             claims = await self._threads.run(lambda: self._claiming.claim(ids))
         except NotNow:
             raise
-        except ClaimInDoubt as doubt:
-            _log.warning(
-                "claim_in_doubt: commit status of the claim is unknown, so the attempts go back to PENDING",
-                count=len(doubt.claimed),
-            )
-            # The recorder looks up each by its token, on another connection, until it can read which were committed.
-            for claim in doubt.claimed:
-                self._recorder.add(claim.attempt, NeverTaken(cause="NOT_SENT"))
-            raise NotNow(RETRY_CLAIM_S) from doubt
-        except LockTaken as taken:
-            self._conflicts += 1
-            _log.info("claim_conflict: another transaction held a row", count=self._conflicts)
-            await self._threads.run(lambda: self.locks.saw({None}, set(), monotonic()))
-            raise NotNow(0.0) from taken
-        except ClaimTooSlow as slow:
-            _log.warning("claim_too_slow: a claim took too long and was rolled back", count=len(ids))
-            self._room.fell_behind()
-            raise NotNow(RETRY_CLAIM_S) from slow
-        except DatabaseAway as away:
-            _log.warning("claim_failed: the database is unavailable")
-            raise NotNow(RETRY_CLAIM_S) from away
         except Exception as error:
-            # Dropped rather than retried in a loop: the clock releases the rows again.
-            _log.exception("claim_failed: an unexpected error stopped a claim")
-            self.hand.clear()
-            raise NotNow(self._until_due()) from error  # early hints are kept
+            raise NotNow(await self._after(error, ids)) from error
         await self.learn(ids, claims)
         return claims.claimed
+
+    async def _after(self, error: Exception, ids: Sequence[UUID]) -> float | None:
+        """Log why these attempts were not claimed. Return the seconds until the next try."""
+        match error:
+            case ClaimInDoubt():
+                _log.warning(
+                    "claim_in_doubt: commit status of the claim is unknown, so the attempts go back to PENDING",
+                    count=len(error.claimed),
+                )
+                # The recorder looks up each by its token, on another connection, until it can read which are committed.
+                for each in error.claimed:
+                    self._recorder.add(each.attempt, NeverTaken(cause="NOT_SENT"))
+            case LockTaken():
+                self._conflicts += 1
+                _log.info("claim_conflict: another transaction held a row", count=self._conflicts)
+                await self._threads.run(lambda: self.locks.saw({None}, set(), monotonic()))
+                return 0.0
+            case ClaimTooSlow():
+                _log.warning("claim_too_slow: a claim took too long and was rolled back", count=len(ids))
+                self._room.fell_behind()
+            case DatabaseAway():
+                _log.warning("claim_failed: the database is unavailable")
+            case _:
+                # Dropped rather than retried in a loop: the clock releases the rows again.
+                _log.error("claim_failed: an unexpected error stopped a claim", exc_info=error)
+                self.hand.clear()
+                return self._until_due()  # early hints are kept
+        return RETRY_CLAIM_S
 
     async def _next(self, limit: int) -> Sequence[UUID]:
         """Choose the ids to claim now. Raises NotNow, DatabaseAway."""
