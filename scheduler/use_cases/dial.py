@@ -22,10 +22,9 @@ from scheduler.logs import log
 from scheduler.persistence.errors import DatabaseAway, WrongDatabase
 from scheduler.process import CHECK_EVERY_S, QUIET_DATABASE_S, made_progress, watching
 from scheduler.use_cases.dialling.claim import Claiming
-from scheduler.use_cases.dialling.claimer import RETRY_CLAIM_S, Claimer, NotNow
+from scheduler.use_cases.dialling.claimer import RETRY_CLAIM_S, Claimer, NotNow, Room
 from scheduler.use_cases.dialling.look import Looks
 from scheduler.use_cases.dialling.record import Recorder, Records
-from scheduler.use_cases.dialling.room import Room
 from scheduler.use_cases.dialling.sender import Sender
 from scheduler.use_cases.dialling.watch import DatabaseThreads, LeaseAlarm, LookWatch
 from scheduler.use_cases.shared.context import Context

@@ -16,8 +16,8 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.policy import RELEASE_AHEAD
 from scheduler.persistence.database import Database
 from scheduler.use_cases.dialling.claim import PLACES_COME_TOGETHER
+from scheduler.use_cases.dialling.claimer import KnownPaces
 from scheduler.use_cases.dialling.hand import Hand
-from scheduler.use_cases.dialling.room import KnownPaces
 from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests import conftest

@@ -32,7 +32,7 @@ from scheduler.persistence.schema import Logins
 from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dial import Dialler
-from scheduler.use_cases.dialling import permit
+from scheduler.use_cases.dialling import sender
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
 from scheduler.use_cases.operations import alarms, erase, number_events
@@ -271,7 +271,7 @@ def short_turns(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fresh_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Last looks do not age on the monotonic clock, so that no stall makes them too old for their calls."""
-    monkeypatch.setattr(permit, "monotonic", partial(float, monotonic()))
+    monkeypatch.setattr(sender, "monotonic", partial(float, monotonic()))
 
 
 @pytest.fixture

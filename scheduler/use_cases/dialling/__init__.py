@@ -1,12 +1,10 @@
 """The parts of the dialler: claims in, calls out, records in.
 
-claimer   claims in: which hinted attempts to claim, and when
+claimer   claims in: which hinted attempts to claim, when, and how many
 hand      the hints that wait, in the order of their turns
-room      how many calls the next claim can use
 claim     the transaction of a claim
-sender    calls out: one task for each claimed call
+sender    calls out: one task for each claimed call, and its permit to leave
 look      last looks: their query, their verdicts, and how many are made at once
-permit    whether the bytes of one call may leave
 record    records in: answers until they are written, and their transaction
 judge     what answers mean for the calls that follow
 watch     deadlines, threads, and alarms of a dial worker

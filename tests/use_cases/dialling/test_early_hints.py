@@ -20,7 +20,7 @@ from scheduler.lifecycle.policy import MAX_CLOCK_SKEW, RELEASE_AHEAD, RELEASE_SP
 from scheduler.persistence.stores import DUE_CHANNEL
 from scheduler.settings import settings as of_this_process
 from scheduler.use_cases.dial import Dialler
-from scheduler.use_cases.dialling import claimer, hand, room, sender
+from scheduler.use_cases.dialling import claimer, hand, sender
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.situations import callee_from
 from tests.architecture.guards import guards
@@ -42,7 +42,7 @@ A_SECOND, A_MOMENT = timedelta(seconds=1), timedelta(microseconds=1)
 def clock(monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     """The monotonic clock of the dialler: no hint becomes due while a test is stalled."""
     clock = MonotonicClock(monotonic())
-    for module in (claimer, hand, room, sender):
+    for module in (claimer, hand, sender):
         monkeypatch.setattr(module, "monotonic", clock)
     return clock
 

@@ -7,7 +7,7 @@ import pytest
 
 from scheduler.lifecycle.capacity import Pace
 from scheduler.lifecycle.policy import AT_MOST_A_TRANSACTION
-from scheduler.use_cases.dialling.room import MOST_COMPANIES, KnownPaces
+from scheduler.use_cases.dialling.claimer import MOST_COMPANIES, KnownPaces
 
 NOON = datetime(2026, 4, 2, 12, 0, tzinfo=UTC)
 A_SECOND = timedelta(seconds=1)

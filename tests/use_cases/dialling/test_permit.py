@@ -12,7 +12,7 @@ from scheduler.lifecycle.policy import LOOK_TO_END, LOOK_TO_SEND
 from scheduler.use_cases.dialling import watch
 from scheduler.use_cases.dialling.claim import ToSend
 from scheduler.use_cases.dialling.look import PermittedOrder
-from scheduler.use_cases.dialling.permit import LOOKS_PER_CALL, Permit
+from scheduler.use_cases.dialling.sender import LOOKS_PER_CALL, Permit
 from scheduler.use_cases.dialling.watch import LeaseAlarm
 from tests.architecture.guards import guards
 from tests.conftest import TestClock
@@ -26,7 +26,7 @@ LEASE_S = 60.0
 def clock(monkeypatch: pytest.MonkeyPatch) -> MonotonicClock:
     """The clock of the permit: no stall makes a look too old."""
     clock = MonotonicClock(monotonic())
-    monkeypatch.setattr("scheduler.use_cases.dialling.permit.monotonic", clock)
+    monkeypatch.setattr("scheduler.use_cases.dialling.sender.monotonic", clock)
     return clock
 
 
