@@ -15,12 +15,9 @@ from standalone.supervisor import commands
 from tests.support.compose import as_run_by_default, procfile
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCT = sorted(
-    path
-    for room in ("scheduler", "workers", "api_shim", "console", "standalone", "command_line")
-    for path in (ROOT / room).rglob("*.py")
-    if "versions" not in path.parts
-)
+ROOMS = ("scheduler", "workers", "api_shim", "console", "standalone", "command_line")
+MOST_NAMES = 45
+PRODUCT = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "versions" not in path.parts)
 
 
 def _name(path: Path) -> str:
@@ -248,6 +245,17 @@ def test_log_fields_are_on_the_allowed_list() -> None:
     # The first is logged as `error`, with kind and place. The second tells that the alarm has its row already.
     own = {"exc_info", "is_stored"}
     assert not [each for each in said if each[0] not in ALLOWED | own]
+
+
+def _names_of_our_own(path: Path) -> int:
+    """Count the names that a module imports from our packages when it is imported."""
+    imports = (each for each in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(each, ast.ImportFrom))
+    return sum(len(each.names) for each in imports if (each.module or "").split(".")[0] in ROOMS)
+
+
+def test_no_file_imports_more_than_45_names_of_our_own() -> None:
+    """To change such a file, one has to know too much."""
+    assert {_name(path): count for path in PRODUCT if (count := _names_of_our_own(path)) > MOST_NAMES} == {}
 
 
 def test_the_seven_stops_are_where_the_map_says() -> None:
