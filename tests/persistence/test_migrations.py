@@ -81,7 +81,9 @@ def test_draft_has_the_number_after_the_newest(
     monkeypatch.setattr(schema, "_MIGRATIONS", copy)
     schema.draft(connection.engine.url.render_as_string(hide_password=False), "a column")
     [drafted] = copy.glob(f"versions/{int(head()) + 1:04}_a_column.py")
-    assert f"down_revision = '{head()}'" in drafted.read_text(encoding="utf-8")
+    text_of_it = drafted.read_text(encoding="utf-8")
+    assert f"down_revision = '{head()}'" in text_of_it
+    assert "no migration leads back" in text_of_it
 
 
 def test_released_migrations_are_unchanged() -> None:
