@@ -1,7 +1,11 @@
-"""A process that cannot do its work ends at its start, in one line and with a nonzero exit status."""
+"""A process that cannot do its work ends at its start, in one line and with a nonzero exit status.
 
-import subprocess
+They are forked, as by `duecall up`. `tests/standalone/test_cli_starting.py` starts some by their commands.
+"""
+
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
@@ -13,7 +17,7 @@ from scheduler.settings import environment
 from standalone.private_server import free_port
 from standalone.supervisor import commands
 from standalone.valkey_and_postgres import FLOWER_USER, EmbeddedPostgres
-from tests.support.compose import ROOT
+from tests.support.forked_commands import forked
 from tests.support.servers import ACCOUNT_SID, PRIMARY
 from tests.test_deployment import FILLED
 
@@ -83,17 +87,11 @@ def test_process_ends_if_redis_refuses_its_password(name: str, variables: dict[s
 
 def ends_in_one_line(name: str, variables: Mapping[str, str], reason: str) -> None:
     """Run a process that must fail, and check that one line of its output has this reason."""
-    done = subprocess.run(
-        ALL[name],
-        cwd=ROOT,
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode > 0, done.stdout
-    assert "Traceback" not in done.stdout
-    assert [reason in line for line in done.stdout.splitlines()].count(True) == 1, done.stdout
-    assert "a wrong one" not in done.stdout
+    with TemporaryDirectory(prefix="duecall-start-") as folder:
+        log = Path(folder, "log")
+        status = forked(ALL[name][1:], environment(**variables), log).wait(60)
+        said = log.read_text(encoding="utf-8")
+    assert status > 0, said
+    assert "Traceback" not in said
+    assert [reason in line for line in said.splitlines()].count(True) == 1, said
+    assert "a wrong one" not in said

@@ -23,6 +23,7 @@ from standalone.system import Options, System, _instance_in
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import Client, QuickSystem
 from tests.conftest import wait_until
+from tests.support.forked_commands import forked
 from tests.support.servers import a_door
 from tests.test_settings import PRODUCTION
 
@@ -78,9 +79,10 @@ WITHOUT_SERVERS = {
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_process_refuses_unsafe_times_at_start(name: str, tmp_path: Path) -> None:
-    done = _run(*ENTRY_POINTS[name], DIAL_LEASE_S="1", DUECALL_HOME=str(tmp_path), **WITHOUT_SERVERS)
-    said = done.stdout + done.stderr
-    assert done.returncode not in {0, -signal.SIGTERM}
+    variables = _environment(DIAL_LEASE_S="1", DUECALL_HOME=str(tmp_path), **WITHOUT_SERVERS)
+    process = forked(ENTRY_POINTS[name], variables, tmp_path / "log")
+    assert process.wait(60) not in {0, -signal.SIGTERM}
+    said = (tmp_path / "log").read_text(encoding="utf-8")
     assert "DIAL_LEASE_S=1 is too short for CARRIER_TOTAL_TIMEOUT_S=13" in said
     assert "Set DIAL_LEASE_S to at least 14" in said
     assert "Traceback" not in said

@@ -3,19 +3,20 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from scheduler.persistence import schema
 from scheduler.settings import environment
+from standalone.fork_server import ForkedProcess
 from standalone.supervisor import commands
-from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import wait_until
-from tests.support.compose import ROOT, WORKERS
+from tests.support.compose import WORKERS
+from tests.support.copied_postgres import CopiedPostgres
+from tests.support.forked_commands import forked
 from tests.support.servers import ACCOUNT_SID, PRIMARY, SimulatedCarrier, a_carrier
 from workers.liveness import Presence
 
@@ -30,16 +31,14 @@ def carrier() -> Iterator[SimulatedCarrier]:
 
 
 @contextmanager
-def a_process(argv: tuple[str, ...], folder: Path, **variables: str) -> Iterator["subprocess.Popen[bytes]"]:
+def a_process(argv: Sequence[str], folder: Path, **variables: str) -> Iterator[ForkedProcess]:
     """A process with a proof and a log in this folder, killed at the end."""
-    named = environment(DUECALL_PROOF_FILE=str(folder / "proof"), **variables)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(argv, cwd=ROOT, env=named, stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait(60)
+    process = forked(argv[1:], environment(DUECALL_PROOF_FILE=str(folder / "proof"), **variables), folder / "log")
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def touched_at(folder: Path) -> int:
     return proof.stat().st_mtime_ns if proof.exists() else 0
 
 
-def proves_itself(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+def proves_itself(process: ForkedProcess, folder: Path) -> None:
     before = touched_at(folder)
     wait_until(
         lambda: process.poll() is not None or touched_at(folder) > before, seconds=60, says="its work is proven again"
@@ -87,35 +86,41 @@ def handles_sigterm(pid: int) -> bool:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["dial", "intake", "webhooks"])
-def test_worker_without_its_tables_is_not_ready(name: str, variables: dict[str, str], folder: Path) -> None:
+def test_worker_without_its_tables_is_not_ready(variables: dict[str, str], folder: Path) -> None:
     """The schema vanishes after the start, as after a restore that failed."""
-    server = EmbeddedPostgres(folder, durable=False)
+    folders = {name: folder / name for name in ("dial", "intake", "webhooks")}
+    for own in folders.values():
+        own.mkdir()
 
     def announced() -> int:
-        return sum(name in each.queues for each in presence.live())
+        return sum(not each.queues.isdisjoint(folders) for each in presence.live())
 
     with (
         closing(Presence(variables["REDIS_URL"])) as presence,
-        server,
-        a_process(ALL[name], folder, **variables | {"DATABASE_URL": upgraded(server)}) as process,
+        CopiedPostgres(folder, durable=False) as server,
+        ExitStack() as stack,
     ):
-        proves_itself(process, folder)
-        wait_until(announced, seconds=60, says="it is announced")
+        running = {
+            name: stack.enter_context(a_process(ALL[name], own, **variables | {"DATABASE_URL": server.url}))
+            for name, own in folders.items()
+        }
+        all_prove_themselves(running, folders)
+        wait_until(lambda: announced() == len(running), seconds=60, says="they are announced")
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute("ALTER TABLE alembic_version RENAME TO hidden")
             connection.execute("ALTER TABLE events RENAME TO hidden_events")
-            is_stale(folder)
-            wait_until(lambda: not announced(), seconds=90, says="it is announced no longer")
-            assert process.poll() is None, "a restart would not help"
+            for own in folders.values():
+                is_stale(own)
+            wait_until(lambda: not announced(), seconds=90, says="they are announced no longer")
+            assert [process.poll() for process in running.values()] == [None] * 3, "a restart would not help"
             connection.execute("ALTER TABLE hidden RENAME TO alembic_version")
             connection.execute("ALTER TABLE hidden_events RENAME TO events")
-        proves_itself(process, folder)
+        all_prove_themselves(running, folders)
 
 
-def upgraded(server: EmbeddedPostgres) -> str:
-    schema.upgrade(server.url)
-    return server.url
+def all_prove_themselves(running: Mapping[str, ForkedProcess], folders: Mapping[str, Path]) -> None:
+    for name, process in running.items():
+        proves_itself(process, folders[name])
 
 
 def is_stale(folder: Path) -> None:
