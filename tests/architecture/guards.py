@@ -20,6 +20,8 @@ import pytest
 import scheduler
 
 ROOT = Path(__file__).resolve().parents[2]
+MARKS = "from tests.architecture.guards import guards\n"
+"""The line of each module that has tests of guards."""
 _GUARD = re.compile(r"(?:--|#) guard: (\w+)$")
 
 

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from tests.architecture.guards import ROOT, Guard, Outcome, Run, all_guards, without
+from tests.architecture.guards import MARKS, ROOT, Guard, Outcome, Run, all_guards, without
 
 MAX_S = 40
 """Report a mutant that takes longer, because a developer who changes a guard waits for this run."""
@@ -61,7 +61,7 @@ def run(tree: Path, *words: str) -> Run:
     files = [
         str(path.relative_to(tree))
         for path in sorted((tree / "tests").rglob("test_*.py"))
-        if "from tests.architecture.guards import guards\n" in path.read_text(encoding="utf-8")
+        if MARKS in path.read_text(encoding="utf-8")
     ]
     with tempfile.NamedTemporaryFile(suffix=".json") as report_file:
         ran = subprocess.run(
