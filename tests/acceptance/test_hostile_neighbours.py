@@ -331,7 +331,7 @@ def due_calls_that_wait(near: Neighbours) -> Iterator[None]:
     seeded = Seeded(company_id=UUID(hostile.id), agent_id=UUID(hostile.agent_id), phone_number_id=number_id)
     url = near.whole.running.databaseUrl
     hostile.rows("UPDATE companies SET paused_at = %s, pause_reason = 'A test' WHERE id = %s", now, hostile.id)
-    add_pending_calls(url, seeded, now - timedelta(days=2), DUE_CALLS)
+    add_pending_calls(url, seeded, now - timedelta(days=2), DUE_CALLS, named=False)
     hostile.rows("UPDATE attempts SET due_at = %s WHERE company_id = %s AND state = 'PENDING'", now, hostile.id)
     yield
 

@@ -268,7 +268,7 @@ def test_online_interview_is_listed_by_its_own_time(intake: Intake, worker: Work
 def test_rare_filter_ends_its_page_early_and_goes_on(intake: Intake, postgres_url: str) -> None:
     """No index finds the one candidate of this status among changes. Each page looks at a limited number of rows."""
     count = 2 * LOOKED_AT + 10
-    add_candidates(postgres_url, intake.seeded, NOON, count)
+    add_candidates(postgres_url, intake.seeded, NOON, count, named=False)
     intake.change("UPDATE candidates SET updated_at = created_at")
     rare = intake.ask("SELECT id FROM candidates ORDER BY created_at LIMIT 1")[0][0]
     intake.change("UPDATE candidates SET status = 'REJECTED' WHERE id = :id", id=rare)

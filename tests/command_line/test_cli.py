@@ -288,9 +288,10 @@ def test_status_of_running_company_names_a_pause_of_all(duecall: Duecall, tenant
 def test_status_counts_attempts_that_wait_up_to_a_maximum(
     duecall: Duecall, tenant: Tenant, seeded: Seeded, postgres_url: str
 ) -> None:
-    add_pending_calls(postgres_url, seeded, NOON, COUNTED_UP_TO)
+    add_pending_calls(postgres_url, seeded, NOON, COUNTED_UP_TO, named=False)
     assert f"waiting {COUNTED_UP_TO} for their time" in duecall("status").told
-    add_pending_calls(postgres_url, other := seed(tenant.database, NOON), NOON, COUNTED_UP_TO + 2)
+    other = seed(tenant.database, NOON)
+    add_pending_calls(postgres_url, other, NOON, COUNTED_UP_TO + 2, named=False)
     assert "waiting more than 10,000 for their time" in duecall("status").told
     counted = {each["companyId"]: each for each in duecall("status --json").data["companies"]}
     for company, expected in ((seeded, (COUNTED_UP_TO, False)), (other, (COUNTED_UP_TO + 1, True))):

@@ -32,7 +32,7 @@ from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import NOON, Seeded, seed
 from tests.persistence.rows_read import rows_read, rows_read_by_table
 from tests.persistence.test_plans import Big
-from tests.support.big_tables import add_finished_calls, add_pending_calls
+from tests.support.big_tables import add_finished_calls, add_pending_calls, search_index_made_last
 from tests.support.separate_database import separate_database
 
 pytestmark = pytest.mark.timeout(1800)
@@ -52,10 +52,10 @@ A_WEEK_LATER = NOON + timedelta(days=7)
 def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
     with separate_database(postgres, logins) as made:
         one, other, ats_id = seed(made.owner, NOON), seed(made.owner, NOON), uuid4()
-        add_pending_calls(made.url, one, NOON, COUNT)
-        add_pending_calls(made.url, other, NOON, COUNT // 8)
-        add_finished_calls(made.url, one)
-        with psycopg.connect(made.url, autocommit=True) as connection:
+        with search_index_made_last(made.url), psycopg.connect(made.url, autocommit=True) as connection:
+            add_pending_calls(made.url, one, NOON, COUNT)
+            add_pending_calls(made.url, other, NOON, COUNT // 8)
+            add_finished_calls(made.url, one)
             connection.execute("UPDATE companies SET ats_principal_id = %s", [ats_id])
             for statement in _OTHER_ROWS:
                 connection.execute(statement, {"company": one.company_id, "now": NOON})

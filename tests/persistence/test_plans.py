@@ -39,7 +39,7 @@ from scheduler.persistence.tables import candidates, inbox, interviews
 from standalone.valkey_and_postgres import EmbeddedPostgres
 from tests.conftest import CALLER, NOON, Seeded, seed
 from tests.persistence.rows_read import reads, rows_read
-from tests.support.big_tables import add_finished_calls, add_pending_calls
+from tests.support.big_tables import add_finished_calls, add_pending_calls, search_index_made_last
 from tests.support.separate_database import separate_database
 
 COUNT, COUNT_OF_OTHER = 40_000, 5_000
@@ -81,9 +81,10 @@ def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Big]:
         one, other, ats_id = seed(made.owner, NOON), seed(made.owner, NOON), uuid4()
         with made.owner.transaction() as stores:
             stores.connection.execute(text("UPDATE companies SET ats_principal_id = :id"), {"id": ats_id})
-        add_pending_calls(made.url, one, NOON, COUNT)
-        add_pending_calls(made.url, other, NOON, COUNT_OF_OTHER)
-        add_finished_calls(made.url, one)
+        with search_index_made_last(made.url):
+            add_pending_calls(made.url, one, NOON, COUNT)
+            add_pending_calls(made.url, other, NOON, COUNT_OF_OTHER)
+            add_finished_calls(made.url, one)
         yield Big(api=made.api, worker=made.worker, console=made.console, one=one, other=other, ats_id=ats_id)
 
 

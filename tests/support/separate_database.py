@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from uuid import uuid4
 
 import psycopg
@@ -24,20 +25,25 @@ class SeparateDatabase:
     worker: Database
     console: Database
 
+    @property
+    def name(self) -> str:
+        return make_url(self.url).database or ""
+
 
 @contextmanager
-def separate_database(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[SeparateDatabase]:
-    """Create an empty database, and drop it at the end."""
-    name = f"separate_{uuid4().hex}"
+def separate_database(
+    postgres: EmbeddedPostgres, logins: schema.Logins, *, copied: SeparateDatabase | None = None
+) -> Iterator[SeparateDatabase]:
+    """Create an empty database, or a copy of one to which no connection is open, and drop it at the end."""
+    name, template = f"separate_{uuid4().hex}", _upgraded(postgres.url) if copied is None else copied.name
     assert logins.operator is not None
     url, api_url, worker_url, console_url = (
         make_url(each).set(database=name).render_as_string(hide_password=False)
         for each in (postgres.url, logins.api, logins.worker, logins.operator)
     )
     with psycopg.connect(postgres.url, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}".encode())
+        server.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         try:
-            schema.upgrade(url)
             with (
                 closing(Database(url)) as owner,
                 closing(Database(api_url, bound=True)) as api,
@@ -47,3 +53,13 @@ def separate_database(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iter
                 yield SeparateDatabase(url=url, owner=owner, api=api, worker=worker, console=console)
         finally:
             server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@cache
+def _upgraded(url: str) -> str:
+    """Create a database at this release's schema, once for each server. Return its name."""
+    name = "upgraded"
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}".encode())
+    schema.upgrade(make_url(url).set(database=name).render_as_string(hide_password=False))
+    return name

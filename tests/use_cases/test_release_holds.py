@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -28,7 +29,7 @@ from tests.support.builders import (
     a_tenant,
     a_waiting_command,
 )
-from tests.support.separate_database import separate_database
+from tests.support.separate_database import SeparateDatabase, separate_database
 from tests.use_cases.conftest import Released
 from tests.use_cases.test_release import another_company
 from tests.verification.world.bulk_attempts import bulk_attempts
@@ -56,15 +57,24 @@ HALF_OPEN = A_BACKOFF.replace("others_work,", "others_work, answered_at,").repla
 )
 
 
-@pytest.fixture
-def big(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[Tenant]:
-    """A company with many due calls, in a database of its own."""
+@pytest.fixture(scope="module")
+def filled(postgres: EmbeddedPostgres, logins: schema.Logins) -> Iterator[tuple[SeparateDatabase, Tenant]]:
+    """A company with many due calls, in a database of its own without open connections."""
     with separate_database(postgres, logins) as made:
         tenant = a_tenant(made.owner, seed(made.owner, NOON), Hasher("a pepper"), TestClock(NOON))
         bulk_attempts(made.url, tenant, BLOCKED, due_at=NOON - timedelta(minutes=1))
         with psycopg.connect(made.url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
-        yield tenant
+        made.owner.close()
+        yield made, tenant
+
+
+@pytest.fixture
+def big(postgres: EmbeddedPostgres, logins: schema.Logins, filled: tuple[SeparateDatabase, Tenant]) -> Iterator[Tenant]:
+    """A copy of that company."""
+    made, tenant = filled
+    with separate_database(postgres, logins, copied=made) as own:
+        yield replace(tenant, database=own.owner, now=TestClock(NOON))
 
 
 def change_all(tenant: Tenant, statement: str, **values: Any) -> None:

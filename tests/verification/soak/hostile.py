@@ -100,7 +100,7 @@ def _created(setup: SoakSetup) -> str:
     now = whole.now()
     whole.change(f"UPDATE companies SET paused_at = '{now}', pause_reason = 'hostile' WHERE id = '{company_id}'")
     seeded = Seeded(company_id=UUID(company_id), agent_id=UUID(str(agent_id)), phone_number_id=number_id)
-    add_pending_calls(whole.running.databaseUrl, seeded, now - timedelta(days=2), _DUE_CALLS)
+    add_pending_calls(whole.running.databaseUrl, seeded, now - timedelta(days=2), _DUE_CALLS, named=False)
     mine = f"company_id = '{company_id}' AND state = 'PENDING'"
     whole.change(f"UPDATE attempts SET due_at = '{now}' WHERE {mine}")
     unreadable = f"SELECT id FROM attempts WHERE {mine} LIMIT 50"
