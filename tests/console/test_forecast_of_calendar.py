@@ -22,7 +22,7 @@ from scheduler.use_cases.release import Release
 from scheduler.use_cases.shared import hints as tasks
 from tests import conftest
 from tests.conftest import NOON, TestClock, seed
-from tests.support import builders
+from tests.support import builders, exhaustive
 from tests.support.builders import RecordingHints, Tenant, a_sid, a_tenant, of_company
 from tests.verification.world import bulk_attempts as bulk
 from tests.verification.world.bulk_attempts import FIRST, bulk_attempts
@@ -146,11 +146,13 @@ class DialLoop:
     ("calls_per_second", "installation", "closes_in"),
     [
         pytest.param(1.4, SLOW_ACCOUNT, SHORT, id="slow account, many calls past closing"),
-        pytest.param(1.4, SLOW_ACCOUNT, LONGER, id="slow account, few calls past closing"),
-        pytest.param(1.4, SLOW_ACCOUNT, LONG, id="slow account"),
         pytest.param(14.0, SLOW_COMPANY, LONG, id="fast account, a slow company"),
-        pytest.param(12.0, FAST_ACCOUNT, LONG, id="fast account"),
-        pytest.param(1.0, ONE_LATER, LONG, id="account with the pace of one company"),
+        *exhaustive.more(
+            pytest.param(1.4, SLOW_ACCOUNT, LONGER, id="slow account, few calls past closing"),
+            pytest.param(1.4, SLOW_ACCOUNT, LONG, id="slow account"),
+            pytest.param(12.0, FAST_ACCOUNT, LONG, id="fast account"),
+            pytest.param(1.0, ONE_LATER, LONG, id="account with the pace of one company"),
+        ),
     ],
 )
 def test_forecast_comes_true(

@@ -1,4 +1,7 @@
-"""Carrier outage of an hour: due calls wait, at most calls under way are lost, and afterwards all others are placed."""
+"""Carrier outage of an hour: due calls wait, at most calls under way are lost, and afterwards all others are placed.
+
+`make proof` has more outages, and more people.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +16,12 @@ from scheduler.carriers.twilio_calls import TwilioCallPlacer
 from scheduler.lifecycle.breaker import BACK_OFF, OPENS_AFTER
 from scheduler.use_cases.release import Release
 from tests.conftest import TestClock
+from tests.support import exhaustive
 from tests.support.builders import RecordingHints, Tenant, a_pending_attempt
 from tests.support.servers import SimulatedCarrier, a_closed_port
 from tests.verification.world.moved_clock import UNDER_WAY, WorkerHand, a_worker_hand, settling
 
-PEOPLE = 200
+PEOPLE = exhaustive.cases(200, 60)
 A_LOOK = timedelta(seconds=10)
 AN_HOUR = timedelta(hours=1)
 A_FEW_MINUTES = timedelta(minutes=7)
@@ -82,12 +86,14 @@ def hand(
 @pytest.mark.parametrize(
     ("kind", "answers", "alarm"),
     [
-        pytest.param("refused", False, "CARRIER_NEVER_CONNECTED", id="no connection is accepted"),
-        pytest.param("429", False, "CARRIER_THROTTLED", id="429"),
         pytest.param("429", True, "CARRIER_THROTTLED", id="429 to calls alone"),
-        pytest.param(
-            *("wrong credentials", False, "CARRIER_CREDENTIALS"),
-            id="our credentials are wrong, until the settings are fixed",
+        *exhaustive.more(
+            pytest.param("refused", False, "CARRIER_NEVER_CONNECTED", id="no connection is accepted"),
+            pytest.param("429", False, "CARRIER_THROTTLED", id="429"),
+            pytest.param(
+                *("wrong credentials", False, "CARRIER_CREDENTIALS"),
+                id="our credentials are wrong, until the settings are fixed",
+            ),
         ),
     ],
 )
@@ -127,9 +133,11 @@ def test_outage_with_clear_refusals_costs_no_call(
     ("kind", "answers", "alarm", "trials"),
     [
         pytest.param("503", False, "CARRIER_HTTP_503", 0, id="503 to everything"),
-        pytest.param("drop", False, "CARRIER_ANSWER_BROKE_OFF", 0, id="it hangs up on everything"),
         pytest.param("503", True, "CARRIER_HTTP_503", TRIALS, id="503 to calls alone"),
-        pytest.param("drop", True, "CARRIER_ANSWER_BROKE_OFF", TRIALS, id="it hangs up on calls alone"),
+        *exhaustive.more(
+            pytest.param("drop", False, "CARRIER_ANSWER_BROKE_OFF", 0, id="it hangs up on everything"),
+            pytest.param("drop", True, "CARRIER_ANSWER_BROKE_OFF", TRIALS, id="it hangs up on calls alone"),
+        ),
     ],
 )
 def test_outage_without_proof_ends_only_sent_calls_unknown(
