@@ -43,9 +43,17 @@ def intake(premises: SharedApi, redis_url: str, database: Database, seeded: Seed
         yield intake
 
 
+@pytest.fixture(scope="session")
+def workers_database(logins: Logins) -> Iterator[Database]:
+    """The connections of all workers of tests, because connecting takes longer than most tests."""
+    database = Database(logins.worker)
+    yield database
+    database.close()
+
+
 @pytest.fixture
-def worker(intake: Intake) -> Iterator[Worker]:
-    with a_worker(intake.settings) as worker:
+def worker(intake: Intake, workers_database: Database) -> Iterator[Worker]:
+    with a_worker(intake.settings, database=workers_database) as worker:
         yield worker
 
 

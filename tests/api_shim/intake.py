@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -232,23 +232,22 @@ class Worker:
 
 
 @contextmanager
-def a_worker(settings: Settings, redis_url: str | None = None) -> Iterator[Worker]:
-
+def a_worker(settings: Settings, redis_url: str | None = None, *, database: Database | None = None) -> Iterator[Worker]:
+    """Run a worker, by default with a database of its own."""
     now = clock(settings.duecall_clock_offset_s)
-    database = Database(settings.database("worker"))
     hints = RedisHintPublisher(celery, redis_url or settings.redis)
     hints.start()
-    context = Context(database=database, hasher=Hasher(PEPPER), policy=Policy(), now=now)
-    worker = Worker(Apply(context, hints), database)
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.over.set()
-        thread.join()
-        hints.stop()
-        database.close()
+    with closing(Database(settings.database("worker"))) if database is None else nullcontext(database) as connected:
+        context = Context(database=connected, hasher=Hasher(PEPPER), policy=Policy(), now=now)
+        worker = Worker(Apply(context, hints), connected)
+        thread = threading.Thread(target=worker.run, daemon=True)
+        thread.start()
+        try:
+            yield worker
+        finally:
+            worker.over.set()
+            thread.join()
+            hints.stop()
     assert not worker.errors, worker.errors
 
 

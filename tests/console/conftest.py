@@ -19,7 +19,16 @@ from scheduler.persistence.schema import Logins
 from scheduler.settings import Settings
 from scheduler.use_cases.operations.pauses import Pauses
 from standalone.valkey_and_postgres import EmbeddedValkey
-from tests.api_shim.conftest import api, intake, lines, premises, tenant, waiting, worker  # noqa: F401 - fixtures
+from tests.api_shim.conftest import (  # noqa: F401 - fixtures
+    api,
+    intake,
+    lines,
+    premises,
+    tenant,
+    waiting,
+    worker,
+    workers_database,
+)
 from tests.api_shim.patience import patient_with_redis
 from tests.conftest import real_now
 from tests.support.builders import RecordingHints
@@ -43,7 +52,9 @@ class Console:
 
     def client(self, **headers: str) -> httpx.Client:
         """A browser without a session that sends the headers of a page of the console."""
-        return httpx.Client(base_url=self.url, headers={"Sec-Fetch-Site": "same-origin", **headers}, timeout=30)
+        own = {"Sec-Fetch-Site": "same-origin", **headers}
+        # Without TLS: reading the certificates of all authorities takes longer than most pages.
+        return httpx.Client(base_url=self.url, headers=own, timeout=30, verify=False)
 
     @contextmanager
     def signed_in(self, role: OperatorRole = OperatorRole.OPERATOR) -> Iterator[httpx.Client]:
