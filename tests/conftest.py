@@ -76,10 +76,8 @@ def pytest_collection_finish() -> None:
 
 _ONE_AFTER_THE_OTHER = {
     "whole systems": {"acceptance"},
-    "many processes": {
-        *("crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"),
-        *("test_cli_demo.py", "test_cli_readme.py", "test_cli_starting.py"),
-    },
+    "many processes": {"crash", "races", "test_fairness.py", "test_what_is_spent_before_it_is_known.py"},
+    "starts": {"test_cli_readme.py", "test_cli_starting.py", "test_proof.py", "test_deaf_workers.py"},
     "tables of calls": {"test_plans.py"},
     "tables of lists": {"test_filtered_lists.py"},
     "tables of partners": {"test_partner_plans.py"},
@@ -88,24 +86,26 @@ _ONE_AFTER_THE_OTHER = {
     "generated client": {"client", "test_generated_client.py"},
     "fork server": {"test_fork_server.py"},
 }
-"""Groups of files and folders. The tests of a group run in one process.
+"""Groups of files and folders. The tests of a group run in one process. A file of two groups belongs to the later one.
 
-Tests of the first two groups start many processes, race with time itself, or mostly wait. The two groups may run next
+Tests of the first three groups start many processes, race with time itself, or mostly wait. These groups may run next
 to each other: a whole system waits for most of its time, so it disturbs a race with time less than other tests do. The
 tests of each other group share what takes seconds of CPU to make.
 """
 
 
 class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Give the next test to a free process. Tests of one group run in one process, and groups are given first.
+    """Give the next group or file to a free process: groups first, then files, those with most tests first.
+
+    The tests of a file share what its fixtures make, so they run in one process.
 
     The marker `xdist_group` would do the same, but this pytest ignores it.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        parts = set(nodeid.partition("::")[0].split("/"))
-        groups = [name for name, places in _ONE_AFTER_THE_OTHER.items() if places & parts]
-        return groups[-1] if groups else nodeid
+        file = nodeid.partition("::")[0]
+        groups = [name for name, places in _ONE_AFTER_THE_OTHER.items() if places & set(file.split("/"))]
+        return groups[-1] if groups else file
 
     def _assign_work_unit(self, node: Any) -> None:
         # xdist gives large groups first. The tests of a small one may take longer, and all processes wait for the last.
@@ -117,8 +117,8 @@ class _Turns(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than processors: while one waits for a whole system, the others use the processors."""
-    return (os.cpu_count() or 1) + 1
+    """Two processes for each processor: while two or three wait for other processes, the others use the processors."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -170,8 +170,8 @@ def broker(valkey: EmbeddedValkey) -> None:
 
 
 @pytest.fixture(scope="session")
-def cleaner(postgres: EmbeddedPostgres) -> Iterator[Callable[[], object]]:
-    """Delete all rows of the shared database except the table of arrows."""
+def cleaning(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
+    """A connection with the function `pg_temp.empty()`, which deletes all rows except the table of arrows."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         # As a replica, PostgreSQL does not check foreign keys, so the order of deletion does not matter.
         connection.execute("SET session_replication_role = replica")
@@ -180,20 +180,31 @@ def cleaner(postgres: EmbeddedPostgres) -> Iterator[Callable[[], object]]:
             for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
             if name not in {"arrows", "alembic_version"}
         ]
-        # A few rows each: TRUNCATE would create the files of each table again, which takes twenty times as long.
+        # A few rows each: TRUNCATE would create the files of each table again, which takes twenty times as long. A
+        # function keeps the plans of its statements.
         # Counted at once: tests that count written rows would otherwise see these counts arrive later.
-        empty = "; ".join((*(f"DELETE FROM {table}" for table in tables), "SELECT pg_stat_force_next_flush()")).encode()
-        yield lambda: connection.execute(empty)
+        empty = "; ".join((*(f"DELETE FROM {table}" for table in tables), "PERFORM pg_stat_force_next_flush()"))
+        connection.execute(
+            f"CREATE FUNCTION pg_temp.empty() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {empty}; END $$".encode()
+        )
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def cleaner(cleaning: psycopg.Connection) -> Callable[[], object]:
+    """Delete all rows of the shared database except the table of arrows."""
+    return lambda: cleaning.execute("SELECT pg_temp.empty()")
 
 
 @pytest.fixture
-def postgres_url(postgres: EmbeddedPostgres, cleaner: Callable[[], object]) -> Iterator[str]:
+def postgres_url(
+    postgres: EmbeddedPostgres, cleaning: psycopg.Connection, cleaner: Callable[[], object]
+) -> Iterator[str]:
     """A database at this release's schema, empty except for the table of arrows."""
     cleaner()
     yield postgres.url
     # A process of the next test may start first, and would refuse the database of an installation with other settings.
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute("DELETE FROM installation_marks")
+    cleaning.execute("DELETE FROM installation_marks")
 
 
 @pytest.fixture(scope="session")
