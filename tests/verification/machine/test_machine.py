@@ -30,7 +30,7 @@ from tests.verification.judge.invariants import Fields, Snapshot, faults
 from tests.verification.judge.violations import Wrong, violations
 from tests.verification.machine.world import World, as_text
 
-EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("DUECALL_EXAMPLES", "15"))
 """`make proof` runs 300, with another seed each time."""
 SETTINGS = settings(
     max_examples=EXAMPLES, stateful_step_count=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)

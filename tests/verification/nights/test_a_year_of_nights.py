@@ -2,7 +2,7 @@
 
     DUECALL_NIGHTS_PEOPLE=8500 python -m pytest tests/verification/nights/test_a_year_of_nights.py     # `make proof`
 
-`make test` runs some hundreds. The judge shares no code with the product.
+`make test` runs two hundred. The judge shares no code with the product.
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.verification.judge.hours import RingHours, lies_within
 from tests.verification.judge.violations import violations
 from tests.verification.nights.year import POLICY, RequestedCall, Year, a_year
 
-PEOPLE = int(os.environ.get("DUECALL_NIGHTS_PEOPLE", "200"))
+PEOPLE = int(os.environ.get("DUECALL_NIGHTS_PEOPLE", "120"))
 NIGHTS = max(12, min(80, PEOPLE // 60))
 SEED = int(os.environ.get("DUECALL_NIGHTS_SEED", "20270104"))
 RUNG = CALL_ENDS.keys() - {Reason.CANCELLED_AT_CARRIER}
