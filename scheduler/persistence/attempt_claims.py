@@ -13,7 +13,7 @@ from scheduler.domain.attempt import Attempt, Claimed
 from scheduler.lifecycle.capacity import in_turns
 from scheduler.lifecycle.policy import RELEASE_SPAN
 from scheduler.lifecycle.state_machine import changes, evolve
-from scheduler.persistence.attempts import attempt_of, column_of, history_row
+from scheduler.persistence.attempt_rows import attempt_of, column_of, history_row
 from scheduler.persistence.call_conditions import COMPANY_MAY_CALL, LINE_HAS_A_CALL, LINE_RESTS, command_waits
 from scheduler.persistence.carrier_accounts import DATABASE_NOW, DatabaseName
 from scheduler.persistence.last_looks import (

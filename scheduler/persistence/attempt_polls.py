@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, exists, func, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Phase
-from scheduler.persistence.attempts import attempt_of
+from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.store import Store, is_set
 from scheduler.persistence.tables import attempt_tokens, attempts, inbox, interviews
 

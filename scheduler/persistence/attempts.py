@@ -1,29 +1,27 @@
 """Attempts: created, read, changed and saved together with their history."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import date, datetime, timedelta
-from enum import Enum
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import Row, and_, any_, bindparam, func, literal_column, null, or_, select, text, update
+from sqlalchemy import and_, any_, bindparam, func, literal_column, null, or_, select, text, update
 
 from scheduler.domain.attempt import Attempt, AttemptState, Event, NeverDialled
 from scheduler.domain.company import CompanySettings
 from scheduler.domain.explanation import HistoryEntry
 from scheduler.domain.interview import SHOWN_ATTEMPTS, Interview, InterviewStory
 from scheduler.domain.pagination import Listed, Slice
-from scheduler.domain.schedule import Schedule, ScheduleWarning
 from scheduler.lifecycle import partner_events
 from scheduler.lifecycle.retries import MOST_ATTEMPTS
-from scheduler.lifecycle.state_machine import arrow_of, evolve
+from scheduler.lifecycle.state_machine import evolve
 from scheduler.persistence import events
-from scheduler.persistence.connection import Connection, Fixed
-from scheduler.persistence.json_columns import schedule_as_json, schedule_from_json, settings_of
-from scheduler.persistence.many import among_given, insert_all, update_all
+from scheduler.persistence.attempt_rows import ADD, ADD_TO_HISTORY, SAVE, attempt_of, columns_of, history_row
+from scheduler.persistence.connection import Fixed
+from scheduler.persistence.json_columns import settings_of
+from scheduler.persistence.many import among_given
 from scheduler.persistence.rows import AnyRow, from_row, readable
-from scheduler.persistence.store import Free, Store, Write, freely_locked
+from scheduler.persistence.store import Free, Store, freely_locked
 from scheduler.persistence.tables import attempt_history, attempts, interviews, stray_calls
 from scheduler.persistence.tallies import ADD as ADD_TALLY
 from scheduler.rules import tallies
@@ -162,9 +160,9 @@ class Attempts(Store):
     def add(self, attempt: Attempt, event: Event, actor: str, *, retry_of: UUID | None = None) -> None:
         """Insert a new attempt with the first row of its history. `retry_of` is the attempt that it repeats."""
         with self._connection.together():
-            self._connection.write(_ADD, attempt.id, columns_of(attempt))
+            self._connection.write(ADD, attempt.id, columns_of(attempt))
             self._connection.write(
-                _ADD_TO_HISTORY, (attempt.id, attempt.epoch), history_row(None, attempt, event, actor)
+                ADD_TO_HISTORY, (attempt.id, attempt.epoch), history_row(None, attempt, event, actor)
             )
             events.note(
                 self._connection,
@@ -362,11 +360,11 @@ class Attempts(Store):
         Raises NoSuchArrow if the event cannot happen to it.
         """
         moved = evolve(attempt, event, now)
-        if self._connection.awaits(_ADD, attempt.id):
+        if self._connection.awaits(ADD, attempt.id):
             self._connection.send()
         with self._connection.together():
-            self._connection.write(_SAVE, attempt.id, (attempt, moved))
-            self._connection.write(_ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
+            self._connection.write(SAVE, attempt.id, (attempt, moved))
+            self._connection.write(ADD_TO_HISTORY, (moved.id, moved.epoch), history_row(attempt, moved, event, actor))
             events.note(self._connection, attempt.company_id, lambda: partner_events.of_attempt(attempt, moved, event))
             for key in tallies.of_event(attempt, moved, event):
                 self._connection.write(ADD_TALLY, key, (key, tallies.ONE))
@@ -421,108 +419,6 @@ _TO_STOP = (
 )
 
 
-_NOT_IN_DETAIL = frozenset({"token", "number_hash", "schedule", "warnings"})
-"""Not in `detail`: the token, with which a reader could forge callbacks, and values that have their own column."""
-
-
-def _detail_of(event: Event) -> dict[str, Any]:
-    schedule = getattr(event, "schedule", None)
-    moved_to = {} if schedule is None else {"due_at": schedule.due_at.isoformat()}
-    return moved_to | {
-        name: _plain(value) for name, value in vars(event).items() if name not in _NOT_IN_DETAIL and value is not None
-    }
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return value
-
-
-def history_row(before: Attempt | None, after: Attempt, event: Event, actor: str) -> dict[str, Any]:
-    """Build the history row of an event that has moved an attempt. `before` is None for a new attempt."""
-    arrow = arrow_of(before, event)
-    return {
-        "attempt_id": after.id,
-        "at": after.updated_at,
-        "event": event.name,
-        "from_state": before.state.value if before else "",
-        "to_state": arrow.target.value,
-        "reason": arrow.reason.value if arrow.reason else "",
-        "epoch": after.epoch,
-        "actor": actor,
-        "detail": _detail_of(event),
-    }
-
-
-_COLUMNS = tuple(each.name for each in fields(Attempt))
-
-
-def columns_of(attempt: Attempt) -> dict[str, Any]:
-    return {name: column_of(attempt, name) for name in _COLUMNS}
-
-
-def column_of(attempt: Attempt, name: str) -> object:
-    """Convert a field of an attempt to the value of its column."""
-    match getattr(attempt, name):
-        case Enum() as value:
-            return value.value
-        case Schedule() as schedule:
-            return schedule_as_json(schedule)
-        case tuple() as warnings:
-            return [warning.value for warning in warnings]
-        case value:
-            return value
-
-
-_MAY_END_A_HOLD = frozenset({"due_at", "number_hash"})
-"""What has changed since the attempt was held may be the reason of the hold."""
-
-
-def _save_all(connection: Connection, saved: Sequence[tuple[Attempt, Attempt]]) -> None:
-    """Write the changed columns of attempts, before and after.
-
-    A column that did not change is not written: another statement of the transaction may have changed it, and an
-    update that changes no indexed column is cheap (HOT).
-    """
-    rows = []
-    for before, after in saved:
-        values = vars(before)
-        names = [name for name, value in vars(after).items() if value is not values[name] and value != values[name]]
-        row = {name: column_of(after, name) for name in ("id", *names)}
-        if not _MAY_END_A_HOLD.isdisjoint(names):
-            row["held_until"] = None  # guard: hold_of_a_moved_attempt
-        rows.append(row)
-    update_all(connection, attempts, "id", rows)
-
-
-def _add_all(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, attempts, rows)
-
-
-def _add_to_history(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    insert_all(connection, attempt_history, rows)
-
-
-_SAVE = Write(execute=_save_all, turn=1, merge=lambda first, second: (first[0], second[1]))
-# After `_SAVE`: a retry may be inserted only once its predecessor is not open any longer.
-_ADD = Write(execute=_add_all, turn=2)
-_ADD_TO_HISTORY = Write(execute=_add_to_history, turn=3)
-
-
 def callee_row(row: AnyRow) -> CalleeRow:
     """Read the person in a row of `callees_of`. Raises KeyError for settings that cannot be read."""
     return from_row(CalleeRow, row, settings=settings_of(row))
-
-
-def attempt_of(row: Row[Any]) -> Attempt:
-    """Read the attempt in a row of `attempts`."""
-    return from_row(
-        Attempt,
-        row,
-        schedule=schedule_from_json(row.schedule),
-        warnings=tuple(ScheduleWarning(warning) for warning in row.warnings),
-        cause_is_lost=bool(row.cause_is_lost),
-    )

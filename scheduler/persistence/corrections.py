@@ -10,7 +10,7 @@ from scheduler.domain.attempt import Attempt
 from scheduler.lifecycle import bounds as latest
 from scheduler.lifecycle.bounds import CallBounds
 from scheduler.persistence.attempt_holds import LONGEST_HOLD, SHORT_HOLD
-from scheduler.persistence.attempts import attempt_of
+from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.rows import as_columns
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts

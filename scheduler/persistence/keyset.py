@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from scheduler.domain.attempt import Attempt, AttemptState, CompanyAttemptFilter
 from scheduler.domain.pagination import Cursor, KeysetPage, KeysetSlice, Sort, SortField, Span, Spans
-from scheduler.persistence.attempts import attempt_of
+from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.many import among
 from scheduler.persistence.store import Store
 from scheduler.persistence.tables import attempts, interviews

@@ -12,7 +12,8 @@ from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.company import CompanySettings
 from scheduler.lifecycle.backoffs import Backoff, Scope
 from scheduler.lifecycle.breaker import Breaker
-from scheduler.persistence.attempts import HIDDEN_FROM_OPERATORS, attempt_of
+from scheduler.persistence.attempt_rows import attempt_of
+from scheduler.persistence.attempts import HIDDEN_FROM_OPERATORS
 from scheduler.persistence.call_conditions import MATCHES, command_waits
 from scheduler.persistence.connection import Connection
 from scheduler.persistence.json_columns import settings_of

@@ -11,7 +11,7 @@ from sqlalchemy import ARRAY, Uuid, all_, any_, bindparam, delete, func, insert,
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.schedule import Schedule
 from scheduler.lifecycle import bounds
-from scheduler.persistence.attempts import attempt_of
+from scheduler.persistence.attempt_rows import attempt_of
 from scheduler.persistence.connection import Fixed
 from scheduler.persistence.json_columns import schedule_as_json
 from scheduler.persistence.many import given_instant

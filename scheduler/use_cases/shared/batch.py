@@ -14,7 +14,8 @@ from scheduler.domain.company import Billing
 from scheduler.domain.interview import Interview, InterviewStatus
 from scheduler.lifecycle.retries import MOST_ATTEMPTS, takes_another_attempt
 from scheduler.lifecycle.state_machine import is_over
-from scheduler.persistence.attempts import CalleeRow, attempt_of, callee_row
+from scheduler.persistence.attempt_rows import attempt_of
+from scheduler.persistence.attempts import CalleeRow, callee_row
 from scheduler.persistence.rows import AnyRow
 from scheduler.persistence.stores import Stores
 from scheduler.persistence.usage import billing_from
