@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-from scheduler.domain.refusals import message_alone
+from scheduler.wire.named_fields import message_alone
 
 DEFAULT_API = "http://127.0.0.1:8000"
 _TIMEOUT_S = 10.0

@@ -15,13 +15,7 @@
 A class's docstring is its default message. `details` holds only values that the caller sent or may read.
 """
 
-import re
-from collections.abc import Mapping
 from typing import Any, ClassVar
-
-_ABOUT_DETAILS = re.compile(r" \(see details[^)]*\)|(?:;|(?<=\.)) ?[^.;(]*\bdetails\b.*$")
-_POSITION = re.compile(r" \(position \d+\)")
-_NUMBERS = re.compile(r"\d+")
 
 
 class Refused(Exception):
@@ -33,23 +27,6 @@ class Refused(Exception):
         self.message = message or (type(self).__doc__ or "").strip()
         self.details: dict[str, Any] = details
         super().__init__(self.message)
-
-
-def message_alone(message: str, details: Mapping[str, Any]) -> str:
-    """Choose the message for a reader without the details. With several wrong fields it is the first one's."""
-    fields = details.get("fields")
-    text = _ABOUT_DETAILS.sub("", fields[0]["message"] if fields else message)
-    return text if text.endswith((".", "?")) else f"{text}."
-
-
-def message_of_many(message: str) -> str:
-    """Strip the message of its position, which differs between requests with the same error."""
-    return _POSITION.sub("", message)
-
-
-def without_numbers(message: str) -> str:
-    """Keep what messages about the same error have in common. Their times and counts may differ."""
-    return _NUMBERS.sub("", message)
 
 
 class InvalidRequest(Refused):

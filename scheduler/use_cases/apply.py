@@ -15,13 +15,13 @@ from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.json_columns import request_from_json
 from scheduler.persistence.stores import Stores
 from scheduler.rules.tallies import COMMAND, key_of, seconds_of
-from scheduler.use_cases.applying import SharedReads, Turn, named_candidates
 from scheduler.use_cases.changes import Changes
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.alarms import raise_in
 from scheduler.use_cases.shared.conflicts import blaming, put_off, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.turn import SharedReads, Turn, named_candidates
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 

@@ -33,11 +33,12 @@ from scheduler.persistence.database import BATCH_LOCK_S
 from scheduler.persistence.errors import DatabaseAway, LockTaken, StatementFailed
 from scheduler.persistence.json_columns import request_from_json
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.applying import NewInterviews, SharedReads, Turn, named_candidates
+from scheduler.use_cases.applying import NewInterviews
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.turn import SharedReads, Turn, named_candidates
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 

@@ -36,10 +36,11 @@ from scheduler.lifecycle import retries, scheduling
 from scheduler.lifecycle.policy import Policy
 from scheduler.persistence.json_columns import STORY, private_fields
 from scheduler.rules import resources
-from scheduler.use_cases.applying import NewInterviews, Turn, explicit_expiry
+from scheduler.use_cases.applying import NewInterviews, explicit_expiry
 from scheduler.use_cases.operations.unknown_outcomes import lock_to_decide
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.situations import callee_from
+from scheduler.use_cases.shared.turn import Turn
 
 
 class Changes:

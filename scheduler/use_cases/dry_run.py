@@ -12,18 +12,19 @@ from scheduler.domain.batch import DryRun, DueHour, RefusedItems
 from scheduler.domain.command import Command, CommandKind, CreateInterview, Refusal, refusal_of
 from scheduler.domain.interview import InterviewStory
 from scheduler.domain.principal import Principal
-from scheduler.domain.refusals import Refused, message_alone, message_of_many, without_numbers
+from scheduler.domain.refusals import Refused
 from scheduler.domain.schedule import CalleeClock
 from scheduler.ids import new_id
 from scheduler.persistence.dry_run import KnownRows, without_writes
 from scheduler.persistence.stores import Stores
-from scheduler.use_cases.applying import NewInterviews, SharedReads, Turn
+from scheduler.use_cases.applying import NewInterviews
 from scheduler.use_cases.operations.new_calls import NewCallsForecast, NewCallsForecasts
 from scheduler.use_cases.shared import access
 from scheduler.use_cases.shared.access import authorized_company
 from scheduler.use_cases.shared.context import Context
+from scheduler.use_cases.shared.turn import SharedReads, Turn
 from scheduler.wire import named_fields
-from scheduler.wire.named_fields import named
+from scheduler.wire.named_fields import message_alone, message_of_many, named, without_numbers
 
 ITEMS_A_TRANSACTION = 200
 EXAMPLES = 100

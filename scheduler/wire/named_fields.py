@@ -1,5 +1,6 @@
 """Field errors: which field is wrong, under the client's name, why, and what to change. No value is quoted."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -252,3 +253,28 @@ def _of_times(request: CreateInterview | UpdateInterview) -> Fields:
 
 def _all(kinds: Iterable[type[Refused]], field: str) -> Fields:
     return dict.fromkeys(kinds, field)
+
+
+# --- Messages of errors, for readers without the details and for counts of the same error
+
+
+_ABOUT_DETAILS = re.compile(r" \(see details[^)]*\)|(?:;|(?<=\.)) ?[^.;(]*\bdetails\b.*$")
+_POSITION = re.compile(r" \(position \d+\)")
+_NUMBERS = re.compile(r"\d+")
+
+
+def message_alone(message: str, details: Mapping[str, Any]) -> str:
+    """Choose the message for a reader without the details. With several wrong fields it is the first one's."""
+    fields = details.get("fields")
+    text = _ABOUT_DETAILS.sub("", fields[0]["message"] if fields else message)
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def message_of_many(message: str) -> str:
+    """Strip the message of its position, which differs between requests with the same error."""
+    return _POSITION.sub("", message)
+
+
+def without_numbers(message: str) -> str:
+    """Keep what messages about the same error have in common. Their times and counts may differ."""
+    return _NUMBERS.sub("", message)

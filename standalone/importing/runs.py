@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from scheduler.domain.refusals import ExternalIdReused, message_alone, message_of_many, without_numbers
+from scheduler.domain.refusals import ExternalIdReused
+from scheduler.wire.named_fields import message_alone, message_of_many, without_numbers
 from standalone.api_client import ApiAnswer, ApiAway, ApiClient, ApiRefused
 from standalone.importing.rows import Fault, Item, Part, Reject, parts_of
 
