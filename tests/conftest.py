@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 import hypothesis
 import psycopg
 import pytest
+import structlog
 from redis import Redis
 from sqlalchemy import QueuePool
 from xdist.scheduler import LoadScopeScheduling
@@ -38,6 +39,14 @@ T = TypeVar("T")
 CALLER = "+421221020001"
 # Everywhere as in CI: the same examples in each run, and no limits of time, which a busy machine exceeds.
 hypothesis.settings.load_profile("ci")
+# In tests that do not configure logs: the usual renderer formats each exception with the variables of all frames, which
+# takes a second of CPU.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def wait_until(what: Callable[[], T | None], *, seconds: float = 20.0, says: str = "it came true") -> T:
