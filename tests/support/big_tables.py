@@ -28,7 +28,7 @@ _CANDIDATES = f"""
     INSERT INTO candidates (id, company_id, first_name, last_name, email, gdpr_expiry_date, created_at, updated_at)
     SELECT {new_id_sql(_CREATED_AT)}, %(company)s, CASE WHEN %(named)s THEN (ARRAY['Ada', 'Grace', 'Jozef'])[1 + n %% 3]
            ELSE 'A' END, CASE WHEN %(named)s THEN md5(n::text) ELSE 'B' END,
-           CASE WHEN %(named)s THEN n || '@example.com' END, '2099-12-31', {_CREATED_AT}, %(now)s
+           CASE WHEN %(named)s THEN n || '@example.com' ELSE 'a@b' END, '2099-12-31', {_CREATED_AT}, %(now)s
     FROM generate_series(1, %(count)s) AS n
 """
 _OTHERS = (
