@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from scheduler.clock import monotonic
 from scheduler.domain.attempt import AttemptState, Cancelled, Reason
 from scheduler.domain.batch import (
     ITEMS_A_TRANSACTION,
@@ -39,12 +38,11 @@ from scheduler.use_cases.shared.conflicts import blaming, together
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import Hints
 from scheduler.use_cases.shared.turn import SharedReads, Turn, named_candidates
+from scheduler.use_cases.shared.turns import take_turn
 from scheduler.wire import named_fields
 from scheduler.wire.named_fields import named
 
 _log = log(__name__)
-_MAX_TURN_S = 2.0
-"""Longer work queues up again, so that other tasks of the queue get a turn."""
 _PAUSE_S = 0.05
 """The wait while single commands go first."""
 _CANCELLED_A_TRANSACTION = 100
@@ -76,25 +74,20 @@ class ApplyBatches:
 
     def turn(self) -> None:
         """Work on all unfinished batches for one turn. Raises DatabaseAway."""
-        until = monotonic() + _MAX_TURN_S
-        while (work := self._next(until)) is not None:
-            self._do(work)
-            if monotonic() >= until:
-                self._hints.send(tasks.BATCHES)
-                return
+        if take_turn(self._do_next):
+            self._hints.send(tasks.BATCHES)
 
-    def _next(self, until: float) -> Work | None:
-        """Find the next work, at latest after the single commands that go first. None: no batch needs a worker."""
-        while True:
-            with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
-                now = stores.instant(self._now)
-                work = stores.batches.next_work(now, ITEMS_A_TRANSACTION)
-                if work is not None or not stores.batches.is_one_due(now):
-                    return work
-            if monotonic() >= until:
-                self._hints.send(tasks.BATCHES)
-                return None
+    def _do_next(self) -> bool:
+        """Do the next work, or pause while single commands go first. False: no batch needs a worker."""
+        with self._database.transaction(lock_s=BATCH_LOCK_S) as stores:
+            now = stores.instant(self._now)
+            work = stores.batches.next_work(now, ITEMS_A_TRANSACTION)
+            is_one_due = work is not None or stores.batches.is_one_due(now)
+        if work is not None:
+            self._do(work)
+        elif is_one_due:
             self._never_set.wait(_PAUSE_S)
+        return is_one_due
 
     def _do(self, work: Work) -> None:
         if work.is_cancelled:

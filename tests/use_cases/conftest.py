@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -29,13 +30,11 @@ from scheduler.hashing import Hasher
 from scheduler.lifecycle.breaker import Breaker
 from scheduler.persistence.database import Database
 from scheduler.persistence.schema import Logins
-from scheduler.use_cases import apply_batches
 from scheduler.use_cases.apply import Apply
 from scheduler.use_cases.dial import Dialler
 from scheduler.use_cases.dialling import sender
 from scheduler.use_cases.explain import Explain
 from scheduler.use_cases.hear import Hear
-from scheduler.use_cases.operations import alarms, erase, number_events
 from scheduler.use_cases.operations.correct import Correct
 from scheduler.use_cases.operations.pauses import Pauses
 from scheduler.use_cases.release import Release
@@ -44,6 +43,7 @@ from scheduler.use_cases.resources.idempotent_writes import IdempotentWrites
 from scheduler.use_cases.resources.keys import Keys
 from scheduler.use_cases.settle import Settle
 from scheduler.use_cases.shared import hints as tasks
+from scheduler.use_cases.shared import turns
 from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.submit import Submit
@@ -251,21 +251,16 @@ class MonotonicClock:
         return self.at
 
 
-_WITH_TURNS = (apply_batches, alarms, erase, number_events)
-
-
 @pytest.fixture(autouse=True)
 def long_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns of workers end with their work. A busy machine would end them before, after seconds of real time."""
-    for module in _WITH_TURNS:
-        monkeypatch.setattr(module, "_MAX_TURN_S", 600.0)
+    monkeypatch.setattr(turns, "monotonic", partial(float, monotonic()))
 
 
 @pytest.fixture
 def short_turns(long_turns: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turns of workers are over after their first piece of work."""
-    for module in _WITH_TURNS:
-        monkeypatch.setattr(module, "_MAX_TURN_S", 0.0)
+    """Turns of workers are over after their first batch: an hour passes between two readings of the clock."""
+    monkeypatch.setattr(turns, "monotonic", count(step=3600).__next__)
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from scheduler.alarm_receiver import DEADLINE_S, AlarmReceiver, NotPosted
-from scheduler.clock import Now, monotonic
+from scheduler.clock import Now
 from scheduler.domain.alarm import KeptAlarm
 from scheduler.domain.audit import Act, AuditEntry, TargetKind, Verb
 from scheduler.domain.principal import SYSTEM, link_of
@@ -16,6 +17,7 @@ from scheduler.persistence.alarms import AlarmPlace, AuditFilter
 from scheduler.persistence.database import Database
 from scheduler.rules import operators
 from scheduler.rules.operators import try_again_at
+from scheduler.use_cases.shared.turns import take_turn
 
 # --- Acts: the audit of operators and API keys, for reading
 
@@ -155,8 +157,8 @@ def _acknowledged(alarm: KeptAlarm, note: str | None, now: datetime) -> Act:
 _log = log(__name__)
 _HOLD = timedelta(seconds=6 * DEADLINE_S)
 """Time for one try. After a crash within it the alarm is posted again."""
-_MAX_TURN_S = 5.0
-"""Further alarms wait for the next sweep, so that other tasks of the queue get a turn."""
+_TURN_S = 5.0
+"""Further alarms wait for the next sweep."""
 
 
 class AlarmPosts:
@@ -169,26 +171,20 @@ class AlarmPosts:
         self._database = database
         self._receiver = receiver
         self._now = now
-        self._posting = threading.Lock()
+        self._alone = threading.Lock()
 
     def send(self) -> None:
         """Post alarms that are due until none is left, or the receiver accepts none. Raises DatabaseAway."""
-        if self._receiver is None or not self._posting.acquire(blocking=False):
-            return
-        try:
-            until = monotonic() + _MAX_TURN_S
-            while (alarm := self._take()) is not None and self._post(self._receiver, alarm) and monotonic() < until:
-                pass
-        finally:
-            self._posting.release()
+        if self._receiver is not None:
+            take_turn(partial(self._post_next, self._receiver), alone=self._alone, seconds=_TURN_S)
 
-    def _take(self) -> KeptAlarm | None:
+    def _post_next(self, receiver: AlarmReceiver) -> bool:
+        """Post the next alarm and record the outcome. False: none is due, or it was not accepted."""
         with self._database.transaction() as stores:
             now = stores.instant(self._now)
-            return stores.alarms.take_to_post(now, now + _HOLD)
-
-    def _post(self, receiver: AlarmReceiver, alarm: KeptAlarm) -> bool:
-        """Post one alarm and record the outcome. False: it was not accepted."""
+            alarm = stores.alarms.take_to_post(now, now + _HOLD)
+        if alarm is None:
+            return False
         try:
             receiver.post(alarm)
         except NotPosted as error:

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
-from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, AttemptState, Cancelled, Event, HangUpCause, HangUpWanted, Reason
 from scheduler.domain.refusals import NotFound
 from scheduler.failpoints import failpoint
@@ -20,6 +20,7 @@ from scheduler.use_cases.shared.batch import Batch
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.erased_people import BATCH, cancel_interviews, note_rest
 from scheduler.use_cases.shared.hints import Hints
+from scheduler.use_cases.shared.turns import take_turn
 
 # --- Certificates of erasures: what was deleted of a company, and when
 
@@ -59,8 +60,6 @@ class Certificates:
 # Each batch is one transaction, and the remaining rows are the progress: a worker can crash anywhere, or two can run.
 
 
-_MAX_TURN_S = 2.0
-"""Longer work queues up again, so that other tasks of the queue get a turn."""
 _ACTOR = "erase"
 
 
@@ -79,12 +78,8 @@ class Erase:
 
         It stops while a call is live. The clock sends the hint again.
         """
-        until = monotonic() + _MAX_TURN_S
-        while self._erase_batch(company_id):
-            failpoint("erase.batch")
-            if monotonic() >= until:
-                self._hints.send(tasks.ERASE, [company_id])
-                return
+        if take_turn(partial(self._erase_batch, company_id)):
+            self._hints.send(tasks.ERASE, [company_id])
 
     def _erase_batch(self, company_id: UUID) -> bool:
         """Erase one batch. False: the erasure is complete, another worker has it, or a call must end first."""
@@ -101,6 +96,8 @@ class Erase:
             goes_on = bool(attempts) or stores.erasures.erase_some(erasure, self._batch, now)
         if any(is_busy(attempt) for attempt in attempts):
             self._hints.send(tasks.SETTLE)
+        if goes_on:
+            failpoint("erase.batch")
         return goes_on
 
     def _stop(self, stores: Stores, unlocked: Attempt, now: datetime) -> None:
@@ -134,24 +131,15 @@ class ErasePeople:
         self._hints = hints
         self._now = context.now
         self._batch = batch
-        self._has_turn = threading.Lock()
+        self._alone = threading.Lock()
 
     def turn(self) -> None:
         """Cancel interviews of erased people for one turn, in turns between people. Raises DatabaseAway.
 
         In each process only one thread works, because a second one would delay e-mail and changed settings.
         """
-        if not self._has_turn.acquire(blocking=False):
-            return
-        try:
-            until = monotonic() + _MAX_TURN_S
-            while self._cancel_batch():
-                failpoint("leave.batch")
-                if monotonic() >= until:
-                    self._hints.send(tasks.ERASE_PEOPLE)
-                    return
-        finally:
-            self._has_turn.release()
+        if take_turn(self._cancel_batch, alone=self._alone):
+            self._hints.send(tasks.ERASE_PEOPLE)
 
     def _cancel_batch(self) -> bool:
         """Cancel one batch of the person who has waited longest. False: no person waits for this worker.
@@ -172,6 +160,7 @@ class ErasePeople:
             if candidate_id is None or is_away:
                 raise
             self._put_off(candidate_id, error)
+        failpoint("leave.batch")
         return True
 
     def _put_off(self, candidate_id: UUID, error: Exception) -> None:

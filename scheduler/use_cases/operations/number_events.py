@@ -5,7 +5,7 @@ One transaction at a time does it. Another one that tries at the same time leave
 
 from dataclasses import replace
 
-from scheduler.clock import Now, monotonic
+from scheduler.clock import Now
 from scheduler.domain.webhook import EVENTS_A_BATCH
 from scheduler.failpoints import failpoint
 from scheduler.lifecycle import partner_events
@@ -15,9 +15,7 @@ from scheduler.persistence.events import Numbered
 from scheduler.persistence.webhook_deliveries import Work
 from scheduler.use_cases.shared import hints as tasks
 from scheduler.use_cases.shared.hints import Hints
-
-_MAX_TURN_S = 2.0
-"""Longer work queues up again, so that other tasks of the queue get a turn."""
+from scheduler.use_cases.shared.turns import take_turn
 
 
 class NumberEvents:
@@ -41,11 +39,8 @@ class NumberEvents:
     def all(self) -> None:
         """Report owed refusals and number all events, for one turn. Raises DatabaseAway."""
         self._report_owed()  # guard: owed_refusal
-        until = monotonic() + _MAX_TURN_S
-        while self._is_full_batch():
-            if monotonic() >= until:
-                self._hints.send(tasks.NUMBER_EVENTS)
-                return
+        if take_turn(self._is_full_batch):
+            self._hints.send(tasks.NUMBER_EVENTS)
 
     def _report_owed(self) -> None:
         """Report refusals that no request has returned, for example because its process died."""
@@ -65,17 +60,14 @@ class NumberEvents:
             work = stores.webhook_deliveries.work(self._now())
         if not (work.is_one_unnumbered and work.is_one_active):
             return work
-        until = monotonic() + _MAX_TURN_S
-        while (numbered := self._numbered()) is not None and numbered.events == EVENTS_A_BATCH:
-            if monotonic() >= until:
-                break
+        take_turn(lambda: _is_full(self._numbered()))
         return replace(work, is_one_due=True)
 
     def _is_full_batch(self) -> bool:
         numbered = self._numbered()
         if numbered is not None and numbered.deliveries:
             self._hints.send(tasks.DELIVER)
-        return numbered is not None and numbered.events == EVENTS_A_BATCH
+        return _is_full(numbered)
 
     def _numbered(self) -> Numbered | None:
         # No other process can number these events, so a wrong clock is corrected. Short waits, because the clock has
@@ -84,3 +76,7 @@ class NumberEvents:
             numbered = stores.events.number(EVENTS_A_BATCH, stores.instant(self._now))
             failpoint("events.numbering")
         return numbered
+
+
+def _is_full(numbered: Numbered | None) -> bool:
+    return numbered is not None and numbered.events == EVENTS_A_BATCH

@@ -3,7 +3,6 @@
 import threading
 from datetime import timedelta
 
-from scheduler.clock import monotonic
 from scheduler.domain.attempt import Attempt, AttemptState
 from scheduler.domain.refusals import Refused
 from scheduler.lifecycle import blocks, scheduling
@@ -16,12 +15,11 @@ from scheduler.timing import callee_zones
 from scheduler.use_cases.shared.context import Context
 from scheduler.use_cases.shared.hints import RERESOLVE, Hints
 from scheduler.use_cases.shared.situations import callee_from
+from scheduler.use_cases.shared.turns import take_turn
 
 _log = log(__name__)
 _BATCH_SIZE = 25
 """Attempts in one transaction, which takes some tenths of a second."""
-_TURN = timedelta(seconds=2)
-"""Working time of one task before it queues up again behind the other tasks of its queue."""
 _PUT_OFF = timedelta(seconds=5)
 """Delay before a change is retried whose rows another transaction held."""
 _BAD_ROW_ERRORS = (Refused, NoSuchArrow, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
@@ -31,15 +29,14 @@ _LONGEST_TRANSACTION = timedelta(seconds=6)
 
 
 class ScheduleRecomputer:
-    def __init__(self, context: Context, hints: Hints, *, turn: timedelta = _TURN) -> None:
+    def __init__(self, context: Context, hints: Hints) -> None:
         self._database = context.database
         self._hints = hints
         self._hasher = context.hasher
         self._effects = context.effects
         self._policy = context.policy
         self._now = context.now
-        self._turn = turn.total_seconds()
-        self._has_turn = threading.Lock()
+        self._alone = threading.Lock()
 
     def reresolve(self) -> bool:
         """Recompute pending attempts whose hours, zones, number or zone data changed, for at most one turn.
@@ -50,25 +47,15 @@ class ScheduleRecomputer:
 
         Returns True if work is left and a hint for the next turn was sent. Raises DatabaseAway.
         """
-        if not self._has_turn.acquire(blocking=False):
-            return False
-        try:
-            return self._take_turn()
-        finally:
-            self._has_turn.release()
-
-    def _take_turn(self) -> bool:
-        ends_at = monotonic() + self._turn
         # `|` runs both each time. `or` would skip the second while the first has work.
-        while self._recompute_changed() | self._recompute_old_zone_data():
-            if monotonic() >= ends_at:
-                with self._database.transaction() as stores:
-                    # Note the hint, so that the clock sends another only if this one is lost.
-                    now = stores.instant(self._now)
-                    stores.schedule_recomputations.ring_waiting(now, now)
-                self._hints.send(RERESOLVE)
-                return True
-        return False
+        if not take_turn(lambda: self._recompute_changed() | self._recompute_old_zone_data(), alone=self._alone):
+            return False
+        with self._database.transaction() as stores:
+            # Note the hint, so that the clock sends another only if this one is lost.
+            now = stores.instant(self._now)
+            stores.schedule_recomputations.ring_waiting(now, now)
+        self._hints.send(RERESOLVE)
+        return True
 
     def _recompute_changed(self) -> bool:
         """Process one batch of the change that has waited longest. False: no change is left for this worker."""

@@ -154,9 +154,9 @@ def test_second_pass_finds_attempts_created_during_the_first(
 
 
 @pytest.fixture
-def worker(tenant: Tenant, hints: RecordingHints) -> ScheduleRecomputer:
+def worker(tenant: Tenant, hints: RecordingHints, short_turns: None) -> ScheduleRecomputer:
     """Recomputes one batch in each turn."""
-    return ScheduleRecomputer(tenant.context, hints, turn=timedelta(0))
+    return ScheduleRecomputer(tenant.context, hints)
 
 
 def moved(tenant: Tenant, attempts: list[Attempt]) -> int:

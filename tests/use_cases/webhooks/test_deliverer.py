@@ -10,6 +10,7 @@ import pytest
 
 from scheduler.persistence.errors import DatabaseAway
 from scheduler.persistence.webhook_deliveries import Work
+from scheduler.use_cases.operations import number_events
 from scheduler.use_cases.operations.number_events import NumberEvents
 from scheduler.use_cases.webhooks.deliver import Deliver, Result
 from scheduler.use_cases.webhooks.deliverer import Deliverer
@@ -139,6 +140,20 @@ def test_webhook_is_noticed_without_a_hint(webhooks: Webhooks, monkeypatch: pyte
             wait_until(lambda: webhooks.states(endpoint_id) == ["DELIVERED"], says="it is delivered")
         finally:
             deliverer.stop()
+
+
+def test_look_numbers_the_rest_in_its_next_turn(
+    webhooks: Webhooks, short_turns: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(number_events, "EVENTS_A_BATCH", 4)
+    numbering = NumberEvents(webhooks.tenant.database, webhooks.hints, webhooks.tenant.now)
+    endpoint_id = webhooks.endpoint()
+    for _ in range(6):
+        webhooks.event(uuid4())
+    for numbered in (4, 6):
+        assert numbering.look().is_one_due
+        assert len(webhooks.deliveries(endpoint_id)) == numbered
+    assert webhooks.hints.rings == [], "the process itself looks again"
 
 
 def test_several_processes_keep_the_order_of_each_interview(webhooks: Webhooks) -> None:
