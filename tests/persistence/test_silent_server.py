@@ -34,8 +34,11 @@ def over_wire(postgres_url: str) -> Iterator[tuple[Wire, Database]]:
 
 
 @pytest.mark.parametrize("silent", ["dead", pytest.param("mute_after", marks=guards("statement_deadline"))])
-def test_statement_ends_when_the_server_is_silent(over_wire: tuple[Wire, Database], silent: str) -> None:
+def test_statement_ends_when_the_server_is_silent(
+    over_wire: tuple[Wire, Database], silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wire, database = over_wire
+    monkeypatch.setattr(BoundedConnection, "statement_s", 600.0)  # only the deadline of the request ends it
     setattr(wire, silent, lambda sent: b"SELECT 7" in sent)
     # Long enough that a busy machine sends the statement within it: otherwise the wait for a connection ends.
     error = error_of(lambda: ask(database, 7), deadline_s=10 * SHORT_S)
