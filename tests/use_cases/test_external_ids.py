@@ -155,8 +155,10 @@ def test_locked_external_id_delays_no_other_command(tenant: Tenant, apply: Apply
 @guards("external_lock")
 def test_command_alone_waits_for_its_external_id(tenant: Tenant, apply: Apply, kind: ExternalKind) -> None:
     stuck = with_external_id(tenant, kind)
-    with locked(tenant, kind), pytest.raises(DatabaseAway):
+    with locked(tenant, kind), pytest.raises(DatabaseAway) as away:
         apply.command(stuck.id, lock_s=0.1)
+    # Not its kind, LockTaken: this test must not fail without the guard `lock_taken`.
+    assert "lock timeout" in str(away.value.__cause__)
     assert not is_applied(tenant, stuck)
     apply.command(stuck.id)
     assert answer_of(tenant, stuck).refusal is None
