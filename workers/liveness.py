@@ -146,8 +146,10 @@ def _read(text: object) -> Announcement | None:
 #
 #     every 20 s: ping ─► this worker's own queue ─► its consumer ─► its pool ─► `heard` ─► a transaction ─► `worked`
 #
-# Then it is announced as live, for `/readyz`, and the proof for health checks is touched. After four pings in a row
-# that Redis took and that were not received, the worker is unresponsive.
+# The process `webhooks` has no transaction here: each turn of its loop calls `worked`, and so does each task that has
+# done its work. `worked` touches the proof for health checks, and the worker is announced as live, for `/readyz`, once
+# a ping. After four pings in a row that Redis took and that were not received, while a place was free, the worker is
+# unresponsive.
 
 
 _log = log(__name__)

@@ -11,7 +11,7 @@ from tests.architecture.guards import ROOT
 LEFT_OUT = ("command_line/", "standalone/")
 """Programs of one machine and commands, which a person or a supervisor sees waiting. They connect to loopback."""
 
-REQUESTS = ("standalone/api_client.py", "standalone/forwarding.py", "standalone/forwarding.py")
+REQUESTS = ("standalone/api_client.py",)
 """Requests of commands to an API that may run on another machine."""
 
 WAITS = {
